@@ -1,0 +1,122 @@
+"""Confine, then exec: the last thing that runs before a tool that parses untrusted bytes.
+
+Runs alone (`python -IS confine.py POLICY TOOL ARG...`, standard library only) in a fresh process, so that no
+code of ours runs between fork and exec. POLICY is a JSON object:
+
+`parent`: pid of the starter; the tool is killed when that one dies.
+`landlock`: null for no confinement, else {"read": [...], "write": [...], "execute": [...]} with absolute paths;
+a directory grants all below it. Everything else on the file system is out of reach.
+`limits`: {"address_space": bytes, "file_size": bytes, "cpu": seconds}, each optional.
+
+Sources: landlock(7), prctl(2), linux/landlock.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+
+PR_SET_PDEATHSIG = 1
+PR_SET_NO_NEW_PRIVS = 38
+SYS_LANDLOCK_CREATE_RULESET = 444
+SYS_LANDLOCK_ADD_RULE = 445
+SYS_LANDLOCK_RESTRICT_SELF = 446
+LANDLOCK_CREATE_RULESET_VERSION = 1
+LANDLOCK_RULE_PATH_BENEATH = 1
+
+EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+REMOVE_FILE, MAKE_REG, MAKE_SOCK = 1 << 5, 1 << 8, 1 << 9
+ALL_IN_ABI_1 = (1 << 13) - 1
+REFER, TRUNCATE, IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
+NET_BIND_AND_CONNECT_TCP = 3
+SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS = 3
+"""Abi 6. Signals to the starter are none of a tool's business, nor are abstract sockets."""
+FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
+
+LIMITS = {
+    "address_space": resource.RLIMIT_AS,
+    "file_size": resource.RLIMIT_FSIZE,
+    "cpu": resource.RLIMIT_CPU,
+}
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def syscall(number: int, *arguments: object) -> int:
+    result = int(libc.syscall(ctypes.c_long(number), *arguments))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def landlock_abi() -> int:
+    """Version of Landlock in this kernel; 0 when there is none."""
+    try:
+        return syscall(
+            SYS_LANDLOCK_CREATE_RULESET,
+            None,
+            ctypes.c_size_t(0),
+            ctypes.c_uint32(LANDLOCK_CREATE_RULESET_VERSION),
+        )
+    except OSError:
+        return 0
+
+
+def restrict(read: list[str], write: list[str], execute: list[str]) -> None:
+    """Leave this process only the named paths, no TCP and no signals outwards, as far as the kernel can."""
+    abi = landlock_abi()
+    if abi == 0:
+        return
+    handled = ALL_IN_ABI_1 | (REFER if abi >= 2 else 0) | (TRUNCATE if abi >= 3 else 0)
+    handled |= IOCTL_DEV if abi >= 5 else 0
+    attributes = struct.pack("QQQ", handled, NET_BIND_AND_CONNECT_TCP, SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS)
+    size = 8 if abi < 4 else 16 if abi < 6 else 24
+    ruleset = syscall(SYS_LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(size), ctypes.c_uint32(0))
+    grants = [(path, READ_FILE | READ_DIR) for path in read]
+    grants += [
+        (path, READ_FILE | READ_DIR | WRITE_FILE | TRUNCATE | MAKE_REG | MAKE_SOCK | REMOVE_FILE)
+        for path in write
+    ]
+    grants += [(path, EXECUTE | READ_FILE | READ_DIR) for path in execute]
+    for path, rights in grants:
+        try:
+            handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        if not os.path.isdir(path):  # noqa: PTH112 - this file runs without pathlib's start-up cost
+            rights &= FILE_RIGHTS
+        rule = struct.pack("=Qi", rights & handled, handle)
+        syscall(
+            SYS_LANDLOCK_ADD_RULE,
+            ctypes.c_int(ruleset),
+            ctypes.c_int(LANDLOCK_RULE_PATH_BENEATH),
+            rule,
+            ctypes.c_uint32(0),
+        )
+        os.close(handle)
+    syscall(SYS_LANDLOCK_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0))
+    os.close(ruleset)
+
+
+def main(arguments: list[str]) -> None:
+    policy = json.loads(arguments[0])
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != policy["parent"]:
+        raise SystemExit("the starter is gone")
+    for name, value in policy.get("limits", {}).items():
+        resource.setrlimit(LIMITS[name], (value, value))
+    if policy.get("landlock") is not None:
+        if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+            raise SystemExit("the kernel refuses no_new_privs")
+        restrict(**policy["landlock"])
+    os.execv(arguments[1], arguments[1:])  # noqa: S606 - the whole point of this file
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,80 @@
+"""The one hierarchy of failures that a person gets to see.
+
+Every failure names the object, the fact and the remedy. Errors are raised anywhere and caught in three
+places only: the worker, the spool and the command line.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Kind(StrEnum):
+    """What can be done about a failure."""
+
+    RETRY = "retry"
+    """Time may cure it: the daemon tries again by itself."""
+    OPERATOR = "operator"
+    """A person has to change something on the host, then retry."""
+    PERMANENT = "permanent"
+    """The input itself is at fault; the same job will fail again."""
+
+
+class Failure(Exception):
+    """Base of everything this program refuses or fails at.
+
+    `code` is a stable kebab-case identifier such as `source-missing`; `message` is one line with object and
+    fact; `hint` is the remedy, an imperative sentence.
+    """
+
+    exit_code: ClassVar[int] = 1
+    kind: Kind = Kind.PERMANENT
+
+    def __init__(self, code: str, message: str, *, hint: str, kind: Kind | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+        if kind is not None:
+            self.kind = kind
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.hint} [{self.code}]"
+
+
+class MigrationFailed(Failure):
+    """A stage could not do its work."""
+
+
+class InvalidInput(Failure):
+    """A YAML, an argument or a command that cannot be understood."""
+
+    exit_code = 2
+
+
+class Unsafe(Failure):
+    """Refused: going on could give away or damage something that is not ours."""
+
+    exit_code = 3
+
+
+class TryLater(Failure):
+    """Nothing is wrong with the job; the host cannot take it now."""
+
+    exit_code = 75
+    kind = Kind.RETRY
+
+
+class BrokenInstallation(Failure):
+    """The configuration or the database cannot be used; nothing is recreated behind the administrator's back."""
+
+    exit_code = 78
+    kind = Kind.OPERATOR
+
+
+class Interrupted(Failure):
+    """The operator, systemd or Ctrl-C stopped the job."""
+
+    exit_code = 130
+    kind = Kind.RETRY

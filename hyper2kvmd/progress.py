@@ -1,0 +1,113 @@
+"""What a worker says while it works: frozen events, and the context that stages use to say them.
+
+Under the daemon each event is one JSON line on the worker's stdout; on a workstation it moves a progress bar.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from hyper2kvmd.errors import Failure
+from hyper2kvmd.model import Finished, Frozen, Problem, Source, Stage
+
+PROGRESS_PERIOD = 0.2
+"""Seconds between two progress events of a step: at most five a second."""
+
+
+class StageStarted(Frozen):
+    event: Literal["stage-started"] = "stage-started"
+    stage: Stage
+
+
+class StageFinished(Frozen):
+    """`product` holds exactly one field: what this stage produced."""
+
+    event: Literal["stage-finished"] = "stage-finished"
+    stage: Stage
+    seconds: float
+    product: Finished
+
+
+class StepStarted(Frozen):
+    event: Literal["step-started"] = "step-started"
+    title: str
+    total: int | None = None
+    """Bytes; None when the step has no measure."""
+
+
+class Progress(Frozen):
+    event: Literal["progress"] = "progress"
+    title: str
+    done: int
+    total: int
+
+
+class Warned(Frozen):
+    event: Literal["warned"] = "warned"
+    message: str
+
+
+class AwaitingSpace(Frozen):
+    """The worker has planned and waits for one line on stdin: `go`, or `wait` to give the job back to the queue."""
+
+    event: Literal["awaiting-space"] = "awaiting-space"
+    needed_bytes: int
+    publish_bytes: int
+
+
+class Ended(Frozen):
+    """The worker's last event."""
+
+    event: Literal["ended"] = "ended"
+    outcome: Literal["succeeded", "failed", "interrupted", "deferred"]
+    problems: tuple[Problem, ...] = ()
+    product: Finished = Finished()
+
+
+Event = Annotated[
+    StageStarted | StageFinished | StepStarted | Progress | Warned | AwaitingSpace | Ended,
+    Field(discriminator="event"),
+]
+event_adapter: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def problem(failure: Failure) -> Problem:
+    return Problem(code=failure.code, message=failure.message, hint=failure.hint, kind=failure.kind.value)
+
+
+class Step:
+    """A titled piece of work; `total` in bytes, or None."""
+
+    def __init__(self, title: str, total: int | None, emit: Callable[[Event], None]) -> None:
+        self._title, self._total, self._emit = title, total, emit
+        self._last = 0.0
+
+    def advance_to(self, done: int) -> None:
+        """Report `done` of `total` bytes, as often as the caller likes."""
+        if self._total is None:
+            return
+        now = time.monotonic()
+        if now - self._last >= PROGRESS_PERIOD or done >= self._total:
+            self._last = now
+            self._emit(Progress(title=self._title, done=min(done, self._total), total=self._total))
+
+
+class Context:
+    """A stage's way to speak. `admit` returns when the planned space is reserved, or raises `TryLater`."""
+
+    def __init__(self, emit: Callable[[Event], None], admit: Callable[[Source], None]) -> None:
+        self.emit = emit
+        self.admit = admit
+
+    @contextmanager
+    def step(self, title: str, total: int | None = None) -> Iterator[Step]:
+        self.emit(StepStarted(title=title, total=total))
+        yield Step(title, total, self.emit)
+
+    def warn(self, message: str) -> None:
+        self.emit(Warned(message=message))
