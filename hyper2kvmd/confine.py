@@ -80,8 +80,7 @@ def restrict(read: list[str], write: list[str], execute: list[str]) -> None:
     ruleset = syscall(SYS_LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(size), ctypes.c_uint32(0))
     grants = [(path, READ_FILE | READ_DIR) for path in read]
     grants += [
-        (path, READ_FILE | READ_DIR | WRITE_FILE | TRUNCATE | MAKE_REG | MAKE_SOCK | REMOVE_FILE)
-        for path in write
+        (path, READ_FILE | READ_DIR | WRITE_FILE | TRUNCATE | MAKE_REG | MAKE_SOCK | REMOVE_FILE) for path in write
     ]
     grants += [(path, EXECUTE | READ_FILE | READ_DIR) for path in execute]
     for path, rights in grants:

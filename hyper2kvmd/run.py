@@ -215,7 +215,7 @@ async def spawn_worker(argv: Sequence[str]) -> asyncio.subprocess.Process:
         *_command(argv, None),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env=ENVIRONMENT | {k: os.environ[k] for k in ("PYTHONPATH",) if k in os.environ},
+        env=ENVIRONMENT,
         cwd="/",
         start_new_session=True,
         limit=1 << 24,
