@@ -1,0 +1,188 @@
+"""What a disk holds: partitions, logical volumes, file systems; read from its own bytes, without privilege.
+
+Sources: UEFI specification 2.10, chapter 5 (GPT and MBR); LVM2 through `disk.lvm`.
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+import zlib
+from dataclasses import dataclass
+from typing import Literal
+
+from hyper2kvmd.disk import lvm
+from hyper2kvmd.disk.superblock import BlockReader, Range, identify
+from hyper2kvmd.model import Layout, Segment, Volume
+
+SECTOR = 512
+GPT_ENTRIES_LIMIT = 1024
+LOGICAL_LIMIT = 128
+EXTENDED_TYPES = (0x05, 0x0F, 0x85)
+PROTECTIVE = 0xEE
+ESP_TYPES = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef")
+
+
+@dataclass(frozen=True)
+class Partition:
+    """`start` and `sectors` in 512-byte sectors."""
+
+    number: int
+    start: int
+    sectors: int
+    type: str
+    uuid: str | None
+    label: str | None = None
+
+
+def read_layout(reader: BlockReader, *, disk: int = 0) -> Layout:
+    """The layout of a whole disk. Damaged tables and metadata show up as missing volumes or as obstacles."""
+    table, found = _table(reader, disk)
+    volumes = tuple(_with_content(volume, reader) for volume in found)
+    physical = tuple(volume for volume in volumes if volume.content == "LVM2_member")
+    logical = tuple(_with_content(volume, reader) for volume in lvm.logical_volumes(reader, physical))
+    return Layout(table=table, volumes=(*volumes, *logical))
+
+
+def firmware_of(layout: Layout) -> Literal["bios", "uefi"]:
+    """`uefi` for a disk with an EFI system partition, else `bios`."""
+    return "uefi" if any(volume.parttype in ESP_TYPES for volume in layout.volumes) else "bios"
+
+
+def _table(reader: BlockReader, disk: int) -> tuple[Literal["gpt", "dos", "none"], list[Volume]]:
+    gpt = _gpt(reader)
+    if gpt is not None:
+        return "gpt", [_volume(partition, disk) for partition in gpt]
+    dos = _dos(reader)
+    if dos is not None:
+        return "dos", [_volume(partition, disk) for partition in dos]
+    whole = Segment(offset=0, length=reader.size - reader.size % SECTOR)
+    return "none", [Volume(kind="disk", name="whole disk", disk=disk, segments=(whole,))]
+
+
+def _volume(partition: Partition, disk: int) -> Volume:
+    return Volume(
+        kind="partition",
+        name=f"partition {partition.number}",
+        disk=disk,
+        number=partition.number,
+        segments=(Segment(offset=partition.start * SECTOR, length=partition.sectors * SECTOR),),
+        parttype=partition.type,
+        partuuid=partition.uuid,
+        partlabel=partition.label,
+    )
+
+
+def _with_content(volume: Volume, reader: BlockReader) -> Volume:
+    if not volume.segments or volume.parttype in {f"{kind:02x}" for kind in EXTENDED_TYPES}:
+        return volume
+    content = identify(Range(reader, volume.segments))
+    return volume.model_copy(
+        update={
+            "content": content.type,
+            "uuid": content.uuid,
+            "label": content.label,
+            "multi_device": content.multi_device,
+        }
+    )
+
+
+def _fits(reader: BlockReader, start: int, sectors: int) -> bool:
+    return start > 0 and sectors > 0 and (start + sectors) * SECTOR <= reader.size
+
+
+def _gpt(reader: BlockReader) -> tuple[Partition, ...] | None:
+    """Partitions of the primary table, or of the backup at the disk's end when the primary is damaged."""
+    last = reader.size // SECTOR - 1
+    for lba in (1, last):
+        if reader.size < 34 * SECTOR:
+            return None
+        header = reader.read(lba * SECTOR, SECTOR)
+        if header[:8] != b"EFI PART":
+            continue
+        length, checksum = struct.unpack_from("<II", header, 12)
+        if not 92 <= length <= SECTOR:
+            continue
+        if zlib.crc32(header[:16] + bytes(4) + header[20:length]) != checksum:
+            continue
+        first, count, size = struct.unpack_from("<QII", header, 72)
+        if size < 128 or size % 8 or count > GPT_ENTRIES_LIMIT or not _fits(reader, first, -(-count * size // SECTOR)):
+            continue
+        entries = reader.read(first * SECTOR, count * size)
+        return tuple(_gpt_entries(reader, entries, size))
+    return None
+
+
+def _gpt_entries(reader: BlockReader, entries: bytes, size: int) -> list[Partition]:
+    found = []
+    for number, at in enumerate(range(0, len(entries), size), start=1):
+        entry = entries[at : at + size]
+        start, end = struct.unpack_from("<QQ", entry, 32)
+        if any(entry[:16]) and _fits(reader, start, end - start + 1):
+            found.append(
+                Partition(
+                    number=number,
+                    start=start,
+                    sectors=end - start + 1,
+                    type=str(uuid.UUID(bytes_le=entry[:16])),
+                    uuid=str(uuid.UUID(bytes_le=entry[16:32])),
+                    label=entry[56:128].decode("utf-16-le", errors="replace").partition("\0")[0] or None,
+                )
+            )
+    return found
+
+
+def _dos(reader: BlockReader) -> tuple[Partition, ...] | None:
+    """Primary and logical partitions; None for a disk that begins with something else."""
+    if reader.size < 2 * SECTOR:
+        return None
+    record = reader.read(0, SECTOR)
+    primary = _dos_entries(record)
+    if primary is None or not any(_fits(reader, start, sectors) for _, start, sectors in primary):
+        return None
+    signature = struct.unpack_from("<I", record, 440)[0]
+
+    def partition(number: int, kind: int, start: int, sectors: int) -> Partition:
+        name = f"{signature:08x}-{number:02x}" if signature else None
+        return Partition(number, start, sectors, f"{kind:02x}", name)
+
+    found = []
+    for number, (kind, start, sectors) in enumerate(primary, start=1):
+        if kind and _fits(reader, start, sectors):
+            found.append(partition(number, kind, start, sectors))
+    extended = next((start for kind, start, _ in primary if kind in EXTENDED_TYPES), None)
+    if extended is not None:
+        for number, logical in enumerate(_logical(reader, extended), start=5):
+            found.append(partition(number, *logical))
+    return tuple(found)
+
+
+def _logical(reader: BlockReader, extended: int) -> list[tuple[int, int, int]]:
+    """Type, start and sectors of the logical partitions, in the order of their chain."""
+    found: list[tuple[int, int, int]] = []
+    record_at, seen = extended, set[int]()
+    while record_at not in seen and len(found) < LOGICAL_LIMIT and _fits(reader, record_at, 1):
+        seen.add(record_at)
+        entries = _dos_entries(reader.read(record_at * SECTOR, SECTOR))
+        if entries is None:
+            break
+        kind, start, sectors = entries[0]
+        if kind and _fits(reader, record_at + start, sectors):
+            found.append((kind, record_at + start, sectors))
+        link_kind, link, _ = entries[1]
+        if link_kind not in EXTENDED_TYPES:
+            break
+        record_at = extended + link
+    return found
+
+
+def _dos_entries(record: bytes) -> tuple[tuple[int, int, int], ...] | None:
+    if record[510:512] != b"\x55\xaa":
+        return None
+    entries = []
+    for at in range(446, 510, 16):
+        flag, kind, start, sectors = record[at], record[at + 4], *struct.unpack_from("<II", record, at + 8)
+        if flag not in (0x00, 0x80) or (kind == 0 and sectors) or kind == PROTECTIVE:
+            return None
+        entries.append((kind, start, sectors))
+    return tuple(entries)

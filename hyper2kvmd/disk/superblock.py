@@ -1,0 +1,163 @@
+"""What a byte range holds, told by its magic numbers, as blkid tells it.
+
+Sources: the on-disk headers of ext2/3/4 (linux fs/ext4/ext4.h), XFS (xfs_format.h), btrfs (btrfs_tree.h), FAT
+(Microsoft fatgen103), NTFS, swap (linux include/linux/swap.h), LVM2 (lib/format_text), md (md_p.h), LUKS.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+import uuid
+from dataclasses import dataclass
+from typing import Protocol
+
+from hyper2kvmd.model import Segment
+
+HEAD = 8192
+PAGE_SIZES = (4096, 8192, 16384, 65536)
+EXT4_INCOMPAT = 0x40 | 0x80 | 0x200
+"""extents, 64bit, flex_bg: none of them in ext3."""
+MD_MAGIC = struct.pack("<I", 0xA92B4EFC)
+
+
+class BlockReader(Protocol):
+    """A disk, read by byte range; `size` in bytes."""
+
+    @property
+    def size(self) -> int: ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes, all inside the disk."""
+        ...
+
+
+class Range:
+    """Byte ranges of a reader, one after the other, as a reader of their own."""
+
+    def __init__(self, reader: BlockReader, segments: tuple[Segment, ...]) -> None:
+        self._reader, self._segments = reader, segments
+        self.size = sum(segment.length for segment in segments)
+
+    def read(self, offset: int, length: int) -> bytes:
+        parts = []
+        for segment in self._segments:
+            if offset < segment.length and length > 0:
+                count = min(length, segment.length - offset)
+                parts.append(self._reader.read(segment.offset + offset, count))
+                offset, length = 0, length - count
+            else:
+                offset -= min(offset, segment.length)
+        return b"".join(parts)
+
+
+@dataclass(frozen=True)
+class Content:
+    """`type` as blkid names it; `unknown` when no magic number matches."""
+
+    type: str
+    uuid: str | None = None
+    label: str | None = None
+    multi_device: bool = False
+
+
+def identify(reader: BlockReader) -> Content:
+    """Containers are looked for before file systems: a RAID 1 leg also looks like what it holds."""
+    if reader.size < HEAD:
+        return Content("unknown")
+    head = reader.read(0, HEAD)
+    for probe in (_md, _luks, _lvm, _ext, _xfs, _btrfs, _swap, _ntfs, _fat):
+        found = probe(reader, head)
+        if found is not None:
+            return found
+    return Content("unknown")
+
+
+def _text(raw: bytes) -> str | None:
+    return raw.partition(b"\0")[0].decode("utf-8", errors="replace").strip() or None
+
+
+def _uuid(raw: bytes) -> str | None:
+    return str(uuid.UUID(bytes=raw)) if any(raw) else None
+
+
+def _md(reader: BlockReader, head: bytes) -> Content | None:
+    sectors = reader.size // 512
+    places = [(0, 16), (4096, 16)]
+    if reader.size >= 1 << 20:
+        places += [(((sectors - 16) & ~7) * 512, 16), (((sectors & ~127) - 128) * 512, 20)]
+    for offset, uuid_at in places:
+        block = head[offset : offset + 64] if offset + 64 <= len(head) else reader.read(offset, 64)
+        if block[:4] == MD_MAGIC:
+            return Content("linux_raid_member", _uuid(block[uuid_at : uuid_at + 16]))
+    return None
+
+
+def _luks(_: BlockReader, head: bytes) -> Content | None:
+    return Content("crypto_LUKS", _text(head[168:208])) if head[:6] == b"LUKS\xba\xbe" else None
+
+
+def _lvm(_: BlockReader, head: bytes) -> Content | None:
+    for offset in range(0, 2048, 512):
+        if head[offset : offset + 8] == b"LABELONE" and head[offset + 24 : offset + 32] == b"LVM2 001":
+            start = offset + struct.unpack_from("<I", head, offset + 20)[0]
+            raw = head[start : start + 32].decode("ascii", errors="replace")
+            cuts = (0, 6, 10, 14, 18, 22, 26, 32)
+            return Content("LVM2_member", "-".join(raw[a:b] for a, b in itertools.pairwise(cuts)))
+    return None
+
+
+def _ext(_: BlockReader, head: bytes) -> Content | None:
+    block = head[1024:2048]
+    if block[56:58] != b"\x53\xef":
+        return None
+    compat, incompat = struct.unpack_from("<II", block, 92)
+    if incompat & 0x8:
+        return Content("jbd", _uuid(block[104:120]))
+    kind = "ext4" if incompat & EXT4_INCOMPAT else "ext3" if compat & 0x4 else "ext2"
+    return Content(kind, _uuid(block[104:120]), _text(block[120:136]))
+
+
+def _xfs(_: BlockReader, head: bytes) -> Content | None:
+    return Content("xfs", _uuid(head[32:48]), _text(head[108:120])) if head[:4] == b"XFSB" else None
+
+
+def _btrfs(reader: BlockReader, _: bytes) -> Content | None:
+    if reader.size < 0x10000 + 1024:
+        return None
+    block = reader.read(0x10000, 1024)
+    if block[64:72] != b"_BHRfS_M":
+        return None
+    devices = struct.unpack_from("<Q", block, 136)[0]
+    return Content("btrfs", _uuid(block[32:48]), _text(block[299:555]), multi_device=devices > 1)
+
+
+def _swap(reader: BlockReader, head: bytes) -> Content | None:
+    for page in PAGE_SIZES:
+        if reader.size < page:
+            break
+        magic = head[page - 10 : page] if page <= len(head) else reader.read(page - 10, 10)
+        if magic in (b"SWAPSPACE2", b"SWAP-SPACE"):
+            return Content("swap", _uuid(head[1036:1052]), _text(head[1052:1068]))
+        if magic[:9] in (b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB000"):
+            return Content("swsuspend", _uuid(head[1036:1052]), _text(head[1052:1068]))
+    return None
+
+
+def _ntfs(_: BlockReader, head: bytes) -> Content | None:
+    if head[3:11] == b"-FVE-FS-":
+        return Content("BitLocker")
+    if head[3:11] != b"NTFS    ":
+        return None
+    return Content("ntfs", f"{struct.unpack_from('<Q', head, 72)[0]:016X}")
+
+
+def _fat(_: BlockReader, head: bytes) -> Content | None:
+    if head[510:512] != b"\x55\xaa":
+        return None
+    for magic, magic_at, serial_at, label_at in ((b"FAT32   ", 82, 67, 71), (b"FAT1", 54, 39, 43)):
+        if head[magic_at : magic_at + len(magic)] == magic:
+            serial = struct.unpack_from("<I", head, serial_at)[0]
+            label = _text(head[label_at : label_at + 11])
+            return Content("vfat", f"{serial >> 16:04X}-{serial & 0xFFFF:04X}", None if label == "NO NAME" else label)
+    return None
