@@ -103,6 +103,16 @@ class Context:
     def __init__(self, emit: Callable[[Event], None], admit: Callable[[Source], None]) -> None:
         self.emit = emit
         self.admit = admit
+        self.seconds: dict[Stage, float] = {}
+
+    @contextmanager
+    def stage(self, stage: Stage, product: Callable[[], Finished]) -> Iterator[None]:
+        """Announce a stage and, when the block ends well, what it produced and how long it took."""
+        self.emit(StageStarted(stage=stage))
+        start = time.monotonic()
+        yield
+        self.seconds[stage] = time.monotonic() - start
+        self.emit(StageFinished(stage=stage, seconds=self.seconds[stage], product=product()))
 
     @contextmanager
     def step(self, title: str, total: int | None = None) -> Iterator[Step]:

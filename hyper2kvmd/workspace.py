@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -73,9 +74,20 @@ def working_folder(conversion_dir: Path, vm_name: str, job_id: str) -> Iterator[
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            with _signals_held():
+                shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let a cleanup end before SIGTERM or SIGINT is delivered."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def orphans(conversion_dir: Path, live_job_ids: Collection[str], *, older_than_seconds: float) -> list[Path]:

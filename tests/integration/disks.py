@@ -24,7 +24,7 @@ class FileReader:
         self.size = os.fstat(self._fd).st_size
 
     def read(self, offset: int, length: int) -> bytes:
-        assert 0 <= offset
+        assert offset >= 0
         assert offset + length <= self.size, "read past the end of the disk"
         return os.pread(self._fd, length, offset)
 

@@ -1,0 +1,59 @@
+"""The report beside each image: what was found, changed, proven, and how long it took."""
+
+from __future__ import annotations
+
+from hyper2kvmd.model import Frozen, Guest, Image, Order, Source, Stage, Verdict
+
+
+class Report(Frozen):
+    """The JSON report, and the source of the Markdown one. Seconds count this attempt only."""
+
+    version: str
+    order: Order
+    source: Source
+    image: Image
+    guest: Guest
+    verdict: Verdict
+    seconds: dict[Stage, float]
+    sha256: str | None = None
+
+
+def markdown(report: Report) -> str:
+    """The report for people: GitHub-flavoured Markdown."""
+    migration, guest, disk = report.order.migration, report.guest, report.source.disks[0]
+    lines = [f"# Migration of {migration.vm_name}", ""]
+    lines += _table(
+        [
+            ("Source", f"`{disk.path}` ({disk.subformat}, {disk.virtual_size} bytes)"),
+            ("Image", f"{report.image.format}, {report.image.file_bytes} bytes on disk"),
+            ("SHA-256", report.sha256 or "not asked for"),
+            ("Space", f"{'reserved' if report.source.preallocate else 'sparse'}: {report.source.preallocate_reason}"),
+            ("Firmware", report.source.firmware),
+            ("Guest", guest.os_name or guest.family),
+            ("Host name", guest.hostname or "unknown"),
+            ("Kernels", ", ".join(guest.kernels) or "none found"),
+            ("Boot loader", guest.boot_loader or "none found"),
+            ("Root", guest.root or "none"),
+        ]
+    )
+    lines += ["", "## Disk", "", "| volume | content | UUID | bytes |", "|---|---|---|---|"]
+    lines += [f"| {v.name} | {v.content} | {v.uuid or ''} | {v.length} |" for v in disk.layout.volumes]
+    lines += ["", "## Changes in the guest", ""]
+    lines += ["None.", ""] if not guest.changes else []
+    for change in guest.changes:
+        lines += [f"### {change.path}", "", f"{change.summary} ({change.fix})", ""]
+        lines += ["```diff", change.diff.rstrip("\n"), "```", ""] if change.diff else []
+    lines += ["## Warnings", "", *(f"- {warning}" for warning in guest.warnings or ("none",))]
+    lines += ["", f"## Evidence (verify: {report.verdict.level})", ""]
+    lines += [f"- {item}" for item in report.verdict.evidence]
+    if report.verdict.console_tail:
+        lines += ["", "Last lines of the console:", "", "```", *report.verdict.console_tail, "```"]
+    lines += ["", "## Time", "", "| stage | seconds |", "|---|---|"]
+    lines += [f"| {stage.value} | {seconds:.2f} |" for stage, seconds in report.seconds.items()]
+    if report.order.attempt > 1:
+        lines += ["", f"This is attempt {report.order.attempt}; stages that an earlier one finished are not listed."]
+    return "\n".join([*lines, ""])
+
+
+def _table(rows: list[tuple[str, str]]) -> list[str]:
+    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]

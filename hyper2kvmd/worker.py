@@ -1,0 +1,156 @@
+"""One migration, straight from plan to register; read this second, after model.py.
+
+`migrate` runs under the daemon (this module as a process: an `Order` as one JSON line on stdin, events as JSON
+lines on stdout) and inside `h2kvmctl --config` alike. It never touches the database.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn, TypeVar
+
+from hyper2kvmd.disk import space
+from hyper2kvmd.errors import Failure, Interrupted, Kind, MigrationFailed, TryLater
+from hyper2kvmd.model import Finished, Image, Order, Source, Stage
+from hyper2kvmd.progress import AwaitingSpace, Context, Ended, Event, problem
+from hyper2kvmd.stages.convert import convert
+from hyper2kvmd.stages.plan import plan
+from hyper2kvmd.stages.publish import publish
+from hyper2kvmd.stages.register import register
+from hyper2kvmd.stages.repair import repair
+from hyper2kvmd.stages.verify import verify
+from hyper2kvmd.workspace import working_folder
+
+Product = TypeVar("Product")
+
+
+def migrate(order: Order, ctx: Context) -> Finished:
+    """Run every stage that `order.finished` lacks, and return all products.
+
+    With `dry_run` it ends after the plan. The working folder is gone when this returns or raises.
+    """
+    with working_folder(order.conversion_dir, order.migration.vm_name, order.job_id) as folder:
+        done = _still_valid(order.finished)
+        source = _stage(ctx, Stage.PLAN, "source", done.source, lambda: plan(order, folder, ctx))
+        if order.migration.dry_run:
+            return Finished(source=source)
+        if done.image is None:
+            ctx.admit(source)
+        image = _stage(ctx, Stage.CONVERT, "image", done.image, lambda: convert(order, source, folder, ctx))
+        guest = _stage(ctx, Stage.REPAIR, "guest", done.guest, lambda: repair(order, source, image, folder, ctx))
+        verdict = _stage(
+            ctx, Stage.VERIFY, "verdict", done.verdict, lambda: verify(order, source, image, guest, folder, ctx)
+        )
+        artifact = _stage(
+            ctx,
+            Stage.PUBLISH,
+            "artifact",
+            done.artifact,
+            lambda: publish(order, source, image, guest, verdict, ctx.seconds, ctx),
+        )
+        domain = _stage(
+            ctx, Stage.REGISTER, "domain", done.domain, lambda: register(order, source, guest, artifact, ctx)
+        )
+    return Finished(source=source, image=image, guest=guest, verdict=verdict, artifact=artifact, domain=domain)
+
+
+def plan_only(order: Order, ctx: Context) -> Source:
+    """What `migrate` would do first, and nothing else."""
+    with working_folder(order.conversion_dir, order.migration.vm_name, order.job_id) as folder:
+        return plan(order, folder, ctx)
+
+
+def admit_here(order: Order) -> Callable[[Source], None]:
+    """Admission for a run without a daemon: what is free now must do. Raises TryLater (`space-short`)."""
+
+    def admit(source: Source) -> None:
+        space.require(order.conversion_dir, source.needed_bytes, order.space_reserve)
+        if source.publish_bytes:
+            space.require(order.output_dir, source.publish_bytes, order.space_reserve)
+
+    return admit
+
+
+def _stage(ctx: Context, stage: Stage, field: str, earlier: Product | None, work: Callable[[], Product]) -> Product:
+    if earlier is not None:
+        return earlier
+    made: list[Product] = []
+    with ctx.stage(stage, lambda: Finished.model_validate({field: made[0]})):
+        made.append(work())
+    return made[0]
+
+
+def _still_valid(finished: Finished) -> Finished:
+    """Earlier products without those whose image is gone; a published one needs no working copy."""
+    if finished.artifact is not None and finished.artifact.image.exists():
+        return finished
+    image: Image | None = finished.image
+    if image is None or not image.path.exists():
+        return Finished()
+    return finished.model_copy(update={"artifact": None, "domain": None})
+
+
+def main() -> int:
+    """The worker process. Exit status 0 when its last event was written, whatever the outcome."""
+    os.umask(0o077)
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _emit(_run())
+    return 0
+
+
+def _run() -> Ended:
+    try:
+        order = Order.model_validate_json(sys.stdin.readline())
+        product = migrate(order, Context(_emit, lambda source: _ask_for_space(order, source)))
+    except TryLater as failure:
+        return Ended(outcome="deferred", problems=(problem(failure),))
+    except Interrupted as failure:
+        return Ended(outcome="interrupted", problems=(problem(failure),))
+    except Failure as failure:
+        return Ended(outcome="failed", problems=(problem(failure),))
+    except Exception as error:  # the boundary of the process: anything else is our own fault and says so
+        traceback.print_exc()
+        return Ended(outcome="failed", problems=(problem(internal_error(error)),))
+    return Ended(outcome="succeeded", product=product)
+
+
+def internal_error(error: Exception) -> MigrationFailed:
+    """An exception that no code of ours expected, as a failure that a person can report."""
+    return MigrationFailed(
+        "internal-error",
+        f"the migration stopped on an unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}",
+        hint="this is a fault of hyper2kvmd: report it with the traceback from the journal",
+        kind=Kind.OPERATOR,
+    )
+
+
+def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Signal handler: unwind, clean up, say so. Further signals are ignored while that goes on."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise Interrupted("interrupted", "the migration was stopped by a signal", hint="start it again when ready")
+
+
+def _ask_for_space(order: Order, source: Source) -> None:
+    _emit(AwaitingSpace(needed_bytes=source.needed_bytes, publish_bytes=source.publish_bytes))
+    if sys.stdin.readline().strip() != "go":
+        raise TryLater(
+            "space-short",
+            f"{order.conversion_dir} cannot hold {space.gib(source.needed_bytes)} more beside the other jobs",
+            hint="free space there, or wait for the running jobs",
+        )
+
+
+def _emit(event: Event) -> None:
+    sys.stdout.write(event.model_dump_json() + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
