@@ -106,15 +106,6 @@ class Context:
         self.seconds: dict[Stage, float] = {}
 
     @contextmanager
-    def stage(self, stage: Stage, product: Callable[[], Finished]) -> Iterator[None]:
-        """Announce a stage and, when the block ends well, what it produced and how long it took."""
-        self.emit(StageStarted(stage=stage))
-        start = time.monotonic()
-        yield
-        self.seconds[stage] = time.monotonic() - start
-        self.emit(StageFinished(stage=stage, seconds=self.seconds[stage], product=product()))
-
-    @contextmanager
     def step(self, title: str, total: int | None = None) -> Iterator[Step]:
         self.emit(StepStarted(title=title, total=total))
         yield Step(title, total, self.emit)

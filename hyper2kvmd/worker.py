@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from types import FrameType
@@ -17,7 +18,7 @@ from typing import NoReturn, TypeVar
 from hyper2kvmd.disk import space
 from hyper2kvmd.errors import Failure, Interrupted, Kind, MigrationFailed, TryLater
 from hyper2kvmd.model import Finished, Image, Order, Source, Stage
-from hyper2kvmd.progress import AwaitingSpace, Context, Ended, Event, problem
+from hyper2kvmd.progress import AwaitingSpace, Context, Ended, Event, StageFinished, StageStarted, problem
 from hyper2kvmd.stages.convert import convert
 from hyper2kvmd.stages.plan import plan
 from hyper2kvmd.stages.publish import publish
@@ -79,10 +80,12 @@ def admit_here(order: Order) -> Callable[[Source], None]:
 def _stage(ctx: Context, stage: Stage, field: str, earlier: Product | None, work: Callable[[], Product]) -> Product:
     if earlier is not None:
         return earlier
-    made: list[Product] = []
-    with ctx.stage(stage, lambda: Finished.model_validate({field: made[0]})):
-        made.append(work())
-    return made[0]
+    ctx.emit(StageStarted(stage=stage))
+    started = time.monotonic()
+    product = work()
+    ctx.seconds[stage] = time.monotonic() - started
+    ctx.emit(StageFinished(stage=stage, seconds=ctx.seconds[stage], product=Finished.model_validate({field: product})))
+    return product
 
 
 def _still_valid(finished: Finished) -> Finished:

@@ -168,19 +168,20 @@ def _subsection(section: Section, key: str) -> Section:
 def _volumes_of(name: str, group: Section, places: dict[str, Volume]) -> list[Volume]:
     try:
         extent = _number(group, "extent_size") * SECTOR
-        starts = {
-            key: (
-                places.get(_string(cast("Section", pv), "id").replace("-", "")),
-                _number(cast("Section", pv), "pe_start"),
-            )
-            for key, pv in _subsection(group, "physical_volumes").items()
-        }
+        physical = _subsection(group, "physical_volumes")
+        starts = {}
+        for key in physical:
+            pv = _subsection(physical, key)
+            starts[key] = (places.get(_string(pv, "id").replace("-", "")), _number(pv, "pe_start"))
         logical = _subsection(group, "logical_volumes")
     except Damaged:
         return []
     found = []
     for lv, section in logical.items():
-        if not isinstance(section, dict) or "VISIBLE" not in cast("list[Value]", section.get("status", [])):
+        if not isinstance(section, dict):
+            continue
+        status = section.get("status")
+        if not isinstance(status, list) or "VISIBLE" not in status:
             continue
         try:
             segments, obstacle = _segments(section, extent, starts)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hyper2kvmd.disk.layout import firmware_of, read_layout
 from hyper2kvmd.model import Layout, Volume
@@ -149,6 +151,46 @@ def test_what_a_logical_volume_holds_is_read_through_its_pieces(lvm_disk: tuple[
             data = data[segment.length :]
     root = next(v for v in layout_of(disk).volumes if v.lv == "root")
     assert (root.content, root.uuid) == ("ext4", "6d3b4a0e-1111-4222-8333-123456789abc")
+
+
+class PatchedReader(FileReader):
+    """A disk with some of its bytes changed."""
+
+    def __init__(self, path: Path, patches: list[tuple[int, bytes]]) -> None:
+        super().__init__(path)
+        self._patches = patches
+
+    def read(self, offset: int, length: int) -> bytes:
+        data = bytearray(super().read(offset, length))
+        for at, value in self._patches:
+            if offset <= at < offset + length:
+                data[at - offset : at - offset + len(value)] = value
+        return bytes(data[:length])
+
+
+PLACES = st.one_of(
+    st.integers(0, 1023),
+    st.integers(MIB, MIB + 1023),
+    st.integers(MIB + 4096, MIB + 4096 + 8191),
+    st.integers(MIB + 0x10000, MIB + 0x10400),
+)
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(patches=st.lists(st.tuples(PLACES, st.binary(min_size=1, max_size=8)), min_size=1, max_size=6))
+def test_damaged_tables_never_lead_outside_the_disk(
+    patches: list[tuple[int, bytes]], lvm_disk: tuple[Path, dict[str, list[str]]]
+) -> None:
+    reader = PatchedReader(lvm_disk[0], patches)
+    try:
+        layout = read_layout(reader)
+        for volume in layout.volumes:
+            for segment in volume.segments:
+                assert segment.offset + segment.length <= reader.size
+    finally:
+        reader.close()
 
 
 def test_lvm_alone_is_reason_to_reserve_the_whole_disk(lvm_disk: tuple[Path, dict[str, list[str]]]) -> None:
