@@ -43,6 +43,9 @@ def markdown(report: Report) -> str:
     for change in guest.changes:
         lines += [f"### {change.path}", "", f"{change.summary} ({change.fix})", ""]
         lines += ["```diff", change.diff.rstrip("\n"), "```", ""] if change.diff else []
+    if migration.print_fstab:
+        lines += ["## /etc/fstab before", "", "```", guest.fstab_before.rstrip("\n"), "```", ""]
+        lines += ["## /etc/fstab after", "", "```", guest.fstab_after.rstrip("\n"), "```", ""]
     lines += ["## Warnings", "", *(f"- {warning}" for warning in guest.warnings or ("none",))]
     lines += ["", f"## Evidence (verify: {report.verdict.level})", ""]
     lines += [f"- {item}" for item in report.verdict.evidence]
