@@ -1,0 +1,268 @@
+"""A disk image served over NBD by one confined, unprivileged qemu-storage-daemon; and, on top, as a FUSE file.
+
+This module owns both processes and their order of death. A frozen server leaves whoever waits for a mount on top
+of it stuck in the kernel, beyond any time-out of ours; so each server is asked for a sign of life all the while,
+and killed when it gives none: the mount then answers EIO, and everything can be taken down.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hyper2kvmd import run
+from hyper2kvmd.disk import nbd
+from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.model import Segment
+
+WHOLE_DISK = ""
+"""Name of the export that `as_file` uses."""
+PERIOD = 5.0
+"""Seconds between two signs of life."""
+PATIENCE = 30.0
+"""Seconds that a server may take to give one, before it is killed."""
+START_SECONDS = 30.0
+STOP_SECONDS = 120.0
+"""For a last flush of the image."""
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """A running server; `socket` is its unix socket, below `folder`, which is private to this export."""
+
+    folder: Path
+    socket: Path
+    process: subprocess.Popen[bytes]
+
+    def negotiate(self, name: str) -> nbd.Negotiated:
+        """A connection to the export `name`, ready for transmission. Raises MigrationFailed."""
+        return nbd.negotiate(self.socket, name)
+
+    def kill(self) -> None:
+        """End the server at once; whoever waits for it gets an error. For a helper that does not come back."""
+        self.process.kill()
+
+    def output(self) -> str:
+        """What the server printed, as one line."""
+        return " / ".join((self.folder / "output").read_text(errors="replace").split("\n")).strip(" /")[-2000:]
+
+
+@contextmanager
+def export(
+    path: Path,
+    fmt: Literal["qcow2", "raw", "vmdk"],
+    folder: Path,
+    *,
+    exports: Mapping[str, Segment | None],
+    writable: bool,
+    extra_read: tuple[Path, ...] = (),
+) -> Iterator[Exporter]:
+    """Serve `path` as the named exports (`None`: the whole disk; a segment: exactly that range) during the block.
+
+    `extra_read` are the other files that the image consists of. The server sees them, `path`, and for a writable
+    export the folder of `path`, nothing else. Raises MigrationFailed: `exporter-failed` when it cannot serve the
+    image or does not end well after a writable export, `exporter-died` when it died during the block.
+    """
+    path = path.absolute()
+    with tempfile.TemporaryDirectory(prefix="export-", dir=folder, ignore_cleanup_errors=True) as private:
+        place = Path(private)
+        sandbox = run.Sandbox(read=(path, *extra_read), write=(path.parent,) if writable else ())
+        with _listen(place / "nbd") as listener, (place / "output").open("wb") as output:
+            process = run.start(
+                _command(path, fmt, exports, writable, listener.fileno()),
+                sandbox=sandbox,
+                stdout=output.fileno(),
+                pass_fds=(listener.fileno(),),
+            )
+        exporter = Exporter(place, place / "nbd", process)
+        try:
+            _await_answer(exporter, path, next(iter(exports)))
+            with _watched(lambda: _sign_of_life(exporter, next(iter(exports))), process):
+                yield exporter
+        except (OSError, MigrationFailed) as error:
+            if process.poll() in (None, 0) or (isinstance(error, MigrationFailed) and error.code == "exporter-failed"):
+                raise
+            raise _died(exporter, path) from error
+        finally:
+            already_dead = process.poll() is not None
+            run.stop(process, grace=STOP_SECONDS if writable else 5.0)
+        if already_dead:
+            raise _died(exporter, path)
+        if writable and process.returncode != 0:
+            raise _failed(exporter, path, "did not write everything back")
+
+
+@contextmanager
+def as_file(exporter: Exporter) -> Iterator[int]:
+    """The whole disk of a writable exporter as an open file, through nbdfuse, for kernels without NBD.
+
+    nbdfuse is outside the sandbox, for fusermount3 is setuid; it parses nothing but NBD. Raises MigrationFailed
+    (`fuse-failed`, or `image-busy` when something still uses the file at the end).
+    """
+    mountpoint = exporter.folder / "fuse"
+    mountpoint.mkdir()
+    with (exporter.folder / "fuse-output").open("wb") as output, nbd.connect(exporter.socket) as connection:
+        process = run.start(
+            ["nbdfuse", "-o", "auto_unmount", str(mountpoint), "--fd", str(connection.fileno())],
+            stdout=output.fileno(),
+            pass_fds=(connection.fileno(),),
+        )
+    released = False
+    try:
+        with _watched(lambda: os.statvfs(mountpoint), process):
+            try:
+                handle = _open_when_there(mountpoint / "nbd", process, exporter.folder / "fuse-output")
+                try:
+                    yield handle
+                finally:
+                    os.close(handle)
+            finally:
+                released = _unmount(mountpoint)
+    finally:
+        if released:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(5)
+        run.stop(process, grace=0)
+    if not released:
+        raise MigrationFailed(
+            "image-busy",
+            "something still uses the image at the end of its repair",
+            hint="look for processes that hold files of this job open, then retry",
+            kind=Kind.RETRY,
+        )
+
+
+def _command(path: Path, fmt: str, exports: Mapping[str, Segment | None], writable: bool, listener: int) -> list[str]:
+    file: dict[str, object] = {"driver": "file", "filename": str(path), "locking": "on"}
+    disk: dict[str, object] = {"driver": fmt, "file": file, "node-name": "disk", "read-only": not writable}
+    if fmt == "qcow2":
+        disk["backing"] = None
+    argv = ["qemu-storage-daemon", "--blockdev", json.dumps(disk)]
+    argv += ["--nbd-server", json.dumps({"addr": {"type": "fd", "str": str(listener)}})]
+    for index, (name, segment) in enumerate(exports.items()):
+        node = "disk"
+        if segment is not None:
+            node = f"range{index}"
+            part = {"driver": "raw", "file": "disk", "offset": segment.offset, "size": segment.length}
+            argv += ["--blockdev", json.dumps({**part, "node-name": node, "read-only": not writable})]
+        wanted = {"type": "nbd", "id": f"export{index}", "node-name": node, "name": name, "writable": writable}
+        argv += ["--export", json.dumps(wanted)]
+    return argv
+
+
+@contextmanager
+def _listen(path: Path) -> Iterator[socket.socket]:
+    """A listening unix socket, however long its path is; the server inherits it, so it can be connected to at once."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        handle = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            listener.bind(f"/proc/self/fd/{handle}/{path.name}")
+        finally:
+            os.close(handle)
+        listener.listen(64)
+        yield listener
+
+
+def _await_answer(exporter: Exporter, path: Path, name: str) -> None:
+    try:
+        nbd.negotiate(exporter.socket, name, timeout=START_SECONDS).sock.close()
+    except MigrationFailed as error:
+        with suppress(subprocess.TimeoutExpired):
+            exporter.process.wait(1)
+        raise _failed(exporter, path, "cannot serve the image") from error
+
+
+def _sign_of_life(exporter: Exporter, name: str) -> None:
+    nbd.negotiate(exporter.socket, name, timeout=PATIENCE).sock.close()
+
+
+@contextmanager
+def _watched(ask: Callable[[], object], process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Kill `process` when `ask` does not come back in time; an answer that is an error is an answer."""
+    over = threading.Event()
+
+    def ask_once() -> None:
+        with suppress(OSError, MigrationFailed):
+            ask()
+
+    def watch() -> None:
+        while not over.wait(PERIOD):
+            asking = threading.Thread(target=ask_once, daemon=True)
+            asking.start()
+            asking.join(PATIENCE)
+            if asking.is_alive():
+                process.kill()
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _open_when_there(path: Path, process: subprocess.Popen[bytes], output: Path) -> int:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with suppress(FileNotFoundError):
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        time.sleep(0.01)
+    said = " / ".join(output.read_text(errors="replace").split("\n")).strip(" /")[-1000:]
+    raise MigrationFailed(
+        "fuse-failed",
+        f"nbdfuse did not serve the image: {said or f'exit status {process.poll()}'}",
+        hint="see that /dev/fuse exists and that fusermount3 is setuid root, then retry",
+        kind=Kind.OPERATOR,
+    )
+
+
+def _unmount(mountpoint: Path) -> bool:
+    """Take the FUSE mount down; False when it was in use to the end and had to be detached."""
+    deadline = time.monotonic() + 10
+    while _is_mounted(mountpoint):
+        done = run.run(["fusermount3", "-u", str(mountpoint)], check=False)
+        if done.returncode == 0:
+            break
+        if time.monotonic() > deadline:
+            run.run(["fusermount3", "-u", "-z", str(mountpoint)], check=False)
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _is_mounted(mountpoint: Path) -> bool:
+    try:
+        return mountpoint.lstat().st_dev != mountpoint.parent.lstat().st_dev
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+
+
+def _died(exporter: Exporter, path: Path) -> MigrationFailed:
+    return MigrationFailed(
+        "exporter-died",
+        f"qemu-storage-daemon died while it served {path}: "
+        f"{exporter.output() or f'status {exporter.process.returncode}'}",
+        hint="check memory and storage of this host (a server that freezes is killed), then retry",
+        kind=Kind.RETRY,
+    )
+
+
+def _failed(exporter: Exporter, path: Path, what: str) -> MigrationFailed:
+    said = exporter.output() or f"exit status {exporter.process.returncode}"
+    return MigrationFailed(
+        "exporter-failed",
+        f"qemu-storage-daemon {what} {path}: {said}",
+        hint="the message is the tool's own; correct what it names, then retry",
+        kind=Kind.OPERATOR,
+    )

@@ -1,0 +1,238 @@
+"""A small NBD client: negotiation for whoever will own the socket, and exact reads for the layout reader.
+
+Newstyle fixed negotiation, NBD_OPT_GO and simple replies only. The server may be a tool gone wrong on a hostile
+image, so every magic, length and handle is checked, and every wait has an end.
+
+Source: the NBD protocol document (doc/proto.md of the NetworkBlockDevice project).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from hyper2kvmd.errors import Kind, MigrationFailed
+
+NBDMAGIC = b"NBDMAGIC"
+IHAVEOPT = b"IHAVEOPT"
+OPTION_REPLY = 0x3E889045565A9
+REQUEST = 0x25609513
+SIMPLE_REPLY = 0x67446698
+FIXED_NEWSTYLE, NO_ZEROES = 1, 2
+OPT_GO = 7
+REP_ACK, REP_INFO, REP_ERROR = 1, 3, 1 << 31
+INFO_EXPORT, INFO_BLOCK_SIZE = 0, 3
+CMD_READ, CMD_DISC = 0, 2
+MAX_OPTION_REPLY = 64 * 1024
+MAX_INFO_REPLIES = 64
+DEFAULT_MAX_BLOCK = 32 << 20
+TIMEOUT = 30.0
+"""Seconds that a server may stay silent in the middle of an exchange."""
+SUN_PATH_MAX = 107
+
+
+@dataclass(frozen=True)
+class Negotiated:
+    """A socket in transmission phase, and what the server said of the export. Whoever holds it closes `sock`."""
+
+    sock: socket.socket
+    size: int
+    """Bytes."""
+    flags: int
+    """Transmission flags as sent (NBD_FLAG_*)."""
+    min_block: int = 1
+    preferred_block: int = 4096
+    max_block: int = DEFAULT_MAX_BLOCK
+
+
+def connect(path: Path, *, timeout: float = TIMEOUT) -> socket.socket:
+    """Connect to a unix stream socket, however long its path is. Raises OSError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout)
+        if len(os.fsencode(path)) <= SUN_PATH_MAX:
+            sock.connect(str(path))
+            return sock
+        handle = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            sock.connect(f"/proc/self/fd/{handle}/{path.name}")
+        finally:
+            os.close(handle)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def negotiate(socket_path: Path, name: str, *, timeout: float = TIMEOUT) -> Negotiated:
+    """Open the export `name` at `socket_path`, ready for transmission.
+
+    Raises MigrationFailed (`nbd-unreachable`, `nbd-protocol`, `nbd-refused`).
+    """
+    try:
+        sock = connect(socket_path, timeout=timeout)
+    except OSError as error:
+        raise _unreachable(f"nothing answers at {socket_path}", error) from error
+    try:
+        return _handshake(sock, name)
+    except OSError as error:
+        sock.close()
+        raise _unreachable(f"the NBD server at {socket_path} fell silent", error) from error
+    except BaseException:
+        sock.close()
+        raise
+
+
+class Reader:
+    """Exact reads of one export, for parsers that take bytes at offsets. Use as a context manager."""
+
+    def __init__(self, socket_path: Path, name: str, *, timeout: float = TIMEOUT) -> None:
+        self._export = negotiate(socket_path, name, timeout=timeout)
+        self._handle = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self._export.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes at `offset`.
+
+        Raises MigrationFailed: `nbd-range` for what is not inside the export, `disk-read-failed` for an error of
+        the server's own, `nbd-unreachable` and `nbd-protocol` for a server gone wrong.
+        """
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise MigrationFailed(
+                "nbd-range",
+                f"{length} bytes at {offset} are not inside a disk of {self.size} bytes",
+                hint="the disk's own tables are damaged or truncated: export the disk again",
+            )
+        align = self._export.min_block
+        start, end = offset - offset % align, min(self.size, offset + length + -(offset + length) % align)
+        step = self._export.max_block - self._export.max_block % align
+        pieces = [self._read_piece(at, min(step, end - at)) for at in range(start, end, step)]
+        return b"".join(pieces)[offset - start : offset - start + length]
+
+    def _read_piece(self, offset: int, length: int) -> bytes:
+        self._handle += 1
+        sock = self._export.sock
+        try:
+            sock.sendall(struct.pack(">IHHQQI", REQUEST, 0, CMD_READ, self._handle, offset, length))
+            magic, error, handle = struct.unpack(">IIQ", _receive(sock, 16))
+            if magic != SIMPLE_REPLY or handle != self._handle:
+                raise _protocol("answered a read with something else")
+            if error:
+                raise MigrationFailed(
+                    "disk-read-failed",
+                    f"{length} bytes at {offset} cannot be read: {os.strerror(error)}",
+                    hint="check the storage that holds the disk, or export it again",
+                    kind=Kind.OPERATOR,
+                )
+            return _receive(sock, length)
+        except OSError as error:
+            raise _unreachable("the NBD server fell silent", error) from error
+
+    def close(self) -> None:
+        try:
+            self._export.sock.sendall(struct.pack(">IHHQQI", REQUEST, 0, CMD_DISC, 0, 0, 0))
+        except OSError:
+            pass  # it is gone already, which is what was asked for
+        finally:
+            self._export.sock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _handshake(sock: socket.socket, name: str) -> Negotiated:
+    greeting = _receive(sock, 18)
+    if greeting[:16] != NBDMAGIC + IHAVEOPT:
+        raise _protocol("did not greet as a newstyle server")
+    flags = struct.unpack(">H", greeting[16:])[0]
+    if not flags & FIXED_NEWSTYLE:
+        raise _protocol("does not speak the fixed newstyle")
+    sock.sendall(struct.pack(">I", FIXED_NEWSTYLE | (flags & NO_ZEROES)))
+    wanted = name.encode()
+    body = struct.pack(">I", len(wanted)) + wanted + struct.pack(">HH", 1, INFO_BLOCK_SIZE)
+    sock.sendall(IHAVEOPT + struct.pack(">II", OPT_GO, len(body)) + body)
+    export: tuple[int, int] | None = None
+    blocks = (1, 4096, DEFAULT_MAX_BLOCK)
+    for _ in range(MAX_INFO_REPLIES):
+        magic, option, kind, length = struct.unpack(">QIII", _receive(sock, 20))
+        if magic != OPTION_REPLY or option != OPT_GO or length > MAX_OPTION_REPLY:
+            raise _protocol("sent a malformed option reply")
+        data = _receive(sock, length)
+        if kind & REP_ERROR:
+            raise MigrationFailed(
+                "nbd-refused",
+                f"the NBD server refuses the export {name!r}: {data.decode(errors='replace') or hex(kind)}",
+                hint="report this with the job's log: the exporter runs with other exports than were asked for",
+            )
+        if kind == REP_ACK:
+            if export is None or length:
+                raise _protocol("acknowledged an export without describing it")
+            return Negotiated(sock, *export, *blocks)
+        if kind != REP_INFO or length < 2:
+            raise _protocol(f"sent an unknown option reply {kind}")
+        export, blocks = _information(data, export, blocks)
+    raise _protocol("describes the export without end")
+
+
+def _information(
+    data: bytes, export: tuple[int, int] | None, blocks: tuple[int, int, int]
+) -> tuple[tuple[int, int] | None, tuple[int, int, int]]:
+    what = struct.unpack(">H", data[:2])[0]
+    if what == INFO_EXPORT:
+        if len(data) != 12:
+            raise _protocol("describes the export in a wrong length")
+        size, flags = struct.unpack(">QH", data[2:])
+        if not flags & 1 or size >= 1 << 63:
+            raise _protocol("describes an impossible export")
+        return (size, flags), blocks
+    if what == INFO_BLOCK_SIZE:
+        if len(data) != 14:
+            raise _protocol("describes block sizes in a wrong length")
+        least, preferred, most = struct.unpack(">III", data[2:])
+        if not 1 <= least <= 65536 or least & (least - 1) or most < least:
+            raise _protocol("describes impossible block sizes")
+        return export, (least, preferred, min(most, DEFAULT_MAX_BLOCK))
+    return export, blocks
+
+
+def _receive(sock: socket.socket, length: int) -> bytes:
+    data = bytearray(length)
+    view, got = memoryview(data), 0
+    while got < length:
+        count = sock.recv_into(view[got:])
+        if count == 0:
+            raise ConnectionResetError("the connection was closed")
+        got += count
+    return bytes(data)
+
+
+def _protocol(what: str) -> MigrationFailed:
+    return MigrationFailed(
+        "nbd-protocol",
+        f"the NBD server {what}",
+        hint="check that the qemu packages of this host are whole, then retry",
+        kind=Kind.OPERATOR,
+    )
+
+
+def _unreachable(what: str, error: OSError) -> MigrationFailed:
+    return MigrationFailed(
+        "nbd-unreachable",
+        f"{what}: {error.strerror or error}",
+        hint="see the exporter's own message in the job's log, then retry",
+        kind=Kind.RETRY,
+    )

@@ -1,0 +1,754 @@
+#!/usr/bin/python3 -IS
+"""The root side: mount these byte ranges of these open files as this file system, for the caller.
+
+One request comes in on stdin (a unix SOCK_SEQPACKET socket: JSON, plus file descriptors), one reply goes out (JSON,
+plus the mount's descriptor), then this process ends. It opens nothing that a caller names, reads no byte of an
+image, takes no argument and no environment. Everything it makes hangs on an open descriptor, so that its death,
+or later the caller's, at any instant unmakes it; the two short windows where the kernel keeps a name (NBD before
+its close flag, device-mapper before its removal is queued) are swept by identifier at the next start.
+
+Standard library only, and nothing of ours: this file is read and installed on its own.
+
+Requests, every field required:
+  {"verb": "probe", "job": text, "fstypes": [name...]}
+  {"verb": "mount", "job": text, "transport": "file" | "nbd", "fstype": name, "read_only": bool,
+   "segments": [{"fd": index, "offset": bytes, "length": bytes}...], "nbd": [{"size": bytes, "flags": int}...]}
+`nbd` has one entry for each descriptor (a unix stream socket past NBD negotiation, that carries one whole segment)
+and is empty for transport "file". Replies: {"ok": true, ...} or {"error": code, "message": text}.
+
+Sources: loop(4), fsopen(2), mount_setattr(2), linux/{loop,nbd-netlink,dm-ioctl,genetlink}.h.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import errno
+import fcntl
+import itertools
+import json
+import os
+import re
+import resource
+import signal
+import socket
+import stat
+import struct
+import sys
+import syslog
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
+
+REQUEST_BYTES = 16 * 1024
+SEGMENTS_MAX = 64
+SECTOR = 512
+TIME_LIMIT = 120
+"""Seconds for everything; then the reply is an error, or the socket closes."""
+NBD_TIMEOUT = 30
+"""Seconds. Without it a frozen server leaves the mount's holder stuck even after that server was killed."""
+
+# What each file system is told besides nosuid,nodev,noexec,noatime: never panic because of a guest's disk, never
+# resume a guest's own maintenance, and replay no journal where nothing may be written.
+OPTIONS: dict[str, tuple[tuple[str, str | None], ...]] = {
+    "ext4": (("errors", "remount-ro"),),
+    "xfs": (("nouuid", None),),
+    "btrfs": (("skip_balance", None),),
+    "vfat": (("errors", "remount-ro"), ("utf8", None)),
+    "ntfs3": (),
+}
+READ_ONLY_OPTIONS: dict[str, tuple[tuple[str, str | None], ...]] = {
+    "ext4": (("noload", None),),
+    "xfs": (("norecovery", None),),
+    "btrfs": (("rescue", "nologreplay"),),
+    "vfat": (),
+    "ntfs3": (),
+}
+
+PROBE_FIELDS: dict[str, type] = {"verb": str, "job": str, "fstypes": list}
+MOUNT_FIELDS: dict[str, type] = {
+    "verb": str,
+    "job": str,
+    "transport": str,
+    "fstype": str,
+    "read_only": bool,
+    "segments": list,
+    "nbd": list,
+}
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+
+
+class Refusal(Exception):
+    """An answer of no: a stable code, and one line with the object and the fact."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.message = code, message
+
+
+class Caller(NamedTuple):
+    uid: int
+    gid: int
+
+
+class Segment(NamedTuple):
+    fd: int
+    offset: int
+    length: int
+
+
+class Device(NamedTuple):
+    """A block device that lives as long as `handle` is open."""
+
+    name: str
+    handle: int
+
+
+# ---------------------------------------------------------------- kernel calls
+
+
+def syscall(number: int, *arguments: int | bytes | None) -> int:
+    wide = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
+    result = int(libc.syscall(ctypes.c_long(number), *wide))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def open_device(path: str, flags: int) -> int:
+    handle = os.open(path, flags | os.O_CLOEXEC)
+    if not stat.S_ISBLK(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise Refusal("device-failed", f"{path} is not a block device")
+    return handle
+
+
+def sysfs(path: str) -> str:
+    with open(f"/sys/block/{path}") as file:
+        return file.read().strip()
+
+
+def die_with(parent: int) -> None:
+    """In a child: end when `parent` does."""
+    libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def load_module(name: str) -> None:
+    nothing = [(os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_RDWR, 0) for number in (0, 1, 2)]
+    try:
+        pid = os.posix_spawn("/sbin/modprobe", ["modprobe", "-q", name], {}, file_actions=nothing)
+    except OSError:
+        return  # no modprobe here: the next look at the kernel gives the answer
+    os.waitpid(pid, 0)
+
+
+def keep_only_needed_capabilities() -> None:
+    """Forget every capability but KILL, SETGID, SETUID, NET_ADMIN and SYS_ADMIN, for this process and any program."""
+    kept = sum(1 << number for number in (5, 6, 7, 12, 21))
+    header = struct.pack("=Ii", 0x20080522, 0)
+    low = struct.pack("=III", kept, kept, 0)
+    if libc.capset(header, low + bytes(12)):
+        raise Refusal("not-root", "the helper does not have the capabilities that it needs")
+    libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+
+
+# ---------------------------------------------------------------- who asks, and for what
+
+
+def identify(channel: socket.socket) -> Caller:
+    """The caller as the kernel knows it; what sudo says must agree."""
+    if channel.family != socket.AF_UNIX or channel.type != socket.SOCK_SEQPACKET:
+        raise Refusal("bad-channel", "stdin is not a unix SOCK_SEQPACKET socket")
+    if os.geteuid() != 0:
+        raise Refusal("not-root", "the helper does not run as root")
+    _, uid, gid = struct.unpack("=iII", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    claimed = os.environ.get("SUDO_UID")
+    if claimed is not None and claimed != str(uid):
+        raise Refusal("bad-caller", f"the socket was made by uid {uid}, but sudo was run by uid {claimed!a}")
+    if 0xFFFFFFFF in (uid, gid):
+        raise Refusal("bad-caller", "the caller has no ids here")
+    return Caller(uid, gid)
+
+
+def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    channel.settimeout(10)
+    space = socket.CMSG_SPACE((SEGMENTS_MAX + 1) * array.array("i").itemsize)
+    try:
+        data, extras, flags, _ = channel.recvmsg(REQUEST_BYTES + 1, space, socket.MSG_CMSG_CLOEXEC)
+    except TimeoutError:
+        raise Refusal("bad-request", "no request came") from None
+    fds = array.array("i")
+    for level, kind, payload in extras:
+        if (level, kind) != (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            raise Refusal("bad-request", "the request carries something other than file descriptors")
+        fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    if flags & socket.MSG_CTRUNC or len(fds) > SEGMENTS_MAX:
+        raise Refusal("bad-request", "the file descriptors did not all arrive")
+    if flags & socket.MSG_TRUNC or len(data) > REQUEST_BYTES:
+        raise Refusal("bad-request", f"the request is longer than {REQUEST_BYTES} bytes")
+    try:
+        request = json.loads(data, object_pairs_hook=unique)
+    except (ValueError, RecursionError):
+        raise Refusal("bad-request", "the request is not JSON") from None
+    verb = request.get("verb") if isinstance(request, dict) else None
+    if verb not in ("probe", "mount"):
+        raise Refusal("bad-request", "the request has no verb that is known here")
+    request = shaped(request, PROBE_FIELDS if verb == "probe" else MOUNT_FIELDS, "the request")
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", request["job"]):
+        raise Refusal("bad-request", "the job is not a plain name")
+    return request, list(fds)
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a field is given twice")
+    return dict(pairs)
+
+
+def shaped(value: object, fields: dict[str, type], what: str) -> dict[str, Any]:
+    """`value` as an object of exactly these fields; a bool is not an int here."""
+    if not isinstance(value, dict) or set(value) != set(fields):
+        raise Refusal("bad-request", f"{what} must have exactly the fields {', '.join(sorted(fields))}")
+    for name, kind in fields.items():
+        if type(value[name]) is not kind:
+            raise Refusal("bad-request", f"{what}: {name} is not of type {kind.__name__}")
+    return value
+
+
+def parse_segments(request: dict[str, Any], fds: list[int]) -> list[Segment]:
+    """The ranges, in order; each inside 63 bits, aligned, none touching another, every descriptor used."""
+    segments = []
+    for entry in request["segments"]:
+        entry = shaped(entry, {"fd": int, "offset": int, "length": int}, "a segment")
+        segments.append(Segment(entry["fd"], entry["offset"], entry["length"]))
+    if not 1 <= len(segments) <= SEGMENTS_MAX:
+        raise Refusal("bad-request", f"there must be 1 to {SEGMENTS_MAX} segments")
+    for segment in segments:
+        if not 0 <= segment.fd < len(fds):
+            raise Refusal("bad-fd", f"a segment names descriptor {segment.fd} of {len(fds)}")
+        if segment.offset < 0 or segment.length <= 0 or segment.offset + segment.length >= 1 << 62:
+            raise Refusal("bad-range", f"{segment.length} bytes at {segment.offset} are no range")
+        if segment.offset % SECTOR or segment.length % SECTOR:
+            raise Refusal("bad-range", f"{segment.length} bytes at {segment.offset} are not whole sectors")
+    if {segment.fd for segment in segments} != set(range(len(fds))):
+        raise Refusal("bad-fd", "a descriptor came that no segment uses")
+    ordered = sorted(segments)
+    for before, after in itertools.pairwise(ordered):
+        if before.fd == after.fd and before.offset + before.length > after.offset:
+            raise Refusal("bad-range", f"two segments share the bytes at {after.offset}")
+    return segments
+
+
+# ---------------------------------------------------------------- loop devices
+
+
+def as_caller(caller: Caller, work: Callable[[], None]) -> None:
+    """Do `work` in a child that has the caller's credentials and nothing else.
+
+    A FUSE file answers only its mounter, and what the caller may not do is not done for it.
+    """
+    parent = os.getpid()
+    source, sink = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        answer = {"error": "device-failed", "message": "the unprivileged step did not finish"}
+        try:
+            os.setgroups([])
+            os.setresgid(caller.gid, caller.gid, caller.gid)
+            os.setresuid(caller.uid, caller.uid, caller.uid)
+            die_with(parent)
+            work()
+            answer = {}
+        except Refusal as refusal:
+            answer = {"error": refusal.code, "message": refusal.message}
+        except OSError as error:
+            answer["message"] = f"the loop device cannot be set up: {error.strerror}"
+        finally:
+            os.write(sink, json.dumps(answer).encode())
+            os._exit(0)
+    os.close(sink)
+    try:
+        with open(source, "rb") as pipe:
+            data = pipe.read()
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    if not data:
+        raise Refusal("device-failed", "the unprivileged step was killed")
+    answer = json.loads(data)
+    if answer:
+        raise Refusal(answer["error"], answer["message"])
+
+
+def configure_loop(handle: int, backing: int, segment: Segment, read_only: bool) -> None:
+    """Runs as the caller: check the file as the caller sees it, then bind the range to the open loop device."""
+    facts = os.fstat(backing)
+    access = fcntl.fcntl(backing, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH)
+    if not stat.S_ISREG(facts.st_mode):
+        raise Refusal("bad-fd", "a descriptor is not a regular file")
+    if access != os.O_RDWR and not (read_only and access == os.O_RDONLY):
+        raise Refusal("bad-fd", "a descriptor is not open for what was asked")
+    if segment.offset + segment.length > facts.st_size:
+        raise Refusal("bad-range", f"{segment.length} bytes at {segment.offset} end behind {facts.st_size} bytes")
+    flags = 4 | (1 if read_only else 0)  # LO_FLAGS_AUTOCLEAR, LO_FLAGS_READ_ONLY
+    info = bytearray(232)  # struct loop_info64
+    struct.pack_into("=QQ", info, 24, segment.offset, segment.length)
+    struct.pack_into("=I", info, 52, flags)
+    try:
+        fcntl.ioctl(handle, 0x4C0A, struct.pack("=II", backing, SECTOR) + bytes(info) + bytes(64))  # LOOP_CONFIGURE
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise Refusal("busy", "another process took the loop device") from None
+        raise
+
+
+def attach_loop(backing: int, segment: Segment, read_only: bool, caller: Caller) -> Device:
+    control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        for _ in range(32):
+            name = f"loop{fcntl.ioctl(control, 0x4C82)}"  # LOOP_CTL_GET_FREE
+            handle = open_device(f"/dev/{name}", os.O_RDWR)
+            try:
+                as_caller(caller, lambda: configure_loop(handle, backing, segment, read_only))  # noqa: B023
+                facts = (int(sysfs(f"{name}/size")) * SECTOR, int(sysfs(f"{name}/loop/offset")))
+                if facts != (segment.length, segment.offset):
+                    raise Refusal("bad-range", f"{name} became {facts[0]} bytes at {facts[1]}, not as asked")
+                return Device(name, handle)
+            except Refusal as refusal:
+                os.close(handle)
+                if refusal.code != "busy":
+                    raise
+    finally:
+        os.close(control)
+    raise Refusal("device-failed", "no loop device stayed free long enough")
+
+
+# ---------------------------------------------------------------- NBD, by generic netlink
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
+
+
+def number32(kind: int, value: int) -> bytes:
+    return attribute(kind, struct.pack("=I", value))
+
+
+def number64(kind: int, value: int) -> bytes:
+    return attribute(kind, struct.pack("=Q", value))
+
+
+class Netlink:
+    """The `nbd` family. Raises OSError; ENOENT when this kernel, or this network namespace, has none."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16)  # NETLINK_GENERIC
+        self._socket.settimeout(20)
+        self._socket.bind((0, 0))
+        self._sequence = 0
+        answer = self._ask(16, 3, attribute(2, b"nbd\0"))  # GENL_ID_CTRL, CTRL_CMD_GETFAMILY
+        self._family = struct.unpack("=H", answer[1])[0]
+
+    def _ask(self, family: int, command: int, attributes: bytes) -> dict[int, bytes]:
+        self._sequence += 1
+        body = struct.pack("=BBH", command, 1, 0) + attributes
+        self._socket.send(struct.pack("=IHHII", 16 + len(body), family, 5, self._sequence, 0) + body)
+        answer: dict[int, bytes] = {}
+        while True:
+            data = self._socket.recv(65536)
+            while len(data) >= 20:
+                length, kind, _, sequence, _ = struct.unpack_from("=IHHII", data)
+                message, data = data[:length], data[max(20, length + 3 & ~3) :]
+                if sequence != self._sequence:
+                    continue
+                if kind == 2:  # NLMSG_ERROR, also the acknowledgement
+                    code = -struct.unpack_from("=i", message, 16)[0]
+                    if code:
+                        raise OSError(code, os.strerror(code))
+                    return answer
+                position = 20
+                while position + 4 <= len(message):
+                    size, name = struct.unpack_from("=HH", message, position)
+                    answer[name & 0x3FFF] = message[position + 4 : position + size]
+                    position += max(4, size + 3 & ~3)
+
+    def connect(self, connection: int, size: int, flags: int, name: str) -> int:
+        """Number of the device; it must be opened and then `close_with_last_user`."""
+        sockets = attribute(0x8007, attribute(0x8001, number32(1, connection)))
+        answer = self._ask(
+            self._family,
+            1,
+            number64(2, size)
+            + number64(3, SECTOR)
+            + number64(4, NBD_TIMEOUT)
+            + number64(5, flags)
+            + number64(6, 1)  # NBD_CFLAG_DESTROY_ON_DISCONNECT alone: the other one races with udev's open and close
+            + attribute(10, name.encode() + b"\0")
+            + sockets,
+        )
+        return int(struct.unpack("=I", answer[1])[0])
+
+    def close_with_last_user(self, index: int, name: str) -> None:
+        self._ask(self._family, 3, number32(1, index) + number64(6, 3) + attribute(10, name.encode() + b"\0"))
+
+    def disconnect(self, index: int) -> None:
+        self._ask(self._family, 2, number32(1, index))
+
+
+def nbd_family() -> Netlink | None:
+    for attempt in (1, 2):
+        try:
+            return Netlink()
+        except OSError:
+            if attempt == 1:
+                load_module("nbd")
+    return None
+
+
+def attach_nbd(netlink: Netlink, connection: int, size: int, flags: int, read_only: bool) -> Device:
+    with socket.socket(fileno=os.dup(connection)) as sock:
+        if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
+            raise Refusal("bad-fd", "a descriptor is not a unix stream socket")
+        sock.getpeername()
+    if not flags & 1 or (flags & 2 and not read_only):  # HAS_FLAGS, READ_ONLY
+        raise Refusal("bad-request", "the export's flags do not allow what was asked")
+    name = identifier()
+    index = netlink.connect(connection, size, (flags & 0x17F) | (2 if read_only else 0), name)
+    try:
+        handle = open_device(f"/dev/nbd{index}", os.O_RDONLY if read_only else os.O_RDWR)
+        netlink.close_with_last_user(index, name)
+        if int(sysfs(f"nbd{index}/size")) * SECTOR != size:
+            raise Refusal("bad-range", f"nbd{index} did not take the size {size}")
+    except BaseException:
+        netlink.disconnect(index)
+        raise
+    return Device(f"nbd{index}", handle)
+
+
+# ---------------------------------------------------------------- device-mapper
+
+
+class Mapper:
+    """device-mapper's control node. Raises OSError when this kernel has none."""
+
+    def __init__(self) -> None:
+        self._control = os.open("/dev/mapper/control", os.O_RDWR | os.O_CLOEXEC)
+        self._call(0)
+
+    def _call(
+        self, command: int, name: str = "", *, flags: int = 0, event: int = 0, targets: int = 0, data: bytes = b""
+    ) -> bytearray:
+        buffer = bytearray(16384 + len(data))
+        struct.pack_into("=IIIIIIiIIIQ", buffer, 0, 4, 0, 0, len(buffer), 312, targets, 0, flags, event, 0, 0)
+        buffer[48 : 48 + len(name)] = name.encode()
+        buffer[312 : 312 + len(data)] = data
+        fcntl.ioctl(self._control, 0xC138FD00 | command, buffer)
+        return buffer
+
+    def join(self, parts: list[tuple[Device, int]], read_only: bool) -> Device:
+        """One linear device out of whole devices of the given lengths; it vanishes with its last user."""
+        table, start = b"", 0
+        for device, length in parts:
+            parameters = f"/dev/{device.name} 0".encode() + b"\0"
+            size = 40 + len(parameters) + -len(parameters) % 8
+            target = struct.pack("=QQiI", start // SECTOR, length // SECTOR, 0, size) + b"linear".ljust(16, b"\0")
+            table += target + parameters.ljust(size - 40, b"\0")
+            start += length
+        name = identifier()
+        created = self._call(3, name)  # DM_DEV_CREATE
+        try:
+            number = struct.unpack_from("=Q", created, 40)[0]
+            minor = number & 0xFF | number >> 12 & 0xFFF00
+            self._call(9, name, flags=1 if read_only else 0, targets=len(parts), data=table)  # DM_TABLE_LOAD
+            handle = open_device(f"/dev/dm-{minor}", os.O_RDONLY if read_only else os.O_RDWR)
+        except BaseException:
+            self.remove(name)
+            raise
+        self._call(4, name, flags=1 << 17)  # DM_DEV_REMOVE, deferred to the last close
+        self._call(6, name, event=0x6E << 16)  # DM_DEV_SUSPEND without its flag: resume; udev is told to leave it alone
+        return Device(f"dm-{minor}", handle)
+
+    def remove(self, name: str) -> None:
+        self._call(4, name)
+
+    def names(self) -> list[str]:
+        data = self._call(2)  # DM_LIST_DEVICES
+        position, found = 312, []
+        while struct.unpack_from("=Q", data, position)[0]:
+            step = struct.unpack_from("=I", data, position + 8)[0]
+            found.append(data[position + 12 : data.index(0, position + 12)].decode(errors="replace"))
+            if not step:
+                break
+            position += step
+        return found
+
+
+def device_mapper() -> Mapper | None:
+    for attempt in (1, 2):
+        try:
+            return Mapper()
+        except OSError:
+            if attempt == 1:
+                load_module("dm_mod")
+    return None
+
+
+# ---------------------------------------------------------------- names that outlive a process, and their sweep
+
+
+def started(pid: int | str) -> str:
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[19]
+
+
+def identifier() -> str:
+    """Name of what this process makes: a later run can tell whether its maker still lives."""
+    return f"h2k-{os.getpid()}-{started('self')}"
+
+
+def abandoned(name: str) -> bool:
+    match = re.fullmatch(r"h2k-(\d{1,10})-(\d{1,20})", name)
+    if match is None:
+        return False
+    try:
+        return started(match[1]) != match[2]
+    except OSError:
+        return True
+
+
+def sweep(netlink: Netlink | None, mapper: Mapper | None) -> None:
+    """Remove what a helper left that was killed in one of its two windows; what is in use answers busy and stays."""
+    for name in mapper.names() if mapper else []:
+        if abandoned(name):
+            try:
+                mapper.remove(name) if mapper else None
+                syslog.syslog(syslog.LOG_WARNING, f"swept the abandoned mapping {name}")
+            except OSError:
+                continue
+    for name in os.listdir("/sys/block") if netlink else []:
+        try:
+            if not name.startswith("nbd") or not abandoned(sysfs(f"{name}/backend")):
+                continue
+            os.close(open_device(f"/dev/{name}", os.O_RDONLY | os.O_EXCL))
+            if netlink:
+                netlink.disconnect(int(name[3:]))
+            syslog.syslog(syslog.LOG_WARNING, f"swept the abandoned device {name}")
+        except (OSError, Refusal):
+            continue
+
+
+# ---------------------------------------------------------------- the mount
+
+
+def id_map(caller: Caller) -> int | None:
+    """A user namespace in which the caller is root; None for root, who needs none."""
+    if caller.uid == 0:
+        return None
+    parent = os.getpid()
+    source, sink = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            die_with(parent)
+            if libc.unshare(0x10000000) == 0:  # CLONE_NEWUSER
+                os.write(sink, b"x")
+                signal.pause()
+        finally:
+            os._exit(1)
+    os.close(sink)
+    try:
+        if os.read(source, 1) != b"x":
+            raise Refusal("unsupported", "this kernel allows no user namespace, which id-mapped mounts need")
+        for name, value in (("uid_map", caller.uid), ("gid_map", caller.gid)):
+            with open(f"/proc/{pid}/{name}", "w") as file:
+                file.write(f"0 {value} 1\n")
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(source)
+
+
+def open_file_system(fstype: str) -> int:
+    try:
+        return syscall(430, fstype.encode() + b"\0", 1)  # fsopen, FSOPEN_CLOEXEC
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            raise Refusal("unsupported", f"this kernel has no {fstype}") from None
+        raise
+
+
+def mount(device: Device, fstype: str, read_only: bool, mapping: int | None) -> int:
+    """A detached mount that only its descriptor keeps alive."""
+    context = open_file_system(fstype)
+    options = (("source", f"/dev/{device.name}"), *OPTIONS[fstype])
+    if read_only:
+        options = (*options, ("ro", None), *READ_ONLY_OPTIONS[fstype])
+    attributes = 0x2 | 0x4 | 0x8 | 0x10 | (1 if read_only else 0)  # nosuid, nodev, noexec, noatime, read-only
+    step = "mount"
+    try:
+        for name, value in options:
+            step = f"set {name} for"
+            key = name.encode() + b"\0"
+            syscall(431, context, 0 if value is None else 1, key, value.encode() + b"\0" if value else None, 0)
+        step = "mount"
+        syscall(431, context, 6, None, None, 0)  # FSCONFIG_CMD_CREATE
+        result = syscall(432, context, 1, attributes)  # fsmount, FSMOUNT_CLOEXEC
+        if fstype != "btrfs" and os.fstat(result).st_dev != os.fstat(device.handle).st_rdev:
+            raise Refusal("mount-failed", f"the {fstype} that was mounted is not on {device.name}")
+        if mapping is not None:
+            step = "id-map"
+            setting = struct.pack("=QQQQ", 0x100000, 0, 0, mapping)  # MOUNT_ATTR_IDMAP
+            syscall(442, result, b"\0", 0x1000, setting, len(setting))  # mount_setattr, AT_EMPTY_PATH
+    except OSError as error:
+        code = "unsupported" if step == "id-map" and error.errno == errno.EINVAL else "mount-failed"
+        raise Refusal(code, f"cannot {step} {fstype}: {error.strerror}{explanation(context)}") from None
+    os.close(context)
+    return result
+
+
+def explanation(context: int) -> str:
+    """What the file system itself said, if anything."""
+    said: list[str] = []
+    try:
+        while len(said) < 8:
+            said.append(os.read(context, 1024)[2:].decode(errors="replace").strip())
+    except OSError:
+        pass
+    return f" ({'; '.join(said)[:600]})" if said else ""
+
+
+# ---------------------------------------------------------------- the verbs
+
+
+def probe(request: dict[str, Any]) -> dict[str, Any]:
+    able = []
+    for fstype in request["fstypes"]:
+        if not isinstance(fstype, str) or fstype not in OPTIONS:
+            raise Refusal("bad-request", "a file system is not one that is mounted here")
+        try:
+            os.close(open_file_system(fstype))
+            able.append(fstype)
+        except Refusal:
+            continue
+    netlink, mapper = nbd_family(), device_mapper()
+    sweep(netlink, mapper)
+    loop = os.access("/dev/loop-control", os.R_OK | os.W_OK)
+    return {"ok": True, "fstypes": able, "loop": loop, "nbd": netlink is not None, "dm": mapper is not None}
+
+
+def serve_mount(request: dict[str, Any], fds: list[int], caller: Caller) -> tuple[dict[str, Any], int]:
+    fstype, transport, read_only = request["fstype"], request["transport"], request["read_only"]
+    if fstype not in OPTIONS:
+        raise Refusal("bad-request", "the file system is not one that is mounted here")
+    if transport not in ("file", "nbd"):
+        raise Refusal("bad-request", "the transport is neither file nor nbd")
+    segments = parse_segments(request, fds)
+    exports = [shaped(entry, {"size": int, "flags": int}, "an export") for entry in request["nbd"]]
+    if len(exports) != (len(fds) if transport == "nbd" else 0):
+        raise Refusal("bad-request", "there must be one export for each socket and none for a file")
+    netlink = nbd_family() if transport == "nbd" else None
+    mapper = device_mapper() if len(segments) > 1 else None
+    if transport == "nbd" and netlink is None:
+        raise Refusal("unsupported", "this kernel has no NBD")
+    if len(segments) > 1 and mapper is None:
+        raise Refusal("unsupported", f"{len(segments)} segments need device-mapper, which this kernel does not have")
+    keep_only_needed_capabilities()
+    sweep(netlink, mapper)
+    mapping = id_map(caller)
+    devices = []
+    for segment in segments:
+        if netlink is None:
+            devices.append(attach_loop(fds[segment.fd], segment, read_only, caller))
+            continue
+        export = exports[segment.fd]
+        if segment.offset or segment.length != export["size"] or len(segments) != len(fds):
+            raise Refusal("bad-range", "an NBD export must be exactly one segment")
+        devices.append(attach_nbd(netlink, fds[segment.fd], export["size"], export["flags"], read_only))
+    device = devices[0]
+    if mapper is not None:
+        device = mapper.join(
+            [(part, segment.length) for part, segment in zip(devices, segments, strict=True)], read_only
+        )
+    return {"ok": True, "device": device.name}, mount(device, fstype, read_only, mapping)
+
+
+def serve(channel: socket.socket, caller: Caller) -> tuple[str, dict[str, Any], int | None]:
+    """What was asked (for the log), the reply, and the mount."""
+    asked = "?"
+    try:
+        request, fds = receive(channel)
+        asked = f"{request['verb']} job={request['job']}"
+        if request["verb"] == "mount":
+            asked += f" {request['fstype']} {request['transport']} read_only={request['read_only']}"
+            return asked, *serve_mount(request, fds, caller)
+        if fds:
+            raise Refusal("bad-fd", "a probe takes no descriptor")
+        return asked, probe(request), None
+    except Refusal as refusal:
+        return asked, {"error": refusal.code, "message": refusal.message}, None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return asked, {"error": "device-failed", "message": f"{where}{error.strerror or error}"}, None
+    except Exception as error:
+        return asked, {"error": "internal", "message": f"{type(error).__name__}: {error}"}, None
+
+
+def log(level: int, text: str) -> None:
+    """To the journal, in printable ASCII."""
+    plain = text.encode("ascii", "backslashreplace").decode()
+    syslog.syslog(level, re.sub(r"[^ -~]", lambda match: f"\\x{ord(match[0]):02x}", plain)[:900])
+
+
+def out_of_time(_number: int, _frame: object) -> NoReturn:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(10)
+    raise Refusal("timed-out", f"the kernel did not finish within {TIME_LIMIT} s")
+
+
+def become_plain() -> None:
+    """Undo what a caller may have arranged: blocked or ignored signals, closed standard streams, core dumps."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, out_of_time)
+    signal.alarm(TIME_LIMIT)
+    while True:
+        handle = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        if handle > 2:
+            os.close(handle)
+            break
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.umask(0o077)
+    os.chdir("/")
+
+
+def main() -> int:
+    become_plain()
+    syslog.openlog("hyper2kvm-helper", syslog.LOG_PID, syslog.LOG_DAEMON)
+    try:
+        if len(sys.argv) > 1:
+            raise Refusal("bad-request", "no argument is taken")
+        channel = socket.socket(fileno=0)
+        caller = identify(channel)
+    except (Refusal, OSError) as error:
+        log(syslog.LOG_ERR, f"refused: {error}")
+        sys.stderr.write(f"hyper2kvm helper: {str(error)!a}\n")
+        return 2
+    asked, reply, result = serve(channel, caller)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    level = syslog.LOG_INFO if "ok" in reply else syslog.LOG_WARNING
+    log(level, f"uid={caller.uid} {asked}: {json.dumps(reply)}")
+    rights = [] if result is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [result]))]
+    try:
+        channel.sendmsg([json.dumps(reply).encode()], rights)
+    except OSError:
+        return 1  # the caller is gone, and its mount goes with us
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
