@@ -7,9 +7,9 @@ import random
 from pathlib import Path
 
 from hyper2kvmd.disk import qemu_img, vmdk
-from hyper2kvmd.disk.export import export, reader
+from hyper2kvmd.disk.export import export
 from hyper2kvmd.disk.layout import read_layout
-from hyper2kvmd.disk.superblock import BlockReader
+from hyper2kvmd.disk.nbd import Reader
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.model import Image, Order, Source, SourceDisk
 from hyper2kvmd.progress import Context
@@ -71,15 +71,15 @@ def _prove_same(disk: SourceDisk, image: Image, folder: Path) -> tuple[str, ...]
     files = tuple(file.path for file in disk.files)
     with (
         export(disk.path, "vmdk", folder, exports={"source": None}, writable=False, extra_read=files) as left,
-        reader(left, "source") as ours,
+        Reader(left.socket, "source") as ours,
         export(image.path, image.format, folder, exports={"image": None}, writable=False) as right,
-        reader(right, "image") as theirs,
+        Reader(right.socket, "image") as theirs,
     ):
         if read_layout(theirs) != disk.layout:
             raise _differs(disk, "partitions or file systems of the image are not the source's")
         for offset in _sample_offsets(disk.virtual_size):
             length = min(SAMPLE_BYTES, disk.virtual_size - offset)
-            if _read(ours, offset, length) != _read(theirs, offset, length):
+            if ours.read(offset, length) != theirs.read(offset, length):
                 raise _differs(disk, f"the {length} bytes at offset {offset} differ")
     return (
         f"virtual size {image.virtual_size} bytes, as the source's",
@@ -94,10 +94,6 @@ def _sample_offsets(size: int) -> list[int]:
     part = max(SAMPLE_BYTES, size // SAMPLES)
     offsets = (start + pick.randrange(max(1, part - SAMPLE_BYTES)) for start in range(0, size, part))
     return [offset - offset % 512 for offset in offsets if offset < size]
-
-
-def _read(blocks: BlockReader, offset: int, length: int) -> bytes:
-    return blocks.read(offset, length)
 
 
 def _flush(path: Path) -> None:

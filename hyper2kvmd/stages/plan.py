@@ -7,11 +7,12 @@ from pathlib import Path
 
 from hyper2kvmd import run
 from hyper2kvmd.disk import qemu_img, vmdk
-from hyper2kvmd.disk.export import export, reader
+from hyper2kvmd.disk.export import export
 from hyper2kvmd.disk.layout import firmware_of, read_layout
+from hyper2kvmd.disk.nbd import Reader
 from hyper2kvmd.errors import Kind, MigrationFailed, Unsafe
 from hyper2kvmd.guest.access import check_helper
-from hyper2kvmd.model import Layout, Migration, Order, Source, SourceDisk
+from hyper2kvmd.model import Layout, Migration, Order, Source, SourceDisk, Volume
 from hyper2kvmd.progress import Context
 from hyper2kvmd.stages.register import domain_exists
 
@@ -38,7 +39,7 @@ def plan(order: Order, folder: Path, ctx: Context) -> Source:
     mountable = tuple(volume for volume in disk.layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
     if mountable:
         with ctx.step("Checking the way into the guest"):
-            check_helper(order.helper, mountable)
+            _check_reach(order, mountable, ctx)
     preallocate, reason = _preallocation(migration, disk.layout)
     measured = qemu_img.measure(disk.path, tuple(file.path for file in disk.files), migration.out_format)
     needed = (measured.fully_allocated if preallocate else measured.required) + REPAIR_ALLOWANCE
@@ -66,7 +67,7 @@ def read_source(path: Path, folder: Path) -> SourceDisk:
         )
     with (
         export(path, "vmdk", folder, exports={"disk": None}, writable=False, extra_read=files) as exporter,
-        reader(exporter, "disk") as blocks,
+        Reader(exporter.socket, "disk") as blocks,
     ):
         layout = read_layout(blocks)
     return SourceDisk(
@@ -77,6 +78,21 @@ def read_source(path: Path, folder: Path) -> SourceDisk:
         files=vetted.files,
         layout=layout,
     )
+
+
+def _check_reach(order: Order, volumes: tuple[Volume, ...], ctx: Context) -> None:
+    """Some file systems out of reach are a warning: only `repair` knows which of them matter. All of them are not."""
+    reach = check_helper(order.helper, volumes)
+    for volume, reason in reach.unmountable:
+        ctx.warn(f"{volume.name} ({volume.content}) cannot be mounted on this host: {reason}")
+    if len(reach.unmountable) == len(volumes):
+        volume, reason = reach.unmountable[0]
+        raise MigrationFailed(
+            "mount-unsupported",
+            f"no file system of this guest can be mounted on this host: {volume.name} ({volume.content}): {reason}",
+            hint="load the kernel module that is named, or run the job on a host that has it",
+            kind=Kind.OPERATOR,
+        )
 
 
 def _preallocation(migration: Migration, layout: Layout) -> tuple[bool, str]:
