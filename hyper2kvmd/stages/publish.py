@@ -125,13 +125,24 @@ def _copy(image: Path, partial: Path, *, reserve: bool, step: Step) -> None:
             os.posix_fallocate(target.fileno(), 0, size)
         for start, end in _data_ranges(source.fileno(), size):
             while start < end:
-                copied = os.copy_file_range(source.fileno(), target.fileno(), min(CHUNK, end - start), start, start)
+                copied = _copy_piece(source.fileno(), target.fileno(), start, min(CHUNK, end - start))
                 if copied == 0:
                     raise OSError(errno.EIO, f"{image.name} became shorter while it was copied")
                 start += copied
                 step.advance_to(start)
         os.fchmod(target.fileno(), IMAGE_MODE)
         os.fsync(target.fileno())
+
+
+def _copy_piece(source: int, target: int, at: int, length: int) -> int:
+    """Bytes copied within the kernel: shared where two subvolumes can, else moved."""
+    try:
+        return os.copy_file_range(source, target, length, at, at)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+    os.lseek(target, at, os.SEEK_SET)
+    return os.sendfile(target, source, at, length)
 
 
 def _data_ranges(handle: int, size: int) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,126 @@
+"""Publishing on real file systems: one, two, and a full one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.model import Artifact, FileIdentity, Guest, Image, Layout, Migration, Order, Source, SourceDisk, Verdict
+from hyper2kvmd.progress import Context
+from hyper2kvmd.stages.publish import publish
+from tests.integration.disks import empty_disk, loop, sh
+
+MIB = 1 << 20
+
+
+@contextlib.contextmanager
+def file_system(folder: Path, mebibytes: int) -> Iterator[Path]:
+    """Another file system, mounted below `folder`."""
+    disk, place = empty_disk(folder / f"fs{mebibytes}.raw", mebibytes), folder / f"fs{mebibytes}"
+    sh("mkfs.ext4", "-q", disk)
+    place.mkdir()
+    with loop(disk) as device:
+        sh("mount", device, place)
+        try:
+            yield place
+        finally:
+            sh("umount", place)
+
+
+def sparse_image(folder: Path) -> Path:
+    path = empty_disk(folder / "disk.raw", 64)
+    with path.open("r+b") as file:
+        for offset in (0, 30 * MIB, 63 * MIB):
+            file.seek(offset)
+            file.write(os.urandom(MIB))
+    return path
+
+
+def run_publish(image: Path, output: Path, *, reserve: bool = False, checksum: bool = False) -> Artifact:
+    size = image.stat().st_size
+    migration = Migration(vmdk=Path("/source.vmdk"), vm_name="web01", out_format="raw", checksum=checksum)
+    identity = FileIdentity(path=Path("/source.vmdk"), device=1, inode=1, size=1, mtime_ns=1, ctime_ns=1)
+    disk = SourceDisk(
+        path=Path("/source.vmdk"),
+        subformat="monolithicFlat",
+        virtual_size=size,
+        data_bytes=size,
+        files=(identity,),
+        layout=Layout(table="none"),
+    )
+    return publish(
+        Order(job_id="7", migration=migration, conversion_dir=image.parent, output_dir=output, helper=("none",)),
+        Source(disks=(disk,), firmware="bios", preallocate=reserve, preallocate_reason="", needed_bytes=size),
+        Image(path=image, format="raw", virtual_size=size, file_bytes=size, layout=disk.layout),
+        Guest(family="none"),
+        Verdict(level="check", evidence=("size",)),
+        {},
+        Context(lambda _event: None, lambda _source: None),
+    )
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.name != "lost+found"}
+
+
+def test_on_one_file_system_no_byte_is_copied(tmp_path: Path) -> None:
+    image = sparse_image(tmp_path)
+    output = tmp_path / "out"
+    output.mkdir()
+    artifact = run_publish(image, output)
+    assert artifact.image.samefile(image)
+    assert names(output) == {"web01.raw", "web01.report.json", "web01.report.md"}
+
+
+def test_onto_another_file_system_holes_stay_holes(tmp_path: Path) -> None:
+    image = sparse_image(tmp_path)
+    with file_system(tmp_path, 200) as output:
+        artifact = run_publish(image, output, checksum=True)
+        assert artifact.image.read_bytes() == image.read_bytes()
+        assert artifact.file_bytes < 8 * MIB
+        assert names(output) == {"web01.raw", "web01.raw.sha256", "web01.report.json", "web01.report.md"}
+        assert f"{artifact.sha256}  web01.raw\n" == (output / "web01.raw.sha256").read_text()
+        assert sh("sha256sum", artifact.image).split()[0] == artifact.sha256
+
+
+def test_a_reserved_image_stays_reserved_on_another_file_system(tmp_path: Path) -> None:
+    image = sparse_image(tmp_path)
+    with file_system(tmp_path, 200) as output:
+        artifact = run_publish(image, output, reserve=True)
+        assert artifact.file_bytes >= 64 * MIB
+        assert artifact.image.read_bytes() == image.read_bytes()
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    image = sparse_image(tmp_path)
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "web01.raw").write_text("somebody's")
+    with pytest.raises(MigrationFailed) as caught:
+        run_publish(image, output)
+    assert caught.value.code == "output-exists"
+    assert (output / "web01.raw").read_text() == "somebody's"
+    assert names(output) == {"web01.raw"}
+
+
+def test_a_second_attempt_recognises_its_own_work(tmp_path: Path) -> None:
+    image = sparse_image(tmp_path)
+    output = tmp_path / "out"
+    output.mkdir()
+    run_publish(image, output)
+    assert run_publish(image, output).image.samefile(image)
+
+
+def test_a_full_output_leaves_nothing_behind(tmp_path: Path) -> None:
+    image = tmp_path / "disk.raw"
+    image.write_bytes(os.urandom(64 * MIB))
+    with file_system(tmp_path, 32) as output:
+        with pytest.raises(MigrationFailed) as caught:
+            run_publish(image, output)
+        assert caught.value.code == "disk-full"
+        assert names(output) == set()
