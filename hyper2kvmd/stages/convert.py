@@ -14,7 +14,7 @@ from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.model import Image, Order, Source, SourceDisk
 from hyper2kvmd.progress import Context
 
-SAMPLES = 256
+SAMPLES = 1024
 SAMPLE_BYTES = 65536
 
 
@@ -39,6 +39,7 @@ def convert(order: Order, source: Source, folder: Path, ctx: Context) -> Image:
             on_percent=lambda percent: step.advance_to(int(disk.virtual_size * percent / 100)),
         )
         _flush(target)
+        step.advance_to(disk.virtual_size)
     image = Image(
         path=target,
         format=migration.out_format,
@@ -47,7 +48,7 @@ def convert(order: Order, source: Source, folder: Path, ctx: Context) -> Image:
         layout=disk.layout,
     )
     with ctx.step("Comparing image and source"):
-        evidence = _prove_same(disk, image, folder)
+        evidence = prove_same(disk, image, folder)
     if migration.verify != "check":
         with ctx.step("Comparing every byte", total=disk.virtual_size) as step:
             same = qemu_img.compare(
@@ -57,14 +58,15 @@ def convert(order: Order, source: Source, folder: Path, ctx: Context) -> Image:
                 image.format,
                 lambda percent: step.advance_to(int(disk.virtual_size * percent / 100)),
             )
-        if not same:
-            raise _differs(disk, "qemu-img compare found a difference")
+            if not same:
+                raise _differs(disk, "qemu-img compare found a difference")
+            step.advance_to(disk.virtual_size)
         evidence = (*evidence, f"all {disk.virtual_size} bytes read the same from source and image")
     vmdk.require_unchanged(disk.files)
     return image.model_copy(update={"evidence": (*evidence, "the source files did not change meanwhile")})
 
 
-def _prove_same(disk: SourceDisk, image: Image, folder: Path) -> tuple[str, ...]:
+def prove_same(disk: SourceDisk, image: Image, folder: Path) -> tuple[str, ...]:
     """Size, layout with every superblock's UUID, and samples spread over the disk, seen from both sides."""
     if image.virtual_size != disk.virtual_size:
         raise _differs(disk, f"the image has {image.virtual_size} bytes instead of {disk.virtual_size}")
@@ -77,23 +79,25 @@ def _prove_same(disk: SourceDisk, image: Image, folder: Path) -> tuple[str, ...]
     ):
         if read_layout(theirs) != disk.layout:
             raise _differs(disk, "partitions or file systems of the image are not the source's")
-        for offset in _sample_offsets(disk.virtual_size):
+        offsets = _sample_offsets(disk.virtual_size)
+        for offset in offsets:
             length = min(SAMPLE_BYTES, disk.virtual_size - offset)
             if ours.read(offset, length) != theirs.read(offset, length):
                 raise _differs(disk, f"the {length} bytes at offset {offset} differ")
     return (
         f"virtual size {image.virtual_size} bytes, as the source's",
         f"partition table and {len(disk.layout.volumes)} volumes read back as in the source",
-        f"{SAMPLES} samples of {SAMPLE_BYTES} bytes read the same",
+        f"{len(offsets)} samples of {SAMPLE_BYTES} bytes spread over the disk read the same",
     )
 
 
 def _sample_offsets(size: int) -> list[int]:
-    """One place in each of SAMPLES equal parts of the disk, the same for the same size."""
+    """Both ends, and one place in each of SAMPLES equal parts of the disk; the same for the same size."""
     pick = random.Random(size)  # noqa: S311 - spreads samples, guards nothing
     part = max(SAMPLE_BYTES, size // SAMPLES)
     offsets = (start + pick.randrange(max(1, part - SAMPLE_BYTES)) for start in range(0, size, part))
-    return [offset - offset % 512 for offset in offsets if offset < size]
+    inside = [offset - offset % 512 for offset in offsets if offset < size]
+    return [0, *inside, max(0, size - SAMPLE_BYTES)]
 
 
 def _flush(path: Path) -> None:

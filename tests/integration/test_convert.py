@@ -1,0 +1,145 @@
+"""Converting real VMDKs, and showing that a wrong image is noticed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hyper2kvmd.disk import qemu_img
+from hyper2kvmd.disk.space import available
+from hyper2kvmd.disk.vmdk import vet
+from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.model import Image, Migration, Order, Source, SourceDisk
+from hyper2kvmd.progress import Context, Event, Progress
+from hyper2kvmd.stages.convert import convert, prove_same
+from hyper2kvmd.stages.plan import read_source
+from tests.integration.disks import empty_disk, sh
+from tests.integration.test_publish import file_system
+from tests.integration.test_vmdk import SUBFORMATS
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A partitioned disk of an odd size with an ext4 full of random files."""
+    folder = tmp_path_factory.mktemp("source")
+    disk = empty_disk(folder / "disk.raw", 96)
+    with disk.open("ab") as file:
+        file.truncate(96 * MIB + 5 * 512)
+    sh("sfdisk", "-q", disk, stdin="label: dos\n2048,,83,*\n")
+    tree = folder / "tree"
+    tree.mkdir()
+    for name in range(20):
+        (tree / str(name)).write_bytes(os.urandom(MIB))
+    sh("mkfs.ext4", "-q", "-E", f"offset={MIB}", "-d", tree, disk, "90M")
+    return disk
+
+
+def make_vmdk(raw: Path, folder: Path, subformat: str) -> Path:
+    target = folder / "disk.vmdk"
+    sh("qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", f"subformat={subformat}", raw, target)
+    return target
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir() if path.is_file()}
+
+
+def run_convert(
+    source: Path, work: Path, *, events: list[Event] | None = None, preallocate: bool = False, **wanted: object
+) -> tuple[SourceDisk, Image]:
+    migration = Migration.model_validate({"vmdk": source, "vm_name": "web01", **wanted})
+    disk = read_source(source, work)
+    order = Order(job_id="7", migration=migration, conversion_dir=work, output_dir=work, helper=("none",))
+    plan = Source(disks=(disk,), firmware="bios", preallocate=preallocate, preallocate_reason="", needed_bytes=1)
+    heard = events if events is not None else []
+    return disk, convert(order, plan, work, Context(heard.append, lambda _source: None))
+
+
+@pytest.mark.parametrize("subformat", SUBFORMATS)
+def test_every_subformat_becomes_the_same_disk(subformat: str, raw: Path, tmp_path: Path) -> None:
+    export, work = tmp_path / "export", tmp_path / "work"
+    export.mkdir()
+    work.mkdir()
+    source = make_vmdk(raw, export, subformat)
+    before = snapshot(export)
+    events: list[Event] = []
+    disk, image = run_convert(source, work, events=events, verify="content")
+    sh("qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, image.path)
+    assert qemu_img.check(image.path) is None
+    assert disk.virtual_size == vet(source).virtual_size == raw.stat().st_size
+    assert disk.layout.volumes[0].content == "ext4"
+    assert disk.data_bytes * 0.8 <= image.file_bytes <= disk.data_bytes * 1.05
+    done = [event.done for event in events if isinstance(event, Progress)]
+    assert done[-1] == disk.virtual_size
+    assert snapshot(export) == before
+    assert {path.name for path in work.iterdir()} == {"disk.qcow2"}
+
+
+def test_raw_and_compressed_images(raw: Path, tmp_path: Path) -> None:
+    source = make_vmdk(raw, tmp_path, "streamOptimized")
+    for wanted, name in (({"out_format": "raw"}, "disk.raw"), ({"compress": True}, "disk.qcow2")):
+        _, image = run_convert(source, tmp_path, **wanted)
+        assert image.path == tmp_path / name
+        sh("qemu-img", "compare", "-f", "raw", "-F", image.format, raw, image.path)
+
+
+@pytest.mark.parametrize("out_format", ["qcow2", "raw"])
+def test_reserving_takes_the_full_size_up_front(out_format: str, raw: Path, tmp_path: Path) -> None:
+    source = make_vmdk(raw, tmp_path, "monolithicSparse")
+    _, image = run_convert(source, tmp_path, preallocate=True, out_format=out_format)
+    assert image.file_bytes >= image.virtual_size
+    sh("qemu-img", "compare", "-f", "raw", "-F", out_format, raw, image.path)
+
+
+@pytest.mark.parametrize("offset", [0, MIB + 1024 + 104])
+def test_an_image_that_differs_in_its_metadata_is_noticed(offset: int, raw: Path, tmp_path: Path) -> None:
+    source = make_vmdk(raw, tmp_path, "monolithicSparse")
+    disk, image = run_convert(source, tmp_path, out_format="raw")
+    with image.path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)
+        file.seek(offset)
+        file.write(bytes([byte[0] ^ 1]))
+    with pytest.raises(MigrationFailed) as caught:
+        prove_same(disk, image, tmp_path)
+    assert caught.value.code == "content-differs"
+
+
+def test_an_image_cut_short_is_noticed(raw: Path, tmp_path: Path) -> None:
+    source = make_vmdk(raw, tmp_path, "monolithicSparse")
+    disk, image = run_convert(source, tmp_path, out_format="raw")
+    with image.path.open("r+b") as file:
+        file.truncate(8 * MIB)
+        file.truncate(image.virtual_size)
+    with pytest.raises(MigrationFailed) as caught:
+        prove_same(disk, image, tmp_path)
+    assert caught.value.code == "content-differs"
+
+
+def test_a_full_disk_is_called_by_its_name(raw: Path, tmp_path: Path) -> None:
+    source = make_vmdk(raw, tmp_path, "monolithicSparse")
+    with file_system(tmp_path, 16) as work, pytest.raises(MigrationFailed) as caught:
+        run_convert(source, work)
+    assert caught.value.code == "disk-full"
+    assert available(tmp_path, "0") > 0
+
+
+@contextlib.contextmanager
+def damaged(path: Path, offset: int) -> Iterator[None]:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * 4096)
+    yield
+
+
+def test_a_damaged_stream_is_an_error_and_no_image(raw: Path, tmp_path: Path) -> None:
+    source = make_vmdk(raw, tmp_path, "streamOptimized")
+    with damaged(source, source.stat().st_size // 2), pytest.raises(MigrationFailed) as caught:
+        run_convert(source, tmp_path)
+    assert caught.value.code in ("tool-failed", "content-differs")
