@@ -7,7 +7,6 @@ and killed when it gives none: the mount then answers EIO, and everything can be
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import socket
@@ -35,6 +34,8 @@ PATIENCE = 30.0
 START_SECONDS = 30.0
 STOP_SECONDS = 120.0
 """For a last flush of the image."""
+RELEASE_SECONDS = 20.0
+"""For the kernel to let go of the last descriptor of a FUSE file."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,9 @@ def export(
 def as_file(exporter: Exporter) -> Iterator[int]:
     """The whole disk of a writable exporter as an open file, through nbdfuse, for kernels without NBD.
 
-    nbdfuse is outside the sandbox, for fusermount3 is setuid; it parses nothing but NBD. Raises MigrationFailed
-    (`fuse-failed`, or `image-busy` when something still uses the file at the end).
+    The FUSE mount is detached as soon as the file is open: it lives by descriptors alone, and nbdfuse ends when the
+    last one closes. nbdfuse is outside the sandbox, for fusermount3 is setuid; it parses nothing but NBD. Raises
+    MigrationFailed (`fuse-failed`, or `image-busy` when something still uses the file at the end).
     """
     mountpoint = exporter.folder / "fuse"
     mountpoint.mkdir()
@@ -118,29 +120,30 @@ def as_file(exporter: Exporter) -> Iterator[int]:
             stdout=output.fileno(),
             pass_fds=(connection.fileno(),),
         )
-    released = False
     try:
         with _watched(lambda: os.statvfs(mountpoint), process):
-            try:
-                handle = _open_when_there(mountpoint / "nbd", process, exporter.folder / "fuse-output")
+            handle = _open_when_there(mountpoint / "nbd", process, exporter.folder / "fuse-output")
+            anchor = os.open(f"/proc/self/fd/{handle}", os.O_PATH | os.O_CLOEXEC)
+            run.run(["fusermount3", "-u", "-z", str(mountpoint)])
+        try:
+            with _watched(lambda: os.fstatvfs(anchor), process):
                 try:
                     yield handle
                 finally:
                     os.close(handle)
-            finally:
-                released = _unmount(mountpoint)
+        finally:
+            os.close(anchor)
+        try:
+            process.wait(RELEASE_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise MigrationFailed(
+                "image-busy",
+                "something still uses the image at the end of its repair",
+                hint="look for processes that hold files of this job open, then retry",
+                kind=Kind.RETRY,
+            ) from None
     finally:
-        if released:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(5)
         run.stop(process, grace=0)
-    if not released:
-        raise MigrationFailed(
-            "image-busy",
-            "something still uses the image at the end of its repair",
-            hint="look for processes that hold files of this job open, then retry",
-            kind=Kind.RETRY,
-        )
 
 
 def _command(path: Path, fmt: str, exports: Mapping[str, Segment | None], writable: bool, listener: int) -> list[str]:
@@ -225,27 +228,6 @@ def _open_when_there(path: Path, process: subprocess.Popen[bytes], output: Path)
         hint="see that /dev/fuse exists and that fusermount3 is setuid root, then retry",
         kind=Kind.OPERATOR,
     )
-
-
-def _unmount(mountpoint: Path) -> bool:
-    """Take the FUSE mount down; False when it was in use to the end and had to be detached."""
-    deadline = time.monotonic() + 10
-    while _is_mounted(mountpoint):
-        done = run.run(["fusermount3", "-u", str(mountpoint)], check=False)
-        if done.returncode == 0:
-            break
-        if time.monotonic() > deadline:
-            run.run(["fusermount3", "-u", "-z", str(mountpoint)], check=False)
-            return False
-        time.sleep(0.1)
-    return True
-
-
-def _is_mounted(mountpoint: Path) -> bool:
-    try:
-        return mountpoint.lstat().st_dev != mountpoint.parent.lstat().st_dev
-    except OSError as error:
-        return error.errno == errno.ENOTCONN
 
 
 def _died(exporter: Exporter, path: Path) -> MigrationFailed:

@@ -1,0 +1,170 @@
+"""The service user's side of a test: python -m ... ACTION IMAGE_JSON FOLDER HELPER_JSON. One fact a line on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from hyper2kvmd.disk import export
+from hyper2kvmd.errors import Failure
+from hyper2kvmd.guest.access import Access, check_helper, open_image
+from hyper2kvmd.model import Image, Segment, Volume
+
+
+def say(**facts: object) -> None:
+    print(json.dumps(facts), flush=True)
+
+
+def names(directory: int) -> list[str]:
+    with os.scandir(directory) as entries:
+        return sorted(entry.name for entry in entries)
+
+
+def edit(access: Access, image: Image) -> None:
+    """Append to fstab and make a file, on every volume; all are mounted at once."""
+    if not image.layout.volumes:
+        return
+    first, rest = image.layout.volumes[0], image.layout.volumes[1:]
+    with access.mount(first) as root:
+        fstab = os.open("etc/fstab", os.O_WRONLY | os.O_APPEND, dir_fd=root)
+        os.write(fstab, b"# edited\n")
+        os.close(fstab)
+        new = os.open("etc/new", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640, dir_fd=root)
+        os.write(new, b"n" * 100_000)
+        os.close(new)
+        facts = os.stat("etc/fstab", dir_fd=root)
+        flags = os.fstatvfs(root).f_flag
+        program = os.open("etc/program", os.O_RDONLY, dir_fd=root)
+        try:
+            os.execve(program, ["true"], {})  # noqa: S606 - must fail
+        except OSError as error:
+            ran = error.strerror
+        os.close(program)
+        say(volume=first.name, uid=facts.st_uid, me=os.getuid(), flags=flags, ran=ran)
+        visible = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if "/dev/loop" in line]
+        say(visible=visible)
+        edit(access, image.model_copy(update={"layout": image.layout.model_copy(update={"volumes": rest})}))
+
+
+def hold(access: Access, image: Image) -> None:
+    """Keep a mount busy until killed."""
+    with access.mount(image.layout.volumes[0]) as root:
+        held = os.open("etc/held", os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=root)
+        os.write(held, b"h" * 100_000)
+        say(holding=os.getpid())
+        time.sleep(100)
+
+
+def read_only(access: Access, image: Image) -> None:
+    with access.mount(image.layout.volumes[0], read_only=True) as root:
+        try:
+            os.open("etc/new", os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=root)
+        except OSError as error:
+            say(refused=error.strerror, names=names(os.open("etc", os.O_RDONLY, dir_fd=root)))
+
+
+def twice(access: Access, image: Image) -> None:
+    with access.mount(image.layout.volumes[0]), access.mount(image.layout.volumes[0], read_only=True):
+        say(mounted="twice")
+
+
+def scattered(access: Access, image: Image) -> None:
+    """A volume in two pieces, as a fragmented LV is."""
+    segment = image.layout.volumes[0].segments[0]
+    half = segment.length // 2
+    pieces = (
+        Segment(offset=segment.offset, length=half),
+        Segment(offset=segment.offset + half, length=segment.length - half),
+    )
+    volume = image.layout.volumes[0].model_copy(update={"segments": pieces, "kind": "lv", "name": "vg/root"})
+    with access.mount(volume) as root:
+        say(names=names(root))
+
+
+def child(name: str) -> int:
+    """Pid of our child process that runs the program `name`."""
+    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].endswith(name.encode()):
+            return int(pid)
+    raise LookupError(name)
+
+
+def freeze(name: str) -> Callable[[Access, Image], None]:
+    """Stop the server `name` while its mount is in use, and go on writing."""
+
+    def action(access: Access, image: Image) -> None:
+        with access.mount(image.layout.volumes[0]) as root:
+            os.kill(child(name), signal.SIGSTOP)
+            say(frozen=name)
+            new = os.open("etc/new", os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=root)
+            try:
+                os.write(new, b"n" * 100_000)
+                os.fsync(new)
+            finally:
+                os.close(new)
+
+    return action
+
+
+def freeze_before(access: Access, image: Image) -> None:
+    """Stop the server before the helper sets up anything on top of it."""
+    os.kill(child("qemu-storage-daemon"), signal.SIGSTOP)
+    with access.mount(image.layout.volumes[0]):
+        say(mounted="on a frozen server")
+
+
+def kill_exporter(access: Access, image: Image) -> None:
+    with access.mount(image.layout.volumes[0]):
+        os.kill(child("qemu-storage-daemon"), signal.SIGKILL)
+
+
+def panic(access: Access, image: Image) -> None:
+    """Say with which options the kernel mounted it: while held, from the file system's own directory in /proc."""
+    with access.mount(image.layout.volumes[0]):
+        options = {path.parent.name: path.read_text() for path in Path("/proc/fs/ext4").glob("*/options")}
+        say(options=options)
+
+
+ACTIONS: dict[str, Callable[[Access, Image], None]] = {
+    "edit": edit,
+    "hold": hold,
+    "read-only": read_only,
+    "twice": twice,
+    "scattered": scattered,
+    "panic": panic,
+    "kill-exporter": kill_exporter,
+    "freeze-exporter": freeze("qemu-storage-daemon"),
+    "freeze-fuse": freeze("nbdfuse"),
+    "freeze-before": freeze_before,
+}
+
+
+def main() -> int:
+    action, text, folder, helper = sys.argv[1:]
+    export.PERIOD, export.PATIENCE = 0.3, 2.0
+    argv = tuple(json.loads(helper))
+    try:
+        if action == "check":
+            reach = check_helper(argv, tuple(Volume.model_validate(volume) for volume in json.loads(text)))
+            say(transport=reach.transport, unmountable=[(volume.name, why) for volume, why in reach.unmountable])
+            return 0
+        image = Image.model_validate_json(text)
+        with open_image(image, argv, Path(folder)) as access:
+            ACTIONS[action](access, image)
+        say(done=True)
+        return 0
+    except Failure as failure:
+        say(code=failure.code, message=failure.message, hint=failure.hint)
+        return failure.exit_code
+    except OSError as error:
+        say(code="os-error", message=str(error))
+        return 9
+
+
+if __name__ == "__main__":
+    sys.exit(main())

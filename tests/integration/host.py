@@ -1,0 +1,203 @@
+"""What tests need of the host itself: the service user, the helper and its sudoers line installed, disks with guests.
+
+All of it needs root, as CI has. What a fixture installs it removes; what was there before is put back.
+"""
+
+from __future__ import annotations
+
+import json
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hyper2kvmd.model import Image, Layout, Segment, Volume
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+USER = "hyper2kvm"
+HELPER = Path("/usr/libexec/hyper2kvm/helper")
+SUDOERS = Path("/etc/sudoers.d/hyper2kvm")
+MIB = 1 << 20
+
+
+def command(*argv: object) -> str:
+    """Run a tool that must succeed; its stdout."""
+    done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@contextmanager
+def installed(source: Path, target: Path, mode: int) -> Iterator[None]:
+    """`source` at `target`, root's own; what was there is put back."""
+    before = target.read_bytes() if target.exists() else None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    command("install", "-o", "root", "-g", "root", "-m", f"{mode:o}", source, target)
+    try:
+        yield
+    finally:
+        if before is None:
+            target.unlink()
+        else:
+            target.write_bytes(before)
+
+
+@pytest.fixture(scope="session")
+def service_user() -> Iterator[pwd.struct_passwd]:
+    """The user that the sudoers line names."""
+    try:
+        yield pwd.getpwnam(USER)
+        return
+    except KeyError:
+        command("useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", USER)
+    yield pwd.getpwnam(USER)
+    subprocess.run(["userdel", USER], capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def installed_helper(service_user: pwd.struct_passwd) -> Iterator[tuple[str, ...]]:
+    """The helper and the sudoers line where a package puts them; the argv to call it by."""
+    source = REPOSITORY / "hyper2kvmd" / "helper" / "helper.py"
+    with installed(source, HELPER, 0o755), installed(REPOSITORY / "sudoers.d" / "hyper2kvm", SUDOERS, 0o440):
+        yield ("sudo", "-n", str(HELPER))
+
+
+@pytest.fixture
+def service_folder(service_user: pwd.struct_passwd) -> Iterator[Path]:
+    """A folder of the service user's own, mode 0700, that it can reach (pytest's are closed to it)."""
+    folder = Path(tempfile.mkdtemp(prefix="h2k-test-", dir="/var/tmp"))
+    shutil.chown(folder, USER, USER)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def as_service(*argv: object, **keywords: object) -> list[str]:
+    """`argv` to be run as the service user, with no more than that user has."""
+    del keywords
+    return ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--reset-env", "--", *map(str, argv)]
+
+
+def service_python(module: str, *arguments: object) -> list[str]:
+    """A module of this repository, to be run by the service user with this very Python."""
+    return as_service(
+        "env", f"PYTHONPATH={REPOSITORY}", "PYTHONDONTWRITEBYTECODE=1", sys.executable, "-m", module, *arguments
+    )
+
+
+@contextmanager
+def looped(path: Path, segment: Segment) -> Iterator[Path]:
+    """A range of a raw file, mounted by root in the ordinary way: to fill a disk, and to look at the outcome."""
+    where = Path(tempfile.mkdtemp(prefix="h2k-look-", dir="/var/tmp"))
+    option = f"loop,offset={segment.offset},sizelimit={segment.length}"
+    command("mount", "-o", option, path, where)
+    try:
+        yield where
+    finally:
+        command("umount", where)
+        where.rmdir()
+
+
+MAKERS = {
+    "ext4": ("mkfs.ext4", "-q", "-F"),
+    "ext2": ("mkfs.ext2", "-q", "-F"),
+    "xfs": ("mkfs.xfs", "-q", "-f"),
+    "btrfs": ("mkfs.btrfs", "-q", "-f"),
+}
+SIZES = {"ext4": 64 * MIB, "ext2": 32 * MIB, "xfs": 320 * MIB, "btrfs": 128 * MIB}
+
+
+def make_disk(path: Path, contents: tuple[str, ...], table: str = "gpt") -> Image:
+    """A raw disk with one partition per file system, each with an etc/fstab of root's, and its layout."""
+    starts, at = [], MIB
+    for content in contents:
+        starts.append(at)
+        at += SIZES[content]
+    with path.open("wb") as file:
+        file.truncate(at + MIB)
+    script = "".join(
+        f"start={start // 512}, size={SIZES[content] // 512}\n" for start, content in zip(starts, contents, strict=True)
+    )
+    subprocess.run(
+        ["sfdisk", "-q", path], input=f"label: {table}\n{script}", text=True, check=True, capture_output=True
+    )
+    volumes = []
+    for number, (start, content) in enumerate(zip(starts, contents, strict=True), 1):
+        segment = Segment(offset=start, length=SIZES[content])
+        with tempfile.NamedTemporaryFile(dir=path.parent) as scratch:
+            scratch.truncate(segment.length)
+            command(*MAKERS[content], scratch.name)
+            command(
+                "dd",
+                f"if={scratch.name}",
+                f"of={path}",
+                "bs=1M",
+                f"seek={start // MIB}",
+                "conv=notrunc,sparse",
+                "status=none",
+            )
+        with looped(path, segment) as root:
+            (root / "etc").mkdir()
+            (root / "etc" / "fstab").write_text("/dev/sda1 / ext4 defaults 0 1\n")
+            (root / "etc" / "fstab").chmod(0o644)
+            shutil.copy("/bin/true", root / "etc" / "program")
+            (root / "etc" / "program").chmod(0o4755)
+        volumes.append(
+            Volume(kind="partition", name=f"partition {number}", number=number, content=content, segments=(segment,))
+        )
+    return Image(
+        path=path,
+        format="raw",
+        virtual_size=at + MIB,
+        file_bytes=path.stat().st_blocks * 512,
+        layout=Layout(table="gpt" if table == "gpt" else "dos", volumes=tuple(volumes)),
+    )
+
+
+def as_qcow2(image: Image) -> Image:
+    """The same disk as a QCOW2 image beside it."""
+    path = image.path.with_suffix(".qcow2")
+    command("qemu-img", "convert", "-f", "raw", "-O", "qcow2", image.path, path)
+    return image.model_copy(update={"path": path, "format": "qcow2"})
+
+
+def as_raw(image: Image) -> Path:
+    """The bytes of an image as a raw file, to look at."""
+    path = image.path.with_suffix(".look")
+    command("qemu-img", "convert", "-f", image.format, "-O", "raw", image.path, path)
+    return path
+
+
+def give(image: Image) -> Image:
+    """Hand an image file to the service user."""
+    shutil.chown(image.path, USER, USER)
+    return image
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What must be the same before and after: nothing of ours may stay."""
+
+    loops: str
+    mounts: tuple[str, ...]
+
+    @staticmethod
+    def now() -> Kernel:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        backing = sorted(
+            (entry.parent.parent.name, entry.read_text())
+            for entry in Path("/sys/block").glob("loop*/loop/backing_file")
+        )
+        # a file of a detached FUSE mount has a path of no folder
+        ours = [entry for entry in backing if "h2k-test-" in entry[1] or entry[1] == "/nbd\n"]
+        return Kernel(loops=json.dumps(ours), mounts=tuple(line for line in lines if "h2k-test-" in line))
+
+    @property
+    def clean(self) -> bool:
+        return self.loops == "[]" and not self.mounts

@@ -1,0 +1,230 @@
+"""The service user edits guests through the real sudo, the real helper and real images."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyper2kvmd.model import Image, Volume
+from tests.integration.host import (
+    Kernel,
+    as_qcow2,
+    as_raw,
+    as_service,
+    command,
+    give,
+    looped,
+    make_disk,
+    service_python,
+)
+
+CLIENT = "tests.integration.boundary.client"
+ALL = ("ext4", "ext2", "xfs", "btrfs")
+
+
+def facts(text: str) -> dict[str, Any]:
+    """All facts that a client said, as one."""
+    return {key: value for line in text.splitlines() if line.startswith("{") for key, value in json.loads(line).items()}
+
+
+def client_argv(action: str, image: Image, helper: tuple[str, ...]) -> list[str]:
+    return service_python(CLIENT, action, image.model_dump_json(), image.path.parent, json.dumps(helper))
+
+
+def client(action: str, image: Image, helper: tuple[str, ...]) -> tuple[int, dict[str, Any]]:
+    done = subprocess.run(client_argv(action, image, helper), capture_output=True, text=True, timeout=100)
+    said = facts(done.stdout)
+    assert said, done.stderr
+    return done.returncode, said
+
+
+def until_clean() -> bool:
+    """After a kill the kernel takes things down in its own time; a leak never goes away."""
+    for _ in range(300):
+        if Kernel.now().clean:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.fixture
+def disk(service_folder: Path) -> Image:
+    """A raw image with one ext4 partition."""
+    return give(make_disk(service_folder / "disk.raw", ("ext4",), table="dos"))
+
+
+@pytest.fixture
+def qcow2(disk: Image) -> Image:
+    return give(as_qcow2(disk))
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_edits_of_every_file_system_reach_the_image(
+    installed_helper: tuple[str, ...], service_folder: Path, form: str
+) -> None:
+    image = give(make_disk(service_folder / "disk.raw", ALL))
+    if form == "qcow2":
+        image = give(as_qcow2(image))
+    done = subprocess.run(client_argv("edit", image, installed_helper), capture_output=True, text=True, timeout=100)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines[-1] == {"done": True}, done.stdout + done.stderr
+    mounts = [line for line in lines if "volume" in line]
+    assert [line["volume"] for line in mounts] == [volume.name for volume in image.layout.volumes]
+    wanted = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC
+    for line in mounts:
+        assert line["uid"] == line["me"] != 0
+        assert line["flags"] & wanted == wanted
+        assert line["ran"] == "Permission denied"
+    assert all(line["visible"] == [] for line in lines if "visible" in line)
+    assert Kernel.now().clean
+    if form == "qcow2":
+        command("qemu-img", "check", "-f", "qcow2", image.path)
+    raw = as_raw(image)
+    for volume in image.layout.volumes:
+        with looped(raw, volume.segments[0]) as root:
+            assert (root / "etc/fstab").read_text() == "/dev/sda1 / ext4 defaults 0 1\n# edited\n"
+            made = (root / "etc/new").stat()
+            assert (made.st_uid, made.st_gid, made.st_mode & 0o777, made.st_size) == (0, 0, 0o640, 100_000)
+            assert (root / "etc/new").read_bytes() == b"n" * 100_000
+
+
+def test_root_edits_without_sudo(disk: Image) -> None:
+    from hyper2kvmd.guest.access import default_helper, open_image
+
+    with open_image(disk, default_helper(), disk.path.parent) as access, access.mount(disk.layout.volumes[0]) as root:
+        handle = os.open("etc/by-root", os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=root)
+        os.close(handle)
+    with looped(disk.path, disk.layout.volumes[0].segments[0]) as root_folder:
+        assert (root_folder / "etc/by-root").stat().st_uid == 0
+    assert Kernel.now().clean
+
+
+def test_read_only_writes_nothing(disk: Image, installed_helper: tuple[str, ...]) -> None:
+    before = disk.path.read_bytes()
+    status, said = client("read-only", disk, installed_helper)
+    assert (status, said["refused"]) == (0, "Read-only file system")
+    assert said["names"] == ["fstab", "program"]
+    assert disk.path.read_bytes() == before
+
+
+def test_a_volume_is_mounted_once(disk: Image, installed_helper: tuple[str, ...]) -> None:
+    assert client("twice", disk, installed_helper)[1]["code"] == "mount-busy"
+    assert Kernel.now().clean
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_a_killed_caller_leaves_nothing(
+    request: pytest.FixtureRequest, installed_helper: tuple[str, ...], form: str
+) -> None:
+    image: Image = request.getfixturevalue("disk" if form == "raw" else "qcow2")
+    argv = client_argv("hold", image, installed_helper)
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pid = json.loads(process.stdout.readline())["holding"]
+        try:
+            assert not Kernel.now().clean
+        finally:
+            os.kill(pid, signal.SIGKILL)
+    assert until_clean(), Kernel.now()
+    raw = as_raw(image)
+    segment = image.layout.volumes[0].segments[0]
+    part = raw.with_suffix(".part")
+    command("dd", f"if={raw}", f"of={part}", "bs=1M", f"skip={segment.offset >> 20}", f"count={segment.length >> 20}")
+    if form == "qcow2":  # its exporter died with the caller: the journal is for the next mount to replay
+        command("qemu-img", "check", "-f", "qcow2", image.path)
+        subprocess.run(["e2fsck", "-fp", part], check=False, capture_output=True)
+    command("e2fsck", "-fn", part)
+
+
+def test_errors_panic_is_overridden(disk: Image, installed_helper: tuple[str, ...]) -> None:
+    segment = disk.layout.volumes[0].segments[0]
+    command("tune2fs", "-e", "panic", f"{disk.path}?offset={segment.offset}")
+    status, said = client("panic", disk, installed_helper)
+    assert status == 0
+    assert len(said["options"]) >= 1
+    assert any("errors=remount-ro" in text for text in said["options"].values())
+    assert not any("errors=panic" in text for text in said["options"].values())
+
+
+@pytest.mark.parametrize("action", ["freeze-exporter", "freeze-fuse", "freeze-before", "kill-exporter"])
+def test_a_server_that_freezes_or_dies_is_an_error_not_a_hang(
+    qcow2: Image, installed_helper: tuple[str, ...], action: str
+) -> None:
+    status, said = client(action, qcow2, installed_helper)
+    assert status != 0
+    assert said["code"] in ("exporter-died", "os-error", "mount-failed", "fuse-failed"), said
+    assert until_clean(), Kernel.now()
+    assert client("edit", qcow2, installed_helper)[1]["done"] is True
+
+
+def test_a_damaged_file_system_is_named(disk: Image, installed_helper: tuple[str, ...]) -> None:
+    with disk.path.open("r+b") as file:
+        file.seek(disk.layout.volumes[0].segments[0].offset)
+        file.write(bytes(1 << 20))
+    status, said = client("edit", disk, installed_helper)
+    assert (status, said["code"]) == (1, "mount-failed")
+    assert said["message"].startswith("partition 1 (ext4) cannot be mounted:")
+    assert Kernel.now().clean
+
+
+def test_a_scattered_volume_needs_device_mapper(disk: Image, installed_helper: tuple[str, ...]) -> None:
+    status, said = client("scattered", disk, installed_helper)
+    if Path("/sys/class/misc/device-mapper").exists():
+        assert (status, said["names"]) == (0, ["etc", "lost+found"])
+    else:
+        assert said["code"] == "mount-unsupported"
+        assert "device-mapper" in said["message"]
+
+
+def check(helper: tuple[str, ...], contents: tuple[str, ...], *prefix: str) -> tuple[int, dict[str, Any]]:
+    volumes = [
+        Volume(
+            kind="partition", name=f"partition of {content}", content=content, segments=({"offset": 0, "length": 512},)
+        )
+        for content in contents
+    ]
+    text = json.dumps([volume.model_dump() for volume in volumes])
+    argv = [*prefix, *service_python(CLIENT, "check", text, "/var/tmp", json.dumps(helper))]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.stdout, done.stderr
+    return done.returncode, facts(done.stdout)
+
+
+def test_the_check_names_what_cannot_be_mounted(installed_helper: tuple[str, ...]) -> None:
+    status, said = check(installed_helper, ("ext4", "vfat", "swap"))
+    known = Path("/proc/filesystems").read_text().split()
+    assert status == 0
+    names = [name for name, _ in said["unmountable"]]
+    assert names == ([] if "vfat" in known else ["partition of vfat"])
+
+
+def test_the_check_knows_each_remedy(installed_helper: tuple[str, ...], service_folder: Path) -> None:
+    unknown = service_folder / "other"
+    unknown.write_text("#!/bin/sh\n")
+    unknown.chmod(0o755)
+    for helper, prefix, words in (
+        (("sudo", "-n", "/usr/libexec/hyper2kvm/none"), (), "install -D"),
+        (("sudo", "-n", str(unknown)), (), "sudoers.d/hyper2kvm"),
+        (installed_helper, ("setpriv", "--no-new-privs", "--"), "NoNewPrivileges="),
+        (("/bin/true",), (), "see what it says"),
+        (("/bin/cat",), (), "see what it says"),
+    ):
+        status, said = check(helper, (), *prefix)
+        assert (status, said["code"]) == (78, "helper-unreachable"), said
+        assert words in said["hint"], said
+
+
+def test_another_user_gets_the_remedy(installed_helper: tuple[str, ...]) -> None:
+    argv = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--reset-env", "--"]
+    rest = service_python(CLIENT, "check", "[]", "/var/tmp", json.dumps(installed_helper))
+    done = subprocess.run([*argv, *rest[len(as_service()) :]], capture_output=True, text=True, timeout=60)
+    said = facts(done.stdout)
+    assert (done.returncode, said["code"]) == (78, "helper-unreachable")
+    assert "sudoers.d/hyper2kvm" in said["hint"]
