@@ -36,8 +36,9 @@ def stabilize(text: str, devices: Devices, *, root: Volume | None = None, withou
     def exchange(match: re.Match[str]) -> str:
         if not devices.is_unstable(match[2]):
             return match[0]
-        volume = devices.find(match[2]) or (fallback if match[1] == "root" else None)
-        spec = devices.for_kernel(volume, without_initramfs=without_initramfs) if volume else None
+        candidates = (devices.find(match[2]), fallback if match[1] == "root" else None)
+        specs = [devices.for_kernel(volume, without_initramfs=without_initramfs) for volume in candidates if volume]
+        spec = next((spec for spec in specs if spec), None)
         if spec is None:
             unresolved[match[0]] = None
             return match[0]

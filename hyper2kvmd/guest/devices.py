@@ -23,7 +23,8 @@ BY_HARDWARE = re.compile(r"/dev/disk/by-(?:path|id)/(.+?)(?:-part(\d+))?")
 DM_NAME = "/dev/disk/by-id/dm-name-"
 OCTAL = re.compile(r"\\([0-7]{3})")
 UDEV_HEX = re.compile(r"\\x([0-9a-fA-F]{2})")
-CONTAINERS = ("LVM2_member", "linux_raid_member", "crypto_LUKS")
+MEMBERS = ("LVM2_member", "linux_raid_member")
+"""Parts of something else, which no fstab and no command line can mean."""
 
 TAGS: tuple[tuple[str, str, Callable[[Volume], str | None]], ...] = (
     ("UUID", "by-uuid", lambda volume: volume.uuid),
@@ -108,11 +109,11 @@ class Devices:
 
         The kernel itself, `without_initramfs`, knows PARTUUID only.
         """
+        if volume.content in MEMBERS:
+            return None
         for name, _, attribute in TAGS:
             value = attribute(volume)
             if not value or (without_initramfs and name != "PARTUUID"):
-                continue
-            if volume.content in CONTAINERS and name == "LABEL":
                 continue
             if self._only(name, attribute, value) == volume and re.fullmatch(r"[^\s\"'#\\$`;]+", value):
                 return f"{name}={value}"

@@ -123,9 +123,8 @@ class ConfinedRoot:
 
     def listdir(self, path: str) -> tuple[str, ...]:
         """Names in a folder, sorted."""
-        with self._opened(path, os.O_RDONLY | os.O_DIRECTORY) as handle:
-            with os.scandir(handle) as entries:
-                return tuple(sorted(entry.name for entry in entries))
+        with self._opened(path, os.O_RDONLY | os.O_DIRECTORY) as handle, os.scandir(handle) as entries:
+            return tuple(sorted(entry.name for entry in entries))
 
     @contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:
