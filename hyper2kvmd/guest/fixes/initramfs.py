@@ -142,8 +142,15 @@ def _add_modules(
     after = dict(present)
     for name in added:
         path = dependencies.paths[name]
+        file = posixpath.join(kernel.modules, path)
+        if not tree.is_file(file):
+            raise MigrationFailed(
+                "guest-unsupported",
+                f"the guest's {file} is missing, though modules.dep names it",
+                hint=f"reinstall the kernel package {kernel.version} in the guest, then convert again",
+            )
         after[name] = path
-        archive.file(f"{folder}/{path}", tree.read_bytes(posixpath.join(kernel.modules, path)))
+        archive.file(f"{folder}/{path}", tree.read_bytes(file))
     for name in INDEXES:
         path = f"{kernel.modules}/{name}"
         if tree.is_file(path):
