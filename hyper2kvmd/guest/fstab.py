@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 LINE = re.compile(r"([ \t]*)([^\s#]\S*)([ \t].*)", re.DOTALL)
+FIELD = re.compile(r"[^ \t\r]+")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Entry:
 def entries(text: str) -> Iterator[Entry]:
     for number, line in enumerate(text.split("\n")):
         match = LINE.fullmatch(line)
-        fields = match[3].split() if match else []
+        fields = FIELD.findall(match[3]) if match else []
         if match and fields:
             yield Entry(
                 number,

@@ -268,7 +268,7 @@ def _entry_files(tree: GuestTree, version: str, name: str) -> list[str]:
     for boot in ("/boot", "/efi", "/boot/efi"):
         for folder in tree.listdir(boot):
             place = f"{boot}/{folder}/{version}"
-            found += [f"{place}/{file}" for file in tree.listdir(place) if file == name or file.startswith(name + "-")]
+            found += [f"{place}/{file}" for file in tree.listdir(place) if file.startswith(name)]
     return found
 
 

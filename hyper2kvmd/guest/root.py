@@ -33,7 +33,7 @@ COPY_CHUNK = 1 << 24
 SPARE_BYTES = 1 << 20
 """Left free after an append, for the file system's own metadata."""
 SELINUX = "security.selinux"
-ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 libc = ctypes.CDLL(None, use_errno=True)
 

@@ -124,17 +124,22 @@ class GuestTree:
         """File type and permissions; 0 when there is nothing."""
         try:
             place = self.canonical(path)
-            edit = self._edits.get(place)
-            if isinstance(edit, _Removed):
+        except OSError as error:
+            if is_absent(error):
                 return 0
-            if isinstance(edit, _Content):
-                return stat.S_IFREG | edit.mode
-            root, inside = self._locate(place)
+            raise
+        edit = self._edits.get(place)
+        if isinstance(edit, _Removed):
+            return 0
+        if isinstance(edit, _Content):
+            return stat.S_IFREG | edit.mode
+        root, inside = self._locate(place)
+        try:
             return root.lstat(inside).st_mode
         except OSError as error:
-            if not is_absent(error):
-                raise
-            return stat.S_IFDIR if self._staged_names(place) else 0
+            if is_absent(error):
+                return stat.S_IFDIR if self._staged_names(place) else 0
+            raise
 
     def exists(self, path: str) -> bool:
         return self._mode(path) != 0
