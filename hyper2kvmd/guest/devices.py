@@ -1,0 +1,141 @@
+"""Names of block devices as guests write them, and the volumes of this disk that they mean.
+
+Owns the answer to two questions about a word in fstab or on a kernel command line: which volume is it, and what
+may stand there instead that another hypervisor cannot change. Sources: fstab(5), udev's persistent storage rules,
+device-mapper's name mangling (`-` in a VG or LV name is doubled).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+from hyper2kvmd.model import Layout, Volume
+
+UNSTABLE = re.compile(
+    r"/dev/(?:"
+    r"(?:[hsv]d|xvd)[a-z]+\d*|nvme\d+n\d+(?:p\d+)?|mmcblk\d+(?:p\d+)?|(?:loop|nbd)\d+(?:p\d+)?"
+    r"|mapper/(?:loop|nbd)\d+p\d+|dm-\d+|root|disk/by-(?:path|id)/.+)"
+)
+LETTERED = re.compile(r"/dev/(?:[hsv]d|xvd)([a-z]+)(\d*)")
+NUMBERED = re.compile(r"/dev/(?:mapper/)?(?:nvme(\d+)n1|mmcblk(\d+)|loop\d+|nbd\d+)(?:p(\d+))?")
+BY_HARDWARE = re.compile(r"/dev/disk/by-(?:path|id)/(.+?)(?:-part(\d+))?")
+DM_NAME = "/dev/disk/by-id/dm-name-"
+OCTAL = re.compile(r"\\([0-7]{3})")
+UDEV_HEX = re.compile(r"\\x([0-9a-fA-F]{2})")
+MEMBERS = ("LVM2_member", "linux_raid_member")
+"""Parts of something else, which no fstab and no command line can mean."""
+
+TAGS: tuple[tuple[str, str, Callable[[Volume], str | None]], ...] = (
+    ("UUID", "by-uuid", lambda volume: volume.uuid),
+    ("PARTUUID", "by-partuuid", lambda volume: volume.partuuid),
+    ("LABEL", "by-label", lambda volume: volume.label),
+    ("PARTLABEL", "by-partlabel", lambda volume: volume.partlabel),
+)
+"""In the order of preference for a stable name."""
+
+
+class Devices:
+    """The volumes of one guest, by every name that it may use for them."""
+
+    def __init__(self, layouts: Iterable[Layout], root: Volume | None = None) -> None:
+        self._disks = tuple(layouts)
+        self._volumes = tuple(volume for layout in self._disks for volume in layout.volumes)
+        self._root = root
+
+    @staticmethod
+    def is_unstable(spec: str) -> bool:
+        """True for a name that depends on the order, the bus or the make of the disks."""
+        return UNSTABLE.fullmatch(spec) is not None
+
+    def find(self, spec: str) -> Volume | None:
+        """The volume that a spec means (`/dev/sda1`, `UUID=...`, `/dev/mapper/vg-lv`), or None when nothing can tell.
+
+        `spec` may carry fstab's octal escapes and quotes.
+        """
+        spec = OCTAL.sub(lambda match: chr(int(match[1], 8)), spec).strip("\"'")
+        tag, equals, value = spec.partition("=")
+        for name, link, attribute in TAGS:
+            if equals and tag == name:
+                return self._only(name, attribute, value.strip("\"'"))
+            if spec.startswith(f"/dev/disk/{link}/"):
+                text = UDEV_HEX.sub(lambda match: chr(int(match[1], 16)), spec.rpartition("/")[2])
+                return self._only(name, attribute, text)
+        if spec == "/dev/root":
+            return self._root
+        return self._by_kernel_name(spec) or self._by_dm_name(spec) or self._by_hardware(spec)
+
+    def _only(self, tag: str, attribute: Callable[[Volume], str | None], value: str) -> Volume | None:
+        """The one volume with that tag; a tag that two volumes carry tells nothing."""
+        fold = str.lower if tag in ("UUID", "PARTUUID") else str
+        found = [volume for volume in self._volumes if fold(attribute(volume) or "") == fold(value)]
+        return found[0] if len(found) == 1 and value else None
+
+    def _by_kernel_name(self, spec: str) -> Volume | None:
+        if match := LETTERED.fullmatch(spec):
+            return self._on_disk(_letters_to_index(match[1]), match[2])
+        if match := NUMBERED.fullmatch(spec):
+            return self._on_disk(int(match[1] or match[2] or 0), match[3] or "")
+        return None
+
+    def _by_dm_name(self, spec: str) -> Volume | None:
+        volumes = [volume for volume in self._volumes if volume.kind == "lv"]
+        if re.fullmatch(r"/dev/dm-\d+", spec):
+            lonely = len(volumes) == 1 and not any(volume.content == "crypto_LUKS" for volume in self._volumes)
+            return volumes[0] if lonely and spec == "/dev/dm-0" else None
+        name = spec.removeprefix("/dev/mapper/").removeprefix(DM_NAME)
+        for volume in volumes:
+            if spec == f"/dev/{volume.vg}/{volume.lv}" or (name != spec and name == dm_name(volume)):
+                return volume
+        return None
+
+    def _by_hardware(self, spec: str) -> Volume | None:
+        """by-path and by-id name a controller or a serial number that is gone; with one disk only it is that one."""
+        match = BY_HARDWARE.fullmatch(spec)
+        if match is None or len(self._disks) != 1 or match[1].startswith(("dm-", "md-", "lvm-")):
+            return None
+        return self._on_disk(0, match[2] or "")
+
+    def _on_disk(self, disk: int, number: str) -> Volume | None:
+        if disk >= len(self._disks):
+            return None
+        for volume in self._disks[disk].volumes:
+            if volume.kind == ("partition" if number else "disk") and (not number or volume.number == int(number)):
+                return volume
+        return None
+
+    def stable(self, volume: Volume, *, without_initramfs: bool = False) -> str | None:
+        """`UUID=...`, else PARTUUID, LABEL, PARTLABEL; None when the volume has no name that is its own alone.
+
+        The kernel itself, `without_initramfs`, knows PARTUUID only.
+        """
+        if volume.content in MEMBERS:
+            return None
+        for name, _, attribute in TAGS:
+            value = attribute(volume)
+            if not value or (without_initramfs and name != "PARTUUID"):
+                continue
+            if self._only(name, attribute, value) == volume and re.fullmatch(r"[^\s\"'#\\$`;]+", value):
+                return f"{name}={value}"
+        return None
+
+    def for_kernel(self, volume: Volume, *, without_initramfs: bool = False) -> str | None:
+        """What `root=` and `resume=` may say: a logical volume by its mapper name, since many an initramfs activates
+        only the volume that it is told by name; anything else as `stable`.
+        """
+        if volume.kind == "lv":
+            return f"/dev/mapper/{dm_name(volume)}"
+        return self.stable(volume, without_initramfs=without_initramfs)
+
+
+def dm_name(volume: Volume) -> str:
+    """A logical volume's name under /dev/mapper."""
+    return f"{(volume.vg or '').replace('-', '--')}-{(volume.lv or '').replace('-', '--')}"
+
+
+def _letters_to_index(letters: str) -> int:
+    """a is 0, z is 25, aa is 26."""
+    index = 0
+    for letter in letters:
+        index = index * 26 + ord(letter) - ord("a") + 1
+    return index - 1

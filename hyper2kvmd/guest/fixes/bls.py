@@ -1,0 +1,18 @@
+"""Boot loader entries (BLS): one kernel each, for GRUB on Red Hat's family and for systemd-boot.
+
+Looks for unstable names on `options` lines in loader/entries of /boot and of the EFI partition. Puts stable names
+there. Source: the Boot Loader Specification.
+"""
+
+from __future__ import annotations
+
+from hyper2kvmd.guest.fixes.fix import Case, Fix, mend_cmdline, regular_files, unless_no_grub
+
+PATTERNS = tuple(f"{boot}/loader/entries/*.conf" for boot in ("/boot", "/efi", "/boot/efi"))
+
+
+def apply(case: Case) -> list[str]:
+    return [warning for path in regular_files(case, *PATTERNS) for warning in mend_cmdline(case, FIX.name, path)]
+
+
+FIX = Fix("bls", required=True, wanted=unless_no_grub, apply=apply)

@@ -1,0 +1,69 @@
+"""What a repair is: one file here each, saying what it looks for, what it changes and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hyper2kvmd.guest import cmdline
+from hyper2kvmd.guest.devices import Devices
+from hyper2kvmd.guest.inspect import System
+from hyper2kvmd.guest.tree import GuestTree
+from hyper2kvmd.model import Migration, Volume
+
+
+@dataclass(frozen=True)
+class Case:
+    """One guest on the table. Repairs read `tree` and stage their edits in it."""
+
+    system: System
+    tree: GuestTree
+    devices: Devices
+    root: Volume
+    migration: Migration
+
+
+@dataclass(frozen=True)
+class Fix:
+    """`apply` returns warnings. A required repair that fails ends the job; an optional one becomes a warning."""
+
+    name: str
+    required: bool
+    wanted: Callable[[Migration], bool]
+    apply: Callable[[Case], list[str]]
+
+
+def always(_: Migration) -> bool:
+    return True
+
+
+def unless_no_grub(migration: Migration) -> bool:
+    return not migration.no_grub
+
+
+def when_regenerating(migration: Migration) -> bool:
+    return migration.regen_initramfs
+
+
+def mend_cmdline(case: Case, fix: str, path: str) -> list[str]:
+    """Stabilize the kernel command lines in one text file; warnings for devices that nothing can tell."""
+    text = case.tree.read_text(path)
+    rewritten = stabilized(case, text)
+    case.tree.write_text(path, rewritten.text, fix=fix, summary=rewritten.summary)
+    return [unresolved(path, parameter) for parameter in rewritten.unresolved]
+
+
+def stabilized(case: Case, text: str) -> cmdline.Rewritten:
+    kernels = case.system.kernels
+    without_initramfs = bool(kernels) and not any(kernel.initrd for kernel in kernels)
+    return cmdline.stabilize(text, case.devices, root=case.root, without_initramfs=without_initramfs)
+
+
+def unresolved(path: str, parameter: str) -> str:
+    return f"{path}: {parameter} names no volume of this disk; write a UUID there by hand"
+
+
+def regular_files(case: Case, *patterns: str) -> list[str]:
+    """Regular files that match, each once whatever links lead to it."""
+    found = {case.tree.canonical(path): None for pattern in patterns for path in case.tree.glob(pattern)}
+    return [path for path in found if case.tree.is_file(path)]

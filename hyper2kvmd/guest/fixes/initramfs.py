@@ -1,0 +1,181 @@
+"""Virtio in the initramfs of every installed kernel, by appending an archive of the guest's own modules.
+
+Looks for kernels whose initramfs lacks the drivers of KVM's disks: one built for VMware's hardware finds no root.
+Appends a cpio archive with the missing modules (copied as they are), the kernel's module indexes, and a module
+dependency index that fits what is then in the initramfs; udev in there loads them by alias. A stale swap name that
+initramfs-tools baked in is mended on the way. No program of the guest is run, and nothing of its initramfs changes.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+
+from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.guest import cpio, initrd, modules
+from hyper2kvmd.guest.fixes import resume
+from hyper2kvmd.guest.fixes.fix import Case, Fix, when_regenerating
+from hyper2kvmd.guest.inspect import Kernel
+from hyper2kvmd.guest.tree import GuestTree
+
+NEEDED = ("virtio_pci", "virtio_blk", "virtio_scsi")
+"""Without these the guest may not see its disk."""
+ADDED = (
+    "virtio",
+    "virtio_ring",
+    "virtio_pci_modern_dev",
+    "virtio_pci_legacy_dev",
+    *NEEDED,
+    "virtio_net",
+    "sd_mod",
+)
+INDEXES = (
+    "modules.alias",
+    "modules.alias.bin",
+    "modules.builtin",
+    "modules.builtin.alias.bin",
+    "modules.builtin.bin",
+    "modules.builtin.modinfo",
+    "modules.devname",
+    "modules.order",
+    "modules.softdep",
+    "modules.symbols",
+    "modules.symbols.bin",
+)
+"""modules.dep is made anew."""
+BAKED_SETTINGS = "conf/conf.d/"
+
+
+def apply(case: Case) -> list[str]:
+    """Raises MigrationFailed when no kernel of the guest will find a virtio disk."""
+    kernels = [kernel for kernel in case.system.kernels if kernel.image or kernel.initrd]
+    if not kernels:
+        raise MigrationFailed(
+            "guest-unsupported",
+            "no installed kernel was found in the guest: nothing in /boot belongs to a folder in /lib/modules",
+            hint="set regen_initramfs: false if the guest boots a kernel that knows virtio from elsewhere",
+        )
+    failures: list[tuple[Kernel, MigrationFailed]] = []
+    for kernel in kernels:
+        try:
+            _mend(case, kernel)
+        except MigrationFailed as failure:
+            failures.append((kernel, failure))
+    if len(failures) == len(kernels):
+        raise failures[-1][1]
+    return [f"kernel {kernel.version} will not find its disk: {failure.message}" for kernel, failure in failures]
+
+
+def _mend(case: Case, kernel: Kernel) -> None:
+    tree = case.tree
+    dependencies = modules.parse(tree.text_or_empty(f"{kernel.modules}/modules.dep"), kernel.modules)
+    builtin = modules.builtins(tree.text_or_empty(f"{kernel.modules}/modules.builtin"))
+    for name in ("virtio_pci", "virtio_blk"):
+        if name not in dependencies.paths and name not in builtin:
+            raise MigrationFailed(
+                "guest-unsupported",
+                f"the guest's kernel {kernel.version} has no module {name}",
+                hint="install a kernel with virtio drivers in the guest, then convert again",
+            )
+    if kernel.initrd is None:
+        if not builtin.issuperset(("virtio_pci", "virtio_blk")):
+            raise MigrationFailed(
+                "guest-unsupported",
+                f"the guest's kernel {kernel.version} has no initramfs, and virtio is a module of it",
+                hint="build an initramfs for it in the guest, then convert again",
+            )
+        return
+    with tree.open(kernel.initrd) as file:
+        if initrd.is_mended(file):
+            return
+        before = initrd.read(file, lambda name: name.startswith(BAKED_SETTINGS))
+    folder, present = _modules_in(before.contents, kernel.version)
+    settings = _mended_settings(case, kernel.initrd, before.contents.files)
+    added = []
+    if modules.missing(dependencies, NEEDED, {*present, *builtin}):
+        added = modules.missing(dependencies, ADDED, {*present, *builtin})
+    if not added and not settings:
+        return
+    archive = _Addition(before.contents)
+    if added:
+        _add_modules(archive, tree, kernel, folder, added, present, dependencies)
+    for path, data in settings.items():
+        archive.file(path, data)
+    data = initrd.follow_up(before, archive.finish())
+    facts = [f"{len(added)} modules ({', '.join(added)})"] if added else []
+    facts += [f"{path} with stable names" for path in settings]
+    tree.append(kernel.initrd, data, fix=FIX.name, summary=f"kernel {kernel.version}: {'; '.join(facts)}")
+
+
+def _modules_in(contents: cpio.Contents, version: str) -> tuple[str, dict[str, str]]:
+    """The initramfs's own module folder, and its modules: name to file relative to that folder.
+
+    `lib` may be a symbolic link in there, which a directory entry of ours would replace: without any module to
+    go by the folder is lib/modules, and no entry for `lib` is ever written.
+    """
+    for parent in ("usr/lib/modules", "lib/modules"):
+        folder = f"{parent}/{version}"
+        inside = [name.removeprefix(folder + "/") for name in contents.names if name.startswith(folder + "/")]
+        if inside:
+            return folder, {modules.module_name(path): path for path in sorted(inside) if modules.is_module(path)}
+    return f"lib/modules/{version}", {}
+
+
+def _mended_settings(case: Case, path: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    mended = {}
+    for name, data in files.items():
+        text, summary, _ = resume.stabilize(case, data.decode(errors="surrogateescape"), f"{path}:{name}")
+        if summary:
+            mended[name] = text.encode(errors="surrogateescape")
+    return mended
+
+
+def _add_modules(
+    archive: _Addition,
+    tree: GuestTree,
+    kernel: Kernel,
+    folder: str,
+    added: list[str],
+    present: Mapping[str, str],
+    dependencies: modules.Dependencies,
+) -> None:
+    after = dict(present)
+    for name in added:
+        path = dependencies.paths[name]
+        file = posixpath.join(kernel.modules, path)
+        if not tree.is_file(file):
+            raise MigrationFailed(
+                "guest-unsupported",
+                f"the guest's {file} is missing, though modules.dep names it",
+                hint=f"reinstall the kernel package {kernel.version} in the guest, then convert again",
+            )
+        after[name] = path
+        archive.file(f"{folder}/{path}", tree.read_bytes(file))
+    for name in INDEXES:
+        path = f"{kernel.modules}/{name}"
+        if tree.is_file(path):
+            archive.file(f"{folder}/{name}", tree.read_bytes(path))
+    text, binary = modules.index(dependencies, after)
+    archive.file(f"{folder}/modules.dep", text)
+    archive.file(f"{folder}/modules.dep.bin", binary)
+
+
+class _Addition:
+    """Our archive: its folders are made as files need them, never one that the initramfs has already."""
+
+    def __init__(self, before: cpio.Contents) -> None:
+        self._archive = cpio.Archive()
+        self._known = {*before.names, "lib", "usr", "usr/lib"}
+        self._archive.file(initrd.MARKER_FILE, b"")
+
+    def file(self, path: str, data: bytes) -> None:
+        for folder in cpio.parents(path, self._known):
+            self._archive.folder(folder)
+            self._known.add(folder)
+        self._archive.file(path, data)
+
+    def finish(self) -> bytes:
+        return self._archive.finish()
+
+
+FIX = Fix("initramfs", required=True, wanted=when_regenerating, apply=apply)

@@ -1,0 +1,52 @@
+"""Lines of fstab, taken apart so that the first field alone can be exchanged. Source: fstab(5)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+LINE = re.compile(r"([ \t]*)([^\s#]\S*)([ \t].*)", re.DOTALL)
+FIELD = re.compile(r"[^ \t\r]+")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One mount. `number` counts lines from 0."""
+
+    number: int
+    spec: str
+    mount_point: str
+    fs_type: str
+    options: tuple[str, ...]
+
+    def option(self, name: str) -> str | None:
+        """The value of `name=value` among the options."""
+        for option in self.options:
+            key, equals, value = option.partition("=")
+            if key == name and equals:
+                return value
+        return None
+
+
+def entries(text: str) -> Iterator[Entry]:
+    for number, line in enumerate(text.split("\n")):
+        match = LINE.fullmatch(line)
+        fields = FIELD.findall(match[3]) if match else []
+        if match and fields:
+            yield Entry(
+                number,
+                match[2],
+                fields[0].replace("\\040", " "),
+                fields[1] if len(fields) > 1 else "",
+                tuple(fields[2].split(",")) if len(fields) > 2 else (),
+            )
+
+
+def with_spec(text: str, number: int, spec: str) -> str:
+    """`text` with the first field of line `number` exchanged; every other byte stays."""
+    lines = text.split("\n")
+    match = LINE.fullmatch(lines[number])
+    if match is not None:
+        lines[number] = match[1] + spec + match[3]
+    return "\n".join(lines)

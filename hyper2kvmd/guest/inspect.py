@@ -1,0 +1,290 @@
+"""What a disk holds: which volume is the root of which operating system, and what boots it.
+
+Owns the search for the root and the facts read from it. Nothing of the guest is run; the architecture is read
+from an ELF header, the rest from text. Sources: os-release(5), hostname(5), file-hierarchy(7), elf(5).
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.guest.access import Access
+from hyper2kvmd.guest.root import ConfinedRoot
+from hyper2kvmd.guest.tree import GuestTree, printable
+from hyper2kvmd.model import Layout, Volume
+
+LINUX_FILE_SYSTEMS = ("ext4", "ext3", "ext2", "xfs", "btrfs")
+SUBVOLUMES = ("@", "root", "@rootfs", "@root", "rootfs")
+"""Where distributions put their root when the default subvolume is not it."""
+FOREIGN = ("zfs_member", "ufs", "hfsplus", "apfs", "reiserfs", "jfs", "f2fs", "bcache", "VMFS_volume_member")
+HIBERNATED = "swsuspend"
+CONTAINERS = {"crypto_LUKS": "encrypted", "linux_raid_member": "a RAID member"}
+ELF_PLACES = ("/bin/sh", "/bin/bash", "/sbin/init", "/bin/ls", "/lib64/ld-linux-x86-64.so.2")
+MACHINES = {3: "i686", 21: "ppc64", 22: "s390x", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
+MODULE_FOLDERS = ("/lib/modules", "/usr/lib/modules")
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where the guest's root is. `volume` is None unless the family is linux; `subvolume` is a folder of it."""
+
+    family: Literal["linux", "windows", "none"]
+    volume: Volume | None = None
+    subvolume: str = ""
+    seen: tuple[str, ...] = ()
+    """Every volume in words, for messages."""
+    troubles: tuple[str, ...] = ()
+    """Volumes that could not be looked into."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    version: str
+    modules: str
+    """Its module folder."""
+    image: str | None
+    initrd: str | None
+
+
+@dataclass(frozen=True)
+class System:
+    """A Linux guest, as its files describe it."""
+
+    os_id: str
+    os_name: str
+    hostname: str
+    architecture: str
+    kernels: tuple[Kernel, ...]
+    boot_loaders: tuple[str, ...]
+    selinux: bool
+
+
+# ---------------------------------------------------------------- the root
+
+
+def find_root(access: Access, layout: Layout) -> Found:
+    """Look into every volume that could hold a Linux root, read-only.
+
+    Raises MigrationFailed (`guest-unsupported`) when there are several, or when what is there cannot be looked into.
+    """
+    seen = tuple(describe(volume) for volume in layout.volumes)
+    _refuse_hibernated(layout)
+    roots: list[tuple[Volume, str]] = []
+    failures: list[MigrationFailed] = []
+    troubles = []
+    for volume in layout.volumes:
+        if volume.content not in LINUX_FILE_SYSTEMS:
+            continue
+        if volume.obstacle or not volume.segments:
+            troubles.append(f"{describe(volume)}: {volume.obstacle or 'cannot be addressed'}")
+            continue
+        try:
+            with access.mount(volume, read_only=True) as handle:
+                roots += [(volume, subvolume) for subvolume in _roots_in(ConfinedRoot(handle), volume)]
+        except MigrationFailed as failure:
+            failures.append(failure)
+            troubles.append(f"{describe(volume)}: {failure.message}")
+    if len(roots) > 1:
+        names = ", ".join(describe(volume) + (f" in {folder}" if folder else "") for volume, folder in roots)
+        raise MigrationFailed(
+            "guest-unsupported",
+            f"the disk holds several Linux systems: {names}",
+            hint="leave one system on the disk: which of them to repair cannot be told",
+        )
+    if roots:
+        return Found("linux", roots[0][0], roots[0][1], seen, tuple(troubles))
+    if failures:
+        raise failures[0]
+    if any(volume.content == "ntfs" for volume in layout.volumes):
+        return Found("windows", seen=seen)
+    _refuse_hidden(layout, seen)
+    return Found("none", seen=seen)
+
+
+def _roots_in(root: ConfinedRoot, volume: Volume) -> list[str]:
+    """Folders of a mounted volume that are a Linux root; "" is its top, which hides the others."""
+    if is_root(GuestTree({"/": root})):
+        return [""]
+    found = []
+    for name in SUBVOLUMES if volume.content == "btrfs" else ():
+        if root.exists(name):
+            with root.folder(name) as folder:
+                found += [name] if is_root(GuestTree({"/": folder})) else []
+    return found
+
+
+def is_root(tree: GuestTree) -> bool:
+    described = any(tree.is_file(path) for path in ("/etc/os-release", "/usr/lib/os-release", "/etc/fstab"))
+    return described and tree.is_dir("/etc") and (tree.is_dir("/usr") or tree.is_dir("/lib"))
+
+
+def _refuse_hibernated(layout: Layout) -> None:
+    """The memory image in the swap believes in file systems as they were: edits below it would destroy them."""
+    for volume in layout.volumes:
+        if volume.content == HIBERNATED:
+            raise MigrationFailed(
+                "guest-hibernated",
+                f"the guest is hibernated: {volume.name} holds the image of its memory",
+                hint="start the guest on VMware, shut it down cleanly, export it again",
+            )
+
+
+def _refuse_hidden(layout: Layout, seen: tuple[str, ...]) -> None:
+    for volume in layout.volumes:
+        if volume.content in CONTAINERS:
+            reason = f"{volume.name} is {CONTAINERS[volume.content]} ({volume.content})"
+        elif volume.content in FOREIGN:
+            reason = f"{volume.name} holds {volume.content}"
+        elif volume.obstacle:
+            reason = f"{volume.name}: {volume.obstacle}"
+        else:
+            continue
+        raise MigrationFailed(
+            "guest-unsupported",
+            f"no Linux root that can be opened: {reason}; seen: {'; '.join(seen)}",
+            hint="prepare the guest by hand (virtio in its initramfs, stable names in fstab) and boot it from the "
+            "source's own converted image, or move its root out of what hides it",
+        )
+
+
+def describe(volume: Volume) -> str:
+    return printable(f"{volume.name} ({volume.content}{', UUID ' + volume.uuid if volume.uuid else ''})")
+
+
+# ---------------------------------------------------------------- the system
+
+
+def look_at(tree: GuestTree) -> System:
+    """Facts about the Linux guest whose files `tree` is."""
+    release = _os_release(tree)
+    config = tree.text_or_empty("/etc/selinux/config")
+    return System(
+        os_id=release.get("ID", "linux"),
+        os_name=release.get("PRETTY_NAME") or release.get("NAME", "Linux"),
+        hostname=_hostname(tree),
+        architecture=_architecture(tree),
+        kernels=_kernels(tree),
+        boot_loaders=_boot_loaders(tree),
+        selinux=re.search(r"^\s*SELINUX=(enforcing|permissive)", config, re.MULTILINE) is not None,
+    )
+
+
+def _os_release(tree: GuestTree) -> dict[str, str]:
+    text = tree.text_or_empty("/etc/os-release") or tree.text_or_empty("/usr/lib/os-release")
+    values = {}
+    for line in text.split("\n"):
+        key, equals, value = line.strip().partition("=")
+        if equals and not key.startswith("#"):
+            values[key] = printable(value.strip().strip("\"'"))[:200]
+    if values:
+        return values
+    for path, name in (
+        ("/etc/redhat-release", "rhel"),
+        ("/etc/SuSE-release", "sles"),
+        ("/etc/debian_version", "debian"),
+    ):
+        if first := tree.text_or_empty(path).split("\n")[0]:
+            prefix = "Debian " if name == "debian" else ""
+            return {"ID": name, "PRETTY_NAME": printable(prefix + first)[:200]}
+    return {}
+
+
+def _hostname(tree: GuestTree) -> str:
+    for path in ("/etc/hostname", "/etc/HOSTNAME"):
+        for line in tree.text_or_empty(path).split("\n"):
+            if line.strip() and not line.startswith("#"):
+                return printable(line.strip())[:253]
+    match = re.search(r"^HOSTNAME=[\"']?([^\s\"']+)", tree.text_or_empty("/etc/sysconfig/network"), re.MULTILINE)
+    return printable(match[1])[:253] if match else ""
+
+
+def _architecture(tree: GuestTree) -> str:
+    for path in ELF_PLACES:
+        if not tree.is_file(path):
+            continue
+        with tree.open(path) as stream:
+            header = stream.read(20)
+        if len(header) == 20 and header.startswith(b"\x7fELF"):
+            order = ">" if header[5] == 2 else "<"
+            (machine,) = struct.unpack_from(order + "H", header, 18)
+            return MACHINES.get(machine, f"ELF machine {machine}")
+    return ""
+
+
+def _kernels(tree: GuestTree) -> tuple[Kernel, ...]:
+    folders: dict[str, str] = {}
+    for parent in MODULE_FOLDERS:
+        for version in tree.listdir(parent):
+            folder = posixpath.join(parent, version)
+            if tree.is_file(f"{folder}/modules.dep") or tree.is_dir(f"{folder}/kernel"):
+                folders.setdefault(version, tree.canonical(folder))
+    return tuple(
+        Kernel(
+            version,
+            folder,
+            _first(tree, _image_names(tree, version, folder)),
+            _first(tree, _initrd_names(tree, version, folder)),
+        )
+        for version, folder in sorted(folders.items(), key=lambda item: _version_key(item[0]))
+    )
+
+
+def _image_names(tree: GuestTree, version: str, folder: str) -> list[str]:
+    names = [
+        f"/boot/vmlinuz-{version}",
+        f"/boot/vmlinux-{version}",
+        f"/boot/Image-{version}",
+        f"/boot/kernel-{version}",
+    ]
+    names += [f"/boot/bzImage-{version}", *_entry_files(tree, version, "linux")]
+    for flavour in _flavours(tree, version, folder):
+        names += [f"/boot/vmlinuz-{flavour}"]
+    return names
+
+
+def _initrd_names(tree: GuestTree, version: str, folder: str) -> list[str]:
+    names = [f"/boot/initrd.img-{version}", f"/boot/initramfs-{version}.img", f"/boot/initrd-{version}"]
+    names += [f"/boot/initrd-{version}.img", *_entry_files(tree, version, "initrd")]
+    for flavour in _flavours(tree, version, folder):
+        names += [f"/boot/initramfs-{flavour}.img", f"/boot/initramfs-{flavour}"]
+    return names
+
+
+def _flavours(tree: GuestTree, version: str, folder: str) -> list[str]:
+    """Arch names a kernel's files by package (`linux-lts`), Alpine by the end of the version (`lts`)."""
+    package = tree.text_or_empty(f"{folder}/pkgbase").strip()
+    names = [package, version.rpartition("-")[2]]
+    return [name for name in names if re.fullmatch(r"[a-z][a-z0-9-]*", name)]
+
+
+def _entry_files(tree: GuestTree, version: str, name: str) -> list[str]:
+    """kernel-install's own layout: <boot>/<machine-id or token>/<version>/initrd."""
+    found = []
+    for boot in ("/boot", "/efi", "/boot/efi"):
+        for folder in tree.listdir(boot):
+            place = f"{boot}/{folder}/{version}"
+            found += [f"{place}/{file}" for file in tree.listdir(place) if file.startswith(name)]
+    return found
+
+
+def _first(tree: GuestTree, names: list[str]) -> str | None:
+    return next((tree.canonical(name) for name in names if tree.is_file(name)), None)
+
+
+def _version_key(version: str) -> list[tuple[int, int, str]]:
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.findall(r"\d+|[a-z]+", version)]
+
+
+def _boot_loaders(tree: GuestTree) -> tuple[str, ...]:
+    marks = {
+        "grub2": ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg", "/boot/efi/EFI/*/grub.cfg", "/efi/EFI/*/grub.cfg"),
+        "grub-legacy": ("/boot/grub/menu.lst", "/boot/grub/grub.conf"),
+        "systemd-boot": ("/boot/EFI/systemd/*.efi", "/efi/EFI/systemd/*.efi", "/boot/efi/EFI/systemd/*.efi"),
+        "extlinux": ("/boot/extlinux/extlinux.conf", "/boot/syslinux/syslinux.cfg"),
+    }
+    return tuple(name for name, patterns in marks.items() if any(tree.glob(pattern) for pattern in patterns))

@@ -1,0 +1,322 @@
+"""File access inside one mounted file system, by names that cannot lead out of it.
+
+Owns `openat2`: every name is resolved with the mount as its root (an absolute link or `..` stays inside), magic
+links refused, and nothing but regular files and directories is ever opened for data, so that no FIFO or device
+of a guest can block or trigger anything. Names are relative to the mount; a leading slash is the mount itself.
+
+Sources: openat2(2), path_resolution(7), linux/openat2.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
+
+SYS_OPENAT2 = 437
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_IN_ROOT = 0x10
+RESOLUTION = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+MAX_EAGAIN = 32
+"""The kernel gives up a `..` inside the root when something was renamed meanwhile; trying again is the remedy."""
+
+COPY_CHUNK = 1 << 24
+SPARE_BYTES = 1 << 20
+"""Left free after an append, for the file system's own metadata."""
+SELINUX = "security.selinux"
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def openat2(directory: int, path: str, flags: int, mode: int = 0) -> int:
+    """`path` under `directory`, confined to it. Raises OSError, or BrokenInstallation on a kernel before 5.6."""
+    how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, RESOLUTION)
+    for _ in range(MAX_EAGAIN):
+        handle = int(
+            libc.syscall(
+                ctypes.c_long(SYS_OPENAT2),
+                ctypes.c_int(directory),
+                ctypes.c_char_p(os.fsencode(path)),
+                how,
+                ctypes.c_size_t(len(how)),
+            )
+        )
+        if handle >= 0:
+            return handle
+        code = ctypes.get_errno()
+        if code == errno.ENOSYS:
+            raise BrokenInstallation(
+                "kernel-too-old",
+                "this kernel has no openat2, so guest files cannot be opened safely",
+                hint="run on Linux 5.12 or newer",
+            )
+        if code != errno.EAGAIN:
+            break
+    raise OSError(code, os.strerror(code), path)
+
+
+def is_absent(error: OSError) -> bool:
+    return error.errno in ABSENT
+
+
+class ConfinedRoot:
+    """One mounted file system, or a folder of it. The fd may be O_PATH; whoever opened it closes it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @contextmanager
+    def _opened(self, path: str, flags: int, mode: int = 0) -> Iterator[int]:
+        handle = openat2(self._fd, path.lstrip("/") or ".", flags, mode)
+        try:
+            yield handle
+        finally:
+            os.close(handle)
+
+    @contextmanager
+    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
+        folder, _, name = path.rstrip("/").rpartition("/")
+        if name in ("", ".", ".."):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+        with self._opened(folder, os.O_RDONLY | os.O_DIRECTORY) as parent:
+            yield parent, name
+
+    @contextmanager
+    def folder(self, path: str) -> Iterator[ConfinedRoot]:
+        """A folder of this file system as a root of its own, such as a btrfs subvolume."""
+        with self._opened(path, os.O_PATH | os.O_DIRECTORY) as handle:
+            yield ConfinedRoot(handle)
+
+    # ------------------------------------------------------------ looking
+
+    def stat(self, path: str) -> os.stat_result:
+        with self._opened(path, os.O_PATH) as handle:
+            return os.fstat(handle)
+
+    def lstat(self, path: str) -> os.stat_result:
+        with self._opened(path, os.O_PATH | os.O_NOFOLLOW) as handle:
+            return os.fstat(handle)
+
+    def exists(self, path: str) -> bool:
+        """False as well for a dangling link, a loop of links and a name below a file."""
+        try:
+            self.stat(path)
+        except OSError as error:
+            if is_absent(error):
+                return False
+            raise
+        return True
+
+    def readlink(self, path: str) -> str:
+        with self._opened(path, os.O_PATH | os.O_NOFOLLOW) as handle:
+            return os.readlink("", dir_fd=handle)
+
+    def listdir(self, path: str) -> tuple[str, ...]:
+        """Names in a folder, sorted."""
+        with self._opened(path, os.O_RDONLY | os.O_DIRECTORY) as handle, os.scandir(handle) as entries:
+            return tuple(sorted(entry.name for entry in entries))
+
+    @contextmanager
+    def open(self, path: str) -> Iterator[BinaryIO]:
+        """A regular file, for reading. Raises OSError, or MigrationFailed (`guest-file-odd`) for anything else."""
+        self._require_regular(self.stat(path), path)
+        with self._opened(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY) as handle:
+            self._require_regular(os.fstat(handle), path)
+            with os.fdopen(handle, "rb", closefd=False) as stream:
+                yield stream
+
+    def read(self, path: str, limit: int) -> bytes:
+        """All of a regular file of at most `limit` bytes. Raises as `open`, or `guest-file-too-large`."""
+        with self.open(path) as stream:
+            data = stream.read(limit + 1)
+        if len(data) > limit:
+            raise MigrationFailed(
+                "guest-file-too-large",
+                f"the guest's file {path} is larger than {limit} bytes",
+                hint="look at the file in the guest: it should be a small one",
+            )
+        return data
+
+    @staticmethod
+    def _require_regular(status: os.stat_result, path: str) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            raise MigrationFailed(
+                "guest-file-odd",
+                f"the guest's {path} is no regular file ({stat.filemode(status.st_mode)})",
+                hint="replace it in the guest by the file that belongs there",
+            )
+
+    # ------------------------------------------------------------ changing
+
+    def replace(self, path: str, data: bytes, *, new_mode: int = 0o644) -> bool:
+        """Put `data` in place of `path`, atomically and durably, or create it with `new_mode`.
+
+        Mode, owner and extended attributes stay; other hard links keep the old content. A symbolic link at
+        `path` is refused (OSError ELOOP). False when the file ends without an SELinux label that it should
+        have, for want of privilege.
+        """
+        with self._parent(path) as (parent, name), self._draft(parent, name, path, new_mode) as draft:
+            _write_all(draft.handle, data)
+            draft.install(parent, name)
+            return draft.labelled
+
+    def append(self, path: str, data: bytes) -> bool:
+        """Make `path` longer by `data`, atomically: a copy beside it (shared blocks where the file system can)
+        takes its place. Raises MigrationFailed (`guest-full`) before anything is written. Returns as `replace`.
+        """
+        size = self.lstat(path).st_size
+        with self._parent(path) as (parent, name):
+            room = os.fstatvfs(parent)
+            free = room.f_bavail * room.f_frsize
+            if free < size + len(data) + SPARE_BYTES:
+                raise MigrationFailed(
+                    "guest-full",
+                    f"the guest's file system with {path} has {free} bytes free, "
+                    f"{size + len(data) + SPARE_BYTES} are needed",
+                    hint="remove old kernels in the guest, or set regen_initramfs: false",
+                )
+            with self._draft(parent, name, path, 0o600) as draft, self.open(path) as original:
+                _copy(original.fileno(), draft.handle, size)
+                _write_all(draft.handle, data)
+                draft.install(parent, name)
+                return draft.labelled
+
+    def symlink(self, path: str, target: str) -> None:
+        with self._parent(path) as (parent, name):
+            os.symlink(target, name, dir_fd=parent)
+            os.fsync(parent)
+
+    def unlink(self, path: str) -> None:
+        with self._parent(path) as (parent, name):
+            os.unlink(name, dir_fd=parent)
+            os.fsync(parent)
+
+    def mkdir(self, path: str, mode: int = 0o755) -> None:
+        with self._parent(path) as (parent, name):
+            os.mkdir(name, mode, dir_fd=parent)
+            os.fsync(parent)
+
+    def sync(self) -> None:
+        """Everything written so far is on the disk when this returns."""
+        with self._opened(".", os.O_RDONLY | os.O_DIRECTORY) as handle:
+            if libc.syncfs(ctypes.c_int(handle)) != 0:
+                code = ctypes.get_errno()
+                raise OSError(code, os.strerror(code))
+
+    @contextmanager
+    def _draft(self, parent: int, name: str, path: str, new_mode: int) -> Iterator[_Draft]:
+        """An empty file in `parent` that already looks like `name`; gone afterwards unless installed."""
+        temporary = f".{name[:100]}.{secrets.token_hex(4)}"
+        handle = openat2(parent, temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        try:
+            yield _Draft(handle, temporary, self._dress(parent, name, path, handle, new_mode))
+        finally:
+            os.close(handle)
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=parent)
+
+    def _dress(self, parent: int, name: str, path: str, handle: int, new_mode: int) -> bool:
+        try:
+            original = openat2(parent, name, os.O_PATH | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            _set_mode(handle, new_mode)
+            return not _has_label(parent)
+        try:
+            status = os.fstat(original)
+            if stat.S_ISLNK(status.st_mode):
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            self._require_regular(status, path)
+        finally:
+            os.close(original)
+        now = os.fstat(handle)
+        if (now.st_uid, now.st_gid) != (status.st_uid, status.st_gid):
+            os.fchown(handle, status.st_uid, status.st_gid)
+        _set_mode(handle, stat.S_IMODE(status.st_mode))
+        original = openat2(parent, name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            return _copy_attributes(original, handle)
+        finally:
+            os.close(original)
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A file that is about to take another one's place. `labelled` is False when its SELinux label is missing."""
+
+    handle: int
+    temporary: str
+    labelled: bool
+
+    def install(self, parent: int, name: str) -> None:
+        os.fsync(self.handle)
+        os.rename(self.temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+        os.fsync(parent)
+
+
+def _set_mode(handle: int, mode: int) -> None:
+    """FAT has no modes to set: what already holds is not asked for again."""
+    if stat.S_IMODE(os.fstat(handle).st_mode) != mode:
+        os.fchmod(handle, mode)
+
+
+def _has_label(handle: int) -> bool:
+    try:
+        return bool(os.getxattr(handle, SELINUX))
+    except OSError:
+        return False
+
+
+def _copy_attributes(source: int, target: int) -> bool:
+    """Copy extended attributes; False when the SELinux label could not be."""
+    kept = True
+    try:
+        names = os.listxattr(source)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EPERM):
+            return True
+        raise
+    for attribute in names:
+        try:
+            os.setxattr(target, attribute, os.getxattr(source, attribute))
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENODATA):
+                raise
+            kept = kept and attribute != SELINUX
+    return kept
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
+def _copy(source: int, target: int, size: int) -> None:
+    left = size
+    while left:
+        try:
+            copied = os.copy_file_range(source, target, min(left, COPY_CHUNK))
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            chunk = os.read(source, min(left, COPY_CHUNK))
+            _write_all(target, chunk)
+            copied = len(chunk)
+        if copied == 0:
+            raise MigrationFailed(
+                "guest-file-shrank",
+                f"a guest file ended {left} bytes early while it was copied",
+                hint="retry: nothing else should write to this image",
+                kind=Kind.RETRY,
+            )
+        left -= copied

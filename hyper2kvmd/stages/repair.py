@@ -1,0 +1,109 @@
+"""Repair: make the guest in the converted image boot on KVM, offline, without running anything of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.guest import access
+from hyper2kvmd.guest.access import Access
+from hyper2kvmd.guest.compose import Composition
+from hyper2kvmd.guest.fixes import FIXES
+from hyper2kvmd.guest.fixes.fix import Case
+from hyper2kvmd.guest.inspect import Found, describe, find_root, look_at
+from hyper2kvmd.guest.tree import GuestTree, printable
+from hyper2kvmd.model import Change, Guest, Image, Layout, Migration, Order, Source
+from hyper2kvmd.progress import Context
+
+FSTAB = "/etc/fstab"
+NOT_LINUX = {
+    "windows": "this is a Windows guest: virtio drivers were NOT injected, so it will not boot from a virtio disk; "
+    "attach its disk as SATA and install the virtio drivers in it",
+    "none": "no operating system was found on this disk: it was converted as a data disk, nothing was repaired",
+}
+
+
+def repair(order: Order, source: Source, image: Image, folder: Path, ctx: Context) -> Guest:
+    """Find the guest's root in `image`, mend it, and say what changed.
+
+    Raises MigrationFailed: `guest-unsupported` for what is not understood, `guest-damaged` for a file system that
+    fails while it is read, what the helper says of one that cannot be mounted, and what a required repair says.
+    """
+    if len(source.disks) > 1:
+        ctx.warn("only the first disk is repaired")
+    try:
+        with access.open_image(image, order.helper, folder) as opened:
+            return repair_opened(opened, image.layout, order.migration, ctx)
+    except OSError as error:
+        raise MigrationFailed(
+            "guest-damaged",
+            f"a file system of the guest cannot be worked in: {error}",
+            hint="check it in the guest (fsck), shut the guest down cleanly, export it again",
+            kind=Kind.PERMANENT,
+        ) from error
+
+
+def repair_opened(opened: Access, layout: Layout, migration: Migration, ctx: Context) -> Guest:
+    with ctx.step("Looking for the operating system"):
+        found = find_root(opened, layout)
+    if found.family != "linux" or found.volume is None:
+        ctx.warn(NOT_LINUX[found.family])
+        return Guest(family=found.family, warnings=(NOT_LINUX[found.family],))
+    warnings = [f"{trouble}; it was not looked into" for trouble in found.troubles]
+    composition = Composition(opened, layout, found.volume, found.subvolume, read_only=migration.dry_run)
+    with composition.mounted() as tree:
+        warnings += composition.warnings
+        for warning in warnings:
+            ctx.warn(warning)
+        return _mend(tree, composition, found, migration, warnings, ctx)
+
+
+def _mend(
+    tree: GuestTree, composition: Composition, found: Found, migration: Migration, warnings: list[str], ctx: Context
+) -> Guest:
+    assert found.volume is not None  # noqa: S101 - narrows the type
+    system = look_at(tree)
+    before = tree.text_or_empty(FSTAB)
+    with ctx.step(f"Repairing {system.os_name}"):
+        news = _apply_all(Case(system, tree, composition.devices, found.volume, migration))
+        after = tree.text_or_empty(FSTAB)
+        changes = _written(tree, migration)
+        if system.selinux and tree.unlabelled:
+            news.append(f"files without an SELinux label: {', '.join(tree.unlabelled)}; run restorecon on them")
+    for warning in news:
+        ctx.warn(warning)
+    return Guest(
+        family="linux",
+        os_id=system.os_id,
+        os_name=system.os_name,
+        hostname=system.hostname,
+        architecture=system.architecture,
+        kernels=tuple(printable(kernel.version) for kernel in system.kernels),
+        boot_loader=", ".join(system.boot_loaders),
+        root=describe(found.volume) + (f", subvolume {found.subvolume}" if found.subvolume else ""),
+        fstab_before=printable(before),
+        fstab_after=printable(after),
+        changes=changes,
+        warnings=(*warnings, *news),
+    )
+
+
+def _apply_all(case: Case) -> list[str]:
+    """Stage every repair that is wanted; an optional one that fails leaves no edit behind."""
+    warnings = []
+    for fix in FIXES:
+        if not fix.wanted(case.migration):
+            continue
+        mark = case.tree.mark()
+        try:
+            warnings += [printable(f"{fix.name}: {warning}") for warning in fix.apply(case)]
+        except MigrationFailed as failure:
+            if fix.required:
+                raise
+            case.tree.roll_back(mark)
+            warnings.append(printable(f"{fix.name} was not repaired: {failure.message}"))
+    return warnings
+
+
+def _written(tree: GuestTree, migration: Migration) -> tuple[Change, ...]:
+    return tree.changes if migration.dry_run else tree.commit()

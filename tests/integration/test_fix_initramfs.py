@@ -1,0 +1,257 @@
+"""Virtio appended to initrds that real tools built, read back by real tools."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.guest import initrd
+from hyper2kvmd.model import Guest
+from tests.unit.guest_on_disk import ROOT_UUID, SWAP_UUID, migration, put, repaired, simple_layout
+
+VERSION = "6.12.38+deb13-amd64"
+DRIVERS = "kernel/drivers"
+TREE = {
+    f"{DRIVERS}/virtio/virtio.ko": (),
+    f"{DRIVERS}/virtio/virtio_ring.ko": (f"{DRIVERS}/virtio/virtio.ko",),
+    f"{DRIVERS}/virtio/virtio_pci_legacy_dev.ko": (),
+    f"{DRIVERS}/virtio/virtio_pci_modern_dev.ko": (),
+    f"{DRIVERS}/virtio/virtio_pci.ko": (
+        f"{DRIVERS}/virtio/virtio_pci_legacy_dev.ko",
+        f"{DRIVERS}/virtio/virtio_pci_modern_dev.ko",
+        f"{DRIVERS}/virtio/virtio_ring.ko",
+        f"{DRIVERS}/virtio/virtio.ko",
+    ),
+    f"{DRIVERS}/block/virtio_blk.ko": (f"{DRIVERS}/virtio/virtio_ring.ko", f"{DRIVERS}/virtio/virtio.ko"),
+    f"{DRIVERS}/scsi/scsi_common.ko": (),
+    f"{DRIVERS}/scsi/scsi_mod.ko": (f"{DRIVERS}/scsi/scsi_common.ko",),
+    f"{DRIVERS}/scsi/sd_mod.ko": (f"{DRIVERS}/scsi/scsi_mod.ko", f"{DRIVERS}/scsi/scsi_common.ko"),
+    f"{DRIVERS}/scsi/virtio_scsi.ko": (
+        f"{DRIVERS}/scsi/scsi_mod.ko",
+        f"{DRIVERS}/scsi/scsi_common.ko",
+        f"{DRIVERS}/virtio/virtio_ring.ko",
+        f"{DRIVERS}/virtio/virtio.ko",
+    ),
+    "kernel/net/core/failover.ko": (),
+    f"{DRIVERS}/net/net_failover.ko": ("kernel/net/core/failover.ko",),
+    f"{DRIVERS}/net/virtio_net.ko": (
+        f"{DRIVERS}/net/net_failover.ko",
+        "kernel/net/core/failover.ko",
+        f"{DRIVERS}/virtio/virtio_ring.ko",
+        f"{DRIVERS}/virtio/virtio.ko",
+    ),
+    f"{DRIVERS}/ata/ata_piix.ko": (f"{DRIVERS}/scsi/scsi_mod.ko", f"{DRIVERS}/scsi/scsi_common.ko"),
+    "kernel/fs/ext4/ext4.ko": (),
+}
+COMPRESSORS: dict[str, list[str]] = {
+    "none": ["cat"],
+    "gzip": ["gzip", "-n"],
+    "xz": ["xz", "--check=crc32"],
+    "lzma": ["xz", "--format=lzma"],
+    "bzip2": ["bzip2"],
+    "zstd": ["zstd", "-q"],
+    "lz4": ["lz4", "-l", "-q"],
+}
+IN_INITRD = [f"{DRIVERS}/scsi/scsi_common.ko", f"{DRIVERS}/scsi/scsi_mod.ko", f"{DRIVERS}/scsi/sd_mod.ko"]
+IN_INITRD += [f"{DRIVERS}/ata/ata_piix.ko", "kernel/fs/ext4/ext4.ko"]
+
+
+def tool(*argv: str, data: bytes = b"", cwd: Path | None = None) -> bytes:
+    return subprocess.run(argv, input=data, stdout=subprocess.PIPE, check=True, cwd=cwd, timeout=60).stdout
+
+
+def pack(folder: Path) -> bytes:
+    names = tool("find", ".", "-print0", cwd=folder)
+    return tool("cpio", "-o", "-H", "newc", "-0", "--quiet", data=names, cwd=folder)
+
+
+class BrokenGuest:
+    """A guest with one kernel whose initrd knows VMware's disks only. `suffix` is the modules' packing in the guest."""
+
+    def __init__(self, folder: Path, *, compression: str = "gzip", suffix: str = "", merged: bool = True) -> None:
+        self.root = folder / "guest"
+        self.stage = folder / "stage"
+        self.compression, self.suffix = compression, suffix
+        put(self.root, "etc/os-release", "ID=debian\nPRETTY_NAME='Debian GNU/Linux 13 (trixie)'\n")
+        put(self.root, "etc/fstab", f"UUID={ROOT_UUID} / ext4 defaults 0 1\n")
+        put(self.root, f"boot/vmlinuz-{VERSION}", "kernel")
+        self.lib = "usr/lib" if merged else "lib"
+        if merged:
+            (self.root / "usr").mkdir()
+            (self.root / "lib").symlink_to("usr/lib")
+        modules = f"{self.lib}/modules/{VERSION}"
+        lines = [f"{path}{suffix}:" + "".join(f" {need}{suffix}" for need in needs) for path, needs in TREE.items()]
+        put(self.root, f"{modules}/modules.dep", "\n".join(lines) + "\n")
+        put(self.root, f"{modules}/modules.builtin", "kernel/drivers/char/random.ko\n")
+        put(self.root, f"{modules}/modules.alias", "alias virtio:d00000002v* virtio_blk\n")
+        for path in TREE:
+            put(self.root, f"{modules}/{path}{suffix}", f"code of {path}{suffix}")
+        for path in IN_INITRD:
+            put(self.stage, f"{modules}/{path}", f"unpacked code of {path}")
+        put(self.stage, "init", "#!/bin/sh\n")
+        put(self.stage, "conf/conf.d/resume", "RESUME=/dev/sda5\n")
+        put(self.stage, f"{modules}/modules.dep", "old index\n")
+        if merged:
+            (self.stage / "lib").symlink_to("usr/lib")
+        put(folder / "early", "kernel/x86/microcode/GenuineIntel.bin", b"microcode" * 999)
+        self.initrd = put(self.root, f"boot/initrd.img-{VERSION}", self.build(folder))
+        self.original = self.initrd.read_bytes()
+
+    def build(self, folder: Path) -> bytes:
+        return pack(folder / "early") + tool(*COMPRESSORS[self.compression], data=pack(self.stage))
+
+    def repair(self, **options: object) -> Guest:
+        return repaired({"partition 1": self.root}, simple_layout(), migration(**options))
+
+    def appended(self) -> bytes:
+        """Our cpio archive, unpacked by the tool that made the initrd, or by gzip."""
+        data = self.initrd.read_bytes()
+        assert data.startswith(self.original)
+        added = data[len(self.original) :]
+        if self.compression == "lz4":
+            whole = tool("lz4", "-dcq", data=data[data.index(initrd.LZ4_LEGACY) :])
+            return whole[len(pack(self.stage)) :]
+        member = added.lstrip(b"\0")
+        assert (len(data) - len(member)) % 4 == 0
+        return tool("gzip", "-dc", data=member)
+
+    def boot_stage(self) -> Path:
+        """What the kernel would see: our archive unpacked over the original one."""
+        tool("cpio", "-idu", "--quiet", data=self.appended(), cwd=self.stage)
+        return self.stage
+
+
+@pytest.mark.parametrize("compression", COMPRESSORS)
+def test_every_compression(tmp_path: Path, compression: str) -> None:
+    guest = BrokenGuest(tmp_path, compression=compression)
+    (change,) = [change for change in guest.repair().changes if change.fix == "initramfs"]
+    assert "virtio_blk" in change.summary and VERSION in change.summary
+    stage = guest.boot_stage()
+    assert (stage / "lib").is_symlink() and (stage / "init").exists()
+    shown = tool("modprobe", "-d", str(stage), "-S", VERSION, "--show-depends", "virtio_blk").decode().split()
+    assert [Path(path).name for path in shown if path != "insmod"] == ["virtio.ko", "virtio_ring.ko", "virtio_blk.ko"]
+    for path in TREE:
+        assert (stage / f"lib/modules/{VERSION}/{path}").is_file()
+
+
+@pytest.mark.parametrize("suffix", ["", ".xz", ".zst", ".gz"])
+def test_modules_that_the_initramfs_builder_unpacked_stay_loadable(tmp_path: Path, suffix: str) -> None:
+    """initramfs-tools keeps foo.ko where the guest has foo.ko.xz: the guest's own index would lose ext4."""
+    guest = BrokenGuest(tmp_path, suffix=suffix)
+    guest.repair()
+    stage = guest.boot_stage()
+    for name in ("ext4", "ata_piix", "virtio_scsi", "virtio_pci", "virtio_net"):
+        shown = tool("modprobe", "-d", str(stage), "-S", VERSION, "--show-depends", name).decode().split()
+        paths = [Path(word) for word in shown if word != "insmod"]
+        assert paths and all(path.is_file() for path in paths)
+
+
+def test_modules_are_added_as_they_are_and_present_ones_are_not(tmp_path: Path) -> None:
+    guest = BrokenGuest(tmp_path, suffix=".xz")
+    guest.repair()
+    names = tool("cpio", "-t", "--quiet", data=guest.appended()).decode().split()
+    assert f"usr/lib/modules/{VERSION}/{DRIVERS}/block/virtio_blk.ko.xz" in names
+    assert not [name for name in names if "sd_mod" in name or "ata_piix" in name]
+    assert "lib" not in names and "usr" not in names
+
+
+def test_a_guest_without_merged_usr(tmp_path: Path) -> None:
+    guest = BrokenGuest(tmp_path, merged=False)
+    guest.repair()
+    stage = guest.boot_stage()
+    assert (stage / f"lib/modules/{VERSION}/{DRIVERS}/block/virtio_blk.ko").is_file()
+    assert not (stage / "usr").exists()
+
+
+def test_stale_resume_inside_is_mended(tmp_path: Path) -> None:
+    guest = BrokenGuest(tmp_path)
+    guest.repair()
+    assert (guest.boot_stage() / "conf/conf.d/resume").read_text() == f"RESUME=UUID={SWAP_UUID}\n"
+
+
+@pytest.mark.parametrize("compression", COMPRESSORS)
+def test_a_second_repair_appends_nothing(tmp_path: Path, compression: str) -> None:
+    guest = BrokenGuest(tmp_path, compression=compression)
+    guest.repair()
+    after = guest.initrd.read_bytes()
+    assert guest.repair().changes == ()
+    assert guest.initrd.read_bytes() == after
+
+
+def test_an_initrd_that_has_virtio_is_left_alone(tmp_path: Path) -> None:
+    guest = BrokenGuest(tmp_path)
+    for path in TREE:
+        put(guest.stage, f"{guest.lib}/modules/{VERSION}/{path}", "code")
+    put(guest.stage, "conf/conf.d/resume", "RESUME=none\n")
+    guest.initrd.write_bytes(guest.build(tmp_path))
+    before = guest.initrd.read_bytes()
+    guest.repair()
+    assert guest.initrd.read_bytes() == before
+
+
+def test_builtin_drivers_count(tmp_path: Path) -> None:
+    guest = BrokenGuest(tmp_path)
+    modules = f"{guest.lib}/modules/{VERSION}"
+    kept = [path for path in TREE if "virtio" not in path]
+    put(guest.root, f"{modules}/modules.dep", "".join(f"{path}: {' '.join(TREE[path])}\n" for path in kept))
+    put(guest.root, f"{modules}/modules.builtin", "".join(f"{path}\n" for path in TREE if "virtio" in path))
+    put(guest.stage, "conf/conf.d/resume", "")
+    guest.initrd.write_bytes(guest.build(tmp_path))
+    before = guest.initrd.read_bytes()
+    guest.repair()
+    assert guest.initrd.read_bytes() == before
+
+
+def test_every_kernel_is_mended_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    guest = BrokenGuest(tmp_path)
+    modules = guest.root / "usr/lib/modules"
+    for version, data in (("6.1.0-1-amd64", guest.original), ("6.1.0-2-amd64", b"no initrd at all")):
+        tool("cp", "-a", str(modules / VERSION), str(modules / version))
+        put(guest.root, f"boot/vmlinuz-{version}", "kernel")
+        put(guest.root, f"boot/initrd.img-{version}", data)
+    found = guest.repair()
+    assert found.kernels == ("6.1.0-1-amd64", "6.1.0-2-amd64", VERSION)
+    mended = sorted(change.path for change in found.changes if change.fix == "initramfs")
+    assert mended == [f"/boot/initrd.img-{version}" for version in ("6.1.0-1-amd64", VERSION)]
+    (warning,) = found.warnings
+    assert "kernel 6.1.0-2-amd64 will not find its disk" in warning
+
+
+def test_no_readable_initrd_at_all_fails_the_job_and_writes_nothing(tmp_path: Path) -> None:
+    guest = BrokenGuest(tmp_path)
+    guest.initrd.write_bytes(guest.original[:-200])
+    put(guest.root, "etc/fstab", "/dev/sda1 / ext4 defaults 0 1\n")
+    with pytest.raises(MigrationFailed) as caught:
+        guest.repair()
+    assert caught.value.code == "initrd-damaged"
+    assert (guest.root / "etc/fstab").read_text() == "/dev/sda1 / ext4 defaults 0 1\n"
+
+
+def test_a_kernel_without_virtio_is_unsupported(tmp_path: Path) -> None:
+    guest = BrokenGuest(tmp_path)
+    put(guest.root, f"{guest.lib}/modules/{VERSION}/modules.dep", "kernel/fs/ext4/ext4.ko:\n")
+    with pytest.raises(MigrationFailed, match="has no module virtio_pci"):
+        guest.repair()
+
+
+def test_no_kernel_is_unsupported_unless_the_initramfs_is_not_asked_for(tmp_path: Path) -> None:
+    guest = BrokenGuest(tmp_path)
+    guest.initrd.unlink()
+    (guest.root / f"boot/vmlinuz-{VERSION}").unlink()
+    with pytest.raises(MigrationFailed, match="no installed kernel"):
+        guest.repair()
+    assert guest.repair(regen_initramfs=False).changes == ()
+
+
+def test_a_link_to_the_host_in_the_module_tree_is_not_followed(tmp_path: Path) -> None:
+    guest = BrokenGuest(tmp_path)
+    secret = put(tmp_path, "host-secret", "the host's own")
+    module = guest.root / f"usr/lib/modules/{VERSION}/{DRIVERS}/block/virtio_blk.ko"
+    module.unlink()
+    module.symlink_to(secret)
+    with pytest.raises(MigrationFailed, match="is missing, though"):
+        guest.repair()
+    assert guest.initrd.read_bytes() == guest.original

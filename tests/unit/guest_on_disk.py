@@ -1,0 +1,137 @@
+"""Guests as plain folders: a directory fd behaves as a detached mount does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.guest.root import ConfinedRoot
+from hyper2kvmd.guest.tree import GuestTree
+from hyper2kvmd.model import Guest, Layout, Migration, Segment, Source, Volume
+from hyper2kvmd.progress import Context, Event
+from hyper2kvmd.stages.repair import repair_opened
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+ROOT_UUID = "1b7f8c5e-5b3a-4c53-9f6e-0a2c1d3e4f50"
+SWAP_UUID = "22222222-aaaa-4bbb-8ccc-333333333333"
+
+
+class FolderAccess:
+    """Volumes that are folders, by name; any other volume cannot be mounted."""
+
+    def __init__(self, folders: dict[str, Path]) -> None:
+        self._folders = folders
+        self.mounted: list[tuple[str, bool]] = []
+        """Names of volumes, and whether read-only."""
+
+    @contextmanager
+    def mount(self, volume: Volume, *, read_only: bool = False) -> Iterator[int]:
+        if volume.name not in self._folders:
+            raise MigrationFailed("mount-failed", f"{volume.name} cannot be mounted", hint="repair it")
+        self.mounted.append((volume.name, read_only))
+        handle = os.open(self._folders[volume.name], os.O_PATH | os.O_DIRECTORY)
+        try:
+            yield handle
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def tree_of(folder: Path, **mounts: Path) -> Iterator[GuestTree]:
+    """`folder` as the guest's root; `boot=...` puts another folder at /boot."""
+    handles = {"/": os.open(folder, os.O_PATH)}
+    handles |= {f"/{point}": os.open(path, os.O_PATH) for point, path in mounts.items()}
+    try:
+        yield GuestTree({point: ConfinedRoot(handle) for point, handle in handles.items()})
+    finally:
+        for handle in handles.values():
+            os.close(handle)
+
+
+def put(folder: Path, path: str, text: str | bytes) -> Path:
+    target = folder / path.lstrip("/")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return target
+
+
+def partition(number: int, content: str = "ext4", **attributes: str | None) -> Volume:
+    return Volume(
+        kind="partition",
+        name=f"partition {number}",
+        number=number,
+        segments=(Segment(offset=number << 20, length=1 << 20),),
+        content=content,
+        uuid=attributes.get("uuid"),
+        label=attributes.get("label"),
+        partuuid=attributes.get("partuuid"),
+        partlabel=attributes.get("partlabel"),
+        parttype=attributes.get("parttype"),
+    )
+
+
+def logical(vg: str, lv: str, content: str = "xfs", uuid: str | None = None) -> Volume:
+    return Volume(
+        kind="lv",
+        name=f"{vg}/{lv}",
+        vg=vg,
+        lv=lv,
+        segments=(Segment(offset=64 << 20, length=1 << 20),),
+        content=content,
+        uuid=uuid,
+    )
+
+
+def simple_layout() -> Layout:
+    return Layout(
+        table="dos",
+        volumes=(
+            partition(1, uuid=ROOT_UUID, partuuid="deadbeef-01"),
+            partition(5, "swap", uuid=SWAP_UUID, partuuid="deadbeef-05"),
+        ),
+    )
+
+
+def migration(**options: object) -> Migration:
+    return Migration.model_validate({"vmdk": "/vm/web01.vmdk", "vm_name": "web01", **options})
+
+
+def quiet_context(events: list[Event] | None = None) -> Context:
+    def admit(_: Source) -> None:
+        raise AssertionError("repair asks for no space")
+
+    return Context((events if events is not None else []).append, admit)
+
+
+def repaired(folders: dict[str, Path], layout: Layout, asked: Migration) -> Guest:
+    return repair_opened(FolderAccess(folders), layout, asked, quiet_context())
+
+
+class GoldenCase:
+    """`case.json` (layout, migration, what is warned of) and a folder of files per volume, before and after."""
+
+    def __init__(self, name: str, scratch: Path) -> None:
+        self.place = GOLDEN / name
+        told = json.loads((self.place / "case.json").read_text())
+        self.layout = Layout.model_validate(told["layout"])
+        self.migration = migration(**told["migration"])
+        self.warnings: list[str] = told["warnings"]
+        shutil.copytree(self.place / "before", scratch, symlinks=True)
+        self.folders = {
+            volume.name: scratch / volume.name.replace("/", "-").replace(" ", "-") for volume in self.layout.volumes
+        }
+        self.folders = {name: folder for name, folder in self.folders.items() if folder.is_dir()}
+
+
+def files_below(folder: Path) -> dict[str, bytes | str]:
+    """Every file's content and every link's target, by relative name."""
+    return {
+        str(path.relative_to(folder)): f"-> {path.readlink()}" if path.is_symlink() else path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_symlink() or path.is_file()
+    }

@@ -1,0 +1,135 @@
+"""The repairs that have no golden guest of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.guest.fixes import FIXES
+from hyper2kvmd.model import Guest
+from tests.unit.guest_on_disk import files_below, migration, put, repaired, simple_layout
+
+VERSION = "6.1.0-18-amd64"
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Path:
+    """A guest whose kernel has virtio built in and no initramfs."""
+    put(tmp_path, "etc/os-release", "ID=debian\n")
+    modules = f"usr/lib/modules/{VERSION}"
+    put(tmp_path, f"{modules}/modules.dep", "")
+    put(tmp_path, f"{modules}/modules.builtin", "kernel/virtio_pci.ko\nkernel/virtio_blk.ko\n")
+    put(tmp_path, f"boot/vmlinuz-{VERSION}", "")
+    return tmp_path
+
+
+def repair(guest: Path, **options: object) -> Guest:
+    found = repaired({"partition 1": guest}, simple_layout(), migration(**options))
+    assert repaired({"partition 1": guest}, simple_layout(), migration(**options)).changes == ()
+    return found
+
+
+def test_the_next_initramfs_keeps_virtio(guest: Path) -> None:
+    put(guest, "etc/initramfs-tools/modules", "# modules\nvirtio_blk")
+    (guest / "etc/dracut.conf.d").mkdir()
+    put(guest, "etc/mkinitcpio.conf", "# MODULES=(x)\nMODULES=(ext4)\nHOOKS=(base udev)\n")
+    repair(guest)
+    lines = (guest / "etc/initramfs-tools/modules").read_text().split("\n")
+    assert lines[:2] == ["# modules", "virtio_blk"] and lines.count("virtio_blk") == 1
+    assert {"virtio_pci", "virtio_scsi", "virtio_net"} <= set(lines)
+    dracut = (guest / "etc/dracut.conf.d/90-hyper2kvm.conf").read_text()
+    assert 'add_drivers+=" virtio_pci virtio_blk virtio_scsi virtio_net "' in dracut
+    expected = "# MODULES=(x)\nMODULES=(ext4 virtio_pci virtio_blk virtio_scsi virtio_net)\nHOOKS=(base udev)\n"
+    assert (guest / "etc/mkinitcpio.conf").read_text() == expected
+
+
+@pytest.mark.parametrize(("before", "after"), [('MODULES=""\n', '"virtio_pci '), ("MODULES=()\n", "(virtio_pci ")])
+def test_empty_mkinitcpio_lists(guest: Path, before: str, after: str) -> None:
+    put(guest, "etc/mkinitcpio.conf", before)
+    repair(guest)
+    assert after in (guest / "etc/mkinitcpio.conf").read_text()
+
+
+def test_builders_are_left_alone_without_regen_initramfs(guest: Path) -> None:
+    (guest / "etc/dracut.conf.d").mkdir()
+    assert repair(guest, regen_initramfs=False).changes == ()
+
+
+def with_tools(guest: Path) -> None:
+    put(guest, "usr/lib/systemd/system/open-vm-tools.service", "[Unit]\n")
+    put(guest, "usr/lib/systemd/system/vgauth.service", "[Unit]\n")
+    wants = guest / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    (wants / "open-vm-tools.service").symlink_to("/lib/systemd/system/open-vm-tools.service")
+    (wants / "ssh.service").symlink_to("/lib/systemd/system/ssh.service")
+    (guest / "etc/systemd/system/vmtoolsd.service").symlink_to("/lib/systemd/system/open-vm-tools.service")
+    put(guest, "etc/init.d/vmware-tools", "#!/bin/sh\n")
+    (guest / "etc/rc3.d").mkdir()
+    (guest / "etc/rc3.d/S20vmware-tools").symlink_to("../init.d/vmware-tools")
+
+
+def test_vmware_tools_are_masked(guest: Path) -> None:
+    with_tools(guest)
+    repair(guest, remove_vmware_tools=True)
+    etc = guest / "etc/systemd/system"
+    for unit in ("open-vm-tools.service", "vmtoolsd.service", "vgauth.service"):
+        assert (etc / unit).readlink() == Path("/dev/null")
+    assert [path.name for path in (etc / "multi-user.target.wants").iterdir()] == ["ssh.service"]
+    assert not (etc / "vmware-tools.service").is_symlink()
+    assert list((guest / "etc/rc3.d").iterdir()) == []
+
+
+def test_vmware_tools_stay_unless_asked(guest: Path) -> None:
+    with_tools(guest)
+    before = files_below(guest)
+    repair(guest)
+    assert files_below(guest) == before
+
+
+def test_a_unit_of_the_guests_own_stays_and_is_named(guest: Path) -> None:
+    put(guest, "etc/systemd/system/open-vm-tools.service", "[Unit]\n")
+    found = repair(guest, remove_vmware_tools=True)
+    assert (guest / "etc/systemd/system/open-vm-tools.service").read_text() == "[Unit]\n"
+    assert "vmware-tools: /etc/systemd/system/open-vm-tools.service is the guest's own unit" in found.warnings[0]
+
+
+def test_grubenv_keeps_its_size_and_a_full_one_fails_the_job(guest: Path) -> None:
+    head = "# GRUB Environment Block\nkernelopts=root=/dev/sda1 ro\n"
+    path = put(guest, "boot/grub2/grubenv", head + "#" * (1024 - len(head)))
+    repair(guest)
+    assert len(path.read_bytes()) == 1024 and "root=PARTUUID=deadbeef-01 ro\n#" in path.read_text()
+    full = head + "x=" + "y" * (1024 - len(head) - 3) + "\n"
+    path.write_text(full)
+    with pytest.raises(MigrationFailed) as caught:
+        repair(guest)
+    assert caught.value.code == "grubenv-full" and path.read_text() == full
+
+
+def test_an_optional_repair_that_fails_is_a_warning_by_name(guest: Path) -> None:
+    put(guest, "etc/default/grub", b"#" * (5 << 20))
+    put(guest, "etc/fstab", "/dev/sda1 / ext4 defaults 0 1\n")
+    found = repaired({"partition 1": guest}, simple_layout(), migration())
+    assert [change.fix for change in found.changes] == ["fstab"]
+    (warning,) = found.warnings
+    assert warning.startswith("grub-default was not repaired: the guest's file etc/default/grub is larger")
+
+
+def test_a_required_repair_that_fails_fails_the_job_and_nothing_is_written(guest: Path) -> None:
+    put(guest, "etc/fstab", "/dev/sda1 / ext4 defaults 0 1\n")
+    put(guest, "boot/grub/grub.cfg", b"#" * (5 << 20))
+    before = files_below(guest)
+    with pytest.raises(MigrationFailed):
+        repair(guest)
+    assert files_below(guest) == before
+
+
+def test_extlinux(guest: Path) -> None:
+    path = put(guest, "boot/extlinux/extlinux.conf", "label l0\n  append root=/dev/hda1 ro\n")
+    repair(guest)
+    assert path.read_text() == "label l0\n  append root=PARTUUID=deadbeef-01 ro\n"
+
+
+def test_names_of_repairs_are_their_own() -> None:
+    assert len({fix.name for fix in FIXES}) == len(FIXES)

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+
+from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.guest.inspect import Kernel, find_root, look_at
+from hyper2kvmd.model import Layout, Volume
+from hyper2kvmd.progress import Event, Warned
+from hyper2kvmd.stages.repair import repair_opened
+from tests.unit.guest_on_disk import FolderAccess, logical, migration, partition, put, quiet_context, repaired, tree_of
+
+
+def linux(folder: Path) -> Path:
+    put(folder, "etc/os-release", 'ID=debian\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n')
+    (folder / "usr").mkdir()
+    return folder
+
+
+def layout(*volumes: Volume) -> Layout:
+    return Layout(table="gpt", volumes=volumes)
+
+
+def test_root_among_others(tmp_path: Path) -> None:
+    linux(tmp_path / "root")
+    put(tmp_path / "boot", "grub/grub.cfg", "")
+    put(tmp_path / "data", "usr/etc", "")
+    volumes = (partition(1), partition(2, "xfs"), logical("vg", "root"), partition(3, "swap"))
+    folders = {"partition 1": tmp_path / "boot", "partition 2": tmp_path / "data", "vg/root": tmp_path / "root"}
+    access = FolderAccess(folders)
+    found = find_root(access, layout(*volumes))
+    assert (found.family, found.volume) == ("linux", volumes[2])
+    assert all(read_only for _, read_only in access.mounted)
+
+
+def test_several_roots_are_named(tmp_path: Path) -> None:
+    folders = {"partition 1": linux(tmp_path / "a"), "partition 2": linux(tmp_path / "b")}
+    with pytest.raises(MigrationFailed, match=r"several Linux systems: partition 1 \(ext4\), partition 2 \(xfs\)"):
+        find_root(FolderAccess(folders), layout(partition(1), partition(2, "xfs")))
+
+
+@pytest.mark.parametrize("name", ["@", "root", "@rootfs"])
+def test_btrfs_subvolume(tmp_path: Path, name: str) -> None:
+    linux(tmp_path / name)
+    (tmp_path / "@home").mkdir()
+    found = find_root(FolderAccess({"partition 1": tmp_path}), layout(partition(1, "btrfs")))
+    assert found.subvolume == name
+
+
+def test_a_folder_named_like_a_subvolume_is_nothing_on_ext4(tmp_path: Path) -> None:
+    linux(tmp_path / "root")
+    assert find_root(FolderAccess({"partition 1": tmp_path}), layout(partition(1))).family == "none"
+
+
+def test_windows_is_recognised_and_said(tmp_path: Path) -> None:
+    events: list[Event] = []
+    disk = layout(partition(1, "ntfs"), partition(2, "ntfs"))
+    guest = repair_opened(FolderAccess({}), disk, migration(), quiet_context(events))
+    assert guest.family == "windows" and "drivers were NOT injected" in guest.warnings[0]
+    assert Warned(message=guest.warnings[0]) in events
+
+
+def test_a_data_disk_is_none(tmp_path: Path) -> None:
+    guest = repaired({"partition 1": tmp_path}, layout(partition(1)), migration())
+    assert guest.family == "none" and "no operating system" in guest.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("volume", "word"),
+    [
+        (partition(2, "crypto_LUKS"), "encrypted"),
+        (partition(2, "linux_raid_member"), "RAID"),
+        (partition(2, "zfs_member"), "zfs_member"),
+        (logical("vg", "root").model_copy(update={"segments": (), "obstacle": "striped over 2 disks"}), "striped"),
+    ],
+)
+def test_a_root_that_cannot_be_reached_is_unsupported(tmp_path: Path, volume: Volume, word: str) -> None:
+    with pytest.raises(MigrationFailed, match=word) as caught:
+        find_root(FolderAccess({"partition 1": tmp_path}), layout(partition(1), volume))
+    assert caught.value.code == "guest-unsupported" and "seen: partition 1 (ext4)" in caught.value.message
+
+
+def test_a_hibernated_guest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MigrationFailed) as caught:
+        find_root(FolderAccess({}), layout(partition(1), partition(2, "swsuspend")))
+    assert caught.value.code == "guest-hibernated"
+
+
+def test_a_volume_that_does_not_mount_is_an_error_only_without_a_root(tmp_path: Path) -> None:
+    linux(tmp_path)
+    both = layout(partition(1), partition(2))
+    assert "partition 2 cannot be mounted" in find_root(FolderAccess({"partition 1": tmp_path}), both).troubles[0]
+    with pytest.raises(MigrationFailed) as caught:
+        find_root(FolderAccess({}), both)
+    assert caught.value.code == "mount-failed"
+
+
+@pytest.mark.parametrize(
+    ("machine", "order", "name"),
+    [(62, "<", "x86_64"), (183, "<", "aarch64"), (3, "<", "i686"), (22, ">", "s390x"), (9999, "<", "ELF machine 9999")],
+)
+def test_architecture_from_the_elf_header(tmp_path: Path, machine: int, order: str, name: str) -> None:
+    header = b"\x7fELF\x02" + (b"\x01" if order == "<" else b"\x02") + bytes(10) + struct.pack(order + "HH", 3, machine)
+    put(linux(tmp_path), "usr/bin/dash", header)
+    (tmp_path / "bin").symlink_to("usr/bin")
+    (tmp_path / "usr/bin/sh").symlink_to("dash")
+    with tree_of(tmp_path) as tree:
+        assert look_at(tree).architecture == name
+
+
+def test_architecture_of_this_machines_own_shell(tmp_path: Path) -> None:
+    (linux(tmp_path) / "bin").mkdir()
+    shutil.copy("/bin/sh", tmp_path / "bin/sh")
+    with tree_of(tmp_path) as tree:
+        assert look_at(tree).architecture in ("x86_64", "aarch64")
+
+
+@pytest.mark.parametrize(
+    ("image", "version", "initrd"),
+    [
+        ("/boot/vmlinuz-6.1.0-18-amd64", "6.1.0-18-amd64", "/boot/initrd.img-6.1.0-18-amd64"),
+        ("/boot/vmlinuz-5.14.0-1.el9", "5.14.0-1.el9", "/boot/initramfs-5.14.0-1.el9.img"),
+        ("/boot/vmlinuz-5.14.21-default", "5.14.21-default", "/boot/initrd-5.14.21-default"),
+        ("/boot/vmlinuz-linux-zen", "6.6.31-1-zen1-1-zen", "/boot/initramfs-linux-zen.img"),
+        ("/boot/vmlinuz-virt", "6.6.31-0-virt", "/boot/initramfs-virt"),
+        ("/efi/0123abcd/6.1.0/linux", "6.1.0", "/efi/0123abcd/6.1.0/initrd.img-6.1.0"),
+    ],
+)
+def test_kernels_and_their_initrds(tmp_path: Path, image: str, version: str, initrd: str) -> None:
+    put(tmp_path, image, "")
+    put(tmp_path, initrd, "")
+    put(linux(tmp_path), f"usr/lib/modules/{version}/modules.dep", "")
+    if version.endswith("-zen"):
+        put(tmp_path, f"usr/lib/modules/{version}/pkgbase", "linux-zen\n")
+    (tmp_path / "lib").symlink_to("usr/lib")
+    with tree_of(tmp_path) as tree:
+        (kernel,) = look_at(tree).kernels
+    assert kernel == Kernel(version, f"/usr/lib/modules/{version}", image, initrd)
+
+
+def test_newest_kernel_comes_last(tmp_path: Path) -> None:
+    for version in ("6.1.0-9-amd64", "6.1.0-18-amd64", "5.10.0-30-amd64"):
+        put(tmp_path, f"lib/modules/{version}/modules.dep", "")
+    with tree_of(linux(tmp_path)) as tree:
+        assert [kernel.version for kernel in look_at(tree).kernels] == [
+            "5.10.0-30-amd64",
+            "6.1.0-9-amd64",
+            "6.1.0-18-amd64",
+        ]
+
+
+def test_old_systems_without_os_release(tmp_path: Path) -> None:
+    put(tmp_path, "etc/redhat-release", "CentOS release 6.10 (Final)\n")
+    put(tmp_path, "etc/sysconfig/network", "NETWORKING=yes\nHOSTNAME=old.example.com\n")
+    with tree_of(tmp_path) as tree:
+        system = look_at(tree)
+    assert (system.os_id, system.os_name, system.hostname) == ("rhel", "CentOS release 6.10 (Final)", "old.example.com")
