@@ -205,7 +205,10 @@ class Store:
         not_before: datetime | None = None,
         problems: Sequence[Problem] = (),
     ) -> bool:
-        """Give a running job back to the queue; with `problems`, as one try that failed."""
+        """Give a running job back to the queue; with `problems`, as one try that failed.
+
+        False as well when its cancellation was asked for meanwhile.
+        """
         with self._transaction(writes=True) as connection:
             values = {
                 "not_before": not_before,
@@ -213,7 +216,8 @@ class Store:
                 "problems": problems_adapter.dump_json(tuple(problems)).decode(),
                 "failures": jobs.c.failures + (1 if problems else 0),
             }
-            if not change(connection, fence(job_id, attempt), **queued(), **values):
+            where = *fence(job_id, attempt), jobs.c.cancelling.is_(False)
+            if not change(connection, where, **queued(), **values):
                 return False
             forget_stages(connection, job_id, keep_stages)
             record_at(connection, job_id, attempt, "requeued", note)
@@ -292,8 +296,8 @@ class Store:
         with self._transaction(writes=True) as connection:
             connection.execute(update(queue).values(paused=paused))
 
-    def move_spool_file(self, job_id: int, path: str) -> None:
-        """Record where the job's spool file is about to be, relative to the spool directory."""
+    def move_spool_file(self, job_id: int, path: str | None) -> None:
+        """Record where the job's spool file now is, relative to the spool directory; None when it is gone."""
         with self._transaction(writes=True) as connection:
             change(connection, (jobs.c.id == job_id,), spool_path=path)
 
@@ -345,7 +349,12 @@ class Store:
 
     def misplaced(self) -> Sequence[tuple[Job, str]]:
         """Jobs that are over whose spool file is not in the folder of that end, and where that file is."""
-        places = {State.SUCCEEDED: "done/", State.FAILED: "failed/", State.CANCELLED: "failed/"}
+        places = {
+            State.SUCCEEDED: "done/",
+            State.FAILED: "failed/",
+            State.CANCELLED: "failed/",
+            State.REJECTED: "rejected/",
+        }
         wrong = or_(
             *((jobs.c.state == state) & ~jobs.c.spool_path.startswith(place) for state, place in places.items())
         )

@@ -23,6 +23,7 @@ from hyper2kvmd.jobs.store import Store
 store = Store(sys.argv[1])
 sys.stdin.readline()
 while job := store.claim(datetime.now(UTC)):
+    store.cancel(job.id, "root")  # reads before it writes
     print(job.id, job.attempt)
 """
 WRITE_FOREVER = """
