@@ -116,6 +116,30 @@ class Job(Frozen):
     finished: datetime | None = None
 
 
+class JobEvent(Frozen):
+    """One transition of a job, as it was recorded with the change itself."""
+
+    id: int
+    job_id: int
+    at: datetime
+    attempt: int
+    kind: str
+    """`submitted`, `claimed`, `stage-started`, `stage-finished`, `requeued`, `succeeded` and the like."""
+    message: str = ""
+
+
+class Counts(Frozen):
+    """Jobs by state."""
+
+    queued: int = 0
+    held: int = 0
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    rejected: int = 0
+
+
 # ---------------------------------------------------------------- disks
 
 

@@ -52,6 +52,14 @@ class Warned(Frozen):
     message: str
 
 
+class HelperAnswered(Frozen):
+    """One request to the root helper came to its end."""
+
+    event: Literal["helper-answered"] = "helper-answered"
+    verb: str = Field(pattern="^[a-z-]{1,32}$")
+    outcome: Literal["ok", "refused", "failed"]
+
+
 class AwaitingSpace(Frozen):
     """The worker has planned and waits for one line on stdin: `go`, or `wait` to give the job back to the queue."""
 
@@ -70,7 +78,7 @@ class Ended(Frozen):
 
 
 Event = Annotated[
-    StageStarted | StageFinished | StepStarted | Progress | Warned | AwaitingSpace | Ended,
+    StageStarted | StageFinished | StepStarted | Progress | Warned | HelperAnswered | AwaitingSpace | Ended,
     Field(discriminator="event"),
 ]
 event_adapter: TypeAdapter[Event] = TypeAdapter(Event)

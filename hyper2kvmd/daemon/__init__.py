@@ -1,0 +1,1 @@
+"""The service: takes submissions, runs workers, tells how it goes."""

@@ -1,0 +1,1 @@
+"""The queue: jobs, their finished stages and their history, in one database."""

@@ -1,0 +1,142 @@
+"""The program `hyper2kvmd`: foreground by default, for systemd and containers; `--daemonize` for everything else."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+from typing import TextIO
+
+import click
+import daemon
+
+from hyper2kvmd import __version__
+from hyper2kvmd import config as configuration
+from hyper2kvmd.config import DEFAULT_PATH, DaemonConfig
+from hyper2kvmd.daemon import service
+from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput
+
+LOG_NAME = "hyper2kvmd.log"
+READY = b"ready"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help=f"Default: {DEFAULT_PATH}, if it is there."
+)
+@click.option("--daemonize", is_flag=True, help="Go to the background; the log goes to hyper2kvmd.log in state_dir.")
+@click.option("--pidfile", type=click.Path(path_type=Path), help="Written and locked; only with --daemonize.")
+@click.version_option(__version__, prog_name="hyper2kvmd")
+def main(config_path: Path | None, daemonize: bool, pidfile: Path | None) -> None:
+    """Migrate VMware disks that are dropped into the spool directory to guests that boot on KVM."""
+    try:
+        if daemonize != (pidfile is not None):
+            raise InvalidInput("usage", "--daemonize and --pidfile belong together", hint="give both or neither")
+        if config_path is None and DEFAULT_PATH.exists():
+            config_path = DEFAULT_PATH
+        config_path = None if config_path is None else config_path.absolute()
+        config = DaemonConfig() if config_path is None else configuration.load(config_path)
+        if pidfile is None:
+            service.serve(config, config_path)
+        else:
+            _into_background(config, config_path, pidfile.absolute())
+    except Failure as failure:
+        _die(failure)
+
+
+def _die(failure: Failure) -> None:
+    click.echo(f"hyper2kvmd: {failure}", err=True)
+    sys.exit(failure.exit_code)
+
+
+def _into_background(config: DaemonConfig, config_path: Path | None, pidfile: Path) -> None:
+    """Return when the daemon is ready; exit with its code and words when it cannot become so."""
+    inlet, outlet = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(inlet)
+        with os.fdopen(outlet, "wb", buffering=0) as teller:
+            _be_daemon(config, config_path, pidfile, teller)
+        sys.exit(0)
+    os.close(outlet)
+    with os.fdopen(inlet, "rb") as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    if said != READY:
+        code, _, message = said.decode().partition(" ")
+        log = config.state_dir / LOG_NAME
+        click.echo(message or f"hyper2kvmd: the daemon died while it started; see {log}", err=True)
+        sys.exit(int(code or 1))
+
+
+def _be_daemon(config: DaemonConfig, config_path: Path | None, pidfile: Path, teller: FileIO) -> None:
+    def ready() -> None:
+        teller.write(READY)
+        teller.close()
+
+    try:
+        with (
+            _opened_log(config.state_dir) as log,
+            daemon.DaemonContext(
+                working_directory="/",
+                umask=service.UMASK,
+                detach_process=True,
+                files_preserve=[teller],
+                pidfile=_locked_pidfile(pidfile),
+                stdin=None,  # becomes /dev/null
+                stdout=log,
+                stderr=log,
+            ),
+        ):
+            service.serve(config, config_path, when_ready=ready)
+    except Failure as failure:
+        if not teller.closed:
+            teller.write(f"{failure.exit_code} hyper2kvmd: {failure}".encode())
+        _die(failure)
+
+
+@contextmanager
+def _opened_log(state_dir: Path) -> Iterator[TextIO]:
+    path = state_dir / LOG_NAME
+    try:
+        state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise BrokenInstallation(
+            "log-unusable",
+            f"the log {path} cannot be written: {error.strerror}",
+            hint="correct the owner of state_dir, or name another one",
+        ) from error
+    with os.fdopen(handle, "w", buffering=1) as log:
+        yield log
+
+
+@contextmanager
+def _locked_pidfile(path: Path) -> Iterator[None]:
+    """Our pid in `path`, under a lock that dies with us: a stale pidfile is simply taken over."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise BrokenInstallation(
+            "already-running",
+            f"the process that wrote {path} still runs",
+            hint="stop that daemon, or give this one a pidfile and directories of its own",
+        ) from error
+    except OSError as error:
+        raise BrokenInstallation(
+            "pidfile-unusable",
+            f"the pidfile {path} cannot be written: {error.strerror}",
+            hint="name a file in a directory that the daemon's user may write to",
+        ) from error
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)

@@ -1,0 +1,219 @@
+"""One attempt of one job: a worker process from its start to its end, and what it tells put on record."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import ValidationError
+
+from hyper2kvmd.daemon.ledger import Ledger
+from hyper2kvmd.daemon.metrics import Metrics
+from hyper2kvmd.daemon.wire import RunningJob
+from hyper2kvmd.model import Finished, Job, Order, Problem, Stage
+from hyper2kvmd.progress import (
+    AwaitingSpace,
+    Ended,
+    Event,
+    HelperAnswered,
+    Progress,
+    StageFinished,
+    StageStarted,
+    StepStarted,
+    Warned,
+    event_adapter,
+)
+from hyper2kvmd.run import spawn_worker
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 30.0
+"""What a worker gets to clean its folder after SIGTERM, and to exit after its last event."""
+PERSIST_SECONDS = 1.0
+"""Between two writes of one job's progress to the database."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How an attempt ended. `crashed`: without a word, so that the working folder is as it was left."""
+
+    outcome: Literal["succeeded", "failed", "interrupted", "deferred", "fenced"]
+    problems: tuple[Problem, ...] = ()
+    product: Finished = Finished()
+    crashed: bool = False
+
+
+class Attempt:
+    def __init__(
+        self,
+        job: Job,
+        order: Order,
+        ledger: Ledger,
+        metrics: Metrics,
+        admit: Callable[[AwaitingSpace], Awaitable[bool]],
+    ) -> None:
+        self.job = job
+        self.cancelled = False
+        self._order, self._ledger, self._metrics, self._admit = order, ledger, metrics, admit
+        self._process: asyncio.subprocess.Process | None = None
+        self._ending = False
+        self._stage: Stage | None = None
+        self._step = ""
+        self._progress: float | None = None
+        self._read = 0
+        self._persisted = 0.0
+        self._killer: asyncio.Task[None] | None = None
+
+    def view(self) -> RunningJob:
+        return RunningJob(
+            id=self.job.id,
+            vm_name=self.job.vm_name,
+            attempt=self.job.attempt,
+            stage=self._stage,
+            step=self._step,
+            progress=self._progress,
+            started=self.job.started or datetime.now(UTC),
+            cancelling=self.cancelled,
+        )
+
+    def end(self, *, cancel: bool) -> None:
+        """Ask the worker to stop, and make it stop when it does not."""
+        self.cancelled = self.cancelled or cancel
+        if self._ending:
+            return
+        self._ending = True
+        if self._process is not None:
+            self._terminate(self._process)
+
+    async def run(self, argv: Sequence[str]) -> Result:
+        """Start the worker and follow it; returns when its process is gone."""
+        try:
+            self._process = process = await spawn_worker(argv)
+        except OSError as error:
+            return Result("failed", (_problem("worker-not-started", f"no worker could be started: {error.strerror}"),))
+        log.info("job %d: %s, attempt %d, worker %d", self.job.id, self.job.vm_name, self.job.attempt, process.pid)
+        try:
+            if self._ending:
+                self._terminate(process)
+            await self._say(process, self._order.model_dump_json())
+            return await self._follow(process)
+        finally:
+            _kill(process)
+            await process.wait()
+            if self._killer is not None:
+                self._killer.cancel()
+
+    async def _follow(self, process: asyncio.subprocess.Process) -> Result:
+        assert process.stdout is not None  # noqa: S101 - narrows the type
+        while True:
+            try:
+                line = await process.stdout.readline()
+                if not line:
+                    return await self._crashed(process)
+                event = event_adapter.validate_json(line)
+            except (ValueError, ValidationError) as error:
+                reason = " ".join(str(error).split())[:300]
+                return Result(
+                    "failed", (_problem("worker-crashed", f"the worker spoke nonsense: {reason}"),), crashed=True
+                )
+            if isinstance(event, Ended):
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(process.wait(), GRACE_SECONDS)
+                return Result(event.outcome, event.problems, event.product)
+            if not await self._take(event, process):
+                log.warning("job %d: attempt %d is no longer the job's own", self.job.id, self.job.attempt)
+                return Result("fenced")
+
+    async def _take(self, event: Event, process: asyncio.subprocess.Process) -> bool:
+        """Record one event; False when this attempt was fenced off."""
+        job, ledger, store = self.job, self._ledger, self._ledger.store
+        match event:
+            case StageStarted(stage=stage):
+                log.info("job %d: %s", job.id, stage.value)
+                self._stage, self._step, self._progress = stage, "", None
+                return await ledger.insist(store.start_stage, job.id, job.attempt, stage)
+            case StageFinished(stage=stage, seconds=seconds, product=product):
+                log.info("job %d: %s finished in %.1f s", job.id, stage.value, seconds)
+                self._metrics.stage_finished(stage, seconds, product)
+                return await ledger.insist(store.finish_stage, job.id, job.attempt, stage, seconds, product)
+            case StepStarted(title=title, total=total):
+                log.debug("job %d: %s", job.id, title)
+                self._step, self._progress, self._read = title, None if total is None else 0.0, 0
+            case Progress():
+                return await self._advance(event)
+            case Warned(message=message):
+                log.warning("job %d: %s", job.id, message)
+                return await ledger.insist(store.record_warning, job.id, job.attempt, message)
+            case HelperAnswered(verb=verb, outcome=outcome):
+                self._metrics.helper_answered(verb, outcome)
+            case AwaitingSpace():
+                await self._say(process, "go" if await self._admit(event) else "wait")
+        return True
+
+    async def _advance(self, event: Progress) -> bool:
+        self._step = event.title
+        self._progress = min(1.0, event.done / event.total) if event.total else 1.0
+        if self._stage is Stage.CONVERT:
+            self._metrics.bytes_read(max(0, event.done - self._read))
+            self._read = event.done
+        if time.monotonic() - self._persisted < PERSIST_SECONDS:
+            return True
+        self._persisted = time.monotonic()
+        return await self._ledger.insist(
+            self._ledger.store.record_progress, self.job.id, self.job.attempt, self._progress
+        )
+
+    async def _say(self, process: asyncio.subprocess.Process, line: str) -> None:
+        assert process.stdin is not None  # noqa: S101 - narrows the type
+        with contextlib.suppress(ConnectionError):  # a worker that is gone shows by the end of its stdout
+            process.stdin.write(line.encode() + b"\n")
+            await process.stdin.drain()
+
+    async def _crashed(self, process: asyncio.subprocess.Process) -> Result:
+        try:
+            code = await asyncio.wait_for(process.wait(), GRACE_SECONDS)
+        except TimeoutError:
+            fact = "the worker closed its output and did not end"
+        else:
+            fact = (
+                f"the worker was killed by {signal.Signals(-code).name}"
+                if code < 0
+                else f"the worker ended with {code}"
+            )
+        return Result(
+            "failed", (_problem("worker-crashed", f"{fact} in {self._stage or 'its beginning'}"),), crashed=True
+        )
+
+    def _terminate(self, process: asyncio.subprocess.Process) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        self._killer = asyncio.create_task(self._kill_later(process))
+
+    async def _kill_later(self, process: asyncio.subprocess.Process) -> None:
+        await asyncio.sleep(GRACE_SECONDS)
+        log.warning("job %d: the worker did not end within %.0f s and is killed", self.job.id, GRACE_SECONDS)
+        _kill(process)
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    """The whole process group, as long as it is certain to be the worker's."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _problem(code: str, message: str) -> Problem:
+    return Problem(
+        code=code,
+        message=message,
+        hint="look for the job's number in the daemon's log; the daemon tries again by itself",
+        kind="retry",
+    )

@@ -1,0 +1,238 @@
+"""The control socket: what an operator may ask and order, as HTTP with JSON on a unix socket (0660)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import socket
+import stat
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from hyper2kvmd import spec
+from hyper2kvmd.daemon.ledger import Ledger
+from hyper2kvmd.daemon.scheduler import Scheduler
+from hyper2kvmd.daemon.spool import content_key
+from hyper2kvmd.daemon.wire import MAX_TEXT, Refusal, Submission, events_adapter, jobs_adapter
+from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput, TryLater
+from hyper2kvmd.jobs.store import Origin
+from hyper2kvmd.model import Frozen, Job, Migration, Problem, State
+from hyper2kvmd.progress import problem
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def listen(path: Path) -> socket.socket:
+    """A listening socket at `path`, for the owner and the group; what a dead daemon left there is removed.
+
+    Raises BrokenInstallation (`socket-in-use`, `socket-unusable`).
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        _remove_stale(path)
+        mask = os.umask(0o117)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(mask)
+        listener.listen(64)
+        listener.setblocking(False)
+    except (OSError, BrokenInstallation) as error:
+        listener.close()
+        if isinstance(error, BrokenInstallation):
+            raise
+        raise BrokenInstallation(
+            "socket-unusable",
+            f"the control socket {path} cannot be made: {error.strerror or error}",
+            hint="name another path, of less than 108 bytes, as control_socket, or correct its directory's owner",
+        ) from error
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    if not os.path.lexists(path):
+        return
+    if not stat.S_ISSOCK(path.lstat().st_mode):
+        raise BrokenInstallation(
+            "socket-unusable",
+            f"{path} is in the way of the control socket",
+            hint="remove it, or name another path as control_socket",
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise BrokenInstallation(
+        "socket-in-use",
+        f"another program listens on the control socket {path}",
+        hint="stop it, or name another path as control_socket",
+    )
+
+
+class Control:
+    """The handlers of `/v1`."""
+
+    def __init__(self, scheduler: Scheduler, ledger: Ledger) -> None:
+        self._scheduler, self._ledger = scheduler, ledger
+
+    def application(self) -> web.Application:
+        application = web.Application(middlewares=[_refusing], client_max_size=8 * MAX_TEXT)
+        job = "/v1/jobs/{id:[0-9]{1,18}}"
+        application.add_routes(
+            [
+                web.get("/v1/status", self._status),
+                web.get("/v1/jobs", self._jobs),
+                web.post("/v1/jobs", self._submit),
+                web.get(job, self._job),
+                web.get(f"{job}/events", self._events),
+                web.post(f"{job}/cancel", self._cancel),
+                web.post(f"{job}/retry", self._retry),
+                web.post(f"{job}/hold", self._hold),
+                web.post(f"{job}/release", self._release),
+                web.post("/v1/queue/pause", self._pause),
+                web.post("/v1/queue/resume", self._resume),
+                web.post("/v1/queue/drain", self._drain),
+            ]
+        )
+        return application
+
+    async def _status(self, _request: web.Request) -> web.Response:
+        return _answer(await self._scheduler.status())
+
+    async def _jobs(self, request: web.Request) -> web.Response:
+        """`?state=queued&state=held&limit=50`, the newest first."""
+        try:
+            states = [State(text) for text in request.query.getall("state", [])]
+            limit = min(100_000, max(1, int(request.query.get("limit", "1000"))))
+        except ValueError as error:
+            raise InvalidInput(
+                "request-invalid", f"the query cannot be understood: {error}", hint="give state and limit as documented"
+            ) from error
+        jobs = await self._ledger.call(self._ledger.store.list, states, limit)
+        return web.Response(body=jobs_adapter.dump_json(tuple(jobs)), content_type="application/json")
+
+    async def _job(self, request: web.Request) -> web.Response:
+        return _answer(await self._ledger.call(self._ledger.store.get, _number(request)))
+
+    async def _events(self, request: web.Request) -> web.Response:
+        events = await self._ledger.call(self._ledger.store.events, _number(request))
+        return web.Response(body=events_adapter.dump_json(tuple(events)), content_type="application/json")
+
+    async def _submit(self, request: web.Request) -> web.Response:
+        try:
+            submission = Submission.model_validate_json(await request.read())
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InvalidInput(
+                "request-invalid",
+                f"the request cannot be understood: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+                hint='send {"text": YAML, "base": absolute directory or null, "name": default VM name}',
+            ) from error
+        data = submission.text.encode()
+        if len(data) > MAX_TEXT:
+            raise InvalidInput(
+                "request-invalid", f"the text has {len(data)} bytes, more than {MAX_TEXT}", hint="shorten it"
+            )
+        migration = spec.parse(submission.text, base=submission.base, default_name=submission.name)
+        submitted = await self._ledger.call(
+            self._ledger.store.submit,
+            migration,
+            content_key=_key(submission, migration),
+            origin=Origin(submitter=_peer(request)),
+        )
+        self._scheduler.wake()
+        return _answer(submitted.job, status=201 if submitted.new else 200)
+
+    async def _cancel(self, request: web.Request) -> web.Response:
+        return _answer(await self._scheduler.cancel(_number(request), _peer(request)))
+
+    async def _retry(self, request: web.Request) -> web.Response:
+        return await self._order(request, self._ledger.store.retry)
+
+    async def _hold(self, request: web.Request) -> web.Response:
+        return await self._order(request, self._ledger.store.hold)
+
+    async def _release(self, request: web.Request) -> web.Response:
+        return await self._order(request, self._ledger.store.release)
+
+    async def _order(self, request: web.Request, verb: Callable[[int, str], Job]) -> web.Response:
+        job = await self._ledger.call(verb, _number(request), _peer(request))
+        self._scheduler.wake()
+        return _answer(job)
+
+    async def _pause(self, request: web.Request) -> web.Response:
+        await self._scheduler.pause()
+        return await self._status(request)
+
+    async def _resume(self, request: web.Request) -> web.Response:
+        await self._scheduler.resume()
+        return await self._status(request)
+
+    async def _drain(self, request: web.Request) -> web.Response:
+        answer = await self._status(request)
+        self._scheduler.drain()
+        return answer
+
+
+@web.middleware
+async def _refusing(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Failures as JSON, with the status that says whose turn it is."""
+    try:
+        return await handler(request)
+    except spec.Rejected as failure:
+        return _answer(Refusal(problems=failure.problems), status=422)
+    except Failure as failure:
+        own = {"job-unknown": 404, "request-invalid": 400}
+        kinds = {InvalidInput: 409, TryLater: 503}
+        return _refusal(problem(failure), own.get(failure.code) or kinds.get(type(failure), 500))
+    except web.HTTPException as failure:
+        if failure.status < 400:
+            raise
+        text = f"{request.method} {request.path}: {failure.reason}"
+        return _refusal(
+            Problem(code="request-invalid", message=text, hint="see the documented interface", kind="permanent"),
+            failure.status,
+        )
+
+
+def _key(submission: Submission, migration: Migration) -> str:
+    """The key that the spool would give the same text; relative paths make the directory part of the content."""
+    data = submission.text.encode()
+    if submission.base is not None:
+        with contextlib.suppress(spec.Rejected):
+            if spec.parse(submission.text, base=None, default_name=submission.name) == migration:
+                return content_key(data)
+        return content_key(data + b"\0" + os.fsencode(submission.base))
+    return content_key(data)
+
+
+def _answer(body: Frozen, *, status: int = 200) -> web.Response:
+    return web.Response(text=body.model_dump_json(), status=status, content_type="application/json")
+
+
+def _refusal(fact: Problem, status: int) -> web.Response:
+    return _answer(Refusal(problems=(fact,)), status=status)
+
+
+def _number(request: web.Request) -> int:
+    return int(request.match_info["id"])
+
+
+def _peer(request: web.Request) -> str:
+    """The user at the other end, as the kernel knows them."""
+    connection = None if request.transport is None else request.transport.get_extra_info("socket")
+    if connection is None:
+        return ""
+    _, number, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)

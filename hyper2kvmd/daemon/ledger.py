@@ -1,0 +1,43 @@
+"""The store as the event loop uses it: in one thread of its own, so that a slow disk never stalls the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from hyper2kvmd.errors import TryLater
+from hyper2kvmd.jobs.store import Store
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 2.0
+
+
+class Ledger:
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+
+    async def call(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do one of the store's verbs; raises what it raises."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(verb, *args, **kwargs))
+
+    async def insist(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same, again and again while the database does not answer: what a worker did must go on record."""
+        while True:
+            try:
+                return await self.call(verb, *args, **kwargs)
+            except TryLater as failure:
+                log.error("%s", failure)
+                await asyncio.sleep(PATIENCE_SECONDS)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True)
+        self.store.close()

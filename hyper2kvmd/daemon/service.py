@@ -1,0 +1,258 @@
+"""The daemon's life: what it takes hold of at the start, what systemd hears of it, signals, and the orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+from aiohttp import web
+from sdnotify import SystemdNotifier
+
+import hyper2kvmd
+from hyper2kvmd import config as configuration
+from hyper2kvmd.config import DaemonConfig
+from hyper2kvmd.daemon import control, journal, spool
+from hyper2kvmd.daemon.ledger import Ledger
+from hyper2kvmd.daemon.metrics import Metrics
+from hyper2kvmd.daemon.scheduler import TICK_SECONDS, Scheduler
+from hyper2kvmd.daemon.web import Web
+from hyper2kvmd.daemon.wire import Status
+from hyper2kvmd.errors import BrokenInstallation, Failure, TryLater
+from hyper2kvmd.jobs.store import Store
+
+log = logging.getLogger(__name__)
+
+WORKER = (sys.executable, "-I", "-m", "hyper2kvmd.worker")
+UMASK = 0o027
+"""The group may read what the spool and the output directory hold; nobody else may."""
+RELOADABLE = frozenset(
+    {
+        "max_concurrent_jobs",
+        "retry",
+        "retention",
+        "log_level",
+        "space_reserve",
+        "allowed_source_dirs",
+        "allowed_output_dirs",
+        "output_dir",
+        "conversion_dir",
+        "helper",
+    }
+)
+
+
+def serve(
+    config: DaemonConfig,
+    config_path: Path | None,
+    *,
+    worker: Sequence[str] = WORKER,
+    when_ready: Callable[[], object] = lambda: None,
+) -> None:
+    """Run the daemon until SIGTERM, SIGINT or the end of a drain.
+
+    `config_path` is read again on SIGHUP. Raises BrokenInstallation: `already-running`, `metrics-unusable`, and what
+    the store, the spool and the control socket raise.
+    """
+    os.umask(UMASK)
+    journal.set_up(config.log_level)
+    with _only_one(config.state_dir):
+        store = Store(config.database_url)
+        asyncio.run(_Service(config, config_path, store, worker, when_ready).run())
+
+
+@contextmanager
+def _only_one(state_dir: Path) -> Iterator[None]:
+    """A lock that dies with the process, unlike a pidfile."""
+    path = state_dir / "daemon.lock"
+    try:
+        state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise BrokenInstallation(
+            "state-dir-unusable",
+            f"the state directory {state_dir} cannot be used: {error.strerror}",
+            hint="create it for the daemon's user, or name another one as state_dir",
+        ) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+            raise BrokenInstallation(
+                "already-running",
+                f"another hyper2kvmd (process {holder}) works in {state_dir}",
+                hint="stop that one, or give this one directories of its own",
+            ) from error
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _listen(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(
+            host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(where)
+            listener.listen(64)
+            listener.setblocking(False)
+        except OSError:
+            listener.close()
+            raise
+    except (OSError, OverflowError) as error:
+        raise BrokenInstallation(
+            "metrics-unusable",
+            f"metrics_listen {address} cannot be listened on: {getattr(error, 'strerror', None) or error}",
+            hint="name a free address and port of this host as metrics_listen",
+        ) from error
+    return listener
+
+
+def status_line(status: Status) -> str:
+    """What `systemctl status` shows: `2 running: web01 convert 43 %, db02 repair; 5 queued`."""
+    jobs = []
+    for job in status.running:
+        percent = "" if job.progress is None else f" {100 * job.progress:.0f} %"
+        jobs.append(f"{job.vm_name} {job.stage or 'starting'}{percent}")
+    parts = [f"{len(jobs)} running: {', '.join(jobs)}" if jobs else "idle", f"{status.counts.queued} queued"]
+    if status.counts.held:
+        parts.append(f"{status.counts.held} held")
+    return "; ".join(parts if status.state == "running" else [status.state, *parts])
+
+
+class _Service:
+    def __init__(
+        self,
+        config: DaemonConfig,
+        config_path: Path | None,
+        store: Store,
+        worker: Sequence[str],
+        when_ready: Callable[[], object],
+    ) -> None:
+        self._config, self._config_path, self._when_ready = config, config_path, when_ready
+        self._ledger = Ledger(store)
+        self._metrics = Metrics()
+        self._scheduler = Scheduler(config, self._ledger, self._metrics, worker)
+        self._spool = spool.Spool(config.spool_dir, store, self._metrics)
+        self._notifier = SystemdNotifier()
+        self._stopping = asyncio.Event()
+        self._said = ""
+
+    async def run(self) -> None:
+        async with AsyncExitStack() as stack:
+            stack.callback(self._ledger.close)
+            await asyncio.to_thread(spool.prepare, self._config.spool_dir)
+            await self._scheduler.recover()
+            await self._open_doors(stack)
+            self._catch_signals()
+            log.info("hyper2kvmd %s is ready", hyper2kvmd.__version__)
+            self._notify("READY=1")
+            self._when_ready()
+            await self._work()
+
+    async def _open_doors(self, stack: AsyncExitStack) -> None:
+        doors = (
+            (control.Control(self._scheduler, self._ledger).application(), control.listen(self._config.control_socket)),
+            (Web(self._scheduler, self._ledger, self._metrics).application(), _listen(self._config.metrics_listen)),
+        )
+        for application, listener in doors:
+            stack.callback(listener.close)
+            runner = web.AppRunner(application, access_log=None, shutdown_timeout=2.0)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            await web.SockSite(runner, listener).start()
+        stack.callback(partial(self._config.control_socket.unlink, missing_ok=True))
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    async def _work(self) -> None:
+        """Until something asks for the end, or makes going on pointless: that is raised then."""
+        scheduling = asyncio.create_task(self._scheduler.follow(self._feed_watchdog))
+        others = [
+            asyncio.create_task(self._watch_spool()),
+            asyncio.create_task(self._tell_status()),
+            asyncio.create_task(self._until_stopped()),
+        ]
+        await asyncio.wait([scheduling, *others], return_when=asyncio.FIRST_COMPLETED)
+        log.info("stopping")
+        self._notify("STOPPING=1\nSTATUS=stopping: workers clean up")
+        self._scheduler.quit()
+        for task in others:
+            task.cancel()
+        outcomes = await asyncio.gather(scheduling, *others, return_exceptions=True)
+        await self._scheduler.stop()
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    async def _until_stopped(self) -> None:
+        ends = [asyncio.create_task(self._stopping.wait()), asyncio.create_task(self._scheduler.drained.wait())]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in ends:
+                task.cancel()
+
+    async def _watch_spool(self) -> None:
+        while True:
+            try:
+                if await asyncio.to_thread(self._spool.scan):
+                    self._scheduler.wake()
+            except TryLater as failure:
+                log.error("%s", failure)
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def _tell_status(self) -> None:
+        while True:
+            with contextlib.suppress(TryLater):
+                line = status_line(await self._scheduler.status())
+                if line != self._said:
+                    self._said = line
+                    self._notify(f"STATUS={line}")
+            await asyncio.sleep(TICK_SECONDS)
+
+    def _feed_watchdog(self) -> None:
+        self._notify("WATCHDOG=1")
+
+    def _notify(self, text: str) -> None:
+        self._notifier.notify(text)
+
+    def _reload(self) -> None:
+        self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        try:
+            self._take_over(self._config if self._config_path is None else configuration.load(self._config_path))
+        except Failure as failure:
+            log.error("the configuration stays as it was: %s", failure)
+        self._notify("READY=1")
+
+    def _take_over(self, new: DaemonConfig) -> None:
+        fixed = {name: value for name, value in self._config if name not in RELOADABLE}
+        for name, value in fixed.items():
+            if getattr(new, name) != value:
+                log.warning("%s takes effect after a restart of the daemon", name)
+        self._config = new.model_copy(update=fixed)
+        journal.set_up(self._config.log_level)
+        self._scheduler.configure(self._config)
+        log.info("configuration reloaded")

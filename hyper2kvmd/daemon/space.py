@@ -1,0 +1,121 @@
+"""Space promised to running jobs, per file system, so that no job fails half way for want of it.
+
+A promise shrinks as its job writes: what the working folder already occupies is no longer free anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What one job is about to write, in bytes."""
+
+    folder: Path
+    """The working folder; `conversion` bytes go there."""
+    conversion: int
+    output_dir: Path
+    publish: int
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One file system as it is now."""
+
+    device: int
+    free: int
+    size: int
+
+
+def volume_of(path: Path) -> Volume:
+    """The file system that `path` is on, or would be on once it is made. Raises OSError."""
+    while not path.exists():
+        path = path.parent
+    facts = os.statvfs(path)
+    return Volume(path.stat().st_dev, facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize)
+
+
+def reserve_of(text: str, size: int) -> int:
+    """Bytes of `space_reserve` on a file system of `size` bytes."""
+    return int(float(text[:-1]) / 100 * size) if text.endswith("%") else int(float(text))
+
+
+def occupied(folder: Path) -> int:
+    """Bytes that the files of a working folder occupy on disk."""
+    total = 0
+    for root, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += Path(root, name).lstat().st_blocks * 512
+    return total
+
+
+class Space:
+    def __init__(self, reserve: str) -> None:
+        self.reserve = reserve
+        self._promised: dict[int, Demand] = {}
+        self._turn = asyncio.Lock()
+
+    async def admit(self, job_id: int, demand: Demand) -> str:
+        """Promise the space and return "", or return what is missing."""
+        async with self._turn:
+            missing = await self._lack(demand)
+            if not missing:
+                self._promised[job_id] = demand
+            return missing
+
+    async def would_fit(self, demand: Demand) -> bool:
+        async with self._turn:
+            return not await self._lack(demand)
+
+    def settle(self, job_id: int) -> None:
+        """The job is over: nothing is promised to it any more."""
+        self._promised.pop(job_id, None)
+
+    async def outstanding_on(self, path: Path) -> int:
+        """Bytes promised and not yet written on the file system of `path`."""
+        promised = dict(self._promised)
+        return await asyncio.to_thread(lambda: self._outstanding(promised).get(volume_of(path).device, 0))
+
+    async def _lack(self, demand: Demand) -> str:
+        try:
+            return await asyncio.to_thread(self._missing, demand, dict(self._promised))
+        except OSError as error:
+            return f"waiting for space: {error.filename} cannot be looked at: {error.strerror}"
+
+    def _missing(self, demand: Demand, promised: dict[int, Demand]) -> str:
+        taken = self._outstanding(promised)
+        wanted: dict[int, int] = {}
+        for path, length in _parts(demand):
+            volume = volume_of(path)
+            wanted[volume.device] = wanted.get(volume.device, 0) + length
+            free = volume.free - reserve_of(self.reserve, volume.size) - taken.get(volume.device, 0)
+            if wanted[volume.device] > free:
+                return (
+                    f"waiting for space on the file system of {path}: {wanted[volume.device] / GIB:.2f} GiB needed, "
+                    f"{max(0, free) / GIB:.2f} GiB to be had (reserve and running jobs taken off)"
+                )
+        return ""
+
+    def _outstanding(self, promised: dict[int, Demand]) -> dict[int, int]:
+        taken: dict[int, int] = {}
+        for demand in promised.values():
+            for path, length in _parts(demand):
+                device = volume_of(path).device
+                taken[device] = taken.get(device, 0) + length
+        return taken
+
+
+def _parts(demand: Demand) -> tuple[tuple[Path, int], tuple[Path, int]]:
+    """Where and how much a job has still to write."""
+    return (
+        (demand.folder, max(0, demand.conversion - occupied(demand.folder))),
+        (demand.output_dir, demand.publish),
+    )

@@ -1,0 +1,326 @@
+"""The spool: files dropped into `incoming/` become jobs, and end in `done/`, `failed/` or `rejected/`.
+
+A scan, about once a second, is the truth. There is no inotify: it says nothing of remote writers on NFS, tells of
+files before they are whole, and loses events when it matters, so a scan would be needed all the same.
+
+A file is claimed by a rename into `active/` under a name of its own, which its job carries: whatever moment the
+daemon dies at, the next scan finds either a file without a job, and enters it, or a job that is over whose file is
+still to be moved, and moves it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import itertools
+import json
+import logging
+import os
+import pwd
+import re
+import secrets
+import signal
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hyper2kvmd import spec
+from hyper2kvmd.daemon.metrics import Metrics
+from hyper2kvmd.daemon.wire import MAX_TEXT, Rejection
+from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput
+from hyper2kvmd.jobs.store import Origin, Store
+from hyper2kvmd.model import Job, Problem, State
+from hyper2kvmd.progress import problem
+
+log = logging.getLogger(__name__)
+
+FOLDERS = ("incoming", "active", "rejected", "done", "failed")
+SUFFIXES = (".yaml", ".yml")
+MAX_NAME = 180
+"""Bytes of a file name that are kept: room for our own additions within the 255 of a file system."""
+PLACES = {
+    State.SUCCEEDED: "done",
+    State.FAILED: "failed",
+    State.CANCELLED: "failed",
+    State.REJECTED: "rejected",
+}
+Look = tuple[int, int, int, int]
+"""Inode, size, mtime and ctime of a file."""
+
+
+def content_key(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def prepare(spool_dir: Path) -> None:
+    """Make the folders that are missing. Raises BrokenInstallation (`spool-unusable`, `spool-split`)."""
+    try:
+        for name in FOLDERS:
+            folder = spool_dir / name
+            if not folder.is_dir():
+                folder.mkdir(parents=True)
+                folder.chmod(0o770 if name == "incoming" else 0o750)
+            if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, "this user may not write there", str(folder))
+        devices = {(spool_dir / name).stat().st_dev for name in FOLDERS}
+    except OSError as error:
+        raise BrokenInstallation(
+            "spool-unusable",
+            f"the spool directory {error.filename or spool_dir} cannot be used: {error.strerror}",
+            hint="create it for the daemon's user, or name another one as spool_dir",
+        ) from error
+    if len(devices) != 1:
+        raise BrokenInstallation(
+            "spool-split",
+            f"the folders of {spool_dir} are on different file systems",
+            hint="keep them on one, so that a file changes places by a rename",
+        )
+
+
+class Spool:
+    def __init__(self, spool_dir: Path, store: Store, metrics: Metrics) -> None:
+        self._dir, self._store, self._metrics = spool_dir, store, metrics
+        self._incoming: dict[str, Look] = {}
+        self._active: dict[str, Look] = {}
+        self._entered: set[str] = set()
+        self._complaints: set[tuple[str, str]] = set()
+
+    def scan(self) -> int:
+        """Look at everything once; returns how many files became jobs.
+
+        A file that cannot be read, moved or understood is a matter of that file. Raises only what the store does.
+        """
+        self._claim_settled()
+        entered = self._enter_claimed()
+        for job, path in self._store.misplaced():
+            self._put_away(job, self._dir / path)
+        return entered
+
+    # ------------------------------------------------------------ from incoming/ to active/
+
+    def _claim_settled(self) -> None:
+        """Take what looks the same as at the last scan and is open for writing nowhere."""
+        folder = self._dir / "incoming"
+        looks: dict[str, Look] = {}
+        for name in self._names(folder):
+            if name.startswith(".") or name.endswith("~") or Path(name).suffix.lower() not in SUFFIXES:
+                continue
+            with self._complaining(name):
+                path = folder / name
+                looks[name] = look = _look(path)
+                if self._incoming.get(name) != look or _being_written(path):
+                    continue
+                claim = f"{secrets.token_hex(6)}.{_kept(name)}"
+                path.rename(self._dir / "active" / claim)
+                self._active[claim] = _look(self._dir / "active" / claim)
+                del looks[name]
+        self._incoming = looks
+
+    # ------------------------------------------------------------ from a file to a job
+
+    def _enter_claimed(self) -> int:
+        entered = 0
+        folder = self._dir / "active"
+        names = self._names(folder)
+        self._entered &= set(names)
+        for claim in names:
+            if claim in self._entered:
+                continue
+            with self._complaining(claim):
+                look = _look(folder / claim)
+                if self._active.get(claim) != look or _being_written(folder / claim):
+                    self._active[claim] = look
+                    continue
+                if self._store.spooled_as(claim) is None:
+                    entered += self._enter(claim)
+                self._entered.add(claim)
+                self._active.pop(claim, None)
+        return entered
+
+    def _enter(self, claim: str) -> bool:
+        """Make the file a job; returns whether it became one."""
+        path = self._dir / "active" / claim
+        name = _original(path)
+        origin = Origin(submitter=_owner(path), name=name, claim=claim, path=f"active/{claim}")
+        key = ""
+        try:
+            data = _read(path)
+            key = content_key(data)
+            migration = spec.parse(_text(data), base=None, default_name=Path(name).stem)
+        except Failure as failure:
+            problems = failure.problems if isinstance(failure, spec.Rejected) else (problem(failure),)
+            job = self._store.record_rejected(problems, vm_name=Path(name).stem, content_key=key, origin=origin)
+            log.warning("job %d: %s rejected: %s", job.id, name, failure)
+            self._metrics.rejected(problems[0].code)
+            self._metrics.ended(State.REJECTED, problems)
+            return False
+        submitted = self._store.submit(migration, content_key=key, origin=origin)
+        if submitted.new:
+            log.info("job %d: %s submitted by %s", submitted.job.id, name, origin.submitter)
+            return True
+        duplicate = Problem(
+            code="duplicate",
+            message=f"{name} has the same content as job {submitted.job.id}, which is {submitted.job.state.value}",
+            hint="wait for that job; drop the file again once it has ended to run it once more",
+            kind="permanent",
+        )
+        log.warning("job %d: %s is the same again, rejected", submitted.job.id, name)
+        self._metrics.rejected(duplicate.code)
+        rejection = Rejection(file=name, job_id=submitted.job.id, problems=(duplicate,))
+        self._reject(path, name, submitted.job.id, rejection)
+        return False
+
+    # ------------------------------------------------------------ at the end
+
+    def _put_away(self, job: Job, path: Path) -> None:
+        name = job.spool_name or path.name
+        with self._complaining(path.name):
+            try:
+                if job.state is State.REJECTED:
+                    target = self._reject(
+                        path, name, job.id, Rejection(file=name, job_id=job.id, problems=job.problems)
+                    )
+                else:
+                    target = self._free(PLACES[job.state], name, job.id)
+                    path.rename(target)
+            except FileNotFoundError:
+                log.warning("job %d: its spool file %s is gone", job.id, path.name)
+                self._store.move_spool_file(job.id, None)
+            else:
+                self._store.move_spool_file(job.id, str(target.relative_to(self._dir)))
+
+    def _reject(self, path: Path, name: str, job_id: int, rejection: Rejection) -> Path:
+        path.lstat()
+        target = self._free("rejected", name, job_id)
+        draft = target.with_name(f".{target.name}.draft")
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(rejection.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(target.with_name(f"{target.name}.reason.json"))
+        path.rename(target)
+        return target
+
+    def _free(self, folder: str, name: str, job_id: int) -> Path:
+        """`name` in `folder`, or with the job's number before the suffix when that is taken."""
+        path = Path(name)
+        numbered = (f"{path.stem}.{job_id}.{count}{path.suffix}" for count in itertools.count(2))
+        for candidate in itertools.chain((name, f"{path.stem}.{job_id}{path.suffix}"), numbered):
+            if not os.path.lexists(self._dir / folder / candidate):
+                return self._dir / folder / candidate
+        raise AssertionError("there are infinitely many numbers")
+
+    # ------------------------------------------------------------ trouble
+
+    def _names(self, folder: Path) -> list[str]:
+        with self._complaining(folder.name):
+            return sorted(os.listdir(folder))  # noqa: PTH208 - names, not paths, are what is compared
+        return []
+
+    @contextmanager
+    def _complaining(self, name: str) -> Iterator[None]:
+        """One file's trouble is logged, once, and is no other file's."""
+        try:
+            yield
+        except OSError as error:
+            complaint = name, str(error.strerror)
+            if complaint not in self._complaints:
+                self._complaints.add(complaint)
+                log.error("spool: %s: %s; it is tried again", _kept(name), error.strerror)
+        else:
+            self._complaints = {complaint for complaint in self._complaints if complaint[0] != name}
+
+
+def _look(path: Path) -> Look:
+    facts = path.lstat()
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+
+
+def _kept(name: str) -> str:
+    """The file name as we keep it: printable, valid UTF-8, and short enough for our additions."""
+    text = name.encode(errors="surrogateescape").decode(errors="replace")
+    text = "".join(letter if letter.isprintable() else "_" for letter in text)
+    path = Path(text)
+    room = MAX_NAME - len(path.suffix.encode())
+    return path.stem.encode()[:room].decode(errors="ignore") + path.suffix
+
+
+def _being_written(path: Path) -> bool:
+    """Whether some process has the file open for writing.
+
+    The kernel grants a read lease only when none has. It answers for files of our own (or with CAP_LEASE) alone;
+    for others the settle rule has to do.
+    """
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return False
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)  # a broken lease's SIGIO would kill us; this one is ignored
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
+
+
+def _read(path: Path) -> bytes:
+    """The whole of a small regular file that has one name. Raises InvalidInput."""
+    _require(stat.S_ISREG(path.lstat().st_mode), "spool-not-a-file", path, "is not a regular file", "drop a plain file")
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise InvalidInput(
+            "spool-unreadable",
+            f"{_original(path)} may not be read by the daemon",
+            hint="make the file readable for the daemon's group (chmod g+r), then drop it again",
+        ) from error
+    try:
+        facts = os.fstat(handle)
+        _require(stat.S_ISREG(facts.st_mode), "spool-not-a-file", path, "is not a regular file", "drop a plain file")
+        _require(facts.st_nlink == 1, "spool-hard-linked", path, "has a second name", "drop a copy of the file instead")
+        size = f"has {facts.st_size} bytes, more than {MAX_TEXT}"
+        _require(facts.st_size <= MAX_TEXT, "spool-too-large", path, size, "a migration needs a few hundred bytes")
+        data = b""
+        while chunk := os.read(handle, MAX_TEXT + 1 - len(data)):
+            data += chunk
+        return data[:MAX_TEXT]
+    finally:
+        os.close(handle)
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(
+            "spool-not-utf8",
+            f"the file is not UTF-8: byte {error.start} is {data[error.start]:#04x}",
+            hint="save the file as UTF-8",
+        ) from error
+
+
+def _require(condition: bool, code: str, path: Path, fact: str, hint: str) -> None:
+    if not condition:
+        raise InvalidInput(code, f"{_original(path)} {fact}", hint=hint)
+
+
+def _original(path: Path) -> str:
+    """The name that the claimed file was dropped under."""
+    return re.sub("^[0-9a-f]{12}[.]", "", path.name)
+
+
+def _owner(path: Path) -> str:
+    number = path.lstat().st_uid
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)

@@ -1,0 +1,124 @@
+"""What `metrics_listen` serves, read-only: `/metrics`, `/healthz` and a status page for people."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from html import escape
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+
+from hyper2kvmd.daemon.ledger import Ledger
+from hyper2kvmd.daemon.metrics import Metrics
+from hyper2kvmd.daemon.scheduler import Scheduler
+from hyper2kvmd.daemon.wire import RunningJob, Status
+from hyper2kvmd.errors import Failure
+from hyper2kvmd.model import Job, State
+
+STALE_SECONDS = 30.0
+"""A scheduler that has not come round for so long is not healthy."""
+ANSWER_SECONDS = 10.0
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8889; --bar: #2f7d5b; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.4rem; margin: 0; } h2 { font-size: 1.05rem; margin: 2rem 0 .4rem; }
+p { margin: .2rem 0; } .soft { color: var(--soft); }
+ul.counts { display: flex; flex-wrap: wrap; gap: .6rem; list-style: none; padding: 0; margin: 1.2rem 0 0; }
+ul.counts li { border: 1px solid var(--line); border-radius: .5rem; padding: .4rem .9rem; min-width: 5rem; }
+ul.counts b { display: block; font-size: 1.5rem; line-height: 1.2; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; padding: .35rem .6rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th { font-weight: 600; color: var(--soft); } progress { width: 8rem; accent-color: var(--bar); }
+"""
+
+
+class Web:
+    def __init__(self, scheduler: Scheduler, ledger: Ledger, metrics: Metrics) -> None:
+        self._scheduler, self._ledger, self._metrics = scheduler, ledger, metrics
+
+    def application(self) -> web.Application:
+        application = web.Application()
+        application.add_routes(
+            [web.get("/metrics", self._render), web.get("/healthz", self._health), web.get("/", self._page)]
+        )
+        return application
+
+    async def _render(self, _request: web.Request) -> web.Response:
+        body = self._metrics.render(await self._scheduler.status())
+        return web.Response(body=body, headers={**HEADERS, "Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        """200 when the scheduler comes round and the database answers, else 503 with the fact."""
+        age = time.monotonic() - self._scheduler.last_tick
+        if age > STALE_SECONDS:
+            return web.Response(text=f"the scheduler has not come round for {age:.0f} s\n", status=503, headers=HEADERS)
+        try:
+            await asyncio.wait_for(self._ledger.call(self._ledger.store.paused), ANSWER_SECONDS)
+        except (Failure, TimeoutError) as failure:
+            text = str(failure) or "the job database does not answer"
+            return web.Response(text=f"{text}\n", status=503, headers=HEADERS)
+        return web.Response(text="ok\n", headers=HEADERS)
+
+    async def _page(self, _request: web.Request) -> web.Response:
+        status = await self._scheduler.status()
+        waiting = await self._ledger.call(self._ledger.store.list, (State.QUEUED, State.HELD), 50)
+        ended = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.REJECTED)
+        recent = await self._ledger.call(self._ledger.store.list, ended, 20)
+        return web.Response(text=_document(status, waiting, recent), content_type="text/html", headers=HEADERS)
+
+
+def _document(status: Status, waiting: list[Job], recent: list[Job]) -> str:
+    counts = "".join(f"<li><b>{number}</b>{escape(state)}</li>" for state, number in status.counts)
+    gib = 1 << 30
+    confined = "confined by Landlock" if status.confinement_available else "not confined: this kernel has no Landlock"
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5">
+<meta name="viewport" content="width=device-width"><title>hyper2kvmd: {escape(status.state)}</title>
+<style>{STYLE}</style></head><body>
+<h1>hyper2kvmd is {escape(status.state)}</h1>
+<p class="soft">version {escape(status.version)}, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC</p>
+<ul class="counts">{counts}</ul>
+<h2>Running ({len(status.running)} of {status.max_concurrent_jobs})</h2>
+{_table(("Job", "VM", "Stage", "Step", "Progress"), [_running_row(job) for job in status.running])}
+<h2>Waiting</h2>
+{_table(("Job", "VM", "State", "Priority", "Note"), [_waiting_row(job) for job in waiting])}
+<h2>Ended</h2>
+{_table(("Job", "VM", "State", "When", "What"), [_ended_row(job) for job in recent])}
+<h2>Host</h2>
+<p>{escape(str(status.conversion_dir))}: {status.conversion_free_bytes / gib:.1f} GiB free,
+{status.conversion_reserved_bytes / gib:.1f} GiB of them promised to running jobs</p>
+<p>Image tools are {confined}</p>
+</body></html>
+"""
+
+
+def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """`rows` are HTML already."""
+    if not rows:
+        return '<p class="soft">none</p>'
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _running_row(job: RunningJob) -> tuple[str, ...]:
+    progress = "" if job.progress is None else f'<progress value="{job.progress:.3f}"></progress> {job.progress:.0%}'
+    stage = "being cancelled" if job.cancelling else job.stage or "starting"
+    return str(job.id), escape(job.vm_name), escape(stage), escape(job.step), progress
+
+
+def _waiting_row(job: Job) -> tuple[str, ...]:
+    return str(job.id), escape(job.vm_name), escape(job.state), str(job.priority), escape(job.note)
+
+
+def _ended_row(job: Job) -> tuple[str, ...]:
+    when = f"{job.finished:%Y-%m-%d %H:%M}" if job.finished else ""
+    what = job.problems[0].message if job.problems else job.note
+    return str(job.id), escape(job.vm_name), escape(job.state), when, escape(what)

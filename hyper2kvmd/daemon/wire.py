@@ -1,0 +1,69 @@
+"""What the control socket speaks besides `model.Job` and `model.JobEvent`: frozen types, dumped as JSON."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, TypeAdapter
+
+from hyper2kvmd.model import Counts, Frozen, Job, JobEvent, Problem, Stage
+
+MAX_TEXT = 64 * 1024
+"""Bytes of one migration YAML, by whichever door it comes."""
+
+jobs_adapter: TypeAdapter[tuple[Job, ...]] = TypeAdapter(tuple[Job, ...])
+events_adapter: TypeAdapter[tuple[JobEvent, ...]] = TypeAdapter(tuple[JobEvent, ...])
+
+
+class Submission(Frozen):
+    """Body of `POST /v1/jobs`. Relative paths in `text` are resolved against `base`, or refused without one."""
+
+    text: str
+    base: Path | None = None
+    name: str = Field(pattern=r"^[^/\x00-\x1f]{1,255}$")
+    """The VM's name where the text gives none: the file's stem."""
+
+
+class Refusal(Frozen):
+    """Body of every answer that is not 2xx."""
+
+    problems: tuple[Problem, ...]
+
+
+class RunningJob(Frozen):
+    """A running job as its worker last told. `progress` is that of the step at hand, None when it has no measure."""
+
+    id: int
+    vm_name: str
+    attempt: int
+    stage: Stage | None
+    step: str
+    progress: float | None
+    started: datetime
+    cancelling: bool
+
+
+class Status(Frozen):
+    version: str
+    state: Literal["running", "paused", "draining", "stopping"]
+    counts: Counts
+    running: tuple[RunningJob, ...]
+    max_concurrent_jobs: int
+    oldest_queued: datetime | None
+    conversion_dir: Path
+    conversion_free_bytes: int
+    conversion_reserved_bytes: int
+    """Promised to running jobs and not yet written."""
+    confinement_available: bool
+
+
+class Rejection(Frozen):
+    """`rejected/NAME.reason.json`: why the file beside it did not become a job."""
+
+    file: str
+    """As it was dropped."""
+    job_id: int | None = None
+    """The job on record: the rejected one, or for a duplicate the one that has the same content."""
+    problems: tuple[Problem, ...]

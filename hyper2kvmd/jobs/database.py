@@ -1,0 +1,165 @@
+"""Opening the database, and nothing but: the one place that knows SQLite from other databases.
+
+A database is created only where there is no file, checked before it is used, and refused when it is damaged or of
+a newer program: an administrator decides what becomes of it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
+
+from hyper2kvmd.errors import BrokenInstallation
+
+BUSY_SECONDS = 30.0
+"""How long one transaction waits for another process's."""
+MIGRATIONS = Path(__file__).with_name("migrations")
+REMEDY = "stop the daemon, then restore the file from a backup, or move it away to begin with an empty queue"
+
+
+def open_database(address: str) -> Engine:
+    """An engine on a database of today's schema.
+
+    Raises BrokenInstallation: `database-url-invalid`, `database-unreadable`, `database-corrupt`,
+    `database-newer`, `database-foreign`, `database-incomplete`.
+    """
+    try:
+        url = make_url(address)
+    except ArgumentError as error:
+        raise BrokenInstallation(
+            "database-url-invalid",
+            f"database_url {address!r} is not a database address",
+            hint="write it as sqlite:////path/to/file or postgresql+psycopg://user@host/name",
+        ) from error
+    if url.get_backend_name() != "sqlite":
+        return _upgraded(_server(url), url.render_as_string())
+    if not url.database or url.database == ":memory:":
+        raise BrokenInstallation(
+            "database-url-invalid",
+            "database_url names no file: a queue in memory is lost with the daemon",
+            hint="write it as sqlite:////path/to/file",
+        )
+    path = Path(url.database)
+    if not os.path.lexists(path):
+        _create(url, path)
+    return _checked(_sqlite(url), path)
+
+
+def _server(url: URL) -> Engine:
+    try:
+        return create_engine(url, pool_pre_ping=True)
+    except (ImportError, SQLAlchemyError) as error:
+        raise _unreadable(url.render_as_string(), str(error)) from error
+
+
+def _create(url: URL, path: Path) -> None:
+    """Make the file complete under another name first: a kill half way leaves no half-made database behind."""
+    if path.with_name(path.name + "-journal").exists():
+        raise BrokenInstallation(
+            "database-incomplete",
+            f"{path} is missing, but its journal is there",
+            hint="put the database back beside its journal, or move the journal away to begin with an empty queue",
+        )
+    draft = path.with_name(path.name + ".creating")
+    try:
+        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        for leftover in (draft, draft.with_name(draft.name + "-journal")):
+            leftover.unlink(missing_ok=True)
+        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        _upgraded(_sqlite(url.set(database=str(draft))), str(path), empty=True).dispose()
+        draft.with_name(draft.name + "-journal").unlink(missing_ok=True)
+        draft.rename(path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.fsync(folder)
+        os.close(folder)
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error)) from error
+
+
+def _sqlite(url: URL) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves, below
+        # TRUNCATE, not WAL: see the WAL-reset bug of 3.7.0 to 3.51.2; EXTRA also syncs the directory.
+        for pragma in ("journal_mode=TRUNCATE", "synchronous=EXTRA", "foreign_keys=ON", "cell_size_check=ON"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A transaction that turns from reading to writing fails "locked" at once, whatever the timeout.
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _checked(engine: Engine, path: Path) -> Engine:
+    if not os.access(path, os.R_OK | os.W_OK) or not path.is_file():
+        raise _unreadable(path, "this user may not read and write it" if path.is_file() else "not a regular file")
+    try:
+        with engine.connect() as connection:
+            verdict = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(3)")]
+    except DatabaseError as error:
+        if "unable to open" in str(error.orig):
+            raise _unreadable(path, str(error.orig)) from error
+        raise corrupt(str(path), str(error.orig)) from error
+    if verdict != ["ok"]:
+        raise corrupt(str(path), "; ".join(" ".join(line.split()) for line in verdict))
+    return _upgraded(engine, str(path))
+
+
+def _upgraded(engine: Engine, name: str, *, empty: bool = False) -> Engine:
+    """Apply the schema steps that are missing, in one transaction."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    script = ScriptDirectory.from_config(config)
+    known = {revision.revision for revision in script.walk_revisions()}
+    try:
+        with engine.connect().execution_options(writes=True) as connection, connection.begin():
+            current = MigrationContext.configure(connection).get_current_revision()
+            if current is None and inspect(connection).get_table_names():
+                raise BrokenInstallation(
+                    "database-foreign",
+                    f"{name} is a database of some other program",
+                    hint="name another one as database_url",
+                )
+            if current is None and engine.dialect.name == "sqlite" and not empty:
+                raise corrupt(name, "it holds no queue")
+            if current is not None and current not in known:
+                raise BrokenInstallation(
+                    "database-newer",
+                    f"{name} was written by a newer hyper2kvmd (schema {current})",
+                    hint="install that version again, or restore the backup made before its installation",
+                )
+            if current != script.get_current_head():
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+    except SQLAlchemyError as error:
+        engine.dispose()
+        raise _unreadable(name, " ".join(str(getattr(error, "orig", None) or error).split())) from error
+    except BrokenInstallation:
+        engine.dispose()
+        raise
+    return engine
+
+
+def corrupt(name: str, fact: str) -> BrokenInstallation:
+    return BrokenInstallation("database-corrupt", f"the database {name} is damaged: {fact}", hint=REMEDY)
+
+
+def _unreadable(name: Path | str, fact: str) -> BrokenInstallation:
+    return BrokenInstallation(
+        "database-unreadable",
+        f"the database {name} cannot be used: {fact}",
+        hint="correct its owner, mode and file system, or name another one as database_url",
+    )

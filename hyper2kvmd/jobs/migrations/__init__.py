@@ -1,0 +1,1 @@
+"""Schema steps; a released one is never edited, only followed by another."""

@@ -1,0 +1,414 @@
+"""The queue as verbs. Every change and the event that tells of it are one transaction.
+
+Results are frozen. A write of a worker's doings names the job and the attempt that it belongs to; it returns False,
+and changes nothing, when that attempt is no longer the job's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
+
+from hyper2kvmd.errors import InvalidInput, TryLater
+from hyper2kvmd.jobs.changes import (
+    change,
+    fence,
+    first_line,
+    forget_stages,
+    is_active,
+    one,
+    over,
+    queued,
+    record,
+    record_at,
+)
+from hyper2kvmd.jobs.database import corrupt, open_database
+from hyper2kvmd.jobs.tables import event_of, events, job_of, jobs, problems_adapter, queue, stages
+from hyper2kvmd.model import Counts, Finished, Job, JobEvent, Migration, Problem, Stage, State
+
+
+@dataclass(frozen=True)
+class Submitted:
+    job: Job
+    new: bool
+    """False: the same content is active already, as this job."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a submission came from. `claim` names the spool file for good, `name` as its owner named it."""
+
+    submitter: str = ""
+    name: str | None = None
+    claim: str | None = None
+    path: str | None = None
+    """Of the spool file now, relative to the spool directory."""
+
+
+class Store:
+    """One database. Safe to share between threads.
+
+    Every method may raise TryLater (`database-unavailable`) and BrokenInstallation (`database-corrupt`).
+    """
+
+    def __init__(self, address: str) -> None:
+        self._engine = open_database(address)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # ------------------------------------------------------------ into the queue
+
+    def submit(self, migration: Migration, *, content_key: str, origin: Origin) -> Submitted:
+        """Queue a migration, unless the same content is queued, held or running."""
+        while True:
+            try:
+                with self._transaction(writes=True) as connection:
+                    job = self._insert(
+                        connection,
+                        origin,
+                        state=State.QUEUED,
+                        vm_name=migration.vm_name,
+                        priority=migration.priority,
+                        migration=migration.model_dump_json(),
+                        content_key=content_key,
+                    )
+                    record(connection, job, "submitted", f"by {origin.submitter}" if origin.submitter else "")
+                    return Submitted(job, new=True)
+            except IntegrityError:
+                with self._transaction(writes=True) as connection:
+                    same = jobs.c.content_key == content_key, is_active()
+                    row = connection.execute(select(jobs).where(*same)).mappings().first()
+                    if row is not None:
+                        record(connection, job_of(row), "duplicate", f"the same content again: {origin.name or 'API'}")
+                        return Submitted(job_of(row), new=False)
+
+    def record_rejected(
+        self, problems: Sequence[Problem], *, vm_name: str, content_key: str = "", origin: Origin
+    ) -> Job:
+        """Put a submission on record that could not become a job."""
+        with self._transaction(writes=True) as connection:
+            job = self._insert(
+                connection,
+                origin,
+                state=State.REJECTED,
+                vm_name=vm_name,
+                priority=0,
+                content_key=content_key,
+                problems=problems_adapter.dump_json(tuple(problems)).decode(),
+                finished=datetime.now(UTC),
+            )
+            record(connection, job, "rejected", first_line(problems))
+            return job
+
+    # ------------------------------------------------------------ an attempt
+
+    def claim(self, now: datetime) -> Job | None:
+        """The next job, now running in a new attempt: highest priority first, then the oldest."""
+        best = (
+            select(jobs.c.id)
+            .where(jobs.c.state == State.QUEUED, or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now))
+            .order_by(jobs.c.priority.desc(), jobs.c.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+            .scalar_subquery()
+        )
+        values = {
+            "state": State.RUNNING,
+            "attempt": jobs.c.attempt + 1,
+            "started": now,
+            "finished": None,
+            "not_before": None,
+            "stage": None,
+            "progress": 0.0,
+            "note": "",
+            "problems": "[]",
+            "reserved_bytes": 0,
+        }
+        with self._transaction(writes=True) as connection:
+            row = (
+                connection.execute(update(jobs).where(jobs.c.id == best).values(values).returning(jobs))
+                .mappings()
+                .first()
+            )
+            if row is None:
+                return None
+            job = job_of(row)
+            record(connection, job, "claimed", f"attempt {job.attempt}")
+            return job
+
+    def finished_stages(self, job_id: int) -> Finished:
+        """What earlier attempts completed and no later event made void."""
+        with self._transaction() as connection:
+            rows = connection.execute(select(stages.c.product).where(stages.c.job_id == job_id)).scalars().all()
+        products = [Finished.model_validate_json(row) for row in rows]
+        return Finished(**{name: value for product in products for name, value in product if value is not None})
+
+    def start_stage(self, job_id: int, attempt: int, stage: Stage) -> bool:
+        return self._write(job_id, attempt, "stage-started", stage.value, stage=stage, progress=0.0)
+
+    def finish_stage(self, job_id: int, attempt: int, stage: Stage, seconds: float, product: Finished) -> bool:
+        with self._transaction(writes=True) as connection:
+            if not change(connection, fence(job_id, attempt), progress=1.0):
+                return False
+            connection.execute(delete(stages).where(stages.c.job_id == job_id, stages.c.stage == stage.value))
+            connection.execute(
+                insert(stages).values(
+                    job_id=job_id,
+                    stage=stage.value,
+                    attempt=attempt,
+                    seconds=seconds,
+                    product=product.model_dump_json(),
+                )
+            )
+            record_at(connection, job_id, attempt, "stage-finished", f"{stage.value} in {seconds:.1f} s")
+            return True
+
+    def record_progress(self, job_id: int, attempt: int, progress: float) -> bool:
+        with self._transaction(writes=True) as connection:
+            return change(connection, fence(job_id, attempt), progress=progress)
+
+    def record_warning(self, job_id: int, attempt: int, message: str) -> bool:
+        return self._write(job_id, attempt, "warned", message)
+
+    def reserve(self, job_id: int, attempt: int, reserved_bytes: int) -> bool:
+        message = f"{reserved_bytes} bytes reserved"
+        return self._write(job_id, attempt, "space-reserved", message, reserved_bytes=reserved_bytes)
+
+    def succeed(self, job_id: int, attempt: int, note: str) -> bool:
+        return self._write(
+            job_id, attempt, "succeeded", note, **over(State.SUCCEEDED), note=note, progress=1.0, stage=None
+        )
+
+    def fail(self, job_id: int, attempt: int, problems: Sequence[Problem], *, keep_stages: bool) -> bool:
+        with self._transaction(writes=True) as connection:
+            values = {**over(State.FAILED), "problems": problems_adapter.dump_json(tuple(problems)).decode()}
+            if not change(connection, fence(job_id, attempt), failures=jobs.c.failures + 1, **values):
+                return False
+            forget_stages(connection, job_id, keep_stages)
+            record_at(connection, job_id, attempt, "failed", first_line(problems))
+            return True
+
+    def requeue(
+        self,
+        job_id: int,
+        attempt: int,
+        note: str,
+        *,
+        keep_stages: bool,
+        not_before: datetime | None = None,
+        problems: Sequence[Problem] = (),
+    ) -> bool:
+        """Give a running job back to the queue; with `problems`, as one try that failed.
+
+        False as well when its cancellation was asked for meanwhile.
+        """
+        with self._transaction(writes=True) as connection:
+            values = {
+                "not_before": not_before,
+                "note": note,
+                "problems": problems_adapter.dump_json(tuple(problems)).decode(),
+                "failures": jobs.c.failures + (1 if problems else 0),
+            }
+            where = *fence(job_id, attempt), jobs.c.cancelling.is_(False)
+            if not change(connection, where, **queued(), **values):
+                return False
+            forget_stages(connection, job_id, keep_stages)
+            record_at(connection, job_id, attempt, "requeued", note)
+            return True
+
+    def finish_cancelled(self, job_id: int, attempt: int, *, keep_stages: bool) -> bool:
+        with self._transaction(writes=True) as connection:
+            if not change(connection, fence(job_id, attempt), **over(State.CANCELLED), note=""):
+                return False
+            forget_stages(connection, job_id, keep_stages)
+            record_at(connection, job_id, attempt, "cancelled")
+            return True
+
+    def recover(self) -> Sequence[Job]:
+        """Requeue what a dead daemon left running, with the stages it had finished. Call it before any claim."""
+        recovered = []
+        with self._transaction(writes=True) as connection:
+            running = connection.execute(select(jobs).where(jobs.c.state == State.RUNNING)).mappings().all()
+            for row in running:
+                cancelled = row["cancelling"]
+                values = over(State.CANCELLED) if cancelled else {**queued(), "not_before": None}
+                change(connection, (jobs.c.id == row["id"],), **values, note="" if cancelled else "the daemon had died")
+                kind, message = ("cancelled", "") if cancelled else ("requeued", "the daemon had died")
+                record_at(connection, row["id"], row["attempt"], kind, message)
+                recovered.append(job_of(row))
+        return recovered
+
+    # ------------------------------------------------------------ the operator
+
+    def cancel(self, job_id: int, by: str) -> Job:
+        """End a waiting job, or mark a running one: its worker's end is its own.
+
+        This and the next three raise InvalidInput: `job-unknown`, or `job-state` when the job's state does not
+        allow it.
+        """
+        with self._transaction(writes=True) as connection:
+            job = self._allow(connection, job_id, "cancel", State.QUEUED, State.HELD, State.RUNNING)
+            if job.state == State.RUNNING:
+                change(connection, (jobs.c.id == job_id,), cancelling=True, note="being cancelled")
+                record(connection, job, "cancel-requested", by)
+            else:
+                change(connection, (jobs.c.id == job_id,), **over(State.CANCELLED), note="")
+                forget_stages(connection, job_id, keep=False)
+                record(connection, job, "cancelled", by)
+            return one(connection, job_id)
+
+    def hold(self, job_id: int, by: str) -> Job:
+        return self._move(job_id, by, "hold", "held", (State.QUEUED,), state=State.HELD)
+
+    def release(self, job_id: int, by: str) -> Job:
+        return self._move(job_id, by, "release", "released", (State.HELD,), **queued(), note="")
+
+    def retry(self, job_id: int, by: str) -> Job:
+        """Queue a job again that failed or was cancelled; it goes on from its first unfinished stage.
+
+        Raises InvalidInput (`job-duplicate`) besides, when the same content is active as another job.
+        """
+        values = {**queued(), "failures": 0, "finished": None, "not_before": None, "note": "", "problems": "[]"}
+        try:
+            return self._move(job_id, by, "retry", "retried", (State.FAILED, State.CANCELLED), **values)
+        except IntegrityError as error:
+            raise InvalidInput(
+                "job-duplicate",
+                f"job {job_id} cannot be retried: the same migration is active as another job",
+                hint="wait for that job, or cancel it first",
+            ) from error
+
+    def wake(self, job_ids: Sequence[int]) -> None:
+        """Let queued jobs be claimed at once that were to wait."""
+        with self._transaction(writes=True) as connection:
+            connection.execute(
+                update(jobs).where(jobs.c.id.in_(job_ids), jobs.c.state == State.QUEUED).values(not_before=None)
+            )
+
+    def set_paused(self, paused: bool) -> None:
+        with self._transaction(writes=True) as connection:
+            connection.execute(update(queue).values(paused=paused))
+
+    def move_spool_file(self, job_id: int, path: str | None) -> None:
+        """Record where the job's spool file now is, relative to the spool directory; None when it is gone."""
+        with self._transaction(writes=True) as connection:
+            change(connection, (jobs.c.id == job_id,), spool_path=path)
+
+    # ------------------------------------------------------------ questions
+
+    def get(self, job_id: int) -> Job:
+        with self._transaction() as connection:
+            return one(connection, job_id)
+
+    def list(self, states: Sequence[State] = (), limit: int = 1000) -> list[Job]:
+        """The newest jobs first."""
+        query = select(jobs).order_by(jobs.c.id.desc()).limit(limit)
+        if states:
+            query = query.where(jobs.c.state.in_(states))
+        with self._transaction() as connection:
+            return [job_of(row) for row in connection.execute(query).mappings()]
+
+    def events(self, job_id: int) -> Sequence[JobEvent]:
+        with self._transaction() as connection:
+            one(connection, job_id)
+            rows = connection.execute(select(events).where(events.c.job_id == job_id).order_by(events.c.id))
+            return [event_of(row) for row in rows.mappings()]
+
+    def counts(self) -> Counts:
+        with self._transaction() as connection:
+            rows = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
+        return Counts.model_validate({row[0]: row[1] for row in rows})
+
+    def oldest_queued(self) -> datetime | None:
+        """When the job was submitted that has been queued for longest."""
+        with self._transaction() as connection:
+            query = select(jobs.c.created).where(jobs.c.state == State.QUEUED).order_by(jobs.c.created).limit(1)
+            return connection.execute(query).scalar()
+
+    def active_ids(self) -> frozenset[int]:
+        with self._transaction() as connection:
+            return frozenset(connection.execute(select(jobs.c.id).where(is_active())).scalars())
+
+    def failures(self, job_id: int) -> int:
+        """Tries that failed since the job was submitted or retried by hand."""
+        with self._transaction() as connection:
+            return int(connection.execute(select(jobs.c.failures).where(jobs.c.id == job_id)).scalar_one())
+
+    def spooled_as(self, claim: str) -> Job | None:
+        """The job that a claimed spool file became."""
+        with self._transaction() as connection:
+            row = connection.execute(select(jobs).where(jobs.c.spool_claim == claim)).mappings().first()
+            return None if row is None else job_of(row)
+
+    def misplaced(self) -> Sequence[tuple[Job, str]]:
+        """Jobs that are over whose spool file is not in the folder of that end, and where that file is."""
+        places = {
+            State.SUCCEEDED: "done/",
+            State.FAILED: "failed/",
+            State.CANCELLED: "failed/",
+            State.REJECTED: "rejected/",
+        }
+        wrong = or_(
+            *((jobs.c.state == state) & ~jobs.c.spool_path.startswith(place) for state, place in places.items())
+        )
+        with self._transaction() as connection:
+            rows = connection.execute(select(jobs).where(jobs.c.spool_path.is_not(None), wrong)).mappings().all()
+            return [(job_of(row), row["spool_path"]) for row in rows]
+
+    def paused(self) -> bool:
+        with self._transaction() as connection:
+            return bool(connection.execute(select(queue.c.paused)).scalar_one())
+
+    # ------------------------------------------------------------ within
+
+    @contextmanager
+    def _transaction(self, *, writes: bool = False) -> Iterator[Connection]:
+        try:
+            with self._engine.connect().execution_options(writes=writes) as connection, connection.begin():
+                yield connection
+        except OperationalError as error:
+            raise TryLater(
+                "database-unavailable",
+                f"the job database does not answer: {error.orig}",
+                hint="check the space and the mode of its file system",
+            ) from error
+        except IntegrityError:
+            raise
+        except DatabaseError as error:
+            raise corrupt(str(self._engine.url.database), str(error.orig)) from error
+
+    def _insert(self, connection: Connection, origin: Origin, **values: Any) -> Job:
+        spool = {"spool_name": origin.name, "spool_claim": origin.claim, "spool_path": origin.path}
+        values |= {"submitter": origin.submitter, "created": datetime.now(UTC), **spool}
+        return job_of(connection.execute(insert(jobs).values(values).returning(jobs)).mappings().one())
+
+    def _write(self, job_id: int, attempt: int, kind: str, message: str, **values: Any) -> bool:
+        with self._transaction(writes=True) as connection:
+            if not change(connection, fence(job_id, attempt), **(values or {"attempt": attempt})):
+                return False
+            record_at(connection, job_id, attempt, kind, message)
+            return True
+
+    def _move(self, job_id: int, by: str, verb: str, kind: str, allowed: tuple[State, ...], **values: Any) -> Job:
+        with self._transaction(writes=True) as connection:
+            job = self._allow(connection, job_id, verb, *allowed)
+            change(connection, (jobs.c.id == job_id,), **values)
+            record(connection, job, kind, by)
+            return one(connection, job_id)
+
+    def _allow(self, connection: Connection, job_id: int, verb: str, *allowed: State) -> Job:
+        job = one(connection, job_id)
+        if job.state not in allowed:
+            raise InvalidInput(
+                "job-state",
+                f"job {job_id} is {job.state.value}, which {verb} does not apply to",
+                hint=f"{verb} a job that is {' or '.join(state.value for state in allowed)}",
+            )
+        return job

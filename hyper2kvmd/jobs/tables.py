@@ -1,0 +1,131 @@
+"""The tables of the queue as the newest migration leaves them, and how a row becomes a frozen `Job`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    text,
+)
+from sqlalchemy.engine import RowMapping
+
+from hyper2kvmd.model import Job, JobEvent, Migration, Problem
+
+ACTIVE_STATES = "state IN ('queued', 'held', 'running')"
+problems_adapter: TypeAdapter[tuple[Problem, ...]] = TypeAdapter(tuple[Problem, ...])
+
+
+class Instant(TypeDecorator[datetime]):
+    """A point in time, aware and in UTC on our side, whatever the database keeps."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: Any | None, _dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        moment: datetime = value
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+metadata = MetaData()
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("vm_name", String(255), nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False, default=0),
+    Column("failures", Integer, nullable=False, default=0),
+    Column("cancelling", Boolean, nullable=False, default=False),
+    Column("migration", Text),
+    Column("content_key", String(64), nullable=False),
+    Column("spool_name", String(255)),
+    Column("spool_claim", String(255), unique=True),
+    Column("spool_path", String(511)),
+    Column("submitter", String(255), nullable=False, default=""),
+    Column("stage", String(16)),
+    Column("progress", Float, nullable=False, default=0.0),
+    Column("note", Text, nullable=False, default=""),
+    Column("problems", Text, nullable=False, default="[]"),
+    Column("reserved_bytes", BigInteger, nullable=False, default=0),
+    Column("created", Instant, nullable=False),
+    Column("not_before", Instant),
+    Column("started", Instant),
+    Column("finished", Instant),
+    Index("jobs_to_claim", "state", "priority", "id"),
+    Index(
+        "jobs_active_content",
+        "content_key",
+        unique=True,
+        sqlite_where=text(ACTIVE_STATES),
+        postgresql_where=text(ACTIVE_STATES),
+    ),
+    sqlite_autoincrement=True,
+)
+"""`id` is never used twice: working folders and outputs carry it. `failures` counts the tries that failed, which
+`attempt`, growing with every claim, does not."""
+
+stages = Table(
+    "stages",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("stage", String(16), primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("product", Text, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("at", Instant, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("message", Text, nullable=False, default=""),
+    sqlite_autoincrement=True,
+)
+
+queue = Table(
+    "queue",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("paused", Boolean, nullable=False),
+)
+"""One row: what the operator said about the queue as a whole."""
+
+
+def job_of(row: RowMapping) -> Job:
+    migration = row["migration"]
+    return Job(
+        **{name: row[name] for name in Job.model_fields if name not in ("migration", "problems")},
+        migration=None if migration is None else Migration.model_validate_json(migration),
+        problems=problems_adapter.validate_json(row["problems"]),
+    )
+
+
+def event_of(row: RowMapping) -> JobEvent:
+    return JobEvent(**{name: row[name] for name in JobEvent.model_fields})

@@ -1,0 +1,202 @@
+"""The database among processes and accidents: claims that race, writers that are killed, files that are not ours."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hyper2kvmd.errors import BrokenInstallation
+from hyper2kvmd.jobs.store import Origin, Store
+from hyper2kvmd.jobs.tables import metadata
+from hyper2kvmd.model import Migration, State
+
+CLAIM_ALL = """
+import sys
+from datetime import UTC, datetime
+from hyper2kvmd.jobs.store import Store
+store = Store(sys.argv[1])
+sys.stdin.readline()
+while job := store.claim(datetime.now(UTC)):
+    store.cancel(job.id, "root")  # reads before it writes
+    print(job.id, job.attempt)
+"""
+WRITE_FOREVER = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from hyper2kvmd.jobs.store import Origin, Store
+from hyper2kvmd.model import Migration
+store = Store(sys.argv[1])
+number = 0
+while True:
+    number += 1
+    name = f"{sys.argv[2]}-{number}"
+    migration = Migration(vmdk=Path("/x.vmdk"), vm_name=name)
+    job = store.submit(migration, content_key=name, origin=Origin()).job
+    print(job.id, flush=True)
+    claimed = store.claim(datetime.now(UTC))
+    store.succeed(claimed.id, claimed.attempt, "done")
+"""
+
+
+def start(program: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def address(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+def filled(path: Path, jobs: int) -> None:
+    store = Store(address(path))
+    for number in range(jobs):
+        migration = Migration(vmdk=Path("/x.vmdk"), vm_name=f"vm{number}")
+        store.submit(migration, content_key=str(number), origin=Origin())
+    store.close()
+
+
+def test_eight_processes_claim_every_job_exactly_once(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    filled(path, 500)
+    claimers = [start(CLAIM_ALL, address(path)) for _ in range(8)]
+    for claimer in claimers:
+        assert claimer.stdin is not None
+        claimer.stdin.write("go\n")
+        claimer.stdin.flush()
+    claimed = [line for claimer in claimers for line in claimer.communicate()[0].splitlines()]
+    assert all(claimer.returncode == 0 for claimer in claimers)
+    assert sorted(claimed) == sorted(f"{number} 1" for number in range(1, 501))
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_sound_database_and_loses_no_commit(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    filled(path, 0)
+    promised: list[int] = []
+    for turn in range(12):
+        writer = start(WRITE_FOREVER, address(path), str(turn))
+        assert writer.stdout is not None
+        for _ in range(turn + 3):
+            promised.append(int(writer.stdout.readline()))
+        writer.send_signal(signal.SIGKILL)
+        rest, _ = writer.communicate()
+        promised += [int(line) for line in rest.splitlines(keepends=True) if line.endswith("\n")]
+    store = Store(address(path))  # checks integrity
+    known = {job.id: job for job in store.list(limit=100_000)}
+    assert set(promised) <= set(known)
+    for job in known.values():
+        kinds = [event.kind for event in store.events(job.id)]
+        assert ("succeeded" in kinds) == (job.state is State.SUCCEEDED), (job, kinds)
+        assert ("claimed" in kinds) == (job.attempt > 0)
+    store.close()
+
+
+def overwritten(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xa5" * 8192)
+
+
+def not_a_database(path: Path) -> None:
+    path.write_bytes(b"these are not the pages you are looking for" * 200)
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def made_newer(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+
+
+def made_foreign(path: Path) -> None:
+    path.unlink()
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE recipes (name TEXT)")
+    connection.close()
+
+
+def made_a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "code"),
+    [
+        (overwritten, "database-corrupt"),
+        (not_a_database, "database-corrupt"),
+        (emptied, "database-corrupt"),
+        (made_newer, "database-newer"),
+        (made_foreign, "database-foreign"),
+        (made_a_directory, "database-unreadable"),
+    ],
+)
+def test_a_database_that_cannot_be_trusted_is_refused_and_left_as_it_is(
+    tmp_path: Path, damage: Callable[[Path], None], code: str
+) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    filled(path, 40)
+    damage(path)
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(BrokenInstallation) as refusal:
+        Store(address(path))
+    assert refusal.value.code == code
+    assert refusal.value.exit_code == 78
+    assert "\n" not in refusal.value.message
+    assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def test_a_journal_without_its_database_is_not_given_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    (tmp_path / "jobs.sqlite3-journal").write_bytes(b"pages to be rolled back")
+    with pytest.raises(BrokenInstallation) as refusal:
+        Store(address(path))
+    assert refusal.value.code == "database-incomplete"
+    assert not path.exists()
+
+
+def test_a_creation_that_was_killed_half_way_is_begun_again(tmp_path: Path) -> None:
+    (tmp_path / "jobs.sqlite3.creating").write_bytes(b"half")
+    Store(address(tmp_path / "jobs.sqlite3")).close()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["jobs.sqlite3"]
+    assert (tmp_path / "jobs.sqlite3").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("text", ["sqlite://", "sqlite:///:memory:", "no address at all"])
+def test_an_address_that_names_no_lasting_database_is_refused(text: str) -> None:
+    with pytest.raises(BrokenInstallation) as refusal:
+        Store(text)
+    assert refusal.value.code == "database-url-invalid"
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BrokenInstallation, match=r"file/jobs\.sqlite3") as refusal:
+        Store(address(tmp_path / "file" / "jobs.sqlite3"))
+    assert refusal.value.code == "database-unreadable"
+
+
+def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    filled(path, 0)
+    with sqlite3.connect(path) as connection:
+        for table in metadata.sorted_tables:
+            columns = {row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")}
+            assert columns == {column.name for column in table.columns}
+    connection.close()
+
+
+def test_the_journal_is_truncated_after_each_transaction(tmp_path: Path) -> None:
+    filled(tmp_path / "jobs.sqlite3", 3)
+    assert (tmp_path / "jobs.sqlite3-journal").stat().st_size == 0
+    assert not (tmp_path / "jobs.sqlite3-wal").exists()

@@ -1,0 +1,225 @@
+"""The queue's verbs on a real SQLite file: order, fences, history, what survives which end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from hyper2kvmd.errors import InvalidInput
+from hyper2kvmd.jobs.store import Origin, Store
+from hyper2kvmd.model import Artifact, Finished, Guest, Job, Migration, Problem, Source, Stage, State
+
+SOURCE = Finished(
+    source=Source(disks=(), firmware="bios", preallocate=False, preallocate_reason="", needed_bytes=7, publish_bytes=0)
+)
+CRASH = Problem(code="worker-crashed", message="the worker died", hint="look at the journal", kind="retry")
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+    yield store
+    store.close()
+
+
+def add(store: Store, name: str, priority: int = 5) -> Job:
+    migration = Migration(vmdk=Path(f"/images/{name}.vmdk"), vm_name=name, priority=priority)
+    return store.submit(migration, content_key=name, origin=Origin(submitter="root")).job
+
+
+def claim(store: Store) -> Job:
+    job = store.claim(now())
+    assert job is not None
+    return job
+
+
+def kinds(store: Store, job_id: int) -> list[str]:
+    return [event.kind for event in store.events(job_id)]
+
+
+def test_a_job_comes_back_as_it_went_in(store: Store) -> None:
+    job = add(store, "web01", priority=7)
+    again = store.get(job.id)
+    assert again == job
+    assert again.migration is not None and again.migration.vmdk == Path("/images/web01.vmdk")
+    assert again.state is State.QUEUED and again.created.tzinfo is not None
+
+
+def test_highest_priority_first_then_oldest(store: Store) -> None:
+    for name, priority in (("a", 5), ("b", 9), ("c", 5), ("d", 9)):
+        add(store, name, priority)
+    assert [claim(store).vm_name for _ in range(4)] == ["b", "d", "a", "c"]
+    assert store.claim(now()) is None
+
+
+def test_same_content_is_one_job_while_active_and_a_new_one_after(store: Store) -> None:
+    migration = Migration(vmdk=Path("/a.vmdk"), vm_name="a")
+    first = store.submit(migration, content_key="k", origin=Origin())
+    second = store.submit(migration, content_key="k", origin=Origin(name="again.yaml"))
+    assert (first.new, second.new, second.job.id) == (True, False, first.job.id)
+    job = claim(store)
+    assert not store.submit(migration, content_key="k", origin=Origin()).new
+    assert store.succeed(job.id, job.attempt, "done")
+    third = store.submit(migration, content_key="k", origin=Origin())
+    assert third.new and third.job.id != job.id
+    assert kinds(store, job.id) == ["submitted", "duplicate", "claimed", "duplicate", "succeeded"]
+
+
+def test_not_before_is_honoured_and_wake_lifts_it(store: Store) -> None:
+    add(store, "a")
+    job = claim(store)
+    assert store.requeue(job.id, 1, "later", keep_stages=True, not_before=now() + timedelta(hours=1))
+    assert store.claim(now()) is None
+    assert store.claim(now() + timedelta(hours=2)) is not None
+    assert store.requeue(job.id, 2, "later", keep_stages=True, not_before=now() + timedelta(hours=1))
+    store.wake([job.id])
+    assert claim(store).attempt == 3
+
+
+def test_every_write_of_an_older_attempt_is_fenced_off(store: Store) -> None:
+    add(store, "a")
+    old = claim(store)
+    assert store.requeue(old.id, old.attempt, "lost", keep_stages=True)
+    new = claim(store)
+    before = store.get(new.id), store.events(new.id)
+    for attempt in (old.attempt, new.attempt + 1):
+        assert not store.start_stage(old.id, attempt, Stage.PLAN)
+        assert not store.finish_stage(old.id, attempt, Stage.PLAN, 1.0, SOURCE)
+        assert not store.record_progress(old.id, attempt, 0.5)
+        assert not store.record_warning(old.id, attempt, "w")
+        assert not store.reserve(old.id, attempt, 5)
+        assert not store.succeed(old.id, attempt, "n")
+        assert not store.fail(old.id, attempt, (CRASH,), keep_stages=False)
+        assert not store.requeue(old.id, attempt, "n", keep_stages=True)
+        assert not store.finish_cancelled(old.id, attempt, keep_stages=False)
+    assert (store.get(new.id), store.events(new.id)) == before
+    assert store.finished_stages(new.id) == Finished()
+    assert store.succeed(new.id, new.attempt, "n")
+    assert not store.start_stage(new.id, new.attempt, Stage.PLAN)
+
+
+def test_finished_stages_are_kept_or_forgotten(store: Store) -> None:
+    add(store, "a")
+    job = claim(store)
+    guest = Finished(guest=Guest(hostname="web01"))
+    assert store.finish_stage(job.id, 1, Stage.PLAN, 0.1, SOURCE)
+    assert store.finish_stage(job.id, 1, Stage.REPAIR, 0.1, guest)
+    assert store.finished_stages(job.id) == Finished(source=SOURCE.source, guest=guest.guest)
+    store.requeue(job.id, 1, "", keep_stages=True)
+    assert claim(store).attempt == 2
+    assert store.finished_stages(job.id).guest == guest.guest
+    store.requeue(job.id, 2, "", keep_stages=False)
+    assert store.finished_stages(job.id) == Finished()
+
+
+def test_what_was_published_is_never_forgotten(store: Store) -> None:
+    add(store, "a")
+    job = claim(store)
+    artifact = Artifact(
+        image=Path("/o/a.qcow2"),
+        format="qcow2",
+        file_bytes=1,
+        report_json=Path("/o/a.json"),
+        report_markdown=Path("/o/a.md"),
+    )
+    store.finish_stage(job.id, 1, Stage.PLAN, 0.1, SOURCE)
+    store.finish_stage(job.id, 1, Stage.PUBLISH, 0.1, Finished(artifact=artifact))
+    assert store.fail(job.id, 1, (CRASH,), keep_stages=False)
+    assert store.finished_stages(job.id) == Finished(source=SOURCE.source, artifact=artifact)
+
+
+def test_failures_count_failed_tries_only_and_a_retry_by_hand_begins_anew(store: Store) -> None:
+    add(store, "a")
+    job = claim(store)
+    store.requeue(job.id, 1, "interrupted", keep_stages=False)
+    assert store.failures(job.id) == 0
+    claim(store)
+    store.requeue(job.id, 2, "crashed", keep_stages=True, problems=(CRASH,))
+    assert store.failures(job.id) == 1
+    claim(store)
+    store.fail(job.id, 3, (CRASH,), keep_stages=True)
+    failed = store.get(job.id)
+    assert failed.state is State.FAILED and failed.problems == (CRASH,) and failed.finished is not None
+    assert store.failures(job.id) == 2
+    assert store.retry(job.id, "root").state is State.QUEUED
+    assert store.failures(job.id) == 0
+    assert claim(store).attempt == 4
+
+
+def test_retry_is_refused_while_the_same_content_is_active(store: Store) -> None:
+    old = add(store, "a")
+    store.cancel(old.id, "root")
+    add(store, "a")
+    with pytest.raises(InvalidInput, match="active as another job") as refusal:
+        store.retry(old.id, "root")
+    assert refusal.value.code == "job-duplicate"
+
+
+def test_hold_release_and_their_refusals(store: Store) -> None:
+    job = add(store, "a")
+    assert store.hold(job.id, "root").state is State.HELD
+    assert store.claim(now()) is None
+    with pytest.raises(InvalidInput, match="is held"):
+        store.hold(job.id, "root")
+    assert store.release(job.id, "root").state is State.QUEUED
+    claim(store)
+    with pytest.raises(InvalidInput) as refusal:
+        store.release(job.id, "root")
+    assert refusal.value.code == "job-state"
+    with pytest.raises(InvalidInput) as unknown:
+        store.hold(99, "root")
+    assert unknown.value.code == "job-unknown"
+
+
+def test_cancel_ends_a_waiting_job_and_marks_a_running_one(store: Store) -> None:
+    waiting = add(store, "a")
+    assert store.cancel(waiting.id, "root").state is State.CANCELLED
+    running = add(store, "b")
+    claim(store)
+    assert store.cancel(running.id, "root").state is State.RUNNING
+    assert store.finish_cancelled(running.id, 1, keep_stages=False)
+    assert store.get(running.id).state is State.CANCELLED
+    assert kinds(store, running.id) == ["submitted", "claimed", "cancel-requested", "cancelled"]
+
+
+def test_recover_requeues_what_a_dead_daemon_left_but_keeps_a_cancel(store: Store) -> None:
+    add(store, "a")
+    add(store, "b")
+    kept, cancelled = claim(store), claim(store)
+    store.finish_stage(kept.id, 1, Stage.PLAN, 0.1, SOURCE)
+    store.reserve(kept.id, 1, 100)
+    store.cancel(cancelled.id, "root")
+    assert {job.id for job in store.recover()} == {kept.id, cancelled.id}
+    again = store.get(kept.id)
+    assert (again.state, again.reserved_bytes, store.failures(kept.id)) == (State.QUEUED, 0, 0)
+    assert store.finished_stages(kept.id) == SOURCE
+    assert store.get(cancelled.id).state is State.CANCELLED
+    assert not store.succeed(kept.id, 1, "a ghost")
+
+
+def test_counts_active_ids_and_oldest(store: Store) -> None:
+    assert store.oldest_queued() is None
+    first, second = add(store, "a"), add(store, "b")
+    store.hold(first.id, "root")
+    store.record_rejected((CRASH,), vm_name="c", origin=Origin())
+    counts = store.counts()
+    assert (counts.queued, counts.held, counts.rejected, counts.running) == (1, 1, 1, 0)
+    assert store.active_ids() == {first.id, second.id}
+    assert store.oldest_queued() == second.created
+    assert [job.id for job in store.list((State.HELD,))] == [first.id]
+
+
+def test_the_pause_outlives_the_program(store: Store, tmp_path: Path) -> None:
+    assert not store.paused()
+    store.set_paused(True)
+    store.close()
+    again = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+    assert again.paused()
+    again.close()
