@@ -6,13 +6,14 @@ import asyncio
 import errno
 import os
 from pathlib import Path
+from typing import TypeVar
 
 import aiohttp
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from hyper2kvmd import config
 from hyper2kvmd.daemon.wire import Refusal
-from hyper2kvmd.errors import Failure, InvalidInput, Kind, MigrationFailed, TryLater
+from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput, Kind, MigrationFailed, TryLater
 from hyper2kvmd.spec import Rejected
 
 TIMEOUT = 60.0
@@ -24,6 +25,21 @@ def default_socket() -> Path:
     if os.access(config.DEFAULT_PATH, os.R_OK):
         return config.load(config.DEFAULT_PATH).control_socket
     return config.DaemonConfig().control_socket
+
+
+Answer = TypeVar("Answer")
+
+
+def read(adapter: TypeAdapter[Answer], answer: bytes) -> Answer:
+    """Raises BrokenInstallation (`daemon-foreign`) for an answer that this version does not understand."""
+    try:
+        return adapter.validate_json(answer)
+    except ValidationError as error:
+        raise BrokenInstallation(
+            "daemon-foreign",
+            "the answer on the control socket is that of another version, or of another program",
+            hint="restart hyper2kvmd after an update, or name its socket by --socket",
+        ) from error
 
 
 def request(socket: Path, method: str, path: str, body: object = None) -> bytes:
@@ -84,5 +100,5 @@ def _refused(status: int, answer: bytes, path: str) -> Failure:
     if status == 422:
         return Rejected(problems)
     first = problems[0]
-    kinds = {400: InvalidInput, 404: InvalidInput, 429: TryLater, 503: TryLater}
+    kinds = {400: InvalidInput, 404: InvalidInput, 409: InvalidInput, 503: TryLater}
     return kinds.get(status, MigrationFailed)(first.code, first.message, hint=first.hint, kind=Kind(first.kind))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import TypeAdapter
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bars
 
@@ -23,6 +23,8 @@ from hyper2kvmd.model import Job, State
 POLL_SECONDS = 0.5
 EXIT_CODES = {State.SUCCEEDED: 0, State.REJECTED: InvalidInput.exit_code}
 """Of `watch`, by the state that a job ends in; the others are failures."""
+
+JOB_ANSWER, STATUS = TypeAdapter(Job), TypeAdapter(Status)
 
 COMMANDS: list[click.Command] = []
 Ask = Callable[..., bytes]
@@ -67,7 +69,7 @@ def submit(output: Output, ask: Ask, files: tuple[Path, ...]) -> None:
     for file in files:
         try:
             given = Submission(text=yaml_source.read_file(file), base=Path.cwd(), name=file.stem)
-            job = Job.model_validate_json(ask("POST", "/v1/jobs", given.model_dump(mode="json")))
+            job = client.read(JOB_ANSWER, ask("POST", "/v1/jobs", given.model_dump(mode="json")))
         except InvalidInput as failure:
             output.failure(failure, source=str(file))
             worst = failure.exit_code
@@ -84,7 +86,7 @@ def submit(output: Output, ask: Ask, files: tuple[Path, ...]) -> None:
 @over_socket("list")
 def list_jobs(output: Output, ask: Ask) -> None:
     """Jobs, the newest first."""
-    jobs = jobs_adapter.validate_json(ask("GET", "/v1/jobs"))
+    jobs = client.read(jobs_adapter, ask("GET", "/v1/jobs"))
     if output.json:
         output.data(list(jobs))
     else:
@@ -94,7 +96,7 @@ def list_jobs(output: Output, ask: Ask) -> None:
 @over_socket("show", JOB)
 def show(output: Output, ask: Ask, job_id: int) -> None:
     """One job: its state, what it was asked, what is wrong with it."""
-    job = Job.model_validate_json(ask("GET", f"/v1/jobs/{job_id}"))
+    job = client.read(JOB_ANSWER, ask("GET", f"/v1/jobs/{job_id}"))
     if output.json:
         output.data(job)
     else:
@@ -104,7 +106,7 @@ def show(output: Output, ask: Ask, job_id: int) -> None:
 @over_socket("logs", JOB)
 def logs(output: Output, ask: Ask, job_id: int) -> None:
     """What happened to a job, and when."""
-    events = events_adapter.validate_json(ask("GET", f"/v1/jobs/{job_id}/events"))
+    events = client.read(events_adapter, ask("GET", f"/v1/jobs/{job_id}/events"))
     if output.json:
         output.data(list(events))
     else:
@@ -121,8 +123,8 @@ def watch(output: Output, ask: Ask, job_id: int) -> None:
     with Bars(*columns, console=output.console, transient=True, disable=not shown) as bars:
         bar = bars.add_task(f"job {job_id}", total=1.0)
         while True:
-            job = Job.model_validate_json(ask("GET", f"/v1/jobs/{job_id}"))
-            for event in events_adapter.validate_json(ask("GET", f"/v1/jobs/{job_id}/events")):
+            job = client.read(JOB_ANSWER, ask("GET", f"/v1/jobs/{job_id}"))
+            for event in client.read(events_adapter, ask("GET", f"/v1/jobs/{job_id}/events")):
                 if event.id > seen and not output.json:
                     output.line(views.event_line(event))
                 seen = max(seen, event.id)
@@ -142,7 +144,7 @@ def watch(output: Output, ask: Ask, job_id: int) -> None:
 @over_socket("status")
 def status(output: Output, ask: Ask) -> None:
     """What the daemon is doing."""
-    now = Status.model_validate_json(ask("GET", "/v1/status"))
+    now = client.read(STATUS, ask("GET", "/v1/status"))
     if output.json:
         output.data(now)
     else:
@@ -151,7 +153,7 @@ def status(output: Output, ask: Ask) -> None:
 
 def _job_verb(verb: str, summary: str) -> None:
     def change(output: Output, ask: Ask, job_id: int) -> None:
-        job = Job.model_validate_json(ask("POST", f"/v1/jobs/{job_id}/{verb}"))
+        job = client.read(JOB_ANSWER, ask("POST", f"/v1/jobs/{job_id}/{verb}"))
         if output.json:
             output.data(job)
         else:
@@ -161,13 +163,13 @@ def _job_verb(verb: str, summary: str) -> None:
     over_socket(verb, JOB)(change)
 
 
-def _queue_verb(verb: str, summary: str) -> None:
+def _queue_verb(verb: str, result: str, summary: str) -> None:
     def change(output: Output, ask: Ask) -> None:
         answer = ask("POST", f"/v1/queue/{verb}")
         if output.json:
-            output.data(json.loads(answer))
+            output.data(client.read(STATUS, answer))
         else:
-            output.line(f"the queue is {Status.model_validate_json(answer).state}")
+            output.line(f"the queue is {result}")
 
     change.__doc__ = summary
     over_socket(verb)(change)
@@ -177,6 +179,6 @@ _job_verb("cancel", "Stop a job for good; its working folder goes with it.")
 _job_verb("retry", "Queue a failed or cancelled job again; finished stages are not repeated.")
 _job_verb("hold", "Keep a queued job from being started.")
 _job_verb("release", "Let a held job be started.")
-_queue_verb("pause", "Start no more jobs; running ones go on.")
-_queue_verb("resume", "Start jobs again.")
-_queue_verb("drain", "Finish the running jobs, start no others: before maintenance.")
+_queue_verb("pause", "paused", "Start no more jobs; running ones go on.")
+_queue_verb("resume", "running", "Start jobs again.")
+_queue_verb("drain", "draining", "Finish the running jobs, start no others: before maintenance.")
