@@ -100,7 +100,7 @@ def orphans(conversion_dir: Path, live_job_ids: Collection[str], *, older_than_s
 def discard(folder: Path, is_abandoned: Callable[[], bool]) -> bool:
     """Remove an orphan, asked again once no worker can take it any more. False: somebody holds or owns it.
 
-    Raises MigrationFailed (`folder-not-removed`).
+    Raises MigrationFailed (`leftover-not-removed`).
     """
     with _held(folder) as held:
         if not held or not is_abandoned():
@@ -108,13 +108,17 @@ def discard(folder: Path, is_abandoned: Callable[[], bool]) -> bool:
         try:
             shutil.rmtree(folder)
         except OSError as error:
-            raise MigrationFailed(
-                "folder-not-removed",
-                f"{error.filename or folder} cannot be removed: {error.strerror}",
-                hint="remove the folder as its owner or as root",
-                kind=Kind.OPERATOR,
-            ) from error
+            raise not_removed(Path(error.filename or folder), error) from error
         return True
+
+
+def not_removed(path: Path, error: OSError) -> MigrationFailed:
+    return MigrationFailed(
+        "leftover-not-removed",
+        f"{path} cannot be removed: {error.strerror}",
+        hint="remove it as its owner or as root",
+        kind=Kind.OPERATOR,
+    )
 
 
 def _is_locked(folder: Path) -> bool:

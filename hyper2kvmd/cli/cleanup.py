@@ -16,6 +16,7 @@ from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.errors import BrokenInstallation, Failure
 from hyper2kvmd.model import Frozen, Problem
 from hyper2kvmd.progress import problem
+from hyper2kvmd.workspace import not_removed
 
 DAY = 86_400
 OVER = ("done", "failed", "rejected")
@@ -59,13 +60,18 @@ def collect(config: DaemonConfig, *, dry_run: bool) -> Removed:
                     folders.append(folder)
             except Failure as failure:
                 problems.append(problem(failure))
-        spool_files = _expired_files(config)
-        for path in spool_files if not dry_run else ():
-            path.unlink(missing_ok=True)
+        files: list[Path] = []
+        for path in _expired_files(config):
+            try:
+                if not dry_run:
+                    path.unlink(missing_ok=True)
+                files.append(path)
+            except OSError as error:
+                problems.append(problem(not_removed(path, error)))
         jobs = store.forget(datetime.now(UTC) - timedelta(days=config.retention.jobs), dry_run=dry_run)
     finally:
         store.close()
-    return Removed(folders=tuple(folders), spool_files=spool_files, jobs=jobs, problems=tuple(problems))
+    return Removed(folders=tuple(folders), spool_files=tuple(files), jobs=jobs, problems=tuple(problems))
 
 
 def _require_database(config: DaemonConfig) -> None:

@@ -174,11 +174,16 @@ def _run(output: Output) -> int:
     except errors.Failure as failure:
         output.failure(failure)
         return failure.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return errors.Interrupted.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        hint = "correct what the system complains of, then try again"
+        output.failure(errors.MigrationFailed("system-error", what, hint=hint, kind=errors.Kind.OPERATOR))
+        return errors.MigrationFailed.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return errors.Interrupted.exit_code
 
 
 if __name__ == "__main__":

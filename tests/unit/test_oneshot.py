@@ -71,7 +71,7 @@ def test_output_directory(host: Path) -> None:
 
 
 WORK = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from hyper2kvmd.cli import oneshot
 from hyper2kvmd.errors import Interrupted
@@ -79,8 +79,13 @@ from hyper2kvmd.workspace import working_folder
 try:
     with oneshot.interruptible(), working_folder(Path(sys.argv[1]), "vm", "1") as folder:
         (folder / "disk").write_bytes(bytes(1 << 20))
-        print("ready", flush=True)
-        time.sleep(60)
+        try:
+            print("ready", flush=True)
+            time.sleep(60)
+        finally:
+            for again in oneshot.STOPPING:
+                signal.raise_signal(again)
+            print("cleaned up", flush=True)
 except Interrupted as failure:
     print(failure.message, flush=True)
     sys.exit(failure.exit_code)
@@ -95,8 +100,7 @@ def test_a_signal_leaves_no_folder_behind(tmp_path: Path, number: signal.Signals
         assert process.stdout.readline() == "ready\n"
         assert [path.name for path in (tmp_path / "work").iterdir()] == ["vm.1"]
         process.send_signal(number)
-        process.send_signal(number)
-        assert number.name in process.stdout.read()
+        assert process.stdout.read() == f"cleaned up\nthe migration was stopped by {number.name}\n"
         assert process.wait(30) == 130
     assert list((tmp_path / "work").iterdir()) == []
 
