@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 import hyper2kvmd
-from hyper2kvmd import config, errors, progress, spec
+from hyper2kvmd import config, errors, spec
 from hyper2kvmd.cli import cleanup, oneshot, queue, views
 from hyper2kvmd.cli.display import Display
 from hyper2kvmd.cli.output import Output, json_option, located, problems_of
@@ -77,11 +77,11 @@ def _migrate(context: click.Context, asked: OneShot) -> None:
     if asked.dry_run or migration.dry_run:
         return _plan(output, order)
     with Display(output.events) as display:
-        finished = oneshot.migrate(order, progress.Context(display.emit, lambda _source: None))
+        finished = oneshot.migrate(order, display.emit)
     if output.json:
         output.data(finished)
     else:
-        views.finished(output, finished)
+        views.finished(output, migration, finished)
     return None
 
 
@@ -93,7 +93,7 @@ def _load(output: Output, file: Path) -> Migration:
 
 def _plan(output: Output, order: Order) -> None:
     with Display(output.events) as display:
-        source = oneshot.plan(order, progress.Context(display.emit, lambda _source: None))
+        source = oneshot.plan(order, display.emit)
     if output.json:
         output.data({"source": source, "order": order})
     else:

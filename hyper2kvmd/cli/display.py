@@ -59,10 +59,10 @@ class Display:
     def _step(self, title: str, total: int | None) -> None:
         self._said = 0.0
         if self._bars is None:
-            self._say(f"{self._stage}: {title}")
+            self._say(self._titled(title))
             return
         self._drop_bar()
-        self._task = self._bars.add_task(printable(f"{self._stage}: {title}"), total=total)
+        self._task = self._bars.add_task(printable(self._titled(title)), total=total)
 
     def _advance(self, title: str, done: int, total: int) -> None:
         if self._bars is not None:
@@ -72,7 +72,10 @@ class Display:
         share = done / total if total else 1.0
         if share - self._said >= PLAIN_STEP or (done >= total and self._said < 1.0):
             self._said = share
-            self._say(f"{self._stage}: {title}: {share:.0%} ({size(done)} of {size(total)})")
+            self._say(f"{self._titled(title)}: {share:.0%} ({size(done)} of {size(total)})")
+
+    def _titled(self, title: str) -> str:
+        return f"{self._stage}: {title}" if self._stage else title
 
     def _drop_bar(self) -> None:
         if self._bars is not None and self._task is not None:

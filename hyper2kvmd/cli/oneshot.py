@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from hyper2kvmd import config, progress
-from hyper2kvmd.errors import Interrupted, InvalidInput
+from hyper2kvmd.errors import Failure, Interrupted, InvalidInput
 from hyper2kvmd.model import Finished, Migration, Order, Source
 
 VARIABLE = "HYPER2KVM_CONVERSION_DIR"
@@ -73,20 +74,34 @@ def order(migration: Migration, conversion_dir: Path, output_dir: Path) -> Order
     )
 
 
-def migrate(asked: Order, context: progress.Context) -> Finished:
+def migrate(asked: Order, emit: Callable[[progress.Event], None]) -> Finished:
     """The whole way. Raises Failure; the working folder is gone whichever way it ends."""
     from hyper2kvmd import worker
 
-    with interruptible():
-        return worker.migrate(asked, context)
+    with interruptible(), _explained():
+        return worker.migrate(asked, progress.Context(emit, worker.admit_here(asked)))
 
 
-def plan(asked: Order, context: progress.Context) -> Source:
-    """What would be done. Writes nothing. Raises Failure."""
+def plan(asked: Order, emit: Callable[[progress.Event], None]) -> Source:
+    """What would be done. Raises Failure."""
     from hyper2kvmd import worker
 
-    with interruptible():
-        return worker.plan_only(asked, context)
+    with interruptible(), _explained():
+        return worker.plan_only(asked, progress.Context(emit, worker.admit_here(asked)))
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What no code of ours expected still ends in one line; its traceback goes before it."""
+    from hyper2kvmd import worker
+
+    try:
+        yield
+    except Failure:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        raise worker.internal_error(error) from error
 
 
 @contextmanager

@@ -13,7 +13,13 @@ from hyper2kvmd.daemon.wire import Status
 from hyper2kvmd.model import Finished, Job, JobEvent, Migration, Order, Problem, Source, Volume
 
 
-def finished(output: Output, result: Finished) -> None:
+def finished(output: Output, asked: Migration, result: Finished) -> None:
+    """What there is now, and where. Warnings were shown when they came."""
+    if asked.print_fstab and result.guest is not None:
+        for title, text in (("before", result.guest.fstab_before), ("after", result.guest.fstab_after)):
+            output.line(f"/etc/fstab {title}:", style="bold")
+            for line in text.splitlines():
+                output.line(f"  {line}")
     rows = []
     if result.artifact is not None:
         rows += [("image", f"{result.artifact.image} ({size(result.artifact.file_bytes)})")]
@@ -25,8 +31,6 @@ def finished(output: Output, result: Finished) -> None:
     if result.verdict is not None:
         rows += [("proof", one) for one in result.verdict.evidence]
     output.facts(rows)
-    for warning in result.guest.warnings if result.guest else ():
-        output.line(f"warning: {warning}", style="yellow")
 
 
 def plan(output: Output, order: Order, source: Source) -> None:
