@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from hyper2kvmd.model import Frozen
+from hyper2kvmd import yaml_source
+from hyper2kvmd.errors import BrokenInstallation, InvalidInput
+from hyper2kvmd.model import Frozen, Problem
+from hyper2kvmd.yaml_binding import Bound, Rules, bind, in_order
 
 DEFAULT_PATH = Path("/etc/hyper2kvm/hyper2kvmd.yaml")
+HIGHEST_PORT = 65535
 DEFAULT_HELPER = ("sudo", "-n", "/usr/libexec/hyper2kvm/helper")
 
 
@@ -53,3 +58,45 @@ class DaemonConfig(Frozen):
             state_dir = values.get("state_dir", cls.model_fields["state_dir"].default)
             return {**values, "database_url": f"sqlite:///{state_dir}/jobs.sqlite3"}
         return values
+
+
+RULES = Rules(
+    remedies={
+        "metrics_listen": "write host:port, such as 127.0.0.1:9180 or [::1]:9180",
+        "space_reserve": "write bytes or a percentage below 100, such as 5%",
+        "log_level": "write debug, info, warning or error",
+        "helper": "write the command as a list, such as [sudo, -n, /usr/libexec/hyper2kvm/helper]",
+    },
+    absolute_because="write the path in full, from /",
+)
+
+
+def load(path: Path) -> DaemonConfig:
+    """The configuration in `path`; the defaults when it is DEFAULT_PATH and missing.
+
+    Raises BrokenInstallation (`config-invalid`), whose message has one line for each error.
+    """
+    if path == DEFAULT_PATH and not path.exists():
+        return DaemonConfig()
+    try:
+        text = yaml_source.read_file(path)
+    except InvalidInput as error:
+        raise BrokenInstallation("config-invalid", error.message, hint=error.hint) from error
+    bound = bind(yaml_source.read(text), DaemonConfig, RULES)
+    problems = in_order([*bound.problems, *_conflicts(bound)])
+    if problems or bound.value is None:
+        lines = [f"{path}:{one.line}:{one.column}: {one.message}: {one.hint}" for one in problems]
+        message = "\n  ".join([f"the configuration {path} cannot be used:", *lines])
+        raise BrokenInstallation("config-invalid", message, hint="correct it, then start again")
+    return bound.value
+
+
+def _conflicts(bound: Bound[DaemonConfig]) -> Iterator[Problem]:
+    def conflict(key: str, message: str) -> Problem:
+        return yaml_source.problem("value-invalid", message, RULES.remedies[key], place=bound.places.get(key), key=key)
+
+    listen, reserve = bound.valid.get("metrics_listen"), bound.valid.get("space_reserve")
+    if isinstance(listen, str) and not 0 <= int(listen.rpartition(":")[2]) <= HIGHEST_PORT:
+        yield conflict("metrics_listen", f"metrics_listen is {listen}, whose port does not exist")
+    if isinstance(reserve, str) and reserve.endswith("%") and float(reserve[:-1]) >= 100:
+        yield conflict("space_reserve", f"space_reserve is {reserve}, the whole file system")

@@ -9,13 +9,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import signal
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed, Unsafe
+
+FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\.([0-9]+|[0-9]{8}T[0-9]{6}Z-[0-9]+)")
+"""`<vm_name>.<job id>`, of the daemon's jobs and of one-shot runs. Nothing else in a conversion directory is ours."""
 
 
 def ensure_private_dir(path: Path) -> None:
@@ -97,20 +101,56 @@ def orphans(conversion_dir: Path, live_job_ids: Collection[str], *, older_than_s
         return []
     for folder in sorted(conversion_dir.iterdir()):
         job_id = folder.name.rpartition(".")[2]
-        if folder.is_symlink() or not folder.is_dir() or job_id in live_job_ids:
+        if not FOLDER.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir() or job_id in live_job_ids:
             continue
-        if time.time() - folder.stat().st_mtime < older_than_seconds or _is_locked(folder):
-            continue
-        found.append(folder)
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - folder.stat().st_mtime >= older_than_seconds and not _is_locked(folder):
+                found.append(folder)
     return found
 
 
+def discard(folder: Path, is_abandoned: Callable[[], bool]) -> bool:
+    """Remove an orphan, asked again once no worker can take it any more. False: somebody holds or owns it.
+
+    Raises MigrationFailed (`leftover-not-removed`).
+    """
+    with _held(folder) as held:
+        if not held or not is_abandoned():
+            return False
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            raise not_removed(Path(error.filename or folder), error) from error
+        return True
+
+
+def not_removed(path: Path, error: OSError) -> MigrationFailed:
+    return MigrationFailed(
+        "leftover-not-removed",
+        f"{path} cannot be removed: {error.strerror}",
+        hint="remove it as its owner or as root",
+        kind=Kind.OPERATOR,
+    )
+
+
 def _is_locked(folder: Path) -> bool:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with _held(folder) as held:
+        return not held
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Hold the folder's lock, if nobody else does and its owner lets us."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (PermissionError, FileNotFoundError):
+        yield False
+        return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        yield False
+    else:
+        yield True
     finally:
         os.close(handle)
-    return False

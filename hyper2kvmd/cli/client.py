@@ -1,0 +1,104 @@
+"""The control socket from the operator's side: one request, one answer, every refusal a `Failure`."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+from typing import TypeVar
+
+import aiohttp
+from pydantic import TypeAdapter, ValidationError
+
+from hyper2kvmd import config
+from hyper2kvmd.daemon.wire import Refusal
+from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput, Kind, MigrationFailed, TryLater
+from hyper2kvmd.spec import Rejected
+
+TIMEOUT = 60.0
+"""Seconds to wait for an answer: the daemon answers from its database."""
+
+
+def default_socket() -> Path:
+    """As the configuration says, where this user may read it. Raises BrokenInstallation (`config-invalid`)."""
+    if os.access(config.DEFAULT_PATH, os.R_OK):
+        return config.load(config.DEFAULT_PATH).control_socket
+    return config.DaemonConfig().control_socket
+
+
+Answer = TypeVar("Answer")
+
+
+def read(adapter: TypeAdapter[Answer], answer: bytes) -> Answer:
+    """Raises BrokenInstallation (`daemon-foreign`) for an answer that this version does not understand."""
+    try:
+        return adapter.validate_json(answer)
+    except ValidationError as error:
+        raise BrokenInstallation(
+            "daemon-foreign",
+            "the answer on the control socket is that of another version, or of another program",
+            hint="restart hyper2kvmd after an update, or name its socket by --socket",
+        ) from error
+
+
+def request(socket: Path, method: str, path: str, body: object = None) -> bytes:
+    """The answer's JSON text.
+
+    Raises TryLater (`daemon-unreachable`, `daemon-silent`), InvalidInput (`socket-forbidden`), Rejected for a
+    migration with errors, and for other refusals what the daemon says.
+    """
+    try:
+        status, answer = asyncio.run(_exchange(socket, method, path, body))
+    except aiohttp.ClientConnectorError as error:
+        raise _unreachable(socket, error) from error
+    except (TimeoutError, aiohttp.ClientError) as error:
+        fact = f"the daemon behind {socket} did not answer: {error or type(error).__name__}"
+        raise TryLater("daemon-silent", fact, hint="look at `journalctl -u hyper2kvmd`, then try again") from error
+    if status >= 400:
+        raise _refused(status, answer, path)
+    return answer
+
+
+async def _exchange(socket: Path, method: str, path: str, body: object) -> tuple[int, bytes]:
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT)
+    connector = aiohttp.UnixConnector(path=str(socket))
+    async with (
+        aiohttp.ClientSession("http://hyper2kvmd", connector=connector, timeout=timeout) as session,
+        session.request(method, path, json=body) as response,
+    ):
+        return response.status, await response.read()
+
+
+def _unreachable(socket: Path, error: aiohttp.ClientConnectorError) -> Failure:
+    reason = os.strerror(error.os_error.errno) if error.os_error.errno else str(error.os_error)
+    if error.os_error.errno in (errno.EACCES, errno.EPERM):
+        return InvalidInput(
+            "socket-forbidden",
+            f"this user may not use the control socket {socket}",
+            hint="become a member of the group hyper2kvm, or use sudo",
+        )
+    return TryLater(
+        "daemon-unreachable",
+        f"no daemon answers on the control socket {socket} ({reason})",
+        hint="start it (`systemctl start hyper2kvmd`), or name its socket by --socket",
+    )
+
+
+def _refused(status: int, answer: bytes, path: str) -> Failure:
+    try:
+        problems = Refusal.model_validate_json(answer).problems
+    except ValidationError:
+        problems = ()
+    if not problems:
+        return MigrationFailed(
+            "daemon-refused",
+            f"the daemon answered {path} with HTTP status {status}",
+            hint="look at `journalctl -u hyper2kvmd`",
+            kind=Kind.OPERATOR,
+        )
+    if status == 422:
+        return Rejected(problems)
+    first = problems[0]
+    kinds = {400: InvalidInput, 404: InvalidInput, 409: InvalidInput, 503: TryLater}
+    return kinds.get(status, MigrationFailed)(first.code, first.message, hint=first.hint, kind=Kind(first.kind))

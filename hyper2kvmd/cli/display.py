@@ -1,0 +1,86 @@
+"""A running migration on a terminal (a progress bar) or anywhere else (plain lines)."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+from hyper2kvmd import progress
+from hyper2kvmd.cli.output import printable, size
+
+PLAIN_STEP = 0.1
+"""Share of a step between two of its plain lines."""
+
+
+class Display:
+    """Takes a worker's events while it is entered; `emit` fits `progress.Context`."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars: Bars | None = None
+        self._task: TaskID | None = None
+        self._stage = ""
+        self._said = 0.0
+
+    def __enter__(self) -> Display:
+        if self._console.is_terminal:
+            columns = (BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
+            title = TextColumn("{task.description}", markup=False)
+            self._bars = Bars(title, *columns, console=self._console, transient=True)
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def emit(self, event: progress.Event) -> None:
+        match event:
+            case progress.StageStarted():
+                self._stage = event.stage.value
+            case progress.StepStarted():
+                self._step(event.title, event.total)
+            case progress.Progress():
+                self._advance(event.title, event.done, event.total)
+            case progress.StageFinished():
+                self._drop_bar()
+                self._say(f"{event.stage.value}: done in {event.seconds:.1f} s", style="green")
+            case progress.Warned():
+                self._say(f"warning: {event.message}", style="yellow")
+            case progress.AwaitingSpace() | progress.Ended():
+                pass
+
+    def _step(self, title: str, total: int | None) -> None:
+        self._said = 0.0
+        if self._bars is None:
+            self._say(self._titled(title))
+            return
+        self._drop_bar()
+        self._task = self._bars.add_task(printable(self._titled(title)), total=total)
+
+    def _advance(self, title: str, done: int, total: int) -> None:
+        if self._bars is not None:
+            if self._task is not None:
+                self._bars.update(self._task, completed=done, total=total)
+            return
+        share = done / total if total else 1.0
+        if share - self._said >= PLAIN_STEP or (done >= total and self._said < 1.0):
+            self._said = share
+            self._say(f"{self._titled(title)}: {share:.0%} ({size(done)} of {size(total)})")
+
+    def _titled(self, title: str) -> str:
+        return f"{self._stage}: {title}" if self._stage else title
+
+    def _drop_bar(self) -> None:
+        if self._bars is not None and self._task is not None:
+            self._bars.remove_task(self._task)
+            self._task = None
+
+    def _say(self, text: str, style: str = "") -> None:
+        self._console.print(Text(printable(text), style=style), soft_wrap=True)

@@ -1,0 +1,123 @@
+"""One migration in this process, without a daemon: where it works, and how it is stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from hyper2kvmd import config, progress
+from hyper2kvmd.errors import Failure, Interrupted, InvalidInput
+from hyper2kvmd.model import Finished, Migration, Order, Source
+
+VARIABLE = "HYPER2KVM_CONVERSION_DIR"
+CACHE = Path(".cache/hyper2kvm/conversions")
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A directory, and who named it."""
+
+    path: Path
+    named_by: str
+
+
+def conversion_place(migration: Migration, option: Path | None) -> Place:
+    """Command line, YAML, environment, daemon's configuration, home directory: the first that names one.
+
+    The daemon's configuration counts only where this user may write to the directory it names: on a workstation
+    that is the service's own, and one-shot runs go to the home directory.
+
+    Raises BrokenInstallation (`config-invalid`) and InvalidInput (`home-unknown`).
+    """
+    if option is not None:
+        return Place(option.absolute(), "--conversion-dir")
+    if migration.conversion_dir is not None:
+        return Place(migration.conversion_dir, "the YAML")
+    if given := os.environ.get(VARIABLE):
+        return Place(Path(given).absolute(), VARIABLE)
+    if os.access(config.DEFAULT_PATH, os.R_OK):
+        directory = config.load(config.DEFAULT_PATH).conversion_dir
+        if os.access(directory, os.W_OK | os.X_OK):
+            return Place(directory, str(config.DEFAULT_PATH))
+    try:
+        return Place(Path.home() / CACHE, "the home directory")
+    except RuntimeError as error:
+        hint = f"set HOME, or name one by --conversion-dir or {VARIABLE}"
+        raise InvalidInput("home-unknown", "this user has no home directory to convert in", hint=hint) from error
+
+
+def output_place(migration: Migration, option: Path | None) -> Place:
+    if option is not None:
+        return Place(option.absolute(), "--output-dir")
+    if migration.output_dir is not None:
+        return Place(migration.output_dir, "the YAML")
+    return Place(Path.cwd(), "the current directory")
+
+
+def order(migration: Migration, conversion_dir: Path, output_dir: Path) -> Order:
+    from hyper2kvmd.guest.access import default_helper
+
+    return Order(
+        job_id=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}",
+        migration=migration,
+        conversion_dir=conversion_dir,
+        output_dir=output_dir,
+        helper=default_helper(),
+    )
+
+
+def migrate(asked: Order, emit: Callable[[progress.Event], None]) -> Finished:
+    """The whole way. Raises Failure; the working folder is gone whichever way it ends."""
+    from hyper2kvmd import worker
+
+    with interruptible(), _explained():
+        return worker.migrate(asked, progress.Context(emit, worker.admit_here(asked)))
+
+
+def plan(asked: Order, emit: Callable[[progress.Event], None]) -> Source:
+    """What would be done. Raises Failure."""
+    from hyper2kvmd import worker
+
+    with interruptible(), _explained():
+        return worker.plan_only(asked, progress.Context(emit, worker.admit_here(asked)))
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What no code of ours expected still ends in one line; its traceback goes before it."""
+    from hyper2kvmd import worker
+
+    try:
+        yield
+    except Failure:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        raise worker.internal_error(error) from error
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn the first SIGINT, SIGTERM or SIGHUP into `Interrupted`; later ones must not disturb the cleaning up."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        for each in STOPPING:
+            signal.signal(each, signal.SIG_IGN)
+        name = signal.Signals(number).name
+        hint = "run the command again: the source is as it was, and nothing is left behind"
+        raise Interrupted("interrupted", f"the migration was stopped by {name}", hint=hint)
+
+    before = {number: signal.signal(number, stop) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

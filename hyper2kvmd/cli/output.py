@@ -1,0 +1,114 @@
+"""What the commands say: results on stdout, one-line errors on stderr, JSON on stdout when asked for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import click
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hyper2kvmd import progress
+from hyper2kvmd.errors import Failure
+from hyper2kvmd.model import Problem
+from hyper2kvmd.spec import Rejected
+
+UNWRAPPED = 10_000
+"""Columns when stdout is no terminal: lines are for grep, not for eyes."""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def printable(text: str) -> str:
+    """Text that guests or other users may have had a hand in, without its power over a terminal."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+@dataclass
+class Output:
+    json: bool = False
+    source: str = ""
+    """The file that the command is about, where there is just one."""
+    console: Console = field(default_factory=lambda: _console(sys.stdout))
+
+    @property
+    def events(self) -> Console:
+        """Where a running migration is shown: never among the JSON."""
+        return _console(sys.stderr) if self.json else self.console
+
+    def line(self, text: str, style: str = "") -> None:
+        self.console.print(Text(printable(text), style=style), soft_wrap=True)
+
+    def facts(self, rows: list[tuple[str, str]]) -> None:
+        """Two columns: a name and what it is."""
+        width = max((len(name) for name, _ in rows), default=0)
+        for name, value in rows:
+            self.line(f"{name:<{width}}  {value}")
+
+    def table(self, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+        table = Table(*headings, box=None, pad_edge=False, header_style="bold")
+        for row in rows:
+            table.add_row(*(Text(printable(cell)) for cell in row))
+        self.console.print(table)
+
+    def data(self, value: BaseModel | dict[str, Any] | list[Any]) -> None:
+        """One JSON document, on one line."""
+        click.echo(json.dumps(to_jsonable_python(value), ensure_ascii=False))
+
+    def failure(self, failure: Failure, *, source: str = "") -> None:
+        """The end of a command that failed; `source` is the file that the problems are in."""
+        source = source or self.source
+        problems = problems_of(failure)
+        if self.json:
+            error = progress.problem(failure).model_dump(mode="json", include={"code", "message", "hint", "kind"})
+            self.data({"error": {**error, "exit_code": failure.exit_code}, "problems": problems})
+        if isinstance(failure, Rejected):
+            for problem in failure.problems:
+                click.echo(located(problem, source), err=True)
+        else:
+            message = "\n".join(printable(line) for line in failure.message.splitlines())
+            click.echo(f"h2kvmctl: {message}: {printable(failure.hint)} [{failure.code}]", err=True)
+
+
+def problems_of(failure: Failure) -> list[Problem]:
+    return list(failure.problems) if isinstance(failure, Rejected) else [progress.problem(failure)]
+
+
+def located(problem: Problem, source: str) -> str:
+    """`file:line:column: message: remedy [code]`, as compilers say it and editors understand it."""
+    place = f"{problem.line}:{problem.column}:" if problem.line else ""
+    prefix = f"{source}:{place} " if source else f"{place} ".lstrip()
+    return printable(f"{prefix}{problem.message}: {problem.hint} [{problem.code}]")
+
+
+def json_option(command: Command) -> Command:
+    def note(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+        if value:
+            context.ensure_object(Output).json = True
+
+    return click.option(
+        "--json", is_flag=True, expose_value=False, callback=note, help="Print one JSON document, errors included."
+    )(command)
+
+
+def _console(stream: Any) -> Console:
+    if stream.isatty():
+        return Console(file=stream, highlight=False)
+    return Console(file=stream, highlight=False, width=UNWRAPPED, no_color=True, emoji=False)
+
+
+def size(count: int) -> str:
+    """Bytes for people, in binary units."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"

@@ -1,0 +1,184 @@
+"""The commands that speak to the daemon over its control socket."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import TypeAdapter
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+from rich.progress import Progress as Bars
+
+from hyper2kvmd import yaml_source
+from hyper2kvmd.cli import client, views
+from hyper2kvmd.cli.output import Command, Output, json_option, printable
+from hyper2kvmd.daemon.wire import Status, Submission, events_adapter, jobs_adapter
+from hyper2kvmd.errors import InvalidInput, MigrationFailed
+from hyper2kvmd.model import Job, State
+
+POLL_SECONDS = 0.5
+EXIT_CODES = {State.SUCCEEDED: 0, State.REJECTED: InvalidInput.exit_code}
+"""Of `watch`, by the state that a job ends in; the others are failures."""
+
+JOB_ANSWER, STATUS = TypeAdapter(Job), TypeAdapter(Status)
+
+COMMANDS: list[click.Command] = []
+Ask = Callable[..., bytes]
+
+
+def socket_option(command: Command) -> Command:
+    return click.option(
+        "--socket", type=click.Path(path_type=Path), help="The daemon's control socket. [default: as configured]"
+    )(command)
+
+
+def over_socket(name: str, *arguments: Callable[[Any], Any]) -> Callable[[Callable[..., None]], click.Command]:
+    """A command that gets `(output, ask, ...)`: `ask(method, path, body)` is one request to the daemon."""
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        @click.pass_obj
+        def body(output: Output, /, socket: Path | None, **given: Any) -> None:
+            function(output, partial(client.request, socket or client.default_socket()), **given)
+
+        built: Any = json_option(socket_option(body))
+        for argument in reversed(arguments):
+            built = argument(built)
+        command = click.command(name, help=function.__doc__)(built)
+        COMMANDS.append(command)
+        return command
+
+    return decorate
+
+
+JOB = click.argument("job_id", type=click.IntRange(min=1), metavar="ID")
+
+
+@over_socket(
+    "submit",
+    click.argument(
+        "files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="FILE..."
+    ),
+)
+def submit(output: Output, ask: Ask, files: tuple[Path, ...]) -> None:
+    """Hand migration YAMLs to the daemon. Relative paths in them begin at the current directory."""
+    jobs, worst = [], 0
+    for file in files:
+        try:
+            given = Submission(text=yaml_source.read_file(file), base=Path.cwd(), name=file.stem)
+            job = client.read(JOB_ANSWER, ask("POST", "/v1/jobs", given.model_dump(mode="json")))
+        except InvalidInput as failure:
+            output.failure(failure, source=str(file))
+            worst = failure.exit_code
+            continue
+        jobs.append(job)
+        if not output.json:
+            output.line(f"job {job.id}: {job.vm_name} {job.state}")
+    if output.json and jobs:
+        output.data(jobs)
+    if worst:
+        raise click.exceptions.Exit(worst)
+
+
+@over_socket("list")
+def list_jobs(output: Output, ask: Ask) -> None:
+    """Jobs, the newest first."""
+    jobs = client.read(jobs_adapter, ask("GET", "/v1/jobs"))
+    if output.json:
+        output.data(list(jobs))
+    else:
+        views.jobs(output, jobs)
+
+
+@over_socket("show", JOB)
+def show(output: Output, ask: Ask, job_id: int) -> None:
+    """One job: its state, what it was asked, what is wrong with it."""
+    job = client.read(JOB_ANSWER, ask("GET", f"/v1/jobs/{job_id}"))
+    if output.json:
+        output.data(job)
+    else:
+        views.job(output, job)
+
+
+@over_socket("logs", JOB)
+def logs(output: Output, ask: Ask, job_id: int) -> None:
+    """What happened to a job, and when."""
+    events = client.read(events_adapter, ask("GET", f"/v1/jobs/{job_id}/events"))
+    if output.json:
+        output.data(list(events))
+    else:
+        for event in events:
+            output.line(views.event_line(event))
+
+
+@over_socket("watch", JOB)
+def watch(output: Output, ask: Ask, job_id: int) -> None:
+    """Follow a job to its end; the exit code is the migration's."""
+    seen = 0
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
+    shown = output.console.is_terminal and not output.json
+    with Bars(*columns, console=output.console, transient=True, disable=not shown) as bars:
+        bar = bars.add_task(f"job {job_id}", total=1.0)
+        while True:
+            job = client.read(JOB_ANSWER, ask("GET", f"/v1/jobs/{job_id}"))
+            for event in client.read(events_adapter, ask("GET", f"/v1/jobs/{job_id}/events")):
+                if event.id > seen and not output.json:
+                    output.line(views.event_line(event))
+                seen = max(seen, event.id)
+            what = job.stage.value if job.stage else job.state.value
+            bars.update(bar, completed=job.progress, description=printable(f"{job.vm_name}: {what}"))
+            if not job.state.active:
+                break
+            time.sleep(POLL_SECONDS)
+    if output.json:
+        output.data(job)
+    else:
+        views.problems(output, job.problems)
+    if code := EXIT_CODES.get(job.state, MigrationFailed.exit_code):
+        raise click.exceptions.Exit(code)
+
+
+@over_socket("status")
+def status(output: Output, ask: Ask) -> None:
+    """What the daemon is doing."""
+    now = client.read(STATUS, ask("GET", "/v1/status"))
+    if output.json:
+        output.data(now)
+    else:
+        views.status(output, now)
+
+
+def _job_verb(verb: str, summary: str) -> None:
+    def change(output: Output, ask: Ask, job_id: int) -> None:
+        job = client.read(JOB_ANSWER, ask("POST", f"/v1/jobs/{job_id}/{verb}"))
+        if output.json:
+            output.data(job)
+        else:
+            output.line(f"job {job.id}: {job.vm_name} {job.state}")
+
+    change.__doc__ = summary
+    over_socket(verb, JOB)(change)
+
+
+def _queue_verb(verb: str, result: str, summary: str) -> None:
+    def change(output: Output, ask: Ask) -> None:
+        answer = ask("POST", f"/v1/queue/{verb}")
+        if output.json:
+            output.data(client.read(STATUS, answer))
+        else:
+            output.line(f"the queue is {result}")
+
+    change.__doc__ = summary
+    over_socket(verb)(change)
+
+
+_job_verb("cancel", "Stop a job for good; its working folder goes with it.")
+_job_verb("retry", "Queue a failed or cancelled job again; finished stages are not repeated.")
+_job_verb("hold", "Keep a queued job from being started.")
+_job_verb("release", "Let a held job be started.")
+_queue_verb("pause", "paused", "Start no more jobs; running ones go on.")
+_queue_verb("resume", "running", "Start jobs again.")
+_queue_verb("drain", "draining", "Finish the running jobs, start no others: before maintenance.")

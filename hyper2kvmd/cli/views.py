@@ -1,0 +1,153 @@
+"""How results look to a person; `--json` prints the types themselves instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+from hyper2kvmd.cli.cleanup import Removed
+from hyper2kvmd.cli.oneshot import Place
+from hyper2kvmd.cli.output import Output, located, size
+from hyper2kvmd.daemon.wire import Status
+from hyper2kvmd.model import Finished, Job, JobEvent, Migration, Order, Problem, Source, Volume
+
+
+def finished(output: Output, asked: Migration, result: Finished) -> None:
+    """What there is now, and where. Warnings were shown when they came."""
+    if asked.print_fstab and result.guest is not None:
+        for title, text in (("before", result.guest.fstab_before), ("after", result.guest.fstab_after)):
+            output.line(f"/etc/fstab {title}:", style="bold")
+            for line in text.splitlines():
+                output.line(f"  {line}")
+    rows = []
+    if result.artifact is not None:
+        rows += [("image", f"{result.artifact.image} ({size(result.artifact.file_bytes)})")]
+        rows += [("report", str(result.artifact.report_markdown)), ("", str(result.artifact.report_json))]
+        rows += [("sha256", result.artifact.sha256)] if result.artifact.sha256 else []
+    if result.domain is not None:
+        where = f", defined in {result.domain.uri}" if result.domain.defined else ""
+        rows += [("domain XML", f"{result.domain.xml}{where}")]
+    if result.verdict is not None:
+        rows += [("proof", one) for one in result.verdict.evidence]
+    output.facts(rows)
+
+
+def plan(output: Output, order: Order, source: Source) -> None:
+    for disk in source.disks:
+        output.line(f"{disk.path}  {disk.format} {disk.subformat}", style="bold")
+        output.facts([("size", size(disk.virtual_size)), ("data", f"about {size(disk.data_bytes)}")])
+        output.facts([("partitions", disk.layout.table)])
+        rows = [(volume.name, size(volume.length), volume.content, _identity(volume)) for volume in disk.layout.volumes]
+        output.table(("volume", "size", "content", "identity"), rows)
+    reserve = "in full" if source.preallocate else "as written"
+    output.facts(
+        [
+            ("firmware", source.firmware),
+            ("reserved", f"{reserve}: {source.preallocate_reason}"),
+            ("space needed", f"{size(source.needed_bytes)} in {order.conversion_dir}"),
+            *([("", f"{size(source.publish_bytes)} in {order.output_dir}")] if source.publish_bytes else []),
+            ("result", f"{order.output_dir / order.migration.output_name}"),
+        ]
+    )
+    output.line("nothing was written")
+
+
+def _identity(volume: Volume) -> str:
+    if volume.obstacle:
+        return volume.obstacle
+    names = (("UUID", volume.uuid), ("LABEL", volume.label), ("PARTUUID", volume.partuuid))
+    return " ".join(f"{name}={value}" for name, value in names if value)
+
+
+def migration(output: Output, file: Path, asked: Migration, conversion: Place, target: Place) -> None:
+    """Every key with the value it will have, and whether the file gave it."""
+    output.line(f"{file}: valid", style="green")
+    for name in Migration.model_fields:
+        value, origin = getattr(asked, name), "" if name in asked.model_fields_set else "default"
+        match name:
+            case "conversion_dir":
+                value, origin = conversion.path, f"from {conversion.named_by}"
+            case "output_dir":
+                value, origin = target.path, f"from {target.named_by}"
+            case "to_output":
+                value = asked.output_name
+        said = str(value).lower() if isinstance(value, bool) else "not set" if value is None else str(value)
+        output.line(f"  {name}: {said}{f'  ({origin})' if origin else ''}")
+
+
+def removed(output: Output, result: Removed, *, dry_run: bool) -> None:
+    verb = "would remove" if dry_run else "removed"
+    for path in (*result.folders, *result.spool_files):
+        output.line(f"{verb} {path}")
+    if result.jobs:
+        output.line(f"{verb} {result.jobs} finished jobs from the database")
+    if not (result.folders or result.spool_files or result.jobs or result.problems):
+        output.line("nothing to remove")
+    problems(output, result.problems)
+
+
+def jobs(output: Output, listed: Iterable[Job]) -> None:
+    rows = [
+        (str(one.id), one.vm_name, one.state.value, _progress(one), _when(one.finished or one.started or one.created))
+        for one in listed
+    ]
+    output.table(("id", "vm", "state", "stage", "since"), rows)
+
+
+def job(output: Output, one: Job) -> None:
+    rows = [
+        ("job", str(one.id)),
+        ("vm", one.vm_name),
+        ("state", one.state.value),
+        ("stage", _progress(one)),
+        ("note", one.note),
+        ("attempt", str(one.attempt)),
+        ("priority", str(one.priority)),
+        ("submitted", f"{_when(one.created)} by {one.submitter}" if one.submitter else _when(one.created)),
+        ("spool file", one.spool_name or ""),
+        ("not before", _when(one.not_before)),
+        ("started", _when(one.started)),
+        ("finished", _when(one.finished)),
+        ("reserved", size(one.reserved_bytes) if one.reserved_bytes else ""),
+        ("source", str(one.migration.vmdk) if one.migration else ""),
+    ]
+    output.facts([(name, value) for name, value in rows if value])
+    problems(output, one.problems)
+
+
+def status(output: Output, now: Status) -> None:
+    counts = now.counts.model_dump()
+    output.facts(
+        [
+            ("daemon", f"{now.state}, version {now.version}"),
+            ("jobs", ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "none"),
+            ("slots", f"{len(now.running)} of {now.max_concurrent_jobs} in use"),
+            ("space", f"{size(now.conversion_free_bytes)} free in {now.conversion_dir}"),
+            ("", f"{size(now.conversion_reserved_bytes)} of it reserved"),
+            ("confinement", "Landlock" if now.confinement_available else "missing: this kernel has no Landlock"),
+        ]
+    )
+    for one in now.running:
+        share = "" if one.progress is None else f" {one.progress:.0%}"
+        stage = one.stage.value if one.stage else "starting"
+        output.line(f"job {one.id}  {one.vm_name}  {stage}: {one.step}{share}")
+
+
+def event_line(event: JobEvent) -> str:
+    return f"{_when(event.at)}  {event.kind}{f': {event.message}' if event.message else ''}"
+
+
+def problems(output: Output, listed: Iterable[Problem]) -> None:
+    for one in listed:
+        output.line(located(one, ""), style="red")
+
+
+def _progress(one: Job) -> str:
+    if one.stage is None:
+        return ""
+    return f"{one.stage.value} {one.progress:.0%}" if one.progress else one.stage.value
+
+
+def _when(moment: datetime | None) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}" if moment else ""

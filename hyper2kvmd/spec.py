@@ -1,0 +1,157 @@
+"""Migration YAML to `Migration`: the border where a stranger's text becomes a frozen type, or a list of errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from hyper2kvmd import yaml_source
+from hyper2kvmd.errors import InvalidInput
+from hyper2kvmd.model import Migration, Problem
+from hyper2kvmd.yaml_binding import Bound, Rules, bind, in_order
+
+VM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+LIBVIRT_URI = re.compile(r"(qemu|test)(\+[a-z0-9]+)?://[A-Za-z0-9.@:\[\]_-]*/[A-Za-z0-9._/?=&%-]*")
+SUFFIXES = {".qcow2": "qcow2", ".qcow": "qcow2", ".raw": "raw"}
+OTHER_FORMATS = (".vmdk", ".vdi", ".vhd", ".vhdx", ".vpc", ".ova", ".ovf", ".iso")
+
+REMEDIES = {
+    "cmd": "write `cmd: local`, the only command here: export the disk to a VMDK first, then name it as vmdk",
+    "vm_name": "use letters, digits, '.', '_' and '-', at most 63, beginning with a letter or a digit",
+    "to_output": "give a file name without a folder (letters, digits, '.', '_', '-'); the folder is output_dir",
+    "memory": "write MiB as a plain number, 64 to 16777216, such as `memory: 4096`",
+    "machine": "write a machine type as `virsh capabilities` lists it, such as q35",
+}
+
+_FLATTENED = "remove the key: snapshot chains are always flattened"
+_REPORT = "remove the key: a report is always written beside the image"
+_BOOT = "remove the key and write `verify: boot`, which boots the result on a throwaway overlay"
+_VCENTER = "remove the key: this service reads disks that are files; export them from vCenter first"
+_LIVE = "remove the key: guests are repaired offline, never over SSH"
+_UNTOUCHED = "remove the key: the source is never written to and needs no backup"
+_VERBOSITY = "remove the key: set log_level in the daemon's configuration"
+_LOG = "remove the key: the journal keeps the log, and `h2kvmctl logs ID` shows it"
+_DEFINE = "rename it to libvirt_import, which defines the domain; its XML is written in any case"
+_DOMAIN = "remove the key: the domain uses virtio with a serial console; adapt it afterwards by `virsh edit`"
+_LUKS = "remove the key: no secrets are read from a migration file, and LUKS volumes stay locked"
+_INJECT = "remove the key: the guest is repaired, not configured; use cloud-init or your configuration management"
+_WORKERS = "remove the key: max_concurrent_jobs in the daemon's configuration says how many jobs run"
+_RESIZE = "remove the key: resize the guest after the migration, by qemu-img and growpart"
+_WINDOWS = "remove the key: Windows drivers are not injected"
+_RESUME = "remove the key: a job always goes on from its last finished stage"
+
+FOREIGN = {
+    "command": "rename it to cmd",
+    "output": "rename it to output_dir",
+    "name": "rename it to vm_name",
+    "disk": "rename it to vmdk",
+    "input": "rename it to vmdk",
+    "workdir": "rename it to conversion_dir",
+    "flatten": _FLATTENED,
+    "flatten_format": _FLATTENED,
+    "no_backup": _UNTOUCHED,
+    "verbose": _VERBOSITY,
+    "debug": _VERBOSITY,
+    "log_file": _LOG,
+    "report": _REPORT,
+    "libvirt_test": _BOOT,
+    "qemu_test": _BOOT,
+    "timeout": "remove the key: the boot check sets its own limit",
+    "keep_domain": "remove the key: `libvirt_import: true` keeps the domain",
+    "headless": "remove the key: the domain always has a serial console",
+    "emit_domain_xml": _DEFINE,
+    "virsh_define": _DEFINE,
+    "compress_level": "remove the key: `compress: true` uses the format's own level",
+    "no_regen_initramfs": "write `regen_initramfs: false`",
+    "initramfs_add_drivers": "remove the key: virtio and what it needs are added from the guest's own modules",
+    "resize": _RESIZE,
+    "enable_recovery": _RESUME,
+    "parallel_processing": _WORKERS,
+    "workers": _WORKERS,
+    "vms": "write one file for each VM and drop them all",
+    **dict.fromkeys(("vcenter", "vc_user", "vc_password", "vc_password_env", "vc_insecure", "vs_action"), _VCENTER),
+    **dict.fromkeys(("dc_name", "datastore", "esxi_host", "vsphere", "host"), _VCENTER),
+    **dict.fromkeys(("user", "port", "identity", "ssh_opt", "sudo", "ssh_user", "ssh_host", "ssh_port"), _LIVE),
+    **dict.fromkeys(("ssh_key", "identity_file", "password"), _LIVE),
+    **dict.fromkeys(("guest_os", "disk_bus", "disk_dev", "disk_cache", "net_model", "graphics"), _DOMAIN),
+    **dict.fromkeys(("graphics_listen", "video", "usb_tablet", "clock", "ovmf_code", "nvram_vars"), _DOMAIN),
+    **dict.fromkeys(("ovmf_vars_template", "cloudinit_iso", "cloudinit_seed_iso"), _DOMAIN),
+    **dict.fromkeys(("luks_enable", "luks_passphrase", "luks_passphrase_env", "luks_keyfile"), _LUKS),
+    **dict.fromkeys(("luks_mapper_prefix",), _LUKS),
+    **dict.fromkeys(("cloud_init_config", "firstboot_scripts", "network_config_inject"), _INJECT),
+    **dict.fromkeys(("user_config_inject", "service_config_inject", "hostname_config_inject"), _INJECT),
+    **dict.fromkeys(("windows", "virtio_drivers_dir", "win_stage", "win_driver_iso", "virtio_win_iso"), _WINDOWS),
+}
+"""Keys of hyper2kvm that have no place here, and what its users do instead."""
+
+RULES = Rules(
+    remedies=REMEDIES,
+    foreign=FOREIGN,
+    absolute_because="write the path in full, from /: a file in the spool has no folder to start from",
+)
+
+
+class Rejected(InvalidInput):
+    """A migration YAML with errors: all of them, each with its place and remedy."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        first = problems[0]
+        where = f"line {first.line}: " if first.line else ""
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        super().__init__(
+            "spec-invalid", f"the migration YAML is refused: {where}{first.message}{more}", hint=first.hint
+        )
+        self.problems = problems
+
+
+def parse(text: str, *, base: Path | None = None, default_name: str) -> Migration:
+    """The migration that `text` asks for. Reads nothing but its arguments.
+
+    `base` is the absolute directory where relative paths begin; without one they are refused. `default_name`
+    names the VM when the text does not: the stem of the YAML's own file name.
+
+    Raises Rejected (`spec-invalid`) with every problem, in order of place.
+    """
+    names = {"vm_name": default_name} if VM_NAME.fullmatch(default_name) else {}
+    bound = bind(yaml_source.read(text), Migration, replace(RULES, base=base), defaults=names)
+    problems = in_order([*(_missing(one, default_name) for one in bound.problems), *_conflicts(bound)])
+    if problems or bound.value is None:
+        raise Rejected(problems)
+    return bound.value
+
+
+def load(path: Path, *, base: Path | None = None) -> Migration:
+    """`parse` for a file, named after it. Raises InvalidInput (`file-...`) besides."""
+    return parse(yaml_source.read_file(path), base=base, default_name=path.stem)
+
+
+def _missing(one: Problem, default_name: str) -> Problem:
+    if one.code != "key-missing":
+        return one
+    if one.key == "vmdk":
+        return one.model_copy(update={"hint": "add a line `vmdk: /path/to/disk.vmdk`, the disk or its descriptor"})
+    message = f"the key vm_name is missing, and the file's own name {yaml_source.shown(default_name)} cannot serve"
+    return one.model_copy(update={"message": message, "hint": f"add vm_name: {REMEDIES['vm_name']}"})
+
+
+def _conflicts(bound: Bound[Migration]) -> Iterator[Problem]:
+    """What no single field can know, judged on the fields that are good by themselves."""
+    asked = Migration(vmdk=Path("/"), vm_name="x").model_copy(update=bound.valid)
+
+    def conflict(key: str, message: str, hint: str) -> Problem:
+        return yaml_source.problem("value-conflict", message, hint, place=bound.places.get(key), key=key)
+
+    suffix = Path(asked.to_output or "").suffix.lower()
+    if suffix in OTHER_FORMATS or SUFFIXES.get(suffix, asked.out_format) != asked.out_format:
+        message = f"to_output ends in {suffix} but out_format is {asked.out_format}"
+        yield conflict("to_output", message, f"let it end in .{asked.out_format}, or change out_format")
+    if asked.compress and asked.out_format == "raw":
+        yield conflict("compress", "compress is true but a raw image cannot be compressed", "use out_format: qcow2")
+    if asked.compress and asked.sparse == "never":
+        message = "compress is true but sparse: never reserves the full size"
+        yield conflict("compress", message, "drop one of the two")
+    if not LIBVIRT_URI.fullmatch(asked.libvirt_uri):
+        message = f"libvirt_uri is {yaml_source.shown(asked.libvirt_uri)}, no address of a QEMU/KVM host"
+        yield conflict("libvirt_uri", message, "write qemu:///system or qemu:///session")

@@ -1,0 +1,227 @@
+"""From a tree of YAML nodes to a frozen model: each scalar is read as the field it is for, every error is kept.
+
+YAML's own guesses never apply: `no` for a name is the text "no", `0123` for a name keeps its zero.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+from collections.abc import Iterable
+from collections.abc import Mapping as MappingABC
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from hyper2kvmd.model import Frozen, Problem
+from hyper2kvmd.yaml_source import Document, Listing, Mapping, Node, Place, Scalar, problem, shown
+
+M = TypeVar("M", bound=Frozen)
+
+TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
+NOTHING = ("", "~", "null", "Null", "NULL")
+WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
+LONGEST_PATH, LONGEST_NAME = 4095, 255
+"""Bytes, as Linux counts them."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a kind of file asks beyond its model."""
+
+    remedies: MappingABC[str, str] = field(default_factory=dict)
+    """By dotted key: what to write instead of a value that does not fit."""
+    foreign: MappingABC[str, str] = field(default_factory=dict)
+    """Keys of another program, and what to do about each."""
+    base: Path | None = None
+    """Where relative paths begin; None refuses them."""
+    absolute_because: str = "write the path in full, from /"
+
+
+@dataclass(frozen=True)
+class Bound(Generic[M]):
+    """`value` is there only when `problems` is empty; `valid` holds the fields that are good in any case."""
+
+    value: M | None
+    problems: tuple[Problem, ...]
+    valid: MappingABC[str, object]
+    places: MappingABC[str, Place]
+
+
+def bind(
+    document: Document, model: type[M], rules: Rules, *, defaults: MappingABC[str, object] | None = None
+) -> Bound[M]:
+    """Every error of the document and of each field, in order of place; those without a place come last.
+
+    `defaults` are values for keys that the document does not give.
+    """
+    if document.root is None:
+        return Bound(None, document.problems, {}, {})
+    binder = _Binder(rules, list(document.problems))
+    given = binder.mapping(document.root, model, prefix="")
+    values = {**(defaults or {}), **given}
+    value: M | None = None
+    try:
+        value = model.model_validate(values)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            binder.refused(detail)
+            values.pop(str(detail["loc"][0]), None)
+    problems = in_order(binder.problems)
+    return Bound(None if problems else value, problems, values, binder.places)
+
+
+def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """By place in the text; what has none comes last."""
+    return tuple(sorted(problems, key=lambda one: (one.line or float("inf"), one.column or 0)))
+
+
+class _Mistyped(Exception):
+    """Carries what is wrong with one node; `_Binder` turns it into a problem."""
+
+    def __init__(self, place: Place, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.place, self.message, self.hint = place, message, hint
+
+
+class _Binder:
+    def __init__(self, rules: Rules, problems: list[Problem]) -> None:
+        self.rules = rules
+        self.problems = problems
+        self.places: dict[str, Place] = {}
+        self._given: set[str] = set()
+
+    def mapping(self, node: Mapping, model: type[Frozen], prefix: str) -> dict[str, object]:
+        values: dict[str, object] = {}
+        for entry in node.entries:
+            key = prefix + entry.key
+            if entry.key not in model.model_fields:
+                hint = self._unknown(entry.key, model)
+                message = f"the key {shown(entry.written)} is not known"
+                self.problems.append(problem("key-unknown", message, hint, place=entry.place, key=shown(key)))
+                continue
+            self._given.add(key)
+            if entry.value is None:
+                continue
+            self.places[key] = entry.value.place
+            try:
+                values[entry.key] = self._typed(entry.value, model.model_fields[entry.key].annotation, key)
+            except _Mistyped as error:
+                self._mistyped(error, key)
+        return values
+
+    def _mistyped(self, error: _Mistyped, key: str) -> None:
+        hint = self.rules.remedies.get(key, error.hint)
+        self.problems.append(problem("value-invalid", error.message, hint, place=error.place, key=key))
+
+    def refused(self, detail: ErrorDetails) -> None:
+        """Add what pydantic found, in our words and with its place."""
+        names = [str(part) for part in detail["loc"]]
+        key = ".".join(name for name in names if not name.isdigit())
+        place = self.places.get(key)
+        if detail["type"] == "missing":
+            if key not in self._given:
+                hint = f"add a line `{key}: ...`"
+                self.problems.append(problem("key-missing", f"the key {key} is missing", hint, key=key))
+            return
+        message, hint = _explained(key, detail)
+        hint = self.rules.remedies.get(key, hint)
+        self.problems.append(problem("value-invalid", message, hint, place=place, key=key or None))
+
+    def _unknown(self, key: str, model: type[Frozen]) -> str:
+        if key in self.rules.foreign:
+            return self.rules.foreign[key]
+        known = list(model.model_fields)
+        close = difflib.get_close_matches(key.lower()[:40], known, n=1, cutoff=0.6)
+        return f"did you mean {close[0]}?" if close else f"remove it; the keys are {', '.join(known)}"
+
+    def _typed(self, node: Node, wanted: Any, key: str) -> object:
+        origin, arguments = get_origin(wanted), get_args(wanted)
+        if origin in (Union, types.UnionType):
+            if isinstance(node, Scalar) and not node.quoted and node.text in NOTHING:
+                return None
+            return self._typed(node, next(one for one in arguments if one is not type(None)), key)
+        if origin is tuple:
+            if not isinstance(node, Listing):
+                raise _Mistyped(node.place, f"{key} is not a list", f"write `{key}: [first, second]`")
+            return self._listing(node, arguments[0], key)
+        if isinstance(wanted, type) and issubclass(wanted, Frozen):
+            if not isinstance(node, Mapping):
+                fields = ", ".join(wanted.model_fields)
+                raise _Mistyped(node.place, f"{key} is not a mapping", f"indent its own keys below it: {fields}")
+            return self.mapping(node, wanted, prefix=f"{key}.")
+        if not isinstance(node, Scalar):
+            raise _Mistyped(node.place, f"{key} takes a single value", f"write `{key}: value` on one line")
+        if not node.text:
+            raise _Mistyped(node.place, f"{key} has no value", "give it one, or remove the key")
+        return self._scalar(node, wanted, key)
+
+    def _listing(self, node: Listing, wanted: Any, key: str) -> tuple[object, ...]:
+        items: list[object] = []
+        for item in node.items:
+            try:
+                items.append(self._typed(item, wanted, key))
+            except _Mistyped as error:
+                self._mistyped(error, key)
+        return tuple(items)
+
+    def _scalar(self, node: Scalar, wanted: Any, key: str) -> object:
+        text, place = node.text, node.place
+        if wanted is bool:
+            if text.lower() not in TRUE + FALSE:
+                raise _Mistyped(place, f"{key} is {shown(text)}, neither true nor false", "write true or false")
+            return text.lower() in TRUE
+        if wanted is int:
+            if not WHOLE.fullmatch(text):
+                hint = "write a plain decimal number, without a unit or leading zeros"
+                raise _Mistyped(place, f"{key} is {shown(text)}, not a whole number", hint)
+            return int(text)
+        if wanted is float:
+            if not DECIMAL.fullmatch(text):
+                raise _Mistyped(place, f"{key} is {shown(text)}, not a number", "write a number such as 30 or 1.5")
+            return float(text)
+        if wanted is Path:
+            return self._path(node, key)
+        if get_origin(wanted) is Literal and text not in get_args(wanted):
+            raise _Mistyped(place, f"{key} is {shown(text)}, which does not exist", _choice(text, get_args(wanted)))
+        return text
+
+    def _path(self, node: Scalar, key: str) -> Path:
+        text = node.text
+        if text.startswith("~"):
+            hint = "write the home directory out: whose ~ it is depends on who runs the job"
+            raise _Mistyped(node.place, f"{key} begins with ~", hint)
+        path = Path(text)
+        if not path.is_absolute():
+            if self.rules.base is None:
+                raise _Mistyped(node.place, f"{key} is the relative path {shown(text)}", self.rules.absolute_because)
+            path = self.rules.base / path
+        if len(bytes(path)) > LONGEST_PATH or any(len(part.encode()) > LONGEST_NAME for part in path.parts):
+            raise _Mistyped(node.place, f"{key} is longer than any file system takes", "correct the path")
+        return path
+
+
+def _choice(text: str, choices: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(text.lower()[:40], choices, n=1)
+    listed = ", ".join(choices)
+    return f"did you mean {close[0]}? the choices are {listed}" if close else f"write one of {listed}"
+
+
+def _explained(key: str, detail: ErrorDetails) -> tuple[str, str]:
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "greater_than_equal":
+            return f"{key} is {detail['input']}, less than {context['ge']}", f"write at least {context['ge']}"
+        case "less_than_equal":
+            return f"{key} is {detail['input']}, more than {context['le']}", f"write at most {context['le']}"
+        case "string_pattern_mismatch":
+            return f"{key} is {shown(str(detail['input']))}, which does not fit", f"match {context['pattern']}"
+        case "too_short":
+            return f"{key} is empty", "give it at least one element, or remove the key"
+        case _:
+            return f"{key}: {shown(detail['msg'], 200)}", "correct the value"

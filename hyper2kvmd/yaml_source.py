@@ -1,0 +1,250 @@
+"""Strict YAML: text in, a tree of nodes that know their place out.
+
+Reads parser events only: nothing is resolved, constructed or expanded, so aliases, merge keys and tags have no
+way to act; they are reported like any other error. Typing is left to `yaml_binding`, which knows the target.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import yaml
+
+from hyper2kvmd.errors import InvalidInput
+from hyper2kvmd.model import Problem
+
+MAX_BYTES = 64 * 1024
+MAX_DEPTH = 8
+MAX_NODES = 1000
+SHOWN = 60
+"""Characters of a key or value that a message repeats."""
+
+FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+"""Control characters, NUL, surrogates, and what YAML 1.1 takes for a line break but no editor shows as one."""
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Both count from 1."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True)
+class Scalar:
+    text: str
+    quoted: bool
+    place: Place
+
+
+@dataclass(frozen=True)
+class Listing:
+    items: tuple[Node, ...]
+    place: Place
+
+
+@dataclass(frozen=True)
+class Entry:
+    key: str
+    """As the model spells it: `-` is `_`."""
+    written: str
+    place: Place
+    value: Node | None
+    """None when the value was reported already."""
+
+
+@dataclass(frozen=True)
+class Mapping:
+    entries: tuple[Entry, ...]
+    place: Place
+
+
+Node = Scalar | Listing | Mapping
+
+
+@dataclass(frozen=True)
+class Document:
+    """`root` is None when the text could not be read to its end."""
+
+    root: Mapping | None
+    problems: tuple[Problem, ...]
+
+
+def problem(code: str, message: str, hint: str, *, place: Place | None = None, key: str | None = None) -> Problem:
+    return Problem(
+        code=code,
+        message=message,
+        hint=hint,
+        kind="permanent",
+        key=key,
+        line=place.line if place else None,
+        column=place.column if place else None,
+    )
+
+
+def shown(text: str, limit: int = SHOWN) -> str:
+    """Text of a stranger, fit for one line of a message."""
+    clean = "".join(character if character.isprintable() else " " for character in text[: limit + 1])
+    return clean if len(clean) <= limit else clean[:limit] + "..."
+
+
+def read_file(path: Path) -> str:
+    """Text of a regular file of at most 64 KiB of UTF-8.
+
+    Raises InvalidInput (`file-unreadable`, `file-too-large`, `file-not-text`).
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise InvalidInput("file-unreadable", f"{path} is not a regular file", hint="name a YAML file")
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        hint = "correct the path, or the owner and mode of the file"
+        raise InvalidInput("file-unreadable", f"{path} cannot be read: {error.strerror}", hint=hint) from error
+    if len(data) > MAX_BYTES:
+        hint = "give one migration per file, without data in it"
+        raise InvalidInput("file-too-large", f"{path} is larger than {MAX_BYTES // 1024} KiB", hint=hint)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        where = f"byte {error.start + 1}"
+        raise InvalidInput("file-not-text", f"{path} is not UTF-8 at {where}", hint="save it as UTF-8") from error
+
+
+def read(text: str) -> Document:
+    """The one mapping that `text` holds, empty for empty text. Never raises: everything wrong is in `problems`."""
+    if len(text) > MAX_BYTES or len(text.encode(errors="surrogatepass")) > MAX_BYTES:
+        message = f"the text is larger than {MAX_BYTES // 1024} KiB"
+        return Document(None, (problem("yaml-too-large", message, "give one migration per file, without data in it"),))
+    text = text.removeprefix("\ufeff")
+    if found := FORBIDDEN.search(text):
+        before = text[: found.start()]
+        place = Place(before.count("\n") + 1, found.start() - (before.rfind("\n") + 1) + 1)
+        message = f"the character U+{ord(found[0]):04X} has no business in a configuration"
+        return Document(None, (problem("yaml-syntax", message, "remove it, or save the file as UTF-8", place=place),))
+    return _Reader(text).document()
+
+
+class _Unreadable(Exception):
+    """The rest of the text means nothing; its problem is already on the list."""
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self._events: Iterator[yaml.Event] = iter(yaml.parse(text, Loader=yaml.SafeLoader))
+        self._problems: list[Problem] = []
+        self._nodes = 0
+
+    def document(self) -> Document:
+        root: Mapping | None = None
+        try:
+            root = self._root()
+        except _Unreadable:
+            pass
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            place = Place(mark.line + 1, mark.column + 1) if mark else None
+            reason = " ".join(part for part in (error.context, error.problem) if part)
+            hint = "correct the YAML there: quote values that hold ':' or '#', indent with spaces"
+            self._report("yaml-syntax", f"not valid YAML: {shown(reason, 2 * SHOWN)}", hint, place)
+        except (yaml.YAMLError, ValueError, OverflowError) as error:
+            self._report("yaml-syntax", f"not valid YAML: {shown(str(error), 2 * SHOWN)}", "correct the YAML", None)
+        return Document(root, tuple(self._problems))
+
+    def _root(self) -> Mapping:
+        next(self._events)
+        start = next(self._events)
+        if isinstance(start, yaml.StreamEndEvent):
+            return Mapping((), Place(1, 1))
+        node = self._node(next(self._events), depth=0)
+        next(self._events)
+        after = next(self._events)
+        if not isinstance(after, yaml.StreamEndEvent):
+            hint = "give each document a file of its own"
+            self._fatal("a second document begins here", hint, _place(after))
+        if not isinstance(node, Mapping):
+            if isinstance(node, Scalar) and not node.text:
+                return Mapping((), node.place)
+            place = node.place if node else Place(1, 1)
+            self._fatal("the file is not a mapping", "write lines of the form `key: value`", place)
+        return node
+
+    def _node(self, event: yaml.Event, *, depth: int) -> Node | None:
+        place = _place(event)
+        self._nodes += 1
+        if depth > MAX_DEPTH:
+            self._fatal("nested too deeply", f"nest at most {MAX_DEPTH} levels", place)
+        if self._nodes > MAX_NODES:
+            self._fatal(f"more than {MAX_NODES} keys and values", "split the file", place)
+        if isinstance(event, yaml.AliasEvent):
+            self._report(
+                "yaml-refused", f"the alias *{shown(event.anchor or '')} is refused", "write the value out", place
+            )
+            return None
+        if not isinstance(event, yaml.ScalarEvent | yaml.SequenceStartEvent | yaml.MappingStartEvent):
+            raise _Unreadable
+        if event.anchor is not None:
+            self._report("yaml-refused", f"the anchor &{shown(event.anchor)} is refused", "remove it", place)
+        if event.tag is not None:
+            hint = "remove it: every key knows the type of its value"
+            self._report("yaml-refused", f"the tag {shown(event.tag)} is refused", hint, place)
+        if isinstance(event, yaml.ScalarEvent):
+            return self._scalar(event, place)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self._listing(place, depth)
+        return self._mapping(place, depth)
+
+    def _scalar(self, event: yaml.ScalarEvent, place: Place) -> Scalar | None:
+        if found := CONTROL.search(event.value):
+            message = f"a value holds the control character U+{ord(found[0]):04X}"
+            self._report("yaml-refused", message, "write the value on one line, without escapes", place)
+            return None
+        return Scalar(event.value, event.style is not None, place)
+
+    def _listing(self, place: Place, depth: int) -> Listing:
+        items: list[Node] = []
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            node = self._node(event, depth=depth + 1)
+            if node is not None:
+                items.append(node)
+        return Listing(tuple(items), place)
+
+    def _mapping(self, place: Place, depth: int) -> Mapping:
+        entries: dict[str, Entry] = {}
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            name = self._node(event, depth=depth + 1)
+            value = self._node(next(self._events), depth=depth + 1)
+            if not isinstance(name, Scalar):
+                if name is not None:
+                    self._report("yaml-refused", "a key is not a word", "write `key: value`", name.place)
+            elif name.text == "<<" and not name.quoted:
+                self._report("yaml-refused", "the merge key << is refused", "write the keys out", name.place)
+            elif (key := name.text.replace("-", "_")) in entries:
+                first = entries[key]
+                message = f"the key {shown(name.text)} was given before, as {shown(first.written)}"
+                message += f" on line {first.place.line}"
+                self._report("key-duplicate", message, "keep one of the two", name.place, key)
+            else:
+                entries[key] = Entry(key, name.text, name.place, value)
+        return Mapping(tuple(entries.values()), place)
+
+    def _report(self, code: str, message: str, hint: str, place: Place | None, key: str | None = None) -> None:
+        self._problems.append(problem(code, message, hint, place=place, key=key))
+
+    def _fatal(self, message: str, hint: str, place: Place) -> NoReturn:
+        self._report("yaml-refused", message, hint, place)
+        raise _Unreadable
+
+
+def _place(event: yaml.Event) -> Place:
+    mark = event.start_mark
+    return Place(mark.line + 1, mark.column + 1) if mark else Place(1, 1)

@@ -1,0 +1,208 @@
+"""h2kvmctl as a process: what it prints, where, and the code that it ends with."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+NOBODY = 65534
+
+
+def ctl(*arguments: str | Path, cwd: Path, user: int | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(cwd), "PYTHONPATH": str(PROJECT), "LC_ALL": "C.UTF-8"}
+    command = [sys.executable, "-m", "hyper2kvmd.cli.ctl", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env=environment, user=user, timeout=60, check=False
+    )
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    path = tmp_path / "web01.yaml"
+    path.write_text("vmdk: exports/web01.vmdk\nno-grub: yes\n")
+    return path
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> Path:
+    path = tmp_path / "bad.yaml"
+    path.write_text("vmkd: x.vmdk\nmemory: lots\nflatten: true\n")
+    return path
+
+
+def test_check_says_what_a_file_comes_to(good: Path, tmp_path: Path) -> None:
+    result = ctl("check", good, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = {line.strip() for line in result.stdout.splitlines()}
+    assert f"vmdk: {tmp_path}/exports/web01.vmdk" in lines
+    assert "vm_name: web01" in lines
+    assert "no_grub: true" in lines
+    assert "memory: 2048  (default)" in lines
+    assert f"output_dir: {tmp_path}  (from the current directory)" in lines
+
+
+def test_check_lists_every_error_as_compilers_do(good: Path, bad: Path, tmp_path: Path) -> None:
+    result = ctl("check", good, bad, cwd=tmp_path)
+    assert result.returncode == 2
+    places = [line.split(": ")[0] for line in result.stderr.splitlines()]
+    assert places == [f"{bad}:1:1", f"{bad}:2:9", f"{bad}:3:1", f"{bad}"]
+    assert f"{good}: valid" in result.stdout
+
+
+def test_check_as_json(good: Path, bad: Path, tmp_path: Path) -> None:
+    result = ctl("check", "--json", good, bad, cwd=tmp_path)
+    first, second = json.loads(result.stdout)
+    assert (result.returncode, result.stderr) == (2, "")
+    assert (first["problems"], first["migration"]["vm_name"]) == ([], "web01")
+    assert [(one["key"], one["line"]) for one in second["problems"]] == [
+        ("vmkd", 1),
+        ("memory", 2),
+        ("flatten", 3),
+        ("vmdk", None),
+    ]
+
+
+@pytest.mark.parametrize("ending", [[], ["local"]])
+def test_oneshot_refuses_what_check_refuses(bad: Path, tmp_path: Path, ending: list[str]) -> None:
+    result = ctl("--config", bad, *ending, cwd=tmp_path)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 4
+    assert not (tmp_path / ".cache").exists()
+    as_json = json.loads(ctl("--json", "--config", bad, *ending, cwd=tmp_path).stdout)
+    assert (as_json["error"]["code"], as_json["error"]["exit_code"]) == ("spec-invalid", 2)
+    assert len(as_json["problems"]) == 4
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nonsense"], ["check"], ["show", "zero"], ["show", "0"], ["--config", "x.yaml", "list"], ["local"], []],
+)
+def test_usage_errors_are_2(arguments: list[str], tmp_path: Path) -> None:
+    assert ctl(*arguments, cwd=tmp_path).returncode == 2
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    result = ctl("--config", tmp_path / "missing.yaml", cwd=tmp_path)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert str(tmp_path / "missing.yaml") in line
+    assert "file-unreadable" in line
+
+
+COMMANDS = [["list"], ["status"], ["show", "1"], ["logs", "1"], ["watch", "1"], ["cancel", "1"], ["retry", "1"]]
+COMMANDS += [["hold", "1"], ["release", "1"], ["pause"], ["resume"], ["drain"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_without_a_daemon(command: list[str], tmp_path: Path) -> None:
+    missing = tmp_path / "control.sock"
+    result = ctl(*command, "--socket", missing, cwd=tmp_path)
+    assert result.returncode == 75
+    (line,) = result.stderr.splitlines()
+    assert str(missing) in line
+    assert "systemctl start hyper2kvmd" in line
+    answer = json.loads(ctl(*command, "--json", "--socket", missing, cwd=tmp_path).stdout)
+    assert answer["error"] == {
+        "code": "daemon-unreachable",
+        "message": answer["error"]["message"],
+        "hint": answer["error"]["hint"],
+        "kind": "retry",
+        "exit_code": 75,
+    }
+
+
+def test_a_dead_daemons_socket(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+    result = ctl("list", "--socket", tmp_path / "s", cwd=tmp_path)
+    assert (result.returncode, "Connection refused" in result.stderr) == (75, True)
+
+
+@contextmanager
+def answering(path: Path, answer: bytes) -> Iterator[None]:
+    """A program on a socket that says the same to whoever comes: not a daemon, or a sick one."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        path.chmod(0o666)
+        listener.listen()
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+
+
+def http(status: str, body: dict[str, Any] | str) -> bytes:
+    data = (body if isinstance(body, str) else json.dumps(body)).encode()
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(data)}\r\nConnection: close\r\n\r\n".encode() + data
+
+
+PROBLEM = {"code": "job-unknown", "message": "there is no job 7\x1b[2J", "hint": "list the jobs", "kind": "permanent"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        (b"", 75, "daemon-silent"),
+        (b"SSH-2.0-OpenSSH\r\n", 75, "daemon-silent"),
+        (http("500 Internal Server Error", "oops"), 1, "HTTP status 500"),
+        (http("404 Not Found", {"problems": [PROBLEM]}), 2, "there is no job 7\ufffd[2J: list the jobs [job-unknown]"),
+        (http("409 Conflict", {"problems": [{**PROBLEM, "code": "job-state"}]}), 2, "[job-state]"),
+        (http("503 Service Unavailable", {"problems": [{**PROBLEM, "kind": "retry"}]}), 75, "[job-unknown]"),
+        (http("422 Unprocessable", {"problems": [{**PROBLEM, "line": 3, "column": 5}]}), 2, "3:5: there is no job"),
+        (http("200 OK", "[]"), 78, "another version"),
+    ],
+)
+def test_answers_of_a_sick_daemon(answer: bytes, code: int, said: str, tmp_path: Path) -> None:
+    with answering(tmp_path / "s", answer):
+        result = ctl("show", "7", "--socket", tmp_path / "s", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (code, "")
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_socket_of_others(tmp_path: Path) -> None:
+    for folder in (tmp_path, *tmp_path.parents):
+        if not folder.stat().st_mode & 1:
+            folder.chmod(folder.stat().st_mode | 1)
+    with answering(tmp_path / "s", b""):
+        (tmp_path / "s").chmod(0o660)
+        result = ctl("list", "--socket", tmp_path / "s", cwd=Path("/"), user=NOBODY)
+    assert result.returncode == 2
+    assert "group hyper2kvm" in result.stderr
+
+
+def test_a_reader_that_leaves(good: Path, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "hyper2kvmd.cli.ctl", "check", "--json", str(good)]
+    result = subprocess.run(
+        command, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=PROJECT, timeout=60, check=False
+    )
+    os.close(writer)
+    assert "Traceback" not in result.stderr
+    assert result.returncode != 0

@@ -1,0 +1,175 @@
+"""`h2kvmctl gc` with a real queue: what it takes, and all that it must leave alone."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyper2kvmd.jobs.store import Origin, Store
+from hyper2kvmd.model import Job, Migration
+
+PROJECT = Path(__file__).parents[2]
+LONG_AGO = time.time() - 40 * 86_400
+
+
+class Host:
+    """Directories as the daemon keeps them, its configuration and its database."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.config = root, root / "hyper2kvmd.yaml"
+        self.conversions, self.spool = root / "conversions", root / "spool"
+        self.database = root / "state/jobs.sqlite3"
+        self.conversions.mkdir(mode=0o700)
+        for name in ("incoming", "active", "done", "failed", "rejected"):
+            (self.spool / name).mkdir(parents=True)
+        self.retention(conversions=1, spool=30, jobs=365)
+        self.store = Store(f"sqlite:///{self.database}")
+
+    def retention(self, *, conversions: float, spool: float, jobs: float) -> None:
+        kept = f"{{conversions: {conversions}, spool: {spool}, jobs: {jobs}}}"
+        folders = f"state_dir: {self.root}/state\nconversion_dir: {self.conversions}\nspool_dir: {self.spool}\n"
+        self.config.write_text(f"{folders}retention: {kept}\n")
+
+    def submit(self, name: str) -> Job:
+        migration = Migration(vmdk=Path(f"/{name}.vmdk"), vm_name=name)
+        return self.store.submit(migration, content_key=name, origin=Origin(submitter="test")).job
+
+    def folder(self, name: str, *, age_days: float = 40) -> Path:
+        path = self.conversions / name
+        path.mkdir(mode=0o700)
+        (path / "disk.qcow2").write_bytes(b"x")
+        then = time.time() - age_days * 86_400
+        os.utime(path, (then, then))
+        return path
+
+    def gc(self, *arguments: str) -> tuple[int, Any, str]:
+        command = [sys.executable, "-m", "hyper2kvmd.cli.ctl", "gc", "--json", "--config", str(self.config), *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, timeout=60, check=False)
+        return result.returncode, json.loads(result.stdout), result.stderr
+
+    def left(self) -> set[str]:
+        return {path.name for path in self.conversions.iterdir()}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+def test_only_abandoned_working_folders_go(host: Host) -> None:
+    live = host.submit("live")
+    host.folder(f"live.{live.id}")
+    host.folder(f"dead.{live.id + 100}")
+    host.folder("oneshot.20260101T000000Z-77")
+    host.folder(f"fresh.{live.id + 101}", age_days=0.5)
+    host.folder("lost+found")
+    host.folder("my.images")
+    held = host.folder(f"held.{live.id + 102}")
+    outside = host.root / "elsewhere"
+    outside.mkdir()
+    (host.conversions / f"link.{live.id + 103}").symlink_to(outside)
+    handle = os.open(held, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    expected = {f"dead.{live.id + 100}", "oneshot.20260101T000000Z-77"}
+
+    code, dry, _ = host.gc("--dry-run")
+    assert (code, {Path(path).name for path in dry["folders"]}) == (0, expected)
+    before = host.left()
+    assert expected < before
+
+    code, removed, _ = host.gc()
+    assert (code, {Path(path).name for path in removed["folders"]}) == (0, expected)
+    assert host.left() == before - expected
+    assert outside.is_dir()
+    os.close(handle)
+
+
+def test_without_a_database_nothing_goes(host: Host) -> None:
+    host.folder("dead.100")
+    host.store.close()
+    host.database.unlink()
+    code, answer, line = host.gc()
+    assert (code, answer["error"]["code"]) == (78, "database-missing")
+    assert len(line.splitlines()) == 1
+    assert not host.database.exists()
+
+    host.database.write_bytes(b"SQLite format 3\0" + bytes(range(256)) * 40)
+    assert host.gc()[0] == 78
+    assert host.left() == {"dead.100"}
+
+
+def test_a_broken_configuration_removes_nothing(host: Host) -> None:
+    host.folder("dead.100")
+    host.config.write_text("conversion_dri: /x\n")
+    code, answer, _ = host.gc()
+    assert (code, answer["error"]["code"]) == (78, "config-invalid")
+    assert host.left() == {"dead.100"}
+
+
+def test_spool_files_go_by_the_time_they_were_put_there(host: Host) -> None:
+    for name in ("incoming", "active", "done", "failed", "rejected"):
+        (host.spool / name / "a.yaml").write_text("x")
+        os.utime(host.spool / name / "a.yaml", (LONG_AGO, LONG_AGO))
+    (host.spool / "rejected/a.yaml.reason.json").write_text("{}")
+    (host.spool / "done/kept").mkdir()
+    assert host.gc()[1]["spool_files"] == []
+
+    host.retention(conversions=1, spool=0, jobs=365)
+    code, removed, _ = host.gc()
+    names = {str(Path(path).relative_to(host.spool)) for path in removed["spool_files"]}
+    assert (code, names) == (0, {"done/a.yaml", "failed/a.yaml", "rejected/a.yaml", "rejected/a.yaml.reason.json"})
+    left = {str(path.relative_to(host.spool)) for path in host.spool.rglob("*.*")}
+    assert left == {"incoming/a.yaml", "active/a.yaml"}
+
+
+def test_rows_of_finished_jobs_go(host: Host) -> None:
+    waiting, ended = host.submit("waiting"), host.submit("ended")
+    host.store.cancel(ended.id, "test")
+    assert host.gc()[1]["jobs"] == 0
+    host.retention(conversions=1, spool=30, jobs=0)
+    assert host.gc("--dry-run")[1]["jobs"] == 1
+    assert {job.id for job in host.store.list()} == {waiting.id, ended.id}
+    assert host.gc()[1]["jobs"] == 1
+    assert {job.id for job in host.store.list()} == {waiting.id}
+    assert host.store.forget(datetime.now(UTC) + timedelta(days=1)) == 0
+
+
+def test_a_folder_of_another_user_is_reported_or_passed_over(host: Host) -> None:
+    """Root's own one-shot runs, in the service's directory: the service cannot even look at them."""
+    folder = host.folder("root.100")
+    for path in (host.root, *host.root.parents):
+        if not path.stat().st_mode & 1:
+            path.chmod(path.stat().st_mode | 1)
+    for path in (host.conversions, host.root / "state", host.database):
+        os.chown(path, 65534, 65534)
+    command = [sys.executable, "-m", "hyper2kvmd.cli.ctl", "gc", "--json", "--config", str(host.config)]
+    environment = {"PYTHONPATH": str(PROJECT), "PATH": os.environ["PATH"]}
+    result = subprocess.run(
+        command, capture_output=True, text=True, cwd="/", env=environment, user=65534, group=65534, check=False
+    )
+    assert (result.returncode, json.loads(result.stdout)["folders"]) == (0, []), result.stderr
+    assert folder.is_dir()
+
+
+def test_what_cannot_be_removed_is_said_and_the_rest_goes(host: Host) -> None:
+    stuck = host.spool / "failed/stuck.yaml"
+    for path in (stuck, host.spool / "failed/other.yaml"):
+        path.write_text("x")
+    subprocess.run(["mount", "--bind", stuck, stuck], check=True)
+    try:
+        host.retention(conversions=1, spool=0, jobs=365)
+        code, removed, _ = host.gc()
+    finally:
+        subprocess.run(["umount", stuck], check=True)
+    assert [Path(path).name for path in removed["spool_files"]] == ["other.yaml"]
+    assert (code, [one["code"] for one in removed["problems"]]) == (1, ["leftover-not-removed"])
+    assert [path.name for path in (host.spool / "failed").iterdir()] == ["stuck.yaml"]

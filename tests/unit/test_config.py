@@ -1,0 +1,92 @@
+"""The daemon's configuration file: defaults, and every error in one message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hyper2kvmd import config
+from hyper2kvmd.errors import BrokenInstallation
+
+SAMPLE = Path(__file__).parents[2] / "packaging" / "hyper2kvmd.yaml"
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "hyper2kvmd.yaml"
+    path.write_text(text)
+    return path
+
+
+def refusal(path: Path) -> BrokenInstallation:
+    with pytest.raises(BrokenInstallation) as caught:
+        config.load(path)
+    assert (caught.value.code, caught.value.exit_code) == ("config-invalid", 78)
+    return caught.value
+
+
+def test_only_the_default_path_may_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "missing.yaml" in refusal(tmp_path / "missing.yaml").message
+    monkeypatch.setattr(config, "DEFAULT_PATH", tmp_path / "default.yaml")
+    assert config.load(tmp_path / "default.yaml") == config.DaemonConfig()
+
+
+def test_values_lists_and_sections(tmp_path: Path) -> None:
+    text = """
+state-dir: /srv/h2k
+max_concurrent_jobs: 4
+allowed_source_dirs: [/srv/exports, /mnt/nfs]
+space_reserve: 10000000000
+retry:
+  max-attempts: 5
+  delay: 1.5
+retention: {conversions: 0}
+helper: [sudo, -n, /opt/helper]
+"""
+    loaded = config.load(write(tmp_path, text))
+    assert loaded.state_dir == Path("/srv/h2k")
+    assert loaded.database_url == "sqlite:////srv/h2k/jobs.sqlite3"
+    assert loaded.allowed_source_dirs == (Path("/srv/exports"), Path("/mnt/nfs"))
+    assert loaded.space_reserve == "10000000000"
+    assert (loaded.retry.max_attempts, loaded.retry.delay, loaded.retry.backoff) == (5, 1.5, 2.0)
+    assert (loaded.retention.conversions, loaded.retention.spool) == (0, 90)
+    assert loaded.helper == ("sudo", "-n", "/opt/helper")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("max_concurent_jobs: 2\n", "1:1: the key max_concurent_jobs is not known: did you mean max_concurrent_jobs?"),
+        ("retry: {delai: 2}\n", "1:9: the key delai is not known: did you mean delay?"),
+        ("retry:\n  max_attempts: 0\n", "2:17: retry.max_attempts is 0"),
+        ("retry: 3\n", "1:8: retry is not a mapping"),
+        ("allowed_source_dirs: /srv\n", "1:22: allowed_source_dirs is not a list"),
+        ("allowed_source_dirs: [/srv, here]\n", "1:29: allowed_source_dirs is the relative path here"),
+        ("helper: []\n", "1:9: helper is empty"),
+        ("metrics_listen: 127.0.0.1:99999\n", "1:17: metrics_listen is 127.0.0.1:99999, whose port does not exist"),
+        ("metrics_listen: '9180'\n", "1:17: metrics_listen is 9180"),
+        ("space_reserve: 100%\n", "1:16: space_reserve is 100%"),
+        ("space_reserve: 5 GB\n", "1:16: space_reserve is 5 GB"),
+        ("log_level: noisy\n", "1:12: log_level is noisy"),
+        ("spool_dir: &a /x\nstate_dir: *a\n", "2:12: the alias *a is refused"),
+        ("a: [\n", "not valid YAML"),
+    ],
+)
+def test_errors_carry_their_place(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in refusal(write(tmp_path, text)).message
+
+
+def test_all_errors_in_one_message(tmp_path: Path) -> None:
+    path = write(tmp_path, "log_level: x\nspool: /a\nretry:\n  delay: soon\n  backoff: 0\nmetrics_listen: a:70000\n")
+    places = [line.split(": ")[0].removeprefix(f"  {path}:") for line in refusal(path).message.splitlines()[1:]]
+    assert places == ["1:12", "2:1", "4:10", "5:12", "6:17"]
+
+
+def test_the_packaged_file_is_all_comments_and_every_line_a_default(tmp_path: Path) -> None:
+    text = SAMPLE.read_text()
+    assert config.load(write(tmp_path, text)) == config.DaemonConfig()
+    settings = "\n".join(line[1:] for line in text.splitlines() if line.startswith("#") and not line.startswith("##"))
+    loaded = config.load(write(tmp_path, settings))
+    assert loaded == config.DaemonConfig()
+    given = {line.split(":")[0] for line in settings.splitlines() if not line.startswith(" ")}
+    assert given == set(config.DaemonConfig.model_fields)

@@ -1,0 +1,112 @@
+"""Which directory a one-shot run works in, and that a signal ends it cleanly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hyper2kvmd import config
+from hyper2kvmd.cli import oneshot
+from hyper2kvmd.errors import BrokenInstallation, InvalidInput
+from hyper2kvmd.model import Migration
+
+
+@pytest.fixture(autouse=True)
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A host with a home directory of its own and no configuration of the daemon."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv(oneshot.VARIABLE, raising=False)
+    monkeypatch.setattr(config, "DEFAULT_PATH", tmp_path / "hyper2kvmd.yaml")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def asked(conversion_dir: Path | None = None, output_dir: Path | None = None) -> Migration:
+    return Migration(vmdk=Path("/a.vmdk"), vm_name="a", conversion_dir=conversion_dir, output_dir=output_dir)
+
+
+def test_the_first_that_names_a_directory_decides(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def place(migration: Migration, option: Path | None = None) -> Path:
+        return oneshot.conversion_place(migration, option).path
+
+    assert place(asked()) == host / "home/.cache/hyper2kvm/conversions"
+    (host / "service").mkdir()
+    (host / "hyper2kvmd.yaml").write_text(f"conversion_dir: {host}/service\n")
+    assert place(asked()) == host / "service"
+    monkeypatch.setenv(oneshot.VARIABLE, "from-environment")
+    assert place(asked()) == host / "from-environment"
+    assert place(asked(Path("/from/yaml"))) == Path("/from/yaml")
+    assert place(asked(Path("/from/yaml")), Path("from-option")) == host / "from-option"
+
+
+def test_a_directory_of_the_service_that_is_not_ours_is_passed_over(host: Path) -> None:
+    (host / "hyper2kvmd.yaml").write_text(f"conversion_dir: {host}/not-there\n")
+    assert oneshot.conversion_place(asked(), None).named_by == "the home directory"
+
+
+def test_an_unusable_configuration_is_said_only_where_it_decides(host: Path) -> None:
+    (host / "hyper2kvmd.yaml").write_text("conversion_dri: /x\n")
+    with pytest.raises(BrokenInstallation):
+        oneshot.conversion_place(asked(), None)
+    assert oneshot.conversion_place(asked(Path("/x")), None).path == Path("/x")
+
+
+def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
+    with pytest.raises(InvalidInput) as caught:
+        oneshot.conversion_place(asked(), None)
+    assert caught.value.code == "home-unknown"
+
+
+def test_output_directory(host: Path) -> None:
+    assert oneshot.output_place(asked(), None).path == host
+    assert oneshot.output_place(asked(output_dir=Path("/yaml")), None).path == Path("/yaml")
+    assert oneshot.output_place(asked(output_dir=Path("/yaml")), Path("here")).path == host / "here"
+
+
+WORK = """
+import signal, sys, time
+from pathlib import Path
+from hyper2kvmd.cli import oneshot
+from hyper2kvmd.errors import Interrupted
+from hyper2kvmd.workspace import working_folder
+try:
+    with oneshot.interruptible(), working_folder(Path(sys.argv[1]), "vm", "1") as folder:
+        (folder / "disk").write_bytes(bytes(1 << 20))
+        try:
+            print("ready", flush=True)
+            time.sleep(60)
+        finally:
+            for again in oneshot.STOPPING:
+                signal.raise_signal(again)
+            print("cleaned up", flush=True)
+except Interrupted as failure:
+    print(failure.message, flush=True)
+    sys.exit(failure.exit_code)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_no_folder_behind(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-c", WORK, str(tmp_path / "work")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert [path.name for path in (tmp_path / "work").iterdir()] == ["vm.1"]
+        process.send_signal(number)
+        assert process.stdout.read() == f"cleaned up\nthe migration was stopped by {number.name}\n"
+        assert process.wait(30) == 130
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_handlers_are_given_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with oneshot.interruptible():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before

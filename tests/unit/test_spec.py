@@ -1,0 +1,232 @@
+"""Migration YAML to `Migration`, or to every error at once."""
+
+from __future__ import annotations
+
+import typing
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hyper2kvmd import spec
+from hyper2kvmd.model import Migration, Problem
+
+
+def parse(text: str, name: str = "web01", base: Path | None = None) -> Migration:
+    return spec.parse(text, default_name=name, base=base)
+
+
+def problems(text: str, name: str = "web01", base: Path | None = None) -> tuple[Problem, ...]:
+    with pytest.raises(spec.Rejected) as caught:
+        parse(text, name, base)
+    assert caught.value.code == "spec-invalid"
+    assert caught.value.exit_code == 2
+    assert "\n" not in caught.value.message
+    return caught.value.problems
+
+
+def only(text: str, name: str = "web01", base: Path | None = None) -> Problem:
+    (one,) = problems(text, name, base)
+    return one
+
+
+def test_one_key_is_enough() -> None:
+    assert parse("vmdk: /srv/web01.vmdk\n") == Migration(vmdk=Path("/srv/web01.vmdk"), vm_name="web01")
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "value"),
+    [
+        ("vm_name: no", "vm_name", "no"),
+        ("vm_name: 0123", "vm_name", "0123"),
+        ("vm_name: 1.5", "vm_name", "1.5"),
+        ("vm-name: db", "vm_name", "db"),
+        ("vm_name: 'null'", "vm_name", "null"),
+        ("machine: 1e3", "machine", "1e3"),
+        ("machine: ~", "machine", None),
+        ("uefi: null", "uefi", None),
+        ("uefi: OFF", "uefi", False),
+        ("no-grub: on", "no_grub", True),
+        ("compress: Yes", "compress", True),
+        ('memory: "4096"', "memory", 4096),
+        ("libvirt_uri: qemu+ssh://root@kvm1/system", "libvirt_uri", "qemu+ssh://root@kvm1/system"),
+        ("libvirt_uri: test:///default", "libvirt_uri", "test:///default"),
+        ("fstab-mode: noop", "fstab_mode", "noop"),
+        ("output_dir: /srv/out", "output_dir", Path("/srv/out")),
+        ("to_output: web.img", "to_output", "web.img"),
+    ],
+)
+def test_scalars_are_read_as_their_field(line: str, field: str, value: object) -> None:
+    assert getattr(parse(f"vmdk: /a.vmdk\n{line}\n"), field) == value
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "column", "code"),
+    [
+        ("memory: 0x1000", "memory", 9, "value-invalid"),
+        ("memory: 4_096", "memory", 9, "value-invalid"),
+        ("memory: 010000", "memory", 9, "value-invalid"),
+        ("memory: 4G", "memory", 9, "value-invalid"),
+        ("memory: 63", "memory", 9, "value-invalid"),
+        ("vcpus: 1:30", "vcpus", 8, "value-invalid"),
+        ("vcpus: 0", "vcpus", 8, "value-invalid"),
+        ("priority: 10", "priority", 11, "value-invalid"),
+        ("priority: ٣", "priority", 11, "value-invalid"),
+        ("compress: y", "compress", 11, "value-invalid"),
+        ("compress: 1", "compress", 11, "value-invalid"),
+        ("compress:", "compress", 10, "value-invalid"),
+        ("compress: [true]", "compress", 11, "value-invalid"),
+        ("vm_name: {a: b}", "vm_name", 10, "value-invalid"),
+        ("vm_name: ../x", "vm_name", 10, "value-invalid"),
+        ("vm_name: -x", "vm_name", 10, "value-invalid"),
+        ("to_output: a/b.qcow2", "to_output", 12, "value-invalid"),
+        ("machine: Q35", "machine", 10, "value-invalid"),
+        ("output_dir: out", "output_dir", 13, "value-invalid"),
+        ("output_dir: ~/out", "output_dir", 13, "value-invalid"),
+        ("conversion_dir: ''", "conversion_dir", 17, "value-invalid"),
+        ("out_format: vdi", "out_format", 13, "value-invalid"),
+        ("verify: bot", "verify", 9, "value-invalid"),
+        ("cmd: vsphere", "cmd", 6, "value-invalid"),
+        ("to_output: web.raw", "to_output", 12, "value-conflict"),
+        ("to_output: web.vmdk", "to_output", 12, "value-conflict"),
+        ("libvirt_uri: xen:///system", "libvirt_uri", 14, "value-conflict"),
+        ("libvirt_uri: qemu:system", "libvirt_uri", 14, "value-conflict"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_place(line: str, key: str, column: int, code: str) -> None:
+    one = only(f"vmdk: /a.vmdk\n{line}\n")
+    assert (one.key, one.line, one.column, one.code) == (key, 2, column, code)
+    assert one.hint
+
+
+def test_keys_that_contradict_each_other() -> None:
+    assert only("vmdk: /a\nout_format: raw\ncompress: true\n").key == "compress"
+    assert only("vmdk: /a\nsparse: never\ncompress: true\n").key == "compress"
+
+
+def test_all_errors_at_once_in_order() -> None:
+    text = (
+        "vdmk: /a\nflatten: true\nmemory: lots\nvcpus: 0\nvcpus: 2\ncmd: azure\nout_format: raw\nto_output: a.qcow2\n"
+    )
+    found = problems(text)
+    assert [(one.key, one.line) for one in found] == [
+        ("vdmk", 1),
+        ("flatten", 2),
+        ("memory", 3),
+        ("vcpus", 4),
+        ("vcpus", 5),
+        ("cmd", 6),
+        ("to_output", 8),
+        ("vmdk", None),
+    ]
+
+
+def test_a_given_key_with_an_error_is_not_also_missing() -> None:
+    assert [one.code for one in problems("vmdk: [/a]\nvm_name: x\n")] == ["value-invalid"]
+    assert [one.code for one in problems("a: &a /x\nvmdk: *a\n")] == ["key-unknown", "yaml-refused", "yaml-refused"]
+
+
+def test_unknown_keys_get_a_suggestion_or_the_list() -> None:
+    assert only("vmdk: /a\nvm_nmae: x\n").hint == "did you mean vm_name?"
+    assert only("vmdk: /a\nVMDK: /b\n").hint == "did you mean vmdk?"
+    assert "libvirt_import" in only("vmdk: /a\nzzzzzz: x\n").hint
+
+
+@pytest.mark.parametrize(
+    ("key", "word"),
+    [
+        ("flatten", "always flattened"),
+        ("flatten-format", "always flattened"),
+        ("report", "report is always written"),
+        ("no_backup", "never written"),
+        ("log_file", "journal"),
+        ("libvirt_test", "verify: boot"),
+        ("qemu_test", "verify: boot"),
+        ("vcenter", "export them"),
+        ("ssh-opt", "offline"),
+        ("virsh_define", "libvirt_import"),
+        ("command", "cmd"),
+    ],
+)
+def test_keys_of_hyper2kvm_get_their_own_remedy(key: str, word: str) -> None:
+    one = only(f"vmdk: /a\n{key}: x\n")
+    assert one.code == "key-unknown"
+    assert word in one.hint
+
+
+def test_no_remedy_is_for_a_key_that_exists() -> None:
+    assert not set(spec.FOREIGN) & set(Migration.model_fields)
+    assert set(spec.REMEDIES) <= set(Migration.model_fields)
+
+
+def test_another_command_is_told_which_exists() -> None:
+    assert "cmd: local" in only("cmd: live-fix\nvmdk: /a\n").hint
+
+
+def test_relative_paths_need_a_base() -> None:
+    asked = parse("vmdk: disks/a.vmdk\noutput_dir: ./out\n", base=Path("/srv/lab"))
+    assert (asked.vmdk, asked.output_dir) == (Path("/srv/lab/disks/a.vmdk"), Path("/srv/lab/out"))
+    assert "spool" in only("vmdk: disks/a.vmdk\n").hint
+
+
+def test_a_file_name_that_cannot_be_a_vm_name() -> None:
+    one = only("vmdk: /a\n", name="my vm")
+    assert (one.code, one.key) == ("key-missing", "vm_name")
+    assert "my vm" in one.message
+    assert parse("vmdk: /a\nvm_name: fine\n", name="my vm").vm_name == "fine"
+
+
+def test_paths_that_no_file_system_takes() -> None:
+    assert only(f"vmdk: /{'a' * 256}\n").key == "vmdk"
+
+
+LINES = st.builds(
+    lambda key, value: f"{key}: {value}\n",
+    st.sampled_from([*Migration.model_fields, "vm-name", "flatten", "x", "<<", "? a", "- b"]),
+    st.one_of(
+        st.sampled_from(["", "~", "yes", "0", "-1", "07", "1:30", "[a]", "{a: b}", "&a b", "*a", "!!int 3", "|", "'"]),
+        st.sampled_from(["/a.vmdk", "a", "raw", "qcow2", "q35", "qemu:///system", "9" * 4000, "/" + "a/" * 3000]),
+        st.text(max_size=20),
+    ),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(LINES, max_size=8).map("".join), st.text(max_size=20), st.sampled_from([None, Path("/base")]))
+def test_nothing_but_a_migration_or_a_rejection(text: str, name: str, base: Path | None) -> None:
+    found: tuple[Problem, ...] = ()
+    asked: Migration | None = None
+    try:
+        asked = spec.parse(text, base=base, default_name=name)
+    except spec.Rejected as refusal:
+        found = refusal.problems
+    assert asked is not None or found
+    assert all(one.hint and one.message.isprintable() for one in found)
+    if asked is not None:
+        assert asked.vmdk.is_absolute()
+        assert Migration.model_validate_json(asked.model_dump_json()) == asked
+
+
+VALID = st.fixed_dictionaries(
+    {"vmdk": st.just("/srv/a.vmdk")},
+    optional={
+        name: st.sampled_from([str(choice) for choice in typing.get_args(field.annotation)])
+        for name, field in Migration.model_fields.items()
+        if typing.get_origin(field.annotation) is typing.Literal
+    }
+    | {
+        name: st.sampled_from(["true", "no", "On"])
+        for name, field in Migration.model_fields.items()
+        if field.annotation is bool and name != "compress"
+    },
+)
+
+
+@given(VALID, st.booleans())
+def test_every_valid_combination_parses(values: dict[str, str], dashes: bool) -> None:
+    text = "".join(f"{key.replace('_', '-') if dashes else key}: {value}\n" for key, value in values.items())
+    asked = parse(text)
+    for key, value in values.items():
+        got = getattr(asked, key)
+        assert got == (value.lower() in ("true", "on") if isinstance(got, bool) else type(got)(value))
