@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,8 @@ DISK_SIZE = 3072 * MIB
 SWAP_SIZE = 256 * MIB
 BOOT_SIZE = 256 * MIB
 ESP_SIZE = 64 * MIB
+LOOP_CLR_FD = 0x4C01
+"""linux/loop.h"""
 UNTIMELY_UNITS = ("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_reap.service")
 GRUB_MODULES = ("part_msdos", "part_gpt", "ext2", "normal", "linux", "configfile", "search", "search_fs_uuid", "echo")
 
@@ -180,35 +183,54 @@ def _base() -> Path:
 
 def _build(recipe: Recipe) -> None:
     base = _base()
-    with _finished_at_once(_cache() / f"debian12-{recipe.key}") as folder:
-        raw = folder / "disk.raw"
+    with _finished_at_once(_cache() / f"debian12-{recipe.key}") as folder, contextlib.ExitStack() as undo:
+        raw, root, devices = folder / "disk.raw", folder / "root", folder / "dev"
         with raw.open("wb") as file:
             file.truncate(DISK_SIZE)
         plan = _partition(raw, recipe)
-        root = folder / "root"
-        root.mkdir()
-        with _mounted(raw, plan.root, root):
-            _run("tar", "--extract", "--numeric-owner", "--file", base, "--directory", root)
-            if plan.boot:
-                (root / "boot").rename(root / "boot.packed")
-                (root / "boot").mkdir()
-                with _mounted(raw, plan.boot, root / "boot"):
-                    shutil.copytree(root / "boot.packed", root / "boot", dirs_exist_ok=True)
-                    shutil.rmtree(root / "boot.packed")
-                    _configure(raw, root, plan, recipe)
-            else:
-                _configure(raw, root, plan, recipe)
-        root.rmdir()
+        for scratch in (root, devices):
+            scratch.mkdir()
+            undo.callback(scratch.rmdir)
+        _mount(undo, devices, "-t", "tmpfs", "tmpfs")
+        _make_devices(raw, plan, devices)
+        _run("mount", "--bind", devices, "/dev")
+        undo.callback(_run, "umount", "--lazy", "/dev")  # this umount's own stdin lies there
+        for part, at in ((plan.root, root), (plan.boot, root / "boot")):
+            if part:
+                at.mkdir(exist_ok=True)
+                _mount(undo, at, part.device)
+                _free_with_last_mount(part.device)
+        _run("tar", "--extract", "--numeric-owner", "--exclude=./dev/*", "--file", base, "--directory", root)
+        _mount(undo, root / "dev", "--bind", devices)
+        _mount(undo, root / "proc", "-t", "proc", "proc")
+        _mount(undo, root / "sys", "-t", "sysfs", "sysfs")
+        _configure(raw, root, plan, recipe)
+        _install_grub(raw, root, plan)
         raw.chmod(0o444)
 
 
-@contextlib.contextmanager
-def _mounted(raw: Path, part: Part, at: Path) -> Iterator[None]:
-    _run("mount", "-o", f"loop,offset={part.offset},sizelimit={part.size}", raw, at)
-    try:
-        yield
-    finally:
-        _run("umount", at)
+def _mount(undo: contextlib.ExitStack, at: Path, *what: str | Path) -> None:
+    _run("mount", *what, at)
+    undo.callback(_run, "umount", at)
+
+
+def _make_devices(raw: Path, plan: Plan, devices: Path) -> None:
+    """A /dev with the names that the guest's disk had under VMware: so the guest's own GRUB tools write them."""
+    for name, major, minor in (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9)):
+        os.mknod(devices / name, stat.S_IFCHR | 0o666, os.makedev(major, minor))
+    for part in (plan.root, plan.boot):
+        if part:
+            node = devices / part.device.removeprefix("/dev/")
+            node.parent.mkdir(exist_ok=True)
+            extent = ("--offset", str(part.offset), "--sizelimit", str(part.size))
+            loop = Path(_run("losetup", "--find", "--show", *extent, raw).strip())
+            os.mknod(node, stat.S_IFBLK | 0o600, loop.stat().st_rdev)
+
+
+def _free_with_last_mount(loop: str) -> None:
+    """Ask for the loop device's end; while it is mounted, the kernel waits for the unmount, whoever causes that."""
+    with open(loop, "rb") as device:  # noqa: PTH123 - a device
+        fcntl.ioctl(device, LOOP_CLR_FD)
 
 
 def _partition(raw: Path, recipe: Recipe) -> Plan:
@@ -261,23 +283,21 @@ def _volumes(raw: Path, pv: Part) -> tuple[Part, Part]:
     """Root and swap as linear volumes of `vg0`: metadata only, so it needs no device-mapper and no udev."""
     where = ("--offset", str(pv.offset), "--sizelimit", str(pv.size))
     loop = _run("losetup", "--find", "--show", *where, raw).strip()
-    metadata_only = ("--driverloaded", "n", "--devices", loop, "--nolocking")
-    unrecorded = (*metadata_only[:4], "--config", "backup { backup=0 archive=0 }")
-    inactive = ("--activate", "n", "--zero", "n", "--wipesignatures", "n")
-    try:
-        _run("pvcreate", *unrecorded, "--quiet", loop)
-        _run("vgcreate", *unrecorded, "--quiet", "vg0", loop)
-        _run("lvcreate", *unrecorded, *inactive, "--name", "swap", "--size", f"{SWAP_SIZE}b", "vg0")
-        _run("lvcreate", *unrecorded, *inactive, "--name", "root", "--extents", "100%FREE", "vg0")
-        units = ("--units", "b", "--nosuffix", "--noheadings", "--segments")
-        columns = "lv_name,pe_start,vg_extent_size,pvseg_start,pvseg_size"
-        found = {}
-        for line in _run("pvs", *metadata_only, *units, "-o", columns).splitlines():
+    found = {}
+    with Path(loop).open("rb") as device:
+        fcntl.flock(device, fcntl.LOCK_EX)  # systemd-udevd leaves a locked device alone: no activation on the host
+        here = ("--driverloaded", "n", "--devices", loop, "--config", "backup { backup=0 archive=0 }")
+        inactive = ("--activate", "n", "--zero", "n", "--wipesignatures", "n")
+        _run("pvcreate", *here, loop)
+        _run("vgcreate", *here, "vg0", loop)
+        _run("lvcreate", *here, *inactive, "--name", "swap", "--size", f"{SWAP_SIZE}b", "vg0")
+        _run("lvcreate", *here, *inactive, "--name", "root", "--extents", "100%FREE", "vg0")
+        columns = ("-o", "lv_name,pe_start,vg_extent_size,pvseg_start,pvseg_size")
+        for line in _run("pvs", *here, "--units", "b", "--nosuffix", "--noheadings", *columns).splitlines():
             name, pe_start, extent, start, count = line.split()
             offset = pv.offset + int(pe_start) + int(start) * int(extent)
             found[name] = Part(f"/dev/mapper/vg0-{name}", offset, int(count) * int(extent))
-    finally:
-        _run("losetup", "--detach", loop)
+        fcntl.ioctl(device, LOOP_CLR_FD)
     return found["root"], found["swap"]
 
 
@@ -319,22 +339,14 @@ def _configure(raw: Path, root: Path, plan: Plan, recipe: Recipe) -> None:
     }
     for name, text in files.items():
         (root / name).write_text(f"{text}\n")
-    for folder in ("media/cdrom0", "boot/efi"):
-        (root / folder).mkdir(exist_ok=True)
+    for folder in ("media/cdrom0", "boot/efi") if plan.esp else ("media/cdrom0",):
+        (root / folder).mkdir()
     for unit in UNTIMELY_UNITS:
         (root / "etc/systemd/system" / unit).symlink_to("/dev/null")
     (version,) = (path.name for path in (root / "lib/modules").iterdir())
-    with contextlib.ExitStack() as mounts:
-        for kind, at in (("devtmpfs", root / "dev"), ("proc", root / "proc"), ("sysfs", root / "sys")):
-            _run("mount", "-t", kind, kind, at)
-            mounts.callback(_run, "umount", at)
-        _run("chroot", root, "chpasswd", stdin="root:demo\n")
-        _run("chroot", root, "update-initramfs", "-c", "-k", version)
-        generated = _run("chroot", root, "grub-mkconfig")
-        loop = _run("findmnt", "--noheadings", "--output", "SOURCE", root).strip()
-    config = generated.replace(f"root={loop}", f"root={spec(plan.root)}").replace(loop, plan.root.device)
-    (root / "boot/grub/grub.cfg").write_text(config)
-    _install_grub(raw, root, plan)
+    _run("chroot", root, "chpasswd", stdin="root:demo\n")
+    _run("chroot", root, "update-initramfs", "-c", "-k", version)
+    _run("chroot", root, "grub-mkconfig", "--output", "/boot/grub/grub.cfg")
 
 
 def _install_grub(raw: Path, root: Path, plan: Plan) -> None:
