@@ -264,6 +264,8 @@ def _partition(raw: Path, recipe: Recipe) -> Plan:
     for part in (plan.root, plan.boot):
         if part:
             _run(*EXT4, "-E", f"offset={part.offset}", raw, f"{part.size // 1024}k")
+    if plan.esp:
+        _run("mformat", "-i", f"{raw}@@{plan.esp.offset}", "-F", "-T", str(plan.esp.size // 512), "-h64", "-s32", "::")
     _make_swap(raw, plan.swap)
     return plan
 
@@ -367,7 +369,6 @@ def _install_grub(raw: Path, root: Path, plan: Plan) -> None:
     )
     if plan.esp:
         esp = f"{raw}@@{plan.esp.offset}"
-        _run("mformat", "-i", esp, "-F", "-T", str(plan.esp.size // 512), "-h", "255", "-s", "63", "::")
         _run("mmd", "-i", esp, "::/EFI", "::/EFI/BOOT", "::/EFI/debian")
         for name in ("BOOT/BOOTX64.EFI", "debian/grubx64.efi"):
             _run("mcopy", "-i", esp, core, f"::/EFI/{name}")
@@ -392,10 +393,11 @@ def main() -> None:
     recipe = Recipe(broken=not arguments.healthy, lvm=arguments.lvm, firmware=arguments.firmware)
     if arguments.build:
         _build(recipe)
-    elif arguments.subformat:
-        print(vmdk(recipe, arguments.subformat))
-    else:
-        print(disk(recipe))
+        return
+    try:
+        print(vmdk(recipe, arguments.subformat) if arguments.subformat else disk(recipe))
+    except subprocess.CalledProcessError as error:  # the builder has said why
+        raise SystemExit(1) from error
 
 
 if __name__ == "__main__":
