@@ -24,6 +24,7 @@ from hyper2kvmd.progress import Context
 from hyper2kvmd.run import Sandbox, run, start, stop
 
 EMULATOR = "qemu-system-x86_64"
+KVM_DEVICE = Path("/dev/kvm")
 FIRMWARE_DESCRIPTORS = Path("/usr/share/qemu/firmware")
 """One JSON file per firmware: docs/interop/firmware.json in QEMU's source."""
 READABLE = tuple(Path(path) for path in ("/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe"))
@@ -105,7 +106,7 @@ class Console:
     def feed(self, data: bytes) -> None:
         self.received += len(data)
         start = self._text.rfind("\n") + 1
-        self._text += ESCAPES.sub("", data.decode(errors="replace")).replace("\r", "\n")
+        self._text += ESCAPES.sub("", data.decode(errors="replace").replace("\r", "\n"))
         for line in self._text[start:].splitlines():
             shape = re.sub(r"[\d* ]+", "", line)
             if shape and shape not in self._known:
@@ -178,7 +179,7 @@ def boot(
             readable = (*readable, code)
         sandbox = Sandbox(
             read=readable,
-            write=(scratch, Path("/dev/kvm")) if kvm else (scratch,),
+            write=(scratch, KVM_DEVICE) if kvm else (scratch,),
             address_space=(MEMORY_CAP << 20) + (8 << 30),
             file_size=OVERLAY_LIMIT,
         )
@@ -285,7 +286,7 @@ BOOT_SECTOR = bytes((0xBA, EXIT_PORT, 0, 0xB0, PROBE_VALUE, 0xEE, 0xF4, 0xEB, 0x
 @functools.cache
 def kvm_works() -> bool:
     """Whether a guest really runs under KVM here. The device node alone proves nothing in a nested machine."""
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+    if not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
         return False
     with tempfile.TemporaryDirectory(prefix="h2k-kvm-") as name:
         sector = Path(name) / "sector"
@@ -294,7 +295,7 @@ def kvm_works() -> bool:
         argv += ["-accel", "kvm", "-cpu", "host", "-device", f"isa-debug-exit,iobase={EXIT_PORT},iosize=1"]
         argv += ["-blockdev", json.dumps({"node-name": "disk", "driver": "file", "filename": str(sector)})]
         argv += ["-device", "virtio-blk-pci,drive=disk"]
-        sandbox = Sandbox(read=READABLE, write=(Path(name), Path("/dev/kvm")))
+        sandbox = Sandbox(read=READABLE, write=(Path(name), KVM_DEVICE))
         with contextlib.suppress(MigrationFailed):
             return run(argv, sandbox=sandbox, stall_seconds=KVM_PROBE_SECONDS, check=False).returncode == PROBE_EXIT
     return False
