@@ -18,6 +18,7 @@ import json
 import os
 import resource
 import signal
+import stat
 import struct
 import sys
 
@@ -90,6 +91,8 @@ def restrict(read: list[str], write: list[str], execute: list[str]) -> None:
             continue
         if not os.path.isdir(path):  # noqa: PTH112 - this file runs without pathlib's start-up cost
             rights &= FILE_RIGHTS
+            if stat.S_ISCHR(os.fstat(handle).st_mode):
+                rights |= IOCTL_DEV  # a device such as /dev/kvm is nothing but its ioctls
         rule = struct.pack("=Qi", rights & handled, handle)
         syscall(
             SYS_LANDLOCK_ADD_RULE,

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,19 +147,21 @@ def run(
     stall_seconds: float = 600.0,
     on_output: Callable[[str], None] | None = None,
     check: bool = True,
+    environment: Mapping[str, str] | None = None,
 ) -> Completed:
     """Run a tool to its end.
 
     `on_output` gets stdout as it comes. A tool that neither prints nor ends for `stall_seconds` is killed: big
     disks take long, so only silence counts. With `check`, a non-zero exit raises `MigrationFailed`
-    (`tool-failed`) with the tail of the output; so does a stall (`tool-stalled`).
+    (`tool-failed`) with the tail of the output; so does a stall (`tool-stalled`). `environment` is added to the
+    clean one.
     """
     process = subprocess.Popen(
         _command(argv, sandbox),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **(environment or {})},
         cwd="/",
         start_new_session=True,
     )

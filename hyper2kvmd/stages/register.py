@@ -1,0 +1,225 @@
+"""Owns the libvirt side: the domain XML beside the image and, when asked for, its definition.
+
+An existing domain is never overwritten: ours carries a UUID made from the job and the image, and libvirt refuses a
+second UUID for a name. What was defined is read back before it counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Literal
+
+from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.guest.boot import KVM_DEVICE, kvm_works
+from hyper2kvmd.model import Artifact, Domain, Guest, Migration, Order, Source
+from hyper2kvmd.progress import Context
+from hyper2kvmd.run import Completed, run
+
+Hypervisor = Literal["kvm", "qemu"]
+
+DEFAULT_MACHINE = "q35"
+LIBVIRT_STALL_SECONDS = 60.0
+SESSION_VARIABLES = ("HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "SSH_AUTH_SOCK")
+"""What virsh needs to find a user's own libvirt, or the keys to another host's."""
+
+
+def register(order: Order, source: Source, guest: Guest, artifact: Artifact, ctx: Context) -> Domain:
+    """Write `<output_dir>/<vm_name>.xml`; with `libvirt_import`, define it and see that libvirt has it.
+
+    Raises MigrationFailed: `libvirt-unreachable`, `domain-exists`, `libvirt-define-failed` (libvirt's own reason in
+    the message), `xml-unwritable`. The image and the XML stay in any case.
+    """
+    migration = order.migration
+    identity = str(uuid.uuid5(uuid.NAMESPACE_URL, f"hyper2kvmd:{order.job_id}:{artifact.image}"))
+    hypervisor = _hypervisor(migration, ctx)
+    xml = order.output_dir / f"{migration.vm_name}.xml"
+    with ctx.step(f"Writing {xml.name}"):
+        _write(xml, domain_xml(migration, source, guest, artifact, identity, hypervisor))
+    if migration.libvirt_import:
+        with ctx.step(f"Defining {migration.vm_name} in libvirt"):
+            _define(migration.libvirt_uri, migration.vm_name, identity, xml, artifact.image)
+    return Domain(
+        name=migration.vm_name,
+        xml=xml,
+        mac=mac_address(migration.vm_name),
+        defined=migration.libvirt_import,
+        uri=migration.libvirt_uri if migration.libvirt_import else None,
+    )
+
+
+def mac_address(vm_name: str) -> str:
+    """The same one for the same name, always: DHCP leases and firewall rules outlive a repeated migration."""
+    digest = hashlib.sha256(vm_name.encode()).digest()
+    return "52:54:00:" + digest[:3].hex(":")
+
+
+def domain_exists(uri: str, name: str) -> bool:
+    """Whether libvirt at `uri` has a domain of that name, running or not.
+
+    Raises MigrationFailed (`libvirt-unreachable`).
+    """
+    listed = _virsh(uri, "list", "--all", "--name")
+    if listed.returncode != 0:
+        raise MigrationFailed(
+            "libvirt-unreachable",
+            f"libvirt at {uri} does not answer: {_reason(listed)}",
+            hint="start libvirtd, let this user in (group libvirt), or correct libvirt_uri",
+            kind=Kind.OPERATOR,
+        )
+    return name in listed.stdout.splitlines()
+
+
+# ---------------------------------------------------------------- the XML
+
+
+def domain_xml(
+    migration: Migration, source: Source, guest: Guest, artifact: Artifact, identity: str, hypervisor: Hypervisor
+) -> bytes:
+    """The domain as libvirt's schema has it (libvirt.org, Domain XML format)."""
+    domain = ET.Element("domain", type=hypervisor)
+    _text(domain, "name", migration.vm_name)
+    _text(domain, "uuid", identity)
+    _text(domain, "description", f"{guest.os_name or 'Guest'}, migrated from {migration.vmdk.name} by hyper2kvmd")
+    _text(domain, "memory", str(migration.memory), unit="MiB")
+    _text(domain, "vcpu", str(migration.vcpus))
+    _firmware(domain, migration, source)
+    features = ET.SubElement(domain, "features")
+    for feature in ("acpi", "apic"):
+        ET.SubElement(features, feature)
+    ET.SubElement(features, "vmport", state="off")
+    # host-model follows the host and can still migrate live between hosts; emulation has only its own maximum
+    ET.SubElement(domain, "cpu", mode="host-model" if hypervisor == "kvm" else "maximum")
+    clock = ET.SubElement(domain, "clock", offset="localtime" if guest.family == "windows" else "utc")
+    ET.SubElement(clock, "timer", name="rtc", tickpolicy="catchup")
+    ET.SubElement(clock, "timer", name="pit", tickpolicy="delay")
+    ET.SubElement(clock, "timer", name="hpet", present="no")
+    for event, action in (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy")):
+        _text(domain, event, action)
+    _devices(ET.SubElement(domain, "devices"), migration, artifact)
+    ET.indent(domain)
+    content: bytes = ET.tostring(domain, encoding="utf-8")
+    return content + b"\n"
+
+
+def _firmware(domain: ET.Element, migration: Migration, source: Source) -> None:
+    uefi = source.firmware == "uefi" if migration.uefi is None else migration.uefi
+    os_element = ET.SubElement(domain, "os", {"firmware": "efi"} if uefi else {})
+    _text(os_element, "type", "hvm", arch="x86_64", machine=migration.machine or DEFAULT_MACHINE)
+    if uefi:
+        # a guest's own loader may be unsigned, and its keys stayed behind in VMware's NVRAM
+        firmware = ET.SubElement(os_element, "firmware")
+        ET.SubElement(firmware, "feature", enabled="no", name="secure-boot")
+
+
+def _devices(devices: ET.Element, migration: Migration, artifact: Artifact) -> None:
+    disk = ET.SubElement(devices, "disk", type="file", device="disk")
+    ET.SubElement(disk, "driver", name="qemu", type=artifact.format, discard="unmap")
+    ET.SubElement(disk, "source", file=str(artifact.image))
+    ET.SubElement(disk, "target", dev="vda", bus="virtio")
+    ET.SubElement(disk, "boot", order="1")
+    ET.SubElement(devices, "controller", type="usb", model="qemu-xhci")
+    interface = ET.SubElement(devices, "interface", type="network")
+    ET.SubElement(interface, "mac", address=mac_address(migration.vm_name))
+    ET.SubElement(interface, "source", network=migration.libvirt_network)
+    ET.SubElement(interface, "model", type="virtio")
+    for port, kind in (("serial", {}), ("console", {"type": "serial"})):
+        element = ET.SubElement(devices, port, type="pty")
+        ET.SubElement(element, "target", {**kind, "port": "0"})
+    channel = ET.SubElement(devices, "channel", type="unix")
+    ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
+    ET.SubElement(devices, "input", type="tablet", bus="usb")
+    ET.SubElement(devices, "graphics", type="vnc", autoport="yes", listen="127.0.0.1")
+    video = ET.SubElement(devices, "video")
+    ET.SubElement(video, "model", type="vga")  # every guest has a driver for it
+    ET.SubElement(devices, "memballoon", model="virtio")
+    rng = ET.SubElement(devices, "rng", model="virtio")
+    _text(rng, "backend", "/dev/urandom", model="random")
+
+
+def _text(parent: ET.Element, name: str, text: str, **attributes: str) -> None:
+    ET.SubElement(parent, name, attributes).text = text
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise MigrationFailed(
+            "xml-unwritable",
+            f"the domain XML {path} cannot be written: {error.strerror}",
+            hint="correct the directory's owner, mode or free space, then retry",
+            kind=Kind.OPERATOR,
+        ) from error
+
+
+# ---------------------------------------------------------------- libvirt
+
+
+def _hypervisor(migration: Migration, ctx: Context) -> Hypervisor:
+    """KVM, unless the libvirt that is to run this guest cannot: such a domain would never start."""
+    if not migration.libvirt_import:
+        return "kvm"
+    uri = migration.libvirt_uri
+    offered = _virsh(uri, "domcapabilities", "--virttype", "kvm", "--arch", "x86_64").returncode == 0
+    local = ":///" in uri
+    if offered and not (local and os.access(KVM_DEVICE, os.R_OK | os.W_OK) and not kvm_works()):
+        return "kvm"
+    ctx.warn(f"KVM does not work for libvirt at {uri}: {migration.vm_name} is defined to run under slow emulation")
+    return "qemu"
+
+
+def _define(uri: str, name: str, identity: str, xml: Path, image: Path) -> None:
+    if domain_exists(uri, name):
+        if _virsh(uri, "domuuid", name).stdout.strip() != identity:
+            raise MigrationFailed(
+                "domain-exists",
+                f"libvirt at {uri} already has a domain {name}; the image and {xml} are kept",
+                hint=f"rename the old one (virsh domrename) or undefine it, then run virsh define {xml}",
+                kind=Kind.OPERATOR,
+            )
+    else:
+        defined = _virsh(uri, "define", "--validate", str(xml))
+        if defined.returncode != 0:
+            raise _define_failed(uri, name, _reason(defined), xml)
+    shown = _virsh(uri, "dumpxml", "--inactive", name)
+    if shown.returncode != 0:
+        raise _define_failed(uri, name, _reason(shown), xml)
+    disks = [element.get("file") for element in ET.fromstring(shown.stdout).iterfind("devices/disk/source")]  # noqa: S314
+    if disks != [str(image)]:
+        raise _define_failed(uri, name, f"its disk is {disks} there, not {image}", xml)
+
+
+def _define_failed(uri: str, name: str, reason: str, xml: Path) -> MigrationFailed:
+    return MigrationFailed(
+        "libvirt-define-failed",
+        f"libvirt at {uri} does not take the domain {name}: {reason}; the image and {xml} are kept",
+        hint=f"correct what libvirt names, then run virsh --connect {uri} define {xml}",
+        kind=Kind.OPERATOR,
+    )
+
+
+def _virsh(uri: str, *words: str) -> Completed:
+    session = {name: os.environ[name] for name in SESSION_VARIABLES if name in os.environ}
+    argv = ["virsh", "--quiet", "--connect", uri, *words]
+    return run(argv, stall_seconds=LIBVIRT_STALL_SECONDS, check=False, environment=session)
+
+
+def _reason(completed: Completed) -> str:
+    lines = [line.removeprefix("error: ").strip() for line in completed.stderr.splitlines() if line.strip()]
+    told = lines[1:] or lines  # the first line only says which command failed
+    return " / ".join(told) or f"virsh ended with status {completed.returncode}"
