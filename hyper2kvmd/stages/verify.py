@@ -42,7 +42,7 @@ def verify(order: Order, source: Source, image: Image, guest: Guest, folder: Pat
     )
     return Verdict(
         level="boot",
-        evidence=(*evidence, booted.evidence),
+        evidence=(*evidence, *booted.evidence),
         boot_seconds=booted.seconds,
         console_tail=booted.console_tail,
     )
