@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -47,7 +47,7 @@ class Result:
 
     outcome: Literal["succeeded", "failed", "interrupted", "deferred", "fenced"]
     problems: tuple[Problem, ...] = ()
-    product: Finished = Finished()
+    product: Finished = field(default_factory=Finished)
     crashed: bool = False
 
 

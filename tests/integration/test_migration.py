@@ -1,0 +1,273 @@
+"""A dropped YAML becomes a guest that boots: the whole service on real exports of a real guest."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hyper2kvmd.disk.qemu_img import check
+from hyper2kvmd.model import Stage, State
+from tests.guests import debian12
+from tests.guests.debian12 import Recipe
+from tests.integration.disks import empty_disk, sh
+from tests.integration.host import USER, Kernel, as_service
+from tests.integration.service import PROGRAMS, Service, fingerprint, running, until
+from tests.integration.test_publish import file_system
+
+
+@pytest.fixture
+def service(service_folder: Path, installed_helper: tuple[str, ...]) -> Iterator[Service]:
+    with running(service_folder, installed_helper) as daemon:
+        yield daemon
+    assert Kernel.now().clean
+
+
+def test_a_dropped_export_boots_and_the_source_is_untouched(service: Service) -> None:
+    source = service.source(debian12.vmdk(Recipe()))
+    before = fingerprint(source.parent)
+    service.drop("web01.yaml", vmdk=source, verify="boot", checksum=True)
+    job = service.succeeded("web01")
+
+    assert fingerprint(source.parent) == before
+    assert service.names("done") == {"web01.yaml"}
+    assert service.names("incoming") == service.names("active") == set()
+    assert service.working_folders() == set()
+    assert {path.name for path in service.images.iterdir()} == {
+        "web01.qcow2",
+        "web01.qcow2.sha256",
+        "web01.report.json",
+        "web01.report.md",
+        "web01.xml",
+    }
+    assert check(service.images / "web01.qcow2") is None
+    sh("virt-xml-validate", service.images / "web01.xml", "domain")
+
+    kinds = [(event.kind, event.message.split(" ")[0]) for event in service.events(job)]
+    for stage in Stage:
+        started, finished = kinds.index(("stage-started", stage)), kinds.index(("stage-finished", stage))
+        assert started < finished
+    assert kinds[0][0] == "submitted"
+    assert kinds[-1][0] == "succeeded"
+
+    report = service.report("web01")
+    changed = {change["path"]: change["diff"] for change in report["guest"]["changes"]}
+    assert "-/dev/sda1 /" in changed["/etc/fstab"]
+    assert "+UUID=" in changed["/etc/fstab"]
+    assert "/boot/grub/grub.cfg" in changed
+    assert any("asked for a login" in line for line in report["verdict"]["evidence"])
+
+
+@pytest.mark.parametrize("subformat", ["monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse"])
+def test_lvm_guests_of_every_subformat_lying_there_at_start(
+    subformat: debian12.Subformat, service_folder: Path, installed_helper: tuple[str, ...]
+) -> None:
+    """The root is a logical volume; the YAML was copied before the daemon came up."""
+    service = Service(service_folder, installed_helper)
+    source = service.source(debian12.vmdk(Recipe(lvm=True), subformat))
+    service.drop("db01.yaml", vmdk=source, verify="content")
+    service.start()
+    try:
+        service.succeeded("db01")
+        report = service.report("db01")
+        assert report["source"]["preallocate_reason"] == "the disk holds LVM"
+        image = service.images / "db01.qcow2"
+        assert image.stat().st_blocks * 512 >= report["source"]["disks"][0]["virtual_size"]
+        assert {"/etc/fstab", "/boot/grub/grub.cfg"} <= {change["path"] for change in report["guest"]["changes"]}
+        assert service.working_folders() == set()
+    finally:
+        service.end()
+
+
+def test_a_repaired_lvm_guest_boots(service: Service) -> None:
+    service.drop("db02.yaml", vmdk=service.source(debian12.vmdk(Recipe(lvm=True))), verify="boot")
+    service.succeeded("db02")
+
+
+def test_a_guest_that_is_not_repaired_fails_its_boot_proof(service: Service) -> None:
+    """The proof can fail: without the initramfs repair the same guest finds no root."""
+    service.drop("sick.yaml", vmdk=service.source(debian12.vmdk(Recipe())), verify="boot", regen_initramfs=False)
+    job = service.failed("sick", "boot-failed")
+    assert "initramfs" in job.problems[0].message
+    assert service.names("failed") == {"sick.yaml"}
+    assert not list(service.images.iterdir())
+    assert service.working_folders() == set()
+
+
+def test_dry_run_writes_nothing(service: Service) -> None:
+    service.drop("plan.yaml", vmdk=service.source(debian12.vmdk(Recipe())), dry_run=True)
+    service.succeeded("plan")
+    assert not list(service.images.iterdir())
+
+
+def test_what_cannot_work_is_said_in_one_line_and_leaves_nothing(service: Service, tmp_path: Path) -> None:
+    good = service.source(debian12.vmdk(Recipe()))
+    text = service.sources / "text.vmdk"
+    text.write_text("not a disk\n")
+    secret = service.sources / "secret.vmdk"
+    shutil.copy(good, secret)
+    secret.chmod(0o600)
+    os.chown(secret, 0, 0)
+    two = service.sources / "two.vmdk"
+    make_two_systems(tmp_path, two)
+    closed = service.root / "closed"
+    closed.mkdir(mode=0o700)
+    cases = {
+        "missing": ("source-missing", {"vmdk": service.sources / "gone.vmdk"}),
+        "unreadable": ("source-unreadable", {"vmdk": secret}),
+        "text": ("source-not-vmdk", {"vmdk": text}),
+        "output": ("output-unwritable", {"vmdk": good, "output_dir": closed / "deep"}),
+        "scratch": ("directory-unusable", {"vmdk": good, "conversion_dir": closed / "deep"}),
+        "unsupported": ("guest-unsupported", {"vmdk": two}),
+    }
+    for name, (_, keys) in cases.items():
+        service.drop(f"{name}.yaml", **keys)
+    for name, (code, _) in cases.items():
+        problem = service.failed(name, code).problems[0]
+        assert problem.hint
+        assert "\n" not in problem.message
+    assert service.names("failed") == {f"{name}.yaml" for name in cases}
+    assert service.working_folders() == set()
+    assert not list(service.images.iterdir())
+
+    service.drop("after.yaml", vmdk=good, dry_run=True)
+    service.succeeded("after")
+
+
+def make_two_systems(folder: Path, target: Path) -> None:
+    """A disk with two installed systems, which nobody can choose between."""
+    raw = empty_disk(folder / "two.raw", 64)
+    sh("sfdisk", "-q", raw, stdin="label: dos\n2048,40960,83\n,40960,83\n")
+    tree = folder / "tree"
+    for name in ("etc", "usr/lib"):
+        (tree / name).mkdir(parents=True)
+    (tree / "etc/os-release").write_text("ID=debian\nPRETTY_NAME=Debian\n")
+    (tree / "etc/fstab").write_text("/dev/sda1 / ext4 defaults 0 1\n")
+    for start in (2048, 2048 + 40960):
+        sh("mkfs.ext4", "-q", "-E", f"offset={start * 512}", "-d", tree, raw, "20M")
+    sh("qemu-img", "convert", "-f", "raw", "-O", "vmdk", raw, target)
+
+
+def test_a_full_disk_waits_and_says_so_then_goes_on(
+    service_folder: Path, installed_helper: tuple[str, ...], tmp_path: Path
+) -> None:
+    with file_system(tmp_path, 900) as place:
+        tmp_path.chmod(0o755)
+        for parent in tmp_path.parents[:2]:
+            parent.chmod(0o755)
+        ballast = place / "ballast"
+        sh("fallocate", "-l", "700M", ballast)
+        conversions = place / "conversions"
+        conversions.mkdir(mode=0o700)
+        shutil.chown(conversions, USER, USER)
+        with running(service_folder, installed_helper, conversion_dir=conversions) as service:
+            service.conversions = conversions
+            service.drop("big.yaml", vmdk=service.source(debian12.vmdk(Recipe())))
+
+            def waits() -> bool:
+                job = service.job("big")
+                return job is not None and job.state == State.QUEUED and "GiB" in job.note
+
+            until("the job waits for space", waits)
+            assert service.working_folders() == set()
+            ballast.unlink()
+            service.succeeded("big")
+
+
+def test_a_helper_out_of_reach_is_said_before_the_first_byte(service_folder: Path, service_user: object) -> None:
+    with running(service_folder, ("sudo", "-n", "/usr/libexec/hyper2kvm/no-such-helper")) as service:
+        service.drop("web01.yaml", vmdk=service.source(debian12.vmdk(Recipe())))
+        job = service.failed("web01", "helper-unreachable")
+        assert job.problems[0].hint
+        assert Stage.CONVERT not in [event.message for event in service.events(job)]
+
+
+def test_a_bad_yaml_is_rejected_with_every_error(service: Service) -> None:
+    (service.spool / "incoming" / "bad.yaml").write_text("vmdk: relative.vmdk\nmemmory: 4\nvcpus: many\n")
+    shutil.chown(service.spool / "incoming" / "bad.yaml", USER, USER)
+    job = service.finished("bad")
+    assert job.state == State.REJECTED
+    assert service.names("rejected") == {"bad.yaml", "bad.yaml.reason.json"}
+    reason = json.loads((service.spool / "rejected" / "bad.yaml.reason.json").read_text())
+    assert [(p["key"], p["line"], p["column"]) for p in reason["problems"]] == [
+        ("vmdk", 1, 7),
+        ("memmory", 2, 1),
+        ("vcpus", 3, 8),
+    ]
+    assert all(p["hint"] for p in reason["problems"])
+
+
+def test_the_same_content_twice_is_one_job(service: Service) -> None:
+    source = service.source(debian12.vmdk(Recipe()))
+    service.drop("one.yaml", vmdk=source, vm_name="same")
+    service.drop("two.yaml", vmdk=source, vm_name="same")
+    service.succeeded("same")
+    until("the copy is set aside", lambda: any(name.endswith(".reason.json") for name in service.names("rejected")))
+    assert len(service.jobs()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_daemon_that_ends_half_way_comes_back_and_finishes(service: Service, number: signal.Signals) -> None:
+    service.drop("web01.yaml", vmdk=service.source(debian12.vmdk(Recipe())), verify="content")
+
+    def converting() -> bool:
+        job = service.job("web01")
+        return job is not None and job.stage == Stage.CONVERT and job.progress > 0.1
+
+    until("the conversion runs", converting)
+    service.end(number)
+    until("no worker is left", lambda: not processes_below(service.root))
+    assert Kernel.now().clean
+    if number == signal.SIGTERM:
+        assert service.working_folders() == set()
+    service.start()
+    job = service.succeeded("web01")
+    assert job.attempt == 2
+    assert service.working_folders() == set()
+    assert service.names("done") == {"web01.yaml"}
+
+
+def processes_below(root: Path) -> list[str]:
+    """Processes other than the daemon that name the test's folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = entry.read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if str(root) in line and "pytest" not in line:
+            found.append(line)
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_one_shot_run_that_is_interrupted_leaves_nothing(
+    number: signal.Signals, service_folder: Path, installed_helper: tuple[str, ...]
+) -> None:
+    del installed_helper
+    conversions, images = service_folder / "conversions", service_folder / "images"
+    config = service_folder / "web01.yaml"
+    source = Service(service_folder, ("none",)).source(debian12.vmdk(Recipe()))
+    config.write_text(f"vmdk: {source}\noutput_dir: {images}\nverify: content\n")
+    process = subprocess.Popen(
+        as_service(PROGRAMS / "h2kvmctl", "--config", config, "--conversion-dir", conversions),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd="/",
+    )
+    until("the image grows", lambda: list(conversions.glob("*/disk.qcow2")) if conversions.exists() else False)
+    assert conversions.stat().st_mode & 0o777 == 0o700
+    time.sleep(0.3)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"interrupted" in said
+    assert list(conversions.iterdir()) == list(images.iterdir()) == []
+    assert Kernel.now().clean
