@@ -32,6 +32,8 @@ MAX_EAGAIN = 32
 COPY_CHUNK = 1 << 24
 SPARE_BYTES = 1 << 20
 """Left free after an append, for the file system's own metadata."""
+UNMAPPED = (errno.EPERM, errno.EINVAL, errno.EOVERFLOW)
+"""What chown says of an owner that an id-mapped mount does not know: the file becomes root's, and nobody gains."""
 SELINUX = "security.selinux"
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
@@ -240,7 +242,11 @@ class ConfinedRoot:
             os.close(original)
         now = os.fstat(handle)
         if (now.st_uid, now.st_gid) != (status.st_uid, status.st_gid):
-            os.fchown(handle, status.st_uid, status.st_gid)
+            try:
+                os.fchown(handle, status.st_uid, status.st_gid)
+            except OSError as error:
+                if error.errno not in UNMAPPED:
+                    raise
         _set_mode(handle, stat.S_IMODE(status.st_mode))
         original = openat2(parent, name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
         try:
