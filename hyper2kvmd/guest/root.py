@@ -32,6 +32,10 @@ MAX_EAGAIN = 32
 COPY_CHUNK = 1 << 24
 SPARE_BYTES = 1 << 20
 """Left free after an append, for the file system's own metadata."""
+OVERFLOW_ID = 65534
+"""What an unmapped owner looks like (the kernel's default for overflowuid and overflowgid)."""
+UNMAPPED = (errno.EPERM, errno.EINVAL, errno.EOVERFLOW)
+"""What chown says of an owner that an id-mapped mount does not know: the file becomes root's, and nobody gains."""
 SELINUX = "security.selinux"
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
@@ -116,6 +120,19 @@ class ConfinedRoot:
                 return False
             raise
         return True
+
+    def is_foreign(self, path: str) -> bool:
+        """Whether an existing file's owner or group is one that the id-mapped mount does not know.
+
+        The kernel lets nobody but root replace or remove such a file.
+        """
+        try:
+            status = self.lstat(path)
+        except OSError as error:
+            if is_absent(error):
+                return False
+            raise
+        return os.geteuid() != 0 and OVERFLOW_ID in (status.st_uid, status.st_gid)
 
     def readlink(self, path: str) -> str:
         with self._opened(path, os.O_PATH | os.O_NOFOLLOW) as handle:
@@ -240,7 +257,11 @@ class ConfinedRoot:
             os.close(original)
         now = os.fstat(handle)
         if (now.st_uid, now.st_gid) != (status.st_uid, status.st_gid):
-            os.fchown(handle, status.st_uid, status.st_gid)
+            try:
+                os.fchown(handle, status.st_uid, status.st_gid)
+            except OSError as error:
+                if error.errno not in UNMAPPED:
+                    raise
         _set_mode(handle, stat.S_IMODE(status.st_mode))
         original = openat2(parent, name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
         try:

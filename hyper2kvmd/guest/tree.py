@@ -229,7 +229,10 @@ class GuestTree:
     # ------------------------------------------------------------ staging
 
     def write_text(self, path: str, text: str, *, fix: str, summary: str, mode: int = 0o644) -> None:
-        """Stage new content; nothing when it is the old one. `mode` is for a file that does not exist yet."""
+        """Stage new content; nothing when it is the old one. `mode` is for a file that does not exist yet.
+
+        Raises MigrationFailed (`guest-file-owner`), as all that stages does.
+        """
         place = self.canonical(path)
         before = self.read_text(place) if self.exists(place) else ""
         if before == text and self.exists(place):
@@ -266,6 +269,13 @@ class GuestTree:
         return posixpath.join(self.canonical(folder), name)
 
     def _stage(self, place: str, edit: _Edit, fix: str, summary: str, diff: str) -> None:
+        root, inside = self._locate(place)
+        if root.is_foreign(inside):
+            raise MigrationFailed(
+                "guest-file-owner",
+                f"the guest's {printable(place)} does not belong to root and root's group",
+                hint=f"chown root:root {printable(place)} in the guest, then convert again",
+            )
         self._edits[place] = edit
         self._changes.append(Change(fix=fix, path=printable(place), summary=printable(summary), diff=printable(diff)))
 

@@ -108,12 +108,14 @@ def test_grubenv_keeps_its_size_and_a_full_one_fails_the_job(guest: Path) -> Non
 
 
 def test_an_optional_repair_that_fails_is_a_warning_by_name(guest: Path) -> None:
-    put(guest, "etc/default/grub", b"#" * (5 << 20))
+    first = put(guest, "etc/default/grub", 'GRUB_CMDLINE_LINUX="root=/dev/sda1"\n')
+    put(guest, "etc/default/grub.d/large.cfg", b"#" * (5 << 20))
     put(guest, "etc/fstab", "/dev/sda1 / ext4 defaults 0 1\n")
     found = repaired({"partition 1": guest}, simple_layout(), migration())
     assert [change.fix for change in found.changes] == ["fstab"]
     (warning,) = found.warnings
-    assert warning.startswith("grub-default was not repaired: the guest's file etc/default/grub is larger")
+    assert warning.startswith("grub-default was not repaired: the guest's file etc/default/grub.d/large.cfg is")
+    assert first.read_text() == 'GRUB_CMDLINE_LINUX="root=/dev/sda1"\n'
 
 
 def test_a_required_repair_that_fails_fails_the_job_and_nothing_is_written(guest: Path) -> None:

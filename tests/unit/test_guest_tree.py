@@ -141,3 +141,17 @@ def test_a_file_without_its_selinux_label_is_told(tmp_path: Path) -> None:
         tree.write_text("/etc/created", "new\n", fix="f", summary="s")
         tree.commit()
         assert tree.unlabelled == ("/etc/created",)
+
+
+def test_a_file_that_the_mount_cannot_replace_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    """An unprivileged user sees an unmapped owner as 65534; the kernel would refuse the rename half way through."""
+    tmp_path.chmod(0o755)
+    os.chown(put(tmp_path, "etc/fstab", "old\n"), 0, 65534)
+    with tree_of(tmp_path) as tree:
+        os.seteuid(12345)
+        try:
+            with pytest.raises(MigrationFailed, match="does not belong to root") as caught:
+                tree.write_text("/etc/fstab", "new\n", fix="f", summary="s")
+        finally:
+            os.seteuid(0)
+        assert caught.value.code == "guest-file-owner" and tree.changes == ()
