@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
@@ -28,9 +28,9 @@ class Display:
 
     def __enter__(self) -> Display:
         if self._console.is_terminal:
-            columns = (BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
-            title = TextColumn("{task.description}", markup=False)
-            self._bars = Bars(title, *columns, console=self._console, transient=True)
+            title, measure = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[measure]}")
+            columns = (title, BarColumn(), measure, TimeRemainingColumn())
+            self._bars = Bars(*columns, console=self._console, transient=True)
             self._bars.start()
         return self
 
@@ -62,12 +62,14 @@ class Display:
             self._say(self._titled(title))
             return
         self._drop_bar()
-        self._task = self._bars.add_task(printable(self._titled(title)), total=total)
+        self._task = self._bars.add_task(printable(self._titled(title)), total=total, measure="")
 
     def _advance(self, title: str, done: int, total: int) -> None:
         if self._bars is not None:
             if self._task is not None:
-                self._bars.update(self._task, completed=done, total=total)
+                speed = self._bars.tasks[0].speed
+                measure = f"{size(done)} of {size(total)}" + (f", {size(int(speed))}/s" if speed else "")
+                self._bars.update(self._task, completed=done, total=total, measure=measure)
             return
         share = done / total if total else 1.0
         if share - self._said >= PLAIN_STEP or (done >= total and self._said < 1.0):

@@ -143,21 +143,25 @@ def test_rows_of_finished_jobs_go(host: Host) -> None:
     assert host.store.forget(datetime.now(UTC) + timedelta(days=1)) == 0
 
 
-def test_a_folder_of_another_user_is_reported_or_passed_over(host: Host) -> None:
+LOOKING = """
+import os, sys
+from pathlib import Path
+from hyper2kvmd import workspace
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+print(workspace.orphans(Path(sys.argv[1]), (), older_than_seconds=0))
+"""
+
+
+def test_a_folder_of_another_user_is_passed_over(host: Host) -> None:
     """Root's own one-shot runs, in the service's directory: the service cannot even look at them."""
-    folder = host.folder("root.100")
+    host.folder("root.100")
     for path in (host.root, *host.root.parents):
         if not path.stat().st_mode & 1:
             path.chmod(path.stat().st_mode | 1)
-    for path in (host.conversions, host.root / "state", host.database):
-        os.chown(path, 65534, 65534)
-    command = [sys.executable, "-m", "hyper2kvmd.cli.ctl", "gc", "--json", "--config", str(host.config)]
-    environment = {"PYTHONPATH": str(PROJECT), "PATH": os.environ["PATH"]}
-    result = subprocess.run(
-        command, capture_output=True, text=True, cwd="/", env=environment, user=65534, group=65534, check=False
-    )
-    assert (result.returncode, json.loads(result.stdout)["folders"]) == (0, []), result.stderr
-    assert folder.is_dir()
+    os.chown(host.conversions, 65534, 65534)
+    command = [sys.executable, "-c", LOOKING, str(host.conversions)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, timeout=60, check=False)
+    assert (result.stdout, result.stderr) == ("[]\n", "")
 
 
 def test_what_cannot_be_removed_is_said_and_the_rest_goes(host: Host) -> None:
