@@ -107,13 +107,16 @@ class House:
 
     # ---- the process
 
-    def start(self, environment: Mapping[str, str] | None = None, *, ready: bool = True) -> subprocess.Popen[bytes]:
+    def start(
+        self, environment: Mapping[str, str] | None = None, *, ready: bool = True, **options: Any
+    ) -> subprocess.Popen[bytes]:
         with (self.root / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, HERE / "small_daemon.py", self.root / "hyper2kvmd.yaml", HERE / "small_worker.py"],
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **(environment or {})},
+                **options,
             )
         if ready:
             until(self.answers, f"the daemon answers: {self.log}")

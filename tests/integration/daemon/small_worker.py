@@ -80,7 +80,7 @@ def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
             say(StepStarted(title="Copying", total=total))
             say(Progress(title="Copying", done=done, total=total))
         elif word == "warn":
-            say(Warned(message=rest))
+            say(Warned(message=rest.replace("\\n", "\n")))
         elif word == "helper":
             say(HelperAnswered(verb=rest, outcome="ok"))
         elif word == "file":
