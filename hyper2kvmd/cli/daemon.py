@@ -25,21 +25,17 @@ READY = b"ready"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), help=f"Default: {DEFAULT_PATH}, if it is there."
-)
+@click.option("--config", "config_path", type=click.Path(path_type=Path), default=DEFAULT_PATH, show_default=True)
 @click.option("--daemonize", is_flag=True, help="Go to the background; the log goes to hyper2kvmd.log in state_dir.")
 @click.option("--pidfile", type=click.Path(path_type=Path), help="Written and locked; only with --daemonize.")
 @click.version_option(__version__, prog_name="hyper2kvmd")
-def main(config_path: Path | None, daemonize: bool, pidfile: Path | None) -> None:
+def main(config_path: Path, daemonize: bool, pidfile: Path | None) -> None:
     """Migrate VMware disks that are dropped into the spool directory to guests that boot on KVM."""
     try:
         if daemonize != (pidfile is not None):
             raise InvalidInput("usage", "--daemonize and --pidfile belong together", hint="give both or neither")
-        if config_path is None and DEFAULT_PATH.exists():
-            config_path = DEFAULT_PATH
-        config_path = None if config_path is None else config_path.absolute()
-        config = DaemonConfig() if config_path is None else configuration.load(config_path)
+        config_path = config_path.absolute()
+        config = configuration.load(config_path)
         if pidfile is None:
             service.serve(config, config_path)
         else:
@@ -53,7 +49,7 @@ def _die(failure: Failure) -> None:
     sys.exit(failure.exit_code)
 
 
-def _into_background(config: DaemonConfig, config_path: Path | None, pidfile: Path) -> None:
+def _into_background(config: DaemonConfig, config_path: Path, pidfile: Path) -> None:
     """Return when the daemon is ready; exit with its code and words when it cannot become so."""
     inlet, outlet = os.pipe()
     child = os.fork()
@@ -73,7 +69,7 @@ def _into_background(config: DaemonConfig, config_path: Path | None, pidfile: Pa
         sys.exit(int(code or 1))
 
 
-def _be_daemon(config: DaemonConfig, config_path: Path | None, pidfile: Path, teller: FileIO) -> None:
+def _be_daemon(config: DaemonConfig, config_path: Path, pidfile: Path, teller: FileIO) -> None:
     def ready() -> None:
         teller.write(READY)
         teller.close()

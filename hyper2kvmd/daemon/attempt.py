@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.wire import RunningJob
-from hyper2kvmd.model import Finished, Job, Order, Problem, Stage
+from hyper2kvmd.model import Artifact, Job, Order, Problem, Stage
 from hyper2kvmd.progress import (
     AwaitingSpace,
     Ended,
@@ -47,7 +47,11 @@ class Result:
 
     outcome: Literal["succeeded", "failed", "interrupted", "deferred", "fenced"]
     problems: tuple[Problem, ...] = ()
+<<<<<<< HEAD
     product: Finished = field(default_factory=Finished)
+=======
+    artifact: Artifact | None = None
+>>>>>>> daemon
     crashed: bool = False
 
 
@@ -121,13 +125,11 @@ class Attempt:
                 event = event_adapter.validate_json(line)
             except (ValueError, ValidationError) as error:
                 reason = " ".join(str(error).split())[:300]
-                return Result(
-                    "failed", (_problem("worker-crashed", f"the worker spoke nonsense: {reason}"),), crashed=True
-                )
+                return _crash(f"the worker spoke nonsense: {reason}")
             if isinstance(event, Ended):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(process.wait(), GRACE_SECONDS)
-                return Result(event.outcome, event.problems, event.product)
+                return Result(event.outcome, event.problems, event.product.artifact)
             if not await self._take(event, process):
                 log.warning("job %d: attempt %d is no longer the job's own", self.job.id, self.job.attempt)
                 return Result("fenced")
@@ -184,13 +186,11 @@ class Attempt:
             fact = "the worker closed its output and did not end"
         else:
             fact = (
-                f"the worker was killed by {signal.Signals(-code).name}"
+                f"the worker died of signal {-code} ({signal.strsignal(-code)})"
                 if code < 0
                 else f"the worker ended with {code}"
             )
-        return Result(
-            "failed", (_problem("worker-crashed", f"{fact} in {self._stage or 'its beginning'}"),), crashed=True
-        )
+        return _crash(f"{fact}, in {self._stage or 'its beginning'}")
 
     def _terminate(self, process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -208,6 +208,10 @@ def _kill(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def _crash(fact: str) -> Result:
+    return Result("failed", (_problem("worker-crashed", fact),), crashed=True)
 
 
 def _problem(code: str, message: str) -> Problem:

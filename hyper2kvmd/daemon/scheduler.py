@@ -158,7 +158,7 @@ class Scheduler:
         if result.outcome == "fenced":
             return
         if result.outcome == "succeeded":
-            artifact = result.product.artifact or (await ledger.insist(store.finished_stages, job.id)).artifact
+            artifact = result.artifact or (await ledger.insist(store.finished_stages, job.id)).artifact
             await ledger.insist(store.succeed, job.id, job.attempt, str(artifact.image) if artifact else "")
             self._metrics.ended(State.SUCCEEDED)
             log.info("job %d: %s succeeded", job.id, job.vm_name)

@@ -54,7 +54,7 @@ RELOADABLE = frozenset(
 
 def serve(
     config: DaemonConfig,
-    config_path: Path | None,
+    config_path: Path,
     *,
     worker: Sequence[str] = WORKER,
     when_ready: Callable[[], object] = lambda: None,
@@ -142,7 +142,7 @@ class _Service:
     def __init__(
         self,
         config: DaemonConfig,
-        config_path: Path | None,
+        config_path: Path,
         store: Store,
         worker: Sequence[str],
         when_ready: Callable[[], object],
@@ -242,7 +242,7 @@ class _Service:
     def _reload(self) -> None:
         self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
         try:
-            self._take_over(self._config if self._config_path is None else configuration.load(self._config_path))
+            self._take_over(configuration.load(self._config_path))
         except Failure as failure:
             log.error("the configuration stays as it was: %s", failure)
         self._notify("READY=1")

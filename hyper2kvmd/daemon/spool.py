@@ -179,9 +179,8 @@ class Spool:
         with self._complaining(path.name):
             try:
                 if job.state is State.REJECTED:
-                    target = self._reject(
-                        path, name, job.id, Rejection(file=name, job_id=job.id, problems=job.problems)
-                    )
+                    rejection = Rejection(file=name, job_id=job.id, problems=job.problems)
+                    target = self._reject(path, name, job.id, rejection)
                 else:
                     target = self._free(PLACES[job.state], name, job.id)
                     path.rename(target)

@@ -301,6 +301,15 @@ class Store:
         with self._transaction(writes=True) as connection:
             change(connection, (jobs.c.id == job_id,), spool_path=path)
 
+    def forget(self, before: datetime, *, dry_run: bool = False) -> int:
+        """Delete the jobs that ended before then, with their history; how many. `dry_run` only counts them."""
+        old = ~is_active() & (jobs.c.finished < before)
+        with self._transaction(writes=not dry_run) as connection:
+            count = connection.execute(select(func.count()).select_from(jobs).where(old)).scalar_one()
+            if not dry_run:
+                connection.execute(delete(jobs).where(old))
+            return int(count)
+
     # ------------------------------------------------------------ questions
 
     def get(self, job_id: int) -> Job:

@@ -1,0 +1,127 @@
+"""A real worker program that speaks the worker's protocol and does what the "source" tells it, word by word.
+
+`plan`, `convert`, `publish`: a stage and its product, skipped when that was given. `start STAGE`, `progress DONE ALL`,
+`warn TEXT`, `helper VERB`: events. `space N`: asks for N bytes. `file N`: N bytes into the working folder. `wait PATH`:
+until that file exists. `fail KIND`, `die`, `die-once`, `nonsense`: ends. `deaf`: SIGTERM is ignored.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from hyper2kvmd.model import Artifact, Finished, Image, Layout, Order, Problem, Source, Stage
+from hyper2kvmd.progress import (
+    AwaitingSpace,
+    Ended,
+    Event,
+    HelperAnswered,
+    Progress,
+    StageFinished,
+    StageStarted,
+    StepStarted,
+    Warned,
+)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise Interrupted
+
+
+def say(event: Event) -> None:
+    print(event.model_dump_json(), flush=True)
+
+
+def product(order: Order, folder: Path, stage: Stage) -> Finished:
+    if stage is Stage.PLAN:
+        source = Source(disks=(), firmware="bios", preallocate=False, preallocate_reason="", needed_bytes=1)
+        return Finished(source=source)
+    if stage is Stage.CONVERT:
+        image = Image(
+            path=folder / "disk.qcow2", format="qcow2", virtual_size=1, file_bytes=4096, layout=Layout(table="none")
+        )
+        return Finished(image=image)
+    image_path = order.output_dir / order.migration.output_name
+    image_path.parent.mkdir(parents=True, exist_ok=True)
+    image_path.write_text("an image")
+    report = image_path.with_suffix(".json")
+    return Finished(
+        artifact=Artifact(image=image_path, format="qcow2", file_bytes=8, report_json=report, report_markdown=report)
+    )
+
+
+def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
+    for number, line in enumerate(words):
+        word, _, rest = line.partition(" ")
+        if word in ("plan", "convert", "publish"):
+            stage = Stage(word)
+            made = product(order, folder, stage)
+            if any(getattr(order.finished, name) for name, value in made if value is not None):
+                continue
+            say(StageStarted(stage=stage))
+            say(StageFinished(stage=stage, seconds=0.5, product=made))
+        elif word == "start":
+            say(StageStarted(stage=Stage(rest)))
+        elif word == "space":
+            say(AwaitingSpace(needed_bytes=int(rest), publish_bytes=0))
+            if sys.stdin.readline().strip() != "go":
+                raise BlockingIOError
+        elif word == "progress":
+            done, total = map(int, rest.split())
+            say(StepStarted(title="Copying", total=total))
+            say(Progress(title="Copying", done=done, total=total))
+        elif word == "warn":
+            say(Warned(message=rest.replace("\\n", "\n")))
+        elif word == "helper":
+            say(HelperAnswered(verb=rest, outcome="ok"))
+        elif word == "file":
+            (folder / f"file{number}").write_bytes(os.urandom(int(rest)))
+        elif word == "wait":
+            while not Path(rest).exists():
+                time.sleep(0.02)
+        elif word == "fail":
+            return Problem(code="told-to", message="told to fail", hint="tell it otherwise", kind=rest)
+        elif word == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif word == "die-once":
+            if order.attempt == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+        elif word == "deaf":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        elif word == "nonsense":
+            print("no event at all", flush=True)
+            time.sleep(600)
+        else:
+            raise ValueError(line)
+    return None
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, interrupt)
+    order = Order.model_validate_json(sys.stdin.readline())
+    folder = order.conversion_dir / f"{order.migration.vm_name}.{order.job_id}"
+    ended = Ended(outcome="succeeded")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        problem = carry_out(order, folder, order.migration.vmdk.read_text().splitlines())
+        if problem is not None:
+            ended = Ended(outcome="failed", problems=(problem,))
+    except Interrupted:
+        ended = Ended(outcome="interrupted")
+    except BlockingIOError:
+        ended = Ended(outcome="deferred")
+    shutil.rmtree(folder)
+    say(ended)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,285 @@
+"""Jobs among crashes, retries, cancels, full disks and daemons that stop or die."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hyper2kvmd.model import Job, State
+from tests.integration.daemon.house import House, until
+
+MIB = 1 << 20
+
+
+def workers(house: House) -> list[psutil.Process]:
+    assert house.process is not None
+    return [
+        child for child in psutil.Process(house.process.pid).children() if "small_worker" in " ".join(child.cmdline())
+    ]
+
+
+def folders(house: House) -> list[str]:
+    return sorted(entry.name for entry in house.conversions.iterdir()) if house.conversions.exists() else []
+
+
+def waiting(house: House, name: str, *words: str) -> str:
+    """A migration that waits in the midst of convert until `house.root/go` is there."""
+    return house.migration(name, "plan", "start convert", *words, f"wait {house.root}/go", "convert", "publish")
+
+
+def test_a_worker_that_dies_is_tried_again_from_its_first_unfinished_stage(house: House) -> None:
+    house.start()
+    house.drop("a.yaml", house.migration("a", "plan", "convert", "die-once", "publish"))
+    job = house.reaches(1, State.SUCCEEDED)
+    assert job.attempt == 2
+    assert house.kinds(1) == [
+        *("submitted", "claimed", "stage-started", "stage-finished", "stage-started", "stage-finished"),
+        *("requeued", "claimed", "stage-started", "stage-finished", "succeeded"),
+    ]
+    assert folders(house) == []
+
+
+def test_a_worker_that_always_dies_fails_at_last_and_leaves_nothing(house: House) -> None:
+    house.start()
+    house.drop("a.yaml", house.migration("a", "plan", "start convert", "file 4096", "die"))
+    job = house.reaches(1, State.FAILED)
+    assert (job.attempt, job.problems[0].code, job.problems[0].kind) == (2, "worker-crashed", "retry")
+    assert "signal 9" in job.problems[0].message and "convert" in job.problems[0].message
+    assert folders(house) == []
+
+
+def test_a_worker_that_speaks_nonsense_is_killed(house: House) -> None:
+    house.start()
+    house.drop("a.yaml", house.migration("a", "nonsense"))
+    job = house.reaches(1, State.FAILED)
+    assert job.problems[0].code == "worker-crashed" and "nonsense" in job.problems[0].message
+    assert workers(house) == []
+
+
+@pytest.mark.parametrize(("kind", "attempts"), [("retry", 2), ("operator", 1), ("permanent", 1)])
+def test_only_what_time_may_cure_is_tried_again(house: House, kind: str, attempts: int) -> None:
+    house.start()
+    house.drop("a.yaml", house.migration("a", "plan", f"fail {kind}"))
+    assert house.reaches(1, State.FAILED).attempt == attempts
+    house.lies("failed", "a.yaml")
+
+
+def test_a_retry_by_hand_goes_on_after_what_was_published_and_the_file_follows(house: House) -> None:
+    house.start()
+    house.drop("a.yaml", house.migration("a", "plan", "convert", "publish", "fail operator"))
+    house.reaches(1, State.FAILED)
+    house.lies("failed", "a.yaml")
+    (house.root / "a.vmdk").write_text("plan\nconvert\npublish\n")
+    assert house.ask("POST", "/v1/jobs/1/retry")[0] == 200
+    house.reaches(1, State.SUCCEEDED)
+    house.lies("done", "a.yaml")
+    assert house.files("failed") == []
+    kinds = house.kinds(1)
+    assert kinds[kinds.index("retried") :] == ["retried", "claimed", "succeeded"]
+
+
+def test_slots_and_priorities(house: House) -> None:
+    house.configure(max_concurrent_jobs=1)
+    house.start()
+    house.drop("first.yaml", waiting(house, "first"))
+    house.reaches(1, State.RUNNING)
+    for name, priority in (("low", 1), ("high", 9), ("middle", 5)):
+        house.drop(f"{name}.yaml", house.migration(name, "plan", priority=priority))
+        until(lambda name=name: any(job.vm_name == name for job in house.jobs()), f"{name} is queued")  # type: ignore[misc]
+    assert [job.state for job in house.jobs()].count(State.RUNNING) == len(workers(house)) == 1
+    (house.root / "go").touch()
+    jobs = until(lambda: _all(house, State.SUCCEEDED), "all are done")
+    started = sorted(jobs, key=lambda job: job.started or job.created)
+    assert [job.vm_name for job in started] == ["first", "high", "middle", "low"]
+
+
+def _all(house: House, state: State) -> tuple[Job, ...]:
+    jobs = house.jobs()
+    return jobs if all(job.state is state for job in jobs) else ()
+
+
+def test_cancel_ends_a_running_worker_and_its_folder_is_gone(house: House) -> None:
+    house.start()
+    house.drop("a.yaml", waiting(house, "a", "file 4096"))
+    until(lambda: folders(house) == ["a.1"] and "stage-finished" in house.kinds(1), "it works")
+    code, body = house.ask("POST", "/v1/jobs/1/cancel")
+    assert code == 200 and Job.model_validate_json(body).state is State.RUNNING
+    house.reaches(1, State.CANCELLED)
+    assert folders(house) == [] and workers(house) == []
+    house.lies("failed", "a.yaml")
+    assert house.kinds(1)[-2:] == ["cancel-requested", "cancelled"]
+
+
+def test_a_worker_deaf_to_its_cancel_is_killed_and_its_folder_swept(house: House) -> None:
+    house.start()
+    house.drop("a.yaml", waiting(house, "a", "file 4096", "deaf", "warn it is deaf now"))
+    until(lambda: house.jobs() and "warned" in house.kinds(1), "it is deaf")
+    house.ask("POST", "/v1/jobs/1/cancel")
+    house.reaches(1, State.CANCELLED)
+    assert folders(house) == [] and workers(house) == []
+
+
+def test_sigterm_gives_running_jobs_back_and_they_begin_anew(house: House) -> None:
+    house.start()
+    house.drop("a.yaml", waiting(house, "a", "file 4096"))
+    until(lambda: folders(house) == ["a.1"] and "stage-finished" in house.kinds(1), "it works")
+    worker = workers(house)[0]
+    assert house.stop(signal.SIGTERM) == 0
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+    assert folders(house) == [] and not house.socket.exists()
+    (house.root / "go").touch()
+    house.start()
+    assert house.reaches(1, State.SUCCEEDED).attempt == 2
+    kinds = house.kinds(1)
+    assert kinds.count("stage-finished") == 4, "plan ran twice, for its folder was gone"
+    assert "failed" not in kinds
+
+
+def test_kill_of_the_daemon_kills_its_workers_and_the_next_one_goes_on(house: House) -> None:
+    house.start()
+    house.drop("a.yaml", waiting(house, "a", "file 4096"))
+    until(lambda: folders(house) == ["a.1"] and "stage-finished" in house.kinds(1), "it works")
+    worker = workers(house)[0]
+    house.stop(signal.SIGKILL)
+    until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, "the worker died too")
+    assert folders(house) == ["a.1"], "for the next attempt to go on from"
+    (house.root / "go").touch()
+    house.start()
+    assert house.reaches(1, State.SUCCEEDED).attempt == 2
+    assert house.kinds(1).count("stage-finished") == 3, "plan was not run again"
+    assert folders(house) == []
+    house.lies("done", "a.yaml")
+
+
+def test_hold_release_and_a_cancel_before_the_start(house: House) -> None:
+    house.start()
+    assert house.ask("POST", "/v1/queue/pause")[0] == 200
+    for name in ("a", "b"):
+        house.drop(f"{name}.yaml", house.migration(name, "plan"))
+        until(lambda name=name: any(job.vm_name == name for job in house.jobs()), f"{name} is queued")  # type: ignore[misc]
+    assert house.ask("POST", "/v1/jobs/1/hold")[0] == 200
+    assert house.ask("POST", "/v1/queue/resume")[0] == 200
+    house.reaches(2, State.SUCCEEDED)
+    assert house.job(1).state is State.HELD
+    assert house.ask("POST", "/v1/jobs/1/release")[0] == 200
+    house.reaches(1, State.SUCCEEDED)
+    house.ask("POST", "/v1/queue/pause")
+    house.drop("c.yaml", house.migration("c", "plan"))
+    house.reaches(3, State.QUEUED)
+    assert house.ask("POST", "/v1/jobs/3/cancel")[0] == 200
+    assert house.job(3).state is State.CANCELLED
+    house.lies("failed", "c.yaml")
+
+
+def test_a_pause_outlives_the_daemon(house: House) -> None:
+    house.start()
+    house.ask("POST", "/v1/queue/pause")
+    house.stop()
+    house.drop("a.yaml", house.migration("a", "plan"))
+    house.start()
+    house.reaches(1, State.QUEUED)
+    assert house.status().state == "paused"
+    house.ask("POST", "/v1/queue/resume")
+    house.reaches(1, State.SUCCEEDED)
+
+
+def test_drain_lets_what_runs_end_starts_nothing_new_and_ends(house: House) -> None:
+    house.configure(max_concurrent_jobs=1)
+    house.start()
+    house.drop("a.yaml", waiting(house, "a"))
+    house.reaches(1, State.RUNNING)
+    house.drop("b.yaml", house.migration("b", "plan"))
+    house.reaches(2, State.QUEUED)
+    assert house.ask("POST", "/v1/queue/drain")[0] == 200
+    assert house.status().state == "draining"
+    (house.root / "go").touch()
+    assert house.process is not None and house.process.wait(90) == 0
+    house.configure(max_concurrent_jobs=1)
+    house.start()
+    house.reaches(2, State.SUCCEEDED)
+    assert house.job(1).state is State.SUCCEEDED
+
+
+# ---------------------------------------------------------------- space
+
+
+@pytest.fixture
+def small_disk(house: House) -> Iterator[House]:
+    """A conversion directory on a file system of 64 MiB."""
+    house.conversions.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,mode=0700", "h2k-test", house.conversions], check=True)
+    yield house
+    house.close()
+    subprocess.run(["umount", "-l", house.conversions], check=True)
+
+
+def test_a_job_that_does_not_fit_waits_saying_so_and_runs_when_it_does(small_disk: House) -> None:
+    house = small_disk
+    ballast = house.conversions / "ballast"
+    ballast.write_bytes(bytes(40 * MIB))
+    house.start()
+    house.drop("big.yaml", house.migration("big", "plan", f"space {30 * MIB}", "convert"))
+    job = until(lambda: next((job for job in house.jobs() if job.state is State.QUEUED and job.note), None), "it waits")
+    assert "waiting for space" in job.note and str(house.conversions) in job.note and "0.03 GiB needed" in job.note
+    assert job.not_before is not None and job.problems == ()
+    house.drop("small.yaml", house.migration("small", "plan", f"space {MIB}", "convert"))
+    assert house.reaches(2, State.SUCCEEDED)
+    ballast.unlink()
+    done = house.reaches(1, State.SUCCEEDED)
+    assert done.attempt == 2 and "space-reserved" in house.kinds(1)
+
+
+def test_space_promised_to_one_job_is_not_promised_to_another(small_disk: House) -> None:
+    house = small_disk
+    house.start()
+    house.drop("a.yaml", house.migration("a", "plan", f"space {40 * MIB}", f"wait {house.root}/go", "convert"))
+    until(lambda: house.jobs() and house.job(1).reserved_bytes, "its space is reserved")
+    status = house.status()
+    assert status.conversion_reserved_bytes == 40 * MIB
+    house.drop("b.yaml", house.migration("b", "plan", f"space {40 * MIB}", "convert"))
+    until(lambda: len(house.jobs()) == 2 and house.job(2).note, "the second one waits")
+    assert house.job(1).state is State.RUNNING
+    (house.root / "go").touch()
+    house.reaches(1, State.SUCCEEDED)
+    house.reaches(2, State.SUCCEEDED)
+
+
+def test_what_a_job_has_written_is_not_counted_twice(small_disk: House) -> None:
+    house = small_disk
+    house.start()
+    words = ("plan", f"space {40 * MIB}", f"file {36 * MIB}", f"wait {house.root}/go", "convert")
+    house.drop("a.yaml", house.migration("a", *words))
+    until(lambda: house.jobs() and house.status().conversion_reserved_bytes == 4 * MIB, "36 of 40 MiB are written")
+    house.drop("b.yaml", house.migration("b", "plan", f"space {20 * MIB}", "convert"))
+    house.reaches(2, State.SUCCEEDED)
+    assert house.job(1).state is State.RUNNING
+
+
+def test_the_reserve_is_kept_free(small_disk: House) -> None:
+    house = small_disk
+    house.configure(space_reserve="50%")
+    house.start()
+    house.drop("a.yaml", house.migration("a", "plan", f"space {40 * MIB}", "convert"))
+    until(lambda: house.jobs() and house.job(1).note, "it waits")
+    house.configure(space_reserve="1%")
+    assert house.process is not None
+    os.kill(house.process.pid, signal.SIGHUP)
+    house.reaches(1, State.SUCCEEDED)
+
+
+def test_one_folder_per_job_below_the_directory_that_the_yaml_names(house: House, tmp_path: Path) -> None:
+    house.start()
+    other = tmp_path / "other"
+    house.drop("a.yaml", house.migration("a", "plan", f"wait {house.root}/go", conversion_dir=str(other)))
+    until(lambda: (other / "a.1").is_dir(), "the folder is there")
+    (house.root / "go").touch()
+    house.reaches(1, State.SUCCEEDED)
+    assert not (other / "a.1").exists()
+    shutil.rmtree(other)

@@ -1,0 +1,216 @@
+"""Files that are dropped, whole or in pieces, good or bad, and where they end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hyper2kvmd.model import State
+from tests.integration.daemon.house import House, until
+
+SLOW_COPY = """
+import sys, pathlib
+with open(sys.argv[1], "w") as file:
+    file.write(sys.argv[2]); file.flush()
+    print("half", flush=True)
+    sys.stdin.readline()
+    file.write(sys.argv[3])
+"""
+
+
+def test_a_file_moved_in_becomes_a_job_and_ends_in_done(house: House) -> None:
+    house.start()
+    house.drop("web01.yaml", house.migration("web01", "plan", "convert", "publish", priority=7))
+    job = house.reaches(1, State.SUCCEEDED)
+    house.lies("done", "web01.yaml")
+    assert (job.vm_name, job.priority, job.spool_name, job.attempt) == ("web01", 7, "web01.yaml", 1)
+    assert job.submitter == "root" and job.note == str(house.root / "images" / "web01.qcow2")
+    assert job.started is not None and job.finished is not None
+    assert house.kinds(1) == [
+        "submitted",
+        "claimed",
+        *["stage-started", "stage-finished"] * 3,
+        "succeeded",
+    ]
+    assert house.files("incoming") == house.files("active") == house.files("failed") == []
+    assert not list(house.conversions.iterdir())
+
+
+def test_what_lay_there_before_the_start_is_taken_and_a_failed_one_ends_in_failed(house: House) -> None:
+    house.drop("a.yml", house.migration("a", "plan", "fail permanent"))
+    house.start()
+    job = house.reaches(1, State.FAILED)
+    house.lies("failed", "a.yml")
+    assert [problem.code for problem in job.problems] == ["told-to"]
+    house.drop("a.yml", house.migration("a", "plan", memory=1024))
+    house.lies("done", "a.yml")
+    assert house.process is not None and house.process.poll() is None
+
+
+def test_a_copy_in_progress_is_never_taken_half_way(house: House) -> None:
+    house.start()
+    text = house.migration("slow", "plan", no_grub=True)
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW_COPY, house.spool / "incoming" / "slow.yaml", text[:-1], "}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as writer:
+        assert writer.stdout is not None and writer.stdout.readline() == b"half\n"
+        house.drop("later.yaml", house.migration("later", "plan"))
+        house.lies("done", "later.yaml")
+        house.drop("latest.yaml", house.migration("latest", "plan"))
+        house.lies("done", "latest.yaml")
+        assert house.files("incoming") == ["slow.yaml"]
+        writer.communicate(b"\n")
+    house.lies("done", "slow.yaml")
+    migration = house.reaches(3, State.SUCCEEDED).migration
+    assert migration is not None and migration.no_grub
+
+
+def test_names_of_drafts_are_left_alone(house: House) -> None:
+    house.start()
+    text = house.migration("draft", "plan")
+    names = [".web.yaml", ".web.yaml.Xb12", "web.yaml~", "web.yaml.part", "README", ".#web.yaml"]
+    for name in names:
+        house.drop(name, text)
+    house.drop("real.yaml", house.migration("real", "plan"))
+    house.lies("done", "real.yaml")
+    assert house.files("incoming") == sorted(names)
+    assert [job.vm_name for job in house.jobs()] == ["real"]
+
+
+def test_a_bad_yaml_is_rejected_with_every_error_and_is_on_record(house: House) -> None:
+    house.start()
+    house.drop("bad.yaml", "vmdk: /a.vmdk\nmemory: much\nbanana: 1\n")
+    rejection = house.rejection("bad.yaml")
+    assert {problem.key for problem in rejection.problems} == {"memory", "banana"}
+    assert {problem.line for problem in rejection.problems} == {2, 3}
+    assert all(problem.column and problem.hint and problem.code for problem in rejection.problems)
+    job = house.job(1)
+    assert (job.state, job.problems, rejection.job_id) == (State.REJECTED, rejection.problems, 1)
+    house.drop("bad.yaml", "vmdk: /a.vmdk\nbanana: 2\n")
+    assert house.rejection("bad.2.yaml").job_id == 2
+    assert house.kinds(1) == ["rejected"]
+
+
+def a_symlink(path: Path) -> None:
+    path.symlink_to("/etc/passwd")
+
+
+def a_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_second_name(path: Path) -> None:
+    other = path.parent.parent / "other"
+    other.write_text("vmdk: /a.vmdk\n")
+    path.hardlink_to(other)
+
+
+def too_much(path: Path) -> None:
+    path.write_text("# " + "x" * 65536)
+
+
+def latin(path: Path) -> None:
+    path.write_bytes(b"vm_name: caf\xe9\n")
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (a_symlink, "spool-not-a-file"),
+        (a_directory, "spool-not-a-file"),
+        (a_pipe, "spool-not-a-file"),
+        (a_second_name, "spool-hard-linked"),
+        (too_much, "spool-too-large"),
+        (latin, "spool-not-utf8"),
+    ],
+)
+def test_what_is_no_plain_small_file_of_its_own_is_rejected(house: House, make: object, code: str) -> None:
+    assert callable(make)
+    (house.spool / "incoming").mkdir(parents=True)
+    make(house.spool / "incoming" / "odd.yaml")
+    house.start()
+    assert [problem.code for problem in house.rejection("odd.yaml").problems] == [code]
+    assert house.job(1).state is State.REJECTED
+
+
+def test_the_same_content_while_active_is_one_job(house: House) -> None:
+    house.start()
+    text = house.migration("web01", "plan", f"wait {house.root}/go")
+    house.drop("web01.yaml", text)
+    house.reaches(1, State.RUNNING)
+    house.drop("again.yaml", text)
+    rejection = house.rejection("again.yaml")
+    assert (rejection.job_id, [problem.code for problem in rejection.problems]) == (1, ["duplicate"])
+    assert len(house.jobs()) == 1
+    assert "duplicate" in house.kinds(1)
+    (house.root / "go").touch()
+    house.reaches(1, State.SUCCEEDED)
+    house.drop("web01.yaml", text)
+    house.reaches(2, State.SUCCEEDED)
+    house.lies("done", "web01.2.yaml")
+
+
+def test_names_that_no_database_or_file_system_would_take_twice(house: House) -> None:
+    house.start()
+    long = "n" * 245 + ".yaml"
+    house.drop("short", house.migration("long", "plan")).rename(house.spool / "incoming" / long)
+    house.drop("x", "nothing").rename(os.fsdecode(os.fsencode(house.spool / "incoming") + b"/\xff\n.yaml"))
+    until(lambda: len(house.jobs()) == 2 and len(house.files("rejected")) == 2, "both were taken")
+    until(lambda: len(house.files("done")) == 1, "the long one is done")
+    assert house.files("incoming") == []
+
+
+def test_a_file_that_cannot_be_moved_stops_nobody(house: House) -> None:
+    house.start()
+    stuck = house.drop("stuck.yaml", house.migration("stuck", "plan"))
+    # an immutable file may be read and not renamed, even by root
+    if subprocess.run(["chattr", "+i", stuck], check=False, capture_output=True).returncode:
+        stuck.unlink()
+        (house.spool / "active").rmdir()
+        (house.spool / "active").write_text("in the way of every rename")
+        until(lambda: "spool: " in house.log, "the trouble is told")
+        (house.spool / "active").unlink()
+        (house.spool / "active").mkdir()
+        stuck.write_text(house.migration("stuck", "plan"))
+    else:
+        house.drop("free.yaml", house.migration("free", "plan"))
+        house.lies("done", "free.yaml")
+        assert house.files("incoming") == ["stuck.yaml"]
+        until(lambda: "stuck.yaml: " in house.log, "the trouble is told")
+        assert house.log.count("stuck.yaml: ") == 1
+        subprocess.run(["chattr", "-i", stuck], check=True)
+    house.lies("done", "stuck.yaml")
+
+
+def test_a_daemon_killed_at_any_point_of_the_spool_loses_and_doubles_nothing(house: House) -> None:
+    for number in range(30):
+        house.drop(f"vm{number}.yaml", house.migration(f"vm{number}", "plan", "publish"))
+    for target in (3, 9, 16, 24):
+        house.start()
+        until(lambda: len(house.files("done")) >= target, f"{target} are done")  # noqa: B023
+        house.stop(signal.SIGKILL)
+    house.start()
+    until(lambda: len(house.files("done")) == 30, f"all are done: {house.log}")
+    assert house.files("done") == sorted(f"vm{number}.yaml" for number in range(30))
+    assert sorted(job.vm_name for job in house.jobs()) == sorted(f"vm{number}" for number in range(30))
+    assert all(job.state is State.SUCCEEDED for job in house.jobs())
+    assert house.files("active") == house.files("incoming") == house.files("rejected") == house.files("failed") == []
+
+
+def test_a_file_claimed_by_a_daemon_that_died_before_the_database_knew(house: House) -> None:
+    (house.spool / "active").mkdir(parents=True)
+    (house.spool / "active" / "0123456789ab.web01.yaml").write_text(house.migration("web01", "plan"))
+    house.start()
+    assert house.reaches(1, State.SUCCEEDED).spool_name == "web01.yaml"
+    house.lies("done", "web01.yaml")
