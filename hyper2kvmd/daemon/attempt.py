@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -47,11 +47,7 @@ class Result:
 
     outcome: Literal["succeeded", "failed", "interrupted", "deferred", "fenced"]
     problems: tuple[Problem, ...] = ()
-<<<<<<< HEAD
-    product: Finished = field(default_factory=Finished)
-=======
     artifact: Artifact | None = None
->>>>>>> daemon
     crashed: bool = False
 
 
