@@ -183,7 +183,9 @@ def test_a_scattered_volume_needs_device_mapper(disk: Image, installed_helper: t
         assert "device-mapper" in said["message"]
 
 
-def check(helper: tuple[str, ...], contents: tuple[str, ...], *prefix: str) -> tuple[int, dict[str, Any]]:
+def check(
+    helper: tuple[str, ...], contents: tuple[str, ...], *prefix: str, action: str = "check"
+) -> tuple[int, dict[str, Any]]:
     volumes = [
         Volume(
             kind="partition", name=f"partition of {content}", content=content, segments=({"offset": 0, "length": 512},)
@@ -191,7 +193,7 @@ def check(helper: tuple[str, ...], contents: tuple[str, ...], *prefix: str) -> t
         for content in contents
     ]
     text = json.dumps([volume.model_dump() for volume in volumes])
-    argv = [*prefix, *service_python(CLIENT, "check", text, "/var/tmp", json.dumps(helper))]
+    argv = [*prefix, *service_python(CLIENT, action, text, "/var/tmp", json.dumps(helper))]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert done.stdout, done.stderr
     return done.returncode, facts(done.stdout)
@@ -214,11 +216,15 @@ def test_the_check_knows_each_remedy(installed_helper: tuple[str, ...], service_
         (("sudo", "-n", str(unknown)), (), "sudoers.d/hyper2kvm"),
         (installed_helper, ("setpriv", "--no-new-privs", "--"), "NoNewPrivileges="),
         (("/bin/true",), (), "see what it says"),
-        (("/bin/cat",), (), "see what it says"),
     ):
         status, said = check(helper, (), *prefix)
         assert (status, said["code"]) == (78, "helper-unreachable"), said
         assert words in said["hint"], said
+
+
+def test_a_helper_that_never_answers_is_given_up(service_user: object) -> None:
+    status, said = check(("/bin/cat",), (), action="check-silent")
+    assert (status, said["code"]) == (78, "helper-unreachable")
 
 
 def test_another_user_gets_the_remedy(installed_helper: tuple[str, ...]) -> None:
