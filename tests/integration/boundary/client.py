@@ -14,7 +14,7 @@ from hyper2kvmd.disk import export
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.guest import rootside
 from hyper2kvmd.guest.access import Access, check_helper, open_image
-from hyper2kvmd.model import Image, Segment, Volume
+from hyper2kvmd.model import Image, Volume
 
 
 def say(**facts: object) -> None:
@@ -74,19 +74,6 @@ def twice(access: Access, image: Image) -> None:
         say(mounted="twice")
 
 
-def scattered(access: Access, image: Image) -> None:
-    """A volume in two pieces, as a fragmented LV is."""
-    segment = image.layout.volumes[0].segments[0]
-    half = segment.length // 2
-    pieces = (
-        Segment(offset=segment.offset, length=half),
-        Segment(offset=segment.offset + half, length=segment.length - half),
-    )
-    volume = image.layout.volumes[0].model_copy(update={"segments": pieces, "kind": "lv", "name": "vg/root"})
-    with access.mount(volume) as root:
-        say(names=names(root))
-
-
 def child(name: str) -> int:
     """Pid of our child process that runs the program `name`."""
     for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
@@ -136,7 +123,6 @@ ACTIONS: dict[str, Callable[[Access, Image], None]] = {
     "hold": hold,
     "read-only": read_only,
     "twice": twice,
-    "scattered": scattered,
     "panic": panic,
     "kill-exporter": kill_exporter,
     "freeze-exporter": freeze("qemu-storage-daemon"),
