@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -147,6 +148,8 @@ def make_disk(path: Path, contents: tuple[str, ...], table: str = "gpt") -> Imag
             (root / "etc" / "fstab").chmod(0o644)
             shutil.copy("/bin/true", root / "etc" / "program")
             (root / "etc" / "program").chmod(0o4755)
+            os.mknod(root / "etc" / "device", stat.S_IFCHR, os.makedev(1, 5))
+            (root / "etc" / "device").chmod(0o666)
         volumes.append(
             Volume(kind="partition", name=f"partition {number}", number=number, content=content, segments=(segment,))
         )

@@ -112,8 +112,13 @@ def test_read_only_writes_nothing(disk: Image, installed_helper: tuple[str, ...]
     before = disk.path.read_bytes()
     status, said = client("read-only", disk, installed_helper)
     assert (status, said["refused"]) == (0, "Read-only file system")
-    assert said["names"] == ["fstab", "program"]
+    assert said["names"] == ["device", "fstab", "program"]
     assert disk.path.read_bytes() == before
+
+
+def test_the_holder_cannot_undo_the_flags_of_its_mount(disk: Image, installed_helper: tuple[str, ...]) -> None:
+    said = client("escape", disk, installed_helper)[1]
+    assert (said["cleared"], said["opened"]) == ("Operation not permitted", "Permission denied")
 
 
 def test_a_volume_is_mounted_once(disk: Image, installed_helper: tuple[str, ...]) -> None:
