@@ -112,6 +112,8 @@ class Reader:
                 f"{length} bytes at {offset} are not inside a disk of {self.size} bytes",
                 hint="the disk's own tables are damaged or truncated: export the disk again",
             )
+        if length == 0:
+            return b""
         align = self._export.min_block
         start, end = offset - offset % align, min(self.size, offset + length + -(offset + length) % align)
         step = self._export.max_block - self._export.max_block % align

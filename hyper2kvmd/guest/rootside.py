@@ -108,7 +108,7 @@ def mount(
 
 def probe(helper: tuple[str, ...], job: str, fstypes: tuple[str, ...]) -> Probed:
     """What this kernel offers, and which of `fstypes` it has. Raises BrokenInstallation (`helper-unreachable`)."""
-    data, received = _exchange(helper, ProbeRequest(job=job, fstypes=fstypes), [], lambda: None)
+    data, received = _exchange(helper, ProbeRequest(job=job, fstypes=fstypes), [], None)
     for handle in received:
         os.close(handle)
     try:
@@ -124,7 +124,7 @@ def _exchange(
     helper: tuple[str, ...],
     request: ProbeRequest | MountRequest,
     fds: Sequence[int],
-    on_silence: Callable[[], None],
+    on_silence: Callable[[], None] | None,
 ) -> tuple[bytes, list[int]]:
     """One run of the helper: its reply and the descriptors in it.
 
@@ -145,10 +145,11 @@ def _exchange(
                 try:
                     data, received, _, _ = socket.recv_fds(ours, 65536, 4, socket.MSG_CMSG_CLOEXEC)
                 except TimeoutError:
-                    on_silence()
-                    ours.settimeout(30)
-                    with suppress(TimeoutError):
-                        data, received, _, _ = socket.recv_fds(ours, 65536, 4, socket.MSG_CMSG_CLOEXEC)
+                    if on_silence is not None:
+                        on_silence()
+                        ours.settimeout(30)
+                        with suppress(TimeoutError):
+                            data, received, _, _ = socket.recv_fds(ours, 65536, 4, socket.MSG_CMSG_CLOEXEC)
             if not data:
                 raise _silent(helper, process)
             with suppress(subprocess.TimeoutExpired):

@@ -611,6 +611,39 @@ def mount(device: Device, fstype: str, read_only: bool, mapping: int | None) -> 
     return result
 
 
+def nail_down(mounted: int) -> int:
+    """The same mount with flags that its holder cannot change.
+
+    Whoever holds a detached mount could enter a user namespace of its own, clear nodev there, and open a device node
+    that lies in the image. The kernel locks the flags of mounts that it copies into a less privileged mount
+    namespace; a clone made in there, detached again, keeps the locks.
+    """
+    parent = os.getpid()
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            die_with(parent)
+            if libc.unshare(0x20000) or libc.mount(None, b"/", None, 0x44000, None):  # CLONE_NEWNS, MS_REC|MS_PRIVATE
+                os._exit(1)
+            syscall(429, mounted, b"\0", -100, b"/proc\0", 4)  # move_mount, MOVE_MOUNT_F_EMPTY_PATH
+            if libc.unshare(0x10000000 | 0x20000) == 0:  # CLONE_NEWUSER, CLONE_NEWNS
+                clone = syscall(428, -100, b"/proc\0", 1 | os.O_CLOEXEC)  # open_tree, OPEN_TREE_CLONE
+                socket.send_fds(theirs, [b"x"], [clone])
+        finally:
+            os._exit(1)
+    theirs.close()
+    try:
+        _, clones, _, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    os.close(mounted)
+    if len(clones) != 1:
+        raise Refusal("unsupported", "this kernel does not let the flags of a mount be locked")
+    return clones[0]
+
+
 def explanation(context: int) -> str:
     """What the file system itself said, if anything."""
     said: list[str] = []
@@ -674,7 +707,8 @@ def serve_mount(request: dict[str, Any], fds: list[int], caller: Caller) -> tupl
         device = mapper.join(
             [(part, segment.length) for part, segment in zip(devices, segments, strict=True)], read_only
         )
-    return {"ok": True, "device": device.name}, mount(device, fstype, read_only, mapping)
+    mounted = mount(device, fstype, read_only, mapping)
+    return {"ok": True, "device": device.name}, mounted if caller.uid == 0 else nail_down(mounted)
 
 
 def serve(channel: socket.socket, caller: Caller) -> tuple[str, dict[str, Any], int | None]:

@@ -5,14 +5,15 @@ All of it needs root, as CI has. What a fixture installs it removes; what was th
 
 from __future__ import annotations
 
-import json
+import os
 import pwd
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,17 +79,16 @@ def service_folder(service_user: pwd.struct_passwd) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def as_service(*argv: object, **keywords: object) -> list[str]:
+def as_service(*argv: object) -> list[str]:
     """`argv` to be run as the service user, with no more than that user has."""
-    del keywords
     return ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--reset-env", "--", *map(str, argv)]
 
 
 def service_python(module: str, *arguments: object) -> list[str]:
     """A module of this repository, to be run by the service user with this very Python."""
-    return as_service(
-        "env", f"PYTHONPATH={REPOSITORY}", "PYTHONDONTWRITEBYTECODE=1", sys.executable, "-m", module, *arguments
-    )
+    path = os.pathsep.join((str(REPOSITORY), os.environ.get("PYTHONPATH", "")))
+    setting = ("env", f"PYTHONPATH={path}", "PYTHONDONTWRITEBYTECODE=1")
+    return as_service(*setting, sys.executable, "-m", module, *arguments)
 
 
 @contextmanager
@@ -148,6 +148,8 @@ def make_disk(path: Path, contents: tuple[str, ...], table: str = "gpt") -> Imag
             (root / "etc" / "fstab").chmod(0o644)
             shutil.copy("/bin/true", root / "etc" / "program")
             (root / "etc" / "program").chmod(0o4755)
+            os.mknod(root / "etc" / "device", stat.S_IFCHR, os.makedev(1, 5))
+            (root / "etc" / "device").chmod(0o666)
         volumes.append(
             Volume(kind="partition", name=f"partition {number}", number=number, content=content, segments=(segment,))
         )
@@ -180,24 +182,51 @@ def give(image: Image) -> Image:
     return image
 
 
+def scattered(image: Image) -> Image:
+    """A raw disk whose first volume lies in two pieces, the second one first, as a fragmented LV may."""
+    volume = image.layout.volumes[0]
+    segment = volume.segments[0]
+    half = segment.length // 2
+    with image.path.open("r+b") as file:
+        file.seek(segment.offset)
+        first, second = file.read(half), file.read(half)
+        file.seek(segment.offset)
+        file.write(second + first)
+    pieces = (Segment(offset=segment.offset + half, length=half), Segment(offset=segment.offset, length=half))
+    volume = volume.model_copy(update={"kind": "lv", "name": "vg0/root", "segments": pieces})
+    return image.model_copy(update={"layout": image.layout.model_copy(update={"volumes": (volume,)})})
+
+
+def gathered(raw: Path, volume: Volume) -> Path:
+    """A volume of a raw disk as a file of its own."""
+    path = raw.with_suffix(".volume")
+    with raw.open("rb") as source, path.open("wb") as target:
+        for segment in volume.segments:
+            source.seek(segment.offset)
+            target.write(source.read(segment.length))
+    return path
+
+
 @dataclass(frozen=True)
 class Kernel:
-    """What must be the same before and after: nothing of ours may stay."""
+    """What the kernel holds of ours: block devices and mounts. Nothing may stay."""
 
-    loops: str
+    devices: tuple[str, ...]
     mounts: tuple[str, ...]
 
     @staticmethod
     def now() -> Kernel:
+        found = []
+        for place in ("loop*/loop/backing_file", "nbd*/backend", "dm-*/dm/name"):
+            for entry in Path("/sys/block").glob(place):
+                with suppress(OSError):
+                    text = entry.read_text().strip()
+                    # a file of a detached FUSE mount has a path of no folder
+                    if text.startswith("h2k-") or "/h2k-test-" in text or text == "/nbd":
+                        found.append(f"{entry}: {text}")
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
-        backing = sorted(
-            (entry.parent.parent.name, entry.read_text())
-            for entry in Path("/sys/block").glob("loop*/loop/backing_file")
-        )
-        # a file of a detached FUSE mount has a path of no folder
-        ours = [entry for entry in backing if "h2k-test-" in entry[1] or entry[1] == "/nbd\n"]
-        return Kernel(loops=json.dumps(ours), mounts=tuple(line for line in lines if "h2k-test-" in line))
+        return Kernel(tuple(found), tuple(line for line in lines if "h2k-test-" in line))
 
     @property
     def clean(self) -> bool:
-        return self.loops == "[]" and not self.mounts
+        return not self.devices and not self.mounts

@@ -1,0 +1,166 @@
+"""A real qemu-storage-daemon, confined, serving real images."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from hyper2kvmd import run
+from hyper2kvmd.disk.export import Exporter, export
+from hyper2kvmd.disk.nbd import Reader
+from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.model import Segment
+from tests.integration.host import MIB, command
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> bytes:
+    """8 MiB that repeat nowhere, also as tmp_path/disk.raw."""
+    data = random.Random(7).randbytes(8 * MIB)  # noqa: S311 - bytes to recognise, no secret
+    (tmp_path / "disk.raw").write_bytes(data)
+    return data
+
+
+def converted(tmp_path: Path, fmt: str, *options: str) -> Path:
+    path = tmp_path / f"disk.{fmt}"
+    command("qemu-img", "convert", "-f", "raw", "-O", fmt, *options, tmp_path / "disk.raw", path)
+    return path
+
+
+def write(exporter: Exporter, name: str, offset: int, data: bytes) -> int:
+    """One NBD write; the server's error number."""
+    found = exporter.negotiate(name)
+    with found.sock as sock:
+        sock.sendall(struct.pack(">IHHQQI", 0x25609513, 0, 1, 7, offset, len(data)) + data)
+        return int(struct.unpack(">IIQ", sock.recv(16, socket.MSG_WAITALL))[1])
+
+
+def serve(image: Path, fmt: Literal["qcow2", "vmdk"], work: Callable[[Exporter], object] = repr) -> None:
+    """`work` while `image` is served beside itself."""
+    with export(image, fmt, image.parent, exports={"": None}, writable=fmt == "qcow2") as exporter:
+        work(exporter)
+
+
+@pytest.mark.parametrize("subformat", ["monolithicSparse", "streamOptimized", "monolithicFlat", "twoGbMaxExtentSparse"])
+def test_a_vmdk_is_read_in_place(tmp_path: Path, content: bytes, subformat: str) -> None:
+    (tmp_path / "source").mkdir()
+    path = tmp_path / "source" / "disk.vmdk"
+    command(
+        "qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", f"subformat={subformat}", tmp_path / "disk.raw", path
+    )
+    files = tuple(path.parent.iterdir())
+    before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
+    with export(path, "vmdk", tmp_path, exports={"": None}, writable=False, extra_read=files) as exporter:
+        with Reader(exporter.socket, "") as reader:
+            assert reader.size == len(content)
+            assert reader.read(0, len(content)) == content
+            assert reader.read(1_000_001, 33) == content[1_000_001:1_000_034]
+        assert write(exporter, "", 0, bytes(512)) != 0
+    assert {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in files} == before
+
+
+def test_an_extent_outside_is_out_of_reach(tmp_path: Path, content: bytes) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(content)
+    (tmp_path / "source").mkdir()
+    path = tmp_path / "source" / "disk.vmdk"
+    path.write_text(
+        "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n"
+        f'createType="monolithicFlat"\nRW {len(content) // 512} FLAT "{secret}" 0\n'
+    )
+    with pytest.raises(MigrationFailed) as caught:
+        serve(path, "vmdk")
+    if run.confinement_available():
+        assert caught.value.code == "exporter-failed"
+        assert "Permission denied" in caught.value.message
+
+
+def test_ranges_are_exact_and_writable_together(tmp_path: Path, content: bytes) -> None:
+    image = converted(tmp_path, "qcow2")
+    ranges = {"one": Segment(offset=MIB, length=MIB), "two": Segment(offset=3 * MIB, length=512)}
+    with export(image, "qcow2", tmp_path, exports={"": None, **ranges}, writable=True) as exporter:
+        for name, segment in ranges.items():
+            with Reader(exporter.socket, name) as reader:
+                assert reader.size == segment.length
+                end = segment.offset + segment.length
+                assert reader.read(0, segment.length) == content[segment.offset : end]
+        assert write(exporter, "one", 0, b"A" * 512) == 0
+        assert write(exporter, "two", 0, b"B" * 512) == 0
+        assert write(exporter, "two", 512, b"C" * 512) != 0
+        with pytest.raises(MigrationFailed) as caught:
+            exporter.negotiate("three")
+        assert caught.value.code == "nbd-refused"
+    command("qemu-img", "check", "-f", "qcow2", image)
+    command("qemu-img", "convert", "-f", "qcow2", "-O", "raw", image, tmp_path / "after")
+    expected = bytearray(content)
+    expected[MIB : MIB + 512] = b"A" * 512
+    expected[3 * MIB : 3 * MIB + 512] = b"B" * 512
+    assert (tmp_path / "after").read_bytes() == expected
+    assert not list(tmp_path.glob("export-*"))
+
+
+def test_an_image_in_use_is_locked(tmp_path: Path, content: bytes) -> None:
+    image = converted(tmp_path, "qcow2")
+    with export(image, "qcow2", tmp_path, exports={"": None}, writable=True):
+        with pytest.raises(MigrationFailed) as caught:
+            serve(image, "qcow2")
+        assert "lock" in caught.value.message
+        other = subprocess.run(["qemu-img", "check", "-f", "qcow2", image], capture_output=True)
+        assert other.returncode != 0
+
+
+def test_what_is_not_an_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "disk.qcow2").write_bytes(b"no image" * 1000)
+    with pytest.raises(MigrationFailed) as caught:
+        serve(tmp_path / "disk.qcow2", "qcow2")
+    assert caught.value.code == "exporter-failed"
+    assert str(tmp_path / "disk.qcow2") in caught.value.message
+    assert "qcow2" in caught.value.message
+    assert not list(tmp_path.glob("export-*"))
+
+
+def test_paths_of_any_length_and_spelling(tmp_path: Path, content: bytes) -> None:
+    folder = tmp_path / ("long" * 30) / 'a,b=c "d" é'
+    folder.mkdir(parents=True)
+    image = folder / "disk,read-only=on.qcow2"
+    command("qemu-img", "convert", "-f", "raw", "-O", "qcow2", tmp_path / "disk.raw", image)
+    with (
+        export(image, "qcow2", folder, exports={"": None}, writable=True) as exporter,
+        Reader(exporter.socket, "") as reader,
+    ):
+        assert reader.read(0, 512) == content[:512]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_an_exporter_that_dies_is_an_error(tmp_path: Path, content: bytes, number: int) -> None:
+    image = converted(tmp_path, "qcow2")
+
+    def end(exporter: Exporter) -> None:
+        os.kill(exporter.process.pid, number)
+        exporter.process.wait()
+
+    with pytest.raises(MigrationFailed) as caught:
+        serve(image, "qcow2", end)
+    assert caught.value.code == "exporter-died"
+
+
+def test_the_failure_of_the_block_is_the_one_that_is_seen(tmp_path: Path, content: bytes) -> None:
+    image = converted(tmp_path, "qcow2")
+    seen = []
+
+    def fail(exporter: Exporter) -> None:
+        seen.append(exporter.process)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        serve(image, "qcow2", fail)
+    assert seen[0].returncode == 0

@@ -1,0 +1,308 @@
+"""What the root helper refuses, asked through the real sudo by the real service user; and what it never does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyper2kvmd.model import Image
+from tests.integration.host import HELPER, REPOSITORY, SUDOERS, USER, Kernel, as_service, command, give, make_disk
+
+ASKER = REPOSITORY / "tests" / "integration" / "boundary" / "asker.py"
+PROBE = {"verb": "probe", "job": "test", "fstypes": ["ext4"]}
+
+
+@pytest.fixture(scope="module")
+def disk(installed_helper: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+    """One image for the whole module: nothing here may change it."""
+    folder = Path(f"/var/tmp/h2k-test-helper-{os.getpid()}")
+    folder.mkdir(mode=0o700)
+    shutil.chown(folder, USER, USER)
+    image = give(make_disk(folder / "disk.raw", ("ext4",)))
+    yield image
+    shutil.rmtree(folder)
+
+
+def mount_request(image: Image, **changes: object) -> dict[str, Any]:
+    segment = image.layout.volumes[0].segments[0]
+    return {
+        "verb": "mount",
+        "job": "test",
+        "transport": "file",
+        "fstype": "ext4",
+        "read_only": False,
+        "segments": [{"fd": 0, "offset": segment.offset, "length": segment.length}],
+        "nbd": [],
+        **changes,
+    }
+
+
+def ask(helper: tuple[str, ...], *, argv: list[str] | None = None, **asked: Any) -> dict[str, Any]:
+    specification = json.dumps({"helper": helper, **asked})
+    command_line = argv if argv is not None else as_service()
+    done = subprocess.run(
+        [*command_line, sys.executable, ASKER, specification], capture_output=True, text=True, timeout=100
+    )
+    assert done.stdout, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    assert "Traceback" not in answer["output"]
+    return answer
+
+
+def refusal(answer: dict[str, Any]) -> str:
+    """The code of a refusal that came as a structured reply, with nothing mounted."""
+    assert answer["mounts"] == 0
+    assert answer["status"] == 0
+    assert set(answer["reply"]) == {"error", "message"}
+    assert Kernel.now().clean
+    return str(answer["reply"]["error"])
+
+
+def test_the_sudoers_file_is_valid() -> None:
+    assert "parsed OK" in command("visudo", "-cf", REPOSITORY / "sudoers.d" / "hyper2kvm")
+
+
+def test_probe_and_mount(disk: Image, installed_helper: tuple[str, ...]) -> None:
+    answer = ask(installed_helper, request=PROBE)
+    assert answer["reply"]["fstypes"] == ["ext4"]
+    assert answer["reply"]["loop"] is True
+    answer = ask(installed_helper, request=mount_request(disk), fds=[["rw", str(disk.path)]])
+    assert answer["mounts"] == 1, answer
+    assert Kernel.now().clean
+
+
+def test_sudo_takes_no_argument(installed_helper: tuple[str, ...]) -> None:
+    for extra in (["--help"], [""], ["x", "y"]):
+        answer = ask((*installed_helper, *extra), request=PROBE)
+        assert answer["reply"] is None
+        assert "password is required" in answer["output"] or "not allowed" in answer["output"]
+
+
+def test_sudo_lets_nobody_else_in(installed_helper: tuple[str, ...]) -> None:
+    nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--reset-env", "--"]
+    answer = ask(installed_helper, argv=nobody, request=PROBE)
+    assert answer["reply"] is None
+    assert "password is required" in answer["output"]
+
+
+def test_sudo_settings_of_the_host_do_not_come_between(installed_helper: tuple[str, ...]) -> None:
+    hostile = SUDOERS.with_name("a-hostile-default")
+    hostile.write_text("Defaults requiretty, use_pty, log_input, log_output, !env_reset\n")
+    hostile.chmod(0o440)
+    try:
+        assert ask(installed_helper, request=PROBE)["reply"]["ok"] is True
+    finally:
+        hostile.unlink()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "",
+        "x",
+        "[]",
+        "null",
+        "{}",
+        '{"verb": "probe"}',
+        '{"verb": "unmount", "job": "test"}',
+        '{"verb": "probe", "job": "test", "fstypes": [], "uid": 0}',
+        '{"verb": "probe", "job": "test", "fstypes": [], "job": "other"}',
+        '{"verb": "probe", "job": "a b", "fstypes": []}',
+        '{"verb": "probe", "job": "test\\n", "fstypes": []}',
+        '{"verb": "probe", "job": 1, "fstypes": []}',
+        '{"verb": "probe", "job": "test", "fstypes": ["proc"]}',
+        '{"verb": "probe", "job": "test", "fstypes": [["ext4"]]}',
+        '{"verb": "probe", "job": "test", "fstypes": "ext4"}',
+        '{"verb": ["probe"], "job": "test", "fstypes": []}',
+        "[" * 16_000,
+        '{"verb": "probe", "job": "test", "fstypes": [' + "1" * 5000 + "]}",
+        json.dumps(PROBE) + " " * 17_000,
+    ],
+)
+def test_malformed_requests(installed_helper: tuple[str, ...], raw: str) -> None:
+    answer = ask(installed_helper, raw=raw)
+    if raw == "":  # a packet of nothing is what a closed socket looks like
+        assert answer["mounts"] == 0
+        return
+    assert refusal(answer) == "bad-request"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"fstype": "proc"}, "bad-request"),
+        ({"fstype": "ext4,errors=panic"}, "bad-request"),
+        ({"transport": "loop"}, "bad-request"),
+        ({"read_only": 0}, "bad-request"),
+        ({"segments": []}, "bad-request"),
+        ({"segments": [{"fd": 0, "offset": 0}]}, "bad-request"),
+        ({"segments": [{"fd": True, "offset": 0, "length": 512}]}, "bad-request"),
+        ({"segments": [{"fd": 0, "offset": 0, "length": 512, "flags": 1}]}, "bad-request"),
+        ({"segments": [{"fd": 1, "offset": 0, "length": 512}]}, "bad-fd"),
+        ({"segments": [{"fd": -1, "offset": 0, "length": 512}]}, "bad-fd"),
+        ({"segments": [{"fd": 0, "offset": -512, "length": 1024}]}, "bad-range"),
+        ({"segments": [{"fd": 0, "offset": 0, "length": 0}]}, "bad-range"),
+        ({"segments": [{"fd": 0, "offset": 1, "length": 512}]}, "bad-range"),
+        ({"segments": [{"fd": 0, "offset": 0, "length": 513}]}, "bad-range"),
+        ({"segments": [{"fd": 0, "offset": 1 << 62, "length": 512}]}, "bad-range"),
+        ({"segments": [{"fd": 0, "offset": 1 << 63, "length": 1 << 63}]}, "bad-range"),
+        ({"segments": [{"fd": 0, "offset": 0, "length": 1 << 40}]}, "bad-range"),
+        ({"segments": [{"fd": 0, "offset": 0, "length": 1024}, {"fd": 0, "offset": 512, "length": 512}]}, "bad-range"),
+        ({"segments": [{"fd": 0, "offset": 512, "length": 512}, {"fd": 0, "offset": 512, "length": 512}]}, "bad-range"),
+        ({"nbd": [{"size": 512, "flags": 1}]}, "bad-request"),
+        ({"transport": "nbd"}, "bad-request"),
+        ({"options": "suid"}, "bad-request"),
+        ({"uid": 0}, "bad-request"),
+    ],
+)
+def test_mounts_that_are_refused(
+    disk: Image, installed_helper: tuple[str, ...], changes: dict[str, object], code: str
+) -> None:
+    answer = ask(installed_helper, request=mount_request(disk, **changes), fds=[["rw", str(disk.path)]])
+    assert refusal(answer) == code, answer
+
+
+@pytest.mark.parametrize(
+    "fds",
+    [
+        [],
+        [["rw", "DISK"], ["rw", "DISK"]],
+        [["pipe", ""]],
+        [["tcp", ""]],
+        [["r", "/dev/zero"]],
+        [["rw", "/dev/null"]],
+        [["r", "/var/tmp"]],
+        [["r", "DISK"]],
+        [["w", "DISK"]],
+        [["path", "DISK"]],
+    ],
+)
+def test_descriptors_that_are_refused(disk: Image, installed_helper: tuple[str, ...], fds: list[list[str]]) -> None:
+    named = [[kind, path.replace("DISK", str(disk.path))] for kind, path in fds]
+    answer = ask(installed_helper, request=mount_request(disk), fds=named)
+    assert refusal(answer) == "bad-fd", answer
+
+
+def test_too_many_descriptors(disk: Image, installed_helper: tuple[str, ...]) -> None:
+    answer = ask(installed_helper, request=mount_request(disk), fds=[["r", str(disk.path)]] * 100)
+    assert refusal(answer) == "bad-request"
+
+
+def test_a_probe_takes_no_descriptor(disk: Image, installed_helper: tuple[str, ...]) -> None:
+    assert refusal(ask(installed_helper, request=PROBE, fds=[["r", str(disk.path)]])) == "bad-fd"
+
+
+@pytest.mark.parametrize("channel", ["tcp", "stream"])
+def test_only_the_right_kind_of_stdin(installed_helper: tuple[str, ...], channel: str) -> None:
+    answer = ask(installed_helper, request=PROBE, channel=channel)
+    assert (answer["reply"], answer["status"]) == (None, 2)
+    assert "SOCK_SEQPACKET" in answer["output"]
+
+
+def test_no_socket_at_all(installed_helper: tuple[str, ...]) -> None:
+    done = subprocess.run(as_service(*installed_helper), stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("hyper2kvm helper: ")
+
+
+def test_a_socket_made_by_another_user(installed_helper: tuple[str, ...]) -> None:
+    """Root's own socket in the service user's hands does not make it root."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        channel = [ours.fileno(), theirs.fileno()]
+        specification = json.dumps({"helper": installed_helper, "request": PROBE, "channel": channel})
+        done = subprocess.run(
+            as_service(sys.executable, ASKER, specification),
+            pass_fds=channel,
+            capture_output=True,
+            text=True,
+        )
+    answer = json.loads(done.stdout)
+    assert (answer["reply"], answer["status"]) == (None, 2)
+    assert "sudo was run by uid" in answer["output"]
+
+
+def test_not_run_by_root() -> None:
+    answer = ask(("/usr/bin/python3", "-IS", str(HELPER)), request=PROBE)
+    assert (answer["reply"], answer["status"]) == (None, 2)
+    assert "not run as root" in answer["output"]
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"RLIMIT_NOFILE": 8},
+        {"RLIMIT_FSIZE": 0},
+        {"RLIMIT_NPROC": 0},
+        {"RLIMIT_AS": 30_000_000},
+        {"RLIMIT_STACK": 100_000},
+        {"RLIMIT_MEMLOCK": 0},
+        {"RLIMIT_SIGPENDING": 0},
+        {"RLIMIT_CORE": 0},
+    ],
+)
+def test_tiny_limits_end_cleanly(disk: Image, installed_helper: tuple[str, ...], limits: dict[str, int]) -> None:
+    answer = ask(installed_helper, request=mount_request(disk), fds=[["rw", str(disk.path)]], limits=limits)
+    if answer["reply"] is None:
+        assert answer["status"] != 0
+    else:
+        assert answer["reply"].get("ok") is True or set(answer["reply"]) == {"error", "message"}
+        assert answer["mounts"] == (1 if "ok" in answer["reply"] else 0)
+    assert Kernel.now().clean
+
+
+def test_the_environment_is_ignored(installed_helper: tuple[str, ...], service_folder: Path) -> None:
+    (service_folder / "json.py").write_text("raise SystemExit('taken over')\n")
+    environment = {"PYTHONPATH": str(service_folder), "PYTHONSTARTUP": str(service_folder / "json.py"), "SUDO_UID": "0"}
+    assert ask(installed_helper, request=PROBE, environment=environment)["reply"]["ok"] is True
+
+
+def test_each_request_is_logged_on_one_line(installed_helper: tuple[str, ...]) -> None:
+    device = Path("/dev/log")
+    if device.exists():
+        before = None
+        device.rename("/dev/log.h2k-test")
+    else:
+        before = device
+    lines: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(device))
+        device.chmod(0o666)
+        log.settimeout(10)
+        try:
+            listener = threading.Thread(target=lambda: lines.append(log.recv(65536).decode()))
+            listener.start()
+            evil = '{"verb": "probe", "job": "x\\ny", "fstypes": []}'
+            done = subprocess.run(
+                [sys.executable, ASKER, json.dumps({"helper": ["/usr/bin/python3", "-IS", str(HELPER)], "raw": evil})],
+                capture_output=True,
+            )
+            assert done.returncode == 0
+            listener.join()
+        finally:
+            device.unlink()
+            if before is None:
+                Path("/dev/log.h2k-test").rename(device)
+    assert "hyper2kvm-helper[" in lines[0]
+    assert "uid=0 ?: " in lines[0]
+    assert "bad-request" in lines[0]
+    assert "\n" not in lines[0].rstrip("\0\n")
+
+
+def test_the_helper_imports_nothing_of_ours() -> None:
+    text = (REPOSITORY / "hyper2kvmd" / "helper" / "helper.py").read_text()
+    assert text.startswith("#!/usr/bin/python3 -IS\n")
+    imported = {
+        line.split()[1].partition(".")[0] for line in text.splitlines() if line.startswith(("import ", "from "))
+    }
+    assert imported <= sys.stdlib_module_names

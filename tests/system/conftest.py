@@ -1,0 +1,7 @@
+"""Fixtures of the host, for the tests that run inside the machine."""
+
+from __future__ import annotations
+
+from tests.integration.host import installed_helper as installed_helper
+from tests.integration.host import service_folder as service_folder
+from tests.integration.host import service_user as service_user
