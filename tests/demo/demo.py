@@ -184,7 +184,7 @@ def daemon(control: Path, metrics: str) -> Iterator[Path]:
     print(configuration.read_text(), end="")
     (PLACE / "conversions").chmod(0o700)
     with log.open("wb") as output:
-        argv = [TOOLS / "hyper2kvmd", "--config", configuration]
+        argv = [str(TOOLS / "hyper2kvmd"), "--config", str(configuration)]
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
         while ask(control, "status") is None:
@@ -219,7 +219,7 @@ def first_job(control: Path, log: Path) -> int:
 
 def ask(control: Path, command: str) -> Any:
     """What the daemon answers, or None while it does not."""
-    argv = [TOOLS / "h2kvmctl", command, "--socket", control, "--json"]
+    argv = [str(TOOLS / "h2kvmctl"), command, "--socket", str(control), "--json"]
     completed = subprocess.run(argv, capture_output=True, check=False)
     return json.loads(completed.stdout) if completed.returncode == 0 else None
 
@@ -242,7 +242,7 @@ def boot_result() -> None:
 
     say("The result boots on a virtio disk")
     image = PLACE / "images" / f"{VM}.qcow2"
-    context = Context(emit=lambda event: None, admit=lambda source: None)
+    context = Context(emit=lambda _: None, admit=lambda _: None)
     try:
         booted = boot(image, "qcow2", firmware="bios", folder=PLACE / "conversions", ctx=context)
     except Failure as failure:
