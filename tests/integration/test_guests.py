@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def test_the_broken_guest_boots_from_vmwares_own_controller(tmp_path: Path, reci
     said = b""
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        while b"web01 login:" not in said and (data := process.stdout.read1()):
+        while b"web01 login:" not in said and (data := os.read(process.stdout.fileno(), 65536)):
             said += data
         process.kill()
     assert b"web01 login:" in said
