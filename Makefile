@@ -1,0 +1,71 @@
+# `make demo` shows it, `make test` proves it. Each sets up what it needs; nothing here needs a machine prepared.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# the first Python that is new enough: Debian's own before any other
+PYTHON ?= $(shell for python in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := .cache/packages.done
+INSTALLED := $(VENV)/installed.done
+
+.PHONY: help setup lint test unit integration demo demo-guest lock clean
+
+help: ## list these targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
+
+setup: $(PACKAGES) $(INSTALLED) ## system packages, virtual environment, locked dependencies
+
+$(PACKAGES): packaging/debian-packages.txt
+	@wanted=$$(sed 's/#.*//' $<); \
+	states=$$(dpkg-query --show --showformat='$${db:Status-Status}\n' $$wanted 2>&1 || true); \
+	if grep -qvx installed <<<"$$states"; then \
+		export DEBIAN_FRONTEND=noninteractive; \
+		$(ROOT) apt-get update --quiet; \
+		$(ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends $$wanted; \
+	fi
+	@mkdir -p $(@D) && touch $@
+
+$(INSTALLED): requirements-dev.lock pyproject.toml | $(PACKAGES)
+	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer is not installed' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lint: setup ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: setup lint unit integration ## all that CI runs: lint, types, import directions, unit and integration tests
+
+unit: setup
+	$(BIN)/pytest tests/unit
+
+integration: setup
+	$(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1 \
+		$(BIN)/pytest -p no:cacheprovider tests/integration
+
+demo: $(PACKAGES) ## a broken VMware guest becomes one that boots, in three minutes
+	@$(MAKE) --jobs=2 $(INSTALLED) demo-guest
+	@$(BIN)/python -m tests.demo.demo
+
+# needs no virtual environment, so it is built while that is set up
+demo-guest: | $(PACKAGES)
+	@$(PYTHON) -B -m tests.guests.debian12 --subformat streamOptimized >/dev/null
+
+lock: setup ## renew requirements.lock and requirements-dev.lock
+	$(BIN)/pip-compile $(LOCK_OPTIONS) --output-file requirements.lock pyproject.toml
+	$(BIN)/pip-compile $(LOCK_OPTIONS) --extra dev --build-deps-for editable --output-file requirements-dev.lock pyproject.toml
+
+LOCK_OPTIONS := --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-header --no-emit-index-url \
+	--no-emit-trusted-host --no-emit-find-links
+
+clean: ## remove all that these targets made, guests and environment included
+	$(ROOT) rm -rf .demo .cache $(VENV) .mypy_cache .ruff_cache .pytest_cache

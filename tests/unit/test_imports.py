@@ -1,0 +1,186 @@
+"""The house's shape: imports point down only, and processes start in one place."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import hyper2kvmd
+
+HOUSE = Path(hyper2kvmd.__file__).parent
+FLOORS = (
+    {"cli"},
+    {"daemon"},
+    {"worker"},
+    {"stages"},
+    {"guest"},
+    {"disk"},
+    {"base"},
+    {"model", "errors"},
+)
+"""From the top down: a room may import rooms below it, and its own. `base` is every other module at the top level
+(spec, config, run, progress, workspace and what they are made of)."""
+STORE_USERS = {"cli", "daemon", "jobs"}
+STANDALONE = {"helper", "confine"}
+"""Run alone, as root or before an exec: the standard library and nothing of ours."""
+STARTERS = {
+    "os": {"fork", "forkpty", "posix_spawn", "posix_spawnp", "system", "popen", "startfile"},
+    "subprocess": {"Popen", "run", "call", "check_call", "check_output", "getoutput", "getstatusoutput"},
+    "asyncio": {"create_subprocess_exec", "create_subprocess_shell"},
+    "pty": {"fork", "spawn"},
+}
+STARTER_MODULES = {"multiprocessing", "pty", "pexpect"}
+MAY_START = {"run.py", "helper/helper.py"}
+MAY_EXEC = {*MAY_START, "confine.py"}
+
+
+def room(module: str) -> str:
+    """The room that `hyper2kvmd.a.b` belongs to."""
+    parts = module.split(".")
+    if len(parts) < 2:
+        return "errors"  # the package itself: a version, below everything
+    rooms = {*(name for floor in FLOORS for name in floor), "jobs", *STANDALONE}
+    return parts[1] if parts[1] in rooms else "base"
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Every module that is imported, wherever in the file; `from hyper2kvmd import run` counts as hyper2kvmd.run."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            if node.module == "hyper2kvmd":
+                yield from (f"hyper2kvmd.{alias.name}" for alias in node.names if alias.name != "__version__")
+            else:
+                yield node.module or ""
+
+
+def wrong_imports(module: str, source: str) -> list[str]:
+    """Imports in `module` that point up, or into a room that is not open to it."""
+    here = room(module)
+    wrong = []
+    for imported in imports(ast.parse(source)):
+        ours = imported.split(".")[0] == "hyper2kvmd"
+        if here in STANDALONE:
+            if ours or imported.split(".")[0] not in sys.stdlib_module_names:
+                wrong.append(imported)
+        elif ours and not allowed(here, room(imported)):
+            wrong.append(imported)
+    return wrong
+
+
+def allowed(here: str, there: str) -> bool:
+    if there == "jobs":
+        return here in STORE_USERS
+    if there == "helper":
+        return False
+    if here == "jobs":
+        return there in {"base", "model", "errors"}
+    if there == "confine":
+        there = "base"
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
+    return here == there or floor[here] < floor[there]
+
+
+def process_starts(source: str) -> list[str]:
+    """Calls and imports that start a process."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and isinstance(node.func.value, ast.Name)
+        ):
+            owner, name = node.func.value.id, node.func.attr
+            if name in STARTERS.get(owner, ()) or (owner == "os" and name.startswith(("exec", "spawn"))):
+                found.append(f"{owner}.{name}")
+        elif isinstance(node, ast.ImportFrom):
+            names = STARTERS.get(node.module or "", set())
+            found += [f"{node.module}.{alias.name}" for alias in node.names if alias.name in names]
+            found += [alias.name for alias in node.names if alias.name == "ProcessPoolExecutor"]
+    found += [name for name in imports(ast.parse(source)) if name.split(".")[0] in STARTER_MODULES]
+    return found
+
+
+def modules() -> list[Path]:
+    return sorted(path.relative_to(HOUSE) for path in HOUSE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", modules(), ids=str)
+def test_imports_point_down(path: Path) -> None:
+    name = ".".join(("hyper2kvmd", *path.with_suffix("").parts)).removesuffix(".__init__")
+    assert wrong_imports(name, (HOUSE / path).read_text()) == []
+
+
+@pytest.mark.parametrize("path", modules(), ids=str)
+def test_processes_start_in_one_place(path: Path) -> None:
+    if str(path) in MAY_START:
+        return
+    starts = process_starts((HOUSE / path).read_text())
+    if str(path) in MAY_EXEC:
+        starts = [start for start in starts if not start.startswith("os.exec")]
+    assert starts == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("hyper2kvmd.model", "from hyper2kvmd.run import run"),
+        ("hyper2kvmd.run", "from hyper2kvmd import disk"),
+        ("hyper2kvmd.disk.qemu", "import hyper2kvmd.guest.inspect"),
+        ("hyper2kvmd.guest.fixes.fstab", "from hyper2kvmd.stages.plan import plan"),
+        ("hyper2kvmd.stages.plan", "def f():\n    from hyper2kvmd import worker"),
+        ("hyper2kvmd.worker", "from hyper2kvmd.jobs.store import Store"),
+        ("hyper2kvmd.worker", "from hyper2kvmd.daemon import spool"),
+        ("hyper2kvmd.daemon.spool", "from hyper2kvmd.cli.ctl import main"),
+        ("hyper2kvmd.jobs.store", "from hyper2kvmd.stages.plan import plan"),
+        ("hyper2kvmd.stages.repair", "from hyper2kvmd.helper.helper import main"),
+        ("hyper2kvmd.helper.helper", "from hyper2kvmd.errors import Failure"),
+        ("hyper2kvmd.helper.helper", "import yaml"),
+        ("hyper2kvmd.confine", "import hyper2kvmd"),
+    ],
+)
+def test_an_import_that_points_up_is_seen(module: str, line: str) -> None:
+    assert len(wrong_imports(module, line)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("hyper2kvmd.cli.daemon", "from hyper2kvmd.daemon.service import serve"),
+        ("hyper2kvmd.cli.ctl", "from hyper2kvmd.jobs.store import Store"),
+        ("hyper2kvmd.worker", "from hyper2kvmd.stages.plan import plan"),
+        ("hyper2kvmd.guest.access", "from hyper2kvmd import run"),
+        ("hyper2kvmd.run", "from hyper2kvmd.confine import landlock_abi"),
+        ("hyper2kvmd.daemon.web", "from hyper2kvmd import __version__"),
+        ("hyper2kvmd.helper.helper", "import ctypes, os"),
+    ],
+)
+def test_an_import_that_points_down_is_left_alone(module: str, line: str) -> None:
+    assert wrong_imports(module, line) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import subprocess\nsubprocess.run(['id'])",
+        "from subprocess import Popen",
+        "import os\nif os.fork() == 0: pass",
+        "import os\nos.execv('/bin/sh', ['sh'])",
+        "import os\nos.system('id')",
+        "import asyncio\nasync def f(): await asyncio.create_subprocess_exec('id')",
+        "import multiprocessing",
+        "from concurrent.futures import ProcessPoolExecutor",
+    ],
+)
+def test_a_started_process_is_seen(line: str) -> None:
+    assert len(process_starts(line)) == 1
+
+
+def test_naming_a_process_type_is_no_start() -> None:
+    assert process_starts("import subprocess\ndef f(p: subprocess.Popen[bytes]) -> None: p.wait(subprocess.PIPE)") == []
