@@ -345,10 +345,18 @@ def printable(text: str) -> str:
     return "".join(char if char in "\n\t" or char.isprintable() else "�" for char in clean.replace("\r\n", "\n"))
 
 
+def _lines(text: str) -> list[str]:
+    """Lines as diff counts them; a missing newline at the end is a line of its own, as in patch files."""
+    if not text:
+        return []
+    lines = text.split("\n")
+    return lines[:-1] if not lines[-1] else [*lines, "\\ No newline at end of file"]
+
+
 def _diff(place: str, before: str, after: str, *, after_name: str | None = None) -> str:
     lines = difflib.unified_diff(
-        before.split("\n"),
-        after.split("\n"),
+        _lines(before),
+        _lines(after),
         fromfile=place if before else "/dev/null",
         tofile=after_name or place,
         lineterm="",
