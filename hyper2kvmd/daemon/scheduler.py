@@ -215,8 +215,8 @@ class Scheduler:
 
     async def _sweep(self, order: Order, result: Result) -> None:
         """Remove what a worker left that could not do so itself and that no attempt will go on from."""
-        if result.crashed and _folder(order).is_dir():
-            await asyncio.to_thread(_remove, order)
+        if result.crashed:
+            await asyncio.to_thread(_remove, order.conversion_dir, order.migration.vm_name, order.job_id)
 
     # ------------------------------------------------------------ the operator
 
@@ -232,6 +232,8 @@ class Scheduler:
             self._cancelling.discard(job_id)
             self._waiting.pop(job_id, None)
             self._metrics.ended(State.CANCELLED)
+            if job.migration is not None:
+                await asyncio.to_thread(_remove, self._conversion_dir(job.migration), job.vm_name, str(job_id))
         elif job_id in self._attempts:
             self._attempts[job_id][0].end(cancel=True)
         self.wake()
@@ -297,9 +299,12 @@ def _folder(order: Order) -> Path:
     return order.conversion_dir / f"{order.migration.vm_name}.{order.job_id}"
 
 
-def _remove(order: Order) -> None:
+def _remove(conversion_dir: Path, vm_name: str, job_id: str) -> None:
+    """Remove a job's working folder, if it is there and nobody works in it."""
+    if not (conversion_dir / f"{vm_name}.{job_id}").is_dir():
+        return
     try:
-        with working_folder(order.conversion_dir, order.migration.vm_name, order.job_id):
+        with working_folder(conversion_dir, vm_name, job_id):
             pass
     except (Failure, OSError) as failure:
-        log.warning("job %s: its working folder stays until it is collected: %s", order.job_id, failure)
+        log.warning("job %s: its working folder stays until it is collected: %s", job_id, failure)

@@ -62,7 +62,7 @@ def prepare(spool_dir: Path) -> None:
             if not folder.is_dir():
                 folder.mkdir(parents=True)
                 folder.chmod(0o770 if name == "incoming" else 0o750)
-            if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
                 raise PermissionError(errno.EACCES, "this user may not write there", str(folder))
         devices = {(spool_dir / name).stat().st_dev for name in FOLDERS}
     except OSError as error:

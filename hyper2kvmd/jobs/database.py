@@ -104,7 +104,7 @@ def _sqlite(url: URL) -> Engine:
 
 
 def _checked(engine: Engine, path: Path) -> Engine:
-    if not os.access(path, os.R_OK | os.W_OK) or not path.is_file():
+    if not os.access(path, os.R_OK | os.W_OK, effective_ids=True) or not path.is_file():
         raise _unreadable(path, "this user may not read and write it" if path.is_file() else "not a regular file")
     try:
         with engine.connect() as connection:

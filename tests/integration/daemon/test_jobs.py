@@ -126,6 +126,17 @@ def test_a_worker_deaf_to_its_cancel_is_killed_and_its_folder_swept(house: House
     assert folders(house) == [] and workers(house) == []
 
 
+def test_a_job_cancelled_between_two_tries_leaves_no_folder(house: House) -> None:
+    house.configure(retry={"max_attempts": 3, "delay": 3600, "backoff": 1})
+    house.start()
+    house.drop("a.yaml", house.migration("a", "plan", "file 4096", "die"))
+    job = until(lambda: next((job for job in house.jobs() if job.note), None), "it waits for its second try")
+    assert "to be tried again" in job.note and job.not_before is not None
+    assert folders(house) == ["a.1"]
+    house.ask("POST", "/v1/jobs/1/cancel")
+    assert house.reaches(1, State.CANCELLED) and folders(house) == []
+
+
 def test_sigterm_gives_running_jobs_back_and_they_begin_anew(house: House) -> None:
     house.start()
     house.drop("a.yaml", waiting(house, "a", "file 4096"))

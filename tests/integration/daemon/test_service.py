@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import grp
-import json
-import os
-import pwd
 import re
 import signal
 import socket
@@ -342,24 +338,3 @@ def test_daemonize_returns_when_ready_and_holds_its_pidfile(house: House) -> Non
         daemon.terminate()
         until(lambda: not daemon.is_running() or daemon.status() == psutil.STATUS_ZOMBIE, "it ended")
     assert not pidfile.exists() and not house.socket.exists()
-
-
-def test_a_service_user_of_the_group_needs_nothing_more(house: House) -> None:
-    """As an unprivileged user: the daemon runs, and the group may drop files and speak to the socket."""
-    nobody, group = pwd.getpwnam("nobody"), grp.getgrnam("nogroup")
-    os.chown(house.root, nobody.pw_uid, group.gr_gid)
-    house.root.chmod(0o750)
-    for parent in house.root.parents:
-        if not parent.stat().st_mode & 0o001:
-            parent.chmod(parent.stat().st_mode | 0o011)
-    house.start(user=nobody.pw_uid, group=group.gr_gid, extra_groups=[], cwd="/")
-    assert stat.S_IMODE((house.spool / "incoming").stat().st_mode) == 0o770
-    text = json.loads(house.migration("web01", "plan"))
-    unreadable = house.spool / "secret.draft"
-    unreadable.write_text("vmdk: /a.vmdk\n")
-    unreadable.chmod(0o600)
-    unreadable.rename(house.spool / "incoming" / "secret.yaml")
-    assert [problem.code for problem in house.rejection("secret.yaml").problems] == ["spool-unreadable"]
-    house.drop("web01.yaml", json.dumps(text))
-    house.reaches(2, State.SUCCEEDED)
-    house.lies("done", "web01.yaml")

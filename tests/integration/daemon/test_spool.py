@@ -171,28 +171,6 @@ def test_names_that_no_database_or_file_system_would_take_twice(house: House) ->
     assert house.files("incoming") == []
 
 
-def test_a_file_that_cannot_be_moved_stops_nobody(house: House) -> None:
-    house.start()
-    stuck = house.drop("stuck.yaml", house.migration("stuck", "plan"))
-    # an immutable file may be read and not renamed, even by root
-    if subprocess.run(["chattr", "+i", stuck], check=False, capture_output=True).returncode:
-        stuck.unlink()
-        (house.spool / "active").rmdir()
-        (house.spool / "active").write_text("in the way of every rename")
-        until(lambda: "spool: " in house.log, "the trouble is told")
-        (house.spool / "active").unlink()
-        (house.spool / "active").mkdir()
-        stuck.write_text(house.migration("stuck", "plan"))
-    else:
-        house.drop("free.yaml", house.migration("free", "plan"))
-        house.lies("done", "free.yaml")
-        assert house.files("incoming") == ["stuck.yaml"]
-        until(lambda: "stuck.yaml: " in house.log, "the trouble is told")
-        assert house.log.count("stuck.yaml: ") == 1
-        subprocess.run(["chattr", "-i", stuck], check=True)
-    house.lies("done", "stuck.yaml")
-
-
 def test_a_daemon_killed_at_any_point_of_the_spool_loses_and_doubles_nothing(house: House) -> None:
     for number in range(30):
         house.drop(f"vm{number}.yaml", house.migration(f"vm{number}", "plan", "publish"))

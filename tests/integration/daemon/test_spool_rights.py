@@ -1,0 +1,95 @@
+"""The spool as an unprivileged service user meets it: files of others that it may not read, or not move."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hyper2kvmd.daemon.metrics import Metrics
+from hyper2kvmd.daemon.spool import Spool, prepare
+from hyper2kvmd.daemon.wire import Rejection
+from hyper2kvmd.errors import BrokenInstallation
+from hyper2kvmd.jobs.store import Store
+from hyper2kvmd.model import State
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder of the user that this test becomes; the file system asks for the effective ids."""
+    folder = Path(tempfile.mkdtemp(prefix="h2k-spool-", dir="/tmp"))
+    os.chown(folder, NOBODY, NOBODY)
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(NOBODY)
+    os.seteuid(NOBODY)
+    yield folder
+    os.seteuid(0)
+    os.setegid(0)
+    os.setgroups(groups)
+    shutil.rmtree(folder)
+
+
+def as_root_write(path: Path, text: str, mode: int) -> None:
+    os.seteuid(0)
+    path.write_text(text)
+    path.chmod(mode)
+    os.seteuid(NOBODY)
+
+
+@pytest.fixture
+def store(folder: Path) -> Iterator[Store]:
+    store = Store(f"sqlite:///{folder}/jobs.sqlite3")
+    yield store
+    store.close()
+
+
+def test_a_file_of_another_user_that_may_not_be_read_is_rejected_with_the_remedy(folder: Path, store: Store) -> None:
+    prepare(folder)
+    assert (folder / "incoming").stat().st_mode & 0o777 == 0o770
+    as_root_write(folder / "incoming" / "secret.yaml", "vmdk: /a.vmdk\n", 0o600)
+    as_root_write(folder / "incoming" / "plain.yaml", "vmdk: /b.vmdk\n", 0o644)
+    spool = Spool(folder, store, Metrics())
+    assert spool.scan() == 0, "nothing is taken at first sight"
+    assert spool.scan() == 1
+    reason = Rejection.model_validate_json((folder / "rejected" / "secret.yaml.reason.json").read_text())
+    assert [problem.code for problem in reason.problems] == ["spool-unreadable"]
+    assert "chmod g+r" in reason.problems[0].hint
+    (job,) = store.list((State.QUEUED,))
+    assert (job.vm_name, job.submitter) == ("plain", "root")
+
+
+def test_a_file_that_may_not_be_moved_is_told_once_and_stops_no_other(
+    folder: Path, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare(folder)
+    os.seteuid(0)
+    os.chown(folder / "incoming", 0, 0)
+    (folder / "incoming").chmod(0o1777)
+    os.seteuid(NOBODY)
+    as_root_write(folder / "incoming" / "a-stuck.yaml", "vmdk: /a.vmdk\n", 0o644)
+    (folder / "incoming" / "b-free.yaml").write_text("vmdk: /b.vmdk\n")
+    spool = Spool(folder, store, Metrics())
+    with caplog.at_level(logging.ERROR):
+        assert sum(spool.scan() for _ in range(5)) == 1
+    assert [job.vm_name for job in store.list()] == ["b-free"]
+    assert len([record for record in caplog.records if "a-stuck.yaml" in record.getMessage()]) == 1
+    os.seteuid(0)
+    (folder / "incoming").chmod(0o777)
+    os.seteuid(NOBODY)
+    assert sum(spool.scan() for _ in range(2)) == 1
+
+
+def test_a_spool_that_the_user_may_not_write_is_refused(folder: Path) -> None:
+    prepare(folder)
+    (folder / "done").chmod(0o500)
+    with pytest.raises(BrokenInstallation) as refusal:
+        prepare(folder)
+    assert refusal.value.code == "spool-unusable" and "done" in refusal.value.message
