@@ -732,10 +732,10 @@ def serve(channel: socket.socket, caller: Caller) -> tuple[str, dict[str, Any], 
         return asked, {"error": "internal", "message": f"{type(error).__name__}: {error}"}, None
 
 
-def log(level: int, text: str) -> None:
-    """To the journal, in printable ASCII."""
-    plain = text.encode("ascii", "backslashreplace").decode()
-    syslog.syslog(level, re.sub(r"[^ -~]", lambda match: f"\\x{ord(match[0]):02x}", plain)[:900])
+def plain(text: str) -> str:
+    """One line of printable ASCII."""
+    escaped = text.encode("ascii", "backslashreplace").decode()
+    return re.sub(r"[^ -~]", lambda match: f"\\x{ord(match[0]):02x}", escaped)[:900]
 
 
 def out_of_time(_number: int, _frame: object) -> NoReturn:
@@ -769,13 +769,13 @@ def main() -> int:
         channel = socket.socket(fileno=0)
         caller = identify(channel)
     except (Refusal, OSError) as error:
-        log(syslog.LOG_ERR, f"refused: {error}")
-        sys.stderr.write(f"hyper2kvm helper: {str(error)!a}\n")
+        syslog.syslog(syslog.LOG_ERR, plain(f"refused: {error}"))
+        sys.stderr.write(plain(f"hyper2kvm helper: {error}") + "\n")
         return 2
     asked, reply, result = serve(channel, caller)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     level = syslog.LOG_INFO if "ok" in reply else syslog.LOG_WARNING
-    log(level, f"uid={caller.uid} {asked}: {json.dumps(reply)}")
+    syslog.syslog(level, plain(f"uid={caller.uid} {asked}: {json.dumps(reply)}"))
     rights = [] if result is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [result]))]
     try:
         channel.sendmsg([json.dumps(reply).encode()], rights)

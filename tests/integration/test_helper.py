@@ -282,9 +282,21 @@ def test_each_request_is_logged_on_one_line(installed_helper: tuple[str, ...]) -
         try:
             listener = threading.Thread(target=lambda: lines.append(log.recv(65536).decode()))
             listener.start()
-            evil = '{"verb": "probe", "job": "x\\ny", "fstypes": []}'
+            evil = {
+                "verb": "mount",
+                "job": "test",
+                "transport": "file",
+                "fstype": "ext4\nforged: line",
+                "read_only": True,
+                "segments": [],
+                "nbd": [],
+            }
             done = subprocess.run(
-                [sys.executable, ASKER, json.dumps({"helper": ["/usr/bin/python3", "-IS", str(HELPER)], "raw": evil})],
+                [
+                    sys.executable,
+                    ASKER,
+                    json.dumps({"helper": ["/usr/bin/python3", "-IS", str(HELPER)], "request": evil}),
+                ],
                 capture_output=True,
             )
             assert done.returncode == 0
@@ -294,7 +306,7 @@ def test_each_request_is_logged_on_one_line(installed_helper: tuple[str, ...]) -
             if before is None:
                 Path("/dev/log.h2k-test").rename(device)
     assert "hyper2kvm-helper[" in lines[0]
-    assert "uid=0 ?: " in lines[0]
+    assert "uid=0 mount job=test ext4\\x0aforged: line" in lines[0]
     assert "bad-request" in lines[0]
     assert "\n" not in lines[0].rstrip("\0\n")
 

@@ -26,7 +26,7 @@ INIT = f"""#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONPATH=/opt/packages HOME=/root LC_ALL=C.UTF-8
 mount -t proc proc /proc
 mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /tmp; mkdir -p /dev/shm; mount -t tmpfs tmpfs /dev/shm
-ip link set lo up
+ip link set lo up; hostname machine; echo 127.0.0.1 localhost machine > /etc/hosts
 /lib/systemd/systemd-udevd --daemon; udevadm trigger; udevadm settle
 modprobe loop; modprobe fuse
 cd /opt/checkout
@@ -71,7 +71,7 @@ def test_the_boundary_under_debians_kernel(tmp_path: Path) -> None:
         [
             *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048", "-cpu", "max"),
             *("-kernel", next(boot.glob("vmlinuz-*")), "-initrd", next(boot.glob("initrd.img-*"))),
-            *("-append", "root=/dev/vda rw console=ttyS0 init=/opt/init panic=-1 quiet"),
+            *("-append", "root=/dev/vda rw console=ttyS0 init=/opt/init panic=-1 loglevel=1"),
             *("-drive", f"file={disk},format=raw,if=virtio,cache=unsafe"),
             *("-display", "none", "-monitor", "none", "-serial", f"file:{console}", "-nic", "none", "-no-reboot"),
         ],
