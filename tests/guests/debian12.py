@@ -134,6 +134,8 @@ def _finished_at_once(folder: Path) -> Iterator[Path]:
     """A folder that gets its name only when the block has filled it."""
     unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=folder.parent))
     unfinished.chmod(0o755)
+    owner = folder.parent.stat()
+    os.chown(unfinished, owner.st_uid, owner.st_gid)  # root builds for whoever owns the cache
     try:
         yield unfinished
         unfinished.rename(folder)
