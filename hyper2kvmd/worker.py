@@ -40,8 +40,7 @@ def migrate(order: Order, ctx: Context) -> Finished:
         source = _stage(ctx, Stage.PLAN, "source", done.source, lambda: plan(order, folder, ctx))
         if order.migration.dry_run:
             return Finished(source=source)
-        if done.image is None:
-            ctx.admit(source)
+        ctx.admit(source)
         image = _stage(ctx, Stage.CONVERT, "image", done.image, lambda: convert(order, source, folder, ctx))
         guest = _stage(ctx, Stage.REPAIR, "guest", done.guest, lambda: repair(order, source, image, folder, ctx))
         verdict = _stage(

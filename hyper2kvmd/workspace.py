@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed, Unsafe
+from hyper2kvmd.errors import Kind, MigrationFailed, TryLater, Unsafe
 
 FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\.([0-9]+|[0-9]{8}T[0-9]{6}Z-[0-9]+)")
 """`<vm_name>.<job id>`, of the daemon's jobs and of one-shot runs. Nothing else in a conversion directory is ours."""
@@ -70,7 +70,7 @@ def working_folder(conversion_dir: Path, vm_name: str, job_id: str) -> Iterator[
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise BrokenInstallation(
+            raise TryLater(
                 "job-already-running",
                 f"another process works in {folder}",
                 hint="wait for it to end: two workers must never share a job",

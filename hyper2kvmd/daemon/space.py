@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-GIB = 1 << 30
+from hyper2kvmd.disk.space import gib, kept
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,6 @@ def volume_of(path: Path) -> Volume:
         path = path.parent
     facts = os.statvfs(path)
     return Volume(path.stat().st_dev, facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize)
-
-
-def reserve_of(text: str, size: int) -> int:
-    """Bytes of `space_reserve` on a file system of `size` bytes."""
-    return int(float(text[:-1]) / 100 * size) if text.endswith("%") else int(float(text))
 
 
 def occupied(folder: Path) -> int:
@@ -96,11 +91,11 @@ class Space:
         for path, length in _parts(demand):
             volume = volume_of(path)
             wanted[volume.device] = wanted.get(volume.device, 0) + length
-            free = volume.free - reserve_of(self.reserve, volume.size) - taken.get(volume.device, 0)
+            free = volume.free - kept(self.reserve, volume.size) - taken.get(volume.device, 0)
             if wanted[volume.device] > free:
                 return (
-                    f"waiting for space on the file system of {path}: {wanted[volume.device] / GIB:.2f} GiB needed, "
-                    f"{max(0, free) / GIB:.2f} GiB to be had (reserve and running jobs taken off)"
+                    f"waiting for space on the file system of {path}: {gib(wanted[volume.device])} needed, "
+                    f"{gib(max(0, free))} to be had (reserve and running jobs taken off)"
                 )
         return ""
 

@@ -8,29 +8,36 @@ from pathlib import Path
 from hyper2kvmd.errors import MigrationFailed, TryLater
 
 
+def kept(reserve: str, size: int) -> int:
+    """Bytes of `space_reserve` (bytes, or a percentage) on a file system of `size` bytes."""
+    return int(float(reserve[:-1]) / 100 * size) if reserve.endswith("%") else int(float(reserve))
+
+
 def available(path: Path, reserve: str) -> int:
-    """Bytes that a user may still write below `path`, less `reserve` (bytes, or a percentage of the size)."""
+    """Bytes that a user may still write below `path`, less the reserve."""
     status = os.statvfs(path)
-    size = status.f_blocks * status.f_frsize
-    kept = int(size * float(reserve[:-1]) / 100) if reserve.endswith("%") else int(float(reserve))
-    return max(0, status.f_bavail * status.f_frsize - kept)
+    return max(0, status.f_bavail * status.f_frsize - kept(reserve, status.f_blocks * status.f_frsize))
 
 
-def require(path: Path, needed: int, reserve: str) -> None:
-    """Raise TryLater (`space-short`), or MigrationFailed (`space-never`) where even an empty disk would not do."""
+def require_possible(path: Path, needed: int) -> None:
+    """Raise MigrationFailed (`space-never`) where even an empty file system would not do: waiting is no help."""
     status = os.statvfs(path)
     size = status.f_blocks * status.f_frsize
     if needed > size:
         raise MigrationFailed(
             "space-never",
-            f"{path} is on a file system of {gib(size)}; the conversion needs {gib(needed)}",
+            f"{path} is on a file system of {gib(size)}; the migration needs {gib(needed)}",
             hint="name a directory on a larger file system",
         )
+
+
+def require(path: Path, needed: int, reserve: str) -> None:
+    """Raise TryLater (`space-short`) where there is not enough now."""
     free = available(path, reserve)
     if needed > free:
         raise TryLater(
             "space-short",
-            f"{path} has {gib(free)} to give (after the reserve of {reserve}); the conversion needs {gib(needed)}",
+            f"{path} has {gib(free)} to give (after the reserve of {reserve}); the migration needs {gib(needed)}",
             hint="free space there, or name a directory on another file system",
         )
 

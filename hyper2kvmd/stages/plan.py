@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from hyper2kvmd import run
-from hyper2kvmd.disk import qemu_img, vmdk
+from hyper2kvmd.disk import qemu_img, space, vmdk
 from hyper2kvmd.disk.export import export
 from hyper2kvmd.disk.layout import firmware_of, read_layout
 from hyper2kvmd.disk.nbd import Reader
@@ -26,7 +26,7 @@ def plan(order: Order, folder: Path, ctx: Context) -> Source:
     """Look at the source and at the host; `folder` is for the exporter's socket only.
 
     Raises the failures of `vmdk.vet`, and `tool-missing`, `path-not-allowed`, `output-exists`,
-    `output-unwritable`, `domain-exists`, `helper-unreachable`.
+    `output-unwritable`, `domain-exists`, `helper-unreachable`, `mount-unsupported`, `space-never`.
     """
     migration = order.migration
     for name in TOOLS:
@@ -44,6 +44,9 @@ def plan(order: Order, folder: Path, ctx: Context) -> Source:
     measured = qemu_img.measure(disk.path, tuple(file.path for file in disk.files), migration.out_format)
     needed = (measured.fully_allocated if preallocate else measured.required) + REPAIR_ALLOWANCE
     elsewhere = order.output_dir.stat().st_dev != order.conversion_dir.stat().st_dev
+    space.require_possible(order.conversion_dir, needed)
+    if elsewhere:
+        space.require_possible(order.output_dir, needed)
     return Source(
         disks=(disk,),
         firmware=firmware_of(disk.layout) if migration.uefi is None else "uefi" if migration.uefi else "bios",
