@@ -89,10 +89,11 @@ class ConfinedRoot:
 
     @contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, str]]:
+        """The folder of `path`, open for a change in it, and the name there."""
         folder, _, name = path.rstrip("/").rpartition("/")
         if name in ("", ".", ".."):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
-        with self._opened(folder, os.O_RDONLY | os.O_DIRECTORY) as parent:
+        with self._opened(folder, os.O_RDONLY | os.O_DIRECTORY) as parent, _writable(parent):
             yield parent, name
 
     @contextmanager
@@ -268,6 +269,20 @@ class ConfinedRoot:
             return _copy_attributes(original, handle)
         finally:
             os.close(original)
+
+
+@contextmanager
+def _writable(folder: int) -> Iterator[None]:
+    """Owning a folder is not enough here: Red Hat's /boot has mode 0555, which only a real root may ignore."""
+    if os.access(".", os.W_OK, dir_fd=folder, effective_ids=True):
+        yield
+        return
+    mode = stat.S_IMODE(os.fstat(folder).st_mode)
+    os.fchmod(folder, mode | stat.S_IWUSR)
+    try:
+        yield
+    finally:
+        os.fchmod(folder, mode)
 
 
 @dataclass(frozen=True)
