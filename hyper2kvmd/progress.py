@@ -118,5 +118,8 @@ class Context:
         self.emit(StepStarted(title=title, total=total))
         yield Step(title, total, self.emit)
 
+    def helper_answered(self, verb: str, outcome: Literal["ok", "refused", "failed"]) -> None:
+        self.emit(HelperAnswered(verb=verb, outcome=outcome))
+
     def warn(self, message: str) -> None:
         self.emit(Warned(message=message))

@@ -20,7 +20,7 @@ from hyper2kvmd import run
 from hyper2kvmd.disk.export import WHOLE_DISK, Exporter, as_file, export
 from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
 from hyper2kvmd.guest import rootside
-from hyper2kvmd.guest.rootside import Export, MountRequest, Probed, Range
+from hyper2kvmd.guest.rootside import Export, Helper, MountRequest, Probed, Range
 from hyper2kvmd.guest.rootside import default_helper as default_helper
 from hyper2kvmd.model import Image, Segment, Volume
 
@@ -59,7 +59,7 @@ class Reach:
     """Volumes that hold a file system which cannot be mounted here, each with the reason."""
 
 
-def check_helper(helper: tuple[str, ...], volumes: tuple[Volume, ...]) -> Reach:
+def check_helper(helper: Helper, volumes: tuple[Volume, ...]) -> Reach:
     """Ask the helper what this host can mount.
 
     Raises BrokenInstallation when repair could not work on this host, with the remedy: `helper-unreachable`,
@@ -88,7 +88,7 @@ def check_helper(helper: tuple[str, ...], volumes: tuple[Volume, ...]) -> Reach:
 
 
 @contextmanager
-def open_image(image: Image, helper: tuple[str, ...], folder: Path) -> Iterator[Access]:
+def open_image(image: Image, helper: Helper, folder: Path) -> Iterator[Access]:
     """Hold `image` open for mounts: raw as the file itself, qcow2 through a confined exporter in `folder`.
 
     Raises what `check_helper`, `disk.export.export` and `disk.export.as_file` raise.
@@ -176,9 +176,7 @@ class _FromNbd:
 class _Opened:
     """Mounts of one image; no two of them ever share a byte of it."""
 
-    def __init__(
-        self, helper: tuple[str, ...], job: str, transport: _Transport, kill_exporter: Callable[[], None]
-    ) -> None:
+    def __init__(self, helper: Helper, job: str, transport: _Transport, kill_exporter: Callable[[], None]) -> None:
         self._helper, self._job, self._transport = helper, job, transport
         self._kill_exporter = kill_exporter
         self._mounted: list[Segment] = []

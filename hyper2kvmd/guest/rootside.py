@@ -11,8 +11,9 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -24,6 +25,7 @@ from hyper2kvmd.config import DEFAULT_HELPER
 from hyper2kvmd.errors import BrokenInstallation
 from hyper2kvmd.model import Frozen
 
+Outcome = Literal["ok", "refused", "failed"]
 DEADLINE = 150.0
 """Seconds that the helper may take: more than it allows itself."""
 
@@ -77,6 +79,14 @@ class MountRequest(Frozen):
     nbd: tuple[Export, ...] = ()
 
 
+@dataclass(frozen=True)
+class Helper:
+    """How to call the root helper; `heard` is told the verb and the outcome of each request."""
+
+    argv: tuple[str, ...]
+    heard: Callable[[str, Outcome], None] = lambda _verb, _outcome: None
+
+
 def default_helper() -> tuple[str, ...]:
     """The helper's argv: the packaged file itself for root, through sudo for everyone else."""
     if os.geteuid() == 0:
@@ -84,40 +94,55 @@ def default_helper() -> tuple[str, ...]:
     return DEFAULT_HELPER
 
 
-def mount(
-    helper: tuple[str, ...], request: MountRequest, fds: Sequence[int], on_silence: Callable[[], None]
-) -> int | Refused:
+def mount(helper: Helper, request: MountRequest, fds: Sequence[int], on_silence: Callable[[], None]) -> int | Refused:
     """A detached mount as a descriptor, or the helper's reasoned no.
 
     `on_silence` is called when the helper hangs in the kernel: it must kill what the mount waits for. Raises
     BrokenInstallation (`helper-unreachable`).
     """
-    data, received = _exchange(helper, request, fds, on_silence)
-    try:
-        reply = _mount_reply.validate_json(data)
-    except ValidationError as error:
-        raise _other_version(data) from error
-    if isinstance(reply, Mounted) and len(received) == 1:
-        return received[0]
-    for handle in received:
-        os.close(handle)
-    if isinstance(reply, Mounted):
-        raise _other_version(data)
-    return reply
+    with _heard(helper, request.verb) as outcome:
+        data, received = _exchange(helper.argv, request, fds, on_silence)
+        try:
+            reply = _mount_reply.validate_json(data)
+        except ValidationError as error:
+            raise _other_version(data) from error
+        if isinstance(reply, Mounted) and len(received) == 1:
+            outcome.append("ok")
+            return received[0]
+        for handle in received:
+            os.close(handle)
+        if isinstance(reply, Mounted):
+            raise _other_version(data)
+        outcome.append("refused")
+        return reply
 
 
-def probe(helper: tuple[str, ...], job: str, fstypes: tuple[str, ...]) -> Probed:
+def probe(helper: Helper, job: str, fstypes: tuple[str, ...]) -> Probed:
     """What this kernel offers, and which of `fstypes` it has. Raises BrokenInstallation (`helper-unreachable`)."""
-    data, received = _exchange(helper, ProbeRequest(job=job, fstypes=fstypes), [], None)
-    for handle in received:
-        os.close(handle)
+    request = ProbeRequest(job=job, fstypes=fstypes)
+    with _heard(helper, request.verb) as outcome:
+        data, received = _exchange(helper.argv, request, [], None)
+        for handle in received:
+            os.close(handle)
+        try:
+            reply = _probe_reply.validate_json(data)
+        except ValidationError as error:
+            raise _other_version(data) from error
+        if isinstance(reply, Refused):
+            outcome.append("refused")
+            raise _unreachable(f"the helper refuses: {reply.message}", "reinstall the helper and the daemon together")
+        outcome.append("ok")
+        return reply
+
+
+@contextmanager
+def _heard(helper: Helper, verb: str) -> Iterator[list[Outcome]]:
+    """Tell how a request ended: as the block says, or `failed` when it had nothing to say."""
+    outcome: list[Outcome] = []
     try:
-        reply = _probe_reply.validate_json(data)
-    except ValidationError as error:
-        raise _other_version(data) from error
-    if isinstance(reply, Refused):
-        raise _unreachable(f"the helper refuses: {reply.message}", "reinstall the helper and the daemon together")
-    return reply
+        yield outcome
+    finally:
+        helper.heard(verb, outcome[0] if outcome else "failed")
 
 
 def _exchange(

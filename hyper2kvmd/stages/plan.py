@@ -12,6 +12,7 @@ from hyper2kvmd.disk.layout import firmware_of, read_layout
 from hyper2kvmd.disk.nbd import Reader
 from hyper2kvmd.errors import Kind, MigrationFailed, Unsafe
 from hyper2kvmd.guest.access import check_helper
+from hyper2kvmd.guest.rootside import Helper
 from hyper2kvmd.model import Layout, Migration, Order, Source, SourceDisk, Volume
 from hyper2kvmd.progress import Context
 from hyper2kvmd.stages.register import domain_exists
@@ -85,7 +86,7 @@ def read_source(path: Path, folder: Path) -> SourceDisk:
 
 def _check_reach(order: Order, volumes: tuple[Volume, ...], ctx: Context) -> None:
     """Some file systems out of reach are a warning: only `repair` knows which of them matter. All of them are not."""
-    reach = check_helper(order.helper, volumes)
+    reach = check_helper(Helper(order.helper, ctx.helper_answered), volumes)
     for volume, reason in reach.unmountable:
         ctx.warn(f"{volume.name} ({volume.content}) cannot be mounted on this host: {reason}")
     if len(reach.unmountable) == len(volumes):

@@ -11,6 +11,7 @@ from hyper2kvmd.guest.compose import Composition
 from hyper2kvmd.guest.fixes import FIXES
 from hyper2kvmd.guest.fixes.fix import Case
 from hyper2kvmd.guest.inspect import Found, describe, find_root, look_at
+from hyper2kvmd.guest.rootside import Helper
 from hyper2kvmd.guest.tree import GuestTree, printable
 from hyper2kvmd.model import Change, Guest, Image, Layout, Migration, Order, Source
 from hyper2kvmd.progress import Context
@@ -32,7 +33,7 @@ def repair(order: Order, source: Source, image: Image, folder: Path, ctx: Contex
     if len(source.disks) > 1:
         ctx.warn("only the first disk is repaired")
     try:
-        with access.open_image(image, order.helper, folder) as opened:
+        with access.open_image(image, Helper(order.helper, ctx.helper_answered), folder) as opened:
             return repair_opened(opened, image.layout, order.migration, ctx)
     except OSError as error:
         raise MigrationFailed(

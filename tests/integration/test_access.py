@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from hyper2kvmd.guest.access import default_helper, open_image
+from hyper2kvmd.guest.rootside import Helper
 from hyper2kvmd.model import Image, Segment, Volume
 from tests.integration.host import (
     Kernel,
@@ -98,9 +100,10 @@ def test_edits_of_every_file_system_reach_the_image(
 
 
 def test_root_edits_without_sudo(disk: Image) -> None:
-    from hyper2kvmd.guest.access import default_helper, open_image
-
-    with open_image(disk, default_helper(), disk.path.parent) as access, access.mount(disk.layout.volumes[0]) as root:
+    with (
+        open_image(disk, Helper(default_helper()), disk.path.parent) as access,
+        access.mount(disk.layout.volumes[0]) as root,
+    ):
         handle = os.open("etc/by-root", os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=root)
         os.close(handle)
     with looped(disk.path, disk.layout.volumes[0].segments[0]) as root_folder:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,6 +57,13 @@ def test_a_dropped_export_boots_and_the_source_is_untouched(service: Service) ->
         assert started < finished
     assert kinds[0][0] == "submitted"
     assert kinds[-1][0] == "succeeded"
+
+    with urllib.request.urlopen(f"http://{service.metrics}/metrics", timeout=10) as answer:
+        metrics = answer.read().decode()
+    assert 'hyper2kvm_helper_requests_total{outcome="ok",verb="mount"}' in metrics
+    assert 'hyper2kvm_jobs{state="succeeded"} 1.0' in metrics
+    assert "web01" not in metrics
+    assert urllib.request.urlopen(f"http://{service.metrics}/healthz", timeout=10).status == 200
 
     report = service.report("web01")
     changed = {change["path"]: change["diff"] for change in report["guest"]["changes"]}
@@ -179,6 +187,23 @@ def test_a_full_disk_waits_and_says_so_then_goes_on(
             assert service.working_folders() == set()
             ballast.unlink()
             service.succeeded("big")
+
+
+def test_a_domain_that_libvirt_does_not_keep_fails_the_job_and_keeps_the_image(service: Service) -> None:
+    """libvirt's test driver forgets a domain as soon as the connection closes: a define without evidence."""
+    source = service.source(debian12.vmdk(Recipe()))
+    service.drop("web01.yaml", vmdk=source, libvirt_import=True, libvirt_uri="test:///default")
+    job = service.failed("web01", "libvirt-define-failed")
+    assert job.stage == Stage.REGISTER
+    assert check(service.images / "web01.qcow2") is None
+    assert service.working_folders() == set()
+
+    before = (service.images / "web01.qcow2").stat()
+    service.ctl("retry", str(job.id))
+    until("the retry fails as well", lambda: [one.kind for one in service.events(job)].count("failed") == 2)
+    stages = [one.message for one in service.events(job) if one.kind == "stage-started"]
+    assert stages.count("convert") == 1
+    assert (service.images / "web01.qcow2").stat().st_mtime_ns == before.st_mtime_ns
 
 
 def test_a_helper_out_of_reach_is_said_before_the_first_byte(service_folder: Path, service_user: object) -> None:

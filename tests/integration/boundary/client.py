@@ -16,6 +16,7 @@ from hyper2kvmd.disk import export
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.guest import rootside
 from hyper2kvmd.guest.access import Access, check_helper, open_image
+from hyper2kvmd.guest.rootside import Helper
 from hyper2kvmd.model import Image, Volume
 
 
@@ -157,11 +158,11 @@ def main() -> int:
         if action == "check-silent":
             rootside.DEADLINE = 1.0
         if action.startswith("check"):
-            reach = check_helper(argv, tuple(Volume.model_validate(volume) for volume in json.loads(text)))
+            reach = check_helper(Helper(argv), tuple(Volume.model_validate(volume) for volume in json.loads(text)))
             say(transport=reach.transport, unmountable=[(volume.name, why) for volume, why in reach.unmountable])
             return 0
         image = Image.model_validate_json(text)
-        with open_image(image, argv, Path(folder)) as access:
+        with open_image(image, Helper(argv), Path(folder)) as access:
             ACTIONS[action](access, image)
         say(done=True)
         return 0
