@@ -53,13 +53,16 @@ def installed(source: Path, target: Path, mode: int) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def service_user() -> Iterator[pwd.struct_passwd]:
     """The user that the sudoers line names."""
-    try:
-        yield pwd.getpwnam(USER)
-        return
-    except KeyError:
+    made = USER not in {entry.pw_name for entry in pwd.getpwall()}
+    if made:
         command("useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", USER)
-    yield pwd.getpwnam(USER)
-    subprocess.run(["userdel", USER], capture_output=True)
+    try:
+        reach = subprocess.run(as_service("test", "-x", sys.executable), check=False)
+        assert reach.returncode == 0, f"{USER} cannot reach {sys.executable}: clone where every user may look"
+        yield pwd.getpwnam(USER)
+    finally:
+        if made:
+            subprocess.run(["userdel", USER], capture_output=True, check=False)
 
 
 @pytest.fixture(scope="session")
