@@ -212,7 +212,7 @@ def test_only_the_right_kind_of_stdin(installed_helper: tuple[str, ...], channel
 def test_no_socket_at_all(installed_helper: tuple[str, ...]) -> None:
     done = subprocess.run(as_service(*installed_helper), stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("hyper2kvm helper: ")
+    assert "hyper2kvm helper: " in done.stderr
 
 
 def test_a_socket_made_by_another_user(installed_helper: tuple[str, ...]) -> None:
