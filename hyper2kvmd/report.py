@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hyper2kvmd.model import Frozen, Guest, Image, Order, Source, Stage, Verdict
+from hyper2kvmd.model import Frozen, Guest, Image, Migration, Order, Source, Stage, Verdict
 
 
 class Report(Frozen):
@@ -16,6 +16,11 @@ class Report(Frozen):
     verdict: Verdict
     seconds: dict[Stage, float]
     sha256: str | None = None
+
+
+def names(migration: Migration) -> tuple[str, str]:
+    """File names of the JSON report and of the Markdown one."""
+    return f"{migration.vm_name}.report.json", f"{migration.vm_name}.report.md"
 
 
 def markdown(report: Report) -> str:
