@@ -91,7 +91,13 @@ def test_usage_errors_are_2(arguments: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["nonsense", "--json"], ["--json", "check"], ["show", "zero", "--json"], ["--json", "--config"], ["show", "--json"]],
+    [
+        ["nonsense", "--json"],
+        ["--json", "check"],
+        ["show", "zero", "--json"],
+        ["--json", "--config"],
+        ["show", "--json"],
+    ],
 )
 def test_usage_errors_as_json(arguments: list[str], tmp_path: Path) -> None:
     result = ctl(*arguments, cwd=tmp_path)
