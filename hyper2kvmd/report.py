@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from hyper2kvmd.model import Frozen, Guest, Image, Order, Source, Stage, Verdict
+import re
+
+from hyper2kvmd.model import Frozen, Guest, Image, Migration, Order, Source, Stage, Verdict
 
 
 class Report(Frozen):
@@ -16,6 +18,11 @@ class Report(Frozen):
     verdict: Verdict
     seconds: dict[Stage, float]
     sha256: str | None = None
+
+
+def names(migration: Migration) -> tuple[str, str]:
+    """File names of the JSON report and of the Markdown one."""
+    return f"{migration.vm_name}.report.json", f"{migration.vm_name}.report.md"
 
 
 def markdown(report: Report) -> str:
@@ -42,15 +49,15 @@ def markdown(report: Report) -> str:
     lines += ["None.", ""] if not guest.changes else []
     for change in guest.changes:
         lines += [f"### {change.path}", "", f"{change.summary} ({change.fix})", ""]
-        lines += ["```diff", change.diff.rstrip("\n"), "```", ""] if change.diff else []
+        lines += [*_fenced(change.diff, "diff"), ""] if change.diff else []
     if migration.print_fstab:
-        lines += ["## /etc/fstab before", "", "```", guest.fstab_before.rstrip("\n"), "```", ""]
-        lines += ["## /etc/fstab after", "", "```", guest.fstab_after.rstrip("\n"), "```", ""]
+        lines += ["## /etc/fstab before", "", *_fenced(guest.fstab_before), ""]
+        lines += ["## /etc/fstab after", "", *_fenced(guest.fstab_after), ""]
     lines += ["## Warnings", "", *(f"- {warning}" for warning in guest.warnings or ("none",))]
     lines += ["", f"## Evidence (verify: {report.verdict.level})", ""]
     lines += [f"- {item}" for item in report.verdict.evidence]
     if report.verdict.console_tail:
-        lines += ["", "Last lines of the console:", "", "```", *report.verdict.console_tail, "```"]
+        lines += ["", "Last lines of the console:", "", *_fenced("\n".join(report.verdict.console_tail))]
     lines += ["", "## Time", "", "| stage | seconds |", "|---|---|"]
     lines += [f"| {stage.value} | {seconds:.2f} |" for stage, seconds in report.seconds.items()]
     if report.order.attempt > 1:
@@ -59,4 +66,15 @@ def markdown(report: Report) -> str:
 
 
 def _table(rows: list[tuple[str, str]]) -> list[str]:
-    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+    return ["| | |", "|---|---|", *(f"| {name} | {_plain(value)} |" for name, value in rows)]
+
+
+def _plain(text: str) -> str:
+    """A guest's own words in a table, without a meaning to Markdown or HTML."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+
+
+def _fenced(text: str, language: str = "") -> list[str]:
+    """A block that its text cannot end."""
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
+    return [f"{fence}{language}", text.rstrip("\n"), fence]

@@ -153,8 +153,8 @@ def run(
 
     `on_output` gets stdout as it comes. A tool that neither prints nor ends for `stall_seconds` is killed: big
     disks take long, so only silence counts. With `check`, a non-zero exit raises `MigrationFailed`
-    (`tool-failed`) with the tail of the output; so does a stall (`tool-stalled`). `environment` is added to the
-    clean one.
+    (`tool-failed`) with the tail of the output; a stall (`tool-stalled`) and a death by signal (`tool-killed`)
+    always do. `environment` is added to the clean one.
     """
     process = subprocess.Popen(
         _command(argv, sandbox),
@@ -200,6 +200,13 @@ def run(
             if stream is not None:
                 stream.close()
     stdout, stderr = "".join(chunks["stdout"]), "".join(chunks["stderr"])
+    if process.returncode < 0:
+        raise MigrationFailed(
+            "tool-killed",
+            f"{name} was killed: {signal.strsignal(-process.returncode)}",
+            hint="look for the reason in the kernel's log: memory that ran out, most often; then retry",
+            kind=Kind.RETRY,
+        )
     if check and process.returncode != 0:
         tail = (stderr.strip() or stdout.strip())[-OUTPUT_TAIL:] or f"exit status {process.returncode}"
         raise MigrationFailed(

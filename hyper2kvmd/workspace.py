@@ -78,14 +78,14 @@ def working_folder(conversion_dir: Path, vm_name: str, job_id: str) -> Iterator[
         try:
             yield folder
         finally:
-            with _signals_held():
+            with signals_held():
                 shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(handle)
 
 
 @contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
+def signals_held() -> Iterator[None]:
     """Let a cleanup end before SIGTERM or SIGINT is delivered."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     try:

@@ -169,7 +169,12 @@ def _run(output: Output) -> int:
     try:
         return int(cli.main(prog_name="h2kvmctl", standalone_mode=False, obj=output) or 0)
     except click.ClickException as error:
-        error.show()
+        if output.json or "--json" in sys.argv[1:]:  # the error may come before the option was reached
+            output.json = True
+            hint = "see `h2kvmctl --help` and the command's own"
+            output.failure(errors.InvalidInput("usage", error.format_message(), hint=hint))
+        else:
+            error.show()
         return error.exit_code
     except errors.Failure as failure:
         output.failure(failure)

@@ -15,7 +15,7 @@ from rich.progress import Progress as Bars
 
 from hyper2kvmd import yaml_source
 from hyper2kvmd.cli import client, views
-from hyper2kvmd.cli.output import Command, Output, json_option, printable
+from hyper2kvmd.cli.output import Command, Output, json_option, printable, problems_of
 from hyper2kvmd.daemon.wire import Status, Submission, events_adapter, jobs_adapter
 from hyper2kvmd.errors import InvalidInput, MigrationFailed
 from hyper2kvmd.model import Job, State
@@ -65,22 +65,23 @@ JOB = click.argument("job_id", type=click.IntRange(min=1), metavar="ID")
 )
 def submit(output: Output, ask: Ask, files: tuple[Path, ...]) -> None:
     """Hand migration YAMLs to the daemon. Relative paths in them begin at the current directory."""
-    jobs, worst = [], 0
+    jobs: list[Job] = []
+    refused: list[tuple[Path, InvalidInput]] = []
     for file in files:
         try:
-            given = Submission(text=yaml_source.read_file(file), base=Path.cwd(), name=file.stem)
-            job = client.read(JOB_ANSWER, ask("POST", "/v1/jobs", given.model_dump(mode="json")))
+            given = Submission(text=yaml_source.read_file(file), base=Path.cwd(), name=printable(file.stem))
+            jobs.append(client.read(JOB_ANSWER, ask("POST", "/v1/jobs", given.model_dump(mode="json"))))
         except InvalidInput as failure:
-            output.failure(failure, source=str(file))
-            worst = failure.exit_code
-            continue
-        jobs.append(job)
-        if not output.json:
-            output.line(f"job {job.id}: {job.vm_name} {job.state}")
-    if output.json and jobs:
-        output.data(jobs)
-    if worst:
-        raise click.exceptions.Exit(worst)
+            refused.append((file, failure))
+            if not output.json:
+                output.failure(failure, source=str(file))
+        else:
+            if not output.json:
+                output.line(f"job {jobs[-1].id}: {jobs[-1].vm_name} {jobs[-1].state}")
+    if output.json:
+        output.data([*jobs, *({"file": file, "problems": problems_of(failure)} for file, failure in refused)])
+    if refused:
+        raise click.exceptions.Exit(refused[-1][1].exit_code)
 
 
 @over_socket("list")

@@ -110,7 +110,8 @@ def as_file(exporter: Exporter) -> Iterator[int]:
 
     The FUSE mount is detached as soon as the file is open: it lives by descriptors alone, and nbdfuse ends when the
     last one closes. nbdfuse is outside the sandbox, for fusermount3 is setuid; it parses nothing but NBD. Raises
-    MigrationFailed (`fuse-failed`, or `image-busy` when something still uses the file at the end).
+    MigrationFailed: `fuse-failed`, `fuse-died` when it died under the block, `image-busy` when something still uses
+    the file at the end.
     """
     mountpoint = exporter.folder / "fuse"
     mountpoint.mkdir()
@@ -129,6 +130,10 @@ def as_file(exporter: Exporter) -> Iterator[int]:
             with _watched(lambda: os.fstatvfs(anchor), process):
                 try:
                     yield handle
+                except (OSError, MigrationFailed) as error:
+                    if process.poll() is None:
+                        raise
+                    raise _fuse_died(process) from error
                 finally:
                     os.close(handle)
         finally:
@@ -227,6 +232,15 @@ def _open_when_there(path: Path, process: subprocess.Popen[bytes], output: Path)
         f"nbdfuse did not serve the image: {said or f'exit status {process.poll()}'}",
         hint="see that /dev/fuse exists and that fusermount3 is setuid root, then retry",
         kind=Kind.OPERATOR,
+    )
+
+
+def _fuse_died(process: subprocess.Popen[bytes]) -> MigrationFailed:
+    return MigrationFailed(
+        "fuse-died",
+        f"nbdfuse died while it served the image: status {process.returncode}",
+        hint="check memory and storage of this host (a server that freezes is killed), then retry",
+        kind=Kind.RETRY,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hyper2kvmd.errors import MigrationFailed
@@ -68,12 +68,43 @@ class System:
 
 
 def find_root(access: Access, layout: Layout) -> Found:
-    """Look into every volume that could hold a Linux root, read-only.
+    """Look into every volume that could hold a Linux root, read-only as long as one shows itself that way.
 
     Raises MigrationFailed (`guest-unsupported`) when there are several, or when what is there cannot be looked into.
     """
     seen = tuple(describe(volume) for volume in layout.volumes)
     _refuse_hibernated(layout)
+    looked = _look(access, layout, read_only=True)
+    if not looked.roots:
+        # a file system that was not unmounted may hold its root folder in its journal alone, which only a writable
+        # mount replays
+        looked = replace(looked, roots=_look(access, layout, read_only=False).roots)
+    roots, failures, troubles = looked.roots, looked.failures, looked.troubles
+    if len(roots) > 1:
+        names = ", ".join(describe(volume) + (f" in {folder}" if folder else "") for volume, folder in roots)
+        raise MigrationFailed(
+            "guest-unsupported",
+            f"the disk holds several Linux systems: {names}",
+            hint="leave one system on the disk: which of them to repair cannot be told",
+        )
+    if roots:
+        return Found("linux", roots[0][0], roots[0][1], seen, troubles)
+    if failures:
+        raise failures[0]
+    if any(volume.content == "ntfs" for volume in layout.volumes):
+        return Found("windows", seen=seen)
+    _refuse_hidden(layout, seen)
+    return Found("none", seen=seen)
+
+
+@dataclass(frozen=True)
+class _Looked:
+    roots: tuple[tuple[Volume, str], ...]
+    failures: tuple[MigrationFailed, ...]
+    troubles: tuple[str, ...]
+
+
+def _look(access: Access, layout: Layout, *, read_only: bool) -> _Looked:
     roots: list[tuple[Volume, str]] = []
     failures: list[MigrationFailed] = []
     troubles = []
@@ -84,26 +115,12 @@ def find_root(access: Access, layout: Layout) -> Found:
             troubles.append(f"{describe(volume)}: {volume.obstacle or 'cannot be addressed'}")
             continue
         try:
-            with access.mount(volume, read_only=True) as handle:
+            with access.mount(volume, read_only=read_only) as handle:
                 roots += [(volume, subvolume) for subvolume in _roots_in(ConfinedRoot(handle), volume)]
         except MigrationFailed as failure:
             failures.append(failure)
             troubles.append(f"{describe(volume)}: {failure.message}")
-    if len(roots) > 1:
-        names = ", ".join(describe(volume) + (f" in {folder}" if folder else "") for volume, folder in roots)
-        raise MigrationFailed(
-            "guest-unsupported",
-            f"the disk holds several Linux systems: {names}",
-            hint="leave one system on the disk: which of them to repair cannot be told",
-        )
-    if roots:
-        return Found("linux", roots[0][0], roots[0][1], seen, tuple(troubles))
-    if failures:
-        raise failures[0]
-    if any(volume.content == "ntfs" for volume in layout.volumes):
-        return Found("windows", seen=seen)
-    _refuse_hidden(layout, seen)
-    return Found("none", seen=seen)
+    return _Looked(tuple(roots), tuple(failures), tuple(troubles))
 
 
 def _roots_in(root: ConfinedRoot, volume: Volume) -> list[str]:

@@ -37,6 +37,8 @@ OVERFLOW_ID = 65534
 UNMAPPED = (errno.EPERM, errno.EINVAL, errno.EOVERFLOW)
 """What chown says of an owner that an id-mapped mount does not know: the file becomes root's, and nobody gains."""
 SELINUX = "security.selinux"
+NOT_ALLOWED = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENODATA)
+"""What setting an extended attribute says to those who may not; only root may set an SELinux label everywhere."""
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -248,7 +250,7 @@ class ConfinedRoot:
             original = openat2(parent, name, os.O_PATH | os.O_NOFOLLOW)
         except FileNotFoundError:
             _set_mode(handle, new_mode)
-            return not _has_label(parent)
+            return _inherit_label(parent, handle)
         try:
             status = os.fstat(original)
             if stat.S_ISLNK(status.st_mode):
@@ -305,11 +307,19 @@ def _set_mode(handle: int, mode: int) -> None:
         os.fchmod(handle, mode)
 
 
-def _has_label(handle: int) -> bool:
+def _inherit_label(folder: int, handle: int) -> bool:
+    """Give a new file its folder's SELinux label, as SELinux would; False when it should have one and has not."""
     try:
-        return bool(os.getxattr(handle, SELINUX))
+        label = os.getxattr(folder, SELINUX)
     except OSError:
+        return True
+    try:
+        os.setxattr(handle, SELINUX, label)
+    except OSError as error:
+        if error.errno not in NOT_ALLOWED:
+            raise
         return False
+    return True
 
 
 def _copy_attributes(source: int, target: int) -> bool:
@@ -325,7 +335,7 @@ def _copy_attributes(source: int, target: int) -> bool:
         try:
             os.setxattr(target, attribute, os.getxattr(source, attribute))
         except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENODATA):
+            if error.errno not in NOT_ALLOWED:
                 raise
             kept = kept and attribute != SELINUX
     return kept

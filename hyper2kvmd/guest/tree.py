@@ -269,13 +269,14 @@ class GuestTree:
         return posixpath.join(self.canonical(folder), name)
 
     def _stage(self, place: str, edit: _Edit, fix: str, summary: str, diff: str) -> None:
-        root, inside = self._locate(place)
-        if root.is_foreign(inside):
-            raise MigrationFailed(
-                "guest-file-owner",
-                f"the guest's {printable(place)} does not belong to root and root's group",
-                hint=f"chown root:root {printable(place)} in the guest, then convert again",
-            )
+        for touched in (place, posixpath.dirname(place)):
+            root, inside = self._locate(touched)
+            if root.is_foreign(inside or "."):
+                raise MigrationFailed(
+                    "guest-file-owner",
+                    f"the guest's {printable(touched)} does not belong to root and root's group",
+                    hint=f"chown root:root {printable(touched)} in the guest, then convert again",
+                )
         self._edits[place] = edit
         self._changes.append(Change(fix=fix, path=printable(place), summary=printable(summary), diff=printable(diff)))
 

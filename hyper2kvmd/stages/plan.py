@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hyper2kvmd import run
+from hyper2kvmd import report, run
 from hyper2kvmd.disk import qemu_img, space, vmdk
 from hyper2kvmd.disk.export import export
 from hyper2kvmd.disk.layout import firmware_of, read_layout
@@ -119,7 +119,9 @@ def _check_output(order: Order) -> None:
         raise _unwritable(directory, error.strerror or "unknown error") from error
     if not os.access(directory, os.W_OK | os.X_OK):
         raise _unwritable(directory, "permission denied")
-    taken = [name for name in (migration.output_name, f"{migration.vm_name}.xml") if os.path.lexists(directory / name)]
+    wanted = [migration.output_name, f"{migration.vm_name}.xml", *report.names(migration)]
+    wanted += [f"{migration.output_name}.sha256"] if migration.checksum else []
+    taken = [name for name in wanted if os.path.lexists(directory / name)]
     if taken:
         raise MigrationFailed(
             "output-exists",

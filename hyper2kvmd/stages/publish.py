@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hyper2kvmd import __version__
+from hyper2kvmd.disk.placing import MODE, Placing
 from hyper2kvmd.disk.qemu_img import disk_full
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.model import Artifact, Guest, Image, Order, Source, Stage, Verdict
 from hyper2kvmd.progress import Context, Step
-from hyper2kvmd.report import Report, markdown
+from hyper2kvmd.report import Report, markdown, names
 
 CHUNK = 4 << 20
-IMAGE_MODE = 0o640
 
 
 def publish(
@@ -30,87 +30,64 @@ def publish(
 ) -> Artifact:
     """Put the image into the output directory: a hard link on one file system, a copy onto another.
 
-    The working folder keeps its own name for the image until the job has ended, so that an attempt that was
-    killed half way recognises its work. Raises MigrationFailed (`output-exists`, `disk-full`).
+    Image and reports get their names together, at the end; whatever stops this before leaves none of them. Raises
+    MigrationFailed (`output-exists`, `output-unwritable`, `disk-full`).
     """
     migration = order.migration
     final = order.output_dir / migration.output_name
-    image.path.chmod(IMAGE_MODE)
     total = image.path.stat().st_size
-    with ctx.step("Publishing the image", total=total) as step:
-        _place(image.path, final, order.job_id, reserve=source.preallocate, step=step)
-    digest = None
-    if migration.checksum:
-        with ctx.step("Computing the checksum", total=total) as step:
-            digest = _sha256(final, step)
-        write_durably(final.with_name(f"{final.name}.sha256"), f"{digest}  {final.name}\n")
-    report = Report(
-        version=__version__,
-        order=order,
-        source=source,
-        image=image,
-        guest=guest,
-        verdict=verdict,
-        seconds=dict(seconds),
-        sha256=digest,
-    )
-    report_json = order.output_dir / f"{migration.vm_name}.report.json"
-    report_markdown = order.output_dir / f"{migration.vm_name}.report.md"
-    write_durably(report_json, report.model_dump_json(indent=2, exclude={"order": {"finished"}}) + "\n")
-    write_durably(report_markdown, markdown(report))
-    return Artifact(
-        image=final,
-        format=image.format,
-        file_bytes=final.stat().st_blocks * 512,
-        sha256=digest,
-        report_json=report_json,
-        report_markdown=report_markdown,
-    )
-
-
-def write_durably(path: Path, text: str) -> None:
-    """Replace `path` by `text`: `.partial`, fsync, rename, fsync of the directory. Mode 0640."""
-    partial = path.with_name(f".{path.name}.partial")
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, IMAGE_MODE)
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fchmod(handle, IMAGE_MODE)
-        os.fsync(handle)
-    partial.rename(path)
-    _sync_directory(path.parent)
-
-
-def _place(image: Path, final: Path, job_id: str, *, reserve: bool, step: Step) -> None:
     try:
-        _link(image, final)
+        with Placing(order.output_dir, order.job_id, image.path.parent) as placing:
+            draft = placing.draft(final.name)
+            image.path.chmod(MODE)
+            with ctx.step("Publishing the image", total=total) as step:
+                _fill(image.path, draft, reserve=source.preallocate, step=step)
+            digest = None
+            if migration.checksum:
+                with ctx.step("Computing the checksum", total=total) as step:
+                    digest = _sha256(draft, step)
+                placing.write(f"{final.name}.sha256", f"{digest}  {final.name}\n")
+            report = Report(
+                version=__version__,
+                order=order,
+                source=source,
+                image=image,
+                guest=guest,
+                verdict=verdict,
+                seconds=dict(seconds),
+                sha256=digest,
+            )
+            json_name, markdown_name = names(migration)
+            report_json = placing.write(
+                json_name, report.model_dump_json(indent=2, exclude={"order": {"finished"}}) + "\n"
+            )
+            report_markdown = placing.write(markdown_name, markdown(report))
+        return Artifact(
+            image=final,
+            format=image.format,
+            file_bytes=final.stat().st_blocks * 512,
+            sha256=digest,
+            report_json=report_json,
+            report_markdown=report_markdown,
+        )
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise disk_full(order.output_dir) from error
+        raise MigrationFailed(
+            "output-unwritable",
+            f"the output directory {order.output_dir} does not take the image: {error.strerror}",
+            hint="correct what the system complains of (it must allow hard links), or name another output_dir",
+            kind=Kind.OPERATOR,
+        ) from error
+
+
+def _fill(image: Path, draft: Path, *, reserve: bool, step: Step) -> None:
+    try:
+        os.link(image, draft)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        partial = final.with_name(f".{final.name}.{job_id}.partial")
-        try:
-            _copy(image, partial, reserve=reserve, step=step)
-            _link(partial, final)
-        except OSError as failure:
-            raise (disk_full(final.parent) if failure.errno == errno.ENOSPC else failure) from failure
-        finally:
-            partial.unlink(missing_ok=True)
-    _sync_directory(final.parent)
-
-
-def _link(source: Path, final: Path) -> None:
-    """Name `source` also `final`, unless `final` is there and not the same bytes."""
-    try:
-        os.link(source, final)
-    except FileExistsError as error:
-        if not final.is_symlink() and (final.samefile(source) or _sha256(final) == _sha256(source)):
-            return
-        raise MigrationFailed(
-            "output-exists",
-            f"{final} appeared during the migration",
-            hint="move it away and retry: nothing is ever overwritten",
-            kind=Kind.OPERATOR,
-        ) from error
+        _copy(image, draft, reserve=reserve, step=step)
 
 
 def _copy(image: Path, partial: Path, *, reserve: bool, step: Step) -> None:
@@ -118,7 +95,7 @@ def _copy(image: Path, partial: Path, *, reserve: bool, step: Step) -> None:
     size = image.stat().st_size
     with (
         image.open("rb") as source,
-        open(partial, "wb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, IMAGE_MODE)) as target,
+        open(partial, "wb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, MODE)) as target,
     ):
         os.ftruncate(target.fileno(), size)
         if reserve:
@@ -130,7 +107,7 @@ def _copy(image: Path, partial: Path, *, reserve: bool, step: Step) -> None:
                     raise OSError(errno.EIO, f"{image.name} became shorter while it was copied")
                 start += copied
                 step.advance_to(start)
-        os.fchmod(target.fileno(), IMAGE_MODE)
+        os.fchmod(target.fileno(), MODE)
         os.fsync(target.fileno())
 
 
@@ -158,20 +135,11 @@ def _data_ranges(handle: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, at
 
 
-def _sha256(path: Path, step: Step | None = None) -> str:
+def _sha256(path: Path, step: Step) -> str:
     digest, done = hashlib.sha256(), 0
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
             done += len(chunk)
-            if step is not None:
-                step.advance_to(done)
+            step.advance_to(done)
     return digest.hexdigest()
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

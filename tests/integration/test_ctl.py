@@ -89,6 +89,23 @@ def test_usage_errors_are_2(arguments: list[str], tmp_path: Path) -> None:
     assert ctl(*arguments, cwd=tmp_path).returncode == 2
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense", "--json"],
+        ["--json", "check"],
+        ["show", "zero", "--json"],
+        ["--json", "--config"],
+        ["show", "--json"],
+    ],
+)
+def test_usage_errors_as_json(arguments: list[str], tmp_path: Path) -> None:
+    result = ctl(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    error = json.loads(result.stdout)["error"]
+    assert (error["code"], error["exit_code"]) == ("usage", 2)
+
+
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     result = ctl("--config", tmp_path / "missing.yaml", cwd=tmp_path)
     assert result.returncode == 2

@@ -60,6 +60,18 @@ def day(tmp_path: Path) -> Iterator[Day]:
         process.wait(60)
 
 
+def test_submitting_as_json_is_one_document_whatever_the_files_are(day: Day) -> None:
+    day.ctl("pause")
+    (day.root / "bad.yaml").write_text("vmdk: /a\nmemory: lots\n")
+    (day.root / "odd\nname.yaml").write_text("vmdk: /a\n")
+    (day.root / "odd\udcff.yaml").write_text("vmdk: /a\nvm_name: named\n")
+    (day.root / "web01.yaml").write_text("vmdk: missing.vmdk\n")
+    named, web01, bad, odd = day.json("submit", "bad.yaml", "odd\nname.yaml", "odd\udcff.yaml", "web01.yaml")
+    assert (named["vm_name"], web01["vm_name"]) == ("named", "web01")
+    assert (bad["file"], bad["problems"][0]["key"]) == ("bad.yaml", "memory")
+    assert odd["problems"][0]["key"] == "vm_name"
+
+
 def test_a_working_day(day: Day) -> None:
     (day.root / "web01.yaml").write_text("vmdk: missing.vmdk\n")
     (day.root / "bad.yaml").write_text("vmdk: /a\nmemory: lots\n")

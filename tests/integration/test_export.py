@@ -15,9 +15,9 @@ from typing import Literal
 import pytest
 
 from hyper2kvmd import run
-from hyper2kvmd.disk.export import Exporter, export
+from hyper2kvmd.disk.export import Exporter, as_file, export
 from hyper2kvmd.disk.nbd import Reader
-from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.model import Segment
 from tests.integration.host import MIB, command
 
@@ -164,3 +164,24 @@ def test_the_failure_of_the_block_is_the_one_that_is_seen(tmp_path: Path, conten
     with pytest.raises(ZeroDivisionError):
         serve(image, "qcow2", fail)
     assert seen[0].returncode == 0
+
+
+def kill_fuse_server_under(image: Path) -> None:
+    with export(image, "qcow2", image.parent, exports={"": None}, writable=True) as exporter, as_file(exporter) as file:
+        (server,) = (int(pid) for pid in command("pgrep", "-f", f"nbdfuse.*{exporter.folder}").split())
+        os.kill(server, signal.SIGKILL)
+        os.fsync(file)
+        for offset in range(0, 8 * MIB, 4096):
+            os.pread(file, 512, offset)
+
+
+def test_a_fuse_server_that_is_killed_is_no_fault_of_the_guest(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(MigrationFailed) as caught:
+        kill_fuse_server_under(converted(tmp_path, "qcow2"))
+    assert (caught.value.code, caught.value.kind) == ("fuse-died", Kind.RETRY)
+
+
+def test_a_tool_that_is_killed_says_so_and_may_be_tried_again() -> None:
+    with pytest.raises(MigrationFailed) as caught:
+        run.run(["sh", "-c", "kill -9 $$"], check=False)
+    assert (caught.value.code, caught.value.kind) == ("tool-killed", Kind.RETRY)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.errors import Interrupted, MigrationFailed
 from hyper2kvmd.model import Artifact, FileIdentity, Guest, Image, Layout, Migration, Order, Source, SourceDisk, Verdict
-from hyper2kvmd.progress import Context
+from hyper2kvmd.progress import Context, Event, Progress
 from hyper2kvmd.stages.publish import publish
 from tests.integration.disks import empty_disk, loop, sh
 
@@ -41,7 +41,14 @@ def sparse_image(folder: Path) -> Path:
     return path
 
 
-def run_publish(image: Path, output: Path, *, reserve: bool = False, checksum: bool = False) -> Artifact:
+def run_publish(
+    image: Path,
+    output: Path,
+    *,
+    reserve: bool = False,
+    checksum: bool = False,
+    emit: Callable[[Event], None] = lambda _event: None,
+) -> Artifact:
     size = image.stat().st_size
     migration = Migration(vmdk=Path("/source.vmdk"), vm_name="web01", out_format="raw", checksum=checksum)
     identity = FileIdentity(path=Path("/source.vmdk"), device=1, inode=1, size=1, mtime_ns=1, ctime_ns=1)
@@ -60,7 +67,7 @@ def run_publish(image: Path, output: Path, *, reserve: bool = False, checksum: b
         Guest(family="none"),
         Verdict(level="check", evidence=("size",)),
         {},
-        Context(lambda _event: None, lambda _source: None),
+        Context(emit, lambda _source: None),
     )
 
 
@@ -124,3 +131,78 @@ def test_a_full_output_leaves_nothing_behind(tmp_path: Path) -> None:
             run_publish(image, output)
         assert caught.value.code == "disk-full"
         assert names(output) == set()
+
+
+def test_reports_of_another_migration_are_not_overwritten(tmp_path: Path) -> None:
+    """Two YAMLs may name one VM and two images: the later one leaves neither its image nor its reports."""
+    image = sparse_image(tmp_path)
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "web01.report.md").write_text("somebody's")
+    with pytest.raises(MigrationFailed) as caught:
+        run_publish(image, output, checksum=True)
+    assert caught.value.code == "output-exists"
+    assert (output / "web01.report.md").read_text() == "somebody's"
+    assert names(output) == {"web01.report.md"}
+
+
+def test_the_same_bytes_of_another_job_are_not_ours(tmp_path: Path) -> None:
+    """Two domains must never share one image because their disks happened to be alike."""
+    first, second, output = tmp_path / "first", tmp_path / "second", tmp_path / "out"
+    for folder in (first, second, output):
+        folder.mkdir()
+    image = sparse_image(first)
+    twin = second / "disk.raw"
+    twin.write_bytes(image.read_bytes())
+    run_publish(image, output)
+    with pytest.raises(MigrationFailed) as caught:
+        run_publish(twin, output)
+    assert caught.value.code == "output-exists"
+    assert (output / "web01.raw").samefile(image)
+
+
+def test_a_stop_during_the_checksum_leaves_nothing(tmp_path: Path) -> None:
+    image = sparse_image(tmp_path)
+    output = tmp_path / "out"
+    output.mkdir()
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Progress) and event.title == "Computing the checksum":
+            raise Interrupted("interrupted", "stopped", hint="start again")
+
+    with pytest.raises(Interrupted):
+        run_publish(image, output, checksum=True, emit=stop)
+    assert names(output) == set()
+    run_publish(image, output, checksum=True)
+    assert "web01.raw.sha256" in names(output)
+
+
+def test_a_copy_that_was_killed_after_it_got_its_name_is_taken_back(tmp_path: Path) -> None:
+    image = sparse_image(tmp_path)
+    with file_system(tmp_path, 300) as output:
+        child = os.fork()
+        if child == 0:
+            run_publish(image, output)
+            os._exit(0)
+        os.waitpid(child, 0)
+        published = names(output)
+        (output / ".web01.raw.7.partial").write_text("half")
+        run_publish(image, output)
+        assert names(output) == published
+        assert (output / "web01.raw").read_bytes() == image.read_bytes()
+
+
+def test_an_output_full_of_inodes_is_said_as_such(tmp_path: Path) -> None:
+    image = empty_disk(tmp_path / "disk.raw", 1)
+    with file_system(tmp_path, 32) as output:
+        for number in range(100_000):
+            try:
+                (output / f"{number}").touch()
+            except OSError:
+                break
+        before = names(output)
+        (output / "0").unlink()
+        with pytest.raises(MigrationFailed) as caught:
+            run_publish(image, output)
+        assert caught.value.code == "disk-full"
+        assert names(output) == before - {"0"}

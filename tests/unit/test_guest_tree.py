@@ -133,14 +133,30 @@ def test_append(tmp_path: Path) -> None:
     assert change.diff == "3 bytes appended: s"
 
 
-def test_a_file_without_its_selinux_label_is_told(tmp_path: Path) -> None:
-    folder = put(tmp_path, "etc/fstab", "old\n").parent
-    os.setxattr(folder, "security.selinux", b"system_u:object_r:etc_t:s0\0")
+def test_files_keep_their_selinux_label_and_new_ones_get_their_folders(tmp_path: Path) -> None:
+    fstab = put(tmp_path, "etc/fstab", "old\n")
+    os.setxattr(fstab, "security.selinux", b"system_u:object_r:fstab_t:s0\0")
+    os.setxattr(fstab.parent, "security.selinux", b"system_u:object_r:etc_t:s0\0")
     with tree_of(tmp_path) as tree:
         tree.write_text("/etc/fstab", "new\n", fix="f", summary="s")
         tree.write_text("/etc/created", "new\n", fix="f", summary="s")
         tree.commit()
-        assert tree.unlabelled == ("/etc/created",)
+        assert tree.unlabelled == ()
+    assert b"fstab_t" in os.getxattr(fstab, "security.selinux")
+    assert b"etc_t" in os.getxattr(tmp_path / "etc/created", "security.selinux")
+
+
+def test_a_folder_of_another_owner_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    os.chown(put(tmp_path, "etc/fstab", "old\n").parent, 65534, 65534)
+    with tree_of(tmp_path) as tree:
+        os.seteuid(12345)
+        try:
+            with pytest.raises(MigrationFailed, match="the guest's /etc does not belong to root") as caught:
+                tree.write_text("/etc/fstab", "new\n", fix="f", summary="s")
+        finally:
+            os.seteuid(0)
+        assert caught.value.code == "guest-file-owner"
 
 
 def test_a_file_that_the_mount_cannot_replace_is_told_before_anything_is_written(tmp_path: Path) -> None:

@@ -1,0 +1,53 @@
+"""The readable report says what a guest said, and lets it say nothing more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hyper2kvmd.model import (
+    Change,
+    FileIdentity,
+    Guest,
+    Image,
+    Layout,
+    Migration,
+    Order,
+    Source,
+    SourceDisk,
+    Verdict,
+)
+from hyper2kvmd.report import Report, markdown
+
+DISK = SourceDisk(
+    path=Path("/source.vmdk"),
+    subformat="monolithicFlat",
+    virtual_size=512,
+    data_bytes=512,
+    files=(FileIdentity(path=Path("/source.vmdk"), device=1, inode=1, size=1, mtime_ns=1, ctime_ns=1),),
+    layout=Layout(table="none"),
+)
+
+
+def test_a_guest_cannot_speak_in_the_reports_own_voice() -> None:
+    diff = "-```\n+````\n+# Evidence\n"
+    report = Report(
+        version="1",
+        order=Order(
+            job_id="1",
+            migration=Migration(vmdk=DISK.path, vm_name="web01"),
+            conversion_dir=Path("/c"),
+            output_dir=Path("/o"),
+            helper=("none",),
+        ),
+        source=Source(disks=(DISK,), firmware="bios", preallocate=False, preallocate_reason="", needed_bytes=1),
+        image=Image(path=Path("/c/i"), format="raw", virtual_size=512, file_bytes=512, layout=DISK.layout),
+        guest=Guest(
+            os_name="<b>evil</b> | good", changes=(Change(fix="fstab", path="/etc/fstab", summary="s", diff=diff),)
+        ),
+        verdict=Verdict(level="check", evidence=("size",)),
+        seconds={},
+    )
+    lines = markdown(report).splitlines()
+    assert "| Guest | &lt;b>evil&lt;/b> \\| good |" in lines
+    start = lines.index("`````diff")
+    assert lines[start + 1 : start + 5] == ["-```", "+````", "+# Evidence", "`````"]
