@@ -6,6 +6,7 @@ lines on stdout) and inside `h2kvmctl --config` alike. It never touches the data
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -25,7 +26,7 @@ from hyper2kvmd.stages.publish import publish
 from hyper2kvmd.stages.register import register
 from hyper2kvmd.stages.repair import repair
 from hyper2kvmd.stages.verify import verify
-from hyper2kvmd.workspace import working_folder
+from hyper2kvmd.workspace import as_before, working_folder
 
 Product = TypeVar("Product")
 
@@ -35,11 +36,11 @@ def migrate(order: Order, ctx: Context) -> Finished:
 
     With `dry_run` it ends after the plan. The working folder is gone when this returns or raises.
     """
+    if order.migration.dry_run:
+        return Finished(source=plan_only(order, ctx))
     with working_folder(order.conversion_dir, order.migration.vm_name, order.job_id) as folder:
         done = _still_valid(order.finished)
         source = _stage(ctx, Stage.PLAN, "source", done.source, lambda: plan(order, folder, ctx))
-        if order.migration.dry_run:
-            return Finished(source=source)
         ctx.admit(source)
         image = _stage(ctx, Stage.CONVERT, "image", done.image, lambda: convert(order, source, folder, ctx))
         guest = _stage(ctx, Stage.REPAIR, "guest", done.guest, lambda: repair(order, source, image, folder, ctx))
@@ -60,9 +61,12 @@ def migrate(order: Order, ctx: Context) -> Finished:
 
 
 def plan_only(order: Order, ctx: Context) -> Source:
-    """What `migrate` would do first, and nothing else."""
-    with working_folder(order.conversion_dir, order.migration.vm_name, order.job_id) as folder:
-        return plan(order, folder, ctx)
+    """What `migrate` would do first, and nothing else: directories that had to be made for it are gone afterwards."""
+    with (
+        as_before(order.conversion_dir, order.output_dir),
+        working_folder(order.conversion_dir, order.migration.vm_name, order.job_id) as folder,
+    ):
+        return _stage(ctx, Stage.PLAN, "source", None, lambda: plan(order, folder, ctx))
 
 
 def admit_here(order: Order) -> Callable[[Source], None]:
@@ -123,7 +127,15 @@ def _run() -> Ended:
 
 
 def internal_error(error: Exception) -> MigrationFailed:
-    """An exception that no code of ours expected, as a failure that a person can report."""
+    """An exception that no code of ours expected, as a failure that a person can report, or mend."""
+    if isinstance(error, OSError) and error.strerror:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return MigrationFailed(
+            "disk-full" if full else "system-error",
+            f"{error.filename or 'the system'}: {error.strerror}",
+            hint="free space there, then retry" if full else "correct what the system complains of, then retry",
+            kind=Kind.OPERATOR,
+        )
     return MigrationFailed(
         "internal-error",
         f"the migration stopped on an unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}",

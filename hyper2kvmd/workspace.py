@@ -85,6 +85,18 @@ def working_folder(conversion_dir: Path, vm_name: str, job_id: str) -> Iterator[
 
 
 @contextlib.contextmanager
+def as_before(*directories: Path) -> Iterator[None]:
+    """Remove the directories that the block had to make, as far as they are empty at its end."""
+    missing = {path for directory in directories for path in (directory, *directory.parents) if not path.exists()}
+    try:
+        yield
+    finally:
+        for path in sorted(missing, reverse=True):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+@contextlib.contextmanager
 def signals_held() -> Iterator[None]:
     """Let a cleanup end before SIGTERM or SIGINT is delivered."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})

@@ -92,7 +92,7 @@ def plan(asked: Order, emit: Callable[[progress.Event], None]) -> Source:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """What no code of ours expected still ends in one line; its traceback goes before it."""
+    """What no code of ours expected still ends in one line; before it goes its traceback, if it is our fault."""
     from hyper2kvmd import worker
 
     try:
@@ -100,7 +100,8 @@ def _explained() -> Iterator[None]:
     except Failure:
         raise
     except Exception as error:
-        traceback.print_exc()
+        if not isinstance(error, OSError):
+            traceback.print_exc()
         raise worker.internal_error(error) from error
 
 

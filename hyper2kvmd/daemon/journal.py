@@ -37,6 +37,7 @@ class _Lines(logging.Formatter):
         return "\n".join(prefix + line for line in super().format(record).splitlines())
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
-        """A message is one line, whatever a guest or a file name put into it; only tracebacks have more."""
-        record.message = " / ".join(record.message.splitlines())
+        """A message is one printable line, whatever a guest, a tool or a file name put into it."""
+        line = " / ".join(record.message.splitlines())
+        record.message = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
         return super().formatMessage(record)

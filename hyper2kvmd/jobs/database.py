@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 
-from hyper2kvmd.errors import BrokenInstallation
+from hyper2kvmd.errors import BrokenInstallation, TryLater
 
 BUSY_SECONDS = 30.0
 """How long one transaction waits for another process's."""
@@ -29,7 +29,7 @@ def open_database(address: str) -> Engine:
     """An engine on a database of today's schema.
 
     Raises BrokenInstallation: `database-url-invalid`, `database-unreadable`, `database-corrupt`,
-    `database-newer`, `database-foreign`, `database-incomplete`.
+    `database-newer`, `database-foreign`, `database-incomplete`; TryLater (`database-busy`).
     """
     try:
         url = make_url(address)
@@ -110,6 +110,8 @@ def _checked(engine: Engine, path: Path) -> Engine:
         with engine.connect() as connection:
             verdict = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(3)")]
     except DatabaseError as error:
+        if _is_busy(error):
+            raise _busy(str(path)) from error
         if "unable to open" in str(error.orig):
             raise _unreadable(path, str(error.orig)) from error
         raise corrupt(str(path), str(error.orig)) from error
@@ -146,11 +148,26 @@ def _upgraded(engine: Engine, name: str, *, empty: bool = False) -> Engine:
                 command.upgrade(config, "head")
     except SQLAlchemyError as error:
         engine.dispose()
+        if isinstance(error, DatabaseError) and _is_busy(error):
+            raise _busy(name) from error
         raise _unreadable(name, " ".join(str(getattr(error, "orig", None) or error).split())) from error
     except BrokenInstallation:
         engine.dispose()
         raise
     return engine
+
+
+def _is_busy(error: DatabaseError) -> bool:
+    """Whether SQLite waited in vain for another process's lock (SQLITE_BUSY or SQLITE_LOCKED, in any variant)."""
+    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in (5, 6)
+
+
+def _busy(name: str) -> TryLater:
+    return TryLater(
+        "database-busy",
+        f"another program has held a lock on the database {name} for {BUSY_SECONDS:.0f} s",
+        hint="let it finish, or end it (`fuser` names it), then try again",
+    )
 
 
 def corrupt(name: str, fact: str) -> BrokenInstallation:

@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from tests.integration.disks import sh
+from tests.integration.test_publish import file_system
+
 PROJECT = Path(__file__).parents[2]
 
 
@@ -237,3 +240,35 @@ def test_a_reader_that_leaves(good: Path, tmp_path: Path) -> None:
     os.close(writer)
     assert "Traceback" not in result.stderr
     assert result.returncode != 0
+
+
+def small_migration(tmp_path: Path) -> Path:
+    sh("qemu-img", "create", "-q", "-f", "vmdk", tmp_path / "disk.vmdk", "16M")
+    path = tmp_path / "data.yaml"
+    path.write_text(f"vmdk: {tmp_path}/disk.vmdk\n")
+    return path
+
+
+@pytest.mark.parametrize("words", [("plan",), ("--dry-run", "--config")])
+def test_a_plan_writes_nothing(words: tuple[str, ...], tmp_path: Path) -> None:
+    file = small_migration(tmp_path)
+    before = set(tmp_path.rglob("*"))
+    result = ctl(
+        *words, file, f"--output-dir={tmp_path}/new/out", f"--conversion-dir={tmp_path}/new/work", cwd=tmp_path
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_conversion_directory_without_room_is_one_line(tmp_path: Path) -> None:
+    file = small_migration(tmp_path)
+    with file_system(tmp_path, 32) as place:
+        for number in range(100_000):
+            try:
+                (place / f"{number}").touch()
+            except OSError:
+                break
+        result = ctl("--config", file, "--conversion-dir", place, "--output-dir", tmp_path / "out", cwd=tmp_path)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.endswith("[disk-full]")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.errors import BrokenInstallation
+from hyper2kvmd.errors import BrokenInstallation, TryLater
+from hyper2kvmd.jobs import database
 from hyper2kvmd.jobs.store import Origin, Store
 from hyper2kvmd.jobs.tables import metadata
 from hyper2kvmd.model import Migration, State
@@ -200,3 +201,18 @@ def test_the_journal_is_truncated_after_each_transaction(tmp_path: Path) -> None
     filled(tmp_path / "jobs.sqlite3", 3)
     assert (tmp_path / "jobs.sqlite3-journal").stat().st_size == 0
     assert not (tmp_path / "jobs.sqlite3-wal").exists()
+
+
+def test_a_lock_of_another_program_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon's exit status decides whether systemd starts it again: 75 yes, 78 never."""
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
+    path = tmp_path / "jobs.sqlite3"
+    Store(f"sqlite:///{path}").close()
+    thief = sqlite3.connect(path, isolation_level=None)
+    for lock in ("EXCLUSIVE", "IMMEDIATE"):
+        thief.execute(f"BEGIN {lock}")
+        with pytest.raises(TryLater) as caught:
+            Store(f"sqlite:///{path}")
+        assert (caught.value.code, caught.value.exit_code) == ("database-busy", 75)
+        thief.execute("ROLLBACK")
+    Store(f"sqlite:///{path}").close()
