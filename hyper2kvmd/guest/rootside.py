@@ -130,9 +130,15 @@ def probe(helper: Helper, job: str, fstypes: tuple[str, ...]) -> Probed:
             raise _other_version(data) from error
         if isinstance(reply, Refused):
             outcome.append("refused")
-            raise _unreachable(f"the helper refuses: {reply.message}", "reinstall the helper and the daemon together")
+            raise _unreachable(f"the helper refuses: {reply.message}", _remedy(reply))
         outcome.append("ok")
         return reply
+
+
+def _remedy(reply: Refused) -> str:
+    if reply.error == "unsupported":
+        return "allow user namespaces (sysctl user.max_user_namespaces), and run the service in no chroot"
+    return "reinstall the helper and the daemon together"
 
 
 @contextmanager

@@ -658,7 +658,10 @@ def explanation(context: int) -> str:
 # ---------------------------------------------------------------- the verbs
 
 
-def probe(request: dict[str, Any]) -> dict[str, Any]:
+def probe(request: dict[str, Any], caller: Caller) -> dict[str, Any]:
+    mapping = id_map(caller)
+    if mapping is not None:
+        os.close(mapping)
     able = []
     for fstype in request["fstypes"]:
         if not isinstance(fstype, str) or fstype not in OPTIONS:
@@ -722,7 +725,7 @@ def serve(channel: socket.socket, caller: Caller) -> tuple[str, dict[str, Any], 
             return asked, *serve_mount(request, fds, caller)
         if fds:
             raise Refusal("bad-fd", "a probe takes no descriptor")
-        return asked, probe(request), None
+        return asked, probe(request, caller), None
     except Refusal as refusal:
         return asked, {"error": refusal.code, "message": refusal.message}, None
     except OSError as error:

@@ -225,6 +225,13 @@ def test_the_check_names_what_cannot_be_mounted(installed_helper: tuple[str, ...
     assert names == ([] if "vfat" in known else ["partition of vfat"])
 
 
+def without_user_namespaces(folder: Path) -> tuple[str, ...]:
+    """The kernel gives none to a process in a chroot, as it gives none to anybody where the limit is 0."""
+    place = folder / "chroot"
+    place.mkdir()
+    return ("unshare", "--mount", "sh", "-c", f'mount --rbind / {place} && exec chroot {place} "$@"', "sh")
+
+
 def test_the_check_knows_each_remedy(installed_helper: tuple[str, ...], service_folder: Path) -> None:
     unknown = service_folder / "other"
     unknown.write_text("#!/bin/sh\n")
@@ -233,6 +240,7 @@ def test_the_check_knows_each_remedy(installed_helper: tuple[str, ...], service_
         (("sudo", "-n", "/usr/libexec/hyper2kvm/none"), (), "install -D"),
         (("sudo", "-n", str(unknown)), (), "sudoers.d/hyper2kvm"),
         (installed_helper, ("setpriv", "--no-new-privs", "--"), "NoNewPrivileges="),
+        (installed_helper, without_user_namespaces(service_folder), "max_user_namespaces"),
         (("/bin/true",), (), "see what it says"),
     ):
         status, said = check(helper, (), *prefix)
