@@ -112,7 +112,8 @@ def test_a_guest_that_is_not_repaired_fails_its_boot_proof(service: Service) -> 
 def test_dry_run_writes_nothing(service: Service) -> None:
     service.drop("plan.yaml", vmdk=service.source(debian12.vmdk(Recipe())), dry_run=True)
     service.succeeded("plan")
-    assert not list(service.images.iterdir())
+    assert not service.images.exists()
+    assert not service.conversions.exists()
 
 
 def test_what_cannot_work_is_said_in_one_line_and_leaves_nothing(service: Service, tmp_path: Path) -> None:
