@@ -15,6 +15,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn, TypeVar
 
+import psutil
+
 from hyper2kvmd.disk import space
 from hyper2kvmd.errors import Failure, Interrupted, Kind, MigrationFailed, TryLater
 from hyper2kvmd.model import Finished, Image, Order, Source, Stage
@@ -109,6 +111,8 @@ def main() -> int:
 def _run() -> Ended:
     try:
         order = Order.model_validate_json(sys.stdin.readline())
+        if order.limits.io_priority == "idle":
+            psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)  # threads and tools started later inherit it
         product = migrate(order, Context(_emit, lambda source: _ask_for_space(order, source)))
     except TryLater as failure:
         return Ended(outcome="deferred", problems=(problem(failure),))
