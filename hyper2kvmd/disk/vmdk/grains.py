@@ -97,9 +97,7 @@ class GrainMap:
                     kind,
                 )
 
-    def _grains(
-        self, table: Sequence[int], position: int, last: int
-    ) -> Iterator[tuple[int, int, Kind, int]]:
+    def _grains(self, table: Sequence[int], position: int, last: int) -> Iterator[tuple[int, int, Kind, int]]:
         """Position, number, kind and file offset of grains that lie one after the other."""
         step, packed = self.grain // SECTOR, self.packed
         while position < last:

@@ -229,11 +229,11 @@ def _open_extent(line: text.Extent, path: Path | None, start: int, opening: Open
 def _check_parent(descriptor: Descriptor, path: Path) -> None:
     if not descriptor.has_parent:
         return
-    hint = descriptor.parent_hint
-    if hint is None or descriptor.parent_cid == text.NO_PARENT or not is_plain_name(hint):
+    hint, cid = descriptor.parent_hint or "", descriptor.parent_cid
+    if cid == text.NO_PARENT or not is_plain_name(hint):
         raise MigrationFailed(
             "source-has-parent",
-            f"{path} is a snapshot whose parent ({(hint or '')[:80]!r}, CID {descriptor.parent_cid[:8]!r}) is not a file beside it",
+            f"{path} is a snapshot whose parent ({hint[:80]!r}, CID {cid[:8]!r}) is not a file beside it",
             hint="put the parent's files in the same directory and its bare name into parentFileNameHint, or"
             " consolidate the snapshots in vSphere, then export again",
         )

@@ -45,6 +45,7 @@ class Header:
     redundant_directory: int
     directory: int
     overhead: int
+    unclean_shutdown: int
     line_ends: bytes
     compression: int
 
@@ -54,8 +55,8 @@ def read_header(file: SourceFile, at: int = 0) -> Header:
     data = file.read(at, SECTOR)
     if len(data) < SECTOR:
         raise faults.not_vmdk(file.path, f"it ends after {file.size} bytes, inside its header")
-    magic, *fields, _clean, line_ends, compression = HEADER.unpack_from(data)
-    header = Header(*fields, line_ends, compression)
+    magic, *fields = HEADER.unpack_from(data)
+    header = Header(*fields)
     if magic != MAGIC:
         raise faults.not_vmdk(file.path, f"there is no sparse header at byte {at}")
     if header.version not in (1, 2, 3):

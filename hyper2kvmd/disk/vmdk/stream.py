@@ -84,7 +84,7 @@ def _walk(file: SourceFile, at: int, capacity: int, grain: int) -> int:
                 raise faults.corrupt(file.path, f"there is no marker at byte {at}")
             at += _sectors(GRAIN.size + size)
         elif kind == FOOTER:
-            if at + 2 * SECTOR > file.size:
+            if at + 3 * SECTOR > file.size:
                 raise faults.truncated(file.path, f"it ends at byte {file.size}, inside its footer")
             return at + SECTOR
         elif kind in (GRAIN_TABLE, GRAIN_DIRECTORY):
