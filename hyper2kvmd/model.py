@@ -213,12 +213,13 @@ class FileIdentity(Frozen):
 
 class SourceDisk(Frozen):
     path: Path
-    format: Literal["vmdk"] = "vmdk"
+    format: Literal["vmdk", "raw", "qcow2", "vhdx", "vdi"] = "vmdk"
     subformat: str
     """VMDK createType, such as monolithicSparse."""
     virtual_size: int
     data_bytes: int
-    """Estimate of the bytes the image will occupy when holes are kept."""
+    """Bytes of the guest's disk that the source stores: what there is to copy, and about what the image will occupy
+    when holes are kept."""
     files: tuple[FileIdentity, ...]
     """The descriptor and every extent."""
     layout: Layout

@@ -39,7 +39,7 @@ def migrate(order: Order, ctx: Context) -> Finished:
     """
     with working_folder(order.conversion_dir, order.migration.vm_name, order.job_id) as folder:
         done = _still_valid(order.finished)
-        source = _stage(ctx, Stage.PLAN, "source", done.source, lambda: plan(order, folder, ctx))
+        source = _stage(ctx, Stage.PLAN, "source", done.source, lambda: plan(order, ctx))
         if order.migration.dry_run:
             return Finished(source=source)
         ctx.admit(source)
@@ -63,8 +63,8 @@ def migrate(order: Order, ctx: Context) -> Finished:
 
 def plan_only(order: Order, ctx: Context) -> Source:
     """What `migrate` would do first, and nothing else."""
-    with working_folder(order.conversion_dir, order.migration.vm_name, order.job_id) as folder:
-        return plan(order, folder, ctx)
+    with working_folder(order.conversion_dir, order.migration.vm_name, order.job_id):
+        return plan(order, ctx)
 
 
 def admit_here(order: Order) -> Callable[[Source], None]:

@@ -18,6 +18,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
+from backports import zstd
+
 from hyper2kvmd.errors import MigrationFailed
 
 HEADER = struct.Struct(">4sIQIIQIIQQIIQ")
@@ -31,6 +33,8 @@ L1_LIMIT = 32 << 20
 """Bytes of the L1 table, as QEMU limits it."""
 TABLES_KEPT = 16
 ZLIB_WINDOW = -12
+ZSTD = 1
+"""The compression type; else it is deflate."""
 
 
 class Qcow2Image:
@@ -150,14 +154,14 @@ class Qcow2Image:
         if offset >= self._file_bytes:
             raise self._damaged(f"a compressed cluster lies at {offset}, past the end of the file")
         packed = os.pread(self._file, (sectors + 1) * 512 - offset % 512, offset)
-        inflater = zlib.decompressobj(ZLIB_WINDOW)
+        inflater = zstd.ZstdDecompressor() if self._zstd else zlib.decompressobj(ZLIB_WINDOW)
         try:
             data = inflater.decompress(packed, self._cluster)
-        except zlib.error as error:
+        except (zlib.error, zstd.ZstdError) as error:
             raise self._damaged(f"the compressed cluster at {offset} is corrupt: {error}") from error
         if len(data) != self._cluster:
             raise self._damaged(f"the compressed cluster at {offset} holds {len(data)} bytes")
-        return data
+        return bytes(data)
 
     def _read_header(self) -> None:
         start = os.pread(self._file, 1024, 0)
@@ -174,8 +178,9 @@ class Qcow2Image:
                 raise self._damaged("it ends inside its header")
             incompatible, _, _, _, header_bytes = FEATURES.unpack_from(start, HEADER.size)
             compression = start[104] if header_bytes > 104 and len(start) > 104 else 0
-        if backing or encryption or snapshots or compression or incompatible & ~COMPRESSION_FEATURE:
+        if backing or encryption or snapshots or compression not in (0, ZSTD) or incompatible & ~COMPRESSION_FEATURE:
             raise self._damaged("it uses features that no image of ours has: backing file, encryption or their like")
+        self._zstd = compression == ZSTD
         self._cluster_bits, self._cluster, self._entries = bits, 1 << bits, 1 << (bits - 3)
         self._virtual_size: int = size
         needed = -(-size // (self._cluster * self._entries))

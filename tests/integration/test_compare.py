@@ -74,6 +74,7 @@ def difference(raw: Path, image: Path, fmt: str = "qcow2", *, threads: int = 2, 
         [],
         ["-S", "0"],
         ["-c"],
+        ["-c", "-o", "compression_type=zstd"],
         ["-o", "cluster_size=512"],
         ["-o", "cluster_size=2M"],
         ["-o", "compat=0.10"],
@@ -165,15 +166,15 @@ def test_one_flipped_bit_anywhere_is_found_where_it_is(
 
 @given(
     flips=st.lists(st.tuples(st.integers(0, 4 * 65536 - 1), st.integers(0, 255)), min_size=1, max_size=4),
-    compressed=st.booleans(),
+    options=st.sampled_from([[], ["-c"], ["-c", "-o", "compression_type=zstd"]]),
 )
 @settings(max_examples=150, deadline=None)
 def test_a_damaged_image_is_an_error_or_a_difference_never_a_crash(
-    flips: list[tuple[int, int]], compressed: bool
+    flips: list[tuple[int, int]], options: list[str]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         raw = make_disk(Path(folder) / "disk.source")
-        image = make_image(raw, "qcow2", *(["-c"] if compressed else []))
+        image = make_image(raw, "qcow2", *options)
         with image.open("r+b") as file:
             for offset, value in flips:
                 file.seek(offset)
