@@ -146,17 +146,16 @@ def test_a_stream_that_goes_on_as_zeros_was_cut(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [stream, lambda *disk: hosted(*disk, packed=True).data])
-def test_every_byte_of_a_compressed_grain_counts(make: Callable[[Grains, int], bytes], tmp_path: Path) -> None:
-    """A size that is too large gives the same grain; anything else is seen."""
+def test_a_compressed_grain_is_never_read_wrongly(make: Callable[[Grains, int], bytes], tmp_path: Path) -> None:
+    """A size that is too large and the padding bits behind the last block do not matter; anything else is seen."""
     text = b"some text " * 6553 + b"123456"
     data = make({0: text}, 128)
     size = len(zlib.compress(text))
     first = data.index(struct.pack("<QI", 0, size))
     path = tmp_path / "disk.vmdk"
     for at in range(first, first + 12 + size):
-        changed = patched(data, at, bytes([data[at] ^ 0x40]))
-        path.write_bytes(changed)
-        if size < struct.unpack_from("<I", changed, first + 8)[0] <= len(data) - first - 12:
+        path.write_bytes(patched(data, at, bytes([data[at] ^ 0x40])))
+        if at in (first + 8, first + 12 + size - 5):
             assert content(path) == text
             continue
         failure = failed(path)
