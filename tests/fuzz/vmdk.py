@@ -202,9 +202,9 @@ def bounded() -> Iterator[None]:
 
 
 def fuzz(seed: int, count: int) -> tuple[Counter[str], list[str]]:
-    """How `count` damaged disks ended, and what should not have happened."""
+    """How `count` damaged disks ended, and what should not have happened: one of each kind, with its seed."""
     ends: Counter[str] = Counter()
-    wrong = []
+    wrong: dict[str, str] = {}
     corpus = samples()
     with tempfile.TemporaryDirectory() as folder, bounded():
         for number in range(seed, seed + count):
@@ -213,8 +213,8 @@ def fuzz(seed: int, count: int) -> tuple[Counter[str], list[str]]:
                 ends[attempt(number, corpus, Path(folder))] += 1
             except Exception:
                 ends["wrong"] += 1
-                wrong.append(f"--seed {number} --count 1\n{traceback.format_exc(limit=-4)}")
-    return ends, wrong
+                wrong.setdefault(traceback.format_exc(limit=-4), f"--seed {number} --count 1")
+    return ends, [f"{again}\n{trace}" for trace, again in wrong.items()]
 
 
 def main() -> int:
@@ -225,7 +225,7 @@ def main() -> int:
     ends, wrong = fuzz(options.seed, options.count)
     for end, times in ends.most_common():
         print(f"{times:8} {end}")
-    for finding in wrong[:20]:
+    for finding in wrong:
         print(finding, file=sys.stderr)
     return 1 if wrong else 0
 
