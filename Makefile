@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PACKAGES := .cache/packages.done
 INSTALLED := $(VENV)/installed.done
 
-.PHONY: help setup lint test unit integration demo demo-guest lock clean
+.PHONY: help setup lint test unit integration fuzz demo demo-guest lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
@@ -51,6 +51,9 @@ unit: setup
 integration: setup
 	$(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1 \
 		$(BIN)/pytest -p no:cacheprovider tests/integration
+
+fuzz: setup ## damage VMDKs 100,000 times; what is read must be bytes or a failure
+	$(BIN)/python -m tests.fuzz.vmdk --count 100000
 
 demo: $(PACKAGES) ## a broken VMware guest becomes one that boots, in three minutes
 	@$(MAKE) --jobs=2 $(INSTALLED) demo-guest

@@ -1,15 +1,33 @@
-"""Sources of the copy engine made of plain files, and what they should become."""
+"""Sources of the copy engine made of plain files, its targets, and what they should become."""
 
 from __future__ import annotations
 
 import errno
 import os
+import random
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from hyper2kvmd.disk.blocks import Run
+from hyper2kvmd.disk.qcow2 import Writer
+from hyper2kvmd.disk.raw_target import RawTarget
+from hyper2kvmd.disk.target import Target
+
+Kind = Literal["qcow2", "compressed", "raw"]
+KINDS: tuple[Kind, ...] = ("qcow2", "compressed", "raw")
+
+
+def make_target(kind: str, path: Path, virtual_size: int) -> Target:
+    return RawTarget(path, virtual_size) if kind == "raw" else Writer(path, virtual_size, compress=kind == "compressed")
+
+
+def content(seed: int, length: int) -> bytes:
+    """The same for the same seed; compresses a little, and no cluster of it is zeros."""
+    pick = random.Random(seed)  # noqa: S311 - only to be unlike its neighbours
+    return b"".join(pick.randbytes(256) + bytes([1 + seed % 255]) * 256 for _ in range(length // 512))
 
 
 class RawSource:

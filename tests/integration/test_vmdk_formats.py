@@ -145,18 +145,34 @@ def test_a_stream_that_goes_on_as_zeros_was_cut(tmp_path: Path) -> None:
     assert failed(path).code in ("source-truncated", "source-corrupt")
 
 
+@pytest.mark.parametrize("overhead", [0, 1 << 20, 1 << 60, (1 << 64) - 1])
+def test_a_footer_is_found_or_missed_whatever_the_header_says_of_its_place(overhead: int, tmp_path: Path) -> None:
+    data = patched(stream(DISK, CAPACITY), 64, struct.pack("<Q", overhead))
+    path = patched_file(tmp_path / "disk.vmdk", data)
+    if overhead == 0:
+        assert content(path) == expected(DISK, CAPACITY * 512, 65536)
+    else:
+        assert failed(path).code == "source-truncated"
+
+
+def test_a_descriptor_inside_names_one_extent(tmp_path: Path) -> None:
+    data = hosted(DISK, CAPACITY).data
+    at = data.index(b"RW ")
+    extra = f'RW {CAPACITY} SPARSE "own.vmdk"\nRW 8 SPARSE "two.vmdk"\n'.encode()
+    assert failed(patched_file(tmp_path / "disk.vmdk", patched(data, at, extra))).code == "source-not-vmdk"
+
+
 @pytest.mark.parametrize("make", [stream, lambda *disk: hosted(*disk, packed=True).data])
-def test_every_byte_of_a_compressed_grain_counts(make: Callable[[Grains, int], bytes], tmp_path: Path) -> None:
-    """A size that is too large gives the same grain; anything else is seen."""
+def test_a_compressed_grain_is_never_read_wrongly(make: Callable[[Grains, int], bytes], tmp_path: Path) -> None:
+    """A size that is too large and the padding bits behind the last block do not matter; anything else is seen."""
     text = b"some text " * 6553 + b"123456"
     data = make({0: text}, 128)
     size = len(zlib.compress(text))
     first = data.index(struct.pack("<QI", 0, size))
     path = tmp_path / "disk.vmdk"
     for at in range(first, first + 12 + size):
-        changed = patched(data, at, bytes([data[at] ^ 0x40]))
-        path.write_bytes(changed)
-        if size < struct.unpack_from("<I", changed, first + 8)[0] <= len(data) - first - 12:
+        path.write_bytes(patched(data, at, bytes([data[at] ^ 0x40])))
+        if at in (first + 8, first + 12 + size - 5):
             assert content(path) == text
             continue
         failure = failed(path)

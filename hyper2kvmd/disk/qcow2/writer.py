@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 import threading
 from array import array
 from pathlib import Path
-
-from backports import zstd
 
 from hyper2kvmd.disk.qcow2.tables import (
     CLUSTER,
@@ -28,6 +27,11 @@ from hyper2kvmd.disk.qcow2.tables import (
     compressed_entry,
     header,
 )
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 COMPRESSION_LEVEL = 3
 WORTH_PACKING = CLUSTER - 4096

@@ -90,6 +90,8 @@ def check_descriptor(descriptor: Descriptor, path: Path, *, embedded: bool) -> N
         raise _unsupported_type(descriptor, path, embedded=embedded)
     if not descriptor.extents:
         raise faults.not_vmdk(path, "its descriptor names no extent")
+    if embedded and len(descriptor.extents) > 1:
+        raise faults.not_vmdk(path, "the descriptor inside it names several extents")
     for extent in descriptor.extents:
         if extent.type not in EXTENT_TYPES or (extent.name is None) != (extent.type == "ZERO"):
             raise faults.unsupported(

@@ -30,6 +30,8 @@ class SourceFile:
 
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes: fewer only where the file ends. Raises `source-unreadable`."""
+        if offset >= self.size:
+            return b""
         data = self._pread(length, offset)
         while len(data) < length:
             more = self._pread(length - len(data), offset + len(data))
