@@ -22,7 +22,7 @@ class Command:
     """One side of a comparison. `target` is what it writes, if anything; it is removed before and after each run.
 
     With `waits` it loads its modules, writes one line, and begins when it reads one: a worker of the service has
-    loaded them long before it converts. `warm_up` brings any other program's own pages back into the cold cache.
+    loaded them long before it converts. `warm_up` brings other programs' own pages back into the cold cache.
     """
 
     label: str
@@ -73,14 +73,13 @@ def measure(command: Command, *, own_file_system: bool) -> Measured:
     discard(target)
     free = free_bytes(target.parent) if target and own_file_system else 0
     if not command.waits:
-        make_cold()
-        sh(*command.warm_up)
+        make_cold(command.warm_up)
     process = subprocess.Popen(command.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
     assert process.stdin is not None
     assert process.stdout is not None
     if command.waits:
         process.stdout.readline()
-        make_cold()
+        make_cold(command.warm_up)
     started = time.monotonic()
     with contextlib.suppress(BrokenPipeError):
         process.stdin.write(b"go\n")
@@ -101,10 +100,12 @@ def measure(command: Command, *, own_file_system: bool) -> Measured:
     return Measured(seconds, durable, usage.ru_maxrss * 1024, blocks)
 
 
-def make_cold() -> None:
-    """Nothing waits to be written and nothing is cached, for whoever comes next."""
+def make_cold(warm_up: tuple[str, ...]) -> None:
+    """Nothing waits to be written and nothing is cached but what `warm_up` runs."""
     os.sync()
     DROP_CACHES.write_text("3\n")
+    if warm_up:
+        sh(*warm_up)
 
 
 def flush(path: Path) -> None:

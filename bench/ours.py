@@ -10,6 +10,7 @@ from hyper2kvmd.disk import copy, qemu_img, vmdk
 from hyper2kvmd.disk.compare import first_difference
 from hyper2kvmd.disk.conversion import convert_vmdk
 from hyper2kvmd.disk.qcow2_reader import open_image
+from hyper2kvmd.model import FileIdentity
 
 
 def main() -> None:
@@ -21,13 +22,15 @@ def main() -> None:
     parser.add_argument("--compress", action="store_true")
     parser.add_argument("--source-format", default="vmdk", choices=["vmdk", "raw", "vhdx", "vdi", "qcow2"])
     asked = parser.parse_args()
+    files: tuple[FileIdentity, ...] = ()
+    if asked.source_format == "vmdk":  # as `plan` did
+        with vmdk.open_source(asked.source) as source:
+            files = source.files
     print("ready", flush=True)
     sys.stdin.readline()
     if asked.verb == "compare":
         compare(asked.source, asked.target, asked.threads)
     elif asked.source_format == "vmdk":
-        with vmdk.open_source(asked.source) as source:
-            files = source.files
         limits = copy.Limits(threads=asked.threads)
         convert_vmdk(asked.source, files, asked.target, "qcow2", compress=asked.compress, limits=limits)
     else:

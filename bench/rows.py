@@ -16,6 +16,8 @@ from bench.sources import Disk
 QEMU_CONVERT = ("qemu-img", "convert", "-m", "16", "-W")
 """Its best flags: the fastest of what it offers, and no flush at the end, which is its default."""
 
+WARM_UP = ("qemu-img", "--version")
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -72,7 +74,7 @@ class Row:
 
 def ours(source: Path, target: Path, threads: int, *options: str) -> Command:
     """As the convert stage does it."""
-    return Command("ours", driver("convert", source, target, threads, *options), target, waits=True)
+    return Command("ours", driver("convert", source, target, threads, *options), target, waits=True, warm_up=WARM_UP)
 
 
 def driver(verb: str, source: Path, target: Path, threads: int, *options: str) -> tuple[str, ...]:
@@ -81,7 +83,7 @@ def driver(verb: str, source: Path, target: Path, threads: int, *options: str) -
 
 def qemu_convert(source: Path, fmt: str, target: Path, *options: str) -> Command:
     argv = (*QEMU_CONVERT, *options, "-f", fmt, "-O", "qcow2", str(source), str(target))
-    return Command("qemu-img convert", argv, target, warm_up=("qemu-img", "--version"))
+    return Command("qemu-img convert", argv, target, warm_up=WARM_UP)
 
 
 def vmdk(subformat: str, *, disk: Callable[[Bench], Disk] = lambda bench: bench.disk) -> Callable[[Bench, Path], Pair]:
@@ -140,7 +142,7 @@ def compared(bench: Bench, work: Path) -> Pair:
     result = converted(source, work)
     theirs = ("qemu-img", "compare", "-f", "vmdk", "-F", "qcow2", str(source), str(result))
     a = Command("ours", driver("compare", source, result, bench.threads), waits=True)
-    return Pair(a, Command("qemu-img compare", theirs, warm_up=("qemu-img", "--version")))
+    return Pair(a, Command("qemu-img compare", theirs, warm_up=WARM_UP))
 
 
 def converted(source: Path, work: Path) -> Path:

@@ -24,7 +24,7 @@ GROUP = 64 * MIB
 """Bytes of data between two holes."""
 READ_LIMIT = 8 * MIB
 """Bytes taken of one file, so that no single one is a tenth of the disk."""
-MIX = (("binary", 45), ("text", 35), ("random", 20))
+MIX = (("binary", 50), ("text", 40), ("random", 10))
 """Shares of the data, in percent."""
 RECIPE = 1
 """Raised when the bytes change: images of another recipe are not reused."""

@@ -6,6 +6,7 @@ Its exit status is never taken for evidence: callers look at what it wrote.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -48,8 +49,9 @@ def convert(
     bandwidth_limit: int = 0,
     on_percent: Callable[[float], None],
 ) -> None:
-    """Write `target`; `on_percent` gets 0..100 as it goes. The data is flushed at the end.
+    """Write `target`; `on_percent` gets 0..100 as it goes. All of it is on disk at the end.
 
+    qemu-img does not flush by itself: with `-t writeback` it would wait for the disk at every table it updates.
     `bandwidth_limit` in bytes a second; 0 is none.
 
     Raises MigrationFailed (`disk-full`, `tool-failed`, `tool-stalled`).
@@ -57,12 +59,17 @@ def convert(
     options = ["cluster_size=65536", "compat=1.1"] if target_format == "qcow2" else []
     if preallocate:
         options.append("preallocation=falloc")
-    argv = ["qemu-img", "convert", "-p", "-m", "16", "-W", "-t", "writeback", "-O", target_format]
+    argv = ["qemu-img", "convert", "-p", "-m", "16", "-W", "-O", target_format]
     argv += ["-r", str(bandwidth_limit)] if bandwidth_limit else []
     argv += ["-o", ",".join(options)] if options else []
     argv += ["-c"] if compress else []
     argv += ["--image-opts", node(source, source_format), str(target)]
     _watched(argv, run.Sandbox(read=files, write=(target.parent,)), on_percent, target)
+    handle = os.open(target, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def compare(

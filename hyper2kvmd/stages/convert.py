@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,7 +82,6 @@ def _by_qemu_img(order: Order, source: Source, target: Path, ctx: Context) -> No
             bandwidth_limit=order.limits.bandwidth_limit,
             on_percent=lambda percent: step.advance_to(int(disk.virtual_size * percent / 100)),
         )
-        _flush(target)
         step.advance_to(disk.virtual_size)
 
 
@@ -164,14 +162,6 @@ def _sample_offsets(size: int) -> list[int]:
     offsets = (start + pick.randrange(max(1, part - SAMPLE_BYTES)) for start in range(0, size, part))
     inside = [offset - offset % 512 for offset in offsets if offset < size]
     return [0, *inside, max(0, size - SAMPLE_BYTES)]
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _differs(disk: SourceDisk, fact: str) -> MigrationFailed:
