@@ -184,7 +184,11 @@ class _Copy:
     def _checked(self, runs_from: int) -> Iterator[Run]:
         """The source's runs, shown to be in order and inside the disk."""
         size, end = self._source.virtual_size, 0
+        files: set[int] = set()
         for run in self._source.runs(runs_from, size):
+            if run.file not in files:
+                files.add(run.file)
+                os.posix_fadvise(run.file, 0, 0, os.POSIX_FADV_SEQUENTIAL)
             if run.guest < end or run.length <= 0 or run.guest + run.length > size:
                 raise MigrationFailed(
                     "content-invalid",

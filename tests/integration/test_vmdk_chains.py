@@ -71,6 +71,15 @@ def test_a_disk_that_shrank_after_its_snapshot(tmp_path: Path) -> None:
     assert seen == seen_by_qemu(child)
 
 
+def test_what_a_smaller_disk_between_cut_off_stays_away(tmp_path: Path) -> None:
+    base = make(tmp_path, "monolithicSparse", full(SIZE), SIZE, "base.vmdk")
+    middle = child_of(base, "middle.vmdk", "write -P 7 0 512", size=1 << 20)
+    top = child_of(middle, "top.vmdk", "write -P 8 2M 512", size=SIZE)
+    seen = content(top)
+    assert seen == seen_by_qemu(top)
+    assert not any(seen[3 << 20 :])
+
+
 def test_small_grains_over_compressed_and_over_large_ones(tmp_path: Path) -> None:
     """A part of a compressed grain is read where the snapshot covers the rest."""
     base = make(tmp_path, "streamOptimized", full(1 << 20), 1 << 20, "base.vmdk")

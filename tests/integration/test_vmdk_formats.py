@@ -155,6 +155,22 @@ def test_a_footer_is_found_or_missed_whatever_the_header_says_of_its_place(overh
         assert failed(path).code == "source-truncated"
 
 
+def test_a_footer_that_contradicts_the_header_is_corrupt(tmp_path: Path) -> None:
+    data = stream(DISK, CAPACITY)
+    changed = patched(data, len(data) - 1024 + 12, struct.pack("<Q", CAPACITY - 3))
+    assert failed(patched_file(tmp_path / "disk.vmdk", changed)).code == "source-corrupt"
+
+
+@pytest.mark.parametrize("entry", [4 << 60, 15 << 60, 5])
+def test_an_sesparse_entry_of_no_known_kind_is_corrupt(entry: int, tmp_path: Path) -> None:
+    path = sesparse_disk(tmp_path, {0: full(4096)}, 8000)
+    data = (tmp_path / "disk-sesparse.vmdk").read_bytes()
+    at = data.index(struct.pack("<Q", 3 << 60))
+    patched_file(tmp_path / "disk-sesparse.vmdk", patched(data, at, struct.pack("<Q", entry)))
+    failure = failed(path)
+    assert failure.code == "source-corrupt" and f"byte {at} " in failure.message
+
+
 def test_a_descriptor_inside_names_one_extent(tmp_path: Path) -> None:
     data = hosted(DISK, CAPACITY).data
     at = data.index(b"RW ")
@@ -250,11 +266,13 @@ def test_tables_that_map_one_grain_many_times_are_corrupt(tmp_path: Path) -> Non
     assert failure.code == "source-corrupt" and "overlap" in failure.message
 
 
-def test_a_directory_that_names_one_table_many_times_is_corrupt(tmp_path: Path) -> None:
-    image = hosted({0: b"x" * 65536}, 128 * 512 * 600)
+@pytest.mark.parametrize("grain", [b"x" * 65536, None])
+def test_a_directory_that_names_one_table_many_times_is_corrupt(grain: bytes | None, tmp_path: Path) -> None:
+    image = hosted({0: grain}, 128 * 512 * 600)
     entry = struct.unpack_from("<I", image.data, image.directory)[0]
-    data = patched(image.data, image.directory, struct.pack("<600I", *[entry] * 600))
+    data = patched(image.data[: image.first_grain + 65536], image.directory, struct.pack("<600I", *[entry] * 600))
     data = patched(data, 8, struct.pack("<I", 0x5))
+    data = data[: image.tables + 2048 * 4] if grain is None else data
     assert failed(patched_file(tmp_path / "disk.vmdk", data)).code == "source-corrupt"
 
 
@@ -272,7 +290,7 @@ def test_extents_must_be_as_long_as_the_descriptor_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "code"),
     [
-        (['RW 99999999999999999999 FLAT "flat" 0'], "source-not-vmdk"),
+        (['RW 99999999999999999999 FLAT "flat" 0', 'RW 8 FLAT "flat" 0'], "source-not-vmdk"),
         ([f'RW {"9" * 5000} FLAT "flat" 0'], "source-not-vmdk"),
         (['RW 999999999999999999 FLAT "flat" 0'], "source-unsupported"),
         (['RW 8 FLAT "flat" 999999999999999999'], "source-truncated"),
