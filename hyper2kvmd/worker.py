@@ -112,7 +112,7 @@ def _run() -> Ended:
     try:
         order = Order.model_validate_json(sys.stdin.readline())
         if order.limits.io_priority == "idle":
-            psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)  # threads and tools started later inherit it
+            psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)  # all threads and tools started from here inherit it
         product = migrate(order, Context(_emit, lambda source: _ask_for_space(order, source)))
     except TryLater as failure:
         return Ended(outcome="deferred", problems=(problem(failure),))

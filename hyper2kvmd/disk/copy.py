@@ -48,8 +48,6 @@ class Limits:
     threads: int = min(MAX_THREADS, os.cpu_count() or 1)
     bytes_per_second: int | None = None
     """Guest bytes copied; sharing blocks is free."""
-    idle: bool = False
-    """Disk accesses in the idle class: only when nobody else wants the disk."""
 
 
 def copy(
@@ -89,7 +87,7 @@ class _Copy:
     ) -> None:
         self._source, self._target, self._reserve = source, target, reserve
         self._limits, self._on_progress = limits, on_progress
-        self._share = Share(source, target, limits.bytes_per_second, limits.idle)
+        self._share = Share(source, target, limits.bytes_per_second)
         self._key = checkpoint.make_key(f"{identity}\n{reserve}", target.options, target.fd)
         self._read = self._written = self._resumed = self._total = 0
         self._said = 0.0

@@ -68,7 +68,6 @@ class Share:
     source: Source
     target: Target
     bytes_per_second: int | None
-    idle: bool
     work: SimpleQueue[Batch | None] = field(default_factory=SimpleQueue)
     done: SimpleQueue[Done | BaseException] = field(default_factory=SimpleQueue)
     stop: bool = False
@@ -337,8 +336,6 @@ class Keeper:
 
 def _live(share: Share, each: Callable[[], None]) -> None:
     try:
-        if share.idle:
-            kernel.use_idle_io()
         each()
     except Stopped:
         return

@@ -6,7 +6,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import platform
 import struct
 from pathlib import Path
 
@@ -17,9 +16,6 @@ FALLOC_FL_KEEP_SIZE = 1
 SYNC_FILE_RANGE_WRITE = 2
 FICLONERANGE = 0x4020940D
 CLONE_RANGE = struct.Struct("qQQQ")
-IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "ppc64le": 273, "s390x": 282, "riscv64": 30}
-IOPRIO_WHO_PROCESS = 1
-IOPRIO_CLASS_IDLE = 3 << 13
 UNSHARABLE = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.EPERM, errno.ETXTBSY, errno.EBADF}
 """Why blocks cannot be shared here, as against a device that fails."""
 
@@ -55,14 +51,6 @@ def can_clone(source: int, folder: Path) -> bool:
     finally:
         os.close(probe)
     return True
-
-
-def use_idle_io() -> None:
-    """Give the calling thread's disk accesses the idle class. Raises OSError."""
-    number = IOPRIO_SET.get(platform.machine())
-    if number is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    _checked(_libc.syscall(number, IOPRIO_WHO_PROCESS, 0, IOPRIO_CLASS_IDLE))
 
 
 def _checked(result: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hyper2kvmd.disk import kernel, qemu_img
+from hyper2kvmd.disk import qemu_img
 from hyper2kvmd.disk.blocks import Run
 from hyper2kvmd.disk.copy import Amounts, Limits, copy
 from hyper2kvmd.disk.qcow2 import CLUSTER, WINDOW, full_size
@@ -251,7 +251,7 @@ def test_progress_ends_with_everything_and_an_interruption_ends_the_copy(full: P
     with contextlib.closing(RawSource(full)) as source:
         assert failure(lambda: image_of(source, tmp_path / "image", on_progress=stop)) == "interrupted"
         assert 0 < heard[-1].read < heard[-1].total
-        image_of(source, tmp_path / "image", on_progress=heard.append, limits=Limits(idle=True))
+        image_of(source, tmp_path / "image", on_progress=heard.append)
     last = heard[-1]
     assert last.read == last.total == full.stat().st_size
     assert 342 * MIB <= last.written <= 344 * MIB
@@ -263,9 +263,3 @@ def test_bandwidth_is_capped(tmp_path: Path) -> None:
     with contextlib.closing(MadeSource(tmp_path / "made", 4 * MIB, [Part(0, content(1, 4 * MIB), False)])) as source:
         image_of(source, tmp_path / "image", on_progress=heard.append, limits=Limits(2, 4 * MIB))
     assert len({amounts.read for amounts in heard}) >= 3
-
-
-def test_idle_io_is_the_kernels_idle_class() -> None:
-    kernel.use_idle_io()
-    assert "idle" in sh("ionice", "-p", str(os.getpid()))
-    sh("ionice", "-c", "0", "-p", str(os.getpid()))
