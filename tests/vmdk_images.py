@@ -12,6 +12,8 @@ from hyper2kvmd.disk.vmdk.source import RUN_LIMIT
 
 SECTOR = 512
 HEADER = struct.Struct("<4sIIQQQQIQQQB4sH")
+LARGEST = 1 << 30
+"""Bytes of a disk that tests may hold as a whole."""
 AT_END = (1 << 64) - 1
 Grains = dict[int, bytes | None]
 """Content by number of the grain; None is a grain known to be zeros."""
@@ -24,6 +26,7 @@ def content(path: Path) -> bytes:
 
 
 def read(source: VmdkSource) -> bytes:
+    assert source.virtual_size <= LARGEST, "too large to hold in memory"
     disk = bytearray(source.virtual_size)
     at = covered = 0
     for run in source.runs(0, source.virtual_size):

@@ -249,7 +249,8 @@ def test_progress_ends_with_everything_and_an_interruption_ends_the_copy(full: P
             raise Interrupted("interrupted", "stopped", hint="start again")
 
     with contextlib.closing(RawSource(full)) as source:
-        assert failure(lambda: image_of(source, tmp_path / "image", on_progress=stop)) == "interrupted"
+        slow = Limits(bytes_per_second=100 * MIB)
+        assert failure(lambda: image_of(source, tmp_path / "image", on_progress=stop, limits=slow)) == "interrupted"
         assert 0 < heard[-1].read < heard[-1].total
         image_of(source, tmp_path / "image", on_progress=heard.append)
     last = heard[-1]

@@ -268,12 +268,12 @@ def test_tables_that_map_one_grain_many_times_are_corrupt(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("grain", [b"x" * 65536, None])
 def test_a_directory_that_names_one_table_many_times_is_corrupt(grain: bytes | None, tmp_path: Path) -> None:
-    image = hosted({0: grain}, 128 * 512 * 600)
-    entry = struct.unpack_from("<I", image.data, image.directory)[0]
-    data = patched(image.data[: image.first_grain + 65536], image.directory, struct.pack("<600I", *[entry] * 600))
-    data = patched(data, 8, struct.pack("<I", 0x5))
-    data = data[: image.tables + 2048 * 4] if grain is None else data
-    assert failed(patched_file(tmp_path / "disk.vmdk", data)).code == "source-corrupt"
+    image, tables = hosted({0: grain}, 128 * 512), 4096
+    directory = len(image.data) // 512
+    data = patched(image.data, 8, struct.pack("<IQ", 0x5, 128 * 512 * tables))
+    data = patched(data, 56, struct.pack("<Q", directory)) + struct.pack("<I", image.tables // 512) * tables
+    failure = failed(patched_file(tmp_path / "disk.vmdk", data))
+    assert failure.code == "source-corrupt" and "overlap" in failure.message
 
 
 def test_extents_must_be_as_long_as_the_descriptor_says(tmp_path: Path) -> None:
