@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from hyper2kvmd import yaml_source
 from hyper2kvmd.errors import BrokenInstallation, InvalidInput
-from hyper2kvmd.model import Frozen, Problem
+from hyper2kvmd.model import Frozen, Limits, Problem
 from hyper2kvmd.yaml_binding import Bound, Rules, bind, in_order
 
 DEFAULT_PATH = Path("/etc/hyper2kvm/hyper2kvmd.yaml")
@@ -43,6 +44,11 @@ class DaemonConfig(Frozen):
     control_socket: Path = Path("/run/hyper2kvm/control.sock")
     metrics_listen: str = Field(default="127.0.0.1:9180", pattern=r"^(\[[0-9A-Fa-f:]+\]|[^:]+):\d{1,5}$")
     max_concurrent_jobs: int = Field(default=2, ge=1, le=64)
+    threads: int = Field(default=0, ge=0, le=256)
+    """Threads of the copy engine for each job; 0: one for each core."""
+    bandwidth_limit: int = Field(default=0, ge=0)
+    """Bytes a second that one conversion may read; 0: no limit."""
+    io_priority: Literal["normal", "idle"] = "normal"
     allowed_source_dirs: tuple[Path, ...] = ()
     allowed_output_dirs: tuple[Path, ...] = ()
     space_reserve: str = Field(default="5%", pattern=r"^\d+(\.\d+)?%?$")
@@ -59,11 +65,18 @@ class DaemonConfig(Frozen):
             return {**values, "database_url": f"sqlite:///{state_dir}/jobs.sqlite3"}
         return values
 
+    @property
+    def limits(self) -> Limits:
+        return Limits(threads=self.threads, bandwidth_limit=self.bandwidth_limit, io_priority=self.io_priority)
+
 
 RULES = Rules(
     remedies={
         "metrics_listen": "write host:port, such as 127.0.0.1:9180 or [::1]:9180",
         "space_reserve": "write bytes or a percentage below 100, such as 5%",
+        "threads": "write a number from 1 to 256, or 0 for one thread on each core",
+        "bandwidth_limit": "write bytes a second, or 0 for no limit",
+        "io_priority": "write normal or idle",
         "log_level": "write debug, info, warning or error",
         "helper": "write the command as a list, such as [sudo, -n, /usr/libexec/hyper2kvm/helper]",
     },

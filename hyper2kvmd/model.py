@@ -213,12 +213,13 @@ class FileIdentity(Frozen):
 
 class SourceDisk(Frozen):
     path: Path
-    format: Literal["vmdk"] = "vmdk"
+    format: Literal["vmdk", "raw", "qcow2", "vhdx", "vdi"] = "vmdk"
     subformat: str
     """VMDK createType, such as monolithicSparse."""
     virtual_size: int
     data_bytes: int
-    """Estimate of the bytes the image will occupy when holes are kept."""
+    """Bytes of the guest's disk that the source stores: what there is to copy, and about what the image will occupy
+    when holes are kept."""
     files: tuple[FileIdentity, ...]
     """The descriptor and every extent."""
     layout: Layout
@@ -323,6 +324,16 @@ class Finished(Frozen):
     domain: Domain | None = None
 
 
+class Limits(Frozen):
+    """How much of the host one job may take."""
+
+    threads: int = Field(default=0, ge=0, le=256)
+    """Of the copy engine; 0: one for each core."""
+    bandwidth_limit: int = Field(default=0, ge=0)
+    """Bytes a second that the conversion may read; 0: no limit."""
+    io_priority: Literal["normal", "idle"] = "normal"
+
+
 class Order(Frozen):
     """All that a worker is told: one job, where to work, and how to reach the helper. One JSON object on its stdin."""
 
@@ -337,4 +348,5 @@ class Order(Frozen):
     allowed_output_dirs: tuple[Path, ...] = ()
     space_reserve: str = "5%"
     """Kept free on every file system written to: bytes, or a percentage of its size."""
+    limits: Limits = Limits()
     finished: Finished = Finished()

@@ -44,7 +44,12 @@ class Progress(Frozen):
     event: Literal["progress"] = "progress"
     title: str
     done: int
+    """Bytes read, or gone through, of `total`."""
     total: int
+    written: int = 0
+    """Bytes."""
+    rate: float = 0.0
+    """Bytes a second that `done` grew by since the step began."""
 
 
 class Warned(Frozen):
@@ -94,15 +99,18 @@ class Step:
     def __init__(self, title: str, total: int | None, emit: Callable[[Event], None]) -> None:
         self._title, self._total, self._emit = title, total, emit
         self._last = 0.0
+        self._began = time.monotonic()
 
-    def advance_to(self, done: int) -> None:
-        """Report `done` of `total` bytes, as often as the caller likes."""
+    def advance_to(self, done: int, *, written: int = 0, resumed: int = 0) -> None:
+        """Report `done` of `total` bytes, as often as the caller likes; `resumed` of them by an earlier attempt."""
         if self._total is None:
             return
         now = time.monotonic()
         if now - self._last >= PROGRESS_PERIOD or done >= self._total:
             self._last = now
-            self._emit(Progress(title=self._title, done=min(done, self._total), total=self._total))
+            rate = (done - resumed) / max(now - self._began, PROGRESS_PERIOD)
+            done = min(done, self._total)
+            self._emit(Progress(title=self._title, done=done, total=self._total, written=written, rate=rate))
 
 
 class Context:

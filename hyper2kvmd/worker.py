@@ -16,6 +16,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn, TypeVar
 
+import psutil
+
 from hyper2kvmd.disk import space
 from hyper2kvmd.errors import Failure, Interrupted, Kind, MigrationFailed, TryLater
 from hyper2kvmd.model import Finished, Image, Order, Source, Stage
@@ -40,7 +42,7 @@ def migrate(order: Order, ctx: Context) -> Finished:
         return Finished(source=plan_only(order, ctx))
     with working_folder(order.conversion_dir, order.migration.vm_name, order.job_id) as folder:
         done = _still_valid(order.finished)
-        source = _stage(ctx, Stage.PLAN, "source", done.source, lambda: plan(order, folder, ctx))
+        source = _stage(ctx, Stage.PLAN, "source", done.source, lambda: plan(order, ctx))
         ctx.admit(source)
         image = _stage(ctx, Stage.CONVERT, "image", done.image, lambda: convert(order, source, folder, ctx))
         guest = _stage(ctx, Stage.REPAIR, "guest", done.guest, lambda: repair(order, source, image, folder, ctx))
@@ -64,9 +66,9 @@ def plan_only(order: Order, ctx: Context) -> Source:
     """What `migrate` would do first, and nothing else: directories that had to be made for it are gone afterwards."""
     with (
         as_before(order.conversion_dir, order.output_dir),
-        working_folder(order.conversion_dir, order.migration.vm_name, order.job_id) as folder,
+        working_folder(order.conversion_dir, order.migration.vm_name, order.job_id),
     ):
-        return _stage(ctx, Stage.PLAN, "source", None, lambda: plan(order, folder, ctx))
+        return _stage(ctx, Stage.PLAN, "source", None, lambda: plan(order, ctx))
 
 
 def admit_here(order: Order) -> Callable[[Source], None]:
@@ -113,6 +115,8 @@ def main() -> int:
 def _run() -> Ended:
     try:
         order = Order.model_validate_json(sys.stdin.readline())
+        if order.limits.io_priority == "idle":
+            psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)  # all threads and tools started from here inherit it
         product = migrate(order, Context(_emit, lambda source: _ask_for_space(order, source)))
     except TryLater as failure:
         return Ended(outcome="deferred", problems=(problem(failure),))

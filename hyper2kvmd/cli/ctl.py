@@ -14,7 +14,7 @@ from hyper2kvmd import config, errors, spec
 from hyper2kvmd.cli import cleanup, oneshot, queue, views
 from hyper2kvmd.cli.display import Display
 from hyper2kvmd.cli.output import Output, json_option, located, problems_of
-from hyper2kvmd.model import Migration, Order
+from hyper2kvmd.model import Limits, Migration, Order
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -23,12 +23,17 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 class OneShot:
     """The options before the command, which `local` shares with no command at all."""
 
-    def __init__(self, file: Path | None, conversion_dir: Path | None, output_dir: Path | None, dry_run: bool) -> None:
+    def __init__(
+        self,
+        file: Path | None,
+        conversion_dir: Path | None,
+        output_dir: Path | None,
+        threads: int | None,
+        dry_run: bool,
+    ) -> None:
         self.file, self.conversion_dir, self.output_dir, self.dry_run = file, conversion_dir, output_dir, dry_run
-
-    @property
-    def given(self) -> bool:
-        return bool(self.file or self.conversion_dir or self.output_dir or self.dry_run)
+        self.limits = Limits(threads=threads or 0)
+        self.given = bool(file or conversion_dir or output_dir or threads or dry_run)
 
 
 @click.group(
@@ -41,14 +46,20 @@ class OneShot:
 @click.option("--config", "file", type=FILE, help="Migrate what this YAML asks for, here and now.")
 @click.option("--conversion-dir", type=FOLDER, help="Convert in this directory.")
 @click.option("--output-dir", type=FOLDER, help="Put image, report and domain XML here.")
+@click.option("--threads", type=click.IntRange(1, 256), help="Convert with so many threads, not one for each core.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
 @json_option
 @click.pass_context
 def cli(
-    context: click.Context, file: Path | None, conversion_dir: Path | None, output_dir: Path | None, dry_run: bool
+    context: click.Context,
+    file: Path | None,
+    conversion_dir: Path | None,
+    output_dir: Path | None,
+    threads: int | None,
+    dry_run: bool,
 ) -> None:
     """Turn VMware disks into guests that boot on KVM."""
-    asked = OneShot(file, conversion_dir, output_dir, dry_run)
+    asked = OneShot(file, conversion_dir, output_dir, threads, dry_run)
     context.meta["oneshot"] = asked
     if context.invoked_subcommand is None:
         if not asked.given:
@@ -73,7 +84,8 @@ def _migrate(context: click.Context, asked: OneShot) -> None:
         raise click.UsageError("--config names no migration YAML")
     migration = _load(output, asked.file)
     conversion = oneshot.conversion_place(migration, asked.conversion_dir)
-    order = oneshot.order(migration, conversion.path, oneshot.output_place(migration, asked.output_dir).path)
+    output_dir = oneshot.output_place(migration, asked.output_dir).path
+    order = oneshot.order(migration, conversion.path, output_dir, asked.limits)
     if asked.dry_run or migration.dry_run:
         return _plan(output, order)
     with Display(output.events) as display:

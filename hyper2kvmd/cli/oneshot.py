@@ -14,10 +14,11 @@ from types import FrameType
 
 from hyper2kvmd import config, progress
 from hyper2kvmd.errors import Failure, Interrupted, InvalidInput
-from hyper2kvmd.model import Finished, Migration, Order, Source
+from hyper2kvmd.model import Finished, Limits, Migration, Order, Source
 
 VARIABLE = "HYPER2KVM_CONVERSION_DIR"
 CACHE = Path(".cache/hyper2kvm/conversions")
+NO_LIMITS = Limits()
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -62,7 +63,7 @@ def output_place(migration: Migration, option: Path | None) -> Place:
     return Place(Path.cwd(), "the current directory")
 
 
-def order(migration: Migration, conversion_dir: Path, output_dir: Path) -> Order:
+def order(migration: Migration, conversion_dir: Path, output_dir: Path, limits: Limits = NO_LIMITS) -> Order:
     from hyper2kvmd.guest.access import default_helper
 
     return Order(
@@ -71,6 +72,7 @@ def order(migration: Migration, conversion_dir: Path, output_dir: Path) -> Order
         conversion_dir=conversion_dir,
         output_dir=output_dir,
         helper=default_helper(),
+        limits=limits,
     )
 
 

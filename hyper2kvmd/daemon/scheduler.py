@@ -115,6 +115,7 @@ class Scheduler:
             allowed_source_dirs=self.config.allowed_source_dirs,
             allowed_output_dirs=self.config.allowed_output_dirs,
             space_reserve=self.config.space_reserve,
+            limits=self.config.limits,
             finished=await self._ledger.insist(self._ledger.store.finished_stages, job.id),
         )
 

@@ -39,6 +39,9 @@ UMASK = 0o027
 RELOADABLE = frozenset(
     {
         "max_concurrent_jobs",
+        "threads",
+        "bandwidth_limit",
+        "io_priority",
         "retry",
         "retention",
         "log_level",

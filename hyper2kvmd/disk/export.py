@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from hyper2kvmd import run
 from hyper2kvmd.disk import nbd
+from hyper2kvmd.disk.qemu_img import Format
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.model import Segment
 
@@ -62,7 +62,7 @@ class Exporter:
 @contextmanager
 def export(
     path: Path,
-    fmt: Literal["qcow2", "raw", "vmdk"],
+    fmt: Format,
     folder: Path,
     *,
     exports: Mapping[str, Segment | None],

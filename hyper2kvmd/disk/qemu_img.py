@@ -6,25 +6,17 @@ Its exit status is never taken for evidence: callers look at what it wrote.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from hyper2kvmd import run
 from hyper2kvmd.errors import Kind, MigrationFailed
 
-Format = Literal["vmdk", "qcow2", "raw"]
+Format = Literal["vmdk", "qcow2", "raw", "vhdx", "vdi"]
 PERCENT = re.compile(r"\((\d+\.\d+)/100%\)")
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Bytes an image needs: `required` with holes kept, `fully_allocated` without."""
-
-    required: int
-    fully_allocated: int
 
 
 def node(path: Path, fmt: Format) -> str:
@@ -38,41 +30,58 @@ def virtual_size(path: Path, fmt: Format, files: tuple[Path, ...]) -> int:
     return int(found["virtual-size"])
 
 
-def measure(path: Path, files: tuple[Path, ...], target: Literal["qcow2", "raw"]) -> Measured:
-    argv = ["qemu-img", "measure", "--output=json", "-O", target, "--image-opts", node(path, "vmdk")]
-    found = _json(argv, files)
-    return Measured(required=int(found["required"]), fully_allocated=int(found["fully-allocated"]))
+def reads_as(path: Path, fmt: Format, files: tuple[Path, ...], size: int) -> bool:
+    """True when QEMU can read this disk as well, and as one of `size` bytes."""
+    argv = ["qemu-img", "info", "--output=json", "--image-opts", node(path, fmt)]
+    done = run.run(argv, sandbox=run.Sandbox(read=files), check=False)
+    return done.returncode == 0 and int(json.loads(done.stdout)["virtual-size"]) == size
 
 
 def convert(
     source: Path,
+    source_format: Format,
     files: tuple[Path, ...],
     target: Path,
     target_format: Literal["qcow2", "raw"],
     *,
     compress: bool,
     preallocate: bool,
+    bandwidth_limit: int = 0,
     on_percent: Callable[[float], None],
 ) -> None:
-    """Write `target` from a VMDK; `on_percent` gets 0..100 as it goes. The data is flushed at the end.
+    """Write `target`; `on_percent` gets 0..100 as it goes. All of it is on disk at the end.
+
+    qemu-img does not flush by itself: with `-t writeback` it would wait for the disk at every table it updates.
+    `bandwidth_limit` in bytes a second; 0 is none.
 
     Raises MigrationFailed (`disk-full`, `tool-failed`, `tool-stalled`).
     """
     options = ["cluster_size=65536", "compat=1.1"] if target_format == "qcow2" else []
     if preallocate:
         options.append("preallocation=falloc")
-    argv = ["qemu-img", "convert", "-p", "-t", "writeback", "-O", target_format]
+    argv = ["qemu-img", "convert", "-p", "-m", "16", "-W", "-O", target_format]
+    argv += ["-r", str(bandwidth_limit)] if bandwidth_limit else []
     argv += ["-o", ",".join(options)] if options else []
     argv += ["-c"] if compress else []
-    argv += ["--image-opts", node(source, "vmdk"), str(target)]
+    argv += ["--image-opts", node(source, source_format), str(target)]
     _watched(argv, run.Sandbox(read=files, write=(target.parent,)), on_percent, target)
+    handle = os.open(target, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def compare(
-    source: Path, files: tuple[Path, ...], image: Path, fmt: Format, on_percent: Callable[[float], None]
+    source: Path,
+    source_format: Format,
+    files: tuple[Path, ...],
+    image: Path,
+    fmt: Format,
+    on_percent: Callable[[float], None],
 ) -> bool:
-    """True when a guest would read the same bytes from the VMDK and from the image."""
-    argv = ["qemu-img", "compare", "-p", "--image-opts", node(source, "vmdk"), node(image, fmt)]
+    """True when a guest would read the same bytes from the source and from the image."""
+    argv = ["qemu-img", "compare", "-p", "--image-opts", node(source, source_format), node(image, fmt)]
     found = run.run(argv, sandbox=run.Sandbox(read=(*files, image)), on_output=_percents(on_percent), check=False)
     if found.returncode not in (0, 1):
         raise MigrationFailed(

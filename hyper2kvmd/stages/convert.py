@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from hyper2kvmd.disk import qemu_img, vmdk
+from hyper2kvmd.disk import copy, qemu_img, vmdk
+from hyper2kvmd.disk.compare import first_difference
+from hyper2kvmd.disk.conversion import convert_vmdk
 from hyper2kvmd.disk.export import export
 from hyper2kvmd.disk.layout import read_layout
 from hyper2kvmd.disk.nbd import Reader
+from hyper2kvmd.disk.qcow2_reader import open_image
+from hyper2kvmd.disk.source_reader import SourceReader
+from hyper2kvmd.disk.superblock import BlockReader
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.model import Image, Order, Source, SourceDisk
-from hyper2kvmd.progress import Context
+from hyper2kvmd.model import Image, Limits, Order, Source, SourceDisk
+from hyper2kvmd.progress import Context, Step
 
 SAMPLES = 1024
 SAMPLE_BYTES = 65536
 
 
 def convert(order: Order, source: Source, folder: Path, ctx: Context) -> Image:
-    """Convert the source's disk into `folder`.
+    """Convert the source's disk into `folder`; what a killed attempt left there is gone on from.
 
-    Raises MigrationFailed (`source-changed`, `disk-full`, `content-differs`, `tool-failed`, `tool-stalled`).
+    Raises MigrationFailed (`source-changed`, `disk-full`, `content-differs`), and as `conversion.convert_vmdk` and
+    `qemu_img.convert` do.
     """
     migration, disk = order.migration, source.disks[0]
     target = folder / f"disk.{migration.out_format}"
-    target.unlink(missing_ok=True)
     vmdk.require_unchanged(disk.files)
-    files = tuple(file.path for file in disk.files)
-    with ctx.step("Converting disk 1/1", total=disk.virtual_size) as step:
-        qemu_img.convert(
-            disk.path,
-            files,
-            target,
-            migration.out_format,
-            compress=migration.compress,
-            preallocate=source.preallocate,
-            on_percent=lambda percent: step.advance_to(int(disk.virtual_size * percent / 100)),
-        )
-        _flush(target)
-        step.advance_to(disk.virtual_size)
+    write = _by_engine if disk.format == "vmdk" else _by_qemu_img
+    write(order, source, target, ctx)
     image = Image(
         path=target,
         format=migration.out_format,
@@ -51,29 +46,61 @@ def convert(order: Order, source: Source, folder: Path, ctx: Context) -> Image:
         evidence = prove_same(disk, image, folder)
     if migration.verify != "check":
         with ctx.step("Comparing every byte", total=disk.virtual_size) as step:
-            same = qemu_img.compare(
-                disk.path,
-                files,
-                target,
-                image.format,
-                lambda percent: step.advance_to(int(disk.virtual_size * percent / 100)),
-            )
-            if not same:
-                raise _differs(disk, "qemu-img compare found a difference")
-            step.advance_to(disk.virtual_size)
+            prove_all_same(disk, image, threads=order.limits.threads or copy.Limits().threads, step=step)
         evidence = (*evidence, f"all {disk.virtual_size} bytes read the same from source and image")
     vmdk.require_unchanged(disk.files)
     return image.model_copy(update={"evidence": (*evidence, "the source files did not change meanwhile")})
 
 
+def _by_engine(order: Order, source: Source, target: Path, ctx: Context) -> None:
+    migration, disk = order.migration, source.disks[0]
+    with ctx.step("Converting disk 1/1", total=disk.data_bytes) as step:
+        convert_vmdk(
+            disk.path,
+            disk.files,
+            target,
+            migration.out_format,
+            compress=migration.compress,
+            reserve=source.preallocate,
+            limits=copy_limits(order.limits),
+            on_progress=lambda now: step.advance_to(now.read, written=now.written, resumed=now.resumed),
+        )
+
+
+def _by_qemu_img(order: Order, source: Source, target: Path, ctx: Context) -> None:
+    migration, disk = order.migration, source.disks[0]
+    target.unlink(missing_ok=True)
+    with ctx.step("Converting disk 1/1", total=disk.virtual_size) as step:
+        qemu_img.convert(
+            disk.path,
+            disk.format,
+            tuple(file.path for file in disk.files),
+            target,
+            migration.out_format,
+            compress=migration.compress,
+            preallocate=source.preallocate,
+            bandwidth_limit=order.limits.bandwidth_limit,
+            on_percent=lambda percent: step.advance_to(int(disk.virtual_size * percent / 100)),
+        )
+        step.advance_to(disk.virtual_size)
+
+
+def copy_limits(limits: Limits) -> copy.Limits:
+    """A job's limits as the engine takes them."""
+    threads = limits.threads or copy.Limits().threads
+    return copy.Limits(threads=threads, bytes_per_second=limits.bandwidth_limit or None)
+
+
 def prove_same(disk: SourceDisk, image: Image, folder: Path) -> tuple[str, ...]:
-    """Size, layout with every superblock's UUID, and samples spread over the disk, seen from both sides."""
+    """Size, layout with every superblock's UUID, and samples spread over the disk, seen from both sides.
+
+    QEMU reads the image, and the source as well where it can, so that neither our reader nor our writer is its own
+    only witness.
+    """
     if image.virtual_size != disk.virtual_size:
         raise _differs(disk, f"the image has {image.virtual_size} bytes instead of {disk.virtual_size}")
-    files = tuple(file.path for file in disk.files)
     with (
-        export(disk.path, "vmdk", folder, exports={"source": None}, writable=False, extra_read=files) as left,
-        Reader(left.socket, "source") as ours,
+        _second_opinion(disk, folder) as (ours, witness),
         export(image.path, image.format, folder, exports={"image": None}, writable=False) as right,
         Reader(right.socket, "image") as theirs,
     ):
@@ -87,8 +114,45 @@ def prove_same(disk: SourceDisk, image: Image, folder: Path) -> tuple[str, ...]:
     return (
         f"virtual size {image.virtual_size} bytes, as the source's",
         f"partition table and {len(disk.layout.volumes)} volumes read back as in the source",
-        f"{len(offsets)} samples of {SAMPLE_BYTES} bytes spread over the disk read the same",
+        f"{len(offsets)} samples of {SAMPLE_BYTES} bytes spread over the disk read the same, {witness}",
     )
+
+
+@contextmanager
+def _second_opinion(disk: SourceDisk, folder: Path) -> Iterator[tuple[BlockReader, str]]:
+    """The source as QEMU reads it; as we do, for the kinds of VMDK that QEMU knows nothing of."""
+    files = tuple(file.path for file in disk.files)
+    if qemu_img.reads_as(disk.path, disk.format, files, disk.virtual_size):
+        with (
+            export(disk.path, disk.format, folder, exports={"source": None}, writable=False, extra_read=files) as left,
+            Reader(left.socket, "source") as reader,
+        ):
+            yield reader, "the source read by QEMU"
+    else:
+        with vmdk.open_source(disk.path) as source:
+            yield SourceReader(source), "the source read by the same code as before: QEMU cannot read it"
+
+
+def prove_all_same(disk: SourceDisk, image: Image, *, threads: int, step: Step) -> None:
+    """Every byte of source and image; raises MigrationFailed (`content-differs`)."""
+    if disk.format == "vmdk":
+        with vmdk.open_source(disk.path) as source, open_image(image.path, image.format) as opened:
+            at = first_difference(source, opened, threads=threads, on_progress=step.advance_to)
+        if at is not None:
+            raise _differs(disk, f"the byte at offset {at} is the first that differs")
+        return
+    files = tuple(file.path for file in disk.files)
+    same = qemu_img.compare(
+        disk.path,
+        disk.format,
+        files,
+        image.path,
+        image.format,
+        lambda percent: step.advance_to(int(disk.virtual_size * percent / 100)),
+    )
+    if not same:
+        raise _differs(disk, "qemu-img compare found a difference")
+    step.advance_to(disk.virtual_size)
 
 
 def _sample_offsets(size: int) -> list[int]:
@@ -98,14 +162,6 @@ def _sample_offsets(size: int) -> list[int]:
     offsets = (start + pick.randrange(max(1, part - SAMPLE_BYTES)) for start in range(0, size, part))
     inside = [offset - offset % 512 for offset in offsets if offset < size]
     return [0, *inside, max(0, size - SAMPLE_BYTES)]
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _differs(disk: SourceDisk, fact: str) -> MigrationFailed:

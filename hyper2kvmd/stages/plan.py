@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 from hyper2kvmd import report, run
-from hyper2kvmd.disk import qemu_img, space, vmdk
-from hyper2kvmd.disk.export import export
+from hyper2kvmd.disk import space, vmdk
+from hyper2kvmd.disk.conversion import image_bytes
 from hyper2kvmd.disk.layout import firmware_of, read_layout
-from hyper2kvmd.disk.nbd import Reader
+from hyper2kvmd.disk.source_reader import SourceReader
 from hyper2kvmd.errors import Kind, MigrationFailed, Unsafe
 from hyper2kvmd.guest.access import check_helper
 from hyper2kvmd.guest.rootside import Helper
@@ -23,10 +23,10 @@ TOOLS = ("qemu-img", "qemu-storage-daemon")
 LINUX_FILE_SYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs")
 
 
-def plan(order: Order, folder: Path, ctx: Context) -> Source:
-    """Look at the source and at the host; `folder` is for the exporter's socket only.
+def plan(order: Order, ctx: Context) -> Source:
+    """Look at the source and at the host.
 
-    Raises the failures of `vmdk.vet`, and `tool-missing`, `path-not-allowed`, `output-exists`,
+    Raises the failures of `vmdk.open_source`, and `tool-missing`, `path-not-allowed`, `output-exists`,
     `output-unwritable`, `domain-exists`, `helper-unreachable`, `mount-unsupported`, `space-never`.
     """
     migration = order.migration
@@ -36,14 +36,14 @@ def plan(order: Order, folder: Path, ctx: Context) -> Source:
         _check_output(order)
     with ctx.step("Reading the source"):
         _require_below(migration.vmdk, order.allowed_source_dirs, "source")
-        disk = read_source(migration.vmdk, folder)
+        disk = read_source(migration.vmdk)
     mountable = tuple(volume for volume in disk.layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
     if mountable:
         with ctx.step("Checking the way into the guest"):
             _check_reach(order, mountable, ctx)
     preallocate, reason = _preallocation(migration, disk.layout)
-    measured = qemu_img.measure(disk.path, tuple(file.path for file in disk.files), migration.out_format)
-    needed = (measured.fully_allocated if preallocate else measured.required) + REPAIR_ALLOWANCE
+    stored = None if preallocate else disk.data_bytes
+    needed = image_bytes(disk.virtual_size, stored, migration.out_format) + REPAIR_ALLOWANCE
     elsewhere = order.output_dir.stat().st_dev != order.conversion_dir.stat().st_dev
     space.require_possible(order.conversion_dir, needed)
     if elsewhere:
@@ -58,30 +58,17 @@ def plan(order: Order, folder: Path, ctx: Context) -> Source:
     )
 
 
-def read_source(path: Path, folder: Path) -> SourceDisk:
-    """Vet one VMDK and read what it holds."""
-    vetted = vmdk.vet(path)
-    files = tuple(file.path for file in vetted.files)
-    size = qemu_img.virtual_size(path, "vmdk", files)
-    if size != vetted.virtual_size:
-        raise MigrationFailed(
-            "source-not-vmdk",
-            f"{path} is damaged: its header says {vetted.virtual_size} bytes, its content {size}",
-            hint="export the disk again",
+def read_source(path: Path) -> SourceDisk:
+    """Vet one VMDK and read what it holds. Raises as `vmdk.open_source` does."""
+    with vmdk.open_source(path) as source:
+        return SourceDisk(
+            path=path,
+            subformat=source.subformat,
+            virtual_size=source.virtual_size,
+            data_bytes=source.data_bytes,
+            files=source.files,
+            layout=read_layout(SourceReader(source)),
         )
-    with (
-        export(path, "vmdk", folder, exports={"disk": None}, writable=False, extra_read=files) as exporter,
-        Reader(exporter.socket, "disk") as blocks,
-    ):
-        layout = read_layout(blocks)
-    return SourceDisk(
-        path=path,
-        subformat=vetted.subformat,
-        virtual_size=size,
-        data_bytes=qemu_img.measure(path, files, "qcow2").required,
-        files=vetted.files,
-        layout=layout,
-    )
 
 
 def _check_reach(order: Order, volumes: tuple[Volume, ...], ctx: Context) -> None:

@@ -240,20 +240,48 @@ def test_the_same_content_twice_is_one_job(service: Service) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_daemon_that_ends_half_way_comes_back_and_finishes(service: Service, number: signal.Signals) -> None:
-    service.drop("web01.yaml", vmdk=service.source(debian12.vmdk(Recipe())), verify="content")
+def test_a_daemon_that_ends_half_way_comes_back_and_finishes(
+    number: signal.Signals, service_folder: Path, installed_helper: tuple[str, ...]
+) -> None:
+    """A killed conversion goes on from its checkpoint, an interrupted one starts over."""
+    (service_folder / "spread").mkdir()
+    source = make_spread_disk(service_folder / "spread")
+    with running(service_folder, installed_helper, bandwidth_limit=40_000_000, io_priority="idle") as service:
+        end_half_way(service, source, number)
 
-    def converting() -> bool:
+
+def make_spread_disk(folder: Path) -> Path:
+    """Half a gigabyte in eight stretches: checkpoints lie between stretches of half a GiB of the guest's disk."""
+    raw, stretch = empty_disk(folder / "raw", 4096), os.urandom(64 << 20)
+    with raw.open("r+b") as file:
+        for number in range(8):
+            file.seek(number << 29)
+            file.write(stretch)
+    sh("qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=twoGbMaxExtentFlat", raw, folder / "d.vmdk")
+    raw.unlink()
+    return folder / "d.vmdk"
+
+
+def end_half_way(service: Service, source: Path, number: signal.Signals) -> None:
+    service.drop("web01.yaml", vmdk=service.source(source), verify="content")
+    seen: dict[int, list[float]] = {1: [], 2: []}
+
+    def converting(attempt: int, share: float) -> bool:
         job = service.job("web01")
-        return job is not None and job.stage == Stage.CONVERT and job.progress > 0.1
+        if job is None or job.stage != Stage.CONVERT or job.attempt != attempt:
+            return False
+        seen[attempt].append(job.progress)
+        return job.progress > share
 
-    until("the conversion runs", converting)
+    until("the conversion runs", lambda: converting(1, 0.66))
     service.end(number)
     until("no worker is left", lambda: not processes_below(service.root))
     assert Kernel.now().clean
     if number == signal.SIGTERM:
         assert service.working_folders() == set()
     service.start()
+    until("the second attempt converts", lambda: converting(2, 0.001))
+    assert (seen[2][-1] > 0.3) == (number == signal.SIGKILL)
     job = service.succeeded("web01")
     assert job.attempt == 2
     assert service.working_folders() == set()

@@ -8,6 +8,7 @@ import pytest
 
 from hyper2kvmd import config
 from hyper2kvmd.errors import BrokenInstallation
+from hyper2kvmd.model import Limits
 
 SAMPLE = Path(__file__).parents[2] / "packaging" / "hyper2kvmd.yaml"
 
@@ -37,6 +38,9 @@ state-dir: /srv/h2k
 max_concurrent_jobs: 4
 allowed_source_dirs: [/srv/exports, /mnt/nfs]
 space_reserve: 10000000000
+threads: 3
+bandwidth-limit: 100000000
+io_priority: idle
 retry:
   max-attempts: 5
   delay: 1.5
@@ -47,6 +51,7 @@ helper: [sudo, -n, /opt/helper]
     assert loaded.state_dir == Path("/srv/h2k")
     assert loaded.database_url == "sqlite:////srv/h2k/jobs.sqlite3"
     assert loaded.allowed_source_dirs == (Path("/srv/exports"), Path("/mnt/nfs"))
+    assert loaded.limits == Limits(threads=3, bandwidth_limit=100_000_000, io_priority="idle")
     assert loaded.space_reserve == "10000000000"
     assert (loaded.retry.max_attempts, loaded.retry.delay, loaded.retry.backoff) == (5, 1.5, 2.0)
     assert (loaded.retention.conversions, loaded.retention.spool) == (0, 90)
@@ -67,6 +72,9 @@ helper: [sudo, -n, /opt/helper]
         ("metrics_listen: '9180'\n", "1:17: metrics_listen is 9180"),
         ("space_reserve: 100%\n", "1:16: space_reserve is 100%"),
         ("space_reserve: 5 GB\n", "1:16: space_reserve is 5 GB"),
+        ("threads: 1000\n", "1:10: threads is 1000"),
+        ("bandwidth_limit: fast\n", "1:18: bandwidth_limit is fast"),
+        ("io_priority: low\n", "1:14: io_priority is low"),
         ("log_level: noisy\n", "1:12: log_level is noisy"),
         ("spool_dir: &a /x\nstate_dir: *a\n", "2:12: the alias *a is refused"),
         ("a: [\n", "not valid YAML"),

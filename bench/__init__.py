@@ -1,0 +1,1 @@
+"""Side-by-side measurements of the disk engine: `python -m bench`."""

@@ -1,0 +1,137 @@
+"""Whether a guest reads the same bytes from a source and from its image: the whole disk, in parallel.
+
+Cost grows with the bytes that either side stores. Where neither stores any, both read as zeros.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Protocol
+
+from hyper2kvmd.disk.blocks import Run, Source
+
+PIECE = 1 << 20
+"""Most bytes of one side that are read at once."""
+BATCH = 2 << 20
+"""Bytes that one thread compares before it takes its next share."""
+BATCHES_AHEAD = 4
+"""For each thread: what bounds the memory."""
+
+
+class Image(Protocol):
+    """The other side of the comparison; safe to read from several threads."""
+
+    @property
+    def virtual_size(self) -> int: ...
+
+    def allocated(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Guest ranges (start, stop) in [start, stop) that may hold anything but zeros, in order."""
+        ...
+
+    def read(self, start: int, length: int) -> bytes: ...
+
+
+def first_difference(
+    source: Source, image: Image, *, threads: int, on_progress: Callable[[int], None] = lambda _done: None
+) -> int | None:
+    """Guest offset of the first byte that differs; None when source and image are the same disk.
+
+    `on_progress` gets the bytes of the guest's disk that are done. A disk that is longer than the other differs
+    where the other ends. Raises what `source.load` and `image.read` raise.
+    """
+    size = min(source.virtual_size, image.virtual_size)
+    pending: deque[tuple[int, Future[int | None]]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="compare") as pool:
+        try:
+            for stop, batch in _batches(source, size):
+                pending.append((stop, pool.submit(_difference, source, image, batch)))
+                while len(pending) > threads * BATCHES_AHEAD:
+                    if (found := _settle(pending, on_progress)) is not None:
+                        return found
+            while pending:
+                if (found := _settle(pending, on_progress)) is not None:
+                    return found
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return None if source.virtual_size == image.virtual_size else size
+
+
+def _settle(pending: deque[tuple[int, Future[int | None]]], on_progress: Callable[[int], None]) -> int | None:
+    stop, future = pending.popleft()
+    found = future.result()
+    if found is None:
+        on_progress(stop)
+    return found
+
+
+def _batches(source: Source, size: int) -> Iterator[tuple[int, list[tuple[int, int] | Run]]]:
+    """The disk from 0 to `size` in order, in shares: (guest offset where it ends, its runs and its gaps)."""
+    batch: list[tuple[int, int] | Run] = []
+    weight, at = 0, 0
+    for run in source.runs(0, size):
+        for piece in _pieces(run, size):
+            if piece.guest > at:
+                batch.append((at, piece.guest))
+            batch.append(piece)
+            at = piece.guest + piece.length
+            weight += piece.length
+            if weight >= BATCH:
+                yield min(at, size), batch
+                batch, weight = [], 0
+    if at < size:
+        batch.append((at, size))
+    if batch:
+        yield size, batch
+
+
+def _pieces(run: Run, size: int) -> Iterator[Run]:
+    """A packed run whole, since it cannot be split; any other in pieces, and not past the end of the disk."""
+    if run.packed:
+        yield run
+        return
+    for offset in range(0, min(run.length, size - run.guest), PIECE):
+        length = min(PIECE, run.length - offset, size - run.guest - offset)
+        yield replace(run, guest=run.guest + offset, offset=run.offset + offset, length=length)
+
+
+def _difference(source: Source, image: Image, batch: list[tuple[int, int] | Run]) -> int | None:
+    for part in batch:
+        if isinstance(part, Run):
+            length = min(part.length, image.virtual_size - part.guest)
+            ours = source.load(part)
+            theirs = image.read(part.guest, length)
+            found = _first_unequal(ours if len(ours) == length else ours[:length], theirs)
+            if found is not None:
+                return part.guest + found
+        else:
+            found = _first_not_zero(image, *part)
+            if found is not None:
+                return found
+    return None
+
+
+def _first_not_zero(image: Image, start: int, stop: int) -> int | None:
+    for begin, end in image.allocated(start, stop):
+        for offset in range(begin, end, PIECE):
+            length = min(PIECE, end - offset)
+            found = _first_unequal(bytes(length), image.read(offset, length))
+            if found is not None:
+                return offset + found
+    return None
+
+
+def _first_unequal(ours: bytes, theirs: bytes) -> int | None:
+    """The first place where two blocks differ; a short one differs where it ends."""
+    if ours == theirs:
+        return None
+    low, high = 0, min(len(ours), len(theirs))
+    while low < high:  # everything before `low` is equal, and a difference is before `high` or at the end
+        middle = (low + high) // 2
+        if ours[low : middle + 1] == theirs[low : middle + 1]:
+            low = middle + 1
+        else:
+            high = middle
+    return low

@@ -1,0 +1,59 @@
+"""System calls that the copy engine needs and Python does not offer."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import struct
+from pathlib import Path
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+FALLOC_FL_KEEP_SIZE = 1
+SYNC_FILE_RANGE_WRITE = 2
+FICLONERANGE = 0x4020940D
+CLONE_RANGE = struct.Struct("qQQQ")
+UNSHARABLE = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.EPERM, errno.ETXTBSY, errno.EBADF}
+"""Why blocks cannot be shared here, as against a device that fails."""
+
+
+def reserve(fd: int, length: int) -> None:
+    """Give the file blocks for its first `length` bytes, beyond its end too, without changing its length.
+
+    Raises OSError: ENOSPC, or EOPNOTSUPP where the file system cannot.
+    """
+    _checked(_libc.fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, length))
+
+
+def start_writeback(fd: int, offset: int, length: int) -> None:
+    """Have dirty pages of the range written soon; waits for nothing, promises nothing."""
+    _libc.sync_file_range(fd, offset, length, SYNC_FILE_RANGE_WRITE)
+
+
+def clone_range(source: int, offset: int, length: int, target: int, at: int) -> None:
+    """Share the blocks of a range of `source` with `target`; all bounds are multiples of the block size."""
+    fcntl.ioctl(target, FICLONERANGE, CLONE_RANGE.pack(source, offset, length, at))
+
+
+def can_clone(source: int, folder: Path) -> bool:
+    """Whether files in `folder` can share blocks with the open file `source`; tried on a nameless file."""
+    try:
+        probe = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return False
+    try:
+        clone_range(source, 0, os.fstatvfs(probe).f_frsize, probe, 0)
+    except OSError:
+        return False
+    finally:
+        os.close(probe)
+    return True
+
+
+def _checked(result: int) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

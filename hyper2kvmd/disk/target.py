@@ -1,0 +1,67 @@
+"""What the copy engine needs of a file it writes; it knows no format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+
+class Target(Protocol):
+    """An image file in the making. All offsets and lengths are bytes.
+
+    Guest space is placed in ascending order by one thread at a time; the engine writes the data itself, to `fd`, at
+    the offsets it is told. `pack` is called by several threads. What is placed but not written reads as zeros.
+    """
+
+    path: Path
+    fd: int
+    virtual_size: int
+    compress: bool
+    unit: int
+    """What is placed is whole units, from a multiple of it to a multiple of it or to the end of the disk."""
+    window: int
+    """After each window of guest space `close_window` is called, and `state` may be; a multiple of `unit`."""
+
+    @property
+    def options(self) -> str:
+        """What, besides the source, decides the bytes of the file."""
+        ...
+
+    @property
+    def full_size(self) -> int:
+        """Length of the file when a guest has written all of its disk."""
+        ...
+
+    def begin(self) -> None:
+        """Start afresh, whatever the file holds."""
+        ...
+
+    def resume(self, state: bytes) -> None:
+        """Go on from `state`; what was written after it counts for nothing. Raises ValueError where that cannot be."""
+        ...
+
+    def state(self) -> bytes:
+        """Between windows: what `resume` needs, once all that was placed is on disk."""
+        ...
+
+    def place(self, guest: int, length: int) -> int:
+        """The file offset for guest space inside one window."""
+        ...
+
+    def place_packed(self, guest: int, size: int) -> int:
+        """The file offset for the `size` bytes that `pack` made of the unit at `guest`."""
+        ...
+
+    def pack(self, cluster: bytes) -> bytes | None:
+        """One unit compressed; None where that does not pay."""
+        ...
+
+    def close_window(self) -> list[tuple[int, bytes]]:
+        """(file offset, bytes) that are now complete and to be written before `state` is used."""
+        ...
+
+    def finish(self) -> int:
+        """All data is written: make the file a complete image, on disk. The bytes written for that."""
+        ...
+
+    def close(self) -> None: ...

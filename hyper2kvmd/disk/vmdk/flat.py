@@ -1,0 +1,66 @@
+"""Extents without tables: a file that holds the bytes as they are, and none at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hyper2kvmd.disk.vmdk import faults
+from hyper2kvmd.disk.vmdk.files import SourceFile
+from hyper2kvmd.disk.vmdk.pieces import Kind, Piece
+
+
+@dataclass(frozen=True)
+class FlatExtent:
+    """Guest bytes `start` to `stop` lie at `offset` of `file`; its holes are zeros and cost nothing."""
+
+    file: SourceFile
+    start: int
+    stop: int
+    offset: int
+
+    def pieces(self, lo: int, hi: int) -> Iterator[Piece]:
+        shift = self.offset - self.start
+        at, end = max(lo, self.start) + shift, min(hi, self.stop) + shift
+        while at < end:
+            data = self._seek(at, os.SEEK_DATA)
+            if data is None or data >= end:
+                return
+            hole = min(self._seek(data, os.SEEK_HOLE) or end, end)
+            yield Piece(data - shift, hole - data, self.file.fd, data, Kind.RAW)
+            at = hole
+
+    @property
+    def stored(self) -> int:
+        return sum(piece.length for piece in self.pieces(self.start, self.stop))
+
+    def _seek(self, offset: int, whence: int) -> int | None:
+        """The next data or hole at or after `offset`; None when there is no more data."""
+        try:
+            return os.lseek(self.file.fd, offset, whence)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return None
+            raise faults.unreadable(self.file.path, error) from error
+
+
+def open_flat(file: SourceFile, start: int, stop: int, offset: int) -> FlatExtent:
+    """Raises MigrationFailed (`source-truncated`) when `file` ends before the extent does."""
+    needed = offset + stop - start
+    if file.size < needed:
+        raise faults.truncated(file.path, f"it ends at byte {file.size} of {needed}")
+    return FlatExtent(file, start, stop, offset)
+
+
+@dataclass(frozen=True)
+class ZeroExtent:
+    start: int
+    stop: int
+    stored: int = 0
+
+    def pieces(self, lo: int, hi: int) -> Iterator[Piece]:
+        lo, hi = max(lo, self.start), min(hi, self.stop)
+        if lo < hi:
+            yield Piece(lo, hi - lo, -1, 0, Kind.ZERO)
