@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PACKAGES := .cache/packages.done
 INSTALLED := $(VENV)/installed.done
 
-.PHONY: help setup lint test unit integration test-system fuzz demo demo-guest lock clean
+.PHONY: help setup lint test unit integration test-system fuzz bench demo demo-guest lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
@@ -57,6 +57,9 @@ test-system: setup ## in a virtual machine whose kernel has NBD and device-mappe
 
 fuzz: setup ## damage VMDKs 100,000 times; what is read must be bytes or a failure
 	$(BIN)/python -m tests.fuzz.vmdk --count 100000
+
+bench: setup ## our engine and its rivals side by side: an hour, 45 GB of disk; writes docs/performance.md
+	$(ROOT) $(BIN)/python -B -m bench --markdown $(BENCH)
 
 demo: $(PACKAGES) ## a broken VMware guest becomes one that boots, in three minutes
 	@$(MAKE) --jobs=2 $(INSTALLED) demo-guest

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from bench import sources
@@ -103,16 +102,6 @@ def reflinked(subformat: str) -> Callable[[Bench, Path], Pair]:
     return pair
 
 
-def other_format(fmt: str) -> Callable[[Bench, Path], Pair]:
-    def pair(bench: Bench, work: Path) -> Pair:
-        make = sources.raw if fmt == "raw" else partial(sources.image, fmt=fmt)
-        source = make(bench.disk, bench.cache)
-        a = ours(source, work / "a.qcow2", bench.threads, "--source-format", fmt)
-        return Pair(a, qemu_convert(source, fmt, work / "b.qcow2"))
-
-    return pair
-
-
 def against_cp(bench: Bench, work: Path) -> Pair:
     source = sources.image(bench.disk, bench.cache, "vmdk", "subformat=streamOptimized")
     result = converted(source, work)
@@ -177,10 +166,6 @@ ROWS = (
     ),
     Row("sparse-ext4", "monolithicSparse on ext4", "qemu-img convert", 1, vmdk("monolithicSparse")),
     Row("flat-ext4", "monolithicFlat on ext4", "qemu-img convert", 1, vmdk("monolithicFlat")),
-    Row("raw", "raw", "qemu-img convert", 0.95, other_format("raw")),
-    Row("vhdx", "VHDX", "qemu-img convert", 0.95, other_format("vhdx")),
-    Row("vdi", "VDI", "qemu-img convert", 0.95, other_format("vdi")),
-    Row("qcow2", "QCOW2", "qemu-img convert", 0.95, other_format("qcow2")),
     Row(
         "huge",
         "streamOptimized",

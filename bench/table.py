@@ -45,7 +45,7 @@ class Result:
     def met(self) -> bool:
         extra, most = self.extra, self.row.most_extra_blocks
         return (
-            (self.row.at_least is None or self.ratio >= self.row.at_least)
+            (self.row.at_least is None or self.durable_ratio >= self.row.at_least)
             and self.memory < MEMORY_LIMIT
             and (most is None or (extra is not None and extra < most))
         )

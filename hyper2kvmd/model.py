@@ -213,7 +213,7 @@ class FileIdentity(Frozen):
 
 class SourceDisk(Frozen):
     path: Path
-    format: Literal["vmdk", "raw", "qcow2", "vhdx", "vdi"] = "vmdk"
+    format: Literal["vmdk"] = "vmdk"
     subformat: str
     """VMDK createType, such as monolithicSparse."""
     virtual_size: int

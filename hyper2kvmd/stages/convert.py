@@ -27,14 +27,12 @@ SAMPLE_BYTES = 65536
 def convert(order: Order, source: Source, folder: Path, ctx: Context) -> Image:
     """Convert the source's disk into `folder`; what a killed attempt left there is gone on from.
 
-    Raises MigrationFailed (`source-changed`, `disk-full`, `content-differs`), and as `conversion.convert_vmdk` and
-    `qemu_img.convert` do.
+    Raises MigrationFailed (`content-differs`), and as `conversion.convert_vmdk` does.
     """
     migration, disk = order.migration, source.disks[0]
     target = folder / f"disk.{migration.out_format}"
     vmdk.require_unchanged(disk.files)
-    write = _by_engine if disk.format == "vmdk" else _by_qemu_img
-    write(order, source, target, ctx)
+    _copy(order, source, target, ctx)
     image = Image(
         path=target,
         format=migration.out_format,
@@ -52,7 +50,7 @@ def convert(order: Order, source: Source, folder: Path, ctx: Context) -> Image:
     return image.model_copy(update={"evidence": (*evidence, "the source files did not change meanwhile")})
 
 
-def _by_engine(order: Order, source: Source, target: Path, ctx: Context) -> None:
+def _copy(order: Order, source: Source, target: Path, ctx: Context) -> None:
     migration, disk = order.migration, source.disks[0]
     with ctx.step("Converting disk 1/1", total=disk.data_bytes) as step:
         convert_vmdk(
@@ -65,24 +63,6 @@ def _by_engine(order: Order, source: Source, target: Path, ctx: Context) -> None
             limits=copy_limits(order.limits),
             on_progress=lambda now: step.advance_to(now.read, written=now.written, resumed=now.resumed),
         )
-
-
-def _by_qemu_img(order: Order, source: Source, target: Path, ctx: Context) -> None:
-    migration, disk = order.migration, source.disks[0]
-    target.unlink(missing_ok=True)
-    with ctx.step("Converting disk 1/1", total=disk.virtual_size) as step:
-        qemu_img.convert(
-            disk.path,
-            disk.format,
-            tuple(file.path for file in disk.files),
-            target,
-            migration.out_format,
-            compress=migration.compress,
-            preallocate=source.preallocate,
-            bandwidth_limit=order.limits.bandwidth_limit,
-            on_percent=lambda percent: step.advance_to(int(disk.virtual_size * percent / 100)),
-        )
-        step.advance_to(disk.virtual_size)
 
 
 def copy_limits(limits: Limits) -> copy.Limits:
@@ -135,24 +115,10 @@ def _second_opinion(disk: SourceDisk, folder: Path) -> Iterator[tuple[BlockReade
 
 def prove_all_same(disk: SourceDisk, image: Image, *, threads: int, step: Step) -> None:
     """Every byte of source and image; raises MigrationFailed (`content-differs`)."""
-    if disk.format == "vmdk":
-        with vmdk.open_source(disk.path) as source, open_image(image.path, image.format) as opened:
-            at = first_difference(source, opened, threads=threads, on_progress=step.advance_to)
-        if at is not None:
-            raise _differs(disk, f"the byte at offset {at} is the first that differs")
-        return
-    files = tuple(file.path for file in disk.files)
-    same = qemu_img.compare(
-        disk.path,
-        disk.format,
-        files,
-        image.path,
-        image.format,
-        lambda percent: step.advance_to(int(disk.virtual_size * percent / 100)),
-    )
-    if not same:
-        raise _differs(disk, "qemu-img compare found a difference")
-    step.advance_to(disk.virtual_size)
+    with vmdk.open_source(disk.path) as source, open_image(image.path, image.format) as opened:
+        at = first_difference(source, opened, threads=threads, on_progress=step.advance_to)
+    if at is not None:
+        raise _differs(disk, f"the byte at offset {at} is the first that differs")
 
 
 def _sample_offsets(size: int) -> list[int]:
