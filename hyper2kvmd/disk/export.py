@@ -34,6 +34,7 @@ PATIENCE = 30.0
 START_SECONDS = 30.0
 STOP_SECONDS = 120.0
 """For a last flush of the image."""
+DYING_SECONDS = 1.0
 RELEASE_SECONDS = 20.0
 """For the kernel to let go of the last descriptor of a FUSE file."""
 
@@ -92,7 +93,8 @@ def export(
             with _watched(lambda: _sign_of_life(exporter, next(iter(exports))), process):
                 yield exporter
         except (OSError, MigrationFailed) as error:
-            if process.poll() in (None, 0) or (isinstance(error, MigrationFailed) and error.code == "exporter-failed"):
+            ours = isinstance(error, MigrationFailed) and error.code == "exporter-failed"
+            if ours or not _has_ended(process) or process.returncode == 0:
                 raise
             raise _died(exporter, path) from error
         finally:
@@ -131,7 +133,7 @@ def as_file(exporter: Exporter) -> Iterator[int]:
                 try:
                     yield handle
                 except (OSError, MigrationFailed) as error:
-                    if process.poll() is None:
+                    if not _has_ended(process):
                         raise
                     raise _fuse_died(process) from error
                 finally:
@@ -149,6 +151,13 @@ def as_file(exporter: Exporter) -> Iterator[int]:
             ) from None
     finally:
         run.stop(process, grace=0)
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a server is dead, or just dying: its clients' I/O errors come before the news of its death."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(DYING_SECONDS)
+    return process.returncode is not None
 
 
 def _command(path: Path, fmt: str, exports: Mapping[str, Segment | None], writable: bool, listener: int) -> list[str]:

@@ -168,7 +168,7 @@ def test_a_server_that_freezes_or_dies_is_an_error_not_a_hang(
         pytest.skip("this kernel has NBD: there is no FUSE server to freeze")
     status, said = client(action, qcow2, installed_helper)
     assert status != 0
-    assert said["code"] in ("exporter-died", "os-error", "mount-failed", "fuse-failed"), said
+    assert said["code"] in ("exporter-died", "os-error", "mount-failed", "fuse-failed", "fuse-died"), said
     assert until_clean(), Kernel.now()
     assert client("edit", qcow2, installed_helper)[1]["done"] is True
 
