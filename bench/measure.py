@@ -17,6 +17,9 @@ ROOT = Path(__file__).parents[1]
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 
 
+SETTLED_READINGS = 5
+
+
 @dataclass(frozen=True)
 class Command:
     """One side of a comparison. `target` is what it writes, if anything; it is removed before and after each run.
@@ -117,10 +120,16 @@ def flush(path: Path) -> None:
 
 
 def free_bytes(place: Path) -> int:
-    """After all that is delayed was settled."""
-    os.sync()
-    status = os.statvfs(place)
-    return status.f_bfree * status.f_frsize
+    """Once it has come to rest: XFS gives the blocks of a removed file back in the background, after any sync."""
+    before, same = -1, 0
+    while same < SETTLED_READINGS:
+        os.sync()
+        status = os.statvfs(place)
+        free = status.f_bfree * status.f_frsize
+        same = same + 1 if free == before else 0
+        before = free
+        time.sleep(0.2)
+    return before
 
 
 def discard(target: Path | None) -> None:
