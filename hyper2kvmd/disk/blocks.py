@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+Buffer = bytes | memoryview
+
 
 @dataclass(frozen=True, slots=True)
 class Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -11,9 +12,10 @@ from queue import SimpleQueue
 
 from hyper2kvmd.disk import checkpoint, kernel
 from hyper2kvmd.disk.batches import Batch, Piece
-from hyper2kvmd.disk.blocks import Run, Source
+from hyper2kvmd.disk.blocks import Buffer, Run, Source
 from hyper2kvmd.disk.checkpoint import Checkpoint
 from hyper2kvmd.disk.copy_errors import read_failure, short_read, write_failure
+from hyper2kvmd.disk.direct import DirectFile
 from hyper2kvmd.disk.target import Target
 
 CHECKPOINT_BYTES = 512 << 20
@@ -21,7 +23,6 @@ CHECKPOINT_SECONDS = 5.0
 IOVECS = 1024
 SLICE = 0.1
 """Seconds that a waiting thread sleeps before it looks whether the copy was stopped."""
-Buffer = bytes | memoryview
 
 
 class Stopped(Exception):
@@ -102,13 +103,14 @@ def work(share: Share) -> None:
 
     def each() -> None:
         zeros = bytes(share.target.unit)
-        while (batch := share.work.get()) is not None and not share.stop:
-            share.done.put(_copied(share, batch, zeros))
+        with contextlib.closing(DirectFile(share.target.path)) as direct:
+            while (batch := share.work.get()) is not None and not share.stop:
+                share.done.put(_copied(share, direct, batch, zeros))
 
     _live(share, each)
 
 
-def _copied(share: Share, batch: Batch, zeros: bytes) -> Done:
+def _copied(share: Share, direct: DirectFile, batch: Batch, zeros: bytes) -> Done:
     share.pay(batch.loaded)
     items = _load(share.source, batch.pieces, share.target.unit)
     extents = list(_extents(items, share.target, zeros))
@@ -118,7 +120,7 @@ def _copied(share: Share, batch: Batch, zeros: bytes) -> Done:
         placed = [_place(share.target, extent) for extent in extents]
         share.turn += 1
         share.turned.notify_all()
-    written = _write(share, placed)
+    written = _write(share, direct, placed)
     return Done(batch.window, sum(piece.length for piece in batch.pieces), written, sealed)
 
 
@@ -233,13 +235,18 @@ def _place(target: Target, extent: Extent) -> list[tuple[int, Buffer | Piece]]:
     return [(guest + move, what) for guest, what in extent.items]
 
 
-def _write(share: Share, placed: list[list[tuple[int, Buffer | Piece]]]) -> int:
+def _write(share: Share, direct: DirectFile, placed: list[list[tuple[int, Buffer | Piece]]]) -> int:
     """Write all, neighbours in one call; the bytes written. What cannot be shared after all is copied."""
-    target, written = share.target, 0
+    written = 0
     for offset, buffers in _gathered(share, placed):
         size = sum(len(buffer) for buffer in buffers)
-        write_at(target, offset, buffers)
-        kernel.start_writeback(target.fd, offset, size)
+        try:
+            past_cache = direct.write(offset, size, buffers)
+        except OSError as error:
+            raise write_failure(error, share.target.path, offset) from error
+        if not past_cache:
+            write_at(share.target, offset, buffers)
+            kernel.start_writeback(share.target.fd, offset, size)
         written += size
     return written
 
