@@ -28,12 +28,29 @@ class Piece(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
+    """Pieces in one window of the target. No unit is in two batches, so a copy can be taken up between any two."""
+
     number: int
-    window: int
-    """Which window of the target all pieces are in."""
     pieces: list[Piece] = field(default_factory=list)
+    length: int = 0
+    """Guest bytes."""
     loaded: int = 0
-    """Bytes that pass through memory."""
+    """Of these, what passes through memory."""
+
+    def add(self, piece: Piece) -> None:
+        self.pieces.append(piece)
+        self.length += piece.length
+        self.loaded += 0 if piece.clone else piece.length
+
+    @property
+    def full(self) -> bool:
+        return self.loaded >= BATCH or len(self.pieces) >= PIECES
+
+    def end(self, unit: int) -> tuple[int, int]:
+        """Where the next batch may begin, and with which run: that which lies across the place, or one behind it."""
+        last = self.pieces[-1]
+        position = _ceil(last.guest + last.length, unit)
+        return position, last.run.guest if last.run.guest + last.run.length > position else position
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +63,22 @@ class Cutter:
     clonable: Callable[[int], bool]
 
     def batches(self, runs: Iterable[Run], start: int) -> Iterator[Batch]:
-        """All pieces at or after `start`, in guest order. No unit is in two batches."""
-        batch, unit = Batch(0, -1), -1
+        """All pieces at or after `start`, in guest order."""
+        batch, window, stop = Batch(0), -1, 0
         for piece in self._pieces(runs, start):
-            first = piece.guest // self.unit
-            window = piece.guest // self.window
-            full = batch.loaded >= BATCH or len(batch.pieces) >= PIECES
-            if window != batch.window or (full and first != unit):
-                if batch.pieces:
-                    yield batch
-                batch = Batch(batch.number + 1 if batch.pieces else batch.number, window)
-            batch.pieces.append(piece)
-            batch.loaded += 0 if piece.clone else piece.length
-            unit = (piece.guest + piece.length - 1) // self.unit
+            rest = piece
+            if batch.full and piece.guest < stop:
+                head = min(piece.length, stop - piece.guest)
+                batch.add(piece._replace(length=head))
+                if head == piece.length:
+                    continue
+                rest = piece._replace(guest=stop, length=piece.length - head)
+            if batch.pieces and (batch.full or rest.guest // self.window != window):
+                yield batch
+                batch = Batch(batch.number + 1)
+            batch.add(rest)
+            window = rest.guest // self.window
+            stop = _ceil(rest.guest + rest.length, self.unit)
         if batch.pieces:
             yield batch
 
@@ -88,8 +108,12 @@ class Cutter:
         block = self.block
         if (run.guest - run.offset) % block or not self.clonable(run.file):
             return end, end
-        head, tail = -(-guest // block) * block, end // block * block
+        head, tail = _ceil(guest, block), end // block * block
         return (head, tail) if head < tail else (end, end)
+
+
+def _ceil(offset: int, step: int) -> int:
+    return -(-offset // step) * step
 
 
 def _joined(runs: Iterable[Run]) -> Iterator[Run]:

@@ -1,9 +1,18 @@
-"""How far a copy got, durably, in one small file beside the image."""
+"""How far a copy got, in small files beside the image.
+
+Three records, each about as large as the tables in the making:
+
+- the *latest* holds for as long as the host runs: what it speaks of is in the file, perhaps in memory only. It costs
+  no flush, so there are many, and a copy that was killed repeats little however slow the disk is;
+- the *durable* one speaks of what is on disk, for the day when the host itself went down;
+- the *complete* one says that the image was finished, and what the file then looked like from outside.
+"""
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import os
 import zlib
@@ -13,11 +22,12 @@ from pydantic import ValidationError
 
 from hyper2kvmd.model import Frozen
 
-SUFFIX = ".checkpoint"
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+LATEST, DURABLE, COMPLETE = ".latest", ".checkpoint", ".complete"
 
 
 class Checkpoint(Frozen):
-    """All guest space before `position` is in the file, on disk."""
+    """All guest space before `position` is in the file."""
 
     key: str
     """Digest of all that decides the bytes of the image, and of which file it is."""
@@ -28,55 +38,104 @@ class Checkpoint(Frozen):
     """Guest bytes taken from the source so far."""
     state: str
     """The target's own, packed."""
+    boot: str = ""
+    """Of the host, while which it holds; empty in a durable one."""
 
     def target_state(self) -> bytes:
         """Raises ValueError for what was damaged."""
         try:
-            return zlib.decompress(base64.b85decode(self.state))
+            return zlib.decompress(base64.b64decode(self.state))
         except zlib.error as error:
             raise ValueError(str(error)) from error
 
 
+class Completed(Frozen):
+    """The image that `key` names, as it was left; one that was written to since then differs."""
+
+    key: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
 def pack_state(state: bytes) -> str:
-    return base64.b85encode(zlib.compress(state, 1)).decode()
+    return base64.b64encode(zlib.compress(state, 1)).decode()
 
 
 def make_key(identity: str, options: str, fd: int) -> str:
     """`identity` names the source, `options` the way of writing; `fd` is the image."""
     file = os.fstat(fd)
-    return hashlib.sha256(f"1\n{identity}\n{options}\n{file.st_dev}:{file.st_ino}".encode()).hexdigest()
+    return hashlib.sha256(f"2\n{identity}\n{options}\n{file.st_dev}:{file.st_ino}".encode()).hexdigest()
 
 
-def path_for(image: Path) -> Path:
-    return image.with_name(image.name + SUFFIX)
+def path_for(image: Path, kind: str) -> Path:
+    return image.with_name(image.name + kind)
 
 
-def load(image: Path, key: str) -> Checkpoint | None:
-    """The checkpoint of this very copy; None where there is none that can be used."""
-    try:
-        found = Checkpoint.model_validate_json(path_for(image).read_bytes())
-    except (OSError, ValidationError):
-        return None
-    return found if found.key == key else None
+def load(image: Path, key: str) -> list[Checkpoint]:
+    """The checkpoints of this very copy that can be used, the one that got furthest first."""
+    found = []
+    for kind, boot in ((LATEST, boot_id()), (DURABLE, "")):
+        with contextlib.suppress(OSError, ValidationError):
+            checkpoint = Checkpoint.model_validate_json(path_for(image, kind).read_bytes())
+            if checkpoint.key == key and checkpoint.boot == boot:
+                found.append(checkpoint)
+    return found
+
+
+def note(image: Path, checkpoint: Checkpoint) -> None:
+    """Replace the latest one. What it speaks of is written, and need not be on disk."""
+    path = path_for(image, LATEST)
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(checkpoint.model_copy(update={"boot": boot_id()}).model_dump_json())
+    fresh.replace(path)
 
 
 def save(image: Path, checkpoint: Checkpoint) -> None:
-    """Replace the image's checkpoint, durably. The data it speaks of is on disk already."""
-    path = path_for(image)
+    """Replace the durable one. What it speaks of is on disk."""
+    _replace(path_for(image, DURABLE), checkpoint)
+
+
+def complete(image: Path, key: str, fd: int) -> None:
+    """The image open as `fd` is finished and on disk, and nothing writes to it any more."""
+    _replace(path_for(image, COMPLETE), _completed(key, fd))
+    drop(image, LATEST, DURABLE)
+
+
+def is_complete(image: Path, key: str, fd: int) -> bool:
+    """Whether the image open as `fd` was finished by this very copy, and not touched since."""
+    try:
+        found = Completed.model_validate_json(path_for(image, COMPLETE).read_bytes())
+    except (OSError, ValidationError):
+        return False
+    return found == _completed(key, fd)
+
+
+def drop(image: Path, *kinds: str) -> None:
+    for kind in kinds:
+        path = path_for(image, kind)
+        for leftover in (path, path.with_name(path.name + ".new")):
+            leftover.unlink(missing_ok=True)
+    _sync_folder(image.parent)
+
+
+@functools.cache
+def boot_id() -> str:
+    return BOOT_ID.read_text().strip()
+
+
+def _completed(key: str, fd: int) -> Completed:
+    file = os.fstat(fd)
+    return Completed(key=key, size=file.st_size, mtime_ns=file.st_mtime_ns, ctime_ns=file.st_ctime_ns)
+
+
+def _replace(path: Path, record: Frozen) -> None:
     fresh = path.with_name(path.name + ".new")
     with fresh.open("wb") as file:
-        file.write(checkpoint.model_dump_json().encode())
+        file.write(record.model_dump_json().encode())
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
-    _sync_folder(path.parent)
-
-
-def drop(image: Path) -> None:
-    path = path_for(image)
-    for leftover in (path, path.with_name(path.name + ".new")):
-        with contextlib.suppress(FileNotFoundError):
-            leftover.unlink()
     _sync_folder(path.parent)
 
 

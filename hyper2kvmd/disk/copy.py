@@ -10,14 +10,14 @@ import functools
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from queue import Empty
 
 from hyper2kvmd.disk import checkpoint, kernel
-from hyper2kvmd.disk.batches import Cutter
+from hyper2kvmd.disk.batches import BATCH, Cutter
 from hyper2kvmd.disk.blocks import Run, Source
+from hyper2kvmd.disk.checkpoint import Checkpoint
 from hyper2kvmd.disk.copy_errors import cannot_reserve, write_failure
 from hyper2kvmd.disk.copy_worker import Done, Keeper, Sealed, Share, work
 from hyper2kvmd.disk.target import Target
@@ -28,6 +28,11 @@ PROGRESS_PERIOD = 0.2
 """Seconds between two calls of `on_progress`."""
 AHEAD = 3
 """Batches handed out per thread."""
+THREAD_BYTES = 64 << 20
+FEW_THREADS = 4
+"""More than these only for so many bytes each: what is under way when a copy is killed is done again."""
+SECTIONS = 32
+"""Checkpoints of a copy, when it is fast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,35 +92,41 @@ class _Copy:
     ) -> None:
         self._source, self._target, self._reserve = source, target, reserve
         self._limits, self._on_progress = limits, on_progress
-        self._share = Share(source, target, limits.bytes_per_second)
+        self._total = sum(run.length for run in source.runs(0, source.virtual_size))
+        self._share = Share(source, target, limits.bytes_per_second, section=max(BATCH, self._total // SECTIONS))
+        self._keeper = Keeper(self._share)
         self._key = checkpoint.make_key(f"{identity}\n{reserve}", target.options, target.fd)
-        self._read = self._written = self._resumed = self._total = 0
+        self._threads = min(limits.threads, max(FEW_THREADS, self._total // THREAD_BYTES))
+        self._read = self._written = self._resumed = 0
         self._said = 0.0
-        self._open: Counter[int] = Counter()
-        self._read_in: Counter[int] = Counter()
-        self._sealed: dict[int, Sealed] = {}
-        self._kept = 0
+        self._done: dict[int, Done] = {}
+        """By number, those that another batch has to precede."""
+        self._next = self._kept = 0
+        """The batch before which all are in the file, and the guest bytes in these."""
 
     def run(self) -> Amounts:
-        self._total = sum(run.length for run in self._source.runs(0, self._source.virtual_size))
+        target = self._target
+        if checkpoint.is_complete(target.path, self._key, target.fd):
+            self._read = self._resumed = self._total
+            self._on_progress(self._amounts())
+            return self._amounts()
         start, runs_from = self._begin()
-        keeper = Keeper(self._share, self._key, self._read)
-        threads = [threading.Thread(target=work, args=(self._share,)) for _ in range(self._limits.threads)]
-        keeping = threading.Thread(target=keeper.live)
+        threads = [threading.Thread(target=work, args=(self._share,)) for _ in range(self._threads)]
+        keeping = threading.Thread(target=self._keeper.live)
         try:
             for thread in (*threads, keeping):
                 thread.start()
-            self._feed(keeper, start, runs_from)
+            self._feed(start, runs_from)
             for _ in threads:
                 self._share.work.put(None)
-            keeper.windows.put(None)
+            self._keeper.checkpoints.put(None)
             keeping.join()
             self._collect(block=False)
         finally:
             self._share.stop = True
             for _ in threads:
                 self._share.work.put(None)
-            keeper.windows.put(None)
+            self._keeper.checkpoints.put(None)
             for thread in (*threads, keeping):
                 if thread.ident is not None:
                     thread.join()
@@ -124,20 +135,22 @@ class _Copy:
     def _begin(self) -> tuple[int, int]:
         """Where to start in guest space, and with which run."""
         target = self._target
-        found = checkpoint.load(target.path, self._key)
-        try:
-            if found is not None:
+        for found in checkpoint.load(target.path, self._key):
+            try:
                 target.resume(found.target_state())
-        except ValueError:
-            found = None
-        if found is None:
-            checkpoint.drop(target.path)
-            target.begin()
+            except ValueError:
+                continue
+            except OSError as error:
+                raise write_failure(error, target.path, found.position) from error
+            if not found.boot:
+                checkpoint.drop(target.path, checkpoint.LATEST)
+            self._take_space()
+            self._read = self._resumed = self._kept = found.read
+            return found.position, found.runs_from
+        checkpoint.drop(target.path, checkpoint.LATEST, checkpoint.DURABLE, checkpoint.COMPLETE)
+        target.begin()
         self._take_space()
-        if found is None:
-            return 0, 0
-        self._read = self._resumed = self._kept = found.read
-        return found.position, found.runs_from
+        return 0, 0
 
     def _take_space(self) -> None:
         if not self._reserve:
@@ -148,30 +161,18 @@ class _Copy:
         except OSError as error:
             raise cannot_reserve(error, self._target.path, size) from error
 
-    def _feed(self, keeper: Keeper, start: int, runs_from: int) -> None:
+    def _feed(self, start: int, runs_from: int) -> None:
         target = self._target
         block = os.fstatvfs(target.fd).f_frsize
         cutter = Cutter(target.unit, target.window, block, self._clonable())
         in_flight = 0
         for batch in cutter.batches(self._checked(runs_from), start):
-            self._open[batch.window] += 1
             self._share.work.put(batch)
             in_flight += 1
-            while in_flight >= AHEAD * self._limits.threads:
+            while in_flight >= AHEAD * self._threads:
                 in_flight -= self._collect(block=True)
-                self._pass_on(keeper)
         while in_flight:
             in_flight -= self._collect(block=True)
-            self._pass_on(keeper)
-
-    def _pass_on(self, keeper: Keeper) -> None:
-        """Give the keeper the windows before which every batch is in the file."""
-        for window in sorted(self._sealed):
-            if any(other < window for other in self._open):
-                return
-            earlier = [other for other in self._read_in if other < window]
-            self._kept += sum(self._read_in.pop(other) for other in earlier)
-            keeper.windows.put((self._sealed.pop(window), self._kept))
 
     def _clonable(self) -> Callable[[int], bool]:
         target = self._target
@@ -209,20 +210,33 @@ class _Copy:
                 return count
             if isinstance(done, BaseException):
                 raise done
-            count += self._account(done)
+            self._account(done)
+            count += 1
 
-    def _account(self, done: Done) -> int:
+    def _account(self, done: Done) -> None:
         self._read += done.read
         self._written += done.written
-        if done.window < 0:
-            return 0
-        self._open[done.window] -= 1
-        if not self._open[done.window]:
-            del self._open[done.window]
-        self._read_in[done.window] += done.read
-        if done.sealed is not None:
-            self._sealed[done.window] = done.sealed
-        return 1
+        self._done[done.number] = done
+        while (first := self._done.pop(self._next, None)) is not None:
+            self._next += 1
+            self._kept += first.read
+            if first.sealed is not None:
+                self._record(first.sealed)
+
+    def _record(self, sealed: Sealed) -> None:
+        """Every batch that `sealed` speaks of is in the file."""
+        found = Checkpoint(
+            key=self._key,
+            position=sealed.position,
+            runs_from=sealed.runs_from,
+            read=self._kept,
+            state=checkpoint.pack_state(sealed.state),
+        )
+        try:
+            checkpoint.note(self._target.path, found)
+        except OSError as error:
+            raise write_failure(error, self._target.path, found.position) from error
+        self._keeper.checkpoints.put(found)
 
     def _say(self) -> None:
         now = time.monotonic()
@@ -244,8 +258,8 @@ class _Copy:
         self._take_space()
         try:
             self._written += target.finish()
+            checkpoint.complete(target.path, self._key, target.fd)
         except OSError as error:
             raise write_failure(error, target.path, 0) from error
-        checkpoint.drop(target.path)
         self._on_progress(self._amounts())
         return self._amounts()

@@ -1,4 +1,4 @@
-"""The threads of a copy: workers that load, place and write batches, and the keeper that makes windows durable."""
+"""The threads of a copy: workers that load, place and write batches, and the keeper that makes them durable."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from hyper2kvmd.disk import checkpoint, kernel
 from hyper2kvmd.disk.batches import Batch, Piece
@@ -18,8 +18,10 @@ from hyper2kvmd.disk.copy_errors import read_failure, short_read, write_failure
 from hyper2kvmd.disk.direct import DirectFile
 from hyper2kvmd.disk.target import Target
 
-CHECKPOINT_BYTES = 512 << 20
 CHECKPOINT_SECONDS = 5.0
+"""A copy that is slower than its share of bytes records how far it got this often."""
+FLUSH_SECONDS = 1.0
+"""From one flush to the next, at least; a copy that takes less has none before its end."""
 IOVECS = 1024
 SLICE = 0.1
 """Seconds that a waiting thread sleeps before it looks whether the copy was stopped."""
@@ -31,22 +33,21 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """Everything before `position` is placed: `tables` are to be written, then `state` is true."""
+    """Everything before `position` is placed, and `state` true once all batches so far are in the file."""
 
     position: int
     runs_from: int
-    tables: list[tuple[int, bytes]]
     state: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A batch is in the file. `sealed` when it was the first of its window."""
+    """Batch `number` is in the file, with the tables that it completed."""
 
-    window: int
+    number: int
     read: int
     written: int
-    sealed: Sealed | None = None
+    sealed: Sealed | None
 
 
 @dataclass(slots=True)
@@ -69,12 +70,15 @@ class Share:
     source: Source
     target: Target
     bytes_per_second: int | None
+    section: int
+    """Guest bytes after which a checkpoint is due."""
     work: SimpleQueue[Batch | None] = field(default_factory=SimpleQueue)
     done: SimpleQueue[Done | BaseException] = field(default_factory=SimpleQueue)
     stop: bool = False
     turn: int = 0
-    window: int = -1
     turned: threading.Condition = field(default_factory=threading.Condition)
+    unsealed: int = 0
+    sealed_at: float = field(default_factory=time.monotonic)
     paid_until: float = 0.0
     paying: threading.Lock = field(default_factory=threading.Lock)
 
@@ -84,6 +88,15 @@ class Share:
             if self.stop:
                 raise Stopped
             self.turned.wait(SLICE)
+
+    def seal(self, batch: Batch) -> Sealed | None:
+        """What a checkpoint behind `batch`, just placed, would say, if one is due. The caller holds `turned`."""
+        self.unsealed += batch.length
+        now = time.monotonic()
+        if self.unsealed < self.section and now - self.sealed_at < CHECKPOINT_SECONDS:
+            return None
+        self.unsealed, self.sealed_at = 0, now
+        return Sealed(*batch.end(self.target.unit), self.target.state())
 
     def pay(self, size: int) -> None:
         """Return when `size` more bytes are within the bandwidth."""
@@ -116,22 +129,13 @@ def _copied(share: Share, direct: DirectFile, batch: Batch, zeros: bytes) -> Don
     extents = list(_extents(items, share.target, zeros))
     with share.turned:
         share.in_turn(batch.number)
-        sealed = _seal(share, batch)
         placed = [_place(share.target, extent) for extent in extents]
+        placed.append([*share.target.take_tables()])
+        sealed = share.seal(batch)
         share.turn += 1
         share.turned.notify_all()
     written = _write(share, direct, placed)
-    return Done(batch.window, sum(piece.length for piece in batch.pieces), written, sealed)
-
-
-def _seal(share: Share, batch: Batch) -> Sealed | None:
-    """The window before, where this batch begins another one."""
-    before, share.window = share.window, batch.window
-    if before in (-1, batch.window):
-        return None
-    position = batch.window * share.target.window
-    tables = share.target.close_window()
-    return Sealed(position, min(position, batch.pieces[0].run.guest), tables, share.target.state())
+    return Done(batch.number, batch.length, written, sealed)
 
 
 def _load(source: Source, pieces: list[Piece], unit: int) -> Iterator[tuple[int, Buffer | Piece]]:
@@ -301,44 +305,40 @@ def write_at(target: Target, offset: int, buffers: list[Buffer]) -> None:
 
 
 class Keeper:
-    """Writes the tables of finished windows, and now and then makes them durable and says so in the checkpoint."""
+    """Makes the newest checkpoint durable, again and again; that takes as long as the disk needs."""
 
-    def __init__(self, share: Share, key: str, read: int) -> None:
-        self._share, self._key, self._last, self._read = share, key, time.monotonic(), read
-        self.windows: SimpleQueue[tuple[Sealed, int] | None] = SimpleQueue()
-        """With the guest bytes read by then."""
+    def __init__(self, share: Share) -> None:
+        self._share = share
+        self.checkpoints: SimpleQueue[Checkpoint | None] = SimpleQueue()
+        """Of what is in the file; None ends it."""
 
     def live(self) -> None:
         _live(self._share, self._each)
 
     def _each(self) -> None:
-        target = self._share.target
-        while (item := self.windows.get()) is not None and not self._share.stop:
-            sealed, read = item
-            for offset, table in sealed.tables:
-                write_at(target, offset, [table])
-                self._share.done.put(Done(-1, 0, len(table)))
-            late = time.monotonic() - self._last >= CHECKPOINT_SECONDS
-            if read - self._read >= CHECKPOINT_BYTES or late:
-                self._record(sealed, read)
-                self._last, self._read = time.monotonic(), read
+        due = time.monotonic() + FLUSH_SECONDS
+        while (found := self.checkpoints.get()) is not None and not self._share.stop:
+            newest = self._newest(found, due)
+            if newest is None:
+                return
+            self._save(newest)
+            due = time.monotonic() + FLUSH_SECONDS
 
-    def _record(self, sealed: Sealed, read: int) -> None:
+    def _newest(self, found: Checkpoint, due: float) -> Checkpoint | None:
+        """`found`, or what came last until `due`; None where the copy ends before."""
+        with contextlib.suppress(Empty):
+            while (later := self.checkpoints.get(timeout=max(0.0, due - time.monotonic()))) is not None:
+                found = later
+            return None
+        return found
+
+    def _save(self, found: Checkpoint) -> None:
         target = self._share.target
         try:
             os.fdatasync(target.fd)
-            checkpoint.save(
-                target.path,
-                Checkpoint(
-                    key=self._key,
-                    position=sealed.position,
-                    runs_from=sealed.runs_from,
-                    read=read,
-                    state=checkpoint.pack_state(sealed.state),
-                ),
-            )
+            checkpoint.save(target.path, found)
         except OSError as error:
-            raise write_failure(error, target.path, sealed.position) from error
+            raise write_failure(error, target.path, found.position) from error
 
 
 def _live(share: Share, each: Callable[[], None]) -> None:

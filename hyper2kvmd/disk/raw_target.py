@@ -39,6 +39,7 @@ class RawTarget:
         """Go on: what lies beyond is written again with the same bytes. Raises ValueError for another file's state."""
         if state or os.fstat(self.fd).st_size != self.virtual_size:
             raise ValueError("not a state of this image")
+        os.fdatasync(self.fd)
 
     def state(self) -> bytes:
         return b""
@@ -52,7 +53,7 @@ class RawTarget:
     def pack(self, cluster: bytes) -> bytes | None:  # noqa: ARG002
         return None
 
-    def close_window(self) -> list[tuple[int, bytes]]:
+    def take_tables(self) -> list[tuple[int, bytes]]:
         return []
 
     def finish(self) -> int:

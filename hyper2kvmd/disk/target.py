@@ -20,7 +20,7 @@ class Target(Protocol):
     unit: int
     """What is placed is whole units, from a multiple of it to a multiple of it or to the end of the disk."""
     window: int
-    """After each window of guest space `close_window` is called, and `state` may be; a multiple of `unit`."""
+    """What is placed at once lies between two multiples of it; a multiple of `unit`."""
 
     @property
     def options(self) -> str:
@@ -37,15 +37,18 @@ class Target(Protocol):
         ...
 
     def resume(self, state: bytes) -> None:
-        """Go on from `state`; what was written after it counts for nothing. Raises ValueError where that cannot be."""
+        """Go on from `state`; what was written after it counts for nothing.
+
+        Raises ValueError where that cannot be, and OSError (what was written before is lost, perhaps).
+        """
         ...
 
     def state(self) -> bytes:
-        """Between windows: what `resume` needs, once all that was placed is on disk."""
+        """What `resume` needs, once all that was placed and all `take_tables` gave is written."""
         ...
 
     def place(self, guest: int, length: int) -> int:
-        """The file offset for guest space inside one window."""
+        """The file offset for guest space in one window."""
         ...
 
     def place_packed(self, guest: int, size: int) -> int:
@@ -56,8 +59,8 @@ class Target(Protocol):
         """One unit compressed; None where that does not pay."""
         ...
 
-    def close_window(self) -> list[tuple[int, bytes]]:
-        """(file offset, bytes) that are now complete and to be written before `state` is used."""
+    def take_tables(self) -> list[tuple[int, bytes]]:
+        """(file offset, bytes) of what became complete since this was asked last: to be written like the data."""
         ...
 
     def finish(self) -> int:

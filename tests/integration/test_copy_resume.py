@@ -85,7 +85,7 @@ def test_killed_at_four_fifths_little_is_repeated(disk: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_checkpoint_of_something_else_is_not_used(kind: Kind, disk: Path, tmp_path: Path) -> None:
-    image, record = tmp_path / "image", checkpoint.path_for(tmp_path / "image")
+    image, record = tmp_path / "image", checkpoint.path_for(tmp_path / "image", checkpoint.LATEST)
     kill_at(start(disk, image, kind), TOTAL // 2)
     saved = record.read_bytes()
     assert whole(disk, image, kind, identity="another").resumed == 0

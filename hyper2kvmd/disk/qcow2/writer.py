@@ -37,7 +37,7 @@ COMPRESSION_LEVEL = 3
 WORTH_PACKING = CLUSTER - 4096
 """A cluster is stored compressed when that saves at least one block of common file systems."""
 MAX_VIRTUAL_SIZE = 62 << 40
-STATE = struct.Struct("<QQQQQ")
+STATE = struct.Struct("<5QqQ")
 
 
 def full_size(virtual_size: int, data_bytes: int | None = None) -> int:
@@ -68,14 +68,18 @@ class Writer:
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self._threads = threading.local()
         self._l1: array[int] = array("Q", bytes(8 * -(-virtual_size // WINDOW)))
-        self._l2: array[int] | None = None
+        self._l2: array[int]
+        """The table of window `_window`, to be written at `_open`; -1 and 0 before the first."""
+        self._window: int
+        self._open: int
+        self._tables: list[tuple[int, bytes]]
+        """Complete, and not handed out yet."""
         self._refs: array[int]
         """Refcounts of the clusters from `_base` on; those before are counted by `_blocks`, already written."""
         self._blocks: array[int]
         self._base: int
         self._packed: int
         """File offset for the next compressed bytes, inside a cluster begun for such; 0 when there is none."""
-        self._open: int
         self._empty()
 
     @property
@@ -94,30 +98,35 @@ class Writer:
         """Start afresh, whatever the file holds."""
         os.ftruncate(self.fd, 0)
         self._empty()
+        os.ftruncate(self.fd, self._end)
 
     def resume(self, state: bytes) -> None:
-        """Go on from `state`, as it was when that was taken. Raises ValueError for a state that is not this image's."""
+        """Go on from `state`, as it was when that was taken.
+
+        Raises ValueError for a state that is not this image's, and OSError.
+        """
         try:
-            used, packed, base, refs, blocks = STATE.unpack_from(state)
-            parts: tuple[array[int], ...] = array("Q"), array("Q"), array("H")
+            used, packed, base, refs, blocks, window, place = STATE.unpack_from(state)
+            parts: tuple[array[int], ...] = array("Q"), array("Q"), array("H"), array("Q")
             at = STATE.size
-            for part, size in zip(parts, (8 * len(self._l1), 8 * blocks, 2 * refs), strict=True):
+            for part, size in zip(parts, (8 * len(self._l1), 8 * blocks, 2 * refs, CLUSTER), strict=True):
                 part.frombytes(state[at : at + size])
                 at += size
         except struct.error as error:
             raise ValueError("not a state of this image") from error
         if at != len(state) or base + refs != used or os.fstat(self.fd).st_size <= (used - 1) * CLUSTER:
             raise ValueError("not a state of this image")
-        self._l1, self._blocks, self._refs = parts
-        self._packed, self._base, self._l2, self._open = packed, base, None, 0
+        self._l1, self._blocks, self._refs, self._l2 = parts
+        self._packed, self._base, self._window, self._open = packed, base, window, place
+        self._tables = []
         os.pwrite(self.fd, bytes(CLUSTER), 0)
         os.fdatasync(self.fd)
         os.ftruncate(self.fd, self._end)
 
     def state(self) -> bytes:
-        """All that `resume` needs, valid once everything placed so far is on disk. Only between two windows."""
-        sizes = STATE.pack(self._used, self._packed, self._base, len(self._refs), len(self._blocks))
-        return sizes + self._l1.tobytes() + self._blocks.tobytes() + self._refs.tobytes()
+        """All that `resume` needs, valid once all data placed so far and the tables taken are written."""
+        sizes = self._used, self._packed, self._base, len(self._refs), len(self._blocks), self._window, self._open
+        return STATE.pack(*sizes) + b"".join(part.tobytes() for part in (self._l1, self._blocks, self._refs, self._l2))
 
     def place(self, guest: int, length: int) -> int:
         """Where in the file to write the `length` guest bytes at `guest`: whole clusters of one window."""
@@ -148,28 +157,18 @@ class Writer:
         packed: bytes = compressor.compress(cluster, zstd.ZstdCompressor.FLUSH_FRAME)
         return packed if len(packed) <= WORTH_PACKING else None
 
-    def close_window(self) -> list[tuple[int, bytes]]:
-        """Call before placing beyond a window: (offset, bytes) of the tables that are now complete, to be written."""
-        if self._l2 is None:
-            return []
-        done = [(self._open, big_endian(self._l2))]
-        self._l2 = None
-        while len(self._refs) > REFCOUNTS:
-            if self._packed < (self._base + REFCOUNTS) * CLUSTER:
-                self._packed = 0
-            offset = self._take(1, 1)
-            self._blocks.append(offset)
-            done.append((offset, big_endian(self._refs[:REFCOUNTS])))
-            del self._refs[:REFCOUNTS]
-            self._base += REFCOUNTS
-        return done
+    def take_tables(self) -> list[tuple[int, bytes]]:
+        """(offset, bytes) of the tables that became complete since the last call, to be written."""
+        taken, self._tables = self._tables, []
+        return taken
 
     def finish(self) -> int:
         """Everything placed is written: complete the tables, flush, then write the header that makes it an image.
 
         Returns the bytes written.
         """
-        written = sum(self._write(table, offset) for offset, table in self.close_window())
+        self._close_table()
+        written = sum(self._write(table, offset) for offset, table in self.take_tables())
         blocks, table_clusters = closing(self._used, len(self._blocks))
         first = self._take(blocks + table_clusters, 1)
         for number in range(blocks):
@@ -201,8 +200,10 @@ class Writer:
         self._l1 = array("Q", bytes(8 * len(self._l1)))
         self._refs = array("H", [1]) * (1 + clusters(8 * len(self._l1)))
         self._blocks = array("Q")
+        self._l2 = array("Q", bytes(CLUSTER))
+        self._tables = []
+        self._window = -1
         self._base = self._packed = self._open = 0
-        self._l2 = None
 
     def _take(self, count: int, references: int) -> int:
         offset = self._end
@@ -210,11 +211,26 @@ class Writer:
         return offset
 
     def _table(self, guest: int) -> array[int]:
-        if self._l2 is None:
-            self._l2 = array("Q", bytes(CLUSTER))
-            self._open = self._take(1, 1)
-            self._l1[guest // WINDOW] = self._open | COPIED
+        window = guest // WINDOW
+        if window != self._window:
+            self._close_table()
+            self._l2, self._window, self._open = array("Q", bytes(CLUSTER)), window, self._take(1, 1)
+            self._l1[window] = self._open | COPIED
         return self._l2
+
+    def _close_table(self) -> None:
+        """The open L2 table, and the refcount blocks that are full by now."""
+        if self._window < 0:
+            return
+        self._tables.append((self._open, big_endian(self._l2)))
+        while len(self._refs) > REFCOUNTS:
+            if self._packed < (self._base + REFCOUNTS) * CLUSTER:
+                self._packed = 0
+            offset = self._take(1, 1)
+            self._blocks.append(offset)
+            self._tables.append((offset, big_endian(self._refs[:REFCOUNTS])))
+            del self._refs[:REFCOUNTS]
+            self._base += REFCOUNTS
 
     def _write(self, data: bytes, offset: int) -> int:
         view = memoryview(data)
