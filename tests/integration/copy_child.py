@@ -1,34 +1,47 @@
 """One copy in a process of its own, to be killed: `python -m tests.integration.copy_child SOURCE IMAGE KIND RATE`.
 
-Prints the bytes read so far, line by line, and at the end how many of them an earlier process had read. It records a
-checkpoint after every window, so that small disks have many.
+SOURCE is a VMDK or a raw file, RATE in bytes per second, 0 for no bound. Prints the bytes read so far, line by line,
+a hundred times a second.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from hyper2kvmd.disk import copy_worker
-from hyper2kvmd.disk.copy import Limits, copy
+from hyper2kvmd.disk import copy as engine
+from hyper2kvmd.disk.blocks import Source
+from hyper2kvmd.disk.copy import Amounts, Limits, copy
+from hyper2kvmd.disk.vmdk import open_source
 from tests.integration.sources import RawSource, make_target
+
+THREADS = 2
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Source]:
+    if path.suffix == ".vmdk":
+        with open_source(path) as source:
+            yield source
+    else:
+        with contextlib.closing(RawSource(path)) as raw:
+            yield raw
 
 
 def main(source: str, image: str, kind: str, rate: str) -> None:
-    copy_worker.CHECKPOINT_SECONDS = 0.0
+    engine.PROGRESS_PERIOD = 0.01
+
+    def say(amounts: Amounts) -> None:
+        print(amounts.read, flush=True)
+
     with (
-        contextlib.closing(RawSource(Path(source))) as disk,
+        opened(Path(source)) as disk,
         contextlib.closing(make_target(kind, Path(image), disk.virtual_size)) as target,
     ):
-        moved = copy(
-            disk,
-            target,
-            identity="one",
-            limits=Limits(threads=2, bytes_per_second=int(rate)),
-            on_progress=lambda amounts: print(amounts.read, flush=True),
-        )
-    print(moved.resumed)
+        limits = Limits(threads=THREADS, bytes_per_second=int(rate) or None)
+        copy(disk, target, identity="one", limits=limits, on_progress=say)
 
 
 if __name__ == "__main__":
