@@ -46,10 +46,11 @@ class Batch:
     def full(self) -> bool:
         return self.loaded >= BATCH or len(self.pieces) >= PIECES
 
-    def end(self, unit: int) -> tuple[int, int]:
+    @property
+    def end(self) -> tuple[int, int]:
         """Where the next batch may begin, and with which run: that which lies across the place, or one behind it."""
         last = self.pieces[-1]
-        position = _ceil(last.guest + last.length, unit)
+        position = last.guest + last.length
         return position, last.run.guest if last.run.guest + last.run.length > position else position
 
 

@@ -96,7 +96,7 @@ class Share:
         if self.unsealed < self.section and now - self.sealed_at < CHECKPOINT_SECONDS:
             return None
         self.unsealed, self.sealed_at = 0, now
-        return Sealed(*batch.end(self.target.unit), self.target.state())
+        return Sealed(*batch.end, self.target.state())
 
     def pay(self, size: int) -> None:
         """Return when `size` more bytes are within the bandwidth."""

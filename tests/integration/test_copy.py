@@ -256,7 +256,7 @@ def test_progress_ends_with_everything_and_an_interruption_ends_the_copy(full: P
     last = heard[-1]
     assert last.read == last.total == full.stat().st_size
     assert 342 * MIB <= last.written <= 344 * MIB
-    assert {path.name for path in tmp_path.iterdir()} == {"image"}
+    assert {path.name for path in tmp_path.iterdir()} == {"image", "image.complete"}
 
 
 def test_bandwidth_is_capped(tmp_path: Path) -> None:
