@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +14,9 @@ import pytest
 
 from hyper2kvmd.disk import qemu_img
 from hyper2kvmd.disk.space import available
-from hyper2kvmd.disk.vmdk import vet
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.model import Image, Migration, Order, Source, SourceDisk
-from hyper2kvmd.progress import Context, Event, Progress, Step
+from hyper2kvmd.progress import Context, Ended, Event, Progress, Step, StepStarted, event_adapter
 from hyper2kvmd.stages.convert import convert, prove_all_same, prove_same
 from hyper2kvmd.stages.plan import read_source
 from tests.integration.disks import empty_disk, sh
@@ -76,14 +78,14 @@ def test_every_subformat_becomes_the_same_disk(subformat: str, raw: Path, tmp_pa
     disk, image = run_convert(source, work, events=events, verify="content")
     sh("qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, image.path)
     assert qemu_img.check(image.path) is None
-    assert disk.virtual_size == vet(source).virtual_size == raw.stat().st_size
+    assert disk.virtual_size == image.virtual_size == raw.stat().st_size
     assert disk.layout.volumes[0].content == "ext4"
     assert image.file_bytes * 0.95 <= disk.data_bytes <= image.file_bytes * 1.05
     done = [event.done for event in events if isinstance(event, Progress)]
     assert done[-1] == disk.virtual_size
     assert max(event.written for event in events if isinstance(event, Progress)) >= image.file_bytes * 0.95
     assert snapshot(export) == before
-    assert {path.name for path in work.iterdir()} == {"disk.qcow2"}
+    assert {path.name for path in work.iterdir()} == {"disk.qcow2", "disk.qcow2.complete"}
 
 
 def test_raw_and_compressed_images(raw: Path, tmp_path: Path) -> None:
@@ -189,3 +191,40 @@ def test_a_disk_that_only_our_reader_knows_is_converted(tmp_path: Path) -> None:
     assert any("QEMU cannot read it" in line for line in image.evidence)
     sh("qemu-img", "convert", "-f", "qcow2", "-O", "raw", image.path, tmp_path / "back.raw")
     assert (tmp_path / "back.raw").read_bytes() == (tmp_path / "disk-flat.vmdk").read_bytes() + bytes(2 * MIB)
+
+
+def working(order: Order, *, kill_at: str = "") -> list[Event]:
+    """A worker process with `order`, killed when it begins the step of that title; what it said."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "hyper2kvmd.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as worker:
+        assert worker.stdin is not None and worker.stdout is not None
+        worker.stdin.write(order.model_dump_json() + "\ngo\n")
+        worker.stdin.flush()
+        heard = []
+        for line in worker.stdout:
+            heard.append(event_adapter.validate_json(line))
+            if isinstance(heard[-1], StepStarted) and heard[-1].title == kill_at:
+                worker.kill()
+    assert worker.returncode == (-signal.SIGKILL if kill_at else 0)
+    return heard
+
+
+def test_a_worker_killed_while_it_compares_does_not_copy_again(tmp_path: Path) -> None:
+    noise, images = tmp_path / "noise", tmp_path / "images"
+    noise.write_bytes(os.urandom(64 * MIB))
+    source = make_vmdk(noise, tmp_path, "streamOptimized")
+    migration = Migration(vmdk=source, vm_name="web01", verify="content")
+    order = order_for(migration, tmp_path / "work").model_copy(update={"output_dir": images})
+    working(order, kill_at="Comparing every byte")
+    (folder,) = (tmp_path / "work").iterdir()
+    copied = (folder / "disk.qcow2").stat()
+
+    heard = working(order)
+    assert isinstance(heard[-1], Ended) and heard[-1].outcome == "succeeded", heard[-1]
+    converting = [event for event in heard if isinstance(event, Progress) and event.title.startswith("Converting")]
+    assert [(event.done, event.written) for event in converting] == [(64 * MIB, 0)]
+    assert (images / "web01.qcow2").stat().st_ino == copied.st_ino
+    assert {path.suffix for path in images.iterdir()} == {".qcow2", ".json", ".md", ".xml"}
+    assert not [*(tmp_path / "work").iterdir()]
+    sh("qemu-img", "compare", "-f", "raw", "-F", "qcow2", noise, images / "web01.qcow2")

@@ -27,8 +27,8 @@ def make_vmdk(folder: Path, subformat: str) -> Path:
 
 
 def refused(path: Path, code: str) -> Failure:
-    with pytest.raises(Failure) as caught:
-        vmdk.vet(path)
+    with pytest.raises(Failure) as caught, vmdk.open_source(path):
+        pass
     assert caught.value.code == code
     assert "\n" not in str(caught.value)
     return caught.value
@@ -37,19 +37,20 @@ def refused(path: Path, code: str) -> Failure:
 @pytest.mark.parametrize("subformat", SUBFORMATS)
 def test_every_supported_subformat_is_seen_whole(subformat: str, tmp_path: Path) -> None:
     path = make_vmdk(tmp_path, subformat)
-    vetted = vmdk.vet(path)
-    assert (vetted.subformat, vetted.virtual_size) == (subformat, SIZE)
-    assert {file.path for file in vetted.files} == set(tmp_path.iterdir())
-    vmdk.require_unchanged(vetted.files)
+    with vmdk.open_source(path) as source:
+        assert (source.subformat, source.virtual_size) == (subformat, SIZE)
+        assert {file.path for file in source.files} == set(tmp_path.iterdir())
+        vmdk.require_unchanged(source.files)
 
 
 def test_a_source_that_changes_is_noticed(tmp_path: Path) -> None:
     path = make_vmdk(tmp_path, "monolithicFlat")
-    vetted = vmdk.vet(path)
+    with vmdk.open_source(path) as source:
+        files = source.files
     with (tmp_path / "disk-flat.vmdk").open("r+b") as file:
         file.write(b"x")
     with pytest.raises(Failure) as caught:
-        vmdk.require_unchanged(vetted.files)
+        vmdk.require_unchanged(files)
     assert caught.value.code == "source-changed"
 
 

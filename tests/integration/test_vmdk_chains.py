@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.disk.vmdk import open_source, vet
+from hyper2kvmd.disk.vmdk import open_source
 from hyper2kvmd.errors import Failure
 from tests.integration.disks import sh
 from tests.integration.test_vmdk import SUBFORMATS
@@ -51,9 +51,9 @@ def test_a_chain_of_three_is_one_disk(subformat: str, tmp_path: Path) -> None:
     assert seen == seen_by_qemu(second)
     assert seen[70000:71000] == b"\1" * 1000 and seen[SIZE - 512 :] == b"\5" * 512
     assert seen[3 << 20 : (3 << 20) + 65536] == bytes(65536)
-    vetted = vet(second)
-    assert vetted.files[0].path == second
-    assert {file.path for file in vetted.files} == set(tmp_path.iterdir())
+    with open_source(second) as source:
+        assert source.files[0].path == second
+        assert {file.path for file in source.files} == set(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("size", [SIZE + (3 << 20), SIZE + 512])

@@ -1,21 +1,10 @@
 """A reader of VMware virtual disks: hosted sparse and streamOptimized, flat, split, ESX snapshots, and chains of them.
 
-`open_source` gives the bytes, `vet` says whether there are any. All offsets and sizes are bytes unless a name says
-otherwise; everything a file says is checked before it is used.
+`open_source` vets the whole disk and gives its bytes. All offsets and sizes are bytes unless a name says otherwise;
+everything a file says is checked before it is used.
 """
 
-from hyper2kvmd.disk.vmdk.descriptor import Descriptor, parse_descriptor
-from hyper2kvmd.disk.vmdk.files import identify, require_unchanged
+from hyper2kvmd.disk.vmdk.files import require_unchanged
 from hyper2kvmd.disk.vmdk.source import VmdkSource, open_source
-from hyper2kvmd.disk.vmdk.vet import VettedVmdk, vet
 
-__all__ = [
-    "Descriptor",
-    "VettedVmdk",
-    "VmdkSource",
-    "identify",
-    "open_source",
-    "parse_descriptor",
-    "require_unchanged",
-    "vet",
-]
+__all__ = ["VmdkSource", "open_source", "require_unchanged"]

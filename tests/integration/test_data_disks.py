@@ -1,0 +1,74 @@
+"""Data disks of the kinds that only snapshots and ESX have, by the whole one-shot migration: `h2kvmctl --config`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.disks import sh
+from tests.integration.test_ctl import ctl
+from tests.integration.test_vmdk_chains import child_of, cid_of
+from tests.integration.test_vmdk_source import full
+from tests.vmdk_images import Grains, cowd, descriptor, sesparse
+
+GIB = 1 << 30
+CAPACITY = 4 << 11
+"""Sectors of the small disks."""
+DELTA: Grains = {0: full(4096), 3: b"x" * 4096, 900: b"y" * 4096, CAPACITY // 8 - 1: b"z" * 4096}
+
+
+def split_with_a_snapshot(folder: Path) -> Path:
+    """A disk of three extents, and what was written after its snapshot, across the edge of two of them."""
+    base = folder / "web.vmdk"
+    sh("qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=twoGbMaxExtentSparse", base, str(4 * GIB + 512))
+    for number, place in enumerate((0, 2 * GIB - 65536, 3 * GIB, 4 * GIB + 512 - 69632), 1):
+        sh("qemu-io", "-f", "vmdk", "-c", f"write -P {number} {place} 68k", base)
+    return child_of(base, "web-000001.vmdk", f"write -P 9 {2 * GIB - 8192} 16k", "write -P 8 1G 1M", "write -z 3G 64k")
+
+
+def flat(folder: Path) -> str:
+    """A disk as ESX has it; its CID."""
+    (folder / "web-flat.vmdk").write_bytes(full(CAPACITY * 512))
+    base = descriptor("vmfs", f'RW {CAPACITY} VMFS "web-flat.vmdk"', cid="1234abcd")
+    (folder / "web.vmdk").write_bytes(base)
+    return cid_of(folder / "web.vmdk")
+
+
+def delta(folder: Path, create_type: str, kind: str, data: bytes) -> Path:
+    parent = flat(folder), "web.vmdk"
+    (folder / "web-000001-delta.vmdk").write_bytes(data)
+    child = folder / "web-000001.vmdk"
+    child.write_bytes(descriptor(create_type, f'RW {CAPACITY} {kind} "web-000001-delta.vmdk"', parent=parent))
+    return child
+
+
+def esx_snapshot(folder: Path) -> Path:
+    return delta(folder, "vmfsSparse", "VMFSSPARSE", cowd(DELTA, CAPACITY, grain=8))
+
+
+def sesparse_snapshot(folder: Path) -> Path:
+    return delta(folder, "seSparse", "SESPARSE", sesparse({**DELTA, 4: None}, CAPACITY, unmapped=7))
+
+
+@pytest.mark.parametrize("make", [split_with_a_snapshot, esx_snapshot, sesparse_snapshot])
+def test_a_data_disk_is_migrated_and_every_byte_is_proven(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    export = tmp_path / "export"
+    export.mkdir()
+    source = make(export)
+    before = {path.name: path.stat().st_mtime_ns for path in export.iterdir()}
+    config = tmp_path / "data01.yaml"
+    config.write_text(f"vmdk: {source}\nvm_name: data01\noutput_dir: {tmp_path}/images\nverify: content\n")
+    done = ctl("--config", config, "--conversion-dir", tmp_path / "work", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+    image, report = tmp_path / "images/data01.qcow2", tmp_path / "images/data01.report.json"
+    sh("qemu-img", "compare", "-f", "vmdk", "-F", "qcow2", source, image)
+    told = json.loads(report.read_text())
+    size = told["image"]["virtual_size"]
+    assert f"all {size} bytes read the same from source and image" in told["image"]["evidence"]
+    assert {Path(file["path"]).name for file in told["source"]["disks"][0]["files"]} == set(before)
+    assert {path.name: path.stat().st_mtime_ns for path in export.iterdir()} == before
+    assert not [*(tmp_path / "work").iterdir()]
