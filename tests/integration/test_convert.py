@@ -15,6 +15,7 @@ import pytest
 from hyper2kvmd.disk import qemu_img
 from hyper2kvmd.disk.space import available
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.guest.access import default_helper
 from hyper2kvmd.model import Image, Migration, Order, Source, SourceDisk
 from hyper2kvmd.progress import Context, Ended, Event, Progress, Step, StepStarted, event_adapter
 from hyper2kvmd.stages.convert import convert, prove_all_same, prove_same
@@ -215,7 +216,8 @@ def test_a_worker_killed_while_it_compares_does_not_copy_again(tmp_path: Path) -
     noise.write_bytes(os.urandom(64 * MIB))
     source = make_vmdk(noise, tmp_path, "streamOptimized")
     migration = Migration(vmdk=source, vm_name="web01", verify="content")
-    order = order_for(migration, tmp_path / "work").model_copy(update={"output_dir": images})
+    order = order_for(migration, tmp_path / "work")
+    order = order.model_copy(update={"output_dir": images, "helper": default_helper()})
     working(order, kill_at="Comparing every byte")
     (folder,) = (tmp_path / "work").iterdir()
     copied = (folder / "disk.qcow2").stat()
