@@ -24,8 +24,8 @@ from hyper2kvmd.disk.copy import Amounts, Limits, copy
 from hyper2kvmd.disk.qcow2 import WINDOW
 from tests.integration.copy_child import opened
 from tests.integration.disks import sh
-from tests.integration.sources import KINDS, Kind, MadeSource, Part, content, make_target
-from tests.integration.test_copy import disks, image_of, require_same
+from tests.integration.sources import KINDS, Kind, MadeSource, Part, content, make_target, write_raw
+from tests.integration.test_copy import disks, image_of, mounted, require_same
 
 MIB = 1 << 20
 WINDOWS = 40
@@ -197,6 +197,25 @@ def test_ended_between_any_batches(
         moved = image_of(source, tmp_path / "image", kind, limits=limits)
     assert moved.read == moved.total
     sh("cmp", tmp_path / "undisturbed", tmp_path / "image")
+
+
+def test_ended_between_shared_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "AHEAD", 1)
+    monkeypatch.setattr(copy_worker, "CHECKPOINT_SECONDS", 0.0)
+    size = 4 * WINDOW
+    parts = [Part(number * 160 * MIB + 4096 * number, content(number, 8 * MIB), False) for number in range(12)]
+    with mounted(tmp_path, "xfs", 512) as place:
+        with contextlib.closing(Ending(place / "made", size, parts, 4096)) as source:
+            source.left = 9
+            with pytest.raises(Gone):
+                image_of(source, place / "image")
+            source.left = len(parts)
+            moved = image_of(source, place / "image")
+            assert moved.resumed >= 3 * 8 * MIB
+            assert moved.written <= MIB, "blocks were copied that could have been shared"
+            image_of(source, place / "undisturbed")
+        sh("cmp", place / "undisturbed", place / "image")
+        require_same(write_raw(tmp_path / "raw", size, parts), place / "image", "qcow2")
 
 
 def test_a_finished_image_is_not_copied_again_unless_it_was_changed(disk: Path, tmp_path: Path) -> None:
