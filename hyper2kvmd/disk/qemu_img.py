@@ -6,13 +6,22 @@ Its exit status is never taken for evidence: callers look at what it wrote.
 from __future__ import annotations
 
 import json
+import os
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from hyper2kvmd import run
+from hyper2kvmd.disk.ranges import Ranges
 from hyper2kvmd.errors import Kind, MigrationFailed
 
-Format = Literal["vmdk", "qcow2", "raw"]
+Format = Literal["vmdk", "qcow2", "raw", "vdi", "vhdx"]
+PERCENT = re.compile(r"\((\d+\.\d+)/100%\)")
+MOST_COROUTINES = 16
+"""As many as qemu-img takes."""
+LEAKS = 3
+"""Exit status of a check that found nothing but clusters that nothing uses."""
 
 
 def node(path: Path, fmt: Format) -> str:
@@ -33,17 +42,96 @@ def reads_as(path: Path, fmt: Format, files: tuple[Path, ...], size: int) -> boo
     return done.returncode == 0 and int(json.loads(done.stdout)["virtual-size"]) == size
 
 
+def convert(
+    source: Path,
+    source_format: Format,
+    target: Path,
+    target_format: Literal["qcow2", "raw"],
+    *,
+    compress: bool,
+    reserve: bool,
+    threads: int,
+    bytes_per_second: int | None,
+    on_fraction: Callable[[float], None],
+) -> None:
+    """Write `target` anew from the one file `source`; all of it is on disk at the end. `on_fraction` gets 0 to 1.
+
+    Its own flush (`-t writeback`) would wait for the disk at every table it updates; one fsync at the end does not.
+    Raises MigrationFailed (`disk-full`, `tool-failed`, `tool-stalled`, `tool-killed`).
+    """
+    options = ["cluster_size=65536", "compat=1.1"] if target_format == "qcow2" else []
+    options += ["compression_type=zstd"] if compress else []
+    options += ["preallocation=falloc"] if reserve else []
+    argv = ["qemu-img", "convert", "-p", "-m", str(min(threads, MOST_COROUTINES)), "-O", target_format]
+    argv += ["-c"] if compress else ["-W"]  # compressed clusters can only be written in order
+    argv += ["-r", str(bytes_per_second)] if bytes_per_second else []
+    argv += ["-o", ",".join(options)] if options else []
+    argv += ["--image-opts", node(source, source_format), str(target)]
+    target.unlink(missing_ok=True)
+    try:
+        run.run(argv, sandbox=run.Sandbox(read=(source,), write=(target.parent,)), on_output=_fractions(on_fraction))
+    except MigrationFailed as error:
+        if "No space left on device" in error.message:
+            raise disk_full(target.parent) from error
+        raise
+    _flush(target)
+
+
+def stored(image: Path, fmt: Format) -> Iterator[tuple[int, int]]:
+    """Guest ranges that QEMU finds data in, in order, of an image of one file. Raises MigrationFailed."""
+    found = Ranges()
+    rest = ""
+
+    def take(text: str) -> None:
+        """Its output is larger than the ranges are, by far: nothing of it is kept."""
+        nonlocal rest
+        *entries, rest = (rest + text).split("}")
+        for entry in entries:
+            extent = json.loads(entry[entry.index("{") :] + "}")
+            if extent["data"] and not extent["zero"]:
+                found.add(extent["start"], extent["start"] + extent["length"])
+
+    argv = ["qemu-img", "map", "--output=json", "--image-opts", node(image, fmt)]
+    run.run(argv, sandbox=run.Sandbox(read=(image,)), on_output=take)
+    return iter(found)
+
+
 def check(image: Path) -> str | None:
     """What is wrong with a QCOW2's metadata, leaks included; None when it is clean."""
-    argv = ["qemu-img", "check", "--output=json", "--image-opts", node(image, "qcow2")]
+    return _faults(image, "qcow2", ("corruptions", "leaks", "check-errors"))
+
+
+def corruption(image: Path, fmt: Format) -> str | None:
+    """What keeps an image from being read as it was written; clusters that nothing uses do not."""
+    return _faults(image, fmt, ("corruptions", "check-errors"))
+
+
+def _faults(image: Path, fmt: Format, kinds: tuple[str, ...]) -> str | None:
+    argv = ["qemu-img", "check", "--output=json", "--image-opts", node(image, fmt)]
     done = run.run(argv, sandbox=run.Sandbox(read=(image,)), check=False)
     try:
         found = json.loads(done.stdout)
     except ValueError:
-        return done.stderr.strip() or "qemu-img check gave no result"
-    counts = {key: found.get(key, 0) for key in ("corruptions", "leaks", "check-errors")}
-    bad = ", ".join(f"{count} {key}" for key, count in counts.items() if count)
-    return bad or (None if done.returncode == 0 else done.stderr.strip() or "qemu-img check failed")
+        return " / ".join(done.stderr.strip().splitlines()) or "qemu-img check gave no result"
+    bad = ", ".join(f"{found[kind]} {kind}" for kind in kinds if found.get(kind))
+    return bad or (None if done.returncode in (0, LEAKS) else done.stderr.strip() or "qemu-img check failed")
+
+
+def _fractions(on_fraction: Callable[[float], None]) -> Callable[[str], None]:
+    def read(text: str) -> None:
+        for match in PERCENT.finditer(text):
+            on_fraction(float(match[1]) / 100)
+
+    return read
+
+
+def _flush(path: Path) -> None:
+    for place, flags in ((path, os.O_RDWR), (path.parent, os.O_RDONLY | os.O_DIRECTORY)):
+        handle = os.open(place, flags | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _json(argv: list[str], files: tuple[Path, ...]) -> Any:

@@ -5,7 +5,6 @@ otherwise; everything a file says is checked before it is used.
 """
 
 from hyper2kvmd.disk.vmdk.descriptor import Descriptor, parse_descriptor
-from hyper2kvmd.disk.vmdk.files import identify, require_unchanged
 from hyper2kvmd.disk.vmdk.source import VmdkSource, open_source
 from hyper2kvmd.disk.vmdk.vet import VettedVmdk, vet
 
@@ -13,9 +12,7 @@ __all__ = [
     "Descriptor",
     "VettedVmdk",
     "VmdkSource",
-    "identify",
     "open_source",
     "parse_descriptor",
-    "require_unchanged",
     "vet",
 ]
