@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from hyper2kvmd import run
-from hyper2kvmd.disk.ranges import Ranges
 from hyper2kvmd.errors import Kind, MigrationFailed
 
 Format = Literal["vmdk", "qcow2", "raw", "vdi", "vhdx"]
@@ -77,23 +76,22 @@ def convert(
     _flush(target)
 
 
-def stored(image: Path, fmt: Format) -> Iterator[tuple[int, int]]:
-    """Guest ranges that QEMU finds data in, in order, of an image of one file. Raises MigrationFailed."""
-    found = Ranges()
+def walk(image: Path, fmt: Format, take: Callable[[int, int, int | None], None]) -> None:
+    """Give `take` each guest range (start, stop) of an image of one file that QEMU finds data in, in order, and where
+    in the file that lies as it is. Raises MigrationFailed (`tool-failed`).
+    """
     rest = ""
 
-    def take(text: str) -> None:
-        """Its output is larger than the ranges are, by far: nothing of it is kept."""
+    def read(text: str) -> None:
         nonlocal rest
         *entries, rest = (rest + text).split("}")
         for entry in entries:
             extent = json.loads(entry[entry.index("{") :] + "}")
             if extent["data"] and not extent["zero"]:
-                found.add(extent["start"], extent["start"] + extent["length"])
+                take(extent["start"], extent["start"] + extent["length"], extent.get("offset"))
 
     argv = ["qemu-img", "map", "--output=json", "--image-opts", node(image, fmt)]
-    run.run(argv, sandbox=run.Sandbox(read=(image,)), on_output=take)
-    return iter(found)
+    run.run(argv, sandbox=run.Sandbox(read=(image,)), on_output=read)
 
 
 def check(image: Path) -> str | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hyper2kvmd.disk import faults, qemu_img
+from hyper2kvmd.disk.ranges import Ranges
 from hyper2kvmd.disk.source_file import SourceFile
 from hyper2kvmd.errors import MigrationFailed
 
@@ -43,12 +44,22 @@ class Qcow2:
     def stored(self) -> Iterator[tuple[int, int]]:
         """As QEMU reads it, once QEMU found its tables sound: it takes clusters past the file's end for zeros.
 
-        Raises MigrationFailed (`source-corrupt`, `tool-failed`).
+        Raises MigrationFailed (`source-corrupt`, `source-unreadable`, `tool-failed`).
         """
         fault = qemu_img.corruption(self.file.path, "qcow2")
         if fault is not None:
             raise faults.corrupt(self.file.path, fault)
-        return qemu_img.stored(self.file.path, "qcow2")
+        found = Ranges()
+
+        def take(start: int, stop: int, at: int | None) -> None:
+            if at is None:
+                found.add(start, stop)
+                return
+            for begin, end in self.file.data_ranges(at, at + stop - start):
+                found.add(start + begin - at, start + end - at)
+
+        qemu_img.walk(self.file.path, "qcow2", take)
+        return iter(found)
 
 
 def read_qcow2(file: SourceFile) -> Qcow2:

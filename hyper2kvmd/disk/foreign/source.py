@@ -54,7 +54,7 @@ class ForeignSource:
         self.files: tuple[FileIdentity, ...] = (disk.file.identity,)
         self._disk, self._folder, self._stack = disk, folder, stack
         self._exporter: Exporter | None = None
-        self._starting = threading.Lock()
+        self._connecting = threading.Lock()
         self._idle: SimpleQueue[nbd.Reader] = SimpleQueue()
 
     @property
@@ -63,7 +63,11 @@ class ForeignSource:
         return self._stored.length
 
     def runs(self, start: int, stop: int) -> Iterator[Run]:
-        """The runs that begin in [start, stop), in guest order: each for `load` alone, none longer than PIECE."""
+        """The runs that begin in [start, stop), in guest order: each for `load` alone, none longer than PIECE.
+
+        For the thread that owns the source: it starts QEMU here, which dies with the thread that started it.
+        """
+        self._serve()
         lo = start // PIECE * PIECE
         hi = -(-stop // PIECE) * PIECE
         for begin, end in ranges.cut(self._stored.within(lo, hi), PIECE):
@@ -85,11 +89,14 @@ class ForeignSource:
         return Ranges(ranges.in_units(self._disk.stored(), self.virtual_size))
 
     def _connect(self) -> nbd.Reader:
-        with self._starting:
-            if self._exporter is None:
-                served = export(self.path, self.format, self._folder, exports={EXPORT: None}, writable=False)
-                self._exporter = self._stack.enter_context(served)
-            return self._stack.enter_context(nbd.Reader(self._exporter.socket, EXPORT))
+        with self._connecting:
+            return self._stack.enter_context(nbd.Reader(self._serve().socket, EXPORT))
+
+    def _serve(self) -> Exporter:
+        if self._exporter is None:
+            served = export(self.path, self.format, self._folder, exports={EXPORT: None}, writable=False)
+            self._exporter = self._stack.enter_context(served)
+        return self._exporter
 
 
 READERS: Mapping[Format, Callable[[SourceFile], Described]] = {"qcow2": read_qcow2, "vdi": read_vdi, "vhdx": read_vhdx}
