@@ -19,8 +19,6 @@ Format = Literal["vmdk", "qcow2", "raw", "vdi", "vhdx"]
 PERCENT = re.compile(r"\((\d+\.\d+)/100%\)")
 MOST_COROUTINES = 16
 """As many as qemu-img takes."""
-LEAKS = 3
-"""Exit status of a check that found nothing but clusters that nothing uses."""
 
 
 def node(path: Path, fmt: Format) -> str:
@@ -96,23 +94,41 @@ def walk(image: Path, fmt: Format, take: Callable[[int, int, int | None], None])
 
 def check(image: Path) -> str | None:
     """What is wrong with a QCOW2's metadata, leaks included; None when it is clean."""
-    return _faults(image, "qcow2", ("corruptions", "leaks", "check-errors"))
+    found, said = _check(image, "qcow2")
+    if found is None:
+        return said
+    return _counted(found, ("corruptions", "leaks", "check-errors")) or said
 
 
 def corruption(image: Path, fmt: Format) -> str | None:
-    """What keeps an image from being read as it was written; clusters that nothing uses do not."""
-    return _faults(image, fmt, ("corruptions", "check-errors"))
+    """What keeps an image from being read as it was written; clusters that nothing uses do not.
+
+    Raises MigrationFailed (`tool-failed`) for one that QEMU cannot check, such as one that is in use.
+    """
+    found, said = _check(image, fmt)
+    if found is None:
+        raise MigrationFailed(
+            "tool-failed",
+            f"QEMU cannot check {image}: {said}",
+            hint="shut the guest down if it still runs, else copy or export the disk again",
+            kind=Kind.OPERATOR,
+        )
+    return _counted(found, ("corruptions", "check-errors"))
 
 
-def _faults(image: Path, fmt: Format, kinds: tuple[str, ...]) -> str | None:
+def _check(image: Path, fmt: Format) -> tuple[dict[str, Any] | None, str | None]:
+    """What qemu-img counted, if it came to that, and what it complained of."""
     argv = ["qemu-img", "check", "--output=json", "--image-opts", node(image, fmt)]
     done = run.run(argv, sandbox=run.Sandbox(read=(image,)), check=False)
+    said = " / ".join(done.stderr.strip().splitlines()) or f"qemu-img check ended with {done.returncode}"
     try:
-        found = json.loads(done.stdout)
+        return json.loads(done.stdout), said if done.returncode else None
     except ValueError:
-        return " / ".join(done.stderr.strip().splitlines()) or "qemu-img check gave no result"
-    bad = ", ".join(f"{found[kind]} {kind}" for kind in kinds if found.get(kind))
-    return bad or (None if done.returncode in (0, LEAKS) else done.stderr.strip() or "qemu-img check failed")
+        return None, said
+
+
+def _counted(found: dict[str, Any], kinds: tuple[str, ...]) -> str | None:
+    return ", ".join(f"{found[kind]} {kind}" for kind in kinds if found.get(kind)) or None
 
 
 def _fractions(on_fraction: Callable[[float], None]) -> Callable[[str], None]:

@@ -143,6 +143,26 @@ def test_raw_and_compressed_and_reserved_images(fmt: str, options: tuple[str, ..
             assert (image.file_bytes >= SIZE) == preallocate
 
 
+@pytest.mark.parametrize("fmt", ["vdi", "vhdx", "qcow2"])
+@pytest.mark.parametrize("mebibytes", [100, 1200])
+def test_stored_zeros_are_not_taken_for_data(fmt: str, mebibytes: int, tmp_path: Path) -> None:
+    """Files that a careless copy filled: few samples must do for the large one."""
+    raw = tmp_path / "made.source"
+    pick = random.Random(3)  # noqa: S311
+    with raw.open("wb") as file:
+        file.truncate(mebibytes * MIB)
+        for number in range(mebibytes // 4):
+            file.seek(number * 4 * MIB + pick.randrange(16) * 65536)
+            file.write(pick.randbytes(pick.randrange(1, 24) * 65536))
+    options = {"vdi": ("-o", "static=on"), "vhdx": ("-o", "subformat=fixed"), "qcow2": ("-S", "0")}[fmt]
+    source = make(tmp_path, fmt, options, raw=raw)
+    sh("cp", "--sparse=never", source, tmp_path / "full")
+    (tmp_path / "full").rename(source)
+    disk, image = run_convert(source, tmp_path)
+    assert image.file_bytes < source.stat().st_blocks * 512 / 2
+    assert image.file_bytes * 0.95 <= disk.data_bytes <= image.file_bytes * 1.05
+
+
 def test_states_of_the_past_inside_a_qcow2_are_left_behind(tmp_path: Path) -> None:
     source = make(tmp_path, "qcow2")
     sh("qemu-img", "snapshot", "-c", "before", source)

@@ -18,6 +18,7 @@ from hyper2kvmd.disk.foreign.qcow2 import read_qcow2
 from hyper2kvmd.disk.foreign.vdi import read_vdi
 from hyper2kvmd.disk.foreign.vhdx import read_vhdx
 from hyper2kvmd.disk.ranges import Ranges
+from hyper2kvmd.disk.sampling import content_bytes
 from hyper2kvmd.disk.source_file import SourceFile
 from hyper2kvmd.model import FileIdentity
 
@@ -57,10 +58,12 @@ class ForeignSource:
         self._connecting = threading.Lock()
         self._idle: SimpleQueue[nbd.Reader] = SimpleQueue()
 
-    @property
+    @cached_property
     def data_bytes(self) -> int:
-        """Guest bytes that runs cover. Raises as `Described.stored` does."""
-        return self._stored.length
+        """About how many guest bytes are anything but zeros: runs cover more. Raises as `runs` and `load` do."""
+        if self._stored.length:
+            self._serve()
+        return content_bytes(self._stored, self._read)
 
     def runs(self, start: int, stop: int) -> Iterator[Run]:
         """The runs that begin in [start, stop), in guest order: each for `load` alone, none longer than PIECE.
@@ -76,11 +79,14 @@ class ForeignSource:
 
     def load(self, run: Run) -> bytes:
         """Safe to call from several threads: each takes a connection. Raises as `export` and `nbd.Reader.read` do."""
+        return self._read(run.guest, run.guest + run.length)
+
+    def _read(self, start: int, stop: int) -> bytes:
         try:
             reader = self._idle.get_nowait()
         except Empty:
             reader = self._connect()
-        data = reader.read(run.guest, run.length)
+        data = reader.read(start, stop - start)
         self._idle.put(reader)
         return data
 
