@@ -31,6 +31,11 @@ def corrupt(path: Path, fact: str) -> MigrationFailed:
     )
 
 
+def overfull(path: Path) -> MigrationFailed:
+    """Tables that name the same bytes again and again, and so describe a disk without end."""
+    return corrupt(path, "its tables name more data than the file has bytes")
+
+
 def not_vmdk(path: Path, fact: str) -> MigrationFailed:
     return MigrationFailed("source-not-vmdk", f"{path} is damaged or not a VMDK: {fact}", hint="export the disk again")
 

@@ -16,7 +16,7 @@ class RawSource:
     """A `blocks.Source` on an open file. Raises MigrationFailed (`source-truncated`) for half a sector."""
 
     format: SourceFormat = "raw"
-    subformat = "raw"
+    subformat = "flat"
 
     def __init__(self, file: SourceFile) -> None:
         if file.size == 0 or file.size % SECTOR:

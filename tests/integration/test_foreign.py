@@ -18,6 +18,8 @@ from hyper2kvmd.disk import qemu_img
 from hyper2kvmd.disk.conversion import convert
 from hyper2kvmd.disk.copy import Limits
 from hyper2kvmd.disk.foreign.crc32c import crc32c
+from hyper2kvmd.disk.foreign.vhdx import read_vhdx
+from hyper2kvmd.disk.source_file import SourceFile, identify
 from hyper2kvmd.disk.sources import open_source
 from hyper2kvmd.errors import Failure, MigrationFailed
 from hyper2kvmd.model import SourceFormat
@@ -438,6 +440,27 @@ def test_what_would_lead_a_tool_astray_is_refused_before_it_starts(
 ) -> None:
     failure = refused(hostile(tmp_path))
     assert failure.code == code, failure
+
+
+@pytest.mark.parametrize("fmt", ["qcow2", "vdi", "vhdx"])
+def test_tables_that_name_one_block_for_all_are_refused(fmt: str, tmp_path: Path) -> None:
+    """Such a disk would be endless: one of 62 TiB fits into a few MiB."""
+    raw = make_raw(tmp_path / "made.source", 64 * MIB, ((0, 1),))
+    options = {"vdi": (), "vhdx": ("-o", "block_size=1M"), "qcow2": ("-o", "cluster_size=2M")}[fmt]
+    source = make(tmp_path, fmt, options, raw=raw)
+    data = source.read_bytes()
+    if fmt == "vdi":
+        poke(source, struct.unpack_from("<I", data, 0x154)[0], bytes(4 * 64))
+    elif fmt == "vhdx":
+        with source.open("rb") as file:
+            entry = read_vhdx(SourceFile(file.fileno(), identify(source))).table.offset
+        poke(source, entry, data[entry : entry + 8] * 64)
+    else:
+        table = struct.unpack_from(">Q", data, struct.unpack_from(">Q", data, 40)[0])[0] & ~(1 << 63)
+        poke(source, table, data[table : table + 8] * 32)
+    with pytest.raises(Failure) as caught:
+        read_source(source, tmp_path)
+    assert caught.value.code == "source-corrupt"
 
 
 def test_a_torn_header_of_a_vhdx_gives_way_to_the_sound_one(tmp_path: Path) -> None:

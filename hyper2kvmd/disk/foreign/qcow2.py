@@ -23,6 +23,8 @@ KNOWN = DIRTY | CORRUPT | DATA_FILE | COMPRESSION_TYPE | EXTENDED_L2
 EXTENSION = struct.Struct(">II")
 EXTENSIONS_END, DATA_FILE_NAME = 0, 0x44415441
 SMALLEST_CLUSTER_BITS, LARGEST_CLUSTER_BITS = 9, 21
+SMALLEST_COMPRESSED = 8
+"""Bytes that no compressed cluster is smaller than."""
 LARGEST_L1 = 32 << 20
 """Bytes, as QEMU limits it."""
 
@@ -39,7 +41,7 @@ class Qcow2:
     @property
     def subformat(self) -> str:
         left = f", {self.snapshots} internal snapshots left behind" if self.snapshots else ""
-        return f"qcow2 version {self.version}{left}"
+        return f"version {self.version}{left}"
 
     def stored(self) -> Iterator[tuple[int, int]]:
         """As QEMU reads it, once QEMU found its tables sound: it takes clusters past the file's end for zeros.
@@ -50,8 +52,13 @@ class Qcow2:
         if fault is not None:
             raise faults.corrupt(self.file.path, fault)
         found = Ranges()
+        left = self.file.size
 
         def take(start: int, stop: int, at: int | None) -> None:
+            nonlocal left
+            left -= SMALLEST_COMPRESSED if at is None else stop - start
+            if left < 0:
+                raise faults.overfull(self.file.path)
             if at is None:
                 found.add(start, stop)
                 return

@@ -46,7 +46,8 @@ class Vdi:
     blocks: int
 
     def stored(self) -> Iterator[tuple[int, int]]:
-        """Raises MigrationFailed (`source-truncated`) for a block that is not in the file."""
+        """Raises MigrationFailed: `source-truncated` for a block not in the file, `source-corrupt` for shared ones."""
+        left = self.file.size
         for number, entry in self._entries():
             if entry >= UNALLOCATED:
                 continue
@@ -56,6 +57,9 @@ class Vdi:
                 raise faults.truncated(
                     self.file.path, f"block {number} of the disk lies at byte {at}, the file has {self.file.size}"
                 )
+            left -= length
+            if left < 0:
+                raise faults.overfull(self.file.path)
             for begin, end in self.file.data_ranges(at, at + length):
                 yield guest + begin - at, guest + end - at
 

@@ -87,6 +87,7 @@ class Vhdx:
 
         Raises MigrationFailed (`source-corrupt`, `source-truncated`).
         """
+        left = self.file.size
         for index, entry in self._entries():
             turn, inside = divmod(index, self.between_bitmaps + 1)
             state, at = entry & 7, entry >> 20 << 20
@@ -101,6 +102,9 @@ class Vhdx:
                 raise faults.truncated(
                     self.file.path, f"block {number} of the disk lies at byte {at}, the file has {self.file.size}"
                 )
+            left -= length
+            if left < 0:
+                raise faults.overfull(self.file.path)
             for begin, end in self.file.data_ranges(at, at + length):
                 yield guest + begin - at, guest + end - at
 
