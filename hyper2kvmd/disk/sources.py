@@ -80,13 +80,13 @@ def _format_of(file: SourceFile) -> SourceFormat:
 
 def _found(file: SourceFile) -> SourceFormat | None:
     head = file.read(0, HEAD_BYTES)
+    for at, magic, fmt in MAGICS:
+        if head[at:].startswith(magic):
+            return fmt
     if head.startswith(VHD_MAGIC) or file.read(max(0, file.size - VHD_FOOTER), VHD_FOOTER).startswith(VHD_MAGIC):
         raise faults.unsupported(
             file.path, "is a VHD, which is not read here", "convert it: qemu-img convert -f vpc -O vhdx, or Convert-VHD"
         )
-    for at, magic, fmt in MAGICS:
-        if head[at:].startswith(magic):
-            return fmt
     return None
 
 
