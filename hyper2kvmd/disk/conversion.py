@@ -48,8 +48,7 @@ def convert(
             return
 
     def on_fraction(done: float) -> None:
-        written = target.stat().st_blocks * 512 if target.exists() else 0
-        on_progress(copy.Amounts(int(done * disk.data_bytes), written, disk.data_bytes))
+        on_progress(copy.Amounts(int(done * disk.data_bytes), target.stat().st_blocks * 512, disk.data_bytes))
 
     qemu_img.convert(
         disk.path,

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hyper2kvmd import run
+from hyper2kvmd.disk import kernel
 from hyper2kvmd.errors import Kind, MigrationFailed
 
 Format = Literal["vmdk", "qcow2", "raw", "vdi", "vhdx"]
 PERCENT = re.compile(r"\((\d+\.\d+)/100%\)")
-MOST_COROUTINES = 16
-"""As many as qemu-img takes."""
+PER_THREAD, MOST_REQUESTS = 8, 16
+"""Requests that qemu-img has in flight, for each thread that it may keep busy, and the most that it takes."""
 
 
 def node(path: Path, fmt: Format) -> str:
@@ -53,25 +54,35 @@ def convert(
 ) -> None:
     """Write `target` anew from the one file `source`; all of it is on disk at the end. `on_fraction` gets 0 to 1.
 
-    Its own flush (`-t writeback`) would wait for the disk at every table it updates; one fsync at the end does not.
+    Its own flush (`-t writeback`) would wait for the disk at every table it updates; one fsync at the end does not, and
+    has little left to do when the kernel is told at every step to begin writing.
     Raises MigrationFailed (`disk-full`, `tool-failed`, `tool-stalled`, `tool-killed`).
     """
     options = ["cluster_size=65536", "compat=1.1"] if target_format == "qcow2" else []
     options += ["compression_type=zstd"] if compress else []
     options += ["preallocation=falloc"] if reserve else []
-    argv = ["qemu-img", "convert", "-p", "-m", str(min(threads, MOST_COROUTINES)), "-O", target_format]
+    argv = ["qemu-img", "convert", "-p", "-m", str(min(threads * PER_THREAD, MOST_REQUESTS)), "-O", target_format]
     argv += ["-c"] if compress else ["-W"]  # compressed clusters can only be written in order
     argv += ["-r", str(bytes_per_second)] if bytes_per_second else []
     argv += ["-o", ",".join(options)] if options else []
     argv += ["--image-opts", node(source, source_format), str(target)]
     target.unlink(missing_ok=True)
+    handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def on_output(text: str) -> None:
+        for match in PERCENT.finditer(text):
+            kernel.start_writeback(handle, 0, 0)
+            on_fraction(float(match[1]) / 100)
+
     try:
-        run.run(argv, sandbox=run.Sandbox(read=(source,), write=(target.parent,)), on_output=_fractions(on_fraction))
+        run.run(argv, sandbox=run.Sandbox(read=(source,), write=(target.parent,)), on_output=on_output)
+        os.fsync(handle)
     except MigrationFailed as error:
         if "No space left on device" in error.message:
             raise disk_full(target.parent) from error
         raise
-    _flush(target)
+    finally:
+        os.close(handle)
 
 
 def walk(image: Path, fmt: Format, take: Callable[[int, int, int | None], None]) -> None:
@@ -129,23 +140,6 @@ def _check(image: Path, fmt: Format) -> tuple[dict[str, Any] | None, str | None]
 
 def _counted(found: dict[str, Any], kinds: tuple[str, ...]) -> str | None:
     return ", ".join(f"{found[kind]} {kind}" for kind in kinds if found.get(kind)) or None
-
-
-def _fractions(on_fraction: Callable[[float], None]) -> Callable[[str], None]:
-    def read(text: str) -> None:
-        for match in PERCENT.finditer(text):
-            on_fraction(float(match[1]) / 100)
-
-    return read
-
-
-def _flush(path: Path) -> None:
-    for place, flags in ((path, os.O_RDWR), (path.parent, os.O_RDONLY | os.O_DIRECTORY)):
-        handle = os.open(place, flags | os.O_CLOEXEC)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _json(argv: list[str], files: tuple[Path, ...]) -> Any:
