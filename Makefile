@@ -55,8 +55,9 @@ integration: setup
 test-system: setup ## in a virtual machine whose kernel has NBD and device-mapper
 	$(ROOT) $(BIN)/pytest -p no:cacheprovider tests/system
 
-fuzz: setup ## damage VMDKs 100,000 times; what is read must be bytes or a failure
+fuzz: setup ## damage VMDKs 100,000 times, other disks 20,000; what is read must be bytes or a failure
 	$(BIN)/python -m tests.fuzz.vmdk --count 100000
+	$(BIN)/python -m tests.fuzz.foreign --count 20000
 
 bench: setup ## our engine and its rivals side by side: an hour, 45 GB of disk; writes docs/performance.md
 	$(ROOT) $(BIN)/python -B -m bench --markdown $(BENCH)

@@ -6,10 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from hyper2kvmd.disk import copy, vmdk
+from hyper2kvmd.disk import copy
 from hyper2kvmd.disk.compare import first_difference
-from hyper2kvmd.disk.conversion import convert_vmdk
+from hyper2kvmd.disk.conversion import convert
 from hyper2kvmd.disk.qcow2_reader import open_image
+from hyper2kvmd.disk.sources import open_source
+from hyper2kvmd.stages.plan import read_source
 
 
 def main() -> None:
@@ -20,19 +22,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--compress", action="store_true")
     asked = parser.parse_args()
-    with vmdk.open_source(asked.source) as source:  # as `plan` did
-        files = source.files
+    disk = read_source(asked.source, asked.target.parent)  # as `plan` did
     print("ready", flush=True)
     sys.stdin.readline()
     if asked.verb == "compare":
         compare(asked.source, asked.target, asked.threads)
     else:
         limits = copy.Limits(threads=asked.threads)
-        convert_vmdk(asked.source, files, asked.target, "qcow2", compress=asked.compress, limits=limits)
+        convert(disk, asked.target, "qcow2", compress=asked.compress, limits=limits)
 
 
 def compare(source_path: Path, image_path: Path, threads: int) -> None:
-    with vmdk.open_source(source_path) as source, open_image(image_path, "qcow2") as image:
+    with open_source(source_path, image_path.parent) as source, open_image(image_path, "qcow2") as image:
         found = first_difference(source, image, threads=threads)
     if found is not None:
         raise SystemExit(f"{source_path} and {image_path} differ at offset {found}")

@@ -85,12 +85,19 @@ def qemu_convert(source: Path, fmt: str, target: Path, *options: str) -> Command
     return Command("qemu-img convert", argv, target, warm_up=WARM_UP)
 
 
-def vmdk(subformat: str, *, disk: Callable[[Bench], Disk] = lambda bench: bench.disk) -> Callable[[Bench, Path], Pair]:
+def converted_from(
+    fmt: str, options: str = "", *, disk: Callable[[Bench], Disk] = lambda bench: bench.disk
+) -> Callable[[Bench, Path], Pair]:
     def pair(bench: Bench, work: Path) -> Pair:
-        source = sources.image(disk(bench), bench.cache, "vmdk", f"subformat={subformat}")
-        return Pair(ours(source, work / "a.qcow2", bench.threads), qemu_convert(source, "vmdk", work / "b.qcow2"))
+        made = disk(bench)
+        source = sources.raw(made, bench.cache) if fmt == "raw" else sources.image(made, bench.cache, fmt, options)
+        return Pair(ours(source, work / "a.qcow2", bench.threads), qemu_convert(source, fmt, work / "b.qcow2"))
 
     return pair
+
+
+def vmdk(subformat: str, *, disk: Callable[[Bench], Disk] = lambda bench: bench.disk) -> Callable[[Bench, Path], Pair]:
+    return converted_from("vmdk", f"subformat={subformat}", disk=disk)
 
 
 def reflinked(subformat: str) -> Callable[[Bench, Path], Pair]:
@@ -166,6 +173,10 @@ ROWS = (
     ),
     Row("sparse-ext4", "monolithicSparse on ext4", "qemu-img convert", 1, vmdk("monolithicSparse")),
     Row("flat-ext4", "monolithicFlat on ext4", "qemu-img convert", 1, vmdk("monolithicFlat")),
+    Row("raw", "raw on ext4", "qemu-img convert", 0.95, converted_from("raw")),
+    Row("qcow2", "QCOW2", "qemu-img convert", 0.95, converted_from("qcow2")),
+    Row("vdi", "VDI", "qemu-img convert", 0.95, converted_from("vdi")),
+    Row("vhdx", "VHDX", "qemu-img convert", 0.95, converted_from("vhdx")),
     Row(
         "huge",
         "streamOptimized",

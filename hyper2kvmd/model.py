@@ -26,6 +26,7 @@ class Migration(Frozen):
 
     cmd: Literal["local"] = "local"
     vmdk: Path
+    """The source disk, whatever its format: the key keeps its old name."""
     vm_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     output_dir: Path | None = None
     to_output: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
@@ -211,17 +212,20 @@ class FileIdentity(Frozen):
     ctime_ns: int
 
 
+SourceFormat = Literal["vmdk", "raw", "qcow2", "vdi", "vhdx"]
+
+
 class SourceDisk(Frozen):
     path: Path
-    format: Literal["vmdk"] = "vmdk"
+    format: SourceFormat = "vmdk"
     subformat: str
-    """VMDK createType, such as monolithicSparse."""
+    """Which kind of that format: the createType of a VMDK, such as monolithicSparse."""
     virtual_size: int
     data_bytes: int
     """Bytes of the guest's disk that the source stores: what there is to copy, and about what the image will occupy
     when holes are kept."""
     files: tuple[FileIdentity, ...]
-    """The descriptor and every extent."""
+    """All that the disk consists of: of a VMDK the descriptor and every extent."""
     layout: Layout
 
 

@@ -31,7 +31,7 @@ def markdown(report: Report) -> str:
     lines = [f"# Migration of {migration.vm_name}", ""]
     lines += _table(
         [
-            ("Source", f"`{disk.path}` ({disk.subformat}, {disk.virtual_size} bytes)"),
+            ("Source", f"`{disk.path}` ({disk.format} {disk.subformat}, {disk.virtual_size} bytes)"),
             ("Image", f"{report.image.format}, {report.image.file_bytes} bytes on disk"),
             ("SHA-256", report.sha256 or "not asked for"),
             ("Space", f"{'reserved' if report.source.preallocate else 'sparse'}: {report.source.preallocate_reason}"),

@@ -151,8 +151,8 @@ def run(
 ) -> Completed:
     """Run a tool to its end.
 
-    `on_output` gets stdout as it comes. A tool that neither prints nor ends for `stall_seconds` is killed: big
-    disks take long, so only silence counts. With `check`, a non-zero exit raises `MigrationFailed`
+    `on_output` gets stdout as it comes. A tool that neither prints nor ends nor moves a byte for `stall_seconds` is
+    killed: big disks take long, so only standing still counts. With `check`, a non-zero exit raises `MigrationFailed`
     (`tool-failed`) with the tail of the output; a stall (`tool-stalled`) and a death by signal (`tool-killed`)
     always do. `environment` is added to the clean one.
     """
@@ -172,16 +172,18 @@ def run(
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ, "stdout")
             selector.register(process.stderr, selectors.EVENT_READ, "stderr")
-            deadline = time.monotonic() + stall_seconds
+            deadline, moved = time.monotonic() + stall_seconds, 0
             while selector.get_map():
                 ready = selector.select(timeout=max(0.0, deadline - time.monotonic()))
                 if not ready:
-                    raise MigrationFailed(
-                        "tool-stalled",
-                        f"{name} made no progress for {stall_seconds:.0f} s",
-                        hint="check the storage that holds the source and the conversion directory, then retry",
-                        kind=Kind.RETRY,
-                    )
+                    before, moved = moved, _bytes_moved(process.pid)
+                    if moved == before:
+                        raise MigrationFailed(
+                            "tool-stalled",
+                            f"{name} made no progress for {stall_seconds:.0f} s",
+                            hint="check the storage that holds the source and the conversion directory, then retry",
+                            kind=Kind.RETRY,
+                        )
                 deadline = time.monotonic() + stall_seconds
                 for key, _ in ready:
                     data = os.read(key.fd, 65536)
@@ -216,6 +218,14 @@ def run(
             kind=Kind.OPERATOR,
         )
     return Completed(stdout=stdout, stderr=stderr, returncode=process.returncode)
+
+
+def _bytes_moved(pid: int) -> int:
+    """Read and written so far by a process of ours; 0 when it has ended."""
+    with contextlib.suppress(OSError):
+        counters = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+        return int(counters["rchar"]) + int(counters["wchar"])
+    return 0
 
 
 async def spawn_worker(argv: Sequence[str]) -> asyncio.subprocess.Process:

@@ -18,13 +18,14 @@ SUFFIXES = {".qcow2": "qcow2", ".qcow": "qcow2", ".raw": "raw"}
 OTHER_FORMATS = (".vmdk", ".vdi", ".vhd", ".vhdx", ".vpc", ".ova", ".ovf", ".iso")
 
 REMEDIES = {
-    "cmd": "write `cmd: local`, the only command here: export the disk to a VMDK first, then name it as vmdk",
+    "cmd": "write `cmd: local`, the only command here: export the disk to a file first, then name it as vmdk",
     "vm_name": "use letters, digits, '.', '_' and '-', at most 63, beginning with a letter or a digit",
     "to_output": "give a file name without a folder (letters, digits, '.', '_', '-'); the folder is output_dir",
     "memory": "write MiB as a plain number, 64 to 16777216, such as `memory: 4096`",
     "machine": "write a machine type as `virsh capabilities` lists it, such as q35",
 }
 
+NAME_THE_DISK = "add a line `vmdk: /path/to/disk.vmdk`: the disk or its descriptor, or a raw, QCOW2, VDI or VHDX disk"
 _FLATTENED = "remove the key: snapshot chains are always flattened"
 _REPORT = "remove the key: a report is always written beside the image"
 _BOOT = "remove the key and write `verify: boot`, which boots the result on a throwaway overlay"
@@ -131,7 +132,7 @@ def _missing(one: Problem, default_name: str) -> Problem:
     if one.code != "key-missing":
         return one
     if one.key == "vmdk":
-        return one.model_copy(update={"hint": "add a line `vmdk: /path/to/disk.vmdk`, the disk or its descriptor"})
+        return one.model_copy(update={"hint": NAME_THE_DISK})
     message = f"the key vm_name is missing, and the file's own name {yaml_source.shown(default_name)} cannot serve"
     return one.model_copy(update={"message": message, "hint": f"add vm_name: {REMEDIES['vm_name']}"})
 

@@ -42,7 +42,7 @@ def migrate(order: Order, ctx: Context) -> Finished:
         return Finished(source=plan_only(order, ctx))
     with working_folder(order.conversion_dir, order.migration.vm_name, order.job_id) as folder:
         done = _still_valid(order.finished)
-        source = _stage(ctx, Stage.PLAN, "source", done.source, lambda: plan(order, ctx))
+        source = _stage(ctx, Stage.PLAN, "source", done.source, lambda: plan(order, folder, ctx))
         ctx.admit(source)
         image = _stage(ctx, Stage.CONVERT, "image", done.image, lambda: convert(order, source, folder, ctx))
         guest = _stage(ctx, Stage.REPAIR, "guest", done.guest, lambda: repair(order, source, image, folder, ctx))
@@ -66,9 +66,9 @@ def plan_only(order: Order, ctx: Context) -> Source:
     """What `migrate` would do first, and nothing else: directories that had to be made for it are gone afterwards."""
     with (
         as_before(order.conversion_dir, order.output_dir),
-        working_folder(order.conversion_dir, order.migration.vm_name, order.job_id),
+        working_folder(order.conversion_dir, order.migration.vm_name, order.job_id) as folder,
     ):
-        return _stage(ctx, Stage.PLAN, "source", None, lambda: plan(order, ctx))
+        return _stage(ctx, Stage.PLAN, "source", None, lambda: plan(order, folder, ctx))
 
 
 def admit_here(order: Order) -> Callable[[Source], None]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 Buffer = bytes | memoryview
+RUN_LIMIT = 8 << 20
+"""Bytes. No run of a source crosses a multiple of this, so any two readings of a disk cut it in the same places."""
 
 
 @dataclass(frozen=True, slots=True)

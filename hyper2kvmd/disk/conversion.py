@@ -1,4 +1,4 @@
-"""One VMDK into one image file: reader, writer and copy engine put together."""
+"""One source into one image file: by our engine what that can read, by qemu-img what QEMU alone reads."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from hyper2kvmd.disk import copy, qcow2, vmdk
+from hyper2kvmd.disk import copy, qcow2, qemu_img
+from hyper2kvmd.disk.foreign import ForeignSource
 from hyper2kvmd.disk.raw_target import RawTarget
+from hyper2kvmd.disk.sources import open_source
 from hyper2kvmd.disk.target import Target
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.model import FileIdentity
+from hyper2kvmd.model import SourceDisk
 
 Format = Literal["qcow2", "raw"]
 
 
-def convert_vmdk(
-    path: Path,
-    files: tuple[FileIdentity, ...],
+def convert(
+    disk: SourceDisk,
     target: Path,
     target_format: Format,
     *,
@@ -26,23 +27,41 @@ def convert_vmdk(
     reserve: bool = False,
     limits: copy.Limits,
     on_progress: Callable[[copy.Amounts], None] = lambda _amounts: None,
-) -> copy.Amounts:
-    """Write `target`, complete and flushed, from the disk at `path` that consists of `files`.
+) -> None:
+    """Write `target`, complete and flushed, from the very files that `disk` was planned with.
 
-    What a killed conversion of the very same files left at `target` is gone on from. Raises MigrationFailed
-    (`source-changed`), and as `vmdk.open_source` and `copy.copy` do.
+    What a killed conversion left there is gone on from where our engine wrote it, and written anew where qemu-img did.
+    Raises MigrationFailed (`source-changed`), and as `open_source`, `copy.copy` and `qemu_img.convert` do.
     """
-    with vmdk.open_source(path) as source:
-        if source.files != files:
+    with open_source(disk.path, target.parent) as source:
+        if source.files != disk.files:
             raise MigrationFailed(
                 "source-changed",
-                f"{path} is no longer what it was when the migration was planned",
+                f"{disk.path} is no longer what it was when the migration was planned",
                 hint="stop whatever writes to it (is the VM still running?), then retry",
                 kind=Kind.OPERATOR,
             )
-        identity = "\n".join(file.model_dump_json() for file in files)
-        with contextlib.closing(_target(target, target_format, source.virtual_size, compress=compress)) as image:
-            return copy.copy(source, image, identity=identity, reserve=reserve, limits=limits, on_progress=on_progress)
+        if not isinstance(source, ForeignSource):
+            identity = "\n".join(file.model_dump_json() for file in disk.files)
+            with contextlib.closing(_target(target, target_format, disk.virtual_size, compress=compress)) as image:
+                copy.copy(source, image, identity=identity, reserve=reserve, limits=limits, on_progress=on_progress)
+            return
+
+    def on_fraction(done: float) -> None:
+        on_progress(copy.Amounts(int(done * disk.data_bytes), target.stat().st_blocks * 512, disk.data_bytes))
+
+    qemu_img.convert(
+        disk.path,
+        source.format,
+        target,
+        target_format,
+        compress=compress,
+        reserve=reserve,
+        threads=limits.threads,
+        bytes_per_second=limits.bytes_per_second,
+        on_fraction=on_fraction,
+    )
+    on_fraction(1.0)
 
 
 def image_bytes(virtual_size: int, data_bytes: int | None, target_format: Format) -> int:

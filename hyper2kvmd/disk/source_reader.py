@@ -1,23 +1,22 @@
-"""Reads of any byte range of a VMDK, for parsers of partition tables and superblocks."""
+"""Reads of any byte range of a source, for parsers of partition tables and superblocks."""
 
 from __future__ import annotations
 
-from hyper2kvmd.disk.blocks import Run
-from hyper2kvmd.disk.vmdk.source import RUN_LIMIT, VmdkSource
+from hyper2kvmd.disk.blocks import RUN_LIMIT, Run, Source
 from hyper2kvmd.errors import MigrationFailed
 
 
 class SourceReader:
-    """A `superblock.BlockReader` on an open VMDK; for one thread."""
+    """A `superblock.BlockReader` on an open source; for one thread."""
 
-    def __init__(self, source: VmdkSource) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
         self.size = source.virtual_size
         self._last: tuple[Run, bytes] | None = None
-        """The grain read last: neighbouring structures share it."""
+        """The packed run read last: neighbouring structures share it."""
 
     def read(self, offset: int, length: int) -> bytes:
-        """Exactly `length` bytes. Raises MigrationFailed (`disk-range`), and as `VmdkSource.load` does."""
+        """Exactly `length` bytes. Raises MigrationFailed (`disk-range`), and as the source does."""
         if offset < 0 or length < 0 or offset + length > self.size:
             raise MigrationFailed(
                 "disk-range",

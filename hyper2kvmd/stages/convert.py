@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hyper2kvmd.disk import copy, qemu_img, vmdk
+from hyper2kvmd.disk import conversion, copy, qemu_img
 from hyper2kvmd.disk.compare import first_difference
-from hyper2kvmd.disk.conversion import convert_vmdk
 from hyper2kvmd.disk.export import export
 from hyper2kvmd.disk.layout import read_layout
 from hyper2kvmd.disk.nbd import Reader
 from hyper2kvmd.disk.qcow2_reader import open_image
+from hyper2kvmd.disk.source_file import require_unchanged
 from hyper2kvmd.disk.source_reader import SourceReader
+from hyper2kvmd.disk.sources import open_source
 from hyper2kvmd.disk.superblock import BlockReader
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.model import Image, Limits, Order, Source, SourceDisk
@@ -25,13 +26,13 @@ SAMPLE_BYTES = 65536
 
 
 def convert(order: Order, source: Source, folder: Path, ctx: Context) -> Image:
-    """Convert the source's disk into `folder`; what a killed attempt left there is gone on from.
+    """Convert the source's disk into `folder`, going on from what a killed attempt left there where that is possible.
 
-    Raises MigrationFailed (`content-differs`), and as `conversion.convert_vmdk` does.
+    Raises MigrationFailed (`content-differs`), and as `conversion.convert` does.
     """
     migration, disk = order.migration, source.disks[0]
     target = folder / f"disk.{migration.out_format}"
-    vmdk.require_unchanged(disk.files)
+    require_unchanged(disk.files)
     _copy(order, source, target, ctx)
     image = Image(
         path=target,
@@ -46,16 +47,15 @@ def convert(order: Order, source: Source, folder: Path, ctx: Context) -> Image:
         with ctx.step("Comparing every byte", total=disk.virtual_size) as step:
             prove_all_same(disk, image, threads=order.limits.threads or copy.Limits().threads, step=step)
         evidence = (*evidence, f"all {disk.virtual_size} bytes read the same from source and image")
-    vmdk.require_unchanged(disk.files)
+    require_unchanged(disk.files)
     return image.model_copy(update={"evidence": (*evidence, "the source files did not change meanwhile")})
 
 
 def _copy(order: Order, source: Source, target: Path, ctx: Context) -> None:
     migration, disk = order.migration, source.disks[0]
     with ctx.step("Converting disk 1/1", total=disk.data_bytes) as step:
-        convert_vmdk(
-            disk.path,
-            disk.files,
+        conversion.convert(
+            disk,
             target,
             migration.out_format,
             compress=migration.compress,
@@ -109,13 +109,13 @@ def _second_opinion(disk: SourceDisk, folder: Path) -> Iterator[tuple[BlockReade
         ):
             yield reader, "the source read by QEMU"
     else:
-        with vmdk.open_source(disk.path) as source:
+        with open_source(disk.path, folder) as source:
             yield SourceReader(source), "the source read by the same code as before: QEMU cannot read it"
 
 
 def prove_all_same(disk: SourceDisk, image: Image, *, threads: int, step: Step) -> None:
     """Every byte of source and image; raises MigrationFailed (`content-differs`)."""
-    with vmdk.open_source(disk.path) as source, open_image(image.path, image.format) as opened:
+    with open_source(disk.path, image.path.parent) as source, open_image(image.path, image.format) as opened:
         at = first_difference(source, opened, threads=threads, on_progress=step.advance_to)
     if at is not None:
         raise _differs(disk, f"the byte at offset {at} is the first that differs")

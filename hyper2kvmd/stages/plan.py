@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 from hyper2kvmd import report, run
-from hyper2kvmd.disk import space, vmdk
+from hyper2kvmd.disk import space
 from hyper2kvmd.disk.conversion import image_bytes
 from hyper2kvmd.disk.layout import firmware_of, read_layout
 from hyper2kvmd.disk.source_reader import SourceReader
+from hyper2kvmd.disk.sources import open_source
 from hyper2kvmd.errors import Kind, MigrationFailed, Unsafe
 from hyper2kvmd.guest.access import check_helper
 from hyper2kvmd.guest.rootside import Helper
@@ -23,10 +24,10 @@ TOOLS = ("qemu-img", "qemu-storage-daemon")
 LINUX_FILE_SYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs")
 
 
-def plan(order: Order, ctx: Context) -> Source:
-    """Look at the source and at the host.
+def plan(order: Order, folder: Path, ctx: Context) -> Source:
+    """Look at the source and at the host; `folder` is the job's own.
 
-    Raises the failures of `vmdk.open_source`, and `tool-missing`, `path-not-allowed`, `output-exists`,
+    Raises the failures of `open_source`, and `tool-missing`, `path-not-allowed`, `output-exists`,
     `output-unwritable`, `domain-exists`, `helper-unreachable`, `mount-unsupported`, `space-never`.
     """
     migration = order.migration
@@ -36,7 +37,7 @@ def plan(order: Order, ctx: Context) -> Source:
         _check_output(order)
     with ctx.step("Reading the source"):
         _require_below(migration.vmdk, order.allowed_source_dirs, "source")
-        disk = read_source(migration.vmdk)
+        disk = read_source(migration.vmdk, folder)
     mountable = tuple(volume for volume in disk.layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
     if mountable:
         with ctx.step("Checking the way into the guest"):
@@ -58,11 +59,12 @@ def plan(order: Order, ctx: Context) -> Source:
     )
 
 
-def read_source(path: Path) -> SourceDisk:
-    """Vet one VMDK and read what it holds. Raises as `vmdk.open_source` does."""
-    with vmdk.open_source(path) as source:
+def read_source(path: Path, folder: Path) -> SourceDisk:
+    """Vet one disk and read what it holds. Raises as `open_source` does."""
+    with open_source(path, folder) as source:
         return SourceDisk(
             path=path,
+            format=source.format,
             subformat=source.subformat,
             virtual_size=source.virtual_size,
             data_bytes=source.data_bytes,

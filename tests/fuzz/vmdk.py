@@ -23,9 +23,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hyper2kvmd.disk.blocks import RUN_LIMIT
+from hyper2kvmd.disk.faults import LARGEST_DISK
 from hyper2kvmd.disk.vmdk import open_source
-from hyper2kvmd.disk.vmdk.descriptor import LARGEST_DISK
-from hyper2kvmd.disk.vmdk.source import RUN_LIMIT
 from hyper2kvmd.errors import Failure
 from tests.fuzz.second_opinion import LARGEST, second_opinion
 from tests.vmdk_images import Grains, cowd, descriptor, hosted, sesparse, stream

@@ -61,7 +61,7 @@ def run_convert(
     source: Path, work: Path, *, events: list[Event] | None = None, preallocate: bool = False, **wanted: object
 ) -> tuple[SourceDisk, Image]:
     migration = Migration.model_validate({"vmdk": source, "vm_name": "web01", **wanted})
-    disk = read_source(source)
+    disk = read_source(source, source.parent)
     order = order_for(migration, work)
     plan = Source(disks=(disk,), firmware="bios", preallocate=preallocate, preallocate_reason="", needed_bytes=1)
     heard = events if events is not None else []
@@ -155,7 +155,7 @@ def test_a_damaged_stream_is_an_error_and_no_image(raw: Path, tmp_path: Path) ->
 
 def test_a_source_that_was_swapped_since_the_plan_is_noticed(raw: Path, tmp_path: Path) -> None:
     source = make_vmdk(raw, tmp_path, "monolithicSparse")
-    disk = read_source(source)
+    disk = read_source(source, source.parent)
     source.rename(tmp_path / "old.vmdk")
     make_vmdk(raw, tmp_path, "monolithicSparse")
     plan = Source(disks=(disk,), firmware="bios", preallocate=False, preallocate_reason="", needed_bytes=1)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.disk import vmdk
+from hyper2kvmd.disk.source_file import require_unchanged
 from hyper2kvmd.errors import Failure
 from tests.integration.disks import empty_disk, sh
 
@@ -40,7 +41,7 @@ def test_every_supported_subformat_is_seen_whole(subformat: str, tmp_path: Path)
     with vmdk.open_source(path) as source:
         assert (source.subformat, source.virtual_size) == (subformat, SIZE)
         assert {file.path for file in source.files} == set(tmp_path.iterdir())
-        vmdk.require_unchanged(source.files)
+        require_unchanged(source.files)
 
 
 def test_a_source_that_changes_is_noticed(tmp_path: Path) -> None:
@@ -50,7 +51,7 @@ def test_a_source_that_changes_is_noticed(tmp_path: Path) -> None:
     with (tmp_path / "disk-flat.vmdk").open("r+b") as file:
         file.write(b"x")
     with pytest.raises(Failure) as caught:
-        vmdk.require_unchanged(files)
+        require_unchanged(files)
     assert caught.value.code == "source-changed"
 
 

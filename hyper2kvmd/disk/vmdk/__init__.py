@@ -4,7 +4,7 @@
 everything a file says is checked before it is used.
 """
 
-from hyper2kvmd.disk.vmdk.files import require_unchanged
+from hyper2kvmd.disk.vmdk.descriptor import Descriptor, parse_descriptor
 from hyper2kvmd.disk.vmdk.source import VmdkSource, open_source
 
-__all__ = ["VmdkSource", "open_source", "require_unchanged"]
+__all__ = ["Descriptor", "VmdkSource", "open_source", "parse_descriptor"]

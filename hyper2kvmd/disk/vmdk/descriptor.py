@@ -9,15 +9,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyper2kvmd.disk.vmdk import faults
+from hyper2kvmd.disk import faults
 from hyper2kvmd.errors import MigrationFailed, Unsafe
 
 SECTOR = 512
 START = b"# Disk DescriptorFile"
 LIMIT = 1 << 20
 """Bytes. A descriptor is a page of text; ESX itself writes at most 20 sectors."""
-LARGEST_DISK = 62 << 40
-"""Bytes: the largest virtual disk that vSphere makes."""
 NO_PARENT = "ffffffff"
 EXTENT = re.compile(
     r'^(RW|RDONLY|NOACCESS)\s+([0-9]{1,18})\s+([A-Z0-9]+)(?:\s+"([^"]*)"(?:\s+([0-9]{1,18}))?)?\s*$', re.ASCII
@@ -117,12 +115,7 @@ def check_size(sectors: int, path: Path) -> None:
     """Refuse a disk of no sectors, or of more than vSphere can make."""
     if sectors == 0:
         raise faults.not_vmdk(path, "it has no sectors")
-    if sectors * SECTOR > LARGEST_DISK:
-        raise faults.unsupported(
-            path,
-            f"describes a disk of {sectors * SECTOR} bytes, more than {LARGEST_DISK}",
-            "check the file: vSphere makes no disk larger than 62 TiB",
-        )
+    faults.check_disk_size(path, sectors * SECTOR)
 
 
 def _unsupported_type(descriptor: Descriptor, path: Path, *, embedded: bool) -> MigrationFailed:

@@ -10,9 +10,9 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hyper2kvmd.disk.vmdk import faults
+from hyper2kvmd.disk import faults
+from hyper2kvmd.disk.source_file import SourceFile
 from hyper2kvmd.disk.vmdk.descriptor import SECTOR, check_size
-from hyper2kvmd.disk.vmdk.files import SourceFile
 from hyper2kvmd.disk.vmdk.grains import ABSENT, ZEROED, GrainMap
 from hyper2kvmd.disk.vmdk.sparse import LARGEST_GRAIN, SparseExtent
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hyper2kvmd.disk.vmdk import faults
-from hyper2kvmd.disk.vmdk.files import SourceFile
+from hyper2kvmd.disk import faults
+from hyper2kvmd.disk.source_file import SourceFile
 from hyper2kvmd.disk.vmdk.pieces import Kind, Piece
 
 
@@ -23,27 +21,12 @@ class FlatExtent:
 
     def pieces(self, lo: int, hi: int) -> Iterator[Piece]:
         shift = self.offset - self.start
-        at, end = max(lo, self.start) + shift, min(hi, self.stop) + shift
-        while at < end:
-            data = self._seek(at, os.SEEK_DATA)
-            if data is None or data >= end:
-                return
-            hole = min(self._seek(data, os.SEEK_HOLE) or end, end)
-            yield Piece(data - shift, hole - data, self.file.fd, data, Kind.RAW)
-            at = hole
+        for begin, end in self.file.data_ranges(max(lo, self.start) + shift, min(hi, self.stop) + shift):
+            yield Piece(begin - shift, end - begin, self.file.fd, begin, Kind.RAW)
 
     @property
     def stored(self) -> int:
         return sum(piece.length for piece in self.pieces(self.start, self.stop))
-
-    def _seek(self, offset: int, whence: int) -> int | None:
-        """The next data or hole at or after `offset`; None when there is no more data."""
-        try:
-            return os.lseek(self.file.fd, offset, whence)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return None
-            raise faults.unreadable(self.file.path, error) from error
 
 
 def open_flat(file: SourceFile, start: int, stop: int, offset: int) -> FlatExtent:

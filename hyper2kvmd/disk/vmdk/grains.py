@@ -11,9 +11,9 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from hyper2kvmd.disk.vmdk import faults
+from hyper2kvmd.disk import faults
+from hyper2kvmd.disk.source_file import SourceFile
 from hyper2kvmd.disk.vmdk.descriptor import SECTOR
-from hyper2kvmd.disk.vmdk.files import SourceFile
 from hyper2kvmd.disk.vmdk.pieces import Kind, Piece
 from hyper2kvmd.errors import MigrationFailed
 

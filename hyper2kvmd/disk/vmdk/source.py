@@ -13,20 +13,20 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hyper2kvmd.disk.blocks import Run
+from hyper2kvmd.disk import faults
+from hyper2kvmd.disk.blocks import RUN_LIMIT, Run
+from hyper2kvmd.disk.source_file import SourceFile, open_file
 from hyper2kvmd.disk.vmdk import descriptor as text
-from hyper2kvmd.disk.vmdk import esx, faults, sparse
+from hyper2kvmd.disk.vmdk import esx, sparse
 from hyper2kvmd.disk.vmdk.descriptor import SECTOR, Descriptor
-from hyper2kvmd.disk.vmdk.files import SourceFile, beside, is_plain_name, open_file
+from hyper2kvmd.disk.vmdk.files import beside, is_plain_name
 from hyper2kvmd.disk.vmdk.flat import ZeroExtent, open_flat
 from hyper2kvmd.disk.vmdk.pieces import Extent, Kind, Piece
 from hyper2kvmd.disk.vmdk.sparse import SparseExtent
 from hyper2kvmd.errors import Kind as Cure
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.model import FileIdentity
+from hyper2kvmd.model import FileIdentity, SourceFormat
 
-RUN_LIMIT = 8 << 20
-"""Bytes. A run never crosses a multiple of this, so any two readings of a disk cut it in the same places."""
 DEPTH_LIMIT = 32
 """Disks in a chain: as many as vSphere allows."""
 
@@ -71,6 +71,8 @@ class Opening:
 
 class VmdkSource:
     """A `blocks.Source`; valid inside `open_source` only. `load` may be called from several threads."""
+
+    format: SourceFormat = "vmdk"
 
     def __init__(self, layers: tuple[Layer, ...], files: tuple[SourceFile, ...]) -> None:
         self._layers = layers

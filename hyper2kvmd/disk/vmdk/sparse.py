@@ -11,9 +11,10 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from hyper2kvmd.disk.vmdk import faults, stream
+from hyper2kvmd.disk import faults
+from hyper2kvmd.disk.source_file import SourceFile
+from hyper2kvmd.disk.vmdk import stream
 from hyper2kvmd.disk.vmdk.descriptor import LIMIT, SECTOR, START, check_size
-from hyper2kvmd.disk.vmdk.files import SourceFile
 from hyper2kvmd.disk.vmdk.grains import GrainMap
 from hyper2kvmd.disk.vmdk.pieces import Piece
 from hyper2kvmd.errors import MigrationFailed

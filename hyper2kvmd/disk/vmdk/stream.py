@@ -9,9 +9,9 @@ import struct
 
 import deflate
 
-from hyper2kvmd.disk.vmdk import faults
+from hyper2kvmd.disk import faults
+from hyper2kvmd.disk.source_file import SourceFile
 from hyper2kvmd.disk.vmdk.descriptor import SECTOR
-from hyper2kvmd.disk.vmdk.files import SourceFile
 
 MARKER = struct.Struct("<QII")
 """A value, a size and a type. With a size it is a grain: the value is its sector, its data follows the size."""

@@ -1,4 +1,4 @@
-"""How a VMDK can be at fault, in the words that a person gets to see.
+"""How a source can be at fault, in the words that a person gets to see.
 
 `source-truncated` is a file that ends too early, `source-corrupt` one whose bytes contradict themselves; both say at
 which byte of which file.
@@ -9,6 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from hyper2kvmd.errors import Kind, MigrationFailed
+
+LARGEST_DISK = 62 << 40
+"""Bytes: the largest virtual disk that vSphere makes."""
 
 
 def truncated(path: Path, fact: str) -> MigrationFailed:
@@ -28,6 +31,11 @@ def corrupt(path: Path, fact: str) -> MigrationFailed:
     )
 
 
+def overfull(path: Path) -> MigrationFailed:
+    """Tables that name the same bytes again and again, and so describe a disk without end."""
+    return corrupt(path, "its tables name more data than the file has bytes")
+
+
 def not_vmdk(path: Path, fact: str) -> MigrationFailed:
     return MigrationFailed("source-not-vmdk", f"{path} is damaged or not a VMDK: {fact}", hint="export the disk again")
 
@@ -43,3 +51,21 @@ def unreadable(path: Path, error: OSError) -> MigrationFailed:
         hint="give the user that runs the migration read access to the disk and its directory",
         kind=Kind.OPERATOR,
     )
+
+
+def has_parent(path: Path, fact: str) -> MigrationFailed:
+    return MigrationFailed(
+        "source-has-parent",
+        f"{path} {fact}",
+        hint="merge it with its parent where it was made (or by qemu-img convert), then name the merged disk",
+    )
+
+
+def check_disk_size(path: Path, size: int) -> None:
+    """Refuse a disk that no target could hold: MigrationFailed (`source-unsupported`)."""
+    if size > LARGEST_DISK:
+        raise unsupported(
+            path,
+            f"describes a disk of {size} bytes, more than {LARGEST_DISK}",
+            "check the file: no hypervisor makes a disk larger than 62 TiB",
+        )

@@ -1,0 +1,165 @@
+"""Damages headers and tables of QCOW2, VDI and VHDX files: each must be described or refused, soon, in little memory.
+
+No tool is started: this is about what runs before one may. `python -m tests.fuzz.foreign --count 20000`; what it finds
+it prints with the seed that makes it again: `--seed N --count 1`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from pathlib import Path
+
+from hyper2kvmd.disk.faults import LARGEST_DISK
+from hyper2kvmd.disk.foreign.crc32c import crc32c
+from hyper2kvmd.disk.foreign.qcow2 import read_qcow2
+from hyper2kvmd.disk.foreign.source import READERS, Format
+from hyper2kvmd.disk.source_file import open_file
+from hyper2kvmd.errors import Failure
+from tests.fuzz.vmdk import NUMBERS, SECONDS, bounded
+
+MIB = 1 << 20
+PLACES: dict[Format, tuple[tuple[int, int], ...]] = {
+    "qcow2": ((0, 128), (0, 1024)),
+    "vdi": ((0x40, 0x1C8), (0x200, 0x240)),
+    "vhdx": ((64 << 10, (64 << 10) + 80), (128 << 10, (128 << 10) + 80), (192 << 10, (192 << 10) + 80)),
+}
+"""Where the numbers are that decide; VHDX has its metadata and its table wherever these say."""
+SEALED = ((64 << 10, 4 << 10), (128 << 10, 4 << 10), (192 << 10, 64 << 10), (256 << 10, 64 << 10))
+"""Stretches of a VHDX with a checksum of their own."""
+
+
+def samples() -> dict[Format, bytes]:
+    """A sound disk of each format, of a few MiB."""
+    made: dict[Format, bytes] = {}
+    kinds: tuple[tuple[Format, str], ...] = (
+        ("qcow2", "cluster_size=64k"),
+        ("vdi", "static=off"),
+        ("vhdx", "block_size=1M"),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder, "raw")
+        raw.write_bytes(b"some text " * 400_000 + bytes(1 << 20) + b"the end")
+        os.truncate(raw, 6 * MIB + 512)
+        for fmt, options in kinds:
+            path = Path(folder, fmt)
+            argv = ["qemu-img", "convert", "-f", "raw", "-O", fmt, "-o", options, str(raw), str(path)]
+            subprocess.run(argv, check=True)
+            made[fmt] = path.read_bytes()
+    return made
+
+
+def damage(fmt: Format, data: bytes, pick: random.Random) -> bytes:
+    changed = bytearray(data)
+    for _ in range(pick.choice((1, 1, 2, 4))):
+        at = _place(fmt, changed, pick)
+        order = ">" if fmt == "qcow2" else "<"
+        match pick.randrange(6):
+            case 0 | 1:
+                changed[at : at + 4] = struct.pack(f"{order}I", pick.choice((*NUMBERS, pick.getrandbits(32))))
+            case 2:
+                number = pick.choice((*NUMBERS, pick.getrandbits(64))) << pick.choice((0, 0, 20, 32)) & (1 << 64) - 1
+                changed[at : at + 8] = struct.pack(f"{order}Q", number)
+            case 3 | 4:
+                changed[at] ^= 1 << pick.randrange(8)
+            case 5:
+                if pick.randrange(4) == 0:
+                    del changed[max(at, 1) :]
+                else:
+                    changed[at : at + 16] = pick.randbytes(16)
+        if len(changed) < len(data):
+            break
+    if fmt == "vhdx" and pick.randrange(8):
+        seal(changed)
+    return bytes(changed)
+
+
+def seal(data: bytearray) -> None:
+    """Checksums as they should be: else only they would be tested."""
+    for at, length in SEALED:
+        if len(data) >= at + length:
+            data[at + 4 : at + 8] = bytes(4)
+            data[at + 4 : at + 8] = struct.pack("<I", crc32c(data[at : at + length]))
+
+
+def _place(fmt: Format, data: bytearray, pick: random.Random) -> int:
+    places = PLACES[fmt]
+    if fmt == "vhdx" and pick.randrange(2):
+        begin = pick.choice((MIB, 2 * MIB, 2 * MIB + (64 << 10), 3 * MIB))
+        places = ((begin, begin + 128),)
+    begin, end = pick.choice(places)
+    return min(pick.randrange(begin, end), len(data) - 1)
+
+
+def describe(path: Path, fmt: Format) -> None:
+    """Read what runs without a tool, and insist on what it promises."""
+    file = open_file(path)
+    try:
+        disk = READERS[fmt](file)
+        assert 0 < disk.virtual_size <= LARGEST_DISK
+        assert disk.virtual_size % 512 == 0
+        assert disk.subformat.isprintable()
+        if READERS[fmt] is read_qcow2:
+            return  # its tables are QEMU's
+        last = 0
+        for start, stop in disk.stored():
+            assert last <= start < stop <= disk.virtual_size
+            last = stop
+    finally:
+        os.close(file.fd)
+
+
+def attempt(seed: int, corpus: dict[Format, bytes], folder: Path) -> str:
+    """Damage one sample and read it; what came of it. Raises whatever is not a Failure."""
+    pick = random.Random(seed)  # noqa: S311
+    fmt = pick.choice(sorted(corpus))
+    path = folder / f"disk.{fmt}"
+    path.write_bytes(damage(fmt, corpus[fmt], pick))
+    try:
+        describe(path, fmt)
+    except Failure as failure:
+        if not str(failure).isprintable():
+            raise ValueError(f"not one plain line: {failure!r}") from failure
+        return failure.code
+    return "described"
+
+
+def fuzz(seed: int, count: int) -> tuple[Counter[str], list[str]]:
+    """How `count` damaged files ended, and what should not have happened: one of each kind, with its seed."""
+    ends: Counter[str] = Counter()
+    wrong: dict[str, str] = {}
+    corpus = samples()
+    with tempfile.TemporaryDirectory() as folder, bounded():
+        for number in range(seed, seed + count):
+            signal.setitimer(signal.ITIMER_REAL, SECONDS)
+            try:
+                ends[attempt(number, corpus, Path(folder))] += 1
+            except Exception:
+                ends["wrong"] += 1
+                wrong.setdefault(traceback.format_exc(limit=-4), f"--seed {number} --count 1")
+    return ends, [f"{again}\n{trace}" for trace, again in wrong.items()]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    ends, wrong = fuzz(options.seed, options.count)
+    for end, times in ends.most_common():
+        print(f"{times:8} {end}")
+    for finding in wrong:
+        print(finding, file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

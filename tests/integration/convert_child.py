@@ -1,0 +1,27 @@
+"""One conversion in a process of its own, to be killed: `python -m tests.integration.convert_child SOURCE FOLDER RATE`.
+
+Prints the bytes read so far, line by line.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from hyper2kvmd.disk.conversion import convert
+from hyper2kvmd.disk.copy import Limits
+from hyper2kvmd.stages.plan import read_source
+
+
+def main(source: str, folder: str, rate: str) -> None:
+    convert(
+        read_source(Path(source), Path(folder)),
+        Path(folder) / "disk.qcow2",
+        "qcow2",
+        limits=Limits(threads=2, bytes_per_second=int(rate)),
+        on_progress=lambda amounts: print(amounts.read, flush=True),
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,22 @@
+"""The one runner: what counts as standing still."""
+
+from __future__ import annotations
+
+import pytest
+
+from hyper2kvmd import run
+from hyper2kvmd.errors import MigrationFailed
+
+PATIENCE = 1.0
+"""Seconds: the loop below says nothing for longer."""
+
+
+def test_a_tool_that_moves_bytes_in_silence_is_left_alone() -> None:
+    loop = "for turn in {1..12}; do read line < /proc/version; sleep 0.25; done"
+    assert run.run(["bash", "-c", loop], stall_seconds=PATIENCE).returncode == 0
+
+
+def test_a_tool_that_does_nothing_is_killed() -> None:
+    with pytest.raises(MigrationFailed) as caught:
+        run.run(["sleep", "60"], stall_seconds=PATIENCE)
+    assert caught.value.code == "tool-stalled"
