@@ -161,7 +161,7 @@ def make_disk(path: Path, contents: tuple[str, ...], table: str = "gpt") -> Imag
         format="raw",
         virtual_size=at + MIB,
         file_bytes=path.stat().st_blocks * 512,
-        layout=Layout(table="gpt" if table == "gpt" else "dos", volumes=tuple(volumes)),
+        layout=Layout(tables=("gpt",) if table == "gpt" else "dos", volumes=tuple(volumes)),
     )
 
 

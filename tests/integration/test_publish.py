@@ -58,7 +58,7 @@ def run_publish(
         virtual_size=size,
         data_bytes=size,
         files=(identity,),
-        layout=Layout(table="none"),
+        layout=Layout(tables=("none",)),
     )
     return publish(
         Order(job_id="7", migration=migration, conversion_dir=image.parent, output_dir=output, helper=("none",)),

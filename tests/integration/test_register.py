@@ -86,7 +86,7 @@ def source(firmware: str = "bios") -> Source:
         virtual_size=1 << 30,
         data_bytes=1 << 20,
         files=(),
-        layout=Layout(table="dos"),
+        layout=Layout(tables=("dos",)),
     )
     return Source.model_validate(
         {"disks": (disk,), "firmware": firmware, "preallocate": False, "preallocate_reason": "", "needed_bytes": 1}

@@ -24,7 +24,7 @@ DISK = SourceDisk(
     virtual_size=512,
     data_bytes=512,
     files=(FileIdentity(path=Path("/source.vmdk"), device=1, inode=1, size=1, mtime_ns=1, ctime_ns=1),),
-    layout=Layout(table="none"),
+    layout=Layout(tables=("none",)),
 )
 
 

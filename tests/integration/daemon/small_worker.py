@@ -47,7 +47,7 @@ def product(order: Order, folder: Path, stage: Stage) -> Finished:
         return Finished(source=source)
     if stage is Stage.CONVERT:
         image = Image(
-            path=folder / "disk.qcow2", format="qcow2", virtual_size=1, file_bytes=4096, layout=Layout(table="none")
+            path=folder / "disk.qcow2", format="qcow2", virtual_size=1, file_bytes=4096, layout=Layout(tables=("none",))
         )
         return Finished(image=image)
     image_path = order.output_dir / order.migration.output_name
