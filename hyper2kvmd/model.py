@@ -58,6 +58,9 @@ class Migration(Frozen):
     dry_run: bool = False
     print_fstab: bool = False
 
+    luks_keyfile: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)] = ()
+    """Files whose content, as it is, may open the guest's LUKS volumes; each is tried on each."""
+
     @property
     def output_names(self) -> tuple[str, ...]:
         """File names of the images: `web01.qcow2`, `web01-disk2.qcow2` and so on."""
@@ -275,6 +278,10 @@ class Image(Frozen):
     layout: Layout
     evidence: tuple[str, ...] = ()
     """What was proven of its content while the source was at hand."""
+
+    @property
+    def file_bytes(self) -> int:
+        return sum(disk.file_bytes for disk in self.disks)
 
 
 # ---------------------------------------------------------------- the guest

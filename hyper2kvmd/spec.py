@@ -35,7 +35,7 @@ _VERBOSITY = "remove the key: set log_level in the daemon's configuration"
 _LOG = "remove the key: the journal keeps the log, and `h2kvmctl logs ID` shows it"
 _DEFINE = "rename it to libvirt_import, which defines the domain; its XML is written in any case"
 _DOMAIN = "remove the key: the domain uses virtio with a serial console; adapt it afterwards by `virsh edit`"
-_LUKS = "remove the key: no secrets are read from a migration file, and LUKS volumes stay locked"
+_LUKS = "remove the key; put the passphrase or key into a file of its own and name that as luks_keyfile"
 _INJECT = "remove the key: the guest is repaired, not configured; use cloud-init or your configuration management"
 _WORKERS = "remove the key: max_concurrent_jobs in the daemon's configuration says how many jobs run"
 _RESIZE = "remove the key: resize the guest after the migration, by qemu-img and growpart"
@@ -78,7 +78,7 @@ FOREIGN = {
     **dict.fromkeys(("guest_os", "disk_bus", "disk_dev", "disk_cache", "net_model", "graphics"), _DOMAIN),
     **dict.fromkeys(("graphics_listen", "video", "usb_tablet", "clock", "ovmf_code", "nvram_vars"), _DOMAIN),
     **dict.fromkeys(("ovmf_vars_template", "cloudinit_iso", "cloudinit_seed_iso"), _DOMAIN),
-    **dict.fromkeys(("luks_enable", "luks_passphrase", "luks_passphrase_env", "luks_keyfile"), _LUKS),
+    **dict.fromkeys(("luks_enable", "luks_passphrase", "luks_passphrase_env"), _LUKS),
     **dict.fromkeys(("luks_mapper_prefix",), _LUKS),
     **dict.fromkeys(("cloud_init_config", "firstboot_scripts", "network_config_inject"), _INJECT),
     **dict.fromkeys(("user_config_inject", "service_config_inject", "hostname_config_inject"), _INJECT),
@@ -86,9 +86,12 @@ FOREIGN = {
 }
 """Keys of hyper2kvm that have no place here, and what its users do instead."""
 
+NO_DISK = "add a line `vmdk: /path/to/disk.vmdk`, or `vmdk: [first, second]` for a machine with several disks"
+
 RULES = Rules(
     remedies=REMEDIES,
     foreign=FOREIGN,
+    one_or_more=frozenset({"vmdk", "luks_keyfile"}),
     absolute_because="write the path in full, from /: a file in the spool has no folder to start from",
 )
 
@@ -131,14 +134,14 @@ def _missing(one: Problem, default_name: str) -> Problem:
     if one.code != "key-missing":
         return one
     if one.key == "vmdk":
-        return one.model_copy(update={"hint": "add a line `vmdk: /path/to/disk.vmdk`, the disk or its descriptor"})
+        return one.model_copy(update={"hint": NO_DISK})
     message = f"the key vm_name is missing, and the file's own name {yaml_source.shown(default_name)} cannot serve"
     return one.model_copy(update={"message": message, "hint": f"add vm_name: {REMEDIES['vm_name']}"})
 
 
 def _conflicts(bound: Bound[Migration]) -> Iterator[Problem]:
     """What no single field can know, judged on the fields that are good by themselves."""
-    asked = Migration(vmdk=Path("/"), vm_name="x").model_copy(update=bound.valid)
+    asked = Migration(vmdk=(Path("/"),), vm_name="x").model_copy(update=bound.valid)
 
     def conflict(key: str, message: str, hint: str) -> Problem:
         return yaml_source.problem("value-conflict", message, hint, place=bound.places.get(key), key=key)

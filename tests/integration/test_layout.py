@@ -194,4 +194,4 @@ def test_damaged_tables_never_lead_outside_the_disk(
 
 
 def test_lvm_alone_is_reason_to_reserve_the_whole_disk(lvm_disk: tuple[Path, dict[str, list[str]]]) -> None:
-    assert layout_of(lvm_disk[0]).written_by_scatter == "LVM"
+    assert layout_of(lvm_disk[0]).written_by_scatter(0) == "LVM"

@@ -16,7 +16,7 @@ HOME = logical("vg-a", "ho-me", uuid="11111111-2222-4333-8444-555555555555")
 WHOLE = Volume(kind="disk", name="whole disk")
 ONE_DISK = Layout(tables=("gpt",), volumes=(WHOLE, ROOT, SWAP, DATA, NAMED, BARE, HOME))
 OTHER = partition(1, uuid="99999999-2222-4333-8444-555555555555").model_copy(update={"disk": 1})
-SECOND = Layout(tables=("dos",), volumes=(OTHER,))
+BOTH = Layout(tables=("gpt", "dos"), volumes=(*ONE_DISK.volumes, OTHER))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_find(spec: str, volume: Volume | None) -> None:
 
 
 def test_second_disk_is_found_by_letter_and_hardware_names_tell_nothing() -> None:
-    devices = Devices([ONE_DISK, SECOND])
+    devices = Devices(BOTH)
     assert devices.find("/dev/sdb1") == OTHER
     assert devices.find("/dev/disk/by-path/pci-0000:03:00.0-scsi-0:0:1:0-part1") is None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def identify(path: Path) -> FileIdentity:
     return file.identity
 
 
-def require_unchanged(files: tuple[FileIdentity, ...]) -> None:
+def require_unchanged(files: Iterable[FileIdentity]) -> None:
     """Raise MigrationFailed (`source-changed`) when a source file is not what it was when it was opened."""
     for before in files:
         if identify(before.path) != before:
