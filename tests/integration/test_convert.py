@@ -91,6 +91,34 @@ def test_every_subformat_becomes_the_same_disk(subformat: str, raw: Path, tmp_pa
     assert {path.name for path in work.iterdir()} == {"disk1.qcow2"}
 
 
+def test_two_disks_become_two_images_in_their_order(raw: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    sh("truncate", "--size", "8M", second / "data.raw")
+    sh("mkfs.ext4", "-q", second / "data.raw")
+    paths = make_vmdk(raw, first, "streamOptimized"), make_vmdk(second / "data.raw", second, "monolithicSparse")
+    plan = planned(*paths)
+    assert [volume.name for volume in plan.layout.volumes] == ["disk 1, partition 1", "disk 2, whole disk"]
+    migration = Migration(vmdk=paths, vm_name="web01", verify="content")
+    image = convert(order_for(migration, tmp_path), plan, tmp_path, Context(lambda _event: None, lambda _source: None))
+    for disk, original in zip(image.disks, (raw, second / "data.raw"), strict=True):
+        sh("qemu-img", "compare", "-f", "raw", "-F", "qcow2", original, disk.path)
+    assert any(line.startswith("disk 2: all 8388608 bytes") for line in image.evidence)
+    swapped = image.model_copy(update={"disks": image.disks[::-1]})
+    with pytest.raises(MigrationFailed) as caught:
+        prove_same(plan, swapped, tmp_path)
+    assert caught.value.code == "content-differs"
+
+
+def test_one_disk_named_twice_is_refused(raw: Path, tmp_path: Path) -> None:
+    source = make_vmdk(raw, tmp_path, "monolithicSparse")
+    os.link(source, tmp_path / "other.vmdk")
+    with pytest.raises(MigrationFailed) as caught:
+        read_sources((source, tmp_path / "other.vmdk"))
+    assert caught.value.code == "source-repeated"
+
+
 def test_raw_and_compressed_images(raw: Path, tmp_path: Path) -> None:
     source = make_vmdk(raw, tmp_path, "streamOptimized")
     for wanted, name in (({"out_format": "raw"}, "disk1.raw"), ({"compress": True}, "disk1.qcow2")):

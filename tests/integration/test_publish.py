@@ -204,7 +204,7 @@ def test_a_stop_during_the_checksum_leaves_nothing(tmp_path: Path) -> None:
     output.mkdir()
 
     def stop(event: Event) -> None:
-        if isinstance(event, Progress) and event.title == "Computing the checksum":
+        if isinstance(event, Progress) and event.title == "Computing the checksum of web01.raw":
             raise Interrupted("interrupted", "stopped", hint="start again")
 
     with pytest.raises(Interrupted):
