@@ -11,7 +11,7 @@ from hyper2kvmd.disk.compare import first_difference
 from hyper2kvmd.disk.conversion import convert
 from hyper2kvmd.disk.qcow2_reader import open_image
 from hyper2kvmd.disk.sources import open_source
-from hyper2kvmd.stages.plan import read_source
+from hyper2kvmd.stages.plan import read_sources
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--compress", action="store_true")
     asked = parser.parse_args()
-    disk = read_source(asked.source, asked.target.parent)  # as `plan` did
+    (disk,), _ = read_sources((asked.source,), asked.target.parent)  # as `plan` did
     print("ready", flush=True)
     sys.stdin.readline()
     if asked.verb == "compare":

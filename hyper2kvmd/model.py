@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PurePath
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+DISKS_MAX = 26
+"""Disks of one machine: vda to vdz."""
 
 
 class Frozen(BaseModel):
@@ -21,12 +24,16 @@ class Frozen(BaseModel):
 # ---------------------------------------------------------------- what is asked for
 
 
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, str | Path) else value
+
+
 class Migration(Frozen):
     """One migration YAML, parsed. `None` means that the key was not given."""
 
     cmd: Literal["local"] = "local"
-    vmdk: Path
-    """The source disk, whatever its format: the key keeps its old name."""
+    vmdk: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=DISKS_MAX)]
+    """The machine's disks, whatever their format (the key keeps its old name), that which it boots from first."""
     vm_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     output_dir: Path | None = None
     to_output: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
@@ -51,9 +58,15 @@ class Migration(Frozen):
     dry_run: bool = False
     print_fstab: bool = False
 
+    luks_keyfile: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)] = ()
+    """Files whose content, as it is, may open the guest's LUKS volumes; each is tried on each."""
+
     @property
-    def output_name(self) -> str:
-        return self.to_output or f"{self.vm_name}.{self.out_format}"
+    def output_names(self) -> tuple[str, ...]:
+        """File names of the images: `web01.qcow2`, `web01-disk2.qcow2` and so on."""
+        first = PurePath(self.to_output or f"{self.vm_name}.{self.out_format}")
+        more = (f"{first.stem}-disk{number}{first.suffix}" for number in range(2, len(self.vmdk) + 1))
+        return (first.name, *more)
 
 
 # ---------------------------------------------------------------- jobs
@@ -144,9 +157,13 @@ class Counts(Frozen):
 # ---------------------------------------------------------------- disks
 
 
-class Segment(Frozen):
-    """A byte range of one disk."""
+Table = Literal["gpt", "dos", "none"]
 
+
+class Segment(Frozen):
+    """A byte range of one disk, which is told by its place among the machine's disks."""
+
+    disk: int = Field(default=0, ge=0)
     offset: int = Field(ge=0)
     length: int = Field(gt=0)
 
@@ -155,13 +172,14 @@ class Volume(Frozen):
     """Something that holds a file system, swap or a container: a partition, a whole disk or a logical volume.
 
     `segments` in order make up its content. It is empty for what cannot be addressed as a linear list of byte
-    ranges of this disk (a striped LV, say); `obstacle` then says why.
+    ranges (a striped LV, say); `obstacle` then says why.
     """
 
     kind: Literal["disk", "partition", "lv"]
     name: str
-    """`partition 2`, `vg0/root`, `whole disk`: for messages."""
+    """`partition 2`, `vg0/root`, `whole disk`, `disk 2, partition 1`: for messages."""
     disk: int = 0
+    """Which disk a partition is on, or where a logical volume begins."""
     number: int | None = None
     vg: str | None = None
     lv: str | None = None
@@ -184,16 +202,20 @@ class Volume(Frozen):
 
 
 class Layout(Frozen):
-    """What one disk holds, read from its own bytes."""
+    """What a machine's disks hold, read from their own bytes."""
 
-    table: Literal["gpt", "dos", "none"]
+    tables: tuple[Table, ...]
+    """The partition table of each disk."""
     volumes: tuple[Volume, ...] = ()
 
-    @property
-    def written_by_scatter(self) -> str | None:
+    def on_disk(self, disk: int) -> tuple[Volume, ...]:
+        """The partitions of one disk, or the disk itself where it has none."""
+        return tuple(volume for volume in self.volumes if volume.disk == disk and volume.kind != "lv")
+
+    def written_by_scatter(self, disk: int) -> str | None:
         """Why a writer could meet ENOSPC anywhere on this disk (`sparse: auto` then reserves it all)."""
         names = {"LVM2_member": "LVM", "linux_raid_member": "md", "crypto_LUKS": "LUKS"}
-        for volume in self.volumes:
+        for volume in self.on_disk(disk):
             if volume.content in names:
                 return names[volume.content]
             if volume.multi_device:
@@ -226,32 +248,43 @@ class SourceDisk(Frozen):
     when holes are kept."""
     files: tuple[FileIdentity, ...]
     """All that the disk consists of: of a VMDK the descriptor and every extent."""
-    layout: Layout
+    preallocate: bool = False
+    preallocate_reason: str = ""
 
 
 class Source(Frozen):
     """What `plan` found and checked."""
 
     disks: tuple[SourceDisk, ...]
+    layout: Layout
     firmware: Literal["bios", "uefi"]
-    preallocate: bool
-    preallocate_reason: str
     needed_bytes: int
     """To be free in the conversion directory's file system before the first byte."""
     publish_bytes: int = 0
     """To be free in the output directory's, when that is another one."""
 
 
-class Image(Frozen):
-    """A converted disk in the working folder."""
+class DiskImage(Frozen):
+    """One converted disk."""
 
     path: Path
-    format: Literal["qcow2", "raw"]
     virtual_size: int
     file_bytes: int
+    """What it occupies."""
+
+
+class Image(Frozen):
+    """The machine's converted disks in the working folder, in the order of the source's."""
+
+    disks: tuple[DiskImage, ...]
+    format: Literal["qcow2", "raw"]
     layout: Layout
     evidence: tuple[str, ...] = ()
     """What was proven of its content while the source was at hand."""
+
+    @property
+    def file_bytes(self) -> int:
+        return sum(disk.file_bytes for disk in self.disks)
 
 
 # ---------------------------------------------------------------- the guest
@@ -293,13 +326,20 @@ class Verdict(Frozen):
     console_tail: tuple[str, ...] = ()
 
 
+class PublishedDisk(Frozen):
+    """One image file in the output directory."""
+
+    path: Path
+    file_bytes: int
+    """What it occupies."""
+    sha256: str | None = None
+
+
 class Artifact(Frozen):
     """What was put in the output directory."""
 
-    image: Path
+    disks: tuple[PublishedDisk, ...]
     format: Literal["qcow2", "raw"]
-    file_bytes: int
-    sha256: str | None = None
     report_json: Path
     report_markdown: Path
 

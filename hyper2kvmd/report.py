@@ -1,10 +1,10 @@
-"""The report beside each image: what was found, changed, proven, and how long it took."""
+"""The report beside the images: what was found, changed, proven, and how long it took."""
 
 from __future__ import annotations
 
 import re
 
-from hyper2kvmd.model import Frozen, Guest, Image, Migration, Order, Source, Stage, Verdict
+from hyper2kvmd.model import Frozen, Guest, Image, Migration, Order, PublishedDisk, Source, Stage, Verdict
 
 
 class Report(Frozen):
@@ -17,7 +17,7 @@ class Report(Frozen):
     guest: Guest
     verdict: Verdict
     seconds: dict[Stage, float]
-    sha256: str | None = None
+    published: tuple[PublishedDisk, ...]
 
 
 def names(migration: Migration) -> tuple[str, str]:
@@ -27,14 +27,21 @@ def names(migration: Migration) -> tuple[str, str]:
 
 def markdown(report: Report) -> str:
     """The report for people: GitHub-flavoured Markdown."""
-    migration, guest, disk = report.order.migration, report.guest, report.source.disks[0]
+    migration, guest = report.order.migration, report.guest
     lines = [f"# Migration of {migration.vm_name}", ""]
+    for disk, made in zip(report.source.disks, report.published, strict=True):
+        space = f"{'reserved' if disk.preallocate else 'sparse'}: {disk.preallocate_reason}"
+        lines += _table(
+            [
+                ("Source", f"`{disk.path}` ({disk.format} {disk.subformat}, {disk.virtual_size} bytes)"),
+                ("Image", f"`{made.path.name}`, {report.image.format}, {made.file_bytes} bytes on disk"),
+                ("SHA-256", made.sha256 or "not asked for"),
+                ("Space", space),
+            ]
+        )
+        lines += [""]
     lines += _table(
         [
-            ("Source", f"`{disk.path}` ({disk.format} {disk.subformat}, {disk.virtual_size} bytes)"),
-            ("Image", f"{report.image.format}, {report.image.file_bytes} bytes on disk"),
-            ("SHA-256", report.sha256 or "not asked for"),
-            ("Space", f"{'reserved' if report.source.preallocate else 'sparse'}: {report.source.preallocate_reason}"),
             ("Firmware", report.source.firmware),
             ("Guest", guest.os_name or guest.family),
             ("Host name", guest.hostname or "unknown"),
@@ -43,8 +50,8 @@ def markdown(report: Report) -> str:
             ("Root", guest.root or "none"),
         ]
     )
-    lines += ["", "## Disk", "", "| volume | content | UUID | bytes |", "|---|---|---|---|"]
-    lines += [f"| {v.name} | {v.content} | {v.uuid or ''} | {v.length} |" for v in disk.layout.volumes]
+    lines += ["", "## Volumes", "", "| volume | content | UUID | bytes |", "|---|---|---|---|"]
+    lines += [f"| {v.name} | {v.content} | {v.uuid or ''} | {v.length} |" for v in report.source.layout.volumes]
     lines += ["", "## Changes in the guest", ""]
     lines += ["None.", ""] if not guest.changes else []
     for change in guest.changes:

@@ -25,7 +25,10 @@ REMEDIES = {
     "machine": "write a machine type as `virsh capabilities` lists it, such as q35",
 }
 
-NAME_THE_DISK = "add a line `vmdk: /path/to/disk.vmdk`: the disk or its descriptor, or a raw, QCOW2, VDI or VHDX disk"
+NAME_THE_DISK = (
+    "add a line `vmdk: /path/to/disk.vmdk` (a raw, QCOW2, VDI or VHDX disk will do as well), "
+    "or `vmdk: [first, second]` for a machine with several disks"
+)
 _FLATTENED = "remove the key: snapshot chains are always flattened"
 _REPORT = "remove the key: a report is always written beside the image"
 _BOOT = "remove the key and write `verify: boot`, which boots the result on a throwaway overlay"
@@ -36,7 +39,7 @@ _VERBOSITY = "remove the key: set log_level in the daemon's configuration"
 _LOG = "remove the key: the journal keeps the log, and `h2kvmctl logs ID` shows it"
 _DEFINE = "rename it to libvirt_import, which defines the domain; its XML is written in any case"
 _DOMAIN = "remove the key: the domain uses virtio with a serial console; adapt it afterwards by `virsh edit`"
-_LUKS = "remove the key: no secrets are read from a migration file, and LUKS volumes stay locked"
+_LUKS = "remove the key; put the passphrase or key into a file of its own and name that as luks_keyfile"
 _INJECT = "remove the key: the guest is repaired, not configured; use cloud-init or your configuration management"
 _WORKERS = "remove the key: max_concurrent_jobs in the daemon's configuration says how many jobs run"
 _RESIZE = "remove the key: resize the guest after the migration, by qemu-img and growpart"
@@ -79,7 +82,7 @@ FOREIGN = {
     **dict.fromkeys(("guest_os", "disk_bus", "disk_dev", "disk_cache", "net_model", "graphics"), _DOMAIN),
     **dict.fromkeys(("graphics_listen", "video", "usb_tablet", "clock", "ovmf_code", "nvram_vars"), _DOMAIN),
     **dict.fromkeys(("ovmf_vars_template", "cloudinit_iso", "cloudinit_seed_iso"), _DOMAIN),
-    **dict.fromkeys(("luks_enable", "luks_passphrase", "luks_passphrase_env", "luks_keyfile"), _LUKS),
+    **dict.fromkeys(("luks_enable", "luks_passphrase", "luks_passphrase_env"), _LUKS),
     **dict.fromkeys(("luks_mapper_prefix",), _LUKS),
     **dict.fromkeys(("cloud_init_config", "firstboot_scripts", "network_config_inject"), _INJECT),
     **dict.fromkeys(("user_config_inject", "service_config_inject", "hostname_config_inject"), _INJECT),
@@ -90,6 +93,7 @@ FOREIGN = {
 RULES = Rules(
     remedies=REMEDIES,
     foreign=FOREIGN,
+    one_or_more=frozenset({"vmdk", "luks_keyfile"}),
     absolute_because="write the path in full, from /: a file in the spool has no folder to start from",
 )
 
@@ -139,7 +143,7 @@ def _missing(one: Problem, default_name: str) -> Problem:
 
 def _conflicts(bound: Bound[Migration]) -> Iterator[Problem]:
     """What no single field can know, judged on the fields that are good by themselves."""
-    asked = Migration(vmdk=Path("/"), vm_name="x").model_copy(update=bound.valid)
+    asked = Migration(vmdk=(Path("/"),), vm_name="x").model_copy(update=bound.valid)
 
     def conflict(key: str, message: str, hint: str) -> Problem:
         return yaml_source.problem("value-conflict", message, hint, place=bound.places.get(key), key=key)

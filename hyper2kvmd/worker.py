@@ -45,7 +45,7 @@ def migrate(order: Order, ctx: Context) -> Finished:
         source = _stage(ctx, Stage.PLAN, "source", done.source, lambda: plan(order, folder, ctx))
         ctx.admit(source)
         image = _stage(ctx, Stage.CONVERT, "image", done.image, lambda: convert(order, source, folder, ctx))
-        guest = _stage(ctx, Stage.REPAIR, "guest", done.guest, lambda: repair(order, source, image, folder, ctx))
+        guest = _stage(ctx, Stage.REPAIR, "guest", done.guest, lambda: repair(order, image, folder, ctx))
         verdict = _stage(
             ctx, Stage.VERIFY, "verdict", done.verdict, lambda: verify(order, source, image, guest, folder, ctx)
         )
@@ -94,11 +94,11 @@ def _stage(ctx: Context, stage: Stage, field: str, earlier: Product | None, work
 
 
 def _still_valid(finished: Finished) -> Finished:
-    """Earlier products without those whose image is gone; a published one needs no working copy."""
-    if finished.artifact is not None and finished.artifact.image.exists():
+    """Earlier products without those whose images are gone; published ones need no working copies."""
+    if finished.artifact is not None and all(disk.path.exists() for disk in finished.artifact.disks):
         return finished
     image: Image | None = finished.image
-    if image is None or not image.path.exists():
+    if image is None or not all(disk.path.exists() for disk in image.disks):
         return Finished()
     return finished.model_copy(update={"artifact": None, "domain": None})
 

@@ -41,6 +41,8 @@ class Rules:
     base: Path | None = None
     """Where relative paths begin; None refuses them."""
     absolute_because: str = "write the path in full, from /"
+    one_or_more: frozenset[str] = frozenset()
+    """Keys of lists that may also be written as their only element."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,8 @@ class _Binder:
                 return None
             return self._typed(node, next(one for one in arguments if one is not type(None)), key)
         if origin is tuple:
+            if isinstance(node, Scalar) and key in self.rules.one_or_more:
+                return (self._typed(node, arguments[0], key),)
             if not isinstance(node, Listing):
                 raise _Mistyped(node.place, f"{key} is not a list", f"write `{key}: [first, second]`")
             return self._listing(node, arguments[0], key)

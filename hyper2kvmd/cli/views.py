@@ -22,9 +22,9 @@ def finished(output: Output, asked: Migration, result: Finished) -> None:
                 output.line(f"  {line}")
     rows = []
     if result.artifact is not None:
-        rows += [("image", f"{result.artifact.image} ({size(result.artifact.file_bytes)})")]
+        rows += [("image", f"{disk.path} ({size(disk.file_bytes)})") for disk in result.artifact.disks]
         rows += [("report", str(result.artifact.report_markdown)), ("", str(result.artifact.report_json))]
-        rows += [("sha256", result.artifact.sha256)] if result.artifact.sha256 else []
+        rows += [("sha256", disk.sha256) for disk in result.artifact.disks if disk.sha256]
     if result.domain is not None:
         where = f", defined in {result.domain.uri}" if result.domain.defined else ""
         rows += [("domain XML", f"{result.domain.xml}{where}")]
@@ -34,20 +34,20 @@ def finished(output: Output, asked: Migration, result: Finished) -> None:
 
 
 def plan(output: Output, order: Order, source: Source) -> None:
-    for disk in source.disks:
+    for table, disk in zip(source.layout.tables, source.disks, strict=True):
         output.line(f"{disk.path}  {disk.format} {disk.subformat}", style="bold")
         output.facts([("size", size(disk.virtual_size)), ("data", f"about {size(disk.data_bytes)}")])
-        output.facts([("partitions", disk.layout.table)])
-        rows = [(volume.name, size(volume.length), volume.content, _identity(volume)) for volume in disk.layout.volumes]
-        output.table(("volume", "size", "content", "identity"), rows)
-    reserve = "in full" if source.preallocate else "as written"
+        reserve = "in full" if disk.preallocate else "as written"
+        output.facts([("partitions", table), ("reserved", f"{reserve}: {disk.preallocate_reason}")])
+    volumes = source.layout.volumes
+    rows = [(volume.name, size(volume.length), volume.content, _identity(volume)) for volume in volumes]
+    output.table(("volume", "size", "content", "identity"), rows)
     output.facts(
         [
             ("firmware", source.firmware),
-            ("reserved", f"{reserve}: {source.preallocate_reason}"),
             ("space needed", f"{size(source.needed_bytes)} in {order.conversion_dir}"),
             *([("", f"{size(source.publish_bytes)} in {order.output_dir}")] if source.publish_bytes else []),
-            ("result", f"{order.output_dir / order.migration.output_name}"),
+            *(("result", f"{order.output_dir / name}") for name in order.migration.output_names),
         ]
     )
     output.line("nothing was written")
@@ -71,7 +71,9 @@ def migration(output: Output, file: Path, asked: Migration, conversion: Place, t
             case "output_dir":
                 value, origin = target.path, f"from {target.named_by}"
             case "to_output":
-                value = asked.output_name
+                value = ", ".join(asked.output_names)
+            case "vmdk" | "luks_keyfile":
+                value = ", ".join(map(str, value)) or None
         said = str(value).lower() if isinstance(value, bool) else "not set" if value is None else str(value)
         output.line(f"  {name}: {said}{f'  ({origin})' if origin else ''}")
 
@@ -110,7 +112,7 @@ def job(output: Output, one: Job) -> None:
         ("started", _when(one.started)),
         ("finished", _when(one.finished)),
         ("reserved", size(one.reserved_bytes) if one.reserved_bytes else ""),
-        ("source", str(one.migration.vmdk) if one.migration else ""),
+        ("source", ", ".join(map(str, one.migration.vmdk)) if one.migration else ""),
     ]
     output.facts([(name, value) for name, value in rows if value])
     problems(output, one.problems)

@@ -160,7 +160,7 @@ class Scheduler:
             return
         if result.outcome == "succeeded":
             artifact = result.artifact or (await ledger.insist(store.finished_stages, job.id)).artifact
-            await ledger.insist(store.succeed, job.id, job.attempt, str(artifact.image) if artifact else "")
+            await ledger.insist(store.succeed, job.id, job.attempt, str(artifact.disks[0].path) if artifact else "")
             self._metrics.ended(State.SUCCEEDED)
             log.info("job %d: %s succeeded", job.id, job.vm_name)
         elif attempt.cancelled:

@@ -1,4 +1,4 @@
-"""What a disk holds: partitions, logical volumes, file systems; read from its own bytes, without privilege.
+"""What a machine's disks hold: partitions, logical volumes, file systems; read from their own bytes, without privilege.
 
 Sources: UEFI specification 2.10, chapter 5 (GPT and MBR); LVM2 through `disk.lvm`.
 """
@@ -8,12 +8,13 @@ from __future__ import annotations
 import struct
 import uuid
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from hyper2kvmd.disk import lvm
 from hyper2kvmd.disk.superblock import BlockReader, Range, identify
-from hyper2kvmd.model import Layout, Segment, Volume
+from hyper2kvmd.model import Layout, Segment, Table, Volume
 
 SECTOR = 512
 GPT_ENTRIES_LIMIT = 1024
@@ -35,48 +36,50 @@ class Partition:
     label: str | None = None
 
 
-def read_layout(reader: BlockReader, *, disk: int = 0) -> Layout:
-    """The layout of a whole disk. Damaged tables and metadata show up as missing volumes or as obstacles."""
-    table, found = _table(reader, disk)
-    volumes = tuple(_with_content(volume, reader) for volume in found)
+def read_layout(disks: Sequence[BlockReader]) -> Layout:
+    """The layout of one machine's disks. Damaged tables and metadata show up as missing volumes or as obstacles."""
+    tables = [
+        _table(disk, number, "" if len(disks) == 1 else f"disk {number + 1}, ") for number, disk in enumerate(disks)
+    ]
+    volumes = tuple(_with_content(volume, disks) for _, found in tables for volume in found)
     physical = tuple(volume for volume in volumes if volume.content == "LVM2_member")
-    logical = tuple(_with_content(volume, reader) for volume in lvm.logical_volumes(reader, physical))
-    return Layout(table=table, volumes=(*volumes, *logical))
+    logical = tuple(_with_content(volume, disks) for volume in lvm.logical_volumes(disks, physical))
+    return Layout(tables=tuple(table for table, _ in tables), volumes=(*volumes, *logical))
 
 
 def firmware_of(layout: Layout) -> Literal["bios", "uefi"]:
-    """`uefi` for a disk with an EFI system partition, else `bios`."""
+    """`uefi` for a machine with an EFI system partition, else `bios`."""
     return "uefi" if any(volume.parttype in ESP_TYPES for volume in layout.volumes) else "bios"
 
 
-def _table(reader: BlockReader, disk: int) -> tuple[Literal["gpt", "dos", "none"], list[Volume]]:
+def _table(reader: BlockReader, disk: int, prefix: str) -> tuple[Table, list[Volume]]:
     gpt = _gpt(reader)
     if gpt is not None:
-        return "gpt", [_volume(partition, disk) for partition in gpt]
+        return "gpt", [_volume(partition, disk, prefix) for partition in gpt]
     dos = _dos(reader)
     if dos is not None:
-        return "dos", [_volume(partition, disk) for partition in dos]
-    whole = Segment(offset=0, length=reader.size - reader.size % SECTOR)
-    return "none", [Volume(kind="disk", name="whole disk", disk=disk, segments=(whole,))]
+        return "dos", [_volume(partition, disk, prefix) for partition in dos]
+    whole = Segment(disk=disk, offset=0, length=reader.size - reader.size % SECTOR)
+    return "none", [Volume(kind="disk", name=f"{prefix}whole disk", disk=disk, segments=(whole,))]
 
 
-def _volume(partition: Partition, disk: int) -> Volume:
+def _volume(partition: Partition, disk: int, prefix: str) -> Volume:
     return Volume(
         kind="partition",
-        name=f"partition {partition.number}",
+        name=f"{prefix}partition {partition.number}",
         disk=disk,
         number=partition.number,
-        segments=(Segment(offset=partition.start * SECTOR, length=partition.sectors * SECTOR),),
+        segments=(Segment(disk=disk, offset=partition.start * SECTOR, length=partition.sectors * SECTOR),),
         parttype=partition.type,
         partuuid=partition.uuid,
         partlabel=partition.label,
     )
 
 
-def _with_content(volume: Volume, reader: BlockReader) -> Volume:
+def _with_content(volume: Volume, disks: Sequence[BlockReader]) -> Volume:
     if not volume.segments or volume.parttype in {f"{kind:02x}" for kind in EXTENDED_TYPES}:
         return volume
-    content = identify(Range(reader, volume.segments))
+    content = identify(Range(disks, volume.segments))
     return volume.model_copy(
         update={
             "content": content.type,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from hyper2kvmd.disk.superblock import BlockReader, Range
@@ -28,16 +28,16 @@ class Damaged(Exception):
     """Metadata that cannot be understood; never leaves this module."""
 
 
-def logical_volumes(reader: BlockReader, physical: tuple[Volume, ...]) -> tuple[Volume, ...]:
-    """The logical volumes on the physical volumes of one disk.
+def logical_volumes(disks: Sequence[BlockReader], physical: tuple[Volume, ...]) -> tuple[Volume, ...]:
+    """The logical volumes on the physical volumes of a machine's disks.
 
-    Linear ones get their byte ranges; others, and those that reach to other disks, an obstacle.
+    Linear ones get their byte ranges; others, and those of which a part is missing, an obstacle.
     """
     groups: dict[str, tuple[int, str, Section]] = {}
     places: dict[str, Volume] = {}
     for volume in physical:
         try:
-            uuid, texts = _physical_volume(Range(reader, volume.segments))
+            uuid, texts = _physical_volume(Range(disks, volume.segments))
             places[uuid] = volume
             for text in texts:
                 name, group = _group(_parse(text))
@@ -187,11 +187,12 @@ def _volumes_of(name: str, group: Section, places: dict[str, Volume]) -> list[Vo
             segments, obstacle = _segments(section, extent, starts)
         except Damaged:
             segments, obstacle = (), "its LVM metadata is damaged"
+        first = next((pv.disk for pv, _ in starts.values() if pv is not None), 0)
         found.append(
             Volume(
                 kind="lv",
                 name=f"{name}/{lv}",
-                disk=next((pv.disk for pv, _ in starts.values() if pv is not None), 0),
+                disk=segments[0].disk if segments else first,
                 vg=name,
                 lv=lv,
                 segments=segments,
@@ -217,7 +218,7 @@ def _segments(
             raise Damaged
         pv, pe_start = starts[pv_name]
         if pv is None:
-            return (), "a part of it lies on another disk"
+            return (), "a part of it lies on a disk that is not among the disks of this migration"
         if _number(segment, "start_extent") * extent != reached:
             raise Damaged
         inside = pe_start * SECTOR + first * extent
@@ -225,9 +226,10 @@ def _segments(
         if length == 0 or inside + length > pv.length:
             raise Damaged
         reached += length
-        at = pv.segments[0].offset + inside
-        if found and found[-1].offset + found[-1].length == at:
-            found[-1] = Segment(offset=found[-1].offset, length=found[-1].length + length)
+        place = pv.segments[0]
+        at = place.offset + inside
+        if found and (found[-1].disk, found[-1].offset + found[-1].length) == (place.disk, at):
+            found[-1] = Segment(disk=place.disk, offset=found[-1].offset, length=found[-1].length + length)
         else:
-            found.append(Segment(offset=at, length=length))
+            found.append(Segment(disk=place.disk, offset=at, length=length))
     return tuple(found), None

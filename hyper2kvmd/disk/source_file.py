@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,7 +127,7 @@ def identify(path: Path) -> FileIdentity:
     return file.identity
 
 
-def require_unchanged(files: tuple[FileIdentity, ...]) -> None:
+def require_unchanged(files: Iterable[FileIdentity]) -> None:
     """Raise MigrationFailed (`source-changed`) when a source file is not what it was when it was opened."""
     for before in files:
         if identify(before.path) != before:

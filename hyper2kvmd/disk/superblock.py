@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import struct
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,10 +34,10 @@ class BlockReader(Protocol):
 
 
 class Range:
-    """Byte ranges of a reader, one after the other, as a reader of their own."""
+    """Byte ranges of a machine's disks, one after the other, as a reader of their own."""
 
-    def __init__(self, reader: BlockReader, segments: tuple[Segment, ...]) -> None:
-        self._reader, self._segments = reader, segments
+    def __init__(self, disks: Sequence[BlockReader], segments: tuple[Segment, ...]) -> None:
+        self._disks, self._segments = disks, segments
         self.size = sum(segment.length for segment in segments)
 
     def read(self, offset: int, length: int) -> bytes:
@@ -44,7 +45,7 @@ class Range:
         for segment in self._segments:
             if offset < segment.length and length > 0:
                 count = min(length, segment.length - offset)
-                parts.append(self._reader.read(segment.offset + offset, count))
+                parts.append(self._disks[segment.disk].read(segment.offset + offset, count))
                 offset, length = 0, length - count
             else:
                 offset -= min(offset, segment.length)

@@ -10,8 +10,8 @@ import ctypes
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -38,7 +38,7 @@ SEGMENTS_MAX = 64
 
 
 class Access(Protocol):
-    """An opened image whose volumes can be mounted, one or several at a time."""
+    """A machine's opened disks, whose volumes can be mounted, one or several at a time."""
 
     def mount(self, volume: Volume, *, read_only: bool = False) -> AbstractContextManager[int]:
         """A detached mount of `volume` as a directory fd, in which the service user acts as the guest's root.
@@ -89,33 +89,39 @@ def check_helper(helper: Helper, volumes: tuple[Volume, ...]) -> Reach:
 
 @contextmanager
 def open_image(image: Image, helper: Helper, folder: Path) -> Iterator[Access]:
-    """Hold `image` open for mounts: raw as the file itself, qcow2 through a confined exporter in `folder`.
+    """Hold all disks of `image` open for mounts: raw as files, qcow2 through confined exporters in `folder`.
 
     Raises what `check_helper`, `disk.export.export` and `disk.export.as_file` raise.
     """
     job = re.sub(r"[^A-Za-z0-9._-]", "-", folder.name)[:128] or "job"
-    if image.format == "raw":
-        handle = os.open(image.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            yield _Opened(helper, job, _FromFile(handle), _nobody)
-        finally:
-            os.close(handle)
-        return
-    if rootside.probe(helper, job, ()).nbd:
-        usable = [volume for volume in image.layout.volumes if volume.content in FILE_SYSTEMS and not _obstacle(volume)]
-        ranges = {_export_name(segment): segment for volume in usable for segment in volume.segments}
-        with export(image.path, "qcow2", folder, exports={WHOLE_DISK: None, **ranges}, writable=True) as exporter:
-            yield _Opened(helper, job, _FromNbd(exporter, frozenset(ranges.values())), exporter.kill)
-        return
-    with (
-        export(image.path, "qcow2", folder, exports={WHOLE_DISK: None}, writable=True) as exporter,
-        as_file(exporter) as handle,
-    ):
-        yield _Opened(helper, job, _FromFile(handle), exporter.kill)
+    with ExitStack() as stack:
+        if image.format == "raw":
+            yield _Opened(helper, job, _FromFile(tuple(_raw(stack, disk.path) for disk in image.disks)), ())
+            return
+        ranges: list[dict[str, Segment]] = [{} for _ in image.disks]
+        by_nbd = rootside.probe(helper, job, ()).nbd
+        for volume in image.layout.volumes if by_nbd else ():
+            if volume.content in FILE_SYSTEMS and not _obstacle(volume):
+                for segment in volume.segments:
+                    ranges[segment.disk][_export_name(segment)] = segment
+        exporters = tuple(
+            stack.enter_context(
+                export(disk.path, "qcow2", folder, exports={WHOLE_DISK: None, **ranges[number]}, writable=True)
+            )
+            for number, disk in enumerate(image.disks)
+        )
+        if by_nbd:
+            known = frozenset(segment for found in ranges for segment in found.values())
+            yield _Opened(helper, job, _FromNbd(exporters, known), exporters)
+        else:
+            files = tuple(stack.enter_context(as_file(exporter)) for exporter in exporters)
+            yield _Opened(helper, job, _FromFile(files), exporters)
 
 
-def _nobody() -> None:
-    """There is no exporter to kill below a raw image."""
+def _raw(stack: ExitStack, path: Path) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    stack.callback(os.close, handle)
+    return handle
 
 
 class _Transport(Protocol):
@@ -127,34 +133,37 @@ class _Transport(Protocol):
 
 @dataclass(frozen=True)
 class _FromFile:
-    """One descriptor of the whole disk."""
+    """One descriptor of each whole disk."""
 
-    handle: int
+    handles: tuple[int, ...]
 
     @contextmanager
     def request(self, job: str, volume: Volume, read_only: bool) -> Iterator[tuple[MountRequest, list[int]]]:
-        ranges = tuple(Range(fd=0, offset=part.offset, length=part.length) for part in volume.segments)
+        used = sorted({part.disk for part in volume.segments})
+        ranges = tuple(
+            Range(fd=used.index(part.disk), offset=part.offset, length=part.length) for part in volume.segments
+        )
         fstype = FILE_SYSTEMS[volume.content]
         request = MountRequest(job=job, transport="file", fstype=fstype, read_only=read_only, segments=ranges)
-        yield request, [self.handle]
+        yield request, [self.handles[disk] for disk in used]
 
 
 @dataclass(frozen=True)
 class _FromNbd:
     """A negotiated socket for each range."""
 
-    exporter: Exporter
+    exporters: tuple[Exporter, ...]
     known: frozenset[Segment]
 
     @contextmanager
     def request(self, job: str, volume: Volume, read_only: bool) -> Iterator[tuple[MountRequest, list[int]]]:
         if not self.known.issuperset(volume.segments):
-            raise _unsupported(volume, "it is not in the image's layout")
+            raise _unsupported(volume, "it is not in the images' layout")
         sockets: list[socket.socket] = []
         try:
             ranges, exports = [], []
             for index, part in enumerate(volume.segments):
-                negotiated = self.exporter.negotiate(_export_name(part))
+                negotiated = self.exporters[part.disk].negotiate(_export_name(part))
                 negotiated.sock.setblocking(True)
                 sockets.append(negotiated.sock)
                 ranges.append(Range(fd=index, offset=0, length=part.length))
@@ -174,11 +183,11 @@ class _FromNbd:
 
 
 class _Opened:
-    """Mounts of one image; no two of them ever share a byte of it."""
+    """Mounts of one machine's disks; no two of them ever share a byte."""
 
-    def __init__(self, helper: Helper, job: str, transport: _Transport, kill_exporter: Callable[[], None]) -> None:
+    def __init__(self, helper: Helper, job: str, transport: _Transport, exporters: tuple[Exporter, ...]) -> None:
         self._helper, self._job, self._transport = helper, job, transport
-        self._kill_exporter = kill_exporter
+        self._exporters = exporters
         self._mounted: list[Segment] = []
 
     @contextmanager
@@ -209,7 +218,7 @@ class _Opened:
                 self._mounted.remove(part)
 
     def _ask(self, volume: Volume, request: MountRequest, fds: list[int]) -> int:
-        answer = rootside.mount(self._helper, request, fds, self._kill_exporter)
+        answer = rootside.mount(self._helper, request, fds, self._kill_exporters)
         if isinstance(answer, int):
             return answer
         if answer.error == "unsupported":
@@ -219,6 +228,10 @@ class _Opened:
             f"{volume.name} ({volume.content}) cannot be mounted: {answer.message} [{answer.error}]",
             hint="repair the file system in the source VM (fsck), shut it down cleanly and export it again",
         )
+
+    def _kill_exporters(self) -> None:
+        for exporter in self._exporters:
+            exporter.kill()
 
 
 def _settle(directory: int, volume: Volume) -> None:
@@ -237,7 +250,8 @@ def _settle(directory: int, volume: Volume) -> None:
 
 
 def _overlap(one: Segment, other: Segment) -> bool:
-    return one.offset < other.offset + other.length and other.offset < one.offset + one.length
+    same_disk = one.disk == other.disk
+    return same_disk and one.offset < other.offset + other.length and other.offset < one.offset + one.length
 
 
 def _export_name(segment: Segment) -> str:

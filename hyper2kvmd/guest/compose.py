@@ -26,7 +26,7 @@ class Composition:
     def __init__(self, access: Access, layout: Layout, volume: Volume, subvolume: str, *, read_only: bool) -> None:
         self._access, self._layout, self._read_only = access, layout, read_only
         self._volume, self._subvolume = volume, subvolume
-        self.devices = Devices([layout], volume)
+        self.devices = Devices(layout, volume)
         self.warnings: list[str] = []
 
     @contextmanager
@@ -53,7 +53,7 @@ class Composition:
             return None
         volume = self.devices.find(entry.spec)
         if volume is None:
-            self._leave_out(entry.mount_point, f"{entry.spec} names no volume of this disk")
+            self._leave_out(entry.mount_point, f"{entry.spec} names no volume of these disks")
             return None
         subvolume = (entry.option("subvol") or "").strip("/") if volume.content == "btrfs" else ""
         if volume == self._volume and not subvolume:

@@ -1,4 +1,4 @@
-"""Names of block devices as guests write them, and the volumes of this disk that they mean.
+"""Names of block devices as guests write them, and the volumes of the machine that they mean.
 
 Owns the answer to two questions about a word in fstab or on a kernel command line: which volume is it, and what
 may stand there instead that another hypervisor cannot change. Sources: fstab(5), udev's persistent storage rules,
@@ -8,7 +8,7 @@ device-mapper's name mangling (`-` in a VG or LV name is doubled).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from hyper2kvmd.model import Layout, Volume
 
@@ -38,10 +38,8 @@ TAGS: tuple[tuple[str, str, Callable[[Volume], str | None]], ...] = (
 class Devices:
     """The volumes of one guest, by every name that it may use for them."""
 
-    def __init__(self, layouts: Iterable[Layout], root: Volume | None = None) -> None:
-        self._disks = tuple(layouts)
-        self._volumes = tuple(volume for layout in self._disks for volume in layout.volumes)
-        self._root = root
+    def __init__(self, layout: Layout, root: Volume | None = None) -> None:
+        self._layout, self._volumes, self._root = layout, layout.volumes, root
 
     @staticmethod
     def is_unstable(spec: str) -> bool:
@@ -92,14 +90,12 @@ class Devices:
     def _by_hardware(self, spec: str) -> Volume | None:
         """by-path and by-id name a controller or a serial number that is gone; with one disk only it is that one."""
         match = BY_HARDWARE.fullmatch(spec)
-        if match is None or len(self._disks) != 1 or match[1].startswith(("dm-", "md-", "lvm-")):
+        if match is None or len(self._layout.tables) != 1 or match[1].startswith(("dm-", "md-", "lvm-")):
             return None
         return self._on_disk(0, match[2] or "")
 
     def _on_disk(self, disk: int, number: str) -> Volume | None:
-        if disk >= len(self._disks):
-            return None
-        for volume in self._disks[disk].volumes:
+        for volume in self._layout.on_disk(disk):
             if volume.kind == ("partition" if number else "disk") and (not number or volume.number == int(number)):
                 return volume
         return None

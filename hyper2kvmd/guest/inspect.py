@@ -84,8 +84,8 @@ def find_root(access: Access, layout: Layout) -> Found:
         names = ", ".join(describe(volume) + (f" in {folder}" if folder else "") for volume, folder in roots)
         raise MigrationFailed(
             "guest-unsupported",
-            f"the disk holds several Linux systems: {names}",
-            hint="leave one system on the disk: which of them to repair cannot be told",
+            f"the disks hold several Linux systems: {names}",
+            hint="leave one system on them: which of them to repair cannot be told",
         )
     if roots:
         return Found("linux", roots[0][0], roots[0][1], seen, troubles)

@@ -1,11 +1,12 @@
-"""convert: the source's bytes become an image in the working folder, and are shown to be the same bytes."""
+"""convert: the source's bytes become images in the working folder, and are shown to be the same bytes."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Literal
 
 from hyper2kvmd.disk import conversion, copy, qemu_img
 from hyper2kvmd.disk.compare import first_difference
@@ -18,7 +19,7 @@ from hyper2kvmd.disk.source_reader import SourceReader
 from hyper2kvmd.disk.sources import open_source
 from hyper2kvmd.disk.superblock import BlockReader
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.model import Image, Limits, Order, Source, SourceDisk
+from hyper2kvmd.model import DiskImage, Image, Limits, Order, Source, SourceDisk
 from hyper2kvmd.progress import Context, Step
 
 SAMPLES = 1024
@@ -26,43 +27,51 @@ SAMPLE_BYTES = 65536
 
 
 def convert(order: Order, source: Source, folder: Path, ctx: Context) -> Image:
-    """Convert the source's disk into `folder`, going on from what a killed attempt left there where that is possible.
+    """Convert the source's disks into `folder`, going on from what a killed attempt left there where that is possible.
 
     Raises MigrationFailed (`content-differs`), and as `conversion.convert` does.
     """
-    migration, disk = order.migration, source.disks[0]
-    target = folder / f"disk.{migration.out_format}"
-    require_unchanged(disk.files)
-    _copy(order, source, target, ctx)
-    image = Image(
-        path=target,
-        format=migration.out_format,
-        virtual_size=qemu_img.virtual_size(target, migration.out_format, (target,)),
-        file_bytes=target.stat().st_blocks * 512,
-        layout=disk.layout,
-    )
-    with ctx.step("Comparing image and source"):
-        evidence = prove_same(disk, image, folder)
-    if migration.verify != "check":
-        with ctx.step("Comparing every byte", total=disk.virtual_size) as step:
-            prove_all_same(disk, image, threads=order.limits.threads or copy.Limits().threads, step=step)
-        evidence = (*evidence, f"all {disk.virtual_size} bytes read the same from source and image")
-    require_unchanged(disk.files)
+    files = tuple(file for disk in source.disks for file in disk.files)
+    require_unchanged(files)
+    images = tuple(_converted(order, source, number, folder, ctx) for number in range(len(source.disks)))
+    image = Image(disks=images, format=order.migration.out_format, layout=source.layout)
+    with ctx.step("Comparing images and source"):
+        evidence = prove_same(source, image, folder)
+    if order.migration.verify != "check":
+        evidence += tuple(_compared(order, source, image, number, ctx) for number in range(len(images)))
+    require_unchanged(files)
     return image.model_copy(update={"evidence": (*evidence, "the source files did not change meanwhile")})
 
 
-def _copy(order: Order, source: Source, target: Path, ctx: Context) -> None:
-    migration, disk = order.migration, source.disks[0]
-    with ctx.step("Converting disk 1/1", total=disk.data_bytes) as step:
+def _converted(order: Order, source: Source, number: int, folder: Path, ctx: Context) -> DiskImage:
+    migration, disk = order.migration, source.disks[number]
+    target = folder / f"disk{number + 1}.{migration.out_format}"
+    with ctx.step(f"Converting disk {number + 1}/{len(source.disks)}", total=disk.data_bytes) as step:
         conversion.convert(
             disk,
             target,
             migration.out_format,
             compress=migration.compress,
-            reserve=source.preallocate,
+            reserve=disk.preallocate,
             limits=copy_limits(order.limits),
             on_progress=lambda now: step.advance_to(now.read, written=now.written, resumed=now.resumed),
         )
+    return DiskImage(
+        path=target,
+        virtual_size=qemu_img.virtual_size(target, migration.out_format, (target,)),
+        file_bytes=target.stat().st_blocks * 512,
+    )
+
+
+def _compared(order: Order, source: Source, image: Image, number: int, ctx: Context) -> str:
+    disk, threads = source.disks[number], order.limits.threads or copy.Limits().threads
+    with ctx.step(f"Comparing every byte of disk {number + 1}/{len(source.disks)}", total=disk.virtual_size) as step:
+        prove_all_same(disk, image.disks[number], image.format, threads=threads, step=step)
+    return f"{_of(number, source)}all {disk.virtual_size} bytes read the same from source and image"
+
+
+def _of(number: int, source: Source) -> str:
+    return f"disk {number + 1}: " if len(source.disks) > 1 else ""
 
 
 def copy_limits(limits: Limits) -> copy.Limits:
@@ -71,31 +80,46 @@ def copy_limits(limits: Limits) -> copy.Limits:
     return copy.Limits(threads=threads, bytes_per_second=limits.bandwidth_limit or None)
 
 
-def prove_same(disk: SourceDisk, image: Image, folder: Path) -> tuple[str, ...]:
-    """Size, layout with every superblock's UUID, and samples spread over the disk, seen from both sides.
+def prove_same(source: Source, image: Image, folder: Path) -> tuple[str, ...]:
+    """Sizes, layout with every superblock's UUID, and samples spread over the disks, seen from both sides.
 
-    QEMU reads the image, and the source as well where it can, so that neither our reader nor our writer is its own
+    QEMU reads the images, and the source as well where it can, so that neither our reader nor our writer is its own
     only witness.
     """
-    if image.virtual_size != disk.virtual_size:
-        raise _differs(disk, f"the image has {image.virtual_size} bytes instead of {disk.virtual_size}")
-    with (
-        _second_opinion(disk, folder) as (ours, witness),
-        export(image.path, image.format, folder, exports={"image": None}, writable=False) as right,
-        Reader(right.socket, "image") as theirs,
-    ):
-        if read_layout(theirs) != disk.layout:
-            raise _differs(disk, "partitions or file systems of the image are not the source's")
-        offsets = _sample_offsets(disk.virtual_size)
+    evidence = []
+    with ExitStack() as stack:
+        readers = [stack.enter_context(_read_by_qemu(one, image.format, folder)) for one in image.disks]
+        for number, (disk, one, theirs) in enumerate(zip(source.disks, image.disks, readers, strict=True)):
+            if one.virtual_size != disk.virtual_size:
+                raise _differs(disk, f"the image has {one.virtual_size} bytes instead of {disk.virtual_size}")
+            count, witness = _prove_samples(disk, theirs, folder)
+            evidence += [
+                f"{_of(number, source)}virtual size {one.virtual_size} bytes, as the source's",
+                f"{_of(number, source)}{count} samples of {SAMPLE_BYTES} bytes spread over the disk read the same, "
+                f"{witness}",
+            ]
+        if read_layout(readers) != source.layout:
+            raise _differs(source.disks[0], "partitions or file systems of the images are not the source's")
+    return (*evidence, f"partition tables and {len(source.layout.volumes)} volumes read back as in the source")
+
+
+def _prove_samples(disk: SourceDisk, theirs: BlockReader, folder: Path) -> tuple[int, str]:
+    offsets = _sample_offsets(disk.virtual_size)
+    with _second_opinion(disk, folder) as (ours, witness):
         for offset in offsets:
             length = min(SAMPLE_BYTES, disk.virtual_size - offset)
             if ours.read(offset, length) != theirs.read(offset, length):
                 raise _differs(disk, f"the {length} bytes at offset {offset} differ")
-    return (
-        f"virtual size {image.virtual_size} bytes, as the source's",
-        f"partition table and {len(disk.layout.volumes)} volumes read back as in the source",
-        f"{len(offsets)} samples of {SAMPLE_BYTES} bytes spread over the disk read the same, {witness}",
-    )
+    return len(offsets), witness
+
+
+@contextmanager
+def _read_by_qemu(one: DiskImage, fmt: Literal["qcow2", "raw"], folder: Path) -> Iterator[BlockReader]:
+    with (
+        export(one.path, fmt, folder, exports={"image": None}, writable=False) as exporter,
+        Reader(exporter.socket, "image") as reader,
+    ):
+        yield reader
 
 
 @contextmanager
@@ -113,9 +137,9 @@ def _second_opinion(disk: SourceDisk, folder: Path) -> Iterator[tuple[BlockReade
             yield SourceReader(source), "the source read by the same code as before: QEMU cannot read it"
 
 
-def prove_all_same(disk: SourceDisk, image: Image, *, threads: int, step: Step) -> None:
-    """Every byte of source and image; raises MigrationFailed (`content-differs`)."""
-    with open_source(disk.path, image.path.parent) as source, open_image(image.path, image.format) as opened:
+def prove_all_same(disk: SourceDisk, one: DiskImage, fmt: Literal["qcow2", "raw"], *, threads: int, step: Step) -> None:
+    """Every byte of a disk and its image; raises MigrationFailed (`content-differs`)."""
+    with open_source(disk.path, one.path.parent) as source, open_image(one.path, fmt) as opened:
         at = first_difference(source, opened, threads=threads, on_progress=step.advance_to)
     if at is not None:
         raise _differs(disk, f"the byte at offset {at} is the first that differs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 from hyper2kvmd import report, run
@@ -27,8 +28,8 @@ LINUX_FILE_SYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs")
 def plan(order: Order, folder: Path, ctx: Context) -> Source:
     """Look at the source and at the host; `folder` is the job's own.
 
-    Raises the failures of `open_source`, and `tool-missing`, `path-not-allowed`, `output-exists`,
-    `output-unwritable`, `domain-exists`, `helper-unreachable`, `mount-unsupported`, `space-never`.
+    Raises the failures of `open_source`, and `tool-missing`, `source-repeated`, `path-not-allowed`,
+    `output-exists`, `output-unwritable`, `domain-exists`, `helper-unreachable`, `mount-unsupported`, `space-never`.
     """
     migration = order.migration
     for name in TOOLS:
@@ -36,41 +37,69 @@ def plan(order: Order, folder: Path, ctx: Context) -> Source:
     with ctx.step("Checking the output"):
         _check_output(order)
     with ctx.step("Reading the source"):
-        _require_below(migration.vmdk, order.allowed_source_dirs, "source")
-        disk = read_source(migration.vmdk, folder)
-    mountable = tuple(volume for volume in disk.layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
+        for path in migration.vmdk:
+            _require_below(path, order.allowed_source_dirs, "source")
+        disks, layout = read_sources(migration.vmdk, folder)
+    mountable = tuple(volume for volume in layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
     if mountable:
         with ctx.step("Checking the way into the guest"):
             _check_reach(order, mountable, ctx)
-    preallocate, reason = _preallocation(migration, disk.layout)
-    stored = None if preallocate else disk.data_bytes
-    needed = image_bytes(disk.virtual_size, stored, migration.out_format) + REPAIR_ALLOWANCE
+    disks = tuple(_allotted(migration, layout, number, disk) for number, disk in enumerate(disks))
+    needed = REPAIR_ALLOWANCE
+    for disk in disks:
+        stored = None if disk.preallocate else disk.data_bytes
+        needed += image_bytes(disk.virtual_size, stored, migration.out_format)
     elsewhere = order.output_dir.stat().st_dev != order.conversion_dir.stat().st_dev
     space.require_possible(order.conversion_dir, needed)
     if elsewhere:
         space.require_possible(order.output_dir, needed)
     return Source(
-        disks=(disk,),
-        firmware=firmware_of(disk.layout) if migration.uefi is None else "uefi" if migration.uefi else "bios",
-        preallocate=preallocate,
-        preallocate_reason=reason,
+        disks=disks,
+        layout=layout,
+        firmware=firmware_of(layout) if migration.uefi is None else "uefi" if migration.uefi else "bios",
         needed_bytes=needed,
         publish_bytes=needed if elsewhere else 0,
     )
 
 
-def read_source(path: Path, folder: Path) -> SourceDisk:
-    """Vet one disk and read what it holds. Raises as `open_source` does."""
-    with open_source(path, folder) as source:
-        return SourceDisk(
-            path=path,
-            format=source.format,
-            subformat=source.subformat,
-            virtual_size=source.virtual_size,
-            data_bytes=source.data_bytes,
-            files=source.files,
-            layout=read_layout(SourceReader(source)),
+def read_sources(paths: tuple[Path, ...], folder: Path) -> tuple[tuple[SourceDisk, ...], Layout]:
+    """Vet a machine's disks and read what they hold, together; sockets of QEMU's may be made in `folder`.
+
+    Raises as `open_source` does, and MigrationFailed (`source-repeated`) for files that two of them share.
+    """
+    with ExitStack() as stack:
+        opened = [stack.enter_context(open_source(path, folder)) for path in paths]
+        disks = tuple(
+            SourceDisk(
+                path=path,
+                format=source.format,
+                subformat=source.subformat,
+                virtual_size=source.virtual_size,
+                data_bytes=source.data_bytes,
+                files=source.files,
+            )
+            for path, source in zip(paths, opened, strict=True)
         )
+        _require_apart(disks)
+        return disks, read_layout([SourceReader(source) for source in opened])
+
+
+def _require_apart(disks: tuple[SourceDisk, ...]) -> None:
+    owner: dict[tuple[int, int], SourceDisk] = {}
+    for disk in disks:
+        for file in disk.files:
+            other = owner.setdefault((file.device, file.inode), disk)
+            if other is not disk:
+                raise MigrationFailed(
+                    "source-repeated",
+                    f"{other.path} and {disk.path} are both made of {file.path}",
+                    hint="name each disk of the machine once, and of a chain of snapshots the topmost only",
+                )
+
+
+def _allotted(migration: Migration, layout: Layout, number: int, disk: SourceDisk) -> SourceDisk:
+    preallocate, reason = _preallocation(migration, layout.written_by_scatter(number))
+    return disk.model_copy(update={"preallocate": preallocate, "preallocate_reason": reason})
 
 
 def _check_reach(order: Order, volumes: tuple[Volume, ...], ctx: Context) -> None:
@@ -88,12 +117,11 @@ def _check_reach(order: Order, volumes: tuple[Volume, ...], ctx: Context) -> Non
         )
 
 
-def _preallocation(migration: Migration, layout: Layout) -> tuple[bool, str]:
+def _preallocation(migration: Migration, scattered: str | None) -> tuple[bool, str]:
     if migration.compress:
         return False, "a compressed image cannot be reserved"
     if migration.sparse == "never":
         return True, "sparse: never"
-    scattered = layout.written_by_scatter
     if migration.sparse == "auto" and scattered is not None:
         return True, f"the disk holds {scattered}"
     return False, "holes are kept"
@@ -108,8 +136,8 @@ def _check_output(order: Order) -> None:
         raise _unwritable(directory, error.strerror or "unknown error") from error
     if not os.access(directory, os.W_OK | os.X_OK):
         raise _unwritable(directory, "permission denied")
-    wanted = [migration.output_name, f"{migration.vm_name}.xml", *report.names(migration)]
-    wanted += [f"{migration.output_name}.sha256"] if migration.checksum else []
+    wanted = [*migration.output_names, f"{migration.vm_name}.xml", *report.names(migration)]
+    wanted += [f"{name}.sha256" for name in migration.output_names] if migration.checksum else []
     taken = [name for name in wanted if os.path.lexists(directory / name)]
     if taken:
         raise MigrationFailed(

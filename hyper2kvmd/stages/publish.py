@@ -1,4 +1,4 @@
-"""publish: the image and its report appear in the output directory, whole or not at all."""
+"""publish: the images and their report appear in the output directory, whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ from hyper2kvmd import __version__
 from hyper2kvmd.disk.placing import MODE, Placing
 from hyper2kvmd.disk.qemu_img import disk_full
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.model import Artifact, Guest, Image, Order, Source, Stage, Verdict
+from hyper2kvmd.model import (
+    Artifact,
+    DiskImage,
+    Guest,
+    Image,
+    Order,
+    PublishedDisk,
+    Source,
+    SourceDisk,
+    Stage,
+    Verdict,
+)
 from hyper2kvmd.progress import Context, Step
 from hyper2kvmd.report import Report, markdown, names
 
@@ -28,25 +39,18 @@ def publish(
     seconds: Mapping[Stage, float],
     ctx: Context,
 ) -> Artifact:
-    """Put the image into the output directory: a hard link on one file system, a copy onto another.
+    """Put the images into the output directory: a hard link on one file system, a copy onto another.
 
-    Image and reports get their names together, at the end; whatever stops this before leaves none of them. Raises
+    Images and reports get their names together, at the end; whatever stops this before leaves none of them. Raises
     MigrationFailed (`output-exists`, `output-unwritable`, `disk-full`).
     """
     migration = order.migration
-    final = order.output_dir / migration.output_name
-    total = image.path.stat().st_size
     try:
-        with Placing(order.output_dir, order.job_id, image.path.parent) as placing:
-            draft = placing.draft(final.name)
-            image.path.chmod(MODE)
-            with ctx.step("Publishing the image", total=total) as step:
-                _fill(image.path, draft, reserve=source.preallocate, step=step)
-            digest = None
-            if migration.checksum:
-                with ctx.step("Computing the checksum", total=total) as step:
-                    digest = _sha256(draft, step)
-                placing.write(f"{final.name}.sha256", f"{digest}  {final.name}\n")
+        with Placing(order.output_dir, order.job_id, image.disks[0].path.parent) as placing:
+            disks = tuple(
+                _publish(order, disk, one, name, placing, ctx)
+                for disk, one, name in zip(source.disks, image.disks, migration.output_names, strict=True)
+            )
             report = Report(
                 version=__version__,
                 order=order,
@@ -55,30 +59,39 @@ def publish(
                 guest=guest,
                 verdict=verdict,
                 seconds=dict(seconds),
-                sha256=digest,
+                published=disks,
             )
             json_name, markdown_name = names(migration)
             report_json = placing.write(
                 json_name, report.model_dump_json(indent=2, exclude={"order": {"finished"}}) + "\n"
             )
             report_markdown = placing.write(markdown_name, markdown(report))
-        return Artifact(
-            image=final,
-            format=image.format,
-            file_bytes=final.stat().st_blocks * 512,
-            sha256=digest,
-            report_json=report_json,
-            report_markdown=report_markdown,
-        )
+        return Artifact(disks=disks, format=image.format, report_json=report_json, report_markdown=report_markdown)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise disk_full(order.output_dir) from error
         raise MigrationFailed(
             "output-unwritable",
-            f"the output directory {order.output_dir} does not take the image: {error.strerror}",
+            f"the output directory {order.output_dir} does not take the images: {error.strerror}",
             hint="correct what the system complains of (it must allow hard links), or name another output_dir",
             kind=Kind.OPERATOR,
         ) from error
+
+
+def _publish(
+    order: Order, disk: SourceDisk, one: DiskImage, name: str, placing: Placing, ctx: Context
+) -> PublishedDisk:
+    total = one.path.stat().st_size
+    draft = placing.draft(name)
+    one.path.chmod(MODE)
+    with ctx.step(f"Publishing {name}", total=total) as step:
+        _fill(one.path, draft, reserve=disk.preallocate, step=step)
+    digest = None
+    if order.migration.checksum:
+        with ctx.step(f"Computing the checksum of {name}", total=total) as step:
+            digest = _sha256(draft, step)
+        placing.write(f"{name}.sha256", f"{digest}  {name}\n")
+    return PublishedDisk(path=order.output_dir / name, file_bytes=draft.stat().st_blocks * 512, sha256=digest)
 
 
 def _fill(image: Path, draft: Path, *, reserve: bool, step: Step) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import string
 import uuid
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -31,17 +32,17 @@ def register(order: Order, source: Source, guest: Guest, artifact: Artifact, ctx
     """Write `<output_dir>/<vm_name>.xml`; with `libvirt_import`, define it and see that libvirt has it.
 
     Raises MigrationFailed: `libvirt-unreachable`, `domain-exists`, `libvirt-define-failed` (libvirt's own reason in
-    the message), `xml-unwritable`. The image and the XML stay in any case.
+    the message), `xml-unwritable`. Images and XML stay in any case.
     """
     migration = order.migration
-    identity = str(uuid.uuid5(uuid.NAMESPACE_URL, f"hyper2kvmd:{order.job_id}:{artifact.image}"))
+    identity = str(uuid.uuid5(uuid.NAMESPACE_URL, f"hyper2kvmd:{order.job_id}:{artifact.disks[0].path}"))
     hypervisor = _hypervisor(migration, ctx)
     xml = order.output_dir / f"{migration.vm_name}.xml"
     with ctx.step(f"Writing {xml.name}"):
         _write(xml, domain_xml(migration, source, guest, artifact, identity, hypervisor))
     if migration.libvirt_import:
         with ctx.step(f"Defining {migration.vm_name} in libvirt"):
-            _define(migration.libvirt_uri, migration.vm_name, identity, xml, artifact.image)
+            _define(migration.libvirt_uri, migration.vm_name, identity, xml, artifact)
     return Domain(
         name=migration.vm_name,
         xml=xml,
@@ -83,7 +84,7 @@ def domain_xml(
     domain = ET.Element("domain", type=hypervisor)
     _text(domain, "name", migration.vm_name)
     _text(domain, "uuid", identity)
-    _text(domain, "description", f"{guest.os_name or 'Guest'}, migrated from {migration.vmdk.name} by hyper2kvmd")
+    _text(domain, "description", f"{guest.os_name or 'Guest'}, migrated from {migration.vmdk[0].name} by hyper2kvmd")
     _text(domain, "memory", str(migration.memory), unit="MiB")
     _text(domain, "vcpu", str(migration.vcpus))
     _firmware(domain, migration, source)
@@ -116,11 +117,13 @@ def _firmware(domain: ET.Element, migration: Migration, source: Source) -> None:
 
 
 def _devices(devices: ET.Element, migration: Migration, artifact: Artifact) -> None:
-    disk = ET.SubElement(devices, "disk", type="file", device="disk")
-    ET.SubElement(disk, "driver", name="qemu", type=artifact.format, discard="unmap")
-    ET.SubElement(disk, "source", file=str(artifact.image))
-    ET.SubElement(disk, "target", dev="vda", bus="virtio")
-    ET.SubElement(disk, "boot", order="1")
+    for number, published in enumerate(artifact.disks):
+        disk = ET.SubElement(devices, "disk", type="file", device="disk")
+        ET.SubElement(disk, "driver", name="qemu", type=artifact.format, discard="unmap")
+        ET.SubElement(disk, "source", file=str(published.path))
+        ET.SubElement(disk, "target", dev=f"vd{string.ascii_lowercase[number]}", bus="virtio")
+        if number == 0:
+            ET.SubElement(disk, "boot", order="1")
     ET.SubElement(devices, "controller", type="usb", model="qemu-xhci")
     interface = ET.SubElement(devices, "interface", type="network")
     ET.SubElement(interface, "mac", address=mac_address(migration.vm_name))
@@ -183,12 +186,12 @@ def _hypervisor(migration: Migration, ctx: Context) -> Hypervisor:
     return "qemu"
 
 
-def _define(uri: str, name: str, identity: str, xml: Path, image: Path) -> None:
+def _define(uri: str, name: str, identity: str, xml: Path, artifact: Artifact) -> None:
     if domain_exists(uri, name):
         if _virsh(uri, "domuuid", name).stdout.strip() != identity:
             raise MigrationFailed(
                 "domain-exists",
-                f"libvirt at {uri} already has a domain {name}; the image and {xml} are kept",
+                f"libvirt at {uri} already has a domain {name}; the images and {xml} are kept",
                 hint=f"rename the old one (virsh domrename) or undefine it, then run virsh define {xml}",
                 kind=Kind.OPERATOR,
             )
@@ -200,14 +203,15 @@ def _define(uri: str, name: str, identity: str, xml: Path, image: Path) -> None:
     if shown.returncode != 0:
         raise _define_failed(uri, name, _reason(shown), xml)
     disks = [element.get("file") for element in ET.fromstring(shown.stdout).iterfind("devices/disk/source")]  # noqa: S314
-    if disks != [str(image)]:
-        raise _define_failed(uri, name, f"its disk is {disks} there, not {image}", xml)
+    ours = [str(disk.path) for disk in artifact.disks]
+    if disks != ours:
+        raise _define_failed(uri, name, f"its disks are {disks} there, not {ours}", xml)
 
 
 def _define_failed(uri: str, name: str, reason: str, xml: Path) -> MigrationFailed:
     return MigrationFailed(
         "libvirt-define-failed",
-        f"libvirt at {uri} does not take the domain {name}: {reason}; the image and {xml} are kept",
+        f"libvirt at {uri} does not take the domain {name}: {reason}; the images and {xml} are kept",
         hint=f"correct what libvirt names, then run virsh --connect {uri} define {xml}",
         kind=Kind.OPERATOR,
     )

@@ -13,7 +13,7 @@ from hyper2kvmd.guest.fixes.fix import Case
 from hyper2kvmd.guest.inspect import Found, describe, find_root, look_at
 from hyper2kvmd.guest.rootside import Helper
 from hyper2kvmd.guest.tree import GuestTree, printable
-from hyper2kvmd.model import Change, Guest, Image, Layout, Migration, Order, Source
+from hyper2kvmd.model import Change, Guest, Image, Layout, Migration, Order
 from hyper2kvmd.progress import Context
 
 FSTAB = "/etc/fstab"
@@ -24,14 +24,12 @@ NOT_LINUX = {
 }
 
 
-def repair(order: Order, source: Source, image: Image, folder: Path, ctx: Context) -> Guest:
+def repair(order: Order, image: Image, folder: Path, ctx: Context) -> Guest:
     """Find the guest's root in `image`, mend it, and say what changed.
 
     Raises MigrationFailed: `guest-unsupported` for what is not understood, `guest-damaged` for a file system that
     fails while it is read, what the helper says of one that cannot be mounted, and what a required repair says.
     """
-    if len(source.disks) > 1:
-        ctx.warn("only the first disk is repaired")
     try:
         with access.open_image(image, Helper(order.helper, ctx.helper_answered), folder) as opened:
             return repair_opened(opened, image.layout, order.migration, ctx)

@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from hyper2kvmd.disk import qemu_img
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.boot import boot
-from hyper2kvmd.model import Guest, Image, Order, Source, Verdict
+from hyper2kvmd.model import DiskImage, Guest, Image, Order, Source, Verdict
 from hyper2kvmd.progress import Context
 
 
 def verify(order: Order, source: Source, image: Image, guest: Guest, folder: Path, ctx: Context) -> Verdict:
-    """Check the image, and boot a throwaway overlay of it when the migration asks for that.
+    """Check the images, and boot throwaway overlays of them when the migration asks for that.
 
     Raises MigrationFailed (`image-damaged`, `boot-failed`).
     """
     migration = order.migration
     evidence = list(image.evidence)
-    with ctx.step("Checking the image"):
-        size = qemu_img.virtual_size(image.path, image.format, (image.path,))
-        if size != image.virtual_size:
-            raise _damaged(image, f"its size became {size} bytes instead of {image.virtual_size}")
+    with ctx.step("Checking the images"):
+        for disk in image.disks:
+            _check(disk, image.format)
         if image.format == "qcow2":
-            fault = qemu_img.check(image.path)
-            if fault is not None:
-                raise _damaged(image, fault)
             evidence.append("qemu-img check: no corruption, no leaked cluster")
     if guest.changes:
         evidence.append(f"{len(guest.changes)} repairs written and flushed to the guest's file systems")
     if migration.verify != "boot":
         return Verdict(level=migration.verify, evidence=tuple(evidence))
     booted = boot(
-        image.path,
+        image.disks[0].path,
         image.format,
         firmware=source.firmware,
         folder=folder,
@@ -48,9 +45,18 @@ def verify(order: Order, source: Source, image: Image, guest: Guest, folder: Pat
     )
 
 
-def _damaged(image: Image, fact: str) -> MigrationFailed:
+def _check(disk: DiskImage, fmt: Literal["qcow2", "raw"]) -> None:
+    size = qemu_img.virtual_size(disk.path, fmt, (disk.path,))
+    if size != disk.virtual_size:
+        raise _damaged(disk, f"its size became {size} bytes instead of {disk.virtual_size}")
+    fault = qemu_img.check(disk.path) if fmt == "qcow2" else None
+    if fault is not None:
+        raise _damaged(disk, fault)
+
+
+def _damaged(disk: DiskImage, fact: str) -> MigrationFailed:
     return MigrationFailed(
         "image-damaged",
-        f"the converted image {image.path.name} is damaged: {fact}",
+        f"the converted image {disk.path.name} is damaged: {fact}",
         hint="check the storage of the conversion directory for errors, then retry",
     )

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from hyper2kvmd.disk.conversion import convert
 from hyper2kvmd.disk.copy import Limits
-from hyper2kvmd.stages.plan import read_source
+from hyper2kvmd.stages.plan import read_sources
 
 
 def main(source: str, folder: str, rate: str) -> None:
+    disks, _ = read_sources((Path(source),), Path(folder))
     convert(
-        read_source(Path(source), Path(folder)),
-        Path(folder) / "disk.qcow2",
+        disks[0],
+        Path(folder) / "disk1.qcow2",
         "qcow2",
         limits=Limits(threads=2, bytes_per_second=int(rate)),
         on_progress=lambda amounts: print(amounts.read, flush=True),

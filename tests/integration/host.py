@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.model import Image, Layout, Segment, Volume
+from hyper2kvmd.model import DiskImage, Image, Layout, Segment, Volume
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 USER = "hyper2kvm"
@@ -156,32 +156,38 @@ def make_disk(path: Path, contents: tuple[str, ...], table: str = "gpt") -> Imag
         volumes.append(
             Volume(kind="partition", name=f"partition {number}", number=number, content=content, segments=(segment,))
         )
-    return Image(
-        path=path,
-        format="raw",
-        virtual_size=at + MIB,
-        file_bytes=path.stat().st_blocks * 512,
-        layout=Layout(table="gpt" if table == "gpt" else "dos", volumes=tuple(volumes)),
-    )
+    layout = Layout(tables=("gpt",) if table == "gpt" else ("dos",), volumes=tuple(volumes))
+    return image_of(path, layout)
+
+
+def image_of(path: Path, layout: Layout) -> Image:
+    """A raw disk as the image of a machine with no other one."""
+    disk = DiskImage(path=path, virtual_size=path.stat().st_size, file_bytes=path.stat().st_blocks * 512)
+    return Image(disks=(disk,), format="raw", layout=layout)
+
+
+def moved(image: Image, path: Path) -> Image:
+    """The image as if its one disk were at `path`."""
+    return image.model_copy(update={"disks": (image.disks[0].model_copy(update={"path": path}),)})
 
 
 def as_qcow2(image: Image) -> Image:
     """The same disk as a QCOW2 image beside it."""
-    path = image.path.with_suffix(".qcow2")
-    command("qemu-img", "convert", "-f", "raw", "-O", "qcow2", image.path, path)
-    return image.model_copy(update={"path": path, "format": "qcow2"})
+    path = image.disks[0].path.with_suffix(".qcow2")
+    command("qemu-img", "convert", "-f", "raw", "-O", "qcow2", image.disks[0].path, path)
+    return moved(image, path).model_copy(update={"format": "qcow2"})
 
 
 def as_raw(image: Image) -> Path:
     """The bytes of an image as a raw file, to look at."""
-    path = image.path.with_suffix(".look")
-    command("qemu-img", "convert", "-f", image.format, "-O", "raw", image.path, path)
+    path = image.disks[0].path.with_suffix(".look")
+    command("qemu-img", "convert", "-f", image.format, "-O", "raw", image.disks[0].path, path)
     return path
 
 
 def give(image: Image) -> Image:
     """Hand an image file to the service user."""
-    shutil.chown(image.path, USER, USER)
+    shutil.chown(image.disks[0].path, USER, USER)
     return image
 
 
@@ -190,7 +196,7 @@ def scattered(image: Image) -> Image:
     volume = image.layout.volumes[0]
     segment = volume.segments[0]
     half = segment.length // 2
-    with image.path.open("r+b") as file:
+    with image.disks[0].path.open("r+b") as file:
         file.seek(segment.offset)
         first, second = file.read(half), file.read(half)
         file.seek(segment.offset)

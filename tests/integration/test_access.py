@@ -39,7 +39,7 @@ def facts(text: str) -> dict[str, Any]:
 
 
 def client_argv(action: str, image: Image, helper: tuple[str, ...]) -> list[str]:
-    return service_python(CLIENT, action, image.model_dump_json(), image.path.parent, json.dumps(helper))
+    return service_python(CLIENT, action, image.model_dump_json(), image.disks[0].path.parent, json.dumps(helper))
 
 
 def client(action: str, image: Image, helper: tuple[str, ...]) -> tuple[int, dict[str, Any]]:
@@ -89,7 +89,7 @@ def test_edits_of_every_file_system_reach_the_image(
     assert all(line["visible"] == [] for line in lines if "visible" in line)
     assert Kernel.now().clean
     if form == "qcow2":
-        command("qemu-img", "check", "-f", "qcow2", image.path)
+        command("qemu-img", "check", "-f", "qcow2", image.disks[0].path)
     raw = as_raw(image)
     for volume in image.layout.volumes:
         with looped(raw, volume.segments[0]) as root:
@@ -101,22 +101,22 @@ def test_edits_of_every_file_system_reach_the_image(
 
 def test_root_edits_without_sudo(disk: Image) -> None:
     with (
-        open_image(disk, Helper(default_helper()), disk.path.parent) as access,
+        open_image(disk, Helper(default_helper()), disk.disks[0].path.parent) as access,
         access.mount(disk.layout.volumes[0]) as root,
     ):
         handle = os.open("etc/by-root", os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=root)
         os.close(handle)
-    with looped(disk.path, disk.layout.volumes[0].segments[0]) as root_folder:
+    with looped(disk.disks[0].path, disk.layout.volumes[0].segments[0]) as root_folder:
         assert (root_folder / "etc/by-root").stat().st_uid == 0
     assert Kernel.now().clean
 
 
 def test_read_only_writes_nothing(disk: Image, installed_helper: tuple[str, ...]) -> None:
-    before = disk.path.read_bytes()
+    before = disk.disks[0].path.read_bytes()
     status, said = client("read-only", disk, installed_helper)
     assert (status, said["refused"]) == (0, "Read-only file system")
     assert said["names"] == ["device", "fstab", "program"]
-    assert disk.path.read_bytes() == before
+    assert disk.disks[0].path.read_bytes() == before
 
 
 def test_the_holder_cannot_undo_the_flags_of_its_mount(disk: Image, installed_helper: tuple[str, ...]) -> None:
@@ -145,14 +145,14 @@ def test_a_killed_caller_leaves_nothing(
     assert until_clean(), Kernel.now()
     part = gathered(as_raw(image), image.layout.volumes[0])
     if form == "qcow2":  # its exporter died with the caller: the journal is for the next mount to replay
-        command("qemu-img", "check", "-f", "qcow2", image.path)
+        command("qemu-img", "check", "-f", "qcow2", image.disks[0].path)
         subprocess.run(["e2fsck", "-fp", part], check=False, capture_output=True)
     command("e2fsck", "-fn", part)
 
 
 def test_errors_panic_is_overridden(disk: Image, installed_helper: tuple[str, ...]) -> None:
     segment = disk.layout.volumes[0].segments[0]
-    command("tune2fs", "-e", "panic", f"{disk.path}?offset={segment.offset}")
+    command("tune2fs", "-e", "panic", f"{disk.disks[0].path}?offset={segment.offset}")
     status, said = client("panic", disk, installed_helper)
     assert status == 0
     assert len(said["options"]) >= 1
@@ -174,7 +174,7 @@ def test_a_server_that_freezes_or_dies_is_an_error_not_a_hang(
 
 
 def test_a_damaged_file_system_is_named(disk: Image, installed_helper: tuple[str, ...]) -> None:
-    with disk.path.open("r+b") as file:
+    with disk.disks[0].path.open("r+b") as file:
         file.seek(disk.layout.volumes[0].segments[0].offset)
         file.write(bytes(1 << 20))
     status, said = client("edit", disk, installed_helper)

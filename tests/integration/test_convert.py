@@ -19,7 +19,7 @@ from hyper2kvmd.guest.access import default_helper
 from hyper2kvmd.model import Image, Migration, Order, Source, SourceDisk
 from hyper2kvmd.progress import Context, Ended, Event, Progress, Step, StepStarted, event_adapter
 from hyper2kvmd.stages.convert import convert, prove_all_same, prove_same
-from hyper2kvmd.stages.plan import read_source
+from hyper2kvmd.stages.plan import read_sources
 from tests.integration.disks import empty_disk, sh
 from tests.integration.test_publish import file_system
 from tests.integration.test_vmdk import SUBFORMATS
@@ -59,13 +59,22 @@ def order_for(migration: Migration, work: Path) -> Order:
 
 def run_convert(
     source: Path, work: Path, *, events: list[Event] | None = None, preallocate: bool = False, **wanted: object
-) -> tuple[SourceDisk, Image]:
+) -> tuple[Source, Image]:
     migration = Migration.model_validate({"vmdk": source, "vm_name": "web01", **wanted})
-    disk = read_source(source, source.parent)
-    order = order_for(migration, work)
-    plan = Source(disks=(disk,), firmware="bios", preallocate=preallocate, preallocate_reason="", needed_bytes=1)
+    plan = planned(source, preallocate=preallocate)
     heard = events if events is not None else []
-    return disk, convert(order, plan, work, Context(heard.append, lambda _source: None))
+    return plan, convert(order_for(migration, work), plan, work, Context(heard.append, lambda _source: None))
+
+
+def read_source(path: Path, folder: Path) -> SourceDisk:
+    (disk,), _ = read_sources((path,), folder)
+    return disk
+
+
+def planned(*paths: Path, preallocate: bool = False) -> Source:
+    disks, layout = read_sources(paths, paths[0].parent)
+    disks = tuple(disk.model_copy(update={"preallocate": preallocate}) for disk in disks)
+    return Source(disks=disks, layout=layout, firmware="bios", needed_bytes=1)
 
 
 @pytest.mark.parametrize("subformat", SUBFORMATS)
@@ -76,57 +85,86 @@ def test_every_subformat_becomes_the_same_disk(subformat: str, raw: Path, tmp_pa
     source = make_vmdk(raw, export, subformat)
     before = snapshot(export)
     events: list[Event] = []
-    disk, image = run_convert(source, work, events=events, verify="content")
-    sh("qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, image.path)
-    assert qemu_img.check(image.path) is None
-    assert disk.virtual_size == image.virtual_size == raw.stat().st_size
-    assert disk.layout.volumes[0].content == "ext4"
+    plan, image = run_convert(source, work, events=events, verify="content")
+    disk = plan.disks[0]
+    sh("qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, image.disks[0].path)
+    assert qemu_img.check(image.disks[0].path) is None
+    assert disk.virtual_size == image.disks[0].virtual_size == raw.stat().st_size
+    assert plan.layout.volumes[0].content == "ext4"
     assert image.file_bytes * 0.95 <= disk.data_bytes <= image.file_bytes * 1.05
     done = [event.done for event in events if isinstance(event, Progress)]
     assert done[-1] == disk.virtual_size
     assert max(event.written for event in events if isinstance(event, Progress)) >= image.file_bytes * 0.95
     assert snapshot(export) == before
-    assert {path.name for path in work.iterdir()} == {"disk.qcow2", "disk.qcow2.complete"}
+    assert {path.name for path in work.iterdir()} == {"disk1.qcow2", "disk1.qcow2.complete"}
+
+
+def test_two_disks_become_two_images_in_their_order(raw: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    sh("truncate", "--size", "8M", second / "data.raw")
+    sh("mkfs.ext4", "-q", second / "data.raw")
+    paths = make_vmdk(raw, first, "streamOptimized"), make_vmdk(second / "data.raw", second, "monolithicSparse")
+    plan = planned(*paths)
+    assert [volume.name for volume in plan.layout.volumes] == ["disk 1, partition 1", "disk 2, whole disk"]
+    migration = Migration(vmdk=paths, vm_name="web01", verify="content")
+    image = convert(order_for(migration, tmp_path), plan, tmp_path, Context(lambda _event: None, lambda _source: None))
+    for disk, original in zip(image.disks, (raw, second / "data.raw"), strict=True):
+        sh("qemu-img", "compare", "-f", "raw", "-F", "qcow2", original, disk.path)
+    assert any(line.startswith("disk 2: all 8388608 bytes") for line in image.evidence)
+    swapped = image.model_copy(update={"disks": image.disks[::-1]})
+    with pytest.raises(MigrationFailed) as caught:
+        prove_same(plan, swapped, tmp_path)
+    assert caught.value.code == "content-differs"
+
+
+def test_one_disk_named_twice_is_refused(raw: Path, tmp_path: Path) -> None:
+    source = make_vmdk(raw, tmp_path, "monolithicSparse")
+    os.link(source, tmp_path / "other.vmdk")
+    with pytest.raises(MigrationFailed) as caught:
+        read_sources((source, tmp_path / "other.vmdk"), tmp_path)
+    assert caught.value.code == "source-repeated"
 
 
 def test_raw_and_compressed_images(raw: Path, tmp_path: Path) -> None:
     source = make_vmdk(raw, tmp_path, "streamOptimized")
-    for wanted, name in (({"out_format": "raw"}, "disk.raw"), ({"compress": True}, "disk.qcow2")):
+    for wanted, name in (({"out_format": "raw"}, "disk1.raw"), ({"compress": True}, "disk1.qcow2")):
         _, image = run_convert(source, tmp_path, **wanted)
-        assert image.path == tmp_path / name
-        sh("qemu-img", "compare", "-f", "raw", "-F", image.format, raw, image.path)
+        assert image.disks[0].path == tmp_path / name
+        sh("qemu-img", "compare", "-f", "raw", "-F", image.format, raw, image.disks[0].path)
 
 
 @pytest.mark.parametrize("out_format", ["qcow2", "raw"])
 def test_reserving_takes_the_full_size_up_front(out_format: str, raw: Path, tmp_path: Path) -> None:
     source = make_vmdk(raw, tmp_path, "monolithicSparse")
     _, image = run_convert(source, tmp_path, preallocate=True, out_format=out_format)
-    assert image.file_bytes >= image.virtual_size
-    sh("qemu-img", "compare", "-f", "raw", "-F", out_format, raw, image.path)
+    assert image.file_bytes >= image.disks[0].virtual_size
+    sh("qemu-img", "compare", "-f", "raw", "-F", out_format, raw, image.disks[0].path)
 
 
 @pytest.mark.parametrize("offset", [0, MIB + 1024 + 104])
 def test_an_image_that_differs_in_its_metadata_is_noticed(offset: int, raw: Path, tmp_path: Path) -> None:
     source = make_vmdk(raw, tmp_path, "monolithicSparse")
-    disk, image = run_convert(source, tmp_path, out_format="raw")
-    with image.path.open("r+b") as file:
+    plan, image = run_convert(source, tmp_path, out_format="raw")
+    with image.disks[0].path.open("r+b") as file:
         file.seek(offset)
         byte = file.read(1)
         file.seek(offset)
         file.write(bytes([byte[0] ^ 1]))
     with pytest.raises(MigrationFailed) as caught:
-        prove_same(disk, image, tmp_path)
+        prove_same(plan, image, tmp_path)
     assert caught.value.code == "content-differs"
 
 
 def test_an_image_cut_short_is_noticed(raw: Path, tmp_path: Path) -> None:
     source = make_vmdk(raw, tmp_path, "monolithicSparse")
-    disk, image = run_convert(source, tmp_path, out_format="raw")
-    with image.path.open("r+b") as file:
+    plan, image = run_convert(source, tmp_path, out_format="raw")
+    with image.disks[0].path.open("r+b") as file:
         file.truncate(8 * MIB)
-        file.truncate(image.virtual_size)
+        file.truncate(image.disks[0].virtual_size)
     with pytest.raises(MigrationFailed) as caught:
-        prove_same(disk, image, tmp_path)
+        prove_same(plan, image, tmp_path)
     assert caught.value.code == "content-differs"
 
 
@@ -155,11 +193,10 @@ def test_a_damaged_stream_is_an_error_and_no_image(raw: Path, tmp_path: Path) ->
 
 def test_a_source_that_was_swapped_since_the_plan_is_noticed(raw: Path, tmp_path: Path) -> None:
     source = make_vmdk(raw, tmp_path, "monolithicSparse")
-    disk = read_source(source, source.parent)
+    plan = planned(source)
     source.rename(tmp_path / "old.vmdk")
     make_vmdk(raw, tmp_path, "monolithicSparse")
-    plan = Source(disks=(disk,), firmware="bios", preallocate=False, preallocate_reason="", needed_bytes=1)
-    order = order_for(Migration(vmdk=source, vm_name="web01"), tmp_path)
+    order = order_for(Migration(vmdk=(source,), vm_name="web01"), tmp_path)
     with pytest.raises(MigrationFailed) as caught:
         convert(order, plan, tmp_path, Context(lambda _event: None, lambda _source: None))
     assert caught.value.code == "source-changed"
@@ -168,15 +205,16 @@ def test_a_source_that_was_swapped_since_the_plan_is_noticed(raw: Path, tmp_path
 @pytest.mark.parametrize("offset", [MIB + 70_001, 90 * MIB])
 def test_one_wrong_byte_anywhere_fails_the_content_proof(offset: int, raw: Path, tmp_path: Path) -> None:
     source = make_vmdk(raw, tmp_path, "streamOptimized")
-    disk, image = run_convert(source, tmp_path, out_format="raw")
-    with image.path.open("r+b") as file:
+    plan, image = run_convert(source, tmp_path, out_format="raw")
+    with image.disks[0].path.open("r+b") as file:
         file.seek(offset)
         byte = file.read(1)
         file.seek(offset)
         file.write(bytes([byte[0] ^ 1]))
+    disk = plan.disks[0]
     step = Step("Comparing", disk.virtual_size, lambda _event: None)
     with pytest.raises(MigrationFailed, match=f"offset {offset} "):
-        prove_all_same(disk, image, threads=2, step=step)
+        prove_all_same(disk, image.disks[0], "raw", threads=2, step=step)
 
 
 def test_a_disk_that_only_our_reader_knows_is_converted(tmp_path: Path) -> None:
@@ -187,10 +225,10 @@ def test_a_disk_that_only_our_reader_knows_is_converted(tmp_path: Path) -> None:
         '# Disk DescriptorFile\nversion=1\nparentCID=ffffffff\ncreateType="twoGbMaxExtentFlat"\n'
         'RW 2048 FLAT "disk-flat.vmdk" 0\nRW 4096 ZERO\n'
     )
-    disk, image = run_convert(source, tmp_path, verify="content")
-    assert disk.virtual_size == image.virtual_size == 3 * MIB
+    plan, image = run_convert(source, tmp_path, verify="content")
+    assert plan.disks[0].virtual_size == image.disks[0].virtual_size == 3 * MIB
     assert any("QEMU cannot read it" in line for line in image.evidence)
-    sh("qemu-img", "convert", "-f", "qcow2", "-O", "raw", image.path, tmp_path / "back.raw")
+    sh("qemu-img", "convert", "-f", "qcow2", "-O", "raw", image.disks[0].path, tmp_path / "back.raw")
     assert (tmp_path / "back.raw").read_bytes() == (tmp_path / "disk-flat.vmdk").read_bytes() + bytes(2 * MIB)
 
 
@@ -215,12 +253,12 @@ def test_a_worker_killed_while_it_compares_does_not_copy_again(tmp_path: Path) -
     noise, images = tmp_path / "noise", tmp_path / "images"
     noise.write_bytes(os.urandom(64 * MIB))
     source = make_vmdk(noise, tmp_path, "streamOptimized")
-    migration = Migration(vmdk=source, vm_name="web01", verify="content")
+    migration = Migration(vmdk=(source,), vm_name="web01", verify="content")
     order = order_for(migration, tmp_path / "work")
     order = order.model_copy(update={"output_dir": images, "helper": default_helper()})
-    working(order, kill_at="Comparing every byte")
+    working(order, kill_at="Comparing every byte of disk 1/1")
     (folder,) = (tmp_path / "work").iterdir()
-    copied = (folder / "disk.qcow2").stat()
+    copied = (folder / "disk1.qcow2").stat()
 
     heard = working(order)
     assert isinstance(heard[-1], Ended) and heard[-1].outcome == "succeeded", heard[-1]

@@ -25,10 +25,9 @@ from hyper2kvmd.errors import Failure, MigrationFailed
 from hyper2kvmd.model import SourceFormat
 from hyper2kvmd.progress import Event, Progress, Step
 from hyper2kvmd.stages.convert import prove_all_same
-from hyper2kvmd.stages.plan import read_source
 from tests.integration.disks import sh
 from tests.integration.service import until
-from tests.integration.test_convert import run_convert, snapshot
+from tests.integration.test_convert import read_source, run_convert, snapshot
 from tests.integration.test_publish import file_system
 
 MIB = 1 << 20
@@ -103,22 +102,23 @@ def test_every_kind_becomes_the_same_disk(fmt: str, options: tuple[str, ...], tm
     work = tmp_path / "work"
     work.mkdir()
     events: list[Event] = []
-    disk, image = run_convert(source, work, events=events, verify="content")
+    plan, image = run_convert(source, work, events=events, verify="content")
+    disk = plan.disks[0]
     assert (disk.format, disk.virtual_size) == (fmt, SIZE)
-    sh("qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, image.path)
-    assert qemu_img.check(image.path) is None
+    sh("qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, image.disks[0].path)
+    assert qemu_img.check(image.disks[0].path) is None
     assert image.file_bytes * 0.95 <= disk.data_bytes <= image.file_bytes * 1.05
     assert any("the source read by QEMU" in line for line in image.evidence)
     assert any(f"all {SIZE} bytes read the same" in line for line in image.evidence)
     steps = [event for event in events if isinstance(event, Progress)]
     assert {event.title for event in steps if event.done == event.total} == {
         "Converting disk 1/1",
-        "Comparing every byte",
+        "Comparing every byte of disk 1/1",
     }
     assert max(event.written for event in steps) >= image.file_bytes * 0.95
     assert snapshot(source.parent) == before
-    own_note = {"disk.qcow2.complete"} if fmt == "raw" else set()
-    assert {path.name for path in work.iterdir()} == {"disk.qcow2"} | own_note
+    own_note = {"disk1.qcow2.complete"} if fmt == "raw" else set()
+    assert {path.name for path in work.iterdir()} == {"disk1.qcow2"} | own_note
 
 
 @pytest.mark.parametrize("size", [512, 65536 + 512, MIB + 512, 8 * MIB])
@@ -126,10 +126,11 @@ def test_every_kind_becomes_the_same_disk(fmt: str, options: tuple[str, ...], tm
 @pytest.mark.parametrize(("fmt", "options"), ONE_OF_EACH, ids=str)
 def test_small_full_and_empty_disks(fmt: str, options: tuple[str, ...], full: bool, size: int, tmp_path: Path) -> None:
     raw = make_raw(tmp_path / "made.source", size, ((0, size // MIB + 1),) if full else ())
-    disk, image = run_convert(make(tmp_path, fmt, options, raw=raw), tmp_path, verify="content")
-    assert disk.virtual_size == image.virtual_size == size
+    plan, image = run_convert(make(tmp_path, fmt, options, raw=raw), tmp_path, verify="content")
+    disk = plan.disks[0]
+    assert disk.virtual_size == image.disks[0].virtual_size == size
     assert disk.data_bytes == (size if full else 0)
-    sh("qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, image.path)
+    sh("qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, image.disks[0].path)
 
 
 @pytest.mark.parametrize(("fmt", "options"), ONE_OF_EACH, ids=str)
@@ -142,7 +143,7 @@ def test_raw_and_compressed_and_reserved_images(fmt: str, options: tuple[str, ..
             work = tmp_path / f"{number}{preallocate}"
             work.mkdir()
             _, image = run_convert(source, work, preallocate=preallocate, verify="content", **wanted)
-            sh("qemu-img", "compare", "-f", "raw", "-F", image.format, raw, image.path)
+            sh("qemu-img", "compare", "-f", "raw", "-F", image.format, raw, image.disks[0].path)
             assert (image.file_bytes >= SIZE) == preallocate
 
 
@@ -161,7 +162,8 @@ def test_stored_zeros_are_not_taken_for_data(fmt: str, mebibytes: int, tmp_path:
     source = make(tmp_path, fmt, options, raw=raw)
     sh("cp", "--sparse=never", source, tmp_path / "full")
     (tmp_path / "full").rename(source)
-    disk, image = run_convert(source, tmp_path)
+    plan, image = run_convert(source, tmp_path)
+    disk = plan.disks[0]
     assert image.file_bytes < source.stat().st_blocks * 512 / 2
     assert image.file_bytes * 0.95 <= disk.data_bytes <= image.file_bytes * 1.05
 
@@ -171,9 +173,10 @@ def test_states_of_the_past_inside_a_qcow2_are_left_behind(tmp_path: Path) -> No
     sh("qemu-img", "snapshot", "-c", "before", source)
     sh("qemu-io", "-f", "qcow2", "-c", "write -P 7 20M 64k", source)
     sh("qemu-img", "convert", "-f", "qcow2", "-O", "raw", source, tmp_path / "now.raw")
-    disk, image = run_convert(source, tmp_path, verify="content")
+    plan, image = run_convert(source, tmp_path, verify="content")
+    disk = plan.disks[0]
     assert "1 internal snapshots left behind" in disk.subformat
-    sh("qemu-img", "compare", "-f", "raw", "-F", "qcow2", tmp_path / "now.raw", image.path)
+    sh("qemu-img", "compare", "-f", "raw", "-F", "qcow2", tmp_path / "now.raw", image.disks[0].path)
 
 
 @pytest.mark.parametrize(("fmt", "options"), ONE_OF_EACH, ids=str)
@@ -181,15 +184,16 @@ def test_states_of_the_past_inside_a_qcow2_are_left_behind(tmp_path: Path) -> No
 def test_one_wrong_byte_anywhere_fails_the_content_proof(
     fmt: str, options: tuple[str, ...], offset: int, tmp_path: Path
 ) -> None:
-    disk, image = run_convert(make(tmp_path, fmt, options), tmp_path, out_format="raw")
-    with image.path.open("r+b") as file:
+    plan, image = run_convert(make(tmp_path, fmt, options), tmp_path, out_format="raw")
+    disk = plan.disks[0]
+    with image.disks[0].path.open("r+b") as file:
         file.seek(offset)
         byte = file.read(1)
         file.seek(offset)
         file.write(bytes([byte[0] ^ 1]))
     step = Step("Comparing", disk.virtual_size, lambda _event: None)
     with pytest.raises(MigrationFailed, match=f"offset {offset} "):
-        prove_all_same(disk, image, threads=2, step=step)
+        prove_all_same(disk, image.disks[0], image.format, threads=2, step=step)
 
 
 @pytest.mark.parametrize("fmt", ["qcow2", "vdi", "vhdx"])
@@ -212,11 +216,11 @@ def test_a_killed_conversion_is_done_again_and_complete(fmt: str, options: tuple
         for line in child.stdout:
             if int(line) > 8 * MIB:
                 child.send_signal(signal.SIGKILL)
-    target = work / "disk.qcow2"
+    target = work / "disk1.qcow2"
     assert 0 < target.stat().st_blocks * 512 < 60 * MIB
     until("no tool is left", lambda: str(target) not in sh("ps", "-eo", "args"))
     _, image = run_convert(source, work, verify="content")
-    assert qemu_img.check(image.path) is None
+    assert qemu_img.check(image.disks[0].path) is None
     sh("qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, target)
 
 

@@ -76,7 +76,7 @@ def test_probe_and_mount(disk: Image, installed_helper: tuple[str, ...]) -> None
     answer = ask(installed_helper, request=PROBE)
     assert answer["reply"]["fstypes"] == ["ext4"]
     assert answer["reply"]["loop"] is True
-    answer = ask(installed_helper, request=mount_request(disk), fds=[["rw", str(disk.path)]])
+    answer = ask(installed_helper, request=mount_request(disk), fds=[["rw", str(disk.disks[0].path)]])
     assert answer["mounts"] == 1, answer
     assert Kernel.now().clean
 
@@ -168,7 +168,7 @@ def test_malformed_requests(installed_helper: tuple[str, ...], raw: str) -> None
 def test_mounts_that_are_refused(
     disk: Image, installed_helper: tuple[str, ...], changes: dict[str, object], code: str
 ) -> None:
-    answer = ask(installed_helper, request=mount_request(disk, **changes), fds=[["rw", str(disk.path)]])
+    answer = ask(installed_helper, request=mount_request(disk, **changes), fds=[["rw", str(disk.disks[0].path)]])
     assert refusal(answer) == code, answer
 
 
@@ -188,18 +188,18 @@ def test_mounts_that_are_refused(
     ],
 )
 def test_descriptors_that_are_refused(disk: Image, installed_helper: tuple[str, ...], fds: list[list[str]]) -> None:
-    named = [[kind, path.replace("DISK", str(disk.path))] for kind, path in fds]
+    named = [[kind, path.replace("DISK", str(disk.disks[0].path))] for kind, path in fds]
     answer = ask(installed_helper, request=mount_request(disk), fds=named)
     assert refusal(answer) == "bad-fd", answer
 
 
 def test_too_many_descriptors(disk: Image, installed_helper: tuple[str, ...]) -> None:
-    answer = ask(installed_helper, request=mount_request(disk), fds=[["r", str(disk.path)]] * 100)
+    answer = ask(installed_helper, request=mount_request(disk), fds=[["r", str(disk.disks[0].path)]] * 100)
     assert refusal(answer) == "bad-request"
 
 
 def test_a_probe_takes_no_descriptor(disk: Image, installed_helper: tuple[str, ...]) -> None:
-    assert refusal(ask(installed_helper, request=PROBE, fds=[["r", str(disk.path)]])) == "bad-fd"
+    assert refusal(ask(installed_helper, request=PROBE, fds=[["r", str(disk.disks[0].path)]])) == "bad-fd"
 
 
 @pytest.mark.parametrize("channel", ["tcp", "stream"])
@@ -252,7 +252,7 @@ def test_not_run_by_root() -> None:
     ],
 )
 def test_tiny_limits_end_cleanly(disk: Image, installed_helper: tuple[str, ...], limits: dict[str, int]) -> None:
-    answer = ask(installed_helper, request=mount_request(disk), fds=[["rw", str(disk.path)]], limits=limits)
+    answer = ask(installed_helper, request=mount_request(disk), fds=[["rw", str(disk.disks[0].path)]], limits=limits)
     if answer["reply"] is None:
         assert answer["status"] != 0
     else:

@@ -32,7 +32,7 @@ FILE_SYSTEMS = {
 def layout_of(disk: Path) -> Layout:
     reader = FileReader(disk)
     try:
-        return read_layout(reader)
+        return read_layout([reader])
     finally:
         reader.close()
 
@@ -48,7 +48,7 @@ def test_a_whole_disk_is_told_as_blkid_tells_it(kind: str, tmp_path: Path) -> No
         sh(*(device if word == str(disk) else word for word in arguments))
         witness = blkid(device)
     layout = layout_of(disk)
-    assert layout.table == "none"
+    assert layout.tables == ("none",)
     assert layout.volumes[0].content == kind == witness["TYPE"]
     assert layout.volumes[0].uuid == witness["UUID"]
     assert layout.volumes[0].label == witness.get("LABEL")
@@ -61,7 +61,7 @@ def test_gpt_partitions_carry_what_fstab_may_name(tmp_path: Path) -> None:
         sh("mkfs.vfat", device)
     layout = layout_of(disk)
     partitions = {volume.number: volume for volume in layout.volumes}
-    assert layout.table == "gpt"
+    assert layout.tables == ("gpt",)
     assert [partitions[n].partlabel for n in (1, 2)] == ["EFI System", "root"]
     assert partitions[1].content == "vfat"
     for number, volume in partitions.items():
@@ -87,7 +87,7 @@ def test_mbr_with_logical_partitions(tmp_path: Path) -> None:
     script = "label: dos\nlabel-id: 0x1234abcd\n,40M,L,*\n,,E\n,16M,S\n,,L\n"
     sh("sfdisk", "-q", disk, stdin=script)
     layout = layout_of(disk)
-    assert layout.table == "dos"
+    assert layout.tables == ("dos",)
     assert [(v.number, v.parttype, v.partuuid) for v in layout.volumes] == [
         (1, "83", "1234abcd-01"),
         (2, "05", "1234abcd-02"),
@@ -185,7 +185,7 @@ def test_damaged_tables_never_lead_outside_the_disk(
 ) -> None:
     reader = PatchedReader(lvm_disk[0], patches)
     try:
-        layout = read_layout(reader)
+        layout = read_layout([reader])
         for volume in layout.volumes:
             for segment in volume.segments:
                 assert segment.offset + segment.length <= reader.size
@@ -194,4 +194,4 @@ def test_damaged_tables_never_lead_outside_the_disk(
 
 
 def test_lvm_alone_is_reason_to_reserve_the_whole_disk(lvm_disk: tuple[Path, dict[str, list[str]]]) -> None:
-    assert layout_of(lvm_disk[0]).written_by_scatter == "LVM"
+    assert layout_of(lvm_disk[0]).written_by_scatter(0) == "LVM"

@@ -315,7 +315,7 @@ def test_a_one_shot_run_that_is_interrupted_leaves_nothing(
         stderr=subprocess.PIPE,
         cwd="/",
     )
-    until("the image grows", lambda: list(conversions.glob("*/disk.qcow2")) if conversions.exists() else False)
+    until("the image grows", lambda: list(conversions.glob("*/disk1.qcow2")) if conversions.exists() else False)
     assert conversions.stat().st_mode & 0o777 == 0o700
     time.sleep(0.3)
     process.send_signal(number)

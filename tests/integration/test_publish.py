@@ -10,7 +10,19 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import Interrupted, MigrationFailed
-from hyper2kvmd.model import Artifact, FileIdentity, Guest, Image, Layout, Migration, Order, Source, SourceDisk, Verdict
+from hyper2kvmd.model import (
+    Artifact,
+    DiskImage,
+    FileIdentity,
+    Guest,
+    Image,
+    Layout,
+    Migration,
+    Order,
+    Source,
+    SourceDisk,
+    Verdict,
+)
 from hyper2kvmd.progress import Context, Event, Progress
 from hyper2kvmd.stages.publish import publish
 from tests.integration.disks import empty_disk, loop, sh
@@ -42,28 +54,36 @@ def sparse_image(folder: Path) -> Path:
 
 
 def run_publish(
-    image: Path,
+    images: Path | tuple[Path, ...],
     output: Path,
     *,
     reserve: bool = False,
     checksum: bool = False,
     emit: Callable[[Event], None] = lambda _event: None,
 ) -> Artifact:
-    size = image.stat().st_size
-    migration = Migration(vmdk=Path("/source.vmdk"), vm_name="web01", out_format="raw", checksum=checksum)
-    identity = FileIdentity(path=Path("/source.vmdk"), device=1, inode=1, size=1, mtime_ns=1, ctime_ns=1)
-    disk = SourceDisk(
-        path=Path("/source.vmdk"),
-        subformat="monolithicFlat",
-        virtual_size=size,
-        data_bytes=size,
-        files=(identity,),
-        layout=Layout(table="none"),
+    images = images if isinstance(images, tuple) else (images,)
+    folder, sizes = images[0].parent, [image.stat().st_size for image in images]
+    sources = tuple(Path(f"/{image.stem}.vmdk") for image in images)
+    migration = Migration(vmdk=sources, vm_name="web01", out_format="raw", checksum=checksum)
+    disks = tuple(
+        SourceDisk(
+            path=path,
+            subformat="monolithicFlat",
+            virtual_size=size,
+            data_bytes=size,
+            files=(FileIdentity(path=path, device=1, inode=1, size=1, mtime_ns=1, ctime_ns=1),),
+            preallocate=reserve,
+        )
+        for path, size in zip(sources, sizes, strict=True)
+    )
+    layout = Layout(tables=("none",) * len(disks))
+    made = tuple(
+        DiskImage(path=image, virtual_size=size, file_bytes=size) for image, size in zip(images, sizes, strict=True)
     )
     return publish(
-        Order(job_id="7", migration=migration, conversion_dir=image.parent, output_dir=output, helper=("none",)),
-        Source(disks=(disk,), firmware="bios", preallocate=reserve, preallocate_reason="", needed_bytes=size),
-        Image(path=image, format="raw", virtual_size=size, file_bytes=size, layout=disk.layout),
+        Order(job_id="7", migration=migration, conversion_dir=folder, output_dir=output, helper=("none",)),
+        Source(disks=disks, layout=layout, firmware="bios", needed_bytes=sum(sizes)),
+        Image(disks=made, format="raw", layout=layout),
         Guest(family="none"),
         Verdict(level="check", evidence=("size",)),
         {},
@@ -80,27 +100,44 @@ def test_on_one_file_system_no_byte_is_copied(tmp_path: Path) -> None:
     output = tmp_path / "out"
     output.mkdir()
     artifact = run_publish(image, output)
-    assert artifact.image.samefile(image)
+    assert artifact.disks[0].path.samefile(image)
     assert names(output) == {"web01.raw", "web01.report.json", "web01.report.md"}
+
+
+def test_all_disks_are_published_or_none(tmp_path: Path) -> None:
+    (tmp_path / "second").mkdir()
+    image, second = sparse_image(tmp_path), sparse_image(tmp_path / "second")
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "web01-disk2.raw").write_text("somebody's")
+    with pytest.raises(MigrationFailed) as caught:
+        run_publish((image, second), output)
+    assert caught.value.code == "output-exists"
+    assert names(output) == {"web01-disk2.raw"}
+    (output / "web01-disk2.raw").unlink()
+    artifact = run_publish((image, second), output, checksum=True)
+    assert [disk.path.name for disk in artifact.disks] == ["web01.raw", "web01-disk2.raw"]
+    assert artifact.disks[1].path.samefile(second)
+    assert {"web01.raw.sha256", "web01-disk2.raw.sha256"} < names(output)
 
 
 def test_onto_another_file_system_holes_stay_holes(tmp_path: Path) -> None:
     image = sparse_image(tmp_path)
     with file_system(tmp_path, 200) as output:
         artifact = run_publish(image, output, checksum=True)
-        assert artifact.image.read_bytes() == image.read_bytes()
-        assert artifact.file_bytes < 8 * MIB
+        assert artifact.disks[0].path.read_bytes() == image.read_bytes()
+        assert artifact.disks[0].file_bytes < 8 * MIB
         assert names(output) == {"web01.raw", "web01.raw.sha256", "web01.report.json", "web01.report.md"}
-        assert f"{artifact.sha256}  web01.raw\n" == (output / "web01.raw.sha256").read_text()
-        assert sh("sha256sum", artifact.image).split()[0] == artifact.sha256
+        assert f"{artifact.disks[0].sha256}  web01.raw\n" == (output / "web01.raw.sha256").read_text()
+        assert sh("sha256sum", artifact.disks[0].path).split()[0] == artifact.disks[0].sha256
 
 
 def test_a_reserved_image_stays_reserved_on_another_file_system(tmp_path: Path) -> None:
     image = sparse_image(tmp_path)
     with file_system(tmp_path, 200) as output:
         artifact = run_publish(image, output, reserve=True)
-        assert artifact.file_bytes >= 64 * MIB
-        assert artifact.image.read_bytes() == image.read_bytes()
+        assert artifact.disks[0].file_bytes >= 64 * MIB
+        assert artifact.disks[0].path.read_bytes() == image.read_bytes()
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
@@ -120,7 +157,7 @@ def test_a_second_attempt_recognises_its_own_work(tmp_path: Path) -> None:
     output = tmp_path / "out"
     output.mkdir()
     run_publish(image, output)
-    assert run_publish(image, output).image.samefile(image)
+    assert run_publish(image, output).disks[0].path.samefile(image)
 
 
 def test_a_full_output_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -167,7 +204,7 @@ def test_a_stop_during_the_checksum_leaves_nothing(tmp_path: Path) -> None:
     output.mkdir()
 
     def stop(event: Event) -> None:
-        if isinstance(event, Progress) and event.title == "Computing the checksum":
+        if isinstance(event, Progress) and event.title == "Computing the checksum of web01.raw":
             raise Interrupted("interrupted", "stopped", hint="start again")
 
     with pytest.raises(Interrupted):

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.model import Artifact, Domain, Guest, Layout, Migration, Order, Source, SourceDisk
+from hyper2kvmd.model import Artifact, Domain, Guest, Layout, Migration, Order, PublishedDisk, Source, SourceDisk
 from hyper2kvmd.progress import Context, Event, Warned
 from hyper2kvmd.stages.register import domain_exists, mac_address, register
 
@@ -86,25 +86,23 @@ def source(firmware: str = "bios") -> Source:
         virtual_size=1 << 30,
         data_bytes=1 << 20,
         files=(),
-        layout=Layout(table="dos"),
     )
-    return Source.model_validate(
-        {"disks": (disk,), "firmware": firmware, "preallocate": False, "preallocate_reason": "", "needed_bytes": 1}
-    )
+    layout = Layout(tables=("dos",))
+    return Source.model_validate({"disks": (disk,), "layout": layout, "firmware": firmware, "needed_bytes": 1})
 
 
 def registered(folder: Path, *, firmware: str = "bios", job_id: str = "1", **keys: Any) -> Domain:
     migration = Migration.model_validate({"vmdk": "/srv/web01.vmdk", "vm_name": "web01", **keys})
-    image = folder / migration.output_name
-    if not image.exists():
-        argv = ["qemu-img", "create", "-q", "-f", migration.out_format, str(image), "64M"]
-        subprocess.run(argv, check=True)
-        if os.geteuid() == 0:
-            os.chown(image, NOBODY, NOBODY)
+    images = [folder / name for name in migration.output_names]
+    for image in images:
+        if not image.exists():
+            argv = ["qemu-img", "create", "-q", "-f", migration.out_format, str(image), "64M"]
+            subprocess.run(argv, check=True)
+            if os.geteuid() == 0:
+                os.chown(image, NOBODY, NOBODY)
     artifact = Artifact(
-        image=image,
+        disks=tuple(PublishedDisk(path=image, file_bytes=1) for image in images),
         format=migration.out_format,
-        file_bytes=1,
         report_json=folder / "r.json",
         report_markdown=folder / "r",
     )
@@ -215,9 +213,11 @@ def test_an_unreachable_libvirt_is_named(tmp_path: Path) -> None:
 
 def test_emulation_is_chosen_and_said_where_kvm_is_not(tmp_path: Path) -> None:
     heard: list[Event] = []
-    migration = Migration(vmdk=Path("/srv/a.vmdk"), vm_name="a", libvirt_import=True, libvirt_uri="test:///default")
+    migration = Migration(vmdk=(Path("/srv/a.vmdk"),), vm_name="a", libvirt_import=True, libvirt_uri="test:///default")
     image = tmp_path / "a.qcow2"
-    artifact = Artifact(image=image, format="qcow2", file_bytes=1, report_json=image, report_markdown=image)
+    artifact = Artifact(
+        disks=(PublishedDisk(path=image, file_bytes=1),), format="qcow2", report_json=image, report_markdown=image
+    )
     order = Order(job_id="1", migration=migration, conversion_dir=tmp_path, output_dir=tmp_path, helper=("helper",))
     with pytest.raises(MigrationFailed):  # the test driver has no qemu domains, and forgets all between two calls
         register(order, source(), Guest(), artifact, context(heard))

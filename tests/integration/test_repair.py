@@ -9,20 +9,20 @@ from pathlib import Path
 from hyper2kvmd.guest.access import default_helper, open_image
 from hyper2kvmd.guest.inspect import find_root
 from hyper2kvmd.guest.rootside import Helper
-from tests.integration.host import Kernel, as_qcow2, looped, make_disk
+from tests.integration.host import Kernel, as_qcow2, looped, make_disk, moved
 
 
 def test_a_root_that_only_the_journal_knows_is_found(service_folder: Path) -> None:
     """The disk as it is while the guest runs: XFS has not written its folders to their places yet."""
     running = make_disk(service_folder / "running.raw", ("xfs",))
-    image = running.model_copy(update={"path": service_folder / "disk.raw"})
-    with looped(running.path, running.layout.volumes[0].segments[0]) as root:
+    image = moved(running, service_folder / "disk.raw")
+    with looped(running.disks[0].path, running.layout.volumes[0].segments[0]) as root:
         (root / "usr").mkdir()
         (root / "etc" / "os-release").write_text("ID=debian\n")
         handle = os.open(root / "etc" / "os-release", os.O_RDWR)
         os.fsync(handle)
         os.close(handle)
-        shutil.copyfile(running.path, image.path)
+        shutil.copyfile(running.disks[0].path, image.disks[0].path)
     for unclean in (as_qcow2(image), image):
         with open_image(unclean, Helper(default_helper()), service_folder) as opened:
             found = find_root(opened, unclean.layout)

@@ -89,7 +89,7 @@ def logical(vg: str, lv: str, content: str = "xfs", uuid: str | None = None) -> 
 
 def simple_layout() -> Layout:
     return Layout(
-        table="dos",
+        tables=("dos",),
         volumes=(
             partition(1, uuid=ROOT_UUID, partuuid="deadbeef-01"),
             partition(5, "swap", uuid=SWAP_UUID, partuuid="deadbeef-05"),

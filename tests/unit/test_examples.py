@@ -21,6 +21,6 @@ def test_there_is_one_for_each_scenario() -> None:
 @pytest.mark.parametrize("path", sorted(EXAMPLES.iterdir()), ids=lambda path: path.stem)
 def test_examples_parse(path: Path) -> None:
     asked = spec.load(path, base=Path("/home/me") if path.stem in HERE else None)
-    assert asked.vm_name in asked.vmdk.name
+    assert asked.vm_name in asked.vmdk[0].name
     given = asked.model_fields_set - {"cmd"}
     assert "vmdk" in given and len(given) > 3

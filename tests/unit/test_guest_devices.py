@@ -14,9 +14,9 @@ NAMED = partition(7, partlabel="named")
 BARE = partition(8)
 HOME = logical("vg-a", "ho-me", uuid="11111111-2222-4333-8444-555555555555")
 WHOLE = Volume(kind="disk", name="whole disk")
-ONE_DISK = Layout(table="gpt", volumes=(WHOLE, ROOT, SWAP, DATA, NAMED, BARE, HOME))
+ONE_DISK = Layout(tables=("gpt",), volumes=(WHOLE, ROOT, SWAP, DATA, NAMED, BARE, HOME))
 OTHER = partition(1, uuid="99999999-2222-4333-8444-555555555555").model_copy(update={"disk": 1})
-SECOND = Layout(table="dos", volumes=(OTHER,))
+BOTH = Layout(tables=("gpt", "dos"), volumes=(*ONE_DISK.volumes, OTHER))
 
 
 @pytest.mark.parametrize(
@@ -65,11 +65,11 @@ SECOND = Layout(table="dos", volumes=(OTHER,))
     ],
 )
 def test_find(spec: str, volume: Volume | None) -> None:
-    assert Devices([ONE_DISK], ROOT).find(spec) == volume
+    assert Devices(ONE_DISK, ROOT).find(spec) == volume
 
 
 def test_second_disk_is_found_by_letter_and_hardware_names_tell_nothing() -> None:
-    devices = Devices([ONE_DISK, SECOND])
+    devices = Devices(BOTH)
     assert devices.find("/dev/sdb1") == OTHER
     assert devices.find("/dev/disk/by-path/pci-0000:03:00.0-scsi-0:0:1:0-part1") is None
 
@@ -87,24 +87,24 @@ def test_second_disk_is_found_by_letter_and_hardware_names_tell_nothing() -> Non
     ],
 )
 def test_stable(volume: Volume, spec: str | None) -> None:
-    assert Devices([ONE_DISK]).stable(volume) == spec
+    assert Devices(ONE_DISK).stable(volume) == spec
 
 
 def test_a_uuid_that_two_volumes_share_is_not_stable() -> None:
     twin = partition(2, uuid=ROOT_UUID, partuuid="deadbeef-02")
-    devices = Devices([Layout(table="dos", volumes=(ROOT, twin))])
+    devices = Devices(Layout(tables=("dos",), volumes=(ROOT, twin)))
     assert devices.stable(ROOT) == "PARTUUID=deadbeef-01"
     assert devices.find(f"UUID={ROOT_UUID}") is None
 
 
 def test_a_label_that_would_need_quoting_is_not_used() -> None:
     odd = partition(1, label='x"; reboot; "')
-    assert Devices([Layout(table="dos", volumes=(odd,))]).stable(odd) is None
+    assert Devices(Layout(tables=("dos",), volumes=(odd,))).stable(odd) is None
 
 
 def test_kernel_is_told_a_logical_volume_by_its_mapper_name() -> None:
     """initramfs-tools activates the one volume that root= names; a UUID would leave it inactive."""
-    assert Devices([ONE_DISK]).for_kernel(HOME) == "/dev/mapper/vg--a-ho--me"
+    assert Devices(ONE_DISK).for_kernel(HOME) == "/dev/mapper/vg--a-ho--me"
     assert dm_name(HOME) == "vg--a-ho--me"
 
 
@@ -126,7 +126,7 @@ def test_stable_names_are_told_from_unstable_ones(spec: str) -> None:
 
 
 def test_comments_and_other_words_stay() -> None:
-    devices = Devices([ONE_DISK], ROOT)
+    devices = Devices(ONE_DISK, ROOT)
     text = "# root=/dev/sda1\nset root='hd0,msdos1'\nlinux /x netroot=/dev/sda1 root=/dev/sda1 x.root=/dev/sda1\n"
     mended = stabilize(text, devices)
     assert mended.text == text.replace(" root=/dev/sda1 ", f" root=UUID={ROOT_UUID} ")
@@ -134,12 +134,12 @@ def test_comments_and_other_words_stay() -> None:
 
 
 def test_the_only_root_of_a_text_is_the_guests_root() -> None:
-    devices = Devices([ONE_DISK], ROOT)
+    devices = Devices(ONE_DISK, ROOT)
     assert stabilize("root=/dev/sdb1 ro", devices, root=ROOT).text == f"root=UUID={ROOT_UUID} ro"
     two = stabilize("root=/dev/sdb1 ro\nroot=/dev/sdc1 ro", devices, root=ROOT)
     assert two.summary == "" and two.unresolved == ("root=/dev/sdb1", "root=/dev/sdc1")
 
 
 def test_a_kernel_alone_knows_partuuid_only() -> None:
-    devices = Devices([ONE_DISK], ROOT)
+    devices = Devices(ONE_DISK, ROOT)
     assert stabilize("root=/dev/sda1", devices, without_initramfs=True).text == "root=PARTUUID=deadbeef-01"

@@ -21,7 +21,7 @@ def linux(folder: Path) -> Path:
 
 
 def layout(*volumes: Volume) -> Layout:
-    return Layout(table="gpt", volumes=volumes)
+    return Layout(tables=("gpt",), volumes=volumes)
 
 
 def test_root_among_others(tmp_path: Path) -> None:

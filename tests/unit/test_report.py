@@ -6,12 +6,14 @@ from pathlib import Path
 
 from hyper2kvmd.model import (
     Change,
+    DiskImage,
     FileIdentity,
     Guest,
     Image,
     Layout,
     Migration,
     Order,
+    PublishedDisk,
     Source,
     SourceDisk,
     Verdict,
@@ -24,8 +26,8 @@ DISK = SourceDisk(
     virtual_size=512,
     data_bytes=512,
     files=(FileIdentity(path=Path("/source.vmdk"), device=1, inode=1, size=1, mtime_ns=1, ctime_ns=1),),
-    layout=Layout(table="none"),
 )
+LAYOUT = Layout(tables=("none",))
 
 
 def test_a_guest_cannot_speak_in_the_reports_own_voice() -> None:
@@ -34,18 +36,21 @@ def test_a_guest_cannot_speak_in_the_reports_own_voice() -> None:
         version="1",
         order=Order(
             job_id="1",
-            migration=Migration(vmdk=DISK.path, vm_name="web01"),
+            migration=Migration(vmdk=(DISK.path,), vm_name="web01"),
             conversion_dir=Path("/c"),
             output_dir=Path("/o"),
             helper=("none",),
         ),
-        source=Source(disks=(DISK,), firmware="bios", preallocate=False, preallocate_reason="", needed_bytes=1),
-        image=Image(path=Path("/c/i"), format="raw", virtual_size=512, file_bytes=512, layout=DISK.layout),
+        source=Source(disks=(DISK,), layout=LAYOUT, firmware="bios", needed_bytes=1),
+        image=Image(
+            disks=(DiskImage(path=Path("/c/i"), virtual_size=512, file_bytes=512),), format="raw", layout=LAYOUT
+        ),
         guest=Guest(
             os_name="<b>evil</b> | good", changes=(Change(fix="fstab", path="/etc/fstab", summary="s", diff=diff),)
         ),
         verdict=Verdict(level="check", evidence=("size",)),
         seconds={},
+        published=(PublishedDisk(path=Path("/o/web01.raw"), file_bytes=512),),
     )
     lines = markdown(report).splitlines()
     assert "| Guest | &lt;b>evil&lt;/b> \\| good |" in lines

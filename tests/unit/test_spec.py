@@ -123,7 +123,7 @@ def test_all_errors_at_once_in_order() -> None:
 
 
 def test_a_given_key_with_an_error_is_not_also_missing() -> None:
-    assert [one.code for one in problems("vmdk: [/a]\nvm_name: x\n")] == ["value-invalid"]
+    assert [one.code for one in problems("vmdk: {a: /a}\nvm_name: x\n")] == ["value-invalid"]
     assert [one.code for one in problems("a: &a /x\nvmdk: *a\n")] == ["key-unknown", "yaml-refused", "yaml-refused"]
 
 
@@ -164,9 +164,18 @@ def test_another_command_is_told_which_exists() -> None:
     assert "cmd: local" in only("cmd: live-fix\nvmdk: /a\n").hint
 
 
+def test_several_disks_are_a_list() -> None:
+    asked = parse("vmdk: [/srv/web01.vmdk, data.vmdk]\nluks_keyfile: /srv/key\n", base=Path("/srv"))
+    assert asked.vmdk == (Path("/srv/web01.vmdk"), Path("/srv/data.vmdk"))
+    assert asked.luks_keyfile == (Path("/srv/key"),)
+    assert asked.output_names == ("web01.qcow2", "web01-disk2.qcow2")
+    assert parse("vmdk: [/a, /b]\nto_output: db.img\n").output_names == ("db.img", "db-disk2.img")
+    assert "empty" in only("vmdk: []\n").message
+
+
 def test_relative_paths_need_a_base() -> None:
     asked = parse("vmdk: disks/a.vmdk\noutput_dir: ./out\n", base=Path("/srv/lab"))
-    assert (asked.vmdk, asked.output_dir) == (Path("/srv/lab/disks/a.vmdk"), Path("/srv/lab/out"))
+    assert (asked.vmdk, asked.output_dir) == ((Path("/srv/lab/disks/a.vmdk"),), Path("/srv/lab/out"))
     assert "spool" in only("vmdk: disks/a.vmdk\n").hint
 
 
@@ -204,7 +213,7 @@ def test_nothing_but_a_migration_or_a_rejection(text: str, name: str, base: Path
     assert asked is not None or found
     assert all(one.hint and one.message.isprintable() for one in found)
     if asked is not None:
-        assert asked.vmdk.is_absolute()
+        assert all(path.is_absolute() for path in asked.vmdk)
         assert Migration.model_validate_json(asked.model_dump_json()) == asked
 
 
@@ -228,5 +237,5 @@ def test_every_valid_combination_parses(values: dict[str, str], dashes: bool) ->
     text = "".join(f"{key.replace('_', '-') if dashes else key}: {value}\n" for key, value in values.items())
     asked = parse(text)
     for key, value in values.items():
-        got = getattr(asked, key)
+        got = asked.vmdk[0] if key == "vmdk" else getattr(asked, key)
         assert got == (value.lower() in ("true", "on") if isinstance(got, bool) else type(got)(value))

@@ -10,11 +10,21 @@ import pytest
 
 from hyper2kvmd.errors import InvalidInput
 from hyper2kvmd.jobs.store import Origin, Store
-from hyper2kvmd.model import Artifact, Finished, Guest, Job, Migration, Problem, Source, Stage, State
-
-SOURCE = Finished(
-    source=Source(disks=(), firmware="bios", preallocate=False, preallocate_reason="", needed_bytes=7, publish_bytes=0)
+from hyper2kvmd.model import (
+    Artifact,
+    Finished,
+    Guest,
+    Job,
+    Layout,
+    Migration,
+    Problem,
+    PublishedDisk,
+    Source,
+    Stage,
+    State,
 )
+
+SOURCE = Finished(source=Source(disks=(), layout=Layout(tables=()), firmware="bios", needed_bytes=7, publish_bytes=0))
 CRASH = Problem(code="worker-crashed", message="the worker died", hint="look at the journal", kind="retry")
 
 
@@ -48,7 +58,7 @@ def test_a_job_comes_back_as_it_went_in(store: Store) -> None:
     job = add(store, "web01", priority=7)
     again = store.get(job.id)
     assert again == job
-    assert again.migration is not None and again.migration.vmdk == Path("/images/web01.vmdk")
+    assert again.migration is not None and again.migration.vmdk == (Path("/images/web01.vmdk"),)
     assert again.state is State.QUEUED and again.created.tzinfo is not None
 
 
@@ -123,9 +133,8 @@ def test_what_was_published_is_never_forgotten(store: Store) -> None:
     add(store, "a")
     job = claim(store)
     artifact = Artifact(
-        image=Path("/o/a.qcow2"),
+        disks=(PublishedDisk(path=Path("/o/a.qcow2"), file_bytes=1),),
         format="qcow2",
-        file_bytes=1,
         report_json=Path("/o/a.json"),
         report_markdown=Path("/o/a.md"),
     )

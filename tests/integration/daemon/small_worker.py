@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from hyper2kvmd.model import Artifact, Finished, Image, Layout, Order, Problem, Source, Stage
+from hyper2kvmd.model import Artifact, DiskImage, Finished, Image, Layout, Order, Problem, PublishedDisk, Source, Stage
 from hyper2kvmd.progress import (
     AwaitingSpace,
     Ended,
@@ -43,20 +43,18 @@ def say(event: Event) -> None:
 
 def product(order: Order, folder: Path, stage: Stage) -> Finished:
     if stage is Stage.PLAN:
-        source = Source(disks=(), firmware="bios", preallocate=False, preallocate_reason="", needed_bytes=1)
+        source = Source(disks=(), layout=Layout(tables=()), firmware="bios", needed_bytes=1)
         return Finished(source=source)
     if stage is Stage.CONVERT:
-        image = Image(
-            path=folder / "disk.qcow2", format="qcow2", virtual_size=1, file_bytes=4096, layout=Layout(table="none")
-        )
+        disk = DiskImage(path=folder / "disk.qcow2", virtual_size=1, file_bytes=4096)
+        image = Image(disks=(disk,), format="qcow2", layout=Layout(tables=("none",)))
         return Finished(image=image)
-    image_path = order.output_dir / order.migration.output_name
+    image_path = order.output_dir / order.migration.output_names[0]
     image_path.parent.mkdir(parents=True, exist_ok=True)
     image_path.write_text("an image")
+    published = PublishedDisk(path=image_path, file_bytes=8)
     report = image_path.with_suffix(".json")
-    return Finished(
-        artifact=Artifact(image=image_path, format="qcow2", file_bytes=8, report_json=report, report_markdown=report)
-    )
+    return Finished(artifact=Artifact(disks=(published,), format="qcow2", report_json=report, report_markdown=report))
 
 
 def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
@@ -112,7 +110,7 @@ def main() -> None:
     ended = Ended(outcome="succeeded")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        problem = carry_out(order, folder, order.migration.vmdk.read_text().splitlines())
+        problem = carry_out(order, folder, order.migration.vmdk[0].read_text().splitlines())
         if problem is not None:
             ended = Ended(outcome="failed", problems=(problem,))
     except Interrupted:

@@ -244,7 +244,7 @@ def test_relative_paths_make_the_directory_part_of_the_content(house: House) -> 
         submission = {"text": "vmdk: disk.vmdk\n", "base": str(house.root / folder), "name": "web01"}
         code, body = house.ask("POST", "/v1/jobs", submission)
         migration = Job.model_validate_json(body).migration
-        assert code == 201 and migration is not None and migration.vmdk == house.root / folder / "disk.vmdk"
+        assert code == 201 and migration is not None and migration.vmdk == (house.root / folder / "disk.vmdk",)
 
 
 def test_what_the_socket_refuses(house: House) -> None:
