@@ -9,14 +9,19 @@ its close flag, device-mapper before its removal is queued) are swept by identif
 
 Standard library only, and nothing of ours: this file is read and installed on its own.
 
-Requests, every field required:
+Requests, every field required, every number in bytes:
   {"verb": "probe", "job": text, "fstypes": [name...]}
   {"verb": "mount", "job": text, "transport": "file" | "nbd", "fstype": name, "read_only": bool,
-   "segments": [{"fd": index, "offset": bytes, "length": bytes}...], "nbd": [{"size": bytes, "flags": int}...]}
-`nbd` has one entry for each descriptor (a unix stream socket past NBD negotiation, that carries one whole segment)
-and is empty for transport "file". Replies: {"ok": true, ...} or {"error": code, "message": text}.
+   "table": [{"kind": "linear" | "striped" | "mirror", "chunk": n, "legs": [{"fd": index, "offset": n, "length": n}...]}
+             ...], "crypt": [{"key": index, "cipher": name, "sector": n, "iv": sectors}...],
+   "nbd": [{"size": n, "flags": int}...]}
+The stretches of `table` are joined in order; `crypt` has nothing, or says for each of them how it is decrypted, with a
+key that lies in a sealed memfd. `nbd` has one entry for each descriptor that legs name (a unix stream socket past NBD
+negotiation, that carries one whole leg) and nothing for transport "file". Descriptors of keys come after the others.
+Replies: {"ok": true, ...} or {"error": code, "message": text}.
 
-Sources: loop(4), fsopen(2), mount_setattr(2), linux/{loop,nbd-netlink,dm-ioctl,genetlink}.h.
+Sources: loop(4), fsopen(2), mount_setattr(2), linux/{loop,nbd-netlink,dm-ioctl,genetlink}.h, the kernel's own
+documentation of the device-mapper targets.
 """
 
 from __future__ import annotations
@@ -36,11 +41,12 @@ import stat
 import struct
 import sys
 import syslog
-from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 REQUEST_BYTES = 16 * 1024
-SEGMENTS_MAX = 64
+LEGS_MAX = 64
 SECTOR = 512
 TIME_LIMIT = 120
 """Seconds for everything; then the reply is an error, or the socket closes."""
@@ -48,21 +54,20 @@ NBD_TIMEOUT = 30
 """Seconds. Without it a frozen server leaves the mount's holder stuck even after that server was killed."""
 
 # What each file system is told besides nosuid,nodev,noexec,noatime: never panic because of a guest's disk, never
-# resume a guest's own maintenance, and replay no journal where nothing may be written.
-OPTIONS: dict[str, tuple[tuple[str, str | None], ...]] = {
-    "ext4": (("errors", "remount-ro"),),
-    "xfs": (("nouuid", None),),
-    "btrfs": (("skip_balance", None),),
-    "vfat": (("errors", "remount-ro"), ("utf8", None)),
-    "ntfs3": (),
+# resume a guest's own maintenance; and the second list, replay no journal, where nothing may be written.
+Options = tuple[tuple[str, str | None], ...]
+OPTIONS: dict[str, tuple[Options, Options]] = {
+    "ext4": ((("errors", "remount-ro"),), (("noload", None),)),
+    "xfs": ((("nouuid", None),), (("norecovery", None),)),
+    "btrfs": ((("skip_balance", None),), (("rescue", "nologreplay"),)),
+    "vfat": ((("errors", "remount-ro"), ("utf8", None)), ()),
+    "ntfs3": ((), ()),
 }
-READ_ONLY_OPTIONS: dict[str, tuple[tuple[str, str | None], ...]] = {
-    "ext4": (("noload", None),),
-    "xfs": (("norecovery", None),),
-    "btrfs": (("rescue", "nologreplay"),),
-    "vfat": (),
-    "ntfs3": (),
-}
+CIPHERS = {"aes-xts-plain64": (32, 64), "aes-cbc-essiv:sha256": (16, 32)}
+"""What is decrypted here, with the sizes of its keys in bytes."""
+TARGETS = ("linear", "striped", "mirror", "crypt")
+SECTOR_SIZES = (512, 1024, 2048, 4096)
+SEALED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_WRITE
 
 PROBE_FIELDS: dict[str, type] = {"verb": str, "job": str, "fstypes": list}
 MOUNT_FIELDS: dict[str, type] = {
@@ -71,9 +76,13 @@ MOUNT_FIELDS: dict[str, type] = {
     "transport": str,
     "fstype": str,
     "read_only": bool,
-    "segments": list,
+    "table": list,
+    "crypt": list,
     "nbd": list,
 }
+STRETCH_FIELDS: dict[str, type] = {"kind": str, "chunk": int, "legs": list}
+LEG_FIELDS: dict[str, type] = {"fd": int, "offset": int, "length": int}
+CRYPT_FIELDS: dict[str, type] = {"key": int, "cipher": str, "sector": int, "iv": int}
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
@@ -92,10 +101,35 @@ class Caller(NamedTuple):
     gid: int
 
 
-class Segment(NamedTuple):
+class Leg(NamedTuple):
     fd: int
     offset: int
     length: int
+
+
+class Stretch(NamedTuple):
+    kind: str
+    chunk: int
+    legs: list[Leg]
+
+    @property
+    def length(self) -> int:
+        return self.legs[0].length * (len(self.legs) if self.kind == "striped" else 1)
+
+
+class Crypt(NamedTuple):
+    key: int
+    cipher: str
+    sector: int
+    iv: int
+
+
+class Row(NamedTuple):
+    """A line of a device-mapper table."""
+
+    length: int
+    target: str
+    parameters: str
 
 
 class Device(NamedTuple):
@@ -137,6 +171,24 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
+@contextmanager
+def child(work: Callable[[], None]) -> Iterator[int]:
+    """A process that does `work`; it lives no longer than the block, nor than we do."""
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            die_with(parent)
+            work()
+        finally:
+            os._exit(1)
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
 def load_module(name: str) -> None:
     nothing = [(os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_RDWR, 0) for number in (0, 1, 2)]
     try:
@@ -176,7 +228,7 @@ def identify(channel: socket.socket) -> Caller:
 
 def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
     channel.settimeout(10)
-    space = socket.CMSG_SPACE((SEGMENTS_MAX + 1) * array.array("i").itemsize)
+    space = socket.CMSG_SPACE((LEGS_MAX + 1) * array.array("i").itemsize)
     try:
         data, extras, flags, _ = channel.recvmsg(REQUEST_BYTES + 1, space, socket.MSG_CMSG_CLOEXEC)
     except TimeoutError:
@@ -186,7 +238,7 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
         if (level, kind) != (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             raise Refusal("bad-request", "the request carries something other than file descriptors")
         fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-    if flags & socket.MSG_CTRUNC or len(fds) > SEGMENTS_MAX:
+    if flags & socket.MSG_CTRUNC or len(fds) > LEGS_MAX:
         raise Refusal("bad-request", "the file descriptors did not all arrive")
     if flags & socket.MSG_TRUNC or len(data) > REQUEST_BYTES:
         raise Refusal("bad-request", f"the request is longer than {REQUEST_BYTES} bytes")
@@ -219,28 +271,71 @@ def shaped(value: object, fields: dict[str, type], what: str) -> dict[str, Any]:
     return value
 
 
-def parse_segments(request: dict[str, Any], fds: list[int]) -> list[Segment]:
-    """The ranges, in order; each inside 63 bits, aligned, none touching another, every descriptor used."""
-    segments = []
-    for entry in request["segments"]:
-        entry = shaped(entry, {"fd": int, "offset": int, "length": int}, "a segment")
-        segments.append(Segment(entry["fd"], entry["offset"], entry["length"]))
-    if not 1 <= len(segments) <= SEGMENTS_MAX:
-        raise Refusal("bad-request", f"there must be 1 to {SEGMENTS_MAX} segments")
-    for segment in segments:
-        if not 0 <= segment.fd < len(fds):
-            raise Refusal("bad-fd", f"a segment names descriptor {segment.fd} of {len(fds)}")
-        if segment.offset < 0 or segment.length <= 0 or segment.offset + segment.length >= 1 << 62:
-            raise Refusal("bad-range", f"{segment.length} bytes at {segment.offset} are no range")
-        if segment.offset % SECTOR or segment.length % SECTOR:
-            raise Refusal("bad-range", f"{segment.length} bytes at {segment.offset} are not whole sectors")
-    if {segment.fd for segment in segments} != set(range(len(fds))):
-        raise Refusal("bad-fd", "a descriptor came that no segment uses")
-    ordered = sorted(segments)
-    for before, after in itertools.pairwise(ordered):
+def parse_table(request: dict[str, Any], fds: list[int]) -> tuple[list[Stretch], list[Crypt]]:
+    """The stretches and what decrypts them; no two legs share a byte, and every descriptor has its use."""
+    table, legs = [], list[Leg]()
+    for entry in request["table"]:
+        entry = shaped(entry, STRETCH_FIELDS, "a stretch")
+        stretch = Stretch(
+            entry["kind"], entry["chunk"], [Leg(**shaped(leg, LEG_FIELDS, "a leg")) for leg in entry["legs"]]
+        )
+        check_stretch(stretch)
+        table.append(stretch)
+        legs += stretch.legs
+    if not 1 <= len(legs) <= LEGS_MAX:
+        raise Refusal("bad-request", f"there must be 1 to {LEGS_MAX} legs")
+    crypts = [Crypt(**shaped(entry, CRYPT_FIELDS, "an encryption")) for entry in request["crypt"]]
+    if crypts and len(crypts) != len(table):
+        raise Refusal("bad-request", "there must be one encryption for each stretch, or none")
+    for crypt, stretch in zip(crypts, table, strict=False):
+        check_crypt(crypt, stretch)
+    ranges, keys = {leg.fd for leg in legs}, {crypt.key for crypt in crypts}
+    if [*sorted(ranges), *sorted(keys)] != list(range(len(fds))):
+        raise Refusal("bad-fd", f"{len(fds)} descriptors came, which are not those that are named")
+    for before, after in itertools.pairwise(sorted(legs)):
         if before.fd == after.fd and before.offset + before.length > after.offset:
-            raise Refusal("bad-range", f"two segments share the bytes at {after.offset}")
-    return segments
+            raise Refusal("bad-range", f"two legs share the bytes at {after.offset}")
+    return table, crypts
+
+
+def check_stretch(stretch: Stretch) -> None:
+    """Each leg inside 63 bits and of whole sectors; as many, as long and as finely striped as their kind can be."""
+    for leg in stretch.legs:
+        if leg.offset < 0 or leg.length <= 0 or leg.offset + leg.length >= 1 << 62:
+            raise Refusal("bad-range", f"{leg.length} bytes at {leg.offset} are no range")
+        if leg.offset % SECTOR or leg.length % SECTOR:
+            raise Refusal("bad-range", f"{leg.length} bytes at {leg.offset} are not whole sectors")
+    if stretch.kind not in ("linear", "striped", "mirror"):
+        raise Refusal("bad-request", "a stretch is neither linear nor striped nor mirror")
+    if (len(stretch.legs) > 1) != (stretch.kind != "linear") or not stretch.legs:
+        raise Refusal("bad-request", f"a stretch cannot be {stretch.kind} with {len(stretch.legs)} legs")
+    if len({leg.length for leg in stretch.legs}) > 1:
+        raise Refusal("bad-range", "the legs of a stretch are of different lengths")
+    if stretch.kind != "striped":
+        fine = stretch.chunk == 0
+    else:
+        fine = stretch.chunk >= 4096 and stretch.chunk % SECTOR == 0 and stretch.legs[0].length % stretch.chunk == 0
+    if not fine:
+        raise Refusal("bad-range", f"a {stretch.kind} stretch cannot have chunks of {stretch.chunk} bytes")
+
+
+def check_crypt(crypt: Crypt, stretch: Stretch) -> None:
+    if crypt.cipher not in CIPHERS or crypt.sector not in SECTOR_SIZES:
+        raise Refusal("bad-request", "an encryption is not one that is known here")
+    if not 0 <= crypt.iv < 1 << 62 or crypt.iv * SECTOR % crypt.sector or stretch.length % crypt.sector:
+        raise Refusal("bad-range", f"{stretch.length} bytes from sector {crypt.iv} on are not whole encrypted sectors")
+
+
+def read_key(handle: int, cipher: str) -> str:
+    """A volume key in hexadecimal, out of memory that nobody can change or make us wait for."""
+    try:
+        sealed = fcntl.fcntl(handle, fcntl.F_GET_SEALS) & SEALED == SEALED
+    except OSError:
+        sealed = False
+    key = os.pread(handle, 65, 0) if sealed else b""
+    if len(key) not in CIPHERS[cipher]:
+        raise Refusal("bad-fd", "a descriptor is not a sealed memfd with a key in it")
+    return key.hex()
 
 
 # ---------------------------------------------------------------- loop devices
@@ -253,14 +348,14 @@ def as_caller(caller: Caller, work: Callable[[], None]) -> None:
     """
     parent = os.getpid()
     source, sink = os.pipe()
-    pid = os.fork()
-    if pid == 0:
+
+    def step() -> None:
         answer = {"error": "device-failed", "message": "the unprivileged step did not finish"}
         try:
             os.setgroups([])
             os.setresgid(caller.gid, caller.gid, caller.gid)
             os.setresuid(caller.uid, caller.uid, caller.uid)
-            die_with(parent)
+            die_with(parent)  # anew: the kernel forgets it when credentials change
             work()
             answer = {}
         except Refusal as refusal:
@@ -269,14 +364,11 @@ def as_caller(caller: Caller, work: Callable[[], None]) -> None:
             answer["message"] = f"the loop device cannot be set up: {error.strerror}"
         finally:
             os.write(sink, json.dumps(answer).encode())
-            os._exit(0)
-    os.close(sink)
-    try:
+
+    with child(step):
+        os.close(sink)
         with open(source, "rb") as pipe:
             data = pipe.read()
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
     if not data:
         raise Refusal("device-failed", "the unprivileged step was killed")
     answer = json.loads(data)
@@ -284,7 +376,7 @@ def as_caller(caller: Caller, work: Callable[[], None]) -> None:
         raise Refusal(answer["error"], answer["message"])
 
 
-def configure_loop(handle: int, backing: int, segment: Segment, read_only: bool) -> None:
+def configure_loop(handle: int, backing: int, leg: Leg, read_only: bool) -> None:
     """Runs as the caller: check the file as the caller sees it, then bind the range to the open loop device."""
     facts = os.fstat(backing)
     access = fcntl.fcntl(backing, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH)
@@ -292,11 +384,11 @@ def configure_loop(handle: int, backing: int, segment: Segment, read_only: bool)
         raise Refusal("bad-fd", "a descriptor is not a regular file")
     if access != os.O_RDWR and not (read_only and access == os.O_RDONLY):
         raise Refusal("bad-fd", "a descriptor is not open for what was asked")
-    if segment.offset + segment.length > facts.st_size:
-        raise Refusal("bad-range", f"{segment.length} bytes at {segment.offset} end behind {facts.st_size} bytes")
+    if leg.offset + leg.length > facts.st_size:
+        raise Refusal("bad-range", f"{leg.length} bytes at {leg.offset} end behind {facts.st_size} bytes")
     flags = 4 | (1 if read_only else 0)  # LO_FLAGS_AUTOCLEAR, LO_FLAGS_READ_ONLY
     info = bytearray(232)  # struct loop_info64
-    struct.pack_into("=QQ", info, 24, segment.offset, segment.length)
+    struct.pack_into("=QQ", info, 24, leg.offset, leg.length)
     struct.pack_into("=I", info, 52, flags)
     try:
         fcntl.ioctl(handle, 0x4C0A, struct.pack("=II", backing, SECTOR) + bytes(info) + bytes(64))  # LOOP_CONFIGURE
@@ -306,16 +398,16 @@ def configure_loop(handle: int, backing: int, segment: Segment, read_only: bool)
         raise
 
 
-def attach_loop(backing: int, segment: Segment, read_only: bool, caller: Caller) -> Device:
+def attach_loop(backing: int, leg: Leg, read_only: bool, caller: Caller) -> Device:
     control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     try:
         for _ in range(32):
             name = f"loop{fcntl.ioctl(control, 0x4C82)}"  # LOOP_CTL_GET_FREE
             handle = open_device(f"/dev/{name}", os.O_RDWR)
             try:
-                as_caller(caller, lambda: configure_loop(handle, backing, segment, read_only))  # noqa: B023
+                as_caller(caller, lambda: configure_loop(handle, backing, leg, read_only))  # noqa: B023
                 facts = (int(sysfs(f"{name}/size")) * SECTOR, int(sysfs(f"{name}/loop/offset")))
-                if facts != (segment.length, segment.offset):
+                if facts != (leg.length, leg.offset):
                     raise Refusal("bad-range", f"{name} became {facts[0]} bytes at {facts[1]}, not as asked")
                 return Device(name, handle)
             except Refusal as refusal:
@@ -399,16 +491,6 @@ class Netlink:
         self._ask(self._family, 2, number32(1, index))
 
 
-def nbd_family() -> Netlink | None:
-    for attempt in (1, 2):
-        try:
-            return Netlink()
-        except OSError:
-            if attempt == 1:
-                load_module("nbd")
-    return None
-
-
 def attach_nbd(netlink: Netlink, connection: int, size: int, flags: int, read_only: bool) -> Device:
     with socket.socket(fileno=os.dup(connection)) as sock:
         if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
@@ -449,21 +531,23 @@ class Mapper:
         fcntl.ioctl(self._control, 0xC138FD00 | command, buffer)
         return buffer
 
-    def join(self, parts: list[tuple[Device, int]], read_only: bool) -> Device:
-        """One linear device out of whole devices of the given lengths; it vanishes with its last user."""
+    def make(self, name: str, rows: list[Row], read_only: bool) -> Device:
+        """A device of these rows; it vanishes with its last user."""
         table, start = b"", 0
-        for device, length in parts:
-            parameters = f"/dev/{device.name} 0".encode() + b"\0"
+        for row in rows:
+            parameters = row.parameters.encode() + b"\0"
             size = 40 + len(parameters) + -len(parameters) % 8
-            target = struct.pack("=QQiI", start // SECTOR, length // SECTOR, 0, size) + b"linear".ljust(16, b"\0")
+            target = struct.pack("=QQiI16s", start // SECTOR, row.length // SECTOR, 0, size, row.target.encode())
             table += target + parameters.ljust(size - 40, b"\0")
-            start += length
-        name = identifier()
+            start += row.length
         created = self._call(3, name)  # DM_DEV_CREATE
         try:
             number = struct.unpack_from("=Q", created, 40)[0]
             minor = number & 0xFF | number >> 12 & 0xFFF00
-            self._call(9, name, flags=1 if read_only else 0, targets=len(parts), data=table)  # DM_TABLE_LOAD
+            flags = 1 << 15 | (
+                1 if read_only else 0
+            )  # DM_SECURE_DATA_FLAG: wiped in the kernel, for there may be a key
+            self._call(9, name, flags=flags, targets=len(rows), data=table)  # DM_TABLE_LOAD
             handle = open_device(f"/dev/dm-{minor}", os.O_RDONLY if read_only else os.O_RDWR)
         except BaseException:
             self.remove(name)
@@ -471,6 +555,13 @@ class Mapper:
         self._call(4, name, flags=1 << 17)  # DM_DEV_REMOVE, deferred to the last close
         self._call(6, name, event=0x6E << 16)  # DM_DEV_SUSPEND without its flag: resume; udev is told to leave it alone
         return Device(f"dm-{minor}", handle)
+
+    def has(self, target: str) -> bool:
+        try:
+            self._call(17, target)  # DM_GET_TARGET_VERSION, which loads the target's module
+        except OSError:
+            return False
+        return True
 
     def remove(self, name: str) -> None:
         self._call(4, name)
@@ -487,13 +578,43 @@ class Mapper:
         return found
 
 
-def device_mapper() -> Mapper | None:
+def stack(
+    mapper: Mapper, table: list[Stretch], crypts: list[Crypt], keys: list[str], devices: list[str], read_only: bool
+) -> Device:
+    """One device out of whole ones, which come in the order of the table's legs: joined, and decrypted above that."""
+    rows, left = [], iter(devices)
+    for stretch in table:
+        legs = " ".join(f"/dev/{next(left)} 0" for _ in stretch.legs)
+        count = len(stretch.legs)
+        region = min(1024, 1 << (stretch.length // SECTOR).bit_length() - 1)
+        parameters = {
+            "linear": legs,
+            "striped": f"{count} {stretch.chunk // SECTOR} {legs}",
+            "mirror": f"core 2 {region} nosync {count} {legs} 1 handle_errors",
+        }[stretch.kind]
+        rows.append(Row(stretch.length, stretch.kind, parameters))
+    joined = mapper.make(identifier(), rows, read_only)
+    if not crypts:
+        return joined
+    rows, start = [], 0
+    for stretch, crypt, key in zip(table, crypts, keys, strict=True):
+        parameters = f"{crypt.cipher} {key} {crypt.iv} /dev/{joined.name} {start} 1 sector_size:{crypt.sector}"
+        rows.append(Row(stretch.length, "crypt", parameters))
+        start += stretch.length // SECTOR
+    return mapper.make(identifier("-clear"), rows, read_only)
+
+
+Driver = TypeVar("Driver", Netlink, Mapper)
+
+
+def driver(kind: type[Driver], module: str) -> Driver | None:
+    """The kernel's NBD or device-mapper, loaded if need be; None when it has none."""
     for attempt in (1, 2):
         try:
-            return Mapper()
+            return kind()
         except OSError:
             if attempt == 1:
-                load_module("dm_mod")
+                load_module(module)
     return None
 
 
@@ -505,13 +626,13 @@ def started(pid: int | str) -> str:
         return file.read().rpartition(")")[2].split()[19]
 
 
-def identifier() -> str:
+def identifier(suffix: str = "") -> str:
     """Name of what this process makes: a later run can tell whether its maker still lives."""
-    return f"h2k-{os.getpid()}-{started('self')}"
+    return f"h2k-{os.getpid()}-{started('self')}{suffix}"
 
 
 def abandoned(name: str) -> bool:
-    match = re.fullmatch(r"h2k-(\d{1,10})-(\d{1,20})", name)
+    match = re.fullmatch(r"h2k-(\d{1,10})-(\d{1,20})(-clear)?", name)
     if match is None:
         return False
     try:
@@ -522,23 +643,18 @@ def abandoned(name: str) -> bool:
 
 def sweep(netlink: Netlink | None, mapper: Mapper | None) -> None:
     """Remove what a helper left that was killed in one of its two windows; what is in use answers busy and stays."""
-    for name in mapper.names() if mapper else []:
-        if abandoned(name):
-            try:
-                mapper.remove(name) if mapper else None
+    if mapper:
+        for name in filter(abandoned, mapper.names()):
+            with suppress(OSError):
+                mapper.remove(name)
                 syslog.syslog(syslog.LOG_WARNING, f"swept the abandoned mapping {name}")
-            except OSError:
-                continue
-    for name in os.listdir("/sys/block") if netlink else []:
-        try:
-            if not name.startswith("nbd") or not abandoned(sysfs(f"{name}/backend")):
-                continue
-            os.close(open_device(f"/dev/{name}", os.O_RDONLY | os.O_EXCL))
-            if netlink:
-                netlink.disconnect(int(name[3:]))
-            syslog.syslog(syslog.LOG_WARNING, f"swept the abandoned device {name}")
-        except (OSError, Refusal):
-            continue
+    if netlink:
+        for name in os.listdir("/sys/block"):
+            with suppress(OSError, Refusal):
+                if name.startswith("nbd") and abandoned(sysfs(f"{name}/backend")):
+                    os.close(open_device(f"/dev/{name}", os.O_RDONLY | os.O_EXCL))
+                    netlink.disconnect(int(name[3:]))
+                    syslog.syslog(syslog.LOG_WARNING, f"swept the abandoned device {name}")
 
 
 # ---------------------------------------------------------------- the mount
@@ -548,29 +664,22 @@ def id_map(caller: Caller) -> int | None:
     """A user namespace in which the caller is root; None for root, who needs none."""
     if caller.uid == 0:
         return None
-    parent = os.getpid()
     source, sink = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            die_with(parent)
-            if libc.unshare(0x10000000) == 0:  # CLONE_NEWUSER
-                os.write(sink, b"x")
-                signal.pause()
-        finally:
-            os._exit(1)
-    os.close(sink)
-    try:
+
+    def step() -> None:
+        if libc.unshare(0x10000000) == 0:  # CLONE_NEWUSER
+            os.write(sink, b"x")
+            signal.pause()
+
+    with child(step) as pid:
+        os.close(sink)
         if os.read(source, 1) != b"x":
             raise Refusal("unsupported", "this kernel allows no user namespace, which id-mapped mounts need")
+        os.close(source)
         for name, value in (("uid_map", caller.uid), ("gid_map", caller.gid)):
             with open(f"/proc/{pid}/{name}", "w") as file:
                 file.write(f"0 {value} 1\n")
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(source)
 
 
 def open_file_system(fstype: str) -> int:
@@ -585,9 +694,8 @@ def open_file_system(fstype: str) -> int:
 def mount(device: Device, fstype: str, read_only: bool, mapping: int | None) -> int:
     """A detached mount that only its descriptor keeps alive."""
     context = open_file_system(fstype)
-    options = (("source", f"/dev/{device.name}"), *OPTIONS[fstype])
-    if read_only:
-        options = (*options, ("ro", None), *READ_ONLY_OPTIONS[fstype])
+    always, unwritten = OPTIONS[fstype]
+    options = (("source", f"/dev/{device.name}"), *always, *((("ro", None), *unwritten) if read_only else ()))
     attributes = 0x2 | 0x4 | 0x8 | 0x10 | (1 if read_only else 0)  # nosuid, nodev, noexec, noatime, read-only
     step = "mount"
     try:
@@ -618,26 +726,19 @@ def nail_down(mounted: int) -> int:
     that lies in the image. The kernel locks the flags of mounts that it copies into a less privileged mount
     namespace; a clone made in there, detached again, keeps the locks.
     """
-    parent = os.getpid()
     ours, theirs = socket.socketpair()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            die_with(parent)
-            if libc.unshare(0x20000) or libc.mount(None, b"/", None, 0x44000, None):  # CLONE_NEWNS, MS_REC|MS_PRIVATE
-                os._exit(1)
-            syscall(429, mounted, b"\0", -100, b"/proc\0", 4)  # move_mount, MOVE_MOUNT_F_EMPTY_PATH
-            if libc.unshare(0x10000000 | 0x20000) == 0:  # CLONE_NEWUSER, CLONE_NEWNS
-                clone = syscall(428, -100, b"/proc\0", 1 | os.O_CLOEXEC)  # open_tree, OPEN_TREE_CLONE
-                socket.send_fds(theirs, [b"x"], [clone])
-        finally:
-            os._exit(1)
-    theirs.close()
-    try:
-        _, clones, _, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+
+    def step() -> None:
+        if libc.unshare(0x20000) or libc.mount(None, b"/", None, 0x44000, None):  # CLONE_NEWNS, MS_REC|MS_PRIVATE
+            return
+        syscall(429, mounted, b"\0", -100, b"/proc\0", 4)  # move_mount, MOVE_MOUNT_F_EMPTY_PATH
+        if libc.unshare(0x10000000 | 0x20000) == 0:  # CLONE_NEWUSER, CLONE_NEWNS
+            clone = syscall(428, -100, b"/proc\0", 1 | os.O_CLOEXEC)  # open_tree, OPEN_TREE_CLONE
+            socket.send_fds(theirs, [b"x"], [clone])
+
+    with child(step):
+        theirs.close()
+        clones = socket.recv_fds(ours, 1, 1)[1]
     os.close(mounted)
     if len(clones) != 1:
         raise Refusal("unsupported", "this kernel does not let the flags of a mount be locked")
@@ -666,15 +767,14 @@ def probe(request: dict[str, Any], caller: Caller) -> dict[str, Any]:
     for fstype in request["fstypes"]:
         if not isinstance(fstype, str) or fstype not in OPTIONS:
             raise Refusal("bad-request", "a file system is not one that is mounted here")
-        try:
+        with suppress(Refusal):
             os.close(open_file_system(fstype))
             able.append(fstype)
-        except Refusal:
-            continue
-    netlink, mapper = nbd_family(), device_mapper()
+    netlink, mapper = driver(Netlink, "nbd"), driver(Mapper, "dm_mod")
     sweep(netlink, mapper)
     loop = os.access("/dev/loop-control", os.R_OK | os.W_OK)
-    return {"ok": True, "fstypes": able, "loop": loop, "nbd": netlink is not None, "dm": mapper is not None}
+    targets = [target for target in TARGETS if mapper and mapper.has(target)]
+    return {"ok": True, "fstypes": able, "loop": loop, "nbd": netlink is not None, "dm": targets}
 
 
 def serve_mount(request: dict[str, Any], fds: list[int], caller: Caller) -> tuple[dict[str, Any], int]:
@@ -683,33 +783,35 @@ def serve_mount(request: dict[str, Any], fds: list[int], caller: Caller) -> tupl
         raise Refusal("bad-request", "the file system is not one that is mounted here")
     if transport not in ("file", "nbd"):
         raise Refusal("bad-request", "the transport is neither file nor nbd")
-    segments = parse_segments(request, fds)
+    table, crypts = parse_table(request, fds)
+    legs = [leg for stretch in table for leg in stretch.legs]
     exports = [shaped(entry, {"size": int, "flags": int}, "an export") for entry in request["nbd"]]
-    if len(exports) != (len(fds) if transport == "nbd" else 0):
+    if len(exports) != (len({leg.fd for leg in legs}) if transport == "nbd" else 0):
         raise Refusal("bad-request", "there must be one export for each socket and none for a file")
-    netlink = nbd_family() if transport == "nbd" else None
-    mapper = device_mapper() if len(segments) > 1 else None
+    keys = [read_key(fds[crypt.key], crypt.cipher) for crypt in crypts]
+    stacked = len(legs) > 1 or bool(crypts)
+    netlink = driver(Netlink, "nbd") if transport == "nbd" else None
+    mapper = driver(Mapper, "dm_mod") if stacked else None
     if transport == "nbd" and netlink is None:
         raise Refusal("unsupported", "this kernel has no NBD")
-    if len(segments) > 1 and mapper is None:
-        raise Refusal("unsupported", f"{len(segments)} segments need device-mapper, which this kernel does not have")
+    for target in {*(stretch.kind for stretch in table), *(("crypt",) if crypts else ())} if stacked else ():
+        if mapper is None or not mapper.has(target):
+            raise Refusal("unsupported", f"this kernel has no device-mapper with the target {target}")
     keep_only_needed_capabilities()
     sweep(netlink, mapper)
     mapping = id_map(caller)
     devices = []
-    for segment in segments:
+    for leg in legs:
         if netlink is None:
-            devices.append(attach_loop(fds[segment.fd], segment, read_only, caller))
+            devices.append(attach_loop(fds[leg.fd], leg, read_only, caller))
             continue
-        export = exports[segment.fd]
-        if segment.offset or segment.length != export["size"] or len(segments) != len(fds):
-            raise Refusal("bad-range", "an NBD export must be exactly one segment")
-        devices.append(attach_nbd(netlink, fds[segment.fd], export["size"], export["flags"], read_only))
+        export = exports[leg.fd]
+        if leg.offset or leg.length != export["size"] or len(legs) != len(exports):
+            raise Refusal("bad-range", "an NBD export must be exactly one leg")
+        devices.append(attach_nbd(netlink, fds[leg.fd], export["size"], export["flags"], read_only))
     device = devices[0]
     if mapper is not None:
-        device = mapper.join(
-            [(part, segment.length) for part, segment in zip(devices, segments, strict=True)], read_only
-        )
+        device = stack(mapper, table, crypts, keys, [part.name for part in devices], read_only)
     mounted = mount(device, fstype, read_only, mapping)
     return {"ok": True, "device": device.name}, mounted if caller.uid == 0 else nail_down(mounted)
 

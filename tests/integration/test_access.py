@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from hyper2kvmd.disk.mapping import linear
 from hyper2kvmd.guest.access import default_helper, open_image
 from hyper2kvmd.guest.rootside import Helper
 from hyper2kvmd.model import Image, Segment, Volume
@@ -206,7 +207,10 @@ def check(
 ) -> tuple[int, dict[str, Any]]:
     volumes = [
         Volume(
-            kind="partition", name=f"partition of {content}", content=content, segments=({"offset": 0, "length": 512},)
+            kind="partition",
+            name=f"partition of {content}",
+            content=content,
+            stretches=linear(Segment(offset=0, length=512)),
         )
         for content in contents
     ]

@@ -33,6 +33,10 @@ def disk(installed_helper: tuple[str, ...], tmp_path_factory: pytest.TempPathFac
     shutil.rmtree(folder)
 
 
+def linear(leg: dict[str, object]) -> dict[str, object]:
+    return {"kind": "linear", "chunk": 0, "legs": [leg]}
+
+
 def mount_request(image: Image, **changes: object) -> dict[str, Any]:
     segment = image.layout.volumes[0].segments[0]
     return {
@@ -41,7 +45,8 @@ def mount_request(image: Image, **changes: object) -> dict[str, Any]:
         "transport": "file",
         "fstype": "ext4",
         "read_only": False,
-        "segments": [{"fd": 0, "offset": segment.offset, "length": segment.length}],
+        "table": [linear({"fd": 0, "offset": segment.offset, "length": segment.length})],
+        "crypt": [],
         "nbd": [],
         **changes,
     }
@@ -144,21 +149,37 @@ def test_malformed_requests(installed_helper: tuple[str, ...], raw: str) -> None
         ({"fstype": "ext4,errors=panic"}, "bad-request"),
         ({"transport": "loop"}, "bad-request"),
         ({"read_only": 0}, "bad-request"),
-        ({"segments": []}, "bad-request"),
-        ({"segments": [{"fd": 0, "offset": 0}]}, "bad-request"),
-        ({"segments": [{"fd": True, "offset": 0, "length": 512}]}, "bad-request"),
-        ({"segments": [{"fd": 0, "offset": 0, "length": 512, "flags": 1}]}, "bad-request"),
-        ({"segments": [{"fd": 1, "offset": 0, "length": 512}]}, "bad-fd"),
-        ({"segments": [{"fd": -1, "offset": 0, "length": 512}]}, "bad-fd"),
-        ({"segments": [{"fd": 0, "offset": -512, "length": 1024}]}, "bad-range"),
-        ({"segments": [{"fd": 0, "offset": 0, "length": 0}]}, "bad-range"),
-        ({"segments": [{"fd": 0, "offset": 1, "length": 512}]}, "bad-range"),
-        ({"segments": [{"fd": 0, "offset": 0, "length": 513}]}, "bad-range"),
-        ({"segments": [{"fd": 0, "offset": 1 << 62, "length": 512}]}, "bad-range"),
-        ({"segments": [{"fd": 0, "offset": 1 << 63, "length": 1 << 63}]}, "bad-range"),
-        ({"segments": [{"fd": 0, "offset": 0, "length": 1 << 40}]}, "bad-range"),
-        ({"segments": [{"fd": 0, "offset": 0, "length": 1024}, {"fd": 0, "offset": 512, "length": 512}]}, "bad-range"),
-        ({"segments": [{"fd": 0, "offset": 512, "length": 512}, {"fd": 0, "offset": 512, "length": 512}]}, "bad-range"),
+        ({"table": []}, "bad-request"),
+        ({"table": [linear({"fd": 0, "offset": 0})]}, "bad-request"),
+        ({"table": [linear({"fd": True, "offset": 0, "length": 512})]}, "bad-request"),
+        ({"table": [linear({"fd": 0, "offset": 0, "length": 512, "flags": 1})]}, "bad-request"),
+        ({"table": [linear({"fd": 1, "offset": 0, "length": 512})]}, "bad-fd"),
+        ({"table": [linear({"fd": -1, "offset": 0, "length": 512})]}, "bad-fd"),
+        ({"table": [linear({"fd": 0, "offset": -512, "length": 1024})]}, "bad-range"),
+        ({"table": [linear({"fd": 0, "offset": 0, "length": 0})]}, "bad-range"),
+        ({"table": [linear({"fd": 0, "offset": 1, "length": 512})]}, "bad-range"),
+        ({"table": [linear({"fd": 0, "offset": 0, "length": 513})]}, "bad-range"),
+        ({"table": [linear({"fd": 0, "offset": 1 << 62, "length": 512})]}, "bad-range"),
+        ({"table": [linear({"fd": 0, "offset": 1 << 63, "length": 1 << 63})]}, "bad-range"),
+        ({"table": [linear({"fd": 0, "offset": 0, "length": 1 << 40})]}, "bad-range"),
+        (
+            {
+                "table": [
+                    linear({"fd": 0, "offset": 0, "length": 1024}),
+                    linear({"fd": 0, "offset": 512, "length": 512}),
+                ]
+            },
+            "bad-range",
+        ),
+        (
+            {
+                "table": [
+                    linear({"fd": 0, "offset": 512, "length": 512}),
+                    linear({"fd": 0, "offset": 512, "length": 512}),
+                ]
+            },
+            "bad-range",
+        ),
         ({"nbd": [{"size": 512, "flags": 1}]}, "bad-request"),
         ({"transport": "nbd"}, "bad-request"),
         ({"options": "suid"}, "bad-request"),
@@ -288,7 +309,8 @@ def test_each_request_is_logged_on_one_line(installed_helper: tuple[str, ...]) -
                 "transport": "file",
                 "fstype": "ext4\nforged: line",
                 "read_only": True,
-                "segments": [],
+                "table": [],
+                "crypt": [],
                 "nbd": [],
             }
             done = subprocess.run(
