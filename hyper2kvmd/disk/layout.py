@@ -123,7 +123,7 @@ def _with_content(volume: Volume, machine: Machine) -> Volume:
     reader = machine.reader(volume.stretches)
     content = identify(reader)
     if volume.kind == "md" and content.type == "unknown" and _table(reader) is not None:
-        return volume.model_copy(update={"obstacle": "it holds a partition table, which is not read"})
+        return volume.model_copy(update={"stretches": (), "obstacle": "it holds a partition table, which is not read"})
     return volume.model_copy(
         update={
             "content": content.type,

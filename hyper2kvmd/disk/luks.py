@@ -108,6 +108,8 @@ def unlock(reader: BlockReader, keys: Iterable[bytes]) -> Unlocked:
     Raises Locked.
     """
     header = _header(reader)
+    if not header.slots:
+        raise Locked("it is encrypted, and has no key slot of a kind that is read here")
     cipher = _cipher(header.cipher, header.key_bytes)
     length = header.length if header.length is not None else reader.size - header.offset
     length -= length % header.sector
