@@ -24,8 +24,6 @@ Sources: loop(4), fsopen(2), mount_setattr(2), linux/{loop,nbd-netlink,dm-ioctl,
 documentation of the device-mapper targets.
 """
 
-from __future__ import annotations
-
 import array
 import ctypes
 import errno
@@ -69,21 +67,6 @@ TARGETS = ("linear", "striped", "mirror", "crypt")
 SECTOR_SIZES = (512, 1024, 2048, 4096)
 SEALED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_WRITE
 
-PROBE_FIELDS: dict[str, type] = {"verb": str, "job": str, "fstypes": list}
-MOUNT_FIELDS: dict[str, type] = {
-    "verb": str,
-    "job": str,
-    "transport": str,
-    "fstype": str,
-    "read_only": bool,
-    "table": list,
-    "crypt": list,
-    "nbd": list,
-}
-STRETCH_FIELDS: dict[str, type] = {"kind": str, "chunk": int, "legs": list}
-LEG_FIELDS: dict[str, type] = {"fd": int, "offset": int, "length": int}
-CRYPT_FIELDS: dict[str, type] = {"key": int, "cipher": str, "sector": int, "iv": int}
-
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
 
@@ -96,25 +79,50 @@ class Refusal(Exception):
         self.code, self.message = code, message
 
 
+def require(fine: bool, code: str, message: str) -> None:
+    if not fine:
+        raise Refusal(code, message)
+
+
 class Caller(NamedTuple):
     uid: int
     gid: int
+
+
+# What a request consists of: exactly these fields, of exactly these types.
+
+
+class Probe(NamedTuple):
+    verb: str
+    job: str
+    fstypes: list[Any]
+
+
+class Mount(NamedTuple):
+    verb: str
+    job: str
+    transport: str
+    fstype: str
+    read_only: bool
+    table: list[Any]
+    crypt: list[Any]
+    nbd: list[Any]
+
+
+class Stretch(NamedTuple):
+    kind: str
+    chunk: int
+    legs: list[Any]
+
+    @property
+    def length(self) -> int:
+        return int(self.legs[0].length) * (len(self.legs) if self.kind == "striped" else 1)
 
 
 class Leg(NamedTuple):
     fd: int
     offset: int
     length: int
-
-
-class Stretch(NamedTuple):
-    kind: str
-    chunk: int
-    legs: list[Leg]
-
-    @property
-    def length(self) -> int:
-        return self.legs[0].length * (len(self.legs) if self.kind == "striped" else 1)
 
 
 class Crypt(NamedTuple):
@@ -124,12 +132,12 @@ class Crypt(NamedTuple):
     iv: int
 
 
-class Row(NamedTuple):
-    """A line of a device-mapper table."""
+class Export(NamedTuple):
+    size: int
+    flags: int
 
-    length: int
-    target: str
-    parameters: str
+
+Form = TypeVar("Form", Probe, Mount, Stretch, Leg, Crypt, Export)
 
 
 class Device(NamedTuple):
@@ -213,20 +221,18 @@ def keep_only_needed_capabilities() -> None:
 
 def identify(channel: socket.socket) -> Caller:
     """The caller as the kernel knows it; what sudo says must agree."""
-    if channel.family != socket.AF_UNIX or channel.type != socket.SOCK_SEQPACKET:
-        raise Refusal("bad-channel", "stdin is not a unix SOCK_SEQPACKET socket")
-    if os.geteuid() != 0:
-        raise Refusal("not-root", "the helper does not run as root")
+    packets = channel.family == socket.AF_UNIX and channel.type == socket.SOCK_SEQPACKET
+    require(packets, "bad-channel", "stdin is not a unix SOCK_SEQPACKET socket")
+    require(os.geteuid() == 0, "not-root", "the helper does not run as root")
     _, uid, gid = struct.unpack("=iII", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    claimed = os.environ.get("SUDO_UID")
-    if claimed is not None and claimed != str(uid):
-        raise Refusal("bad-caller", f"the socket was made by uid {uid}, but sudo was run by uid {claimed!a}")
-    if 0xFFFFFFFF in (uid, gid):
-        raise Refusal("bad-caller", "the caller has no ids here")
+    claimed = os.environ.get("SUDO_UID", str(uid))
+    agreed = claimed == str(uid)
+    require(agreed, "bad-caller", f"the socket was made by uid {uid}, but sudo was run by uid {claimed!a}")
+    require(0xFFFFFFFF not in (uid, gid), "bad-caller", "the caller has no ids here")
     return Caller(uid, gid)
 
 
-def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
+def receive(channel: socket.socket) -> tuple[Probe | Mount, list[int]]:
     channel.settimeout(10)
     space = socket.CMSG_SPACE((LEGS_MAX + 1) * array.array("i").itemsize)
     try:
@@ -235,24 +241,22 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
         raise Refusal("bad-request", "no request came") from None
     fds = array.array("i")
     for level, kind, payload in extras:
-        if (level, kind) != (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            raise Refusal("bad-request", "the request carries something other than file descriptors")
+        rights = (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+        require(rights, "bad-request", "the request carries something other than file descriptors")
         fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-    if flags & socket.MSG_CTRUNC or len(fds) > LEGS_MAX:
-        raise Refusal("bad-request", "the file descriptors did not all arrive")
-    if flags & socket.MSG_TRUNC or len(data) > REQUEST_BYTES:
-        raise Refusal("bad-request", f"the request is longer than {REQUEST_BYTES} bytes")
+    arrived = not flags & socket.MSG_CTRUNC and len(fds) <= LEGS_MAX
+    require(arrived, "bad-request", "the file descriptors did not all arrive")
+    short = not flags & socket.MSG_TRUNC and len(data) <= REQUEST_BYTES
+    require(short, "bad-request", f"the request is longer than {REQUEST_BYTES} bytes")
     try:
         request = json.loads(data, object_pairs_hook=unique)
     except (ValueError, RecursionError):
         raise Refusal("bad-request", "the request is not JSON") from None
     verb = request.get("verb") if isinstance(request, dict) else None
-    if verb not in ("probe", "mount"):
-        raise Refusal("bad-request", "the request has no verb that is known here")
-    request = shaped(request, PROBE_FIELDS if verb == "probe" else MOUNT_FIELDS, "the request")
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", request["job"]):
-        raise Refusal("bad-request", "the job is not a plain name")
-    return request, list(fds)
+    require(verb in ("probe", "mount"), "bad-request", "the request has no verb that is known here")
+    asked: Probe | Mount = shaped(request, Probe) if verb == "probe" else shaped(request, Mount)
+    require(bool(re.fullmatch(r"[A-Za-z0-9._-]{1,128}", asked.job)), "bad-request", "the job is not a plain name")
+    return asked, list(fds)
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -261,69 +265,65 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def shaped(value: object, fields: dict[str, type], what: str) -> dict[str, Any]:
-    """`value` as an object of exactly these fields; a bool is not an int here."""
+def shaped(value: object, form: type[Form]) -> Form:
+    """`value` as an object of exactly the form's fields; a bool is not an int here."""
+    fields, what = form.__annotations__, f"a {form.__name__.lower()}"
     if not isinstance(value, dict) or set(value) != set(fields):
         raise Refusal("bad-request", f"{what} must have exactly the fields {', '.join(sorted(fields))}")
-    for name, kind in fields.items():
-        if type(value[name]) is not kind:
-            raise Refusal("bad-request", f"{what}: {name} is not of type {kind.__name__}")
-    return value
+    for name, annotation in fields.items():
+        kind: type = getattr(annotation, "__origin__", annotation)
+        require(type(value[name]) is kind, "bad-request", f"{what}: {name} is not of type {kind.__name__}")
+    return form(**value)
 
 
-def parse_table(request: dict[str, Any], fds: list[int]) -> tuple[list[Stretch], list[Crypt]]:
+def parse_table(request: Mount, fds: list[int]) -> tuple[list[Stretch], list[Crypt]]:
     """The stretches and what decrypts them; no two legs share a byte, and every descriptor has its use."""
-    table, legs = [], list[Leg]()
-    for entry in request["table"]:
-        entry = shaped(entry, STRETCH_FIELDS, "a stretch")
-        stretch = Stretch(
-            entry["kind"], entry["chunk"], [Leg(**shaped(leg, LEG_FIELDS, "a leg")) for leg in entry["legs"]]
-        )
+    table = [shaped(entry, Stretch) for entry in request.table]
+    table = [stretch._replace(legs=[shaped(leg, Leg) for leg in stretch.legs]) for stretch in table]
+    crypts = [shaped(entry, Crypt) for entry in request.crypt]
+    legs = sorted(leg for stretch in table for leg in stretch.legs)
+    require(1 <= len(legs) <= LEGS_MAX, "bad-request", f"there must be 1 to {LEGS_MAX} legs")
+    require(len(crypts) in (0, len(table)), "bad-request", "there must be one encryption for each stretch, or none")
+    for stretch in table:
         check_stretch(stretch)
-        table.append(stretch)
-        legs += stretch.legs
-    if not 1 <= len(legs) <= LEGS_MAX:
-        raise Refusal("bad-request", f"there must be 1 to {LEGS_MAX} legs")
-    crypts = [Crypt(**shaped(entry, CRYPT_FIELDS, "an encryption")) for entry in request["crypt"]]
-    if crypts and len(crypts) != len(table):
-        raise Refusal("bad-request", "there must be one encryption for each stretch, or none")
-    for crypt, stretch in zip(crypts, table, strict=False):
+    for crypt, stretch in zip(crypts, table):  # noqa: B905 - none, or one for each
         check_crypt(crypt, stretch)
-    ranges, keys = {leg.fd for leg in legs}, {crypt.key for crypt in crypts}
-    if [*sorted(ranges), *sorted(keys)] != list(range(len(fds))):
-        raise Refusal("bad-fd", f"{len(fds)} descriptors came, which are not those that are named")
-    for before, after in itertools.pairwise(sorted(legs)):
-        if before.fd == after.fd and before.offset + before.length > after.offset:
-            raise Refusal("bad-range", f"two legs share the bytes at {after.offset}")
+    named = [*sorted({leg.fd for leg in legs}), *sorted({crypt.key for crypt in crypts})]
+    require(
+        named == list(range(len(fds))), "bad-fd", f"{len(fds)} descriptors came, which are not those that are named"
+    )
+    for before, after in itertools.pairwise(legs):
+        apart = before.fd != after.fd or before.offset + before.length <= after.offset
+        require(apart, "bad-range", f"two legs share the bytes at {after.offset}")
     return table, crypts
 
 
 def check_stretch(stretch: Stretch) -> None:
     """Each leg inside 63 bits and of whole sectors; as many, as long and as finely striped as their kind can be."""
-    for leg in stretch.legs:
-        if leg.offset < 0 or leg.length <= 0 or leg.offset + leg.length >= 1 << 62:
-            raise Refusal("bad-range", f"{leg.length} bytes at {leg.offset} are no range")
-        if leg.offset % SECTOR or leg.length % SECTOR:
-            raise Refusal("bad-range", f"{leg.length} bytes at {leg.offset} are not whole sectors")
-    if stretch.kind not in ("linear", "striped", "mirror"):
-        raise Refusal("bad-request", "a stretch is neither linear nor striped nor mirror")
-    if (len(stretch.legs) > 1) != (stretch.kind != "linear") or not stretch.legs:
-        raise Refusal("bad-request", f"a stretch cannot be {stretch.kind} with {len(stretch.legs)} legs")
-    if len({leg.length for leg in stretch.legs}) > 1:
-        raise Refusal("bad-range", "the legs of a stretch are of different lengths")
-    if stretch.kind != "striped":
-        fine = stretch.chunk == 0
-    else:
-        fine = stretch.chunk >= 4096 and stretch.chunk % SECTOR == 0 and stretch.legs[0].length % stretch.chunk == 0
-    if not fine:
-        raise Refusal("bad-range", f"a {stretch.kind} stretch cannot have chunks of {stretch.chunk} bytes")
+    kind, chunk, count = stretch.kind, stretch.chunk, len(stretch.legs)
+    require(
+        kind in ("linear", "striped", "mirror"), "bad-request", "a stretch is neither linear nor striped nor mirror"
+    )
+    require(
+        count == 1 if kind == "linear" else count > 1, "bad-request", f"a stretch cannot be {kind} with {count} legs"
+    )
+    for _, offset, length in stretch.legs:
+        inside = offset >= 0 and length > 0 and offset + length < 1 << 62
+        require(inside, "bad-range", f"{length} bytes at {offset} are no range")
+        whole = offset % SECTOR == 0 and length % SECTOR == 0
+        require(whole, "bad-range", f"{length} bytes at {offset} are not whole sectors")
+        require(length == stretch.legs[0].length, "bad-range", "the legs of a stretch are of different lengths")
+    fine = chunk >= 4096 and chunk % SECTOR == 0 and stretch.legs[0].length % chunk == 0
+    require(
+        fine if kind == "striped" else chunk == 0, "bad-range", f"a stretch cannot be {kind} with {chunk} bytes a chunk"
+    )
 
 
 def check_crypt(crypt: Crypt, stretch: Stretch) -> None:
-    if crypt.cipher not in CIPHERS or crypt.sector not in SECTOR_SIZES:
-        raise Refusal("bad-request", "an encryption is not one that is known here")
-    if not 0 <= crypt.iv < 1 << 62 or crypt.iv * SECTOR % crypt.sector or stretch.length % crypt.sector:
-        raise Refusal("bad-range", f"{stretch.length} bytes from sector {crypt.iv} on are not whole encrypted sectors")
+    known = crypt.cipher in CIPHERS and crypt.sector in SECTOR_SIZES
+    require(known, "bad-request", "an encryption is not one that is known here")
+    whole = 0 <= crypt.iv < 1 << 62 and crypt.iv * SECTOR % crypt.sector == 0 and stretch.length % crypt.sector == 0
+    require(whole, "bad-range", f"{stretch.length} bytes from sector {crypt.iv} on are not whole encrypted sectors")
 
 
 def read_key(handle: int, cipher: str) -> str:
@@ -369,8 +369,7 @@ def as_caller(caller: Caller, work: Callable[[], None]) -> None:
         os.close(sink)
         with open(source, "rb") as pipe:
             data = pipe.read()
-    if not data:
-        raise Refusal("device-failed", "the unprivileged step was killed")
+    require(bool(data), "device-failed", "the unprivileged step was killed")
     answer = json.loads(data)
     if answer:
         raise Refusal(answer["error"], answer["message"])
@@ -380,12 +379,11 @@ def configure_loop(handle: int, backing: int, leg: Leg, read_only: bool) -> None
     """Runs as the caller: check the file as the caller sees it, then bind the range to the open loop device."""
     facts = os.fstat(backing)
     access = fcntl.fcntl(backing, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH)
-    if not stat.S_ISREG(facts.st_mode):
-        raise Refusal("bad-fd", "a descriptor is not a regular file")
-    if access != os.O_RDWR and not (read_only and access == os.O_RDONLY):
-        raise Refusal("bad-fd", "a descriptor is not open for what was asked")
-    if leg.offset + leg.length > facts.st_size:
-        raise Refusal("bad-range", f"{leg.length} bytes at {leg.offset} end behind {facts.st_size} bytes")
+    require(stat.S_ISREG(facts.st_mode), "bad-fd", "a descriptor is not a regular file")
+    fitting = access == os.O_RDWR or (read_only and access == os.O_RDONLY)
+    require(fitting, "bad-fd", "a descriptor is not open for what was asked")
+    inside = leg.offset + leg.length <= facts.st_size
+    require(inside, "bad-range", f"{leg.length} bytes at {leg.offset} end behind {facts.st_size} bytes")
     flags = 4 | (1 if read_only else 0)  # LO_FLAGS_AUTOCLEAR, LO_FLAGS_READ_ONLY
     info = bytearray(232)  # struct loop_info64
     struct.pack_into("=QQ", info, 24, leg.offset, leg.length)
@@ -407,8 +405,8 @@ def attach_loop(backing: int, leg: Leg, read_only: bool, caller: Caller) -> Devi
             try:
                 as_caller(caller, lambda: configure_loop(handle, backing, leg, read_only))  # noqa: B023
                 facts = (int(sysfs(f"{name}/size")) * SECTOR, int(sysfs(f"{name}/loop/offset")))
-                if facts != (leg.length, leg.offset):
-                    raise Refusal("bad-range", f"{name} became {facts[0]} bytes at {facts[1]}, not as asked")
+                asked = facts == (leg.length, leg.offset)
+                require(asked, "bad-range", f"{name} became {facts[0]} bytes at {facts[1]}, not as asked")
                 return Device(name, handle)
             except Refusal as refusal:
                 os.close(handle)
@@ -422,16 +420,9 @@ def attach_loop(backing: int, leg: Leg, read_only: bool, caller: Caller) -> Devi
 # ---------------------------------------------------------------- NBD, by generic netlink
 
 
-def attribute(kind: int, payload: bytes) -> bytes:
+def attribute(kind: int, value: bytes | int, form: str = "=Q") -> bytes:
+    payload = struct.pack(form, value) if isinstance(value, int) else value
     return struct.pack("=HH", 4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
-
-
-def number32(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack("=I", value))
-
-
-def number64(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack("=Q", value))
 
 
 class Netlink:
@@ -470,41 +461,42 @@ class Netlink:
 
     def connect(self, connection: int, size: int, flags: int, name: str) -> int:
         """Number of the device; it must be opened and then `close_with_last_user`."""
-        sockets = attribute(0x8007, attribute(0x8001, number32(1, connection)))
+        sockets = attribute(0x8007, attribute(0x8001, attribute(1, connection, "=I")))
         answer = self._ask(
             self._family,
             1,
-            number64(2, size)
-            + number64(3, SECTOR)
-            + number64(4, NBD_TIMEOUT)
-            + number64(5, flags)
-            + number64(6, 1)  # NBD_CFLAG_DESTROY_ON_DISCONNECT alone: the other one races with udev's open and close
+            attribute(2, size)
+            + attribute(3, SECTOR)
+            + attribute(4, NBD_TIMEOUT)
+            + attribute(5, flags)
+            + attribute(6, 1)  # NBD_CFLAG_DESTROY_ON_DISCONNECT alone: the other one races with udev's open and close
             + attribute(10, name.encode() + b"\0")
             + sockets,
         )
         return int(struct.unpack("=I", answer[1])[0])
 
     def close_with_last_user(self, index: int, name: str) -> None:
-        self._ask(self._family, 3, number32(1, index) + number64(6, 3) + attribute(10, name.encode() + b"\0"))
+        self._ask(self._family, 3, attribute(1, index, "=I") + attribute(6, 3) + attribute(10, name.encode() + b"\0"))
 
     def disconnect(self, index: int) -> None:
-        self._ask(self._family, 2, number32(1, index))
+        self._ask(self._family, 2, attribute(1, index, "=I"))
 
 
-def attach_nbd(netlink: Netlink, connection: int, size: int, flags: int, read_only: bool) -> Device:
+def attach_nbd(netlink: Netlink, connection: int, export: Export, read_only: bool) -> Device:
     with socket.socket(fileno=os.dup(connection)) as sock:
-        if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
-            raise Refusal("bad-fd", "a descriptor is not a unix stream socket")
+        stream = sock.family == socket.AF_UNIX and sock.type == socket.SOCK_STREAM
+        require(stream, "bad-fd", "a descriptor is not a unix stream socket")
         sock.getpeername()
-    if not flags & 1 or (flags & 2 and not read_only):  # HAS_FLAGS, READ_ONLY
-        raise Refusal("bad-request", "the export's flags do not allow what was asked")
+    size, flags = export
+    allowed = flags & 1 and (read_only or not flags & 2)  # HAS_FLAGS, READ_ONLY
+    require(bool(allowed), "bad-request", "the export's flags do not allow what was asked")
     name = identifier()
     index = netlink.connect(connection, size, (flags & 0x17F) | (2 if read_only else 0), name)
     try:
         handle = open_device(f"/dev/nbd{index}", os.O_RDONLY if read_only else os.O_RDWR)
         netlink.close_with_last_user(index, name)
-        if int(sysfs(f"nbd{index}/size")) * SECTOR != size:
-            raise Refusal("bad-range", f"nbd{index} did not take the size {size}")
+        found = int(sysfs(f"nbd{index}/size")) * SECTOR
+        require(found == size, "bad-range", f"nbd{index} became {found} bytes instead of {size}")
     except BaseException:
         netlink.disconnect(index)
         raise
@@ -531,22 +523,19 @@ class Mapper:
         fcntl.ioctl(self._control, 0xC138FD00 | command, buffer)
         return buffer
 
-    def make(self, name: str, rows: list[Row], read_only: bool) -> Device:
-        """A device of these rows; it vanishes with its last user."""
+    def make(self, name: str, rows: list[tuple[int, str, str]], read_only: bool) -> Device:
+        """A device of these rows (bytes, target, parameters); it vanishes with its last user."""
         table, start = b"", 0
-        for row in rows:
-            parameters = row.parameters.encode() + b"\0"
-            size = 40 + len(parameters) + -len(parameters) % 8
-            target = struct.pack("=QQiI16s", start // SECTOR, row.length // SECTOR, 0, size, row.target.encode())
-            table += target + parameters.ljust(size - 40, b"\0")
-            start += row.length
+        for length, target, parameters in rows:
+            size = 40 + len(parameters) + 8 & ~7
+            table += struct.pack("=QQiI16s", start // SECTOR, length // SECTOR, 0, size, target.encode())
+            table += parameters.encode().ljust(size - 40, b"\0")
+            start += length
         created = self._call(3, name)  # DM_DEV_CREATE
         try:
             number = struct.unpack_from("=Q", created, 40)[0]
             minor = number & 0xFF | number >> 12 & 0xFFF00
-            flags = 1 << 15 | (
-                1 if read_only else 0
-            )  # DM_SECURE_DATA_FLAG: wiped in the kernel, for there may be a key
+            flags = 1 << 15 | (1 if read_only else 0)  # DM_SECURE_DATA_FLAG (there may be a key), DM_READONLY_FLAG
             self._call(9, name, flags=flags, targets=len(rows), data=table)  # DM_TABLE_LOAD
             handle = open_device(f"/dev/dm-{minor}", os.O_RDONLY if read_only else os.O_RDWR)
         except BaseException:
@@ -592,14 +581,14 @@ def stack(
             "striped": f"{count} {stretch.chunk // SECTOR} {legs}",
             "mirror": f"core 2 {region} nosync {count} {legs} 1 handle_errors",
         }[stretch.kind]
-        rows.append(Row(stretch.length, stretch.kind, parameters))
+        rows.append((stretch.length, stretch.kind, parameters))
     joined = mapper.make(identifier(), rows, read_only)
     if not crypts:
         return joined
     rows, start = [], 0
     for stretch, crypt, key in zip(table, crypts, keys, strict=True):
         parameters = f"{crypt.cipher} {key} {crypt.iv} /dev/{joined.name} {start} 1 sector_size:{crypt.sector}"
-        rows.append(Row(stretch.length, "crypt", parameters))
+        rows.append((stretch.length, "crypt", parameters))
         start += stretch.length // SECTOR
     return mapper.make(identifier("-clear"), rows, read_only)
 
@@ -673,8 +662,8 @@ def id_map(caller: Caller) -> int | None:
 
     with child(step) as pid:
         os.close(sink)
-        if os.read(source, 1) != b"x":
-            raise Refusal("unsupported", "this kernel allows no user namespace, which id-mapped mounts need")
+        inside = os.read(source, 1) == b"x"
+        require(inside, "unsupported", "this kernel allows no user namespace, which id-mapped mounts need")
         os.close(source)
         for name, value in (("uid_map", caller.uid), ("gid_map", caller.gid)):
             with open(f"/proc/{pid}/{name}", "w") as file:
@@ -740,33 +729,30 @@ def nail_down(mounted: int) -> int:
         theirs.close()
         clones = socket.recv_fds(ours, 1, 1)[1]
     os.close(mounted)
-    if len(clones) != 1:
-        raise Refusal("unsupported", "this kernel does not let the flags of a mount be locked")
+    require(len(clones) == 1, "unsupported", "this kernel does not let the flags of a mount be locked")
     return clones[0]
 
 
 def explanation(context: int) -> str:
     """What the file system itself said, if anything."""
     said: list[str] = []
-    try:
+    with suppress(OSError):
         while len(said) < 8:
             said.append(os.read(context, 1024)[2:].decode(errors="replace").strip())
-    except OSError:
-        pass
     return f" ({'; '.join(said)[:600]})" if said else ""
 
 
 # ---------------------------------------------------------------- the verbs
 
 
-def probe(request: dict[str, Any], caller: Caller) -> dict[str, Any]:
+def probe(request: Probe, caller: Caller) -> dict[str, Any]:
     mapping = id_map(caller)
     if mapping is not None:
         os.close(mapping)
     able = []
-    for fstype in request["fstypes"]:
-        if not isinstance(fstype, str) or fstype not in OPTIONS:
-            raise Refusal("bad-request", "a file system is not one that is mounted here")
+    for fstype in request.fstypes:
+        known = isinstance(fstype, str) and fstype in OPTIONS
+        require(known, "bad-request", "a file system is not one that is mounted here")
         with suppress(Refusal):
             os.close(open_file_system(fstype))
             able.append(fstype)
@@ -777,26 +763,23 @@ def probe(request: dict[str, Any], caller: Caller) -> dict[str, Any]:
     return {"ok": True, "fstypes": able, "loop": loop, "nbd": netlink is not None, "dm": targets}
 
 
-def serve_mount(request: dict[str, Any], fds: list[int], caller: Caller) -> tuple[dict[str, Any], int]:
-    fstype, transport, read_only = request["fstype"], request["transport"], request["read_only"]
-    if fstype not in OPTIONS:
-        raise Refusal("bad-request", "the file system is not one that is mounted here")
-    if transport not in ("file", "nbd"):
-        raise Refusal("bad-request", "the transport is neither file nor nbd")
+def serve_mount(request: Mount, fds: list[int], caller: Caller) -> tuple[dict[str, Any], int]:
+    fstype, transport, read_only = request.fstype, request.transport, request.read_only
+    require(fstype in OPTIONS, "bad-request", "the file system is not one that is mounted here")
+    require(transport in ("file", "nbd"), "bad-request", "the transport is neither file nor nbd")
     table, crypts = parse_table(request, fds)
     legs = [leg for stretch in table for leg in stretch.legs]
-    exports = [shaped(entry, {"size": int, "flags": int}, "an export") for entry in request["nbd"]]
-    if len(exports) != (len({leg.fd for leg in legs}) if transport == "nbd" else 0):
-        raise Refusal("bad-request", "there must be one export for each socket and none for a file")
+    exports = [shaped(entry, Export) for entry in request.nbd]
+    sockets = len({leg.fd for leg in legs}) if transport == "nbd" else 0
+    require(len(exports) == sockets, "bad-request", "there must be one export for each socket and none for a file")
     keys = [read_key(fds[crypt.key], crypt.cipher) for crypt in crypts]
     stacked = len(legs) > 1 or bool(crypts)
     netlink = driver(Netlink, "nbd") if transport == "nbd" else None
     mapper = driver(Mapper, "dm_mod") if stacked else None
-    if transport == "nbd" and netlink is None:
-        raise Refusal("unsupported", "this kernel has no NBD")
-    for target in {*(stretch.kind for stretch in table), *(("crypt",) if crypts else ())} if stacked else ():
-        if mapper is None or not mapper.has(target):
-            raise Refusal("unsupported", f"this kernel has no device-mapper with the target {target}")
+    require(transport == "file" or netlink is not None, "unsupported", "this kernel has no NBD")
+    for target in {*(stretch.kind for stretch in table), *(["crypt"] if crypts else [])} if stacked else ():
+        there = mapper is not None and mapper.has(target)
+        require(there, "unsupported", f"this kernel has no device-mapper with the target {target}")
     keep_only_needed_capabilities()
     sweep(netlink, mapper)
     mapping = id_map(caller)
@@ -806,9 +789,9 @@ def serve_mount(request: dict[str, Any], fds: list[int], caller: Caller) -> tupl
             devices.append(attach_loop(fds[leg.fd], leg, read_only, caller))
             continue
         export = exports[leg.fd]
-        if leg.offset or leg.length != export["size"] or len(legs) != len(exports):
-            raise Refusal("bad-range", "an NBD export must be exactly one leg")
-        devices.append(attach_nbd(netlink, fds[leg.fd], export["size"], export["flags"], read_only))
+        alone = (leg.offset, leg.length) == (0, export.size) and len(legs) == len(exports)
+        require(alone, "bad-range", "an NBD export must be exactly one leg")
+        devices.append(attach_nbd(netlink, fds[leg.fd], export, read_only))
     device = devices[0]
     if mapper is not None:
         device = stack(mapper, table, crypts, keys, [part.name for part in devices], read_only)
@@ -821,12 +804,11 @@ def serve(channel: socket.socket, caller: Caller) -> tuple[str, dict[str, Any], 
     asked = "?"
     try:
         request, fds = receive(channel)
-        asked = f"{request['verb']} job={request['job']}"
-        if request["verb"] == "mount":
-            asked += f" {request['fstype']} {request['transport']} read_only={request['read_only']}"
+        asked = f"{request.verb} job={request.job}"
+        if isinstance(request, Mount):
+            asked += f" {request.fstype} {request.transport} read_only={request.read_only}"
             return asked, *serve_mount(request, fds, caller)
-        if fds:
-            raise Refusal("bad-fd", "a probe takes no descriptor")
+        require(not fds, "bad-fd", "a probe takes no descriptor")
         return asked, probe(request, caller), None
     except Refusal as refusal:
         return asked, {"error": refusal.code, "message": refusal.message}, None
@@ -869,8 +851,7 @@ def main() -> int:
     become_plain()
     syslog.openlog("hyper2kvm-helper", syslog.LOG_PID, syslog.LOG_DAEMON)
     try:
-        if len(sys.argv) > 1:
-            raise Refusal("bad-request", "no argument is taken")
+        require(len(sys.argv) == 1, "bad-request", "no argument is taken")
         channel = socket.socket(fileno=0)
         caller = identify(channel)
     except (Refusal, OSError) as error:
