@@ -41,7 +41,7 @@ import sys
 import syslog
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar, get_origin
 
 REQUEST_BYTES = 16 * 1024
 LEGS_MAX = 64
@@ -271,7 +271,7 @@ def shaped(value: object, form: type[Form]) -> Form:
     if not isinstance(value, dict) or set(value) != set(fields):
         raise Refusal("bad-request", f"{what} must have exactly the fields {', '.join(sorted(fields))}")
     for name, annotation in fields.items():
-        kind: type = getattr(annotation, "__origin__", annotation)
+        kind = get_origin(annotation) or annotation
         require(type(value[name]) is kind, "bad-request", f"{what}: {name} is not of type {kind.__name__}")
     return form(**value)
 
