@@ -98,11 +98,13 @@ def joined(stretches: Iterable[Stretch]) -> Stretches:
 def _continues(before: Stretch, after: Stretch) -> bool:
     if before.kind != after.kind or before.kind == "striped" or len(before.legs) != len(after.legs):
         return False
-    if before.crypt and before.crypt.model_copy(update={"iv": before.crypt.iv + before.length // 512}) != after.crypt:
-        return False
+    how = before.crypt
+    if how is not None:
+        how = how.model_copy(update={"iv": how.iv + before.length // crypt.IV_UNIT})
     legs = zip(before.legs, after.legs, strict=True)
-    adjacent = all((one.disk, one.offset + one.length) == (two.disk, two.offset) for one, two in legs)
-    return adjacent and bool(before.crypt) == bool(after.crypt)
+    return how == after.crypt and all(
+        (one.disk, one.offset + one.length) == (two.disk, two.offset) for one, two in legs
+    )
 
 
 def cut(stretches: Stretches, offset: int, length: int) -> Stretches:

@@ -111,6 +111,7 @@ def test_what_touches_is_one_stretch() -> None:
     one, two = (encrypted(half, how)[0] for half in (halves[:1], halves[1:]))  # each counted from 0
     assert len(joined((one, two))) == 2
     assert len(joined((one, *halves[1:]))) == 2
+    assert len(joined((*halves[:1], two))) == 2
 
 
 def refused(make: Callable[[], Stretches], word: str) -> None:
