@@ -168,22 +168,58 @@ class Segment(Frozen):
     length: int = Field(gt=0)
 
 
-class Volume(Frozen):
-    """Something that holds a file system, swap or a container: a partition, a whole disk or a logical volume.
+Cipher = Literal["aes-xts-plain64", "aes-cbc-essiv:sha256"]
+"""Those that LUKS has had as its defaults."""
+SectorSize = Literal[512, 1024, 2048, 4096]
 
-    `segments` in order make up its content. It is empty for what cannot be addressed as a linear list of byte
-    ranges (a striped LV, say); `obstacle` then says why.
+
+class Crypt(Frozen):
+    """How a stretch is encrypted, in dm-crypt's terms. The key itself is never part of a layout."""
+
+    container: str
+    """UUID of the LUKS container, whose header has the key."""
+    cipher: Cipher
+    sector: SectorSize = 512
+    """Bytes that are encrypted as one."""
+    iv: int = Field(default=0, ge=0)
+    """What the initialization vector counts the stretch's first 512 bytes as."""
+
+
+class Stretch(Frozen):
+    """A run of a volume's bytes: one byte range, or several that hold it in turns (`striped`) or each (`mirror`)."""
+
+    kind: Literal["linear", "striped", "mirror"] = "linear"
+    legs: tuple[Segment, ...] = Field(min_length=1)
+    """Of one length."""
+    chunk: int = Field(default=0, ge=0)
+    """Bytes on one leg before the next one's turn; 0 unless striped."""
+    crypt: Crypt | None = None
+    """Over whatever the legs make up."""
+
+    @property
+    def length(self) -> int:
+        return self.legs[0].length * (len(self.legs) if self.kind == "striped" else 1)
+
+
+class Volume(Frozen):
+    """Something that holds a file system, swap or a container: a whole disk, a partition, or what lies in those:
+    a logical volume, an md array, the inside of a LUKS container.
+
+    `stretches` in order make up its content, however deep it is nested. It is empty for what cannot be addressed
+    that way (a thin LV, a degraded array, a container without its key); `obstacle` then says why.
     """
 
-    kind: Literal["disk", "partition", "lv"]
+    kind: Literal["disk", "partition", "lv", "md", "luks"]
     name: str
     """`partition 2`, `vg0/root`, `whole disk`, `disk 2, partition 1`: for messages."""
     disk: int = 0
-    """Which disk a partition is on, or where a logical volume begins."""
+    """Which disk a partition is on, or where anything else begins."""
     number: int | None = None
     vg: str | None = None
     lv: str | None = None
-    segments: tuple[Segment, ...] = ()
+    array: str | None = None
+    """Name of an md array, without the host's: `0`, `boot`."""
+    stretches: tuple[Stretch, ...] = ()
     content: str = "unknown"
     """As blkid names it: ext4, xfs, btrfs, vfat, swap, ntfs, LVM2_member, linux_raid_member, crypto_LUKS..."""
     uuid: str | None = None
@@ -198,7 +234,12 @@ class Volume(Frozen):
 
     @property
     def length(self) -> int:
-        return sum(segment.length for segment in self.segments)
+        return sum(stretch.length for stretch in self.stretches)
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Every byte range that belongs to it."""
+        return tuple(leg for stretch in self.stretches for leg in stretch.legs)
 
 
 class Layout(Frozen):
@@ -210,7 +251,8 @@ class Layout(Frozen):
 
     def on_disk(self, disk: int) -> tuple[Volume, ...]:
         """The partitions of one disk, or the disk itself where it has none."""
-        return tuple(volume for volume in self.volumes if volume.disk == disk and volume.kind != "lv")
+        outer = ("disk", "partition")
+        return tuple(volume for volume in self.volumes if volume.disk == disk and volume.kind in outer)
 
     def written_by_scatter(self, disk: int) -> str | None:
         """Why a writer could meet ENOSPC anywhere on this disk (`sparse: auto` then reserves it all)."""

@@ -12,13 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hyper2kvmd.disk import lvm
-from hyper2kvmd.disk.superblock import BlockReader, Range, identify
+from hyper2kvmd.disk import luks, lvm, md
+from hyper2kvmd.disk.mapping import Machine, Stretches, Unmappable, cut, encrypted, linear
+from hyper2kvmd.disk.superblock import BlockReader, identify
 from hyper2kvmd.model import Layout, Segment, Table, Volume
 
 SECTOR = 512
 GPT_ENTRIES_LIMIT = 1024
 LOGICAL_LIMIT = 128
+NESTING_LIMIT = 6
+"""Containers in containers: LVM in LUKS on LVM on md is four."""
 EXTENDED_TYPES = (0x05, 0x0F, 0x85)
 PROTECTIVE = 0xEE
 ESP_TYPES = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef")
@@ -36,15 +39,47 @@ class Partition:
     label: str | None = None
 
 
-def read_layout(disks: Sequence[BlockReader]) -> Layout:
-    """The layout of one machine's disks. Damaged tables and metadata show up as missing volumes or as obstacles."""
-    tables = [
-        _table(disk, number, "" if len(disks) == 1 else f"disk {number + 1}, ") for number, disk in enumerate(disks)
-    ]
-    volumes = tuple(_with_content(volume, disks) for _, found in tables for volume in found)
-    physical = tuple(volume for volume in volumes if volume.content == "LVM2_member")
-    logical = tuple(_with_content(volume, disks) for volume in lvm.logical_volumes(disks, physical))
-    return Layout(tables=tuple(table for table, _ in tables), volumes=(*volumes, *logical))
+def read_layout(disks: Sequence[BlockReader], keys: Sequence[bytes] = ()) -> Layout:
+    """The layout of one machine's disks, `keys` tried on each LUKS container.
+
+    Damaged tables and metadata show up as missing volumes or as obstacles.
+    """
+    machine = Machine(disks)
+    prefixes = [""] if len(disks) == 1 else [f"disk {number}, " for number in range(1, len(disks) + 1)]
+    found = [_outer(disk, number, prefix) for number, (disk, prefix) in enumerate(zip(disks, prefixes, strict=True))]
+    volumes = [_with_content(volume, machine) for _, outer in found for volume in outer]
+    fresh = volumes
+    for _ in range(NESTING_LIMIT):
+        fresh = [_with_content(volume, machine) for volume in _inside(machine, volumes, fresh, keys)]
+        if not fresh:
+            break
+        volumes = [*volumes, *fresh]
+    return Layout(tables=tuple(table for table, _ in found), volumes=tuple(volumes))
+
+
+def _inside(machine: Machine, volumes: list[Volume], fresh: list[Volume], keys: Sequence[bytes]) -> list[Volume]:
+    """What the containers among `fresh` hold. Volume groups come last: they may span what lies at different depths."""
+    arrays = md.arrays(machine, [volume for volume in fresh if volume.content == "linux_raid_member"])
+    opened = [_decrypted(volume, machine, keys) for volume in fresh if volume.content == "crypto_LUKS"]
+    if arrays or opened:
+        return [*arrays, *opened]
+    known = {(volume.vg, volume.lv) for volume in volumes if volume.kind == "lv"}
+    physical = [volume for volume in volumes if volume.content == "LVM2_member"]
+    return [volume for volume in lvm.logical_volumes(machine, physical) if (volume.vg, volume.lv) not in known]
+
+
+def _decrypted(volume: Volume, machine: Machine, keys: Sequence[bytes]) -> Volume:
+    stretches: Stretches = ()
+    obstacle = None
+    try:
+        opened = luks.unlock(machine.reader(volume.stretches), keys)
+        stretches = encrypted(cut(volume.stretches, opened.offset, opened.length), opened.how)
+        machine.keys[opened.how.container] = opened.key
+    except (luks.Locked, Unmappable) as reason:
+        obstacle = str(reason)
+    return Volume(
+        kind="luks", name=f"{volume.name}, decrypted", disk=volume.disk, stretches=stretches, obstacle=obstacle
+    )
 
 
 def firmware_of(layout: Layout) -> Literal["bios", "uefi"]:
@@ -52,34 +87,43 @@ def firmware_of(layout: Layout) -> Literal["bios", "uefi"]:
     return "uefi" if any(volume.parttype in ESP_TYPES for volume in layout.volumes) else "bios"
 
 
-def _table(reader: BlockReader, disk: int, prefix: str) -> tuple[Table, list[Volume]]:
+def _outer(reader: BlockReader, disk: int, prefix: str) -> tuple[Table, list[Volume]]:
+    found = None if md.holds_table(reader) else _table(reader)
+    if found is not None:
+        return found[0], [_volume(partition, disk, prefix) for partition in found[1]]
+    whole = Segment(disk=disk, offset=0, length=reader.size - reader.size % SECTOR)
+    return "none", [Volume(kind="disk", name=f"{prefix}whole disk", disk=disk, stretches=linear(whole))]
+
+
+def _table(reader: BlockReader) -> tuple[Table, tuple[Partition, ...]] | None:
     gpt = _gpt(reader)
     if gpt is not None:
-        return "gpt", [_volume(partition, disk, prefix) for partition in gpt]
+        return "gpt", gpt
     dos = _dos(reader)
-    if dos is not None:
-        return "dos", [_volume(partition, disk, prefix) for partition in dos]
-    whole = Segment(disk=disk, offset=0, length=reader.size - reader.size % SECTOR)
-    return "none", [Volume(kind="disk", name=f"{prefix}whole disk", disk=disk, segments=(whole,))]
+    return None if dos is None else ("dos", dos)
 
 
 def _volume(partition: Partition, disk: int, prefix: str) -> Volume:
+    place = Segment(disk=disk, offset=partition.start * SECTOR, length=partition.sectors * SECTOR)
     return Volume(
         kind="partition",
         name=f"{prefix}partition {partition.number}",
         disk=disk,
         number=partition.number,
-        segments=(Segment(disk=disk, offset=partition.start * SECTOR, length=partition.sectors * SECTOR),),
+        stretches=linear(place),
         parttype=partition.type,
         partuuid=partition.uuid,
         partlabel=partition.label,
     )
 
 
-def _with_content(volume: Volume, disks: Sequence[BlockReader]) -> Volume:
-    if not volume.segments or volume.parttype in {f"{kind:02x}" for kind in EXTENDED_TYPES}:
+def _with_content(volume: Volume, machine: Machine) -> Volume:
+    if not volume.stretches or volume.parttype in {f"{kind:02x}" for kind in EXTENDED_TYPES}:
         return volume
-    content = identify(Range(disks, volume.segments))
+    reader = machine.reader(volume.stretches)
+    content = identify(reader)
+    if volume.kind == "md" and content.type == "unknown" and _table(reader) is not None:
+        return volume.model_copy(update={"stretches": (), "obstacle": "it holds a partition table, which is not read"})
     return volume.model_copy(
         update={
             "content": content.type,

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import cast
 
-from hyper2kvmd.disk.superblock import BlockReader, Range
-from hyper2kvmd.model import Segment, Volume
+from hyper2kvmd.disk import md
+from hyper2kvmd.disk.mapping import Machine, Stretches, Unmappable, cut, joined, mirrored, striped
+from hyper2kvmd.disk.superblock import BlockReader
+from hyper2kvmd.model import Stretch, Volume
 
 SECTOR = 512
 MDA_MAGIC = b" LVM2 x[5A%r0N*>"
@@ -19,6 +22,9 @@ METADATA_LIMIT = 16 << 20
 """Bytes of metadata text accepted; LVM's own default area is 1 MiB."""
 DEPTH_LIMIT = 8
 TOKEN = re.compile(r'#[^\n]*|"(?:\\.|[^"\\])*"|[{}\[\]=,]|[^\s{}\[\]=,#"]+')
+
+UNEVEN = {"NOTSYNCED", "REBUILD"}
+"""Status of a RAID 1, or of an image of one, whose copies were never made the same."""
 
 Value = int | str | list["Value"]
 Section = dict[str, "Value | Section"]
@@ -28,16 +34,15 @@ class Damaged(Exception):
     """Metadata that cannot be understood; never leaves this module."""
 
 
-def logical_volumes(disks: Sequence[BlockReader], physical: tuple[Volume, ...]) -> tuple[Volume, ...]:
-    """The logical volumes on the physical volumes of a machine's disks.
-
-    Linear ones get their byte ranges; others, and those of which a part is missing, an obstacle.
+def logical_volumes(machine: Machine, physical: Iterable[Volume]) -> list[Volume]:
+    """The logical volumes on the physical volumes of a machine's disks; those that cannot be mapped, and those of
+    which a part is missing, with an obstacle.
     """
     groups: dict[str, tuple[int, str, Section]] = {}
     places: dict[str, Volume] = {}
     for volume in physical:
         try:
-            uuid, texts = _physical_volume(Range(disks, volume.segments))
+            uuid, texts = _physical_volume(machine.reader(volume.stretches))
             places[uuid] = volume
             for text in texts:
                 name, group = _group(_parse(text))
@@ -47,10 +52,14 @@ def logical_volumes(disks: Sequence[BlockReader], physical: tuple[Volume, ...]) 
                     groups[identity] = (seqno, name, group)
         except (Damaged, struct.error, UnicodeDecodeError, RecursionError):
             continue
-    return tuple(lv for _, name, group in groups.values() for lv in _volumes_of(name, group, places))
+    found = []
+    for _, name, section in groups.values():
+        with suppress(Damaged):
+            found += _volumes_of(name, _Group(machine, section, places))
+    return found
 
 
-def _physical_volume(pv: Range) -> tuple[str, list[str]]:
+def _physical_volume(pv: BlockReader) -> tuple[str, list[str]]:
     """UUID (without dashes) and the current metadata text of each metadata area."""
     for sector in range(4):
         label = pv.read(sector * SECTOR, SECTOR)
@@ -73,7 +82,7 @@ def _physical_volume(pv: Range) -> tuple[str, list[str]]:
     return uuid, [text for offset, size in lists[1] if (text := _metadata(pv, offset, size)) is not None]
 
 
-def _metadata(pv: Range, start: int, size: int) -> str | None:
+def _metadata(pv: BlockReader, start: int, size: int) -> str | None:
     """The text that the first raw location of a metadata area points to; the area is a ring buffer."""
     if size < 2 * SECTOR or start + size > pv.size:
         raise Damaged
@@ -165,71 +174,124 @@ def _subsection(section: Section, key: str) -> Section:
     return value
 
 
-def _volumes_of(name: str, group: Section, places: dict[str, Volume]) -> list[Volume]:
-    try:
-        extent = _number(group, "extent_size") * SECTOR
-        physical = _subsection(group, "physical_volumes")
-        starts = {}
-        for key in physical:
-            pv = _subsection(physical, key)
-            starts[key] = (places.get(_string(pv, "id").replace("-", "")), _number(pv, "pe_start"))
-        logical = _subsection(group, "logical_volumes")
-    except Damaged:
-        return []
+def _words(section: Mapping[str, object], key: str) -> list[str]:
+    value = section.get(key, [])
+    if not isinstance(value, list):
+        raise Damaged
+    return [word for word in value if isinstance(word, str)]
+
+
+def _volumes_of(name: str, group: _Group) -> list[Volume]:
     found = []
-    for lv, section in logical.items():
-        if not isinstance(section, dict):
+    for lv in group.logical:
+        section = _subsection(group.logical, lv)
+        if "VISIBLE" not in _words(section, "status"):
             continue
-        status = section.get("status")
-        if not isinstance(status, list) or "VISIBLE" not in status:
-            continue
+        stretches: Stretches = ()
+        obstacle = None
         try:
-            segments, obstacle = _segments(section, extent, starts)
+            stretches = joined(group.stretches(lv, DEPTH_LIMIT))
+        except Unmappable as reason:
+            obstacle = str(reason)
         except Damaged:
-            segments, obstacle = (), "its LVM metadata is damaged"
-        first = next((pv.disk for pv, _ in starts.values() if pv is not None), 0)
+            obstacle = "its LVM metadata is damaged"
         found.append(
             Volume(
                 kind="lv",
                 name=f"{name}/{lv}",
-                disk=segments[0].disk if segments else first,
+                disk=stretches[0].legs[0].disk if stretches else group.first_disk,
                 vg=name,
                 lv=lv,
-                segments=segments,
+                stretches=stretches,
                 obstacle=obstacle,
             )
         )
     return found
 
 
-def _segments(
-    section: Section, extent: int, starts: Mapping[str, tuple[Volume | None, int]]
-) -> tuple[tuple[Segment, ...], str | None]:
-    found: list[Segment] = []
-    reached = 0
-    for index in range(1, _number(section, "segment_count") + 1):
-        segment = _subsection(section, f"segment{index}")
+class _Group:
+    """A volume group's metadata, with the physical volumes that are at hand. Raises Damaged throughout."""
+
+    def __init__(self, machine: Machine, group: Section, places: Mapping[str, Volume]) -> None:
+        self._machine = machine
+        self._extent = _number(group, "extent_size") * SECTOR
+        self.logical = _subsection(group, "logical_volumes")
+        self._physical: dict[str, tuple[Volume | None, int]] = {}
+        physical = _subsection(group, "physical_volumes")
+        for key in physical:
+            section = _subsection(physical, key)
+            left_behind = "MISSING" in _words(section, "flags")
+            place = None if left_behind else places.get(_string(section, "id").replace("-", ""))
+            self._physical[key] = (place, _number(section, "pe_start") * SECTOR)
+        self.first_disk = next((volume.disk for volume, _ in self._physical.values() if volume), 0)
+        self._snapshots = self._read_snapshots()
+
+    def _read_snapshots(self) -> dict[str, str]:
+        """Logical volumes that are not what their own bytes are, each with the reason."""
+        found = {}
+        for section in self.logical.values():
+            if not isinstance(section, dict):
+                raise Damaged
+            first = _subsection(section, "segment1")
+            if first.get("type") == "snapshot":
+                found[str(first.get("origin"))] = "it has a snapshot, which writing to it would spoil"
+                found[str(first.get("cow_store"))] = "it is a snapshot"
+        return found
+
+    def stretches(self, lv: str, depth: int) -> Stretches:
+        """Where the bytes of the logical volume `lv` lie. Raises Unmappable."""
+        if depth == 0:
+            raise Damaged
+        if lv in self._snapshots:
+            raise Unmappable(self._snapshots[lv])
+        section = _subsection(self.logical, lv)
+        found: list[Stretch] = []
+        reached = 0
+        for index in range(1, _number(section, "segment_count") + 1):
+            segment = _subsection(section, f"segment{index}")
+            length = _number(segment, "extent_count") * self._extent
+            if _number(segment, "start_extent") * self._extent != reached or length == 0:
+                raise Damaged
+            reached += length
+            found += self._segment(segment, _words(section, "status"), length, depth)
+        return tuple(found)
+
+    def _segment(self, segment: Section, status: list[str], length: int, depth: int) -> Stretches:
         kind = _string(segment, "type")
-        stripes = segment.get("stripes", [])
-        if kind != "striped" or not isinstance(stripes, list) or len(stripes) != 2:
-            return (), f"a segment of type {'striped over several' if kind == 'striped' else kind} cannot be mapped"
-        pv_name, first = stripes
-        if not isinstance(pv_name, str) or not isinstance(first, int) or first < 0 or pv_name not in starts:
+        if kind == "striped":
+            areas = segment.get("stripes")
+            if not isinstance(areas, list) or not areas or len(areas) % 2 or length % (len(areas) // 2):
+                raise Damaged
+            size = length // (len(areas) // 2)
+            parts = [self._area(name, first, size, depth) for name, first in zip(areas[::2], areas[1::2], strict=True)]
+            return striped(parts, _number(segment, "stripe_size") * SECTOR if len(parts) > 1 else 0)
+        if kind == "raid1":
+            return self._raid1(_words(segment, "raids"), status, length, depth)
+        raise Unmappable(f"a segment of type {kind} cannot be mapped")
+
+    def _area(self, name: Value, first: Value, length: int, depth: int) -> Stretches:
+        """`length` bytes from extent `first` on, of a physical volume or of another logical one."""
+        if not isinstance(name, str) or not isinstance(first, int) or first < 0:
             raise Damaged
-        pv, pe_start = starts[pv_name]
-        if pv is None:
-            return (), "a part of it lies on a disk that is not among the disks of this migration"
-        if _number(segment, "start_extent") * extent != reached:
+        if name not in self._physical:
+            return cut(self.stretches(name, depth - 1), first * self._extent, length)
+        volume, start = self._physical[name]
+        if volume is None:
+            raise Unmappable("a part of it lies on a disk that is not among the disks of this migration")
+        return cut(volume.stretches, start + first * self._extent, length)
+
+    def _raid1(self, names: list[str], status: list[str], length: int, depth: int) -> Stretches:
+        """The images of a RAID 1, when their own superblocks say that they are the same."""
+        metadata, images = names[::2], names[1::2]
+        if not images or len(metadata) != len(images):
             raise Damaged
-        inside = pe_start * SECTOR + first * extent
-        length = _number(segment, "extent_count") * extent
-        if length == 0 or inside + length > pv.length:
-            raise Damaged
-        reached += length
-        place = pv.segments[0]
-        at = place.offset + inside
-        if found and (found[-1].disk, found[-1].offset + found[-1].length) == (place.disk, at):
-            found[-1] = Segment(disk=place.disk, offset=found[-1].offset, length=found[-1].length + length)
-        else:
-            found.append(Segment(disk=place.disk, offset=at, length=length))
-    return tuple(found), None
+        for image in images:
+            status = status + _words(_subsection(self.logical, image), "status")
+        differ = (
+            "its copies were never made the same"
+            if UNEVEN & set(status)
+            else md.difference([self._machine.reader(self.stretches(name, depth - 1)) for name in metadata])
+        )
+        if differ:
+            raise Unmappable(differ)
+        return mirrored([cut(self.stretches(image, depth - 1), 0, length) for image in images])

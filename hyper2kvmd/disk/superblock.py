@@ -9,11 +9,8 @@ from __future__ import annotations
 import itertools
 import struct
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
-
-from hyper2kvmd.model import Segment
 
 HEAD = 8192
 PAGE_SIZES = (4096, 8192, 16384, 65536)
@@ -31,25 +28,6 @@ class BlockReader(Protocol):
     def read(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes, all inside the disk."""
         ...
-
-
-class Range:
-    """Byte ranges of a machine's disks, one after the other, as a reader of their own."""
-
-    def __init__(self, disks: Sequence[BlockReader], segments: tuple[Segment, ...]) -> None:
-        self._disks, self._segments = disks, segments
-        self.size = sum(segment.length for segment in segments)
-
-    def read(self, offset: int, length: int) -> bytes:
-        parts = []
-        for segment in self._segments:
-            if offset < segment.length and length > 0:
-                count = min(length, segment.length - offset)
-                parts.append(self._disks[segment.disk].read(segment.offset + offset, count))
-                offset, length = 0, length - count
-            else:
-                offset -= min(offset, segment.length)
-        return b"".join(parts)
 
 
 @dataclass(frozen=True)
@@ -84,13 +62,14 @@ def _uuid(raw: bytes) -> str | None:
 
 def _md(reader: BlockReader, head: bytes) -> Content | None:
     sectors = reader.size // 512
-    places = [(0, 16), (4096, 16)]
+    places = [0, 4096]
     if reader.size >= 1 << 20:
-        places += [(((sectors - 16) & ~7) * 512, 16), (((sectors & ~127) - 128) * 512, 20)]
-    for offset, uuid_at in places:
+        places += [((sectors - 16) & ~7) * 512, ((sectors & ~127) - 128) * 512]
+    for offset in places:
         block = head[offset : offset + 64] if offset + 64 <= len(head) else reader.read(offset, 64)
         if block[:4] == MD_MAGIC:
-            return Content("linux_raid_member", _uuid(block[uuid_at : uuid_at + 16]))
+            old = block[4:8] == bytes(4)
+            return Content("linux_raid_member", _uuid(block[20:24] + block[52:64] if old else block[16:32]))
     return None
 
 

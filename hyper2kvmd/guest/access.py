@@ -7,22 +7,25 @@ mounts, and proves at the end of each that what was written arrived.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import re
-import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 from hyper2kvmd import run
+from hyper2kvmd.disk import luks, nbd
 from hyper2kvmd.disk.export import WHOLE_DISK, Exporter, as_file, export
+from hyper2kvmd.disk.mapping import Machine
+from hyper2kvmd.disk.superblock import BlockReader
 from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
 from hyper2kvmd.guest import rootside
-from hyper2kvmd.guest.rootside import Export, Helper, MountRequest, Probed, Range
+from hyper2kvmd.guest.rootside import Decrypted, Export, Helper, Joined, Leg, MountRequest, Probed
 from hyper2kvmd.guest.rootside import default_helper as default_helper
-from hyper2kvmd.model import Image, Segment, Volume
+from hyper2kvmd.model import Image, Layout, Segment, Volume
 
 FILE_SYSTEMS = {
     "ext2": "ext4",
@@ -34,7 +37,7 @@ FILE_SYSTEMS = {
     "ntfs": "ntfs3",
 }
 """Volume content to the kernel's name; ext4 mounts its forebears, and only it id-maps them."""
-SEGMENTS_MAX = 64
+LEGS_MAX = 64
 
 
 class Access(Protocol):
@@ -44,7 +47,8 @@ class Access(Protocol):
         """A detached mount of `volume` as a directory fd, in which the service user acts as the guest's root.
 
         The block's end proves that everything written has reached the image. Raises MigrationFailed
-        (`mount-failed`, `mount-unsupported`, `mount-busy`, `image-write-failed`).
+        (`mount-failed`, `mount-unsupported`, `mount-busy`, `volume-locked`,
+        `image-write-failed`).
         """
         ...
 
@@ -88,15 +92,18 @@ def check_helper(helper: Helper, volumes: tuple[Volume, ...]) -> Reach:
 
 
 @contextmanager
-def open_image(image: Image, helper: Helper, folder: Path) -> Iterator[Access]:
+def open_image(image: Image, helper: Helper, folder: Path, keys: Sequence[bytes] = ()) -> Iterator[Access]:
     """Hold all disks of `image` open for mounts: raw as files, qcow2 through confined exporters in `folder`.
 
-    Raises what `check_helper`, `disk.export.export` and `disk.export.as_file` raise.
+    `keys` are tried on the LUKS containers that volumes lie in, as `disk.layout.read_layout` does. Raises what
+    `check_helper`, `disk.export.export` and `disk.export.as_file` raise.
     """
     job = re.sub(r"[^A-Za-z0-9._-]", "-", folder.name)[:128] or "job"
     with ExitStack() as stack:
         if image.format == "raw":
-            yield _Opened(helper, job, _FromFile(tuple(_raw(stack, disk.path) for disk in image.disks)), ())
+            handles = tuple(_raw(stack, disk.path) for disk in image.disks)
+            vault = _Vault(image.layout, tuple(_RawReader(handle) for handle in handles), keys)
+            yield _Opened(helper, job, _FromFile(handles), vault, ())
             return
         ranges: list[dict[str, Segment]] = [{} for _ in image.disks]
         by_nbd = rootside.probe(helper, job, ()).nbd
@@ -110,12 +117,14 @@ def open_image(image: Image, helper: Helper, folder: Path) -> Iterator[Access]:
             )
             for number, disk in enumerate(image.disks)
         )
+        transport: _Transport
         if by_nbd:
             known = frozenset(segment for found in ranges for segment in found.values())
-            yield _Opened(helper, job, _FromNbd(exporters, known), exporters)
+            transport = _FromNbd(exporters, known)
         else:
-            files = tuple(stack.enter_context(as_file(exporter)) for exporter in exporters)
-            yield _Opened(helper, job, _FromFile(files), exporters)
+            transport = _FromFile(tuple(stack.enter_context(as_file(exporter)) for exporter in exporters))
+        readers = tuple(stack.enter_context(nbd.Reader(exporter.socket, WHOLE_DISK)) for exporter in exporters)
+        yield _Opened(helper, job, transport, _Vault(image.layout, readers, keys), exporters)
 
 
 def _raw(stack: ExitStack, path: Path) -> int:
@@ -124,10 +133,39 @@ def _raw(stack: ExitStack, path: Path) -> int:
     return handle
 
 
+class _RawReader:
+    """An open raw image, for what reads containers."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+        self.size = os.fstat(handle).st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self._handle, length, offset)
+
+
+@dataclass(frozen=True)
+class _Vault:
+    """Volume keys, read out of the containers' headers when a mount needs them."""
+
+    layout: Layout
+    readers: tuple[BlockReader, ...]
+    keys: Sequence[bytes]
+
+    def open(self, uuid: str) -> bytes:
+        """The volume key of the container `uuid`. Raises luks.Locked."""
+        for volume in self.layout.volumes:
+            if volume.content == "crypto_LUKS" and volume.uuid == uuid:
+                return luks.unlock(Machine(self.readers).reader(volume.stretches), self.keys).key
+        raise luks.Locked(f"its container {uuid} is not in the images' layout")
+
+
 class _Transport(Protocol):
-    @contextmanager
-    def request(self, job: str, volume: Volume, read_only: bool) -> Iterator[tuple[MountRequest, list[int]]]:
-        """The request for a volume and the descriptors that go with it, which are ours for the block only."""
+    @property
+    def name(self) -> Literal["file", "nbd"]: ...
+
+    def lend(self, stack: ExitStack, volume: Volume, /) -> tuple[list[int], list[Leg], tuple[Export, ...]]:
+        """Descriptors that are ours as long as `stack` is, the volume's segments in them, and what NBD needs."""
         ...
 
 
@@ -136,16 +174,12 @@ class _FromFile:
     """One descriptor of each whole disk."""
 
     handles: tuple[int, ...]
+    name: Literal["file"] = "file"
 
-    @contextmanager
-    def request(self, job: str, volume: Volume, read_only: bool) -> Iterator[tuple[MountRequest, list[int]]]:
+    def lend(self, _stack: ExitStack, volume: Volume, /) -> tuple[list[int], list[Leg], tuple[Export, ...]]:
         used = sorted({part.disk for part in volume.segments})
-        ranges = tuple(
-            Range(fd=used.index(part.disk), offset=part.offset, length=part.length) for part in volume.segments
-        )
-        fstype = FILE_SYSTEMS[volume.content]
-        request = MountRequest(job=job, transport="file", fstype=fstype, read_only=read_only, segments=ranges)
-        yield request, [self.handles[disk] for disk in used]
+        legs = [Leg(fd=used.index(part.disk), offset=part.offset, length=part.length) for part in volume.segments]
+        return [self.handles[disk] for disk in used], legs, ()
 
 
 @dataclass(frozen=True)
@@ -154,39 +188,28 @@ class _FromNbd:
 
     exporters: tuple[Exporter, ...]
     known: frozenset[Segment]
+    name: Literal["nbd"] = "nbd"
 
-    @contextmanager
-    def request(self, job: str, volume: Volume, read_only: bool) -> Iterator[tuple[MountRequest, list[int]]]:
+    def lend(self, stack: ExitStack, volume: Volume, /) -> tuple[list[int], list[Leg], tuple[Export, ...]]:
         if not self.known.issuperset(volume.segments):
             raise _unsupported(volume, "it is not in the images' layout")
-        sockets: list[socket.socket] = []
-        try:
-            ranges, exports = [], []
-            for index, part in enumerate(volume.segments):
-                negotiated = self.exporters[part.disk].negotiate(_export_name(part))
-                negotiated.sock.setblocking(True)
-                sockets.append(negotiated.sock)
-                ranges.append(Range(fd=index, offset=0, length=part.length))
-                exports.append(Export(size=negotiated.size, flags=negotiated.flags))
-            request = MountRequest(
-                job=job,
-                transport="nbd",
-                fstype=FILE_SYSTEMS[volume.content],
-                read_only=read_only,
-                segments=tuple(ranges),
-                nbd=tuple(exports),
-            )
-            yield request, [sock.fileno() for sock in sockets]
-        finally:
-            for sock in sockets:
-                sock.close()
+        sockets, exports = [], []
+        for part in volume.segments:
+            negotiated = self.exporters[part.disk].negotiate(_export_name(part))
+            negotiated.sock.setblocking(True)
+            sockets.append(stack.enter_context(negotiated.sock).fileno())
+            exports.append(Export(size=negotiated.size, flags=negotiated.flags))
+        legs = [Leg(fd=index, offset=0, length=part.length) for index, part in enumerate(volume.segments)]
+        return sockets, legs, tuple(exports)
 
 
 class _Opened:
     """Mounts of one machine's disks; no two of them ever share a byte."""
 
-    def __init__(self, helper: Helper, job: str, transport: _Transport, exporters: tuple[Exporter, ...]) -> None:
-        self._helper, self._job, self._transport = helper, job, transport
+    def __init__(
+        self, helper: Helper, job: str, transport: _Transport, vault: _Vault, exporters: tuple[Exporter, ...]
+    ) -> None:
+        self._helper, self._job, self._transport, self._vault = helper, job, transport, vault
         self._exporters = exporters
         self._mounted: list[Segment] = []
 
@@ -201,8 +224,8 @@ class _Opened:
             )
         self._mounted.extend(volume.segments)
         try:
-            with self._transport.request(self._job, volume, read_only) as (request, fds):
-                mounted = self._ask(volume, request, fds)
+            with ExitStack() as lent:
+                mounted = self._ask(volume, *self._request(lent, volume, read_only))
             try:
                 directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mounted)
                 try:
@@ -216,6 +239,34 @@ class _Opened:
         finally:
             for part in volume.segments:
                 self._mounted.remove(part)
+
+    def _request(self, lent: ExitStack, volume: Volume, read_only: bool) -> tuple[MountRequest, list[int]]:
+        fds, legs, exports = self._transport.lend(lent, volume)
+        left = iter(legs)
+        table = tuple(
+            Joined(kind=stretch.kind, chunk=stretch.chunk, legs=tuple(next(left) for _ in stretch.legs))
+            for stretch in volume.stretches
+        )
+        ciphers = [stretch.crypt for stretch in volume.stretches if stretch.crypt is not None]
+        containers = sorted({how.container for how in ciphers})
+        crypt = tuple(
+            Decrypted(key=len(fds) + containers.index(how.container), cipher=how.cipher, sector=how.sector, iv=how.iv)
+            for how in ciphers
+        )
+        try:
+            keys = [_sealed(lent, self._vault.open(container)) for container in containers]
+        except luks.Locked as reason:
+            raise _locked(volume, str(reason)) from None
+        request = MountRequest(
+            job=self._job,
+            transport=self._transport.name,
+            fstype=FILE_SYSTEMS[volume.content],
+            read_only=read_only,
+            table=table,
+            crypt=crypt,
+            nbd=exports,
+        )
+        return request, [*fds, *keys]
 
     def _ask(self, volume: Volume, request: MountRequest, fds: list[int]) -> int:
         answer = rootside.mount(self._helper, request, fds, self._kill_exporters)
@@ -232,6 +283,15 @@ class _Opened:
     def _kill_exporters(self) -> None:
         for exporter in self._exporters:
             exporter.kill()
+
+
+def _sealed(lent: ExitStack, key: bytes) -> int:
+    """A key in memory that has no name and cannot change."""
+    handle = os.memfd_create("key", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    lent.callback(os.close, handle)
+    os.write(handle, key)
+    fcntl.fcntl(handle, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+    return handle
 
 
 def _settle(directory: int, volume: Volume) -> None:
@@ -264,12 +324,14 @@ def _export_name(segment: Segment) -> str:
 def _obstacle(volume: Volume) -> str | None:
     if volume.content not in FILE_SYSTEMS:
         return f"{volume.content} is not a file system that is mounted here"
-    if volume.obstacle or not volume.segments:
+    if volume.obstacle or not volume.stretches:
         return volume.obstacle or "its place on the disk is not known"
     if volume.multi_device:
         return "its file system spans several devices"
-    if len(volume.segments) > SEGMENTS_MAX:
+    if len(volume.segments) > LEGS_MAX:
         return f"it is scattered over {len(volume.segments)} places"
+    if len({stretch.crypt is None for stretch in volume.stretches}) > 1:
+        return "only a part of it is encrypted"
     return None
 
 
@@ -277,9 +339,25 @@ def _kernel_obstacle(volume: Volume, kernel: Probed) -> str | None:
     fstype = FILE_SYSTEMS[volume.content]
     if fstype not in kernel.fstypes:
         return f"this host's kernel has no {fstype}"
-    if len(volume.segments) > 1 and not kernel.dm:
-        return f"it lies in {len(volume.segments)} places and this host's kernel has no device-mapper to join them"
+    missing = sorted(_targets(volume) - set(kernel.dm))
+    if missing:
+        return f"this host's kernel has no device-mapper target {missing[0]}, which its place on the disks needs"
     return None
+
+
+def _targets(volume: Volume) -> set[str]:
+    """What of device-mapper its stretches need; nothing where it is one plain range."""
+    crypt = {"crypt" for stretch in volume.stretches if stretch.crypt}
+    return {stretch.kind for stretch in volume.stretches} | crypt if crypt or len(volume.segments) > 1 else set()
+
+
+def _locked(volume: Volume, reason: str) -> MigrationFailed:
+    return MigrationFailed(
+        "volume-locked",
+        f"{volume.name} cannot be decrypted: {reason}",
+        hint="give a key file that opens it (luks_keyfile)",
+        kind=Kind.OPERATOR,
+    )
 
 
 def _unsupported(volume: Volume, reason: str) -> MigrationFailed:

@@ -72,7 +72,7 @@ class Composition:
     ) -> ConfinedRoot | None:
         if volume in tops:
             return tops[volume]
-        if volume.obstacle or not volume.segments:
+        if volume.obstacle or not volume.stretches:
             self._leave_out(point, f"{describe(volume)}: {volume.obstacle or 'cannot be addressed'}")
             return None
         try:

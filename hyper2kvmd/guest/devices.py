@@ -21,6 +21,7 @@ LETTERED = re.compile(r"/dev/(?:[hsv]d|xvd)([a-z]+)(\d*)")
 NUMBERED = re.compile(r"/dev/(?:mapper/)?(?:nvme(\d+)n1|mmcblk(\d+)|loop\d+|nbd\d+)(?:p(\d+))?")
 BY_HARDWARE = re.compile(r"/dev/disk/by-(?:path|id)/(.+?)(?:-part(\d+))?")
 DM_NAME = "/dev/disk/by-id/dm-name-"
+ARRAY = re.compile(r"/dev/(?:md/|md(?=\d+$))(.+)")
 OCTAL = re.compile(r"\\([0-7]{3})")
 UDEV_HEX = re.compile(r"\\x([0-9a-fA-F]{2})")
 MEMBERS = ("LVM2_member", "linux_raid_member")
@@ -61,7 +62,7 @@ class Devices:
                 return self._only(name, attribute, text)
         if spec == "/dev/root":
             return self._root
-        return self._by_kernel_name(spec) or self._by_dm_name(spec) or self._by_hardware(spec)
+        return self._by_kernel_name(spec) or self._by_dm_name(spec) or self._by_array(spec) or self._by_hardware(spec)
 
     def _only(self, tag: str, attribute: Callable[[Volume], str | None], value: str) -> Volume | None:
         """The one volume with that tag; a tag that two volumes carry tells nothing."""
@@ -86,6 +87,12 @@ class Devices:
             if spec == f"/dev/{volume.vg}/{volume.lv}" or (name != spec and name == dm_name(volume)):
                 return volume
         return None
+
+    def _by_array(self, spec: str) -> Volume | None:
+        """md arrays by the names in their superblocks; /dev/md127 and the like are made up at each start."""
+        match = ARRAY.fullmatch(spec)
+        found = [volume for volume in self._volumes if match and volume.array == match[1]]
+        return found[0] if len(found) == 1 else None
 
     def _by_hardware(self, spec: str) -> Volume | None:
         """by-path and by-id name a controller or a serial number that is gone; with one disk only it is that one."""

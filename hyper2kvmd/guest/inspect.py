@@ -23,7 +23,6 @@ SUBVOLUMES = ("@", "root", "@rootfs", "@root", "rootfs")
 """Where distributions put their root when the default subvolume is not it."""
 FOREIGN = ("zfs_member", "ufs", "hfsplus", "apfs", "reiserfs", "jfs", "f2fs", "bcache", "VMFS_volume_member")
 HIBERNATED = "swsuspend"
-CONTAINERS = {"crypto_LUKS": "encrypted", "linux_raid_member": "a RAID member"}
 ELF_PLACES = ("/bin/sh", "/bin/bash", "/sbin/init", "/bin/ls", "/lib64/ld-linux-x86-64.so.2")
 MACHINES = {3: "i686", 21: "ppc64", 22: "s390x", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
 MODULE_FOLDERS = ("/lib/modules", "/usr/lib/modules")
@@ -111,7 +110,7 @@ def _look(access: Access, layout: Layout, *, read_only: bool) -> _Looked:
     for volume in layout.volumes:
         if volume.content not in LINUX_FILE_SYSTEMS:
             continue
-        if volume.obstacle or not volume.segments:
+        if volume.obstacle or not volume.stretches:
             troubles.append(f"{describe(volume)}: {volume.obstacle or 'cannot be addressed'}")
             continue
         try:
@@ -153,9 +152,7 @@ def _refuse_hibernated(layout: Layout) -> None:
 
 def _refuse_hidden(layout: Layout, seen: tuple[str, ...]) -> None:
     for volume in layout.volumes:
-        if volume.content in CONTAINERS:
-            reason = f"{volume.name} is {CONTAINERS[volume.content]} ({volume.content})"
-        elif volume.content in FOREIGN:
+        if volume.content in FOREIGN:
             reason = f"{volume.name} holds {volume.content}"
         elif volume.obstacle:
             reason = f"{volume.name}: {volume.obstacle}"

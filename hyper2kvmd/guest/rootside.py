@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from hyper2kvmd import run
 from hyper2kvmd.config import DEFAULT_HELPER
 from hyper2kvmd.errors import BrokenInstallation
-from hyper2kvmd.model import Frozen
+from hyper2kvmd.model import Cipher, Frozen
 
 Outcome = Literal["ok", "refused", "failed"]
 DEADLINE = 150.0
@@ -35,7 +35,8 @@ class Probed(Frozen):
     fstypes: tuple[str, ...]
     loop: bool
     nbd: bool
-    dm: bool
+    dm: tuple[str, ...]
+    """device-mapper's targets."""
 
 
 class Mounted(Frozen):
@@ -52,10 +53,23 @@ _probe_reply: TypeAdapter[Probed | Refused] = TypeAdapter(Probed | Refused)
 _mount_reply: TypeAdapter[Mounted | Refused] = TypeAdapter(Mounted | Refused)
 
 
-class Range(Frozen):
+class Leg(Frozen):
     fd: int
     offset: int
     length: int
+
+
+class Joined(Frozen):
+    kind: Literal["linear", "striped", "mirror"]
+    chunk: int
+    legs: tuple[Leg, ...]
+
+
+class Decrypted(Frozen):
+    key: int
+    cipher: Cipher
+    sector: int
+    iv: int
 
 
 class Export(Frozen):
@@ -75,7 +89,8 @@ class MountRequest(Frozen):
     transport: Literal["file", "nbd"]
     fstype: str
     read_only: bool
-    segments: tuple[Range, ...]
+    table: tuple[Joined, ...]
+    crypt: tuple[Decrypted, ...] = ()
     nbd: tuple[Export, ...] = ()
 
 

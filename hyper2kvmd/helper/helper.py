@@ -9,17 +9,20 @@ its close flag, device-mapper before its removal is queued) are swept by identif
 
 Standard library only, and nothing of ours: this file is read and installed on its own.
 
-Requests, every field required:
+Requests, every field required, every number in bytes:
   {"verb": "probe", "job": text, "fstypes": [name...]}
   {"verb": "mount", "job": text, "transport": "file" | "nbd", "fstype": name, "read_only": bool,
-   "segments": [{"fd": index, "offset": bytes, "length": bytes}...], "nbd": [{"size": bytes, "flags": int}...]}
-`nbd` has one entry for each descriptor (a unix stream socket past NBD negotiation, that carries one whole segment)
-and is empty for transport "file". Replies: {"ok": true, ...} or {"error": code, "message": text}.
+   "table": [{"kind": "linear" | "striped" | "mirror", "chunk": n, "legs": [{"fd": index, "offset": n, "length": n}...]}
+             ...], "crypt": [{"key": index, "cipher": name, "sector": n, "iv": sectors}...],
+   "nbd": [{"size": n, "flags": int}...]}
+The stretches of `table` are joined in order; `crypt` has nothing, or says for each of them how it is decrypted, with a
+key that lies in a sealed memfd. `nbd` has one entry for each descriptor that legs name (a unix stream socket past NBD
+negotiation, that carries one whole leg) and nothing for transport "file". Descriptors of keys come after the others.
+Replies: {"ok": true, ...} or {"error": code, "message": text}.
 
-Sources: loop(4), fsopen(2), mount_setattr(2), linux/{loop,nbd-netlink,dm-ioctl,genetlink}.h.
+Sources: loop(4), fsopen(2), mount_setattr(2), linux/{loop,nbd-netlink,dm-ioctl,genetlink}.h, the kernel's own
+documentation of the device-mapper targets.
 """
-
-from __future__ import annotations
 
 import array
 import ctypes
@@ -36,11 +39,12 @@ import stat
 import struct
 import sys
 import syslog
-from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple, NoReturn, TypeVar, get_origin
 
 REQUEST_BYTES = 16 * 1024
-SEGMENTS_MAX = 64
+LEGS_MAX = 64
 SECTOR = 512
 TIME_LIMIT = 120
 """Seconds for everything; then the reply is an error, or the socket closes."""
@@ -48,32 +52,20 @@ NBD_TIMEOUT = 30
 """Seconds. Without it a frozen server leaves the mount's holder stuck even after that server was killed."""
 
 # What each file system is told besides nosuid,nodev,noexec,noatime: never panic because of a guest's disk, never
-# resume a guest's own maintenance, and replay no journal where nothing may be written.
-OPTIONS: dict[str, tuple[tuple[str, str | None], ...]] = {
-    "ext4": (("errors", "remount-ro"),),
-    "xfs": (("nouuid", None),),
-    "btrfs": (("skip_balance", None),),
-    "vfat": (("errors", "remount-ro"), ("utf8", None)),
-    "ntfs3": (),
+# resume a guest's own maintenance; and the second list, replay no journal, where nothing may be written.
+Options = tuple[tuple[str, str | None], ...]
+OPTIONS: dict[str, tuple[Options, Options]] = {
+    "ext4": ((("errors", "remount-ro"),), (("noload", None),)),
+    "xfs": ((("nouuid", None),), (("norecovery", None),)),
+    "btrfs": ((("skip_balance", None),), (("rescue", "nologreplay"),)),
+    "vfat": ((("errors", "remount-ro"), ("utf8", None)), ()),
+    "ntfs3": ((), ()),
 }
-READ_ONLY_OPTIONS: dict[str, tuple[tuple[str, str | None], ...]] = {
-    "ext4": (("noload", None),),
-    "xfs": (("norecovery", None),),
-    "btrfs": (("rescue", "nologreplay"),),
-    "vfat": (),
-    "ntfs3": (),
-}
-
-PROBE_FIELDS: dict[str, type] = {"verb": str, "job": str, "fstypes": list}
-MOUNT_FIELDS: dict[str, type] = {
-    "verb": str,
-    "job": str,
-    "transport": str,
-    "fstype": str,
-    "read_only": bool,
-    "segments": list,
-    "nbd": list,
-}
+CIPHERS = {"aes-xts-plain64": (32, 64), "aes-cbc-essiv:sha256": (16, 32)}
+"""What is decrypted here, with the sizes of its keys in bytes."""
+TARGETS = ("linear", "striped", "mirror", "crypt")
+SECTOR_SIZES = (512, 1024, 2048, 4096)
+SEALED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_WRITE
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
@@ -87,15 +79,65 @@ class Refusal(Exception):
         self.code, self.message = code, message
 
 
+def require(fine: bool, code: str, message: str) -> None:
+    if not fine:
+        raise Refusal(code, message)
+
+
 class Caller(NamedTuple):
     uid: int
     gid: int
 
 
-class Segment(NamedTuple):
+# What a request consists of: exactly these fields, of exactly these types.
+
+
+class Probe(NamedTuple):
+    verb: str
+    job: str
+    fstypes: list[Any]
+
+
+class Mount(NamedTuple):
+    verb: str
+    job: str
+    transport: str
+    fstype: str
+    read_only: bool
+    table: list[Any]
+    crypt: list[Any]
+    nbd: list[Any]
+
+
+class Stretch(NamedTuple):
+    kind: str
+    chunk: int
+    legs: list[Any]
+
+    @property
+    def length(self) -> int:
+        return int(self.legs[0].length) * (len(self.legs) if self.kind == "striped" else 1)
+
+
+class Leg(NamedTuple):
     fd: int
     offset: int
     length: int
+
+
+class Crypt(NamedTuple):
+    key: int
+    cipher: str
+    sector: int
+    iv: int
+
+
+class Export(NamedTuple):
+    size: int
+    flags: int
+
+
+Form = TypeVar("Form", Probe, Mount, Stretch, Leg, Crypt, Export)
 
 
 class Device(NamedTuple):
@@ -137,6 +179,24 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
+@contextmanager
+def child(work: Callable[[], None]) -> Iterator[int]:
+    """A process that does `work`; it lives no longer than the block, nor than we do."""
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            die_with(parent)
+            work()
+        finally:
+            os._exit(1)
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
 def load_module(name: str) -> None:
     nothing = [(os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_RDWR, 0) for number in (0, 1, 2)]
     try:
@@ -161,46 +221,42 @@ def keep_only_needed_capabilities() -> None:
 
 def identify(channel: socket.socket) -> Caller:
     """The caller as the kernel knows it; what sudo says must agree."""
-    if channel.family != socket.AF_UNIX or channel.type != socket.SOCK_SEQPACKET:
-        raise Refusal("bad-channel", "stdin is not a unix SOCK_SEQPACKET socket")
-    if os.geteuid() != 0:
-        raise Refusal("not-root", "the helper does not run as root")
+    packets = channel.family == socket.AF_UNIX and channel.type == socket.SOCK_SEQPACKET
+    require(packets, "bad-channel", "stdin is not a unix SOCK_SEQPACKET socket")
+    require(os.geteuid() == 0, "not-root", "the helper does not run as root")
     _, uid, gid = struct.unpack("=iII", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    claimed = os.environ.get("SUDO_UID")
-    if claimed is not None and claimed != str(uid):
-        raise Refusal("bad-caller", f"the socket was made by uid {uid}, but sudo was run by uid {claimed!a}")
-    if 0xFFFFFFFF in (uid, gid):
-        raise Refusal("bad-caller", "the caller has no ids here")
+    claimed = os.environ.get("SUDO_UID", str(uid))
+    agreed = claimed == str(uid)
+    require(agreed, "bad-caller", f"the socket was made by uid {uid}, but sudo was run by uid {claimed!a}")
+    require(0xFFFFFFFF not in (uid, gid), "bad-caller", "the caller has no ids here")
     return Caller(uid, gid)
 
 
-def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
+def receive(channel: socket.socket) -> tuple[Probe | Mount, list[int]]:
     channel.settimeout(10)
-    space = socket.CMSG_SPACE((SEGMENTS_MAX + 1) * array.array("i").itemsize)
+    space = socket.CMSG_SPACE((LEGS_MAX + 1) * array.array("i").itemsize)
     try:
         data, extras, flags, _ = channel.recvmsg(REQUEST_BYTES + 1, space, socket.MSG_CMSG_CLOEXEC)
     except TimeoutError:
         raise Refusal("bad-request", "no request came") from None
     fds = array.array("i")
     for level, kind, payload in extras:
-        if (level, kind) != (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            raise Refusal("bad-request", "the request carries something other than file descriptors")
+        rights = (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+        require(rights, "bad-request", "the request carries something other than file descriptors")
         fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-    if flags & socket.MSG_CTRUNC or len(fds) > SEGMENTS_MAX:
-        raise Refusal("bad-request", "the file descriptors did not all arrive")
-    if flags & socket.MSG_TRUNC or len(data) > REQUEST_BYTES:
-        raise Refusal("bad-request", f"the request is longer than {REQUEST_BYTES} bytes")
+    arrived = not flags & socket.MSG_CTRUNC and len(fds) <= LEGS_MAX
+    require(arrived, "bad-request", "the file descriptors did not all arrive")
+    short = not flags & socket.MSG_TRUNC and len(data) <= REQUEST_BYTES
+    require(short, "bad-request", f"the request is longer than {REQUEST_BYTES} bytes")
     try:
         request = json.loads(data, object_pairs_hook=unique)
     except (ValueError, RecursionError):
         raise Refusal("bad-request", "the request is not JSON") from None
     verb = request.get("verb") if isinstance(request, dict) else None
-    if verb not in ("probe", "mount"):
-        raise Refusal("bad-request", "the request has no verb that is known here")
-    request = shaped(request, PROBE_FIELDS if verb == "probe" else MOUNT_FIELDS, "the request")
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", request["job"]):
-        raise Refusal("bad-request", "the job is not a plain name")
-    return request, list(fds)
+    require(verb in ("probe", "mount"), "bad-request", "the request has no verb that is known here")
+    asked: Probe | Mount = shaped(request, Probe) if verb == "probe" else shaped(request, Mount)
+    require(bool(re.fullmatch(r"[A-Za-z0-9._-]{1,128}", asked.job)), "bad-request", "the job is not a plain name")
+    return asked, list(fds)
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -209,38 +265,77 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def shaped(value: object, fields: dict[str, type], what: str) -> dict[str, Any]:
-    """`value` as an object of exactly these fields; a bool is not an int here."""
+def shaped(value: object, form: type[Form]) -> Form:
+    """`value` as an object of exactly the form's fields; a bool is not an int here."""
+    fields, what = form.__annotations__, f"a {form.__name__.lower()}"
     if not isinstance(value, dict) or set(value) != set(fields):
         raise Refusal("bad-request", f"{what} must have exactly the fields {', '.join(sorted(fields))}")
-    for name, kind in fields.items():
-        if type(value[name]) is not kind:
-            raise Refusal("bad-request", f"{what}: {name} is not of type {kind.__name__}")
-    return value
+    for name, annotation in fields.items():
+        kind = get_origin(annotation) or annotation
+        require(type(value[name]) is kind, "bad-request", f"{what}: {name} is not of type {kind.__name__}")
+    return form(**value)
 
 
-def parse_segments(request: dict[str, Any], fds: list[int]) -> list[Segment]:
-    """The ranges, in order; each inside 63 bits, aligned, none touching another, every descriptor used."""
-    segments = []
-    for entry in request["segments"]:
-        entry = shaped(entry, {"fd": int, "offset": int, "length": int}, "a segment")
-        segments.append(Segment(entry["fd"], entry["offset"], entry["length"]))
-    if not 1 <= len(segments) <= SEGMENTS_MAX:
-        raise Refusal("bad-request", f"there must be 1 to {SEGMENTS_MAX} segments")
-    for segment in segments:
-        if not 0 <= segment.fd < len(fds):
-            raise Refusal("bad-fd", f"a segment names descriptor {segment.fd} of {len(fds)}")
-        if segment.offset < 0 or segment.length <= 0 or segment.offset + segment.length >= 1 << 62:
-            raise Refusal("bad-range", f"{segment.length} bytes at {segment.offset} are no range")
-        if segment.offset % SECTOR or segment.length % SECTOR:
-            raise Refusal("bad-range", f"{segment.length} bytes at {segment.offset} are not whole sectors")
-    if {segment.fd for segment in segments} != set(range(len(fds))):
-        raise Refusal("bad-fd", "a descriptor came that no segment uses")
-    ordered = sorted(segments)
-    for before, after in itertools.pairwise(ordered):
-        if before.fd == after.fd and before.offset + before.length > after.offset:
-            raise Refusal("bad-range", f"two segments share the bytes at {after.offset}")
-    return segments
+def parse_table(request: Mount, fds: list[int]) -> tuple[list[Stretch], list[Crypt]]:
+    """The stretches and what decrypts them; no two legs share a byte, and every descriptor has its use."""
+    table = [shaped(entry, Stretch) for entry in request.table]
+    table = [stretch._replace(legs=[shaped(leg, Leg) for leg in stretch.legs]) for stretch in table]
+    crypts = [shaped(entry, Crypt) for entry in request.crypt]
+    legs = sorted(leg for stretch in table for leg in stretch.legs)
+    require(1 <= len(legs) <= LEGS_MAX, "bad-request", f"there must be 1 to {LEGS_MAX} legs")
+    require(len(crypts) in (0, len(table)), "bad-request", "there must be one encryption for each stretch, or none")
+    for stretch in table:
+        check_stretch(stretch)
+    for crypt, stretch in zip(crypts, table):  # noqa: B905 - none, or one for each
+        check_crypt(crypt, stretch)
+    named = [*sorted({leg.fd for leg in legs}), *sorted({crypt.key for crypt in crypts})]
+    require(
+        named == list(range(len(fds))), "bad-fd", f"{len(fds)} descriptors came, which are not those that are named"
+    )
+    for before, after in itertools.pairwise(legs):
+        apart = before.fd != after.fd or before.offset + before.length <= after.offset
+        require(apart, "bad-range", f"two legs share the bytes at {after.offset}")
+    return table, crypts
+
+
+def check_stretch(stretch: Stretch) -> None:
+    """Each leg inside 63 bits and of whole sectors; as many, as long and as finely striped as their kind can be."""
+    kind, chunk, count = stretch.kind, stretch.chunk, len(stretch.legs)
+    require(
+        kind in ("linear", "striped", "mirror"), "bad-request", "a stretch is neither linear nor striped nor mirror"
+    )
+    require(
+        count == 1 if kind == "linear" else count > 1, "bad-request", f"a stretch cannot be {kind} with {count} legs"
+    )
+    for _, offset, length in stretch.legs:
+        inside = offset >= 0 and length > 0 and offset + length < 1 << 62
+        require(inside, "bad-range", f"{length} bytes at {offset} are no range")
+        whole = offset % SECTOR == 0 and length % SECTOR == 0
+        require(whole, "bad-range", f"{length} bytes at {offset} are not whole sectors")
+        require(length == stretch.legs[0].length, "bad-range", "the legs of a stretch are of different lengths")
+    fine = chunk >= 4096 and chunk % SECTOR == 0 and stretch.legs[0].length % chunk == 0
+    require(
+        fine if kind == "striped" else chunk == 0, "bad-range", f"a stretch cannot be {kind} with {chunk} bytes a chunk"
+    )
+
+
+def check_crypt(crypt: Crypt, stretch: Stretch) -> None:
+    known = crypt.cipher in CIPHERS and crypt.sector in SECTOR_SIZES
+    require(known, "bad-request", "an encryption is not one that is known here")
+    whole = 0 <= crypt.iv < 1 << 62 and crypt.iv * SECTOR % crypt.sector == 0 and stretch.length % crypt.sector == 0
+    require(whole, "bad-range", f"{stretch.length} bytes from sector {crypt.iv} on are not whole encrypted sectors")
+
+
+def read_key(handle: int, cipher: str) -> str:
+    """A volume key in hexadecimal, out of memory that nobody can change or make us wait for."""
+    try:
+        sealed = fcntl.fcntl(handle, fcntl.F_GET_SEALS) & SEALED == SEALED
+    except OSError:
+        sealed = False
+    key = os.pread(handle, 65, 0) if sealed else b""
+    if len(key) not in CIPHERS[cipher]:
+        raise Refusal("bad-fd", "a descriptor is not a sealed memfd with a key in it")
+    return key.hex()
 
 
 # ---------------------------------------------------------------- loop devices
@@ -253,14 +348,14 @@ def as_caller(caller: Caller, work: Callable[[], None]) -> None:
     """
     parent = os.getpid()
     source, sink = os.pipe()
-    pid = os.fork()
-    if pid == 0:
+
+    def step() -> None:
         answer = {"error": "device-failed", "message": "the unprivileged step did not finish"}
         try:
             os.setgroups([])
             os.setresgid(caller.gid, caller.gid, caller.gid)
             os.setresuid(caller.uid, caller.uid, caller.uid)
-            die_with(parent)
+            die_with(parent)  # anew: the kernel forgets it when credentials change
             work()
             answer = {}
         except Refusal as refusal:
@@ -269,34 +364,29 @@ def as_caller(caller: Caller, work: Callable[[], None]) -> None:
             answer["message"] = f"the loop device cannot be set up: {error.strerror}"
         finally:
             os.write(sink, json.dumps(answer).encode())
-            os._exit(0)
-    os.close(sink)
-    try:
+
+    with child(step):
+        os.close(sink)
         with open(source, "rb") as pipe:
             data = pipe.read()
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    if not data:
-        raise Refusal("device-failed", "the unprivileged step was killed")
+    require(bool(data), "device-failed", "the unprivileged step was killed")
     answer = json.loads(data)
     if answer:
         raise Refusal(answer["error"], answer["message"])
 
 
-def configure_loop(handle: int, backing: int, segment: Segment, read_only: bool) -> None:
+def configure_loop(handle: int, backing: int, leg: Leg, read_only: bool) -> None:
     """Runs as the caller: check the file as the caller sees it, then bind the range to the open loop device."""
     facts = os.fstat(backing)
     access = fcntl.fcntl(backing, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH)
-    if not stat.S_ISREG(facts.st_mode):
-        raise Refusal("bad-fd", "a descriptor is not a regular file")
-    if access != os.O_RDWR and not (read_only and access == os.O_RDONLY):
-        raise Refusal("bad-fd", "a descriptor is not open for what was asked")
-    if segment.offset + segment.length > facts.st_size:
-        raise Refusal("bad-range", f"{segment.length} bytes at {segment.offset} end behind {facts.st_size} bytes")
+    require(stat.S_ISREG(facts.st_mode), "bad-fd", "a descriptor is not a regular file")
+    fitting = access == os.O_RDWR or (read_only and access == os.O_RDONLY)
+    require(fitting, "bad-fd", "a descriptor is not open for what was asked")
+    inside = leg.offset + leg.length <= facts.st_size
+    require(inside, "bad-range", f"{leg.length} bytes at {leg.offset} end behind {facts.st_size} bytes")
     flags = 4 | (1 if read_only else 0)  # LO_FLAGS_AUTOCLEAR, LO_FLAGS_READ_ONLY
     info = bytearray(232)  # struct loop_info64
-    struct.pack_into("=QQ", info, 24, segment.offset, segment.length)
+    struct.pack_into("=QQ", info, 24, leg.offset, leg.length)
     struct.pack_into("=I", info, 52, flags)
     try:
         fcntl.ioctl(handle, 0x4C0A, struct.pack("=II", backing, SECTOR) + bytes(info) + bytes(64))  # LOOP_CONFIGURE
@@ -306,17 +396,17 @@ def configure_loop(handle: int, backing: int, segment: Segment, read_only: bool)
         raise
 
 
-def attach_loop(backing: int, segment: Segment, read_only: bool, caller: Caller) -> Device:
+def attach_loop(backing: int, leg: Leg, read_only: bool, caller: Caller) -> Device:
     control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     try:
         for _ in range(32):
             name = f"loop{fcntl.ioctl(control, 0x4C82)}"  # LOOP_CTL_GET_FREE
             handle = open_device(f"/dev/{name}", os.O_RDWR)
             try:
-                as_caller(caller, lambda: configure_loop(handle, backing, segment, read_only))  # noqa: B023
+                as_caller(caller, lambda: configure_loop(handle, backing, leg, read_only))  # noqa: B023
                 facts = (int(sysfs(f"{name}/size")) * SECTOR, int(sysfs(f"{name}/loop/offset")))
-                if facts != (segment.length, segment.offset):
-                    raise Refusal("bad-range", f"{name} became {facts[0]} bytes at {facts[1]}, not as asked")
+                asked = facts == (leg.length, leg.offset)
+                require(asked, "bad-range", f"{name} became {facts[0]} bytes at {facts[1]}, not as asked")
                 return Device(name, handle)
             except Refusal as refusal:
                 os.close(handle)
@@ -330,16 +420,9 @@ def attach_loop(backing: int, segment: Segment, read_only: bool, caller: Caller)
 # ---------------------------------------------------------------- NBD, by generic netlink
 
 
-def attribute(kind: int, payload: bytes) -> bytes:
+def attribute(kind: int, value: bytes | int, form: str = "=Q") -> bytes:
+    payload = struct.pack(form, value) if isinstance(value, int) else value
     return struct.pack("=HH", 4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
-
-
-def number32(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack("=I", value))
-
-
-def number64(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack("=Q", value))
 
 
 class Netlink:
@@ -378,51 +461,42 @@ class Netlink:
 
     def connect(self, connection: int, size: int, flags: int, name: str) -> int:
         """Number of the device; it must be opened and then `close_with_last_user`."""
-        sockets = attribute(0x8007, attribute(0x8001, number32(1, connection)))
+        sockets = attribute(0x8007, attribute(0x8001, attribute(1, connection, "=I")))
         answer = self._ask(
             self._family,
             1,
-            number64(2, size)
-            + number64(3, SECTOR)
-            + number64(4, NBD_TIMEOUT)
-            + number64(5, flags)
-            + number64(6, 1)  # NBD_CFLAG_DESTROY_ON_DISCONNECT alone: the other one races with udev's open and close
+            attribute(2, size)
+            + attribute(3, SECTOR)
+            + attribute(4, NBD_TIMEOUT)
+            + attribute(5, flags)
+            + attribute(6, 1)  # NBD_CFLAG_DESTROY_ON_DISCONNECT alone: the other one races with udev's open and close
             + attribute(10, name.encode() + b"\0")
             + sockets,
         )
         return int(struct.unpack("=I", answer[1])[0])
 
     def close_with_last_user(self, index: int, name: str) -> None:
-        self._ask(self._family, 3, number32(1, index) + number64(6, 3) + attribute(10, name.encode() + b"\0"))
+        self._ask(self._family, 3, attribute(1, index, "=I") + attribute(6, 3) + attribute(10, name.encode() + b"\0"))
 
     def disconnect(self, index: int) -> None:
-        self._ask(self._family, 2, number32(1, index))
+        self._ask(self._family, 2, attribute(1, index, "=I"))
 
 
-def nbd_family() -> Netlink | None:
-    for attempt in (1, 2):
-        try:
-            return Netlink()
-        except OSError:
-            if attempt == 1:
-                load_module("nbd")
-    return None
-
-
-def attach_nbd(netlink: Netlink, connection: int, size: int, flags: int, read_only: bool) -> Device:
+def attach_nbd(netlink: Netlink, connection: int, export: Export, read_only: bool) -> Device:
     with socket.socket(fileno=os.dup(connection)) as sock:
-        if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
-            raise Refusal("bad-fd", "a descriptor is not a unix stream socket")
+        stream = sock.family == socket.AF_UNIX and sock.type == socket.SOCK_STREAM
+        require(stream, "bad-fd", "a descriptor is not a unix stream socket")
         sock.getpeername()
-    if not flags & 1 or (flags & 2 and not read_only):  # HAS_FLAGS, READ_ONLY
-        raise Refusal("bad-request", "the export's flags do not allow what was asked")
+    size, flags = export
+    allowed = flags & 1 and (read_only or not flags & 2)  # HAS_FLAGS, READ_ONLY
+    require(bool(allowed), "bad-request", "the export's flags do not allow what was asked")
     name = identifier()
     index = netlink.connect(connection, size, (flags & 0x17F) | (2 if read_only else 0), name)
     try:
         handle = open_device(f"/dev/nbd{index}", os.O_RDONLY if read_only else os.O_RDWR)
         netlink.close_with_last_user(index, name)
-        if int(sysfs(f"nbd{index}/size")) * SECTOR != size:
-            raise Refusal("bad-range", f"nbd{index} did not take the size {size}")
+        found = int(sysfs(f"nbd{index}/size")) * SECTOR
+        require(found == size, "bad-range", f"nbd{index} became {found} bytes instead of {size}")
     except BaseException:
         netlink.disconnect(index)
         raise
@@ -449,21 +523,20 @@ class Mapper:
         fcntl.ioctl(self._control, 0xC138FD00 | command, buffer)
         return buffer
 
-    def join(self, parts: list[tuple[Device, int]], read_only: bool) -> Device:
-        """One linear device out of whole devices of the given lengths; it vanishes with its last user."""
+    def make(self, name: str, rows: list[tuple[int, str, str]], read_only: bool) -> Device:
+        """A device of these rows (bytes, target, parameters); it vanishes with its last user."""
         table, start = b"", 0
-        for device, length in parts:
-            parameters = f"/dev/{device.name} 0".encode() + b"\0"
-            size = 40 + len(parameters) + -len(parameters) % 8
-            target = struct.pack("=QQiI", start // SECTOR, length // SECTOR, 0, size) + b"linear".ljust(16, b"\0")
-            table += target + parameters.ljust(size - 40, b"\0")
+        for length, target, parameters in rows:
+            size = 40 + len(parameters) + 8 & ~7
+            table += struct.pack("=QQiI16s", start // SECTOR, length // SECTOR, 0, size, target.encode())
+            table += parameters.encode().ljust(size - 40, b"\0")
             start += length
-        name = identifier()
         created = self._call(3, name)  # DM_DEV_CREATE
         try:
             number = struct.unpack_from("=Q", created, 40)[0]
             minor = number & 0xFF | number >> 12 & 0xFFF00
-            self._call(9, name, flags=1 if read_only else 0, targets=len(parts), data=table)  # DM_TABLE_LOAD
+            flags = 1 << 15 | (1 if read_only else 0)  # DM_SECURE_DATA_FLAG (there may be a key), DM_READONLY_FLAG
+            self._call(9, name, flags=flags, targets=len(rows), data=table)  # DM_TABLE_LOAD
             handle = open_device(f"/dev/dm-{minor}", os.O_RDONLY if read_only else os.O_RDWR)
         except BaseException:
             self.remove(name)
@@ -471,6 +544,13 @@ class Mapper:
         self._call(4, name, flags=1 << 17)  # DM_DEV_REMOVE, deferred to the last close
         self._call(6, name, event=0x6E << 16)  # DM_DEV_SUSPEND without its flag: resume; udev is told to leave it alone
         return Device(f"dm-{minor}", handle)
+
+    def has(self, target: str) -> bool:
+        try:
+            self._call(17, target)  # DM_GET_TARGET_VERSION, which loads the target's module
+        except OSError:
+            return False
+        return True
 
     def remove(self, name: str) -> None:
         self._call(4, name)
@@ -487,13 +567,43 @@ class Mapper:
         return found
 
 
-def device_mapper() -> Mapper | None:
+def stack(
+    mapper: Mapper, table: list[Stretch], crypts: list[Crypt], keys: list[str], devices: list[str], read_only: bool
+) -> Device:
+    """One device out of whole ones, which come in the order of the table's legs: joined, and decrypted above that."""
+    rows, left = [], iter(devices)
+    for stretch in table:
+        legs = " ".join(f"/dev/{next(left)} 0" for _ in stretch.legs)
+        count = len(stretch.legs)
+        region = min(1024, 1 << (stretch.length // SECTOR).bit_length() - 1)
+        parameters = {
+            "linear": legs,
+            "striped": f"{count} {stretch.chunk // SECTOR} {legs}",
+            "mirror": f"core 2 {region} nosync {count} {legs} 1 handle_errors",
+        }[stretch.kind]
+        rows.append((stretch.length, stretch.kind, parameters))
+    joined = mapper.make(identifier(), rows, read_only)
+    if not crypts:
+        return joined
+    rows, start = [], 0
+    for stretch, crypt, key in zip(table, crypts, keys, strict=True):
+        parameters = f"{crypt.cipher} {key} {crypt.iv} /dev/{joined.name} {start} 1 sector_size:{crypt.sector}"
+        rows.append((stretch.length, "crypt", parameters))
+        start += stretch.length // SECTOR
+    return mapper.make(identifier("-clear"), rows, read_only)
+
+
+Driver = TypeVar("Driver", Netlink, Mapper)
+
+
+def driver(kind: type[Driver], module: str) -> Driver | None:
+    """The kernel's NBD or device-mapper, loaded if need be; None when it has none."""
     for attempt in (1, 2):
         try:
-            return Mapper()
+            return kind()
         except OSError:
             if attempt == 1:
-                load_module("dm_mod")
+                load_module(module)
     return None
 
 
@@ -505,13 +615,13 @@ def started(pid: int | str) -> str:
         return file.read().rpartition(")")[2].split()[19]
 
 
-def identifier() -> str:
+def identifier(suffix: str = "") -> str:
     """Name of what this process makes: a later run can tell whether its maker still lives."""
-    return f"h2k-{os.getpid()}-{started('self')}"
+    return f"h2k-{os.getpid()}-{started('self')}{suffix}"
 
 
 def abandoned(name: str) -> bool:
-    match = re.fullmatch(r"h2k-(\d{1,10})-(\d{1,20})", name)
+    match = re.fullmatch(r"h2k-(\d{1,10})-(\d{1,20})(-clear)?", name)
     if match is None:
         return False
     try:
@@ -522,23 +632,18 @@ def abandoned(name: str) -> bool:
 
 def sweep(netlink: Netlink | None, mapper: Mapper | None) -> None:
     """Remove what a helper left that was killed in one of its two windows; what is in use answers busy and stays."""
-    for name in mapper.names() if mapper else []:
-        if abandoned(name):
-            try:
-                mapper.remove(name) if mapper else None
+    if mapper:
+        for name in filter(abandoned, mapper.names()):
+            with suppress(OSError):
+                mapper.remove(name)
                 syslog.syslog(syslog.LOG_WARNING, f"swept the abandoned mapping {name}")
-            except OSError:
-                continue
-    for name in os.listdir("/sys/block") if netlink else []:
-        try:
-            if not name.startswith("nbd") or not abandoned(sysfs(f"{name}/backend")):
-                continue
-            os.close(open_device(f"/dev/{name}", os.O_RDONLY | os.O_EXCL))
-            if netlink:
-                netlink.disconnect(int(name[3:]))
-            syslog.syslog(syslog.LOG_WARNING, f"swept the abandoned device {name}")
-        except (OSError, Refusal):
-            continue
+    if netlink:
+        for name in os.listdir("/sys/block"):
+            with suppress(OSError, Refusal):
+                if name.startswith("nbd") and abandoned(sysfs(f"{name}/backend")):
+                    os.close(open_device(f"/dev/{name}", os.O_RDONLY | os.O_EXCL))
+                    netlink.disconnect(int(name[3:]))
+                    syslog.syslog(syslog.LOG_WARNING, f"swept the abandoned device {name}")
 
 
 # ---------------------------------------------------------------- the mount
@@ -548,29 +653,22 @@ def id_map(caller: Caller) -> int | None:
     """A user namespace in which the caller is root; None for root, who needs none."""
     if caller.uid == 0:
         return None
-    parent = os.getpid()
     source, sink = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            die_with(parent)
-            if libc.unshare(0x10000000) == 0:  # CLONE_NEWUSER
-                os.write(sink, b"x")
-                signal.pause()
-        finally:
-            os._exit(1)
-    os.close(sink)
-    try:
-        if os.read(source, 1) != b"x":
-            raise Refusal("unsupported", "this kernel allows no user namespace, which id-mapped mounts need")
+
+    def step() -> None:
+        if libc.unshare(0x10000000) == 0:  # CLONE_NEWUSER
+            os.write(sink, b"x")
+            signal.pause()
+
+    with child(step) as pid:
+        os.close(sink)
+        inside = os.read(source, 1) == b"x"
+        require(inside, "unsupported", "this kernel allows no user namespace, which id-mapped mounts need")
+        os.close(source)
         for name, value in (("uid_map", caller.uid), ("gid_map", caller.gid)):
             with open(f"/proc/{pid}/{name}", "w") as file:
                 file.write(f"0 {value} 1\n")
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(source)
 
 
 def open_file_system(fstype: str) -> int:
@@ -585,9 +683,8 @@ def open_file_system(fstype: str) -> int:
 def mount(device: Device, fstype: str, read_only: bool, mapping: int | None) -> int:
     """A detached mount that only its descriptor keeps alive."""
     context = open_file_system(fstype)
-    options = (("source", f"/dev/{device.name}"), *OPTIONS[fstype])
-    if read_only:
-        options = (*options, ("ro", None), *READ_ONLY_OPTIONS[fstype])
+    always, unwritten = OPTIONS[fstype]
+    options = (("source", f"/dev/{device.name}"), *always, *((("ro", None), *unwritten) if read_only else ()))
     attributes = 0x2 | 0x4 | 0x8 | 0x10 | (1 if read_only else 0)  # nosuid, nodev, noexec, noatime, read-only
     step = "mount"
     try:
@@ -618,98 +715,86 @@ def nail_down(mounted: int) -> int:
     that lies in the image. The kernel locks the flags of mounts that it copies into a less privileged mount
     namespace; a clone made in there, detached again, keeps the locks.
     """
-    parent = os.getpid()
     ours, theirs = socket.socketpair()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            die_with(parent)
-            if libc.unshare(0x20000) or libc.mount(None, b"/", None, 0x44000, None):  # CLONE_NEWNS, MS_REC|MS_PRIVATE
-                os._exit(1)
-            syscall(429, mounted, b"\0", -100, b"/proc\0", 4)  # move_mount, MOVE_MOUNT_F_EMPTY_PATH
-            if libc.unshare(0x10000000 | 0x20000) == 0:  # CLONE_NEWUSER, CLONE_NEWNS
-                clone = syscall(428, -100, b"/proc\0", 1 | os.O_CLOEXEC)  # open_tree, OPEN_TREE_CLONE
-                socket.send_fds(theirs, [b"x"], [clone])
-        finally:
-            os._exit(1)
-    theirs.close()
-    try:
-        _, clones, _, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+
+    def step() -> None:
+        if libc.unshare(0x20000) or libc.mount(None, b"/", None, 0x44000, None):  # CLONE_NEWNS, MS_REC|MS_PRIVATE
+            return
+        syscall(429, mounted, b"\0", -100, b"/proc\0", 4)  # move_mount, MOVE_MOUNT_F_EMPTY_PATH
+        if libc.unshare(0x10000000 | 0x20000) == 0:  # CLONE_NEWUSER, CLONE_NEWNS
+            clone = syscall(428, -100, b"/proc\0", 1 | os.O_CLOEXEC)  # open_tree, OPEN_TREE_CLONE
+            socket.send_fds(theirs, [b"x"], [clone])
+
+    with child(step):
+        theirs.close()
+        clones = socket.recv_fds(ours, 1, 1)[1]
     os.close(mounted)
-    if len(clones) != 1:
-        raise Refusal("unsupported", "this kernel does not let the flags of a mount be locked")
+    require(len(clones) == 1, "unsupported", "this kernel does not let the flags of a mount be locked")
     return clones[0]
 
 
 def explanation(context: int) -> str:
     """What the file system itself said, if anything."""
     said: list[str] = []
-    try:
+    with suppress(OSError):
         while len(said) < 8:
             said.append(os.read(context, 1024)[2:].decode(errors="replace").strip())
-    except OSError:
-        pass
     return f" ({'; '.join(said)[:600]})" if said else ""
 
 
 # ---------------------------------------------------------------- the verbs
 
 
-def probe(request: dict[str, Any], caller: Caller) -> dict[str, Any]:
+def probe(request: Probe, caller: Caller) -> dict[str, Any]:
     mapping = id_map(caller)
     if mapping is not None:
         os.close(mapping)
     able = []
-    for fstype in request["fstypes"]:
-        if not isinstance(fstype, str) or fstype not in OPTIONS:
-            raise Refusal("bad-request", "a file system is not one that is mounted here")
-        try:
+    for fstype in request.fstypes:
+        known = isinstance(fstype, str) and fstype in OPTIONS
+        require(known, "bad-request", "a file system is not one that is mounted here")
+        with suppress(Refusal):
             os.close(open_file_system(fstype))
             able.append(fstype)
-        except Refusal:
-            continue
-    netlink, mapper = nbd_family(), device_mapper()
+    netlink, mapper = driver(Netlink, "nbd"), driver(Mapper, "dm_mod")
     sweep(netlink, mapper)
     loop = os.access("/dev/loop-control", os.R_OK | os.W_OK)
-    return {"ok": True, "fstypes": able, "loop": loop, "nbd": netlink is not None, "dm": mapper is not None}
+    targets = [target for target in TARGETS if mapper and mapper.has(target)]
+    return {"ok": True, "fstypes": able, "loop": loop, "nbd": netlink is not None, "dm": targets}
 
 
-def serve_mount(request: dict[str, Any], fds: list[int], caller: Caller) -> tuple[dict[str, Any], int]:
-    fstype, transport, read_only = request["fstype"], request["transport"], request["read_only"]
-    if fstype not in OPTIONS:
-        raise Refusal("bad-request", "the file system is not one that is mounted here")
-    if transport not in ("file", "nbd"):
-        raise Refusal("bad-request", "the transport is neither file nor nbd")
-    segments = parse_segments(request, fds)
-    exports = [shaped(entry, {"size": int, "flags": int}, "an export") for entry in request["nbd"]]
-    if len(exports) != (len(fds) if transport == "nbd" else 0):
-        raise Refusal("bad-request", "there must be one export for each socket and none for a file")
-    netlink = nbd_family() if transport == "nbd" else None
-    mapper = device_mapper() if len(segments) > 1 else None
-    if transport == "nbd" and netlink is None:
-        raise Refusal("unsupported", "this kernel has no NBD")
-    if len(segments) > 1 and mapper is None:
-        raise Refusal("unsupported", f"{len(segments)} segments need device-mapper, which this kernel does not have")
+def serve_mount(request: Mount, fds: list[int], caller: Caller) -> tuple[dict[str, Any], int]:
+    fstype, transport, read_only = request.fstype, request.transport, request.read_only
+    require(fstype in OPTIONS, "bad-request", "the file system is not one that is mounted here")
+    require(transport in ("file", "nbd"), "bad-request", "the transport is neither file nor nbd")
+    table, crypts = parse_table(request, fds)
+    legs = [leg for stretch in table for leg in stretch.legs]
+    exports = [shaped(entry, Export) for entry in request.nbd]
+    sockets = len({leg.fd for leg in legs}) if transport == "nbd" else 0
+    require(len(exports) == sockets, "bad-request", "there must be one export for each socket and none for a file")
+    keys = [read_key(fds[crypt.key], crypt.cipher) for crypt in crypts]
+    stacked = len(legs) > 1 or bool(crypts)
+    netlink = driver(Netlink, "nbd") if transport == "nbd" else None
+    mapper = driver(Mapper, "dm_mod") if stacked else None
+    require(transport == "file" or netlink is not None, "unsupported", "this kernel has no NBD")
+    for target in {*(stretch.kind for stretch in table), *(["crypt"] if crypts else [])} if stacked else ():
+        there = mapper is not None and mapper.has(target)
+        require(there, "unsupported", f"this kernel has no device-mapper with the target {target}")
     keep_only_needed_capabilities()
     sweep(netlink, mapper)
     mapping = id_map(caller)
     devices = []
-    for segment in segments:
+    for leg in legs:
         if netlink is None:
-            devices.append(attach_loop(fds[segment.fd], segment, read_only, caller))
+            devices.append(attach_loop(fds[leg.fd], leg, read_only, caller))
             continue
-        export = exports[segment.fd]
-        if segment.offset or segment.length != export["size"] or len(segments) != len(fds):
-            raise Refusal("bad-range", "an NBD export must be exactly one segment")
-        devices.append(attach_nbd(netlink, fds[segment.fd], export["size"], export["flags"], read_only))
+        export = exports[leg.fd]
+        alone = (leg.offset, leg.length) == (0, export.size) and len(legs) == len(exports)
+        require(alone, "bad-range", "an NBD export must be exactly one leg")
+        devices.append(attach_nbd(netlink, fds[leg.fd], export, read_only))
     device = devices[0]
     if mapper is not None:
-        device = mapper.join(
-            [(part, segment.length) for part, segment in zip(devices, segments, strict=True)], read_only
-        )
+        device = stack(mapper, table, crypts, keys, [part.name for part in devices], read_only)
     mounted = mount(device, fstype, read_only, mapping)
     return {"ok": True, "device": device.name}, mounted if caller.uid == 0 else nail_down(mounted)
 
@@ -719,12 +804,11 @@ def serve(channel: socket.socket, caller: Caller) -> tuple[str, dict[str, Any], 
     asked = "?"
     try:
         request, fds = receive(channel)
-        asked = f"{request['verb']} job={request['job']}"
-        if request["verb"] == "mount":
-            asked += f" {request['fstype']} {request['transport']} read_only={request['read_only']}"
+        asked = f"{request.verb} job={request.job}"
+        if isinstance(request, Mount):
+            asked += f" {request.fstype} {request.transport} read_only={request.read_only}"
             return asked, *serve_mount(request, fds, caller)
-        if fds:
-            raise Refusal("bad-fd", "a probe takes no descriptor")
+        require(not fds, "bad-fd", "a probe takes no descriptor")
         return asked, probe(request, caller), None
     except Refusal as refusal:
         return asked, {"error": refusal.code, "message": refusal.message}, None
@@ -767,8 +851,7 @@ def main() -> int:
     become_plain()
     syslog.openlog("hyper2kvm-helper", syslog.LOG_PID, syslog.LOG_DAEMON)
     try:
-        if len(sys.argv) > 1:
-            raise Refusal("bad-request", "no argument is taken")
+        require(len(sys.argv) == 1, "bad-request", "no argument is taken")
         channel = socket.socket(fileno=0)
         caller = identify(channel)
     except (Refusal, OSError) as error:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from hyper2kvmd.disk.mapping import linear
 from hyper2kvmd.model import DiskImage, Image, Layout, Segment, Volume
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -154,7 +155,9 @@ def make_disk(path: Path, contents: tuple[str, ...], table: str = "gpt") -> Imag
             os.mknod(root / "etc" / "device", stat.S_IFCHR, os.makedev(1, 5))
             (root / "etc" / "device").chmod(0o666)
         volumes.append(
-            Volume(kind="partition", name=f"partition {number}", number=number, content=content, segments=(segment,))
+            Volume(
+                kind="partition", name=f"partition {number}", number=number, content=content, stretches=linear(segment)
+            )
         )
     layout = Layout(tables=("gpt",) if table == "gpt" else ("dos",), volumes=tuple(volumes))
     return image_of(path, layout)
@@ -202,7 +205,7 @@ def scattered(image: Image) -> Image:
         file.seek(segment.offset)
         file.write(second + first)
     pieces = (Segment(offset=segment.offset + half, length=half), Segment(offset=segment.offset, length=half))
-    volume = volume.model_copy(update={"kind": "lv", "name": "vg0/root", "segments": pieces})
+    volume = volume.model_copy(update={"kind": "lv", "name": "vg0/root", "stretches": linear(*pieces)})
     return image.model_copy(update={"layout": image.layout.model_copy(update={"volumes": (volume,)})})
 
 

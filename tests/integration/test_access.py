@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from hyper2kvmd.disk.mapping import linear
 from hyper2kvmd.guest.access import default_helper, open_image
 from hyper2kvmd.guest.rootside import Helper
 from hyper2kvmd.model import Image, Segment, Volume
@@ -38,12 +39,13 @@ def facts(text: str) -> dict[str, Any]:
     return {key: value for line in text.splitlines() if line.startswith("{") for key, value in json.loads(line).items()}
 
 
-def client_argv(action: str, image: Image, helper: tuple[str, ...]) -> list[str]:
-    return service_python(CLIENT, action, image.model_dump_json(), image.disks[0].path.parent, json.dumps(helper))
+def client_argv(action: str, image: Image, helper: tuple[str, ...], *keys: str) -> list[str]:
+    folder = image.disks[0].path.parent
+    return service_python(CLIENT, action, image.model_dump_json(), folder, json.dumps(helper), *keys)
 
 
-def client(action: str, image: Image, helper: tuple[str, ...]) -> tuple[int, dict[str, Any]]:
-    done = subprocess.run(client_argv(action, image, helper), capture_output=True, text=True, timeout=100)
+def client(action: str, image: Image, helper: tuple[str, ...], *keys: str) -> tuple[int, dict[str, Any]]:
+    done = subprocess.run(client_argv(action, image, helper, *keys), capture_output=True, text=True, timeout=100)
     said = facts(done.stdout)
     assert said, done.stderr
     return done.returncode, said
@@ -206,7 +208,10 @@ def check(
 ) -> tuple[int, dict[str, Any]]:
     volumes = [
         Volume(
-            kind="partition", name=f"partition of {content}", content=content, segments=({"offset": 0, "length": 512},)
+            kind="partition",
+            name=f"partition of {content}",
+            content=content,
+            stretches=linear(Segment(offset=0, length=512)),
         )
         for content in contents
     ]

@@ -33,6 +33,10 @@ def disk(installed_helper: tuple[str, ...], tmp_path_factory: pytest.TempPathFac
     shutil.rmtree(folder)
 
 
+def linear(leg: dict[str, object]) -> dict[str, object]:
+    return {"kind": "linear", "chunk": 0, "legs": [leg]}
+
+
 def mount_request(image: Image, **changes: object) -> dict[str, Any]:
     segment = image.layout.volumes[0].segments[0]
     return {
@@ -41,7 +45,8 @@ def mount_request(image: Image, **changes: object) -> dict[str, Any]:
         "transport": "file",
         "fstype": "ext4",
         "read_only": False,
-        "segments": [{"fd": 0, "offset": segment.offset, "length": segment.length}],
+        "table": [linear({"fd": 0, "offset": segment.offset, "length": segment.length})],
+        "crypt": [],
         "nbd": [],
         **changes,
     }
@@ -144,21 +149,37 @@ def test_malformed_requests(installed_helper: tuple[str, ...], raw: str) -> None
         ({"fstype": "ext4,errors=panic"}, "bad-request"),
         ({"transport": "loop"}, "bad-request"),
         ({"read_only": 0}, "bad-request"),
-        ({"segments": []}, "bad-request"),
-        ({"segments": [{"fd": 0, "offset": 0}]}, "bad-request"),
-        ({"segments": [{"fd": True, "offset": 0, "length": 512}]}, "bad-request"),
-        ({"segments": [{"fd": 0, "offset": 0, "length": 512, "flags": 1}]}, "bad-request"),
-        ({"segments": [{"fd": 1, "offset": 0, "length": 512}]}, "bad-fd"),
-        ({"segments": [{"fd": -1, "offset": 0, "length": 512}]}, "bad-fd"),
-        ({"segments": [{"fd": 0, "offset": -512, "length": 1024}]}, "bad-range"),
-        ({"segments": [{"fd": 0, "offset": 0, "length": 0}]}, "bad-range"),
-        ({"segments": [{"fd": 0, "offset": 1, "length": 512}]}, "bad-range"),
-        ({"segments": [{"fd": 0, "offset": 0, "length": 513}]}, "bad-range"),
-        ({"segments": [{"fd": 0, "offset": 1 << 62, "length": 512}]}, "bad-range"),
-        ({"segments": [{"fd": 0, "offset": 1 << 63, "length": 1 << 63}]}, "bad-range"),
-        ({"segments": [{"fd": 0, "offset": 0, "length": 1 << 40}]}, "bad-range"),
-        ({"segments": [{"fd": 0, "offset": 0, "length": 1024}, {"fd": 0, "offset": 512, "length": 512}]}, "bad-range"),
-        ({"segments": [{"fd": 0, "offset": 512, "length": 512}, {"fd": 0, "offset": 512, "length": 512}]}, "bad-range"),
+        ({"table": []}, "bad-request"),
+        ({"table": [linear({"fd": 0, "offset": 0})]}, "bad-request"),
+        ({"table": [linear({"fd": True, "offset": 0, "length": 512})]}, "bad-request"),
+        ({"table": [linear({"fd": 0, "offset": 0, "length": 512, "flags": 1})]}, "bad-request"),
+        ({"table": [linear({"fd": 1, "offset": 0, "length": 512})]}, "bad-fd"),
+        ({"table": [linear({"fd": -1, "offset": 0, "length": 512})]}, "bad-fd"),
+        ({"table": [linear({"fd": 0, "offset": -512, "length": 1024})]}, "bad-range"),
+        ({"table": [linear({"fd": 0, "offset": 0, "length": 0})]}, "bad-range"),
+        ({"table": [linear({"fd": 0, "offset": 1, "length": 512})]}, "bad-range"),
+        ({"table": [linear({"fd": 0, "offset": 0, "length": 513})]}, "bad-range"),
+        ({"table": [linear({"fd": 0, "offset": 1 << 62, "length": 512})]}, "bad-range"),
+        ({"table": [linear({"fd": 0, "offset": 1 << 63, "length": 1 << 63})]}, "bad-range"),
+        ({"table": [linear({"fd": 0, "offset": 0, "length": 1 << 40})]}, "bad-range"),
+        (
+            {
+                "table": [
+                    linear({"fd": 0, "offset": 0, "length": 1024}),
+                    linear({"fd": 0, "offset": 512, "length": 512}),
+                ]
+            },
+            "bad-range",
+        ),
+        (
+            {
+                "table": [
+                    linear({"fd": 0, "offset": 512, "length": 512}),
+                    linear({"fd": 0, "offset": 512, "length": 512}),
+                ]
+            },
+            "bad-range",
+        ),
         ({"nbd": [{"size": 512, "flags": 1}]}, "bad-request"),
         ({"transport": "nbd"}, "bad-request"),
         ({"options": "suid"}, "bad-request"),
@@ -170,6 +191,102 @@ def test_mounts_that_are_refused(
 ) -> None:
     answer = ask(installed_helper, request=mount_request(disk, **changes), fds=[["rw", str(disk.disks[0].path)]])
     assert refusal(answer) == code, answer
+
+
+LEGS = [{"fd": 0, "offset": at * 65536, "length": 65536} for at in range(2)]
+LONGER = [LEGS[0], {**LEGS[1], "length": 131072}]
+
+
+def stretch(kind: str, legs: list[dict[str, int]], chunk: int = 0) -> dict[str, object]:
+    return {"table": [{"kind": kind, "chunk": chunk, "legs": legs}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        (stretch("raid5", LEGS), "bad-request"),
+        (stretch("linear", LEGS), "bad-request"),
+        (stretch("linear", []), "bad-request"),
+        (stretch("mirror", LEGS[:1]), "bad-request"),
+        (stretch("striped", LEGS[:1], 4096), "bad-request"),
+        (
+            stretch("mirror", [{**LEGS[0], "fd": 0, "offset": at * 512, "length": 512} for at in range(65)]),
+            "bad-request",
+        ),
+        (stretch("mirror", LONGER), "bad-range"),
+        (stretch("striped", LONGER, 4096), "bad-range"),
+        (stretch("mirror", [LEGS[0], LEGS[0]]), "bad-range"),
+        (stretch("mirror", LEGS, 4096), "bad-range"),
+        (stretch("linear", LEGS[:1], 4096), "bad-range"),
+        (stretch("striped", LEGS, 0), "bad-range"),
+        (stretch("striped", LEGS, -4096), "bad-range"),
+        (stretch("striped", LEGS, 2048), "bad-range"),
+        (stretch("striped", LEGS, 4097), "bad-range"),
+        (stretch("striped", LEGS, 12288), "bad-range"),
+        (stretch("striped", LEGS, 131072), "bad-range"),
+        ({"table": [{"kind": "linear", "chunk": 0, "legs": LEGS[:1], "crypt": 1}]}, "bad-request"),
+        ({"table": [{"kind": "linear", "chunk": 0, "legs": {}}]}, "bad-request"),
+    ],
+)
+def test_stretches_that_are_refused(
+    disk: Image, installed_helper: tuple[str, ...], changes: dict[str, object], code: str
+) -> None:
+    answer = ask(installed_helper, request=mount_request(disk, **changes), fds=[["rw", str(disk.disks[0].path)]])
+    assert refusal(answer) == code, answer
+
+
+def decrypted(**changes: object) -> dict[str, object]:
+    return {"key": 1, "cipher": "aes-xts-plain64", "sector": 512, "iv": 0, **changes}
+
+
+@pytest.mark.parametrize(
+    ("crypt", "key", "code"),
+    [
+        ([decrypted()], ["rw", "DISK"], "bad-fd"),
+        ([decrypted()], ["pipe", ""], "bad-fd"),
+        ([decrypted()], ["r", "/dev/zero"], "bad-fd"),
+        ([decrypted()], ["unsealed", "64"], "bad-fd"),
+        ([decrypted()], ["sealed", "0"], "bad-fd"),
+        ([decrypted()], ["sealed", "16"], "bad-fd"),
+        ([decrypted()], ["sealed", "65"], "bad-fd"),
+        ([decrypted(cipher="aes-cbc-essiv:sha256")], ["sealed", "64"], "bad-fd"),
+        ([decrypted(key=0)], ["sealed", "64"], "bad-fd"),
+        ([decrypted(key=2)], ["sealed", "64"], "bad-fd"),
+        ([decrypted(key=-1)], ["sealed", "64"], "bad-fd"),
+        ([], ["sealed", "64"], "bad-fd"),
+        ([decrypted(), decrypted()], ["sealed", "64"], "bad-request"),
+        ([decrypted(cipher="cipher_null-ecb")], ["sealed", "64"], "bad-request"),
+        ([decrypted(cipher="aes-xts-plain64 00 0 /dev/vda 0")], ["sealed", "64"], "bad-request"),
+        ([decrypted(cipher="capi:xts(aes)-plain64")], ["sealed", "64"], "bad-request"),
+        ([decrypted(sector=256)], ["sealed", "64"], "bad-request"),
+        ([decrypted(iv="0")], ["sealed", "64"], "bad-request"),
+        ([decrypted(iv=-1)], ["sealed", "64"], "bad-range"),
+        ([decrypted(iv=1 << 62)], ["sealed", "64"], "bad-range"),
+        ([decrypted(iv=1, sector=4096)], ["sealed", "64"], "bad-range"),
+        ([decrypted(length=512)], ["sealed", "64"], "bad-request"),
+    ],
+)
+def test_encryptions_that_are_refused(
+    disk: Image, installed_helper: tuple[str, ...], crypt: list[dict[str, object]], key: list[str], code: str
+) -> None:
+    path = str(disk.disks[0].path)
+    fds = [["rw", path], [key[0], key[1].replace("DISK", path)]]
+    assert refusal(ask(installed_helper, request=mount_request(disk, crypt=crypt), fds=fds)) == code
+
+
+def test_a_length_that_is_no_whole_encrypted_sectors(disk: Image, installed_helper: tuple[str, ...]) -> None:
+    request = mount_request(disk, table=[linear({"fd": 0, "offset": 0, "length": 4096 + 512})])
+    request["crypt"] = [decrypted(sector=4096)]
+    fds = [["rw", str(disk.disks[0].path)], ["sealed", "64"]]
+    assert refusal(ask(installed_helper, request=request, fds=fds)) == "bad-range"
+
+
+def test_a_key_is_in_no_answer(disk: Image, installed_helper: tuple[str, ...]) -> None:
+    """What is decrypted with a wrong key is no file system; without dm-crypt it does not come to that."""
+    fds = [["rw", str(disk.disks[0].path)], ["sealed", "64"]]
+    answer = ask(installed_helper, request=mount_request(disk, crypt=[decrypted()]), fds=fds)
+    assert refusal(answer) in ("unsupported", "mount-failed")
+    assert "00" * 16 not in json.dumps(answer)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +405,8 @@ def test_each_request_is_logged_on_one_line(installed_helper: tuple[str, ...]) -
                 "transport": "file",
                 "fstype": "ext4\nforged: line",
                 "read_only": True,
-                "segments": [],
+                "table": [],
+                "crypt": [],
                 "nbd": [],
             }
             done = subprocess.run(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hyper2kvmd.disk.mapping import linear
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.root import ConfinedRoot
 from hyper2kvmd.guest.tree import GuestTree
@@ -65,7 +66,7 @@ def partition(number: int, content: str = "ext4", **attributes: str | None) -> V
         kind="partition",
         name=f"partition {number}",
         number=number,
-        segments=(Segment(offset=number << 20, length=1 << 20),),
+        stretches=linear(Segment(offset=number << 20, length=1 << 20)),
         content=content,
         uuid=attributes.get("uuid"),
         label=attributes.get("label"),
@@ -81,7 +82,7 @@ def logical(vg: str, lv: str, content: str = "xfs", uuid: str | None = None) -> 
         name=f"{vg}/{lv}",
         vg=vg,
         lv=lv,
-        segments=(Segment(offset=64 << 20, length=1 << 20),),
+        stretches=linear(Segment(offset=64 << 20, length=1 << 20)),
         content=content,
         uuid=uuid,
     )

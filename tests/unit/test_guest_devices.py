@@ -90,6 +90,17 @@ def test_stable(volume: Volume, spec: str | None) -> None:
     assert Devices(ONE_DISK).stable(volume) == spec
 
 
+@pytest.mark.parametrize(
+    ("spec", "found"),
+    [("/dev/md/boot", True), ("/dev/md0", False), ("/dev/md7", True), ("/dev/md/7", True), ("/dev/mdboot", False)],
+)
+def test_an_array_is_found_by_the_name_in_its_superblocks(spec: str, found: bool) -> None:
+    name = spec.rpartition("/")[2].removeprefix("md") if found else "boot"
+    array = Volume(kind="md", name=f"md {name}", array=name, content="ext4", uuid=ROOT_UUID)
+    devices = Devices(Layout(tables=("gpt",), volumes=(array,)))
+    assert devices.find(spec) == (array if found else None)
+
+
 def test_a_uuid_that_two_volumes_share_is_not_stable() -> None:
     twin = partition(2, uuid=ROOT_UUID, partuuid="deadbeef-02")
     devices = Devices(Layout(tables=("dos",), volumes=(ROOT, twin)))

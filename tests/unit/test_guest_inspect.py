@@ -71,10 +71,10 @@ def test_a_data_disk_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("volume", "word"),
     [
-        (partition(2, "crypto_LUKS"), "encrypted"),
-        (partition(2, "linux_raid_member"), "RAID"),
+        (Volume(kind="luks", name="partition 2, decrypted", obstacle="none of the given keys"), "decrypted: none of"),
+        (Volume(kind="md", name="md 0", obstacle="it is degraded"), "md 0: it is degraded"),
         (partition(2, "zfs_member"), "zfs_member"),
-        (logical("vg", "root").model_copy(update={"segments": (), "obstacle": "striped over 2 disks"}), "striped"),
+        (logical("vg", "root").model_copy(update={"stretches": (), "obstacle": "striped over 2 disks"}), "striped"),
     ],
 )
 def test_a_root_that_cannot_be_reached_is_unsupported(tmp_path: Path, volume: Volume, word: str) -> None:

@@ -5,6 +5,7 @@ Standard library only, so that it starts quickly and can be run with any credent
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
@@ -16,6 +17,7 @@ from typing import Any
 
 
 def descriptors(wanted: list[list[str]]) -> list[int]:
+    """A path follows the kind of those that are files, a length that of keys."""
     found = []
     for kind, path in wanted:
         if kind == "pipe":
@@ -24,6 +26,11 @@ def descriptors(wanted: list[list[str]]) -> list[int]:
             found.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM).detach())
         elif kind == "unconnected":
             found.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).detach())
+        elif kind in ("sealed", "unsealed"):
+            found.append(os.memfd_create("key", os.MFD_ALLOW_SEALING))
+            os.write(found[-1], bytes(int(path)))
+            if kind == "sealed":
+                fcntl.fcntl(found[-1], fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_WRITE)
         else:
             flags = {"rw": os.O_RDWR, "r": os.O_RDONLY, "w": os.O_WRONLY, "path": os.O_PATH}[kind]
             found.append(os.open(path, flags))

@@ -1,4 +1,4 @@
-"""The service user's side of a test: python -m ... ACTION IMAGE_JSON FOLDER HELPER_JSON. One fact a line on stdout."""
+"""The service user's side of a test: python -m ... ACTION IMAGE_JSON FOLDER HELPER_JSON [KEY...]. One fact a line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from hyper2kvmd.disk import export
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.guest import rootside
-from hyper2kvmd.guest.access import Access, check_helper, open_image
+from hyper2kvmd.guest.access import FILE_SYSTEMS, Access, check_helper, open_image
 from hyper2kvmd.guest.rootside import Helper
 from hyper2kvmd.model import Image, Volume
 
@@ -30,10 +30,11 @@ def names(directory: int) -> list[str]:
 
 
 def edit(access: Access, image: Image) -> None:
-    """Append to fstab and make a file, on every volume; all are mounted at once."""
-    if not image.layout.volumes:
+    """Append to fstab and make a file, on every file system; all are mounted at once."""
+    volumes = tuple(volume for volume in image.layout.volumes if volume.content in FILE_SYSTEMS)
+    if not volumes:
         return
-    first, rest = image.layout.volumes[0], image.layout.volumes[1:]
+    first, rest = volumes[0], tuple(volume for volume in image.layout.volumes if volume != volumes[0])
     with access.mount(first) as root:
         fstab = os.open("etc/fstab", os.O_WRONLY | os.O_APPEND, dir_fd=root)
         os.write(fstab, b"# edited\n")
@@ -57,7 +58,8 @@ def edit(access: Access, image: Image) -> None:
 
 def hold(access: Access, image: Image) -> None:
     """Keep a mount busy until killed."""
-    with access.mount(image.layout.volumes[0]) as root:
+    volume = next(volume for volume in image.layout.volumes if volume.content in FILE_SYSTEMS)
+    with access.mount(volume) as root:
         held = os.open("etc/held", os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=root)
         os.write(held, b"h" * 100_000)
         say(holding=os.getpid())
@@ -151,7 +153,7 @@ ACTIONS: dict[str, Callable[[Access, Image], None]] = {
 
 
 def main() -> int:
-    action, text, folder, helper = sys.argv[1:]
+    action, text, folder, helper, *keys = sys.argv[1:]
     export.PERIOD, export.PATIENCE = 0.3, 2.0
     argv = tuple(json.loads(helper))
     try:
@@ -162,7 +164,7 @@ def main() -> int:
             say(transport=reach.transport, unmountable=[(volume.name, why) for volume, why in reach.unmountable])
             return 0
         image = Image.model_validate_json(text)
-        with open_image(image, Helper(argv), Path(folder)) as access:
+        with open_image(image, Helper(argv), Path(folder), [key.encode() for key in keys]) as access:
             ACTIONS[action](access, image)
         say(done=True)
         return 0

@@ -1,0 +1,131 @@
+"""LVM metadata of volumes that no tool makes without a kernel that has device-mapper: RAID 1 and snapshots."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from hyper2kvmd.disk.layout import read_layout
+from hyper2kvmd.model import Volume
+from tests.unit.test_mapping import Bytes
+
+MIB = 1 << 20
+EXTENT = MIB
+DATA = MIB
+IDS = tuple(
+    f"{letter * 6}-{letter * 4}-{letter * 4}-{letter * 4}-{letter * 4}-{letter * 4}-{letter * 6}" for letter in "AB"
+)
+CLEAN = (1 << 64) - 1
+
+
+def lv(name: str, segment: str, *, extents: int = 4, status: str = '"READ", "WRITE", "VISIBLE"') -> str:
+    return f"""
+    {name} {{ id = "x" status = [{status}] segment_count = 1
+      segment1 {{ start_extent = 0 extent_count = {extents} {segment} }} }}"""
+
+
+def on(pv: int, extent: int) -> str:
+    return f'type = "striped" stripe_count = 1 stripes = ["pv{pv}", {extent}]'
+
+
+HIDDEN = '"READ", "WRITE"'
+
+
+def raid1(*, image_status: str = HIDDEN, status: str = '"READ", "WRITE", "VISIBLE"') -> str:
+    """A RAID 1 of four extents: metadata in extent 0 of each physical volume, images from extent 1 on."""
+    parts = [lv("root", 'type = "raid1" device_count = 2 raids = ["m0", "i0", "m1", "i1"]', status=status)]
+    for number in (0, 1):
+        parts.append(lv(f"m{number}", on(number, 0), extents=1, status=HIDDEN))
+        parts.append(lv(f"i{number}", on(number, 1), status=image_status))
+    return "".join(parts)
+
+
+def physical_volume(number: int, text: str) -> bytearray:
+    """Ten MiB of a disk with a label, one metadata area at 4 KiB and its extents from 1 MiB on."""
+    disk = bytearray(10 * MIB)
+    header = struct.pack("<32sQ", IDS[number].replace("-", "").encode(), len(disk))
+    header += struct.pack("<6Q", DATA, 0, 0, 0, 4096, DATA - 4096) + bytes(16)
+    disk[512 : 512 + 32] = struct.pack("<8sQII8s", b"LABELONE", 1, 0, 32, b"LVM2 001")
+    disk[544 : 544 + len(header)] = header
+    raw = text.encode() + b"\0"
+    area = struct.pack("<I16sIQQQQII", 0, b" LVM2 x[5A%r0N*>", 1, 4096, DATA - 4096, 512, len(raw), 0, 0)
+    disk[4096 : 4096 + len(area)] = area
+    disk[4608 : 4608 + len(raw)] = raw
+    return disk
+
+
+def volumes(
+    logical: str, *, flags: str = "", states: tuple[dict[str, int], dict[str, int]] = ({}, {})
+) -> dict[str, Volume]:
+    physical = "".join(f'pv{n} {{ id = "{IDS[n]}" pe_start = {DATA // 512} {flags if n else ""} }}\n' for n in (0, 1))
+    text = f"""vg {{ id = "group" seqno = 1 extent_size = {EXTENT // 512}
+      physical_volumes {{ {physical} }} logical_volumes {{ {logical} }} }}"""
+    disks = [physical_volume(number, text) for number in (0, 1)]
+    for disk, state in zip(disks, states, strict=True):
+        told = {"magic": 0x64526D44, "events": 5, "failed": 0, "recovered": CLEAN, "synced": CLEAN, "level": 1} | state
+        struct.pack_into("<4I", disk, DATA, told["magic"], 0, 2, 0)
+        numbers = (told["events"], told["failed"], told["recovered"], told["synced"], told["level"])
+        struct.pack_into("<4Qi", disk, DATA + 16, *numbers)
+        disk[DATA + 4096 : DATA + 4100] = b"bitm"
+        struct.pack_into("<QII", disk, DATA + 4096 + 40, 4 * EXTENT // 512, 0, 65536)
+        disk[DATA + 4096 + 256] = told.get("dirty", 0)
+    layout = read_layout([Bytes(bytes(disk)) for disk in disks])
+    return {volume.lv or "": volume for volume in layout.volumes if volume.kind == "lv"}
+
+
+def test_a_raid_1_in_sync_is_a_mirror() -> None:
+    (root,) = volumes(raid1()).values()
+    assert root.obstacle is None
+    (stretch,) = root.stretches
+    assert stretch.kind == "mirror"
+    assert [(leg.disk, leg.offset, leg.length) for leg in stretch.legs] == [(n, 2 * MIB, 4 * MIB) for n in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("state", "word"),
+    [
+        ({"magic": 0}, "damaged"),
+        ({"events": 4}, "left behind"),
+        ({"failed": 2}, "failed"),
+        ({"recovered": 0}, "rebuilt"),
+        ({"synced": 0}, "rebuilt"),
+        ({"level": 5}, "failed"),
+        ({"dirty": 1}, "not stopped cleanly"),
+    ],
+)
+def test_a_raid_1_whose_images_may_differ_is_refused(state: dict[str, int], word: str) -> None:
+    (root,) = volumes(raid1(), states=({}, state)).values()
+    assert root.stretches == () and word in (root.obstacle or "")
+
+
+@pytest.mark.parametrize(
+    "logical",
+    [raid1(image_status='"READ", "WRITE", "REBUILD"'), raid1(status='"READ", "VISIBLE", "NOTSYNCED"')],
+)
+def test_images_that_were_never_the_same_are_refused(logical: str) -> None:
+    (root,) = volumes(logical).values()
+    assert root.stretches == () and "never made the same" in (root.obstacle or "")
+
+
+def test_a_physical_volume_that_was_missing_is_not_used_again() -> None:
+    (root,) = volumes(raid1(), flags='flags = ["MISSING"]').values()
+    assert "not among the disks" in (root.obstacle or "")
+
+
+def test_a_volume_with_a_snapshot_is_not_written_to() -> None:
+    snapshot = 'type = "snapshot" chunk_size = 8 origin = "root" cow_store = "snap"'
+    found = volumes(lv("root", on(0, 0)) + lv("snap", on(1, 0)) + lv("snapshot0", snapshot, status=HIDDEN))
+    assert "has a snapshot" in (found["root"].obstacle or "")
+    assert "is a snapshot" in (found["snap"].obstacle or "")
+
+
+@pytest.mark.parametrize("kind", ["thin", "cache", "raid5", "raid10", "mirror", "integrity", "vdo", "error"])
+def test_what_cannot_be_mapped_is_named(kind: str) -> None:
+    (root,) = volumes(lv("root", f'type = "{kind}"')).values()
+    assert root.obstacle == f"a segment of type {kind} cannot be mapped"
+
+
+def test_a_volume_made_of_itself_is_damaged() -> None:
+    (root,) = volumes(lv("root", 'type = "striped" stripe_count = 1 stripes = ["root", 0]')).values()
+    assert root.obstacle == "its LVM metadata is damaged"
