@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from hyper2kvmd import run
+from hyper2kvmd.disk import nbd
 from hyper2kvmd.disk.export import WHOLE_DISK, Exporter, as_file, export
+from hyper2kvmd.disk.fat import Blocks
+from hyper2kvmd.disk.window import FileDisk, Window, WritableDisk
 from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
 from hyper2kvmd.guest import rootside
 from hyper2kvmd.guest.rootside import Export, Helper, MountRequest, Probed, Range
@@ -30,10 +33,10 @@ FILE_SYSTEMS = {
     "ext4": "ext4",
     "xfs": "xfs",
     "btrfs": "btrfs",
-    "vfat": "vfat",
     "ntfs": "ntfs3",
 }
-"""Volume content to the kernel's name; ext4 mounts its forebears, and only it id-maps them."""
+"""Volume content to the kernel's name; ext4 mounts its forebears, and only it id-maps them. FAT is not among them:
+`blocks` serves it, on every host alike."""
 SEGMENTS_MAX = 64
 
 
@@ -45,6 +48,13 @@ class Access(Protocol):
 
         The block's end proves that everything written has reached the image. Raises MigrationFailed
         (`mount-failed`, `mount-unsupported`, `mount-busy`, `image-write-failed`).
+        """
+        ...
+
+    def blocks(self, volume: Volume, *, read_only: bool = False) -> AbstractContextManager[Blocks]:
+        """The bytes of a volume whose file system is worked on here, without root and without a mount.
+
+        Raises MigrationFailed (`mount-unsupported`, `mount-busy`).
         """
         ...
 
@@ -119,6 +129,10 @@ def _nobody() -> None:
 
 
 class _Transport(Protocol):
+    def disk(self) -> AbstractContextManager[WritableDisk]:
+        """The whole disk, by the way on which mounts reach it: the two never see different bytes."""
+        ...
+
     @contextmanager
     def request(self, job: str, volume: Volume, read_only: bool) -> Iterator[tuple[MountRequest, list[int]]]:
         """The request for a volume and the descriptors that go with it, which are ours for the block only."""
@@ -130,6 +144,10 @@ class _FromFile:
     """One descriptor of the whole disk."""
 
     handle: int
+
+    @contextmanager
+    def disk(self) -> Iterator[WritableDisk]:
+        yield FileDisk(self.handle)
 
     @contextmanager
     def request(self, job: str, volume: Volume, read_only: bool) -> Iterator[tuple[MountRequest, list[int]]]:
@@ -145,6 +163,11 @@ class _FromNbd:
 
     exporter: Exporter
     known: frozenset[Segment]
+
+    @contextmanager
+    def disk(self) -> Iterator[WritableDisk]:
+        with nbd.Writer(self.exporter.socket, WHOLE_DISK) as writer:
+            yield writer
 
     @contextmanager
     def request(self, job: str, volume: Volume, read_only: bool) -> Iterator[tuple[MountRequest, list[int]]]:
@@ -186,12 +209,7 @@ class _Opened:
         obstacle = _obstacle(volume)
         if obstacle:
             raise _unsupported(volume, obstacle)
-        if any(_overlap(part, other) for part in volume.segments for other in self._mounted):
-            raise MigrationFailed(
-                "mount-busy", f"{volume.name} is mounted already", hint="report this: two repairs met on one volume"
-            )
-        self._mounted.extend(volume.segments)
-        try:
+        with self._claimed(volume):
             with self._transport.request(self._job, volume, read_only) as (request, fds):
                 mounted = self._ask(volume, request, fds)
             try:
@@ -204,6 +222,25 @@ class _Opened:
                     os.close(directory)
             finally:
                 os.close(mounted)
+
+    @contextmanager
+    def blocks(self, volume: Volume, *, read_only: bool = False) -> Iterator[Blocks]:
+        if volume.obstacle or len(volume.segments) != 1:
+            raise _unsupported(volume, volume.obstacle or f"it lies in {len(volume.segments)} places")
+        with self._claimed(volume), self._transport.disk() as disk:
+            yield Window(disk, volume.segments[0], read_only)
+            if not read_only:
+                disk.flush()
+
+    @contextmanager
+    def _claimed(self, volume: Volume) -> Iterator[None]:
+        if any(_overlap(part, other) for part in volume.segments for other in self._mounted):
+            raise MigrationFailed(
+                "mount-busy", f"{volume.name} is mounted already", hint="report this: two repairs met on one volume"
+            )
+        self._mounted.extend(volume.segments)
+        try:
+            yield
         finally:
             for part in volume.segments:
                 self._mounted.remove(part)

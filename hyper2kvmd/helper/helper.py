@@ -53,14 +53,12 @@ OPTIONS: dict[str, tuple[tuple[str, str | None], ...]] = {
     "ext4": (("errors", "remount-ro"),),
     "xfs": (("nouuid", None),),
     "btrfs": (("skip_balance", None),),
-    "vfat": (("errors", "remount-ro"), ("utf8", None)),
     "ntfs3": (),
 }
 READ_ONLY_OPTIONS: dict[str, tuple[tuple[str, str | None], ...]] = {
     "ext4": (("noload", None),),
     "xfs": (("norecovery", None),),
     "btrfs": (("rescue", "nologreplay"),),
-    "vfat": (),
     "ntfs3": (),
 }
 
