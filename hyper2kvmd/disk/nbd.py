@@ -1,4 +1,4 @@
-"""A small NBD client: negotiation for whoever will own the socket, and exact reads for the layout reader.
+"""A small NBD client: negotiation for whoever will own the socket, exact reads and writes for parsers of ours.
 
 Newstyle fixed negotiation, NBD_OPT_GO and simple replies only. The server may be a tool gone wrong on a hostile
 image, so every magic, length and handle is checked, and every wait has an end.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +28,9 @@ FIXED_NEWSTYLE, NO_ZEROES = 1, 2
 OPT_GO = 7
 REP_ACK, REP_INFO, REP_ERROR = 1, 3, 1 << 31
 INFO_EXPORT, INFO_BLOCK_SIZE = 0, 3
-CMD_READ, CMD_DISC = 0, 2
+CMD_READ, CMD_WRITE, CMD_DISC, CMD_FLUSH = 0, 1, 2, 3
+VERBS = {CMD_READ: "read", CMD_WRITE: "write", CMD_FLUSH: "flush"}
+FLAG_SEND_FLUSH = 4
 MAX_OPTION_REPLY = 64 * 1024
 MAX_INFO_REPLIES = 64
 DEFAULT_MAX_BLOCK = 32 << 20
@@ -106,36 +109,37 @@ class Reader:
         Raises MigrationFailed: `nbd-range` for what is not inside the export, `disk-read-failed` for an error of
         the server's own, `nbd-unreachable` and `nbd-protocol` for a server gone wrong.
         """
+        start, end = self._aligned(offset, length)
+        pieces = [self._ask(CMD_READ, at, size) for at, size in self._steps(start, end)]
+        return b"".join(pieces)[offset - start : offset - start + length]
+
+    def _aligned(self, offset: int, length: int) -> tuple[int, int]:
+        """Whole blocks around a byte range."""
         if offset < 0 or length < 0 or offset + length > self.size:
             raise MigrationFailed(
                 "nbd-range",
                 f"{length} bytes at {offset} are not inside a disk of {self.size} bytes",
                 hint="the disk's own tables are damaged or truncated: export the disk again",
             )
-        if length == 0:
-            return b""
         align = self._export.min_block
-        start, end = offset - offset % align, min(self.size, offset + length + -(offset + length) % align)
-        step = self._export.max_block - self._export.max_block % align
-        pieces = [self._read_piece(at, min(step, end - at)) for at in range(start, end, step)]
-        return b"".join(pieces)[offset - start : offset - start + length]
+        start = offset - offset % align
+        return start, min(self.size, offset + length + -(offset + length) % align) if length else start
 
-    def _read_piece(self, offset: int, length: int) -> bytes:
+    def _steps(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        step = self._export.max_block - self._export.max_block % self._export.min_block
+        return ((at, min(step, end - at)) for at in range(start, end, step))
+
+    def _ask(self, command: int, offset: int, length: int, data: bytes = b"") -> bytes:
         self._handle += 1
         sock = self._export.sock
         try:
-            sock.sendall(struct.pack(">IHHQQI", REQUEST, 0, CMD_READ, self._handle, offset, length))
+            sock.sendall(struct.pack(">IHHQQI", REQUEST, 0, command, self._handle, offset, length) + data)
             magic, error, handle = struct.unpack(">IIQ", _receive(sock, 16))
             if magic != SIMPLE_REPLY or handle != self._handle:
-                raise _protocol("answered a read with something else")
+                raise _protocol(f"answered a {VERBS[command]} with something else")
             if error:
-                raise MigrationFailed(
-                    "disk-read-failed",
-                    f"{length} bytes at {offset} cannot be read: {os.strerror(error)}",
-                    hint="check the storage that holds the disk, or export it again",
-                    kind=Kind.OPERATOR,
-                )
-            return _receive(sock, length)
+                raise _refused(command, offset, length, os.strerror(error))
+            return _receive(sock, length) if command == CMD_READ else b""
         except OSError as error:
             raise _unreachable("the NBD server fell silent", error) from error
 
@@ -154,6 +158,35 @@ class Reader:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Writer(Reader):
+    """Exact writes besides. Raises as `read` does, and MigrationFailed (`disk-write-failed`)."""
+
+    def write(self, offset: int, data: bytes) -> None:
+        start, end = self._aligned(offset, len(data))
+        before = self.read(start, offset - start)
+        behind = self.read(offset + len(data), end - offset - len(data))
+        whole = before + data + behind
+        for at, size in self._steps(start, end):
+            self._ask(CMD_WRITE, at, size, whole[at - start : at - start + size])
+
+    def flush(self) -> None:
+        """What was written is on the disk when this returns."""
+        if self._export.flags & FLAG_SEND_FLUSH:
+            self._ask(CMD_FLUSH, 0, 0)
+
+
+def _refused(command: int, offset: int, length: int, reason: str) -> MigrationFailed:
+    writing = command != CMD_READ
+    return MigrationFailed(
+        "disk-write-failed" if writing else "disk-read-failed",
+        f"{length} bytes at {offset} cannot be {'written' if writing else 'read'}: {reason}",
+        hint="check space and storage of the conversion directory, then retry"
+        if writing
+        else "check the storage that holds the disk, or export it again",
+        kind=Kind.RETRY if writing else Kind.OPERATOR,
+    )
 
 
 def _handshake(sock: socket.socket, name: str) -> Negotiated:

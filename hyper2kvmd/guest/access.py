@@ -19,8 +19,10 @@ from typing import Literal, Protocol
 from hyper2kvmd import run
 from hyper2kvmd.disk import luks, nbd
 from hyper2kvmd.disk.export import WHOLE_DISK, Exporter, as_file, export
+from hyper2kvmd.disk.fat import Blocks
 from hyper2kvmd.disk.mapping import Machine
 from hyper2kvmd.disk.superblock import BlockReader
+from hyper2kvmd.disk.window import FileDisk, Window, WritableDisk
 from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
 from hyper2kvmd.guest import rootside
 from hyper2kvmd.guest.rootside import Decrypted, Export, Helper, Joined, Leg, MountRequest, Probed
@@ -33,11 +35,10 @@ FILE_SYSTEMS = {
     "ext4": "ext4",
     "xfs": "xfs",
     "btrfs": "btrfs",
-    "vfat": "vfat",
     "ntfs": "ntfs3",
 }
-"""Volume content to the kernel's name; ext4 mounts its forebears, and only it id-maps them."""
-LEGS_MAX = 64
+"""Volume content to the kernel's name; ext4 mounts its forebears, and only it id-maps them. FAT is not among them:
+`blocks` serves it, on every host alike."""
 
 
 class Access(Protocol):
@@ -49,6 +50,13 @@ class Access(Protocol):
         The block's end proves that everything written has reached the image. Raises MigrationFailed
         (`mount-failed`, `mount-unsupported`, `mount-busy`, `volume-locked`,
         `image-write-failed`).
+        """
+        ...
+
+    def blocks(self, volume: Volume, *, read_only: bool = False) -> AbstractContextManager[Blocks]:
+        """The bytes of a volume whose file system is worked on here, without root and without a mount.
+
+        Raises MigrationFailed (`mount-unsupported`, `mount-busy`).
         """
         ...
 
@@ -164,6 +172,10 @@ class _Transport(Protocol):
     @property
     def name(self) -> Literal["file", "nbd"]: ...
 
+    def disks(self, stack: ExitStack, /) -> tuple[WritableDisk, ...]:
+        """The whole disks, by the way on which mounts reach them: the two never see different bytes."""
+        ...
+
     def lend(self, stack: ExitStack, volume: Volume, /) -> tuple[list[int], list[Leg], tuple[Export, ...]]:
         """Descriptors that are ours as long as `stack` is, the volume's segments in them, and what NBD needs."""
         ...
@@ -175,6 +187,9 @@ class _FromFile:
 
     handles: tuple[int, ...]
     name: Literal["file"] = "file"
+
+    def disks(self, _stack: ExitStack, /) -> tuple[WritableDisk, ...]:
+        return tuple(FileDisk(handle) for handle in self.handles)
 
     def lend(self, _stack: ExitStack, volume: Volume, /) -> tuple[list[int], list[Leg], tuple[Export, ...]]:
         used = sorted({part.disk for part in volume.segments})
@@ -189,6 +204,9 @@ class _FromNbd:
     exporters: tuple[Exporter, ...]
     known: frozenset[Segment]
     name: Literal["nbd"] = "nbd"
+
+    def disks(self, stack: ExitStack, /) -> tuple[WritableDisk, ...]:
+        return tuple(stack.enter_context(nbd.Writer(exporter.socket, WHOLE_DISK)) for exporter in self.exporters)
 
     def lend(self, stack: ExitStack, volume: Volume, /) -> tuple[list[int], list[Leg], tuple[Export, ...]]:
         if not self.known.issuperset(volume.segments):
@@ -218,12 +236,7 @@ class _Opened:
         obstacle = _obstacle(volume)
         if obstacle:
             raise _unsupported(volume, obstacle)
-        if any(_overlap(part, other) for part in volume.segments for other in self._mounted):
-            raise MigrationFailed(
-                "mount-busy", f"{volume.name} is mounted already", hint="report this: two repairs met on one volume"
-            )
-        self._mounted.extend(volume.segments)
-        try:
+        with self._claimed(volume):
             with ExitStack() as lent:
                 mounted = self._ask(volume, *self._request(lent, volume, read_only))
             try:
@@ -236,6 +249,26 @@ class _Opened:
                     os.close(directory)
             finally:
                 os.close(mounted)
+
+    @contextmanager
+    def blocks(self, volume: Volume, *, read_only: bool = False) -> Iterator[Blocks]:
+        if volume.obstacle or not Window.reaches(volume.stretches):
+            raise _unsupported(volume, volume.obstacle or "its bytes are striped or encrypted")
+        with self._claimed(volume), ExitStack() as stack:
+            window = Window(self._transport.disks(stack), volume.stretches, read_only)
+            yield window
+            if not read_only:
+                window.flush()
+
+    @contextmanager
+    def _claimed(self, volume: Volume) -> Iterator[None]:
+        if any(_overlap(part, other) for part in volume.segments for other in self._mounted):
+            raise MigrationFailed(
+                "mount-busy", f"{volume.name} is mounted already", hint="report this: two repairs met on one volume"
+            )
+        self._mounted.extend(volume.segments)
+        try:
+            yield
         finally:
             for part in volume.segments:
                 self._mounted.remove(part)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from hyper2kvmd.disk.fat import FatVolume
+from hyper2kvmd.disk.layout import ESP_TYPES
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest import fstab
 from hyper2kvmd.guest.access import Access
 from hyper2kvmd.guest.devices import Devices
+from hyper2kvmd.guest.fat_root import FatRoot
+from hyper2kvmd.guest.files import Files
 from hyper2kvmd.guest.inspect import describe
 from hyper2kvmd.guest.root import ConfinedRoot
 from hyper2kvmd.guest.tree import GuestTree, printable
@@ -17,7 +21,10 @@ from hyper2kvmd.model import Layout, Volume
 NEEDED = ("/usr", "/boot")
 """Mount points whose files repairs need."""
 ESP_POINTS = ("/boot/efi", "/efi")
-ESP_TYPES = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef")
+XBOOTLDR_TYPES = ("bc13c2ff-59e6-4262-a352-b275fd6f7172",)
+UNLISTED = ((XBOOTLDR_TYPES, ("/boot",)), (ESP_TYPES, ("/efi", "/boot/efi", "/boot")))
+"""What systemd mounts at the first of these folders that is empty when fstab does not name it. Source:
+systemd-gpt-auto-generator(8); /boot/efi is where others look."""
 
 
 class Composition:
@@ -28,27 +35,38 @@ class Composition:
         self._volume, self._subvolume = volume, subvolume
         self.devices = Devices(layout, volume)
         self.warnings: list[str] = []
+        self.esp: str | None = None
+        """Where the EFI system partition lies in the tree, once it is mounted."""
+        self._failed: set[Volume] = set()
 
     @contextmanager
     def mounted(self) -> Iterator[GuestTree]:
         with ExitStack() as stack:
-            top = self._mount(stack, self._volume)
-            tops = {self._volume: top}
-            mounts = {"/": stack.enter_context(top.folder(self._subvolume)) if self._subvolume else top}
+            top = self._confined(stack, self._volume)
+            tops: dict[Volume, Files] = {self._volume: top}
+            mounts: dict[str, Files] = {
+                "/": stack.enter_context(top.folder(self._subvolume)) if self._subvolume else top
+            }
             text = GuestTree(mounts).text_or_empty("/etc/fstab")
             wanted = [entry for entry in fstab.entries(text) if entry.mount_point.rstrip("/") in (*NEEDED, *ESP_POINTS)]
             for entry in sorted(wanted, key=lambda entry: entry.mount_point.count("/")):
                 root = self._find(stack, tops, entry)
                 if root is not None:
                     mounts[GuestTree(mounts).canonical(entry.mount_point)] = root
-            if not any(entry.mount_point.rstrip("/") in ESP_POINTS for entry in wanted):
-                self._add_unlisted_esp(stack, tops, mounts)
+            for types, points in UNLISTED:
+                self._add_unlisted(stack, tops, mounts, types, points)
+            self.esp = self._esp(tops, mounts)
             yield GuestTree(mounts)
 
-    def _mount(self, stack: ExitStack, volume: Volume) -> ConfinedRoot:
+    def _mount(self, stack: ExitStack, volume: Volume) -> Files:
+        if volume.content == "vfat":
+            return FatRoot(FatVolume(stack.enter_context(self._access.blocks(volume, read_only=self._read_only))))
+        return self._confined(stack, volume)
+
+    def _confined(self, stack: ExitStack, volume: Volume) -> ConfinedRoot:
         return ConfinedRoot(stack.enter_context(self._access.mount(volume, read_only=self._read_only)))
 
-    def _find(self, stack: ExitStack, tops: dict[Volume, ConfinedRoot], entry: fstab.Entry) -> ConfinedRoot | None:
+    def _find(self, stack: ExitStack, tops: dict[Volume, Files], entry: fstab.Entry) -> Files | None:
         if "bind" in entry.options:
             return None
         volume = self.devices.find(entry.spec)
@@ -60,16 +78,14 @@ class Composition:
             self._leave_out(entry.mount_point, f"{entry.spec} is the root itself")
             return None
         root = self._top(stack, tops, volume, entry.mount_point)
-        if root is None or not subvolume:
+        if not isinstance(root, ConfinedRoot) or not subvolume:
             return root
         if not root.exists(subvolume):
             self._leave_out(entry.mount_point, f"subvolume {subvolume} cannot be reached from the default one")
             return None
         return stack.enter_context(root.folder(subvolume))
 
-    def _top(
-        self, stack: ExitStack, tops: dict[Volume, ConfinedRoot], volume: Volume, point: str
-    ) -> ConfinedRoot | None:
+    def _top(self, stack: ExitStack, tops: dict[Volume, Files], volume: Volume, point: str) -> Files | None:
         if volume in tops:
             return tops[volume]
         if volume.obstacle or not volume.stretches:
@@ -78,8 +94,9 @@ class Composition:
         try:
             tops[volume] = self._mount(stack, volume)
         except MigrationFailed as failure:
-            if point.rstrip("/") in NEEDED and volume.content != "vfat":
+            if point.rstrip("/") in NEEDED:
                 raise
+            self._failed.add(volume)
             self._leave_out(point, failure.message)
             return None
         return tops[volume]
@@ -87,17 +104,32 @@ class Composition:
     def _leave_out(self, point: str, reason: str) -> None:
         self.warnings.append(printable(f"{point} was not repaired: {reason}"))
 
-    def _add_unlisted_esp(
-        self, stack: ExitStack, tops: dict[Volume, ConfinedRoot], mounts: dict[str, ConfinedRoot]
+    def _add_unlisted(
+        self,
+        stack: ExitStack,
+        tops: dict[Volume, Files],
+        mounts: dict[str, Files],
+        types: tuple[str, ...],
+        points: tuple[str, ...],
     ) -> None:
-        """systemd mounts an EFI partition that fstab does not list at an empty /efi or /boot by itself."""
+        """The first volume of these types, unless it is mounted already; at a made-up /efi when no folder is free,
+        for the firmware reads it wherever the guest has it.
+        """
         tree = GuestTree(mounts)
-        esp = next((volume for volume in self._layout.volumes if volume.parttype in ESP_TYPES), None)
-        if esp is None or esp.content != "vfat" or esp in tops:
+        volume = next((volume for volume in self._layout.volumes if volume.parttype in types), None)
+        if volume is None or volume in tops or volume in self._failed or volume.content == "unknown":
             return
-        for point in ("/efi", "/boot/efi", "/boot"):
-            if tree.is_dir(point) and not tree.listdir(point) and tree.canonical(point) not in mounts:
-                root = self._top(stack, tops, esp, point)
-                if root is not None:
-                    mounts[tree.canonical(point)] = root
-                return
+        empty = [point for point in points if tree.is_dir(point) and not tree.listdir(point)]
+        place = next((point for point in empty if tree.canonical(point) not in mounts), None)
+        if place is None and types == ESP_TYPES and not tree.exists("/efi"):
+            place = "/efi"
+        if place is None:
+            self._leave_out(describe(volume), "fstab does not name it, and no folder is free for it")
+            return
+        root = self._top(stack, tops, volume, place)
+        if root is not None:
+            mounts[tree.canonical(place)] = root
+
+    def _esp(self, tops: dict[Volume, Files], mounts: dict[str, Files]) -> str | None:
+        found = [tops[volume] for volume in tops if volume.parttype in ESP_TYPES]
+        return next((point for point, root in mounts.items() if any(root is esp for esp in found)), None)

@@ -9,11 +9,14 @@ from __future__ import annotations
 import posixpath
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.guest import pe
 from hyper2kvmd.guest.access import Access
+from hyper2kvmd.guest.entries import BOOTS, Entry, entries
 from hyper2kvmd.guest.root import ConfinedRoot
 from hyper2kvmd.guest.tree import GuestTree, printable
 from hyper2kvmd.model import Layout, Volume
@@ -25,6 +28,8 @@ FOREIGN = ("zfs_member", "ufs", "hfsplus", "apfs", "reiserfs", "jfs", "f2fs", "b
 HIBERNATED = "swsuspend"
 ELF_PLACES = ("/bin/sh", "/bin/bash", "/sbin/init", "/bin/ls", "/lib64/ld-linux-x86-64.so.2")
 MACHINES = {3: "i686", 21: "ppc64", 22: "s390x", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
+UNIFIED_LIMIT = 512 << 20
+"""Bytes of a unified kernel image."""
 MODULE_FOLDERS = ("/lib/modules", "/usr/lib/modules")
 
 
@@ -47,7 +52,17 @@ class Kernel:
     modules: str
     """Its module folder."""
     image: str | None
-    initrd: str | None
+    initrds: tuple[str, ...]
+    """Each file that a boot loader may pass to it: a copy on the EFI partition is as good as the one in /boot."""
+
+
+@dataclass(frozen=True)
+class Unified:
+    """A kernel, its initramfs and its command line in one EFI program."""
+
+    path: str
+    version: str
+    """Empty when it does not say it."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,7 @@ class System:
     hostname: str
     architecture: str
     kernels: tuple[Kernel, ...]
+    unified: tuple[Unified, ...]
     boot_loaders: tuple[str, ...]
     selinux: bool
 
@@ -183,6 +199,7 @@ def look_at(tree: GuestTree) -> System:
         hostname=_hostname(tree),
         architecture=_architecture(tree),
         kernels=_kernels(tree),
+        unified=tuple(_unified(tree)),
         boot_loaders=_boot_loaders(tree),
         selinux=re.search(r"^\s*SELINUX=(enforcing|permissive)", config, re.MULTILINE) is not None,
     )
@@ -237,12 +254,13 @@ def _kernels(tree: GuestTree) -> tuple[Kernel, ...]:
             folder = posixpath.join(parent, version)
             if tree.is_file(f"{folder}/modules.dep") or tree.is_dir(f"{folder}/kernel"):
                 folders.setdefault(version, tree.canonical(folder))
+    told = tuple(entries(tree))
     return tuple(
         Kernel(
             version,
             folder,
-            _first(tree, _image_names(tree, version, folder)),
-            _first(tree, _initrd_names(tree, version, folder)),
+            next(iter(_files(tree, _image_names(tree, version, folder))), None),
+            _files(tree, [*_initrd_names(tree, version, folder), *_named_by(told, version)]),
         )
         for version, folder in sorted(folders.items(), key=lambda item: _version_key(item[0]))
     )
@@ -279,15 +297,33 @@ def _flavours(tree: GuestTree, version: str, folder: str) -> list[str]:
 def _entry_files(tree: GuestTree, version: str, name: str) -> list[str]:
     """kernel-install's own layout: <boot>/<machine-id or token>/<version>/initrd."""
     found = []
-    for boot in ("/boot", "/efi", "/boot/efi"):
+    for boot in BOOTS:
         for folder in tree.listdir(boot):
             place = f"{boot}/{folder}/{version}"
             found += [f"{place}/{file}" for file in tree.listdir(place) if file.startswith(name)]
     return found
 
 
-def _first(tree: GuestTree, names: list[str]) -> str | None:
-    return next((tree.canonical(name) for name in names if tree.is_file(name)), None)
+def _unified(tree: GuestTree) -> Iterator[Unified]:
+    """The oldest first. Source: the Boot Loader Specification, type 2."""
+    paths = {tree.canonical(path): None for boot in BOOTS for path in tree.glob(f"{boot}/EFI/Linux/*.efi")}
+    found = []
+    for path in paths:
+        program = pe.parse(tree.read_bytes(path, UNIFIED_LIMIT)) if tree.is_file(path) else None
+        if program is not None and program.content(".linux") is not None:
+            version = (program.content(".uname") or b"").rstrip(b"\0").decode(errors="replace").strip()
+            found.append(Unified(path, version))
+    yield from sorted(found, key=lambda image: _version_key(image.version))
+
+
+def _named_by(told: tuple[Entry, ...], version: str) -> list[str]:
+    """The last initrd of an entry is the initramfs, those before it are microcode and the like."""
+    return [entry.initrds[-1] for entry in told if entry.initrds and entry.is_of(version)]
+
+
+def _files(tree: GuestTree, names: list[str]) -> tuple[str, ...]:
+    """Regular files among them, each once."""
+    return tuple(dict.fromkeys(tree.canonical(name) for name in names if tree.is_file(name)))
 
 
 def _version_key(version: str) -> list[tuple[int, int, str]]:

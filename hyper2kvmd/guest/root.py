@@ -75,6 +75,14 @@ def is_absent(error: OSError) -> bool:
     return error.errno in ABSENT
 
 
+def too_large(path: str, limit: int) -> MigrationFailed:
+    return MigrationFailed(
+        "guest-file-too-large",
+        f"the guest's file {path} is larger than {limit} bytes",
+        hint="look at the file in the guest: it should be a small one",
+    )
+
+
 class ConfinedRoot:
     """One mounted file system, or a folder of it. The fd may be O_PATH; whoever opened it closes it."""
 
@@ -124,6 +132,14 @@ class ConfinedRoot:
             raise
         return True
 
+    @staticmethod
+    def spelling(path: str) -> str:
+        return path
+
+    @staticmethod
+    def room() -> None:
+        """Not told ahead: compression, sparse files and shared blocks make it a guess; `append` looks by itself."""
+
     def is_foreign(self, path: str) -> bool:
         """Whether an existing file's owner or group is one that the id-mapped mount does not know.
 
@@ -160,11 +176,7 @@ class ConfinedRoot:
         with self.open(path) as stream:
             data = stream.read(limit + 1)
         if len(data) > limit:
-            raise MigrationFailed(
-                "guest-file-too-large",
-                f"the guest's file {path} is larger than {limit} bytes",
-                hint="look at the file in the guest: it should be a small one",
-            )
+            raise too_large(path, limit)
         return data
 
     @staticmethod

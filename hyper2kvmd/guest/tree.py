@@ -20,7 +20,8 @@ from fnmatch import fnmatchcase
 from typing import BinaryIO
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest.root import ConfinedRoot, is_absent
+from hyper2kvmd.guest.files import Files
+from hyper2kvmd.guest.root import is_absent
 from hyper2kvmd.model import Change
 
 TEXT_LIMIT = 4 << 20
@@ -28,6 +29,8 @@ BINARY_LIMIT = 64 << 20
 MAX_LINKS = 40
 MAX_DIFF = 64 << 10
 """Characters of a diff that the report carries."""
+FILE_OVERHEAD = 64 << 10
+"""Bytes that a file may take besides its content: the rest of its last cluster, a longer folder."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Mark:
 class GuestTree:
     """Paths are the guest's, absolute. `mounts` must name "/"."""
 
-    def __init__(self, mounts: Mapping[str, ConfinedRoot]) -> None:
+    def __init__(self, mounts: Mapping[str, Files]) -> None:
         self._mounts = {posixpath.normpath(point): root for point, root in mounts.items()}
         self._edits: dict[str, _Edit] = {}
         self._changes: list[Change] = []
@@ -96,7 +99,8 @@ class GuestTree:
             if target.startswith("/"):
                 done.clear()
             pending.extendleft(reversed(target.split("/")))
-        return "/" + "/".join(done)
+        root, inside = self._locate("/" + "/".join(done))
+        return "/" + "/".join(done).removesuffix(inside) + root.spelling(inside)
 
     def _link_at(self, place: str) -> str | None:
         if place in self._mounts:
@@ -112,7 +116,7 @@ class GuestTree:
                 return None
             raise
 
-    def _locate(self, place: str) -> tuple[ConfinedRoot, str]:
+    def _locate(self, place: str) -> tuple[Files, str]:
         point = place
         while point not in self._mounts:
             point = posixpath.dirname(point)
@@ -241,6 +245,10 @@ class GuestTree:
             place, _Content(text.encode(errors="surrogateescape"), mode), fix, summary, _diff(place, before, text)
         )
 
+    def write_bytes(self, path: str, data: bytes, *, fix: str, summary: str) -> None:
+        """Stage new content of a binary file."""
+        self._stage(self.canonical(path), _Content(data, 0o644), fix, summary, f"{len(data)} bytes: {summary}")
+
     def remove(self, path: str, *, fix: str, summary: str) -> None:
         """Stage the removal of a file, or of a symbolic link itself."""
         place = self._unresolved(path)
@@ -277,8 +285,25 @@ class GuestTree:
                     f"the guest's {printable(touched)} does not belong to root and root's group",
                     hint=f"chown root:root {printable(touched)} in the guest, then convert again",
                 )
+        self._require_room(place, edit)
         self._edits[place] = edit
         self._changes.append(Change(fix=fix, path=printable(place), summary=printable(summary), diff=printable(diff)))
+
+    def _require_room(self, place: str, edit: _Edit) -> None:
+        """A small file system is told before anything is written that it is too small."""
+        root, _ = self._locate(place)
+        room = root.room()
+        if room is None:
+            return
+        staged = [known for path, known in self._edits.items() if path != place and self._locate(path)[0] is root]
+        growing = [known for known in (*staged, edit) if isinstance(known, _Content | _Appended)]
+        needed = sum(len(known.data) + FILE_OVERHEAD for known in growing)
+        if needed > room:
+            raise MigrationFailed(
+                "guest-full",
+                f"the guest's file system with {printable(place)} has {room} bytes free, {needed} are needed",
+                hint="remove old kernels from it in the guest, or enlarge it, then convert again",
+            )
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -317,7 +342,7 @@ class GuestTree:
         return changes
 
     @staticmethod
-    def _apply(root: ConfinedRoot, inside: str, edit: _Edit) -> bool:
+    def _apply(root: Files, inside: str, edit: _Edit) -> bool:
         if isinstance(edit, _Appended):
             return root.append(inside, edit.data)
         if isinstance(edit, _Removed):

@@ -58,7 +58,6 @@ OPTIONS: dict[str, tuple[Options, Options]] = {
     "ext4": ((("errors", "remount-ro"),), (("noload", None),)),
     "xfs": ((("nouuid", None),), (("norecovery", None),)),
     "btrfs": ((("skip_balance", None),), (("rescue", "nologreplay"),)),
-    "vfat": ((("errors", "remount-ro"), ("utf8", None)), ()),
     "ntfs3": ((), ()),
 }
 CIPHERS = {"aes-xts-plain64": (32, 64), "aes-cbc-essiv:sha256": (16, 32)}

@@ -64,7 +64,7 @@ def _mend(
     system = look_at(tree)
     before = tree.text_or_empty(FSTAB)
     with ctx.step(f"Repairing {system.os_name}"):
-        news = _apply_all(Case(system, tree, composition.devices, found.volume, migration))
+        news = _apply_all(Case(system, tree, composition.devices, found.volume, migration, composition.esp))
         after = tree.text_or_empty(FSTAB)
         changes = _written(tree, migration)
         if system.selinux and tree.unlabelled:

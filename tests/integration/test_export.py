@@ -16,7 +16,7 @@ import pytest
 
 from hyper2kvmd import run
 from hyper2kvmd.disk.export import Exporter, as_file, export
-from hyper2kvmd.disk.nbd import Reader
+from hyper2kvmd.disk.nbd import Reader, Writer
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.model import Segment
 from tests.integration.host import MIB, command
@@ -66,6 +66,34 @@ def test_a_vmdk_is_read_in_place(tmp_path: Path, content: bytes, subformat: str)
             assert reader.read(1_000_001, 33) == content[1_000_001:1_000_034]
         assert write(exporter, "", 0, bytes(512)) != 0
     assert {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in files} == before
+
+
+def test_what_is_written_is_in_the_image(tmp_path: Path, content: bytes) -> None:
+    path = converted(tmp_path, "qcow2")
+    with (
+        export(path, "qcow2", tmp_path, exports={"": None}, writable=True) as exporter,
+        Writer(exporter.socket, "") as writer,
+    ):
+        writer.write(1_000_001, b"odd place")
+        writer.write(0, b"start")
+        writer.write(len(content) - 3, b"end")
+        writer.flush()
+        assert writer.read(1_000_000, 11) == content[1_000_000:1_000_001] + b"odd place" + content[1_000_010:1_000_011]
+        with pytest.raises(MigrationFailed) as caught:
+            writer.write(len(content) - 3, b"over")
+        assert caught.value.code == "nbd-range"
+    expected = bytearray(content)
+    expected[:5], expected[1_000_001:1_000_010], expected[-3:] = b"start", b"odd place", b"end"
+    command("qemu-img", "convert", "-f", "qcow2", "-O", "raw", path, tmp_path / "after.raw")
+    assert (tmp_path / "after.raw").read_bytes() == expected
+
+
+def test_a_read_only_export_refuses_a_write(tmp_path: Path, content: bytes) -> None:
+    path = converted(tmp_path, "qcow2")
+    with export(path, "qcow2", tmp_path, exports={"": None}, writable=False) as exporter:
+        with Writer(exporter.socket, "") as writer, pytest.raises(MigrationFailed) as caught:
+            writer.write(0, b"start")
+        assert caught.value.code == "disk-write-failed"
 
 
 def test_an_extent_outside_is_out_of_reach(tmp_path: Path, content: bytes) -> None:

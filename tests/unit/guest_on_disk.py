@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hyper2kvmd.disk.fat import Blocks
 from hyper2kvmd.disk.mapping import linear
+from hyper2kvmd.disk.window import FileDisk, Window
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.root import ConfinedRoot
 from hyper2kvmd.guest.tree import GuestTree
@@ -19,7 +23,14 @@ from hyper2kvmd.stages.repair import repair_opened
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 ROOT_UUID = "1b7f8c5e-5b3a-4c53-9f6e-0a2c1d3e4f50"
+MTOOLS = {"MTOOLS_SKIP_CHECK": "1", "LC_ALL": "C.UTF-8"}
 SWAP_UUID = "22222222-aaaa-4bbb-8ccc-333333333333"
+
+
+def mtools(*argv: object) -> str:
+    done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, env={**os.environ, **MTOOLS})
+    assert done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
+    return done.stdout
 
 
 class FolderAccess:
@@ -29,6 +40,27 @@ class FolderAccess:
         self._folders = folders
         self.mounted: list[tuple[str, bool]] = []
         """Names of volumes, and whether read-only."""
+
+    @contextmanager
+    def blocks(self, volume: Volume, *, read_only: bool = False) -> Iterator[Blocks]:
+        """A FAT file system made of the folder by mtools, which put what became of it back into the folder."""
+        if volume.name not in self._folders:
+            raise MigrationFailed("mount-unsupported", f"{volume.name} cannot be read", hint="repair it")
+        self.mounted.append((volume.name, read_only))
+        folder = self._folders[volume.name]
+        with tempfile.NamedTemporaryFile(suffix=".fat") as file:
+            size = volume.segments[0].length
+            file.truncate(size)
+            mtools(
+                "mformat", "-F" if size > 32 << 20 else "-h2", "-T", size // 512, "-s32", "-h64", "-i", file.name, "::"
+            )
+            for entry in folder.iterdir():
+                mtools("mcopy", "-s", "-i", file.name, entry, "::/")
+            yield Window((FileDisk(file.fileno()),), linear(Segment(offset=0, length=size)), read_only)
+            if not read_only:
+                shutil.rmtree(folder)
+                folder.mkdir()
+                mtools("mcopy", "-s", "-n", "-i", file.name, "::/*", folder)
 
     @contextmanager
     def mount(self, volume: Volume, *, read_only: bool = False) -> Iterator[int]:

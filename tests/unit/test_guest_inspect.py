@@ -138,7 +138,7 @@ def test_kernels_and_their_initrds(tmp_path: Path, image: str, version: str, ini
     (tmp_path / "lib").symlink_to("usr/lib")
     with tree_of(tmp_path) as tree:
         (kernel,) = look_at(tree).kernels
-    assert kernel == Kernel(version, f"/usr/lib/modules/{version}", image, initrd)
+    assert kernel == Kernel(version, f"/usr/lib/modules/{version}", image, (initrd,))
 
 
 def test_newest_kernel_comes_last(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hyper2kvmd.guest.fixes import (
     bls,
     device_map,
+    efi_fallback,
     extlinux,
     fstab,
     grub_cfg,
@@ -14,6 +15,7 @@ from hyper2kvmd.guest.fixes import (
     initramfs_config,
     kernel_cmdline,
     resume,
+    unified_kernel,
     vmware_tools,
 )
 from hyper2kvmd.guest.fixes.fix import Fix
@@ -29,6 +31,8 @@ FIXES: tuple[Fix, ...] = (
     kernel_cmdline.FIX,
     device_map.FIX,
     initramfs.FIX,
+    unified_kernel.FIX,
     initramfs_config.FIX,
+    efi_fallback.FIX,
     vmware_tools.FIX,
 )

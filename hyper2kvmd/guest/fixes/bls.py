@@ -6,9 +6,10 @@ there. Source: the Boot Loader Specification.
 
 from __future__ import annotations
 
+from hyper2kvmd.guest.entries import BOOTS
 from hyper2kvmd.guest.fixes.fix import Case, Fix, mend_cmdline, regular_files, unless_no_grub
 
-PATTERNS = tuple(f"{boot}/loader/entries/*.conf" for boot in ("/boot", "/efi", "/boot/efi"))
+PATTERNS = tuple(f"{boot}/loader/entries/*.conf" for boot in BOOTS)
 
 
 def apply(case: Case) -> list[str]:

@@ -21,6 +21,8 @@ class Case:
     devices: Devices
     root: Volume
     migration: Migration
+    esp: str | None = None
+    """Where the EFI system partition lies in `tree`."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def mend_cmdline(case: Case, fix: str, path: str) -> list[str]:
 
 def stabilized(case: Case, text: str) -> cmdline.Rewritten:
     kernels = case.system.kernels
-    without_initramfs = bool(kernels) and not any(kernel.initrd for kernel in kernels)
+    without_initramfs = bool(kernels) and not case.system.unified and not any(kernel.initrds for kernel in kernels)
     return cmdline.stabilize(text, case.devices, root=case.root, without_initramfs=without_initramfs)
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import BinaryIO
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest import cpio, initrd, modules
@@ -48,7 +50,8 @@ BAKED_SETTINGS = "conf/conf.d/"
 
 def apply(case: Case) -> list[str]:
     """Raises MigrationFailed when no kernel of the guest will find a virtio disk."""
-    kernels = [kernel for kernel in case.system.kernels if kernel.image or kernel.initrd]
+    unified = {image.version for image in case.system.unified}
+    kernels = [kernel for kernel in case.system.kernels if kernel.image or kernel.initrds or kernel.version in unified]
     if not kernels:
         raise MigrationFailed(
             "guest-unsupported",
@@ -56,9 +59,9 @@ def apply(case: Case) -> list[str]:
             hint="set regen_initramfs: false if the guest boots a kernel that knows virtio from elsewhere",
         )
     failures: list[tuple[Kernel, MigrationFailed]] = []
-    for kernel in kernels:
+    for kernel in reversed(kernels):  # the newest one first, as long as there is room
         try:
-            _mend(case, kernel)
+            _mend(case, kernel, loose=kernel.version not in unified)
         except MigrationFailed as failure:
             failures.append((kernel, failure))
     if len(failures) == len(kernels):
@@ -66,7 +69,23 @@ def apply(case: Case) -> list[str]:
     return [f"kernel {kernel.version} will not find its disk: {failure.message}" for kernel, failure in failures]
 
 
-def _mend(case: Case, kernel: Kernel) -> None:
+def _mend(case: Case, kernel: Kernel, *, loose: bool) -> None:
+    """`loose`: no unified kernel image has the initramfs inside."""
+    if not kernel.initrds and loose and not _modules_of(case, kernel)[1].issuperset(("virtio_pci", "virtio_blk")):
+        raise MigrationFailed(
+            "guest-unsupported",
+            f"the guest's kernel {kernel.version} has no initramfs, and virtio is a module of it",
+            hint="build an initramfs for it in the guest, then convert again",
+        )
+    for path in kernel.initrds:
+        with case.tree.open(path) as file:
+            more = addition(case, kernel, file, path)
+        if more is not None:
+            case.tree.append(path, more.data, fix=FIX.name, summary=f"kernel {kernel.version}: {more.facts}")
+
+
+def _modules_of(case: Case, kernel: Kernel) -> tuple[modules.Dependencies, frozenset[str]]:
+    """The kernel's modules and what is built into it; virtio is in one of them."""
     tree = case.tree
     dependencies = modules.parse(tree.text_or_empty(f"{kernel.modules}/modules.dep"), kernel.modules)
     builtin = modules.builtins(tree.text_or_empty(f"{kernel.modules}/modules.builtin"))
@@ -77,34 +96,42 @@ def _mend(case: Case, kernel: Kernel) -> None:
                 f"the guest's kernel {kernel.version} has no module {name}",
                 hint="install a kernel with virtio drivers in the guest, then convert again",
             )
-    if kernel.initrd is None:
-        if not builtin.issuperset(("virtio_pci", "virtio_blk")):
-            raise MigrationFailed(
-                "guest-unsupported",
-                f"the guest's kernel {kernel.version} has no initramfs, and virtio is a module of it",
-                hint="build an initramfs for it in the guest, then convert again",
-            )
-        return
-    with tree.open(kernel.initrd) as file:
-        if initrd.is_mended(file):
-            return
-        before = initrd.read(file, lambda name: name.startswith(BAKED_SETTINGS))
+    return dependencies, builtin
+
+
+@dataclass(frozen=True)
+class More:
+    """What an initramfs lacks: bytes to put at its end, and what they are in words."""
+
+    data: bytes
+    facts: str
+
+
+def addition(case: Case, kernel: Kernel, file: BinaryIO, path: str) -> More | None:
+    """What must follow the initramfs in `file`; None when it has all. `path` is its name, for messages.
+
+    Raises MigrationFailed (`guest-unsupported`, `initrd-damaged`).
+    """
+    tree = case.tree
+    dependencies, builtin = _modules_of(case, kernel)
+    if initrd.is_mended(file):
+        return None
+    before = initrd.read(file, lambda name: name.startswith(BAKED_SETTINGS))
     folder, present = _modules_in(before.contents, kernel.version)
-    settings = _mended_settings(case, kernel.initrd, before.contents.files)
+    settings = _mended_settings(case, path, before.contents.files)
     added = []
     if modules.missing(dependencies, NEEDED, {*present, *builtin}):
         added = modules.missing(dependencies, ADDED, {*present, *builtin})
     if not added and not settings:
-        return
+        return None
     archive = _Addition(before.contents)
     if added:
         _add_modules(archive, tree, kernel, folder, added, present, dependencies)
-    for path, data in settings.items():
-        archive.file(path, data)
-    data = initrd.follow_up(before, archive.finish())
+    for name, data in settings.items():
+        archive.file(name, data)
     facts = [f"{len(added)} modules ({', '.join(added)})"] if added else []
-    facts += [f"{path} with stable names" for path in settings]
-    tree.append(kernel.initrd, data, fix=FIX.name, summary=f"kernel {kernel.version}: {'; '.join(facts)}")
+    facts += [f"{name} with stable names" for name in settings]
+    return More(initrd.follow_up(before, archive.finish()), "; ".join(facts))
 
 
 def _modules_in(contents: cpio.Contents, version: str) -> tuple[str, dict[str, str]]:

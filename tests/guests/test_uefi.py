@@ -1,0 +1,129 @@
+"""UEFI guests leave their boot entries behind: each of these starts from a firmware that knows nothing of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyper2kvmd.disk.export import export
+from hyper2kvmd.disk.layout import read_layout
+from hyper2kvmd.disk.nbd import Reader
+from hyper2kvmd.guest.access import open_image
+from hyper2kvmd.guest.rootside import Helper, default_helper
+from hyper2kvmd.model import Image
+from hyper2kvmd.stages.repair import repair_opened
+from tests.guests import systemd_boot, uefi_grub
+from tests.guests.debian12 import MIB
+from tests.guests.efi_disk import DISK_SIZE, Guest
+from tests.integration.host import USER, Kernel, command, service_python
+from tests.integration.host import installed_helper as installed_helper
+from tests.integration.host import service_folder as service_folder
+from tests.integration.host import service_user as service_user
+from tests.unit.guest_on_disk import migration, quiet_context
+
+ESP_OFFSET = MIB
+
+LIMIT = 290
+"""Seconds that a migration with a boot may take before it is ended."""
+
+
+def migrate(guest: Guest, folder: Path, **keys: object) -> subprocess.CompletedProcess[str]:
+    """A one-shot migration by the service user."""
+    source = guest.vmdk(folder)
+    source.chmod(0o644)
+    settings = {"vmdk": source, "vm_name": "web01", "output_dir": folder / "out", **keys}
+    (folder / "web01.yaml").write_text("".join(f"{key}: {value}\n" for key, value in settings.items()))
+    (folder / "out").mkdir()
+    shutil.chown(folder / "out", USER, USER)
+    argv = service_python("hyper2kvmd.cli.ctl", "--config", folder / "web01.yaml", "--conversion-dir", folder / "work")
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=LIMIT)
+    assert Kernel.now().clean
+    return done
+
+
+def migrated(guest: Guest, folder: Path, **keys: object) -> dict[str, Any]:
+    """The report of a migration that succeeds."""
+    done = migrate(guest, folder, **keys)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report: dict[str, Any] = json.loads((folder / "out" / "web01.report.json").read_text())
+    return report
+
+
+def changes(report: dict[str, Any]) -> dict[str, str]:
+    return {change["path"]: change["summary"] for change in report["guest"]["changes"]}
+
+
+def assert_booted(report: dict[str, Any]) -> None:
+    assert any("asked for a login" in line for line in report["verdict"]["evidence"])
+    assert report["source"]["firmware"] == "uefi"
+
+
+def assert_repaired_for_good(guest: Guest, folder: Path) -> None:
+    """The EFI partition is sound, and a second repair finds nothing to do."""
+    path = folder / "out" / "web01.qcow2"
+    with (
+        export(path, "qcow2", folder, exports={"": None}, writable=False) as exporter,
+        Reader(exporter.socket, "") as disk,
+    ):
+        layout = read_layout(disk)
+        (folder / "esp.fat").write_bytes(disk.read(ESP_OFFSET, guest.esp_size))
+    said = command("fsck.vfat", "-n", "-v", folder / "esp.fat")
+    assert "differs" not in said and "wrong" not in said, said
+    image = Image(path=path, format="qcow2", virtual_size=DISK_SIZE, file_bytes=path.stat().st_size, layout=layout)
+    with open_image(image, Helper(default_helper()), folder) as opened:
+        again = repair_opened(opened, layout, migration(), quiet_context())
+    assert (again.changes, again.warnings) == ((), ())
+
+
+def test_without_the_repair_a_firmware_finds_nothing(service_folder: Path, installed_helper: tuple[str, ...]) -> None:
+    done = migrate(uefi_grub.GUESTS["uefi-grub"], service_folder, verify="boot", no_grub="true")
+    assert done.returncode == 1
+    assert "firmware found nothing to boot" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "copied"),
+    [
+        ("uefi-grub", {"BOOTX64.EFI"}),
+        ("uefi-shim", {"BOOTX64.EFI", "fbx64.efi"}),
+        ("uefi-shim-bare", {"BOOTX64.EFI", "grubx64.efi", "mmx64.efi"}),
+    ],
+)
+def test_grub_boots_without_its_boot_entry(
+    name: str, copied: set[str], service_folder: Path, installed_helper: tuple[str, ...]
+) -> None:
+    guest = uefi_grub.GUESTS[name]
+    report = migrated(guest, service_folder, verify="boot")
+    assert_booted(report)
+    paths = {path for path in changes(report) if path.startswith("/boot/efi/")}
+    assert paths == {f"/boot/efi/EFI/BOOT/{file}" for file in copied}
+    assert_repaired_for_good(guest, service_folder)
+
+
+def test_systemd_boot_finds_virtio_in_the_initrd_beside_its_entry(
+    service_folder: Path, installed_helper: tuple[str, ...]
+) -> None:
+    guest = systemd_boot.GUESTS["systemd-boot"]
+    report = migrated(guest, service_folder, verify="boot")
+    assert_booted(report)
+    changed = changes(report)
+    assert any(path.startswith("/boot/efi/loader/entries/") for path in changed)
+    assert any(path.startswith("/boot/efi/") and "/initrd.img-" in path for path in changed)
+    assert "/etc/kernel/cmdline" in changed
+    assert "/boot/efi/EFI/BOOT/BOOTX64.EFI" in changed
+    assert_repaired_for_good(guest, service_folder)
+
+
+def test_a_unified_kernel_image_is_mended_inside(service_folder: Path, installed_helper: tuple[str, ...]) -> None:
+    guest = systemd_boot.GUESTS["unified-kernel"]
+    report = migrated(guest, service_folder, verify="boot")
+    assert_booted(report)
+    (summary,) = (text for path, text in changes(report).items() if path.startswith("/boot/efi/EFI/Linux/"))
+    assert "root=/dev/sda2 is now root=UUID=" in summary
+    assert "virtio_blk" in summary
+    assert_repaired_for_good(guest, service_folder)
