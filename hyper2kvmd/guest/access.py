@@ -88,9 +88,10 @@ def check_helper(helper: Helper, volumes: tuple[Volume, ...]) -> Reach:
 
 
 @contextmanager
-def open_image(image: Image, helper: Helper, folder: Path) -> Iterator[Access]:
+def open_image(image: Image, helper: Helper, folder: Path, *, backing: Image | None = None) -> Iterator[Access]:
     """Hold `image` open for mounts: raw as the file itself, qcow2 through a confined exporter in `folder`.
 
+    `backing` is the image below a qcow2 that is an overlay of ours; what is written reaches the overlay alone.
     Raises what `check_helper`, `disk.export.export` and `disk.export.as_file` raise.
     """
     job = re.sub(r"[^A-Za-z0-9._-]", "-", folder.name)[:128] or "job"
@@ -101,14 +102,16 @@ def open_image(image: Image, helper: Helper, folder: Path) -> Iterator[Access]:
         finally:
             os.close(handle)
         return
+    below = (backing.path, backing.format) if backing else None
     if rootside.probe(helper, job, ()).nbd:
         usable = [volume for volume in image.layout.volumes if volume.content in FILE_SYSTEMS and not _obstacle(volume)]
         ranges = {_export_name(segment): segment for volume in usable for segment in volume.segments}
-        with export(image.path, "qcow2", folder, exports={WHOLE_DISK: None, **ranges}, writable=True) as exporter:
+        every: dict[str, Segment | None] = {WHOLE_DISK: None, **ranges}
+        with export(image.path, "qcow2", folder, exports=every, writable=True, backing=below) as exporter:
             yield _Opened(helper, job, _FromNbd(exporter, frozenset(ranges.values())), exporter.kill)
         return
     with (
-        export(image.path, "qcow2", folder, exports={WHOLE_DISK: None}, writable=True) as exporter,
+        export(image.path, "qcow2", folder, exports={WHOLE_DISK: None}, writable=True, backing=below) as exporter,
         as_file(exporter) as handle,
     ):
         yield _Opened(helper, job, _FromFile(handle), exporter.kill)

@@ -1,0 +1,89 @@
+"""A guest with its own files changed: what a test needs of a healthy guest, or of one that is broken in one place."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from hyper2kvmd.disk.layout import read_layout
+from hyper2kvmd.guest.access import default_helper
+from hyper2kvmd.guest.boot import Booted, boot
+from hyper2kvmd.guest.machine import Hardware
+from hyper2kvmd.guest.rootside import Helper
+from hyper2kvmd.model import Image, Source
+from hyper2kvmd.progress import Context, Event
+from tests.guests.debian12 import Recipe, disk
+from tests.integration.disks import FileReader
+from tests.integration.host import looped
+
+GRUB_CFG = "boot/grub/grub.cfg"
+HEALTHY = Recipe(broken=False)
+BIOS = Hardware(firmware="bios")
+MISSING = "00000000-1111-2222-3333-444444444444"
+
+
+def image_of(raw: Path) -> Image:
+    with contextlib.closing(FileReader(raw)) as reader:
+        layout = read_layout(reader)
+    size = raw.stat()
+    return Image(path=raw, format="raw", virtual_size=size.st_size, file_bytes=size.st_blocks * 512, layout=layout)
+
+
+def altered(recipe: Recipe, folder: Path, *alterations: Callable[[Path], None]) -> Image:
+    """A copy of the guest in `folder`, whose root file system was mounted and given to each of `alterations`."""
+    raw = folder / "guest.raw"
+    subprocess.run(["cp", "--sparse=always", "--reflink=auto", disk(recipe), raw], check=True)
+    raw.chmod(0o600)
+    image = image_of(raw)
+    (root,) = (volume for volume in image.layout.volumes if volume.content == "ext4")
+    with looped(raw, root.segments[0]) as files:
+        for alter in alterations:
+            alter(files)
+    return image
+
+
+def mute(root: Path) -> None:
+    """As most guests are: nothing on a serial port, and not much on the screen."""
+    edit(root / GRUB_CFG, "console=tty0 console=ttyS0,115200", "quiet")
+
+
+def hide_kernel_lines(root: Path) -> None:
+    """Where no configuration that anybody knows holds the kernel line, as with a unified kernel image."""
+    shutil.move(root / GRUB_CFG, root / "boot/grub/elsewhere.cfg")
+    (root / GRUB_CFG).write_text("configfile /boot/grub/elsewhere.cfg\n")
+
+
+def drop_initrd(root: Path) -> None:
+    lines = (root / GRUB_CFG).read_text().split("\n")
+    (root / GRUB_CFG).write_text("\n".join(line for line in lines if not line.strip().startswith("initrd")))
+
+
+def mount_a_missing_disk(root: Path) -> None:
+    with (root / "etc/fstab").open("a") as fstab:
+        fstab.write(f"UUID={MISSING} /data ext4 x-systemd.device-timeout=3 0 2\n")
+
+
+def edit(path: Path, before: str, after: str) -> None:
+    text = path.read_text()
+    assert before in text, f"{path} has no {before}"
+    path.write_text(text.replace(before, after))
+
+
+def context(heard: list[Event]) -> Context:
+    def admit(source: Source) -> None:
+        raise AssertionError("a boot reserves no space")
+
+    return Context(heard.append, admit)
+
+
+def boot_it(*disks: Image, hardware: Hardware = BIOS, silence_seconds: float = 200.0) -> Booted:
+    """The proof, in a folder beside the first disk that has to be empty again afterwards."""
+    folder = disks[0].path.parent / "proof"
+    folder.mkdir()
+    try:
+        return boot(disks, hardware, Helper(default_helper()), folder, context([]), silence_seconds=silence_seconds)
+    finally:
+        folder.rmdir()
