@@ -197,8 +197,8 @@ def _come_up(overlays: tuple[Overlay, ...], hardware: Hardware, scratch: Path, s
             return came_up
     raise MigrationFailed(
         "boot-failed",
-        f"{overlays[0].base.path.name} restarted itself {RESTARTS + 1} times before it came up",
-        hint="boot it by hand on a console to see why it restarts",
+        f"{overlays[0].base.path.name} restarted or switched itself off {RESTARTS + 1} times before it came up",
+        hint="boot it by hand on a console to see why",
     )
 
 
@@ -210,10 +210,10 @@ def _watch(machine: Machine, began: float, silence_seconds: float, disk_limit: i
     while True:
         said = machine.read_console(1.0)
         console.feed(said or b"")
-        if LOGIN.search(console.text) or (REACHED.search(console.text) and console.silent_seconds > SETTLED_SECONDS):
-            return CameUp(console, console.heard - began, heard=True)
         if sign := console.dead_end():
             raise _failure(console, sign.fact, sign.hint, sign.code)
+        if LOGIN.search(console.text) or (REACHED.search(console.text) and console.silent_seconds > SETTLED_SECONDS):
+            return CameUp(console, console.heard - began, heard=True)
         if said is None:
             if machine.wait() != 0:
                 raise _failure(

@@ -34,7 +34,7 @@ REACHED = re.compile(
 """The last things that systemd, cloud-init, sysvinit, OpenRC and Red Hat's old rc say on the way up. Emergency mode
 says none of them; it does reach `Login Prompts`."""
 KERNEL = re.compile(r"Linux version (\S+)")
-SPOKE = re.compile(r"Linux version|^\[ *\d+\.\d+\]|systemd\[1\]|^Welcome to|Reached target", re.MULTILINE)
+SPOKE = re.compile(r"Linux version|^\[ *\d+\.\d+\]|systemd\[1\]|^Welcome to (?!GRUB)|Reached target", re.MULTILINE)
 COMPLAINT = re.compile(
     r"\[(?:FAILED|DEPEND| TIME )\] .+|ALERT! .+|.*Cannot open root device.+|dracut.*Warning: .+|^error: .+",
     re.MULTILINE,

@@ -13,12 +13,13 @@ import re
 import struct
 from dataclasses import dataclass
 
-from hyper2kvmd.guest.tree import GuestTree
+from hyper2kvmd.guest.tree import GuestTree, printable
 
 VOLUMES = ("/var", "/var/log")
 """Mount points below which the traces may lie."""
 WTMP = "/var/log/wtmp"
-RECORD = struct.Struct("<hxxi32s4s32s256s")
+RECORD = struct.Struct("<hxxi32s")
+"""Type, process (or runlevel), terminal: the head of each record."""
 RECORD_SIZE = 384
 RUNLEVEL, LOGIN_PROCESS = 1, 6
 WTMP_READ = 4 << 20
@@ -56,7 +57,7 @@ def traces(tree: GuestTree) -> Traces:
 
 def new_since(before: Traces, tree: GuestTree) -> tuple[str, ...]:
     """What a boot has left since then, in words. Raises as `traces` does."""
-    found = list(dict.fromkeys(_logins(tree, before.wtmp_size))) if tree.is_file(WTMP) else []
+    found = _logins(tree, before.wtmp_size) if tree.is_file(WTMP) else []
     for path, journal in traces(tree).journals.items():
         earlier = before.journals.get(path)
         known = earlier.reached if earlier and earlier.identity == journal.identity else 0
@@ -69,15 +70,18 @@ def _logins(tree: GuestTree, known: int) -> list[str]:
     with tree.open(WTMP) as stream:
         stream.seek(known if known <= tree.size(WTMP) else 0)  # a smaller one was begun anew
         data = stream.read(WTMP_READ)
-    found = []
+    terminals, levels = set(), set()
     for at in range(0, len(data) - RECORD_SIZE + 1, RECORD_SIZE):
-        kind, number, line, _, _, _ = RECORD.unpack_from(data, at)
+        kind, number, line = RECORD.unpack_from(data, at)
         if kind == LOGIN_PROCESS:
-            name = line.partition(b"\0")[0].decode("ascii", errors="replace")
-            found.append(f"its wtmp says that a login was offered on {name if name.isalnum() else 'a terminal'}")
+            terminals.add(printable(line.partition(b"\0")[0].decode("ascii", errors="replace")))
         elif kind == RUNLEVEL and chr(number & 0xFF) in "2345":
-            found.append(f"its wtmp says that it entered runlevel {chr(number & 0xFF)}")
-    return found
+            levels.add(chr(number & 0xFF))
+    found = [f"its wtmp says that it entered runlevel {level}" for level in sorted(levels)]
+    return [
+        *found,
+        *([f"its wtmp says that logins were offered on {', '.join(sorted(terminals))}"] if terminals else []),
+    ]
 
 
 def _journal(tree: GuestTree, path: str) -> Journal:

@@ -33,16 +33,21 @@ def image_of(raw: Path) -> Image:
 
 
 def altered(recipe: Recipe, folder: Path, *alterations: Callable[[Path], None]) -> Image:
-    """A copy of the guest in `folder`, whose root file system was mounted and given to each of `alterations`."""
+    """A copy of the guest in `folder`, with `alterations` made to it."""
     raw = folder / "guest.raw"
     subprocess.run(["cp", "--sparse=always", "--reflink=auto", disk(recipe), raw], check=True)
     raw.chmod(0o600)
     image = image_of(raw)
-    (root,) = (volume for volume in image.layout.volumes if volume.content == "ext4")
-    with looped(raw, root.segments[0]) as files:
-        for alter in alterations:
-            alter(files)
+    alter(image, *alterations)
     return image
+
+
+def alter(image: Image, *alterations: Callable[[Path], None]) -> None:
+    """Mount the guest's root file system and give it to each of `alterations`."""
+    (root,) = (volume for volume in image.layout.volumes if volume.content == "ext4")
+    with looped(image.path, root.segments[0]) as files:
+        for make in alterations:
+            make(files)
 
 
 def mute(root: Path) -> None:
@@ -64,6 +69,22 @@ def drop_initrd(root: Path) -> None:
 def mount_a_missing_disk(root: Path) -> None:
     with (root / "etc/fstab").open("a") as fstab:
         fstab.write(f"UUID={MISSING} /data ext4 x-systemd.device-timeout=3 0 2\n")
+
+
+def unit(name: str, script: str, kind: str = "simple", **settings: str) -> Callable[[Path], None]:
+    """A service of that Type that multi-user.target wants; `settings` belong to its section [Unit]."""
+
+    def make(root: Path) -> None:
+        folder = root / "etc/systemd/system"
+        (root / "etc" / name).write_text(f"#!/bin/bash\n{script}\n")
+        (root / "etc" / name).chmod(0o755)
+        lines = [f"{key}={value}" for key, value in settings.items()]
+        text = "\n".join(("[Unit]", *lines, "[Service]", f"Type={kind}", f"ExecStart=/etc/{name}", ""))
+        (folder / f"{name}.service").write_text(text)
+        (folder / "multi-user.target.wants").mkdir(exist_ok=True)
+        (folder / "multi-user.target.wants" / f"{name}.service").symlink_to(f"../{name}.service")
+
+    return make
 
 
 def edit(path: Path, before: str, after: str) -> None:

@@ -105,6 +105,11 @@ def test_what_emergency_mode_and_a_shutdown_say_as_well_is_no_end_of_a_boot(line
     assert not LOGIN.search(console.text)
 
 
+def test_a_boot_loader_is_not_the_guest() -> None:
+    assert not SPOKE.search("Welcome to GRUB!\nLoading Linux 6.1.0 ...\nLoading initial ramdisk ...\n")
+    assert SPOKE.search("Welcome to Debian GNU/Linux 12 (bookworm)!")
+
+
 def test_a_healthy_boot_matches_no_dead_end() -> None:
     console = Console()
     console.feed(b"Booting from Hard Disk...\nGRUB loading.\nBegin: Loading essential drivers ... done.\nweb01 login: ")
