@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 from hyper2kvmd.disk.layout import read_layout
 from hyper2kvmd.guest.access import default_helper
@@ -23,6 +25,13 @@ GRUB_CFG = "boot/grub/grub.cfg"
 HEALTHY = Recipe(broken=False)
 BIOS = Hardware(firmware="bios")
 MISSING = "00000000-1111-2222-3333-444444444444"
+
+
+@pytest.fixture
+def guest_folder(tmp_path: Path) -> Iterator[Path]:
+    """For guests: not kept after the test, as pytest's own folders are."""
+    yield tmp_path
+    shutil.rmtree(tmp_path)
 
 
 def image_of(raw: Path) -> Image:

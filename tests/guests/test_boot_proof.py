@@ -38,11 +38,12 @@ done
 NETWORKD = "systemd/network/10-all.network"
 REACH_OUT = """
 /lib/systemd/systemd-networkd-wait-online --any --timeout=60
-sed 's/^/mac /' /sys/class/net/e*/address >/dev/ttyS0
-grep -o '10[.]0[.]2[.]15' /proc/net/fib_trie | head -1 >/dev/ttyS0
+address=$(grep -o '10[.]0[.]2[.]15' /proc/net/fib_trie | head -1)
 timeout 5 bash -c 'echo hello >/dev/udp/10.0.2.2/{port}'
-timeout 5 bash -c 'echo hello >/dev/tcp/10.0.2.2/{port}' && echo reached >/dev/ttyS0 || echo isolated >/dev/ttyS0
+timeout 5 bash -c 'echo hello >/dev/tcp/10.0.2.2/{port}' && end=connected || end=isolated
+echo "it is $(cat /sys/class/net/e*/address) $address $end" >/dev/ttyS0
 """
+BEFORE_LOGIN = {"After": "systemd-networkd.service", "Before": "getty.target serial-getty@ttyS0.service"}
 
 
 def boot_for_real(raw: Path) -> None:
@@ -53,8 +54,10 @@ def boot_for_real(raw: Path) -> None:
     subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
 
 
-def test_a_guest_that_nobody_hears_is_proven_by_what_this_boot_left_and_not_by_an_earlier_one(tmp_path: Path) -> None:
-    guest = altered(HEALTHY, tmp_path, mute, hide_kernel_lines, unit("once", SHUT_DOWN_ONCE))
+def test_a_guest_that_nobody_hears_is_proven_by_what_this_boot_left_and_not_by_an_earlier_one(
+    guest_folder: Path,
+) -> None:
+    guest = altered(HEALTHY, guest_folder, mute, hide_kernel_lines, unit("once", SHUT_DOWN_ONCE))
     boot_for_real(guest.path)
     booted = boot_it(guest, silence_seconds=REST_SECONDS)
     assert any("wtmp" in line and "tty1" in line for line in booted.evidence)
@@ -67,34 +70,34 @@ def test_a_guest_that_nobody_hears_is_proven_by_what_this_boot_left_and_not_by_a
     assert caught.value.code == "boot-unproven"
 
 
-def test_a_guest_that_nobody_hears_is_proven_by_its_power_button(tmp_path: Path) -> None:
-    guest = altered(HEALTHY, tmp_path, mute, hide_kernel_lines, unit("power", ANSWER_THE_POWER_BUTTON))
+def test_a_guest_that_nobody_hears_is_proven_by_its_power_button(guest_folder: Path) -> None:
+    guest = altered(HEALTHY, guest_folder, mute, hide_kernel_lines, unit("power", ANSWER_THE_POWER_BUTTON))
     booted = boot_it(guest)
     assert any("power button" in line for line in booted.evidence)
     assert any("its journal" in line for line in booted.evidence)
 
 
-def test_a_root_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_root_that_is_not_there_is_named(guest_folder: Path) -> None:
     def misname_root(root: Path) -> None:
         text = (root / GRUB_CFG).read_text()
         uuid = text.partition("root=UUID=")[2].split()[0]
         edit(root / GRUB_CFG, f"root=UUID={uuid}", f"root=UUID={MISSING}")
 
     with pytest.raises(MigrationFailed) as caught:
-        boot_it(altered(HEALTHY, tmp_path, mute, misname_root))
+        boot_it(altered(HEALTHY, guest_folder, mute, misname_root))
     assert caught.value.code == "boot-failed"
     assert "initramfs shell" in caught.value.message
     assert f"UUID={MISSING} does not exist" in caught.value.message
 
 
-def test_a_second_disk_is_there_for_the_proof_and_stays_untouched(tmp_path: Path) -> None:
+def test_a_second_disk_is_there_for_the_proof_and_stays_untouched(guest_folder: Path) -> None:
     """The same guest without it stops in emergency mode (tests/integration/test_boot.py)."""
-    data = tmp_path / "data.raw"
+    data = guest_folder / "data.raw"
     with data.open("wb") as file:
         file.truncate(64 << 20)
     subprocess.run(["mkfs.ext4", "-q", "-F", "-U", MISSING, data], check=True)
     before = data.read_bytes()
-    booted = boot_it(altered(HEALTHY, tmp_path, mute, mount_a_missing_disk), image_of(data))
+    booted = boot_it(altered(HEALTHY, guest_folder, mute, mount_a_missing_disk), image_of(data))
     assert any("web01 asked for a login" in line for line in booted.evidence)
     assert data.read_bytes() == before
 
@@ -111,7 +114,7 @@ def listening() -> Iterator[tuple[socket.socket, socket.socket, int]]:
         yield tcp, udp, tcp.getsockname()[1]
 
 
-def test_the_guest_has_its_mac_and_an_address_and_reaches_nothing_of_the_host(tmp_path: Path) -> None:
+def test_the_guest_has_its_mac_and_an_address_and_reaches_nothing_of_the_host(guest_folder: Path) -> None:
     def use_dhcp(root: Path) -> None:
         (root / "etc" / NETWORKD).write_text("[Match]\nName=e*\n[Network]\nDHCP=ipv4\n")
         wants = root / "etc/systemd/system/sysinit.target.wants"
@@ -119,15 +122,10 @@ def test_the_guest_has_its_mac_and_an_address_and_reaches_nothing_of_the_host(tm
 
     mac = "00:50:56:ab:cd:ef"
     with listening() as (tcp, udp, port):
-        out = unit(
-            "out", REACH_OUT.format(port=port), "oneshot", After="systemd-networkd.service", Before="getty.target"
-        )
-        guest = altered(HEALTHY, tmp_path, mute, use_dhcp, out)
+        out = unit("out", REACH_OUT.format(port=port), "oneshot", **BEFORE_LOGIN)
+        guest = altered(HEALTHY, guest_folder, mute, use_dhcp, out)
         booted = boot_it(guest, hardware=Hardware(firmware="bios", macs=(mac,)))
-        said = "\n".join(booted.console_tail)
-        assert f"mac {mac}" in said
-        assert "10.0.2.15" in said
-        assert "isolated" in said
+        assert f"it is {mac} 10.0.2.15 isolated" in "\n".join(booted.console_tail)
         with pytest.raises(BlockingIOError):
             tcp.accept()
         with pytest.raises(BlockingIOError):

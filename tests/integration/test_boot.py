@@ -44,8 +44,8 @@ def failure(image: Image, silence_seconds: float = 200.0) -> MigrationFailed:
     return caught.value
 
 
-def test_a_healthy_guest_without_a_serial_console_is_heard_and_its_image_stays_untouched(tmp_path: Path) -> None:
-    image = altered(HEALTHY, tmp_path, mute)
+def test_a_healthy_guest_without_a_serial_console_is_heard_and_its_image_stays_untouched(guest_folder: Path) -> None:
+    image = altered(HEALTHY, guest_folder, mute)
     before = digest(image.path)
     booted = boot_it(image)
     assert any("web01 asked for a login" in line for line in booted.evidence)
@@ -58,44 +58,44 @@ def test_a_healthy_guest_without_a_serial_console_is_heard_and_its_image_stays_u
     assert Kernel.now().clean
 
 
-def test_an_initramfs_without_virtio_fails_and_says_where(tmp_path: Path) -> None:
-    failed = failure(altered(Recipe(), tmp_path, mute))
+def test_an_initramfs_without_virtio_fails_and_says_where(guest_folder: Path) -> None:
+    failed = failure(altered(Recipe(), guest_folder, mute))
     assert failed.code == "boot-failed"
     assert "initramfs shell" in failed.message
     assert "/dev/sda1 does not exist" in failed.message
     assert "regen_initramfs" in failed.hint
 
 
-def test_emergency_mode_fails_and_names_the_mount(tmp_path: Path) -> None:
+def test_emergency_mode_fails_and_names_the_mount(guest_folder: Path) -> None:
     """Userspace speaks then, and may even say that login prompts were reached."""
-    failed = failure(altered(HEALTHY, tmp_path, mute, mount_a_missing_disk))
+    failed = failure(altered(HEALTHY, guest_folder, mute, mount_a_missing_disk))
     assert failed.code == "boot-failed"
     assert "emergency mode" in failed.message
     assert "Dependency failed for data.mount" in failed.message
     assert "fstab" in failed.hint
 
 
-def test_a_panic_fails_with_the_kernels_own_words(tmp_path: Path) -> None:
-    failed = failure(altered(HEALTHY, tmp_path, mute, drop_initrd))
+def test_a_panic_fails_with_the_kernels_own_words(guest_folder: Path) -> None:
+    failed = failure(altered(HEALTHY, guest_folder, mute, drop_initrd))
     assert failed.code == "boot-failed"
     assert "kernel panicked" in failed.message
     assert "Cannot open root device" in failed.message
 
 
-def test_a_uefi_guest_boots(tmp_path: Path) -> None:
-    image = altered(Recipe(broken=False, firmware="uefi"), tmp_path, mute)
+def test_a_uefi_guest_boots(guest_folder: Path) -> None:
+    image = altered(Recipe(broken=False, firmware="uefi"), guest_folder, mute)
     booted = boot_it(image, hardware=Hardware(firmware="uefi"))
     assert any("web01 asked for a login" in line for line in booted.evidence)
 
 
-def test_an_empty_disk_is_told_at_once(tmp_path: Path) -> None:
-    failed = failure(small(tmp_path))
+def test_an_empty_disk_is_told_at_once(guest_folder: Path) -> None:
+    failed = failure(small(guest_folder))
     assert failed.code == "boot-failed"
     assert "firmware found nothing to boot" in failed.message
 
 
-def test_a_guest_that_shows_itself_in_no_way_is_unproven(tmp_path: Path) -> None:
+def test_a_guest_that_shows_itself_in_no_way_is_unproven(guest_folder: Path) -> None:
     endless_loop = b"\xeb\xfe"
-    failed = failure(small(tmp_path, endless_loop), silence_seconds=3.0)
+    failed = failure(small(guest_folder, endless_loop), silence_seconds=3.0)
     assert failed.code == "boot-unproven"
     assert "console=ttyS0" in failed.hint
