@@ -1,7 +1,8 @@
 """What a booting guest says on its serial console, and what that means.
 
 Owns the texts that are evidence and those that are dead ends. The guest writes them, so nothing here is trusted to be
-short, printable or new.
+short, printable or new; and no pattern repeats without a bound after a place where it may begin, for a hostile line
+would make the search quadratic.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ ESCAPES = re.compile(
 """An escape sequence may come in two pieces, so its first character stays until the rest is there."""
 LOGIN = re.compile(r"^(\S{1,64}) login: ?", re.IGNORECASE | re.MULTILINE)
 REACHED = re.compile(
-    r"Reached target.*?((?:Multi-User System|Graphical Interface|(?:multi-user|graphical)\.target)\b)"
+    r"Reached target.{0,200}?((?:Multi-User System|Graphical Interface|(?:multi-user|graphical)\.target)\b)"
     r"|(Cloud-init v\S* \S+ finished)"
     r"|^INIT: Entering (runlevel: [2-5])"
-    r"|^\s*\* Starting (local) \.\.\."
+    r"|^[ \t]{0,8}\* Starting (local) \.\.\."
     r"|(Entering non-interactive startup)",
     re.MULTILINE,
 )
@@ -36,12 +37,12 @@ says none of them; it does reach `Login Prompts`."""
 KERNEL = re.compile(r"Linux version (\S+)")
 SPOKE = re.compile(r"Linux version|^\[ *\d+\.\d+\]|systemd\[1\]|^Welcome to (?!GRUB)|Reached target", re.MULTILINE)
 COMPLAINT = re.compile(
-    r"\[(?:FAILED|DEPEND| TIME )\] .+|ALERT! .+|.*Cannot open root device.+|dracut.*Warning: .+|^error: .+",
+    r"\[(?:FAILED|DEPEND| TIME )\] .+|ALERT! .+|^.{0,80}Cannot open root device.+|^dracut.{0,80}Warning: .+|^error: .+",
     re.MULTILINE,
 )
 """What systemd, initramfs-tools, the kernel, dracut and GRUB say of what they miss."""
 COMPLAINTS_KEPT = 6
-FAILED_UNIT = re.compile(r"\[FAILED\] Failed to (?:start|mount|activate) (.+?)\.?\s*$", re.MULTILINE)
+FAILED_UNIT = re.compile(r"\[FAILED\] Failed to (?:start|mount|activate) (.{1,200}?)\.?[ \t]{0,80}$", re.MULTILINE)
 
 
 class Sign(Frozen):
@@ -58,7 +59,7 @@ NO_LOADER = "check that firmware and boot loader fit together (uefi: true or fal
 READ = "read the console lines above"
 SIGNS = (
     Sign(
-        pattern=r"^\(initramfs\)|initramfs emergency recovery shell|^\[rootfs [^\]]*\]# |-- exiting to /bin/sh",
+        pattern=r"^\(initramfs\)|initramfs emergency recovery shell|^\[rootfs [^\]\n]{0,80}\]# |-- exiting to /bin/sh",
         fact="it stopped in the initramfs shell: no root file system",
         hint=NO_ROOT,
     ),
@@ -87,7 +88,7 @@ SIGNS = (
         hint=NO_LOADER,
     ),
     Sign(
-        pattern=r"Please (?:enter|unlock)\b.*\b(?:passphrase|disk)|Enter passphrase for ",
+        pattern=r"Please (?:enter|unlock)\b.{0,200}\b(?:passphrase|disk)|Enter passphrase for ",
         fact="it found its encrypted disk and waits for the passphrase",
         hint="boot it by hand and type the passphrase; here, ask for verify: content",
         code="boot-unproven",

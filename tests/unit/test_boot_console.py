@@ -43,6 +43,20 @@ def test_what_a_guest_prints_to_fool_a_terminal_is_gone() -> None:
     assert len(line) <= 300
 
 
+@pytest.mark.parametrize("start", ["", "[FAILED] Failed to start "])
+@pytest.mark.parametrize(
+    "text", ["\n", " ", "Reached target", "Please enter ", "dracut", "\n[rootfs ", "\x1b[0;", "\x1b]0;", "[DEPEND] "]
+)
+def test_no_line_makes_the_search_slow(start: str, text: str) -> None:
+    """It would take minutes."""
+    console = Console()
+    console.feed(f"{start}{text * (262144 // len(text))}x".encode())
+    assert console.dead_end() is None
+    assert console.evidence() == ()
+    console.failed_units()
+    console.complaints()
+
+
 @pytest.mark.parametrize(
     ("line", "fact"),
     [
