@@ -62,7 +62,9 @@ def markdown(report: Report) -> str:
         lines += ["## /etc/fstab after", "", *_fenced(guest.fstab_after), ""]
     lines += ["## Warnings", "", *(f"- {warning}" for warning in guest.warnings or ("none",))]
     lines += ["", f"## Evidence (verify: {report.verdict.level})", ""]
-    lines += [f"- {item}" for item in report.verdict.evidence]
+    lines += [f"- {_plain(item)}" for item in report.verdict.evidence]
+    if report.verdict.boot_seconds is not None:
+        lines += ["", f"Time to boot: {report.verdict.boot_seconds:.1f} s."]
     if report.verdict.console_tail:
         lines += ["", "Last lines of the console:", "", *_fenced("\n".join(report.verdict.console_tail))]
     lines += ["", "## Time", "", "| stage | seconds |", "|---|---|"]
@@ -77,7 +79,7 @@ def _table(rows: list[tuple[str, str]]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """A guest's own words in a table, without a meaning to Markdown or HTML."""
+    """A guest's own words in a table or a list, without a meaning to Markdown or HTML."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
 
 

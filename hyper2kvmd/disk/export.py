@@ -69,20 +69,24 @@ def export(
     exports: Mapping[str, Segment | None],
     writable: bool,
     extra_read: tuple[Path, ...] = (),
+    backing: tuple[Path, Format] | None = None,
 ) -> Iterator[Exporter]:
     """Serve `path` as the named exports (`None`: the whole disk; a segment: exactly that range) during the block.
 
-    `extra_read` are the other files that the image consists of. The server sees them, `path`, and for a writable
-    export the folder of `path`, nothing else. Raises MigrationFailed: `exporter-failed` when it cannot serve the
-    image or does not end well after a writable export, `exporter-died` when it died during the block.
+    `extra_read` are the other files that the image consists of; `backing` is what a QCOW2 of ours lies upon, and is
+    only ever read. The server sees these, `path`, and for a writable export the folder of `path`, nothing else.
+    Raises MigrationFailed: `exporter-failed` when it cannot serve the image or does not end well after a writable
+    export, `exporter-died` when it died during the block.
     """
     path = path.absolute()
     with tempfile.TemporaryDirectory(prefix="export-", dir=folder, ignore_cleanup_errors=True) as private:
         place = Path(private)
-        sandbox = run.Sandbox(read=(path, *extra_read), write=(path.parent,) if writable else ())
+        below = (backing[0].absolute(), backing[1]) if backing else None
+        readable = (path, *extra_read, *([below[0]] if below else []))
+        sandbox = run.Sandbox(read=readable, write=(path.parent,) if writable else ())
         with _listen(place / "nbd") as listener, (place / "output").open("wb") as output:
             process = run.start(
-                _command(path, fmt, exports, writable, listener.fileno()),
+                _command(path, fmt, exports, writable, listener.fileno(), below),
                 sandbox=sandbox,
                 stdout=output.fileno(),
                 pass_fds=(listener.fileno(),),
@@ -160,11 +164,25 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
     return process.returncode is not None
 
 
-def _command(path: Path, fmt: str, exports: Mapping[str, Segment | None], writable: bool, listener: int) -> list[str]:
+def layer(path: Path, fmt: Format) -> dict[str, object]:
+    """An image below another one, as QEMU's -blockdev takes it: read-only, and no header decides what is opened."""
+    file = {"driver": "file", "filename": str(path), "read-only": True}
+    bottom: dict[str, object] = {"backing": None} if fmt == "qcow2" else {}
+    return {"driver": fmt, "file": file, "read-only": True, **bottom}
+
+
+def _command(
+    path: Path,
+    fmt: str,
+    exports: Mapping[str, Segment | None],
+    writable: bool,
+    listener: int,
+    backing: tuple[Path, Format] | None,
+) -> list[str]:
     file: dict[str, object] = {"driver": "file", "filename": str(path), "locking": "on"}
     disk: dict[str, object] = {"driver": fmt, "file": file, "node-name": "disk", "read-only": not writable}
     if fmt == "qcow2":
-        disk["backing"] = None
+        disk["backing"] = backing and layer(*backing)
     argv = ["qemu-storage-daemon", "--blockdev", json.dumps(disk)]
     argv += ["--nbd-server", json.dumps({"addr": {"type": "fd", "str": str(listener)}})]
     for index, (name, segment) in enumerate(exports.items()):

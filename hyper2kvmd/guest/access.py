@@ -100,10 +100,13 @@ def check_helper(helper: Helper, volumes: tuple[Volume, ...]) -> Reach:
 
 
 @contextmanager
-def open_image(image: Image, helper: Helper, folder: Path, keys: Sequence[bytes] = ()) -> Iterator[Access]:
+def open_image(
+    image: Image, helper: Helper, folder: Path, keys: Sequence[bytes] = (), *, backing: Image | None = None
+) -> Iterator[Access]:
     """Hold all disks of `image` open for mounts: raw as files, qcow2 through confined exporters in `folder`.
 
-    `keys` are tried on the LUKS containers that volumes lie in, as `disk.layout.read_layout` does. Raises what
+    `keys` are tried on the LUKS containers that volumes lie in, as `disk.layout.read_layout` does. `backing` is the
+    image below a qcow2 that is an overlay of ours; what is written reaches the overlay alone. Raises what
     `check_helper`, `disk.export.export` and `disk.export.as_file` raise.
     """
     job = re.sub(r"[^A-Za-z0-9._-]", "-", folder.name)[:128] or "job"
@@ -121,7 +124,14 @@ def open_image(image: Image, helper: Helper, folder: Path, keys: Sequence[bytes]
                     ranges[segment.disk][_export_name(segment)] = segment
         exporters = tuple(
             stack.enter_context(
-                export(disk.path, "qcow2", folder, exports={WHOLE_DISK: None, **ranges[number]}, writable=True)
+                export(
+                    disk.path,
+                    "qcow2",
+                    folder,
+                    exports={WHOLE_DISK: None, **ranges[number]},
+                    writable=True,
+                    backing=(backing.disks[number].path, backing.format) if backing else None,
+                )
             )
             for number, disk in enumerate(image.disks)
         )

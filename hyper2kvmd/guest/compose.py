@@ -30,7 +30,18 @@ systemd-gpt-auto-generator(8); /boot/efi is where others look."""
 class Composition:
     """Mounts, one volume after the other, under the guest's own mount points. `warnings` says what is left out."""
 
-    def __init__(self, access: Access, layout: Layout, volume: Volume, subvolume: str, *, read_only: bool) -> None:
+    def __init__(
+        self,
+        access: Access,
+        layout: Layout,
+        volume: Volume,
+        subvolume: str,
+        *,
+        read_only: bool,
+        also: tuple[str, ...] = (),
+    ) -> None:
+        """`also` are mount points to include beside those that repairs need."""
+        self._points = (*NEEDED, *ESP_POINTS, *also)
         self._access, self._layout, self._read_only = access, layout, read_only
         self._volume, self._subvolume = volume, subvolume
         self.devices = Devices(layout, volume)
@@ -48,7 +59,7 @@ class Composition:
                 "/": stack.enter_context(top.folder(self._subvolume)) if self._subvolume else top
             }
             text = GuestTree(mounts).text_or_empty("/etc/fstab")
-            wanted = [entry for entry in fstab.entries(text) if entry.mount_point.rstrip("/") in (*NEEDED, *ESP_POINTS)]
+            wanted = [entry for entry in fstab.entries(text) if entry.mount_point.rstrip("/") in self._points]
             for entry in sorted(wanted, key=lambda entry: entry.mount_point.count("/")):
                 root = self._find(stack, tops, entry)
                 if root is not None:

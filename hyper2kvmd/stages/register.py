@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.guest.boot import KVM_DEVICE, kvm_works
+from hyper2kvmd.guest.machine import KVM_DEVICE, kvm_works
 from hyper2kvmd.model import Artifact, Domain, Guest, Migration, Order, Source
 from hyper2kvmd.progress import Context
 from hyper2kvmd.run import Completed, run

@@ -8,14 +8,17 @@ from typing import Literal
 from hyper2kvmd.disk import qemu_img
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.boot import boot
+from hyper2kvmd.guest.machine import Hardware
+from hyper2kvmd.guest.rootside import Helper
 from hyper2kvmd.model import DiskImage, Guest, Image, Order, Source, Verdict
 from hyper2kvmd.progress import Context
+from hyper2kvmd.stages.register import DEFAULT_MACHINE, mac_address
 
 
 def verify(order: Order, source: Source, image: Image, guest: Guest, folder: Path, ctx: Context) -> Verdict:
     """Check the images, and boot throwaway overlays of them when the migration asks for that.
 
-    Raises MigrationFailed (`image-damaged`, `boot-failed`).
+    Raises MigrationFailed (`image-damaged`), and what `guest.boot.boot` raises.
     """
     migration = order.migration
     evidence = list(image.evidence)
@@ -28,15 +31,14 @@ def verify(order: Order, source: Source, image: Image, guest: Guest, folder: Pat
         evidence.append(f"{len(guest.changes)} repairs written and flushed to the guest's file systems")
     if migration.verify != "boot":
         return Verdict(level=migration.verify, evidence=tuple(evidence))
-    booted = boot(
-        image.disks[0].path,
-        image.format,
+    hardware = Hardware(
         firmware=source.firmware,
-        folder=folder,
+        machine=migration.machine or DEFAULT_MACHINE,
         memory=migration.memory,
         vcpus=migration.vcpus,
-        ctx=ctx,
+        macs=(mac_address(migration.vm_name),),
     )
+    booted = boot(image, hardware, Helper(order.helper, ctx.helper_answered), folder, ctx)
     return Verdict(
         level="boot",
         evidence=(*evidence, *booted.evidence),

@@ -237,14 +237,21 @@ def fetch(metrics: str) -> bytes:
 
 def boot_result() -> None:
     from hyper2kvmd.errors import Failure
+    from hyper2kvmd.guest.access import default_helper
     from hyper2kvmd.guest.boot import boot
+    from hyper2kvmd.guest.machine import Hardware
+    from hyper2kvmd.guest.rootside import Helper
+    from hyper2kvmd.model import Image
     from hyper2kvmd.progress import Context
 
     say("The result boots on a virtio disk")
-    image = PLACE / "images" / f"{VM}.qcow2"
+    report = json.loads((PLACE / "images" / f"{VM}.report.json").read_text())
+    image = Image.model_validate(report["image"])
+    published = image.disks[0].model_copy(update={"path": PLACE / "images" / f"{VM}.qcow2"})
+    image = image.model_copy(update={"disks": (published,)})
     context = Context(emit=lambda _: None, admit=lambda _: None)
     try:
-        booted = boot(image, "qcow2", firmware="bios", folder=PLACE / "conversions", ctx=context)
+        booted = boot(image, Hardware(firmware="bios"), Helper(default_helper()), PLACE / "conversions", context)
     except Failure as failure:
         raise SystemExit(f"{failure}") from failure
     print("\n".join(f"    {line}" for line in booted.console_tail))

@@ -15,7 +15,7 @@ from hyper2kvmd.disk.layout import read_layout
 from hyper2kvmd.disk.nbd import Reader
 from hyper2kvmd.guest.access import open_image
 from hyper2kvmd.guest.rootside import Helper, default_helper
-from hyper2kvmd.model import Image
+from hyper2kvmd.model import DiskImage, Image
 from hyper2kvmd.stages.repair import repair_opened
 from tests.guests import systemd_boot, uefi_grub
 from tests.guests.debian12 import MIB
@@ -70,11 +70,12 @@ def assert_repaired_for_good(guest: Guest, folder: Path) -> None:
         export(path, "qcow2", folder, exports={"": None}, writable=False) as exporter,
         Reader(exporter.socket, "") as disk,
     ):
-        layout = read_layout(disk)
+        layout = read_layout([disk])
         (folder / "esp.fat").write_bytes(disk.read(ESP_OFFSET, guest.esp_size))
     said = command("fsck.vfat", "-n", "-v", folder / "esp.fat")
     assert "differs" not in said and "wrong" not in said, said
-    image = Image(path=path, format="qcow2", virtual_size=DISK_SIZE, file_bytes=path.stat().st_size, layout=layout)
+    made = DiskImage(path=path, virtual_size=DISK_SIZE, file_bytes=path.stat().st_size)
+    image = Image(disks=(made,), format="qcow2", layout=layout)
     with open_image(image, Helper(default_helper()), folder) as opened:
         again = repair_opened(opened, layout, migration(), quiet_context())
     assert (again.changes, again.warnings) == ((), ())

@@ -1,4 +1,4 @@
-"""The boot proof against real guests in a real emulator."""
+"""The boot proof against real guests in a real emulator. None of them speaks on a serial console of its own accord."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest.boot import boot
-from hyper2kvmd.model import Source
-from hyper2kvmd.progress import Context, Event
-from tests.guests.debian12 import Recipe, disk
-
-
-def context(heard: list[Event]) -> Context:
-    def admit(source: Source) -> None:
-        raise AssertionError("a boot reserves no space")
-
-    return Context(heard.append, admit)
+from hyper2kvmd.guest.machine import Hardware
+from hyper2kvmd.model import Image
+from tests.guests.altered import (
+    GRUB_CFG,
+    HEALTHY,
+    altered,
+    boot_it,
+    drop_initrd,
+    image_of,
+    mount_a_missing_disk,
+    mute,
+)
+from tests.guests.debian12 import Recipe
+from tests.integration.host import Kernel
 
 
 def digest(path: Path) -> str:
@@ -26,52 +29,73 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def test_a_broken_guest_fails_and_says_where(tmp_path: Path) -> None:
-    image = disk(Recipe())
+def small(folder: Path, boot_sector: bytes = b"") -> Image:
+    raw = folder / "small.raw"
+    raw.write_bytes(boot_sector.ljust(510, b"\0") + (b"\x55\xaa" if boot_sector else b""))
+    with raw.open("r+b") as file:
+        file.truncate(64 << 20)
+    return image_of(raw)
+
+
+def failure(image: Image, silence_seconds: float = 200.0) -> MigrationFailed:
     with pytest.raises(MigrationFailed) as caught:
-        boot(image, "raw", firmware="bios", folder=tmp_path, ctx=context([]))
-    assert caught.value.code == "boot-failed"
-    assert "initramfs shell" in caught.value.message
-    assert "/dev/sda1 does not exist" in caught.value.message
-    assert "regen_initramfs" in caught.value.hint
-    assert list(tmp_path.iterdir()) == []
+        boot_it(image, silence_seconds=silence_seconds)
+    assert Kernel.now().clean
+    return caught.value
 
 
-def test_a_healthy_guest_reaches_its_login_and_its_image_stays_untouched(tmp_path: Path) -> None:
-    image, heard = disk(Recipe(broken=False)), list[Event]()
-    before = digest(image)
-    booted = boot(image, "raw", firmware="bios", folder=tmp_path, ctx=context(heard))
+def test_a_healthy_guest_without_a_serial_console_is_heard_and_its_image_stays_untouched(guest_folder: Path) -> None:
+    image = altered(HEALTHY, guest_folder, mute)
+    before = digest(image.disks[0].path)
+    booted = boot_it(image)
     assert any("web01 asked for a login" in line for line in booted.evidence)
-    assert any("Multi-User System" in line for line in booted.evidence)
+    assert any("multi-user.target" in line for line in booted.evidence)
+    assert any("throwaway overlay" in line and f"/{GRUB_CFG}" in line for line in booted.evidence)
     assert booted.failed_units == ()
     assert booted.seconds > 0
     assert "web01 login:" in booted.console_tail[-1]
-    assert digest(image) == before
-    assert list(tmp_path.iterdir()) == []
-    assert [event.event for event in heard] == ["step-started"]
+    assert digest(image.disks[0].path) == before
+    assert Kernel.now().clean
 
 
-def test_a_uefi_guest_boots(tmp_path: Path) -> None:
-    image = disk(Recipe(broken=False, firmware="uefi"))
-    booted = boot(image, "raw", firmware="uefi", folder=tmp_path, ctx=context([]))
+def test_an_initramfs_without_virtio_fails_and_says_where(guest_folder: Path) -> None:
+    failed = failure(altered(Recipe(), guest_folder, mute))
+    assert failed.code == "boot-failed"
+    assert "initramfs shell" in failed.message
+    assert "/dev/sda1 does not exist" in failed.message
+    assert "regen_initramfs" in failed.hint
+
+
+def test_emergency_mode_fails_and_names_the_mount(guest_folder: Path) -> None:
+    """Userspace speaks then, and may even say that login prompts were reached."""
+    failed = failure(altered(HEALTHY, guest_folder, mute, mount_a_missing_disk))
+    assert failed.code == "boot-failed"
+    assert "emergency mode" in failed.message
+    assert "Dependency failed for data.mount" in failed.message
+    assert "fstab" in failed.hint
+
+
+def test_a_panic_fails_with_the_kernels_own_words(guest_folder: Path) -> None:
+    failed = failure(altered(HEALTHY, guest_folder, mute, drop_initrd))
+    assert failed.code == "boot-failed"
+    assert "kernel panicked" in failed.message
+    assert "Cannot open root device" in failed.message
+
+
+def test_a_uefi_guest_boots(guest_folder: Path) -> None:
+    image = altered(Recipe(broken=False, firmware="uefi"), guest_folder, mute)
+    booted = boot_it(image, hardware=Hardware(firmware="uefi"))
     assert any("web01 asked for a login" in line for line in booted.evidence)
 
 
-def test_an_empty_disk_is_told_at_once(tmp_path: Path) -> None:
-    image = tmp_path / "empty.raw"
-    with image.open("wb") as file:
-        file.truncate(64 << 20)
-    with pytest.raises(MigrationFailed) as caught:
-        boot(image, "raw", firmware="bios", folder=tmp_path, ctx=context([]))
-    assert caught.value.code == "boot-failed"
-    assert "firmware found nothing to boot" in caught.value.message
+def test_an_empty_disk_is_told_at_once(guest_folder: Path) -> None:
+    failed = failure(small(guest_folder))
+    assert failed.code == "boot-failed"
+    assert "firmware found nothing to boot" in failed.message
 
 
-def test_a_guest_without_a_serial_console_is_unproven_not_failed(tmp_path: Path) -> None:
-    image = tmp_path / "mute.raw"
+def test_a_guest_that_shows_itself_in_no_way_is_unproven(guest_folder: Path) -> None:
     endless_loop = b"\xeb\xfe"
-    image.write_bytes((endless_loop.ljust(510, b"\0") + b"\x55\xaa").ljust(1 << 20, b"\0"))
-    with pytest.raises(MigrationFailed) as caught:
-        boot(image, "raw", firmware="bios", folder=tmp_path, ctx=context([]), silence_seconds=5.0)
-    assert caught.value.code == "boot-unproven"
-    assert "console=ttyS0" in caught.value.hint
+    failed = failure(small(guest_folder, endless_loop), silence_seconds=3.0)
+    assert failed.code == "boot-unproven"
+    assert "console=ttyS0" in failed.hint

@@ -19,7 +19,7 @@ from hyper2kvmd.disk.window import FileDisk, Window
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.access import open_image
 from hyper2kvmd.guest.rootside import Helper
-from hyper2kvmd.model import Image, Layout, Segment, Volume
+from hyper2kvmd.model import DiskImage, Image, Layout, Segment, Volume
 from tests.integration.host import Kernel, as_qcow2, as_raw
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -191,13 +191,12 @@ def test_a_partition_in_an_image_is_edited_without_a_mount(
     disk = service_folder / "disk.raw"
     around = chances(5).randbytes(MIB)
     disk.write_bytes(around + esp.read_bytes() + around)
-    volume = Volume(kind="partition", name="partition 1", content="vfat", segments=(place,))
+    volume = Volume(kind="partition", name="partition 1", content="vfat", stretches=linear(place))
+    size = disk.stat().st_size
     image = Image(
-        path=disk,
+        disks=(DiskImage(path=disk, virtual_size=size, file_bytes=size),),
         format="raw",
-        virtual_size=disk.stat().st_size,
-        file_bytes=disk.stat().st_size,
-        layout=Layout(table="gpt", volumes=(volume,)),
+        layout=Layout(tables=("gpt",), volumes=(volume,)),
     )
     image = as_qcow2(image) if fmt == "qcow2" else image
     with open_image(image, Helper(installed_helper), service_folder) as access:

@@ -48,11 +48,16 @@ def test_a_guest_cannot_speak_in_the_reports_own_voice() -> None:
         guest=Guest(
             os_name="<b>evil</b> | good", changes=(Change(fix="fstab", path="/etc/fstab", summary="s", diff=diff),)
         ),
-        verdict=Verdict(level="check", evidence=("size",)),
+        verdict=Verdict(
+            level="boot", evidence=("<i> asked for a login",), boot_seconds=31.25, console_tail=("```", "<i> login:")
+        ),
         seconds={},
         published=(PublishedDisk(path=Path("/o/web01.raw"), file_bytes=512),),
     )
     lines = markdown(report).splitlines()
     assert "| Guest | &lt;b>evil&lt;/b> \\| good |" in lines
+    assert "- &lt;i> asked for a login" in lines
+    assert "Time to boot: 31.2 s." in lines
+    assert "\n".join(("````", "```", "<i> login:", "````")) in "\n".join(lines)
     start = lines.index("`````diff")
     assert lines[start + 1 : start + 5] == ["-```", "+````", "+# Evidence", "`````"]
