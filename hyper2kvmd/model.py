@@ -225,10 +225,21 @@ class SourceDisk(Frozen):
     layout: Layout
 
 
+class SourceNic(Frozen):
+    """A network card of the source, as its .vmx has it."""
+
+    mac: str | None
+    """Six octets in lower case, with colons; None for a machine that never ran."""
+    slot: int | None = None
+    """VMware's PCI slot number: 192 for the card that a guest with predictable names calls ens192."""
+
+
 class Source(Frozen):
     """What `plan` found and checked."""
 
     disks: tuple[SourceDisk, ...]
+    nics: tuple[SourceNic, ...] = ()
+    """Empty when no .vmx tells."""
     firmware: Literal["bios", "uefi"]
     preallocate: bool
     preallocate_reason: str
@@ -263,6 +274,14 @@ class Change(Frozen):
     """Unified diff for text; one line of facts for binary files."""
 
 
+class Nic(Frozen):
+    """A network card of the migrated machine."""
+
+    name: str | None
+    """What the guest will call its interface; None when nothing in the guest asks for a name."""
+    mac: str
+
+
 class Guest(Frozen):
     """What the disk holds, what was repaired and what could not be."""
 
@@ -274,6 +293,8 @@ class Guest(Frozen):
     kernels: tuple[str, ...] = ()
     boot_loader: str = ""
     root: str = ""
+    nics: tuple[Nic, ...] = ()
+    """In the order of their places on the bus."""
     fstab_before: str = ""
     fstab_after: str = ""
     changes: tuple[Change, ...] = ()
@@ -305,7 +326,7 @@ class Domain(Frozen):
 
     name: str
     xml: Path
-    mac: str
+    macs: tuple[str, ...]
     defined: bool
     uri: str | None = None
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from hyper2kvmd import report, run
-from hyper2kvmd.disk import space, vmdk
+from hyper2kvmd.disk import space, vmdk, vmx
 from hyper2kvmd.disk.conversion import image_bytes
 from hyper2kvmd.disk.layout import firmware_of, read_layout
 from hyper2kvmd.disk.source_reader import SourceReader
@@ -37,6 +37,9 @@ def plan(order: Order, ctx: Context) -> Source:
     with ctx.step("Reading the source"):
         _require_below(migration.vmdk, order.allowed_source_dirs, "source")
         disk = read_source(migration.vmdk)
+        machine = vmx.beside(migration.vmdk)
+    for warning in machine.warnings:
+        ctx.warn(warning)
     mountable = tuple(volume for volume in disk.layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
     if mountable:
         with ctx.step("Checking the way into the guest"):
@@ -50,6 +53,7 @@ def plan(order: Order, ctx: Context) -> Source:
         space.require_possible(order.output_dir, needed)
     return Source(
         disks=(disk,),
+        nics=machine.nics,
         firmware=firmware_of(disk.layout) if migration.uefi is None else "uefi" if migration.uefi else "bios",
         preallocate=preallocate,
         preallocate_reason=reason,

@@ -13,7 +13,10 @@ from hyper2kvmd.guest.fixes import (
     initramfs,
     initramfs_config,
     kernel_cmdline,
+    nic_conditions,
+    nic_names,
     resume,
+    vmware_network,
     vmware_tools,
 )
 from hyper2kvmd.guest.fixes.fix import Fix
@@ -30,5 +33,8 @@ FIXES: tuple[Fix, ...] = (
     device_map.FIX,
     initramfs.FIX,
     initramfs_config.FIX,
+    nic_conditions.FIX,
+    nic_names.FIX,
+    vmware_network.FIX,
     vmware_tools.FIX,
 )
