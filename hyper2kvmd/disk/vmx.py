@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hyper2kvmd.disk.vmdk.files import open_file
 from hyper2kvmd.errors import Failure
+from hyper2kvmd.mac import normal_mac
 from hyper2kvmd.model import SourceNic
 
 MAX_BYTES = 1 << 20
@@ -21,7 +22,6 @@ MAX_FILES = 64
 MAX_NICS = 10
 """ethernet0 to ethernet9."""
 SETTING = re.compile(r"[ \t]*([A-Za-z0-9_.:-]+)[ \t]*=[ \t]*\"([^\"\n]*)\"")
-OCTETS = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ def _nics(settings: Mapping[str, str]) -> tuple[SourceNic, ...]:
         if settings.get(card + "present", "").upper() != "TRUE":
             continue
         static = settings.get(card + "addresstype", "").lower() == "static"
-        mac = settings.get(card + ("address" if static else "generatedaddress"), "").lower()
+        address = settings.get(card + ("address" if static else "generatedaddress"), "")
         slot = settings.get(card + "pcislotnumber", "")
         nics.append(
             SourceNic(
-                mac=mac if OCTETS.fullmatch(mac) and not int(mac[:2], 16) & 1 else None,
+                mac=normal_mac(address),
                 slot=int(slot) if re.fullmatch(r"\d{1,4}", slot) else None,
             )
         )

@@ -1,12 +1,11 @@
 """Which network cards the migrated machine gets: their MAC addresses, their names, their order.
 
 A MAC address is the source's own where a .vmx tells it, else the one that the guest's configuration knows its card by,
-else one made from the VM's name: the same in every attempt, so that DHCP leases and firewall rules outlive them.
+else one made from the VM's name.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from fnmatch import fnmatchcase
 
 from hyper2kvmd.guest.network.selector import NIC_NAME, Selector
 from hyper2kvmd.guest.network.survey import Survey
+from hyper2kvmd.mac import given_mac
 from hyper2kvmd.model import Nic, SourceNic
 
 PREDICTED, ENUMERATED = "enp1s0", "eth0"
@@ -57,12 +57,6 @@ class _Card:
 
     want: _Wanted
     source: SourceNic
-
-
-def mac_address(vm_name: str, number: int = 0) -> str:
-    """The same one for the same name and card, always."""
-    digest = hashlib.sha256(f"{vm_name}/{number}".encode() if number else vm_name.encode()).digest()
-    return "52:54:00:" + digest[:3].hex(":")
 
 
 def settle(found: Survey, source: tuple[SourceNic, ...], vm_name: str) -> Cards:
@@ -176,13 +170,13 @@ def _named(found: Survey, names: Mapping[str, str], cards: list[_Card], vm_name:
     natural = PREDICTED if found.predictable else ENUMERATED
     nics = []
     for number, card in enumerate(cards):
-        mac, slot, name = card.source.mac, card.source.slot, card.want.name
+        address, slot, name = card.source.mac, card.source.slot, card.want.name
         if name is None:
-            candidates = [names.get(mac) if mac else None, f"ens{slot}" if slot and found.predictable else None]
+            candidates = [names.get(address) if address else None, f"ens{slot}" if slot and found.predictable else None]
             candidates += [_for_pattern(found, {*taken, natural}, slot)]
             name = next((candidate for candidate in candidates if candidate and candidate not in taken), None)
             taken |= {name} if name else set()
-        nics.append(Nic(name=name, mac=mac or mac_address(vm_name, number)))
+        nics.append(Nic(name=name, mac=address or given_mac(vm_name, number)))
     return nics
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import posixpath
 import re
 
-from hyper2kvmd.guest.network.selector import Choose, Selector, lower_name, normal_mac
+from hyper2kvmd.guest.network.selector import Choose, Selector, lower_name
+from hyper2kvmd.mac import normal_mac
 
 ASSIGNMENT = re.compile(r"^([ \t]*([A-Za-z_][A-Za-z0-9_]*)=)([\"']?)([^\"'\n#]*?)\3([ \t]*(?:#.*)?)$", re.MULTILINE)
 LOWER = re.compile(r"PHYSDEV|ETHERDEVICE|BRIDGE_PORTS|BONDING_SLAVE_?\d+|TEAM_PORT_DEVICE_?\d+|MACVLAN_DEVICE")
@@ -26,11 +27,11 @@ def visit(file: str, text: str, choose: Choose) -> str:
     values = {match[2].upper(): match[4].strip() for match in ASSIGNMENT.finditer(text)}
     device = values.get("DEVICE") or posixpath.basename(file).removeprefix("ifcfg-")
     is_card = values.get("TYPE", "Ethernet").lower() == "ethernet"
-    mac = normal_mac(values.get("HWADDR", "")) if is_card else None
+    known = normal_mac(values.get("HWADDR", "")) if is_card else None
     names = [lower_name(device)]
     names += [lower_name(word) for key, value in values.items() if LOWER.fullmatch(key) for word in value.split()]
-    nic = choose(Selector(file, 0, tuple(dict.fromkeys(names)), () if mac is None else (mac,)))
-    if nic is None or mac in (None, nic.mac):
+    nic = choose(Selector(file, 0, tuple(dict.fromkeys(names)), () if known is None else (known,)))
+    if nic is None or known in (None, nic.mac):
         return text
     return ASSIGNMENT.sub(
         lambda match: (

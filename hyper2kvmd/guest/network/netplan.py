@@ -7,7 +7,8 @@ Source: netplan's YAML reference.
 from __future__ import annotations
 
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.guest.network.selector import OUR_DRIVER, Choose, Selector, is_vmware_driver, normal_mac
+from hyper2kvmd.guest.network.selector import OUR_DRIVER, Choose, Selector, is_vmware_driver
+from hyper2kvmd.mac import normal_mac
 from hyper2kvmd.yaml_source import Listing, Mapping, Node, Place, Scalar, read
 
 NOTHING = Mapping((), Place(1, 1))
@@ -28,16 +29,16 @@ def visit(file: str, text: str, choose: Choose) -> str:
     edits: list[tuple[Scalar, str]] = []
     for number, entry in enumerate(_within(_within(document.root, "network"), "ethernets").entries):
         match, new_name = _within(entry.value, "match"), _get(entry.value, "set_name")
-        mac = next(iter(_scalars(_get(match, "macaddress"))), None)
-        known = normal_mac(mac.text) if mac else None
+        written_mac = next(iter(_scalars(_get(match, "macaddress"))), None)
+        known = normal_mac(written_mac.text) if written_mac else None
         names = _scalars(new_name) or (_scalars(_get(match, "name")) if match.entries else [])
         written = tuple(scalar.text for scalar in names) or (() if match.entries else (entry.written,))
         nic = choose(Selector(file, number, written, () if known is None else (known,)))
         for driver in _scalars(_get(match, "driver")):
             if is_vmware_driver(driver.text):
                 edits.append((driver, OUR_DRIVER))
-        if nic is not None and mac is not None and known not in (None, nic.mac):
-            edits.append((mac, nic.mac))
+        if nic is not None and written_mac is not None and known not in (None, nic.mac):
+            edits.append((written_mac, nic.mac))
     for scalar, word in sorted(edits, key=lambda edit: (edit[0].place.line, edit[0].place.column), reverse=True):
         _exchange(lines, scalar, word)
     return text.removesuffix(body) + "\n".join(lines)

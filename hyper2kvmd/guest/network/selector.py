@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from hyper2kvmd.mac import normal_mac
 from hyper2kvmd.model import Nic
 
 VMWARE_DRIVERS = ("vmxnet3", "vmxnet", "e1000e", "e1000", "pcnet32", "vlance")
@@ -16,7 +17,6 @@ NIC_NAME = re.compile(r"eth\d+|en[opsxP][A-Za-z0-9]+|em\d+|p\d+p\d+")
 """Names that kernels, systemd and biosdevname give to Ethernet cards."""
 INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 PATTERN = re.compile(r"[*?\[!]")
-MAC = re.compile(r"[0-9A-Fa-f]{1,2}(?:[:-][0-9A-Fa-f]{1,2}){5}")
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,8 @@ Visit = Callable[[str, str, Choose], str]
 """(file, text, choose) to the text with its selectors turned to the cards that were chosen."""
 
 
-def normal_mac(text: str) -> str | None:
-    """`00:50:56:ab:cd:ef`; None for what no card can have: a group's address, zero, or no MAC at all."""
-    if not MAC.fullmatch(text.strip()):
-        return None
-    octets = [int(octet, 16) for octet in re.split("[:-]", text.strip())]
-    return None if octets[0] & 1 or not any(octets) else ":".join(f"{octet:02x}" for octet in octets)
-
-
 def macs_of(words: list[str]) -> tuple[str, ...]:
-    return tuple(mac for mac in map(normal_mac, words) if mac is not None)
+    return tuple(address for address in map(normal_mac, words) if address is not None)
 
 
 def is_vmware_driver(pattern: str) -> bool:
