@@ -98,6 +98,13 @@ def test_ethn_gets_the_place_where_the_kernel_calls_it_so(guest: Path) -> None:
     assert cards(repair(guest, SourceNic(mac=A), SourceNic(mac=B))) == [(None, B), ("eth1", A)]
 
 
+def test_there_is_an_end_to_cards(guest: Path) -> None:
+    put(guest, "etc/network/interfaces", "auto " + " ".join(f"eth{number}" for number in range(200)) + "\n")
+    found = repair(guest)
+    assert [nic.name for nic in found.nics] == [f"eth{number}" for number in range(16)]
+    assert "configures 200 network cards" in found.warnings[0]
+
+
 def test_a_card_that_the_source_has_not_is_told_and_left_alone(guest: Path) -> None:
     stale = f"DEVICE=eth0\nHWADDR={C}\nIPADDR=10.0.0.1\n"
     put(guest, "etc/sysconfig/network-scripts/ifcfg-eth0", stale)

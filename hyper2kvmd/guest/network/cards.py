@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from hyper2kvmd.guest.network.selector import NIC_NAME, Selector
@@ -16,6 +16,8 @@ from hyper2kvmd.guest.network.survey import Survey
 from hyper2kvmd.mac import given_mac
 from hyper2kvmd.model import Nic, SourceNic
 
+MAX_CARDS = 16
+"""More than VMware's ten; libvirt's root ports are not without end."""
 PREDICTED, ENUMERATED = "enp1s0", "eth0"
 """What the first card is called on KVM when nothing names it, with and without predictable names."""
 VMWARE_NAMES = ("ens192", "ens160", "ens33", "eth0", "eno1")
@@ -57,6 +59,7 @@ class _Card:
 
     want: _Wanted
     source: SourceNic
+    name: str | None
 
 
 def settle(found: Survey, source: tuple[SourceNic, ...], vm_name: str) -> Cards:
@@ -67,15 +70,19 @@ def settle(found: Survey, source: tuple[SourceNic, ...], vm_name: str) -> Cards:
     if source:
         cards = _by_source(wanted, source, warnings)
     else:
-        cards = [_Card(want, SourceNic(mac=want.mac)) for want in wanted] or [_Card(_Wanted(), SourceNic(mac=None))]
-    cards = _in_order(cards)
-    nics = _named(found, names, cards, vm_name)
-    pairs = list(zip((card.want for card in cards), nics, strict=True))
+        cards = [_Card(want, SourceNic(mac=want.mac), want.name) for want in wanted or [_Wanted()]]
+    if len(cards) > MAX_CARDS:
+        warnings.append(f"the guest configures {len(cards)} network cards: it gets the first {MAX_CARDS}")
+    cards = _in_order(_named(found, names, cards[:MAX_CARDS]))
+    pairs = [
+        (card.want, Nic(name=card.name, mac=card.source.mac or given_mac(vm_name, number)))
+        for number, card in enumerate(cards)
+    ]
     return Cards(
-        nics=tuple(nics),
+        nics=tuple(nic for _, nic in pairs),
         warnings=tuple(warnings),
-        _by_name={nic.name: nic for nic in nics if nic.name},
-        _by_mac={want.mac: nic for want, nic in pairs if want.mac} | {nic.mac: nic for nic in nics},
+        _by_name={nic.name: nic for _, nic in pairs if nic.name},
+        _by_mac={want.mac: nic for want, nic in pairs if want.mac} | {nic.mac: nic for _, nic in pairs},
         _by_place={want.place: nic for want, nic in pairs if want.place},
     )
 
@@ -147,37 +154,38 @@ def _by_source(wanted: list[_Wanted], source: tuple[SourceNic, ...], warnings: l
     if stale := [want.name for want in left if want.name]:
         have = f"{len(source)} network card{'s' if len(source) > 1 else ''}"
         warnings.append(f"the source has {have}: the configuration of {', '.join(stale)} is left without one")
-    return [_Card(found.get(number, _Wanted()), card) for number, card in enumerate(source)]
+    wants = [found.get(number, _Wanted()) for number in range(len(source))]
+    return [_Card(want, card, want.name) for want, card in zip(wants, source, strict=True)]
 
 
-def _in_order(cards: list[_Card]) -> list[_Card]:
-    """Cards in the order of their names, and ethN in the place where the kernel calls it ethN by itself: udev does
-    not exchange two names."""
-    left = sorted(cards, key=lambda card: _natural(card.want.name))
-    fixed: dict[int, _Card] = {}
-    for card in cards:
-        match = re.fullmatch(r"eth(\d{1,2})", card.want.name or "")
-        if match and int(match[1]) < len(cards):
-            fixed[int(match[1])] = card
-            left.remove(card)
-    return [fixed.get(place) or left.pop(0) for place in range(len(cards))]
-
-
-def _named(found: Survey, names: Mapping[str, str], cards: list[_Card], vm_name: str) -> list[Nic]:
+def _named(found: Survey, names: Mapping[str, str], cards: list[_Card]) -> list[_Card]:
     """A card that nothing names keeps the name that a rule gave it, or that its slot had; or gets one that a pattern
     in the configuration asks for."""
-    taken = {card.want.name for card in cards if card.want.name}
+    taken = {card.name for card in cards if card.name}
     natural = PREDICTED if found.predictable else ENUMERATED
-    nics = []
-    for number, card in enumerate(cards):
-        address, slot, name = card.source.mac, card.source.slot, card.want.name
+    named = []
+    for card in cards:
+        address, slot, name = card.source.mac, card.source.slot, card.name
         if name is None:
             candidates = [names.get(address) if address else None, f"ens{slot}" if slot and found.predictable else None]
             candidates += [_for_pattern(found, {*taken, natural}, slot)]
             name = next((candidate for candidate in candidates if candidate and candidate not in taken), None)
             taken |= {name} if name else set()
-        nics.append(Nic(name=name, mac=address or given_mac(vm_name, number)))
-    return nics
+        named.append(replace(card, name=name))
+    return named
+
+
+def _in_order(cards: list[_Card]) -> list[_Card]:
+    """Cards in the order of their names, and ethN in the place where the kernel calls it ethN by itself: udev does
+    not exchange two names."""
+    left = sorted(cards, key=lambda card: _natural(card.name))
+    fixed: dict[int, _Card] = {}
+    for card in cards:
+        match = re.fullmatch(r"eth(\d{1,2})", card.name or "")
+        if match and int(match[1]) < len(cards) and int(match[1]) not in fixed:
+            fixed[int(match[1])] = card
+            left.remove(card)
+    return [fixed.get(place) or left.pop(0) for place in range(len(cards))]
 
 
 def _for_pattern(found: Survey, existing: set[str], slot: int | None) -> str | None:

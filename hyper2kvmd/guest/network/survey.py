@@ -15,7 +15,17 @@ from hyper2kvmd.guest.tree import GuestTree
 MAX_FILES = 512
 """Of one format; a guest with more is read that far."""
 RULES = ("/lib/udev/rules.d", "/usr/lib/udev/rules.d")
-COMMAND_LINES = ("/boot/grub*/grub.cfg", "/boot/grub*/grubenv", "/boot/loader/entries/*.conf", "/etc/kernel/cmdline")
+COMMAND_LINES = (
+    "/boot/grub*/grub.cfg",
+    "/boot/efi/EFI/*/grub.cfg",
+    "/boot/grub*/grubenv",
+    "/boot/grub/*.conf",
+    "/boot/grub/menu.lst",
+    "/boot/extlinux/extlinux.conf",
+    "/boot/syslinux/syslinux.cfg",
+    "/boot/loader/entries/*.conf",
+    "/etc/kernel/cmdline",
+)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def visit(file: str, text: str, choose: Choose) -> str:
 def _visit_line(file: str, number: int, line: str, choose: Choose) -> str | None:
     """The line, mended; None for one that would give a card of ours another name than its own."""
     tokens = list(TOKEN.finditer(line))
-    if line.lstrip().startswith("#") or not any(key(token) == "SUBSYSTEM" and token[4] == "net" for token in tokens):
+    if line.lstrip().startswith("#") or not any(_is_of_cards(token) for token in tokens):
         return line
     names = [token[4] for token in tokens if token[1] == "NAME" and token[3] in ("=", ":=")]
     if not names or not INTERFACE.fullmatch(names[-1]):
@@ -45,6 +45,11 @@ def _visit_line(file: str, number: int, line: str, choose: Choose) -> str | None
             value = nic.mac
         line = line[: token.start(4)] + value + line[token.end(4) :]
     return line
+
+
+def _is_of_cards(token: re.Match[str]) -> bool:
+    """Rules of udev before 098 know no subsystem."""
+    return (token[1] == "SUBSYSTEM" and token[4] == "net") or (token[1] == "KERNEL" and token[4].startswith("eth"))
 
 
 def key(token: re.Match[str]) -> str:
