@@ -73,10 +73,8 @@ def test_names_and_addresses_stay(
     )
 
 
-def test_bond_and_vlan_over_cards_that_share_their_address(
-    service_folder: Path, installed_helper: tuple[str, ...]
-) -> None:
-    """A bond and its VLAN have the MAC address of a card: the rule that names the card must not name them."""
+def test_a_bond_and_vlans_over_cards(service_folder: Path, installed_helper: tuple[str, ...]) -> None:
+    """A VLAN has the MAC address of its card: the rule that names the card must not name the VLAN."""
     del installed_helper
     files = {
         "etc/systemd/network/10-bond.netdev": "[NetDev]\nName=bond0\nKind=bond\n\n[Bond]\nMode=active-backup\n",
@@ -85,7 +83,10 @@ def test_bond_and_vlan_over_cards_that_share_their_address(
         "etc/systemd/network/20-bond.network": "[Match]\nName=bond0\n\n[Network]\nAddress=10.20.30.40/24\n"
         "VLAN=vlan100\n",
         "etc/systemd/network/30-vlan.network": "[Match]\nName=vlan100\n\n[Network]\nAddress=10.20.100.40/24\n",
-        "etc/systemd/network/40-path.network": "[Match]\nPath=pci-0000:1b:00.0\n\n[Network]\nAddress=10.20.31.40/24\n",
+        "etc/systemd/network/40-path.network": "[Match]\nPath=pci-0000:1b:00.0\n\n"
+        "[Network]\nAddress=10.20.31.40/24\nVLAN=vlan200\n",
+        "etc/systemd/network/50-vlan.netdev": "[NetDev]\nName=vlan200\nKind=vlan\n\n[VLAN]\nId=200\n",
+        "etc/systemd/network/50-vlan.network": "[Match]\nName=vlan200\n\n[Network]\nAddress=10.20.200.40/24\n",
     }
     masked = (*NO_MANAGER, "networking.service")
     domain = migrated(disk(GUEST), files, CARDS, service_folder, enabled=NETWORKD, masked=masked)
@@ -96,4 +97,6 @@ def test_bond_and_vlan_over_cards_that_share_their_address(
         *address("bond0", "10.20.30.40/24"),
         *address("vlan100", "10.20.100.40/24"),
         *address("ens256", "10.20.31.40/24"),
+        card("vlan200", CARDS[2].mac),
+        *address("vlan200", "10.20.200.40/24"),
     )

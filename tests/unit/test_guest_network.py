@@ -111,8 +111,49 @@ def test_a_card_that_the_source_has_not_is_told_and_left_alone(guest: Path) -> N
     put(guest, "etc/sysconfig/network-scripts/ifcfg-eth1", f"DEVICE=eth1\nHWADDR={A}\n")
     found = repair(guest, SourceNic(mac=A))
     assert cards(found) == [("eth1", A)]
-    assert "the source has 1 network card: the configuration of eth0 is left without one" in found.warnings[0]
+    assert "the source has 1 network card, none known as eth0: that configuration is left as it is" in found.warnings[0]
     assert (guest / "etc/sysconfig/network-scripts/ifcfg-eth0").read_text() == stale
+
+
+def test_a_place_on_the_bus_tells_the_slot_whatever_the_order(guest: Path) -> None:
+    """Another card would put the address on another network."""
+    dmz = put(guest, "etc/systemd/network/10-dmz.network", "[Match]\nPath=pci-0000:13:00.0\n")
+    lan = put(guest, "etc/systemd/network/20-lan.network", "[Match]\nPath=pci-0000:03:00.0\n")
+    found = repair(guest, SourceNic(mac=A, slot=160), SourceNic(mac=B, slot=224))
+    assert cards(found) == [("ens160", A), ("ens224", B)]
+    assert (dmz.read_text(), lan.read_text()) == ("[Match]\nName=ens224\n", "[Match]\nName=ens160\n")
+
+
+@pytest.mark.parametrize("place", ["pci-0000:04:00.0", "pci-0000:1b:00.0", "pci-*", "platform-eth"])
+def test_a_place_that_tells_no_card_is_never_guessed(guest: Path, place: str) -> None:
+    path = put(guest, "etc/systemd/network/10-dmz.network", f"[Match]\nPath={place}\n")
+    found = repair(guest, SourceNic(mac=A, slot=160), SourceNic(mac=B, slot=224))
+    assert path.read_text() == f"[Match]\nPath={place}\n"
+    assert f"none known as {place.removeprefix('pci-') if ':' in place else place}" in found.warnings[0]
+
+
+def test_a_rule_by_place_tells_the_card_of_a_name(guest: Path) -> None:
+    put(guest, "etc/network/interfaces", "auto eth0\nauto eth1\n")
+    lines = [
+        f'SUBSYSTEM=="net", KERNELS=="{place}", NAME="{name}"\n'
+        for place, name in (("0000:13:00.0", "eth0"), ("0000:03:00.0", "eth1"))
+    ]
+    put(guest, "etc/udev/rules.d/70-persistent-net.rules", "".join(lines))
+    found = repair(guest, SourceNic(mac=A, slot=160), SourceNic(mac=B, slot=224))
+    assert (cards(found), found.warnings) == ([("eth0", B), ("eth1", A)], ())
+
+
+def test_names_that_nothing_tells_follow_the_bus_and_that_is_said(guest: Path) -> None:
+    put(guest, "etc/network/interfaces", "auto eth0\nauto eth1\nauto eth2\n")
+    found = repair(guest, SourceNic(mac=A, slot=192), SourceNic(mac=B, slot=160), SourceNic(mac=C, slot=1184))
+    assert cards(found) == [("eth0", B), ("eth1", C), ("eth2", A)]
+    assert "nothing tells which card is eth0, eth1, eth2" in found.warnings[0]
+
+
+def test_a_further_function_of_a_port_counts_on_from_its_slot(guest: Path) -> None:
+    put(guest, "etc/network/interfaces", "auto ens161\nauto ens193\n")
+    found = repair(guest, SourceNic(mac=A, slot=1216), SourceNic(mac=B, slot=1184))
+    assert (cards(found), found.warnings) == ([("ens161", B), ("ens193", A)], ())
 
 
 def test_two_names_for_one_card(guest: Path) -> None:

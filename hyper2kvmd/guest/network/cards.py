@@ -16,6 +16,8 @@ from hyper2kvmd.guest.network.survey import Survey
 from hyper2kvmd.mac import given_mac
 from hyper2kvmd.model import Nic, SourceNic
 
+SLOTS = {"0000:03:00.0": 160, "0000:0b:00.0": 192, "0000:13:00.0": 224, "0000:1b:00.0": 256}
+"""VMware's PCI slot numbers by the places that guests see: those that kernel logs of VMware guests show."""
 MAX_CARDS = 16
 """More than VMware's ten; libvirt's root ports are not without end."""
 PREDICTED, ENUMERATED = "enp1s0", "eth0"
@@ -30,7 +32,7 @@ class Cards:
     warnings: tuple[str, ...] = ()
     _by_name: Mapping[str, Nic] = field(default_factory=dict)
     _by_mac: Mapping[str, Nic] = field(default_factory=dict)
-    _by_place: Mapping[tuple[str, int], Nic] = field(default_factory=dict)
+    _by_place: Mapping[str, Nic] = field(default_factory=dict)
 
     def choose(self, selector: Selector) -> Nic | None:
         """The one card that a selector of this guest picks; None when it picks none, or several."""
@@ -41,7 +43,7 @@ class Cards:
         by_mac = self._by_mac.get(macs[0]) if macs else None
         if not selector.claims and by_mac is not None and by_mac.mac == macs[0]:
             return by_mac  # a card has this address, whatever name a stale rule gives it
-        return by_name or by_mac or self._by_place.get((selector.file, selector.number))
+        return by_name or by_mac or self._by_place.get(selector.place)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +52,7 @@ class _Wanted:
 
     name: str | None = None
     mac: str | None = None
-    place: tuple[str, int] | None = None
+    place: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +72,10 @@ def settle(found: Survey, source: tuple[SourceNic, ...], vm_name: str) -> Cards:
     if source:
         cards = _by_source(wanted, source, warnings)
     else:
-        cards = [_Card(want, SourceNic(mac=want.mac), want.name) for want in wanted or [_Wanted()]]
+        cards = [
+            _Card(want, SourceNic(mac=want.mac, slot=SLOTS.get(want.place)), want.name)
+            for want in wanted or [_Wanted()]
+        ]
     if len(cards) > MAX_CARDS:
         warnings.append(f"the guest configures {len(cards)} network cards: it gets the first {MAX_CARDS}")
     cards = _in_order(_named(found, names, cards[:MAX_CARDS]))
@@ -98,11 +103,12 @@ def _knowledge(found: Survey) -> tuple[dict[str, str], dict[str, str]]:
 
 def _wanted(found: Survey, named: Mapping[str, str], names: Mapping[str, str], warnings: list[str]) -> list[_Wanted]:
     """What is configured by the name of a card: one that looks so, or one that is known by more than its name."""
-    placed = {name for selector in found.selectors if selector.macs or selector.placed for name in selector.names}
+    known = {name for selector in found.selectors if selector.macs or selector.place for name in selector.names}
+    places = {name: selector.place for selector in found.selectors if selector.place for name in selector.names}
     wanted: dict[object, _Wanted] = {}
     macs: dict[str, str | None] = {}
 
-    def want(key: object, name: str | None, mac: str | None, place: tuple[str, int] | None = None) -> None:
+    def want(key: object, name: str | None, mac: str | None, place: str = "") -> None:
         if key in wanted:
             return
         if mac is None or mac not in macs:
@@ -116,17 +122,16 @@ def _wanted(found: Survey, named: Mapping[str, str], names: Mapping[str, str], w
     for selector in found.selectors:
         if not selector.claims:
             continue
-        cards = [name for name in selector.literal_names if name in placed or NIC_NAME.fullmatch(name)]
+        cards = [name for name in selector.literal_names if name in known or NIC_NAME.fullmatch(name)]
         for name in cards:
-            want(name, name, named.get(name))
+            want(name, name, named.get(name), places.get(name, ""))
         if not cards:
             nameless.append(selector)
     for selector in nameless:
         for mac in selector.macs:
             want(mac, names.get(mac), mac)
-        if selector.placed and not selector.macs:
-            place = (selector.file, selector.number)
-            want(place, None, None, place)
+        if selector.place and not selector.macs and selector.place not in places.values():
+            want(selector.place, None, None, selector.place)
     return list(wanted.values())
 
 
@@ -134,6 +139,7 @@ def _by_source(wanted: list[_Wanted], source: tuple[SourceNic, ...], warnings: l
     """The source's cards, each with what the configuration wants of it: by MAC, by slot, then in order.
 
     In order come first those whose MAC address the guest does not know: one that is known and not there is stale.
+    What asks for nothing but a place is never guessed: its address could come up on another network.
     """
     left = sorted(wanted, key=lambda want: (want.mac is not None, _natural(want.name)))
     found: dict[int, _Wanted] = {}
@@ -147,15 +153,35 @@ def _by_source(wanted: list[_Wanted], source: tuple[SourceNic, ...], warnings: l
         take(number, next((want for want in left if want.mac and want.mac == card.mac), None))
     for number, card in enumerate(source):
         if number not in found and card.slot is not None:
-            take(number, next((want for want in left if want.name == f"ens{card.slot}"), None))
-    for number in range(len(source)):
-        if number not in found:
-            take(number, next(iter(left), None))
-    if stale := [want.name for want in left if want.name]:
+            take(number, next((want for want in left if _is_in(want, card.slot)), None))
+    free = sorted((number for number in range(len(source)) if number not in found), key=lambda n: _bus(source[n]))
+    if guessed := [want.name or str(want.mac) for want in left if want.name or want.mac][: len(free)]:
+        if len(free) > 1:
+            warnings.append(
+                f"nothing tells which card is {', '.join(guessed)}: their order on the bus decided; check it"
+            )
+        for number in free:
+            take(number, next((want for want in left if want.name or want.mac), None))
+    if stale := [want.name or want.mac or want.place for want in left]:
         have = f"{len(source)} network card{'s' if len(source) > 1 else ''}"
-        warnings.append(f"the source has {have}: the configuration of {', '.join(stale)} is left without one")
+        warnings.append(f"the source has {have}, none known as {', '.join(stale)}: that configuration is left as it is")
     wants = [found.get(number, _Wanted()) for number in range(len(source))]
     return [_Card(want, card, want.name) for want, card in zip(wants, source, strict=True)]
+
+
+def _is_in(want: _Wanted, slot: int) -> bool:
+    """Whether the place of a wanted card, or else its name, tells that it is in this slot."""
+    return SLOTS[want.place] == slot if want.place in SLOTS else want.name == slot_name(slot)
+
+
+def slot_name(slot: int) -> str:
+    """What a guest with predictable names calls the card in a slot; further functions of a port count on from it."""
+    return f"ens{(slot & 1023) + (slot >> 10)}"
+
+
+def _bus(card: SourceNic) -> tuple[bool, int, int]:
+    """Where the kernel meets a card that has a slot; the others after those, as the .vmx has them."""
+    return card.slot is None, (card.slot or 0) & 1023, (card.slot or 0) >> 10
 
 
 def _named(found: Survey, names: Mapping[str, str], cards: list[_Card]) -> list[_Card]:
@@ -167,7 +193,10 @@ def _named(found: Survey, names: Mapping[str, str], cards: list[_Card]) -> list[
     for card in cards:
         address, slot, name = card.source.mac, card.source.slot, card.name
         if name is None:
-            candidates = [names.get(address) if address else None, f"ens{slot}" if slot and found.predictable else None]
+            candidates = [
+                names.get(address) if address else None,
+                slot_name(slot) if slot and found.predictable else None,
+            ]
             candidates += [_for_pattern(found, {*taken, natural}, slot)]
             name = next((candidate for candidate in candidates if candidate and candidate not in taken), None)
             taken |= {name} if name else set()
@@ -190,9 +219,9 @@ def _in_order(cards: list[_Card]) -> list[_Card]:
 
 def _for_pattern(found: Survey, existing: set[str], slot: int | None) -> str | None:
     """A name for a configuration whose pattern would match no card of this guest any more."""
-    likely = [f"ens{slot}", *VMWARE_NAMES] if slot else list(VMWARE_NAMES)
+    likely = [slot_name(slot), *VMWARE_NAMES] if slot else list(VMWARE_NAMES)
     for selector in found.selectors:
-        if not selector.claims or selector.macs or selector.placed or selector.literal_names:
+        if not selector.claims or selector.macs or selector.place or selector.literal_names:
             continue
         patterns = selector.patterns
         if not any(fnmatchcase(name, pattern) for name in existing for pattern in patterns):

@@ -6,7 +6,7 @@ Source: nm-settings-keyfile(5), nm-settings(5).
 from __future__ import annotations
 
 from hyper2kvmd.guest.network.ini import Ini
-from hyper2kvmd.guest.network.selector import Choose, Selector, lower_name, macs_of, our_drivers
+from hyper2kvmd.guest.network.selector import Choose, Selector, lower_name, macs_of, our_drivers, place_of
 
 ETHERNET = ("ethernet", "802-3-ethernet")
 
@@ -21,7 +21,7 @@ def visit(file: str, text: str, choose: Choose) -> str:
     known = macs_of([mac.value for mac in macs])
     names = (*ini.words("connection", "interface-name"), *ini.words("match", "interface-name"))
     paths = ini.all("match", "path")
-    nic = choose(Selector(file, 0, names, known, placed=bool(paths)))
+    nic = choose(Selector(file, 0, names, known, place=place_of([path.value for path in paths])))
     for driver in ini.all("match", "driver"):
         words = [word for word in driver.value.split(";") if word]
         ini.replace(driver, ";".join(our_drivers(words)) + ";")

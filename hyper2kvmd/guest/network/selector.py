@@ -16,6 +16,7 @@ OUR_DRIVER = "virtio_net"
 NIC_NAME = re.compile(r"eth\d+|en[opsxP][A-Za-z0-9]+|em\d+|p\d+p\d+")
 """Names that kernels, systemd and biosdevname give to Ethernet cards."""
 INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
+PCI_ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 PATTERN = re.compile(r"[*?\[!]")
 
 
@@ -29,8 +30,8 @@ class Selector:
     names: tuple[str, ...] = ()
     """Interface names, or patterns of them."""
     macs: tuple[str, ...] = ()
-    placed: bool = False
-    """Whether it asks for a place on the PCI bus."""
+    place: str = ""
+    """What it says of the card's place on the bus: `0000:0b:00.0`, or other words of its own."""
     claims: bool = True
     """Whether it configures the card; a rule that only names cards may speak of some that are long gone."""
 
@@ -62,6 +63,12 @@ def is_vmware_driver(pattern: str) -> bool:
 def our_drivers(words: list[str]) -> list[str]:
     """A list of drivers with ours in place of VMware's."""
     return list(dict.fromkeys(OUR_DRIVER if is_vmware_driver(word) else word for word in words))
+
+
+def place_of(words: list[str]) -> str:
+    """The one PCI address that conditions on a card's place name, else their own words; "" for no condition."""
+    addresses = set(PCI_ADDRESS.findall(" ".join(words).lower()))
+    return addresses.pop() if len(addresses) == 1 else " ".join(words)
 
 
 def lower_name(name: str) -> str:

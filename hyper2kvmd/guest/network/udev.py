@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import re
 
-from hyper2kvmd.guest.network.selector import INTERFACE, OUR_DRIVER, Choose, Selector, is_vmware_driver, macs_of
+from hyper2kvmd.guest.network.selector import (
+    INTERFACE,
+    OUR_DRIVER,
+    Choose,
+    Selector,
+    is_vmware_driver,
+    macs_of,
+    place_of,
+)
 
 LINE = re.compile(r"(?<!\\)\n")
 TOKEN = re.compile(r"([A-Z]+)(?:\{([^}]*)\})?[ \t]*(==|!=|\+=|:=|=)[ \t]*\"([^\"]*)\"")
@@ -31,11 +39,11 @@ def _visit_line(file: str, number: int, line: str, choose: Choose) -> str | None
     if not names or not INTERFACE.fullmatch(names[-1]):
         return line
     macs = macs_of([token[4] for token in tokens if key(token) in ADDRESSES and token[3] == "=="])
-    placed = any(key(token) in PLACES and token[3] == "==" for token in tokens)
-    nic = choose(Selector(file, number, (names[-1],), macs, placed=placed, claims=False))
+    place = place_of([token[4] for token in tokens if key(token) in PLACES and token[3] == "=="])
+    nic = choose(Selector(file, number, (names[-1],), macs, place=place, claims=False))
     if nic is not None and nic.name != names[-1]:
         return None
-    if nic is not None and placed and not macs:
+    if nic is not None and place and not macs:
         return None  # our own rule says it by the MAC address
     for token in reversed(tokens):
         value = token[4]
