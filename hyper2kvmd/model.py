@@ -294,11 +294,22 @@ class SourceDisk(Frozen):
     preallocate_reason: str = ""
 
 
+class SourceNic(Frozen):
+    """A network card of the source, as its .vmx has it."""
+
+    mac: str | None
+    """Six octets in lower case, with colons; None for a machine that never ran."""
+    slot: int | None = None
+    """VMware's PCI slot number: 192 for the card that a guest with predictable names calls ens192."""
+
+
 class Source(Frozen):
     """What `plan` found and checked."""
 
     disks: tuple[SourceDisk, ...]
     layout: Layout
+    nics: tuple[SourceNic, ...] = ()
+    """Empty when no .vmx tells."""
     firmware: Literal["bios", "uefi"]
     needed_bytes: int
     """To be free in the conversion directory's file system before the first byte."""
@@ -342,6 +353,14 @@ class Change(Frozen):
     """Unified diff for text; one line of facts for binary files."""
 
 
+class Nic(Frozen):
+    """A network card of the migrated machine."""
+
+    name: str | None
+    """What the guest will call its interface; None when nothing in the guest asks for a name."""
+    mac: str
+
+
 class Guest(Frozen):
     """What the disk holds, what was repaired and what could not be."""
 
@@ -353,6 +372,8 @@ class Guest(Frozen):
     kernels: tuple[str, ...] = ()
     boot_loader: str = ""
     root: str = ""
+    nics: tuple[Nic, ...] = ()
+    """In the order of their places on the bus."""
     fstab_before: str = ""
     fstab_after: str = ""
     changes: tuple[Change, ...] = ()
@@ -391,7 +412,7 @@ class Domain(Frozen):
 
     name: str
     xml: Path
-    mac: str
+    macs: tuple[str, ...]
     defined: bool
     uri: str | None = None
 

@@ -48,6 +48,7 @@ def markdown(report: Report) -> str:
             ("Kernels", ", ".join(guest.kernels) or "none found"),
             ("Boot loader", guest.boot_loader or "none found"),
             ("Root", guest.root or "none"),
+            ("Network", ", ".join(f"{nic.name or 'unnamed'} ({nic.mac})" for nic in guest.nics) or "no card"),
         ]
     )
     lines += ["", "## Volumes", "", "| volume | content | UUID | bytes |", "|---|---|---|---|"]

@@ -45,7 +45,7 @@ def migrate(order: Order, ctx: Context) -> Finished:
         source = _stage(ctx, Stage.PLAN, "source", done.source, lambda: plan(order, folder, ctx))
         ctx.admit(source)
         image = _stage(ctx, Stage.CONVERT, "image", done.image, lambda: convert(order, source, folder, ctx))
-        guest = _stage(ctx, Stage.REPAIR, "guest", done.guest, lambda: repair(order, image, folder, ctx))
+        guest = _stage(ctx, Stage.REPAIR, "guest", done.guest, lambda: repair(order, source, image, folder, ctx))
         verdict = _stage(
             ctx, Stage.VERIFY, "verdict", done.verdict, lambda: verify(order, source, image, guest, folder, ctx)
         )

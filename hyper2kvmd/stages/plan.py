@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from hyper2kvmd import report, run
-from hyper2kvmd.disk import space
+from hyper2kvmd.disk import space, vmx
 from hyper2kvmd.disk.conversion import image_bytes
 from hyper2kvmd.disk.layout import firmware_of, read_layout
 from hyper2kvmd.disk.source_reader import SourceReader
@@ -40,6 +40,9 @@ def plan(order: Order, folder: Path, ctx: Context) -> Source:
         for path in migration.vmdk:
             _require_below(path, order.allowed_source_dirs, "source")
         disks, layout = read_sources(migration.vmdk, folder)
+        machine = vmx.beside(migration.vmdk[0])
+    for warning in machine.warnings:
+        ctx.warn(warning)
     mountable = tuple(volume for volume in layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
     if mountable:
         with ctx.step("Checking the way into the guest"):
@@ -56,6 +59,7 @@ def plan(order: Order, folder: Path, ctx: Context) -> Source:
     return Source(
         disks=disks,
         layout=layout,
+        nics=machine.nics,
         firmware=firmware_of(layout) if migration.uefi is None else "uefi" if migration.uefi else "bios",
         needed_bytes=needed,
         publish_bytes=needed if elsewhere else 0,

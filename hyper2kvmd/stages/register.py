@@ -6,7 +6,6 @@ second UUID for a name. What was defined is read back before it counts.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import string
 import uuid
@@ -46,16 +45,10 @@ def register(order: Order, source: Source, guest: Guest, artifact: Artifact, ctx
     return Domain(
         name=migration.vm_name,
         xml=xml,
-        mac=mac_address(migration.vm_name),
+        macs=tuple(nic.mac for nic in guest.nics),
         defined=migration.libvirt_import,
         uri=migration.libvirt_uri if migration.libvirt_import else None,
     )
-
-
-def mac_address(vm_name: str) -> str:
-    """The same one for the same name, always: DHCP leases and firewall rules outlive a repeated migration."""
-    digest = hashlib.sha256(vm_name.encode()).digest()
-    return "52:54:00:" + digest[:3].hex(":")
 
 
 def domain_exists(uri: str, name: str) -> bool:
@@ -100,7 +93,7 @@ def domain_xml(
     ET.SubElement(clock, "timer", name="hpet", present="no")
     for event, action in (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy")):
         _text(domain, event, action)
-    _devices(ET.SubElement(domain, "devices"), migration, artifact)
+    _devices(ET.SubElement(domain, "devices"), migration, guest, artifact)
     ET.indent(domain)
     content: bytes = ET.tostring(domain, encoding="utf-8")
     return content + b"\n"
@@ -116,7 +109,7 @@ def _firmware(domain: ET.Element, migration: Migration, source: Source) -> None:
         ET.SubElement(firmware, "feature", enabled="no", name="secure-boot")
 
 
-def _devices(devices: ET.Element, migration: Migration, artifact: Artifact) -> None:
+def _devices(devices: ET.Element, migration: Migration, guest: Guest, artifact: Artifact) -> None:
     for number, published in enumerate(artifact.disks):
         disk = ET.SubElement(devices, "disk", type="file", device="disk")
         ET.SubElement(disk, "driver", name="qemu", type=artifact.format, discard="unmap")
@@ -125,10 +118,11 @@ def _devices(devices: ET.Element, migration: Migration, artifact: Artifact) -> N
         if number == 0:
             ET.SubElement(disk, "boot", order="1")
     ET.SubElement(devices, "controller", type="usb", model="qemu-xhci")
-    interface = ET.SubElement(devices, "interface", type="network")
-    ET.SubElement(interface, "mac", address=mac_address(migration.vm_name))
-    ET.SubElement(interface, "source", network=migration.libvirt_network)
-    ET.SubElement(interface, "model", type="virtio")
+    for nic in guest.nics:
+        interface = ET.SubElement(devices, "interface", type="network")
+        ET.SubElement(interface, "mac", address=nic.mac)
+        ET.SubElement(interface, "source", network=migration.libvirt_network)
+        ET.SubElement(interface, "model", type="virtio")
     for port, kind in (("serial", {}), ("console", {"type": "serial"})):
         element = ET.SubElement(devices, port, type="pty")
         ET.SubElement(element, "target", {**kind, "port": "0"})

@@ -11,9 +11,11 @@ from hyper2kvmd.guest.compose import Composition
 from hyper2kvmd.guest.fixes import FIXES
 from hyper2kvmd.guest.fixes.fix import Case
 from hyper2kvmd.guest.inspect import Found, describe, find_root, look_at
+from hyper2kvmd.guest.network.cards import settle
+from hyper2kvmd.guest.network.survey import NOTHING, survey
 from hyper2kvmd.guest.rootside import Helper
 from hyper2kvmd.guest.tree import GuestTree, printable
-from hyper2kvmd.model import Change, Guest, Image, Layout, Migration, Order
+from hyper2kvmd.model import Change, Guest, Image, Layout, Migration, Order, Source, SourceNic
 from hyper2kvmd.progress import Context
 
 FSTAB = "/etc/fstab"
@@ -24,7 +26,7 @@ NOT_LINUX = {
 }
 
 
-def repair(order: Order, image: Image, folder: Path, ctx: Context) -> Guest:
+def repair(order: Order, source: Source, image: Image, folder: Path, ctx: Context) -> Guest:
     """Find the guest's root in `image`, mend it, and say what changed.
 
     Raises MigrationFailed: `guest-unsupported` for what is not understood, `guest-damaged` for a file system that
@@ -32,7 +34,7 @@ def repair(order: Order, image: Image, folder: Path, ctx: Context) -> Guest:
     """
     try:
         with access.open_image(image, Helper(order.helper, ctx.helper_answered), folder) as opened:
-            return repair_opened(opened, image.layout, order.migration, ctx)
+            return repair_opened(opened, image.layout, order.migration, ctx, source.nics)
     except OSError as error:
         raise MigrationFailed(
             "guest-damaged",
@@ -42,29 +44,42 @@ def repair(order: Order, image: Image, folder: Path, ctx: Context) -> Guest:
         ) from error
 
 
-def repair_opened(opened: Access, layout: Layout, migration: Migration, ctx: Context) -> Guest:
+def repair_opened(
+    opened: Access, layout: Layout, migration: Migration, ctx: Context, nics: tuple[SourceNic, ...] = ()
+) -> Guest:
+    """`nics` are the source's network cards, as far as they are known."""
     with ctx.step("Looking for the operating system"):
         found = find_root(opened, layout)
     if found.family != "linux" or found.volume is None:
         ctx.warn(NOT_LINUX[found.family])
-        return Guest(family=found.family, warnings=(NOT_LINUX[found.family],))
+        cards = settle(NOTHING, nics, migration.vm_name)
+        return Guest(family=found.family, nics=cards.nics, warnings=(NOT_LINUX[found.family],))
     warnings = [f"{trouble}; it was not looked into" for trouble in found.troubles]
     composition = Composition(opened, layout, found.volume, found.subvolume, read_only=migration.dry_run)
     with composition.mounted() as tree:
         warnings += composition.warnings
         for warning in warnings:
             ctx.warn(warning)
-        return _mend(tree, composition, found, migration, warnings, ctx)
+        return _mend(tree, composition, found, migration, nics, warnings, ctx)
 
 
 def _mend(
-    tree: GuestTree, composition: Composition, found: Found, migration: Migration, warnings: list[str], ctx: Context
+    tree: GuestTree,
+    composition: Composition,
+    found: Found,
+    migration: Migration,
+    nics: tuple[SourceNic, ...],
+    warnings: list[str],
+    ctx: Context,
 ) -> Guest:
     assert found.volume is not None  # noqa: S101 - narrows the type
     system = look_at(tree)
     before = tree.text_or_empty(FSTAB)
     with ctx.step(f"Repairing {system.os_name}"):
-        news = _apply_all(Case(system, tree, composition.devices, found.volume, migration, composition.esp))
+        seen = survey(tree)
+        cards = settle(seen, nics, migration.vm_name)
+        devices, esp = composition.devices, composition.esp
+        news = _apply_all(Case(system, tree, devices, found.volume, migration, seen, cards, esp))
         after = tree.text_or_empty(FSTAB)
         changes = _written(tree, migration)
         if system.selinux and tree.unlabelled:
@@ -80,6 +95,7 @@ def _mend(
         kernels=tuple(printable(kernel.version) for kernel in system.kernels),
         boot_loader=", ".join(system.boot_loaders),
         root=describe(found.volume) + (f", subvolume {found.subvolume}" if found.subvolume else ""),
+        nics=cards.nics,
         fstab_before=printable(before),
         fstab_after=printable(after),
         changes=changes,

@@ -12,7 +12,7 @@ from hyper2kvmd.guest.machine import Hardware
 from hyper2kvmd.guest.rootside import Helper
 from hyper2kvmd.model import DiskImage, Guest, Image, Order, Source, Verdict
 from hyper2kvmd.progress import Context
-from hyper2kvmd.stages.register import DEFAULT_MACHINE, mac_address
+from hyper2kvmd.stages.register import DEFAULT_MACHINE
 
 
 def verify(order: Order, source: Source, image: Image, guest: Guest, folder: Path, ctx: Context) -> Verdict:
@@ -36,7 +36,7 @@ def verify(order: Order, source: Source, image: Image, guest: Guest, folder: Pat
         machine=migration.machine or DEFAULT_MACHINE,
         memory=migration.memory,
         vcpus=migration.vcpus,
-        macs=(mac_address(migration.vm_name),),
+        macs=tuple(nic.mac for nic in guest.nics),
     )
     booted = boot(image, hardware, Helper(order.helper, ctx.helper_answered), folder, ctx)
     return Verdict(

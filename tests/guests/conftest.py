@@ -1,5 +1,8 @@
-"""Fixtures for every test that boots a guest."""
+"""Guest tests need of the host what the integration tests need, and a folder that is not kept."""
 
 from __future__ import annotations
 
 from tests.guests.altered import guest_folder as guest_folder
+from tests.integration.host import installed_helper as installed_helper
+from tests.integration.host import service_folder as service_folder
+from tests.integration.host import service_user as service_user

@@ -64,6 +64,8 @@ class Recipe:
     lvm: bool = False
     """Root and swap are logical volumes of `vg0`; /boot is a partition."""
     firmware: Firmware = "bios"
+    packages: tuple[str, ...] = ()
+    """Besides those that every guest has."""
 
     @property
     def key(self) -> str:
@@ -148,6 +150,7 @@ def _build_as_root(recipe: Recipe) -> None:
     command += ["--firmware", recipe.firmware]
     command += ["--lvm"] if recipe.lvm else []
     command += ["--healthy"] if not recipe.broken else []
+    command += ["--packages", *recipe.packages] if recipe.packages else []
     if os.geteuid() != 0:
         command = ["sudo", "-n", f"H2K_GUEST_CACHE={_cache()}", *command]
     subprocess.run(command, cwd=REPOSITORY, check=True, stdin=subprocess.DEVNULL)
@@ -171,9 +174,9 @@ def _run(*argv: str | Path, stdin: str | None = None, **environment: str) -> str
     return completed.stdout
 
 
-def _base() -> Path:
+def _base(packages: tuple[str, ...]) -> Path:
     """Debian's files as a tar archive, without an initramfs: each disk gets its own."""
-    arguments = ["--variant=apt", f"--include={','.join(PACKAGES)}"]
+    arguments = ["--variant=apt", f"--include={','.join((*PACKAGES, *packages))}"]
     arguments += [f"--dpkgopt=path-exclude={pattern}" for pattern in UNNEEDED]
     key = hashlib.sha256(repr((SUITE, arguments)).encode()).hexdigest()[:16]
     folder = _cache() / f"base-{key}"
@@ -184,7 +187,7 @@ def _base() -> Path:
 
 
 def _build(recipe: Recipe) -> None:
-    base = _base()
+    base = _base(recipe.packages)
     with _finished_at_once(_cache() / f"debian12-{recipe.key}") as folder, contextlib.ExitStack() as undo:
         raw, root, devices = folder / "disk.raw", folder / "root", folder / "dev"
         with raw.open("wb") as file:
@@ -390,9 +393,15 @@ def main() -> None:
     parser.add_argument("--healthy", action="store_true", help="stable names and a general initramfs")
     parser.add_argument("--lvm", action="store_true")
     parser.add_argument("--firmware", choices=("bios", "uefi"), default="bios")
+    parser.add_argument("--packages", nargs="*", default=[], help="installed besides the usual ones")
     parser.add_argument("--build", action="store_true", help="build now, as root, in this mount namespace")
     arguments = parser.parse_args()
-    recipe = Recipe(broken=not arguments.healthy, lvm=arguments.lvm, firmware=arguments.firmware)
+    recipe = Recipe(
+        broken=not arguments.healthy,
+        lvm=arguments.lvm,
+        firmware=arguments.firmware,
+        packages=tuple(arguments.packages),
+    )
     if arguments.build:
         _build(recipe)
         return

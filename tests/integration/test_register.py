@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.model import Artifact, Domain, Guest, Layout, Migration, Order, PublishedDisk, Source, SourceDisk
+from hyper2kvmd.model import Artifact, Domain, Guest, Layout, Migration, Nic, Order, PublishedDisk, Source, SourceDisk
 from hyper2kvmd.progress import Context, Event, Warned
-from hyper2kvmd.stages.register import domain_exists, mac_address, register
+from hyper2kvmd.stages.register import domain_exists, register
 
 NOBODY = 65534
 
@@ -109,7 +109,8 @@ def registered(folder: Path, *, firmware: str = "bios", job_id: str = "1", **key
     order = Order(
         job_id=job_id, migration=migration, conversion_dir=folder, output_dir=folder, helper=("sudo", "-n", "helper")
     )
-    guest = Guest(os_id="debian", os_name="Debian GNU/Linux 12")
+    nics = (Nic(name="ens192", mac="00:50:56:01:02:03"), Nic(name=None, mac="52:54:00:01:02:04"))
+    guest = Guest(os_id="debian", os_name="Debian GNU/Linux 12", nics=nics)
     return register(order, source(firmware), guest, artifact, context([]))
 
 
@@ -149,7 +150,8 @@ def test_the_xml_says_what_was_asked_for(tmp_path: Path) -> None:
     assert attribute("devices/disk/target", "bus") == "virtio"
     assert attribute("devices/interface/source", "network") == "lan"
     assert attribute("devices/interface/model", "type") == "virtio"
-    assert attribute("devices/interface/mac", "address") == domain.mac == mac_address("web01")
+    addresses = tuple(mac.get("address") for mac in root.iterfind("devices/interface/mac"))
+    assert addresses == domain.macs == ("00:50:56:01:02:03", "52:54:00:01:02:04")
     assert attribute("devices/console/target", "type") == "serial"
     assert attribute("devices/channel/target", "name") == "org.qemu.guest_agent.0"
 

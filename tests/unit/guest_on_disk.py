@@ -17,7 +17,7 @@ from hyper2kvmd.disk.window import FileDisk, Window
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.root import ConfinedRoot
 from hyper2kvmd.guest.tree import GuestTree
-from hyper2kvmd.model import Guest, Layout, Migration, Segment, Source, Volume
+from hyper2kvmd.model import Guest, Layout, Migration, Segment, Source, SourceNic, Volume
 from hyper2kvmd.progress import Context, Event
 from hyper2kvmd.stages.repair import repair_opened
 
@@ -141,12 +141,16 @@ def quiet_context(events: list[Event] | None = None) -> Context:
     return Context((events if events is not None else []).append, admit)
 
 
-def repaired(folders: dict[str, Path], layout: Layout, asked: Migration) -> Guest:
-    return repair_opened(FolderAccess(folders), layout, asked, quiet_context())
+def repaired(folders: dict[str, Path], layout: Layout, asked: Migration, nics: tuple[SourceNic, ...] = ()) -> Guest:
+    return repair_opened(FolderAccess(folders), layout, asked, quiet_context(), nics)
 
 
 class GoldenCase:
-    """`case.json` (layout, migration, what is warned of) and a folder of files per volume, before and after."""
+    """`case.json` and a folder of files per volume, before and after.
+
+    `case.json` holds layout and migration, what is warned of, and optionally the source's network cards (`vmx`: MAC
+    and slot) and those of the migrated machine (`nics`: name and MAC).
+    """
 
     def __init__(self, name: str, scratch: Path) -> None:
         self.place = GOLDEN / name
@@ -154,6 +158,8 @@ class GoldenCase:
         self.layout = Layout.model_validate(told["layout"])
         self.migration = migration(**told["migration"])
         self.warnings: list[str] = told["warnings"]
+        self.vmx = tuple(SourceNic(mac=mac, slot=slot) for mac, slot in told.get("vmx", ()))
+        self.nics: list[list[str | None]] | None = told.get("nics")
         shutil.copytree(self.place / "before", scratch, symlinks=True)
         self.folders = {
             volume.name: scratch / volume.name.replace("/", "-").replace(" ", "-") for volume in self.layout.volumes

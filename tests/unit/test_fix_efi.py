@@ -47,7 +47,7 @@ class Machine:
     def repair(self, **options: object) -> Guest:
         folders = {"partition 1": self.esp, "partition 2": self.root, "partition 3": self.boot}
         asked = migration(**{"regen_initramfs": False, **options})
-        disk = Layout(table="gpt", volumes=tuple(self.volumes))
+        disk = Layout(tables=("gpt",), volumes=tuple(self.volumes))
         guest = repaired(folders, disk, asked)
         after = files_below(self.esp)
         assert repaired(folders, disk, asked).changes == ()

@@ -18,22 +18,26 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> GoldenCase:
 
 
 def test_files_after_repair(case: GoldenCase, tmp_path: Path) -> None:
-    guest = repaired(case.folders, case.layout, case.migration)
+    guest = repaired(case.folders, case.layout, case.migration, case.vmx)
     assert files_below(tmp_path / "guest") == files_below(case.place / "after")
     assert list(guest.warnings) == case.warnings
+    if case.nics is not None:
+        assert [[nic.name, nic.mac] for nic in guest.nics] == case.nics
 
 
 def test_a_second_repair_changes_nothing(case: GoldenCase, tmp_path: Path) -> None:
-    repaired(case.folders, case.layout, case.migration)
+    first = repaired(case.folders, case.layout, case.migration, case.vmx)
     before = files_below(tmp_path / "guest")
-    assert repaired(case.folders, case.layout, case.migration).changes == ()
+    again = repaired(case.folders, case.layout, case.migration, case.vmx)
+    assert again.changes == ()
+    assert again.nics == first.nics
     assert files_below(tmp_path / "guest") == before
 
 
 def test_a_dry_run_says_the_same_and_writes_nothing(case: GoldenCase, tmp_path: Path) -> None:
     access = FolderAccess(case.folders)
     dry = case.migration.model_copy(update={"dry_run": True})
-    promised = repair_opened(access, case.layout, dry, quiet_context())
+    promised = repair_opened(access, case.layout, dry, quiet_context(), case.vmx)
     assert files_below(tmp_path / "guest") == files_below(case.place / "before")
     assert all(read_only for _, read_only in access.mounted)
-    assert promised == repaired(case.folders, case.layout, case.migration)
+    assert promised == repaired(case.folders, case.layout, case.migration, case.vmx)

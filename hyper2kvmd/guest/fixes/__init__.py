@@ -14,8 +14,11 @@ from hyper2kvmd.guest.fixes import (
     initramfs,
     initramfs_config,
     kernel_cmdline,
+    nic_conditions,
+    nic_names,
     resume,
     unified_kernel,
+    vmware_network,
     vmware_tools,
 )
 from hyper2kvmd.guest.fixes.fix import Fix
@@ -34,5 +37,8 @@ FIXES: tuple[Fix, ...] = (
     unified_kernel.FIX,
     initramfs_config.FIX,
     efi_fallback.FIX,
+    nic_conditions.FIX,
+    nic_names.FIX,
+    vmware_network.FIX,
     vmware_tools.FIX,
 )

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from hyper2kvmd.guest import cmdline
 from hyper2kvmd.guest.devices import Devices
 from hyper2kvmd.guest.inspect import System
+from hyper2kvmd.guest.network.cards import Cards
+from hyper2kvmd.guest.network.survey import Survey
 from hyper2kvmd.guest.tree import GuestTree
 from hyper2kvmd.model import Migration, Volume
 
@@ -21,6 +23,8 @@ class Case:
     devices: Devices
     root: Volume
     migration: Migration
+    survey: Survey
+    cards: Cards
     esp: str | None = None
     """Where the EFI system partition lies in `tree`."""
 

@@ -1,0 +1,81 @@
+"""The .vmx beside a disk: its network cards, and nothing else of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hyper2kvmd.disk import vmx
+from hyper2kvmd.disk.vmx import Machine
+from hyper2kvmd.model import SourceNic
+
+CARD = """.encoding = "UTF-8"
+displayName = "web \x00 01"
+ethernet0.present = "TRUE"
+ethernet0.addressType = "vpx"
+ethernet0.generatedAddress = "00:50:56:8A:10:01"
+ethernet0.pciSlotNumber = "192"
+"""
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    path = tmp_path / "web01.vmdk"
+    path.touch()
+    return path
+
+
+def test_cards_in_order_with_the_address_that_counts(disk: Path) -> None:
+    text = CARD + (
+        'ethernet2.present = "true"\nethernet2.addressType = "static"\nethernet2.address = "00:50:56:01:02:03"\n'
+        'ethernet2.generatedAddress = "00:0c:29:01:02:03"\n'
+        'ethernet3.present = "FALSE"\nethernet3.generatedAddress = "00:0c:29:01:02:04"\n'
+        'ethernet4.present = "TRUE"\n'
+    )
+    disk.with_suffix(".vmx").write_text(text)
+    assert vmx.beside(disk).nics == (
+        SourceNic(mac="00:50:56:8a:10:01", slot=192),
+        SourceNic(mac="00:50:56:01:02:03"),
+        SourceNic(mac=None),
+    )
+
+
+def test_a_machine_of_another_name_that_has_the_disk(disk: Path) -> None:
+    (disk.parent / "machine.vmx").write_text(CARD + 'scsi0:0.fileName = "web01.vmdk"\n')
+    (disk.parent / "other.vmx").write_text(CARD + 'scsi0:0.fileName = "db01.vmdk"\n')
+    assert [nic.slot for nic in vmx.beside(disk).nics] == [192]
+
+
+def test_nothing_is_known_without_a_machine_of_the_disk(disk: Path) -> None:
+    assert vmx.beside(disk) == Machine()
+    (disk.parent / "other.vmx").write_text(CARD)
+    assert vmx.beside(disk) == Machine()
+
+
+def test_two_machines_of_one_disk_tell_nothing(disk: Path) -> None:
+    (disk.parent / "web01.vmx").write_text(CARD)
+    (disk.parent / "clone.vmx").write_text(CARD + 'scsi0:0.fileName = "web01.vmdk"\n')
+    machine = vmx.beside(disk)
+    assert machine.nics == ()
+    assert "clone.vmx, web01.vmx all have the disk web01.vmdk" in machine.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "address", ["01:00:5e:00:00:01", "00:50:56:8a:10", '"><script>', "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"]
+)
+def test_an_address_that_no_card_has_is_none(disk: Path, address: str) -> None:
+    disk.with_suffix(".vmx").write_text(CARD.replace("00:50:56:8A:10:01", address))
+    assert vmx.beside(disk).nics == (SourceNic(mac=None, slot=192),)
+
+
+def test_a_link_a_pipe_and_noise_are_no_machine(disk: Path, tmp_path: Path) -> None:
+    link, pipe = disk.with_suffix(".vmx"), tmp_path / "pipe.vmx"
+    link.symlink_to("/etc/passwd")
+    os.mkfifo(pipe)
+    (tmp_path / "noise.vmx").write_bytes(os.urandom(1 << 16))
+    machine = vmx.beside(disk)
+    assert machine.nics == ()
+    assert len(machine.warnings) == 2
+    assert "symbolic link" in machine.warnings[1]
