@@ -1,7 +1,7 @@
 """Kernel command lines inside any configuration text: the devices that `root=`, `resume=` and their like name.
 
 Sources: kernel-parameters.txt, dracut.cmdline(7), initramfs-tools(7); `boot=` of a kernel in FIPS mode, which does
-not boot without it; `cryptdevice=` of Arch, `cryptroot=` of Alpine.
+not boot without it; `cryptdevice=` of Arch, `cryptroot=` of Alpine, `rootpartition=` of Photon's grub.cfg.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hyper2kvmd.guest.devices import Devices
 from hyper2kvmd.model import Volume
 
 PARAMETER = re.compile(
-    r"(?<![\w./-])(root|resume|real_root|boot|mount\.usr|cryptroot|cryptdevice)=(/dev/[^\s\"'\\,;]+)"
+    r"(?<![\w./-])(root|rootpartition|resume|real_root|boot|mount\.usr|cryptroot|cryptdevice)=(/dev/[^\s\"'\\,;]+)"
 )
 
 

@@ -15,8 +15,9 @@ from hyper2kvmd.model import Layout, Volume
 UNSTABLE = re.compile(
     r"/dev/(?:"
     r"(?:[hsv]d|xvd)[a-z]+\d*|nvme\d+n\d+(?:p\d+)?|mmcblk\d+(?:p\d+)?|(?:loop|nbd)\d+(?:p\d+)?"
-    r"|mapper/(?:loop|nbd)\d+p\d+|dm-\d+|root|disk/by-(?:path|id)/.+)"
+    r"|mapper/(?:loop|nbd)\d+p\d+|dm-\d+|root|disk/by-path/.+|disk/by-id/(?!dm-uuid-|md-|lvm-).+)"
 )
+"""by-id/dm-uuid-..., md-uuid-... and lvm-pv-uuid-... come from the disk's own content."""
 LETTERED = re.compile(r"/dev/(?:[hsv]d|xvd)([a-z]+)(\d*)")
 NUMBERED = re.compile(r"/dev/(?:mapper/)?(?:nvme(\d+)n1|mmcblk(\d+)|loop\d+|nbd\d+)(?:p(\d+))?")
 BY_HARDWARE = re.compile(r"/dev/disk/by-(?:path|id)/(.+?)(?:-part(\d+))?")

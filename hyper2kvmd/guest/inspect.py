@@ -384,7 +384,11 @@ def _boot_loaders(tree: GuestTree) -> tuple[str, ...]:
     marks = {
         "grub2": ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg", "/boot/efi/EFI/*/grub.cfg", "/efi/EFI/*/grub.cfg"),
         "grub-legacy": ("/boot/grub/menu.lst", "/boot/grub/grub.conf"),
-        "systemd-boot": ("/boot/EFI/systemd/*.efi", "/efi/EFI/systemd/*.efi", "/boot/efi/EFI/systemd/*.efi"),
+        "systemd-boot": tuple(
+            f"{boot}/{mark}"
+            for boot in ("/boot", "/efi", "/boot/efi")
+            for mark in ("EFI/systemd/*.efi", "loader/loader.conf")
+        ),
         "extlinux": ("/boot/extlinux/extlinux.conf", "/boot/extlinux.conf", "/boot/syslinux/syslinux.cfg"),
     }
     return tuple(name for name, patterns in marks.items() if any(tree.glob(pattern) for pattern in patterns))

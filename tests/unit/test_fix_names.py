@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.guest import cpio
+from hyper2kvmd.guest import cpio, initrd
 from hyper2kvmd.model import Guest, Layout
 from tests.unit.guest_on_disk import ROOT_UUID, SWAP_UUID, files_below, migration, partition, put, repaired
 
@@ -309,11 +309,15 @@ def test_copies_in_the_initramfs_are_mended_too(guest: Path) -> None:
     }
     for name, text in settings.items():
         archive.file(name, text.encode())
-    initrd = put(guest, f"boot/initrd.img-{version}", archive.finish())
-    before = initrd.stat().st_size
+    packed = archive.finish()
+    image = put(guest, f"boot/initrd.img-{version}", packed)
     (change,) = repair(guest, regen_initramfs=True).changes
-    added = initrd.read_bytes()[before:]
-    assert "etc/fstab" not in change.summary
-    for name in settings.keys() - {"etc/fstab"}:
-        assert f"{name} mended" in change.summary
-    assert initrd.read_bytes()[:before] == archive.finish() and added
+    assert image.read_bytes().startswith(packed)
+    with image.open("rb") as file:
+        after = initrd.read(file, lambda _: True).contents.files
+    assert after["conf/conf.d/resume"] == f"RESUME=UUID={SWAP_UUID}\n".encode()
+    assert b'[ "a|^/dev/vda2$|", "a|/dev/sda|", "r|.*|" ]' in after["etc/lvm/lvm.conf"]
+    assert after["etc/mdadm/mdadm.conf"] == b"DEVICE partitions\n"
+    assert after["cryptroot/crypttab"] == f"data UUID={LUKS_UUID} none luks\n".encode()
+    assert after["etc/cmdline.d/95resume.conf"] == f" resume=UUID={SWAP_UUID}\n".encode()
+    assert "etc/lvm/lvm.conf mended" in change.summary and "etc/fstab" not in change.summary

@@ -27,7 +27,7 @@ PATTERNS = (
 )
 NAMED = re.compile(
     r"/dev/[sh]d[a-z]+\d*|/sys/block/[sh]d[a-z]+|/dev/disk/by-path/\S+|/dev/disk/by-id/(?!dm-|md-|lvm-)\S+"
-    r"|KERNELS?==\"[sh]d[^\"]*\"|SCANORDER=\"?[^\"\n]*\bsd\b"
+    r"|KERNELS?==\"[sh]d[^\"]*\"|SCANORDER=\"?[^\"\n]*\bsd\b\"?"
 )
 
 
