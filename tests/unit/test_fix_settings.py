@@ -63,6 +63,7 @@ def test_empty_mkinitcpio_lists(guest: Path, before: str, after: str) -> None:
         ),
         ("etc/mkinitfs/mkinitfs.conf", 'features="ata base ext4 scsi"\n', 'features="ata base ext4 scsi virtio"\n'),
         ("etc/mkinitfs/mkinitfs.conf", 'features="base virtio ext4"\n', 'features="base virtio ext4"\n'),
+        ("etc/mkinitcpio.conf", "MODULES=(\n" * 100_000, "MODULES=(\n" * 100_000),
         (
             "etc/mkinitcpio.conf",
             "MODULES=(\n  ext4\n)\n",

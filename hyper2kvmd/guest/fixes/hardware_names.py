@@ -30,6 +30,9 @@ NAMED = re.compile(
     r"|KERNELS?==\"[sh]d[^\"]*\"|SCANORDER=\"?[^\"\n]*\bsd\b\"?"
 )
 
+MAX_LINE = 4096
+"""Characters of a line that are looked at."""
+
 
 def apply(case: Case) -> list[str]:
     return [warning for path in regular_files(case, *PATTERNS) for warning in _named(case, path)]
@@ -38,7 +41,7 @@ def apply(case: Case) -> list[str]:
 def _named(case: Case, path: str) -> list[str]:
     """One warning a file, for its first line that names a disk."""
     for number, line in enumerate(case.tree.read_text(path).split("\n"), 1):
-        if not line.lstrip().startswith("#") and (match := NAMED.search(line)):
+        if not line.lstrip().startswith("#") and (match := NAMED.search(line[:MAX_LINE])):
             return [f"{path} line {number} names {match[0]}, which no disk is called on KVM; adapt or remove it"]
     return []
 

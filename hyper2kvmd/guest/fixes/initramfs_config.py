@@ -18,6 +18,7 @@ NOTE = "# Added by hyper2kvm: this guest runs on KVM."
 INITRAMFS_TOOLS = "/etc/initramfs-tools/modules"
 DRACUT = "/etc/dracut.conf.d/90-hyper2kvm.conf"
 DRACUT_MARKS = ("/etc/dracut.conf.d", "/etc/dracut.conf", "/usr/lib/dracut", "/usr/share/dracut")
+CLOSING = re.compile(r"[)\"']")
 SUMMARY = "the next initramfs keeps virtio"
 
 
@@ -42,16 +43,20 @@ def apply(case: Case) -> list[str]:
 
 def _with(variable: str, wanted: Sequence[str]) -> Mender:
     """Words at the end of a shell variable's list, in the quotes or brackets that it has."""
-    assignment = re.compile(rf"^([ \t]*{variable}=)([(\"'])([^)\"']*)([)\"'])", re.MULTILINE)
+    opening = re.compile(rf"^[ \t]*{variable}=[(\"']", re.MULTILINE)
 
     def mend(_: Case, text: str, __: str) -> Mended:
-        def extend(match: re.Match[str]) -> str:
-            words = match[3].split()
-            added = [word for word in wanted if word not in words]
-            listed = " ".join([match[3], *added] if words else added)
-            return match[1] + match[2] + listed + match[4] if added else match[0]
-
-        return Mended(assignment.sub(extend, text, count=1), SUMMARY)
+        start = opening.search(text)
+        end = CLOSING.search(text, start.end()) if start else None
+        if start is None or end is None:
+            return Mended(text)
+        listed = text[start.end() : end.start()]
+        words = listed.split()
+        added = [word for word in wanted if word not in words]
+        if not added:
+            return Mended(text)
+        extended = " ".join([listed, *added] if words else added)
+        return Mended(text[: start.end()] + extended + text[end.start() :], SUMMARY)
 
     return mend
 

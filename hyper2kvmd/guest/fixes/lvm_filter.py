@@ -54,7 +54,7 @@ def mend(case: Case, text: str, path: str) -> Mended:
         opening, rest = (match[3], f"{match[4]}]") if match[3] else ("[ ", f"{match[5]} ]")
         return match[1] + opening + ", ".join([*accepting, rest])
 
-    return Mended(FILTER.sub(exchange, text) if members else text, ", ".join(done), tuple(warnings))
+    return Mended(FILTER.sub(exchange, text) if members else text, ", ".join(done), tuple(dict.fromkeys(warnings)))
 
 
 def _pattern(written: str) -> tuple[bool, re.Pattern[str]]:

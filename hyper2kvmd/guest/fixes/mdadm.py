@@ -14,8 +14,8 @@ from hyper2kvmd.guest.fixes.fix import Case, Fix, Mended, always, mend_files
 STATEMENT = re.compile(r"(?:^|\n)[^\s#][^\n]*(?:\n[ \t]+[^\s#][^\n]*)*")
 """A line and the indented ones that continue it."""
 KEYWORD = re.compile(r"\s*(\w*)")
-HARDWARE = re.compile(r"(\s+)(/dev/(?:[hs]d|xvd|nvme|disk/by-(?:path|id)/)[^\s#]*)")
-MEMBERS = re.compile(r"(\s+)devices=([^\s#]+)", re.IGNORECASE)
+HARDWARE = re.compile(r"(?<!\s)(\s+)(/dev/(?:[hs]d|xvd|nvme|disk/by-(?:path|id)/)[^\s#]*)")
+MEMBERS = re.compile(r"(?<!\s)(\s+)devices=([^\s#]+)", re.IGNORECASE)
 HAS_UUID = re.compile(r"\suuid=", re.IGNORECASE)
 
 
