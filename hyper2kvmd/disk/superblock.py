@@ -1,7 +1,9 @@
 """What a byte range holds, told by its magic numbers, as blkid tells it.
 
 Sources: the on-disk headers of ext2/3/4 (linux fs/ext4/ext4.h), XFS (xfs_format.h), btrfs (btrfs_tree.h), FAT
-(Microsoft fatgen103), NTFS, swap (linux include/linux/swap.h), LVM2 (lib/format_text), md (md_p.h), LUKS.
+(Microsoft fatgen103), NTFS, swap (linux include/linux/swap.h), LVM2 (lib/format_text), md (md_p.h), LUKS. Of what no
+repair works in only the magic number is known: reiserfs_fs.h, jfs_superblock.h, FreeBSD's ffs/fs.h, f2fs_fs.h, Apple's
+TN1150 and APFS reference, bcache.h, OpenZFS's uberblock_impl.h, util-linux for VMFS.
 """
 
 from __future__ import annotations
@@ -17,6 +19,23 @@ PAGE_SIZES = (4096, 8192, 16384, 65536)
 EXT4_INCOMPAT = 0x40 | 0x80 | 0x200
 """extents, 64bit, flex_bg: none of them in ext3."""
 MD_MAGIC = struct.pack("<I", 0xA92B4EFC)
+
+MAGICS: tuple[tuple[int, bytes, str], ...] = (
+    (65588, b"ReIsEr", "reiserfs"),
+    (8244, b"ReIsEr", "reiserfs"),
+    (32768, b"JFS1", "jfs"),
+    (65536 + 1372, b"\x19\x01\x54\x19", "ufs"),
+    (8192 + 1372, b"\x54\x19\x01\x00", "ufs"),
+    (1024, b"\x10\x20\xf5\xf2", "f2fs"),
+    (1024, b"H+\0\x04", "hfsplus"),
+    (1024, b"HX\0\x05", "hfsplus"),
+    (32, b"NXSB", "apfs"),
+    (1 << 20, b"\x0d\xd0\x01\xc0", "VMFS_volume_member"),
+    (4096 + 24, bytes.fromhex("c68573f64e1a45ca8265f57f48ba6d81"), "bcache"),
+)
+"""Offset, magic number, name."""
+UBERBLOCKS, UBERBLOCK, UBERBLOCK_MAGIC = 128 << 10, 1 << 10, (0x00BAB10C).to_bytes(8, "little")
+"""Of ZFS's first label: where its ring of uberblocks begins and how long that is; the smallest step in it."""
 
 
 class BlockReader(Protocol):
@@ -45,7 +64,7 @@ def identify(reader: BlockReader) -> Content:
     if reader.size < HEAD:
         return Content("unknown")
     head = reader.read(0, HEAD)
-    for probe in (_md, _luks, _lvm, _ext, _xfs, _btrfs, _swap, _ntfs, _fat):
+    for probe in (_md, _luks, _lvm, _ext, _xfs, _btrfs, _swap, _ntfs, _fat, _foreign):
         found = probe(reader, head)
         if found is not None:
             return found
@@ -68,9 +87,15 @@ def _md(reader: BlockReader, head: bytes) -> Content | None:
     for offset in places:
         block = head[offset : offset + 64] if offset + 64 <= len(head) else reader.read(offset, 64)
         if block[:4] == MD_MAGIC:
-            old = block[4:8] == bytes(4)
-            return Content("linux_raid_member", _uuid(block[20:24] + block[52:64] if old else block[16:32]))
+            return Content("linux_raid_member", _uuid(_md_uuid(block)))
     return None
+
+
+def _md_uuid(block: bytes) -> bytes:
+    """Format 1 has it in one piece, 0.90 in four numbers of the machine's own byte order, the first one apart."""
+    if struct.unpack_from("<I", block, 4)[0] != 0:
+        return block[16:32]
+    return struct.pack(">4I", *struct.unpack_from("<I", block, 20), *struct.unpack_from("<3I", block, 52))
 
 
 def _luks(_: BlockReader, head: bytes) -> Content | None:
@@ -140,4 +165,17 @@ def _fat(_: BlockReader, head: bytes) -> Content | None:
             serial = struct.unpack_from("<I", head, serial_at)[0]
             label = _text(head[label_at : label_at + 11])
             return Content("vfat", f"{serial >> 16:04X}-{serial & 0xFFFF:04X}", None if label == "NO NAME" else label)
+    return None
+
+
+def _foreign(reader: BlockReader, head: bytes) -> Content | None:
+    for offset, magic, name in MAGICS:
+        end = offset + len(magic)
+        if end <= reader.size and (head[offset:end] if end <= HEAD else reader.read(offset, len(magic))) == magic:
+            return Content(name)
+    if reader.size >= 2 * UBERBLOCKS:
+        ring = reader.read(UBERBLOCKS, UBERBLOCKS)
+        for at in range(0, UBERBLOCKS, UBERBLOCK):
+            if ring[at : at + 8] in (UBERBLOCK_MAGIC, UBERBLOCK_MAGIC[::-1]):
+                return Content("zfs_member")
     return None

@@ -39,6 +39,7 @@ FILE_SYSTEMS = {
 }
 """Volume content to the kernel's name; ext4 mounts its forebears, and only it id-maps them. FAT is not among them:
 `blocks` serves it, on every host alike."""
+LEGS_MAX = 64
 
 
 class Access(Protocol):

@@ -1,6 +1,7 @@
-"""Kernel command lines inside any configuration text: the devices that `root=` and `resume=` name.
+"""Kernel command lines inside any configuration text: the devices that `root=`, `resume=` and their like name.
 
-Source: kernel-parameters.txt, dracut.cmdline(7), initramfs-tools(7).
+Sources: kernel-parameters.txt, dracut.cmdline(7), initramfs-tools(7); `boot=` of a kernel in FIPS mode, which does
+not boot without it; `cryptdevice=` of Arch, `cryptroot=` of Alpine, `rootpartition=` of Photon's grub.cfg.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 from hyper2kvmd.guest.devices import Devices
 from hyper2kvmd.model import Volume
 
-PARAMETER = re.compile(r"(?<![\w./-])(root|resume|real_root)=(/dev/[^\s\"'\\,;]+)")
+PARAMETER = re.compile(
+    r"(?<![\w./-])(root|rootpartition|resume|real_root|boot|mount\.usr|cryptroot|cryptdevice)=(/dev/[^\s\"'\\,;]+)"
+)
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,16 @@ def stabilize(text: str, devices: Devices, *, root: Volume | None = None, withou
     unresolved: dict[str, None] = {}
 
     def exchange(match: re.Match[str]) -> str:
-        if not devices.is_unstable(match[2]):
+        device, colon, mapping = match[2].partition(":") if match[1] == "cryptdevice" else (match[2], "", "")
+        if not devices.is_unstable(device):
             return match[0]
-        candidates = (devices.find(match[2]), fallback if match[1] == "root" else None)
+        candidates = (devices.find(device), fallback if match[1] == "root" else None)
         specs = [devices.for_kernel(volume, without_initramfs=without_initramfs) for volume in candidates if volume]
         spec = next((spec for spec in specs if spec), None)
         if spec is None:
             unresolved[match[0]] = None
             return match[0]
-        done[match[0]] = f"{match[1]}={spec}"
+        done[match[0]] = f"{match[1]}={spec}{colon}{mapping}"
         return done[match[0]]
 
     lines = [line if line.lstrip().startswith("#") else PARAMETER.sub(exchange, line) for line in text.split("\n")]

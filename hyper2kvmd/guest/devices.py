@@ -15,8 +15,9 @@ from hyper2kvmd.model import Layout, Volume
 UNSTABLE = re.compile(
     r"/dev/(?:"
     r"(?:[hsv]d|xvd)[a-z]+\d*|nvme\d+n\d+(?:p\d+)?|mmcblk\d+(?:p\d+)?|(?:loop|nbd)\d+(?:p\d+)?"
-    r"|mapper/(?:loop|nbd)\d+p\d+|dm-\d+|root|disk/by-(?:path|id)/.+)"
+    r"|mapper/(?:loop|nbd)\d+p\d+|dm-\d+|root|disk/by-path/.+|disk/by-id/(?!dm-uuid-|md-|lvm-).+)"
 )
+"""by-id/dm-uuid-..., md-uuid-... and lvm-pv-uuid-... come from the disk's own content."""
 LETTERED = re.compile(r"/dev/(?:[hsv]d|xvd)([a-z]+)(\d*)")
 NUMBERED = re.compile(r"/dev/(?:mapper/)?(?:nvme(\d+)n1|mmcblk(\d+)|loop\d+|nbd\d+)(?:p(\d+))?")
 BY_HARDWARE = re.compile(r"/dev/disk/by-(?:path|id)/(.+?)(?:-part(\d+))?")
@@ -42,6 +43,10 @@ class Devices:
     def __init__(self, layout: Layout, root: Volume | None = None) -> None:
         self._layout, self._volumes, self._root = layout, layout.volumes, root
 
+    @property
+    def volumes(self) -> tuple[Volume, ...]:
+        return self._volumes
+
     @staticmethod
     def is_unstable(spec: str) -> bool:
         """True for a name that depends on the order, the bus or the make of the disks."""
@@ -62,7 +67,8 @@ class Devices:
                 return self._only(name, attribute, text)
         if spec == "/dev/root":
             return self._root
-        return self._by_kernel_name(spec) or self._by_dm_name(spec) or self._by_array(spec) or self._by_hardware(spec)
+        address = self._address(spec)
+        return self._on_disk(*address) if address else self._by_dm_name(spec) or self._by_array(spec)
 
     def _only(self, tag: str, attribute: Callable[[Volume], str | None], value: str) -> Volume | None:
         """The one volume with that tag; a tag that two volumes carry tells nothing."""
@@ -70,12 +76,24 @@ class Devices:
         found = [volume for volume in self._volumes if fold(attribute(volume) or "") == fold(value)]
         return found[0] if len(found) == 1 and value else None
 
-    def _by_kernel_name(self, spec: str) -> Volume | None:
+    def whole_disk(self, spec: str) -> int | None:
+        """Which disk, from 0, a name without a partition means."""
+        address = self._address(spec)
+        return address[0] if address and not address[1] and address[0] < len(self._layout.tables) else None
+
+    def _address(self, spec: str) -> tuple[int, str] | None:
+        """Disk, from 0, and partition number, if any, of a name that the kernel or udev makes of the hardware.
+
+        by-path and by-id name a controller or a serial number that is gone; with one disk only it is that one.
+        """
         if match := LETTERED.fullmatch(spec):
-            return self._on_disk(_letters_to_index(match[1]), match[2])
+            return _letters_to_index(match[1]), match[2]
         if match := NUMBERED.fullmatch(spec):
-            return self._on_disk(int(match[1] or match[2] or 0), match[3] or "")
-        return None
+            return int(match[1] or match[2] or 0), match[3] or ""
+        match = BY_HARDWARE.fullmatch(spec)
+        if match is None or len(self._layout.tables) != 1 or match[1].startswith(("dm-", "md-", "lvm-")):
+            return None
+        return 0, match[2] or ""
 
     def _by_dm_name(self, spec: str) -> Volume | None:
         volumes = [volume for volume in self._volumes if volume.kind == "lv"]
@@ -94,13 +112,6 @@ class Devices:
         found = [volume for volume in self._volumes if match and volume.array == match[1]]
         return found[0] if len(found) == 1 else None
 
-    def _by_hardware(self, spec: str) -> Volume | None:
-        """by-path and by-id name a controller or a serial number that is gone; with one disk only it is that one."""
-        match = BY_HARDWARE.fullmatch(spec)
-        if match is None or len(self._layout.tables) != 1 or match[1].startswith(("dm-", "md-", "lvm-")):
-            return None
-        return self._on_disk(0, match[2] or "")
-
     def _on_disk(self, disk: int, number: str) -> Volume | None:
         for volume in self._layout.on_disk(disk):
             if volume.kind == ("partition" if number else "disk") and (not number or volume.number == int(number)):
@@ -114,13 +125,30 @@ class Devices:
         """
         if volume.content in MEMBERS:
             return None
-        for name, _, attribute in TAGS:
+        tag = self._tag(volume, ("PARTUUID",) if without_initramfs else ("UUID", "PARTUUID", "LABEL", "PARTLABEL"))
+        return f"{tag[0]}={tag[2]}" if tag else None
+
+    def stable_path(self, volume: Volume, *, rewritten: bool = False) -> str | None:
+        """As `stable`, but the path of udev's link, for readers that know no tags.
+
+        Of a volume whose content is `rewritten` at every boot only the partition table tells.
+        """
+        tag = self._tag(volume, ("PARTUUID",) if rewritten else ("UUID", "PARTUUID"))
+        return f"/dev/disk/{tag[1]}/{tag[2]}" if tag else None
+
+    def _tag(self, volume: Volume, wanted: tuple[str, ...]) -> tuple[str, str, str] | None:
+        """Tag, folder of links and value of the first name wanted that is this volume's alone."""
+        for name, link, attribute in TAGS:
             value = attribute(volume)
-            if not value or (without_initramfs and name != "PARTUUID"):
+            if name not in wanted or not value or self._only(name, attribute, value) != volume:
                 continue
-            if self._only(name, attribute, value) == volume and re.fullmatch(r"[^\s\"'#\\$`;]+", value):
-                return f"{name}={value}"
+            if re.fullmatch(r"[^\s\"'#\\$`;]+", value):
+                return name, link, value
         return None
+
+    def virtio_name(self, volume: Volume) -> str:
+        """What the kernel calls a partition or a whole disk on virtio: for readers that know no stable name."""
+        return virtio_disk(volume.disk) + str(volume.number or "")
 
     def for_kernel(self, volume: Volume, *, without_initramfs: bool = False) -> str | None:
         """What `root=` and `resume=` may say: a logical volume by its mapper name, since many an initramfs activates
@@ -134,6 +162,16 @@ class Devices:
 def dm_name(volume: Volume) -> str:
     """A logical volume's name under /dev/mapper."""
     return f"{(volume.vg or '').replace('-', '--')}-{(volume.lv or '').replace('-', '--')}"
+
+
+def virtio_disk(index: int) -> str:
+    """0 is /dev/vda, 26 is /dev/vdaa."""
+    letters = ""
+    index += 1
+    while index:
+        index, letter = divmod(index - 1, 26)
+        letters = chr(ord("a") + letter) + letters
+    return f"/dev/vd{letters}"
 
 
 def _letters_to_index(letters: str) -> int:

@@ -1,4 +1,4 @@
-"""Lines of fstab, taken apart so that the first field alone can be exchanged. Source: fstab(5)."""
+"""Lines of fstab, taken apart so that one field alone can be exchanged. Source: fstab(5)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 LINE = re.compile(r"([ \t]*)([^\s#]\S*)([ \t].*)", re.DOTALL)
 FIELD = re.compile(r"[^ \t\r]+")
+
+OPTIONS = re.compile(r"([ \t]*\S+[ \t]+\S+[ \t]+[^\s]+(?:[ \t]+(?=\S))?)([^ \t\r]*)(.*)", re.DOTALL)
+"""What stands before the fourth field, that field, the rest."""
 
 
 @dataclass(frozen=True)
@@ -49,4 +52,13 @@ def with_spec(text: str, number: int, spec: str) -> str:
     match = LINE.fullmatch(lines[number])
     if match is not None:
         lines[number] = match[1] + spec + match[3]
+    return "\n".join(lines)
+
+
+def with_option(text: str, number: int, option: str) -> str:
+    """`text` with one more option on line `number`; every other byte stays."""
+    lines = text.split("\n")
+    match = OPTIONS.fullmatch(lines[number])
+    if match is not None:
+        lines[number] = f"{match[1]}{match[2]},{option}{match[3]}" if match[2] else f"{match[1]} {option}{match[3]}"
     return "\n".join(lines)

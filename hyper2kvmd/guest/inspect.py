@@ -25,6 +25,42 @@ LINUX_FILE_SYSTEMS = ("ext4", "ext3", "ext2", "xfs", "btrfs")
 SUBVOLUMES = ("@", "root", "@rootfs", "@root", "rootfs")
 """Where distributions put their root when the default subvolume is not it."""
 FOREIGN = ("zfs_member", "ufs", "hfsplus", "apfs", "reiserfs", "jfs", "f2fs", "bcache", "VMFS_volume_member")
+FOREIGN_TYPES = {
+    "a5": "FreeBSD",
+    "a6": "OpenBSD",
+    "a9": "NetBSD",
+    "af": "macOS",
+    "be": "Solaris",
+    "bf": "Solaris",
+    "fb": "VMware ESXi",
+    "516e7cb4-6ecf-11d6-8ff8-00022d09712b": "FreeBSD",
+    "516e7cb6-6ecf-11d6-8ff8-00022d09712b": "FreeBSD",
+    "516e7cba-6ecf-11d6-8ff8-00022d09712b": "FreeBSD",
+    "83bd6b9d-7f41-11dc-be0b-001560b84f0f": "FreeBSD",
+    "824cc7a0-36a8-11e3-890a-952519ad3f61": "OpenBSD",
+    "49f48d5a-b10e-11dc-b99b-0019d1879648": "NetBSD",
+    "48465300-0000-11aa-aa11-00306543ecac": "macOS",
+    "7c3457ef-0000-11aa-aa11-00306543ecac": "macOS",
+    "6a82cb45-1dd2-11b2-99a6-080020736631": "Solaris",
+    "6a85cf4d-1dd2-11b2-99a6-080020736631": "Solaris",
+    "aa31e02a-400f-11db-9590-000c2911d1b8": "VMware ESXi",
+}
+"""Partition types of systems that are not repaired. Solaris shares 6a898cc3... with every ZFS."""
+RELEASE_FILES = (
+    ("/etc/oracle-release", "ol"),
+    ("/etc/centos-release", "centos"),
+    ("/etc/redhat-release", "rhel"),
+    ("/etc/SuSE-release", "sles"),
+    ("/etc/alpine-release", "alpine"),
+    ("/etc/gentoo-release", "gentoo"),
+    ("/etc/slackware-version", "slackware"),
+    ("/etc/arch-release", "arch"),
+    ("/etc/debian_version", "debian"),
+)
+"""What told a system before os-release, with the ID that os-release would have. Clones have their maker's file too."""
+BARE_VERSION = {"alpine": "Alpine Linux ", "debian": "Debian "}
+NTFS_LOADERS = ("bootmgr", "ntldr")
+REGISTRY = ("windows", "system32", "config", "system")
 HIBERNATED = "swsuspend"
 ELF_PLACES = ("/bin/sh", "/bin/bash", "/sbin/init", "/bin/ls", "/lib64/ld-linux-x86-64.so.2")
 MACHINES = {3: "i686", 21: "ppc64", 22: "s390x", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
@@ -106,9 +142,10 @@ def find_root(access: Access, layout: Layout) -> Found:
         return Found("linux", roots[0][0], roots[0][1], seen, troubles)
     if failures:
         raise failures[0]
-    if any(volume.content == "ntfs" for volume in layout.volumes):
+    if _holds_windows(access, layout):
         return Found("windows", seen=seen)
     _refuse_hidden(layout, seen)
+    _refuse_foreign(layout, seen)
     return Found("none", seen=seen)
 
 
@@ -166,6 +203,44 @@ def _refuse_hibernated(layout: Layout) -> None:
             )
 
 
+def _holds_windows(access: Access, layout: Layout) -> bool:
+    """A boot manager or a registry on NTFS; where the host cannot mount that, NTFS or BitLocker itself."""
+    if any(volume.content == "BitLocker" for volume in layout.volumes):
+        return True
+    for volume in layout.volumes:
+        if volume.content != "ntfs":
+            continue
+        try:
+            with access.mount(volume, read_only=True) as handle:
+                if is_windows(GuestTree({"/": ConfinedRoot(handle)})):
+                    return True
+        except MigrationFailed:
+            return True
+    return False
+
+
+def is_windows(tree: GuestTree) -> bool:
+    """NTFS keeps the case of names and Windows minds none."""
+    top = {name.lower() for name in tree.listdir("/")}
+    place = "/"
+    for part in REGISTRY:
+        name = next((name for name in tree.listdir(place) if name.lower() == part), None)
+        if name is None:
+            return not top.isdisjoint(NTFS_LOADERS)
+        place = posixpath.join(place, name)
+    return True
+
+
+def _refuse_foreign(layout: Layout, seen: tuple[str, ...]) -> None:
+    for volume in layout.volumes:
+        if system := FOREIGN_TYPES.get(volume.parttype or ""):
+            raise MigrationFailed(
+                "guest-unsupported",
+                f"{volume.name} is a partition of {system}; seen: {'; '.join(seen)}",
+                hint="Linux guests alone are repaired: install virtio drivers in this one, and migrate it by hand",
+            )
+
+
 def _refuse_hidden(layout: Layout, seen: tuple[str, ...]) -> None:
     for volume in layout.volumes:
         if volume.content in FOREIGN:
@@ -194,8 +269,8 @@ def look_at(tree: GuestTree) -> System:
     release = _os_release(tree)
     config = tree.text_or_empty("/etc/selinux/config")
     return System(
-        os_id=release.get("ID", "linux"),
-        os_name=release.get("PRETTY_NAME") or release.get("NAME", "Linux"),
+        os_id=release.get("ID") or "linux",
+        os_name=release.get("PRETTY_NAME") or f"{release.get('NAME') or 'Linux'} {release.get('VERSION', '')}".strip(),
         hostname=_hostname(tree),
         architecture=_architecture(tree),
         kernels=_kernels(tree),
@@ -214,15 +289,23 @@ def _os_release(tree: GuestTree) -> dict[str, str]:
             values[key] = printable(value.strip().strip("\"'"))[:200]
     if values:
         return values
-    for path, name in (
-        ("/etc/redhat-release", "rhel"),
-        ("/etc/SuSE-release", "sles"),
-        ("/etc/debian_version", "debian"),
-    ):
-        if first := tree.text_or_empty(path).split("\n")[0]:
-            prefix = "Debian " if name == "debian" else ""
-            return {"ID": name, "PRETTY_NAME": printable(prefix + first)[:200]}
-    return {}
+    for path, name in RELEASE_FILES:
+        if first := tree.text_or_empty(path).split("\n")[0].strip():
+            return {"ID": _named_in(first, name), "PRETTY_NAME": printable(BARE_VERSION.get(name, "") + first)[:200]}
+    return _lsb_release(tree)
+
+
+def _named_in(first: str, name: str) -> str:
+    """Scientific Linux, Fedora and old CentOS fill redhat-release, and say so in it."""
+    called = {"CentOS": "centos", "Fedora": "fedora", "Scientific": "scientific", "openSUSE": "opensuse"}
+    return next((os_id for word, os_id in called.items() if first.startswith(word)), name)
+
+
+def _lsb_release(tree: GuestTree) -> dict[str, str]:
+    values = dict(re.findall(r"^DISTRIB_(ID|DESCRIPTION)=\"?([^\"\n]+)", tree.text_or_empty("/etc/lsb-release"), re.M))
+    if "ID" not in values:
+        return {}
+    return {"ID": printable(values["ID"]).lower()[:200], "PRETTY_NAME": printable(values.get("DESCRIPTION", ""))[:200]}
 
 
 def _hostname(tree: GuestTree) -> str:
@@ -334,7 +417,11 @@ def _boot_loaders(tree: GuestTree) -> tuple[str, ...]:
     marks = {
         "grub2": ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg", "/boot/efi/EFI/*/grub.cfg", "/efi/EFI/*/grub.cfg"),
         "grub-legacy": ("/boot/grub/menu.lst", "/boot/grub/grub.conf"),
-        "systemd-boot": ("/boot/EFI/systemd/*.efi", "/efi/EFI/systemd/*.efi", "/boot/efi/EFI/systemd/*.efi"),
-        "extlinux": ("/boot/extlinux/extlinux.conf", "/boot/syslinux/syslinux.cfg"),
+        "systemd-boot": tuple(
+            f"{boot}/{mark}"
+            for boot in ("/boot", "/efi", "/boot/efi")
+            for mark in ("EFI/systemd/*.efi", "loader/loader.conf")
+        ),
+        "extlinux": ("/boot/extlinux/extlinux.conf", "/boot/extlinux.conf", "/boot/syslinux/syslinux.cfg"),
     }
     return tuple(name for name, patterns in marks.items() if any(tree.glob(pattern) for pattern in patterns))

@@ -52,6 +52,38 @@ def test_empty_mkinitcpio_lists(guest: Path, before: str, after: str) -> None:
     assert after in (guest / "etc/mkinitcpio.conf").read_text()
 
 
+@pytest.mark.parametrize(
+    ("path", "before", "after"),
+    [
+        (
+            "etc/sysconfig/kernel",
+            '# modules\nINITRD_MODULES="mptspi ext3"\nDOMU_INITRD_MODULES="xennet"\n',
+            '# modules\nINITRD_MODULES="mptspi ext3 virtio_pci virtio_blk virtio_scsi virtio_net"\n'
+            'DOMU_INITRD_MODULES="xennet"\n',
+        ),
+        ("etc/mkinitfs/mkinitfs.conf", 'features="ata base ext4 scsi"\n', 'features="ata base ext4 scsi virtio"\n'),
+        ("etc/mkinitfs/mkinitfs.conf", 'features="base virtio ext4"\n', 'features="base virtio ext4"\n'),
+        ("etc/mkinitcpio.conf", "MODULES=(\n" * 100_000, "MODULES=(\n" * 100_000),
+        (
+            "etc/mkinitcpio.conf",
+            "MODULES=(\n  ext4\n)\n",
+            "MODULES=(\n  ext4\n virtio_pci virtio_blk virtio_scsi virtio_net)\n",
+        ),
+    ],
+)
+def test_builders_of_other_makes(guest: Path, path: str, before: str, after: str) -> None:
+    put(guest, path, before)
+    repair(guest)
+    assert (guest / path).read_text() == after
+
+
+@pytest.mark.parametrize("mark", ["etc/dracut.conf", "usr/share/dracut/dracut-functions", "usr/lib/dracut/x"])
+def test_a_dracut_without_a_folder_for_settings_gets_one(guest: Path, mark: str) -> None:
+    put(guest, mark, "")
+    repair(guest)
+    assert "add_drivers+=" in (guest / "etc/dracut.conf.d/90-hyper2kvm.conf").read_text()
+
+
 def test_builders_are_left_alone_without_regen_initramfs(guest: Path) -> None:
     (guest / "etc/dracut.conf.d").mkdir()
     assert repair(guest, regen_initramfs=False).changes == ()
@@ -81,18 +113,71 @@ def test_vmware_tools_are_masked(guest: Path) -> None:
     assert list((guest / "etc/rc3.d").iterdir()) == []
 
 
-def test_vmware_tools_stay_unless_asked(guest: Path) -> None:
-    with_tools(guest)
+def test_a_unit_that_minds_the_hypervisor_itself_stays_as_it_is(guest: Path) -> None:
+    guarded = "[Unit]\nDescription=VMware\nConditionVirtualization=vmware\n"
+    put(guest, "usr/lib/systemd/system/open-vm-tools.service", guarded)
+    wants = guest / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    (wants / "open-vm-tools.service").symlink_to("/lib/systemd/system/open-vm-tools.service")
     before = files_below(guest)
-    repair(guest)
+    assert repair(guest).changes == ()
     assert files_below(guest) == before
+    repair(guest, remove_vmware_tools=True)
+    assert (guest / "etc/systemd/system/open-vm-tools.service").readlink() == Path("/dev/null")
 
 
-def test_a_unit_of_the_guests_own_stays_and_is_named(guest: Path) -> None:
-    put(guest, "etc/systemd/system/open-vm-tools.service", "[Unit]\n")
-    found = repair(guest, remove_vmware_tools=True)
-    assert (guest / "etc/systemd/system/open-vm-tools.service").read_text() == "[Unit]\n"
-    assert "vmware-tools: /etc/systemd/system/open-vm-tools.service is the guest's own unit" in found.warnings[0]
+def test_what_would_start_on_kvm_is_disabled_and_nothing_is_masked(guest: Path) -> None:
+    with_tools(guest)
+    put(guest, "etc/systemd/system/vmware-tools.service", "[Service]\nExecStart=/etc/vmware-tools/services.sh start\n")
+    (guest / "etc/rc3.d/K80vmware-tools").symlink_to("../init.d/vmware-tools")
+    put(guest, "etc/init.d/open-vm-tools", "#!/sbin/openrc-run\n")
+    (guest / "etc/runlevels/default").mkdir(parents=True)
+    (guest / "etc/runlevels/default/open-vm-tools").symlink_to("/etc/init.d/open-vm-tools")
+    repair(guest)
+    etc = guest / "etc/systemd/system"
+    assert [path.name for path in (etc / "multi-user.target.wants").iterdir()] == ["ssh.service"]
+    assert [path.name for path in (guest / "etc/rc3.d").iterdir()] == ["K80vmware-tools"]
+    assert list((guest / "etc/runlevels/default").iterdir()) == []
+    assert not (etc / "open-vm-tools.service").exists() and (etc / "vmware-tools.service").is_file()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            "start on runlevel [2345]\nstop on runlevel [!2345]\n",
+            "#start on runlevel [2345]\nstop on runlevel [!2345]\n",
+        ),
+        (
+            "env A=b\nstart on (local-filesystems\n   and started udev)\npre-start exec x\n",
+            "env A=b\n#start on (local-filesystems\n#   and started udev)\npre-start exec x\n",
+        ),
+        ("# start on boot\ntask\n", "# start on boot\ntask\n"),
+    ],
+)
+def test_upstart_job_no_longer_starts_by_itself(guest: Path, before: str, after: str) -> None:
+    job = put(guest, "etc/init/vmware-tools.conf", before)
+    repair(guest)
+    assert job.read_text() == after
+
+
+def test_vmware_modules_are_not_loaded_when_the_tools_go(guest: Path) -> None:
+    modules = put(guest, "etc/modules", "# modules\nloop\nvmw_balloon\n  vmhgfs \nvmw_balloon_else\n")
+    before = modules.read_text()
+    repair(guest)
+    assert modules.read_text() == before
+    repair(guest, remove_vmware_tools=True)
+    assert modules.read_text() == "# modules\nloop\n#vmw_balloon\n#  vmhgfs \nvmw_balloon_else\n"
+
+
+def test_a_unit_of_the_guests_own_stays_but_is_not_pulled_in(guest: Path) -> None:
+    put(guest, "etc/systemd/system/vmware-tools.service", "[Unit]\n")
+    wants = guest / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir()
+    (wants / "vmware-tools.service").symlink_to("../vmware-tools.service")
+    repair(guest, remove_vmware_tools=True)
+    assert (guest / "etc/systemd/system/vmware-tools.service").read_text() == "[Unit]\n"
+    assert list(wants.iterdir()) == []
 
 
 def test_grubenv_keeps_its_size_and_a_full_one_fails_the_job(guest: Path) -> None:

@@ -124,6 +124,8 @@ def test_kernel_is_told_a_logical_volume_by_its_mapper_name() -> None:
     [
         "/dev/mapper/vg-root",
         "/dev/vg/root",
+        "/dev/disk/by-id/dm-uuid-LVM-xyz",
+        "/dev/disk/by-id/md-uuid-1:2:3:4",
         "/dev/disk/by-uuid/x",
         "UUID=x",
         "/dev/md0",

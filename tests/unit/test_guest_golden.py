@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hyper2kvmd.guest.fixes import FIXES
 from hyper2kvmd.stages.repair import repair_opened
 from tests.unit.guest_on_disk import GOLDEN, FolderAccess, GoldenCase, files_below, quiet_context, repaired
 
@@ -41,3 +42,62 @@ def test_a_dry_run_says_the_same_and_writes_nothing(case: GoldenCase, tmp_path: 
     assert files_below(tmp_path / "guest") == files_below(case.place / "before")
     assert all(read_only for _, read_only in access.mounted)
     assert promised == repaired(case.folders, case.layout, case.migration, case.vmx)
+
+
+def test_no_file_changes_but_those_that_the_report_lists(case: GoldenCase, tmp_path: Path) -> None:
+    """A path in the report is the guest's, a file here lies below its volume's folder, maybe a subvolume's."""
+    before = files_below(tmp_path / "guest")
+    guest = repaired(case.folders, case.layout, case.migration, case.vmx)
+    after = files_below(tmp_path / "guest")
+    touched = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    listed = {change.path for change in guest.changes}
+    for path in touched:
+        assert any(path.endswith(name.removeprefix(point)) for name in listed for point in ("", "/boot")), path
+    assert len(touched) == len(listed)
+
+
+def test_comments_and_blank_lines_stay_and_lines_keep_their_order(case: GoldenCase, tmp_path: Path) -> None:
+    before = files_below(tmp_path / "guest")
+    repaired(case.folders, case.layout, case.migration, case.vmx)
+    for path, new in files_below(tmp_path / "guest").items():
+        old = before.get(path)
+        if not isinstance(old, bytes) or not isinstance(new, bytes) or b"\0" in old:
+            continue
+        old_lines, new_lines = old.rstrip(b"#").split(b"\n"), new.rstrip(b"#").split(b"\n")
+        rest = iter(new_lines)
+        for line in old_lines:
+            if not line.strip() or line.lstrip().startswith(b"#"):
+                assert line in rest, f"{path}: {line!r}"
+        kept = [line for line in old_lines if line in set(new_lines)]
+        rest = iter(new_lines)
+        assert all(line in rest for line in kept), path
+
+
+def test_who_the_guest_is_stays(case: GoldenCase, tmp_path: Path) -> None:
+    """The machine's id, its name, its clock, its terminals: none of them is the hypervisor's business."""
+    kept = ("etc/machine-id", "etc/hostname", "etc/HOSTNAME", "etc/adjtime", "etc/inittab", "etc/os-release")
+    before = files_below(tmp_path / "guest")
+    repaired(case.folders, case.layout, case.migration, case.vmx)
+    after = files_below(tmp_path / "guest")
+    for path, data in before.items():
+        assert not path.endswith(kept) or after[path] == data
+        if isinstance(data, bytes):
+            text = after.get(path)
+            assert not isinstance(text, bytes) or text.count(b"console=tty") == data.count(b"console=tty")
+
+
+def test_every_case_has_something_to_mend() -> None:
+    """`left-alone` is the one that has nothing."""
+    for name in CASES:
+        before, after = files_below(GOLDEN / name / "before"), files_below(GOLDEN / name / "after")
+        assert (before != after) == (name != "left-alone"), name
+        assert before.keys() & after.keys(), name
+
+
+def test_every_repair_of_text_is_in_a_golden_case(tmp_path: Path) -> None:
+    seen = set()
+    for name in CASES:
+        golden = GoldenCase(name, tmp_path / name)
+        guest = repaired(golden.folders, golden.layout, golden.migration, golden.vmx)
+        seen |= {change.fix for change in guest.changes} | {warning.split(":")[0] for warning in guest.warnings}
+    assert {fix.name for fix in FIXES} - seen <= {"initramfs"}

@@ -152,9 +152,83 @@ def test_newest_kernel_comes_last(tmp_path: Path) -> None:
         ]
 
 
-def test_old_systems_without_os_release(tmp_path: Path) -> None:
-    put(tmp_path, "etc/redhat-release", "CentOS release 6.10 (Final)\n")
-    put(tmp_path, "etc/sysconfig/network", "NETWORKING=yes\nHOSTNAME=old.example.com\n")
+@pytest.mark.parametrize(
+    ("path", "text", "os_id", "name"),
+    [
+        ("etc/redhat-release", "CentOS release 6.10 (Final)\n", "centos", "CentOS release 6.10 (Final)"),
+        (
+            "etc/redhat-release",
+            "Red Hat Enterprise Linux Server release 6.9 (Santiago)\n",
+            "rhel",
+            "Red Hat Enterprise Linux",
+        ),
+        ("etc/redhat-release", "Scientific Linux release 6.8 (Carbon)\n", "scientific", "Scientific Linux release 6.8"),
+        (
+            "etc/SuSE-release",
+            "SUSE Linux Enterprise Server 11 (x86_64)\nVERSION = 11\nPATCHLEVEL = 4\n",
+            "sles",
+            "SUSE Linux",
+        ),
+        ("etc/SuSE-release", "openSUSE 13.1 (x86_64)\n", "opensuse", "openSUSE 13.1 (x86_64)"),
+        ("etc/debian_version", "6.0.10\n", "debian", "Debian 6.0.10"),
+        ("etc/alpine-release", "3.19.1\n", "alpine", "Alpine Linux 3.19.1"),
+        (
+            "etc/lsb-release",
+            'DISTRIB_ID=Ubuntu\nDISTRIB_DESCRIPTION="Ubuntu 10.04.4 LTS"\n',
+            "ubuntu",
+            "Ubuntu 10.04.4 LTS",
+        ),
+        ("etc/os-release", "NAME=Plain\nVERSION='7 (x)'\n", "linux", "Plain 7 (x)"),
+        ("usr/lib/os-release", "# x\n\nID='void'\n", "void", "Linux"),
+        ("etc/os-release", 'ID="sles"\r\nPRETTY_NAME="SUSE \x1b[31mLinux"\r\n', "sles", "SUSE \ufffd[31mLinux"),
+    ],
+)
+def test_what_names_a_system(tmp_path: Path, path: str, text: str, os_id: str, name: str) -> None:
+    put(tmp_path, path, text)
     with tree_of(tmp_path) as tree:
         system = look_at(tree)
-    assert (system.os_id, system.os_name, system.hostname) == ("rhel", "CentOS release 6.10 (Final)", "old.example.com")
+    assert system.os_id == os_id and system.os_name.startswith(name)
+
+
+def test_oracle_says_red_hat_as_well(tmp_path: Path) -> None:
+    put(tmp_path, "etc/redhat-release", "Red Hat Enterprise Linux Server release 6.10 (Santiago)\n")
+    put(tmp_path, "etc/oracle-release", "Oracle Linux Server release 6.10\n")
+    with tree_of(tmp_path) as tree:
+        assert (look_at(tree).os_id, look_at(tree).os_name) == ("ol", "Oracle Linux Server release 6.10")
+
+
+def test_hostname_of_old_systems(tmp_path: Path) -> None:
+    put(tmp_path, "etc/sysconfig/network", "NETWORKING=yes\nHOSTNAME=old.example.com\n")
+    with tree_of(tmp_path) as tree:
+        assert look_at(tree).hostname == "old.example.com"
+
+
+@pytest.mark.parametrize(
+    ("kind", "system"),
+    [("516e7cb6-6ecf-11d6-8ff8-00022d09712b", "FreeBSD"), ("a6", "OpenBSD"), ("fb", "VMware ESXi"), ("bf", "Solaris")],
+)
+def test_systems_of_other_makes_are_named(kind: str, system: str) -> None:
+    disk = layout(partition(1, "unknown"), partition(2, "unknown", parttype=kind))
+    with pytest.raises(MigrationFailed, match=f"partition 2 is a partition of {system}; seen: partition 1") as caught:
+        find_root(FolderAccess({}), disk)
+    assert caught.value.code == "guest-unsupported"
+
+
+@pytest.mark.parametrize(
+    ("files", "family"),
+    [
+        (["bootmgr"], "windows"),
+        (["NTLDR"], "windows"),
+        (["Windows/System32/config/SYSTEM"], "windows"),
+        (["WINDOWS/system32/config/system"], "windows"),
+        (["photos/bootmgr", "Windows/notes.txt"], "none"),
+    ],
+)
+def test_windows_is_told_from_a_data_disk(tmp_path: Path, files: list[str], family: str) -> None:
+    for file in files:
+        put(tmp_path, file, "")
+    assert find_root(FolderAccess({"partition 1": tmp_path}), layout(partition(1, "ntfs"))).family == family
+
+
+def test_an_encrypted_windows_is_windows() -> None:
+    assert find_root(FolderAccess({}), layout(partition(1, "BitLocker"))).family == "windows"

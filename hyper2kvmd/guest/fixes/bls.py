@@ -7,13 +7,13 @@ there. Source: the Boot Loader Specification.
 from __future__ import annotations
 
 from hyper2kvmd.guest.entries import BOOTS
-from hyper2kvmd.guest.fixes.fix import Case, Fix, mend_cmdline, regular_files, unless_no_grub
+from hyper2kvmd.guest.fixes.fix import Case, Fix, mend_cmdline, unless_no_grub
 
 PATTERNS = tuple(f"{boot}/loader/entries/*.conf" for boot in BOOTS)
 
 
 def apply(case: Case) -> list[str]:
-    return [warning for path in regular_files(case, *PATTERNS) for warning in mend_cmdline(case, FIX.name, path)]
+    return mend_cmdline(case, FIX.name, *PATTERNS)
 
 
 FIX = Fix("bls", required=True, wanted=unless_no_grub, apply=apply)

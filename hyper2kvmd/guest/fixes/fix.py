@@ -30,6 +30,19 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Mended:
+    """A text after a repair, what was done (empty: nothing), and what could not be."""
+
+    text: str
+    summary: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+Mender = Callable[[Case, str, str], Mended]
+"""Case, text and the path that the text has in messages. A copy in an initramfs is mended by the same one."""
+
+
+@dataclass(frozen=True)
 class Fix:
     """`apply` returns warnings. A required repair that fails ends the job; an optional one becomes a warning."""
 
@@ -51,12 +64,29 @@ def when_regenerating(migration: Migration) -> bool:
     return migration.regen_initramfs
 
 
-def mend_cmdline(case: Case, fix: str, path: str) -> list[str]:
-    """Stabilize the kernel command lines in one text file; warnings for devices that nothing can tell."""
-    text = case.tree.read_text(path)
+def when_stabilizing(migration: Migration) -> bool:
+    return migration.fstab_mode == "stabilize-all"
+
+
+def mend_files(case: Case, fix: str, mender: Mender, *patterns: str) -> list[str]:
+    """Mend every regular file that matches; warnings."""
+    warnings: list[str] = []
+    for path in regular_files(case, *patterns):
+        mended = mender(case, case.tree.read_text(path), path)
+        case.tree.write_text(path, mended.text, fix=fix, summary=mended.summary)
+        warnings += mended.warnings
+    return warnings
+
+
+def mend_cmdline(case: Case, fix: str, *patterns: str) -> list[str]:
+    """Stabilize the kernel command lines in text files; warnings for devices that nothing can tell."""
+    return mend_files(case, fix, command_lines, *patterns)
+
+
+def command_lines(case: Case, text: str, path: str) -> Mended:
     rewritten = stabilized(case, text)
-    case.tree.write_text(path, rewritten.text, fix=fix, summary=rewritten.summary)
-    return [unresolved(path, parameter) for parameter in rewritten.unresolved]
+    warnings = tuple(unresolved(path, parameter) for parameter in rewritten.unresolved)
+    return Mended(rewritten.text, rewritten.summary, warnings)
 
 
 def stabilized(case: Case, text: str) -> cmdline.Rewritten:

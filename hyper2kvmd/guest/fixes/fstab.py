@@ -2,7 +2,7 @@
 
 Looks for specs that depend on bus, order or make of a disk, and for logical volumes. Puts UUID=, else PARTUUID=,
 LABEL=, PARTLABEL= in their place, nothing else on the line. A guest that waits for /dev/sda1 while its disk is
-/dev/vda ends in emergency mode.
+/dev/vda ends in emergency mode. So does one whose VMware shared folder cannot be mounted: that gets `nofail`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ def apply(case: Case) -> list[str]:
         place = f"{PATH} line {entry.number + 1}: {entry.spec} ({entry.mount_point})"
         if entry.fs_type.startswith(("fuse.vmhgfs", "vmhgfs")):
             warnings.append(f"{place} is a VMware shared folder, which KVM has not; remove the line")
+            if mode == "stabilize-all" and not {"nofail", "noauto"}.intersection(entry.options):
+                text = fstab.with_option(text, entry.number, "nofail")
+                done.append(f"{entry.mount_point} may be missing")
         if not _concerned(mode, entry):
             continue
         unstable = case.devices.is_unstable(entry.spec)

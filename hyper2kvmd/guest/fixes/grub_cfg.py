@@ -1,12 +1,13 @@
 """GRUB's own configuration: what the next boot passes to the kernel.
 
-Looks for `root=` and `resume=` with unstable names in every grub.cfg (and in menu.lst of GRUB legacy), on `linux`,
-`linux16`, `linuxefi` and `kernel` lines alike. Puts stable names there; `search --fs-uuid` lines are stable already.
+Looks for `root=`, `resume=` and their like with unstable names in every grub.cfg (and in menu.lst of GRUB legacy), on
+`linux`, `linux16`, `linuxefi` and `kernel` lines alike. Puts stable names there; `search --fs-uuid` lines are stable
+already, and `root (hd0,0)` counts disks as the firmware does, which is right here too.
 """
 
 from __future__ import annotations
 
-from hyper2kvmd.guest.fixes.fix import Case, Fix, mend_cmdline, regular_files, unless_no_grub
+from hyper2kvmd.guest.fixes.fix import Case, Fix, mend_cmdline, unless_no_grub
 
 PATTERNS = (
     "/boot/grub/grub.cfg",
@@ -21,7 +22,7 @@ PATTERNS = (
 
 
 def apply(case: Case) -> list[str]:
-    return [warning for path in regular_files(case, *PATTERNS) for warning in mend_cmdline(case, FIX.name, path)]
+    return mend_cmdline(case, FIX.name, *PATTERNS)
 
 
 FIX = Fix("grub-cfg", required=True, wanted=unless_no_grub, apply=apply)

@@ -1,7 +1,7 @@
-"""/etc/default/grub: what the guest's next update-grub will write.
+"""/etc/default/grub: what the guest's next update-grub will write; /etc/sysconfig/bootloader of SLES 11 likewise.
 
-Looks for unstable names in GRUB_CMDLINE_LINUX* and GRUB_DEVICE*. Without this the repair lasts until the next
-kernel update.
+Looks for unstable names in GRUB_CMDLINE_LINUX*, GRUB_DEVICE* and DEFAULT_APPEND. Without this the repair lasts until
+the next kernel update.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from hyper2kvmd.guest.fixes.fix import Case, Fix, regular_files, stabilized, unl
 
 DEVICE = re.compile(r"^([ \t]*(?:export[ \t]+)?GRUB_DEVICE(?:_BOOT)?=)([\"']?)(/dev/[^\s\"']+)", re.MULTILINE)
 
+PATTERNS = ("/etc/default/grub", "/etc/default/grub.d/*.cfg", "/etc/sysconfig/bootloader")
+
 
 def apply(case: Case) -> list[str]:
     warnings = []
-    for path in regular_files(case, "/etc/default/grub", "/etc/default/grub.d/*.cfg"):
+    for path in regular_files(case, *PATTERNS):
         rewritten = stabilized(case, case.tree.read_text(path))
         warnings += [unresolved(path, parameter) for parameter in rewritten.unresolved]
         done = [rewritten.summary] if rewritten.summary else []

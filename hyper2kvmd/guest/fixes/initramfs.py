@@ -2,8 +2,9 @@
 
 Looks for kernels whose initramfs lacks the drivers of KVM's disks: one built for VMware's hardware finds no root.
 Appends a cpio archive with the missing modules (copied as they are), the kernel's module indexes, and a module
-dependency index that fits what is then in the initramfs; udev in there loads them by alias. A stale swap name that
-initramfs-tools baked in is mended on the way. No program of the guest is run, and nothing of its initramfs changes.
+dependency index that fits what is then in the initramfs; udev in there loads them by alias. Settings with stale names
+that the guest's builder baked in are mended on the way. No program of the guest is run, and nothing of its initramfs
+changes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import BinaryIO
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest import cpio, initrd, modules
-from hyper2kvmd.guest.fixes import resume
+from hyper2kvmd.guest.fixes import baked
 from hyper2kvmd.guest.fixes.fix import Case, Fix, when_regenerating
 from hyper2kvmd.guest.inspect import Kernel
 from hyper2kvmd.guest.tree import GuestTree
@@ -45,7 +46,6 @@ INDEXES = (
     "modules.symbols.bin",
 )
 """modules.dep is made anew."""
-BAKED_SETTINGS = "conf/conf.d/"
 
 
 def apply(case: Case) -> list[str]:
@@ -116,7 +116,7 @@ def addition(case: Case, kernel: Kernel, file: BinaryIO, path: str) -> More | No
     dependencies, builtin = _modules_of(case, kernel)
     if initrd.is_mended(file):
         return None
-    before = initrd.read(file, lambda name: name.startswith(BAKED_SETTINGS))
+    before = initrd.read(file, lambda name: baked.mender(name) is not None)
     folder, present = _modules_in(before.contents, kernel.version)
     settings = _mended_settings(case, path, before.contents.files)
     added = []
@@ -130,7 +130,7 @@ def addition(case: Case, kernel: Kernel, file: BinaryIO, path: str) -> More | No
     for name, data in settings.items():
         archive.file(name, data)
     facts = [f"{len(added)} modules ({', '.join(added)})"] if added else []
-    facts += [f"{name} with stable names" for name in settings]
+    facts += [f"{name} mended" for name in settings]
     return More(initrd.follow_up(before, archive.finish()), "; ".join(facts))
 
 
@@ -151,9 +151,10 @@ def _modules_in(contents: cpio.Contents, version: str) -> tuple[str, dict[str, s
 def _mended_settings(case: Case, path: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
     mended = {}
     for name, data in files.items():
-        text, summary, _ = resume.stabilize(case, data.decode(errors="surrogateescape"), f"{path}:{name}")
-        if summary:
-            mended[name] = text.encode(errors="surrogateescape")
+        mend = baked.mender(name)
+        after = mend(case, data.decode(errors="surrogateescape"), f"{path}:{name}") if mend else None
+        if after and after.summary:
+            mended[name] = after.text.encode(errors="surrogateescape")
     return mended
 
 

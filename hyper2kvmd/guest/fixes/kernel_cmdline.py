@@ -6,12 +6,11 @@ kernel-install(8).
 
 from __future__ import annotations
 
-from hyper2kvmd.guest.fixes.fix import Case, Fix, mend_cmdline, regular_files, unless_no_grub
+from hyper2kvmd.guest.fixes.fix import Case, Fix, mend_cmdline, unless_no_grub
 
 
 def apply(case: Case) -> list[str]:
-    paths = regular_files(case, "/etc/kernel/cmdline", "/etc/kernel/cmdline.d/*")
-    return [warning for path in paths for warning in mend_cmdline(case, FIX.name, path)]
+    return mend_cmdline(case, FIX.name, "/etc/kernel/cmdline", "/etc/kernel/cmdline.d/*")
 
 
 FIX = Fix("kernel-cmdline", required=False, wanted=unless_no_grub, apply=apply)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 
-from hyper2kvmd.guest.fixes.fix import Case, Fix, always, regular_files, unresolved
+from hyper2kvmd.guest.fixes.fix import Case, Fix, Mended, always, mend_files, unresolved
 
 SETTING = re.compile(r"^([ \t]*(?:RESUME|ROOT)=)([\"']?)(/dev/[^\s\"']+)(\2)", re.MULTILINE)
 
 
-def stabilize(case: Case, text: str, path: str) -> tuple[str, str, list[str]]:
-    """New text, what was done, warnings."""
-    done, warnings = [], []
+def mend(case: Case, text: str, path: str) -> Mended:
+    done: list[str] = []
+    warnings: list[str] = []
 
     def exchange(match: re.Match[str]) -> str:
         volume = case.devices.find(match[3])
@@ -28,16 +28,11 @@ def stabilize(case: Case, text: str, path: str) -> tuple[str, str, list[str]]:
         done.append(f"{match[3]} is now {spec}")
         return match[1] + match[2] + spec + match[4]
 
-    return SETTING.sub(exchange, text), ", ".join(done), warnings
+    return Mended(SETTING.sub(exchange, text), ", ".join(done), tuple(warnings))
 
 
 def apply(case: Case) -> list[str]:
-    warnings = []
-    for path in regular_files(case, "/etc/initramfs-tools/conf.d/*", "/etc/initramfs-tools/initramfs.conf"):
-        text, summary, troubles = stabilize(case, case.tree.read_text(path), path)
-        case.tree.write_text(path, text, fix=FIX.name, summary=summary)
-        warnings += troubles
-    return warnings
+    return mend_files(case, FIX.name, mend, "/etc/initramfs-tools/conf.d/*", "/etc/initramfs-tools/initramfs.conf")
 
 
 FIX = Fix("resume", required=False, wanted=always, apply=apply)
