@@ -1,0 +1,26 @@
+"""Debian 12 with SELinux enforcing and every file labelled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.guests.build import Disk
+from tests.guests.guest import Guest
+from tests.guests.installer import MENDED, PACKAGES, install, one_root
+
+CONTEXTS = "/etc/selinux/default/contexts/files/file_contexts"
+
+
+def build(disk: Disk) -> None:
+    parts = one_root(disk)
+    with disk.root({"/": parts["/"]}) as files:
+        install(files, parts)
+        files.write({"/etc/selinux/config": "SELINUX=enforcing\nSELINUXTYPE=default"})
+        files.grub(f"root={parts['/'].device} security=selinux", f"resume={parts['swap'].device}")
+        files.boot_by_grub(disk, parts["/"])
+        files.run("setfiles", "-F", CONTEXTS, "/")
+
+
+GUEST = Guest(
+    "selinux", Path(__file__), build, (*PACKAGES, "selinux-basics", "selinux-policy-default", "auditd"), mended=MENDED
+)
