@@ -26,7 +26,7 @@ LOOP_CLR_FD = 0x4C01
 """linux/loop.h"""
 LOOPS = 64
 
-DEBIAN = ("linux-image-cloud-amd64", "systemd-sysv", "udev", "grub-pc")
+DEBIAN = ("linux-image-cloud-amd64", "systemd-sysv", "udev", "login", "passwd", "grub-pc")
 UNNEEDED = ("/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*", "/usr/share/info/*")
 UNTIMELY_UNITS = ("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_reap.service")
 VMWARE_MODULES = ("vmw_pvscsi", "ata_piix", "ata_generic", "sd_mod")
@@ -92,6 +92,7 @@ def base(suite: str, packages: tuple[str, ...]) -> Path:
     """Debian's files as a tar archive, without an initramfs: each disk gets its own."""
     arguments = ["--variant=apt", f"--include={','.join(packages)}"]
     arguments += [f"--dpkgopt=path-exclude={pattern}" for pattern in UNNEEDED]
+    arguments += ["--setup-hook=sed -i /security/d $1/etc/apt/sources.list"]  # those of an old release lose packages
     key = hashlib.sha256(repr((suite, arguments)).encode()).hexdigest()[:16]
     folder = cache() / f"base-{key}"
     if not folder.exists():
@@ -186,16 +187,8 @@ class Disk:
                 at = place / point.strip("/")
                 at.mkdir(exist_ok=True)
                 mount(undo, at, *(("-o", options) if options and point == "/" else ()), part.device)
-            run(
-                "tar",
-                "--extract",
-                "--numeric-owner",
-                "--exclude=./dev/*",
-                "--file",
-                self._archive,
-                "--directory",
-                place,
-            )
+            unpack = ("tar", "--extract", "--numeric-owner", "--exclude=./dev/*")
+            run(*unpack, "--file", self._archive, "--directory", place)
             mount(undo, place / "dev", "--bind", "/dev")
             mount(undo, place / "proc", "-t", "proc", "proc")
             mount(undo, place / "sys", "-t", "sysfs", "sysfs")

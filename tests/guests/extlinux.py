@@ -30,6 +30,5 @@ def build(disk: Disk) -> None:
             file.write((files.path / "usr/lib/EXTLINUX/mbr.bin").read_bytes())
 
 
-GUEST = Guest(
-    "extlinux", Path(__file__), build, PACKAGES, mended=frozenset(("/etc/fstab", CONFIGURATION, *INITRAMFS_FILES))
-)
+MENDED = frozenset(("/etc/fstab", CONFIGURATION, *INITRAMFS_FILES))
+GUEST = Guest("extlinux", Path(__file__), build, PACKAGES, mended=MENDED)

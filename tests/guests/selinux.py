@@ -21,6 +21,5 @@ def build(disk: Disk) -> None:
         files.run("setfiles", "-F", CONTEXTS, "/")
 
 
-GUEST = Guest(
-    "selinux", Path(__file__), build, (*PACKAGES, "selinux-basics", "selinux-policy-default", "auditd"), mended=MENDED
-)
+SELINUX = ("selinux-basics", "selinux-policy-default", "auditd")
+GUEST = Guest("selinux", Path(__file__), build, (*PACKAGES, *SELINUX), mended=MENDED)
