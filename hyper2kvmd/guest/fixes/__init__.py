@@ -13,6 +13,7 @@ from hyper2kvmd.guest.fixes import (
     initramfs,
     initramfs_config,
     kernel_cmdline,
+    lvm,
     resume,
     vmware_tools,
 )
@@ -21,6 +22,7 @@ from hyper2kvmd.guest.fixes.fix import Fix
 FIXES: tuple[Fix, ...] = (
     fstab.FIX,
     resume.FIX,
+    lvm.FIX,
     grub_cfg.FIX,
     grubenv.FIX,
     grub_default.FIX,

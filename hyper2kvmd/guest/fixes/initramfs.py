@@ -2,8 +2,9 @@
 
 Looks for kernels whose initramfs lacks the drivers of KVM's disks: one built for VMware's hardware finds no root.
 Appends a cpio archive with the missing modules (copied as they are), the kernel's module indexes, and a module
-dependency index that fits what is then in the initramfs; udev in there loads them by alias. A stale swap name that
-initramfs-tools baked in is mended on the way. No program of the guest is run, and nothing of its initramfs changes.
+dependency index that fits what is then in the initramfs; udev in there loads them by alias. What initramfs-tools
+baked in is mended on the way: a stale swap name, and LVM's devices file when it names disks of the old machine. No
+program of the guest is run, and nothing of its initramfs changes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest import cpio, initrd, modules
-from hyper2kvmd.guest.fixes import resume
+from hyper2kvmd.guest.fixes import lvm, resume
 from hyper2kvmd.guest.fixes.fix import Case, Fix, when_regenerating
 from hyper2kvmd.guest.inspect import Kernel
 from hyper2kvmd.guest.tree import GuestTree
@@ -44,6 +45,8 @@ INDEXES = (
 )
 """modules.dep is made anew."""
 BAKED_SETTINGS = "conf/conf.d/"
+NOWHERE = "taken-out-by-hyper2kvm"
+"""Target of a link in place of a file: no archive can remove one, but what leads nowhere is not there."""
 
 
 def apply(case: Case) -> list[str]:
@@ -88,22 +91,26 @@ def _mend(case: Case, kernel: Kernel) -> None:
     with tree.open(kernel.initrd) as file:
         if initrd.is_mended(file):
             return
-        before = initrd.read(file, lambda name: name.startswith(BAKED_SETTINGS))
+        before = initrd.read(file, _is_baked)
     folder, present = _modules_in(before.contents, kernel.version)
     settings = _mended_settings(case, kernel.initrd, before.contents.files)
+    stale = [name for name, data in before.contents.files.items() if lvm.is_stale(f"/{name}", _text(data))]
     added = []
     if modules.missing(dependencies, NEEDED, {*present, *builtin}):
         added = modules.missing(dependencies, ADDED, {*present, *builtin})
-    if not added and not settings:
+    if not added and not settings and not stale:
         return
     archive = _Addition(before.contents)
     if added:
         _add_modules(archive, tree, kernel, folder, added, present, dependencies)
     for path, data in settings.items():
         archive.file(path, data)
+    for path in stale:
+        archive.symlink(path, NOWHERE)
     data = initrd.follow_up(before, archive.finish())
     facts = [f"{len(added)} modules ({', '.join(added)})"] if added else []
     facts += [f"{path} with stable names" for path in settings]
+    facts += [f"{path} taken out" for path in stale]
     tree.append(kernel.initrd, data, fix=FIX.name, summary=f"kernel {kernel.version}: {'; '.join(facts)}")
 
 
@@ -121,10 +128,20 @@ def _modules_in(contents: cpio.Contents, version: str) -> tuple[str, dict[str, s
     return f"lib/modules/{version}", {}
 
 
+def _is_baked(name: str) -> bool:
+    return name.startswith(BAKED_SETTINGS) or lvm.is_devices_file(f"/{name}")
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="surrogateescape")
+
+
 def _mended_settings(case: Case, path: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
     mended = {}
-    for name, data in files.items():
-        text, summary, _ = resume.stabilize(case, data.decode(errors="surrogateescape"), f"{path}:{name}")
+    for name in files:
+        if not name.startswith(BAKED_SETTINGS):
+            continue
+        text, summary, _ = resume.stabilize(case, _text(files[name]), f"{path}:{name}")
         if summary:
             mended[name] = text.encode(errors="surrogateescape")
     return mended
@@ -173,6 +190,10 @@ class _Addition:
             self._archive.folder(folder)
             self._known.add(folder)
         self._archive.file(path, data)
+
+    def symlink(self, path: str, target: str) -> None:
+        """In place of a file that the initramfs has."""
+        self._archive.symlink(path, target)
 
     def finish(self) -> bytes:
         return self._archive.finish()

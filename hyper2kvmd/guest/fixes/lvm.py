@@ -1,0 +1,38 @@
+"""LVM's memory of disks: its devices file and its old cache.
+
+Looks for entries that identify a disk by what the hypervisor made up, a serial number or WWID: LVM uses nothing
+else than the disks in that file, so a volume that the initramfs did not activate never comes. Removes the file,
+without which LVM uses every disk (`vgimportdevices --all` makes a new one), and the cache of LVM before 2.03.
+Source: lvmdevices(8).
+"""
+
+from __future__ import annotations
+
+import re
+
+from hyper2kvmd.guest.fixes.fix import Case, Fix, always, regular_files
+
+DEVICES_FOLDER = "/etc/lvm/devices"
+CACHES = ("/etc/lvm/cache/.cache", "/etc/lvm/.cache")
+OF_THE_HARDWARE = re.compile(r"^[^#\n]*\bIDTYPE=(?!loop_file|crypt_uuid|mpath_uuid|md_uuid|lvmlv_uuid)", re.MULTILINE)
+
+
+def is_devices_file(path: str) -> bool:
+    return path.startswith(f"{DEVICES_FOLDER}/") and path.endswith(".devices")
+
+
+def is_stale(path: str, text: str) -> bool:
+    """Whether `path` is a devices file by which LVM would not use the disks of the new machine."""
+    return is_devices_file(path) and OF_THE_HARDWARE.search(text) is not None
+
+
+def apply(case: Case) -> list[str]:
+    for path in regular_files(case, f"{DEVICES_FOLDER}/*.devices"):
+        if is_stale(path, case.tree.read_text(path)):
+            case.tree.remove(path, fix=FIX.name, summary="removed: it names disks of the old machine, and LVM no other")
+    for path in regular_files(case, *CACHES):
+        case.tree.remove(path, fix=FIX.name, summary="removed: it lists disks of the old machine")
+    return []
+
+
+FIX = Fix("lvm", required=True, wanted=always, apply=apply)
