@@ -22,4 +22,4 @@ def build(disk: Disk) -> None:
 
 
 SELINUX = ("selinux-basics", "selinux-policy-default", "auditd")
-GUEST = Guest("selinux", Path(__file__), build, (*PACKAGES, *SELINUX), mended=MENDED)
+GUEST = Guest("selinux", Path(__file__), build, (*PACKAGES, *SELINUX), mended=MENDED | {"/.autorelabel"})
