@@ -41,6 +41,8 @@ class Guest:
     suite: str = "bookworm"
     mended: frozenset[str] = frozenset()
     """Every file that a repair must change, kernel versions as `*`."""
+    says: str = "login:"
+    """What must be among the last lines of its console."""
 
     @property
     def folder(self) -> Path:

@@ -1,4 +1,4 @@
-"""Debian 12 with SELinux enforcing and every file labelled."""
+"""Debian 12 with SELinux enforcing and every file labelled; it says so on its console before it asks for a login."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ from tests.guests.build import Disk
 from tests.guests.guest import Guest
 from tests.guests.installer import MENDED, PACKAGES, install, one_root
 
+MODE = "/etc/systemd/system/selinux-mode.service"
+SAY_MODE = """\
+[Unit]
+After=systemd-user-sessions.service
+Before=serial-getty@ttyS0.service
+
+[Service]
+Type=oneshot
+ExecStart=/usr/sbin/getenforce
+StandardOutput=journal+console
+
+[Install]
+WantedBy=multi-user.target"""
 CONTEXTS = "/etc/selinux/default/contexts/files/file_contexts"
 
 
@@ -15,11 +28,14 @@ def build(disk: Disk) -> None:
     parts = one_root(disk)
     with disk.root({"/": parts["/"]}) as files:
         install(files, parts)
-        files.write({"/etc/selinux/config": "SELINUX=enforcing\nSELINUXTYPE=default"})
+        files.write({"/etc/selinux/config": "SELINUX=enforcing\nSELINUXTYPE=default", MODE: SAY_MODE})
+        files.run("systemctl", "enable", "selinux-mode")
         files.grub(f"root={parts['/'].device} security=selinux", f"resume={parts['swap'].device}")
         files.boot_by_grub(disk, parts["/"])
         files.run("setfiles", "-F", CONTEXTS, "/")
 
 
 SELINUX = ("selinux-basics", "selinux-policy-default", "auditd")
-GUEST = Guest("selinux", Path(__file__), build, (*PACKAGES, *SELINUX), mended=MENDED | {"/.autorelabel"})
+GUEST = Guest(
+    "selinux", Path(__file__), build, (*PACKAGES, *SELINUX), mended=MENDED | {"/.autorelabel"}, says="Enforcing"
+)

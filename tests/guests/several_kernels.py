@@ -1,4 +1,4 @@
-"""Debian 12 with two kernels, of which GRUB starts the one that is not the newest by name."""
+"""Debian 12 with two kernels, one for clouds and one for any hardware."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.guests import debian12, lvm_xfs
+from tests.guests import debian12, lvm_xfs, several_kernels
 from tests.guests.catalogue import BROKEN
 from tests.guests.guest import Guest, disk
 from tests.integration.disks import empty_disk, loop, sh
@@ -64,6 +64,7 @@ def test_it_boots_on_virtio_and_a_second_repair_finds_nothing_to_do(
     assert [change["path"] for change in report["guest"]["changes"] if OLD_NAME.search(change["diff"])] == []
     assert report["guest"]["warnings"] == []
     assert any("asked for a login" in line for line in report["verdict"]["evidence"])
+    assert any(guest.says in line for line in report["verdict"]["console_tail"])
 
     again = as_vmdk(service_folder / "first.qcow2", "qcow2", service_folder / "again.vmdk")
     report = migrated(again, "second", "check")
@@ -75,9 +76,7 @@ def test_it_boots_on_virtio_and_a_second_repair_finds_nothing_to_do(
 def test_every_kernel_gets_virtio_not_only_the_one_that_boots(
     service_folder: Path, installed_helper: tuple[str, ...]
 ) -> None:
-    from tests.guests.several_kernels import GUEST
-
-    guest = migrated(exported(GUEST, service_folder), "first", "check")["guest"]
+    guest = migrated(exported(several_kernels.GUEST, service_folder), "first", "check")["guest"]
     assert len(guest["kernels"]) == 2
     mended = {change["path"] for change in guest["changes"] if "virtio_blk" in change["summary"]}
     assert mended == {f"/boot/initrd.img-{version}" for version in guest["kernels"]}
