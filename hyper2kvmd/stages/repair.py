@@ -18,8 +18,8 @@ from hyper2kvmd.progress import Context
 
 FSTAB = "/etc/fstab"
 RELABEL = "/.autorelabel"
-"""Makes the guest label its files and restart when it boots next. Only root may set labels, so a file that we wrote
-has lost its own."""
+"""Makes the guest label its files and restart when it boots next: some hosts' kernels let nobody but root label a new
+file."""
 FIXFILES = ("/sbin/fixfiles", "/usr/sbin/fixfiles")
 """What does that in the guest."""
 NOT_LINUX = {

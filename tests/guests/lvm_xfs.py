@@ -1,7 +1,7 @@
 """Debian 12 with its root as a logical volume (XFS), beside an ext4 /boot that fstab names by its old controller.
 
-LVM may use the disks of its devices file only, and that names the PV by VMware's own identifier; without that file it
-rejects what is not /dev/sda. The volume group is called as many are, the host's own perhaps.
+LVM may use the disks of its devices file only, and that names the PV by VMware's own identifier. The volume group
+is called as many are, the host's own perhaps.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from tests.guests.installer import BOOT, CDROM, PACKAGES, SIZE, SWAP
 GROUP = "vg0"
 BY_PATH = "/dev/disk/by-path/pci-0000:03:00.0-scsi-0:0:0:0-part1"
 DEVICES_FILE = "/etc/lvm/devices/system.devices"
-LOCAL_SETTINGS = "/etc/lvm/lvmlocal.conf"
-FILTER = 'global_filter = [ "a|^/dev/sda|", "r|.*|" ]'
 WWID = "naa.6000c29d5e1c0b1f5e2a7c8d9e0f1a2b"
 
 
@@ -33,7 +31,7 @@ def build(disk: Disk) -> None:
         files.write(
             {
                 DEVICES_FILE: f"# LVM uses devices listed in this file.\nVERSION=1.1.2\n{entry}",
-                LOCAL_SETTINGS: f"devices {{\n  use_devicesfile = 1\n  {FILTER}\n}}",
+                "/etc/lvm/lvmlocal.conf": "devices { use_devicesfile = 1 }",
             }
         )
         files.initramfs(swap.device, "xfs", "ext4", "dm_mod")
@@ -44,7 +42,6 @@ def build(disk: Disk) -> None:
 MENDED = {
     "/etc/fstab",
     DEVICES_FILE,
-    LOCAL_SETTINGS,
     "/boot/grub/device.map",
     "/boot/initrd.img-*",
     "/etc/initramfs-tools/modules",

@@ -8,19 +8,8 @@ from tests.guests.build import Disk
 from tests.guests.guest import Guest
 from tests.guests.installer import MENDED, PACKAGES, install, one_root
 
-MODE = "/etc/systemd/system/selinux-mode.service"
-SAY_MODE = """\
-[Unit]
-After=systemd-user-sessions.service
-Before=serial-getty@ttyS0.service
-
-[Service]
-Type=oneshot
-ExecStart=/usr/sbin/getenforce
-StandardOutput=journal+console
-
-[Install]
-WantedBy=multi-user.target"""
+GETTY = "/etc/systemd/system/serial-getty@.service.d/mode.conf"
+SAY_MODE = "[Service]\nExecStartPre=/usr/sbin/getenforce"
 CONTEXTS = "/etc/selinux/default/contexts/files/file_contexts"
 
 
@@ -28,14 +17,11 @@ def build(disk: Disk) -> None:
     parts = one_root(disk)
     with disk.root({"/": parts["/"]}) as files:
         install(files, parts)
-        files.write({"/etc/selinux/config": "SELINUX=enforcing\nSELINUXTYPE=default", MODE: SAY_MODE})
-        files.run("systemctl", "enable", "selinux-mode")
+        files.write({"/etc/selinux/config": "SELINUX=enforcing\nSELINUXTYPE=default", GETTY: SAY_MODE})
         files.grub(f"root={parts['/'].device} security=selinux", f"resume={parts['swap'].device}")
         files.boot_by_grub(disk, parts["/"])
         files.run("setfiles", "-F", CONTEXTS, "/")
 
 
 SELINUX = ("selinux-basics", "selinux-policy-default", "auditd")
-GUEST = Guest(
-    "selinux", Path(__file__), build, (*PACKAGES, *SELINUX), mended=MENDED | {"/.autorelabel"}, says="Enforcing"
-)
+GUEST = Guest("selinux", Path(__file__), build, (*PACKAGES, *SELINUX), mended=MENDED, says="Enforcing")

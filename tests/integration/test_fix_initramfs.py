@@ -186,16 +186,6 @@ def test_lvms_devices_file_inside_is_taken_out(tmp_path: Path) -> None:
     assert (stage / "etc/lvm/devices/ours.devices").is_file()
 
 
-def test_lvms_filter_inside_accepts_virtio(tmp_path: Path) -> None:
-    guest = BrokenGuest(tmp_path)
-    put(guest.stage, "etc/lvm/lvm.conf", 'devices {\n filter = [ "a|^/dev/sda|", "r|.*|" ]\n}\n')
-    guest.initrd.write_bytes(guest.build(tmp_path))
-    guest.original = guest.initrd.read_bytes()
-    guest.repair()
-    settings = (guest.boot_stage() / "etc/lvm/lvm.conf").read_text()
-    assert '[ "a|^/dev/vd[a-z]+[0-9]*$|", "a|^/dev/sda|", "r|.*|" ]' in settings
-
-
 @pytest.mark.parametrize("compression", COMPRESSORS)
 def test_a_second_repair_appends_nothing(tmp_path: Path, compression: str) -> None:
     guest = BrokenGuest(tmp_path, compression=compression)

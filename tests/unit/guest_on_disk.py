@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.root import ConfinedRoot
@@ -58,6 +61,18 @@ def put(folder: Path, path: str, text: str | bytes) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(text if isinstance(text, bytes) else text.encode())
     return target
+
+
+def deny_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a kernel that runs no SELinux of its own: nobody but root may set a label there."""
+    allowed = os.setxattr
+
+    def setxattr(place: int, name: str, value: bytes) -> None:
+        if name == "security.selinux":
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        allowed(place, name, value)
+
+    monkeypatch.setattr(os, "setxattr", setxattr)
 
 
 def partition(number: int, content: str = "ext4", **attributes: str | None) -> Volume:

@@ -3,8 +3,8 @@
 Looks for kernels whose initramfs lacks the drivers of KVM's disks: one built for VMware's hardware finds no root.
 Appends a cpio archive with the missing modules (copied as they are), the kernel's module indexes, and a module
 dependency index that fits what is then in the initramfs; udev in there loads them by alias. What initramfs-tools
-baked in is mended on the way: a stale swap name, LVM's filters, and LVM's devices file when it names disks of the old
-machine. No program of the guest is run, and nothing of its initramfs changes.
+baked in is mended on the way: a stale swap name, and LVM's devices file when it names disks of the old machine. No
+program of the guest is run, and nothing of its initramfs changes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ INDEXES = (
 )
 """modules.dep is made anew."""
 BAKED_SETTINGS = "conf/conf.d/"
-BAKED_LVM = tuple(path.lstrip("/") for path in lvm.SETTINGS)
 NOWHERE = "taken-out-by-hyper2kvm"
 """Target of a link in place of a file: no archive can remove one, but what leads nowhere is not there."""
 
@@ -110,7 +109,7 @@ def _mend(case: Case, kernel: Kernel) -> None:
         archive.symlink(path, NOWHERE)
     data = initrd.follow_up(before, archive.finish())
     facts = [f"{len(added)} modules ({', '.join(added)})"] if added else []
-    facts += [f"{path} mended" for path in settings]
+    facts += [f"{path} with stable names" for path in settings]
     facts += [f"{path} taken out" for path in stale]
     tree.append(kernel.initrd, data, fix=FIX.name, summary=f"kernel {kernel.version}: {'; '.join(facts)}")
 
@@ -130,7 +129,7 @@ def _modules_in(contents: cpio.Contents, version: str) -> tuple[str, dict[str, s
 
 
 def _is_baked(name: str) -> bool:
-    return name.startswith(BAKED_SETTINGS) or name in BAKED_LVM or lvm.is_devices_file(f"/{name}")
+    return name.startswith(BAKED_SETTINGS) or lvm.is_devices_file(f"/{name}")
 
 
 def _text(data: bytes) -> str:
@@ -140,12 +139,10 @@ def _text(data: bytes) -> str:
 def _mended_settings(case: Case, path: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
     mended = {}
     for name, data in files.items():
-        text = before = _text(data)
-        if name.startswith(BAKED_SETTINGS):
-            text, _, _ = resume.stabilize(case, before, f"{path}:{name}")
-        elif name in BAKED_LVM:
-            text = lvm.with_virtio(before)
-        if text != before:
+        if not name.startswith(BAKED_SETTINGS):
+            continue
+        text, summary, _ = resume.stabilize(case, _text(data), f"{path}:{name}")
+        if summary:
             mended[name] = text.encode(errors="surrogateescape")
     return mended
 
