@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PACKAGES := .cache/packages.done
 INSTALLED := $(VENV)/installed.done
 
-.PHONY: help setup lint test unit integration test-system fuzz bench demo demo-guest lock clean
+.PHONY: help setup lint test unit integration test-guests test-system fuzz bench demo demo-guest lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
@@ -50,7 +50,11 @@ unit: setup
 
 integration: setup
 	$(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1 \
-		$(BIN)/pytest -p no:cacheprovider tests/integration
+		$(BIN)/pytest -p no:cacheprovider -m "not slow" tests/integration tests/guests
+
+test-guests: setup ## broken guests of every kind, each migrated, booted on virtio and repaired once more
+	$(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1 \
+		$(BIN)/pytest -p no:cacheprovider tests/guests
 
 test-system: setup ## in a virtual machine whose kernel has NBD and device-mapper
 	$(ROOT) $(BIN)/pytest -p no:cacheprovider tests/system
@@ -68,7 +72,7 @@ demo: $(PACKAGES) ## a broken VMware guest becomes one that boots, in three minu
 
 # needs no virtual environment, so it is built while that is set up
 demo-guest: | $(PACKAGES)
-	@$(PYTHON) -B -m tests.guests.debian12 --subformat streamOptimized >/dev/null
+	@$(PYTHON) -B -m tests.guests debian12 --subformat streamOptimized >/dev/null
 
 lock: setup ## renew requirements.lock and requirements-dev.lock
 	$(BIN)/pip-compile $(LOCK_OPTIONS) --output-file requirements.lock pyproject.toml

@@ -30,6 +30,9 @@ class Archive:
     def file(self, path: str, data: bytes, mode: int = 0o644) -> None:
         self._add(path, stat.S_IFREG | mode, data)
 
+    def symlink(self, path: str, target: str) -> None:
+        self._add(path, stat.S_IFLNK | 0o777, target.encode())
+
     def finish(self) -> bytes:
         self._inode = -1
         self._add(TRAILER, 0, b"")

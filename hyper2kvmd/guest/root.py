@@ -4,7 +4,7 @@ Owns `openat2`: every name is resolved with the mount as its root (an absolute l
 links refused, and nothing but regular files and directories is ever opened for data, so that no FIFO or device
 of a guest can block or trigger anything. Names are relative to the mount; a leading slash is the mount itself.
 
-Sources: openat2(2), path_resolution(7), linux/openat2.h.
+Sources: openat2(2), renameat2(2), path_resolution(7), linux/openat2.h.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import secrets
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -28,6 +28,9 @@ RESOLVE_IN_ROOT = 0x10
 RESOLUTION = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 MAX_EAGAIN = 32
 """The kernel gives up a `..` inside the root when something was renamed meanwhile; trying again is the remedy."""
+
+RENAME_EXCHANGE = 2
+"""linux/fs.h"""
 
 COPY_CHUNK = 1 << 24
 SPARE_BYTES = 1 << 20
@@ -193,14 +196,13 @@ class ConfinedRoot:
     def replace(self, path: str, data: bytes, *, new_mode: int = 0o644) -> bool:
         """Put `data` in place of `path`, atomically and durably, or create it with `new_mode`.
 
-        Mode, owner and extended attributes stay; other hard links keep the old content. A symbolic link at
-        `path` is refused (OSError ELOOP). False when the file ends without an SELinux label that it should
-        have, for want of privilege.
+        Mode, owner and extended attributes stay; other hard links keep the old content, unless the file has an
+        SELinux label that only root may give to another one. A symbolic link at `path` is refused (OSError
+        ELOOP). False when a new file ends without a label that it should have, for want of privilege.
         """
         with self._parent(path) as (parent, name), self._draft(parent, name, path, new_mode) as draft:
             _write_all(draft.handle, data)
-            draft.install(parent, name)
-            return draft.labelled
+            return draft.install(parent, name, lambda original: _rewrite(original, data))
 
     def append(self, path: str, data: bytes) -> bool:
         """Make `path` longer by `data`, atomically: a copy beside it (shared blocks where the file system can)
@@ -220,8 +222,7 @@ class ConfinedRoot:
             with self._draft(parent, name, path, 0o600) as draft, self.open(path) as original:
                 _copy(original.fileno(), draft.handle, size)
                 _write_all(draft.handle, data)
-                draft.install(parent, name)
-                return draft.labelled
+                return draft.install(parent, name, lambda kept: _extend(kept, data))
 
     def symlink(self, path: str, target: str) -> None:
         with self._parent(path) as (parent, name):
@@ -251,18 +252,20 @@ class ConfinedRoot:
         temporary = f".{name[:100]}.{secrets.token_hex(4)}"
         handle = openat2(parent, temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
-            yield _Draft(handle, temporary, self._dress(parent, name, path, handle, new_mode))
+            replaces, labelled = self._dress(parent, name, path, handle, new_mode)
+            yield _Draft(handle, temporary, replaces, labelled)
         finally:
             os.close(handle)
             with suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=parent)
 
-    def _dress(self, parent: int, name: str, path: str, handle: int, new_mode: int) -> bool:
+    def _dress(self, parent: int, name: str, path: str, handle: int, new_mode: int) -> tuple[bool, bool]:
+        """Whether there is a file to replace, and whether `handle` has the SELinux label that it needs."""
         try:
             original = openat2(parent, name, os.O_PATH | os.O_NOFOLLOW)
         except FileNotFoundError:
             _set_mode(handle, new_mode)
-            return _inherit_label(parent, handle)
+            return False, _inherit_label(parent, handle)
         try:
             status = os.fstat(original)
             if stat.S_ISLNK(status.st_mode):
@@ -280,7 +283,7 @@ class ConfinedRoot:
         _set_mode(handle, stat.S_IMODE(status.st_mode))
         original = openat2(parent, name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
         try:
-            return _copy_attributes(original, handle)
+            return True, _copy_attributes(original, handle)
         finally:
             os.close(original)
 
@@ -301,16 +304,69 @@ def _writable(folder: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Draft:
-    """A file that is about to take another one's place. `labelled` is False when its SELinux label is missing."""
+    """A file that is about to appear, or to take another one's place."""
 
     handle: int
     temporary: str
+    replaces: bool
     labelled: bool
+    """False when its SELinux label is missing."""
 
-    def install(self, parent: int, name: str) -> None:
+    def install(self, parent: int, name: str, rewrite: Callable[[int], None]) -> bool:
+        """Let `name` lead to the draft's content; whether it has the label that it needs.
+
+        A label that the draft could not get stays with the original: while the draft stands in, `rewrite` gives the
+        original the same content, and it takes its place back. At every instant the name leads to all of the old
+        content or to all of the new.
+        """
         os.fsync(self.handle)
-        os.rename(self.temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+        if self.labelled or not self.replaces:
+            os.rename(self.temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+            os.fsync(parent)
+            return self.labelled
+        _exchange(parent, self.temporary, name)
+        with _opened_for_writing(parent, self.temporary) as original:
+            rewrite(original)
+            os.fsync(original)
+        _exchange(parent, self.temporary, name)
         os.fsync(parent)
+        return True
+
+
+def _exchange(folder: int, one: str, other: str) -> None:
+    handle = ctypes.c_int(folder)
+    if libc.renameat2(handle, os.fsencode(one), handle, os.fsencode(other), ctypes.c_uint(RENAME_EXCHANGE)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), other)
+
+
+@contextmanager
+def _opened_for_writing(folder: int, name: str) -> Iterator[int]:
+    """A file that its owner may not write to (Debian's grub.cfg) is made so for the moment of opening it."""
+    reading = openat2(folder, name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        mode = stat.S_IMODE(os.fstat(reading).st_mode)
+        _set_mode(reading, mode | stat.S_IWUSR)
+        try:
+            handle = openat2(folder, name, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+        finally:
+            _set_mode(reading, mode)
+    finally:
+        os.close(reading)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _rewrite(handle: int, data: bytes) -> None:
+    _write_all(handle, data)
+    os.ftruncate(handle, len(data))
+
+
+def _extend(handle: int, data: bytes) -> None:
+    os.lseek(handle, 0, os.SEEK_END)
+    _write_all(handle, data)
 
 
 def _set_mode(handle: int, mode: int) -> None:

@@ -19,6 +19,11 @@ from hyper2kvmd.model import Change, Guest, Image, Layout, Migration, Order, Sou
 from hyper2kvmd.progress import Context
 
 FSTAB = "/etc/fstab"
+RELABEL = "/.autorelabel"
+"""Makes the guest label its files and restart when it boots next: some hosts' kernels let nobody but root label a new
+file."""
+FIXFILES = ("/sbin/fixfiles", "/usr/sbin/fixfiles")
+"""What does that in the guest."""
 NOT_LINUX = {
     "windows": "this is a Windows guest: virtio drivers were NOT injected, so it will not boot from a virtio disk; "
     "attach its disk as SATA and install the virtio drivers in it",
@@ -83,7 +88,12 @@ def _mend(
         after = tree.text_or_empty(FSTAB)
         changes = _written(tree, migration)
         if system.selinux and tree.unlabelled:
-            news.append(f"files without an SELinux label: {', '.join(tree.unlabelled)}; run restorecon on them")
+            unlabelled = ", ".join(tree.unlabelled)
+            if any(tree.is_file(path) for path in FIXFILES):
+                tree.write_text(RELABEL, "", fix="selinux", summary=f"the next boot labels all files: {unlabelled}")
+                changes += tree.commit()
+            else:
+                news.append(f"files without an SELinux label: {unlabelled}; run restorecon on them")
     for warning in news:
         ctx.warn(warning)
     return Guest(

@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
-from tests.guests.debian12 import MIB
-from tests.guests.efi_disk import CONSOLE, Guest, Root, main
+from tests.guests.build import CONSOLE, MIB, Part, Root
+from tests.guests.efi_disk import efi_guest
 
 CMDLINE = f"root=/dev/sda2 ro {CONSOLE}"
 STUB = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
@@ -22,45 +23,36 @@ SECTIONS = (
 )
 
 
-def type_1(root: Root) -> None:
+def type_1(root: Root, _holder: Part) -> None:
     _loader(root)
-    version = root.kernel
-    root.write("/etc/kernel/install.conf", "layout=bls\n")
+    (version,) = root.kernels
+    root.write({"/etc/kernel/install.conf": "layout=bls"})
     install = ("kernel-install", "add", version, f"/boot/vmlinuz-{version}", f"/boot/initrd.img-{version}")
     root.run(*install, BOOT_ROOT="/boot/efi", KERNEL_INSTALL_BYPASS="")
 
 
-def type_2(root: Root) -> None:
+def type_2(root: Root, _holder: Part) -> None:
     _loader(root)
-    version = root.kernel
+    (version,) = root.kernels
     shutil.copyfile(root.path / f"boot/vmlinuz-{version}", root.path / "tmp/linux")
     shutil.copyfile(root.path / f"boot/initrd.img-{version}", root.path / "tmp/initrd")
-    root.write("/tmp/uname", version)
+    root.write({"/tmp/uname": version, "/boot/efi/EFI/Linux/.made": ""})
     words = [
         word
         for name, source, address in SECTIONS
         for word in ("--add-section", f"{name}={source}", "--change-section-vma", f"{name}={address:#x}")
     ]
-    root.write("/boot/efi/EFI/Linux/.made", "")
     root.run("objcopy", *words, STUB, f"/boot/efi/EFI/Linux/debian-{version}.efi")
     root.run("rm", "/boot/efi/EFI/Linux/.made", "/tmp/linux", "/tmp/initrd", "/tmp/uname")
 
 
 def _loader(root: Root) -> None:
-    root.write("/etc/kernel/cmdline", f"{CMDLINE}\n")
+    root.write({"/etc/kernel/cmdline": CMDLINE})
     options = ("--no-variables", "--esp-path=/boot/efi", "--make-entry-directory=yes")
     root.run("bootctl", "install", *options, SYSTEMD_RELAX_ESP_CHECKS="1")
-    root.write("/boot/efi/loader/loader.conf", "timeout 0\n")
+    root.write({"/boot/efi/loader/loader.conf": "timeout 0"})
     shutil.rmtree(root.path / "boot/efi/EFI/BOOT")  # as after a copy of EFI/systemd alone
 
 
-GUESTS = {
-    guest.name: guest
-    for guest in (
-        Guest(__spec__.name, "systemd-boot", type_1, 128 * MIB),
-        Guest(__spec__.name, "unified-kernel", type_2, 256 * MIB),
-    )
-}
-
-if __name__ == "__main__":
-    main(GUESTS)
+SYSTEMD_BOOT = efi_guest("systemd-boot", Path(__file__), type_1, 128 * MIB)
+UNIFIED_KERNEL = efi_guest("unified-kernel", Path(__file__), type_2, 256 * MIB)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.guests.debian12 import Recipe, disk
+from tests.guests.guest import disk
+from tests.guests.network_stacks import GUEST
 from tests.guests.networked import Card, address, card, migrated, see
 
-GUEST = Recipe(broken=False, packages=("ifupdown", "netplan.io", "network-manager", "iproute2", "dbus"))
 CARDS = (Card("00:50:56:8a:10:02", 224), Card("00:50:56:8a:10:01", 192), Card("00:50:56:8a:10:03", 256))
 """In no order, as a machine has them whose cards were exchanged over the years."""
 NETWORKD = ("systemd-networkd.service",)

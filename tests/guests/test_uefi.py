@@ -18,8 +18,10 @@ from hyper2kvmd.guest.rootside import Helper, default_helper
 from hyper2kvmd.model import DiskImage, Image
 from hyper2kvmd.stages.repair import repair_opened
 from tests.guests import systemd_boot, uefi_grub
-from tests.guests.debian12 import MIB
-from tests.guests.efi_disk import DISK_SIZE, Guest
+from tests.guests.build import MIB
+from tests.guests.efi_disk import SIZE
+from tests.guests.guest import Guest, disk
+from tests.integration.disks import sh
 from tests.integration.host import USER, Kernel, command, service_python
 from tests.integration.host import installed_helper as installed_helper
 from tests.integration.host import service_folder as service_folder
@@ -34,7 +36,8 @@ LIMIT = 290
 
 def migrate(guest: Guest, folder: Path, **keys: object) -> subprocess.CompletedProcess[str]:
     """A one-shot migration by the service user."""
-    source = guest.vmdk(folder)
+    source = folder / "web01.vmdk"
+    sh("qemu-img", "convert", "-f", "raw", "-O", "vmdk", disk(guest), source)
     source.chmod(0o644)
     settings = {"vmdk": source, "vm_name": "web01", "output_dir": folder / "out", **keys}
     (folder / "web01.yaml").write_text("".join(f"{key}: {value}\n" for key, value in settings.items()))
@@ -63,18 +66,19 @@ def assert_booted(report: dict[str, Any]) -> None:
     assert report["source"]["firmware"] == "uefi"
 
 
-def assert_repaired_for_good(guest: Guest, folder: Path) -> None:
+def assert_repaired_for_good(folder: Path) -> None:
     """The EFI partition is sound, and a second repair finds nothing to do."""
     path = folder / "out" / "web01.qcow2"
     with (
         export(path, "qcow2", folder, exports={"": None}, writable=False) as exporter,
-        Reader(exporter.socket, "") as disk,
+        Reader(exporter.socket, "") as reader,
     ):
-        layout = read_layout([disk])
-        (folder / "esp.fat").write_bytes(disk.read(ESP_OFFSET, guest.esp_size))
+        layout = read_layout([reader])
+        (esp,) = (volume for volume in layout.volumes if volume.content == "vfat")
+        (folder / "esp.fat").write_bytes(reader.read(ESP_OFFSET, esp.length))
     said = command("fsck.vfat", "-n", "-v", folder / "esp.fat")
     assert "differs" not in said and "wrong" not in said, said
-    made = DiskImage(path=path, virtual_size=DISK_SIZE, file_bytes=path.stat().st_size)
+    made = DiskImage(path=path, virtual_size=SIZE, file_bytes=path.stat().st_size)
     image = Image(disks=(made,), format="qcow2", layout=layout)
     with open_image(image, Helper(default_helper()), folder) as opened:
         again = repair_opened(opened, layout, migration(), quiet_context())
@@ -98,33 +102,30 @@ def test_without_the_repair_a_firmware_finds_nothing(service_folder: Path, insta
 def test_grub_boots_without_its_boot_entry(
     name: str, copied: set[str], service_folder: Path, installed_helper: tuple[str, ...]
 ) -> None:
-    guest = uefi_grub.GUESTS[name]
-    report = migrated(guest, service_folder, verify="boot")
+    report = migrated(uefi_grub.GUESTS[name], service_folder, verify="boot")
     assert_booted(report)
     paths = {path for path in changes(report) if path.startswith("/boot/efi/")}
     assert paths == {f"/boot/efi/EFI/BOOT/{file}" for file in copied}
-    assert_repaired_for_good(guest, service_folder)
+    assert_repaired_for_good(service_folder)
 
 
 def test_systemd_boot_finds_virtio_in_the_initrd_beside_its_entry(
     service_folder: Path, installed_helper: tuple[str, ...]
 ) -> None:
-    guest = systemd_boot.GUESTS["systemd-boot"]
-    report = migrated(guest, service_folder, verify="boot")
+    report = migrated(systemd_boot.SYSTEMD_BOOT, service_folder, verify="boot")
     assert_booted(report)
     changed = changes(report)
     assert any(path.startswith("/boot/efi/loader/entries/") for path in changed)
     assert any(path.startswith("/boot/efi/") and "/initrd.img-" in path for path in changed)
     assert "/etc/kernel/cmdline" in changed
     assert "/boot/efi/EFI/BOOT/BOOTX64.EFI" in changed
-    assert_repaired_for_good(guest, service_folder)
+    assert_repaired_for_good(service_folder)
 
 
 def test_a_unified_kernel_image_is_mended_inside(service_folder: Path, installed_helper: tuple[str, ...]) -> None:
-    guest = systemd_boot.GUESTS["unified-kernel"]
-    report = migrated(guest, service_folder, verify="boot")
+    report = migrated(systemd_boot.UNIFIED_KERNEL, service_folder, verify="boot")
     assert_booted(report)
     (summary,) = (text for path, text in changes(report).items() if path.startswith("/boot/efi/EFI/Linux/"))
     assert "root=/dev/sda2 is now root=UUID=" in summary
     assert "virtio_blk" in summary
-    assert_repaired_for_good(guest, service_folder)
+    assert_repaired_for_good(service_folder)

@@ -7,9 +7,11 @@ installers left it: without that fallback.
 
 from __future__ import annotations
 
-from tests.guests.efi_disk import CONSOLE, Guest, Root, main
+from pathlib import Path
 
-DRIVERS = ("part_gpt", "ext2", "fat", "normal", "linux", "configfile", "search", "search_fs_uuid", "echo")
+from tests.guests.build import Part, Root
+from tests.guests.efi_disk import efi_guest
+
 FOLDER = "/boot/efi/EFI/debian"
 SIGNED = {
     "shimx64.efi": "/usr/lib/shim/shimx64.efi.signed",
@@ -19,51 +21,32 @@ SIGNED = {
 FALLBACK = {"fbx64.efi": "/usr/lib/shim/fbx64.efi.signed", "BOOTX64.CSV": "/usr/lib/shim/BOOTX64.CSV"}
 
 
-def grub(root: Root) -> None:
+def grub(root: Root, holder: Part) -> None:
     _configuration(root)
-    where = f"search --no-floppy --fs-uuid --set=root {root.uuid}\nset prefix=($root)/boot/grub\n"
-    root.write("/boot/grub/early.cfg", where)
-    root.write(f"{FOLDER}/.made", "")
-    root.run(
-        *("grub-mkimage", "--format", "x86_64-efi", "--prefix", "/boot/grub", "--config", "/boot/grub/early.cfg"),
-        *("--output", f"{FOLDER}/grubx64.efi", *DRIVERS),
-    )
-    root.run("rm", f"{FOLDER}/.made")
-    root.run("cp", "-r", "/usr/lib/grub/x86_64-efi", "/boot/grub/")
+    core = root.grub_image("x86_64-efi", holder, "/boot/grub", "ext2", "fat")
+    root.copy("/" + str(core.relative_to(root.path)), f"{FOLDER}/grubx64.efi")
 
 
-def shim(root: Root) -> None:
-    shim_bare(root)
+def shim(root: Root, holder: Part) -> None:
+    shim_bare(root, holder)
     for name, source in FALLBACK.items():
         root.copy(source, f"{FOLDER}/{name}")
 
 
-def shim_bare(root: Root) -> None:
+def shim_bare(root: Root, holder: Part) -> None:
     _configuration(root)
     for name, source in SIGNED.items():
         root.copy(source, f"{FOLDER}/{name}")
-    stub = f"search.fs_uuid {root.uuid} root\nset prefix=($root)'/boot/grub'\nconfigfile $prefix/grub.cfg\n"
-    root.write(f"{FOLDER}/grub.cfg", stub)
+    stub = f"search.fs_uuid {holder.uuid} root\nset prefix=($root)'/boot/grub'\nconfigfile $prefix/grub.cfg"
+    root.write({f"{FOLDER}/grub.cfg": stub})
 
 
 def _configuration(root: Root) -> None:
-    root.write(
-        "/etc/default/grub",
-        f'GRUB_TIMEOUT=0\nGRUB_CMDLINE_LINUX="root=/dev/sda2 {CONSOLE}"\nGRUB_TERMINAL=console\n'
-        "GRUB_DISABLE_LINUX_UUID=true\n",
-    )
-    root.run("mkdir", "-p", "/boot/grub")
-    root.run("grub-mkconfig", "--output", "/boot/grub/grub.cfg")
+    (root.path / "boot/grub").mkdir(exist_ok=True)
+    root.grub("root=/dev/sda2")
 
 
 GUESTS = {
-    guest.name: guest
-    for guest in (
-        Guest(__spec__.name, "uefi-grub", grub),
-        Guest(__spec__.name, "uefi-shim", shim),
-        Guest(__spec__.name, "uefi-shim-bare", shim_bare),
-    )
+    name: efi_guest(name, Path(__file__), furnish)
+    for name, furnish in (("uefi-grub", grub), ("uefi-shim", shim), ("uefi-shim-bare", shim_bare))
 }
-
-if __name__ == "__main__":
-    main(GUESTS)

@@ -172,6 +172,20 @@ def test_stale_resume_inside_is_mended(tmp_path: Path) -> None:
     assert (guest.boot_stage() / "conf/conf.d/resume").read_text() == f"RESUME=UUID={SWAP_UUID}\n"
 
 
+def test_lvms_devices_file_inside_is_taken_out(tmp_path: Path) -> None:
+    """LVM in the initramfs would use no other disk than those of the old machine."""
+    guest = BrokenGuest(tmp_path)
+    path = "etc/lvm/devices/system.devices"
+    put(guest.stage, path, "VERSION=1.1.2\nIDTYPE=sys_wwid IDNAME=naa.6000c29 DEVNAME=/dev/sda2 PVID=x PART=2\n")
+    put(guest.stage, "etc/lvm/devices/ours.devices", "VERSION=1.1.2\nIDTYPE=md_uuid IDNAME=y DEVNAME=/dev/md0\n")
+    guest.initrd.write_bytes(guest.build(tmp_path))
+    guest.original = guest.initrd.read_bytes()
+    guest.repair()
+    stage = guest.boot_stage()
+    assert not (stage / path).exists()
+    assert (stage / "etc/lvm/devices/ours.devices").is_file()
+
+
 @pytest.mark.parametrize("compression", COMPRESSORS)
 def test_a_second_repair_appends_nothing(tmp_path: Path, compression: str) -> None:
     guest = BrokenGuest(tmp_path, compression=compression)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -10,6 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from hyper2kvmd.disk.fat import Blocks
 from hyper2kvmd.disk.mapping import linear
@@ -91,6 +94,18 @@ def put(folder: Path, path: str, text: str | bytes) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(text if isinstance(text, bytes) else text.encode())
     return target
+
+
+def deny_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a kernel that runs no SELinux of its own: nobody but root may set a label there."""
+    allowed = os.setxattr
+
+    def setxattr(place: int, name: str, value: bytes) -> None:
+        if name == "security.selinux":
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        allowed(place, name, value)
+
+    monkeypatch.setattr(os, "setxattr", setxattr)
 
 
 def partition(number: int, content: str = "ext4", **attributes: str | None) -> Volume:

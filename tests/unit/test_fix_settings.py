@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.fixes import FIXES
 from hyper2kvmd.model import Guest
-from tests.unit.guest_on_disk import files_below, migration, put, repaired, simple_layout
+from tests.unit.guest_on_disk import deny_labels, files_below, migration, put, repaired, simple_layout
 
 VERSION = "6.1.0-18-amd64"
 
@@ -87,6 +88,34 @@ def test_a_dracut_without_a_folder_for_settings_gets_one(guest: Path, mark: str)
 def test_builders_are_left_alone_without_regen_initramfs(guest: Path) -> None:
     (guest / "etc/dracut.conf.d").mkdir()
     assert repair(guest, regen_initramfs=False).changes == ()
+
+
+def enforcing(guest: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A guest with labels that we may not set, and a folder in which a repair makes a new file."""
+    put(guest, "etc/selinux/config", "SELINUX=enforcing\n")
+    folder = guest / "etc/dracut.conf.d"
+    folder.mkdir()
+    os.setxattr(folder, "security.selinux", b"system_u:object_r:etc_t:s0\0")
+    deny_labels(monkeypatch)
+    return guest
+
+
+def test_a_new_file_without_its_label_makes_the_guest_label_itself(
+    guest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(enforcing(guest, monkeypatch), "sbin/fixfiles", "#!/bin/sh\n")
+    found = repair(guest)
+    assert [change.path for change in found.changes if change.fix == "selinux"] == ["/.autorelabel"]
+    assert (guest / ".autorelabel").read_bytes() == b""
+    assert found.warnings == ()
+
+
+def test_a_new_file_without_its_label_is_named_where_the_guest_cannot_label_itself(
+    guest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = repair(enforcing(guest, monkeypatch))
+    assert "90-hyper2kvm.conf; run restorecon" in found.warnings[0]
+    assert not (guest / ".autorelabel").exists()
 
 
 def with_tools(guest: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from tests.unit.guest_on_disk import files_below, put, tree_of
+from tests.unit.guest_on_disk import deny_labels, files_below, put, tree_of
 
 
 def test_nothing_is_written_before_commit(tmp_path: Path) -> None:
@@ -144,6 +144,27 @@ def test_files_keep_their_selinux_label_and_new_ones_get_their_folders(tmp_path:
         assert tree.unlabelled == ()
     assert b"fstab_t" in os.getxattr(fstab, "security.selinux")
     assert b"etc_t" in os.getxattr(tmp_path / "etc/created", "security.selinux")
+
+
+@pytest.mark.parametrize("after", ["new\n", "shorter or longer, and so on\n"])
+def test_a_file_keeps_a_label_that_we_may_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str) -> None:
+    label = b"system_u:object_r:etc_t:s0\0"
+    grub = put(tmp_path, "boot/grub.cfg", "old content\n")
+    initrd = put(tmp_path, "boot/initrd", b"old")
+    for path in (grub, initrd, grub.parent):
+        os.setxattr(path, "security.selinux", label)
+    grub.chmod(0o444)
+    deny_labels(monkeypatch)
+    with tree_of(tmp_path) as tree:
+        tree.write_text("/boot/grub.cfg", after, fix="f", summary="s")
+        tree.append("/boot/initrd", b"new", fix="f", summary="s")
+        tree.write_text("/boot/created", "new\n", fix="f", summary="s")
+        tree.commit()
+        assert tree.unlabelled == ("/boot/created",)
+    assert grub.read_text() == after and grub.stat().st_mode & 0o7777 == 0o444
+    assert initrd.read_bytes() == b"oldnew"
+    assert os.getxattr(grub, "security.selinux") == os.getxattr(initrd, "security.selinux") == label
+    assert sorted(path.name for path in (tmp_path / "boot").iterdir()) == ["created", "grub.cfg", "initrd"]
 
 
 def test_a_folder_of_another_owner_is_told_before_anything_is_written(tmp_path: Path) -> None:

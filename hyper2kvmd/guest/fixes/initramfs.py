@@ -3,8 +3,8 @@
 Looks for kernels whose initramfs lacks the drivers of KVM's disks: one built for VMware's hardware finds no root.
 Appends a cpio archive with the missing modules (copied as they are), the kernel's module indexes, and a module
 dependency index that fits what is then in the initramfs; udev in there loads them by alias. Settings with stale names
-that the guest's builder baked in are mended on the way. No program of the guest is run, and nothing of its initramfs
-changes.
+that the guest's builder baked in are mended on the way, and LVM's devices file is taken out when it names disks of the
+old machine. No program of the guest is run, and nothing of its initramfs changes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest import cpio, initrd, modules
-from hyper2kvmd.guest.fixes import baked
+from hyper2kvmd.guest.fixes import baked, lvm_devices
 from hyper2kvmd.guest.fixes.fix import Case, Fix, when_regenerating
 from hyper2kvmd.guest.inspect import Kernel
 from hyper2kvmd.guest.tree import GuestTree
@@ -46,6 +46,8 @@ INDEXES = (
     "modules.symbols.bin",
 )
 """modules.dep is made anew."""
+NOWHERE = "taken-out-by-hyper2kvm"
+"""Target of a link in place of a file: no archive can remove one, but what leads nowhere is not there."""
 
 
 def apply(case: Case) -> list[str]:
@@ -116,21 +118,25 @@ def addition(case: Case, kernel: Kernel, file: BinaryIO, path: str) -> More | No
     dependencies, builtin = _modules_of(case, kernel)
     if initrd.is_mended(file):
         return None
-    before = initrd.read(file, lambda name: baked.mender(name) is not None)
+    before = initrd.read(file, _is_baked)
     folder, present = _modules_in(before.contents, kernel.version)
     settings = _mended_settings(case, path, before.contents.files)
+    stale = [name for name, data in before.contents.files.items() if lvm_devices.is_stale(f"/{name}", _text(data))]
     added = []
     if modules.missing(dependencies, NEEDED, {*present, *builtin}):
         added = modules.missing(dependencies, ADDED, {*present, *builtin})
-    if not added and not settings:
+    if not added and not settings and not stale:
         return None
     archive = _Addition(before.contents)
     if added:
         _add_modules(archive, tree, kernel, folder, added, present, dependencies)
     for name, data in settings.items():
         archive.file(name, data)
+    for name in stale:
+        archive.symlink(name, NOWHERE)
     facts = [f"{len(added)} modules ({', '.join(added)})"] if added else []
     facts += [f"{name} mended" for name in settings]
+    facts += [f"{name} taken out" for name in stale]
     return More(initrd.follow_up(before, archive.finish()), "; ".join(facts))
 
 
@@ -148,11 +154,19 @@ def _modules_in(contents: cpio.Contents, version: str) -> tuple[str, dict[str, s
     return f"lib/modules/{version}", {}
 
 
+def _is_baked(name: str) -> bool:
+    return baked.mender(name) is not None or lvm_devices.is_devices_file(f"/{name}")
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="surrogateescape")
+
+
 def _mended_settings(case: Case, path: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
     mended = {}
     for name, data in files.items():
         mend = baked.mender(name)
-        after = mend(case, data.decode(errors="surrogateescape"), f"{path}:{name}") if mend else None
+        after = mend(case, _text(data), f"{path}:{name}") if mend else None
         if after and after.summary:
             mended[name] = after.text.encode(errors="surrogateescape")
     return mended
@@ -201,6 +215,10 @@ class _Addition:
             self._archive.folder(folder)
             self._known.add(folder)
         self._archive.file(path, data)
+
+    def symlink(self, path: str, target: str) -> None:
+        """In place of a file that the initramfs has."""
+        self._archive.symlink(path, target)
 
     def finish(self) -> bytes:
         return self._archive.finish()

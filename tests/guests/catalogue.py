@@ -1,0 +1,34 @@
+"""Every guest that tests and demo build, by name."""
+
+from __future__ import annotations
+
+from tests.guests import (
+    btrfs_subvolumes,
+    debian11,
+    debian13,
+    dracut,
+    extlinux,
+    lvm_xfs,
+    network_stacks,
+    selinux,
+    several_kernels,
+    systemd_boot,
+    uefi_grub,
+)
+from tests.guests.debian12 import Recipe
+
+DEBIAN12 = (Recipe(), Recipe(lvm=True), Recipe(broken=False), Recipe(broken=False, firmware="uefi"))
+BROKEN = (
+    btrfs_subvolumes.GUEST,
+    debian11.GUEST,
+    debian13.GUEST,
+    dracut.GUEST,
+    extlinux.GUEST,
+    lvm_xfs.GUEST,
+    selinux.GUEST,
+    several_kernels.GUEST,
+)
+BY_UEFI = (*uefi_grub.GUESTS.values(), systemd_boot.SYSTEMD_BOOT, systemd_boot.UNIFIED_KERNEL)
+GUESTS = {
+    guest.name: guest for guest in (*(recipe.guest for recipe in DEBIAN12), *BROKEN, *BY_UEFI, network_stacks.GUEST)
+}
