@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hyper2kvmd.disk.blocks import Run
 
-BATCH = 2 << 20
+BATCH = 4 << 20
 """Bytes that a batch holds in memory, about; a packed run larger than that is held whole."""
 PIECE = 1 << 20
 PIECES = 1024

@@ -23,13 +23,18 @@ from hyper2kvmd.disk.copy_worker import Done, Keeper, Sealed, Share, work
 from hyper2kvmd.disk.target import Target
 from hyper2kvmd.errors import MigrationFailed
 
-MAX_THREADS = 16
+MAX_THREADS = 8
+"""More would wait for Python's lock."""
+WORKERS, MAX_WORKERS = 3, 10
+"""For each thread that may compute, and in all: while one inflates, others wait for the disk. Each costs 10 MiB."""
+KEPT = 128 << 20
+"""Bytes of freed memory."""
 PROGRESS_PERIOD = 0.2
 """Seconds between two calls of `on_progress`."""
 AHEAD = 3
-"""Batches handed out per thread."""
-THREAD_BYTES = 64 << 20
-FEW_THREADS = 4
+"""Batches handed out per worker."""
+WORKER_BYTES = 64 << 20
+FEW_WORKERS = 4
 """More than these only for so many bytes each: what is under way when a copy is killed is done again."""
 SECTIONS = 32
 """Checkpoints of a copy, when it is fast."""
@@ -51,6 +56,7 @@ class Limits:
     """What a copy may take of the host."""
 
     threads: int = min(MAX_THREADS, os.cpu_count() or 1)
+    """That compute at any one time."""
     bytes_per_second: int | None = None
     """Guest bytes copied; sharing blocks is free."""
 
@@ -93,10 +99,12 @@ class _Copy:
         self._source, self._target, self._reserve = source, target, reserve
         self._limits, self._on_progress = limits, on_progress
         self._total = sum(run.length for run in source.runs(0, source.virtual_size))
-        self._share = Share(source, target, limits.bytes_per_second, section=max(BATCH, self._total // SECTIONS))
+        section = max(BATCH, self._total // SECTIONS)
+        self._share = Share(source, target, limits.bytes_per_second, section, threading.Semaphore(limits.threads))
         self._keeper = Keeper(self._share)
         self._key = checkpoint.make_key(f"{identity}\n{reserve}", target.options, target.fd)
-        self._threads = min(limits.threads, max(FEW_THREADS, self._total // THREAD_BYTES))
+        workers = min(WORKERS * limits.threads, max(limits.threads, MAX_WORKERS))
+        self._workers = min(workers, max(FEW_WORKERS, self._total // WORKER_BYTES))
         self._read = self._written = self._resumed = 0
         self._said = 0.0
         self._done: dict[int, Done] = {}
@@ -110,8 +118,9 @@ class _Copy:
             self._read = self._resumed = self._total
             self._on_progress(self._amounts())
             return self._amounts()
+        kernel.keep_freed_memory(2 * BATCH, KEPT)
         start, runs_from = self._begin()
-        threads = [threading.Thread(target=work, args=(self._share,)) for _ in range(self._threads)]
+        threads = [threading.Thread(target=work, args=(self._share,)) for _ in range(self._workers)]
         keeping = threading.Thread(target=self._keeper.live)
         try:
             for thread in (*threads, keeping):
@@ -169,7 +178,7 @@ class _Copy:
         for batch in cutter.batches(self._checked(runs_from), start):
             self._share.work.put(batch)
             in_flight += 1
-            while in_flight >= AHEAD * self._threads:
+            while in_flight >= AHEAD * self._workers:
                 in_flight -= self._collect(block=True)
         while in_flight:
             in_flight -= self._collect(block=True)

@@ -72,6 +72,8 @@ class Share:
     bytes_per_second: int | None
     section: int
     """Guest bytes after which a checkpoint is due."""
+    computing: threading.Semaphore
+    """Held while a batch is read and inflated, not while it is written."""
     work: SimpleQueue[Batch | None] = field(default_factory=SimpleQueue)
     done: SimpleQueue[Done | BaseException] = field(default_factory=SimpleQueue)
     stop: bool = False
@@ -125,8 +127,9 @@ def work(share: Share) -> None:
 
 def _copied(share: Share, direct: DirectFile, batch: Batch, zeros: bytes) -> Done:
     share.pay(batch.loaded)
-    items = _load(share.source, batch.pieces, share.target.unit)
-    extents = list(_extents(items, share.target, zeros))
+    with share.computing:
+        items = _load(share.source, batch.pieces, share.target.unit)
+        extents = list(_extents(items, share.target, zeros))
     with share.turned:
         share.in_turn(batch.number)
         placed = [_place(share.target, extent) for extent in extents]

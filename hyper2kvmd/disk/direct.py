@@ -11,7 +11,7 @@ from hyper2kvmd.disk.blocks import Buffer
 
 ALIGNMENT = 4096
 """Bytes. A multiple of every device's logical block, which open(2) asks of offset, length and memory."""
-CAPACITY = 2 << 20
+CAPACITY = 4 << 20
 """Bytes gathered for one write."""
 
 

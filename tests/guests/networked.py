@@ -50,7 +50,7 @@ def migrated(
     raw, source = folder / "guest.raw", folder / "web01.vmdk"
     shutil.copyfile(disk, raw)
     reader = FileReader(raw)
-    root = next(volume for volume in read_layout(reader).volumes if volume.content == "ext4")
+    root = next(volume for volume in read_layout([reader]).volumes if volume.content == "ext4")
     reader.close()
     with looped(raw, root.segments[0]) as place:
         units = place / "etc/systemd/system"

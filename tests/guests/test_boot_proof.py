@@ -58,7 +58,7 @@ def test_a_guest_that_nobody_hears_is_proven_by_what_this_boot_left_and_not_by_a
     guest_folder: Path,
 ) -> None:
     guest = altered(HEALTHY, guest_folder, mute, hide_kernel_lines, unit("once", SHUT_DOWN_ONCE))
-    boot_for_real(guest.path)
+    boot_for_real(guest.disks[0].path)
     booted = boot_it(guest, silence_seconds=REST_SECONDS)
     assert any("wtmp" in line and "tty1" in line for line in booted.evidence)
     assert any("its journal" in line for line in booted.evidence)

@@ -13,7 +13,7 @@ from tests.unit.guest_on_disk import ROOT_UUID, SWAP_UUID, files_below, migratio
 LUKS_UUID = "77777777-1111-4222-8333-777777777777"
 ARRAY_UUID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 LAYOUT = Layout(
-    table="gpt",
+    tables=("gpt",),
     volumes=(
         partition(1, uuid=ROOT_UUID, partuuid="10000000-0000-4000-8000-000000000001"),
         partition(2, "LVM2_member", uuid="pvpvpv-1", partuuid="20000000-0000-4000-8000-000000000002"),
