@@ -261,6 +261,6 @@ def test_progress_ends_with_everything_and_an_interruption_ends_the_copy(full: P
 
 def test_bandwidth_is_capped(tmp_path: Path) -> None:
     heard: list[Amounts] = []
-    with contextlib.closing(MadeSource(tmp_path / "made", 4 * MIB, [Part(0, content(1, 4 * MIB), False)])) as source:
-        image_of(source, tmp_path / "image", on_progress=heard.append, limits=Limits(2, 4 * MIB))
+    with contextlib.closing(MadeSource(tmp_path / "made", 12 * MIB, [Part(0, content(1, 12 * MIB), False)])) as source:
+        image_of(source, tmp_path / "image", on_progress=heard.append, limits=Limits(2, 12 * MIB))
     assert len({amounts.read for amounts in heard}) >= 3

@@ -201,6 +201,7 @@ def test_ended_between_any_batches(
 
 def test_ended_between_shared_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "AHEAD", 1)
+    monkeypatch.setattr(engine, "WORKERS", 1)
     monkeypatch.setattr(copy_worker, "CHECKPOINT_SECONDS", 0.0)
     size = 4 * WINDOW
     parts = [Part(number * 160 * MIB + 4096 * number, content(number, 8 * MIB), False) for number in range(12)]
@@ -208,7 +209,7 @@ def test_ended_between_shared_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyP
         with contextlib.closing(Ending(place / "made", size, parts, 4096)) as source:
             source.left = 9
             with pytest.raises(Gone):
-                image_of(source, place / "image")
+                image_of(source, place / "image", limits=Limits(2))
             source.left = len(parts)
             moved = image_of(source, place / "image")
             assert moved.resumed >= 3 * 8 * MIB
