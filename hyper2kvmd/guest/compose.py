@@ -58,6 +58,8 @@ class Composition:
             mounts: dict[str, Files] = {
                 "/": stack.enter_context(top.folder(self._subvolume)) if self._subvolume else top
             }
+            crypttab = GuestTree(mounts).text_or_empty("/etc/crypttab")
+            self.devices = Devices(self._layout, self._volume, crypttab)
             text = GuestTree(mounts).text_or_empty("/etc/fstab")
             wanted = [entry for entry in fstab.entries(text) if entry.mount_point.rstrip("/") in self._points]
             for entry in sorted(wanted, key=lambda entry: entry.mount_point.count("/")):

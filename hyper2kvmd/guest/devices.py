@@ -8,7 +8,7 @@ device-mapper's name mangling (`-` in a VG or LV name is doubled).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from hyper2kvmd.model import Layout, Volume
 
@@ -40,8 +40,11 @@ TAGS: tuple[tuple[str, str, Callable[[Volume], str | None]], ...] = (
 class Devices:
     """The volumes of one guest, by every name that it may use for them."""
 
-    def __init__(self, layout: Layout, root: Volume | None = None) -> None:
+    def __init__(self, layout: Layout, root: Volume | None = None, crypttab: str = "") -> None:
+        """`crypttab` is the guest's: it names the insides of LUKS containers."""
         self._layout, self._volumes, self._root = layout, layout.volumes, root
+        self._decrypted: dict[str, Volume] = {}
+        self._decrypted |= self._decrypted_names(crypttab)
 
     @property
     def volumes(self) -> tuple[Volume, ...]:
@@ -101,10 +104,24 @@ class Devices:
             lonely = len(volumes) == 1 and not any(volume.content == "crypto_LUKS" for volume in self._volumes)
             return volumes[0] if lonely and spec == "/dev/dm-0" else None
         name = spec.removeprefix("/dev/mapper/").removeprefix(DM_NAME)
+        if name != spec and name in self._decrypted:
+            return self._decrypted[name]
         for volume in volumes:
             if spec == f"/dev/{volume.vg}/{volume.lv}" or (name != spec and name == dm_name(volume)):
                 return volume
         return None
+
+    def _decrypted_names(self, crypttab: str) -> Iterator[tuple[str, Volume]]:
+        """Name under /dev/mapper and volume: what crypttab says, and what an initramfs without one makes up."""
+        insides = [volume for volume in self._volumes if volume.kind == "luks" and volume.stretches]
+        by_container = {how.container: inside for inside in insides if (how := inside.stretches[0].crypt)}
+        yield from ((f"luks-{container}", inside) for container, inside in by_container.items())
+        for line in crypttab.splitlines():
+            words = line.split()
+            if len(words) >= 2 and not words[0].startswith("#"):
+                container = self.find(words[1])
+                if container is not None and container.uuid in by_container:
+                    yield words[0], by_container[container.uuid]
 
     def _by_array(self, spec: str) -> Volume | None:
         """md arrays by the names in their superblocks; /dev/md127 and the like are made up at each start."""

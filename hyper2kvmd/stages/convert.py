@@ -11,6 +11,7 @@ from typing import Literal
 from hyper2kvmd.disk import conversion, copy, qemu_img
 from hyper2kvmd.disk.compare import first_difference
 from hyper2kvmd.disk.export import export
+from hyper2kvmd.disk.key_files import read_keys
 from hyper2kvmd.disk.layout import read_layout
 from hyper2kvmd.disk.nbd import Reader
 from hyper2kvmd.disk.qcow2_reader import open_image
@@ -36,7 +37,7 @@ def convert(order: Order, source: Source, folder: Path, ctx: Context) -> Image:
     images = tuple(_converted(order, source, number, folder, ctx) for number in range(len(source.disks)))
     image = Image(disks=images, format=order.migration.out_format, layout=source.layout)
     with ctx.step("Comparing images and source"):
-        evidence = prove_same(source, image, folder)
+        evidence = prove_same(source, image, folder, read_keys(order.migration.luks_keyfile))
     if order.migration.verify != "check":
         evidence += tuple(_compared(order, source, image, number, ctx) for number in range(len(images)))
     require_unchanged(files)
@@ -80,7 +81,7 @@ def copy_limits(limits: Limits) -> copy.Limits:
     return copy.Limits(threads=threads, bytes_per_second=limits.bandwidth_limit or None)
 
 
-def prove_same(source: Source, image: Image, folder: Path) -> tuple[str, ...]:
+def prove_same(source: Source, image: Image, folder: Path, keys: tuple[bytes, ...] = ()) -> tuple[str, ...]:
     """Sizes, layout with every superblock's UUID, and samples spread over the disks, seen from both sides.
 
     QEMU reads the images, and the source as well where it can, so that neither our reader nor our writer is its own
@@ -98,7 +99,7 @@ def prove_same(source: Source, image: Image, folder: Path) -> tuple[str, ...]:
                 f"{_of(number, source)}{count} samples of {SAMPLE_BYTES} bytes spread over the disk read the same, "
                 f"{witness}",
             ]
-        if read_layout(readers) != source.layout:
+        if read_layout(readers, keys) != source.layout:
             raise _differs(source.disks[0], "partitions or file systems of the images are not the source's")
     return (*evidence, f"partition tables and {len(source.layout.volumes)} volumes read back as in the source")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from hyper2kvmd import report, run
 from hyper2kvmd.disk import space, vmx
 from hyper2kvmd.disk.conversion import image_bytes
+from hyper2kvmd.disk.key_files import read_keys
 from hyper2kvmd.disk.layout import firmware_of, read_layout
 from hyper2kvmd.disk.source_reader import SourceReader
 from hyper2kvmd.disk.sources import open_source
@@ -37,9 +38,9 @@ def plan(order: Order, folder: Path, ctx: Context) -> Source:
     with ctx.step("Checking the output"):
         _check_output(order)
     with ctx.step("Reading the source"):
-        for path in migration.vmdk:
+        for path in (*migration.vmdk, *migration.luks_keyfile):
             _require_below(path, order.allowed_source_dirs, "source")
-        disks, layout = read_sources(migration.vmdk, folder)
+        disks, layout = read_sources(migration.vmdk, folder, read_keys(migration.luks_keyfile))
         machine = vmx.beside(migration.vmdk[0])
     for warning in machine.warnings:
         ctx.warn(warning)
@@ -66,10 +67,13 @@ def plan(order: Order, folder: Path, ctx: Context) -> Source:
     )
 
 
-def read_sources(paths: tuple[Path, ...], folder: Path) -> tuple[tuple[SourceDisk, ...], Layout]:
-    """Vet a machine's disks and read what they hold, together; sockets of QEMU's may be made in `folder`.
+def read_sources(
+    paths: tuple[Path, ...], folder: Path, keys: tuple[bytes, ...] = ()
+) -> tuple[tuple[SourceDisk, ...], Layout]:
+    """Vet a machine's disks and read what they hold, together; `keys` are tried on LUKS containers.
 
-    Raises as `open_source` does, and MigrationFailed (`source-repeated`) for files that two of them share.
+    Sockets of QEMU's may be made in `folder`. Raises as `open_source` does, and MigrationFailed (`source-repeated`) for
+    files that two of them share.
     """
     with ExitStack() as stack:
         opened = [stack.enter_context(open_source(path, folder)) for path in paths]
@@ -85,7 +89,7 @@ def read_sources(paths: tuple[Path, ...], folder: Path) -> tuple[tuple[SourceDis
             for path, source in zip(paths, opened, strict=True)
         )
         _require_apart(disks)
-        return disks, read_layout([SourceReader(source) for source in opened])
+        return disks, read_layout([SourceReader(source) for source in opened], keys)
 
 
 def _require_apart(disks: tuple[SourceDisk, ...]) -> None:

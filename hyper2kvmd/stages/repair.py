@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hyper2kvmd.disk.key_files import read_keys
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest import access
 from hyper2kvmd.guest.access import Access
@@ -37,8 +38,9 @@ def repair(order: Order, source: Source, image: Image, folder: Path, ctx: Contex
     Raises MigrationFailed: `guest-unsupported` for what is not understood, `guest-damaged` for a file system that
     fails while it is read, what the helper says of one that cannot be mounted, and what a required repair says.
     """
+    keys = read_keys(order.migration.luks_keyfile)
     try:
-        with access.open_image(image, Helper(order.helper, ctx.helper_answered), folder) as opened:
+        with access.open_image(image, Helper(order.helper, ctx.helper_answered), folder, keys) as opened:
             return repair_opened(opened, image.layout, order.migration, ctx, source.nics)
     except OSError as error:
         raise MigrationFailed(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from hyper2kvmd.disk import qemu_img
+from hyper2kvmd.disk.key_files import read_keys
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.boot import boot
 from hyper2kvmd.guest.machine import Hardware
@@ -38,7 +39,8 @@ def verify(order: Order, source: Source, image: Image, guest: Guest, folder: Pat
         vcpus=migration.vcpus,
         macs=tuple(nic.mac for nic in guest.nics),
     )
-    booted = boot(image, hardware, Helper(order.helper, ctx.helper_answered), folder, ctx)
+    helper, keys = Helper(order.helper, ctx.helper_answered), read_keys(migration.luks_keyfile)
+    booted = boot(image, hardware, helper, folder, ctx, keys=keys)
     return Verdict(
         level="boot",
         evidence=(*evidence, *booted.evidence),

@@ -15,9 +15,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hyper2kvmd.disk import luks
+from hyper2kvmd.disk.key_files import read_keys
 from hyper2kvmd.disk.layout import read_layout
-from hyper2kvmd.model import Layout, Volume
+from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.model import Layout, Migration, Source, Volume
+from hyper2kvmd.progress import Context
+from hyper2kvmd.stages.convert import convert, prove_same
+from hyper2kvmd.stages.plan import read_sources
 from tests.integration.disks import FileReader, empty_disk, loop, sh
+from tests.integration.test_convert import order_for
 from tests.integration.test_layout import PatchedReader
 
 MIB = 1 << 20
@@ -211,6 +217,29 @@ def test_damaged_headers_never_lead_outside_the_disk(patches: list[tuple[int, by
         for leg in volume.segments:
             assert leg.offset + leg.length <= reader.size
     reader.close()
+
+
+def test_a_migration_reads_what_its_key_files_open(container: Path, key: Path, tmp_path: Path) -> None:
+    """In plan, and again when image and source are shown to be the same."""
+    disk = container.rename(tmp_path / "disk.img")
+    migration = Migration(vmdk=(disk,), vm_name="web01", luks_keyfile=(key,))
+    disks, layout = read_sources((disk,), tmp_path, read_keys(migration.luks_keyfile))
+    assert only(layout, "luks").obstacle is None
+    plan = Source(disks=disks, layout=layout, firmware="bios", needed_bytes=1)
+    order, context = order_for(migration, tmp_path / "work"), Context(lambda _event: None, lambda _source: None)
+    (tmp_path / "work").mkdir()
+    image = convert(order, plan, tmp_path / "work", context)
+    assert any(f"{len(layout.volumes)} volumes read back" in line for line in image.evidence)
+    with pytest.raises(MigrationFailed, match="not the source's"):
+        prove_same(plan, image, tmp_path / "work")
+
+
+@pytest.mark.parametrize("size", [0, (8 << 20) + 1])
+def test_a_file_of_no_keys_size_is_refused(tmp_path: Path, size: int) -> None:
+    (tmp_path / "key").write_bytes(bytes(size))
+    with pytest.raises(MigrationFailed) as caught:
+        read_keys((tmp_path / "key",))
+    assert caught.value.code == "key-unusable"
 
 
 # ---------------------------------------------------------------- md

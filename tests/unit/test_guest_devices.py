@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import pytest
 
+from hyper2kvmd.disk.mapping import encrypted, linear
 from hyper2kvmd.guest.cmdline import stabilize
 from hyper2kvmd.guest.devices import Devices, dm_name
-from hyper2kvmd.model import Layout, Volume
+from hyper2kvmd.model import Crypt, Layout, Segment, Volume
 from tests.unit.guest_on_disk import ROOT_UUID, logical, partition
 
+LUKS_UUID = "77777777-1111-4222-8333-777777777777"
+INSIDE_UUID = "88888888-1111-4222-8333-777777777777"
 ROOT = partition(1, uuid=ROOT_UUID, label="sys tem", partuuid="deadbeef-01")
 SWAP = partition(5, "swap", partuuid="deadbeef-05")
 DATA = partition(6, label="data")
@@ -156,3 +159,24 @@ def test_the_only_root_of_a_text_is_the_guests_root() -> None:
 def test_a_kernel_alone_knows_partuuid_only() -> None:
     devices = Devices(ONE_DISK, ROOT)
     assert stabilize("root=/dev/sda1", devices, without_initramfs=True).text == "root=PARTUUID=deadbeef-01"
+
+
+INSIDE = Volume(
+    kind="luks",
+    name="partition 3, decrypted",
+    content="ext4",
+    uuid=INSIDE_UUID,
+    stretches=encrypted(
+        linear(Segment(offset=8 << 20, length=1 << 20)), Crypt(container=LUKS_UUID, cipher="aes-xts-plain64")
+    ),
+)
+ENCRYPTED = Layout(tables=("gpt",), volumes=(ROOT, partition(3, "crypto_LUKS", uuid=LUKS_UUID), INSIDE))
+
+
+@pytest.mark.parametrize("source", ["/dev/sda3", f"UUID={LUKS_UUID}"])
+def test_the_inside_of_a_container_has_the_name_that_crypttab_gives(source: str) -> None:
+    devices = Devices(ENCRYPTED, crypttab=f"# <name> <device>\nsda3_crypt {source} none luks\nother /dev/sda9 none\n")
+    assert devices.find("/dev/mapper/sda3_crypt") == INSIDE
+    assert devices.find(f"/dev/mapper/luks-{LUKS_UUID}") == INSIDE
+    assert devices.find("/dev/mapper/other") is None
+    assert Devices(ENCRYPTED).find("/dev/mapper/sda3_crypt") is None

@@ -1,0 +1,32 @@
+"""Files that open LUKS containers: read when a stage needs them, kept nowhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hyper2kvmd.disk.source_file import open_file
+from hyper2kvmd.errors import Kind, MigrationFailed
+
+LIMIT = 8 << 20
+"""Bytes; cryptsetup reads no more of a key file either."""
+
+
+def read_keys(paths: tuple[Path, ...]) -> tuple[bytes, ...]:
+    """The content of each file. Raises as `open_file` does, and MigrationFailed (`key-unusable`)."""
+    return tuple(_read(path) for path in paths)
+
+
+def _read(path: Path) -> bytes:
+    file = open_file(path)
+    try:
+        if not 0 < file.size <= LIMIT:
+            raise MigrationFailed(
+                "key-unusable",
+                f"{path} has {file.size} bytes, which is no key of LUKS",
+                hint=f"name a file with the passphrase or the key as it is, of 1 to {LIMIT} bytes, as luks_keyfile",
+                kind=Kind.OPERATOR,
+            )
+        return file.read(0, file.size)
+    finally:
+        os.close(file.fd)
