@@ -15,7 +15,7 @@ HERE = {"workstation", "ci"}
 
 def test_there_is_one_for_each_scenario() -> None:
     names = {path.stem for path in EXAMPLES.iterdir()}
-    assert names == {"workstation", "shared-server", "service", "large-disk", "container", "ci"}
+    assert names == {"workstation", "shared-server", "service", "large-disk", "container", "ci", "several-disks"}
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.iterdir()), ids=lambda path: path.stem)
