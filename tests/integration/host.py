@@ -228,17 +228,31 @@ class Kernel:
 
     @staticmethod
     def now() -> Kernel:
-        found = []
-        for place in ("loop*/loop/backing_file", "nbd*/backend", "dm-*/dm/name"):
-            for entry in Path("/sys/block").glob(place):
-                with suppress(OSError):
-                    text = entry.read_text().strip()
-                    # a file of a detached FUSE mount has a path of no folder
-                    if text.startswith("h2k-") or "/h2k-test-" in text or text == "/nbd":
-                        found.append(f"{entry}: {text}")
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
-        return Kernel(tuple(found), tuple(line for line in lines if "h2k-test-" in line))
+        return _held().without(BEFORE)
+
+    def without(self, other: Kernel) -> Kernel:
+        return Kernel(
+            tuple(one for one in self.devices if one not in other.devices),
+            tuple(one for one in self.mounts if one not in other.mounts),
+        )
 
     @property
     def clean(self) -> bool:
         return not self.devices and not self.mounts
+
+
+def _held() -> Kernel:
+    found = []
+    for place in ("loop*/loop/backing_file", "nbd*/backend", "dm-*/dm/name"):
+        for entry in Path("/sys/block").glob(place):
+            with suppress(OSError):
+                text = entry.read_text().strip()
+                # a file of a detached FUSE mount has a path of no folder
+                if text.startswith("h2k-") or "/h2k-test-" in text or text == "/nbd":
+                    found.append(f"{entry}: {text}")
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return Kernel(tuple(found), tuple(line for line in lines if "h2k-test-" in line))
+
+
+BEFORE = _held()
+"""What a run that was killed has left: none of this run's business."""
