@@ -88,7 +88,7 @@ def test_a_working_day(day: Day) -> None:
     assert "[job-state]" in day.ctl("release", "1").stderr
     assert day.ctl("show", "77").returncode == 2
     assert [(job["id"], job["state"]) for job in day.json("list")] == [(1, "queued")]
-    assert day.json("show", "1")["migration"]["vmdk"] == str(day.root / "missing.vmdk")
+    assert day.json("show", "1")["migration"]["vmdk"] == [str(day.root / "missing.vmdk")]
     assert f"source     {day.root}/missing.vmdk" in day.ctl("show", "1").stdout
 
     assert day.ctl("resume").stdout == "the queue is running\n"
