@@ -27,6 +27,8 @@ from tests.guests.altered import (
     unit,
 )
 
+pytestmark = pytest.mark.slow
+
 REST_SECONDS = 60.0
 """Enough for a healthy guest to write everything back, with a missing disk waited for during 3 s."""
 SHUT_DOWN_ONCE = "rm /etc/systemd/system/multi-user.target.wants/once.service; sleep 10; systemctl poweroff"

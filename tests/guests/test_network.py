@@ -49,9 +49,23 @@ NETPLAN = {
     ("files", "masked", "names"),
     [
         pytest.param(IFUPDOWN, (*NO_MANAGER, *NO_NETWORKD), ("ens192", "ens224"), id="ifupdown"),
-        pytest.param(PERSISTENT_RULES, (*NO_MANAGER, *NO_NETWORKD), ("eth0", "eth1"), id="persistent-rules"),
-        pytest.param(MANAGER, (*NO_NETWORKD, "networking.service"), ("ens192", "ens224"), id="networkmanager"),
-        pytest.param(NETPLAN, (*NO_MANAGER, "networking.service"), ("ens192", "ens224"), id="netplan"),
+        pytest.param(
+            PERSISTENT_RULES,
+            (*NO_MANAGER, *NO_NETWORKD),
+            ("eth0", "eth1"),
+            id="persistent-rules",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            MANAGER,
+            (*NO_NETWORKD, "networking.service"),
+            ("ens192", "ens224"),
+            id="networkmanager",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            NETPLAN, (*NO_MANAGER, "networking.service"), ("ens192", "ens224"), id="netplan", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_names_and_addresses_stay(
@@ -73,6 +87,7 @@ def test_names_and_addresses_stay(
     )
 
 
+@pytest.mark.slow
 def test_a_bond_and_vlans_over_cards(service_folder: Path, installed_helper: tuple[str, ...]) -> None:
     """A VLAN has the MAC address of its card: the rule that names the card must not name the VLAN."""
     del installed_helper

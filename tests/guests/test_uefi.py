@@ -95,8 +95,8 @@ def test_without_the_repair_a_firmware_finds_nothing(service_folder: Path, insta
     ("name", "copied"),
     [
         ("uefi-grub", {"BOOTX64.EFI"}),
-        ("uefi-shim", {"BOOTX64.EFI", "fbx64.efi"}),
-        ("uefi-shim-bare", {"BOOTX64.EFI", "grubx64.efi", "mmx64.efi"}),
+        pytest.param("uefi-shim", {"BOOTX64.EFI", "fbx64.efi"}, marks=pytest.mark.slow),
+        pytest.param("uefi-shim-bare", {"BOOTX64.EFI", "grubx64.efi", "mmx64.efi"}, marks=pytest.mark.slow),
     ],
 )
 def test_grub_boots_without_its_boot_entry(
@@ -122,6 +122,7 @@ def test_systemd_boot_finds_virtio_in_the_initrd_beside_its_entry(
     assert_repaired_for_good(service_folder)
 
 
+@pytest.mark.slow
 def test_a_unified_kernel_image_is_mended_inside(service_folder: Path, installed_helper: tuple[str, ...]) -> None:
     report = migrated(systemd_boot.UNIFIED_KERNEL, service_folder, verify="boot")
     assert_booted(report)
