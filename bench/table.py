@@ -59,7 +59,7 @@ def render(results: list[Result], bench: Bench, command: str) -> str:
         "",
         f"    {command}",
         "",
-        f"{_host()}. {bench.threads} threads; medians of {runs} runs a side, in turns, cold page cache.",
+        f"{host()}. {bench.threads} threads; medians of {runs} runs a side, in turns, cold page cache.",
         "Seconds until the process ended, then until its result was on disk; memory: the most that was resident, MiB.",
         "",
         "| row | source | against | ours, s | theirs, s | ratio | on disk | at least | memory: ours, theirs |"
@@ -97,7 +97,8 @@ def _size(runs: tuple[Measured, ...]) -> str:
     return f"{blocks / 1e9:.2f} GB" if blocks >= 1e8 else f"{blocks / 1e6:.1f} MB"
 
 
-def _host() -> str:
+def host() -> str:
+    """What it was measured on, in words."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     version = sh("qemu-img", "--version").split()[2]
     return f"{os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}, qemu-img {version}"

@@ -1,0 +1,90 @@
+"""`python -m bench.repair`: how long guests are held open while they are repaired, from attach to detach."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from bench.measure import ROOT, sh
+from bench.table import host
+from hyper2kvmd.disk.layout import firmware_of, read_layout
+from hyper2kvmd.guest.access import default_helper
+from hyper2kvmd.model import DiskImage, Image, Migration, Order, Source
+from hyper2kvmd.progress import Context
+from hyper2kvmd.stages.repair import repair
+from tests.guests import debian12, uefi_grub
+from tests.guests.catalogue import BROKEN
+from tests.guests.guest import Guest, disk
+from tests.integration.disks import FileReader
+
+BEGIN, END = "<!-- repair: begin -->", "<!-- repair: end -->"
+DOCUMENT = ROOT / "docs" / "performance.md"
+FIRST = debian12.Recipe().guest
+GUESTS = (FIRST, debian12.Recipe(lvm=True).guest, uefi_grub.GUESTS["uefi-shim"], *BROKEN)
+LIMIT, LIMIT_OF_FIRST = 5.0, 2.0
+"""Seconds."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.repair", description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--markdown", action="store_true", help=f"put the table into {DOCUMENT.relative_to(ROOT)}")
+    asked = parser.parse_args()
+    if os.geteuid() != 0:
+        raise SystemExit("bench: run it as root: it builds guests and mounts them")
+    took = {guest: [seconds(guest) for _ in range(asked.runs)] for guest in GUESTS}
+    table = render(took, asked.runs)
+    print(table)
+    if asked.markdown:
+        text = DOCUMENT.read_text()
+        DOCUMENT.write_text(text.split(BEGIN)[0] + table + text.split(END)[1])
+    return 0 if all(median(runs) < limit(guest) for guest, runs in took.items()) else 1
+
+
+def seconds(guest: Guest) -> float:
+    """One repair of a fresh copy, all changes on disk at its end."""
+    raw = disk(guest)
+    with tempfile.TemporaryDirectory(prefix="h2k-bench-", dir="/var/tmp") as name:
+        folder = Path(name)
+        path = folder / "disk1.qcow2"
+        sh("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, path)
+        sh("sync")
+        with contextlib.closing(FileReader(raw)) as reader:
+            layout = read_layout([reader])
+        one = DiskImage(path=path, virtual_size=raw.stat().st_size, file_bytes=path.stat().st_blocks * 512)
+        image = Image(disks=(one,), format="qcow2", layout=layout)
+        source = Source(disks=(), layout=layout, firmware=firmware_of(layout), needed_bytes=1)
+        migration = Migration(vmdk=(raw,), vm_name="web01")
+        order = Order(
+            job_id="1", migration=migration, conversion_dir=folder, output_dir=folder, helper=default_helper()
+        )
+        began = time.perf_counter()
+        found = repair(order, source, image, folder, Context(lambda _event: None, lambda _source: None))
+        took = time.perf_counter() - began
+    if not found.changes:
+        raise SystemExit(f"bench: nothing was repaired in {guest.name}")
+    print(f"{guest.name}: {took:.2f} s, {len(found.changes)} changes", file=sys.stderr)
+    return took
+
+
+def limit(guest: Guest) -> float:
+    return LIMIT_OF_FIRST if guest is FIRST else LIMIT
+
+
+def render(took: dict[Guest, list[float]], runs: int) -> str:
+    lines = [BEGIN, "", f"    python -m bench.repair --runs {runs}", "", f"{host()}. Medians of {runs} runs.", ""]
+    lines += ["| guest | repair, s | at most | met |", "|---|---|---|---|"]
+    for guest, each in took.items():
+        met = "yes" if median(each) < limit(guest) else "**no**"
+        lines.append(f"| {guest.name} | {median(each):.2f} | {limit(guest):g} | {met} |")
+    return "\n".join([*lines, "", END])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
