@@ -121,7 +121,7 @@ def _inside(overlaid: Overlay, helper: Helper, scratch: Path, keys: Sequence[byt
         found = find_root(opened, layout)
         if found.volume is None:
             raise MigrationFailed("guest-unsupported", "no Linux root was found", hint="boot it by hand")
-        composition = Composition(opened, layout, found.volume, found.subvolume, read_only=False, also=VOLUMES)
+        composition = Composition(opened, layout, found, read_only=False, also=VOLUMES)
         with composition.mounted() as tree:
             yield tree
 

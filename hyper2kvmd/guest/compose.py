@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -13,7 +15,7 @@ from hyper2kvmd.guest.access import Access
 from hyper2kvmd.guest.devices import Devices
 from hyper2kvmd.guest.fat_root import FatRoot
 from hyper2kvmd.guest.files import Files
-from hyper2kvmd.guest.inspect import describe
+from hyper2kvmd.guest.inspect import Found, describe
 from hyper2kvmd.guest.root import ConfinedRoot
 from hyper2kvmd.guest.tree import GuestTree, printable
 from hyper2kvmd.model import Layout, Volume
@@ -34,8 +36,7 @@ class Composition:
         self,
         access: Access,
         layout: Layout,
-        volume: Volume,
-        subvolume: str,
+        found: Found,
         *,
         read_only: bool,
         also: tuple[str, ...] = (),
@@ -43,8 +44,10 @@ class Composition:
         """`also` are mount points to include beside those that repairs need."""
         self._points = (*NEEDED, *ESP_POINTS, *also)
         self._access, self._layout, self._read_only = access, layout, read_only
-        self._volume, self._subvolume = volume, subvolume
-        self.devices = Devices(layout, volume)
+        assert found.volume is not None  # noqa: S101 - narrows the type
+        self._volume, self._subvolume, self._boot = found.volume, found.subvolume, found.boot
+        self._locked = found.family == "locked"
+        self.devices = Devices(layout, self._volume)
         self.warnings: list[str] = []
         self.esp: str | None = None
         """Where the EFI system partition lies in the tree, once it is mounted."""
@@ -53,7 +56,7 @@ class Composition:
     @contextmanager
     def mounted(self) -> Iterator[GuestTree]:
         with ExitStack() as stack:
-            top = self._confined(stack, self._volume)
+            top = _nothing(stack) if self._locked else self._confined(stack, self._volume)
             tops: dict[Volume, Files] = {self._volume: top}
             mounts: dict[str, Files] = {
                 "/": stack.enter_context(top.folder(self._subvolume)) if self._subvolume else top
@@ -66,6 +69,8 @@ class Composition:
                 root = self._find(stack, tops, entry)
                 if root is not None:
                     mounts[GuestTree(mounts).canonical(entry.mount_point)] = root
+            if self._boot is not None and (boot := self._top(stack, tops, self._boot, "/boot")):
+                mounts["/boot"] = boot
             for types, points in UNLISTED:
                 self._add_unlisted(stack, tops, mounts, types, points)
             self.esp = self._esp(tops, mounts)
@@ -146,3 +151,10 @@ class Composition:
     def _esp(self, tops: dict[Volume, Files], mounts: dict[str, Files]) -> str | None:
         found = [tops[volume] for volume in tops if volume.parttype in ESP_TYPES]
         return next((point for point, root in mounts.items() if any(root is esp for esp in found)), None)
+
+
+def _nothing(stack: ExitStack) -> ConfinedRoot:
+    """An empty folder in place of a root that cannot be read."""
+    handle = os.open(stack.enter_context(tempfile.TemporaryDirectory(prefix="h2k-")), os.O_PATH | os.O_CLOEXEC)
+    stack.callback(os.close, handle)
+    return ConfinedRoot(handle)

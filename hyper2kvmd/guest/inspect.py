@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest import pe
+from hyper2kvmd.guest import locked, pe
 from hyper2kvmd.guest.access import Access
 from hyper2kvmd.guest.entries import BOOTS, Entry, entries
 from hyper2kvmd.guest.root import ConfinedRoot
@@ -71,11 +71,16 @@ MODULE_FOLDERS = ("/lib/modules", "/usr/lib/modules")
 
 @dataclass(frozen=True)
 class Found:
-    """Where the guest's root is. `volume` is None unless the family is linux; `subvolume` is a folder of it."""
+    """Where the guest's root is. `volume` is None unless the family is linux; `subvolume` is a folder of it.
 
-    family: Literal["linux", "windows", "none"]
+    A `locked` guest has its root in a container without a key: `volume` is the inside of that one, which nobody can
+    read, and `boot` what it boots from.
+    """
+
+    family: Literal["linux", "locked", "windows", "none"]
     volume: Volume | None = None
     subvolume: str = ""
+    boot: Volume | None = None
     seen: tuple[str, ...] = ()
     """Every volume in words, for messages."""
     troubles: tuple[str, ...] = ()
@@ -139,11 +144,14 @@ def find_root(access: Access, layout: Layout) -> Found:
             hint="leave one system on them: which of them to repair cannot be told",
         )
     if roots:
-        return Found("linux", roots[0][0], roots[0][1], seen, troubles)
+        closed = tuple(f"{printable(volume.name)}: {volume.obstacle}" for volume in locked.closed(layout))
+        return Found("linux", roots[0][0], roots[0][1], seen=seen, troubles=(*troubles, *closed))
     if failures:
         raise failures[0]
     if _holds_windows(access, layout):
         return Found("windows", seen=seen)
+    if containers := locked.closed(layout):
+        return Found("locked", containers[0], boot=locked.find_boot(access, layout), seen=seen)
     _refuse_hidden(layout, seen)
     _refuse_foreign(layout, seen)
     return Found("none", seen=seen)

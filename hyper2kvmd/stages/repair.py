@@ -9,14 +9,14 @@ from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest import access
 from hyper2kvmd.guest.access import Access
 from hyper2kvmd.guest.compose import Composition
-from hyper2kvmd.guest.fixes import FIXES
-from hyper2kvmd.guest.fixes.fix import Case
+from hyper2kvmd.guest.fixes import FIXES, OUTSIDE
+from hyper2kvmd.guest.fixes.fix import Case, Fix
 from hyper2kvmd.guest.inspect import Found, describe, find_root, look_at
 from hyper2kvmd.guest.network.cards import settle
 from hyper2kvmd.guest.network.survey import NOTHING, survey
 from hyper2kvmd.guest.rootside import Helper
 from hyper2kvmd.guest.tree import GuestTree, printable
-from hyper2kvmd.model import Change, Guest, Image, Layout, Migration, Order, Source, SourceNic
+from hyper2kvmd.model import Change, Guest, Image, Layout, Migration, Order, Source, SourceNic, Volume
 from hyper2kvmd.progress import Context
 
 FSTAB = "/etc/fstab"
@@ -30,6 +30,12 @@ NOT_LINUX = {
     "attach its disk as SATA and install the virtio drivers in it",
     "none": "no operating system was found on this disk: it was converted as a data disk, nothing was repaired",
 }
+
+LOCKED = (
+    "its root was NOT repaired: fstab, crypttab and network settings are as they were, and its initramfs got no virtio "
+    "drivers, for they lie in the container; give the key (luks_keyfile) and convert again, unless its initramfs "
+    "already knows virtio"
+)
 
 
 def repair(order: Order, source: Source, image: Image, folder: Path, ctx: Context) -> Guest:
@@ -57,12 +63,14 @@ def repair_opened(
     """`nics` are the source's network cards, as far as they are known."""
     with ctx.step("Looking for the operating system"):
         found = find_root(opened, layout)
-    if found.family != "linux" or found.volume is None:
+    if found.volume is None:
         ctx.warn(NOT_LINUX[found.family])
         cards = settle(NOTHING, nics, migration.vm_name)
         return Guest(family=found.family, nics=cards.nics, warnings=(NOT_LINUX[found.family],))
     warnings = [f"{trouble}; it was not looked into" for trouble in found.troubles]
-    composition = Composition(opened, layout, found.volume, found.subvolume, read_only=migration.dry_run)
+    if found.family == "locked":
+        warnings += [_locked(found.volume, migration)]
+    composition = Composition(opened, layout, found, read_only=migration.dry_run)
     with composition.mounted() as tree:
         warnings += composition.warnings
         for warning in warnings:
@@ -86,7 +94,8 @@ def _mend(
         seen = survey(tree)
         cards = settle(seen, nics, migration.vm_name)
         devices, esp = composition.devices, composition.esp
-        news = _apply_all(Case(system, tree, devices, found.volume, migration, seen, cards, esp))
+        fixes = OUTSIDE if found.family == "locked" else FIXES
+        news = _apply_all(fixes, Case(system, tree, devices, found.volume, migration, seen, cards, esp))
         after = tree.text_or_empty(FSTAB)
         changes = _written(tree, migration)
         if system.selinux and tree.unlabelled:
@@ -115,10 +124,23 @@ def _mend(
     )
 
 
-def _apply_all(case: Case) -> list[str]:
+def _locked(container: Volume, migration: Migration) -> str:
+    """What to tell of a root that nobody can read. Raises MigrationFailed (`volume-locked`) where a key was given."""
+    fact = printable(f"{container.name}: {container.obstacle}")
+    if migration.luks_keyfile:
+        raise MigrationFailed(
+            "volume-locked",
+            f"no Linux root that can be opened: {fact}",
+            hint="give a key file that opens it (luks_keyfile), or none at all to have it converted without a repair",
+            kind=Kind.OPERATOR,
+        )
+    return f"{fact}; {LOCKED}"
+
+
+def _apply_all(fixes: tuple[Fix, ...], case: Case) -> list[str]:
     """Stage every repair that is wanted; an optional one that fails leaves no edit behind."""
     warnings = []
-    for fix in FIXES:
+    for fix in fixes:
         if not fix.wanted(case.migration):
             continue
         mark = case.tree.mark()

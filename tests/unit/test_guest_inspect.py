@@ -71,7 +71,6 @@ def test_a_data_disk_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("volume", "word"),
     [
-        (Volume(kind="luks", name="partition 2, decrypted", obstacle="none of the given keys"), "decrypted: none of"),
         (Volume(kind="md", name="md 0", obstacle="it is degraded"), "md 0: it is degraded"),
         (partition(2, "zfs_member"), "zfs_member"),
         (logical("vg", "root").model_copy(update={"stretches": (), "obstacle": "striped over 2 disks"}), "striped"),

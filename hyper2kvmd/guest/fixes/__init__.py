@@ -62,3 +62,13 @@ FIXES: tuple[Fix, ...] = (
     xorg.FIX,
     hardware_names.FIX,
 )
+
+OUTSIDE: tuple[Fix, ...] = (
+    grub_cfg.FIX,
+    grubenv.FIX,
+    bls.FIX,
+    extlinux.FIX,
+    device_map.FIX,
+    efi_fallback.FIX,
+)
+"""Those that need no more than what the boot loader itself reads: all that a guest with a locked root can get."""
