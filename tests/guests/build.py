@@ -71,7 +71,8 @@ def build(guest: Guest) -> None:
         undo.callback(run, "umount", "--lazy", "/dev")  # this umount's own stdin lies there
         disk = Disk(folder / "disk.raw", archive, undo)
         guest.build(disk)
-        disk.raw.chmod(0o444)
+        for raw in folder.glob("disk*.raw"):
+            raw.chmod(0o444)
 
 
 def mount(undo: contextlib.ExitStack, at: Path, *what: str | Path) -> None:
@@ -124,6 +125,10 @@ class Disk:
     def __init__(self, raw: Path, archive: Path, undo: contextlib.ExitStack) -> None:
         self.raw, self._archive, self._undo = raw, archive, undo
 
+    def second(self) -> Disk:
+        """The machine's other disk."""
+        return Disk(self.raw.with_name("disk2.raw"), self._archive, self._undo)
+
     def partition(self, size: int, *wanted: tuple[str, int, str], label: str = "dos") -> tuple[Part, ...]:
         """Partitions one after the other from 1 MiB on: name, bytes (0: all that is left), sfdisk's type.
 
@@ -133,7 +138,7 @@ class Disk:
             file.truncate(size)
         lines, parts, at = [f"label: {label}"], [], MIB
         for index, (device, length, kind) in enumerate(wanted):
-            number = int(device.removeprefix("/dev/sda"))
+            number = int("".join(filter(str.isdigit, device)))
             if number > 4 and label == "dos":
                 lines.append(f"{index + 1} : start={at // SECTOR}, size={(size - at) // SECTOR}, type=E")
                 at += MIB
@@ -294,9 +299,12 @@ class Root:
         self.run("grub-mkimage", *options, *GRUB_DRIVERS, *drivers)
         return self.path / name.lstrip("/")
 
-    def boot_by_grub(self, disk: Disk, holder: Part, folder: str = "/boot/grub", driver: str = "ext2") -> None:
-        """GRUB's images straight into the disk: grub-install wants device nodes of a whole disk."""
-        code = self.grub_image("i386-pc", holder, folder, "biosdisk", driver).read_bytes()
+    def boot_by_grub(self, disk: Disk, holder: Part, folder: str = "/boot/grub", *drivers: str) -> None:
+        """GRUB's images straight into the disk: grub-install wants device nodes of a whole disk.
+
+        `drivers` are for what `holder` lies in; ext4 without any.
+        """
+        code = self.grub_image("i386-pc", holder, folder, "biosdisk", *(drivers or ("ext2",))).read_bytes()
         if SECTOR + len(code) > MIB:
             raise SystemExit("GRUB's core image does not fit before the first partition")
         with disk.raw.open("r+b") as file:

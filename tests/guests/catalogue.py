@@ -13,6 +13,7 @@ from tests.guests import (
     selinux,
     several_kernels,
     systemd_boot,
+    two_disks,
     uefi_grub,
 )
 from tests.guests.debian12 import Recipe
@@ -27,8 +28,10 @@ BROKEN = (
     lvm_xfs.GUEST,
     selinux.GUEST,
     several_kernels.GUEST,
+    two_disks.GUEST,
 )
 BY_UEFI = (*uefi_grub.GUESTS.values(), systemd_boot.SYSTEMD_BOOT, systemd_boot.UNIFIED_KERNEL)
 GUESTS = {
-    guest.name: guest for guest in (*(recipe.guest for recipe in DEBIAN12), *BROKEN, *BY_UEFI, network_stacks.GUEST)
+    guest.name: guest
+    for guest in (*(recipe.guest for recipe in DEBIAN12), *BROKEN, *BY_UEFI, network_stacks.GUEST)
 }

@@ -36,7 +36,7 @@ class Guest:
     recipe: Path
     """The file whose text decides whether the disk must be built anew."""
     build: Callable[[Disk], None]
-    """Fills an empty disk; runs as root, in a mount namespace of its own."""
+    """Fills an empty disk, or two; runs as root, in a mount namespace of its own."""
     packages: tuple[str, ...]
     suite: str = "bookworm"
     mended: frozenset[str] = frozenset()
@@ -52,11 +52,16 @@ class Guest:
 
 
 def disk(guest: Guest) -> Path:
-    """The raw disk, read-only: work on a copy or an overlay."""
+    """The raw disk that it boots from, read-only: work on a copy or an overlay."""
+    return disks(guest)[0]
+
+
+def disks(guest: Guest) -> tuple[Path, ...]:
+    """All its raw disks, in the order of the machine."""
     with locked(cache() / "lock"):
         if not guest.folder.exists():
             _build_as_root(guest)
-    return guest.folder / "disk.raw"
+    return tuple(sorted(guest.folder.glob("disk*.raw")))
 
 
 def vmdk(guest: Guest, subformat: Subformat = "streamOptimized") -> Path:
