@@ -1,0 +1,86 @@
+"""A virtual machine with Debian's own kernel, which has NBD, device-mapper and md; KVM is not needed.
+
+Its root is built once (mmdebstrap, kept in .cache/system); this checkout and the running Python's packages are copied
+into it each time. Needs root, and the network once.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+from tests.integration.host import REPOSITORY, command
+
+ROOT = REPOSITORY / ".cache" / "system" / "rootfs"
+PACKAGES = (
+    "linux-image-cloud-amd64 python3 sudo qemu-utils qemu-system-common libnbd-bin fuse3 e2fsprogs xfsprogs "
+    "btrfs-progs dosfstools lvm2 mdadm cryptsetup-bin fdisk kmod udev util-linux procps iproute2"
+)
+INIT = """#!/bin/sh
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONPATH=/opt/packages HOME=/root LC_ALL=C.UTF-8
+mount -t proc proc /proc
+mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /tmp; mkdir -p /dev/shm; mount -t tmpfs tmpfs /dev/shm
+ip link set lo up; hostname machine; echo 127.0.0.1 localhost machine > /etc/hosts
+/lib/systemd/systemd-udevd --daemon; udevadm trigger; udevadm settle
+modprobe loop; modprobe fuse
+cd /opt/checkout
+python3 -m pytest -p no:cacheprovider -v --color=no --tb=short {tests} > /dev/ttyS0 2>&1
+echo "OUTCOME $?" > /dev/ttyS0
+sync; echo o > /proc/sysrq-trigger; sleep 60
+"""
+
+
+def checked_inside(tests: str, folder: Path, *disks: Path) -> str:
+    """What pytest says of `tests` (its arguments) in the machine, whose scratch lies in `folder`; raw `disks` are its
+    /dev/vdb and on. Raises AssertionError when one of them fails.
+    """
+    console = folder / "console"
+    boot = ROOT / "boot"
+    drives = [f"file={disk},format=raw,if=virtio,cache=unsafe" for disk in (_root_disk(folder, tests), *disks)]
+    subprocess.run(
+        [
+            *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048", "-cpu", "max"),
+            *("-kernel", next(boot.glob("vmlinuz-*")), "-initrd", next(boot.glob("initrd.img-*"))),
+            *("-append", "root=/dev/vda rw console=ttyS0 init=/opt/init panic=-1 loglevel=1"),
+            *(word for drive in drives for word in ("-drive", drive)),
+            *("-display", "none", "-monitor", "none", "-serial", f"file:{console}", "-nic", "none", "-no-reboot"),
+        ],
+        check=True,
+        timeout=1800,
+    )
+    said = console.read_text(errors="replace")
+    assert "OUTCOME 0" in said, said[-8000:]
+    return said
+
+
+def _root_disk(folder: Path, tests: str) -> Path:
+    """A disk with the machine's root, this checkout in it."""
+    made_of = ROOT.with_suffix(".packages")
+    if not ROOT.exists() or not made_of.exists() or made_of.read_text() != PACKAGES:
+        shutil.rmtree(ROOT, ignore_errors=True)
+        ROOT.parent.mkdir(parents=True, exist_ok=True)
+        building = ROOT.with_suffix(".partial")
+        shutil.rmtree(building, ignore_errors=True)
+        subprocess.run(
+            ["mmdebstrap", "--variant=apt", f"--include={PACKAGES.replace(' ', ',')}", "bookworm", building],
+            check=True,
+            timeout=900,
+        )
+        building.rename(ROOT)
+        made_of.write_text(PACKAGES)
+    opt = ROOT / "opt"
+    shutil.rmtree(opt)
+    copied = {f"checkout/{part}": REPOSITORY / part for part in ("hyper2kvmd", "tests", "sudoers.d")}
+    copied["packages"] = Path(sysconfig.get_path("purelib"))
+    for name, source in copied.items():
+        shutil.copytree(source, opt / name, ignore=shutil.ignore_patterns("__pycache__"), symlinks=True)
+    shutil.copy(REPOSITORY / "pyproject.toml", opt / "checkout")
+    (opt / "init").write_text(INIT.format(tests=tests))
+    (opt / "init").chmod(0o755)
+    disk = folder / "root.raw"
+    with disk.open("wb") as file:
+        file.truncate(4 << 30)
+    command("mkfs.ext4", "-q", "-F", "-d", ROOT, disk)
+    return disk
