@@ -8,8 +8,10 @@ from tests.guests import (
     debian13,
     dracut,
     extlinux,
+    luks,
     lvm_xfs,
     network_stacks,
+    raid_lvm,
     selinux,
     several_kernels,
     systemd_boot,
@@ -30,8 +32,10 @@ BROKEN = (
     several_kernels.GUEST,
     two_disks.GUEST,
 )
+NESTED = (luks.GUEST, raid_lvm.GUEST)
+"""Their roots lie in what only a kernel with md and device-mapper reaches."""
 BY_UEFI = (*uefi_grub.GUESTS.values(), systemd_boot.SYSTEMD_BOOT, systemd_boot.UNIFIED_KERNEL)
 GUESTS = {
     guest.name: guest
-    for guest in (*(recipe.guest for recipe in DEBIAN12), *BROKEN, *BY_UEFI, network_stacks.GUEST)
+    for guest in (*(recipe.guest for recipe in DEBIAN12), *BROKEN, *NESTED, *BY_UEFI, network_stacks.GUEST)
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.guests import debian12, lvm_xfs, several_kernels
+from tests.guests import debian12, luks, lvm_xfs, several_kernels
 from tests.guests.catalogue import BROKEN
 from tests.guests.guest import Guest
 from tests.guests.migration import as_vmdk, changed_nothing, changed_what_it_must, exported, images, migrated
@@ -58,3 +58,15 @@ def test_a_volume_group_of_the_hosts_with_the_same_name_stays_as_it_was(
         guest = migrated(sources, "first", verify="check")["guest"]
         assert sh("vgs", *here, *shown) == before
     assert guest["root"].startswith(f"{lvm_xfs.GROUP}/root (xfs")
+
+
+@pytest.mark.slow
+def test_without_its_key_a_container_is_migrated_and_the_report_says_what_was_not_repaired(
+    service_folder: Path, installed_helper: tuple[str, ...]
+) -> None:
+    guest = migrated(exported(luks.GUEST, service_folder), "first", verify="check")["guest"]
+    assert [change["path"] for change in guest["changes"]] == ["/boot/grub/device.map"]
+    (warning,) = guest["warnings"]
+    assert warning.startswith("partition 2, decrypted: it is encrypted, and no key was given; its root was NOT")
+    told = (service_folder / "first.report.md").read_text()
+    assert warning in told

@@ -1,0 +1,51 @@
+"""Guests whose roots only md and device-mapper reach: repaired in a machine whose kernel has both, booted out here.
+
+That machine is emulated, and a boot inside it would be emulated twice. It is the machine of `tests/system`; the test
+lies here since what it shows is that guests boot, as all of `make test-guests` does.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hyper2kvmd.model import Image, Segment
+from tests.guests.altered import boot_it
+from tests.guests.catalogue import NESTED
+from tests.guests.migration import exported
+from tests.integration.disks import empty_disk, sh
+from tests.integration.host import looped
+from tests.system.machine import checked_inside
+
+EXCHANGE = 24 << 10
+"""MiB of the disk on which sources go in and images come out, most of it never written."""
+
+
+@pytest.mark.slow
+def test_guests_on_arrays_and_in_containers_boot_on_virtio(
+    guest_folder: Path, installed_helper: tuple[str, ...]
+) -> None:
+    exchange = empty_disk(guest_folder / "exchange.raw", EXCHANGE)
+    whole = Segment(offset=0, length=EXCHANGE << 20)
+    sh("mkfs.ext4", "-q", "-F", exchange)
+    with looped(exchange, whole) as files:
+        for guest in NESTED:
+            (files / guest.name).mkdir()
+            exported(guest, files / guest.name)
+    print(checked_inside("--durations=0 tests/guests/inside_vm.py", guest_folder, exchange))
+    with looped(exchange, whole) as files:
+        for guest in NESTED:
+            booted = boot_it(published(files / guest.name / "first.report.json"))
+            assert any("asked for a login" in line for line in booted.evidence)
+            assert booted.failed_units == ()
+
+
+def published(report: Path) -> Image:
+    """The image that a report tells of, beside it."""
+    told = json.loads(report.read_text())
+    image = Image.model_validate(told["image"])
+    paths = [report.with_name(Path(one["path"]).name) for one in told["published"]]
+    disks = [disk.model_copy(update={"path": path}) for disk, path in zip(image.disks, paths, strict=True)]
+    return image.model_copy(update={"disks": tuple(disks)})
