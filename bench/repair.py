@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 import tempfile
@@ -13,15 +12,15 @@ from statistics import median
 
 from bench.measure import ROOT, sh
 from bench.table import host
-from hyper2kvmd.disk.layout import firmware_of, read_layout
+from hyper2kvmd.disk.layout import firmware_of
 from hyper2kvmd.guest.access import default_helper
-from hyper2kvmd.model import DiskImage, Image, Migration, Order, Source
+from hyper2kvmd.model import Migration, Order, Source
 from hyper2kvmd.progress import Context
 from hyper2kvmd.stages.repair import repair
 from tests.guests import debian12, uefi_grub
+from tests.guests.altered import image_of
 from tests.guests.catalogue import BROKEN
-from tests.guests.guest import Guest, disk
-from tests.integration.disks import FileReader
+from tests.guests.guest import Guest, disks
 
 BEGIN, END = "<!-- repair: begin -->", "<!-- repair: end -->"
 DOCUMENT = ROOT / "docs" / "performance.md"
@@ -49,18 +48,18 @@ def main() -> int:
 
 def seconds(guest: Guest) -> float:
     """One repair of a fresh copy, all changes on disk at its end."""
-    raw = disk(guest)
+    raw = image_of(*disks(guest))
     with tempfile.TemporaryDirectory(prefix="h2k-bench-", dir="/var/tmp") as name:
         folder = Path(name)
-        path = folder / "disk1.qcow2"
-        sh("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, path)
+        copies = []
+        for number, one in enumerate(raw.disks, 1):
+            path = folder / f"disk{number}.qcow2"
+            sh("qemu-img", "convert", "-f", "raw", "-O", "qcow2", one.path, path)
+            copies.append(one.model_copy(update={"path": path, "file_bytes": path.stat().st_blocks * 512}))
         sh("sync")
-        with contextlib.closing(FileReader(raw)) as reader:
-            layout = read_layout([reader])
-        one = DiskImage(path=path, virtual_size=raw.stat().st_size, file_bytes=path.stat().st_blocks * 512)
-        image = Image(disks=(one,), format="qcow2", layout=layout)
-        source = Source(disks=(), layout=layout, firmware=firmware_of(layout), needed_bytes=1)
-        migration = Migration(vmdk=(raw,), vm_name="web01")
+        image = raw.model_copy(update={"disks": tuple(copies), "format": "qcow2"})
+        source = Source(disks=(), layout=raw.layout, firmware=firmware_of(raw.layout), needed_bytes=1)
+        migration = Migration(vmdk=tuple(one.path for one in raw.disks), vm_name="web01")
         order = Order(
             job_id="1", migration=migration, conversion_dir=folder, output_dir=folder, helper=default_helper()
         )

@@ -34,7 +34,7 @@ def test_guests_on_arrays_and_in_containers_boot_on_virtio(
         for guest in NESTED:
             (files / guest.name).mkdir()
             exported(guest, files / guest.name)
-    print(checked_inside("--durations=0 tests/guests/inside_vm.py", guest_folder, exchange))
+    print(checked_inside("-s --durations=0 tests/guests/inside_vm.py", guest_folder, exchange))
     with looped(exchange, whole) as files:
         for guest in NESTED:
             booted = boot_it(published(files / guest.name / "first.report.json"))
