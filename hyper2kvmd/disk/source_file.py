@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd.disk import faults
+from hyper2kvmd.disk.mandate import ANYONE, Mandate
 from hyper2kvmd.errors import Kind, MigrationFailed, Unsafe
 from hyper2kvmd.model import FileIdentity
 
@@ -78,10 +79,11 @@ class SourceFile:
             ) from error
 
 
-def open_file(path: Path) -> SourceFile:
+def open_file(path: Path, mandate: Mandate = ANYONE) -> SourceFile:
     """Open a regular file that is no symbolic link; the caller closes `fd`.
 
-    Raises MigrationFailed (`source-missing`, `source-unreadable`) or Unsafe (`source-unsafe`).
+    Raises MigrationFailed (`source-missing`, `source-unreadable`), or Unsafe (`source-unsafe`, and as `mandate.require`
+    does).
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -106,9 +108,13 @@ def open_file(path: Path) -> SourceFile:
             ) from error
         raise faults.unreadable(path, error) from error
     status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
+    try:
+        if not stat.S_ISREG(status.st_mode):
+            raise _unsafe(path, "not a regular file")
+        mandate.require(fd, path)
+    except BaseException:
         os.close(fd)
-        raise _unsafe(path, "not a regular file")
+        raise
     identity = FileIdentity(
         path=path,
         device=status.st_dev,
