@@ -54,8 +54,8 @@ class Person:
             return True
         if self.uid == facts.st_uid:
             return facts.st_mode >> 6 & wanted == wanted
-        entries = tuple(_acl(target))
         masked = facts.st_mode >> 3 & 7  # with an ACL these bits of the mode are its mask
+        entries = tuple(_acl(target)) if masked else ()  # the kernel does not look at one that masks everything
         for tag, granted, number in entries:
             if (tag, number) == (ACL_USER, self.uid):
                 return granted & masked & wanted == wanted
