@@ -118,7 +118,7 @@ def helpers_of(pid: int) -> list[int]:
 
 
 def eventually(question: Any) -> bool:
-    for _ in range(600):
+    for _ in range(300):
         if question():
             return True
         time.sleep(0.1)

@@ -235,6 +235,11 @@ def test_a_probe_takes_no_descriptor(disk: Image, installed_helper: tuple[str, .
     assert refusal(ask(installed_helper, request=PROBE, fds=[["r", str(disk.disks[0].path)]])) == "bad-fd"
 
 
+def test_the_helper_itself_takes_no_argument() -> None:
+    done = subprocess.run(["/usr/bin/python3", "-IS", HELPER, "x"], stdin=subprocess.DEVNULL, capture_output=True)
+    assert (done.returncode, done.stderr) == (2, b"hyper2kvm helper: no argument is taken\n")
+
+
 @pytest.mark.parametrize("channel", ["tcp", "stream"])
 def test_only_the_right_kind_of_stdin(installed_helper: tuple[str, ...], channel: str) -> None:
     answer = ask(installed_helper, request=PROBE, channel=channel)
