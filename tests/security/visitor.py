@@ -1,4 +1,7 @@
-"""A visit to a guest as the service user: visitor.py IMAGE_JSON FOLDER HELPER_JSON. One JSON line says what came of it."""
+"""A visit to a guest as the service user: visitor.py IMAGE_JSON FOLDER HELPER_JSON.
+
+One JSON line says what came of it.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 `plan`, `convert`, `publish`: a stage and its product, skipped when that was given. `start STAGE`, `progress DONE ALL`,
 `warn TEXT`, `warn-file PATH`, `helper VERB`: events. `space N`: asks for N bytes. `file N`: N bytes into the working
-folder. `wait PATH`: until that file exists. `fail KIND`, `die`, `die-once`, `nonsense`: ends. `deaf`: SIGTERM is ignored.
+folder. `wait PATH`: until that file exists. `fail KIND`, `die`, `die-once`, `nonsense`: ends. `deaf`: SIGTERM
+is ignored.
 """
 
 from __future__ import annotations
