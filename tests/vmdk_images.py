@@ -34,7 +34,7 @@ def read(source: VmdkSource) -> bytes:
         at = run.guest + run.length
         assert at <= source.virtual_size
         data = source.load(run)
-        assert isinstance(data, bytes) and len(data) == run.length
+        assert len(data) == run.length
         disk[run.guest : at] = data
         covered += run.length
     assert covered == source.data_bytes

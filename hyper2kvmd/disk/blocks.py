@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-Buffer = bytes | memoryview
+Buffer = bytes | bytearray | memoryview
 RUN_LIMIT = 8 << 20
 """Bytes. No run of a source crosses a multiple of this, so any two readings of a disk cut it in the same places."""
 
@@ -35,10 +35,15 @@ class Source(Protocol):
     @property
     def virtual_size(self) -> int: ...
 
+    @property
+    def data_bytes(self) -> int:
+        """Guest bytes that runs cover, as the source's tables say."""
+        ...
+
     def runs(self, start: int, stop: int) -> Iterator[Run]:
         """The runs that begin in [start, stop), in guest order, without overlap. Tables are read as needed."""
         ...
 
-    def load(self, run: Run) -> bytes:
+    def load(self, run: Run) -> Buffer:
         """Exactly `run.length` bytes, checked as far as the format can. Safe to call from several threads."""
         ...

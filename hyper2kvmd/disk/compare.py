@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol
 
-from hyper2kvmd.disk.blocks import Run, Source
+from hyper2kvmd.disk.blocks import Buffer, Run, Source
 
 PIECE = 1 << 20
 """Most bytes of one side that are read at once."""
@@ -123,7 +123,7 @@ def _first_not_zero(image: Image, start: int, stop: int) -> int | None:
     return None
 
 
-def _first_unequal(ours: bytes, theirs: bytes) -> int | None:
+def _first_unequal(ours: Buffer, theirs: Buffer) -> int | None:
     """The first place where two blocks differ; a short one differs where it ends."""
     if ours == theirs:
         return None

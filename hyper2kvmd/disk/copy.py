@@ -98,7 +98,7 @@ class _Copy:
     ) -> None:
         self._source, self._target, self._reserve = source, target, reserve
         self._limits, self._on_progress = limits, on_progress
-        self._total = sum(run.length for run in source.runs(0, source.virtual_size))
+        self._total = source.data_bytes
         section = max(BATCH, self._total // SECTIONS)
         self._share = Share(source, target, limits.bytes_per_second, section, threading.Semaphore(limits.threads))
         self._keeper = Keeper(self._share)

@@ -79,6 +79,26 @@ class SourceFile:
             ) from error
 
 
+class Forward:
+    """One thread's reads of a file that mostly go forward: neighbours come by one system call."""
+
+    AHEAD = 256 << 10
+    """Bytes."""
+
+    def __init__(self, file: SourceFile) -> None:
+        self.file = file
+        self._start, self._data = 0, memoryview(b"")
+
+    def read(self, offset: int, length: int) -> memoryview:
+        """As `SourceFile.read`; valid until the next call."""
+        end = min(offset + length, self.file.size)
+        if not self._start <= offset <= end <= self._start + len(self._data):
+            near = self._start <= offset <= self._start + len(self._data)
+            self._data = memoryview(self.file.read(offset, max(length, self.AHEAD if near else 0)))
+            self._start = offset
+        return self._data[offset - self._start : end - self._start]
+
+
 def open_file(path: Path, mandate: Mandate = ANYONE) -> SourceFile:
     """Open a regular file that is no symbolic link; the caller closes `fd`.
 

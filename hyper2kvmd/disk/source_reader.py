@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hyper2kvmd.disk.blocks import RUN_LIMIT, Run, Source
+from hyper2kvmd.disk.blocks import RUN_LIMIT, Buffer, Run, Source
 from hyper2kvmd.errors import MigrationFailed
 
 
@@ -12,7 +12,7 @@ class SourceReader:
     def __init__(self, source: Source) -> None:
         self._source = source
         self.size = source.virtual_size
-        self._last: tuple[Run, bytes] | None = None
+        self._last: tuple[Run, Buffer] | None = None
         """The packed run read last: neighbouring structures share it."""
 
     def read(self, offset: int, length: int) -> bytes:
@@ -30,7 +30,7 @@ class SourceReader:
                 data[begin - offset : end - offset] = self._part(run, begin, end)
         return bytes(data)
 
-    def _part(self, run: Run, begin: int, end: int) -> bytes:
+    def _part(self, run: Run, begin: int, end: int) -> Buffer:
         if not run.packed:
             return self._source.load(Run(begin, end - begin, run.file, run.offset + begin - run.guest))
         if self._last is None or self._last[0] != run:

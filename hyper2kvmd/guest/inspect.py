@@ -73,8 +73,8 @@ MODULE_FOLDERS = ("/lib/modules", "/usr/lib/modules")
 class Found:
     """Where the guest's root is. `volume` is None unless the family is linux; `subvolume` is a folder of it.
 
-    A `locked` guest has its root in a container without a key: `volume` is the inside of that one, which nobody can
-    read, and `boot` what it boots from.
+    A `locked` guest has its root in a LUKS container that no key opens: `volume` is the inside of one, which nobody
+    can read, and `boot` the volume with its kernels, if that is outside.
     """
 
     family: Literal["linux", "locked", "windows", "none"]

@@ -13,11 +13,12 @@ from hyper2kvmd.guest.compose import Composition
 from hyper2kvmd.guest.fixes import FIXES, OUTSIDE
 from hyper2kvmd.guest.fixes.fix import Case, Fix
 from hyper2kvmd.guest.inspect import Found, describe, find_root, look_at
+from hyper2kvmd.guest.locked import closed
 from hyper2kvmd.guest.network.cards import settle
 from hyper2kvmd.guest.network.survey import NOTHING, survey
 from hyper2kvmd.guest.rootside import Helper
 from hyper2kvmd.guest.tree import GuestTree, printable
-from hyper2kvmd.model import Change, Guest, Image, Layout, Migration, Order, Source, SourceNic, Volume
+from hyper2kvmd.model import Change, Guest, Image, Layout, Migration, Order, Source, SourceNic
 from hyper2kvmd.progress import Context
 
 FSTAB = "/etc/fstab"
@@ -31,11 +32,10 @@ NOT_LINUX = {
     "attach its disk as SATA and install the virtio drivers in it",
     "none": "no operating system was found on this disk: it was converted as a data disk, nothing was repaired",
 }
-
 LOCKED = (
-    "its root was NOT repaired: fstab, crypttab and network settings are as they were, and its initramfs got no virtio "
-    "drivers, for they lie in the container; give the key (luks_keyfile) and convert again, unless its initramfs "
-    "already knows virtio"
+    "no Linux root lies outside, so it was NOT repaired: fstab, crypttab and network settings are as they were, and "
+    "the initramfs got no virtio drivers, for they are inside; give the key (luks_keyfile) and convert again, unless "
+    "that initramfs knows virtio already"
 )
 
 
@@ -70,7 +70,7 @@ def repair_opened(
         return Guest(family=found.family, nics=cards.nics, warnings=(NOT_LINUX[found.family],))
     warnings = [f"{trouble}; it was not looked into" for trouble in found.troubles]
     if found.family == "locked":
-        warnings += [_locked(found.volume, migration)]
+        warnings += [_locked(layout, migration)]
     composition = Composition(opened, layout, found, read_only=migration.dry_run)
     with composition.mounted() as tree:
         warnings += composition.warnings
@@ -125,9 +125,9 @@ def _mend(
     )
 
 
-def _locked(container: Volume, migration: Migration) -> str:
+def _locked(layout: Layout, migration: Migration) -> str:
     """What to tell of a root that nobody can read. Raises MigrationFailed (`volume-locked`) where a key was given."""
-    fact = printable(f"{container.name}: {container.obstacle}")
+    fact = "; ".join(printable(f"{volume.name}: {volume.obstacle}") for volume in closed(layout))
     if migration.luks_keyfile:
         raise MigrationFailed(
             "volume-locked",

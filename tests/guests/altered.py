@@ -80,7 +80,7 @@ def drop_initrd(root: Path) -> None:
 
 def mount_a_missing_disk(root: Path) -> None:
     with (root / "etc/fstab").open("a") as fstab:
-        fstab.write(f"UUID={MISSING} /data ext4 x-systemd.device-timeout=3 0 2\n")
+        fstab.write(f"UUID={MISSING} /data ext4 x-systemd.device-timeout=20 0 2\n")
 
 
 def unit(name: str, script: str, kind: str = "simple", **settings: str) -> Callable[[Path], None]:

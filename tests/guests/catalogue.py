@@ -37,5 +37,9 @@ NESTED = (luks.GUEST, raid_lvm.GUEST)
 BY_UEFI = (*uefi_grub.GUESTS.values(), systemd_boot.SYSTEMD_BOOT, systemd_boot.UNIFIED_KERNEL)
 GUESTS = {
     guest.name: guest
-    for guest in (*(recipe.guest for recipe in DEBIAN12), *BROKEN, *NESTED, *BY_UEFI, network_stacks.GUEST)
+    for guest in (
+        *(recipe.guest for recipe in DEBIAN12),
+        *(*BROKEN, *NESTED, luks.HEALTHY),
+        *(*BY_UEFI, network_stacks.GUEST),
+    )
 }

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.guests.altered import guest_folder as guest_folder
 from tests.integration.host import installed_helper as installed_helper
 from tests.integration.host import service_folder as service_folder
 from tests.integration.host import service_user as service_user
+
+pytest.register_assert_rewrite("tests.guests.migration")

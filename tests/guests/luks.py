@@ -1,11 +1,12 @@
 """Debian 12 with its root in a LUKS container, /boot outside: crypttab and its copy in the initramfs say /dev/sda2.
 
 A key file in the initramfs opens the container, so that nobody has to type. cryptsetup encrypts what the partition
-holds as it stands, which takes no device-mapper.
+holds as it stands, which takes no device-mapper. The healthy one says UUIDs, and its initramfs knows any hardware.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from tests.guests.build import MIB, Disk, make, run
@@ -15,6 +16,7 @@ from tests.guests.installer import BOOT, CDROM, PACKAGES
 SIZE = 1792 * MIB
 """Encrypted, it is full from end to end."""
 NAME = "sda2_crypt"
+UUID = "b6f0c2d4-5a1e-4f39-8c77-2d9e0a3b4c5d"
 KEY = "correct horse"
 KEY_FILE = "/etc/keys/root.key"
 ROOM = 32 * MIB
@@ -22,16 +24,17 @@ ROOM = 32 * MIB
 DERIVATION = ("--pbkdf", "argon2id", "--pbkdf-memory", "32768", "--pbkdf-force-iterations", "4")
 
 
-def build(disk: Disk) -> None:
+def build(disk: Disk, *, broken: bool) -> None:
     boot, container = disk.partition(SIZE, ("/dev/sda1", BOOT, "L"), ("/dev/sda2", 0, "L"))
     root = disk.attach(f"/dev/mapper/{NAME}", container.offset, container.size - ROOM)
     for part in (boot, root):
         make(part, "ext4")
+    source, beside = (container.device, boot.device) if broken else (f"UUID={UUID}", f"UUID={boot.uuid}")
     with disk.root({"/": root, "/boot": boot}) as files:
-        files.settle(f"{root.device} / ext4 errors=remount-ro 0 1", f"{boot.device} /boot ext4 defaults 0 2", CDROM)
+        files.settle(f"{root.device} / ext4 errors=remount-ro 0 1", f"{beside} /boot ext4 defaults 0 2", CDROM)
         files.write(
             {
-                "/etc/crypttab": f"{NAME} {container.device} {KEY_FILE} luks,initramfs",
+                "/etc/crypttab": f"{NAME} {source} {KEY_FILE} luks,initramfs",
                 "/etc/cryptsetup-initramfs/conf-hook": 'KEYFILE_PATTERN="/etc/keys/*.key"',
                 "/etc/initramfs-tools/conf.d/umask": "UMASK=0077",
             }
@@ -40,12 +43,12 @@ def build(disk: Disk) -> None:
         place.parent.mkdir(mode=0o700)
         place.write_text(KEY)
         place.chmod(0o400)
-        files.initramfs("none", "ext4")
+        files.initramfs("none", *(("ext4",) if broken else ()))
         files.grub(f"root={root.device}")
         files.boot_by_grub(disk, boot, "/grub")
     key = disk.raw.with_name("key")
     key.write_text(KEY)
-    encrypt = ("--encrypt", "--type", "luks2", "--reduce-device-size", str(ROOM), *DERIVATION)
+    encrypt = ("--encrypt", "--type", "luks2", "--uuid", UUID, "--reduce-device-size", str(ROOM), *DERIVATION)
     run("cryptsetup", "--batch-mode", "reencrypt", *encrypt, "--key-file", key, container.device)
     key.unlink()
 
@@ -57,4 +60,6 @@ MENDED = {
     "/boot/initrd.img-*",
     "/etc/initramfs-tools/modules",
 }
-GUEST = Guest("luks", Path(__file__), build, (*PACKAGES, "cryptsetup-initramfs"), mended=frozenset(MENDED))
+LUKS = (*PACKAGES, "cryptsetup-initramfs")
+GUEST = Guest("luks", Path(__file__), partial(build, broken=True), LUKS, mended=frozenset(MENDED))
+HEALTHY = Guest("luks-healthy", Path(__file__), partial(build, broken=False), LUKS)

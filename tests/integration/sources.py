@@ -36,6 +36,7 @@ class RawSource:
     def __init__(self, path: Path, virtual_size: int | None = None) -> None:
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.virtual_size = virtual_size or os.fstat(self._fd).st_size
+        self.data_bytes = sum(run.length for run in self.runs(0, self.virtual_size))
 
     def runs(self, start: int, stop: int) -> Iterator[Run]:
         at, end = 0, os.fstat(self._fd).st_size
@@ -82,6 +83,7 @@ class MadeSource:
             self._runs.append(Run(part.guest, len(part.data), self._fd, at, part.packed))
             self._sizes[part.guest] = len(stored)
             at += len(stored)
+        self.data_bytes = sum(len(part.data) for part in parts)
 
     def runs(self, start: int, stop: int) -> Iterator[Run]:
         yield from (run for run in self._runs if start <= run.guest < stop)

@@ -154,15 +154,13 @@ class Gone(Exception):
 
 
 class Ending(MadeSource):
-    """One that is gone after `left` of its runs, not before they were counted."""
+    """One that is gone after `left` of its runs."""
 
     left: int
-    counted = False
 
     def runs(self, start: int, stop: int) -> Iterator[Run]:
-        counted, self.counted = self.counted, True
         for number, run in enumerate(super().runs(start, stop)):
-            if counted and number == self.left:
+            if number == self.left:
                 raise Gone
             yield run
 

@@ -78,7 +78,7 @@ def test_builders_of_other_makes(guest: Path, path: str, before: str, after: str
     assert (guest / path).read_text() == after
 
 
-@pytest.mark.parametrize("mark", ["etc/dracut.conf", "usr/share/dracut/dracut-functions", "usr/lib/dracut/x"])
+@pytest.mark.parametrize("mark", ["etc/dracut.conf", "usr/share/dracut/modules.d/x", "usr/lib/dracut/modules.d/x"])
 def test_a_dracut_without_a_folder_for_settings_gets_one(guest: Path, mark: str) -> None:
     put(guest, mark, "")
     repair(guest)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hyper2kvmd.disk import faults
-from hyper2kvmd.disk.blocks import RUN_LIMIT, Run
+from hyper2kvmd.disk.blocks import RUN_LIMIT, Buffer, Run
 from hyper2kvmd.disk.mandate import ANYONE, Mandate
-from hyper2kvmd.disk.source_file import SourceFile, open_file
+from hyper2kvmd.disk.source_file import Forward, SourceFile, open_file
 from hyper2kvmd.disk.vmdk import descriptor as text
 from hyper2kvmd.disk.vmdk import esx, sparse
 from hyper2kvmd.disk.vmdk.descriptor import SECTOR, Descriptor
@@ -82,6 +83,7 @@ class VmdkSource:
         self._sparse = {
             extent.file.fd: extent for layer in layers for extent in layer.extents if isinstance(extent, SparseExtent)
         }
+        self._threads = threading.local()
         self.virtual_size = layers[0].size
         self.subformat = layers[0].descriptor.create_type
         self.files: tuple[FileIdentity, ...] = tuple(file.identity for file in files)
@@ -103,14 +105,22 @@ class VmdkSource:
             if piece.guest >= start:
                 yield Run(piece.guest, piece.length, piece.file, piece.offset, piece.kind is Kind.PACKED)
 
-    def load(self, run: Run) -> bytes:
+    def load(self, run: Run) -> Buffer:
         """Exactly `run.length` bytes; a compressed grain's checksum is checked.
 
         Raises MigrationFailed (`source-corrupt`, `source-truncated`, `source-unreadable`).
         """
         if run.packed:
-            return self._sparse[run.file].load(run.guest, run.length, run.offset)
+            extent = self._sparse[run.file]
+            return extent.load(self._forward(extent.file), run.guest, run.length, run.offset)
         return self._files[run.file].read_whole(run.offset, run.length)
+
+    def _forward(self, file: SourceFile) -> Forward:
+        """This thread's, for the file that it read last."""
+        held: Forward | None = getattr(self._threads, "forward", None)
+        if held is None or held.file is not file:
+            held = self._threads.forward = Forward(file)
+        return held
 
     def _data_bytes(self) -> int:
         if len(self._layers) == 1:

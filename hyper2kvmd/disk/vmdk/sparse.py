@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from hyper2kvmd.disk import faults
-from hyper2kvmd.disk.source_file import SourceFile
+from hyper2kvmd.disk.blocks import Buffer
+from hyper2kvmd.disk.source_file import Forward, SourceFile
 from hyper2kvmd.disk.vmdk import stream
 from hyper2kvmd.disk.vmdk.descriptor import LIMIT, SECTOR, START, check_size
 from hyper2kvmd.disk.vmdk.grains import GrainMap
@@ -119,14 +120,14 @@ class SparseExtent:
     def pieces(self, lo: int, hi: int) -> Iterator[Piece]:
         return self.grains.pieces(lo, hi)
 
-    def load(self, guest: int, length: int, offset: int) -> bytes:
+    def load(self, forward: Forward, guest: int, length: int, offset: int) -> Buffer:
         """Guest bytes that lie in the one compressed grain at byte `offset` of the file."""
         grain = self.grains.grain
         begin = (guest - self.start) // grain * grain
         needed = min(grain, self.stop - self.start - begin)
-        data = stream.inflate(self.file, offset, begin // SECTOR, grain, needed, marked=self.marked)
+        data = stream.inflate(forward, offset, begin // SECTOR, grain, needed, marked=self.marked)
         skip = guest - self.start - begin
-        return bytes(memoryview(data)[skip : skip + length])
+        return data if length == len(data) else memoryview(data)[skip : skip + length]
 
 
 def open_sparse(file: SourceFile, header: Header, start: int) -> SparseExtent:

@@ -10,7 +10,7 @@ import struct
 import deflate
 
 from hyper2kvmd.disk import faults
-from hyper2kvmd.disk.source_file import SourceFile
+from hyper2kvmd.disk.source_file import Forward, SourceFile
 from hyper2kvmd.disk.vmdk.descriptor import SECTOR
 
 MARKER = struct.Struct("<QII")
@@ -19,17 +19,18 @@ GRAIN = struct.Struct("<QI")
 END_OF_STREAM, GRAIN_TABLE, GRAIN_DIRECTORY, FOOTER = range(4)
 
 
-def inflate(file: SourceFile, offset: int, sector: int, grain: int, needed: int, *, marked: bool) -> bytearray:
+def inflate(forward: Forward, offset: int, sector: int, grain: int, needed: int, *, marked: bool) -> bytearray:
     """The grain of the extent's sector `sector` that is stored at byte `offset`: `grain` or `needed` bytes.
 
     `needed` is less than `grain` where the disk ends. With `marked` a marker precedes the data and must agree.
     Raises MigrationFailed (`source-truncated`, `source-corrupt`, `source-unreadable`).
     """
-    record = memoryview(file.read(offset, GRAIN.size + grain + SECTOR))
+    file, expected = forward.file, GRAIN.size + grain + SECTOR
+    record = forward.read(offset, expected)
     if marked:
-        packed = _marked(file, record, offset, sector, grain)
+        packed = _marked(forward, record, offset, sector, grain)
     else:
-        packed = record if len(record) < GRAIN.size + grain + SECTOR else memoryview(file.read(offset, 2 * grain))
+        packed = record if len(record) < expected else forward.read(offset, 2 * grain)
     try:
         data = deflate.zlib_decompress(packed, grain)
     except deflate.DeflateError as error:
@@ -41,7 +42,8 @@ def inflate(file: SourceFile, offset: int, sector: int, grain: int, needed: int,
     return data
 
 
-def _marked(file: SourceFile, record: memoryview, offset: int, sector: int, grain: int) -> memoryview:
+def _marked(forward: Forward, record: memoryview, offset: int, sector: int, grain: int) -> memoryview:
+    file = forward.file
     if len(record) < GRAIN.size:
         raise faults.truncated(file.path, f"it ends at byte {file.size}, inside a grain's marker")
     found, size = GRAIN.unpack_from(record)
@@ -51,7 +53,7 @@ def _marked(file: SourceFile, record: memoryview, offset: int, sector: int, grai
         )
     end = GRAIN.size + size
     if end > len(record):
-        record = memoryview(file.read(offset, end))
+        record = forward.read(offset, end)
         if end > len(record):
             raise faults.truncated(
                 file.path, f"the grain at byte {offset} needs {end} bytes, but it ends at byte {offset + len(record)}"

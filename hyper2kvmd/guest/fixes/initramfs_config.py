@@ -17,7 +17,8 @@ MODULES = ("virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net")
 NOTE = "# Added by hyper2kvm: this guest runs on KVM."
 INITRAMFS_TOOLS = "/etc/initramfs-tools/modules"
 DRACUT = "/etc/dracut.conf.d/90-hyper2kvm.conf"
-DRACUT_MARKS = ("/etc/dracut.conf.d", "/etc/dracut.conf", "/usr/lib/dracut", "/usr/share/dracut")
+DRACUT_MARKS = ("/etc/dracut.conf.d", "/etc/dracut.conf", "/usr/lib/dracut/modules.d", "/usr/share/dracut/modules.d")
+"""Of dracut itself: initramfs-tools of Debian 13 has its `dracut-install` below /usr/lib/dracut as well."""
 CLOSING = re.compile(r"[)\"']")
 SUMMARY = "the next initramfs keeps virtio"
 
