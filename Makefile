@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PACKAGES := .cache/packages.done
 INSTALLED := $(VENV)/installed.done
 
-.PHONY: help setup lint test unit integration test-guests test-system fuzz bench bench-repair demo demo-guest lock clean
+.PHONY: help setup lint test unit integration test-guests test-system test-mutations fuzz bench bench-repair demo demo-guest lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
@@ -50,7 +50,7 @@ unit: setup
 
 integration: setup
 	$(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1 \
-		$(BIN)/pytest -p no:cacheprovider -m "not slow" tests/integration tests/guests
+		$(BIN)/pytest -p no:cacheprovider -m "not slow" tests/integration tests/security tests/guests
 
 test-guests: setup ## broken guests of every kind, each migrated, booted on virtio and repaired once more
 	$(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1 \
@@ -58,6 +58,9 @@ test-guests: setup ## broken guests of every kind, each migrated, booted on virt
 
 test-system: setup ## in a virtual machine whose kernel has NBD and device-mapper
 	$(ROOT) $(BIN)/pytest -p no:cacheprovider tests/system
+
+test-mutations: setup ## take each guard away in a copy: the attacks of tests/security must succeed then; half an hour
+	$(ROOT) $(BIN)/python -B -m tests.security.mutations $(WORDS)
 
 fuzz: setup ## damage VMDKs 100,000 times, other disks 20,000; what is read must be bytes or a failure
 	$(BIN)/python -m tests.fuzz.vmdk --count 100000

@@ -156,19 +156,18 @@ def test_the_caller_cannot_signal_the_helper(
     assert until_clean(), Kernel.now()
 
 
-def test_many_at_once_do_not_meet(disk: Image, installed_helper: tuple[str, ...]) -> None:
-    """All on the same bytes: the kernel lets one file system be mounted through each device, and each gets its own."""
+def test_many_at_once_do_not_meet(disk: Image, installed_helper: tuple[str, ...], service_folder: Path) -> None:
+    """All on the same bytes, all held until the last one is there: each has a device of its own."""
     answers: list[dict[str, Any]] = []
-
-    def one() -> None:
-        asked = mount_request(disk, read_only=True)
-        answers.append(ask(installed_helper, request=asked, fds=[["r", str(disk.disks[0].path)]]))
-
-    threads = [threading.Thread(target=one) for _ in range(6)]
+    over = service_folder / "over"
+    asked = {"request": mount_request(disk, read_only=True), "fds": [["r", str(disk.disks[0].path)]], "held": str(over)}
+    threads = [threading.Thread(target=lambda: answers.append(ask(installed_helper, **asked))) for _ in range(6)]
     for thread in threads:
         thread.start()
+    eventually(lambda: len(list(service_folder.glob("over.*"))) == len(threads))
+    over.touch()
     for thread in threads:
         thread.join()
     assert [answer["mounts"] for answer in answers] == [1] * 6, answers
-    assert len({answer["reply"]["device"] for answer in answers}) >= 1
+    assert len({answer["reply"]["device"] for answer in answers}) == 6
     assert until_clean(), Kernel.now()

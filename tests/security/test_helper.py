@@ -43,7 +43,7 @@ def test_probe_and_mount(disk: Image, installed_helper: tuple[str, ...]) -> None
         '{"verb": "probe", "job": 1, "fstypes": []}',
         '{"verb": "probe", "job": "test", "fstypes": ["proc"]}',
         '{"verb": "probe", "job": "test", "fstypes": [["ext4"]]}',
-        '{"verb": "probe", "job": "test", "fstypes": "ext4"}',
+        '{"verb": "probe", "job": "test", "fstypes": {"ext4": 1}}',
         '{"verb": ["probe"], "job": "test", "fstypes": []}',
         "[" * 16_000,
         '{"verb": "probe", "job": "test", "fstypes": [' + "1" * 5000 + "]}",
@@ -141,7 +141,7 @@ def stretch(kind: str, legs: list[dict[str, int]], chunk: int = 0) -> dict[str, 
         (stretch("striped", LEGS, 12288), "bad-range"),
         (stretch("striped", LEGS, 131072), "bad-range"),
         ({"table": [{"kind": "linear", "chunk": 0, "legs": LEGS[:1], "crypt": 1}]}, "bad-request"),
-        ({"table": [{"kind": "linear", "chunk": 0, "legs": {}}]}, "bad-request"),
+        ({"table": [{"kind": "linear", "chunk": 0, "legs": 1}]}, "bad-request"),
     ],
 )
 def test_stretches_that_are_refused(
@@ -369,22 +369,21 @@ def test_a_second_request_on_the_same_channel_is_never_answered(disk: Image, ins
 
 
 @pytest.mark.parametrize(
-    "fds",
+    ("forged", "code"),
     [
-        [["folder", "/proc"]],
-        [["memory", "1048576"]],
-        [["sealed", "64"]],
-        [["unconnected", ""]],
-        [["r", "/proc/self/mem"]],
-        [["r", "/sys/kernel/notes"]],
+        (["folder", "/proc"], "bad-fd"),
+        (["unconnected", ""], "bad-fd"),
+        (["memory", "1048576"], "bad-range"),
+        (["sealed", "64"], "bad-range"),
+        (["r", "/proc/self/mem"], "bad-range"),
+        (["r", "/sys/kernel/notes"], "bad-range"),
     ],
     ids=repr,
 )
-def test_forged_handles(disk: Image, installed_helper: tuple[str, ...], fds: list[list[str]]) -> None:
-    """Things that are no disk, some of them regular files by their mode: nothing is ever mounted from them."""
-    for request in (mount_request(disk), mount_request(disk, read_only=True)):
-        answer = ask(installed_helper, request=request, fds=fds)
-        assert refusal(answer) in ("bad-fd", "bad-range", "device-failed", "mount-failed"), answer
+def test_forged_handles(disk: Image, installed_helper: tuple[str, ...], forged: list[str], code: str) -> None:
+    """Things that are no disk, most of them regular files by their mode."""
+    answer = ask(installed_helper, request=mount_request(disk, read_only=True), fds=[forged])
+    assert refusal(answer) == code, answer
 
 
 def test_a_disk_that_the_caller_may_only_read_is_never_written(
@@ -450,4 +449,4 @@ def test_hostile_surroundings(disk: Image, installed_helper: tuple[str, ...], su
 
 def test_closed_stdin(installed_helper: tuple[str, ...]) -> None:
     answer = ask(installed_helper, request=PROBE, closed=[0])
-    assert answer["reply"] is None and answer["status"] != 0
+    assert (answer["reply"], answer["status"]) == (None, 2)

@@ -140,7 +140,11 @@ HOSTILE: dict[str, tuple[Maker, str]] = {
     "absolute extent": (vmdk(f'RW {SECTORS} FLAT "SECRET" 0'), "source-unsafe"),
     "extent above": (vmdk(f'RW {SECTORS} FLAT "../secret" 0'), "source-unsafe"),
     "extent below": (vmdk(f'RW {SECTORS} FLAT "sub/../../secret" 0'), "source-unsafe"),
-    "extent json:": (vmdk(f'RW {SECTORS} FLAT "json:{{"driver":"raw"}}" 0'), "source-not-vmdk"),
+    "extent json:": (
+        vmdk(f'RW {SECTORS} FLAT "json:{{"driver":"raw"}}" 0', f"RW {SECTORS} ZERO"),
+        "source-not-vmdk",
+    ),
+    "extent json: as QEMU's own": (vmdk(f"RW {SECTORS} FLAT \"json:{{'filename':'SECRET'}}\" 0"), "source-unsafe"),
     "extent nbd:": (vmdk(f'RW {SECTORS} FLAT "nbd:127.0.0.1:10809" 0'), "source-missing"),
     "extent fat:": (vmdk(f'RW {SECTORS} FLAT "fat:rw:/etc" 0'), "source-unsafe"),
     "extent is a link": (linked_extent, "source-unsafe"),
@@ -236,7 +240,7 @@ def test_a_tool_that_opened_it_would_not_reach_the_secret(name: str, service_fol
 
 
 @pytest.mark.parametrize(
-    "name", ["a,file.filename=plain2,.qcow2", "nbd:localhost:1.qcow2", "json:{}.qcow2", "-U.qcow2"]
+    "name", ["a,file.filename=other.qcow2", "a,driver=raw,.qcow2", "a,file.driver=nbd,.qcow2", "a,,b.qcow2"]
 )
 def test_a_name_is_a_name(name: str, tmp_path: Path) -> None:
     """To QEMU as well: no option, no protocol, no other file."""

@@ -46,6 +46,8 @@ def daemon(installed_helper: tuple[str, ...]) -> Iterator[Service]:
     (service.spool / "incoming").chmod(0o777)
     service.start()
     yield service
+    assert not [job for job in service.jobs() if job.state is State.RUNNING]
+    assert service.working_folders() == set()
     service.end()
     shutil.rmtree(root)
 
@@ -162,11 +164,6 @@ def test_a_submission_is_its_peers_own(daemon: Service) -> None:
     job = daemon.job("peer")
     assert job is not None and job.submitter == USER
     daemon.finished("peer")
-
-
-def test_no_job_was_left_behind(daemon: Service) -> None:
-    assert not [job for job in daemon.jobs() if job.state is State.RUNNING]
-    assert daemon.working_folders() == set()
 
 
 # ---------------------------------------------------------------- the judge itself

@@ -4,7 +4,8 @@ Standard library only, so that it starts quickly and can be run with any credent
 (`request`, or `raw` text) and its `fds` it may say: `helper` argv, `channel` (kind, or two descriptors), `environment`,
 `limits`, `closed` (standard streams that the helper starts without), `cwd` (`deleted`), `stopped` (we stop ourselves
 `before` or `after` the request), `again` (the request is sent twice), `kill` (numbers of signals that we send the
-helper), `handed` (what is tried with the mount that came).
+helper), `handed` (what is tried with the mount that came), `held` (a file: one beside it says that the answer came, and
+the mount is kept until it is there).
 """
 
 from __future__ import annotations
@@ -189,6 +190,10 @@ def main() -> None:
             ours.sendall(data)
             reply = ours.recv(65536)
     output = process.communicate(timeout=60)[0].decode(errors="replace")
+    if "held" in asked:
+        os.close(os.open(f"{asked['held']}.{os.getpid()}", os.O_WRONLY | os.O_CREAT, 0o600))
+        while not os.path.exists(asked["held"]):  # noqa: PTH110
+            time.sleep(0.01)
     more = []
     with suppress(OSError):
         more.append(ours.recv(65536).decode())
