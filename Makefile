@@ -62,9 +62,11 @@ test-system: setup ## in a virtual machine whose kernel has NBD and device-mappe
 test-mutations: setup ## take each guard away in a copy: the attacks of tests/security must succeed then; half an hour
 	$(ROOT) $(BIN)/python -B -m tests.security.mutations $(WORDS)
 
-fuzz: setup ## damage VMDKs 100,000 times, other disks 20,000; what is read must be bytes or a failure
+fuzz: setup ## damage VMDKs, QCOW2, VDI and VHDX, YAMLs and requests to the helper: each must be read or refused
 	$(BIN)/python -m tests.fuzz.vmdk --count 100000
 	$(BIN)/python -m tests.fuzz.foreign --count 20000
+	$(BIN)/python -m tests.fuzz.texts --count 50000
+	$(BIN)/python -m tests.fuzz.requests --count 100000
 
 bench: setup ## our engine and its rivals side by side: an hour, 45 GB of disk; writes docs/performance.md
 	$(ROOT) $(BIN)/python -B -m bench --markdown $(BENCH)
