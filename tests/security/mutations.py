@@ -41,7 +41,7 @@ def a_copy() -> Iterator[Path]:
     copy = Path(tempfile.mkdtemp(prefix="mutations-", dir=cache))
     copy.chmod(0o755)
     try:
-        argv = ["git", "-C", CHECKOUT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        argv = ["git", "-C", str(CHECKOUT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         names = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split("\0")
         for name in filter(None, names):
             if os.path.lexists(CHECKOUT / name):
@@ -68,7 +68,7 @@ def _copy_environment(copy: Path) -> None:
 def run(copy: Path, tests: Iterable[str]) -> Run:
     result = copy / "result.xml"
     result.unlink(missing_ok=True)
-    argv = [copy / ".venv/bin/python", "-B", "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
+    argv = [str(copy / ".venv/bin/python"), "-B", "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
     argv += [f"--junitxml={result}", "-o", "junit_family=xunit1", *sorted(set(tests))]
     try:
         done = subprocess.run(argv, cwd=copy, capture_output=True, text=True, timeout=SECONDS, check=False)

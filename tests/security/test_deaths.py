@@ -160,7 +160,11 @@ def test_many_at_once_do_not_meet(disk: Image, installed_helper: tuple[str, ...]
     """All on the same bytes, all held until the last one is there: each has a device of its own."""
     answers: list[dict[str, Any]] = []
     over = service_folder / "over"
-    asked = {"request": mount_request(disk, read_only=True), "fds": [["r", str(disk.disks[0].path)]], "held": str(over)}
+    asked: dict[str, Any] = {
+        "request": mount_request(disk, read_only=True),
+        "fds": [["r", str(disk.disks[0].path)]],
+        "held": str(over),
+    }
     threads = [threading.Thread(target=lambda: answers.append(ask(installed_helper, **asked))) for _ in range(6)]
     for thread in threads:
         thread.start()
