@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PACKAGES := .cache/packages.done
 INSTALLED := $(VENV)/installed.done
 
-.PHONY: help setup lint test unit integration test-guests test-system test-mutations fuzz bench bench-repair demo demo-guest lock clean
+.PHONY: help setup lint audit test unit integration test-guests test-system test-mutations fuzz bench bench-repair demo demo-guest lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
@@ -43,7 +43,11 @@ lint: setup ## ruff and mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: setup lint unit integration ## all that CI runs: lint, types, import directions, unit and integration tests
+audit: setup ## dependencies are as locked, unchanged, and not known to be vulnerable (says so where that cannot be asked)
+	$(BIN)/pip check --disable-pip-version-check
+	$(BIN)/python -B -m tests.audit
+
+test: setup lint audit unit integration ## all that CI runs: lint, types, audit, import directions, unit and integration tests
 
 unit: setup
 	$(BIN)/pytest tests/unit
