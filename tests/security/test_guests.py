@@ -11,11 +11,14 @@ import os
 import shutil
 import stat
 import subprocess
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from hyper2kvmd.guest.root import ConfinedRoot
 from hyper2kvmd.model import Image
 from tests.integration.host import USER, Kernel, give, looped, make_disk, service_python
 
@@ -125,6 +128,35 @@ def test_a_trap_stays_inside_the_guest(name: str, installed_helper: tuple[str, .
             assert (root / "kept").read_text() == "/dev/sda1 / ext4 defaults 0 1\n"
         if name == "setuid":
             assert stat.S_IMODE((root / "etc/fstab").stat().st_mode) & 0o7777 == 0o4755
+
+
+def test_a_folder_swapped_for_a_link_while_it_is_used(tmp_path: Path) -> None:
+    """Another program of the guest's, say, or its disk mounted twice: every lookup stays in the guest all the same."""
+    host, guest, over = tmp_path / "host", tmp_path / "guest", threading.Event()
+    for folder in (host, guest, guest / "real"):
+        folder.mkdir()
+        (folder / "fstab").write_text(HOSTS_OWN if folder == host else "the guest's own\n")
+
+    def swap() -> None:
+        while not over.is_set():
+            for target in ("/real", str(host), "../host"):
+                (guest / "draft").symlink_to(target)
+                (guest / "draft").rename(guest / "etc")
+
+    swapper, handle = threading.Thread(target=swap), os.open(guest, os.O_PATH)
+    swapper.start()
+    seen, root = set[str](), ConfinedRoot(handle)
+    try:
+        for _ in range(3000):
+            with suppress(FileNotFoundError):
+                seen.add(root.read("/etc/fstab", 100).decode())
+                root.replace("/etc/fstab", b"replaced\n")
+    finally:
+        over.set()
+        swapper.join()
+        os.close(handle)
+    assert seen == {"the guest's own\n", "replaced\n"}
+    assert (host / "fstab").read_text() == HOSTS_OWN and len(list(host.iterdir())) == 1
 
 
 def visited(image: Image, helper: tuple[str, ...]) -> dict[str, str]:

@@ -166,6 +166,23 @@ def test_a_submission_is_its_peers_own(daemon: Service) -> None:
     daemon.finished("peer")
 
 
+@pytest.mark.parametrize("place", ["control.sock", "state/jobs.sqlite3", "spool/done"])
+def test_a_neighbour_reaches_nothing(daemon: Service, place: str) -> None:
+    """Neither by name nor by address."""
+    path = daemon.root / place
+    assert path.exists()
+    looking = (
+        "import os, socket, sys\n"
+        "try:\n"
+        "    if sys.argv[1].endswith('.sock'): socket.socket(socket.AF_UNIX).connect(sys.argv[1])\n"
+        "    elif os.path.isdir(sys.argv[1]): os.listdir(sys.argv[1])\n"
+        "    else: open(sys.argv[1])\n"
+        "except PermissionError: print('no')\n"
+    )
+    argv = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "/usr/bin/python3", "-ISc", looking, path]
+    assert subprocess.run(argv, capture_output=True, text=True).stdout == "no\n"
+
+
 # ---------------------------------------------------------------- the judge itself
 
 

@@ -9,6 +9,7 @@ from tests.security.guards.guard import Cut, Guard, cases, each
 VETTED = "test_images.py::test_refused_by_name_before_a_tool_runs"
 TEXT = "test_yaml.py::test_refused_soon_in_little_memory_on_plain_lines"
 TRAP = "test_guests.py::test_a_trap_stays_inside_the_guest"
+NEIGHBOUR = "test_submitter.py::test_a_neighbour_reaches_nothing"
 RIGHTS = "test_submitter.py::test_rights_are_judged_as_the_kernel_does"
 LOGGED = "test_texts.py::test_a_guests_words_are_one_line_of_the_log"
 
@@ -132,6 +133,18 @@ GUARDS: tuple[Guard, ...] = (
         Cut("hyper2kvmd/daemon/control.py", "Origin(submitter=_peer(request))", 'Origin(submitter="root")'),
     ),
     *each(
+        cases(NEIGHBOUR, "control.sock"),
+        Cut("hyper2kvmd/daemon/control.py", "mask = os.umask(0o117)", "mask = os.umask(0)"),
+    ),
+    *each(
+        cases(NEIGHBOUR, "state/jobs.sqlite3"),
+        (
+            Cut("hyper2kvmd/daemon/service.py", "UMASK = 0o027", "UMASK = 0o022"),
+            Cut("hyper2kvmd/daemon/service.py", "state_dir.mkdir(mode=0o750,", "state_dir.mkdir(mode=0o755,"),
+        ),
+    ),
+    *each(cases(NEIGHBOUR, "spool/done"), spool('0o770 if name == "incoming" else 0o750', "0o777")),
+    *each(
         RIGHTS,
         person("tuple(_acl(target)) if masked else ()", "()"),
         person(" if masked else ()", ""),
@@ -213,7 +226,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     # ---- guests
     *each(
-        TRAP,
+        (TRAP, "test_guests.py::test_a_folder_swapped_for_a_link_while_it_is_used"),
         root("RESOLUTION = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS", "RESOLUTION = RESOLVE_NO_MAGICLINKS"),
     ),
     *each(cases(TRAP, "links in a circle"), root("if stat.S_ISLNK(status.st_mode):", "if False:")),
