@@ -53,41 +53,46 @@ def as_user(user: pwd.struct_passwd) -> Iterator[None]:
         os.setegid(0)
 
 
-def killed_at(line: int, disk: Image, user: pwd.struct_passwd, log: int) -> int:
-    """Ask for a mount, with the helper killed before that line (0: never); how many mounts came."""
+def killed_at(line: int, request: dict[str, Any], fds: list[int], user: pwd.struct_passwd, log: int) -> int:
+    """Ask with the helper killed before that line (0: never); how many mounts came. `log` gets its lines, in text."""
     with as_user(user):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     argv = ["/usr/bin/python3", "-IS", "-c", TRACED, str(HELPER), str(line), str(log)]
-    with ours, disk.disks[0].path.open("r+b") as backing:
-        with (
-            theirs,
-            subprocess.Popen(argv, stdin=theirs.fileno(), stderr=subprocess.DEVNULL, pass_fds=[log]) as process,
-        ):
-            theirs.close()
-            ours.settimeout(60)
-            received = list[int]()
-            with suppress(OSError):
-                socket.send_fds(ours, [json.dumps(mount_request(disk)).encode()], [backing.fileno()])
-                _, received, _, _ = socket.recv_fds(ours, 65536, 4)
-            process.wait(60)
-        for handle in received:
-            os.close(handle)
+    received = list[int]()
+    with (
+        ours,
+        theirs,
+        subprocess.Popen(argv, stdin=theirs.fileno(), stderr=subprocess.DEVNULL, pass_fds=[log]) as process,
+    ):
+        theirs.close()
+        ours.settimeout(60)
+        with suppress(OSError):
+            socket.send_fds(ours, [json.dumps(request).encode()], fds)
+            _, received, _, _ = socket.recv_fds(ours, 65536, 4)
+        process.wait(60)
+    for handle in received:
+        os.close(handle)
     return len(received)
+
+
+def lines_in(log: int) -> list[int]:
+    return sorted({int(line) for line in os.pread(log, 1 << 24, 0).split()})
 
 
 def test_killed_before_any_of_its_lines(
     disk: Image, installed_helper: tuple[str, ...], service_user: pwd.struct_passwd
 ) -> None:
-    log = os.memfd_create("lines")
-    assert killed_at(0, disk, service_user, log) == 1
-    lines = sorted({int(line) for line in os.pread(log, 1 << 24, 0).split()})
-    source = HELPER.read_text().splitlines()
-    assert any("LOOP_CONFIGURE" in source[line - 1] for line in lines), "children are traced as well"
-    assert len(lines) > 150
-    assert until_clean(), Kernel.now()
-    for line in lines:
-        killed_at(line, disk, service_user, log)
-        assert until_clean(), f"killed before line {line}, {source[line - 1].strip()!r}: {Kernel.now()}"
+    log, source = os.memfd_create("lines"), HELPER.read_text().splitlines()
+    with disk.disks[0].path.open("r+b") as backing:
+        asked = mount_request(disk), [backing.fileno()], service_user, log
+        assert killed_at(0, *asked) == 1
+        lines = lines_in(log)
+        assert any("LOOP_CONFIGURE" in source[line - 1] for line in lines), "children are traced as well"
+        assert len(lines) > 150
+        assert until_clean(), Kernel.now()
+        for line in lines:
+            killed_at(line, *asked)
+            assert until_clean(), f"killed before line {line}, {source[line - 1].strip()!r}: {Kernel.now()}"
     os.close(log)
     assert ask(installed_helper, request=mount_request(disk), fds=[["rw", str(disk.disks[0].path)]])["mounts"] == 1
 
@@ -145,14 +150,27 @@ def test_a_caller_killed_at_any_moment(disk: Image, installed_helper: tuple[str,
     assert until_clean(), Kernel.now()
 
 
-@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL, signal.SIGTERM, signal.SIGALRM])
+SIGNALS = signal.SIGSTOP, signal.SIGKILL, signal.SIGTERM, signal.SIGALRM
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 def test_the_caller_cannot_signal_the_helper(
     disk: Image, installed_helper: tuple[str, ...], number: signal.Signals
 ) -> None:
     fds = [["rw", str(disk.disks[0].path)]]
-    answer = ask(installed_helper, request=mount_request(disk), fds=fds, kill=[int(number)])
+    answer = ask(installed_helper, request=mount_request(disk), fds=fds, kill=[["helper", int(number)]])
     assert answer["killed"][0] in ("Operation not permitted", "gone"), answer
     assert answer["mounts"] == 1
+    assert until_clean(), Kernel.now()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_what_the_caller_does_to_sudo_leaves_nothing(
+    disk: Image, installed_helper: tuple[str, ...], number: signal.Signals
+) -> None:
+    """sudo takes its caller's signals, and passes some of them on."""
+    fds = [["rw", str(disk.disks[0].path)]]
+    ask(installed_helper, request=mount_request(disk), fds=fds, kill=[["sudo", int(number)]])
     assert until_clean(), Kernel.now()
 
 

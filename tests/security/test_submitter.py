@@ -179,7 +179,16 @@ def test_a_neighbour_reaches_nothing(daemon: Service, place: str) -> None:
         "    else: open(sys.argv[1])\n"
         "except PermissionError: print('no')\n"
     )
-    argv = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "/usr/bin/python3", "-ISc", looking, path]
+    argv = [
+        "setpriv",
+        "--reuid=nobody",
+        "--regid=nogroup",
+        "--clear-groups",
+        "/usr/bin/python3",
+        "-ISc",
+        looking,
+        str(path),
+    ]
     assert subprocess.run(argv, capture_output=True, text=True).stdout == "no\n"
 
 

@@ -3,8 +3,7 @@
 Standard library only, so that it starts quickly and can be run with any credentials and limits. Besides the request
 (`request`, or `raw` text) and its `fds` it may say: `helper` argv, `channel` (kind, or two descriptors), `environment`,
 `limits`, `closed` (standard streams that the helper starts without), `cwd` (`deleted`), `stopped` (we stop ourselves
-`before` or `after` the request), `again` (the request is sent twice), `kill` (numbers of signals that we send the
-helper), `handed` (what is tried with the mount that came), `held` (a file: one beside it says that the answer came, and
+`before` or `after` the request), `again` (the request is sent twice), `kill` (signals for the `helper` or its `sudo`), `handed` (what is tried with the mount that came), `held` (a file: one beside it says that the answer came, and
 the mount is kept until it is there).
 """
 
@@ -42,6 +41,10 @@ def descriptors(wanted: list[list[str]]) -> list[int]:
             os.truncate(found[-1], int(path))
         elif kind == "tcp":
             found.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM).detach())
+        elif kind == "silent":  # its other end stays open, and nobody is there
+            pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            found.append(pair[0].detach())
+            pair[1].detach()
         elif kind == "unconnected":
             found.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).detach())
         elif kind in ("sealed", "unsealed"):
@@ -65,22 +68,34 @@ def ends(kind: str | list[int]) -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM if kind == "stream" else socket.SOCK_SEQPACKET)
 
 
-def kill(pid: int, number: int) -> str:
-    """A signal for the helper, or for the sudo that runs it, once that is root: what the kernel says of it."""
-    while True:
-        try:
-            with open(f"/proc/{pid}/status") as file:  # noqa: PTH123
-                uids = next(line for line in file if line.startswith("Uid:"))
-        except OSError:
-            return "gone"
-        if uids.split()[1:4] == ["0", "0", "0"]:
-            break
-        time.sleep(0.001)
+def facts(pid: int) -> dict[str, list[str]]:
+    """What the kernel tells of a process; nothing when it has ended."""
     try:
-        os.kill(pid, number)
+        with open(f"/proc/{pid}/status") as status, open(f"/proc/{pid}/task/{pid}/children") as children:  # noqa: PTH123
+            found = {name: words.split() for name, _, words in (line.partition(":") for line in status)}
+            return {} if found["State"][0] == "Z" else {**found, "children": children.read().split()}
+    except OSError:
+        return {}
+
+
+def the_helper(sudo: int) -> int | None:
+    """The process that sudo runs as root, once it is there; None when sudo has ended before."""
+    while found := facts(sudo):
+        for pid in map(int, (*found["children"], sudo)):
+            if facts(pid).get("Uid") == ["0"] * 4:
+                return pid
+        time.sleep(0.001)
+    return None
+
+
+def kill(who: str, sudo: int, number: int) -> str:
+    """A signal for `sudo` or the `helper`: what the kernel says of it."""
+    pid = the_helper(sudo)
+    try:
+        os.kill(sudo if who == "sudo" else pid or sudo, number)
     except OSError as error:
         return str(error.strerror)
-    return "done"
+    return "done" if pid else "gone"
 
 
 def in_own_namespaces() -> None:
@@ -184,11 +199,13 @@ def main() -> None:
                 socket.send_fds(ours, [data], handles)
             if asked.get("stopped") == "after":
                 os.kill(os.getpid(), signal.SIGSTOP)
-            killed = [kill(process.pid, number) for number in asked.get("kill", [])]
+            killed = [kill(who, process.pid, number) for who, number in asked.get("kill", [])]
             reply, received, _, _ = socket.recv_fds(ours, 65536, 4)
         else:
             ours.sendall(data)
             reply = ours.recv(65536)
+    with suppress(OSError):
+        os.kill(process.pid, signal.SIGCONT)
     output = process.communicate(timeout=60)[0].decode(errors="replace")
     if "held" in asked:
         os.close(os.open(f"{asked['held']}.{os.getpid()}", os.O_WRONLY | os.O_CREAT, 0o600))

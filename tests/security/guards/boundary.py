@@ -183,6 +183,7 @@ GUARDS: tuple[Guard, ...] = (
             "test_helper.py::test_probe_and_mount",
             "test_deaths.py::test_killed_before_any_of_its_lines",
             "test_deaths.py::test_a_caller_killed_at_any_moment",
+            "test_deaths.py::test_what_the_caller_does_to_sudo_leaves_nothing",
             "test_deaths.py::test_a_caller_that_stops_itself_holds_no_helper[after]",
         ),
         AUTOCLEAR,
