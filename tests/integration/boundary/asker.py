@@ -3,8 +3,9 @@
 Standard library only, so that it starts quickly and can be run with any credentials and limits. Besides the request
 (`request`, or `raw` text) and its `fds` it may say: `helper` argv, `channel` (kind, or two descriptors), `environment`,
 `limits`, `closed` (standard streams that the helper starts without), `cwd` (`deleted`), `stopped` (we stop ourselves
-`before` or `after` the request), `again` (the request is sent twice), `kill` (signals for the `helper` or its `sudo`), `handed` (what is tried with the mount that came), `held` (a file: one beside it says that the answer came, and
-the mount is kept until it is there).
+`before` or `after` the request), `again` (the request is sent twice), `kill` (signals for the `helper` or its `sudo`),
+`handed` (what is tried with the mount that came), `held` (a file: one beside it says that the answer came, and the
+mount is kept until it is there).
 """
 
 from __future__ import annotations

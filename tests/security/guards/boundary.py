@@ -202,7 +202,6 @@ OTHERS = {
     f"tests/security/{case}": why
     for case, why in (
         ("test_deaths.py::test_the_caller_cannot_signal_the_helper", "the kernel: root takes signals of root"),
-        ("test_sudo.py::test_words_joined_to_one_are_no_command", "sudo: a word is one name"),
         ("test_helper.py::test_hostile_surroundings", "sudo: it resets the environment, and opens what is closed"),
         (f"{ANOTHER_COMMAND}[['-u', '#-1', '{INSTALLED}']]", "sudo: there is no such user"),
     )
