@@ -27,6 +27,11 @@ class SourceFile:
         return self.identity.path
 
     @property
+    def opened(self) -> Path:
+        """What a tool that inherits `fd` opens: whoever owns the folder may swap what `path` leads to."""
+        return Path(f"/proc/self/fd/{self.fd}")
+
+    @property
     def size(self) -> int:
         return self.identity.size
 

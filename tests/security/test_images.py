@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.disk import qemu_img
+from hyper2kvmd.disk.foreign import ForeignSource
 from hyper2kvmd.disk.qemu_img import Format
+from hyper2kvmd.disk.source_file import SourceFile, open_file
+from hyper2kvmd.disk.sources import open_source
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.run import Sandbox, run
 from tests.integration.disks import sh
@@ -51,13 +54,19 @@ def linked_source(folder: Path, secret: Path) -> Path:
 
 
 def header_with_flat_descriptor(folder: Path, secret: Path) -> Path:
-    """FACTS of this project: qemu-img as root copied the host's file out of such a one."""
     data = bytearray(hosted({0: b"x" * 65536}, SECTORS).data)
     at = data.index(b"RW ")
     line = f'RW {SECTORS} FLAT "{secret}" 0\n'.encode()
     data[at : at + len(line)] = line
     (folder / "disk.vmdk").write_bytes(data)
     return folder / "disk.vmdk"
+
+
+def header_of_nothing(folder: Path, secret: Path) -> Path:
+    """To QEMU a header without a capacity is but the wrapping of a descriptor, which may name any file."""
+    path = poked(lambda *_: header_with_flat_descriptor(folder, secret), 12, bytes(8))(folder, secret)
+    text = descriptor("monolithicFlat", f'RW {SECTORS} FLAT "{secret}" 0')
+    return poked(lambda *_: path, SECTOR, text.ljust(20 * SECTOR, b"\0"))(folder, secret)
 
 
 def fifo_extent(folder: Path, secret: Path) -> Path:
@@ -153,6 +162,7 @@ HOSTILE: dict[str, tuple[Maker, str]] = {
     "device mapping": (vmdk(f'RW {SECTORS} VMFSRDM "SECRET"'), "source-unsupported"),
     "parent": (vmdk('RW 2048 SPARSE "s.vmdk"', parent=("12345678", "SECRET")), "source-has-parent"),
     "header with a flat descriptor": (header_with_flat_descriptor, "source-unsafe"),
+    "header of nothing": (header_of_nothing, "source-unsafe"),
     "source is a link": (linked_source, "source-unsafe"),
     "backing file": (qcow2("-b", "SECRET", "-F", "raw"), "source-has-parent"),
     "backing json:": (named_backing('json:{"driver":"file","filename":"SECRET"}'), "source-has-parent"),
@@ -206,15 +216,27 @@ def test_refused_by_name_before_a_tool_runs(
 
 CONFINED: dict[str, Format] = {
     "absolute extent": "vmdk",
-    "extent above": "vmdk",
-    "extent is a link": "vmdk",
-    "header with a flat descriptor": "vmdk",
+    "header of nothing": "vmdk",
     "parent": "vmdk",
     "backing file": "qcow2",
     "backing json:": "qcow2",
     "data file": "qcow2",
-    "source is a link": "raw",
 }
+
+
+def converted(source: SourceFile, fmt: Format, target: Path) -> None:
+    """By qemu-img as we start it."""
+    qemu_img.convert(
+        source,
+        fmt,
+        target,
+        "raw",
+        compress=False,
+        reserve=False,
+        threads=1,
+        bytes_per_second=None,
+        on_fraction=lambda _: None,
+    )
 
 
 @pytest.mark.parametrize("name", CONFINED)
@@ -223,20 +245,31 @@ def test_a_tool_that_opened_it_would_not_reach_the_secret(name: str, service_fol
     path = made(name, service_folder, secret)
     work = service_folder / "work"
     work.mkdir()
+    file = open_file(path)
     with pytest.raises(Failure) as caught:
-        qemu_img.convert(
-            path,
-            CONFINED[name],
-            work / "out.raw",
-            "raw",
-            compress=False,
-            reserve=False,
-            threads=1,
-            bytes_per_second=None,
-            on_fraction=lambda _: None,
-        )
+        converted(file, CONFINED[name], work / "out.raw")
+    os.close(file.fd)
     assert caught.value.code == "tool-failed"
     assert not any(SECRET in file.read_bytes() for file in work.iterdir())
+
+
+@pytest.mark.parametrize("fmt", ["qcow2", "vdi", "vhdx"])
+def test_a_disk_swapped_behind_our_back_is_not_what_a_tool_opens(fmt: str, tmp_path: Path) -> None:
+    """Whoever owns the folder may let the name lead to another one's disk, between our look at it and QEMU's."""
+    theirs, swapped = tmp_path / "theirs", tmp_path / "swapped"
+    for folder, text in ((theirs, b"their own "), (swapped, SECRET)):
+        folder.mkdir()
+        (tmp_path / "raw").write_bytes((text * MIB)[:MIB])
+        sh("qemu-img", "convert", "-f", "raw", "-O", fmt, tmp_path / "raw", folder / f"disk.{fmt}")
+    file = theirs / f"disk.{fmt}"
+    with open_source(file, tmp_path) as source:
+        theirs.rename(tmp_path / "away")
+        theirs.symlink_to(swapped)
+        run, *_ = source.runs(0, MIB)
+        assert bytes(source.load(run)).startswith(b"their own ")
+        assert isinstance(source, ForeignSource)
+        converted(source.file, source.format, tmp_path / "out.raw")
+    assert (tmp_path / "out.raw").read_bytes().startswith(b"their own ")
 
 
 @pytest.mark.parametrize(
