@@ -28,7 +28,7 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
     "nested mappings": ("a: " + "{a: " * 9000, "yaml-refused"),
     "a huge text": ("# " + "x" * (1 << 20), "file-too-large"),
     "a huge number": ("vmdk: /a\nmemory: " + "9" * 60_000, "value-invalid"),
-    "many keys": ("\n".join(f"k{n}: v" for n in range(9000)), "yaml-refused"),
+    "many keys": ("\n".join(f"k{n}: v" for n in range(4000)), "yaml-refused"),
     "control characters": ('vmdk: "/srv/a\\e[2J\\n<2>forged"\n', "yaml-refused"),
     "characters that turn text around": ("vmdk: /srv/\u202egpj.vmdk\n", "yaml-syntax"),
     "a NUL": ("vmdk: /srv/a\0b\n", "yaml-syntax"),

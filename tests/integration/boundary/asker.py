@@ -69,7 +69,7 @@ def ends(kind: str | list[int]) -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM if kind == "stream" else socket.SOCK_SEQPACKET)
 
 
-def facts(pid: int) -> dict[str, list[str]]:
+def facts(pid: int | str) -> dict[str, list[str]]:
     """What the kernel tells of a process; nothing when it has ended."""
     try:
         with open(f"/proc/{pid}/status") as status, open(f"/proc/{pid}/task/{pid}/children") as children:  # noqa: PTH123
@@ -82,9 +82,9 @@ def facts(pid: int) -> dict[str, list[str]]:
 def the_helper(sudo: int) -> int | None:
     """The process that sudo runs as root, once it is there; None when sudo has ended before."""
     while found := facts(sudo):
-        for pid in map(int, (*found["children"], sudo)):
+        for pid in [*found["children"], str(sudo)]:
             if facts(pid).get("Uid") == ["0"] * 4:
-                return pid
+                return int(pid)
         time.sleep(0.001)
     return None
 
