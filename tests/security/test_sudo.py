@@ -12,7 +12,7 @@ import pytest
 from tests.integration.host import HELPER, REPOSITORY, SUDOERS, as_service
 from tests.security.asking import PROBE, ask
 
-WORDS = "password is required", "not allowed", "not permitted", "unknown user"
+WORDS = "password is required", "not allowed", "not permitted to use", "unknown user"
 
 
 def refused(answer: dict[str, object]) -> None:
