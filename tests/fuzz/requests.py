@@ -13,7 +13,8 @@ import random
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hyper2kvmd.helper import helper
@@ -103,14 +104,18 @@ def attempt(seed: int, corpus: tuple[tuple[dict[str, Any], int], ...]) -> str:
     return asked.verb
 
 
+def open_now() -> set[int]:
+    numbers = map(int, os.listdir("/proc/self/fd"))  # noqa: PTH208
+    return {number for number in numbers if Path(f"/proc/self/fd/{number}").exists()}  # not the one that listed them
+
+
 @contextmanager
 def none_left_open() -> Iterator[None]:
     """The helper ends after a request, so it closes nothing."""
-    before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    before = open_now()
     yield
-    for name in set(os.listdir("/proc/self/fd")) - before:  # noqa: PTH208
-        with suppress(OSError):  # the one that listed them
-            os.close(int(name))
+    for number in open_now() - before:
+        os.close(number)
 
 
 def sound(table: list[helper.Stretch], crypts: list[helper.Crypt], count: int) -> None:
