@@ -67,9 +67,10 @@ GUARDS: tuple[Guard, ...] = (
         descriptor("return self.parent_cid != NO_PARENT or self.parent_hint is not None", "return False"),
     ),
     *each(
-        cases(VETTED, "header with a flat descriptor", "header of nothing"),
+        cases(VETTED, "header with a flat descriptor"),
         descriptor('if embedded and extent.type != "SPARSE":', "if False:"),
     ),
+    *each(cases(VETTED, "header of nothing"), descriptor("if sectors == 0:", "if False:")),
     *each(cases(VETTED, "backing file", "backing json:", "backing nbd:"), qcow2("    if backing:", "    if False:")),
     *each(
         cases(VETTED, "data file", "data file by name alone"),
