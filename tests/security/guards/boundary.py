@@ -28,6 +28,7 @@ LEG_COUNT = helper("1 <= len(legs) <= LEGS_MAX,", "True,")
 LEGS_OF_A_KIND = helper('count == 1 if kind == "linear" else count > 1,', "True,")
 VERB = helper('require(verb in ("probe", "mount"),', "require(True,")
 FIELDS = helper("or set(value) != set(fields):", "or False:")
+TYPES = helper("type(value[name]) is kind,", "True,")
 WHOLE_SECTORS = helper(
     'require(whole, "bad-range", f"{stretch.length}', 'require(True, "bad-range", f"{stretch.length}'
 )
@@ -82,9 +83,10 @@ GUARDS: tuple[Guard, ...] = (
         helper("except (ValueError, RecursionError):", "except KeyError:"),
         helper('request.get("verb") if isinstance(request, dict) else None', 'request.get("verb")'),
         (VERB, FIELDS),
+        (VERB, FIELDS, TYPES),
         FIELDS,
         helper("if len(dict(pairs)) != len(pairs):", "if False:"),
-        helper("type(value[name]) is kind,", "True,"),
+        TYPES,
         helper('bool(re.fullmatch(r"[A-Za-z0-9._-]{1,128}", asked.job)),', "True,"),
         helper("known = isinstance(fstype, str) and fstype in OPTIONS", "known = True"),
         helper("short = not flags & socket.MSG_TRUNC and len(data) <= REQUEST_BYTES", "short = True"),
@@ -106,7 +108,7 @@ GUARDS: tuple[Guard, ...] = (
         "test_helper.py::test_mounts_that_are_refused",
         helper('fstype in OPTIONS, "bad-request"', 'True, "bad-request"'),
         helper('transport in ("file", "nbd"),', "True,"),
-        helper("type(value[name]) is kind,", "True,"),
+        TYPES,
         FIELDS,
         LEG_COUNT,
         NAMED,
@@ -125,7 +127,7 @@ GUARDS: tuple[Guard, ...] = (
         LEG_COUNT,
         (LEG_COUNT, LEGS_OF_A_KIND),
         FIELDS,
-        helper("type(value[name]) is kind,", "True,"),
+        TYPES,
         helper("length == stretch.legs[0].length,", "True,"),
         helper('fine if kind == "striped" else chunk == 0,', "True,"),
         helper("apart = before.fd != after.fd or before.offset + before.length <= after.offset", "apart = True"),
@@ -138,7 +140,7 @@ GUARDS: tuple[Guard, ...] = (
         KEY_SIZE,
         NAMED,
         FIELDS,
-        helper("type(value[name]) is kind,", "True,"),
+        TYPES,
         helper("len(crypts) in (0, len(table)),", "True,"),
         helper("known = crypt.cipher in CIPHERS and crypt.sector in SECTOR_SIZES", "known = True"),
         WHOLE_SECTORS,
