@@ -25,7 +25,7 @@ from hyper2kvmd.errors import Failure, Unsafe
 from hyper2kvmd.model import State
 from hyper2kvmd.person import READ, SEARCH, Person
 from tests.integration.host import MIB, USER
-from tests.integration.service import Service, until
+from tests.integration.service import Service
 from tests.vmdk_images import descriptor
 
 VICTIM = "nobody"
@@ -147,10 +147,10 @@ def test_a_yaml_that_somebody_else_may_have_written(daemon: Service, code: str, 
     (daemon.spool / "incoming").chmod(incoming)
     try:
         drop(daemon, code, mode=mode, vmdk="/a.raw")
-        until("it is rejected", lambda: f"{code}.yaml" in daemon.names("rejected"))
+        job = daemon.finished(code)
     finally:
         (daemon.spool / "incoming").chmod(0o777)
-    assert code in (daemon.spool / "rejected" / f"{code}.yaml.reason.json").read_text()
+    assert (job.state, [one.code for one in job.problems]) == (State.REJECTED, [code])
 
 
 def test_a_submission_is_its_peers_own(daemon: Service) -> None:
