@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PACKAGES := .cache/packages.done
 INSTALLED := $(VENV)/installed.done
 
-.PHONY: help setup lint test unit integration test-guests test-system fuzz bench bench-repair demo demo-guest lock clean
+.PHONY: help setup lint audit test unit integration test-guests test-system test-mutations fuzz bench bench-repair demo demo-guest lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
@@ -43,14 +43,18 @@ lint: setup ## ruff and mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: setup lint unit integration ## all that CI runs: lint, types, import directions, unit and integration tests
+audit: setup ## dependencies are as locked, unchanged, and not known to be vulnerable (says so where that cannot be asked)
+	$(BIN)/pip check --disable-pip-version-check
+	$(BIN)/python -B -m tests.audit
+
+test: setup lint audit unit integration ## all that CI runs: lint, types, audit, import directions, unit and integration tests
 
 unit: setup
 	$(BIN)/pytest tests/unit
 
 integration: setup
 	$(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1 \
-		$(BIN)/pytest -p no:cacheprovider -m "not slow" tests/integration tests/guests
+		$(BIN)/pytest -p no:cacheprovider -m "not slow" tests/integration tests/security tests/guests
 
 test-guests: setup ## broken guests of every kind, each migrated, booted on virtio and repaired once more
 	$(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1 \
@@ -59,9 +63,14 @@ test-guests: setup ## broken guests of every kind, each migrated, booted on virt
 test-system: setup ## in a virtual machine whose kernel has NBD and device-mapper
 	$(ROOT) $(BIN)/pytest -p no:cacheprovider tests/system
 
-fuzz: setup ## damage VMDKs 100,000 times, other disks 20,000; what is read must be bytes or a failure
+test-mutations: setup ## take each guard away in a copy: the attacks of tests/security must succeed then; half an hour
+	$(ROOT) $(BIN)/python -B -m tests.security.mutations $(WORDS)
+
+fuzz: setup ## damage VMDKs, QCOW2, VDI and VHDX, YAMLs and requests to the helper: each must be read or refused
 	$(BIN)/python -m tests.fuzz.vmdk --count 100000
 	$(BIN)/python -m tests.fuzz.foreign --count 20000
+	$(BIN)/python -m tests.fuzz.texts --count 50000
+	$(BIN)/python -m tests.fuzz.requests --count 100000
 
 bench: setup ## our engine and its rivals side by side: an hour, 45 GB of disk; writes docs/performance.md
 	$(ROOT) $(BIN)/python -B -m bench --markdown $(BENCH)

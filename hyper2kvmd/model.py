@@ -447,6 +447,8 @@ class Order(Frozen):
     job_id: str
     attempt: int = 1
     migration: Migration
+    submitter: str | None = None
+    """Whose rights to the sources count; None: those of whoever runs this."""
     conversion_dir: Path
     output_dir: Path
     helper: tuple[str, ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 from hyper2kvmd.model import Frozen, Guest, Image, Migration, Order, PublishedDisk, Source, Stage, Verdict
@@ -33,35 +34,41 @@ def markdown(report: Report) -> str:
         space = f"{'reserved' if disk.preallocate else 'sparse'}: {disk.preallocate_reason}"
         lines += _table(
             [
-                ("Source", f"`{disk.path}` ({disk.format} {disk.subformat}, {disk.virtual_size} bytes)"),
-                ("Image", f"`{made.path.name}`, {report.image.format}, {made.file_bytes} bytes on disk"),
+                (
+                    "Source",
+                    f"{_code(str(disk.path))} ({disk.format} {_plain(disk.subformat)}, {disk.virtual_size} bytes)",
+                ),
+                ("Image", f"{_code(made.path.name)}, {report.image.format}, {made.file_bytes} bytes on disk"),
                 ("SHA-256", made.sha256 or "not asked for"),
-                ("Space", space),
+                ("Space", _plain(space)),
             ]
         )
         lines += [""]
     lines += _table(
         [
             ("Firmware", report.source.firmware),
-            ("Guest", guest.os_name or guest.family),
-            ("Host name", guest.hostname or "unknown"),
-            ("Kernels", ", ".join(guest.kernels) or "none found"),
-            ("Boot loader", guest.boot_loader or "none found"),
-            ("Root", guest.root or "none"),
-            ("Network", ", ".join(f"{nic.name or 'unnamed'} ({nic.mac})" for nic in guest.nics) or "no card"),
+            ("Guest", _plain(guest.os_name or guest.family)),
+            ("Host name", _plain(guest.hostname or "unknown")),
+            ("Kernels", _plain(", ".join(guest.kernels) or "none found")),
+            ("Boot loader", _plain(guest.boot_loader or "none found")),
+            ("Root", _plain(guest.root or "none")),
+            ("Network", _plain(", ".join(f"{nic.name or 'unnamed'} ({nic.mac})" for nic in guest.nics) or "no card")),
         ]
     )
     lines += ["", "## Volumes", "", "| volume | content | UUID | bytes |", "|---|---|---|---|"]
-    lines += [f"| {v.name} | {v.content} | {v.uuid or ''} | {v.length} |" for v in report.source.layout.volumes]
+    lines += [
+        f"| {_plain(volume.name)} | {volume.content} | {_plain(volume.uuid or '')} | {volume.length} |"
+        for volume in report.source.layout.volumes
+    ]
     lines += ["", "## Changes in the guest", ""]
     lines += ["None.", ""] if not guest.changes else []
     for change in guest.changes:
-        lines += [f"### {change.path}", "", f"{change.summary} ({change.fix})", ""]
+        lines += [f"### {_plain(change.path)}", "", f"{_plain(change.summary)} ({change.fix})", ""]
         lines += [*_fenced(change.diff, "diff"), ""] if change.diff else []
     if migration.print_fstab:
         lines += ["## /etc/fstab before", "", *_fenced(guest.fstab_before), ""]
         lines += ["## /etc/fstab after", "", *_fenced(guest.fstab_after), ""]
-    lines += ["## Warnings", "", *(f"- {warning}" for warning in guest.warnings or ("none",))]
+    lines += ["## Warnings", "", *(f"- {_plain(warning)}" for warning in guest.warnings or ("none",))]
     lines += ["", f"## Evidence (verify: {report.verdict.level})", ""]
     lines += [f"- {_plain(item)}" for item in report.verdict.evidence]
     if report.verdict.boot_seconds is not None:
@@ -76,12 +83,19 @@ def markdown(report: Report) -> str:
 
 
 def _table(rows: list[tuple[str, str]]) -> list[str]:
-    return ["| | |", "|---|---|", *(f"| {name} | {_plain(value)} |" for name, value in rows)]
+    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
 
 
 def _plain(text: str) -> str:
-    """A guest's own words in a table or a list, without a meaning to Markdown or HTML."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    """A guest's own words on one line, without a meaning to Markdown or HTML."""
+    return re.sub(r"[\\`*\[\]|!#]", r"\\\g<0>", html.escape(" ".join(text.split()), quote=False))
+
+
+def _code(text: str) -> str:
+    """Words of ours or a path, in a table; backticks of its own do not end it."""
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return f"{fence}{space}{text}{space}{fence}".replace("|", "\\|")
 
 
 def _fenced(text: str, language: str = "") -> list[str]:

@@ -48,6 +48,8 @@ class Sandbox:
 
     read: tuple[Path, ...] = ()
     write: tuple[Path, ...] = ()
+    handles: tuple[int, ...] = ()
+    """Open files that it inherits and may read, as /proc/self/fd/N: no name can lead to another one."""
     address_space: int | None = 8 << 30
     file_size: int | None = None
 
@@ -80,7 +82,7 @@ def _command(argv: Sequence[str], sandbox: Sandbox | None) -> list[str]:
     policy: dict[str, object] = {"parent": os.getpid(), "landlock": None}
     if sandbox is not None:
         policy["landlock"] = {
-            "read": [str(path) for path in sandbox.read],
+            "read": [*map(str, sandbox.read), *(f"/proc/self/fd/{handle}" for handle in sandbox.handles)],
             "write": [*(str(path) for path in sandbox.write), "/dev/null"],
             "execute": [binary, *LIBRARIES],
         }
@@ -110,7 +112,7 @@ def start(
         stdin=stdin,
         stdout=stdout,
         stderr=subprocess.STDOUT,
-        pass_fds=tuple(pass_fds),
+        pass_fds=(*pass_fds, *(sandbox.handles if sandbox else ())),
         env=ENVIRONMENT,
         cwd="/",
         start_new_session=True,
@@ -161,6 +163,7 @@ def run(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        pass_fds=sandbox.handles if sandbox else (),
         env={**ENVIRONMENT, **(environment or {})},
         cwd="/",
         start_new_session=True,

@@ -13,7 +13,10 @@ from hyper2kvmd.model import Migration, Problem
 from hyper2kvmd.yaml_binding import Bound, Rules, bind, in_order
 
 VM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-LIBVIRT_URI = re.compile(r"(qemu|test)(\+[a-z0-9]+)?://[A-Za-z0-9.@:\[\]_-]*/[A-Za-z0-9._/?=&%-]*")
+LIBVIRT_URI = re.compile(
+    r"test:///default|qemu(\+(ssh|libssh2?|tls|tcp|unix))?://([A-Za-z0-9\[][A-Za-z0-9.@:\[\]_-]*)?/(system|session)"
+)
+"""No parameters: `command=` and `socket=` start programs and reach sockets with the daemon's rights."""
 SUFFIXES = {".qcow2": "qcow2", ".qcow": "qcow2", ".raw": "raw"}
 OTHER_FORMATS = (".vmdk", ".vdi", ".vhd", ".vhdx", ".vpc", ".ova", ".ovf", ".iso")
 

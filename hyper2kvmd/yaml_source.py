@@ -25,8 +25,11 @@ MAX_NODES = 1000
 SHOWN = 60
 """Characters of a key or value that a message repeats."""
 
-FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
-"""Control characters, NUL, surrogates, and what YAML 1.1 takes for a line break but no editor shows as one."""
+FORBIDDEN = re.compile(
+    "[^\t\n\r\x20-\x7e\xa0-\u2027\u202f-\u2065\u206a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+)
+"""Control characters, NUL, surrogates, what YAML 1.1 takes for a line break but no editor shows as one, and what lets
+an editor show the text in another order than it is read in."""
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 

@@ -109,6 +109,7 @@ class Scheduler:
             job_id=str(job.id),
             attempt=job.attempt,
             migration=job.migration,
+            submitter=job.submitter,
             conversion_dir=self._conversion_dir(job.migration),
             output_dir=job.migration.output_dir or self.config.output_dir,
             helper=self.config.helper,

@@ -17,7 +17,6 @@ import itertools
 import json
 import logging
 import os
-import pwd
 import re
 import secrets
 import signal
@@ -32,6 +31,7 @@ from hyper2kvmd.daemon.wire import MAX_TEXT, Rejection
 from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput
 from hyper2kvmd.jobs.store import Origin, Store
 from hyper2kvmd.model import Job, Problem, State
+from hyper2kvmd.person import SEARCH, WRITE, Person
 from hyper2kvmd.progress import problem
 
 log = logging.getLogger(__name__)
@@ -143,10 +143,11 @@ class Spool:
         """Make the file a job; returns whether it became one."""
         path = self._dir / "active" / claim
         name = _original(path)
-        origin = Origin(submitter=_owner(path), name=name, claim=claim, path=f"active/{claim}")
+        owner = Person.of(path.lstat().st_uid)
+        origin = Origin(submitter=owner.name, name=name, claim=claim, path=f"active/{claim}")
         key = ""
         try:
-            data = _read(path)
+            data = self._read(path, owner)
             key = content_key(data)
             migration = spec.parse(_text(data), base=None, default_name=Path(name).stem)
         except Failure as failure:
@@ -171,6 +172,14 @@ class Spool:
         rejection = Rejection(file=name, job_id=submitted.job.id, problems=(duplicate,))
         self._reject(path, name, submitted.job.id, rejection)
         return False
+
+    def _read(self, path: Path, owner: Person) -> bytes:
+        """What `owner` asks for: nobody else may have written it, or put it there for them. Raises InvalidInput."""
+        data = _read(path)
+        theirs = owner.may(WRITE | SEARCH, self._dir / "incoming")
+        fact = f"belongs to {owner.name}, who may not drop files here"
+        _require(theirs, "spool-not-theirs", path, fact, "drop a copy of your own (cp, not mv)")
+        return data
 
     # ------------------------------------------------------------ at the end
 
@@ -286,6 +295,8 @@ def _read(path: Path) -> bytes:
         facts = os.fstat(handle)
         _require(stat.S_ISREG(facts.st_mode), "spool-not-a-file", path, "is not a regular file", "drop a plain file")
         _require(facts.st_nlink == 1, "spool-hard-linked", path, "has a second name", "drop a copy of the file instead")
+        sole = not facts.st_mode & stat.S_IWOTH
+        _require(sole, "spool-world-writable", path, "may be written by everybody", "chmod o-w it, drop it again")
         size = f"has {facts.st_size} bytes, more than {MAX_TEXT}"
         _require(facts.st_size <= MAX_TEXT, "spool-too-large", path, size, "a migration needs a few hundred bytes")
         data = b""
@@ -315,11 +326,3 @@ def _require(condition: bool, code: str, path: Path, fact: str, hint: str) -> No
 def _original(path: Path) -> str:
     """The name that the claimed file was dropped under."""
     return re.sub("^[0-9a-f]{12}[.]", "", path.name)
-
-
-def _owner(path: Path) -> str:
-    number = path.lstat().st_uid
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)

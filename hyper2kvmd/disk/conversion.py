@@ -47,21 +47,21 @@ def convert(
                 copy.copy(source, image, identity=identity, reserve=reserve, limits=limits, on_progress=on_progress)
             return
 
-    def on_fraction(done: float) -> None:
-        on_progress(copy.Amounts(int(done * disk.data_bytes), target.stat().st_blocks * 512, disk.data_bytes))
+        def on_fraction(done: float) -> None:
+            on_progress(copy.Amounts(int(done * disk.data_bytes), target.stat().st_blocks * 512, disk.data_bytes))
 
-    qemu_img.convert(
-        disk.path,
-        source.format,
-        target,
-        target_format,
-        compress=compress,
-        reserve=reserve,
-        threads=limits.threads,
-        bytes_per_second=limits.bytes_per_second,
-        on_fraction=on_fraction,
-    )
-    on_fraction(1.0)
+        qemu_img.convert(
+            source.file,
+            source.format,
+            target,
+            target_format,
+            compress=compress,
+            reserve=reserve,
+            threads=limits.threads,
+            bytes_per_second=limits.bytes_per_second,
+            on_fraction=on_fraction,
+        )
+        on_fraction(1.0)
 
 
 def image_bytes(virtual_size: int, data_bytes: int | None, target_format: Format) -> int:

@@ -18,7 +18,7 @@ CAPACITY = 4 << 20
 def possible(path: Path) -> bool:
     """Whether the file system lets this file be read and written past the page cache."""
     try:
-        os.close(os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC | os.O_NOFOLLOW))
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC))
     except OSError:
         return False
     return True

@@ -70,11 +70,13 @@ def export(
     writable: bool,
     extra_read: tuple[Path, ...] = (),
     backing: tuple[Path, Format] | None = None,
+    opened: int | None = None,
 ) -> Iterator[Exporter]:
     """Serve `path` as the named exports (`None`: the whole disk; a segment: exactly that range) during the block.
 
     `extra_read` are the other files that the image consists of; `backing` is what a QCOW2 of ours lies upon, and is
-    only ever read. The server sees these, `path`, and for a writable export the folder of `path`, nothing else.
+    only ever read; `opened` is a source's descriptor, which is served then, whatever its name has come to mean. The
+    server sees these, `path`, and for a writable export the folder of `path`, nothing else.
     Raises MigrationFailed: `exporter-failed` when it cannot serve the image or does not end well after a writable
     export, `exporter-died` when it died during the block.
     """
@@ -82,11 +84,13 @@ def export(
     with tempfile.TemporaryDirectory(prefix="export-", dir=folder, ignore_cleanup_errors=True) as private:
         place = Path(private)
         below = (backing[0].absolute(), backing[1]) if backing else None
-        readable = (path, *extra_read, *([below[0]] if below else []))
-        sandbox = run.Sandbox(read=readable, write=(path.parent,) if writable else ())
+        readable = (*(() if opened is not None else (path,)), *extra_read, *([below[0]] if below else []))
+        handles = () if opened is None else (opened,)
+        sandbox = run.Sandbox(read=readable, write=(path.parent,) if writable else (), handles=handles)
+        served = path if opened is None else Path(f"/proc/self/fd/{opened}")
         with _listen(place / "nbd") as listener, (place / "output").open("wb") as output:
             process = run.start(
-                _command(path, fmt, exports, writable, listener.fileno(), below),
+                _command(served, fmt, exports, writable, listener.fileno(), below),
                 sandbox=sandbox,
                 stdout=output.fileno(),
                 pass_fds=(listener.fileno(),),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hyper2kvmd.disk.mandate import ANYONE, Mandate
 from hyper2kvmd.disk.source_file import open_file
 from hyper2kvmd.errors import Kind, MigrationFailed
 
@@ -12,13 +13,13 @@ LIMIT = 8 << 20
 """Bytes; cryptsetup reads no more of a key file either."""
 
 
-def read_keys(paths: tuple[Path, ...]) -> tuple[bytes, ...]:
+def read_keys(paths: tuple[Path, ...], mandate: Mandate = ANYONE) -> tuple[bytes, ...]:
     """The content of each file. Raises as `open_file` does, and MigrationFailed (`key-unusable`)."""
-    return tuple(_read(path) for path in paths)
+    return tuple(_read(path, mandate) for path in paths)
 
 
-def _read(path: Path) -> bytes:
-    file = open_file(path)
+def _read(path: Path, mandate: Mandate) -> bytes:
+    file = open_file(path, mandate)
     try:
         if not 0 < file.size <= LIMIT:
             raise MigrationFailed(

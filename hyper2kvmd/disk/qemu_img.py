@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from hyper2kvmd import run
 from hyper2kvmd.disk import direct, kernel
+from hyper2kvmd.disk.source_file import SourceFile
 from hyper2kvmd.errors import Kind, MigrationFailed
 
 Format = Literal["vmdk", "qcow2", "raw", "vdi", "vhdx"]
@@ -41,7 +42,7 @@ def reads_as(path: Path, fmt: Format, files: tuple[Path, ...], size: int) -> boo
 
 
 def convert(
-    source: Path,
+    source: SourceFile,
     source_format: Format,
     target: Path,
     target_format: Literal["qcow2", "raw"],
@@ -69,8 +70,8 @@ def convert(
     target.unlink(missing_ok=True)
     handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     argv += ["-t", "none"] if direct.possible(target) else []
-    argv += ["-T", "none"] if direct.possible(source) else []
-    argv += ["--image-opts", node(source, source_format), str(target)]
+    argv += ["-T", "none"] if direct.possible(source.opened) else []
+    argv += ["--image-opts", node(source.opened, source_format), str(target)]
 
     def on_output(text: str) -> None:
         for match in PERCENT.finditer(text):
@@ -78,7 +79,7 @@ def convert(
             on_fraction(float(match[1]) / 100)
 
     try:
-        run.run(argv, sandbox=run.Sandbox(read=(source,), write=(target.parent,)), on_output=on_output)
+        run.run(argv, sandbox=run.Sandbox(handles=(source.fd,), write=(target.parent,)), on_output=on_output)
         os.fsync(handle)
     except MigrationFailed as error:
         if "No space left on device" in error.message:
@@ -88,7 +89,7 @@ def convert(
         os.close(handle)
 
 
-def walk(image: Path, fmt: Format, take: Callable[[int, int, int | None], None]) -> None:
+def walk(source: SourceFile, fmt: Format, take: Callable[[int, int, int | None], None]) -> None:
     """Give `take` each guest range (start, stop) of an image of one file that QEMU finds data in, in order, and where
     in the file that lies as it is. Raises MigrationFailed (`tool-failed`).
     """
@@ -102,38 +103,38 @@ def walk(image: Path, fmt: Format, take: Callable[[int, int, int | None], None])
             if extent["data"] and not extent["zero"]:
                 take(extent["start"], extent["start"] + extent["length"], extent.get("offset"))
 
-    argv = ["qemu-img", "map", "--output=json", "--image-opts", node(image, fmt)]
-    run.run(argv, sandbox=run.Sandbox(read=(image,)), on_output=read)
+    argv = ["qemu-img", "map", "--output=json", "--image-opts", node(source.opened, fmt)]
+    run.run(argv, sandbox=run.Sandbox(handles=(source.fd,)), on_output=read)
 
 
 def check(image: Path) -> str | None:
     """What is wrong with a QCOW2's metadata, leaks included; None when it is clean."""
-    found, said = _check(image, "qcow2")
+    found, said = _check(image, "qcow2", run.Sandbox(read=(image,)))
     if found is None:
         return said
     return _counted(found, ("corruptions", "leaks", "check-errors")) or said
 
 
-def corruption(image: Path, fmt: Format) -> str | None:
+def corruption(source: SourceFile, fmt: Format) -> str | None:
     """What keeps an image from being read as it was written; clusters that nothing uses do not.
 
     Raises MigrationFailed (`tool-failed`) for one that QEMU cannot check, such as one that is in use.
     """
-    found, said = _check(image, fmt)
+    found, said = _check(source.opened, fmt, run.Sandbox(handles=(source.fd,)))
     if found is None:
         raise MigrationFailed(
             "tool-failed",
-            f"QEMU cannot check {image}: {said}",
+            f"QEMU cannot check {source.path}: {said}",
             hint="shut the guest down if it still runs, else copy or export the disk again",
             kind=Kind.OPERATOR,
         )
     return _counted(found, ("corruptions", "check-errors"))
 
 
-def _check(image: Path, fmt: Format) -> tuple[dict[str, Any] | None, str | None]:
+def _check(image: Path, fmt: Format, sandbox: run.Sandbox) -> tuple[dict[str, Any] | None, str | None]:
     """What qemu-img counted, if it came to that, and what it complained of."""
     argv = ["qemu-img", "check", "--output=json", "--image-opts", node(image, fmt)]
-    done = run.run(argv, sandbox=run.Sandbox(read=(image,)), check=False)
+    done = run.run(argv, sandbox=sandbox, check=False)
     said = " / ".join(done.stderr.strip().splitlines()) or f"qemu-img check ended with {done.returncode}"
     try:
         return json.loads(done.stdout), said if done.returncode else None

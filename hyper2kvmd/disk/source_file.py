@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd.disk import faults
+from hyper2kvmd.disk.mandate import ANYONE, Mandate
 from hyper2kvmd.errors import Kind, MigrationFailed, Unsafe
 from hyper2kvmd.model import FileIdentity
 
@@ -24,6 +25,11 @@ class SourceFile:
     @property
     def path(self) -> Path:
         return self.identity.path
+
+    @property
+    def opened(self) -> Path:
+        """What a tool that inherits `fd` opens: whoever owns the folder may swap what `path` leads to."""
+        return Path(f"/proc/self/fd/{self.fd}")
 
     @property
     def size(self) -> int:
@@ -98,10 +104,11 @@ class Forward:
         return self._data[offset - self._start : end - self._start]
 
 
-def open_file(path: Path) -> SourceFile:
+def open_file(path: Path, mandate: Mandate = ANYONE) -> SourceFile:
     """Open a regular file that is no symbolic link; the caller closes `fd`.
 
-    Raises MigrationFailed (`source-missing`, `source-unreadable`) or Unsafe (`source-unsafe`).
+    Raises MigrationFailed (`source-missing`, `source-unreadable`), or Unsafe (`source-unsafe`, and as `mandate.require`
+    does).
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -126,9 +133,13 @@ def open_file(path: Path) -> SourceFile:
             ) from error
         raise faults.unreadable(path, error) from error
     status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
+    try:
+        if not stat.S_ISREG(status.st_mode):
+            raise _unsafe(path, "not a regular file")
+        mandate.require(fd, path)
+    except BaseException:
         os.close(fd)
-        raise _unsafe(path, "not a regular file")
+        raise
     identity = FileIdentity(
         path=path,
         device=status.st_dev,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hyper2kvmd.disk import faults, vmdk
 from hyper2kvmd.disk.foreign import ForeignSource, open_foreign, qcow2, vdi, vhdx
+from hyper2kvmd.disk.mandate import ANYONE, Mandate
 from hyper2kvmd.disk.raw_source import RawSource
 from hyper2kvmd.disk.source_file import SourceFile, open_file
 from hyper2kvmd.disk.vmdk import VmdkSource, descriptor, sparse
@@ -46,17 +47,17 @@ AnySource = VmdkSource | RawSource | ForeignSource
 
 
 @contextlib.contextmanager
-def open_source(path: Path, folder: Path) -> Iterator[AnySource]:
+def open_source(path: Path, folder: Path, mandate: Mandate = ANYONE) -> Iterator[AnySource]:
     """The disk that `path` names, vetted and ready to be read; a socket of QEMU's may be made in `folder`.
 
     Raises MigrationFailed (`source-format-unclear`, `source-format-differs`), and as `open_file`, `vmdk.open_source`,
     `RawSource` and `open_foreign` do.
     """
-    file = open_file(path)
+    file = open_file(path, mandate)
     try:
         fmt = _format_of(file)
         if fmt == "vmdk":
-            with vmdk.open_source(path) as disk:
+            with vmdk.open_source(path, mandate) as disk:
                 yield disk
         elif fmt == "raw":
             yield RawSource(file)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hyper2kvmd.disk.mandate import ANYONE, Mandate
 from hyper2kvmd.disk.source_file import open_file
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.mac import normal_mac
@@ -32,12 +33,12 @@ class Machine:
     warnings: tuple[str, ...] = ()
 
 
-def beside(disk: Path) -> Machine:
+def beside(disk: Path, mandate: Mandate = ANYONE) -> Machine:
     """The machine that names this disk among its own, or that has the disk's name."""
     machines, warnings = dict[Path, tuple[SourceNic, ...]](), []
     for path in sorted(disk.parent.glob("*.vmx"))[:MAX_FILES]:
         try:
-            settings = _read(path)
+            settings = _read(path, mandate)
         except Failure as failure:
             warnings.append(f"{failure.message}: its network cards are unknown")
             continue
@@ -52,9 +53,9 @@ def beside(disk: Path) -> Machine:
     return Machine(warnings=tuple(warnings))
 
 
-def _read(path: Path) -> Mapping[str, str]:
+def _read(path: Path, mandate: Mandate) -> Mapping[str, str]:
     """Settings by key in lower case; the last one counts, as for VMware. Raises as `open_file` does."""
-    file = open_file(path)
+    file = open_file(path, mandate)
     try:
         data = file.read(0, MAX_BYTES)
     finally:

@@ -13,6 +13,7 @@ from hyper2kvmd.disk.compare import first_difference
 from hyper2kvmd.disk.export import export
 from hyper2kvmd.disk.key_files import read_keys
 from hyper2kvmd.disk.layout import read_layout
+from hyper2kvmd.disk.mandate import Mandate
 from hyper2kvmd.disk.nbd import Reader
 from hyper2kvmd.disk.qcow2_reader import open_image
 from hyper2kvmd.disk.source_file import require_unchanged
@@ -37,7 +38,7 @@ def convert(order: Order, source: Source, folder: Path, ctx: Context) -> Image:
     images = tuple(_converted(order, source, number, folder, ctx) for number in range(len(source.disks)))
     image = Image(disks=images, format=order.migration.out_format, layout=source.layout)
     with ctx.step("Comparing images and source"):
-        evidence = prove_same(source, image, folder, read_keys(order.migration.luks_keyfile))
+        evidence = prove_same(source, image, folder, read_keys(order.migration.luks_keyfile, Mandate.of(order)))
     if order.migration.verify != "check":
         evidence += tuple(_compared(order, source, image, number, ctx) for number in range(len(images)))
     require_unchanged(files)

@@ -11,9 +11,10 @@ from hyper2kvmd.disk import space, vmx
 from hyper2kvmd.disk.conversion import image_bytes
 from hyper2kvmd.disk.key_files import read_keys
 from hyper2kvmd.disk.layout import firmware_of, read_layout
+from hyper2kvmd.disk.mandate import ANYONE, Mandate, require_below
 from hyper2kvmd.disk.source_reader import SourceReader
 from hyper2kvmd.disk.sources import open_source
-from hyper2kvmd.errors import Kind, MigrationFailed, Unsafe
+from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.access import check_helper
 from hyper2kvmd.guest.rootside import Helper
 from hyper2kvmd.model import Layout, Migration, Order, Source, SourceDisk, Volume
@@ -32,7 +33,7 @@ def plan(order: Order, folder: Path, ctx: Context) -> Source:
     Raises the failures of `open_source`, and `tool-missing`, `source-repeated`, `path-not-allowed`,
     `output-exists`, `output-unwritable`, `domain-exists`, `helper-unreachable`, `mount-unsupported`, `space-never`.
     """
-    migration = order.migration
+    migration, mandate = order.migration, Mandate.of(order)
     for name in TOOLS:
         run.tool(name)
     with ctx.step("Checking the output"):
@@ -40,8 +41,8 @@ def plan(order: Order, folder: Path, ctx: Context) -> Source:
     with ctx.step("Reading the source"):
         for path in (*migration.vmdk, *migration.luks_keyfile):
             _require_below(path, order.allowed_source_dirs, "source")
-        disks, layout = read_sources(migration.vmdk, folder, read_keys(migration.luks_keyfile))
-        machine = vmx.beside(migration.vmdk[0])
+        disks, layout = read_sources(migration.vmdk, folder, read_keys(migration.luks_keyfile, mandate), mandate)
+        machine = vmx.beside(migration.vmdk[0], mandate)
     for warning in machine.warnings:
         ctx.warn(warning)
     mountable = tuple(volume for volume in layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
@@ -67,8 +68,15 @@ def plan(order: Order, folder: Path, ctx: Context) -> Source:
     )
 
 
+def check_places(order: Order) -> None:
+    """Before any directory is made: raises Unsafe (`path-not-allowed`) for one that the daemon may not write to."""
+    named = order.migration.conversion_dir
+    for directory in (order.output_dir, *([named] if named else [])):
+        _require_below(directory, order.allowed_output_dirs, "output")
+
+
 def read_sources(
-    paths: tuple[Path, ...], folder: Path, keys: tuple[bytes, ...] = ()
+    paths: tuple[Path, ...], folder: Path, keys: tuple[bytes, ...] = (), mandate: Mandate = ANYONE
 ) -> tuple[tuple[SourceDisk, ...], Layout]:
     """Vet a machine's disks and read what they hold, together; `keys` are tried on LUKS containers.
 
@@ -76,7 +84,7 @@ def read_sources(
     files that two of them share.
     """
     with ExitStack() as stack:
-        opened = [stack.enter_context(open_source(path, folder)) for path in paths]
+        opened = [stack.enter_context(open_source(path, folder, mandate)) for path in paths]
         disks = tuple(
             SourceDisk(
                 path=path,
@@ -137,7 +145,6 @@ def _preallocation(migration: Migration, scattered: str | None) -> tuple[bool, s
 
 def _check_output(order: Order) -> None:
     migration, directory = order.migration, order.output_dir
-    _require_below(directory, order.allowed_output_dirs, "output")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -173,10 +180,5 @@ def _unwritable(directory: Path, fact: str) -> MigrationFailed:
 
 
 def _require_below(path: Path, allowed: tuple[Path, ...], what: str) -> None:
-    real = Path(os.path.realpath(path))
-    if allowed and not any(real.is_relative_to(os.path.realpath(directory)) for directory in allowed):
-        raise Unsafe(
-            "path-not-allowed",
-            f"the {what} {path} lies outside the directories that this daemon may use",
-            hint=f"move it below {', '.join(map(str, allowed))}, or extend allowed_{what}_dirs",
-        )
+    """Before anything is opened or made: what lies elsewhere is not even said to exist."""
+    require_below(path, Path(os.path.realpath(path)), allowed, what)

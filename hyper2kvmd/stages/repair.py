@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hyper2kvmd.disk.key_files import read_keys
+from hyper2kvmd.disk.mandate import Mandate
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest import access
 from hyper2kvmd.guest.access import Access
@@ -44,7 +45,7 @@ def repair(order: Order, source: Source, image: Image, folder: Path, ctx: Contex
     Raises MigrationFailed: `guest-unsupported` for what is not understood, `guest-damaged` for a file system that
     fails while it is read, what the helper says of one that cannot be mounted, and what a required repair says.
     """
-    keys = read_keys(order.migration.luks_keyfile)
+    keys = read_keys(order.migration.luks_keyfile, Mandate.of(order))
     try:
         with access.open_image(image, Helper(order.helper, ctx.helper_answered), folder, keys) as opened:
             return repair_opened(opened, image.layout, order.migration, ctx, source.nics)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from hyper2kvmd.disk import qemu_img
 from hyper2kvmd.disk.key_files import read_keys
+from hyper2kvmd.disk.mandate import Mandate
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.boot import boot
 from hyper2kvmd.guest.machine import Hardware
@@ -39,7 +40,7 @@ def verify(order: Order, source: Source, image: Image, guest: Guest, folder: Pat
         vcpus=migration.vcpus,
         macs=tuple(nic.mac for nic in guest.nics),
     )
-    helper, keys = Helper(order.helper, ctx.helper_answered), read_keys(migration.luks_keyfile)
+    helper, keys = Helper(order.helper, ctx.helper_answered), read_keys(migration.luks_keyfile, Mandate.of(order))
     booted = boot(image, hardware, helper, folder, ctx, keys=keys)
     return Verdict(
         level="boot",

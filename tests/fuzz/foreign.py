@@ -6,16 +6,12 @@ it prints with the seed that makes it again: `--seed N --count 1`.
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
-import signal
 import struct
 import subprocess
 import sys
 import tempfile
-import traceback
-from collections import Counter
 from pathlib import Path
 
 from hyper2kvmd.disk.faults import LARGEST_DISK
@@ -24,7 +20,8 @@ from hyper2kvmd.disk.foreign.qcow2 import read_qcow2
 from hyper2kvmd.disk.foreign.source import READERS, Format
 from hyper2kvmd.disk.source_file import open_file
 from hyper2kvmd.errors import Failure
-from tests.fuzz.vmdk import NUMBERS, SECONDS, bounded
+from tests.fuzz import harness
+from tests.fuzz.harness import NUMBERS
 
 MIB = 1 << 20
 PLACES: dict[Format, tuple[tuple[int, int], ...]] = {
@@ -132,34 +129,10 @@ def attempt(seed: int, corpus: dict[Format, bytes], folder: Path) -> str:
     return "described"
 
 
-def fuzz(seed: int, count: int) -> tuple[Counter[str], list[str]]:
-    """How `count` damaged files ended, and what should not have happened: one of each kind, with its seed."""
-    ends: Counter[str] = Counter()
-    wrong: dict[str, str] = {}
+def fuzz(seed: int, count: int) -> harness.Outcome:
     corpus = samples()
-    with tempfile.TemporaryDirectory() as folder, bounded():
-        for number in range(seed, seed + count):
-            signal.setitimer(signal.ITIMER_REAL, SECONDS)
-            try:
-                ends[attempt(number, corpus, Path(folder))] += 1
-            except Exception:
-                ends["wrong"] += 1
-                wrong.setdefault(traceback.format_exc(limit=-4), f"--seed {number} --count 1")
-    return ends, [f"{again}\n{trace}" for trace, again in wrong.items()]
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    ends, wrong = fuzz(options.seed, options.count)
-    for end, times in ends.most_common():
-        print(f"{times:8} {end}")
-    for finding in wrong:
-        print(finding, file=sys.stderr)
-    return 1 if wrong else 0
+    return harness.fuzz(lambda number, folder: attempt(number, corpus, folder), seed, count)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(harness.main(__doc__, fuzz, count=20_000))

@@ -8,18 +8,11 @@ again: `--seed N --count 1`.
 
 from __future__ import annotations
 
-import argparse
 import random
-import resource
-import signal
 import struct
 import subprocess
 import sys
 import tempfile
-import traceback
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,17 +20,14 @@ from hyper2kvmd.disk.blocks import RUN_LIMIT
 from hyper2kvmd.disk.faults import LARGEST_DISK
 from hyper2kvmd.disk.vmdk import open_source
 from hyper2kvmd.errors import Failure
+from tests.fuzz import harness
+from tests.fuzz.harness import NUMBERS
 from tests.fuzz.second_opinion import LARGEST, second_opinion
 from tests.vmdk_images import Grains, cowd, descriptor, hosted, sesparse, stream
 
-SECONDS = 10
-"""Longest time for one image of a few hundred KiB; none takes a tenth of a second."""
-MEMORY = 256 << 20
-"""Bytes that may be added to what the process has at its start."""
 ASKED = 10
 """QEMU is asked about each seed that is a multiple of this: a process takes as long as fifty attempts."""
 SUBFORMATS = ("monolithicSparse", "streamOptimized", "monolithicFlat", "twoGbMaxExtentSparse")
-NUMBERS = (0, 1, 2, 3, 7, 8, 20, 127, 128, 129, 511, 512, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
 WORDS = (
     b"RW ", b"FLAT", b"ZERO", b"SPARSE", b"VMFSSPARSE", b"SESPARSE", b"NOACCESS ", b"\n", b'"', b"99999999999", b"0",
     b"../", b"parentCID=", b"ffffffff", b'parentFileNameHint="base.vmdk"\n', b"createType=", b"\0", b"\xff",
@@ -190,53 +180,10 @@ def attempt(seed: int, corpus: tuple[Sample, ...], folder: Path) -> str:
     return "bytes"
 
 
-@contextmanager
-def bounded() -> Iterator[None]:
-    """Too much memory is a MemoryError, too much time a TimeoutError."""
-
-    def stop(*_: object) -> None:
-        raise TimeoutError(f"more than {SECONDS} s")
-
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    limits = resource.getrlimit(resource.RLIMIT_AS)
-    handler = signal.signal(signal.SIGALRM, stop)
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, limits[1]))
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
-        resource.setrlimit(resource.RLIMIT_AS, limits)
-
-
-def fuzz(seed: int, count: int) -> tuple[Counter[str], list[str]]:
-    """How `count` damaged disks ended, and what should not have happened: one of each kind, with its seed."""
-    ends: Counter[str] = Counter()
-    wrong: dict[str, str] = {}
+def fuzz(seed: int, count: int) -> harness.Outcome:
     corpus = samples()
-    with tempfile.TemporaryDirectory() as folder, bounded():
-        for number in range(seed, seed + count):
-            signal.setitimer(signal.ITIMER_REAL, SECONDS)
-            try:
-                ends[attempt(number, corpus, Path(folder))] += 1
-            except Exception:
-                ends["wrong"] += 1
-                wrong.setdefault(traceback.format_exc(limit=-4), f"--seed {number} --count 1")
-    return ends, [f"{again}\n{trace}" for trace, again in wrong.items()]
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    ends, wrong = fuzz(options.seed, options.count)
-    for end, times in ends.most_common():
-        print(f"{times:8} {end}")
-    for finding in wrong:
-        print(finding, file=sys.stderr)
-    return 1 if wrong else 0
+    return harness.fuzz(lambda number, folder: attempt(number, corpus, folder), seed, count)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(harness.main(__doc__, fuzz, count=100_000))

@@ -27,6 +27,7 @@ DISK = SourceDisk(
     data_bytes=512,
     files=(FileIdentity(path=Path("/source.vmdk"), device=1, inode=1, size=1, mtime_ns=1, ctime_ns=1),),
 )
+EVIL_PATH = "/boot/![x](http://evil/)\n# Evidence"
 LAYOUT = Layout(tables=("none",))
 
 
@@ -46,7 +47,9 @@ def test_a_guest_cannot_speak_in_the_reports_own_voice() -> None:
             disks=(DiskImage(path=Path("/c/i"), virtual_size=512, file_bytes=512),), format="raw", layout=LAYOUT
         ),
         guest=Guest(
-            os_name="<b>evil</b> | good", changes=(Change(fix="fstab", path="/etc/fstab", summary="s", diff=diff),)
+            os_name="<b>evil</b> | good",
+            changes=(Change(fix="fstab", path=EVIL_PATH, summary="<img>", diff=diff),),
+            warnings=("a\n## Evidence\n", "`<b>`"),
         ),
         verdict=Verdict(
             level="boot", evidence=("<i> asked for a login",), boot_seconds=31.25, console_tail=("```", "<i> login:")
@@ -55,8 +58,11 @@ def test_a_guest_cannot_speak_in_the_reports_own_voice() -> None:
         published=(PublishedDisk(path=Path("/o/web01.raw"), file_bytes=512),),
     )
     lines = markdown(report).splitlines()
-    assert "| Guest | &lt;b>evil&lt;/b> \\| good |" in lines
-    assert "- &lt;i> asked for a login" in lines
+    assert "| Guest | &lt;b&gt;evil&lt;/b&gt; \\| good |" in lines
+    assert "- &lt;i&gt; asked for a login" in lines
+    assert "### /boot/\\!\\[x\\](http://evil/) \\# Evidence" in lines
+    assert "&lt;img&gt; (fstab)" in lines
+    assert "- a \\#\\# Evidence" in lines and "- \\`&lt;b&gt;\\`" in lines
     assert "Time to boot: 31.2 s." in lines
     assert "\n".join(("````", "```", "<i> login:", "````")) in "\n".join(lines)
     start = lines.index("`````diff")

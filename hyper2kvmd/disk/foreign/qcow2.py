@@ -48,7 +48,7 @@ class Qcow2:
 
         Raises MigrationFailed (`source-corrupt`, `source-unreadable`, `tool-failed`).
         """
-        fault = qemu_img.corruption(self.file.path, "qcow2")
+        fault = qemu_img.corruption(self.file, "qcow2")
         if fault is not None:
             raise faults.corrupt(self.file.path, fault)
         found = Ranges()
@@ -65,7 +65,7 @@ class Qcow2:
             for begin, end in self.file.data_ranges(at, at + stop - start):
                 found.add(start + begin - at, start + end - at)
 
-        qemu_img.walk(self.file.path, "qcow2", take)
+        qemu_img.walk(self.file, "qcow2", take)
         return iter(found)
 
 

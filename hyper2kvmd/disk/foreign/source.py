@@ -50,7 +50,7 @@ class ForeignSource:
 
     def __init__(self, disk: Described, fmt: Format, folder: Path, stack: ExitStack) -> None:
         self.format: Format = fmt
-        self.path = disk.file.path
+        self.file = disk.file
         self.subformat, self.virtual_size = disk.subformat, disk.virtual_size
         self.files: tuple[FileIdentity, ...] = (disk.file.identity,)
         self._disk, self._folder, self._stack = disk, folder, stack
@@ -75,7 +75,7 @@ class ForeignSource:
         hi = -(-stop // PIECE) * PIECE
         for begin, end in ranges.cut(self._stored.within(lo, hi), PIECE):
             if start <= begin < stop:
-                yield Run(begin, end - begin, self._disk.file.fd, begin, packed=True)
+                yield Run(begin, end - begin, self.file.fd, begin, packed=True)
 
     def load(self, run: Run) -> bytes:
         """Safe to call from several threads: each takes a connection. Raises as `export` and `nbd.Reader.read` do."""
@@ -100,7 +100,14 @@ class ForeignSource:
 
     def _serve(self) -> Exporter:
         if self._exporter is None:
-            served = export(self.path, self.format, self._folder, exports={EXPORT: None}, writable=False)
+            served = export(
+                self.file.path,
+                self.format,
+                self._folder,
+                exports={EXPORT: None},
+                writable=False,
+                opened=self.file.fd,
+            )
             self._exporter = self._stack.enter_context(served)
         return self._exporter
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from hyper2kvmd.disk import faults
 from hyper2kvmd.disk.blocks import RUN_LIMIT, Buffer, Run
+from hyper2kvmd.disk.mandate import ANYONE, Mandate
 from hyper2kvmd.disk.source_file import Forward, SourceFile, open_file
 from hyper2kvmd.disk.vmdk import descriptor as text
 from hyper2kvmd.disk.vmdk import esx, sparse
@@ -54,11 +55,12 @@ class Opening:
     """The files opened so far, each once; all are closed with `stack`."""
 
     stack: ExitStack
+    mandate: Mandate
     files: dict[Path, SourceFile] = field(default_factory=dict)
 
     def open(self, path: Path) -> SourceFile:
         if path not in self.files:
-            file = open_file(path)
+            file = open_file(path, self.mandate)
             self.stack.callback(os.close, file.fd)
             self.files[path] = file
         return self.files[path]
@@ -170,14 +172,14 @@ def _joined(pieces: Iterator[Piece]) -> Iterator[Piece]:
 
 
 @contextlib.contextmanager
-def open_source(path: Path) -> Iterator[VmdkSource]:
+def open_source(path: Path, mandate: Mandate = ANYONE) -> Iterator[VmdkSource]:
     """Open `path` and all that belongs to it, and check every table; the files are closed at the end.
 
     Raises MigrationFailed (`source-missing`, `source-unreadable`, `source-not-vmdk`, `source-unsupported`,
-    `source-has-parent`, `source-parent-differs`, `source-truncated`, `source-corrupt`) or Unsafe (`source-unsafe`).
+    `source-has-parent`, `source-parent-differs`, `source-truncated`, `source-corrupt`) or Unsafe (as `open_file` does).
     """
     with ExitStack() as stack:
-        opening = Opening(stack)
+        opening = Opening(stack, mandate)
         layers = [_open_layer(path, opening)]
         while layers[-1].descriptor.has_parent:
             if len(layers) == DEPTH_LIMIT:

@@ -1,19 +1,32 @@
 """Ask the helper anything, well formed or not: asker.py SPECIFICATION_JSON; what came of it is one JSON line.
 
-Standard library only, so that it starts quickly and can be run with any credentials and limits.
+Standard library only, so that it starts quickly and can be run with any credentials and limits. Besides the request
+(`request`, or `raw` text) and its `fds` it may say: `helper` argv, `channel` (kind, or two descriptors), `environment`,
+`limits`, `closed` (standard streams that the helper starts without), `cwd` (`deleted`), `stopped` (we stop ourselves
+`before` or `after` the request), `again` (the request is sent twice), `kill` (signals for the `helper` or its `sudo`),
+`handed` (what is tried with the mount that came), `held` (a file: one beside it says that the answer came, and the
+mount is kept until it is there).
 """
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import json
 import os
 import resource
+import signal
 import socket
+import struct
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+
+libc = ctypes.CDLL(None, use_errno=True)
 
 
 def descriptors(wanted: list[list[str]]) -> list[int]:
@@ -22,8 +35,17 @@ def descriptors(wanted: list[list[str]]) -> list[int]:
     for kind, path in wanted:
         if kind == "pipe":
             found.append(os.pipe()[0])
+        elif kind == "folder":
+            found.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY))
+        elif kind == "memory":
+            found.append(os.memfd_create("disk"))
+            os.truncate(found[-1], int(path))
         elif kind == "tcp":
             found.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM).detach())
+        elif kind == "silent":  # its other end stays open, and nobody is there
+            pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            found.append(pair[0].detach())
+            pair[1].detach()
         elif kind == "unconnected":
             found.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).detach())
         elif kind in ("sealed", "unsealed"):
@@ -47,6 +69,99 @@ def ends(kind: str | list[int]) -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM if kind == "stream" else socket.SOCK_SEQPACKET)
 
 
+def facts(pid: int | str) -> dict[str, list[str]]:
+    """What the kernel tells of a process; nothing when it has ended."""
+    try:
+        with open(f"/proc/{pid}/status") as status, open(f"/proc/{pid}/task/{pid}/children") as children:  # noqa: PTH123
+            found = {name: words.split() for name, _, words in (line.partition(":") for line in status)}
+            return {} if found["State"][0] == "Z" else {**found, "children": children.read().split()}
+    except OSError:
+        return {}
+
+
+def the_helper(sudo: int) -> int | None:
+    """The process that sudo runs as root, once it is there; None when sudo has ended before."""
+    while found := facts(sudo):
+        for pid in [*found["children"], str(sudo)]:
+            if facts(pid).get("Uid") == ["0"] * 4:
+                return int(pid)
+        time.sleep(0.001)
+    return None
+
+
+def kill(who: str, sudo: int, number: int) -> str:
+    """A signal for `sudo` or the `helper`: what the kernel says of it."""
+    pid = the_helper(sudo)
+    try:
+        os.kill(sudo if who == "sudo" else pid or sudo, number)
+    except OSError as error:
+        return str(error.strerror)
+    return "done" if pid else "gone"
+
+
+def in_own_namespaces() -> None:
+    if libc.unshare(0x10000000 | 0x20000):  # CLONE_NEWUSER, CLONE_NEWNS
+        raise OSError(ctypes.get_errno(), "unshare")
+
+
+def attempt(work: Callable[[], object]) -> str:
+    """What came of it, in a child of our own."""
+    source, sink = os.pipe()
+    if os.fork() == 0:
+        try:
+            said = f"done {work()}"
+        except OSError as error:
+            said = str(error.strerror)
+        os.write(sink, said.encode())
+        os._exit(0)
+    os.close(sink)
+    with open(source) as pipe:  # noqa: PTH123
+        said = pipe.read()
+    os.wait()
+    return said
+
+
+def cleared(mounted: int, flags: int) -> str:
+    """The mount's `flags` cleared in a user namespace of our own."""
+
+    def work() -> None:
+        in_own_namespaces()
+        setting = struct.pack("=QQQQ", 0, flags, 0, 0)
+        if libc.syscall(ctypes.c_long(442), mounted, b"", 0x1000, setting, ctypes.c_size_t(len(setting))):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+    return attempt(work)
+
+
+def written(mounted: int) -> str:
+    return attempt(lambda: os.open("etc/new", os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=mounted))
+
+
+def ran(mounted: int) -> str:
+    program = os.open("etc/program", os.O_RDONLY, dir_fd=mounted)
+    return attempt(lambda: os.execve(program, ["true"], {}))  # noqa: S606
+
+
+def left(mounted: int) -> str:
+    """Whether `..` of the mount leads to a folder of the host."""
+    root = os.stat(".", dir_fd=mounted)
+    above = os.stat("..", dir_fd=mounted)
+    return "no" if (root.st_dev, root.st_ino) == (above.st_dev, above.st_ino) else "yes"
+
+
+TRICKS: dict[str, Callable[[int], str]] = {
+    "clear read-only": lambda mounted: cleared(mounted, 1),
+    "clear nosuid": lambda mounted: cleared(mounted, 2),
+    "clear nodev": lambda mounted: cleared(mounted, 4),
+    "clear noexec": lambda mounted: cleared(mounted, 8),
+    "write": written,
+    "run": ran,
+    "open a device": lambda mounted: attempt(lambda: os.open("etc/device", os.O_RDONLY, dir_fd=mounted)),
+    "leave": left,
+}
+"""What the holder of a mount may try with it."""
+
+
 def main() -> None:
     asked: dict[str, Any] = json.loads(sys.argv[1])
     ours, theirs = ends(asked.get("channel", "seqpacket"))
@@ -56,6 +171,12 @@ def main() -> None:
     def limit() -> None:
         for name, value in asked.get("limits", {}).items():
             resource.setrlimit(getattr(resource, name), (value, value))
+        for stream in asked.get("closed", []):
+            os.close(stream)
+        if asked.get("cwd") == "deleted":
+            folder = tempfile.mkdtemp()
+            os.chdir(folder)
+            os.rmdir(folder)  # noqa: PTH106
 
     environment = {"PATH": "/usr/bin:/bin", **asked.get("environment", {})}
     process = subprocess.Popen(
@@ -67,20 +188,46 @@ def main() -> None:
         preexec_fn=limit,
     )
     theirs.close()
-    reply, received = b"", list[int]()
+    reply, received, killed = b"", list[int](), list[str]()
     if isinstance(asked.get("channel"), list):  # others hold its ends too: its closing will not be seen
         process.wait(60)
     ours.settimeout(60 if process.returncode is None else 0)
     with suppress(OSError):
         if asked.get("channel", "seqpacket") not in ("tcp", "stream"):
-            socket.send_fds(ours, [data], handles)
+            if asked.get("stopped") == "before":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            for _ in range(1 + asked.get("again", 0)):
+                socket.send_fds(ours, [data], handles)
+            if asked.get("stopped") == "after":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            killed = [kill(who, process.pid, number) for who, number in asked.get("kill", [])]
             reply, received, _, _ = socket.recv_fds(ours, 65536, 4)
         else:
             ours.sendall(data)
             reply = ours.recv(65536)
+    with suppress(OSError):
+        os.kill(process.pid, signal.SIGCONT)
     output = process.communicate(timeout=60)[0].decode(errors="replace")
-    answer = json.loads(reply) if reply else None
-    print(json.dumps({"reply": answer, "mounts": len(received), "status": process.returncode, "output": output}))
+    if "held" in asked:
+        os.close(os.open(f"{asked['held']}.{os.getpid()}", os.O_WRONLY | os.O_CREAT, 0o600))
+        while not os.path.exists(asked["held"]):  # noqa: PTH110
+            time.sleep(0.01)
+    more = []
+    with suppress(OSError):
+        more.append(ours.recv(65536).decode())
+    print(
+        json.dumps(
+            {
+                "reply": json.loads(reply) if reply else None,
+                "more": [text for text in more if text],
+                "mounts": len(received),
+                "status": process.returncode,
+                "output": output,
+                "killed": killed,
+                "handed": {name: TRICKS[name](received[0]) for name in asked.get("handed", []) if received},
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

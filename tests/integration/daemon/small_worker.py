@@ -1,8 +1,9 @@
 """A real worker program that speaks the worker's protocol and does what the "source" tells it, word by word.
 
 `plan`, `convert`, `publish`: a stage and its product, skipped when that was given. `start STAGE`, `progress DONE ALL`,
-`warn TEXT`, `helper VERB`: events. `space N`: asks for N bytes. `file N`: N bytes into the working folder. `wait PATH`:
-until that file exists. `fail KIND`, `die`, `die-once`, `nonsense`: ends. `deaf`: SIGTERM is ignored.
+`warn TEXT`, `warn-file PATH`, `helper VERB`: events. `space N`: asks for N bytes. `file N`: N bytes into the working
+folder. `wait PATH`: until that file exists. `fail KIND`, `die`, `die-once`, `nonsense`: ends. `deaf`: SIGTERM
+is ignored.
 """
 
 from __future__ import annotations
@@ -79,6 +80,8 @@ def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
             say(Progress(title="Copying", done=done, total=total))
         elif word == "warn":
             say(Warned(message=rest.replace("\\n", "\n")))
+        elif word == "warn-file":
+            say(Warned(message=Path(rest).read_bytes().decode()))
         elif word == "helper":
             say(HelperAnswered(verb=rest, outcome="ok"))
         elif word == "file":

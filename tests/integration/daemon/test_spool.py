@@ -6,9 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
-
-import pytest
 
 from hyper2kvmd.model import State
 from tests.integration.daemon.house import House, until
@@ -96,52 +93,6 @@ def test_a_bad_yaml_is_rejected_with_every_error_and_is_on_record(house: House) 
     house.drop("bad.yaml", "vmdk: /a.vmdk\nbanana: 2\n")
     assert house.rejection("bad.2.yaml").job_id == 2
     assert house.kinds(1) == ["rejected"]
-
-
-def a_symlink(path: Path) -> None:
-    path.symlink_to("/etc/passwd")
-
-
-def a_directory(path: Path) -> None:
-    path.mkdir()
-
-
-def a_pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def a_second_name(path: Path) -> None:
-    other = path.parent.parent / "other"
-    other.write_text("vmdk: /a.vmdk\n")
-    path.hardlink_to(other)
-
-
-def too_much(path: Path) -> None:
-    path.write_text("# " + "x" * 65536)
-
-
-def latin(path: Path) -> None:
-    path.write_bytes(b"vm_name: caf\xe9\n")
-
-
-@pytest.mark.parametrize(
-    ("make", "code"),
-    [
-        (a_symlink, "spool-not-a-file"),
-        (a_directory, "spool-not-a-file"),
-        (a_pipe, "spool-not-a-file"),
-        (a_second_name, "spool-hard-linked"),
-        (too_much, "spool-too-large"),
-        (latin, "spool-not-utf8"),
-    ],
-)
-def test_what_is_no_plain_small_file_of_its_own_is_rejected(house: House, make: object, code: str) -> None:
-    assert callable(make)
-    (house.spool / "incoming").mkdir(parents=True)
-    make(house.spool / "incoming" / "odd.yaml")
-    house.start()
-    assert [problem.code for problem in house.rejection("odd.yaml").problems] == [code]
-    assert house.job(1).state is State.REJECTED
 
 
 def test_the_same_content_while_active_is_one_job(house: House) -> None:

@@ -3,78 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hyper2kvmd.model import Image
-from tests.integration.host import HELPER, REPOSITORY, SUDOERS, USER, Kernel, as_service, command, give, make_disk
-
-ASKER = REPOSITORY / "tests" / "integration" / "boundary" / "asker.py"
-PROBE = {"verb": "probe", "job": "test", "fstypes": ["ext4"]}
-
-
-@pytest.fixture(scope="module")
-def disk(installed_helper: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
-    """One image for the whole module: nothing here may change it."""
-    folder = Path(f"/var/tmp/h2k-test-helper-{os.getpid()}")
-    folder.mkdir(mode=0o700)
-    shutil.chown(folder, USER, USER)
-    image = give(make_disk(folder / "disk.raw", ("ext4",)))
-    yield image
-    shutil.rmtree(folder)
-
-
-def linear(leg: dict[str, object]) -> dict[str, object]:
-    return {"kind": "linear", "chunk": 0, "legs": [leg]}
-
-
-def mount_request(image: Image, **changes: object) -> dict[str, Any]:
-    segment = image.layout.volumes[0].segments[0]
-    return {
-        "verb": "mount",
-        "job": "test",
-        "transport": "file",
-        "fstype": "ext4",
-        "read_only": False,
-        "table": [linear({"fd": 0, "offset": segment.offset, "length": segment.length})],
-        "crypt": [],
-        "nbd": [],
-        **changes,
-    }
-
-
-def ask(helper: tuple[str, ...], *, argv: list[str] | None = None, **asked: Any) -> dict[str, Any]:
-    specification = json.dumps({"helper": helper, **asked})
-    command_line = argv if argv is not None else as_service()
-    done = subprocess.run(
-        [*command_line, sys.executable, ASKER, specification], capture_output=True, text=True, timeout=100
-    )
-    assert done.stdout, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
-    assert "Traceback" not in answer["output"]
-    return answer
-
-
-def refusal(answer: dict[str, Any]) -> str:
-    """The code of a refusal that came as a structured reply, with nothing mounted."""
-    assert answer["mounts"] == 0
-    assert answer["status"] == 0
-    assert set(answer["reply"]) == {"error", "message"}
-    assert Kernel.now().clean
-    return str(answer["reply"]["error"])
-
-
-def test_the_sudoers_file_is_valid() -> None:
-    assert "parsed OK" in command("visudo", "-cf", REPOSITORY / "sudoers.d" / "hyper2kvm")
+from tests.integration.host import HELPER, REPOSITORY, Kernel, as_service
+from tests.security.asking import ASKER, PROBE, ask, linear, mount_request, refusal
 
 
 def test_probe_and_mount(disk: Image, installed_helper: tuple[str, ...]) -> None:
@@ -84,30 +24,6 @@ def test_probe_and_mount(disk: Image, installed_helper: tuple[str, ...]) -> None
     answer = ask(installed_helper, request=mount_request(disk), fds=[["rw", str(disk.disks[0].path)]])
     assert answer["mounts"] == 1, answer
     assert Kernel.now().clean
-
-
-def test_sudo_takes_no_argument(installed_helper: tuple[str, ...]) -> None:
-    for extra in (["--help"], [""], ["x", "y"]):
-        answer = ask((*installed_helper, *extra), request=PROBE)
-        assert answer["reply"] is None
-        assert "password is required" in answer["output"] or "not allowed" in answer["output"]
-
-
-def test_sudo_lets_nobody_else_in(installed_helper: tuple[str, ...]) -> None:
-    nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--reset-env", "--"]
-    answer = ask(installed_helper, argv=nobody, request=PROBE)
-    assert answer["reply"] is None
-    assert "password is required" in answer["output"]
-
-
-def test_sudo_settings_of_the_host_do_not_come_between(installed_helper: tuple[str, ...]) -> None:
-    hostile = SUDOERS.with_name("a-hostile-default")
-    hostile.write_text("Defaults requiretty, use_pty, log_input, log_output, !env_reset\n")
-    hostile.chmod(0o440)
-    try:
-        assert ask(installed_helper, request=PROBE)["reply"]["ok"] is True
-    finally:
-        hostile.unlink()
 
 
 @pytest.mark.parametrize(
@@ -127,7 +43,7 @@ def test_sudo_settings_of_the_host_do_not_come_between(installed_helper: tuple[s
         '{"verb": "probe", "job": 1, "fstypes": []}',
         '{"verb": "probe", "job": "test", "fstypes": ["proc"]}',
         '{"verb": "probe", "job": "test", "fstypes": [["ext4"]]}',
-        '{"verb": "probe", "job": "test", "fstypes": "ext4"}',
+        '{"verb": "probe", "job": "test", "fstypes": {"ext4": 1}}',
         '{"verb": ["probe"], "job": "test", "fstypes": []}',
         "[" * 16_000,
         '{"verb": "probe", "job": "test", "fstypes": [' + "1" * 5000 + "]}",
@@ -225,7 +141,7 @@ def stretch(kind: str, legs: list[dict[str, int]], chunk: int = 0) -> dict[str, 
         (stretch("striped", LEGS, 12288), "bad-range"),
         (stretch("striped", LEGS, 131072), "bad-range"),
         ({"table": [{"kind": "linear", "chunk": 0, "legs": LEGS[:1], "crypt": 1}]}, "bad-request"),
-        ({"table": [{"kind": "linear", "chunk": 0, "legs": {}}]}, "bad-request"),
+        ({"table": [{"kind": "linear", "chunk": 0, "legs": 1}]}, "bad-request"),
     ],
 )
 def test_stretches_that_are_refused(
@@ -317,6 +233,11 @@ def test_too_many_descriptors(disk: Image, installed_helper: tuple[str, ...]) ->
 
 def test_a_probe_takes_no_descriptor(disk: Image, installed_helper: tuple[str, ...]) -> None:
     assert refusal(ask(installed_helper, request=PROBE, fds=[["r", str(disk.disks[0].path)]])) == "bad-fd"
+
+
+def test_the_helper_itself_takes_no_argument() -> None:
+    done = subprocess.run(["/usr/bin/python3", "-IS", HELPER, "x"], stdin=subprocess.DEVNULL, capture_output=True)
+    assert (done.returncode, done.stderr) == (2, b"hyper2kvm helper: no argument is taken\n")
 
 
 @pytest.mark.parametrize("channel", ["tcp", "stream"])
@@ -436,3 +357,96 @@ def test_the_helper_imports_nothing_of_ours() -> None:
         line.split()[1].partition(".")[0] for line in text.splitlines() if line.startswith(("import ", "from "))
     }
     assert imported <= sys.stdlib_module_names
+
+
+# ---------------------------------------------------------------- what came back, forged, replayed and abused
+
+
+def test_a_second_request_on_the_same_channel_is_never_answered(disk: Image, installed_helper: tuple[str, ...]) -> None:
+    answer = ask(installed_helper, request=mount_request(disk), fds=[["rw", str(disk.disks[0].path)]], again=1)
+    assert (answer["mounts"], answer["more"]) == (1, [])
+    assert Kernel.now().clean
+
+
+@pytest.mark.parametrize(
+    ("forged", "code"),
+    [
+        (["folder", "/proc"], "bad-fd"),
+        (["unconnected", ""], "bad-fd"),
+        (["memory", "1048576"], "bad-range"),
+        (["sealed", "64"], "bad-range"),
+        (["r", "/proc/self/mem"], "bad-range"),
+        (["r", "/sys/kernel/notes"], "bad-range"),
+    ],
+    ids=repr,
+)
+def test_forged_handles(disk: Image, installed_helper: tuple[str, ...], forged: list[str], code: str) -> None:
+    """Things that are no disk, most of them regular files by their mode."""
+    answer = ask(installed_helper, request=mount_request(disk, read_only=True), fds=[forged])
+    assert refusal(answer) == code, answer
+
+
+def test_a_disk_that_the_caller_may_only_read_is_never_written(
+    disk: Image, installed_helper: tuple[str, ...], service_folder: Path
+) -> None:
+    """Root's file, open for reading: it is mounted read-only, and its holder cannot make it writable."""
+    path = service_folder / "roots.raw"
+    path.write_bytes(disk.disks[0].path.read_bytes())
+    path.chmod(0o644)
+    before = path.read_bytes()
+    fds = [["r", str(path)]]
+    assert refusal(ask(installed_helper, request=mount_request(disk), fds=fds)) == "bad-fd"
+    answer = ask(
+        installed_helper,
+        request=mount_request(disk, read_only=True),
+        fds=fds,
+        handed=["write", "clear read-only", "write"],
+    )
+    assert answer["mounts"] == 1
+    assert answer["handed"] == {"write": "Read-only file system", "clear read-only": "Operation not permitted"}
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("flag", ["clear nosuid", "clear nodev", "clear noexec"])
+def test_flags_of_a_mount_stay(disk: Image, installed_helper: tuple[str, ...], flag: str) -> None:
+    fds = [["rw", str(disk.disks[0].path)]]
+    answer = ask(installed_helper, request=mount_request(disk), fds=fds, handed=[flag])
+    assert answer["handed"] == {flag: "Operation not permitted"}
+
+
+@pytest.mark.parametrize(
+    ("trick", "outcome"), [("run", "Permission denied"), ("open a device", "Permission denied"), ("leave", "no")]
+)
+def test_what_a_mount_gives_away(disk: Image, installed_helper: tuple[str, ...], trick: str, outcome: str) -> None:
+    fds = [["rw", str(disk.disks[0].path)]]
+    answer = ask(installed_helper, request=mount_request(disk), fds=fds, handed=[trick])
+    assert answer["handed"] == {trick: outcome}
+
+
+# ---------------------------------------------------------------- where and how it is started
+
+
+@pytest.mark.parametrize(
+    "surroundings",
+    [
+        {"cwd": "deleted"},
+        {"closed": [1]},
+        {"closed": [2]},
+        {"closed": [1, 2]},
+        {"environment": {"LD_PRELOAD": "/nonexistent.so", "LD_LIBRARY_PATH": "/var/tmp", "TMPDIR": "/nonexistent"}},
+        {"environment": {"PYTHONHOME": "/nonexistent", "PYTHONINSPECT": "1", "PYTHONMALLOC": "debug"}},
+        {"environment": {"SUDO_UID": "0", "SUDO_GID": "0", "SUDO_USER": "root"}},
+        {"environment": {"PATH": "/nonexistent", "IFS": "/", "LC_ALL": "../../x", "TZ": "/dev/zero"}},
+    ],
+    ids=repr,
+)
+def test_hostile_surroundings(disk: Image, installed_helper: tuple[str, ...], surroundings: dict[str, Any]) -> None:
+    program = ("/usr/bin/sudo", *installed_helper[1:])
+    answer = ask(program, request=mount_request(disk), fds=[["rw", str(disk.disks[0].path)]], **surroundings)
+    assert answer["mounts"] == 1, answer
+    assert Kernel.now().clean
+
+
+def test_closed_stdin(installed_helper: tuple[str, ...]) -> None:
+    answer = ask(installed_helper, request=PROBE, closed=[0])
+    assert (answer["reply"], answer["status"]) == (None, 2)

@@ -1,0 +1,76 @@
+"""Who asked for something, and what a file's permissions let them do.
+
+The daemon opens files with its own rights. What it opens for somebody else they must be able to open themselves, and
+the kernel cannot be asked that without being them: so owner, group, others and POSIX ACLs are judged here as it would.
+Groups are those of the user database, not those that somebody's session still has.
+
+Sources: acl(5), section "Access check algorithm"; linux/posix_acl_xattr.h.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+READ, WRITE, SEARCH = 4, 2, 1
+ACL = "system.posix_acl_access"
+ACL_VERSION = struct.Struct("<I")
+ACL_ENTRY = struct.Struct("<HHI")
+ACL_USER, ACL_OWNING_GROUP, ACL_GROUP = 0x02, 0x04, 0x08
+NOBODY_AT_ALL = -1
+"""A uid that owns nothing: for somebody that the user database no longer knows."""
+
+
+@dataclass(frozen=True)
+class Person:
+    name: str
+    uid: int
+    groups: frozenset[int]
+
+    @staticmethod
+    def named(name: str) -> Person:
+        """By name, or by number where there is no such name."""
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            return Person(name, int(name) if name.isascii() and name.isdecimal() else NOBODY_AT_ALL, frozenset())
+        return Person(name, entry.pw_uid, frozenset(os.getgrouplist(name, entry.pw_gid)))
+
+    @staticmethod
+    def of(uid: int) -> Person:
+        try:
+            return Person.named(pwd.getpwuid(uid).pw_name)
+        except KeyError:
+            return Person(str(uid), uid, frozenset())
+
+    def may(self, wanted: int, target: int | Path) -> bool:
+        """Whether the open file or the folder `target` grants them all of `wanted`. Raises OSError."""
+        facts = os.fstat(target) if isinstance(target, int) else target.stat()
+        if self.uid == 0:
+            return True
+        if self.uid == facts.st_uid:
+            return facts.st_mode >> 6 & wanted == wanted
+        masked = facts.st_mode >> 3 & 7  # with an ACL these bits of the mode are its mask
+        entries = tuple(_acl(target)) if masked else ()  # the kernel does not look at one that masks everything
+        for tag, granted, number in entries:
+            if (tag, number) == (ACL_USER, self.uid):
+                return granted & masked & wanted == wanted
+        own = [granted for tag, granted, number in entries if tag == ACL_GROUP and number in self.groups]
+        if facts.st_gid in self.groups:
+            own += [granted for tag, granted, _ in entries if tag == ACL_OWNING_GROUP] or [masked]
+        if own:
+            return any(granted & masked & wanted == wanted for granted in own)
+        return facts.st_mode & wanted == wanted
+
+
+def _acl(target: int | Path) -> Iterator[tuple[int, int, int]]:
+    """Tag, permissions and id of each entry; nothing where there is no ACL."""
+    try:
+        data = os.getxattr(target, ACL)
+    except OSError:
+        return
+    yield from ACL_ENTRY.iter_unpack(data[ACL_VERSION.size :])

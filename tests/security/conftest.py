@@ -1,0 +1,28 @@
+"""Fixtures of the host and of the whole service, for attacks on both."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hyper2kvmd.model import Image
+from tests.integration.daemon.conftest import house as house
+from tests.integration.host import USER, give, make_disk
+from tests.integration.host import installed_helper as installed_helper
+from tests.integration.host import service_folder as service_folder
+from tests.integration.host import service_user as service_user
+
+
+@pytest.fixture(scope="module")
+def disk(installed_helper: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+    """One image for the whole module: nothing here may change it."""
+    folder = Path(f"/var/tmp/h2k-test-helper-{os.getpid()}")
+    folder.mkdir(mode=0o700)
+    shutil.chown(folder, USER, USER)
+    image = give(make_disk(folder / "disk.raw", ("ext4",)))
+    yield image
+    shutil.rmtree(folder)

@@ -1,0 +1,13 @@
+"""Every guard that keeps an attack out, and how to take it away: the tests named beside it must fail then.
+
+tests/unit/test_guards.py holds that the tables keep up with the code; `make test-mutations` tries them.
+"""
+
+from tests.security.guards import boundary, inputs
+from tests.security.guards.guard import Cut, Guard
+
+GUARDS: tuple[Guard, ...] = (*boundary.GUARDS, *inputs.GUARDS)
+OTHERS: dict[str, str] = {**boundary.OTHERS, **inputs.OTHERS}
+"""Tests, or cases of them, that nothing of ours makes pass; and what does."""
+
+__all__ = ["GUARDS", "OTHERS", "Cut", "Guard"]

@@ -1,0 +1,195 @@
+"""Signals at the worst moment: whatever dies or stops, and when, the kernel is left with nothing of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyper2kvmd.model import Image
+from tests.integration.host import HELPER, Kernel, as_service
+from tests.integration.test_access import until_clean
+from tests.security.asking import ASKER, ask, mount_request
+
+TRACED = """
+import os, runpy, signal, sys
+path, victim, log = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+def trace(frame, event, _):
+    if frame.f_code.co_filename != path:
+        return None
+    if event == "line":
+        os.write(log, b"%d\\n" % frame.f_lineno)
+        if frame.f_lineno == victim:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return trace
+sys.argv = [path]
+sys.settrace(trace)
+runpy.run_path(path, run_name="__main__")
+"""
+"""The helper under a debugger that kills it, or a child of it, before one of its lines."""
+
+
+@contextmanager
+def as_user(user: pwd.struct_passwd) -> Iterator[None]:
+    """A socket made in here is, to the kernel, the user's own."""
+    os.setegid(user.pw_gid)
+    os.seteuid(user.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+def killed_at(line: int, request: dict[str, Any], fds: list[int], user: pwd.struct_passwd, log: int) -> int:
+    """Ask with the helper killed before that line (0: never); how many mounts came. `log` gets its lines, in text."""
+    with as_user(user):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    argv = ["/usr/bin/python3", "-IS", "-c", TRACED, str(HELPER), str(line), str(log)]
+    received = list[int]()
+    with (
+        ours,
+        theirs,
+        subprocess.Popen(argv, stdin=theirs.fileno(), stderr=subprocess.DEVNULL, pass_fds=[log]) as process,
+    ):
+        theirs.close()
+        ours.settimeout(60)
+        with suppress(OSError):
+            socket.send_fds(ours, [json.dumps(request).encode()], fds)
+            _, received, _, _ = socket.recv_fds(ours, 65536, 4)
+        process.wait(60)
+    for handle in received:
+        os.close(handle)
+    return len(received)
+
+
+def lines_in(log: int) -> list[int]:
+    return sorted({int(line) for line in os.pread(log, 1 << 24, 0).split()})
+
+
+def test_killed_before_any_of_its_lines(
+    disk: Image, installed_helper: tuple[str, ...], service_user: pwd.struct_passwd
+) -> None:
+    log, source = os.memfd_create("lines"), HELPER.read_text().splitlines()
+    with disk.disks[0].path.open("r+b") as backing:
+        asked = mount_request(disk), [backing.fileno()], service_user, log
+        assert killed_at(0, *asked) == 1
+        lines = lines_in(log)
+        assert any("LOOP_CONFIGURE" in source[line - 1] for line in lines), "children are traced as well"
+        assert len(lines) > 150
+        assert until_clean(), Kernel.now()
+        for line in lines:
+            killed_at(line, *asked)
+            assert until_clean(), f"killed before line {line}, {source[line - 1].strip()!r}: {Kernel.now()}"
+    os.close(log)
+    assert ask(installed_helper, request=mount_request(disk), fds=[["rw", str(disk.disks[0].path)]])["mounts"] == 1
+
+
+@contextmanager
+def asking(helper: tuple[str, ...], **asked: Any) -> Iterator[subprocess.Popen[str]]:
+    """A caller that goes on while the test does; killed at the end."""
+    argv = as_service(sys.executable, ASKER, json.dumps({"helper": helper, **asked}))
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def helpers_of(pid: int) -> list[int]:
+    """The helper, and sudo, that the process has started and that still run."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with suppress(OSError):
+            if state_of(int(child)) != "Z":
+                found += [int(child), *helpers_of(int(child))]
+    return found
+
+
+def eventually(question: Any) -> bool:
+    for _ in range(300):
+        if question():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_caller_that_stops_itself_holds_no_helper(
+    disk: Image, installed_helper: tuple[str, ...], moment: str
+) -> None:
+    """Before: the helper gives up. After: its answer waits in the socket, the mount in there dies with the caller."""
+    asked = {"request": mount_request(disk), "fds": [["rw", str(disk.disks[0].path)]], "stopped": moment}
+    with asking(installed_helper, **asked) as caller:
+        assert eventually(lambda: state_of(caller.pid) == "T"), "it stopped"
+        assert eventually(lambda: not helpers_of(caller.pid)), "the helper ended"
+    assert until_clean(), Kernel.now()
+
+
+def test_a_caller_killed_at_any_moment(disk: Image, installed_helper: tuple[str, ...]) -> None:
+    asked = {"request": mount_request(disk), "fds": [["rw", str(disk.disks[0].path)]]}
+    for delay in range(0, 200, 10):
+        with asking(installed_helper, **asked):
+            time.sleep(delay / 1000)
+    assert until_clean(), Kernel.now()
+
+
+SIGNALS = signal.SIGSTOP, signal.SIGKILL, signal.SIGTERM, signal.SIGALRM
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_caller_cannot_signal_the_helper(
+    disk: Image, installed_helper: tuple[str, ...], number: signal.Signals
+) -> None:
+    fds = [["rw", str(disk.disks[0].path)]]
+    answer = ask(installed_helper, request=mount_request(disk), fds=fds, kill=[["helper", int(number)]])
+    assert answer["killed"][0] in ("Operation not permitted", "gone"), answer
+    assert answer["mounts"] == 1
+    assert until_clean(), Kernel.now()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_what_the_caller_does_to_sudo_leaves_nothing(
+    disk: Image, installed_helper: tuple[str, ...], number: signal.Signals
+) -> None:
+    """sudo takes its caller's signals, and passes some of them on."""
+    fds = [["rw", str(disk.disks[0].path)]]
+    ask(installed_helper, request=mount_request(disk), fds=fds, kill=[["sudo", int(number)]])
+    assert until_clean(), Kernel.now()
+
+
+def test_many_at_once_do_not_meet(disk: Image, installed_helper: tuple[str, ...], service_folder: Path) -> None:
+    """All on the same bytes, all held until the last one is there: each has a device of its own."""
+    answers: list[dict[str, Any]] = []
+    over = service_folder / "over"
+    asked: dict[str, Any] = {
+        "request": mount_request(disk, read_only=True),
+        "fds": [["r", str(disk.disks[0].path)]],
+        "held": str(over),
+    }
+    threads = [threading.Thread(target=lambda: answers.append(ask(installed_helper, **asked))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: len(list(service_folder.glob("over.*"))) == len(threads))
+    over.touch()
+    for thread in threads:
+        thread.join()
+    assert [answer["mounts"] for answer in answers] == [1] * 6, answers
+    assert len({answer["reply"]["device"] for answer in answers}) == 6
+    assert until_clean(), Kernel.now()

@@ -1,0 +1,292 @@
+"""The confused deputy: what others ask the daemon for, with its rights instead of theirs.
+
+Everything is put before a daemon that runs as the service user; the submitter is `nobody`, who owns the YAML.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+import struct
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyper2kvmd.disk.mandate import Mandate
+from hyper2kvmd.disk.source_file import open_file
+from hyper2kvmd.errors import Failure, Unsafe
+from hyper2kvmd.model import State
+from hyper2kvmd.person import READ, SEARCH, Person
+from tests.integration.host import MIB, USER
+from tests.integration.service import Service, until
+from tests.vmdk_images import descriptor
+
+VICTIM = "nobody"
+
+
+@pytest.fixture(scope="module")
+def daemon(installed_helper: tuple[str, ...]) -> Iterator[Service]:
+    """One daemon for all attacks; anybody may drop files, and may have sources and outputs below `shared`."""
+    root = Path(tempfile.mkdtemp(prefix="h2k-test-", dir="/var/tmp"))
+    shutil.chown(root, USER, USER)
+    root.chmod(0o755)
+    service = Service(root, installed_helper)
+    shared = root / "shared"
+    for folder in (shared, shared / "out"):
+        folder.mkdir()
+        shutil.chown(folder, USER, USER)
+    service.settings |= {"allowed_source_dirs": f"[{shared}]", "allowed_output_dirs": f"[{shared}, {service.images}]"}
+    (service.spool / "incoming").chmod(0o777)
+    service.start()
+    yield service
+    assert not [job for job in service.jobs() if job.state is State.RUNNING]
+    assert service.working_folders() == set()
+    service.end()
+    shutil.rmtree(root)
+
+
+def disk(path: Path, owner: str, mode: int) -> Path:
+    path.write_bytes(b"a raw disk".ljust(MIB, b"\0"))
+    shutil.chown(path, owner)
+    path.chmod(mode)
+    return path
+
+
+def drop(daemon: Service, name: str, *, owner: str = VICTIM, mode: int = 0o644, **keys: object) -> None:
+    text = "".join(f"{key}: {value}\n" for key, value in keys.items())
+    draft = daemon.root / f"{name}.yaml"
+    draft.write_text(text)
+    shutil.chown(draft, owner)
+    draft.chmod(mode)
+    draft.rename(daemon.spool / "incoming" / draft.name)
+
+
+def refused(daemon: Service, name: str, code: str) -> None:
+    daemon.failed(name, code)
+    assert not any(path.name.startswith(name) for path in daemon.images.glob("*")) if daemon.images.exists() else True
+    assert not any(name in folder for folder in daemon.working_folders())
+
+
+def test_a_disk_that_only_the_service_may_read(daemon: Service) -> None:
+    source = disk(daemon.root / "shared/private.raw", USER, 0o600)
+    drop(daemon, "private", vmdk=source)
+    refused(daemon, "private", "submitter-may-not-read")
+    drop(daemon, "own", owner=USER, vmdk=source)
+    job = daemon.finished("own")
+    assert [one.code for one in job.problems] != ["submitter-may-not-read"]
+
+
+def test_a_disk_in_a_folder_that_is_closed_to_them(daemon: Service) -> None:
+    folder = daemon.root / "shared/closed"
+    folder.mkdir(mode=0o700)
+    shutil.chown(folder, USER)
+    drop(daemon, "closed", vmdk=disk(folder / "disk.raw", USER, 0o644))
+    refused(daemon, "closed", "submitter-may-not-read")
+
+
+def test_an_extent_that_is_linked_to_anothers_disk(daemon: Service) -> None:
+    """A hard link gives a name, not a right."""
+    secret = disk(daemon.root / "shared/linked.raw", USER, 0o600)
+    folder = daemon.root / "shared/theirs"
+    folder.mkdir()
+    os.link(secret, folder / "flat.vmdk")
+    text = descriptor("monolithicFlat", 'RW 2048 FLAT "flat.vmdk" 0')
+    (folder / "disk.vmdk").write_bytes(text)
+    drop(daemon, "linked", vmdk=folder / "disk.vmdk")
+    refused(daemon, "linked", "submitter-may-not-read")
+
+
+def test_a_key_that_only_the_service_may_read(daemon: Service) -> None:
+    key = daemon.root / "shared/key"
+    key.write_text("a passphrase")
+    shutil.chown(key, USER)
+    key.chmod(0o600)
+    drop(daemon, "key", vmdk=disk(daemon.root / "shared/open.raw", USER, 0o644), luks_keyfile=key)
+    refused(daemon, "key", "submitter-may-not-read")
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [("passwd", "/etc/passwd"), ("above", "shared/../state/jobs.sqlite3"), ("absent", "/srv/none.raw")],
+)
+def test_a_source_outside_of_what_is_allowed(daemon: Service, name: str, source: str) -> None:
+    """One that does not exist is told apart from no other."""
+    drop(daemon, name, vmdk=source if source.startswith("/") else f"{daemon.root}/{source}")
+    refused(daemon, name, "path-not-allowed")
+
+
+def test_a_folder_that_leads_out_of_what_is_allowed(daemon: Service) -> None:
+    disk(daemon.root / "outside.raw", USER, 0o644)
+    (daemon.root / "shared/way").symlink_to("..")
+    drop(daemon, "way", vmdk=daemon.root / "shared/way/outside.raw")
+    refused(daemon, "way", "path-not-allowed")
+
+
+@pytest.mark.parametrize("key", ["output_dir", "conversion_dir"])
+def test_an_output_outside_of_what_is_allowed(daemon: Service, key: str) -> None:
+    source = disk(daemon.root / f"shared/{key}.raw", USER, 0o644)
+    aim = daemon.root / "elsewhere"
+    named: dict[str, Any] = {key: aim}
+    drop(daemon, key.replace("_", ""), vmdk=source, **named)
+    refused(daemon, key.replace("_", ""), "path-not-allowed")
+    assert not aim.exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "mode", "incoming"), [("spool-world-writable", 0o666, 0o777), ("spool-not-theirs", 0o644, 0o770)]
+)
+def test_a_yaml_that_somebody_else_may_have_written(daemon: Service, code: str, mode: int, incoming: int) -> None:
+    """Writable by all, or of somebody who may not drop files here: then another one has moved it in."""
+    (daemon.spool / "incoming").chmod(incoming)
+    try:
+        drop(daemon, code, mode=mode, vmdk="/a.raw")
+        until("it is rejected", lambda: f"{code}.yaml" in daemon.names("rejected"))
+    finally:
+        (daemon.spool / "incoming").chmod(0o777)
+    assert code in (daemon.spool / "rejected" / f"{code}.yaml.reason.json").read_text()
+
+
+def test_a_submission_is_its_peers_own(daemon: Service) -> None:
+    """By the control socket the kernel says who asks, whoever they claim to be."""
+    source = disk(daemon.root / "shared/peer.raw", "root", 0o644)
+    (daemon.root / "peer.yaml").write_text(f"vmdk: {source}\nvm_name: peer\nsubmitter: root\n")
+    done = daemon.ctl("submit", daemon.root / "peer.yaml", check=False)
+    assert done.returncode == 2 and "submitter" in done.stderr
+    (daemon.root / "peer.yaml").write_text(f"vmdk: {source}\nvm_name: peer\n")
+    daemon.ctl("submit", daemon.root / "peer.yaml")
+    job = daemon.job("peer")
+    assert job is not None and job.submitter == USER
+    daemon.finished("peer")
+
+
+@pytest.mark.parametrize("place", ["control.sock", "state/jobs.sqlite3", "spool/done"])
+def test_a_neighbour_reaches_nothing(daemon: Service, place: str) -> None:
+    """Neither by name nor by address."""
+    path = daemon.root / place
+    assert path.exists()
+    looking = (
+        "import os, socket, sys\n"
+        "try:\n"
+        "    if sys.argv[1].endswith('.sock'): socket.socket(socket.AF_UNIX).connect(sys.argv[1])\n"
+        "    elif os.path.isdir(sys.argv[1]): os.listdir(sys.argv[1])\n"
+        "    else: open(sys.argv[1])\n"
+        "except PermissionError: print('no')\n"
+    )
+    argv = [
+        "setpriv",
+        "--reuid=nobody",
+        "--regid=nogroup",
+        "--clear-groups",
+        "/usr/bin/python3",
+        "-ISc",
+        looking,
+        str(path),
+    ]
+    assert subprocess.run(argv, capture_output=True, text=True).stdout == "no\n"
+
+
+# ---------------------------------------------------------------- the judge itself
+
+
+def test_a_folder_swapped_for_a_link_while_it_is_opened(tmp_path: Path) -> None:
+    """The name is looked up and opened again and again; never is another file's right to be opened mistaken for it."""
+    allowed, secret = tmp_path / "allowed", tmp_path / "secret"
+    for folder in (allowed, allowed / "real", secret):
+        folder.mkdir()
+        (folder / "disk.raw").write_bytes(folder.name.encode())
+    over, way = threading.Event(), allowed / "way"
+
+    def swap() -> None:
+        while not over.is_set():
+            for target in (allowed / "real", secret):
+                draft = allowed / "draft"
+                draft.symlink_to(target)
+                draft.rename(way)
+
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    outcomes = set()
+    try:
+        for _ in range(3000):
+            try:
+                file = open_file(way / "disk.raw", Mandate(folders=(allowed,)))
+            except Unsafe as refusal:
+                outcomes.add(refusal.code)
+                continue
+            except Failure:
+                continue
+            outcomes.add(os.pread(file.fd, 64, 0).decode())
+            os.close(file.fd)
+    finally:
+        over.set()
+        swapper.join()
+    assert outcomes == {"real", "path-not-allowed"}
+
+
+OWNER, USERS, GROUP, GROUPS, MASK, OTHER = 1, 2, 4, 8, 16, 32
+NOBODY, NOGROUP = pwd.getpwnam(VICTIM).pw_uid, grp.getgrnam("nogroup").gr_gid
+FULL = ((OWNER, 6, -1), (GROUP, 0, -1), (MASK, 7, -1), (OTHER, 0, -1))
+OPEN = ((OWNER, 6, -1), (GROUP, 4, -1), (MASK, 7, -1), (OTHER, 4, -1))
+SHUT = ((OWNER, 6, -1), (GROUP, 4, -1), (MASK, 1, -1), (OTHER, 4, -1))
+VOID = ((OWNER, 6, -1), (GROUP, 4, -1), (MASK, 0, -1), (OTHER, 4, -1))
+
+
+@pytest.mark.parametrize(
+    ("acl", "mode", "may"),
+    [
+        ((), 0o644, True),
+        ((), 0o640, False),
+        ((), 0o604, True),
+        ((*FULL, (USERS, 4, NOBODY)), None, True),
+        ((*OPEN, (USERS, 0, NOBODY)), None, False),
+        ((*SHUT, (USERS, 4, NOBODY)), None, False),
+        ((*FULL, (GROUPS, 4, NOGROUP)), None, True),
+        ((*OPEN, (GROUPS, 0, NOGROUP)), None, False),
+        ((*SHUT, (GROUPS, 4, NOGROUP)), None, False),
+        ((*FULL, (USERS, 4, 0)), None, False),
+        ((*VOID, (USERS, 0, NOBODY)), None, True),
+    ],
+    ids=str,
+)
+def test_rights_are_judged_as_the_kernel_does(
+    acl: tuple[tuple[int, int, int], ...], mode: int | None, may: bool
+) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="h2k-test-", dir="/var/tmp"))
+    folder.chmod(0o755)
+    path = folder / "file"
+    path.write_text("x")
+    if mode is not None:
+        path.chmod(mode)
+    if acl:
+        entries = sorted((tag, number & 0xFFFFFFFF, granted) for tag, granted, number in acl)
+        data = b"".join(struct.pack("<HHI", tag, granted, number) for tag, number, granted in entries)
+        os.setxattr(path, "system.posix_acl_access", struct.pack("<I", 2) + data)
+    try:
+        nobody = Person.named(VICTIM)
+        argv = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "test", "-r", str(path)]
+        kernel = subprocess.run(argv, check=False).returncode == 0
+        with path.open() as file:
+            assert (nobody.may(READ, path), nobody.may(READ, file.fileno()), kernel) == (may, may, may)
+        assert nobody.may(SEARCH, folder) and Person.named("root").may(READ, path)
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_somebody_whom_nobody_knows_has_the_rights_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("x")
+    for name in ("", "no-such-user", "4294967295", "٣"):
+        stranger = Person.named(name)
+        path.chmod(0o640)
+        assert not stranger.may(READ, path)
+        path.chmod(0o604)
+        assert stranger.may(READ, path)
+    assert grp.getgrnam("nogroup").gr_gid in Person.named(VICTIM).groups
+    assert Person.of(0).name == "root" and Person.of(987654).name == "987654"

@@ -1,0 +1,17 @@
+"""Short runs of what `make fuzz` does for long."""
+
+from __future__ import annotations
+
+from tests.fuzz import requests, texts
+
+
+def test_a_damaged_yaml_is_a_migration_or_a_list_of_problems() -> None:
+    ends, wrong = texts.fuzz(seed=1, count=4000)
+    assert not wrong, wrong[0]
+    assert {"accepted", "yaml-refused", "yaml-syntax", "key-unknown", "value-invalid"} <= set(ends)
+
+
+def test_a_damaged_request_is_understood_or_refused() -> None:
+    ends, wrong = requests.fuzz(seed=1, count=20_000)
+    assert not wrong, wrong[0]
+    assert {"probe", "mount", "bad-request", "bad-fd", "bad-range"} == set(ends)
