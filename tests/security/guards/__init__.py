@@ -7,7 +7,7 @@ from tests.security.guards import boundary, inputs, service
 from tests.security.guards.guard import Cut, Guard
 
 GUARDS: tuple[Guard, ...] = (*boundary.GUARDS, *service.GUARDS, *inputs.GUARDS)
-OTHERS: dict[str, str] = {**boundary.OTHERS, **service.OTHERS, **inputs.OTHERS}
+OTHERS: dict[str, str] = {**boundary.OTHERS, **inputs.OTHERS}
 """Tests, or cases of them, that nothing of ours makes pass; and what does."""
 
 __all__ = ["GUARDS", "OTHERS", "Cut", "Guard"]

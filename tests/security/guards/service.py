@@ -30,5 +30,3 @@ GUARDS: tuple[Guard, ...] = (
         helper("    channel.settimeout(10)\n", ""),
     ),
 )
-
-OTHERS: dict[str, str] = {}
