@@ -70,10 +70,12 @@ def kill(pid: int, number: int) -> str:
     while True:
         try:
             with open(f"/proc/{pid}/status") as file:  # noqa: PTH123
-                uids = next(line for line in file if line.startswith("Uid:"))
+                status = dict(line.split(":", 1) for line in file)
         except OSError:
             return "gone"
-        if uids.split()[1:4] == ["0", "0", "0"]:
+        if status["State"].split()[0] == "Z":  # sudo takes the caller's uid back before it ends
+            return "gone"
+        if status["Uid"].split()[:3] == ["0", "0", "0"]:
             break
         time.sleep(0.001)
     try:
