@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticKnownError
 
 from hyper2kvmd import yaml_source
 from hyper2kvmd.errors import BrokenInstallation, InvalidInput
-from hyper2kvmd.model import Frozen, Limits, Problem
+from hyper2kvmd.model import Frozen, HelperCall, Limits, Problem
 from hyper2kvmd.yaml_binding import Bound, Rules, bind, in_order
 
 DEFAULT_PATH = Path("/etc/hyper2kvm/hyper2kvmd.yaml")
@@ -54,7 +55,7 @@ class DaemonConfig(Frozen):
     space_reserve: str = Field(default="5%", pattern=r"^\d+(\.\d+)?%?$")
     retry: Retry = Retry()
     retention: Retention = Retention()
-    helper: tuple[str, ...] = Field(default=DEFAULT_HELPER, min_length=1)
+    helper: HelperCall = DEFAULT_HELPER
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
     @model_validator(mode="before")
@@ -64,6 +65,13 @@ class DaemonConfig(Frozen):
             state_dir = values.get("state_dir", cls.model_fields["state_dir"].default)
             return {**values, "database_url": f"sqlite:///{state_dir}/jobs.sqlite3"}
         return values
+
+    @field_validator("helper")
+    @classmethod
+    def _some_word(cls, helper: HelperCall) -> HelperCall:
+        if helper == ():
+            raise PydanticKnownError("too_short", {"field_type": "Tuple", "min_length": 1, "actual_length": 0})
+        return helper
 
     @property
     def limits(self) -> Limits:
@@ -78,7 +86,8 @@ RULES = Rules(
         "bandwidth_limit": "write bytes a second, or 0 for no limit",
         "io_priority": "write normal or idle",
         "log_level": "write debug, info, warning or error",
-        "helper": "write the command as a list, such as [sudo, -n, /usr/libexec/hyper2kvm/helper]",
+        "helper": "write the command as a list, such as [sudo, -n, /usr/libexec/hyper2kvm/helper], or the path of the "
+        "helper's socket, such as /run/hyper2kvm-helper.sock",
     },
     absolute_because="write the path in full, from /",
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path, PurePath
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -441,6 +441,10 @@ class Limits(Frozen):
     io_priority: Literal["normal", "idle"] = "normal"
 
 
+HelperCall: TypeAlias = tuple[str, ...] | Path
+"""How the root helper is called: the command that runs it, or the socket where systemd runs it."""
+
+
 class Order(Frozen):
     """All that a worker is told: one job, where to work, and how to reach the helper. One JSON object on its stdin."""
 
@@ -451,7 +455,7 @@ class Order(Frozen):
     """Whose rights to the sources count; None: those of whoever runs this."""
     conversion_dir: Path
     output_dir: Path
-    helper: tuple[str, ...]
+    helper: HelperCall
     allowed_source_dirs: tuple[Path, ...] = ()
     """Empty: any source that the user may read."""
     allowed_output_dirs: tuple[Path, ...] = ()

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import selectors
 import shutil
 import signal
@@ -63,6 +64,12 @@ class Completed:
 
 def confinement_available() -> bool:
     return landlock_abi() > 0
+
+
+def no_new_privileges() -> bool:
+    """Whether setuid programs, such as sudo and fusermount3, are without effect for this process."""
+    status = Path("/proc/self/status").read_text()
+    return re.search(r"^NoNewPrivs:\s*1", status, re.MULTILINE) is not None
 
 
 def tool(name: str) -> str:

@@ -145,9 +145,11 @@ class _Binder:
     def _typed(self, node: Node, wanted: Any, key: str) -> object:
         origin, arguments = get_origin(wanted), get_args(wanted)
         if origin in (Union, types.UnionType):
-            if isinstance(node, Scalar) and not node.quoted and node.text in NOTHING:
+            choices = [one for one in arguments if one is not type(None)]
+            if choices != list(arguments) and isinstance(node, Scalar) and not node.quoted and node.text in NOTHING:
                 return None
-            return self._typed(node, next(one for one in arguments if one is not type(None)), key)
+            fitting = (one for one in choices if (get_origin(one) is tuple) == isinstance(node, Listing))
+            return self._typed(node, next(fitting, choices[0]), key)
         if origin is tuple:
             if isinstance(node, Scalar) and key in self.rules.one_or_more:
                 return (self._typed(node, arguments[0], key),)

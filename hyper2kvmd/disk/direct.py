@@ -1,4 +1,4 @@
-"""Writes past the page cache: an image is larger than what is worth keeping there, and copying into it costs a core."""
+"""Past the page cache: an image is larger than what is worth keeping there, and copying into it costs a core."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ ALIGNMENT = 4096
 """Bytes. A multiple of every device's logical block, which open(2) asks of offset, length and memory."""
 CAPACITY = 4 << 20
 """Bytes gathered for one write."""
+
+
+def possible(path: Path) -> bool:
+    """Whether the file system lets this file be read and written past the page cache."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 class DirectFile:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hyper2kvmd import run
-from hyper2kvmd.disk import kernel
+from hyper2kvmd.disk import direct, kernel
 from hyper2kvmd.disk.source_file import SourceFile
 from hyper2kvmd.errors import Kind, MigrationFailed
 
@@ -55,8 +55,9 @@ def convert(
 ) -> None:
     """Write `target` anew from the one file `source`; all of it is on disk at the end. `on_fraction` gets 0 to 1.
 
-    Its own flush (`-t writeback`) would wait for the disk at every table it updates; one fsync at the end does not, and
-    has little left to do when the kernel is told at every step to begin writing.
+    Past the page cache where the file systems let it. Elsewhere its own flush (`-t writeback`) would wait for the disk
+    at every table it updates; one fsync at the end does not, and has little left to do when the kernel is told at
+    every step to begin writing.
     Raises MigrationFailed (`disk-full`, `tool-failed`, `tool-stalled`, `tool-killed`).
     """
     options = ["cluster_size=65536", "compat=1.1"] if target_format == "qcow2" else []
@@ -66,9 +67,11 @@ def convert(
     argv += ["-c"] if compress else ["-W"]  # compressed clusters can only be written in order
     argv += ["-r", str(bytes_per_second)] if bytes_per_second else []
     argv += ["-o", ",".join(options)] if options else []
-    argv += ["--image-opts", node(source.opened, source_format), str(target)]
     target.unlink(missing_ok=True)
     handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    argv += ["-t", "none"] if direct.possible(target) else []
+    argv += ["-T", "none"] if direct.possible(source.opened) else []
+    argv += ["--image-opts", node(source.opened, source_format), str(target)]
 
     def on_output(text: str) -> None:
         for match in PERCENT.finditer(text):

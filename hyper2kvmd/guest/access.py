@@ -72,8 +72,8 @@ class Reach:
     """Volumes that hold a file system which cannot be mounted here, each with the reason."""
 
 
-def check_helper(helper: Helper, volumes: tuple[Volume, ...]) -> Reach:
-    """Ask the helper what this host can mount.
+def check_helper(helper: Helper, volumes: tuple[Volume, ...], *, raw: bool = False) -> Reach:
+    """Ask the helper what this host can mount, of raw images alone or of QCOW2 as well.
 
     Raises BrokenInstallation when repair could not work on this host, with the remedy: `helper-unreachable`,
     `tool-missing`, or `transport-missing` when neither NBD nor FUSE gets a QCOW2 image to the kernel.
@@ -81,16 +81,8 @@ def check_helper(helper: Helper, volumes: tuple[Volume, ...]) -> Reach:
     wanted = sorted({FILE_SYSTEMS[volume.content] for volume in volumes if volume.content in FILE_SYSTEMS})
     kernel = rootside.probe(helper, "check", tuple(wanted))
     run.tool("qemu-storage-daemon")
-    if not kernel.nbd:
-        run.tool("nbdfuse")
-        run.tool("fusermount3")
-        missing = "/dev/fuse" if not os.access("/dev/fuse", os.R_OK | os.W_OK) else "loop devices"
-        if missing == "/dev/fuse" or not kernel.loop:
-            raise BrokenInstallation(
-                "transport-missing",
-                f"this host has neither NBD nor {missing}",
-                hint="load the kernel module nbd, or fuse and loop (modprobe; in a container, on its host)",
-            )
+    if not kernel.nbd and not raw:
+        _check_fuse(kernel)
     obstacles = []
     for volume in volumes:
         if volume.content in FILE_SYSTEMS:
@@ -98,6 +90,26 @@ def check_helper(helper: Helper, volumes: tuple[Volume, ...]) -> Reach:
             if obstacle:
                 obstacles.append((volume, obstacle))
     return Reach(transport="nbd" if kernel.nbd else "fuse", unmountable=tuple(obstacles))
+
+
+def _check_fuse(kernel: Probed) -> None:
+    if run.no_new_privileges() and os.geteuid() != 0:
+        raise BrokenInstallation(
+            "transport-missing",
+            "this host's kernel has no NBD, and its other way to a QCOW2 image, fusermount3, is setuid, which the "
+            "no_new_privs flag on this process forbids",
+            hint="load the kernel module nbd (modprobe nbd), or ask for `out_format: raw` without `verify: boot`, or "
+            "run the service without NoNewPrivileges= and what implies it",
+        )
+    run.tool("nbdfuse")
+    run.tool("fusermount3")
+    missing = "/dev/fuse" if not os.access("/dev/fuse", os.R_OK | os.W_OK) else "loop devices"
+    if missing == "/dev/fuse" or not kernel.loop:
+        raise BrokenInstallation(
+            "transport-missing",
+            f"this host has neither NBD nor {missing}",
+            hint="load the kernel module nbd, or fuse and loop (modprobe; in a container, on its host)",
+        )
 
 
 @contextmanager

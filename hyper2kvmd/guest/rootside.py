@@ -1,29 +1,25 @@
-"""The caller's end of the root helper's protocol: one process, one request, one reply, and descriptors both ways.
+"""The caller's end of the root helper's protocol: one request, one reply, and descriptors both ways.
 
-What the helper itself promises is said in `helper/helper.py`. Here is also what a person is told when it cannot be
-reached: sudo has many ways to say no, each with its own remedy.
+What the helper itself promises is said in `helper/helper.py`; how it is reached, in `channel.py`.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from hyper2kvmd import run
 from hyper2kvmd.config import DEFAULT_HELPER
 from hyper2kvmd.errors import BrokenInstallation
-from hyper2kvmd.model import Cipher, Frozen
+from hyper2kvmd.guest.channel import HELPER_SOURCE, Command, Service, Silence, Way, unreachable
+from hyper2kvmd.model import Cipher, Frozen, HelperCall
 
 Outcome = Literal["ok", "refused", "failed"]
 DEADLINE = 150.0
@@ -98,14 +94,18 @@ class MountRequest(Frozen):
 class Helper:
     """How to call the root helper; `heard` is told the verb and the outcome of each request."""
 
-    argv: tuple[str, ...]
+    call: HelperCall
     heard: Callable[[str, Outcome], None] = lambda _verb, _outcome: None
+
+    @property
+    def way(self) -> Way:
+        return Service(self.call) if isinstance(self.call, Path) else Command(self.call)
 
 
 def default_helper() -> tuple[str, ...]:
     """The helper's argv: the packaged file itself for root, through sudo for everyone else."""
     if os.geteuid() == 0:
-        return (sys.executable, "-IS", str(resources.files("hyper2kvmd") / "helper" / "helper.py"))
+        return (sys.executable, "-IS", str(HELPER_SOURCE))
     return DEFAULT_HELPER
 
 
@@ -116,7 +116,7 @@ def mount(helper: Helper, request: MountRequest, fds: Sequence[int], on_silence:
     BrokenInstallation (`helper-unreachable`).
     """
     with _heard(helper, request.verb) as outcome:
-        data, received = _exchange(helper.argv, request, fds, on_silence)
+        data, received = _exchange(helper.way, request, fds, on_silence)
         try:
             reply = _mount_reply.validate_json(data)
         except ValidationError as error:
@@ -136,7 +136,7 @@ def probe(helper: Helper, job: str, fstypes: tuple[str, ...]) -> Probed:
     """What this kernel offers, and which of `fstypes` it has. Raises BrokenInstallation (`helper-unreachable`)."""
     request = ProbeRequest(job=job, fstypes=fstypes)
     with _heard(helper, request.verb) as outcome:
-        data, received = _exchange(helper.argv, request, [], None)
+        data, received = _exchange(helper.way, request, [], None)
         for handle in received:
             os.close(handle)
         try:
@@ -145,7 +145,7 @@ def probe(helper: Helper, job: str, fstypes: tuple[str, ...]) -> Probed:
             raise _other_version(data) from error
         if isinstance(reply, Refused):
             outcome.append("refused")
-            raise _unreachable(f"the helper refuses: {reply.message}", _remedy(reply))
+            raise unreachable(f"the helper refuses: {reply.message}", _remedy(reply))
         outcome.append("ok")
         return reply
 
@@ -167,7 +167,7 @@ def _heard(helper: Helper, verb: str) -> Iterator[list[Outcome]]:
 
 
 def _exchange(
-    helper: tuple[str, ...],
+    way: Way,
     request: ProbeRequest | MountRequest,
     fds: Sequence[int],
     on_silence: Callable[[], None] | None,
@@ -177,83 +177,26 @@ def _exchange(
     A helper that is silent for `DEADLINE` waits for a frozen exporter in the kernel: that one is killed first,
     which lets the helper go on, to an error.
     """
-    if Path(helper[0]).name == "sudo":
-        _check_sudo_can_work(helper)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours:
-        with theirs:
-            process = run.start(helper, stdin=theirs.fileno())
-        try:
-            data, received = b"", list[int]()
-            ours.settimeout(DEADLINE)
-            with suppress(BrokenPipeError, ConnectionResetError):
-                socket.send_fds(ours, [request.model_dump_json().encode()], fds)
-                try:
-                    data, received, _, _ = socket.recv_fds(ours, 65536, 4, socket.MSG_CMSG_CLOEXEC)
-                except TimeoutError:
-                    if on_silence is not None:
-                        on_silence()
-                        ours.settimeout(30)
-                        with suppress(TimeoutError):
-                            data, received, _, _ = socket.recv_fds(ours, 65536, 4, socket.MSG_CMSG_CLOEXEC)
-            if not data:
-                raise _silent(helper, process)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-            return data, received
-        finally:
-            run.stop(process, grace=0)
-
-
-def _check_sudo_can_work(helper: tuple[str, ...]) -> None:
-    status = Path("/proc/self/status").read_text()
-    if re.search(r"^NoNewPrivs:\s*1", status, re.MULTILINE):
-        raise _unreachable(
-            "the no_new_privs flag is set on this process, so that sudo cannot work",
-            "remove NoNewPrivileges= and what implies it (PrivateDevices=, ProtectKernel*=, Restrict*=, "
-            "SystemCall*=, DynamicUser=) from the unit, or allow privilege escalation in the container",
-        )
-    program = next((word for word in helper[1:] if word.startswith("/")), None)
-    with suppress(PermissionError):
-        if program is not None and not Path(program).exists():
-            raise _unreachable(f"{program} is not installed", f"install the helper there: {_install_line(program)}")
-
-
-def _install_line(program: str) -> str:
-    source = resources.files("hyper2kvmd") / "helper" / "helper.py"
-    return f"install -D -o root -g root -m 0755 {source} {program}"
-
-
-def _silent(helper: tuple[str, ...], process: subprocess.Popen[bytes]) -> BrokenInstallation:
-    """Why the helper ended, or hangs, without an answer: sudo's own words, and what to do about them."""
-    said, user = "", os.geteuid()
-    try:
-        output, _ = process.communicate(timeout=5)
-        said = " / ".join(output.decode(errors="replace").split("\n")).strip(" /")[-1000:]
-    except subprocess.TimeoutExpired:
-        said = "it gave no answer in time"
-    remedies = (
-        (
-            r"password is required|not allowed to (run|execute)|not in the sudoers|unknown (user|uid)|"
-            r"terminal is required",
-            "install sudoers.d/hyper2kvm as /etc/sudoers.d/hyper2kvm (root:root, mode 0440) and run as the user that "
-            f"it names; this is uid {user}",
-        ),
-        (r"command not found|No such file", f"install the helper: {_install_line(helper[-1])}"),
-        (r"no new privileges", "remove NoNewPrivileges= from the unit"),
-        (r"must be (owned by uid 0|setuid)|effective uid is not 0|nosuid", "reinstall sudo: it must be setuid root"),
-    )
-    hint = next((remedy for pattern, remedy in remedies if re.search(pattern, said)), None)
-    fallback = f"run `{' '.join(helper)} < /dev/null` as this user and see what it says"
-    return _unreachable(f"the root helper does not answer: {said or f'status {process.poll()}'}", hint or fallback)
-
-
-def _unreachable(message: str, hint: str) -> BrokenInstallation:
-    return BrokenInstallation("helper-unreachable", message, hint=hint)
+    with way.opened() as channel:
+        data, received = b"", list[int]()
+        channel.settimeout(DEADLINE)
+        with suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(channel, [request.model_dump_json().encode()], fds)
+            try:
+                data, received, _, _ = socket.recv_fds(channel, 65536, 4, socket.MSG_CMSG_CLOEXEC)
+            except TimeoutError:
+                if on_silence is not None:
+                    on_silence()
+                    channel.settimeout(30)
+                    with suppress(TimeoutError):
+                        data, received, _, _ = socket.recv_fds(channel, 65536, 4, socket.MSG_CMSG_CLOEXEC)
+        if not data:
+            raise Silence
+        return data, received
 
 
 def _other_version(data: bytes) -> BrokenInstallation:
-    return _unreachable(
+    return unreachable(
         f"the root helper's answer is not understood: {data[:200].decode(errors='replace')!r}",
         "reinstall the helper and the daemon together: they are of different versions",
     )

@@ -2,8 +2,9 @@
 """The root side: mount these byte ranges of these open files as this file system, for the caller.
 
 One request comes in on stdin (a unix SOCK_SEQPACKET socket: JSON, plus file descriptors), one reply goes out (JSON,
-plus the mount's descriptor), then this process ends. It opens nothing that a caller names, reads no byte of an
-image, takes no argument and no environment. Everything it makes hangs on an open descriptor, so that its death,
+plus the mount's descriptor), then this process ends. Either sudo starts it, or systemd for each connection to a socket
+of root's. It opens nothing that a caller names, reads no byte of an image, takes no argument and no environment.
+Everything it makes hangs on an open descriptor, so that its death,
 or later the caller's, at any instant unmakes it; the two short windows where the kernel keeps a name (NBD before
 its close flag, device-mapper before its removal is queued) are swept by identifier at the next start.
 
@@ -31,6 +32,7 @@ import fcntl
 import itertools
 import json
 import os
+import pwd
 import re
 import resource
 import signal
@@ -43,6 +45,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, NoReturn, TypeVar, get_origin
 
+SERVICE_USER = "hyper2kvm"
 REQUEST_BYTES = 16 * 1024
 LEGS_MAX = 64
 SECTOR = 512
@@ -192,7 +195,8 @@ def child(work: Callable[[], None]) -> Iterator[int]:
     try:
         yield pid
     finally:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(PermissionError):  # one that acts as the caller is the caller's to signal, and ends by itself
+            os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 
 
@@ -206,8 +210,8 @@ def load_module(name: str) -> None:
 
 
 def keep_only_needed_capabilities() -> None:
-    """Forget every capability but KILL, SETGID, SETUID, NET_ADMIN and SYS_ADMIN, for this process and any program."""
-    kept = sum(1 << number for number in (5, 6, 7, 12, 21))
+    """Forget every capability but SETGID, SETUID and SYS_ADMIN, for this process and any program."""
+    kept = sum(1 << number for number in (6, 7, 21))
     header = struct.pack("=Ii", 0x20080522, 0)
     low = struct.pack("=III", kept, kept, 0)
     if libc.capset(header, low + bytes(12)):
@@ -219,16 +223,30 @@ def keep_only_needed_capabilities() -> None:
 
 
 def identify(channel: socket.socket) -> Caller:
-    """The caller as the kernel knows it; what sudo says must agree."""
+    """The caller as the kernel knows it.
+
+    With sudo, which has let it in, what sudo says must agree; no caller can keep sudo from saying it. Where nobody was
+    asked before us, at a socket that systemd listens on, the service user alone is let in, besides root.
+    """
     packets = channel.family == socket.AF_UNIX and channel.type == socket.SOCK_SEQPACKET
     require(packets, "bad-channel", "stdin is not a unix SOCK_SEQPACKET socket")
     require(os.geteuid() == 0, "not-root", "the helper does not run as root")
     _, uid, gid = struct.unpack("=iII", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    claimed = os.environ.get("SUDO_UID", str(uid))
-    agreed = claimed == str(uid)
-    require(agreed, "bad-caller", f"the socket was made by uid {uid}, but sudo was run by uid {claimed!a}")
+    claimed = os.environ.get("SUDO_UID")
+    if claimed is None:
+        require(uid in served(), "bad-caller", f"uid {uid} is not the user {SERVICE_USER}")
+    else:
+        agreed = claimed == str(uid)
+        require(agreed, "bad-caller", f"the socket was made by uid {uid}, but sudo was run by uid {claimed!a}")
     require(0xFFFFFFFF not in (uid, gid), "bad-caller", "the caller has no ids here")
     return Caller(uid, gid)
+
+
+def served() -> tuple[int, ...]:
+    try:
+        return 0, pwd.getpwnam(SERVICE_USER).pw_uid
+    except KeyError:
+        return (0,)
 
 
 def receive(channel: socket.socket) -> tuple[Probe | Mount, list[int]]:

@@ -120,7 +120,8 @@ def _allotted(migration: Migration, layout: Layout, number: int, disk: SourceDis
 
 def _check_reach(order: Order, volumes: tuple[Volume, ...], ctx: Context) -> None:
     """Some file systems out of reach are a warning: only `repair` knows which of them matter. All of them are not."""
-    reach = check_helper(Helper(order.helper, ctx.helper_answered), volumes)
+    raw = order.migration.out_format == "raw" and order.migration.verify != "boot"
+    reach = check_helper(Helper(order.helper, ctx.helper_answered), volumes, raw=raw)
     for volume, reason in reach.unmountable:
         ctx.warn(f"{volume.name} ({volume.content}) cannot be mounted on this host: {reason}")
     if len(reach.unmountable) == len(volumes):

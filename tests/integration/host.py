@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -72,6 +73,47 @@ def installed_helper(service_user: pwd.struct_passwd) -> Iterator[tuple[str, ...
     source = REPOSITORY / "hyper2kvmd" / "helper" / "helper.py"
     with installed(source, HELPER, 0o755), installed(REPOSITORY / "sudoers.d" / "hyper2kvm", SUDOERS, 0o440):
         yield ("sudo", "-n", str(HELPER))
+
+
+UNITS = REPOSITORY / "systemd"
+
+
+def unit_settings(name: str) -> dict[str, str]:
+    """All that a unit says, by key; of what it says twice, the last."""
+    lines = [line for line in (UNITS / name).read_text().splitlines() if "=" in line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+@contextmanager
+def behind_socket(helper: Path, **environment: str) -> Iterator[tuple[Path, Path]]:
+    """The installed helper behind a socket as its units say, by systemd's own activator; and what it prints there.
+
+    `environment` is systemd's own.
+    """
+    listener, service = unit_settings("hyper2kvm-helper.socket"), unit_settings("hyper2kvm-helper@.service")
+    kept = {name: value for name, value in environment.items() if name not in service["UnsetEnvironment"].split()}
+    folder = Path(tempfile.mkdtemp(prefix="h2k-test-", dir="/run"))
+    folder.chmod(0o755)
+    path, log = folder / "socket", folder / "log"
+    argv = ["systemd-socket-activate", "--accept", "--inetd", "--seqpacket", f"--listen={path}"]
+    words = [f"--setenv={name}={value}" for name, value in kept.items()]
+    with log.open("wb") as output, subprocess.Popen([*argv, *words, helper], stderr=output, cwd="/") as process:
+        try:
+            while process.poll() is None and not path.exists():
+                time.sleep(0.01)
+            shutil.chown(path, listener["SocketUser"], listener["SocketGroup"])
+            path.chmod(int(listener["SocketMode"], 8))
+            yield path, log
+        finally:
+            process.kill()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def helper_socket(installed_helper: tuple[str, ...]) -> Iterator[Path]:
+    with behind_socket(HELPER) as (path, log):
+        yield path
+        assert "Traceback" not in log.read_text()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hyper2kvmd.jobs.store import Store
-from hyper2kvmd.model import Job, JobEvent, State
+from hyper2kvmd.model import HelperCall, Job, JobEvent, State
 from tests.integration.disks import sh
 from tests.integration.host import USER, as_service
 
@@ -42,8 +42,9 @@ def free_port() -> int:
 class Service:
     """A daemon on folders of its own. Files are handed to it as root would, by name in `incoming/`."""
 
-    def __init__(self, root: Path, helper: tuple[str, ...]) -> None:
-        self.root = root
+    def __init__(self, root: Path, helper: HelperCall, prefix: tuple[str, ...] = ()) -> None:
+        """`prefix` is a command that runs the daemon's."""
+        self.root, self.prefix = root, prefix
         self.spool, self.state = root / "spool", root / "state"
         self.conversions, self.images = root / "conversions", root / "images"
         self.sources = root / "sources"
@@ -59,7 +60,7 @@ class Service:
             "control_socket": self.socket,
             "metrics_listen": self.metrics,
             "space_reserve": 0,
-            "helper": f"[{', '.join(helper)}]",
+            "helper": helper if isinstance(helper, Path) else f"[{', '.join(helper)}]",
         }
         self.process: subprocess.Popen[bytes] | None = None
         for folder in (self.sources, self.spool, self.spool / "incoming"):
@@ -69,9 +70,8 @@ class Service:
     def start(self) -> Self:
         self.config.write_text("".join(f"{key}: {value}\n" for key, value in self.settings.items()))
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                as_service(PROGRAMS / "hyper2kvmd", "--config", self.config), stderr=log, stdout=log, cwd="/"
-            )
+            argv = [*self.prefix, *as_service(PROGRAMS / "hyper2kvmd", "--config", self.config)]
+            self.process = subprocess.Popen(argv, stderr=log, stdout=log, cwd="/")
         until("the control socket answers", self._answers)
         return self
 
@@ -156,8 +156,8 @@ class Service:
 
 
 @contextmanager
-def running(root: Path, helper: tuple[str, ...], **settings: object) -> Iterator[Service]:
-    service = Service(root, helper)
+def running(root: Path, helper: HelperCall, *, prefix: tuple[str, ...] = (), **settings: object) -> Iterator[Service]:
+    service = Service(root, helper, prefix)
     service.settings.update(settings)
     service.start()
     try:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 from hyper2kvmd.disk.mapping import linear
 from hyper2kvmd.guest.access import default_helper, open_image
 from hyper2kvmd.guest.rootside import Helper
-from hyper2kvmd.model import Image, Segment, Volume
+from hyper2kvmd.model import HelperCall, Image, Segment, Volume
 from tests.integration.host import (
     Kernel,
     as_qcow2,
@@ -39,13 +41,16 @@ def facts(text: str) -> dict[str, Any]:
     return {key: value for line in text.splitlines() if line.startswith("{") for key, value in json.loads(line).items()}
 
 
-def client_argv(action: str, image: Image, helper: tuple[str, ...], *keys: str) -> list[str]:
+def client_argv(action: str, image: Image, helper: HelperCall, *keys: str) -> list[str]:
     folder = image.disks[0].path.parent
-    return service_python(CLIENT, action, image.model_dump_json(), folder, json.dumps(helper), *keys)
+    return service_python(CLIENT, action, image.model_dump_json(), folder, json.dumps(helper, default=str), *keys)
 
 
-def client(action: str, image: Image, helper: tuple[str, ...], *keys: str) -> tuple[int, dict[str, Any]]:
-    done = subprocess.run(client_argv(action, image, helper, *keys), capture_output=True, text=True, timeout=100)
+def client(
+    action: str, image: Image, helper: HelperCall, *keys: str, prefix: tuple[str, ...] = ()
+) -> tuple[int, dict[str, Any]]:
+    argv = [*prefix, *client_argv(action, image, helper, *keys)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=100)
     said = facts(done.stdout)
     assert said, done.stderr
     return done.returncode, said
@@ -204,7 +209,7 @@ def test_a_scattered_volume_needs_device_mapper(disk: Image, installed_helper: t
 
 
 def check(
-    helper: tuple[str, ...], contents: tuple[str, ...], *prefix: str, action: str = "check"
+    helper: HelperCall, contents: tuple[str, ...], *prefix: str, action: str = "check"
 ) -> tuple[int, dict[str, Any]]:
     volumes = [
         Volume(
@@ -216,7 +221,7 @@ def check(
         for content in contents
     ]
     text = json.dumps([volume.model_dump() for volume in volumes])
-    argv = [*prefix, *service_python(CLIENT, action, text, "/var/tmp", json.dumps(helper))]
+    argv = [*prefix, *service_python(CLIENT, action, text, "/var/tmp", json.dumps(helper, default=str))]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert done.stdout, done.stderr
     return done.returncode, facts(done.stdout)
@@ -265,3 +270,67 @@ def test_another_user_gets_the_remedy(installed_helper: tuple[str, ...]) -> None
     said = facts(done.stdout)
     assert (done.returncode, said["code"]) == (78, "helper-unreachable")
     assert "sudoers.d/hyper2kvm" in said["hint"]
+
+
+# ---------------------------------------------------------------- the helper behind a socket
+
+WITHOUT_SETUID = ("setpriv", "--no-new-privs", "--")
+
+
+def test_edits_without_any_setuid_program(disk: Image, helper_socket: Path) -> None:
+    """A raw image: no sudo, no fusermount3."""
+    assert client("edit", disk, helper_socket, prefix=WITHOUT_SETUID)[1]["done"] is True
+    assert Kernel.now().clean
+    with looped(disk.disks[0].path, disk.layout.volumes[0].segments[0]) as root:
+        assert (root / "etc/fstab").read_text().endswith("# edited\n")
+
+
+def test_edits_of_a_qcow2_by_the_socket(qcow2: Image, helper_socket: Path) -> None:
+    assert client("edit", qcow2, helper_socket)[1]["done"] is True
+    assert Kernel.now().clean
+
+
+def test_without_setuid_programs_a_qcow2_needs_nbd(helper_socket: Path) -> None:
+    status, said = check(helper_socket, ("ext4",), *WITHOUT_SETUID)
+    if Path("/sys/module/nbd").exists():
+        assert (status, said["transport"]) == (0, "nbd")
+        return
+    assert (status, said["code"]) == (78, "transport-missing")
+    assert "fusermount3" in said["message"]
+    assert "modprobe nbd" in said["hint"] and "out_format: raw" in said["hint"]
+
+
+def test_a_caller_killed_by_the_socket_leaves_nothing(disk: Image, helper_socket: Path) -> None:
+    with subprocess.Popen(client_argv("hold", disk, helper_socket), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pid = json.loads(process.stdout.readline())["holding"]
+        try:
+            assert not Kernel.now().clean
+        finally:
+            os.kill(pid, signal.SIGKILL)
+    assert until_clean(), Kernel.now()
+
+
+@pytest.mark.parametrize("state", ["missing", "abandoned", "closed", "stream", "silent"])
+def test_the_check_knows_each_remedy_for_a_socket(state: str, service_folder: Path) -> None:
+    path = service_folder / "helper.sock"
+    kind = socket.SOCK_STREAM if state == "stream" else socket.SOCK_SEQPACKET
+    with socket.socket(socket.AF_UNIX, kind) as listener:
+        if state != "missing":
+            listener.bind(str(path))
+            path.chmod(0o600 if state == "closed" else 0o666)
+        if state not in ("missing", "abandoned"):
+            listener.listen()
+        if state == "silent":
+            threading.Thread(target=lambda: listener.accept()[0].close(), daemon=True).start()
+        status, said = check(path, ())
+    assert (status, said["code"]) == (78, "helper-unreachable"), said
+    assert str(path) in said["message"]
+    remedies = {
+        "missing": "systemctl enable --now hyper2kvm-helper.socket",
+        "abandoned": "systemctl restart hyper2kvm-helper.socket",
+        "closed": "as the user hyper2kvm",
+        "stream": "this is another one",
+        "silent": "journalctl -t hyper2kvm-helper",
+    }
+    assert remedies[state] in said["hint"]

@@ -73,6 +73,16 @@ def test_a_dropped_export_boots_and_the_source_is_untouched(service: Service) ->
     assert any("asked for a login" in line for line in report["verdict"]["evidence"])
 
 
+def test_a_migration_without_sudo_and_any_other_setuid_program(service_folder: Path, helper_socket: Path) -> None:
+    """The helper behind its socket, and a daemon that can gain no privilege."""
+    with running(service_folder, helper_socket, prefix=("setpriv", "--no-new-privs", "--")) as service:
+        service.drop("web02.yaml", vmdk=service.source(debian12.vmdk(Recipe())), out_format="raw")
+        service.succeeded("web02")
+        changed = {change["path"] for change in service.report("web02")["guest"]["changes"]}
+    assert "/etc/fstab" in changed
+    assert Kernel.now().clean
+
+
 @pytest.mark.parametrize("subformat", ["monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse"])
 def test_lvm_guests_of_every_subformat_lying_there_at_start(
     subformat: debian12.Subformat, service_folder: Path, installed_helper: tuple[str, ...]

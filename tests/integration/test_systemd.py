@@ -14,7 +14,11 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 UNITS = PROJECT / "systemd"
 VENDOR = Path("/usr/lib/systemd/system")
-NEEDED = ("modprobe@.service", "network.target", "remote-fs.target", "multi-user.target", "timers.target")
+HARDENED = PROJECT / "packaging/hyper2kvmd.service.d/hardened.conf"
+NEEDED = (
+    *("modprobe@.service", "network.target", "remote-fs.target"),
+    *("multi-user.target", "sockets.target", "timers.target"),
+)
 BASIC = ("sysinit.target", "basic.target", "shutdown.target", "time-set.target", "time-sync.target")
 
 IMPLIES_NO_NEW_PRIVILEGES = re.compile(
@@ -35,6 +39,7 @@ def root(tmp_path: Path) -> Path:
         "usr/lib/sysusers.d": [*(PROJECT / "packaging/sysusers.d").iterdir()],
         "usr/lib/tmpfiles.d": [*(PROJECT / "packaging/tmpfiles.d").iterdir()],
         "usr/bin": [],
+        "usr/libexec/hyper2kvm": [],
         "bin": [Path("/bin/kill")],
     }
     (tmp_path / "etc").mkdir()
@@ -42,9 +47,18 @@ def root(tmp_path: Path) -> Path:
         (tmp_path / folder).mkdir(parents=True)
         for file in files:
             shutil.copy(file, tmp_path / folder)
-    for program in ("hyper2kvmd", "h2kvmctl"):
-        shutil.copy("/usr/bin/true", tmp_path / "usr/bin" / program)
+    for program in ("bin/hyper2kvmd", "bin/h2kvmctl", "libexec/hyper2kvm/helper"):
+        shutil.copy("/usr/bin/true", tmp_path / "usr" / program)
     return tmp_path
+
+
+@pytest.fixture
+def hardened(root: Path) -> Path:
+    """The same, with the drop-in for a daemon without sudo."""
+    folder = root / "etc/systemd/system/hyper2kvmd.service.d"
+    folder.mkdir(parents=True)
+    shutil.copy(HARDENED, folder)
+    return root
 
 
 def verified(root: Path) -> subprocess.CompletedProcess[str]:
@@ -62,12 +76,35 @@ def test_verify_would_notice(root: Path) -> None:
     assert verified(root).returncode != 0
 
 
-@pytest.mark.parametrize(("unit", "limit"), [("hyper2kvmd.service", 65), ("hyper2kvm-cleanup.service", 10)])
-def test_exposure_stays_low(unit: str, limit: int) -> None:
-    result = tool(
-        "systemd-analyze", "security", "--offline=true", "--no-pager", f"--threshold={limit}", str(UNITS / unit)
-    )
+def exposed(root: Path, unit: str, limit: int) -> subprocess.CompletedProcess[str]:
+    """systemd's judgement of a unit with its drop-ins, which ends with 0 up to `limit` tenths."""
+    options = ("--offline=true", f"--root={root}", "--no-pager", f"--threshold={limit}")
+    result = tool("systemd-analyze", "security", *options, unit)
+    assert "Overall exposure level" in result.stdout, result.stderr
+    return result
+
+
+@pytest.mark.parametrize(
+    ("unit", "limit"),
+    [("hyper2kvmd.service", 65), ("hyper2kvm-cleanup.service", 10), ("hyper2kvm-helper@.service", 25)],
+)
+def test_exposure_stays_low(root: Path, unit: str, limit: int) -> None:
+    result = exposed(root, unit, limit)
     assert result.returncode == 0, result.stdout[-300:]
+
+
+def test_a_daemon_without_sudo_is_exposed_less(hardened: Path) -> None:
+    result = exposed(hardened, "hyper2kvmd.service", 15)
+    assert result.returncode == 0, result.stdout[-300:]
+
+
+def test_the_drop_in_is_what_lowers_it(root: Path) -> None:
+    assert exposed(root, "hyper2kvmd.service", 15).returncode != 0
+
+
+def test_the_hardened_daemon_passes_verify(hardened: Path) -> None:
+    result = verified(hardened)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def settings(unit: str) -> list[str]:
@@ -92,6 +129,20 @@ def test_the_daemons_unit_says_what_the_daemon_relies_on() -> None:
         "Group=hyper2kvm",
     } <= lines
     assert {"OnCalendar=daily", "Persistent=true"} <= set(settings("hyper2kvm-cleanup.timer"))
+
+
+def test_connections_cannot_stop_the_helpers_socket_for_good() -> None:
+    """systemd's own limit to their rate would; how many there are at once is limited instead."""
+    lines = set(settings("hyper2kvm-helper.socket"))
+    assert {"Accept=yes", "TriggerLimitIntervalSec=0", "MaxConnections=64"} <= lines
+    assert "CollectMode=inactive-or-failed" in settings("hyper2kvm-helper@.service")
+
+
+def test_a_daemon_without_sudo_may_still_confine_its_tools() -> None:
+    """A filter without Landlock would look like a kernel without it."""
+    lines = [line for line in HARDENED.read_text().splitlines() if line.startswith("SystemCallFilter=")]
+    for call in ("create_ruleset", "add_rule", "restrict_self"):
+        assert f"landlock_{call}" in lines[-1]
 
 
 def test_accounts_and_folders(root: Path) -> None:

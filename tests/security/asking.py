@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from hyper2kvmd.model import Image
@@ -33,8 +34,8 @@ def mount_request(image: Image, **changes: object) -> dict[str, Any]:
     }
 
 
-def ask(helper: tuple[str, ...], *, argv: list[str] | None = None, **asked: Any) -> dict[str, Any]:
-    specification = json.dumps({"helper": helper, **asked})
+def ask(helper: tuple[str, ...] | Path, *, argv: list[str] | None = None, **asked: Any) -> dict[str, Any]:
+    specification = json.dumps({"helper": helper, **asked}, default=str)
     command_line = argv if argv is not None else as_service()
     done = subprocess.run(
         [*command_line, sys.executable, ASKER, specification], capture_output=True, text=True, timeout=100

@@ -16,15 +16,17 @@ from tests.integration.host import REPOSITORY, command
 ROOT = REPOSITORY / ".cache" / "system" / "rootfs"
 PACKAGES = (
     "linux-image-cloud-amd64 python3 sudo qemu-utils qemu-system-common libnbd-bin fuse3 e2fsprogs xfsprogs "
-    "btrfs-progs dosfstools lvm2 mdadm cryptsetup-bin fdisk kmod udev util-linux procps iproute2"
+    "btrfs-progs dosfstools lvm2 mdadm cryptsetup-bin fdisk kmod udev util-linux procps iproute2 systemd"
 )
 INIT = """#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONPATH=/opt/packages HOME=/root LC_ALL=C.UTF-8
-mount -t proc proc /proc
-mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /tmp; mkdir -p /dev/shm; mount -t tmpfs tmpfs /dev/shm
-ip link set lo up; hostname machine; echo 127.0.0.1 localhost machine > /etc/hosts
-/lib/systemd/systemd-udevd --daemon; udevadm trigger; udevadm settle
-modprobe loop; modprobe fuse
+if [ $$ = 1 ]; then
+    mount -t proc proc /proc
+    mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /tmp; mkdir -p /dev/shm; mount -t tmpfs tmpfs /dev/shm
+    ip link set lo up; hostname machine; echo 127.0.0.1 localhost machine > /etc/hosts
+    /lib/systemd/systemd-udevd --daemon; udevadm trigger; udevadm settle
+    modprobe loop; modprobe fuse
+fi
 cd /opt/checkout
 python3 -m pytest -p no:cacheprovider -v --color=no --tb=short {tests} > /dev/ttyS0 2>&1
 echo "OUTCOME $?" > /dev/ttyS0
@@ -32,18 +34,28 @@ sync; echo o > /proc/sysrq-trigger; sleep 60
 """
 
 
-def checked_inside(tests: str, folder: Path, *disks: Path) -> str:
+TESTS_UNIT = """[Unit]
+Description=Tests
+[Service]
+Type=oneshot
+ExecStart=/opt/init
+"""
+
+
+def checked_inside(tests: str, folder: Path, *disks: Path, systemd: bool = False) -> str:
     """What pytest says of `tests` (its arguments) in the machine, whose scratch lies in `folder`; raw `disks` are its
-    /dev/vdb and on. Raises AssertionError when one of them fails.
+    /dev/vdb and on. With `systemd`, the tests run as a service of it; without, they are all that runs there. Raises
+    AssertionError when one of them fails.
     """
     console = folder / "console"
     boot = ROOT / "boot"
+    start = "/lib/systemd/systemd systemd.unit=tests.service systemd.firstboot=off" if systemd else "/opt/init"
     drives = [f"file={disk},format=raw,if=virtio,cache=unsafe" for disk in (_root_disk(folder, tests), *disks)]
     subprocess.run(
         [
             *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048", "-cpu", "max"),
             *("-kernel", next(boot.glob("vmlinuz-*")), "-initrd", next(boot.glob("initrd.img-*"))),
-            *("-append", "root=/dev/vda rw console=ttyS0 init=/opt/init panic=-1 loglevel=1"),
+            *("-append", f"root=/dev/vda rw console=ttyS0 panic=-1 loglevel=1 init={start}"),
             *(word for drive in drives for word in ("-drive", drive)),
             *("-display", "none", "-monitor", "none", "-serial", f"file:{console}", "-nic", "none", "-no-reboot"),
         ],
@@ -72,13 +84,16 @@ def _root_disk(folder: Path, tests: str) -> Path:
         made_of.write_text(PACKAGES)
     opt = ROOT / "opt"
     shutil.rmtree(opt)
-    copied = {f"checkout/{part}": REPOSITORY / part for part in ("hyper2kvmd", "tests", "sudoers.d")}
+    copied = {
+        f"checkout/{part}": REPOSITORY / part for part in ("hyper2kvmd", "tests", "sudoers.d", "systemd", "packaging")
+    }
     copied["packages"] = Path(sysconfig.get_path("purelib"))
     for name, source in copied.items():
         shutil.copytree(source, opt / name, ignore=shutil.ignore_patterns("__pycache__"), symlinks=True)
     shutil.copy(REPOSITORY / "pyproject.toml", opt / "checkout")
     (opt / "init").write_text(INIT.format(tests=tests))
     (opt / "init").chmod(0o755)
+    (ROOT / "etc/systemd/system/tests.service").write_text(TESTS_UNIT)
     disk = folder / "root.raw"
     with disk.open("wb") as file:
         file.truncate(4 << 30)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.system.machine import checked_inside
 
 TESTS = os.environ.get("H2K_INSIDE") or " ".join(
@@ -23,3 +25,9 @@ TESTS = os.environ.get("H2K_INSIDE") or " ".join(
 def test_the_boundary_under_debians_kernel(tmp_path: Path) -> None:
     said = checked_inside(TESTS, tmp_path)
     assert "H2K_INSIDE" in os.environ or "test_this_kernel_offers_everything PASSED" in said
+
+
+@pytest.mark.skipif("H2K_INSIDE" in os.environ, reason="H2K_INSIDE asks for other tests")
+def test_the_helpers_units_under_systemd(tmp_path: Path) -> None:
+    said = checked_inside("tests/system/units.py", tmp_path, systemd=True)
+    assert "test_a_flood_does_not_close_the_socket PASSED" in said

@@ -58,6 +58,11 @@ helper: [sudo, -n, /opt/helper]
     assert loaded.helper == ("sudo", "-n", "/opt/helper")
 
 
+def test_the_helper_is_a_command_or_a_socket(tmp_path: Path) -> None:
+    loaded = config.load(write(tmp_path, "helper: /run/hyper2kvm-helper.sock\n"))
+    assert loaded.helper == Path("/run/hyper2kvm-helper.sock")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -68,6 +73,12 @@ helper: [sudo, -n, /opt/helper]
         ("allowed_source_dirs: /srv\n", "1:22: allowed_source_dirs is not a list"),
         ("allowed_source_dirs: [/srv, here]\n", "1:29: allowed_source_dirs is the relative path here"),
         ("helper: []\n", "1:9: helper is empty"),
+        (
+            "helper: sudo -n /opt/helper\n",
+            "1:9: helper is the relative path sudo -n /opt/helper: write the command",
+        ),
+        ("helper: {socket: /run/x}\n", "1:9: helper takes a single value: write the command as a list"),
+        ("helper: ~\n", "1:9: helper begins with ~"),
         ("metrics_listen: 127.0.0.1:99999\n", "1:17: metrics_listen is 127.0.0.1:99999, whose port does not exist"),
         ("metrics_listen: '9180'\n", "1:17: metrics_listen is 9180"),
         ("space_reserve: 100%\n", "1:16: space_reserve is 100%"),

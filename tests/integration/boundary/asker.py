@@ -1,11 +1,11 @@
 """Ask the helper anything, well formed or not: asker.py SPECIFICATION_JSON; what came of it is one JSON line.
 
 Standard library only, so that it starts quickly and can be run with any credentials and limits. Besides the request
-(`request`, or `raw` text) and its `fds` it may say: `helper` argv, `channel` (kind, or two descriptors), `environment`,
-`limits`, `closed` (standard streams that the helper starts without), `cwd` (`deleted`), `stopped` (we stop ourselves
-`before` or `after` the request), `again` (the request is sent twice), `kill` (signals for the `helper` or its `sudo`),
-`handed` (what is tried with the mount that came), `held` (a file: one beside it says that the answer came, and the
-mount is kept until it is there).
+(`request`, or `raw` text) and its `fds` it may say: `helper` argv (or a socket's path, for these two alone), `channel`
+(kind, or two descriptors), `environment`, `limits`, `closed` (standard streams that the helper starts without), `cwd`
+(`deleted`), `stopped` (we stop ourselves `before` or `after` the request), `again` (the request is sent twice), `kill`
+(signals for the `helper` or its `sudo`), `handed` (what is tried with the mount that came), `held` (a file: one beside
+it says that the answer came, and the mount is kept until it is there).
 """
 
 from __future__ import annotations
@@ -149,6 +149,19 @@ def left(mounted: int) -> str:
     return "no" if (root.st_dev, root.st_ino) == (above.st_dev, above.st_ino) else "yes"
 
 
+def ask_service(path: str, data: bytes, handles: list[int]) -> dict[str, Any]:
+    """The request to a helper that runs behind a socket; what it prints is in another's hands."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as ours:
+        ours.settimeout(60)
+        try:
+            ours.connect(path)
+            socket.send_fds(ours, [data], handles)
+            reply, received, _, _ = socket.recv_fds(ours, 65536, 4)
+        except OSError as error:
+            return {"reply": None, "mounts": 0, "output": str(error.strerror)}
+        return {"reply": json.loads(reply) if reply else None, "mounts": len(received), "status": 0, "output": ""}
+
+
 TRICKS: dict[str, Callable[[int], str]] = {
     "clear read-only": lambda mounted: cleared(mounted, 1),
     "clear nosuid": lambda mounted: cleared(mounted, 2),
@@ -164,9 +177,12 @@ TRICKS: dict[str, Callable[[int], str]] = {
 
 def main() -> None:
     asked: dict[str, Any] = json.loads(sys.argv[1])
-    ours, theirs = ends(asked.get("channel", "seqpacket"))
     handles = descriptors(asked.get("fds", []))
     data = asked["raw"].encode() if "raw" in asked else json.dumps(asked["request"]).encode()
+    if isinstance(asked["helper"], str):
+        print(json.dumps(ask_service(asked["helper"], data, handles)))
+        return
+    ours, theirs = ends(asked.get("channel", "seqpacket"))
 
     def limit() -> None:
         for name, value in asked.get("limits", {}).items():

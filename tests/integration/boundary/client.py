@@ -1,4 +1,7 @@
-"""The service user's side of a test: python -m ... ACTION IMAGE_JSON FOLDER HELPER_JSON [KEY...]. One fact a line."""
+"""The service user's side of a test: python -m ... ACTION IMAGE_JSON FOLDER HELPER_JSON [KEY...]. One fact a line.
+
+The helper is a command, or the path of a socket.
+"""
 
 from __future__ import annotations
 
@@ -155,16 +158,17 @@ ACTIONS: dict[str, Callable[[Access, Image], None]] = {
 def main() -> int:
     action, text, folder, helper, *keys = sys.argv[1:]
     export.PERIOD, export.PATIENCE = 0.3, 2.0
-    argv = tuple(json.loads(helper))
+    asked = json.loads(helper)
+    call = Path(asked) if isinstance(asked, str) else tuple(asked)
     try:
         if action == "check-silent":
             rootside.DEADLINE = 1.0
         if action.startswith("check"):
-            reach = check_helper(Helper(argv), tuple(Volume.model_validate(volume) for volume in json.loads(text)))
+            reach = check_helper(Helper(call), tuple(Volume.model_validate(volume) for volume in json.loads(text)))
             say(transport=reach.transport, unmountable=[(volume.name, why) for volume, why in reach.unmountable])
             return 0
         image = Image.model_validate_json(text)
-        with open_image(image, Helper(argv), Path(folder), [key.encode() for key in keys]) as access:
+        with open_image(image, Helper(call), Path(folder), [key.encode() for key in keys]) as access:
             ACTIONS[action](access, image)
         say(done=True)
         return 0
