@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hyper2kvmd.model import Image
+from hyper2kvmd.model import HelperCall, Image
 from tests.integration.host import (
     REPOSITORY,
     UNITS,
@@ -81,12 +81,14 @@ def state() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def in_the_daemons_place(*argv: object) -> dict[str, Any]:
-    """What a program says that runs as the daemon would: in its unit, with the drop-in."""
+def in_the_daemons_place(*argv: object, hardened: bool = True) -> dict[str, Any]:
+    """What a program says that runs as the daemon would: in its unit, with the drop-in or without."""
     (SYSTEM / "trial.service").write_text(OF_A_DAEMON.sub("", (UNITS / "hyper2kvmd.service").read_text()))
     folder = SYSTEM / "trial.service.d"
-    folder.mkdir(exist_ok=True)
-    shutil.copy(HARDENED, folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    if hardened:
+        shutil.copy(HARDENED, folder)
     words = " ".join(f"'{str(word).replace('%', '%%')}'" for word in argv)
     (folder / "here.conf").write_text(HERE.format(path=":".join(sys.path), checkout=REPOSITORY, argv=words))
     command("systemctl", "daemon-reload")
@@ -97,9 +99,11 @@ def in_the_daemons_place(*argv: object) -> dict[str, Any]:
     return facts(said)
 
 
-def edited(image: Image) -> dict[str, Any]:
-    text, folder = image.model_dump_json(), image.disks[0].path.parent
-    return in_the_daemons_place(sys.executable, "-m", CLIENT, "edit", text, folder, json.dumps(str(SOCKET)))
+def edited(image: Image, helper: HelperCall) -> dict[str, Any]:
+    """By the socket: under the drop-in. By sudo: without."""
+    text, folder, call = image.model_dump_json(), image.disks[0].path.parent, json.dumps(helper, default=str)
+    argv = (sys.executable, "-m", CLIENT, "edit", text, folder, call)
+    return in_the_daemons_place(*argv, hardened=helper == SOCKET)
 
 
 def helpers() -> list[str]:
@@ -123,14 +127,17 @@ def test_the_daemon_can_do_nothing_more(state: Path) -> None:
 
 
 @pytest.mark.parametrize(("form", "by"), [("raw", "file"), ("qcow2", "nbd"), ("scattered", "nbd")])
-def test_guests_are_edited_from_there(state: Path, form: str, by: str) -> None:
+@pytest.mark.parametrize("way", ["sudo", "socket"])
+def test_guests_are_edited_from_there(
+    state: Path, installed_helper: tuple[str, ...], form: str, by: str, way: str
+) -> None:
     """By loop, by NBD, and by device-mapper above NBD."""
     image = give(make_disk(state / "disk.raw", ("ext4",) if form == "scattered" else ("ext4", "xfs", "btrfs")))
     if form == "scattered":
         image = scattered(image)
     if form != "raw":
         image = give(as_qcow2(image))
-    said = edited(image)
+    said = edited(image, SOCKET if way == "socket" else installed_helper)
     assert said.get("done") is True, (said, command("journalctl", "-b", "--no-pager", "-n", "50"))
     assert until_clean(), Kernel.now()
     if form != "scattered":
