@@ -97,16 +97,18 @@ def behind_socket(helper: Path, **environment: str) -> Iterator[tuple[Path, Path
     path, log = folder / "socket", folder / "log"
     argv = ["systemd-socket-activate", "--accept", "--inetd", "--seqpacket", f"--listen={path}"]
     words = [f"--setenv={name}={value}" for name, value in kept.items()]
-    with log.open("wb") as output, subprocess.Popen([*argv, *words, helper], stderr=output, cwd="/") as process:
-        try:
-            while process.poll() is None and not path.exists():
-                time.sleep(0.01)
-            shutil.chown(path, listener["SocketUser"], listener["SocketGroup"])
-            path.chmod(int(listener["SocketMode"], 8))
-            yield path, log
-        finally:
-            process.kill()
-    shutil.rmtree(folder)
+    try:
+        with log.open("wb") as output, subprocess.Popen([*argv, *words, helper], stderr=output, cwd="/") as process:
+            try:
+                while process.poll() is None and not path.exists():
+                    time.sleep(0.01)
+                shutil.chown(path, listener["SocketUser"], listener["SocketGroup"])
+                path.chmod(int(listener["SocketMode"], 8))
+                yield path, log
+            finally:
+                process.kill()
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.fixture

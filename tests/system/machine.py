@@ -49,12 +49,8 @@ def checked_inside(tests: str, folder: Path, *disks: Path, systemd: bool = False
     """
     console = folder / "console"
     boot = ROOT / "boot"
-<<<<<<< HEAD
     own = "/lib/systemd/systemd systemd.unit=tests.service systemd.firstboot=off systemd.show_status=0"
     start = own if systemd else "/opt/init"
-=======
-    start = "/lib/systemd/systemd systemd.unit=tests.service systemd.firstboot=off" if systemd else "/opt/init"
->>>>>>> security
     drives = [f"file={disk},format=raw,if=virtio,cache=unsafe" for disk in (_root_disk(folder, tests), *disks)]
     subprocess.run(
         [
