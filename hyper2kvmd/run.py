@@ -53,6 +53,8 @@ class Sandbox:
     """Open files that it inherits and may read, as /proc/self/fd/N: no name can lead to another one."""
     address_space: int | None = 8 << 30
     file_size: int | None = None
+    cpu: int = 24 * 3600
+    """Seconds of processor time: for a tool that an image sends around in circles."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def _command(argv: Sequence[str], sandbox: Sandbox | None) -> list[str]:
             "write": [*(str(path) for path in sandbox.write), "/dev/null"],
             "execute": [binary, *LIBRARIES],
         }
-        limits = {"address_space": sandbox.address_space, "file_size": sandbox.file_size}
+        limits = {"address_space": sandbox.address_space, "file_size": sandbox.file_size, "cpu": sandbox.cpu}
         policy["limits"] = {name: value for name, value in limits.items() if value is not None}
     return [sys.executable, "-IS", str(CONFINE), json.dumps(policy), binary, *argv[1:]]
 

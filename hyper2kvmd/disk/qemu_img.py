@@ -21,6 +21,8 @@ Format = Literal["vmdk", "qcow2", "raw", "vdi", "vhdx"]
 PERCENT = re.compile(r"\((\d+\.\d+)/100%\)")
 PER_THREAD, MOST_REQUESTS = 8, 16
 """Requests that qemu-img has in flight, for each thread that it may keep busy, and the most that it takes."""
+DAY, SLOWEST = 24 * 3600, 10 << 20
+"""Seconds of processor time that any conversion may take; bytes of the source a second that a longer one must do."""
 
 
 def node(path: Path, fmt: Format) -> str:
@@ -79,7 +81,8 @@ def convert(
             on_fraction(float(match[1]) / 100)
 
     try:
-        run.run(argv, sandbox=run.Sandbox(handles=(source.fd,), write=(target.parent,)), on_output=on_output)
+        sandbox = run.Sandbox(handles=(source.fd,), write=(target.parent,), cpu=max(DAY, source.size // SLOWEST))
+        run.run(argv, sandbox=sandbox, on_output=on_output)
         os.fsync(handle)
     except MigrationFailed as error:
         if "No space left on device" in error.message:

@@ -16,7 +16,7 @@ from hyper2kvmd.disk.foreign import ForeignSource
 from hyper2kvmd.disk.qemu_img import Format
 from hyper2kvmd.disk.source_file import SourceFile, open_file
 from hyper2kvmd.disk.sources import open_source
-from hyper2kvmd.errors import Failure
+from hyper2kvmd.errors import Failure, MigrationFailed
 from hyper2kvmd.run import Sandbox, run
 from tests.integration.disks import sh
 from tests.integration.host import MIB, USER, as_service
@@ -298,3 +298,10 @@ def test_a_confined_tool_has_no_network_no_other_file_and_no_new_privileges(tmp_
     assert "done" not in networks, done
     assert files == "no no done"
     assert flags == "1 2"
+
+
+def test_a_confined_tool_that_never_ends_is_ended() -> None:
+    sandbox = Sandbox(cpu=1)
+    with pytest.raises(MigrationFailed) as caught:
+        run(["/usr/bin/python3", "-ISc", "while True: pass"], sandbox=sandbox, stall_seconds=60)
+    assert caught.value.code == "tool-killed"
