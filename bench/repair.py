@@ -17,15 +17,15 @@ from hyper2kvmd.guest.access import default_helper
 from hyper2kvmd.model import Migration, Order, Source
 from hyper2kvmd.progress import Context
 from hyper2kvmd.stages.repair import repair
-from tests.guests import debian12, uefi_grub
+from tests.guests import debian12
 from tests.guests.altered import image_of
-from tests.guests.catalogue import BROKEN
+from tests.guests.catalogue import BROKEN, BY_UEFI
 from tests.guests.guest import Guest, disks
 
 BEGIN, END = "<!-- repair: begin -->", "<!-- repair: end -->"
 DOCUMENT = ROOT / "docs" / "performance.md"
 FIRST = debian12.Recipe().guest
-GUESTS = (FIRST, debian12.Recipe(lvm=True).guest, uefi_grub.GUESTS["uefi-shim"], *BROKEN)
+GUESTS = (FIRST, debian12.Recipe(lvm=True).guest, *BY_UEFI, *BROKEN)
 LIMIT, LIMIT_OF_FIRST = 5.0, 2.0
 """Seconds."""
 
