@@ -9,7 +9,7 @@ a directory grants all below it. Everything else on the file system is out of re
 `limits`: {"address_space": bytes, "file_size": bytes, "cpu": seconds}, each optional.
 
 A confined tool gets no sockets but unix ones either, where Landlock knows nothing of networks (before ABI 4, or of
-UDP in any): by a system call filter.
+UDP in any): by a system call filter, on x86-64 and 64-bit ARM.
 
 Sources: landlock(7), prctl(2), seccomp(2), linux/landlock.h, linux/filter.h.
 """
@@ -55,6 +55,9 @@ LIMITS = {
     "file_size": resource.RLIMIT_FSIZE,
     "cpu": resource.RLIMIT_CPU,
 }
+
+TO_BE_TOLD = 5
+"""Seconds."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -137,7 +140,9 @@ def cut_off() -> None:
         (RETURN, 0, 0, FAIL_WITH | errno.ENOSYS),
     )
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in program))
-    libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, struct.pack("@HP", len(program), ctypes.addressof(code)), 0, 0)
+    filtered = struct.pack("@HP", len(program), ctypes.addressof(code))
+    if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, filtered, 0, 0):
+        raise SystemExit("the kernel refuses a system call filter")
 
 
 def main(arguments: list[str]) -> None:
@@ -146,7 +151,8 @@ def main(arguments: list[str]) -> None:
     if os.getppid() != policy["parent"]:
         raise SystemExit("the starter is gone")
     for name, value in policy.get("limits", {}).items():
-        resource.setrlimit(LIMITS[name], (value, value))
+        spare = TO_BE_TOLD if name == "cpu" else 0  # at the hard limit it would be SIGKILL, which says nothing
+        resource.setrlimit(LIMITS[name], (value, value + spare))
     if policy.get("landlock") is not None:
         if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
             raise SystemExit("the kernel refuses no_new_privs")

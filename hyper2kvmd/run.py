@@ -43,6 +43,10 @@ PACKAGES = {
 }
 
 
+DAY = 24 * 3600
+"""Seconds."""
+
+
 @dataclass(frozen=True)
 class Sandbox:
     """What a confined tool may touch besides its own libraries. Paths are absolute; a directory grants all below it."""
@@ -53,7 +57,7 @@ class Sandbox:
     """Open files that it inherits and may read, as /proc/self/fd/N: no name can lead to another one."""
     address_space: int | None = 8 << 30
     file_size: int | None = None
-    cpu: int = 24 * 3600
+    cpu: int = DAY
     """Seconds of processor time: for a tool that an image sends around in circles."""
 
 
@@ -214,6 +218,13 @@ def run(
             if stream is not None:
                 stream.close()
     stdout, stderr = "".join(chunks["stdout"]), "".join(chunks["stderr"])
+    if process.returncode == -signal.SIGXCPU:
+        raise MigrationFailed(
+            "tool-killed",
+            f"{name} was killed: it took more processor time than any image is worth",
+            hint="the image sends it around in circles: copy or export the disk again",
+            kind=Kind.OPERATOR,
+        )
     if process.returncode < 0:
         raise MigrationFailed(
             "tool-killed",

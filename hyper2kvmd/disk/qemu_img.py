@@ -21,8 +21,8 @@ Format = Literal["vmdk", "qcow2", "raw", "vdi", "vhdx"]
 PERCENT = re.compile(r"\((\d+\.\d+)/100%\)")
 PER_THREAD, MOST_REQUESTS = 8, 16
 """Requests that qemu-img has in flight, for each thread that it may keep busy, and the most that it takes."""
-DAY, SLOWEST = 24 * 3600, 10 << 20
-"""Seconds of processor time that any conversion may take; bytes of the source a second that a longer one must do."""
+SLOWEST = 10 << 20
+"""Bytes of the source that a conversion of more than a day must do in a second of processor time."""
 
 
 def node(path: Path, fmt: Format) -> str:
@@ -81,7 +81,7 @@ def convert(
             on_fraction(float(match[1]) / 100)
 
     try:
-        sandbox = run.Sandbox(handles=(source.fd,), write=(target.parent,), cpu=max(DAY, source.size // SLOWEST))
+        sandbox = run.Sandbox(handles=(source.fd,), write=(target.parent,), cpu=max(run.DAY, source.size // SLOWEST))
         run.run(argv, sandbox=sandbox, on_output=on_output)
         os.fsync(handle)
     except MigrationFailed as error:

@@ -16,7 +16,7 @@ from hyper2kvmd.disk.foreign import ForeignSource
 from hyper2kvmd.disk.qemu_img import Format
 from hyper2kvmd.disk.source_file import SourceFile, open_file
 from hyper2kvmd.disk.sources import open_source
-from hyper2kvmd.errors import Failure, MigrationFailed
+from hyper2kvmd.errors import Failure, Kind, MigrationFailed
 from hyper2kvmd.run import Sandbox, run
 from tests.integration.disks import sh
 from tests.integration.host import MIB, USER, as_service
@@ -304,4 +304,5 @@ def test_a_confined_tool_that_never_ends_is_ended() -> None:
     sandbox = Sandbox(cpu=1)
     with pytest.raises(MigrationFailed) as caught:
         run(["/usr/bin/python3", "-ISc", "while True: pass"], sandbox=sandbox, stall_seconds=60)
-    assert caught.value.code == "tool-killed"
+    assert (caught.value.code, caught.value.kind) == ("tool-killed", Kind.OPERATOR)
+    assert "processor time" in caught.value.message
