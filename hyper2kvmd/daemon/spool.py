@@ -147,7 +147,7 @@ class Spool:
         origin = Origin(submitter=owner.name, name=name, claim=claim, path=f"active/{claim}")
         key = ""
         try:
-            data = self._read(path, owner)
+            data = self._asked_by(owner, path)
             key = content_key(data)
             migration = spec.parse(_text(data), base=None, default_name=Path(name).stem)
         except Failure as failure:
@@ -173,7 +173,7 @@ class Spool:
         self._reject(path, name, submitted.job.id, rejection)
         return False
 
-    def _read(self, path: Path, owner: Person) -> bytes:
+    def _asked_by(self, owner: Person, path: Path) -> bytes:
         """What `owner` asks for: nobody else may have written it, or put it there for them. Raises InvalidInput."""
         data = _read(path)
         theirs = owner.may(WRITE | SEARCH, self._dir / "incoming")

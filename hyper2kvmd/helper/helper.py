@@ -4,9 +4,9 @@
 One request comes in on stdin (a unix SOCK_SEQPACKET socket: JSON, plus file descriptors), one reply goes out (JSON,
 plus the mount's descriptor), then this process ends. Either sudo starts it, or systemd for each connection to a socket
 of root's. It opens nothing that a caller names, reads no byte of an image, takes no argument and no environment.
-Everything it makes hangs on an open descriptor, so that its death,
-or later the caller's, at any instant unmakes it; the two short windows where the kernel keeps a name (NBD before
-its close flag, device-mapper before its removal is queued) are swept by identifier at the next start.
+Everything it makes hangs on an open descriptor, so that its death, or later the caller's, at any instant unmakes it;
+the two short windows where the kernel keeps a name (NBD before its close flag, device-mapper before its removal is
+queued) are swept by identifier at the next start.
 
 Standard library only, and nothing of ours: this file is read and installed on its own.
 
