@@ -35,15 +35,19 @@ class Source(Protocol):
     @property
     def virtual_size(self) -> int: ...
 
-    @property
-    def data_bytes(self) -> int:
-        """Guest bytes that runs cover, as the source's tables say."""
-        ...
-
     def runs(self, start: int, stop: int) -> Iterator[Run]:
         """The runs that begin in [start, stop), in guest order, without overlap. Tables are read as needed."""
         ...
 
     def load(self, run: Run) -> Buffer:
         """Exactly `run.length` bytes, checked as far as the format can. Safe to call from several threads."""
+        ...
+
+
+class Counted(Source, Protocol):
+    """A source whose tables say beforehand how much there is."""
+
+    @property
+    def data_bytes(self) -> int:
+        """Guest bytes that all runs together cover, exactly."""
         ...

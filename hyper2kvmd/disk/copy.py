@@ -16,7 +16,7 @@ from queue import Empty
 
 from hyper2kvmd.disk import checkpoint, kernel
 from hyper2kvmd.disk.batches import BATCH, Cutter
-from hyper2kvmd.disk.blocks import Run, Source
+from hyper2kvmd.disk.blocks import Counted, Run
 from hyper2kvmd.disk.checkpoint import Checkpoint
 from hyper2kvmd.disk.copy_errors import cannot_reserve, write_failure
 from hyper2kvmd.disk.copy_worker import Done, Keeper, Sealed, Share, work
@@ -62,7 +62,7 @@ class Limits:
 
 
 def copy(
-    source: Source,
+    source: Counted,
     target: Target,
     *,
     identity: str,
@@ -89,7 +89,7 @@ class _Copy:
 
     def __init__(
         self,
-        source: Source,
+        source: Counted,
         target: Target,
         identity: str,
         reserve: bool,

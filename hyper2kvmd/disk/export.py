@@ -22,6 +22,7 @@ from pathlib import Path
 from hyper2kvmd import run
 from hyper2kvmd.disk import nbd
 from hyper2kvmd.disk.qemu_img import Format
+from hyper2kvmd.disk.source_file import SourceFile
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.model import Segment
 
@@ -70,13 +71,13 @@ def export(
     writable: bool,
     extra_read: tuple[Path, ...] = (),
     backing: tuple[Path, Format] | None = None,
-    opened: int | None = None,
+    opened: SourceFile | None = None,
 ) -> Iterator[Exporter]:
     """Serve `path` as the named exports (`None`: the whole disk; a segment: exactly that range) during the block.
 
     `extra_read` are the other files that the image consists of; `backing` is what a QCOW2 of ours lies upon, and is
-    only ever read; `opened` is a source's descriptor, which is served then, whatever its name has come to mean. The
-    server sees these, `path`, and for a writable export the folder of `path`, nothing else.
+    only ever read; `opened` is the source at `path`, which is served by its descriptor, whatever its name has come to
+    mean. The server sees these, `path`, and for a writable export the folder of `path`, nothing else.
     Raises MigrationFailed: `exporter-failed` when it cannot serve the image or does not end well after a writable
     export, `exporter-died` when it died during the block.
     """
@@ -85,9 +86,9 @@ def export(
         place = Path(private)
         below = (backing[0].absolute(), backing[1]) if backing else None
         readable = (*(() if opened is not None else (path,)), *extra_read, *([below[0]] if below else []))
-        handles = () if opened is None else (opened,)
+        handles = () if opened is None else (opened.fd,)
         sandbox = run.Sandbox(read=readable, write=(path.parent,) if writable else (), handles=handles)
-        served = path if opened is None else Path(f"/proc/self/fd/{opened}")
+        served = path if opened is None else opened.opened
         with _listen(place / "nbd") as listener, (place / "output").open("wb") as output:
             process = run.start(
                 _command(served, fmt, exports, writable, listener.fileno(), below),

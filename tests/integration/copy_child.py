@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hyper2kvmd.disk import copy as engine
-from hyper2kvmd.disk.blocks import Source
+from hyper2kvmd.disk.blocks import Counted
 from hyper2kvmd.disk.copy import Amounts, Limits, copy
 from hyper2kvmd.disk.vmdk import open_source
 from tests.integration.sources import RawSource, make_target
@@ -21,7 +21,7 @@ THREADS = 2
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Source]:
+def opened(path: Path) -> Iterator[Counted]:
     if path.suffix == ".vmdk":
         with open_source(path) as source:
             yield source

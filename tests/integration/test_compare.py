@@ -30,7 +30,6 @@ class RawSource:
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._packed = packed
         self.virtual_size = os.fstat(self._file).st_size
-        self.data_bytes = sum(end - begin for begin, end in data_ranges(self._file, 0, self.virtual_size))
 
     def runs(self, start: int, stop: int) -> Iterator[Run]:
         for begin, end in data_ranges(self._file, start, stop):

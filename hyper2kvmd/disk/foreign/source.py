@@ -106,7 +106,7 @@ class ForeignSource:
                 self._folder,
                 exports={EXPORT: None},
                 writable=False,
-                opened=self.file.fd,
+                opened=self.file,
             )
             self._exporter = self._stack.enter_context(served)
         return self._exporter

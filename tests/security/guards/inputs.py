@@ -89,7 +89,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_images.py::test_a_disk_swapped_behind_our_back_is_not_what_a_tool_opens",
-        Cut("hyper2kvmd/disk/foreign/source.py", "opened=self.file.fd,", ""),
+        Cut("hyper2kvmd/disk/foreign/source.py", "opened=self.file,", ""),
         qemu_img("node(source.opened, source_format)", "node(source.path, source_format)"),
     ),
     *each("test_images.py::test_a_name_is_a_name", qemu_img("str(path).replace(',', ',,')", "str(path)")),
