@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,11 +71,7 @@ def run(copy: Path, tests: Iterable[str]) -> Run:
     result.unlink(missing_ok=True)
     argv = [str(copy / ".venv/bin/python"), "-B", "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
     argv += [f"--junitxml={result}", "-o", "junit_family=xunit1", *sorted(set(tests))]
-    try:
-        done = subprocess.run(argv, cwd=copy, capture_output=True, text=True, timeout=SECONDS, check=False)
-        said = (done.stdout.strip().splitlines() or [done.stderr])[-1].strip("= ")
-    except subprocess.TimeoutExpired:
-        said = f"no end within {SECONDS} s"
+    said = _ended(argv, copy)
     passed, failed = set(), set()
     for case in ET.parse(result).iter("testcase") if result.exists() else ():
         name = f"{case.get('file')}::{case.get('name')}"
@@ -83,6 +80,20 @@ def run(copy: Path, tests: Iterable[str]) -> Run:
         elif case.find("error") is None and case.find("skipped") is None:
             passed.add(name)
     return Run(frozenset(passed), frozenset(failed), said)
+
+
+def _ended(argv: list[str], folder: Path) -> str:
+    """The last line of a program that is started in `folder`; what it started and could not end ends with it."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, cwd=folder, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            return f"no end within {SECONDS} s"
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return (stdout.strip().splitlines() or [stderr])[-1].strip("= ")
 
 
 def let_go_of_loops() -> None:
