@@ -15,6 +15,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.wire import RunningJob
@@ -62,9 +63,10 @@ class Attempt:
     ) -> None:
         self.job = job
         self.cancelled = False
+        self._log = JobLog(log, job.id)
         self._order, self._ledger, self._metrics, self._admit = order, ledger, metrics, admit
         self._process: asyncio.subprocess.Process | None = None
-        self._ending = False
+        self._abandoned = False
         self._stage: Stage | None = None
         self._step = ""
         self._progress: float | None = None
@@ -84,14 +86,19 @@ class Attempt:
             cancelling=self.cancelled,
         )
 
-    def end(self, *, cancel: bool) -> None:
-        """Ask the worker to stop, and make it stop when it does not."""
-        self.cancelled = self.cancelled or cancel
-        if self._ending:
+    def cancel(self) -> None:
+        """Ask the worker to stop and to leave nothing, and make it stop when it does not."""
+        if self.cancelled:
             return
-        self._ending = True
+        self.cancelled = True
         if self._process is not None:
             self._terminate(self._process)
+
+    def abandon(self) -> None:
+        """End the worker where it is: what it leaves is what the next attempt goes on from."""
+        self._abandoned = True
+        if self._process is not None:
+            _kill(self._process)
 
     async def run(self, argv: Sequence[str]) -> Result:
         """Start the worker and follow it; returns when its process is gone."""
@@ -99,9 +106,11 @@ class Attempt:
             self._process = process = await spawn_worker(argv)
         except OSError as error:
             return Result("failed", (_problem("worker-not-started", f"no worker could be started: {error.strerror}"),))
-        log.info("job %d: %s, attempt %d, worker %d", self.job.id, self.job.vm_name, self.job.attempt, process.pid)
+        self._log.info("%s, attempt %d, worker %d", self.job.vm_name, self.job.attempt, process.pid)
         try:
-            if self._ending:
+            if self._abandoned:
+                _kill(process)
+            elif self.cancelled:
                 self._terminate(process)
             await self._say(process, self._order.model_dump_json())
             return await self._follow(process)
@@ -127,7 +136,7 @@ class Attempt:
                     await asyncio.wait_for(process.wait(), GRACE_SECONDS)
                 return Result(event.outcome, event.problems, event.product.artifact)
             if not await self._take(event, process):
-                log.warning("job %d: attempt %d is no longer the job's own", self.job.id, self.job.attempt)
+                self._log.warning("attempt %d is no longer the job's own", self.job.attempt)
                 return Result("fenced")
 
     async def _take(self, event: Event, process: asyncio.subprocess.Process) -> bool:
@@ -135,20 +144,20 @@ class Attempt:
         job, ledger, store = self.job, self._ledger, self._ledger.store
         match event:
             case StageStarted(stage=stage):
-                log.info("job %d: %s", job.id, stage.value)
+                self._log.info("%s", stage.value)
                 self._stage, self._step, self._progress = stage, "", None
                 return await ledger.insist(store.start_stage, job.id, job.attempt, stage)
             case StageFinished(stage=stage, seconds=seconds, product=product):
-                log.info("job %d: %s finished in %.1f s", job.id, stage.value, seconds)
+                self._log.info("%s finished in %.1f s", stage.value, seconds)
                 self._metrics.stage_finished(stage, seconds, product)
                 return await ledger.insist(store.finish_stage, job.id, job.attempt, stage, seconds, product)
             case StepStarted(title=title, total=total):
-                log.debug("job %d: %s", job.id, title)
+                self._log.debug("%s", title)
                 self._step, self._progress, self._read = title, None if total is None else 0.0, 0
             case Progress():
                 return await self._advance(event)
             case Warned(message=message):
-                log.warning("job %d: %s", job.id, message)
+                self._log.warning("%s", message)
                 return await ledger.insist(store.record_warning, job.id, job.attempt, message)
             case HelperAnswered(verb=verb, outcome=outcome):
                 self._metrics.helper_answered(verb, outcome)
@@ -195,7 +204,7 @@ class Attempt:
 
     async def _kill_later(self, process: asyncio.subprocess.Process) -> None:
         await asyncio.sleep(GRACE_SECONDS)
-        log.warning("job %d: the worker did not end within %.0f s and is killed", self.job.id, GRACE_SECONDS)
+        self._log.warning("the worker did not end within %.0f s and is killed", GRACE_SECONDS)
         _kill(process)
 
 

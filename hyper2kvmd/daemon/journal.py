@@ -1,43 +1,66 @@
-"""Log lines as the journal likes them: one line each on stderr, with the priority in front when it listens."""
+"""The daemon's log: to the journal with its fields where stderr is the journal, else lines on stderr.
+
+A message is one printable line, whatever a guest, a tool or a file name put into it. What concerns one job goes
+through a `JobLog`: it begins with the job's number, which is the field JOB_ID in the journal.
+"""
 
 from __future__ import annotations
 
 import logging
-import os
 import sys
+from collections.abc import MutableMapping
+from typing import Any
 
-PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+from logging_journald import JournaldLogHandler, JournaldTransport, check_journal_stream
 
 
 def set_up(level: str) -> None:
-    """Send this program's log to stderr; `level` may be set again later."""
+    """Begin to log, once; `level` may be set again later."""
     root = logging.getLogger()
     root.setLevel(level.upper())
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if not root.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_Lines(journal=_stderr_is_journal()))
-        root.addHandler(handler)
+        root.addHandler(_Journal() if check_journal_stream() else _lines())
 
 
-def _stderr_is_journal() -> bool:
-    """JOURNAL_STREAM is inherited even by programs whose stderr was sent elsewhere: compare, see systemd.exec(5)."""
-    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
-    facts = os.fstat(sys.stderr.fileno())
-    return (device, inode) == (str(facts.st_dev), str(facts.st_ino))
+class JobLog(logging.LoggerAdapter[logging.Logger]):
+    """What `log` is told of one job."""
+
+    def __init__(self, log: logging.Logger, job_id: int | str) -> None:
+        super().__init__(log, {"job_id": job_id})
+        self._prefix = f"job {job_id}: "
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        return super().process(f"{self._prefix}{msg}", kwargs)
 
 
-class _Lines(logging.Formatter):
-    def __init__(self, *, journal: bool) -> None:
-        super().__init__("%(message)s" if journal else "%(asctime)s %(levelname)s %(message)s")
-        self._journal = journal
+class _Journal(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(_OneLine("%(message)s"))
+        self._transport = JournaldTransport()
 
-    def format(self, record: logging.LogRecord) -> str:
-        prefix = f"<{PRIORITIES.get(record.levelno, 6)}>" if self._journal else ""
-        return "\n".join(prefix + line for line in super().format(record).splitlines())
+    def emit(self, record: logging.LogRecord) -> None:
+        fields = [
+            ("MESSAGE", self.format(record)),
+            ("PRIORITY", JournaldLogHandler.LEVELS[record.levelno]),
+            ("SYSLOG_IDENTIFIER", "hyper2kvmd"),
+            ("JOB_ID", getattr(record, "job_id", None)),
+        ]
+        try:
+            self._transport.send(fields)
+        except OSError:
+            self.handleError(record)
 
+
+def _lines() -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
+    return handler
+
+
+class _OneLine(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
-        """A message is one printable line, whatever a guest, a tool or a file name put into it."""
         line = " / ".join(record.message.splitlines())
         record.message = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
         return super().formatMessage(record)

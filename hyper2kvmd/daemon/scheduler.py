@@ -15,6 +15,7 @@ import hyper2kvmd
 from hyper2kvmd import run
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon.attempt import GRACE_SECONDS, Attempt, Result
+from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.space import Demand, Space, volume_of
@@ -59,7 +60,7 @@ class Scheduler:
     async def recover(self) -> None:
         """Take up where a dead daemon left off. Call it once, before `follow`."""
         for job in await self._ledger.call(self._ledger.store.recover):
-            log.warning("job %d: was running when the daemon died", job.id)
+            JobLog(log, job.id).warning("was running when the daemon died")
         if await self._ledger.call(self._ledger.store.paused):
             self.mode = "paused"
 
@@ -125,7 +126,7 @@ class Scheduler:
 
         attempt = Attempt(job, order, self._ledger, self._metrics, admit)
         if job.id in self._cancelling:
-            attempt.end(cancel=True)
+            attempt.cancel()
         self._attempts[job.id] = attempt, asyncio.create_task(self._carry_out(attempt, order))
 
     def _conversion_dir(self, migration: Migration) -> Path:
@@ -163,12 +164,12 @@ class Scheduler:
             artifact = result.artifact or (await ledger.insist(store.finished_stages, job.id)).artifact
             await ledger.insist(store.succeed, job.id, job.attempt, str(artifact.disks[0].path) if artifact else "")
             self._metrics.ended(State.SUCCEEDED)
-            log.info("job %d: %s succeeded", job.id, job.vm_name)
+            JobLog(log, job.id).info("%s succeeded", job.vm_name)
         elif attempt.cancelled:
             await self._sweep(order, result)
             await ledger.insist(store.finish_cancelled, job.id, job.attempt, keep_stages=False)
             self._metrics.ended(State.CANCELLED)
-            log.info("job %d: cancelled", job.id)
+            JobLog(log, job.id).info("cancelled")
         elif result.outcome == "deferred":
             later = datetime.now(UTC) + timedelta(seconds=SPACE_SECONDS)
             note = denied[1] if denied else "put off by its worker"
@@ -191,14 +192,14 @@ class Scheduler:
         await self._sweep(order, result)
         await ledger.insist(store.fail, job.id, job.attempt, problems, keep_stages=False)
         self._metrics.ended(State.FAILED, problems)
-        log.error("job %d: %s failed: %s", job.id, job.vm_name, summary)
+        JobLog(log, job.id).error("%s failed: %s", job.vm_name, summary)
 
     async def _requeue(self, job: Job, note: str, result: Result, *, not_before: datetime | None = None) -> bool:
         """Only a worker that ended without a word left its folder, and with it what its stages produced.
 
         False: the job was cancelled at the last moment.
         """
-        log.warning("job %d: back in the queue: %s", job.id, note)
+        JobLog(log, job.id).warning("back in the queue: %s", note)
         store = self._ledger.store
         requeued = await self._ledger.insist(
             store.requeue,
@@ -237,7 +238,7 @@ class Scheduler:
             if job.migration is not None:
                 await asyncio.to_thread(_remove, self._conversion_dir(job.migration), job.vm_name, str(job_id))
         elif job_id in self._attempts:
-            self._attempts[job_id][0].end(cancel=True)
+            self._attempts[job_id][0].cancel()
         self.wake()
         return job
 
@@ -265,9 +266,9 @@ class Scheduler:
         self.wake()
 
     async def stop(self) -> None:
-        """End the workers and give their jobs back to the queue. Call it when `follow` has returned."""
+        """End the workers and give their jobs back, to go on from there. Call it when `follow` has returned."""
         for attempt, _ in self._attempts.values():
-            attempt.end(cancel=False)
+            attempt.abandon()
         tasks = [task for _, task in self._attempts.values()]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=GRACE_SECONDS + 15)
@@ -309,4 +310,4 @@ def _remove(conversion_dir: Path, vm_name: str, job_id: str) -> None:
         with working_folder(conversion_dir, vm_name, job_id):
             pass
     except (Failure, OSError) as failure:
-        log.warning("job %s: its working folder stays until it is collected: %s", job_id, failure)
+        JobLog(log, job_id).warning("its working folder stays until it is collected: %s", failure)

@@ -200,7 +200,7 @@ class _Service:
         ]
         await asyncio.wait([scheduling, *others], return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping")
-        self._notify("STOPPING=1\nSTATUS=stopping: workers clean up")
+        self._notify("STOPPING=1\nSTATUS=stopping")
         self._scheduler.quit()
         for task in others:
             task.cancel()

@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hyper2kvmd import spec
+from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.wire import MAX_TEXT, Rejection
 from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput
@@ -153,13 +154,13 @@ class Spool:
         except Failure as failure:
             problems = failure.problems if isinstance(failure, spec.Rejected) else (problem(failure),)
             job = self._store.record_rejected(problems, vm_name=Path(name).stem, content_key=key, origin=origin)
-            log.warning("job %d: %s rejected: %s", job.id, name, failure)
+            JobLog(log, job.id).warning("%s rejected: %s", name, failure)
             self._metrics.rejected(problems[0].code)
             self._metrics.ended(State.REJECTED, problems)
             return False
         submitted = self._store.submit(migration, content_key=key, origin=origin)
         if submitted.new:
-            log.info("job %d: %s submitted by %s", submitted.job.id, name, origin.submitter)
+            JobLog(log, submitted.job.id).info("%s submitted by %s", name, origin.submitter)
             return True
         duplicate = Problem(
             code="duplicate",
@@ -167,7 +168,7 @@ class Spool:
             hint="wait for that job; drop the file again once it has ended to run it once more",
             kind="permanent",
         )
-        log.warning("job %d: %s is the same again, rejected", submitted.job.id, name)
+        JobLog(log, submitted.job.id).warning("%s is the same again, rejected", name)
         self._metrics.rejected(duplicate.code)
         rejection = Rejection(file=name, job_id=submitted.job.id, problems=(duplicate,))
         self._reject(path, name, submitted.job.id, rejection)
@@ -194,7 +195,7 @@ class Spool:
                     target = self._free(PLACES[job.state], name, job.id)
                     path.rename(target)
             except FileNotFoundError:
-                log.warning("job %d: its spool file %s is gone", job.id, path.name)
+                JobLog(log, job.id).warning("its spool file %s is gone", path.name)
                 self._store.move_spool_file(job.id, None)
             else:
                 self._store.move_spool_file(job.id, str(target.relative_to(self._dir)))
