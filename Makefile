@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PACKAGES := .cache/packages.done
 INSTALLED := $(VENV)/installed.done
 
-.PHONY: help setup lint audit test unit integration test-guests test-system test-mutations fuzz bench bench-repair demo demo-guest lock clean
+.PHONY: help setup lint audit test unit integration test-guests test-kernel test-system test-mutations fuzz bench bench-repair demo demo-guest lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
@@ -60,8 +60,12 @@ test-guests: setup ## broken guests of every kind, each migrated, booted on virt
 	$(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1 \
 		$(BIN)/pytest -p no:cacheprovider tests/guests
 
-test-system: setup ## in a virtual machine whose kernel has NBD and device-mapper
-	$(ROOT) $(BIN)/pytest -p no:cacheprovider tests/system
+test-kernel: setup ## the root boundary in a virtual machine whose kernel has NBD and device-mapper
+	$(ROOT) $(BIN)/pytest -p no:cacheprovider tests/system/test_kernel.py
+
+test-system: setup ## the packages on Debian servers, virtual machines both, from installation to purge
+	$(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" \
+		$(BIN)/pytest -p no:cacheprovider --durations=0 tests/system/test_server.py tests/system/test_newer_server.py
 
 test-mutations: setup ## take each guard away in a copy: the attacks of tests/security must succeed then; half an hour
 	$(ROOT) $(BIN)/python -B -m tests.security.mutations $(WORDS)

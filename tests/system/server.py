@@ -1,0 +1,172 @@
+"""A Debian server in a virtual machine: systemd, AppArmor, libvirt, Prometheus, LVM, and an administrator by ssh.
+
+Its disk is built once for each suite (mmdebstrap, kept in .cache/system) and copied for each machine. KVM is used
+where it works. The machine reaches nothing but its own disks, and only ssh comes in, on loopback. Building needs root,
+and the network once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hyper2kvmd.guest.machine import kvm_works
+from tests.integration.host import REPOSITORY, command
+
+CACHE = REPOSITORY / ".cache" / "system"
+SIZE = 16 << 30
+PATIENCE = 600.0
+"""Seconds for a command, and until something is so."""
+HOSTNAME = "conversions"
+PACKAGES = (
+    "linux-image-cloud-amd64 systemd-sysv udev dbus kmod openssh-server sudo apparmor lvm2 iproute2 iptables "
+    # what our package depends on or recommends: the machine has no archive to get it from
+    "python3 procps util-linux qemu-utils qemu-system-common qemu-system-x86 ovmf libnbd-bin fuse3 zstd lz4 "
+    "libvirt-daemon-system libvirt-clients dnsmasq-base prometheus curl"
+)
+SETUP = f"""
+set -eu
+cd "$1"
+echo {HOSTNAME} > etc/hostname
+printf '127.0.0.1 localhost {HOSTNAME}\\n' > etc/hosts
+printf '/dev/vda / ext4 defaults 0 1\\nLABEL=exports /exports ext4 ro 0 0\\n' > etc/fstab
+printf '[Match]\\nDriver=virtio_net\\n[Network]\\nDHCP=yes\\n' > etc/systemd/network/wired.network
+mkdir -p exports root/.ssh
+cat > root/.ssh/authorized_keys
+chroot . systemctl --quiet enable systemd-networkd
+chroot . systemctl --quiet mask systemd-networkd-wait-online apt-daily.timer apt-daily-upgrade.timer
+"""
+
+
+def built(suite: str) -> Path:
+    """A folder with the suite's disk.raw, its vmlinuz and initrd.img, and the key that opens it."""
+    key = hashlib.sha256("\0".join((suite, PACKAGES, SETUP)).encode()).hexdigest()[:16]
+    folder = CACHE / f"{suite}-{key}"
+    if folder.exists():
+        return folder
+    CACHE.mkdir(parents=True, exist_ok=True)
+    for old in CACHE.glob(f"{suite}-*"):
+        shutil.rmtree(old)
+    with tempfile.TemporaryDirectory(dir=CACHE) as place:
+        unfinished, root = Path(place) / "built", Path(place) / "root"
+        unfinished.mkdir()
+        command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", unfinished / "key")
+        bootstrap = ["mmdebstrap", "--quiet", "--variant=apt", "--mode=root", f"--include={PACKAGES.replace(' ', ',')}"]
+        subprocess.run([*bootstrap, suite, root], check=True, timeout=1800)
+        public = (unfinished / "key.pub").read_text()
+        subprocess.run(["sh", "-c", SETUP, "sh", root], input=public, text=True, check=True, timeout=120)
+        for name in ("vmlinuz", "initrd.img"):
+            shutil.copy(next((root / "boot").glob(f"{name}-*")), unfinished / name)
+        disk(unfinished / "disk.raw", SIZE, root)
+        unfinished.rename(folder)
+    return folder
+
+
+def disk(path: Path, size: int, files: Path, label: str = "root") -> Path:
+    """An ext4 file system on a whole raw disk of `size` bytes, with what lies in `files`."""
+    with path.open("wb") as opened:
+        opened.truncate(size)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-L", label, "-d", files, path], check=True, timeout=600)
+    return path
+
+
+class Server:
+    """A running machine."""
+
+    def __init__(self, machine: subprocess.Popen[bytes], key: Path, port: int, monitor: Path) -> None:
+        self._machine, self._monitor = machine, monitor
+        options = ["BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
+        options += ("ConnectTimeout=20", f"ControlPath={monitor}.ssh", "ControlMaster=auto", "ControlPersist=yes")
+        words = [word for option in options for word in ("-o", option)]
+        self._ssh = ["ssh", *words, "-i", str(key), "-p", str(port), "root@127.0.0.1"]
+
+    def run(self, script: str, *, check: bool = True, seconds: float = PATIENCE) -> str:
+        """What a bash script of root says, stderr included. Raises AssertionError when it fails and `check` is set."""
+        argv = [*self._ssh, "exec bash -euo pipefail -s 2>&1"]
+        done = subprocess.run(argv, input=script, capture_output=True, text=True, timeout=seconds, check=False)
+        assert done.returncode == 0 or not check, f"{script}\n{done.returncode}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def succeeds(self, script: str) -> bool:
+        argv = [*self._ssh, "exec bash -euo pipefail -s"]
+        with suppress(subprocess.TimeoutExpired):
+            return subprocess.run(argv, input=script, capture_output=True, text=True, timeout=60).returncode == 0
+        return False
+
+    def until_up(self) -> None:
+        until(lambda: self.succeeds("systemctl is-system-running --wait | grep -E 'running|degraded'"))
+
+    def reset(self) -> None:
+        """As its button does: nothing is shut down, nothing is written."""
+        self._hang_up()
+        self._order("system_reset")
+        self.until_up()
+
+    def power_off(self) -> None:
+        """Shut down, if it still runs."""
+        if self._machine.poll() is None:
+            self.run("systemctl --no-block poweroff")
+            self._hang_up()
+            self._machine.wait(PATIENCE)
+
+    def _hang_up(self) -> None:
+        subprocess.run([*self._ssh[:-1], "-O", "exit", self._ssh[-1]], capture_output=True, check=False)
+
+    def _order(self, order: str) -> None:
+        with socket.socket(socket.AF_UNIX) as monitor:
+            monitor.settimeout(PATIENCE)
+            monitor.connect(str(self._monitor))
+            answers = monitor.makefile()
+            for command in ("qmp_capabilities", order):
+                monitor.sendall(json.dumps({"execute": command}).encode() + b"\n")
+                while "return" not in json.loads(answers.readline()):
+                    pass
+
+
+def until(so: Callable[[], object], seconds: float = PATIENCE) -> None:
+    """Wait until it is so. Raises AssertionError when it does not become so."""
+    deadline = time.monotonic() + seconds
+    while not so():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s"
+        time.sleep(1)
+
+
+@contextmanager
+def running(suite: str, folder: Path, *disks: Path) -> Iterator[Server]:
+    """A new machine of that suite, up and reachable; raw `disks` are its /dev/vdb and on. Its console and its own disk
+    (root.raw) lie in `folder`; it is shut down at the end of the block.
+    """
+    parts = built(suite)
+    own = folder / "root.raw"
+    subprocess.run(["cp", "--sparse=always", "--reflink=auto", parts / "disk.raw", own], check=True)
+    accelerator, cpu = ("kvm", "host") if kvm_works() else ("tcg,thread=multi", "max,svm=off")
+    drives = [f"file={path},format=raw,if=virtio,cache=unsafe" for path in (own, *disks)]
+    with tempfile.TemporaryDirectory() as short, socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port, monitor = chosen.getsockname()[1], Path(short, "monitor")
+        chosen.close()
+        argv: list[str | Path] = [
+            *("qemu-system-x86_64", "-accel", accelerator, "-cpu", cpu, "-smp", "2", "-m", "3072"),
+            *("-kernel", parts / "vmlinuz", "-initrd", parts / "initrd.img"),
+            *("-append", "root=/dev/vda rw console=ttyS0 apparmor=1 security=apparmor"),
+            *(word for drive in drives for word in ("-drive", drive)),
+            *("-display", "none", "-monitor", "none", "-serial", f"file:{folder / 'console'}"),
+            *("-qmp", f"unix:{monitor},server=on,wait=off"),
+            *("-nic", f"user,model=virtio,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22"),
+        ]
+        with subprocess.Popen(argv) as machine:
+            try:
+                server = Server(machine, parts / "key", port, monitor)
+                server.until_up()
+                yield server
+                server.power_off()
+            finally:
+                machine.kill()

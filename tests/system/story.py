@@ -1,0 +1,107 @@
+"""What the stories of test_server.py and test_newer_server.py have in common: the machine, its guest, its operator."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hyper2kvmd.model import Segment
+from tests.guests import debian12
+from tests.guests.altered import boot_it
+from tests.guests.debian12 import Recipe
+from tests.guests.test_in_vm import published
+from tests.integration.disks import empty_disk
+from tests.integration.host import REPOSITORY, looped
+from tests.system import server
+from tests.system.server import Server, until
+
+OPERATOR = "alice"
+"""A member of hyper2kvm-submit, no more."""
+CONFIGURATION = "/etc/hyper2kvm/hyper2kvmd.yaml"
+IMAGES = "/var/lib/hyper2kvm/images"
+GUEST = "/exports/guest/web01.vmdk"
+"""Root and swap are logical volumes of a volume group that is called as the server's own: vg0."""
+INSTALL = "DEBIAN_FRONTEND=noninteractive apt-get -q -y install"
+
+
+@dataclass(frozen=True)
+class Machine:
+    server: Server
+    folder: Path
+
+    def drop(self, name: str, **keys: object) -> int:
+        """A YAML of the operator's; the number of its job."""
+        text = "".join(f"{key}: {json.dumps(value)}\n" for key, value in keys.items())
+        before = {job["id"] for job in self.jobs()}
+        drop = f"cat > /tmp/{name}.yaml && mv /tmp/{name}.yaml /var/spool/hyper2kvm/incoming/"
+        self.server.run(f"runuser -u {OPERATOR} -- sh -c '{drop}' <<'YAML'\n{text}YAML\n")
+        until(lambda: {job["id"] for job in self.jobs()} - before)
+        (new,) = {job["id"] for job in self.jobs()} - before
+        return int(new)
+
+    def jobs(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.server.run("h2kvmctl list --json"))
+        return found
+
+    def job(self, number: int) -> dict[str, Any]:
+        return next(job for job in self.jobs() if job["id"] == number)
+
+    def succeeded(self, number: int) -> dict[str, Any]:
+        until(lambda: self.job(number)["state"] not in ("queued", "running"))
+        job = self.job(number)
+        assert job["state"] == "succeeded", (job, self.server.run("journalctl -b --no-pager -n 100"))
+        return job
+
+    def denials(self) -> str:
+        """What AppArmor kept anything of ours from, since the machine started."""
+        return self.server.run("journalctl -k -b --no-pager | grep 'apparmor=\"DENIED\"' | grep -i hyper2kvm || true")
+
+    def boots_outside(self, *names: str) -> None:
+        """Switch the machine off and boot what it made: all of `names` ask for a login."""
+        self.server.power_off()
+        own = self.folder / "root.raw"
+        with looped(own, Segment(offset=0, length=own.stat().st_size)) as root:
+            for name in names:
+                booted = boot_it(published(root / IMAGES[1:] / f"{name}.report.json"))
+                assert any("asked for a login" in line for line in booted.evidence)
+                assert booted.failed_units == ()
+
+
+def package(suite: str, version: str = "") -> Path:
+    """The package for that suite, built anew, of the checkout's version or another one."""
+    dist = REPOSITORY / "dist"
+    before = {path: path.stat().st_mtime_ns for path in dist.glob("*.deb")}
+    subprocess.run(["make", "deb", f"SUITE={suite}", f"VERSION={version}"], cwd=REPOSITORY, check=True, timeout=900)
+    (new,) = (path for path in dist.glob("*.deb") if before.get(path) != path.stat().st_mtime_ns)
+    return new
+
+
+@contextmanager
+def installed(suite: str, folder: Path, **packages: Path) -> Iterator[Machine]:
+    """A server with the package, an operator and a volume group vg0. `packages` lie in /exports by those names, the
+    one that is called `current` is installed.
+    """
+    exports = folder / "exports"
+    (exports / "guest").mkdir(parents=True)
+    vmdk = debian12.vmdk(Recipe(lvm=True))
+    shutil.copy(vmdk, exports / "guest/web01.vmdk")
+    for name, path in packages.items():
+        shutil.copy(path, exports / f"{name}.deb")
+    exported = server.disk(folder / "exports.raw", 2 << 30, exports, "exports")
+    shutil.rmtree(exports)
+    with server.running(suite, folder, exported, empty_disk(folder / "volumes.raw", 256)) as running:
+        running.run(
+            f"""
+            {INSTALL} /exports/current.deb
+            useradd --create-home --groups hyper2kvm-submit {OPERATOR}
+            vgcreate -q vg0 /dev/vdc
+            lvcreate -q -L 32M -n data vg0
+            """
+        )
+        yield Machine(running, folder)

@@ -1,0 +1,42 @@
+"""Debian 13, and the other way to the root helper: its socket, without sudo, with the service's unit hardened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.system.story import CONFIGURATION, GUEST, Machine, installed, package
+
+WITHOUT_SUDO = f"""
+systemctl enable --now hyper2kvm-helper.socket
+install -D -m 0644 -t /etc/systemd/system/hyper2kvmd.service.d /usr/share/hyper2kvmd/hardened.conf
+echo 'helper: /run/hyper2kvm-helper.sock' >> {CONFIGURATION}
+rm /etc/sudoers.d/hyper2kvm
+systemctl daemon-reload
+systemctl restart hyper2kvmd
+"""
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory, installed_helper: tuple[str, ...]) -> Iterator[Machine]:
+    folder = tmp_path_factory.mktemp("newer-server")
+    with installed("trixie", folder, current=package("trixie")) as machine:
+        yield machine
+    for path in folder.glob("*.raw"):
+        path.unlink()
+
+
+def test_a_guest_is_migrated_without_sudo(machine: Machine) -> None:
+    run = machine.server.run
+    run(WITHOUT_SUDO)
+    run("virsh -q net-start default")
+    machine.succeeded(machine.drop("web01", vmdk=GUEST, memory=512, libvirt_import=True))
+    assert " nbd " in run("journalctl -b --no-pager -t hyper2kvm-helper")
+    assert "running" in run("virsh -q start web01; sleep 5; virsh -q domstate web01; virsh -q destroy web01")
+    assert run("systemctl list-units --all --plain --no-legend 'hyper2kvm-helper@*'") == ""
+    assert machine.denials() == ""
+
+
+def test_what_it_made_boots(machine: Machine) -> None:
+    machine.boots_outside("web01")

@@ -1,0 +1,169 @@
+"""The package on a Debian server, from its installation to its purge, as an administrator lives through it.
+
+The tests are one story: each begins where the one before left off.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.system.server import until
+from tests.system.story import CONFIGURATION, GUEST, IMAGES, INSTALL, OPERATOR, Machine, installed, package
+
+NEWER = "99.0"
+SLOW = "slow"
+WATCH_LVM = "systemd-run -q --unit=watch sh -c 'while sleep 0.2; do lvs --noheadings -o vg_name,lv_name; done'"
+TRACES = r"""
+losetup --list --noheadings
+dmsetup ls | grep -v ^vg0 | grep -v 'No devices' || true
+cat /sys/block/nbd*/backend 2>/dev/null || true
+"""
+LEFT = """
+find /var/lib/hyper2kvm /var/spool/hyper2kvm /etc/hyper2kvm /usr/lib/hyper2kvmd /usr/share/hyper2kvmd /etc/sudoers.d \
+    /usr/libexec/hyper2kvm /run/hyper2kvm* -not -type d 2>/dev/null | grep -v README || true
+"""
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory, installed_helper: tuple[str, ...]) -> Iterator[Machine]:
+    folder = tmp_path_factory.mktemp("server")
+    current, newer = package("bookworm"), package("bookworm", NEWER)
+    with installed("bookworm", folder, current=current, newer=newer) as machine:
+        yield machine
+    for path in folder.glob("*.raw"):
+        path.unlink()
+
+
+def test_a_fresh_install_works_without_an_edit(machine: Machine) -> None:
+    said = machine.server.run(
+        """
+        systemctl is-active hyper2kvmd.service hyper2kvm-cleanup.timer
+        systemctl is-enabled hyper2kvmd.service hyper2kvm-cleanup.timer
+        systemctl is-active hyper2kvm-helper.socket || true
+        id -nG hyper2kvm
+        """
+    )
+    *states, groups = said.split("\n")[:6]
+    assert states == ["active", "active", "enabled", "enabled", "inactive"]
+    assert set(groups.split()) == {"hyper2kvm", "hyper2kvm-submit", "kvm", "libvirt"}
+    assert {"hyper2kvmd (enforce)", "hyper2kvm-helper (enforce)"} <= set(
+        machine.server.run("cat /sys/kernel/security/apparmor/profiles").splitlines()
+    )
+
+
+def test_a_guest_whose_volume_group_is_called_as_the_servers(machine: Machine) -> None:
+    run = machine.server.run
+    run(f"virsh -q net-start default; {WATCH_LVM}")
+    number = machine.drop("web01", vmdk=GUEST, memory=512, libvirt_import=True, verify="check")
+    job = machine.succeeded(number)
+    assert job["attempt"] == 1
+    run("systemctl stop watch.service; lvcreate -q -L 32M -n more vg0; lvremove -q -y vg0/more")
+    seen = run("journalctl -b -u watch.service -o cat --no-pager").splitlines()
+    assert {" ".join(line.split()) for line in seen if line.startswith(" ")} == {"vg0 data"}
+    assert [line for line in seen if "WARNING" in line or "rror" in line] == []
+    assert " nbd " in run("journalctl -b --no-pager -t hyper2kvm-helper")
+    fields = run(f"journalctl -b -u hyper2kvmd JOB_ID={number} -o cat --no-pager")
+    assert f"job {number}: convert" in fields
+    assert machine.denials() == ""
+
+
+def test_libvirt_has_it_and_starts_it(machine: Machine) -> None:
+    said = machine.server.run(
+        """
+        virsh -q dominfo web01
+        virsh -q start web01
+        sleep 5
+        virsh -q domstate web01
+        virsh -q destroy web01
+        """
+    )
+    assert "running" in said
+    assert machine.denials() == ""
+
+
+def test_prometheus_scrapes_it(machine: Machine) -> None:
+    machine.server.run(
+        """
+        cd /usr/share/hyper2kvmd/monitoring
+        promtool check rules alerts.yaml
+        curl --silent --fail http://127.0.0.1:9180/metrics | promtool check metrics
+        cp prometheus.yaml /etc/prometheus/prometheus.yml
+        systemctl restart prometheus
+        """
+    )
+    asked = "curl --silent 'http://127.0.0.1:9090/api/v1/query?query=hyper2kvm_jobs_completed_total'"
+    until(lambda: json.loads(machine.server.run(f"{asked} || echo '{{}}'")).get("data", {}).get("result"))
+
+
+def test_its_status_tells_how_far_a_job_is(machine: Machine) -> None:
+    run = machine.server.run
+    run(f"echo 'bandwidth_limit: 500000' >> {CONFIGURATION}; systemctl reload hyper2kvmd")
+    machine.drop(SLOW, vmdk=GUEST, vm_name=SLOW, verify="content")
+    until(lambda: f"{SLOW} convert " in run("systemctl show -P StatusText hyper2kvmd"))
+    shown = run("systemctl status --no-pager hyper2kvmd")
+    assert "Active: active (running)" in shown
+    assert f'Status: "1 running: {SLOW} convert ' in shown
+    assert " %; 0 queued" in shown
+
+
+def test_the_daily_clean_up_leaves_a_live_job_alone(machine: Machine) -> None:
+    run = machine.server.run
+    folder = "/var/lib/hyper2kvm/conversions"
+    run(f"cd {folder}; install -d -o hyper2kvm -g hyper2kvm -m 0700 gone.77; touch -d '3 days ago' gone.77")
+    run("systemctl start hyper2kvm-cleanup.service")
+    assert run(f"ls {folder}").split() == [f"{SLOW}.2"]
+    assert "hyper2kvm-cleanup.timer" in run("systemctl list-timers --no-pager")
+
+
+def test_the_watchdog_restarts_a_daemon_that_hangs(machine: Machine) -> None:
+    run = machine.server.run
+    run("systemctl kill --kill-who=main --signal=STOP hyper2kvmd")
+    until(lambda: run("systemctl show -P NRestarts hyper2kvmd").strip() == "1")
+    assert "watchdog" in run("journalctl -b -u hyper2kvmd --no-pager").lower()
+    converts_again(machine, 2)
+
+
+def test_a_reset_in_the_middle_loses_nothing(machine: Machine) -> None:
+    before = machine.job(2)["progress"]
+    assert before > 0
+    machine.server.reset()
+    assert converts_again(machine, 3) >= before - 0.1
+
+
+def test_an_upgrade_in_the_middle_loses_nothing(machine: Machine) -> None:
+    run = machine.server.run
+    run(f"sed -i 's/^bandwidth_limit:.*/log_level: debug/' {CONFIGURATION}; {INSTALL} /exports/newer.deb")
+    assert run("h2kvmctl --version").split()[-1] == NEWER
+    assert "log_level: debug" in run(f"cat {CONFIGURATION}")
+    job = machine.succeeded(2)
+    assert job["attempt"] == 4
+    assert run(TRACES) == ""
+    assert machine.denials() == ""
+
+
+def test_a_purge_leaves_images_and_nothing_else(machine: Machine) -> None:
+    run = machine.server.run
+    run("DEBIAN_FRONTEND=noninteractive apt-get -q -y purge hyper2kvmd")
+    left = run(LEFT).split()
+    assert left
+    assert [path for path in left if not path.startswith(f"{IMAGES}/")] == []
+    assert run("grep -c hyper2kvm /sys/kernel/security/apparmor/profiles || true").strip() == "0"
+    run(f"! systemctl cat hyper2kvmd.service; ! command -v h2kvmctl; deluser -q {OPERATOR} 2>/dev/null || true")
+
+
+def test_what_it_made_boots(machine: Machine) -> None:
+    machine.boots_outside("web01", SLOW)
+
+
+def converts_again(machine: Machine, attempt: int) -> float:
+    """How far that attempt of the slow job was when it was first seen to convert."""
+
+    def so() -> bool:
+        job = machine.job(2)
+        return bool(job["attempt"] == attempt and job["stage"] == "convert" and job["progress"])
+
+    until(so)
+    return float(machine.job(2)["progress"])
