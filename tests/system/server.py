@@ -147,7 +147,7 @@ def running(suite: str, folder: Path, *disks: Path) -> Iterator[Server]:
     parts = built(suite)
     own = folder / "root.raw"
     subprocess.run(["cp", "--sparse=always", "--reflink=auto", parts / "disk.raw", own], check=True)
-    accelerator, cpu = ("kvm", "host") if kvm_works() else ("tcg,thread=multi", "max,svm=off")
+    accelerator, cpu = ("kvm", "host") if kvm_works() else ("tcg,thread=multi", "max")
     drives = [f"file={path},format=raw,if=virtio,cache=unsafe" for path in (own, *disks)]
     with tempfile.TemporaryDirectory() as short, socket.socket() as chosen:
         chosen.bind(("127.0.0.1", 0))
@@ -156,7 +156,7 @@ def running(suite: str, folder: Path, *disks: Path) -> Iterator[Server]:
         argv: list[str | Path] = [
             *("qemu-system-x86_64", "-accel", accelerator, "-cpu", cpu, "-smp", "2", "-m", "3072"),
             *("-kernel", parts / "vmlinuz", "-initrd", parts / "initrd.img"),
-            *("-append", "root=/dev/vda rw console=ttyS0 apparmor=1 security=apparmor"),
+            *("-append", "root=/dev/vda rw console=ttyS0 apparmor=1 security=apparmor modprobe.blacklist=kvm_amd"),
             *(word for drive in drives for word in ("-drive", drive)),
             *("-display", "none", "-monitor", "none", "-serial", f"file:{folder / 'console'}"),
             *("-qmp", f"unix:{monitor},server=on,wait=off"),
