@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -18,10 +26,13 @@ SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 43200, 864
 
 
 class Metrics(Collector):
+    """Counters whose labels are known beforehand begin at 0: of a first appearance `increase()` sees nothing."""
+
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._status: Status | None = None
+        self._last_tick = 0.0
         self._completed = Counter(
             "hyper2kvm_jobs_completed",
             "Jobs that came to their end, by outcome and by the code of the first problem.",
@@ -56,6 +67,14 @@ class Metrics(Collector):
             ("verb", "outcome"),
             registry=self.registry,
         )
+        for stage in Stage:
+            self._stage_seconds.labels(stage.value)
+        for state in (State.SUCCEEDED, State.CANCELLED):
+            self._completed.labels(state.value, "")
+        for verb in ("probe", "mount"):
+            for outcome in ("ok", "refused", "failed"):
+                self._helper.labels(verb, outcome)
+        ProcessCollector(namespace="hyper2kvm", registry=self.registry)
         self.registry.register(self)
 
     def claimed(self, job: Job) -> None:
@@ -79,9 +98,11 @@ class Metrics(Collector):
     def helper_answered(self, verb: str, outcome: str) -> None:
         self._helper.labels(verb, outcome).inc()
 
-    def render(self, status: Status) -> bytes:
-        """The text that Prometheus reads, with `status` as the gauges' truth."""
+    def render(self, status: Status, last_tick: float) -> bytes:
+        """The text that Prometheus reads, with `status` as the gauges' truth; `last_tick` is the scheduler's, by the
+        monotonic clock."""
         self._status = status
+        self._last_tick = time.time() - (time.monotonic() - last_tick)
         return generate_latest(self.registry)
 
     def collect(self) -> Iterator[Metric]:
@@ -91,6 +112,11 @@ class Metrics(Collector):
         status = self._status
         if status is None:
             return
+        yield GaugeMetricFamily(
+            "hyper2kvm_scheduler_last_tick_timestamp_seconds",
+            "When the scheduler last came round and the database answered it.",
+            value=self._last_tick,
+        )
         jobs = GaugeMetricFamily("hyper2kvm_jobs", "Jobs on record, by state.", labels=("state",))
         for state in State:
             jobs.add_metric((state.value,), getattr(status.counts, state.value))

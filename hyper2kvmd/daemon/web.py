@@ -51,7 +51,7 @@ class Web:
         return application
 
     async def _render(self, _request: web.Request) -> web.Response:
-        body = self._metrics.render(await self._scheduler.status())
+        body = self._metrics.render(await self._scheduler.status(), self._scheduler.last_tick)
         return web.Response(body=body, headers={**HEADERS, "Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
     async def _health(self, _request: web.Request) -> web.Response:
