@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from hyper2kvmd import config, progress
+from hyper2kvmd import config, progress, run
 from hyper2kvmd.errors import Failure, Interrupted, InvalidInput
-from hyper2kvmd.model import Finished, Limits, Migration, Order, Source
+from hyper2kvmd.model import Finished, HelperCall, Limits, Migration, Order, Source
 
 VARIABLE = "HYPER2KVM_CONVERSION_DIR"
 CACHE = Path(".cache/hyper2kvm/conversions")
@@ -63,15 +63,28 @@ def output_place(migration: Migration, option: Path | None) -> Place:
     return Place(Path.cwd(), "the current directory")
 
 
-def order(migration: Migration, conversion_dir: Path, output_dir: Path, limits: Limits = NO_LIMITS) -> Order:
+def helper() -> HelperCall:
+    """sudo, or the file itself for root; where setuid programs are without effect, in a container that is, the socket
+    that the daemon's configuration names.
+
+    Raises BrokenInstallation (`config-invalid`).
+    """
     from hyper2kvmd.guest.access import default_helper
 
+    if run.no_new_privileges() and os.access(config.DEFAULT_PATH, os.R_OK):
+        configured = config.load(config.DEFAULT_PATH).helper
+        if isinstance(configured, Path):
+            return configured
+    return default_helper()
+
+
+def order(migration: Migration, conversion_dir: Path, output_dir: Path, limits: Limits = NO_LIMITS) -> Order:
     return Order(
         job_id=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}",
         migration=migration,
         conversion_dir=conversion_dir,
         output_dir=output_dir,
-        helper=default_helper(),
+        helper=helper(),
         limits=limits,
     )
 

@@ -70,6 +70,36 @@ def test_output_directory(host: Path) -> None:
     assert oneshot.output_place(asked(output_dir=Path("/yaml")), Path("here")).path == host / "here"
 
 
+ASK = """
+import sys
+from pathlib import Path
+from hyper2kvmd import config
+from hyper2kvmd.cli import oneshot
+config.DEFAULT_PATH = Path(sys.argv[1])
+print(oneshot.helper())
+"""
+
+
+@pytest.mark.parametrize(
+    ("configured", "without_setuid", "socket"),
+    [
+        ("helper: /run/h.sock", True, True),
+        ("helper: /run/h.sock", False, False),
+        ("helper: [sudo, -n, /x]", True, False),
+        (None, True, False),
+    ],
+)
+def test_the_helpers_socket_is_for_where_sudo_cannot_work(
+    host: Path, configured: str | None, without_setuid: bool, socket: bool
+) -> None:
+    if configured is not None:
+        (host / "hyper2kvmd.yaml").write_text(f"{configured}\n")
+    prefix = ["setpriv", "--no-new-privs"] if without_setuid else []
+    command = [*prefix, sys.executable, "-c", ASK, str(host / "hyper2kvmd.yaml")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]).stdout
+    assert (said == "/run/h.sock\n") == socket
+
+
 WORK = """
 import signal, sys, time
 from pathlib import Path
