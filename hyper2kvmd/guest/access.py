@@ -130,11 +130,12 @@ def open_image(
             yield _Opened(helper, job, _FromFile(handles), vault, ())
             return
         ranges: list[dict[str, Segment]] = [{} for _ in image.disks]
-        by_nbd = rootside.probe(helper, job, ()).nbd
-        for volume in image.layout.volumes if by_nbd else ():
-            if volume.content in FILE_SYSTEMS and not _obstacle(volume):
-                for segment in volume.segments:
-                    ranges[segment.disk][_export_name(segment)] = segment
+        mountable = [volume for volume in image.layout.volumes if not _obstacle(volume)]
+        # where there is nothing to mount, the kernel is left out of it, and so is the helper
+        by_nbd = not mountable or rootside.probe(helper, job, ()).nbd
+        for volume in mountable if by_nbd else ():
+            for segment in volume.segments:
+                ranges[segment.disk][_export_name(segment)] = segment
         exporters = tuple(
             stack.enter_context(
                 export(

@@ -15,7 +15,7 @@ from hyper2kvmd.disk.mandate import ANYONE, Mandate, require_below
 from hyper2kvmd.disk.source_reader import SourceReader
 from hyper2kvmd.disk.sources import open_source
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.guest.access import check_helper
+from hyper2kvmd.guest.access import FILE_SYSTEMS, check_helper
 from hyper2kvmd.guest.rootside import Helper
 from hyper2kvmd.model import Layout, Migration, Order, Source, SourceDisk, Volume
 from hyper2kvmd.progress import Context
@@ -45,10 +45,10 @@ def plan(order: Order, folder: Path, ctx: Context) -> Source:
         machine = vmx.beside(migration.vmdk[0], mandate)
     for warning in machine.warnings:
         ctx.warn(warning)
-    mountable = tuple(volume for volume in layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
-    if mountable:
+    if any(volume.content in FILE_SYSTEMS for volume in layout.volumes):
         with ctx.step("Checking the way into the guest"):
-            _check_reach(order, mountable, ctx)
+            linux = tuple(volume for volume in layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
+            _check_reach(order, linux, ctx)
     disks = tuple(_allotted(migration, layout, number, disk) for number, disk in enumerate(disks))
     needed = REPAIR_ALLOWANCE
     for disk in disks:
@@ -124,7 +124,7 @@ def _check_reach(order: Order, volumes: tuple[Volume, ...], ctx: Context) -> Non
     reach = check_helper(Helper(order.helper, ctx.helper_answered), volumes, raw=raw)
     for volume, reason in reach.unmountable:
         ctx.warn(f"{volume.name} ({volume.content}) cannot be mounted on this host: {reason}")
-    if len(reach.unmountable) == len(volumes):
+    if reach.unmountable and len(reach.unmountable) == len(volumes):
         volume, reason = reach.unmountable[0]
         raise MigrationFailed(
             "mount-unsupported",

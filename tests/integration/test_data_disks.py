@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.integration.disks import sh
+from tests.integration.disks import empty_disk, sh
+from tests.integration.host import service_python
 from tests.integration.test_ctl import ctl
 from tests.integration.test_vmdk_chains import child_of, cid_of
 from tests.integration.test_vmdk_source import full
+from tests.integration.test_windows import windows_disk
 from tests.vmdk_images import Grains, cowd, descriptor, sesparse
 
 GIB = 1 << 30
@@ -72,3 +75,34 @@ def test_a_data_disk_is_migrated_and_every_byte_is_proven(make: Callable[[Path],
     assert {Path(file["path"]).name for file in told["source"]["disks"][0]["files"]} == set(before)
     assert {path.name: path.stat().st_mtime_ns for path in export.iterdir()} == before
     assert not [*(tmp_path / "work").iterdir()]
+
+
+def without_privilege(folder: Path, vmdk: Path) -> subprocess.CompletedProcess[str]:
+    """A one-shot run as a container has it: an unprivileged user, nothing setuid, no helper."""
+    vmdk.chmod(0o644)
+    words = (
+        f"--config={vmdk.with_suffix('.yaml')}",
+        f"--output-dir={folder}/images",
+        f"--conversion-dir={folder}/work",
+    )
+    vmdk.with_suffix(".yaml").write_text(f"vmdk: {vmdk}\n")
+    argv = ["setpriv", "--no-new-privs", *service_python("hyper2kvmd.cli.ctl", *words)]
+    return subprocess.run(argv, capture_output=True, text=True, cwd=folder, timeout=60, check=False)
+
+
+def test_a_disk_with_nothing_to_mount_needs_no_helper(service_folder: Path) -> None:
+    disk = empty_disk(service_folder / "esp.raw", 80)
+    sh("sfdisk", "-q", disk, stdin="start=2048, type=c\n")
+    sh("mkfs.vfat", "--offset=2048", disk, str(79 * 1024))
+    vmdk = service_folder / "esp.vmdk"
+    sh("qemu-img", "convert", "-O", "vmdk", disk, vmdk)
+    done = without_privilege(service_folder, vmdk)
+    assert done.returncode == 0, done.stderr
+    sh("qemu-img", "compare", "-f", "vmdk", "-F", "qcow2", vmdk, service_folder / "images/esp.qcow2")
+
+
+def test_a_missing_helper_is_told_before_a_byte_is_converted(service_folder: Path) -> None:
+    vmdk = windows_disk(service_folder / "export")
+    done = without_privilege(service_folder, vmdk)
+    assert done.returncode == 78 and done.stderr.endswith("[helper-unreachable]\n"), done.stderr
+    assert "convert:" not in done.stdout
