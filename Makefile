@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PACKAGES := .cache/packages.done
 INSTALLED := $(VENV)/installed.done
 
-.PHONY: help setup lint audit test unit integration test-guests test-kernel test-system test-mutations fuzz bench bench-repair demo demo-guest lock clean
+.PHONY: help setup lint audit test unit integration test-guests test-kernel test-system test-mutations fuzz bench bench-repair demo demo-guest wheel deb rpm lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
@@ -90,6 +90,22 @@ demo: $(PACKAGES) ## a broken VMware guest becomes one that boots, in three minu
 demo-guest: | $(PACKAGES)
 	@$(PYTHON) -B -m tests.guests debian12 --subformat streamOptimized >/dev/null
 
+wheel: setup ## wheel and source archive, into dist/
+	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/twine check --strict dist/*.whl dist/hyper2kvmd-*.tar.gz
+
+# a chroot is made for a SUITE, and is gone afterwards
+deb: setup ## Debian package for this release, or for SUITE=trixie, into dist/; as VERSION=1.2.3, if not that of the sources
+ifdef SUITE
+	$(ROOT) env VERSION=$(VERSION) mmdebstrap --quiet --mode=root --variant=apt --include=debhelper,dh-apparmor,python3-venv \
+		--customize-hook='cd "$(CURDIR)" && packaging/deb.sh "$$1"' $(SUITE) /dev/null
+else
+	packaging/deb.sh
+endif
+
+rpm: setup ## RPM, for a distribution with the Python of this one, into dist/
+	packaging/rpm.sh
+
 lock: setup ## renew requirements.lock and requirements-dev.lock
 	$(BIN)/pip-compile $(LOCK_OPTIONS) --output-file requirements.lock pyproject.toml
 	$(BIN)/pip-compile $(LOCK_OPTIONS) --extra dev --build-deps-for editable --output-file requirements-dev.lock pyproject.toml
@@ -98,4 +114,4 @@ LOCK_OPTIONS := --quiet --upgrade --generate-hashes --strip-extras --allow-unsaf
 	--no-emit-trusted-host --no-emit-find-links
 
 clean: ## remove all that these targets made, guests and environment included
-	$(ROOT) rm -rf .demo .cache $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	$(ROOT) rm -rf .demo .cache dist $(VENV) .mypy_cache .ruff_cache .pytest_cache

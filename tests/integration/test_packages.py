@@ -1,0 +1,312 @@
+"""What `make deb`, `make rpm` and `make wheel` build: looked into, and run from where it was unpacked.
+
+How the Debian package installs, upgrades and is purged, tests/system shows in a machine of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hyper2kvmd import __version__
+from tests.integration.disks import sh
+from tests.integration.host import USER, as_service
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PACKAGING = REPOSITORY / "packaging"
+PRIVATE = Path("usr/lib/hyper2kvmd")
+PROGRAMS = ("hyper2kvmd", "h2kvmctl", "hyper2kvm")
+ENVIRONMENT = {**os.environ, "DPKG_DEB_COMPRESSOR_LEVEL": "0", "LC_ALL": "C.UTF-8"}
+
+
+@dataclass(frozen=True)
+class Package:
+    file: Path
+    root: Path
+    """Where it is unpacked."""
+    entries: dict[str, tuple[str, str]]
+    """Of each path, without a slash in front: mode as `ls` writes it, and owner/group."""
+
+
+def build(script: str, *words: str) -> tuple[Path, ...]:
+    """The packages that a script of packaging/ makes."""
+    argv = [str(PACKAGING / script), *words]
+    done = subprocess.run(argv, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return tuple(REPOSITORY / name for name in re.findall(r" -> '(dist/[^']+)'$", done.stdout, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def deb(tmp_path_factory: pytest.TempPathFactory) -> Package:
+    (file,) = build("deb.sh")
+    root = tmp_path_factory.mktemp("deb")
+    sh("dpkg-deb", "--extract", file, root)
+    lines = [line.split(maxsplit=5) for line in sh("dpkg-deb", "--contents", file).splitlines()]
+    entries = {line[5].split(" -> ")[0].strip("./"): (line[0], line[1]) for line in lines}
+    return Package(file, root, entries)
+
+
+@pytest.fixture(scope="module")
+def rpm(tmp_path_factory: pytest.TempPathFactory) -> Package:
+    file, _source = build("rpm.sh")
+    root = tmp_path_factory.mktemp("rpm")
+    sh("bash", "-euo", "pipefail", "-c", f"cd {root} && rpm2cpio {file} | cpio --extract --make-directories --quiet")
+    query = "[%{FILENAMES}\t%{FILEMODES:perms}\t%{FILEUSERNAME}/%{FILEGROUPNAME}\n]"
+    lines = [
+        line.split("\t") for line in sh("rpm", "--query", f"--queryformat={query}", "--package", file).splitlines()
+    ]
+    return Package(file, root, {path.strip("/"): (mode, owner) for path, mode, owner in lines})
+
+
+@pytest.fixture(params=["deb", "rpm"])
+def package(request: pytest.FixtureRequest) -> Package:
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, Package)
+    return found
+
+
+def test_modes_and_owners(package: Package) -> None:
+    assert {owner for _, owner in package.entries.values()} == {"root/root"}
+    modes = {path: mode for path, (mode, _) in package.entries.items()}
+    assert modes["etc/sudoers.d/hyper2kvm"] == "-r--r-----"
+    assert modes["usr/libexec/hyper2kvm/helper"] == "-rwxr-xr-x"
+    assert modes["etc/hyper2kvm/hyper2kvmd.yaml"] == "-rw-r--r--"
+    writable = [path for path, mode in modes.items() if mode[0] != "l" and ("w" in (mode[5], mode[8]) or "s" in mode)]
+    assert writable == []
+
+
+def test_everything_has_its_place(package: Package) -> None:
+    wanted = {
+        *(f"usr/bin/{name}" for name in PROGRAMS),
+        *(f"usr/share/bash-completion/completions/{name}" for name in PROGRAMS),
+        *(f"usr/share/fish/vendor_completions.d/{name}.fish" for name in PROGRAMS),
+        *(f"usr/share/doc/hyper2kvmd/examples/{path.name}" for path in (REPOSITORY / "examples").iterdir()),
+        "usr/lib/sysusers.d/hyper2kvm.conf",
+        "usr/lib/tmpfiles.d/hyper2kvm.conf",
+        "usr/share/hyper2kvmd/hardened.conf",
+    }
+    assert wanted - package.entries.keys() == set()
+    zsh = {Path(path).name for path in package.entries if "/zsh/" in path}
+    units = {Path(path).name for path in package.entries if "lib/systemd/system/" in path}
+    assert zsh >= {f"_{name}" for name in PROGRAMS}
+    assert units >= {path.name for path in (REPOSITORY / "systemd").iterdir()}
+
+
+def test_sources_are_shipped_as_they_are(package: Package) -> None:
+    for ours, theirs in (
+        ("hyper2kvmd/helper/helper.py", "usr/libexec/hyper2kvm/helper"),
+        ("sudoers.d/hyper2kvm", "etc/sudoers.d/hyper2kvm"),
+        ("packaging/hyper2kvmd.yaml", "etc/hyper2kvm/hyper2kvmd.yaml"),
+    ):
+        assert (package.root / theirs).read_bytes() == (REPOSITORY / ours).read_bytes()
+
+
+def test_the_environment_is_whole_and_of_no_build(package: Package) -> None:
+    site = next(iter((package.root / PRIVATE / "lib").iterdir())) / "site-packages"
+    locked = re.findall("^([A-Za-z0-9._-]+)==([^ ]+)", (REPOSITORY / "requirements.lock").read_text(), re.MULTILINE)
+    there = {re.sub("[-_.]+", "-", name.stem.rpartition("-")[0]).lower() for name in site.glob("*.dist-info")}
+    assert there == {"hyper2kvmd", *(name.lower() for name, _ in locked)}  # pip and setuptools among others are not
+    programs = sorted((package.root / PRIVATE / "bin").iterdir())
+    assert [path.name for path in programs] == sorted((*PROGRAMS, "python3"))
+    for path in programs:
+        if path.name != "python3":
+            assert path.read_text().startswith("#!/usr/lib/hyper2kvmd/bin/python3 -I\n")
+    assert [*site.glob("*.dist-info/direct_url.json"), *site.glob("*.dist-info/RECORD")] == []
+    here = str(REPOSITORY).encode()
+    naming = [path for path in package.root.rglob("*") if path.is_file() and here in path.read_bytes()]
+    assert naming == []
+    for source in site.glob("hyper2kvmd/**/*.py"):
+        compiled = source.parent / "__pycache__" / f"{source.stem}.{sys.implementation.cache_tag}.pyc"
+        content = compiled.read_bytes()
+        assert content[4:8] == b"\x01\0\0\0", f"{compiled} is looked up by time or content"
+        assert b"/tmp/" not in content.split(b"usr/lib")[0]
+
+
+def run(package: Package, *words: str) -> str:
+    """One of its programs, by its own interpreter, which on the target is the system's."""
+    target = package.root / "usr/bin/python3"
+    interpreter = package.root / PRIVATE / "bin/python3"
+    if not interpreter.exists():
+        target.symlink_to("/usr/bin/python3")
+    program = package.root / PRIVATE / "bin" / words[0]
+    return sh(interpreter, "-IB", program, *words[1:])
+
+
+def test_its_programs_run_where_it_is_unpacked(package: Package) -> None:
+    assert run(package, "h2kvmctl", "--version") == f"h2kvmctl, version {__version__}\n"
+    assert "--daemonize" in run(package, "hyper2kvmd", "--help")
+    assert ": valid" in run(package, "hyper2kvm", "check", str(REPOSITORY / "examples/service.yaml"))
+
+
+def test_bash_completes_commands(package: Package) -> None:
+    """The packaged file, in a shell whose PATH has the packaged program."""
+    folder = package.root / "usr/share/bash-completion/completions"
+    program = package.root / PRIVATE / "bin/h2kvmctl"
+    run(package, "h2kvmctl", "--version")  # the interpreter's link is there
+    for name in ("h2kvmctl", "hyper2kvm"):
+        script = f"""
+            {name}() {{ {package.root / PRIVATE / "bin/python3"} -IB {program} "$@"; }}
+            env() {{ local -x "${{@:1:$#-1}}"; "${{@: -1}}"; }}
+            . {folder / name}
+            complete -p {name} >/dev/null
+            COMP_WORDS=({name} sub) COMP_CWORD=1
+            _{name}_completion {name} sub {name}
+            echo "${{COMPREPLY[@]}}"
+        """
+        assert sh("bash", "--norc", "-euc", script) == "submit\n"
+
+
+def test_configuration_is_the_administrators(deb: Package, rpm: Package) -> None:
+    wanted = {"/etc/hyper2kvm/hyper2kvmd.yaml", "/etc/sudoers.d/hyper2kvm"}
+    conffiles = set(sh("dpkg-deb", "--info", deb.file, "conffiles").split())
+    assert conffiles >= wanted
+    assert conffiles == {
+        f"/{path}" for path, (mode, _) in deb.entries.items() if re.match("etc/", path) and mode[0] == "-"
+    }
+    assert set(sh("rpm", "--query", "--configfiles", "--package", rpm.file).split()) >= wanted
+
+
+def test_lintian_has_no_complaint(deb: Package) -> None:
+    sh("lintian", "--allow-root", "--fail-on", "error", deb.file)
+
+
+def scripts(deb: Package) -> dict[str, str]:
+    names = ("postinst", "prerm", "postrm")
+    return {name: sh("dpkg-deb", "--info", deb.file, name) for name in names}
+
+
+def test_the_debian_package_starts_the_service_but_not_the_helpers_socket(deb: Package) -> None:
+    postinst = scripts(deb)["postinst"]
+    started = re.findall(r"deb-systemd-invoke \S+ (.*) >", postinst)
+    assert started == ["'hyper2kvm-cleanup.timer' 'hyper2kvmd.service'"]
+    assert "enable 'hyper2kvmd.service'" in postinst
+    assert not re.search(
+        r"^\tif deb-systemd-helper --quiet was-enabled 'hyper2kvm-helper.socket'", postinst, re.MULTILINE
+    )
+    users, folders, start = (
+        postinst.index(word) for word in ("systemd-sysusers", "systemd-tmpfiles", "_dh_action=start")
+    )
+    assert users < folders < start
+
+
+def test_purge_spares_images(deb: Package, tmp_path: Path) -> None:
+    """The script itself, with a folder for the root of the file system."""
+    state, spool, settings = (tmp_path / name for name in ("var/lib/hyper2kvm", "var/spool/hyper2kvm", "etc/hyper2kvm"))
+    purge = scripts(deb)["postrm"].split("# Automatically added")[0]
+    script = re.sub(r"(?<![\w$])/(?=var/|etc/)", f"{tmp_path}/", purge)
+    assert script.count(str(tmp_path)) == 3
+
+    def made(*names: str) -> None:
+        for path in (state / name for name in names):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("")
+        for folder in (spool / "incoming", settings, state / "images", state / "conversions" / "web01.1"):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    made("jobs.sqlite3", "jobs.sqlite3-journal", "daemon.lock", "hyper2kvmd.log", "images/web01.qcow2")
+    sh("sh", "-euc", script, "postrm", "remove")
+    assert spool.exists() and (state / "jobs.sqlite3").exists()
+    said = sh("sh", "-euc", script, "postrm", "purge")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["web01.qcow2"]
+    assert not spool.exists() and not settings.exists() and str(state) in said and said.count("\n") == 1
+    (state / "images" / "web01.qcow2").unlink()
+    made("daemon.lock")
+    assert sh("sh", "-euc", script, "postrm", "purge") == ""
+    assert not state.exists()
+    assert sh("sh", "-euc", script, "postrm", "purge") == ""  # a second time
+
+
+def test_dependencies_fit_the_environment(deb: Package, rpm: Package) -> None:
+    version = next(iter((deb.root / PRIVATE / "lib").iterdir())).name.removeprefix("python")
+    major, minor = map(int, version.split("."))
+    depends = sh("dpkg-deb", "--field", deb.file, "Depends").strip().split(", ")
+    assert {f"python3 (>= {version})", f"python3 (<< {major}.{minor + 1})"} < set(depends)
+    assert any(re.match(r"libc6 \(>= ", word) for word in depends)
+    requires = sh("rpm", "--query", "--requires", "--package", rpm.file).splitlines()
+    assert f"python(abi) = {version}" in requires
+    assert not any(".so" in word for word in requires), "private libraries are nobody's to provide"
+    provides = sh("rpm", "--query", "--provides", "--package", rpm.file).splitlines()
+    assert {word.split("(")[0].split(" ")[0] for word in provides} == {"hyper2kvmd", "config"}
+
+
+def test_what_the_service_needs_the_debian_package_names() -> None:
+    needed = (PACKAGING / "debian-packages.txt").read_text().split("# what the demo")[0]
+    wanted = set(re.findall("^([a-z0-9.-]+)", needed, re.MULTILINE))
+    control = (PACKAGING / "debian/control").read_text().split("\nPackage: ")[1]
+    # essential, computed, or of no use where the environment comes ready
+    assert wanted - set(re.findall("[a-z0-9.-]+", control)) == {"util-linux", "python3-venv"}
+
+
+def test_there_is_one_version() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    spec = (PACKAGING / "rpm/hyper2kvmd.spec").read_text()
+    versions = {
+        "__init__.py": __version__,
+        "debian/changelog": sh("dpkg-parsechangelog", "-l", PACKAGING / "debian/changelog", "-S", "Version").strip(),
+        "spec": re.findall(r"^Version: +(\S+)$", spec, re.MULTILINE)[0],
+        "spec's changelog": re.findall(r"^\* .* - (\S+)-1$", spec, re.MULTILINE)[0],
+    }
+    assert {where: version for where, version in versions.items() if version != project} == {}
+
+
+# ---------------------------------------------------------------- the wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The wheel, built from the source archive, and that."""
+    folder = tmp_path_factory.mktemp("dist")
+    sh(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, REPOSITORY)
+    sh(sys.executable, "-m", "twine", "check", "--strict", *folder.iterdir())
+    return next(folder.glob("*.whl")), next(folder.glob("*.tar.gz"))
+
+
+def test_the_source_archive_has_no_leftovers(wheel: tuple[Path, Path]) -> None:
+    with tarfile.open(wheel[1]) as archive:
+        names = [name.partition("/")[2] for name in archive.getnames()]
+    tracked = set(
+        sh("git", "-C", REPOSITORY, "-c", "safe.directory=*", "ls-files", "-co", "--exclude-standard").splitlines()
+    )
+    assert set(names) - tracked == {"PKG-INFO"}
+    assert {"packaging/debian/rules", "requirements.lock", "sudoers.d/hyper2kvm", "Makefile"} < set(names)
+
+
+def test_the_wheel_on_a_workstation(wheel: tuple[Path, Path], service_folder: Path) -> None:
+    """As pipx installs it, but for its libraries, which are those of this environment: it says what it lacks."""
+    environment, disk, migration = (service_folder / name for name in ("venv", "web01.raw", "web01.yaml"))
+    python = environment / "bin/python"
+    sh(sys.executable, "-m", "venv", "--without-pip", environment)
+    sh(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel[0])
+    libraries = next(path for path in sys.path if path.endswith("site-packages"))
+    (site,) = environment.glob("lib/python3.*/site-packages")
+    (site / "libraries.pth").write_text(f"{libraries}\n")
+    program = environment / "bin/h2kvmctl"
+    assert ": valid" in sh(program, "check", REPOSITORY / "examples/workstation.yaml")
+
+    sh("truncate", "--size=64M", disk)
+    sh("mkfs.ext4", "-q", disk)
+    migration.write_text(f"vmdk: {disk}\noutput_dir: {service_folder}\nconversion_dir: {service_folder}/work\n")
+    shutil.chown(disk, USER)
+    # where this host has a helper, that is out of sight
+    alone = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-euc",
+        'mkdir -p /usr/libexec; mount -t tmpfs none /usr/libexec; exec "$@"',
+        "sh",
+    ]
+    argv = [*alone, *as_service(program, "plan", migration)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    words = " ".join(done.stderr.split())
+    assert done.returncode == 78, done
+    assert f"0755 {site}/hyper2kvmd/helper/helper.py /usr/libexec/hyper2kvm/helper" in words
