@@ -16,7 +16,8 @@ from tests.integration.host import REPOSITORY, command
 ROOT = REPOSITORY / ".cache" / "system" / "rootfs"
 PACKAGES = (
     "linux-image-cloud-amd64 python3 sudo qemu-utils qemu-system-common libnbd-bin fuse3 e2fsprogs xfsprogs "
-    "btrfs-progs dosfstools lvm2 mdadm cryptsetup-bin fdisk kmod udev util-linux procps iproute2 systemd"
+    "btrfs-progs dosfstools lvm2 mdadm cryptsetup-bin fdisk kmod udev util-linux procps iproute2 systemd "
+    "apparmor qemu-system-x86 libvirt-clients zstd lz4"
 )
 INIT = """#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONPATH=/opt/packages HOME=/root LC_ALL=C.UTF-8
