@@ -32,12 +32,10 @@ CONFINE = Path(__file__).with_name("confine.py")
 LIBRARIES = ("/usr/lib", "/lib", "/lib64", "/usr/lib64", "/etc/ld.so.cache")
 PACKAGES = {
     "qemu-img": "qemu-utils",
-    "qemu-nbd": "qemu-utils",
     "qemu-storage-daemon": "qemu-system-common",
     "nbdfuse": "libnbd-bin",
     "fusermount3": "fuse3",
     "virsh": "libvirt-clients",
-    "virt-xml-validate": "libvirt-clients",
     "sudo": "sudo",
     "qemu-system-x86_64": "qemu-system-x86",
 }
