@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,8 @@ def rules() -> Iterator[None]:
     yield
     for copy in copies:
         copy.unlink()
+    with suppress(OSError):  # another's rules lie there
+        RULES.rmdir()
 
 
 def complaints() -> list[str]:
