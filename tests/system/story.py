@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ CONFIGURATION = "/etc/hyper2kvm/hyper2kvmd.yaml"
 IMAGES = "/var/lib/hyper2kvm/images"
 GUEST = "/exports/guest/web01.vmdk"
 """Root and swap are logical volumes of a volume group that is called as the server's own: vg0."""
+UNTIL_IT_ANSWERS = 'until jobs=$(h2kvmctl list --json 2>/dev/null); do sleep 1; done; echo "$jobs"'
 INSTALL = "DEBIAN_FRONTEND=noninteractive apt-get -q -y install"
 
 
@@ -46,7 +48,7 @@ class Machine:
         return int(new)
 
     def jobs(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self.server.run("h2kvmctl list --json"))
+        found: list[dict[str, Any]] = json.loads(self.server.run(UNTIL_IT_ANSWERS))
         return found
 
     def job(self, number: int) -> dict[str, Any]:
@@ -75,11 +77,10 @@ class Machine:
 
 def package(suite: str, version: str = "") -> Path:
     """The package for that suite, built anew, of the checkout's version or another one."""
-    dist = REPOSITORY / "dist"
-    before = {path: path.stat().st_mtime_ns for path in dist.glob("*.deb")}
-    subprocess.run(["make", "deb", f"SUITE={suite}", f"VERSION={version}"], cwd=REPOSITORY, check=True, timeout=900)
-    (new,) = (path for path in dist.glob("*.deb") if before.get(path) != path.stat().st_mtime_ns)
-    return new
+    words = [f"VERSION={version}"] if version else []
+    words += [f"SUITE={suite}"] if suite != platform.freedesktop_os_release()["VERSION_CODENAME"] else []
+    subprocess.run(["make", "deb", *words], cwd=REPOSITORY, check=True, timeout=900)
+    return max((REPOSITORY / "dist").glob("*.deb"), key=lambda path: path.stat().st_mtime_ns)
 
 
 @contextmanager
@@ -99,6 +100,8 @@ def installed(suite: str, folder: Path, **packages: Path) -> Iterator[Machine]:
         running.run(
             f"""
             {INSTALL} /exports/current.deb
+            echo 'include <abstractions/hyper2kvm-libvirtd>' >> /etc/apparmor.d/local/usr.sbin.libvirtd
+            apparmor_parser -r /etc/apparmor.d/usr.sbin.libvirtd
             useradd --create-home --groups hyper2kvm-submit {OPERATOR}
             vgcreate -q vg0 /dev/vdc
             lvcreate -q -L 32M -n data vg0
