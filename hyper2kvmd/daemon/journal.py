@@ -6,6 +6,7 @@ through a `JobLog`: it begins with the job's number, which is the field JOB_ID i
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import MutableMapping
@@ -20,7 +21,14 @@ def set_up(level: str) -> None:
     root.setLevel(level.upper())
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if not root.handlers:
-        root.addHandler(_Journal() if check_journal_stream() else _lines())
+        root.addHandler(_handler())
+
+
+def _handler() -> logging.Handler:
+    if check_journal_stream():
+        with contextlib.suppress(OSError):  # its socket is not in reach, then its stream is
+            return _Journal()
+    return _lines()
 
 
 class JobLog(logging.LoggerAdapter[logging.Logger]):

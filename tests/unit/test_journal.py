@@ -34,14 +34,21 @@ def test_a_message_is_one_printable_line() -> None:
     assert line.endswith("WARNING evil\ufffd[2J\ufffd.yaml / <0>forged / line\ufffd rejected")
 
 
-def test_the_journal_gets_the_jobs_number_as_a_field(tmp_path: Path) -> None:
-    path = tmp_path / "socket"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening, (tmp_path / "stderr").open("w") as stderr:
-        listening.bind(str(path))
+def told_to_the_journal(tmp_path: Path) -> str:
+    """Runs what a job tells, with stderr as the journal's stream and its socket in `tmp_path`; stderr."""
+    path = tmp_path / "stderr"
+    with path.open("w") as stderr:
         facts = os.fstat(stderr.fileno())
         environment = {**os.environ, "JOURNAL_STREAM": f"{facts.st_dev}:{facts.st_ino}"}
-        argv = [sys.executable, "-c", OF_A_JOB, str(path)]
+        argv = [sys.executable, "-c", OF_A_JOB, str(tmp_path / "socket")]
         subprocess.run(argv, stderr=stderr, env=environment, cwd=REPOSITORY, timeout=60, check=True)
+    return path.read_text()
+
+
+def test_the_journal_gets_the_jobs_number_as_a_field(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        assert told_to_the_journal(tmp_path) == ""
         listening.setblocking(False)
         told = [listening.recv(4096).decode().splitlines() for _ in range(2)]
     assert told[0] == [
@@ -51,3 +58,11 @@ def test_the_journal_gets_the_jobs_number_as_a_field(tmp_path: Path) -> None:
         "JOB_ID=7",
     ]
     assert told[1] == ["MESSAGE=ready", "PRIORITY=6", "SYSLOG_IDENTIFIER=hyper2kvmd"]
+
+
+def test_without_the_journals_socket_its_stream_gets_lines(tmp_path: Path) -> None:
+    lines = told_to_the_journal(tmp_path).splitlines()
+    assert [line.split(maxsplit=2)[-1] for line in lines] == [
+        "WARNING job 7: evil / MESSAGE=forged rejected",
+        "INFO ready",
+    ]
