@@ -29,10 +29,9 @@ from tests.integration.host import (
     command,
     give,
     make_disk,
-    scattered,
 )
 from tests.integration.test_access import CLIENT, until_clean
-from tests.system.units import SOCKET, SYSTEM, edited, in_the_daemons_place
+from tests.system.units import SOCKET, SYSTEM, edited, formed, in_the_daemons_place
 from tests.system.units import state as state
 from tests.system.units import units as units
 from tests.system.volumes import KEY, KINDS, image_of, make_guest
@@ -103,12 +102,7 @@ def test_guests_are_edited(
     state: Path, installed_helper: tuple[str, ...], nothing_denied: None, form: str, way: str
 ) -> None:
     """By loop, by NBD, and by device-mapper above NBD."""
-    image = give(make_disk(state / "disk.raw", ("ext4",) if form == "scattered" else ("ext4", "xfs", "btrfs")))
-    if form == "scattered":
-        image = scattered(image)
-    if form != "raw":
-        image = give(as_qcow2(image))
-    said = edited(image, SOCKET if way == "socket" else installed_helper)
+    said = edited(formed(state, form), SOCKET if way == "socket" else installed_helper)
     assert said.get("done") is True, (said, denials())
     assert until_clean(), Kernel.now()
 

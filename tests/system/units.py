@@ -99,6 +99,14 @@ def in_the_daemons_place(*argv: object, hardened: bool = True) -> dict[str, Any]
     return facts(said)
 
 
+def formed(folder: Path, form: str) -> Image:
+    """A disk with file systems as a `raw` or `qcow2` image, or one file system in pieces: `scattered`."""
+    image = give(make_disk(folder / "disk.raw", ("ext4",) if form == "scattered" else ("ext4", "xfs", "btrfs")))
+    if form == "scattered":
+        image = scattered(image)
+    return image if form == "raw" else give(as_qcow2(image))
+
+
 def edited(image: Image, helper: HelperCall) -> dict[str, Any]:
     """By the socket: under the drop-in. By sudo: without."""
     text, folder, call = image.model_dump_json(), image.disks[0].path.parent, json.dumps(helper, default=str)
@@ -132,11 +140,7 @@ def test_guests_are_edited_from_there(
     state: Path, installed_helper: tuple[str, ...], form: str, by: str, way: str
 ) -> None:
     """By loop, by NBD, and by device-mapper above NBD."""
-    image = give(make_disk(state / "disk.raw", ("ext4",) if form == "scattered" else ("ext4", "xfs", "btrfs")))
-    if form == "scattered":
-        image = scattered(image)
-    if form != "raw":
-        image = give(as_qcow2(image))
+    image = formed(state, form)
     said = edited(image, SOCKET if way == "socket" else installed_helper)
     assert said.get("done") is True, (said, command("journalctl", "-b", "--no-pager", "-n", "50"))
     assert until_clean(), Kernel.now()
