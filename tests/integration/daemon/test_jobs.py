@@ -137,34 +137,24 @@ def test_a_job_cancelled_between_two_tries_leaves_no_folder(house: House) -> Non
     assert house.reaches(1, State.CANCELLED) and folders(house) == []
 
 
-def test_sigterm_gives_running_jobs_back_and_they_begin_anew(house: House) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_end_of_the_daemon_is_that_of_its_workers_and_the_next_one_goes_on(
+    house: House, number: signal.Signals
+) -> None:
     house.start()
     house.drop("a.yaml", waiting(house, "a", "file 4096"))
     until(lambda: folders(house) == ["a.1"] and "stage-finished" in house.kinds(1), "it works")
     worker = workers(house)[0]
-    assert house.stop(signal.SIGTERM) == 0
-    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
-    assert folders(house) == [] and not house.socket.exists()
-    (house.root / "go").touch()
-    house.start()
-    assert house.reaches(1, State.SUCCEEDED).attempt == 2
-    kinds = house.kinds(1)
-    assert kinds.count("stage-finished") == 4, "plan ran twice, for its folder was gone"
-    assert "failed" not in kinds
-
-
-def test_kill_of_the_daemon_kills_its_workers_and_the_next_one_goes_on(house: House) -> None:
-    house.start()
-    house.drop("a.yaml", waiting(house, "a", "file 4096"))
-    until(lambda: folders(house) == ["a.1"] and "stage-finished" in house.kinds(1), "it works")
-    worker = workers(house)[0]
-    house.stop(signal.SIGKILL)
-    until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, "the worker died too")
+    code = house.stop(number)
+    if number == signal.SIGTERM:
+        assert code == 0 and not house.socket.exists()
+    until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, "the worker ended too")
     assert folders(house) == ["a.1"], "for the next attempt to go on from"
     (house.root / "go").touch()
     house.start()
     assert house.reaches(1, State.SUCCEEDED).attempt == 2
     assert house.kinds(1).count("stage-finished") == 3, "plan was not run again"
+    assert "failed" not in house.kinds(1)
     assert folders(house) == []
     house.lies("done", "a.yaml")
 
