@@ -56,7 +56,7 @@ def test_a_files_name_means_nothing_anywhere(house: House, name: str) -> None:
     lines = house.log.split("\n")
     assert all(line.isprintable() for line in lines) and not any(line.startswith("<2>") for line in lines)
     metrics = house.browse("/metrics")[1]
-    assert "script" not in metrics and "img" not in metrics and "onmouseover" not in metrics
+    assert not re.search("alert|img|onmouseover", metrics)
 
 
 def test_a_browser_is_told_to_run_nothing(house: House) -> None:
