@@ -1,12 +1,14 @@
 """What `make deb`, `make rpm` and `make wheel` build: looked into, and run from where it was unpacked.
 
-How the Debian package installs, upgrades and is purged, tests/system shows in a machine of its own.
+How the Debian package installs, upgrades and is purged, tests/system shows in a machine of its own; the RPM has a root
+without a machine.
 """
 
 from __future__ import annotations
 
 import marshal
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -148,22 +150,42 @@ def test_its_programs_run_where_it_is_unpacked(package: Package) -> None:
     assert ": valid" in run(package, "hyper2kvm", "check", str(REPOSITORY / "examples/service.yaml"))
 
 
-def test_bash_completes_commands(package: Package) -> None:
-    """The packaged file, in a shell whose PATH has the packaged program."""
-    folder = package.root / "usr/share/bash-completion/completions"
-    program = package.root / PRIVATE / "bin/h2kvmctl"
-    run(package, "h2kvmctl", "--version")  # the interpreter's link is there
-    for name in ("h2kvmctl", "hyper2kvm"):
-        script = f"""
-            {name}() {{ {package.root / PRIVATE / "bin/python3"} -IB {program} "$@"; }}
-            env() {{ local -x "${{@:1:$#-1}}"; "${{@: -1}}"; }}
-            . {folder / name}
-            complete -p {name} >/dev/null
-            COMP_WORDS=({name} sub) COMP_CWORD=1
-            _{name}_completion {name} sub {name}
-            echo "${{COMPREPLY[@]}}"
-        """
-        assert sh("bash", "--norc", "-euc", script) == "submit\n"
+BASH = """
+    . "$1/usr/share/bash-completion/completions/$2"
+    complete -p "$2" >/dev/null
+    COMP_WORDS=("$2" sub) COMP_CWORD=1
+    "_$2_completion" "$2" sub "$2"
+    echo "${COMPREPLY[@]}"
+"""
+ZSH = """
+    fpath=(${~:-$1/usr/share/zsh/*} $fpath)
+    _describe() { print -rl -- ${${(P)3}%%:*} }
+    words=($2 sub) CURRENT=2
+    autoload -Uz _$2
+    _$2
+"""
+FISH = """
+    source $argv[2]/usr/share/fish/vendor_completions.d/$argv[3].fish
+    complete --do-complete "$argv[3] sub" | string replace --regex '\\t.*' ''
+"""
+
+
+@pytest.mark.parametrize(
+    "shell",
+    [("bash", "--norc", "-euc", BASH), ("zsh", "-feuc", ZSH), ("fish", "--no-config", "--command", FISH)],
+    ids=lambda words: words[0],
+)
+@pytest.mark.parametrize("name", ["h2kvmctl", "hyper2kvm"])
+def test_shells_complete_commands(
+    package: Package, shell: tuple[str, ...], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The packaged files, where the packaged program is on PATH."""
+    run(package, name, "--version")  # the interpreter's link is there
+    program = tmp_path / name
+    program.write_text(f'#!/bin/sh\nexec {package.root / PRIVATE}/bin/python3 -IB {package.root}/usr/bin/{name} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert sh(*shell, shell[0], package.root, name) == "submit\n"
 
 
 def test_configuration_is_the_administrators(deb: Package, rpm: Package) -> None:
@@ -178,6 +200,50 @@ def test_configuration_is_the_administrators(deb: Package, rpm: Package) -> None
 
 def test_lintian_has_no_complaint(deb: Package) -> None:
     sh("lintian", "--allow-root", "--fail-on", "error", deb.file)
+
+
+RPM_LIFE = """
+    cd "$(dirname "$0")"
+    rpm --install --nodeps hyper2kvmd.rpm
+    id --name --groups hyper2kvm
+    h2kvmctl --version
+    visudo --check --file /etc/sudoers.d/hyper2kvm
+    stat --format "%A %U %G" /var/lib/hyper2kvm/conversions /var/spool/hyper2kvm/incoming
+    rpm --verify --nodeps hyper2kvmd
+    cd /etc/systemd/system && echo enabled: *.wants/hyper2kvm*
+
+    echo "# ours" >>/etc/hyper2kvm/hyper2kvmd.yaml
+    rpm --upgrade --force --nodeps "$OLDPWD/hyper2kvmd.rpm"
+    tail -n 1 /etc/hyper2kvm/hyper2kvmd.yaml
+
+    systemctl enable hyper2kvm-helper.socket
+    rpm --erase --nodeps hyper2kvmd
+    echo left: $(find /etc /usr /var -name "*hyper2kvm*" ! -path "*/run/*" | sort)
+"""
+
+
+def test_the_rpm_installs_upgrades_and_goes(rpm: Package, tmp_path: Path) -> None:
+    """By rpm itself, on this release of Debian, whose presets enable what a package asks for; nothing runs in there."""
+    script = tmp_path / "life.sh"
+    script.write_text(f"set -eu\n{RPM_LIFE}")
+    shutil.copy(rpm.file, tmp_path / "hyper2kvmd.rpm")
+    said = tmp_path / "said"
+    hooks = (f"copy-in {tmp_path} /root", f'chroot "$1" sh /root/{tmp_path.name}/life.sh >{said}')
+    sh(
+        *("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--include=systemd,sudo,python3,rpm"),
+        *(f"--customize-hook={hook}" for hook in hooks),
+        *(platform.freedesktop_os_release()["VERSION_CODENAME"], "/dev/null"),
+    )
+    assert said.read_text().splitlines() == [
+        "hyper2kvm hyper2kvm-submit kvm libvirt",
+        f"h2kvmctl, version {__version__}",
+        "/etc/sudoers.d/hyper2kvm: parsed OK",
+        "drwx------ hyper2kvm hyper2kvm",
+        "drwxrws--T hyper2kvm hyper2kvm-submit",
+        "enabled: multi-user.target.wants/hyper2kvmd.service timers.target.wants/hyper2kvm-cleanup.timer",
+        "# ours",
+        "left: /etc/hyper2kvm /etc/hyper2kvm/hyper2kvmd.yaml.rpmsave /var/lib/hyper2kvm /var/spool/hyper2kvm",
+    ]
 
 
 def scripts(deb: Package) -> dict[str, str]:
