@@ -94,7 +94,7 @@ def test_prometheus_scrapes_it(machine: Machine) -> None:
         systemctl restart prometheus
         """
     )
-    asked = "curl --silent 'http://127.0.0.1:9090/api/v1/query?query=hyper2kvm_jobs_completed_total'"
+    asked = "curl --silent --fail 'http://127.0.0.1:9090/api/v1/query?query=hyper2kvm_jobs_completed_total'"
     until(lambda: json.loads(machine.server.run(f"{asked} || echo '{{}}'")).get("data", {}).get("result"))
 
 
