@@ -8,8 +8,9 @@ code of ours runs between fork and exec. POLICY is a JSON object:
 a directory grants all below it. Everything else on the file system is out of reach.
 `limits`: {"address_space": bytes, "file_size": bytes, "cpu": seconds}, each optional.
 
-A confined tool gets no sockets but unix ones either, where Landlock knows nothing of networks (before ABI 4, or of
-UDP in any): by a system call filter, on x86-64 and 64-bit ARM.
+A confined tool makes no socket either, of whatever kind: Landlock knows nothing of UDP, and lets everybody connect to
+the unix sockets of whoever serves this user, libvirt's among them. A system call filter sees to it, on x86-64 and
+64-bit ARM; tools inherit the sockets that they serve.
 
 Sources: landlock(7), prctl(2), seccomp(2), linux/landlock.h, linux/filter.h.
 """
@@ -36,7 +37,7 @@ LANDLOCK_CREATE_RULESET_VERSION = 1
 LANDLOCK_RULE_PATH_BENEATH = 1
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
-REMOVE_FILE, MAKE_REG, MAKE_SOCK = 1 << 5, 1 << 8, 1 << 9
+REMOVE_FILE, MAKE_REG = 1 << 5, 1 << 8
 ALL_IN_ABI_1 = (1 << 13) - 1
 REFER, TRUNCATE, IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 NET_BIND_AND_CONNECT_TCP = 3
@@ -44,9 +45,10 @@ SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS = 3
 """Abi 6. Signals to the starter are none of a tool's business, nor are abstract sockets."""
 FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 
-SOCKET_CALLS = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
-"""By machine: the kernel's name for its system calls, and the number of socket(2) among them."""
-IO_URING_SETUP, FOREIGN_CALLS, AF_UNIX = 425, 0x40000000, 1
+SOCKET_CALLS = {"x86_64": (0xC000003E, 41, 53), "aarch64": (0xC00000B7, 198, 199)}
+"""By machine: the kernel's name for its system calls, and the numbers of socket(2) and socketpair(2) among them: one of
+a pair of datagram sockets could be told to send elsewhere."""
+IO_URING_SETUP, FOREIGN_CALLS = 425, 0x40000000
 LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
 ALLOW, FAIL_WITH = 0x7FFF0000, 0x00050000
 
@@ -94,9 +96,7 @@ def restrict(read: list[str], write: list[str], execute: list[str]) -> None:
     size = 8 if abi < 4 else 16 if abi < 6 else 24
     ruleset = syscall(SYS_LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(size), ctypes.c_uint32(0))
     grants = [(path, READ_FILE | READ_DIR) for path in read]
-    grants += [
-        (path, READ_FILE | READ_DIR | WRITE_FILE | TRUNCATE | MAKE_REG | MAKE_SOCK | REMOVE_FILE) for path in write
-    ]
+    grants += [(path, READ_FILE | READ_DIR | WRITE_FILE | TRUNCATE | MAKE_REG | REMOVE_FILE) for path in write]
     grants += [(path, EXECUTE | READ_FILE | READ_DIR) for path in execute]
     for path, rights in grants:
         try:
@@ -121,20 +121,19 @@ def restrict(read: list[str], write: list[str], execute: list[str]) -> None:
 
 
 def cut_off() -> None:
-    """Leave this process no new socket but unix ones; io_uring, which has a way around, does not exist for it."""
+    """Leave this process no new socket; io_uring, which has a way around, does not exist for it."""
     known = SOCKET_CALLS.get(os.uname().machine)
     if known is None:
         return
-    machine, socket = known
+    machine, socket, pair = known
     program = (  # code, steps to skip when true, when false, operand
         (LOAD, 0, 0, 4),
-        (EQUAL, 0, 7, machine),
+        (EQUAL, 0, 6, machine),
         (LOAD, 0, 0, 0),
-        (AT_LEAST, 5, 0, FOREIGN_CALLS),
-        (EQUAL, 5, 0, IO_URING_SETUP),
-        (EQUAL, 0, 2, socket),
-        (LOAD, 0, 0, 16),
-        (EQUAL, 0, 1, AF_UNIX),
+        (AT_LEAST, 4, 0, FOREIGN_CALLS),
+        (EQUAL, 4, 0, IO_URING_SETUP),
+        (EQUAL, 2, 0, socket),
+        (EQUAL, 1, 0, pair),
         (RETURN, 0, 0, ALLOW),
         (RETURN, 0, 0, FAIL_WITH | errno.EPERM),
         (RETURN, 0, 0, FAIL_WITH | errno.ENOSYS),

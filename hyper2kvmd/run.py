@@ -54,7 +54,8 @@ class Sandbox:
     handles: tuple[int, ...] = ()
     """Open files that it inherits and may read, as /proc/self/fd/N: no name can lead to another one."""
     address_space: int | None = 8 << 30
-    file_size: int | None = None
+    file_size: int = 1 << 20
+    """Bytes that any file may grow to by its hand: enough for its own words. Who writes an image is given more."""
     cpu: int = DAY
     """Seconds of processor time: for a tool that an image sends around in circles."""
 

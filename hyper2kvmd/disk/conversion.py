@@ -55,6 +55,7 @@ def convert(
             source.format,
             target,
             target_format,
+            virtual_size=disk.virtual_size,
             compress=compress,
             reserve=reserve,
             threads=limits.threads,

@@ -16,11 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyper2kvmd import run
 from hyper2kvmd.disk import nbd
+from hyper2kvmd.disk.qcow2 import full_size
+from hyper2kvmd.disk.qcow2_reader import open_image
 from hyper2kvmd.disk.qemu_img import Format
 from hyper2kvmd.disk.source_file import SourceFile
 from hyper2kvmd.errors import Kind, MigrationFailed
@@ -77,9 +79,9 @@ def export(
 
     `extra_read` are the other files that the image consists of; `backing` is what a QCOW2 of ours lies upon, and is
     only ever read; `opened` is the source at `path`, which is served by its descriptor, whatever its name has come to
-    mean. The server sees these, `path`, and for a writable export the folder of `path`, nothing else.
-    Raises MigrationFailed: `exporter-failed` when it cannot serve the image or does not end well after a writable
-    export, `exporter-died` when it died during the block.
+    mean. The server sees these and `path`, nothing else.
+    Raises MigrationFailed: `image-damaged`, `exporter-failed` when it cannot serve the image or does not end well after
+    a writable export, `exporter-died` when it died during the block.
     """
     path = path.absolute()
     with tempfile.TemporaryDirectory(prefix="export-", dir=folder, ignore_cleanup_errors=True) as private:
@@ -87,7 +89,9 @@ def export(
         below = (backing[0].absolute(), backing[1]) if backing else None
         readable = (*(() if opened is not None else (path,)), *extra_read, *([below[0]] if below else []))
         handles = () if opened is None else (opened.fd,)
-        sandbox = run.Sandbox(read=readable, write=(path.parent,) if writable else (), handles=handles)
+        sandbox = run.Sandbox(read=readable, handles=handles)
+        if writable:
+            sandbox = replace(sandbox, write=(path,), file_size=_grown(path, fmt))
         served = path if opened is None else opened.opened
         with _listen(place / "nbd") as listener, (place / "output").open("wb") as output:
             process = run.start(
@@ -167,6 +171,15 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
     with suppress(subprocess.TimeoutExpired):
         process.wait(DYING_SECONDS)
     return process.returncode is not None
+
+
+def _grown(path: Path, fmt: Format) -> int:
+    """Bytes of an image file when all of its disk was written anew behind what it holds."""
+    size = path.stat().st_size
+    if fmt == "raw":
+        return size
+    with open_image(path, fmt) as image:
+        return size + full_size(image.virtual_size)
 
 
 def layer(path: Path, fmt: Format) -> dict[str, object]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from hyper2kvmd import run
 from hyper2kvmd.disk import direct, kernel
+from hyper2kvmd.disk.qcow2 import full_size
 from hyper2kvmd.disk.source_file import SourceFile
 from hyper2kvmd.errors import Kind, MigrationFailed
 
@@ -21,6 +22,8 @@ Format = Literal["vmdk", "qcow2", "raw", "vdi", "vhdx"]
 PERCENT = re.compile(r"\((\d+\.\d+)/100%\)")
 PER_THREAD, MOST_REQUESTS = 8, 16
 """Requests that qemu-img has in flight, for each thread that it may keep busy, and the most that it takes."""
+PREALLOCATION = 64 << 20
+"""Bytes that QEMU may add to an image when it reserves all of it: it counts its tables on the safe side."""
 SLOWEST = 10 << 20
 """Bytes of the source that a conversion of more than a day must do in a second of processor time."""
 
@@ -49,6 +52,7 @@ def convert(
     target: Path,
     target_format: Literal["qcow2", "raw"],
     *,
+    virtual_size: int,
     compress: bool,
     reserve: bool,
     threads: int,
@@ -81,7 +85,12 @@ def convert(
             on_fraction(float(match[1]) / 100)
 
     try:
-        sandbox = run.Sandbox(handles=(source.fd,), write=(target.parent,), cpu=max(run.DAY, source.size // SLOWEST))
+        sandbox = run.Sandbox(
+            handles=(source.fd,),
+            write=(target,),
+            file_size=full_size(virtual_size) + PREALLOCATION,
+            cpu=max(run.DAY, source.size // SLOWEST),
+        )
         run.run(argv, sandbox=sandbox, on_output=on_output)
         os.fsync(handle)
     except MigrationFailed as error:

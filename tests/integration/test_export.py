@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import socket
 import struct
@@ -146,13 +147,20 @@ def test_an_image_in_use_is_locked(tmp_path: Path, content: bytes) -> None:
         assert other.returncode != 0
 
 
+@pytest.mark.parametrize(("writable", "least", "most"), [(True, 1, 3), (False, 0, 1)])
+def test_an_image_does_not_grow_for_ever(writable: bool, least: int, most: int, tmp_path: Path, content: bytes) -> None:
+    image = converted(tmp_path, "qcow2")
+    with export(image, "qcow2", tmp_path, exports={"": None}, writable=writable) as exporter:
+        limit, _ = resource.prlimit(exporter.process.pid, resource.RLIMIT_FSIZE)
+    assert least * len(content) < limit < most * len(content)
+
+
 def test_what_is_not_an_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "disk.qcow2").write_bytes(b"no image" * 1000)
     with pytest.raises(MigrationFailed) as caught:
         serve(tmp_path / "disk.qcow2", "qcow2")
-    assert caught.value.code == "exporter-failed"
-    assert str(tmp_path / "disk.qcow2") in caught.value.message
-    assert "qcow2" in caught.value.message
+    assert caught.value.code == "image-damaged"
+    assert "disk.qcow2" in caught.value.message
     assert not list(tmp_path.glob("export-*"))
 
 

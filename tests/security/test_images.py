@@ -228,6 +228,7 @@ def converted(source: SourceFile, fmt: Format, target: Path) -> None:
         fmt,
         target,
         "raw",
+        virtual_size=MIB,
         compress=False,
         reserve=False,
         threads=1,
@@ -280,24 +281,43 @@ def test_a_name_is_a_name(name: str, tmp_path: Path) -> None:
     assert qemu_img.virtual_size(path, "qcow2", (path,)) == 3 * MIB
 
 
-def test_a_confined_tool_has_no_network_no_other_file_and_no_new_privileges(tmp_path: Path) -> None:
+def test_a_confined_tool_has_no_socket_no_other_file_and_no_new_privileges(tmp_path: Path) -> None:
     script = (
         "import os, socket\n"
         "def tried(work):\n"
         "    try: work(); return 'done'\n"
         "    except OSError as error: return 'no'\n"
-        "kinds = [(a, k) for a in (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK, socket.AF_PACKET)\n"
-        "         for k in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW)]\n"
-        "print([tried(lambda: socket.socket(a, k)) for a, k in kinds])\n"
+        "families = socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK, socket.AF_PACKET\n"
+        "kinds = [(a, k) for a in families for k in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW)]\n"
+        "print([tried(lambda: socket.socket(a, k)) for a, k in kinds], tried(socket.socketpair))\n"
         "print(*map(tried, (lambda: open('/etc/passwd'), lambda: os.listdir('/'), lambda: open('/dev/null', 'w'))))\n"
         "import ctypes; libc = ctypes.CDLL(None)\n"
         "print(libc.prctl(39, 0, 0, 0, 0), libc.prctl(21, 0, 0, 0, 0))\n"
     )
     done = run(["/usr/bin/python3", "-ISc", script], sandbox=Sandbox(), check=False)
-    networks, files, flags = done.stdout.splitlines()
-    assert "done" not in networks, done
+    sockets, files, flags = done.stdout.splitlines()
+    assert "done" not in sockets, done
     assert files == "no no done"
     assert flags == "1 2"
+
+
+def test_a_confined_tool_writes_one_file_and_no_further_than_told(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.touch()
+    (tmp_path / "neighbour").touch()
+    script = f"""
+import os, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+def tried(work):
+    try: work(); return 'done'
+    except OSError as error: return 'no'
+image = os.open({str(image)!r}, os.O_RDWR)
+print(tried(lambda: os.pwrite(image, b'x', {MIB} - 1)), tried(lambda: os.pwrite(image, b'x', {MIB})))
+for name in 'neighbour', 'new':
+    print(tried(lambda: open(os.path.join({str(tmp_path)!r}, name), 'w')))
+"""
+    sandbox = Sandbox(write=(image,), file_size=MIB)
+    assert run(["/usr/bin/python3", "-ISc", script], sandbox=sandbox).stdout.split() == ["done", "no", "no", "no"]
 
 
 def test_a_confined_tool_that_never_ends_is_ended() -> None:
