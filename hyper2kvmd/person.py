@@ -9,6 +9,7 @@ Sources: acl(5), section "Access check algorithm"; linux/posix_acl_xattr.h.
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import struct
@@ -46,6 +47,14 @@ class Person:
             return Person.named(pwd.getpwuid(uid).pw_name)
         except KeyError:
             return Person(str(uid), uid, frozenset())
+
+    def alone_in(self, group: int) -> bool:
+        """Whether that is their own private group: called as they are, and with no other member."""
+        try:
+            entry = grp.getgrgid(group)
+        except KeyError:
+            return False
+        return entry.gr_name == self.name and set(entry.gr_mem) <= {self.name}
 
     def may(self, wanted: int, target: int | Path) -> bool:
         """Whether the open file or the folder `target` grants them all of `wanted`. Raises OSError."""

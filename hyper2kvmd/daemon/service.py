@@ -21,6 +21,7 @@ from sdnotify import SystemdNotifier
 
 import hyper2kvmd
 from hyper2kvmd import config as configuration
+from hyper2kvmd import run
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon import control, journal, spool
 from hyper2kvmd.daemon.ledger import Ledger
@@ -167,6 +168,8 @@ class _Service:
             await self._open_doors(stack)
             self._catch_signals()
             log.info("hyper2kvmd %s is ready", hyper2kvmd.__version__)
+            if not run.confinement_available():
+                log.warning("this kernel has no Landlock: tools that parse images reach all that the service may reach")
             self._notify("READY=1")
             self._when_ready()
             await self._work()

@@ -176,7 +176,7 @@ class Spool:
 
     def _asked_by(self, owner: Person, path: Path) -> bytes:
         """What `owner` asks for: nobody else may have written it, or put it there for them. Raises InvalidInput."""
-        data = _read(path)
+        data = _read(path, owner)
         theirs = owner.may(WRITE | SEARCH, self._dir / "incoming")
         fact = f"belongs to {owner.name}, who may not drop files here"
         _require(theirs, "spool-not-theirs", path, fact, "drop a copy of your own (cp, not mv)")
@@ -281,8 +281,8 @@ def _being_written(path: Path) -> bool:
     return False
 
 
-def _read(path: Path) -> bytes:
-    """The whole of a small regular file that has one name. Raises InvalidInput."""
+def _read(path: Path, owner: Person) -> bytes:
+    """The whole of a small regular file that has one name, and that only its owner may write. Raises InvalidInput."""
     _require(stat.S_ISREG(path.lstat().st_mode), "spool-not-a-file", path, "is not a regular file", "drop a plain file")
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -290,14 +290,14 @@ def _read(path: Path) -> bytes:
         raise InvalidInput(
             "spool-unreadable",
             f"{_original(path)} may not be read by the daemon",
-            hint="make the file readable for the daemon's group (chmod g+r), then drop it again",
+            hint="chmod o+r it, or drop a copy (cp, not mv): that is readable for the daemon's group",
         ) from error
     try:
         facts = os.fstat(handle)
         _require(stat.S_ISREG(facts.st_mode), "spool-not-a-file", path, "is not a regular file", "drop a plain file")
         _require(facts.st_nlink == 1, "spool-hard-linked", path, "has a second name", "drop a copy of the file instead")
-        sole = not facts.st_mode & stat.S_IWOTH
-        _require(sole, "spool-world-writable", path, "may be written by everybody", "chmod o-w it, drop it again")
+        shared = facts.st_mode & stat.S_IWOTH or (facts.st_mode & stat.S_IWGRP and not owner.alone_in(facts.st_gid))
+        _require(not shared, "spool-shared", path, "may be written by others", "chmod go-w it, then drop it again")
         size = f"has {facts.st_size} bytes, more than {MAX_TEXT}"
         _require(facts.st_size <= MAX_TEXT, "spool-too-large", path, size, "a migration needs a few hundred bytes")
         data = b""

@@ -14,7 +14,7 @@ from typing import Literal
 
 from hyper2kvmd.disk import luks, lvm, md
 from hyper2kvmd.disk.mapping import Machine, Stretches, Unmappable, cut, encrypted, linear
-from hyper2kvmd.disk.superblock import BlockReader, identify
+from hyper2kvmd.disk.superblock import BlockReader, Content, identify
 from hyper2kvmd.model import Layout, Segment, Table, Volume
 
 SECTOR = 512
@@ -24,6 +24,8 @@ NESTING_LIMIT = 6
 """Containers in containers: LVM in LUKS on LVM on md is four."""
 EXTENDED_TYPES = (0x05, 0x0F, 0x85)
 PROTECTIVE = 0xEE
+CLAIMED = ("LVM2_member", "linux_raid_member")
+"""What a host's own tools look for on every device that they see."""
 ESP_TYPES = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef")
 
 
@@ -130,8 +132,20 @@ def _with_content(volume: Volume, machine: Machine) -> Volume:
             "uuid": content.uuid,
             "label": content.label,
             "multi_device": content.multi_device,
+            "obstacle": volume.obstacle or _claim(volume, content, machine),
         }
     )
+
+
+def _claim(volume: Volume, content: Content, machine: Machine) -> str | None:
+    """What keeps it from being mounted: each of its parts is a device of the host's meanwhile."""
+    if content.type in CLAIMED:
+        return None
+    for segment in volume.segments:
+        found = identify(machine.reader(linear(segment))).type
+        if found in CLAIMED:
+            return f"its part at {segment.offset} would be taken for a {found} by the host"
+    return None
 
 
 def _fits(reader: BlockReader, start: int, sectors: int) -> bool:

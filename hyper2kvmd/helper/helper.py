@@ -395,7 +395,7 @@ def as_caller(caller: Caller, work: Callable[[], None]) -> None:
 def configure_loop(handle: int, backing: int, leg: Leg, read_only: bool) -> None:
     """Runs as the caller: check the file as the caller sees it, then bind the range to the open loop device."""
     facts = os.fstat(backing)
-    access = fcntl.fcntl(backing, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH)
+    access = fcntl.fcntl(backing, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH | os.O_APPEND)
     require(stat.S_ISREG(facts.st_mode), "bad-fd", "a descriptor is not a regular file")
     fitting = access == os.O_RDWR or (read_only and access == os.O_RDONLY)
     require(fitting, "bad-fd", "a descriptor is not open for what was asked")
@@ -712,8 +712,8 @@ def mount(device: Device, fstype: str, read_only: bool, mapping: int | None) -> 
         step = "mount"
         syscall(431, context, 6, None, None, 0)  # FSCONFIG_CMD_CREATE
         result = syscall(432, context, 1, attributes)  # fsmount, FSMOUNT_CLOEXEC
-        if fstype != "btrfs" and os.fstat(result).st_dev != os.fstat(device.handle).st_rdev:
-            raise Refusal("mount-failed", f"the {fstype} that was mounted is not on {device.name}")
+        if not lies_on(result, fstype, device):
+            raise Refusal("mount-failed", f"the {fstype} that was mounted is not on {device.name} alone")
         if mapping is not None:
             step = "id-map"
             setting = struct.pack("=QQQQ", 0x100000, 0, 0, mapping)  # MOUNT_ATTR_IDMAP
@@ -723,6 +723,23 @@ def mount(device: Device, fstype: str, read_only: bool, mapping: int | None) -> 
         raise Refusal(code, f"cannot {step} {fstype}: {error.strerror}{explanation(context)}") from None
     os.close(context)
     return result
+
+
+def lies_on(mounted: int, fstype: str, device: Device) -> bool:
+    """Whether it is that device's, and no other's. btrfs takes in whatever else the host has seen of the same UUID, and
+    has a device number of its own; so it is asked.
+    """
+    if fstype != "btrfs":
+        return os.fstat(mounted).st_dev == os.fstat(device.handle).st_rdev
+    handle = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mounted)
+    try:
+        facts = fcntl.ioctl(handle, 0x8400941F, bytes(1024))  # BTRFS_IOC_FS_INFO
+        newest, count = struct.unpack_from("=QQ", facts)
+        about = bytearray(struct.pack("=Q", newest).ljust(4096, b"\0"))
+        fcntl.ioctl(handle, 0xD000941E, about)  # BTRFS_IOC_DEV_INFO
+        return count == 1 and about[3072:].rstrip(b"\0").decode(errors="replace") == f"/dev/{device.name}"
+    finally:
+        os.close(handle)
 
 
 def nail_down(mounted: int) -> int:

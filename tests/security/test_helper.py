@@ -217,6 +217,7 @@ def test_a_key_is_in_no_answer(disk: Image, installed_helper: tuple[str, ...]) -
         [["r", "/var/tmp"]],
         [["r", "DISK"]],
         [["w", "DISK"]],
+        [["append", "DISK"]],
         [["path", "DISK"]],
     ],
 )

@@ -140,14 +140,21 @@ def test_an_output_outside_of_what_is_allowed(daemon: Service, key: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("code", "mode", "incoming"), [("spool-world-writable", 0o666, 0o777), ("spool-not-theirs", 0o644, 0o770)]
+    ("name", "code", "mode", "incoming"),
+    [
+        ("everybody", "spool-shared", 0o646, 0o777),
+        ("the-group", "spool-shared", 0o664, 0o777),
+        ("moved", "spool-not-theirs", 0o644, 0o770),
+    ],
 )
-def test_a_yaml_that_somebody_else_may_have_written(daemon: Service, code: str, mode: int, incoming: int) -> None:
-    """Writable by all, or of somebody who may not drop files here: then another one has moved it in."""
+def test_a_yaml_that_somebody_else_may_have_written(
+    daemon: Service, name: str, code: str, mode: int, incoming: int
+) -> None:
+    """Writable by more than its owner, or of somebody who may not drop files here: then another one has moved it in."""
     (daemon.spool / "incoming").chmod(incoming)
     try:
-        drop(daemon, code, mode=mode, vmdk="/a.raw")
-        job = daemon.finished(code)
+        drop(daemon, name, mode=mode, vmdk="/a.raw")
+        job = daemon.finished(name)
     finally:
         (daemon.spool / "incoming").chmod(0o777)
     assert (job.state, [one.code for one in job.problems]) == (State.REJECTED, [code])

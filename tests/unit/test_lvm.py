@@ -56,8 +56,13 @@ def physical_volume(number: int, text: str) -> bytearray:
 
 
 def volumes(
-    logical: str, *, flags: str = "", states: tuple[dict[str, int], dict[str, int]] = ({}, {})
+    logical: str,
+    *,
+    flags: str = "",
+    states: tuple[dict[str, int], dict[str, int]] = ({}, {}),
+    planted: dict[int, bytes] | None = None,
 ) -> dict[str, Volume]:
+    """`planted` in the first disk, by byte offset."""
     physical = "".join(f'pv{n} {{ id = "{IDS[n]}" pe_start = {DATA // 512} {flags if n else ""} }}\n' for n in (0, 1))
     text = f"""vg {{ id = "group" seqno = 1 extent_size = {EXTENT // 512}
       physical_volumes {{ {physical} }} logical_volumes {{ {logical} }} }}"""
@@ -70,6 +75,8 @@ def volumes(
         disk[DATA + 4096 : DATA + 4100] = b"bitm"
         struct.pack_into("<QII", disk, DATA + 4096 + 40, 4 * EXTENT // 512, 0, 65536)
         disk[DATA + 4096 + 256] = told.get("dirty", 0)
+    for offset, data in (planted or {}).items():
+        disks[0][offset : offset + len(data)] = data
     layout = read_layout([Bytes(bytes(disk)) for disk in disks])
     return {volume.lv or "": volume for volume in layout.volumes if volume.kind == "lv"}
 
@@ -129,3 +136,23 @@ def test_what_cannot_be_mapped_is_named(kind: str) -> None:
 def test_a_volume_made_of_itself_is_damaged() -> None:
     (root,) = volumes(lv("root", 'type = "striped" stripe_count = 1 stripes = ["root", 0]')).values()
     assert root.obstacle == "its LVM metadata is damaged"
+
+
+LABEL = struct.pack("<8sQII8s", b"LABELONE", 1, 0, 32, b"LVM2 001")
+EXT4 = {DATA + 1024 + 56: b"\x53\xef", DATA + 1024 + 96: b"\x40"}
+
+
+@pytest.mark.parametrize(
+    ("planted", "word"),
+    [({}, None), ({5 * MIB + 512: LABEL}, "LVM2_member"), ({5 * MIB + 4096: struct.pack("<I", 0xA92B4EFC)}, "raid")],
+)
+def test_a_part_that_the_host_would_take_for_its_own(planted: dict[int, bytes], word: str | None) -> None:
+    """Each part of a volume is a device of the host's while it is mounted, and `lvs` looks into every device."""
+    segments = "".join(
+        f"segment{number} {{ start_extent = {at} extent_count = 1 {on(0, extent)} }}"
+        for number, at, extent in ((1, 0, 0), (2, 1, 4))
+    )
+    logical = f'root {{ id = "x" status = ["READ", "WRITE", "VISIBLE"] segment_count = 2 {segments} }}'
+    (root,) = volumes(logical, planted=EXT4 | planted).values()
+    assert root.content == "ext4" and len(root.segments) == 2
+    assert (root.obstacle is None) if word is None else word in (root.obstacle or "")

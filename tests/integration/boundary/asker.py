@@ -54,7 +54,13 @@ def descriptors(wanted: list[list[str]]) -> list[int]:
             if kind == "sealed":
                 fcntl.fcntl(found[-1], fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_WRITE)
         else:
-            flags = {"rw": os.O_RDWR, "r": os.O_RDONLY, "w": os.O_WRONLY, "path": os.O_PATH}[kind]
+            flags = {
+                "rw": os.O_RDWR,
+                "r": os.O_RDONLY,
+                "w": os.O_WRONLY,
+                "append": os.O_RDWR | os.O_APPEND,
+                "path": os.O_PATH,
+            }[kind]
             found.append(os.open(path, flags))
     return found
 

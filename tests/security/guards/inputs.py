@@ -176,7 +176,8 @@ GUARDS: tuple[Guard, ...] = (
     # ---- the spool
     *each(
         "test_submitter.py::test_a_yaml_that_somebody_else_may_have_written",
-        spool("sole = not facts.st_mode & stat.S_IWOTH", "sole = True"),
+        spool("facts.st_mode & stat.S_IWOTH or ", ""),
+        spool("facts.st_mode & stat.S_IWGRP and not", "0 and not"),
         spool("_require(theirs,", "_require(True,"),
     ),
     *each(
