@@ -61,7 +61,7 @@ def test_a_file_of_another_user_that_may_not_be_read_is_rejected_with_the_remedy
     assert spool.scan() == 1
     reason = Rejection.model_validate_json((folder / "rejected" / "secret.yaml.reason.json").read_text())
     assert [problem.code for problem in reason.problems] == ["spool-unreadable"]
-    assert "chmod g+r" in reason.problems[0].hint
+    assert "chmod o+r" in reason.problems[0].hint
     (job,) = store.list((State.QUEUED,))
     assert (job.vm_name, job.submitter) == ("plain", "root")
 
