@@ -230,7 +230,7 @@ class Volume(Frozen):
     """GPT type GUID in lower case, or the MBR type as two hex digits."""
     obstacle: str | None = None
     multi_device: bool = False
-    """True for a btrfs that spans several devices."""
+    """True for a btrfs that spans several devices, and an ext4 whose journal is on another one."""
 
     @property
     def length(self) -> int:

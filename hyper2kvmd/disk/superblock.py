@@ -57,6 +57,7 @@ class Content:
     uuid: str | None = None
     label: str | None = None
     multi_device: bool = False
+    """A btrfs of several, or an ext4 whose journal is another one, by its superblock or its own mount options."""
 
 
 def identify(reader: BlockReader) -> Content:
@@ -120,7 +121,9 @@ def _ext(_: BlockReader, head: bytes) -> Content | None:
     if incompat & 0x8:
         return Content("jbd", _uuid(block[104:120]))
     kind = "ext4" if incompat & EXT4_INCOMPAT else "ext3" if compat & 0x4 else "ext2"
-    return Content(kind, _uuid(block[104:120]), _text(block[120:136]))
+    inode, device = struct.unpack_from("<II", block, 224)
+    elsewhere = bool(compat & 0x4 and device and not inode) or b"journal_" in block[512:576]
+    return Content(kind, _uuid(block[104:120]), _text(block[120:136]), multi_device=elsewhere)
 
 
 def _xfs(_: BlockReader, head: bytes) -> Content | None:

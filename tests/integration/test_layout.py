@@ -54,6 +54,22 @@ def test_a_whole_disk_is_told_as_blkid_tells_it(kind: str, tmp_path: Path) -> No
     assert layout.volumes[0].label == witness.get("LABEL")
 
 
+@pytest.mark.parametrize("how", ["another device", "a mount option", "itself"])
+def test_an_ext4_with_its_journal_elsewhere_spans_devices(how: str, tmp_path: Path) -> None:
+    """The kernel would open a device of the host's for it."""
+    disk, journal = (empty_disk(tmp_path / name, 32) for name in ("disk.raw", "journal.raw"))
+    with loop(disk) as device, loop(journal) as other:
+        if how == "another device":
+            sh("mke2fs", "-q", "-b", "4096", "-O", "journal_dev", other)
+            sh("mke2fs", "-q", "-b", "4096", "-t", "ext4", "-J", f"device={other}", device)
+        else:
+            sh("mkfs.ext4", "-q", device)
+        if how == "a mount option":
+            sh("tune2fs", "-E", f"mount_opts=journal_path={other}", device)
+    (volume,) = layout_of(disk).volumes
+    assert (volume.content, volume.multi_device) == ("ext4", how != "itself")
+
+
 def test_gpt_partitions_carry_what_fstab_may_name(tmp_path: Path) -> None:
     disk = empty_disk(tmp_path / "disk.raw", 256)
     sh("sgdisk", "-n1:2048:+40M", "-t1:ef00", "-c1:EFI System", "-n2:0:+64M", "-c2:root", "-n3:0:0", "-t3:8200", disk)
