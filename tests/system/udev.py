@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,6 +87,20 @@ def test_what_holds_a_guest_is_left_alone(
             assert not [line for line in said if line.startswith(("ID_FS_", "DEVLINKS=/dev/disk/by-uuid"))]
             number = Path(f"/sys/block/{device}/dev").read_text().strip()
             assert not Path(f"/run/udev/watch/b{number}").is_symlink()
+
+
+def test_a_boot_sector_that_looks_like_a_partition_table(installed_helper: tuple[str, ...], conversions: Path) -> None:
+    """The kernel makes partitions of what a file system has in its first sector; nothing looks into those either."""
+    image = make_disk(conversions / "disk.raw", ("ext4",))
+    (segment,) = image.layout.volumes[0].segments
+    with image.disks[0].path.open("r+b") as disk:
+        disk.seek(segment.offset + 446)
+        disk.write(struct.pack("<4xB3xII48x2s", 0x83, 2048, 2048, b"\x55\xaa"))
+    with held(give(as_qcow2(give(image))), installed_helper) as devices:
+        (device,) = devices
+        partitions = [path.name for path in Path("/sys/block", device).glob(f"{device}p*")]
+        assert partitions == [f"{device}p1"]
+        assert properties(partitions[0]) >= LEFT_ALONE
 
 
 def test_another_devices_uuid_is_found(conversions: Path) -> None:
