@@ -49,6 +49,17 @@ def test_the_parser_would_notice(tmp_path: Path) -> None:
     assert compiled(broken).returncode != 0
 
 
+@pytest.mark.parametrize("name", ["hyper2kvmd", "hyper2kvm-helper"])
+def test_the_administrators_tools_read_them(tmp_path: Path, name: str) -> None:
+    """They know less of the language than the parser, and read every profile of a host before they change one."""
+    host = tmp_path / "apparmor.d"
+    shutil.copytree("/etc/apparmor.d", host)
+    shutil.copytree(PROFILES, host, dirs_exist_ok=True)
+    result = tool("aa-complain", "--no-reload", "--dir", host, host / name)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert re.search(f"^profile {name} .*complain", (host / name).read_text(), re.MULTILINE)
+
+
 def test_images_can_be_opened_to_all_of_libvirts_guests(tmp_path: Path) -> None:
     included = "".join(f"include <abstractions/{name}>\n" for name in ("libvirt-qemu", "hyper2kvm-images"))
     guest = tmp_path / "guest"
