@@ -111,10 +111,20 @@ def test_its_status_tells_how_far_a_job_is(machine: Machine) -> None:
 
 def test_the_daily_clean_up_leaves_a_live_job_alone(machine: Machine) -> None:
     run = machine.server.run
-    folder = "/var/lib/hyper2kvm/conversions"
+    folder, elsewhere = "/var/lib/hyper2kvm/conversions", "/srv/conversions"
     run(f"cd {folder}; install -d -o hyper2kvm -g hyper2kvm -m 0700 gone.77; touch -d '3 days ago' gone.77")
     run("systemctl start hyper2kvm-cleanup.service")
     assert run(f"ls {folder}").split() == [f"{SLOW}.2"]
+    run(
+        f"""
+        install -d -o hyper2kvm -g hyper2kvm -m 0700 {elsewhere} {elsewhere}/gone.78
+        touch -d '3 days ago' {elsewhere}/gone.78
+        echo 'conversion_dir: {elsewhere}' >> {CONFIGURATION}
+        systemctl start hyper2kvm-cleanup.service
+        sed -i '/^conversion_dir:/d' {CONFIGURATION}
+        """
+    )
+    assert run(f"ls {elsewhere}") == ""
     assert "hyper2kvm-cleanup.timer" in run("systemctl list-timers --no-pager")
 
 
