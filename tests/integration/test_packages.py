@@ -213,8 +213,10 @@ RPM_LIFE = """
     cd /etc/systemd/system && echo enabled: *.wants/hyper2kvm*
 
     echo "# ours" >>/etc/hyper2kvm/hyper2kvmd.yaml
+    rm /etc/sudoers.d/hyper2kvm
     rpm --upgrade --force --nodeps "$OLDPWD/hyper2kvmd.rpm"
     tail -n 1 /etc/hyper2kvm/hyper2kvmd.yaml
+    echo back: $(find /etc/sudoers.d -name "hyper2kvm*")
 
     systemctl enable hyper2kvm-helper.socket
     rpm --erase --nodeps hyper2kvmd
@@ -242,6 +244,7 @@ def test_the_rpm_installs_upgrades_and_goes(rpm: Package, tmp_path: Path) -> Non
         "drwxrws--T hyper2kvm hyper2kvm-submit",
         "enabled: multi-user.target.wants/hyper2kvmd.service timers.target.wants/hyper2kvm-cleanup.timer",
         "# ours",
+        "back:",
         "left: /etc/hyper2kvm /etc/hyper2kvm/hyper2kvmd.yaml.rpmsave /var/lib/hyper2kvm /var/spool/hyper2kvm",
     ]
 
