@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import traceback
 from collections.abc import Callable, Iterator
@@ -64,18 +65,28 @@ def output_place(migration: Migration, option: Path | None) -> Place:
 
 
 def helper() -> HelperCall:
-    """sudo, or the file itself for root; where setuid programs are without effect, in a container that is, the socket
-    that the daemon's configuration names.
+    """sudo, or the file itself for root. Where the daemon's configuration names a socket that is taken instead by whom
+    sudo does not serve: where setuid programs are without effect, in a container that is; where it is not installed;
+    and by the service's own user, whose line in its rules may be gone.
 
     Raises BrokenInstallation (`config-invalid`).
     """
     from hyper2kvmd.guest.access import default_helper
 
-    if run.no_new_privileges() and os.access(config.DEFAULT_PATH, os.R_OK):
-        configured = config.load(config.DEFAULT_PATH).helper
-        if isinstance(configured, Path):
-            return configured
+    without_effect = run.no_new_privileges()
+    if (without_effect or os.geteuid() != 0) and os.access(config.DEFAULT_PATH, os.R_OK):
+        configured = config.load(config.DEFAULT_PATH)
+        without_sudo = without_effect or shutil.which("sudo", path=run.SEARCH_PATH) is None
+        if isinstance(configured.helper, Path) and (without_sudo or _is_ours(configured.state_dir)):
+            return configured.helper
     return default_helper()
+
+
+def _is_ours(directory: Path) -> bool:
+    try:
+        return directory.stat().st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 def order(migration: Migration, conversion_dir: Path, output_dir: Path, limits: Limits = NO_LIMITS) -> Order:

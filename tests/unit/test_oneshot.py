@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -73,29 +75,55 @@ def test_output_directory(host: Path) -> None:
 ASK = """
 import sys
 from pathlib import Path
-from hyper2kvmd import config
+from hyper2kvmd import config, run
 from hyper2kvmd.cli import oneshot
-config.DEFAULT_PATH = Path(sys.argv[1])
+config.DEFAULT_PATH, run.SEARCH_PATH = Path(sys.argv[1]), sys.argv[2]
 print(oneshot.helper())
 """
+ROOT = [] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user"]
+SOMEBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+WITHOUT_SETUID = ["setpriv", "--no-new-privs"]
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder that somebody else may look into."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 @pytest.mark.parametrize(
-    ("configured", "without_setuid", "socket"),
+    ("who", "sudo", "configured", "socket"),
     [
-        ("helper: /run/h.sock", True, True),
-        ("helper: /run/h.sock", False, False),
-        ("helper: [sudo, -n, /x]", True, False),
-        (None, True, False),
+        (SOMEBODY, True, "helper: /run/h.sock\nstate_dir: /\n", False),
+        (SOMEBODY, True, "helper: /run/h.sock\nstate_dir: /nowhere\n", False),
+        (SOMEBODY, True, "helper: /run/h.sock\nstate_dir: {own}\n", True),
+        (SOMEBODY, True, "helper: [sudo, -n, /x]\nstate_dir: {own}\n", False),
+        (SOMEBODY, False, "helper: /run/h.sock\nstate_dir: /\n", True),
+        (SOMEBODY, False, "helper: [sudo, -n, /x]\n", False),
+        (SOMEBODY, False, None, False),
+        (WITHOUT_SETUID, True, "helper: /run/h.sock\nstate_dir: /\n", True),
+        (WITHOUT_SETUID, True, "helper: [sudo, -n, /x]\n", False),
+        (WITHOUT_SETUID, True, None, False),
+        (ROOT, True, "helper: /run/h.sock\nstate_dir: {own}\n", False),
+        (ROOT, False, "helper: /run/h.sock\nstate_dir: {own}\n", False),
+        (ROOT, False, "no: configuration\n", False),
     ],
 )
-def test_the_helpers_socket_is_for_where_sudo_cannot_work(
-    host: Path, configured: str | None, without_setuid: bool, socket: bool
+def test_the_helpers_socket_is_for_whom_sudo_does_not_serve(
+    shared: Path, who: list[str], sudo: bool, configured: str | None, socket: bool
 ) -> None:
+    programs, own, file = (shared / name for name in ("bin", "own", "hyper2kvmd.yaml"))
+    programs.mkdir()
+    own.mkdir()
+    if who is SOMEBODY and os.geteuid() == 0:
+        os.chown(own, 65534, 65534)
+    if sudo:
+        (programs / "sudo").touch(0o755)
     if configured is not None:
-        (host / "hyper2kvmd.yaml").write_text(f"{configured}\n")
-    prefix = ["setpriv", "--no-new-privs"] if without_setuid else []
-    command = [*prefix, sys.executable, "-c", ASK, str(host / "hyper2kvmd.yaml")]
+        file.write_text(configured.format(own=own))
+    command = [*who, sys.executable, "-c", ASK, str(file), str(programs)]
     said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]).stdout
     assert (said == "/run/h.sock\n") == socket
 
