@@ -10,7 +10,8 @@ from tests.system.story import CONFIGURATION, GUEST, Machine, installed, package
 
 WITHOUT_SUDO = f"""
 systemctl enable --now hyper2kvm-helper.socket
-install -D -m 0644 -t /etc/systemd/system/hyper2kvmd.service.d /usr/share/hyper2kvmd/hardened.conf
+mkdir -p /etc/systemd/system/hyper2kvmd.service.d
+ln -s /usr/share/hyper2kvmd/hardened.conf /etc/systemd/system/hyper2kvmd.service.d/
 echo 'helper: /run/hyper2kvm-helper.sock' >> {CONFIGURATION}
 rm /etc/sudoers.d/hyper2kvm
 systemctl daemon-reload
