@@ -115,6 +115,8 @@ LABELS = {
     ("/var/lib/hyper2kvm/conversions/web01.7/disk1.qcow2", "file"): "virt_image_t",
     ("/run/hyper2kvm/control.sock", "socket"): "hyper2kvm_runtime_t",
     ("/run/hyper2kvm-helper.sock", "socket"): "hyper2kvm_runtime_t",
+    ("/var/run/hyper2kvm/control.sock", "socket"): "hyper2kvm_runtime_t",
+    ("/var/run/hyper2kvm-helper.sock", "socket"): "hyper2kvm_runtime_t",
 }
 A_SITES_OWN = """
 policy_module(site, 1.0.0)
