@@ -33,3 +33,5 @@ inside "cd $folder && dpkg-buildpackage --no-check-builddeps --build=binary --no
     { cat "$root$build/log" >&2; exit 1; }
 mkdir -p dist
 cp -v "$root$build"/*.deb dist/
+# what root has made here the checkout's owner is to make again
+[ "$(id -u)" != 0 ] || chown -R --reference=. dist $([ "$root" ] || echo .cache/deb)

@@ -12,3 +12,5 @@ tar -czf "$build/SOURCES/hyper2kvmd-$version.tar.gz" -C "$build" --owner=root --
 rpmbuild --nodeps --define "_topdir $build" --define "python_version $python_version" \
     -ba "$build/hyper2kvmd-$version/packaging/rpm/hyper2kvmd.spec" >"$build/log" 2>&1 || { cat "$build/log" >&2; exit 1; }
 cp -v "$build"/RPMS/*/*.rpm "$build"/SRPMS/*.rpm dist/
+# what root has made here the checkout's owner is to make again
+[ "$(id -u)" != 0 ] || chown -R --reference=. dist .cache/rpm
