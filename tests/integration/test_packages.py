@@ -250,22 +250,27 @@ def test_the_rpm_installs_upgrades_and_goes(rpm: Package, tmp_path: Path) -> Non
 
 
 def scripts(deb: Package) -> dict[str, str]:
-    names = ("postinst", "prerm", "postrm")
+    names = ("preinst", "postinst", "prerm", "postrm")
     return {name: sh("dpkg-deb", "--info", deb.file, name) for name in names}
 
 
 def test_the_debian_package_starts_the_service_but_not_the_helpers_socket(deb: Package) -> None:
     postinst = scripts(deb)["postinst"]
-    started = re.findall(r"deb-systemd-invoke \S+ (.*) >", postinst)
-    assert started == ["'hyper2kvm-cleanup.timer' 'hyper2kvmd.service'"]
+    invoked = re.findall(r"deb-systemd-invoke (.*) >", postinst)
+    assert invoked == ["start 'hyper2kvm-cleanup.timer' 'hyper2kvmd.service'"]
     assert "enable 'hyper2kvmd.service'" in postinst
     assert not re.search(
         r"^\tif deb-systemd-helper --quiet was-enabled 'hyper2kvm-helper.socket'", postinst, re.MULTILINE
     )
-    users, folders, start = (
-        postinst.index(word) for word in ("systemd-sysusers", "systemd-tmpfiles", "_dh_action=start")
-    )
+    users, folders, start = (postinst.index(word) for word in ("systemd-sysusers", "systemd-tmpfiles", invoked[0]))
     assert users < folders < start
+
+
+def test_the_daemon_stands_still_while_its_files_are_replaced(deb: Package) -> None:
+    """And the helper's socket listens on."""
+    ((condition, order),) = re.findall(r"^if (.*) ; then\n\t(.*) >", scripts(deb)["preinst"], re.MULTILINE)
+    assert '[ "$1" = upgrade ]' in condition
+    assert order == "deb-systemd-invoke stop 'hyper2kvm-cleanup.timer' 'hyper2kvmd.service'"
 
 
 def test_purge_spares_images(deb: Package, tmp_path: Path) -> None:
@@ -273,7 +278,10 @@ def test_purge_spares_images(deb: Package, tmp_path: Path) -> None:
     state, spool, settings = (tmp_path / name for name in ("var/lib/hyper2kvm", "var/spool/hyper2kvm", "etc/hyper2kvm"))
     purge = scripts(deb)["postrm"].split("# Automatically added")[0]
     script = re.sub(r"(?<![\w$])/(?=var/|etc/)", f"{tmp_path}/", purge)
-    assert script.count(str(tmp_path)) == 3
+    assert script.count(str(tmp_path)) == 4
+    rules = tmp_path / "etc/apparmor.d/local/hyper2kvmd-sudo"
+    rules.parent.mkdir(parents=True)
+    rules.touch()
 
     def made(*names: str) -> None:
         for path in (state / name for name in names):
@@ -284,7 +292,7 @@ def test_purge_spares_images(deb: Package, tmp_path: Path) -> None:
 
     made("jobs.sqlite3", "jobs.sqlite3-journal", "daemon.lock", "hyper2kvmd.log", "images/web01.qcow2")
     sh("sh", "-euc", script, "postrm", "remove")
-    assert spool.exists() and (state / "jobs.sqlite3").exists()
+    assert spool.exists() and (state / "jobs.sqlite3").exists() and rules.exists()
     said = sh("sh", "-euc", script, "postrm", "purge")
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["web01.qcow2"]
     assert not spool.exists() and not settings.exists() and str(state) in said and said.count("\n") == 1
