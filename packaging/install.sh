@@ -59,6 +59,10 @@ done
 for section in 1 5 8; do
     put 0644 "/usr/share/man/man$section" packaging/man/*."$section"
 done
-put 0644 /usr/share/doc/hyper2kvmd README.md SECURITY.md docs/*.md
-put 0644 /usr/share/doc/hyper2kvmd/examples examples/*.yaml
-put 0644 /usr/share/doc/hyper2kvmd/container packaging/container/*
+# as in the sources, so that the links in these texts lead there
+doc=/usr/share/doc/hyper2kvmd
+put 0644 $doc README.md SECURITY.md CONTRIBUTING.md LICENSE
+put 0644 $doc/docs docs/*.md
+put 0644 $doc/examples examples/*.yaml
+put 0644 $doc/packaging/container packaging/container/*
+ln -s ../../../hyper2kvmd/monitoring "$destdir$doc/packaging/monitoring"

@@ -87,21 +87,42 @@ def test_modes_and_owners(package: Package) -> None:
     assert writable == []
 
 
+def below(folder: str, source: Path) -> set[str]:
+    """Where the files of `source` are when they lie in `folder`."""
+    return {f"{folder}/{path.relative_to(source)}" for path in source.rglob("*") if path.is_file()}
+
+
 def test_everything_has_its_place(package: Package) -> None:
     wanted = {
         *(f"usr/bin/{name}" for name in PROGRAMS),
         *(f"usr/share/bash-completion/completions/{name}" for name in PROGRAMS),
         *(f"usr/share/fish/vendor_completions.d/{name}.fish" for name in PROGRAMS),
-        *(f"usr/share/doc/hyper2kvmd/examples/{path.name}" for path in (REPOSITORY / "examples").iterdir()),
-        "usr/lib/sysusers.d/hyper2kvm.conf",
-        "usr/lib/tmpfiles.d/hyper2kvm.conf",
-        "usr/share/hyper2kvmd/hardened.conf",
+        *(f"usr/share/man/man{path.suffix[1:]}/{path.name}.gz" for path in (PACKAGING / "man").iterdir()),
+        *below("usr/share/doc/hyper2kvmd/docs", REPOSITORY / "docs"),
+        *below("usr/share/doc/hyper2kvmd/examples", REPOSITORY / "examples"),
+        *below("usr/share/doc/hyper2kvmd/packaging/container", PACKAGING / "container"),
+        *below("usr/share/hyper2kvmd", PACKAGING / "hyper2kvmd.service.d"),
+        *below("usr/share/hyper2kvmd/monitoring", PACKAGING / "monitoring"),
+        *below("usr/share/hyper2kvmd/selinux", PACKAGING / "selinux"),
+        *below("usr/lib/sysusers.d", PACKAGING / "sysusers.d"),
+        *below("usr/lib/tmpfiles.d", PACKAGING / "tmpfiles.d"),
+        *below("usr/lib/udev/rules.d", PACKAGING / "udev"),
     }
     assert wanted - package.entries.keys() == set()
+    profiles = {path for path in package.entries if re.match(r"etc/apparmor\.d/(.*/)?hyper2kvm", path)}
+    assert profiles == (below("etc/apparmor.d", PACKAGING / "apparmor") if package.file.suffix == ".deb" else set())
     zsh = {Path(path).name for path in package.entries if "/zsh/" in path}
     units = {Path(path).name for path in package.entries if "lib/systemd/system/" in path}
     assert zsh >= {f"_{name}" for name in PROGRAMS}
     assert units >= {path.name for path in (REPOSITORY / "systemd").iterdir()}
+
+
+def test_links_in_its_texts_lead_to_what_it_has(package: Package) -> None:
+    texts = [*(package.root / "usr/share/doc/hyper2kvmd").rglob("*.md")]
+    links = [(text, link) for text in texts for link in re.findall(r"\]\(([^)#]+)", text.read_text())]
+    inside = [(text, link) for text, link in links if "://" not in link]
+    assert len(texts) > 5 and len(inside) > 10
+    assert [(text.name, link) for text, link in inside if not (text.parent / link).exists()] == []
 
 
 def test_sources_are_shipped_as_they_are(package: Package) -> None:
