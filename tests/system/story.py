@@ -75,12 +75,16 @@ class Machine:
                 assert booted.failed_units == ()
 
 
-def package(suite: str, version: str = "") -> Path:
-    """The package for that suite, built anew, of the checkout's version or another one."""
-    words = [f"VERSION={version}"] if version else []
-    words += [f"SUITE={suite}"] if suite != platform.freedesktop_os_release()["VERSION_CODENAME"] else []
+def package(suite: str, *words: str) -> Path:
+    """The package for that suite, built anew."""
+    words += (f"SUITE={suite}",) if suite != platform.freedesktop_os_release()["VERSION_CODENAME"] else ()
     subprocess.run(["make", "deb", *words], cwd=REPOSITORY, check=True, timeout=900)
     return max((REPOSITORY / "dist").glob("*.deb"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def newer_package(suite: str, version: str, folder: Path) -> Path:
+    """The same as that version, in `folder`: in dist/ somebody would install it for the newest."""
+    return Path(shutil.move(package(suite, f"VERSION={version}"), folder))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.system.server import until
-from tests.system.story import CONFIGURATION, GUEST, IMAGES, INSTALL, Machine, installed, package
+from tests.system.story import CONFIGURATION, GUEST, IMAGES, INSTALL, Machine, installed, newer_package, package
 
 NEWER = "99.0"
 SLOW = "slow"
@@ -30,7 +30,7 @@ find /var/lib/hyper2kvm /var/spool/hyper2kvm /etc/hyper2kvm /usr/lib/hyper2kvmd 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory, installed_helper: tuple[str, ...]) -> Iterator[Machine]:
     folder = tmp_path_factory.mktemp("server")
-    current, newer = package("bookworm"), package("bookworm", NEWER)
+    current, newer = package("bookworm"), newer_package("bookworm", NEWER, folder)
     with installed("bookworm", folder, current=current, newer=newer) as machine:
         yield machine
     for path in folder.glob("*.raw"):
