@@ -409,3 +409,8 @@ def test_the_wheel_on_a_workstation(wheel: tuple[Path, Path], service_folder: Pa
     words = " ".join(done.stderr.split())
     assert done.returncode == 78, done
     assert f"0755 {site}/hyper2kvmd/helper/helper.py /usr/libexec/hyper2kvm/helper" in words
+
+    # what needs no mount needs no helper
+    sh("mkswap", disk)
+    sh(*alone, *as_service(program, "--config", migration))
+    sh("qemu-img", "compare", "-F", "qcow2", "-f", "raw", disk, service_folder / "web01.qcow2")
