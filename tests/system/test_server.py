@@ -14,6 +14,8 @@ from tests.system.server import until
 from tests.system.story import CONFIGURATION, GUEST, IMAGES, INSTALL, Machine, installed, newer_package, package
 
 NEWER = "99.0"
+STATE = "/var/lib/hyper2kvm"
+CONVERSIONS = f"{STATE}/conversions"
 SLOW = "slow"
 WATCH_LVM = "systemd-run -q --unit=watch sh -c 'while sleep 0.2; do lvs --noheadings -o vg_name,lv_name; done'"
 TRACES = r"""
@@ -21,9 +23,9 @@ losetup --list --noheadings
 dmsetup ls | grep -v ^vg0 | grep -v 'No devices' || true
 cat /sys/block/nbd*/backend 2>/dev/null || true
 """
-LEFT = """
-find /var/lib/hyper2kvm /var/spool/hyper2kvm /etc/hyper2kvm /usr/lib/hyper2kvmd /usr/share/hyper2kvmd /etc/sudoers.d \
-    /usr/libexec/hyper2kvm /run/hyper2kvm* -not -type d 2>/dev/null | grep -v README || true
+LEFT = f"""
+find /etc /usr -path '*hyper2kvm*' -o -path '*h2kvmctl*'
+find {STATE} /var/spool/hyper2kvm /run/hyper2kvm* 2>/dev/null || true
 """
 
 
@@ -111,10 +113,10 @@ def test_its_status_tells_how_far_a_job_is(machine: Machine) -> None:
 
 def test_the_daily_clean_up_leaves_a_live_job_alone(machine: Machine) -> None:
     run = machine.server.run
-    folder, elsewhere = "/var/lib/hyper2kvm/conversions", "/srv/conversions"
-    run(f"cd {folder}; install -d -o hyper2kvm -g hyper2kvm -m 0700 gone.77; touch -d '3 days ago' gone.77")
+    elsewhere = "/srv/conversions"
+    run(f"cd {CONVERSIONS}; install -d -o hyper2kvm -g hyper2kvm -m 0700 gone.77; touch -d '3 days ago' gone.77")
     run("systemctl start hyper2kvm-cleanup.service")
-    assert run(f"ls {folder}").split() == [f"{SLOW}.2"]
+    assert run(f"ls {CONVERSIONS}").split() == [f"{SLOW}.2"]
     run(
         f"""
         install -d -o hyper2kvm -g hyper2kvm -m 0700 {elsewhere} {elsewhere}/gone.78
@@ -139,8 +141,12 @@ def test_the_watchdog_restarts_a_daemon_that_hangs(machine: Machine) -> None:
 def test_a_reset_in_the_middle_loses_nothing(machine: Machine) -> None:
     before = machine.job(2)["progress"]
     assert before > 0
+    assert machine.denials() == ""
     machine.server.reset()
     assert converts_again(machine, 3) >= before - 0.1
+    # it converts, which takes no device
+    assert machine.server.run(TRACES) == ""
+    assert machine.server.run(f"ls {CONVERSIONS}").split() == [f"{SLOW}.2"]
 
 
 def test_an_upgrade_in_the_middle_loses_nothing(machine: Machine) -> None:
@@ -158,8 +164,8 @@ def test_a_purge_leaves_images_and_nothing_else(machine: Machine) -> None:
     run = machine.server.run
     run("DEBIAN_FRONTEND=noninteractive apt-get -q -y purge hyper2kvmd")
     left = run(LEFT).split()
-    assert left
-    assert [path for path in left if not path.startswith(f"{IMAGES}/")] == []
+    assert {path for path in left if not path.startswith(f"{IMAGES}/")} == {STATE, IMAGES}
+    assert {f"{IMAGES}/{name}.report.json" for name in ("web01", SLOW)} < set(left)
     run("! systemctl cat hyper2kvmd.service; ! command -v h2kvmctl")
 
 
