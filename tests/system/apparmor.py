@@ -207,6 +207,8 @@ OPEN_HANDED = {
     "/etc/open-handed": 0o666,
     "/etc/ssh/ssh_host_test_key": 0o644,
     "/etc/shadow": 0o644,
+    "/root/open-handed": 0o666,
+    "/var/lib/open-handed": 0o666,
     "/dev/vda": 0o666,
 }
 """Root's files as a careless administrator might leave them."""
@@ -242,6 +244,8 @@ BY_THE_DAEMON = [
 ]
 BY_THE_HELPER = [
     "open('/etc/passwd', 'r+b')",
+    "open('/root/open-handed', 'rb')",
+    "open('/var/lib/open-handed', 'rb')",
     "open('/etc/shadow', 'rb')",
     "open('/dev/vda', 'rb')",
     "open('/proc/sys/kernel/core_pattern', 'r+b')",
