@@ -58,7 +58,7 @@ def migrate(order: Order, ctx: Context) -> Finished:
             lambda: publish(order, source, image, guest, verdict, ctx.seconds, ctx),
         )
         domain = _stage(
-            ctx, Stage.REGISTER, "domain", done.domain, lambda: register(order, source, guest, artifact, ctx)
+            ctx, Stage.REGISTER, "domain", done.domain, lambda: register(order, source, guest, artifact, folder, ctx)
         )
     return Finished(source=source, image=image, guest=guest, verdict=verdict, artifact=artifact, domain=domain)
 

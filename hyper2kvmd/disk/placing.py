@@ -1,87 +1,142 @@
 """Owns how finished files get their names in a directory of somebody else's: all of them or none, over nobody's.
 
-Each file is made under a hidden draft name there; only when all are whole do they get their names, by hard links,
-which fail rather than overwrite. A note in the job's own folder says beforehand which files these are, so that the
-next attempt of a job that was killed half way takes them back, and nobody else's.
+The directory is opened once, and judged as opened: who may rename it, or a folder above it, cannot lead us elsewhere.
+Each file is made under a hidden draft name there, and stays open; only when all are whole do they get their names, by
+hard links to what is open, which fail rather than overwrite. A note in the job's own folder says beforehand which files
+these are, so that the next attempt of a job that was killed half way takes them back, and nobody else's.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
+from hyper2kvmd.disk.mandate import require_below
 from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.model import Order
 from hyper2kvmd.workspace import signals_held
 
-NOTE = "placing.json"
 MODE = 0o640
 
 
-class Placing:
-    """One set of names in `directory`; leaving the block gives the drafts their names, an exception removes them.
+@contextmanager
+def output_of(order: Order) -> Iterator[int]:
+    """The output directory, open. Raises OSError, or Unsafe (`path-not-allowed`) where its name leads by now."""
+    handle = os.open(order.output_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        real = Path(f"/proc/self/fd/{handle}").readlink()
+        require_below(order.output_dir, real, order.allowed_output_dirs, "output")
+        yield handle
+    finally:
+        os.close(handle)
 
-    Raises MigrationFailed (`output-exists`) and OSError.
+
+def names_in(directory: int) -> frozenset[str]:
+    with os.scandir(directory) as entries:
+        return frozenset(entry.name for entry in entries)
+
+
+class Placing:
+    """One set of names in the output directory; leaving the block gives them to the drafts, an exception removes those.
+
+    What is made first gets its name last. Raises MigrationFailed (`output-exists`), OSError, and Unsafe as `output_of`.
     """
 
-    def __init__(self, directory: Path, job_id: str, own_folder: Path) -> None:
-        self._directory, self._job_id, self._note = directory, job_id, own_folder / NOTE
-        self._names: list[str] = []
-        self._placed: list[Path] = []
+    def __init__(self, order: Order, note: Path) -> None:
+        self._order, self._note = order, note
+        self._drafts: list[str] = []
+        self._files: dict[str, int] = {}
+        self._placed: list[str] = []
 
     def __enter__(self) -> Placing:
-        self._take_back()
+        with ExitStack() as stack:
+            self._directory = stack.enter_context(output_of(self._order))
+            self._take_back()
+            self._opened = stack.pop_all()
         return self
 
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        try:
-            with signals_held():
-                try:
-                    if error is None:
-                        self._place()
-                finally:
-                    self._remove([self._draft(name) for name in self._names])
-                    sync(self._directory)
-        except BaseException:
-            self._remove(self._placed)
-            raise
+        with self._opened:
+            try:
+                with signals_held():
+                    try:
+                        if error is None:
+                            self._place()
+                    finally:
+                        self._remove(self._drafts)
+                        os.fsync(self._directory)
+            except BaseException:
+                self._remove(self._placed)
+                raise
 
-    def draft(self, name: str) -> Path:
-        """Where to make the file that is to be called `name`; the first that is asked for gets its name last."""
-        self._names.append(name)
-        return self._draft(name)
+    def link(self, name: str, path: Path) -> int:
+        """A file of the job's own folder is to be called `name`; returns it, open for reading.
+
+        Raises OSError: EXDEV for a file on another file system.
+        """
+        handle = self._keep(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
+        os.link(path, self._draft(name), dst_dir_fd=self._directory, follow_symlinks=False)
+        self._files[name] = handle
+        return handle
+
+    def create(self, name: str) -> int:
+        """Returns a new file that is to be called `name`, open for reading and writing."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        handle = self._keep(os.open(self._draft(name), flags, MODE, dir_fd=self._directory))
+        os.fchmod(handle, MODE)
+        self._files[name] = handle
+        return handle
 
     def write(self, name: str, text: str) -> Path:
         """A small file; returns the path that it will have."""
-        handle = os.open(self.draft(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
-        with os.fdopen(handle, "w") as file:
-            os.fchmod(handle, MODE)
+        with os.fdopen(self.create(name), "w", encoding="utf-8", closefd=False) as file:
             file.write(text)
             file.flush()
-            os.fsync(handle)
-        return self._directory / name
+            os.fsync(file.fileno())
+        return self._order.output_dir / name
 
-    def _draft(self, name: str) -> Path:
-        return self._directory / f".{name}.{self._job_id}.partial"
+    def holds(self, name: str, text: str) -> bool:
+        """Whether a file of that name says just that: of an earlier attempt whose folder, and note, are gone."""
+        wanted = text.encode()
+        with suppress(OSError):
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            handle = self._keep(os.open(name, flags, dir_fd=self._directory))
+            return os.pread(handle, len(wanted) + 1, 0) == wanted
+        return False
+
+    def _keep(self, handle: int) -> int:
+        self._opened.callback(os.close, handle)
+        return handle
+
+    def _draft(self, name: str) -> str:
+        draft = f".{name}{self._ending}"
+        self._drafts.append(draft)
+        return draft
+
+    @property
+    def _ending(self) -> str:
+        return f".{self._order.job_id}.partial"
 
     def _place(self) -> None:
-        self._write_note({name: _identity(self._draft(name)) for name in self._names})
-        for name in reversed(self._names):
-            final = self._directory / name
+        self._write_note({name: _identity(os.fstat(handle)) for name, handle in self._files.items()})
+        for name, handle in reversed(self._files.items()):
             try:
-                os.link(self._draft(name), final)
+                os.link(f"/proc/self/fd/{handle}", name, dst_dir_fd=self._directory, follow_symlinks=True)
             except FileExistsError as error:
                 raise MigrationFailed(
                     "output-exists",
-                    f"{final} appeared during the migration",
+                    f"{self._order.output_dir / name} appeared during the migration",
                     hint="move it away and retry: nothing is ever overwritten",
                     kind=Kind.OPERATOR,
                 ) from error
-            self._placed.append(final)
-        sync(self._directory)
+            self._placed.append(name)
+        os.fsync(self._directory)
 
     def _write_note(self, names: dict[str, list[int]]) -> None:
         with self._note.open("w") as file:
@@ -90,32 +145,24 @@ class Placing:
             os.fsync(file.fileno())
 
     def _take_back(self) -> None:
-        for leftover in self._directory.glob(f".*.{self._job_id}.partial"):
-            leftover.unlink()
+        names = names_in(self._directory)
+        self._remove(name for name in names if name.startswith(".") and name.endswith(self._ending))
         try:
             noted = json.loads(self._note.read_text())
         except (FileNotFoundError, ValueError):  # a note that is not whole was written before anything was placed
             return
-        for name, identity in noted.items():
-            final = self._directory / name
-            if os.path.lexists(final) and _identity(final) == identity:
-                final.unlink()
+        ours = (name for name in noted if name in names and self._identity(name) == noted[name])
+        self._remove(ours)
 
-    @staticmethod
-    def _remove(paths: list[Path]) -> None:
-        for path in paths:
-            path.unlink(missing_ok=True)
+    def _identity(self, name: str) -> list[int]:
+        return _identity(os.stat(name, dir_fd=self._directory, follow_symlinks=False))
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._directory)
 
 
-def _identity(path: Path) -> list[int]:
+def _identity(facts: os.stat_result) -> list[int]:
     """The same before and after a restart of the host, when device numbers may change."""
-    facts = path.lstat()
     return [facts.st_ino, facts.st_size, facts.st_mtime_ns]
-
-
-def sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

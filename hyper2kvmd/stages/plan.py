@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ from hyper2kvmd.disk.conversion import image_bytes
 from hyper2kvmd.disk.key_files import read_keys
 from hyper2kvmd.disk.layout import firmware_of, read_layout
 from hyper2kvmd.disk.mandate import ANYONE, Mandate, require_below
+from hyper2kvmd.disk.placing import names_in, output_of
 from hyper2kvmd.disk.source_reader import SourceReader
 from hyper2kvmd.disk.sources import open_source
 from hyper2kvmd.errors import Kind, MigrationFailed
@@ -145,16 +147,24 @@ def _preallocation(migration: Migration, scattered: str | None) -> tuple[bool, s
 
 
 def _check_output(order: Order) -> None:
+    """A parent swapped for a link meanwhile gets an empty directory made elsewhere, and no more."""
     migration, directory = order.migration, order.output_dir
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        with output_of(order) as handle:
+            present = names_in(handle)
+            if not os.access(".", os.W_OK | os.X_OK, dir_fd=handle):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise _unwritable(directory, error.strerror or "unknown error") from error
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise _unwritable(directory, "permission denied")
+        raise MigrationFailed(
+            "output-unwritable",
+            f"the output directory {directory} cannot be used: {error.strerror}",
+            hint="create it for the user that runs the migration, or name another one",
+            kind=Kind.OPERATOR,
+        ) from error
     wanted = [*migration.output_names, f"{migration.vm_name}.xml", *report.names(migration)]
     wanted += [f"{name}.sha256" for name in migration.output_names] if migration.checksum else []
-    taken = [name for name in wanted if os.path.lexists(directory / name)]
+    taken = [name for name in wanted if name in present]
     if taken:
         raise MigrationFailed(
             "output-exists",
@@ -169,15 +179,6 @@ def _check_output(order: Order) -> None:
             hint="choose another vm_name, or undefine that domain first",
             kind=Kind.OPERATOR,
         )
-
-
-def _unwritable(directory: Path, fact: str) -> MigrationFailed:
-    return MigrationFailed(
-        "output-unwritable",
-        f"the output directory {directory} cannot be used: {fact}",
-        hint="create it for the user that runs the migration, or name another one",
-        kind=Kind.OPERATOR,
-    )
 
 
 def _require_below(path: Path, allowed: tuple[Path, ...], what: str) -> None:

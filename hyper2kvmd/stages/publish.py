@@ -28,6 +28,7 @@ from hyper2kvmd.progress import Context, Step
 from hyper2kvmd.report import Report, markdown, names
 
 CHUNK = 4 << 20
+NOTE = "placing.json"
 
 
 def publish(
@@ -42,11 +43,12 @@ def publish(
     """Put the images into the output directory: a hard link on one file system, a copy onto another.
 
     Images and reports get their names together, at the end; whatever stops this before leaves none of them. Raises
-    MigrationFailed (`output-exists`, `output-unwritable`, `disk-full`).
+    MigrationFailed (`output-exists`, `output-unwritable`, `disk-full`), or Unsafe (`path-not-allowed`) for a directory
+    that has been moved elsewhere since `plan`.
     """
     migration = order.migration
     try:
-        with Placing(order.output_dir, order.job_id, image.disks[0].path.parent) as placing:
+        with Placing(order, image.disks[0].path.parent / NOTE) as placing:
             disks = tuple(
                 _publish(order, disk, one, name, placing, ctx)
                 for disk, one, name in zip(source.disks, image.disks, migration.output_names, strict=True)
@@ -82,46 +84,44 @@ def _publish(
     order: Order, disk: SourceDisk, one: DiskImage, name: str, placing: Placing, ctx: Context
 ) -> PublishedDisk:
     total = one.path.stat().st_size
-    draft = placing.draft(name)
     one.path.chmod(MODE)
     with ctx.step(f"Publishing {name}", total=total) as step:
-        _fill(one.path, draft, reserve=disk.preallocate, step=step)
+        file = _placed(one.path, name, placing, reserve=disk.preallocate, step=step)
     digest = None
     if order.migration.checksum:
         with ctx.step(f"Computing the checksum of {name}", total=total) as step:
-            digest = _sha256(draft, step)
+            digest = _sha256(file, step)
         placing.write(f"{name}.sha256", f"{digest}  {name}\n")
-    return PublishedDisk(path=order.output_dir / name, file_bytes=draft.stat().st_blocks * 512, sha256=digest)
+    return PublishedDisk(path=order.output_dir / name, file_bytes=os.fstat(file).st_blocks * 512, sha256=digest)
 
 
-def _fill(image: Path, draft: Path, *, reserve: bool, step: Step) -> None:
+def _placed(image: Path, name: str, placing: Placing, *, reserve: bool, step: Step) -> int:
+    """The published file, open."""
     try:
-        os.link(image, draft)
+        return placing.link(name, image)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        _copy(image, draft, reserve=reserve, step=step)
+    target = placing.create(name)
+    _copy(image, target, reserve=reserve, step=step)
+    return target
 
 
-def _copy(image: Path, partial: Path, *, reserve: bool, step: Step) -> None:
+def _copy(image: Path, target: int, *, reserve: bool, step: Step) -> None:
     """Copy data only, holes stay holes (or are reserved, when asked); flushed at the end."""
-    size = image.stat().st_size
-    with (
-        image.open("rb") as source,
-        open(partial, "wb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, MODE)) as target,
-    ):
-        os.ftruncate(target.fileno(), size)
+    with open(image, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW)) as file:
+        source, size = file.fileno(), os.fstat(file.fileno()).st_size
+        os.ftruncate(target, size)
         if reserve:
-            os.posix_fallocate(target.fileno(), 0, size)
-        for start, end in _data_ranges(source.fileno(), size):
+            os.posix_fallocate(target, 0, size)
+        for start, end in _data_ranges(source, size):
             while start < end:
-                copied = _copy_piece(source.fileno(), target.fileno(), start, min(CHUNK, end - start))
+                copied = _copy_piece(source, target, start, min(CHUNK, end - start))
                 if copied == 0:
                     raise OSError(errno.EIO, f"{image.name} became shorter while it was copied")
                 start += copied
                 step.advance_to(start)
-        os.fchmod(target.fileno(), MODE)
-        os.fsync(target.fileno())
+    os.fsync(target)
 
 
 def _copy_piece(source: int, target: int, at: int, length: int) -> int:
@@ -148,11 +148,10 @@ def _data_ranges(handle: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, at
 
 
-def _sha256(path: Path, step: Step) -> str:
+def _sha256(handle: int, step: Step) -> str:
     digest, done = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-            done += len(chunk)
-            step.advance_to(done)
+    while chunk := os.pread(handle, CHUNK, done):
+        digest.update(chunk)
+        done += len(chunk)
+        step.advance_to(done)
     return digest.hexdigest()

@@ -13,6 +13,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Literal
 
+from hyper2kvmd.disk.placing import Placing
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.machine import KVM_DEVICE, kvm_works
 from hyper2kvmd.model import Artifact, Domain, Guest, Migration, Order, Source
@@ -22,26 +23,32 @@ from hyper2kvmd.run import Completed, run
 Hypervisor = Literal["kvm", "qemu"]
 
 DEFAULT_MACHINE = "q35"
+NOTE = "registering.json"
 LIBVIRT_STALL_SECONDS = 60.0
 SESSION_VARIABLES = ("HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "SSH_AUTH_SOCK")
 """What virsh needs to find a user's own libvirt, or the keys to another host's."""
 
 
-def register(order: Order, source: Source, guest: Guest, artifact: Artifact, ctx: Context) -> Domain:
+def register(order: Order, source: Source, guest: Guest, artifact: Artifact, folder: Path, ctx: Context) -> Domain:
     """Write `<output_dir>/<vm_name>.xml`; with `libvirt_import`, define it and see that libvirt has it.
 
-    Raises MigrationFailed: `libvirt-unreachable`, `domain-exists`, `libvirt-define-failed` (libvirt's own reason in
-    the message), `xml-unwritable`. Images and XML stay in any case.
+    `folder` is the job's own: libvirt gets the XML from there, since that of the output directory is its owner's to
+    change. Raises MigrationFailed: `libvirt-unreachable`, `domain-exists`, `libvirt-define-failed` (libvirt's own
+    reason in the message), `output-exists`, `xml-unwritable`, and Unsafe (`path-not-allowed`). Images and XML stay in
+    any case.
     """
     migration = order.migration
     identity = str(uuid.uuid5(uuid.NAMESPACE_URL, f"hyper2kvmd:{order.job_id}:{artifact.disks[0].path}"))
     hypervisor = _hypervisor(migration, ctx)
     xml = order.output_dir / f"{migration.vm_name}.xml"
     with ctx.step(f"Writing {xml.name}"):
-        _write(xml, domain_xml(migration, source, guest, artifact, identity, hypervisor))
+        text = domain_xml(migration, source, guest, artifact, identity, hypervisor)
+        own = folder / "domain.xml"
+        own.write_text(text, encoding="utf-8")
+        _place(order, xml, text, folder / NOTE)
     if migration.libvirt_import:
         with ctx.step(f"Defining {migration.vm_name} in libvirt"):
-            _define(migration.libvirt_uri, migration.vm_name, identity, xml, artifact)
+            _define(migration.libvirt_uri, migration.vm_name, identity, own, xml, artifact)
     return Domain(
         name=migration.vm_name,
         xml=xml,
@@ -72,7 +79,7 @@ def domain_exists(uri: str, name: str) -> bool:
 
 def domain_xml(
     migration: Migration, source: Source, guest: Guest, artifact: Artifact, identity: str, hypervisor: Hypervisor
-) -> bytes:
+) -> str:
     """The domain as libvirt's schema has it (libvirt.org, Domain XML format)."""
     domain = ET.Element("domain", type=hypervisor)
     _text(domain, "name", migration.vm_name)
@@ -95,8 +102,8 @@ def domain_xml(
         _text(domain, event, action)
     _devices(ET.SubElement(domain, "devices"), migration, guest, artifact)
     ET.indent(domain)
-    content: bytes = ET.tostring(domain, encoding="utf-8")
-    return content + b"\n"
+    text: str = ET.tostring(domain, encoding="unicode")
+    return f"{text}\n"
 
 
 def _firmware(domain: ET.Element, migration: Migration, source: Source) -> None:
@@ -141,24 +148,15 @@ def _text(parent: ET.Element, name: str, text: str, **attributes: str) -> None:
     ET.SubElement(parent, name, attributes).text = text
 
 
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.partial")
+def _place(order: Order, xml: Path, text: str, note: Path) -> None:
     try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with Placing(order, note) as placing:
+            if not placing.holds(xml.name, text):
+                placing.write(xml.name, text)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise MigrationFailed(
             "xml-unwritable",
-            f"the domain XML {path} cannot be written: {error.strerror}",
+            f"the domain XML {xml} cannot be written: {error.strerror}",
             hint="correct the directory's owner, mode or free space, then retry",
             kind=Kind.OPERATOR,
         ) from error
@@ -180,8 +178,10 @@ def _hypervisor(migration: Migration, ctx: Context) -> Hypervisor:
     return "qemu"
 
 
-def _define(uri: str, name: str, identity: str, xml: Path, artifact: Artifact) -> None:
-    if domain_exists(uri, name):
+def _define(uri: str, name: str, identity: str, own: Path, xml: Path, artifact: Artifact) -> None:
+    """Define the domain from our `own` copy; `xml` is the one that the messages name."""
+    existed = domain_exists(uri, name)
+    if existed:
         if _virsh(uri, "domuuid", name).stdout.strip() != identity:
             raise MigrationFailed(
                 "domain-exists",
@@ -190,7 +190,7 @@ def _define(uri: str, name: str, identity: str, xml: Path, artifact: Artifact) -
                 kind=Kind.OPERATOR,
             )
     else:
-        defined = _virsh(uri, "define", "--validate", str(xml))
+        defined = _virsh(uri, "define", "--validate", str(own))
         if defined.returncode != 0:
             raise _define_failed(uri, name, _reason(defined), xml)
     shown = _virsh(uri, "dumpxml", "--inactive", name)
@@ -199,6 +199,8 @@ def _define(uri: str, name: str, identity: str, xml: Path, artifact: Artifact) -
     disks = [element.get("file") for element in ET.fromstring(shown.stdout).iterfind("devices/disk/source")]  # noqa: S314
     ours = [str(disk.path) for disk in artifact.disks]
     if disks != ours:
+        if not existed:
+            _virsh(uri, "undefine", identity)
         raise _define_failed(uri, name, f"its disks are {disks} there, not {ours}", xml)
 
 

@@ -117,7 +117,8 @@ def registered(folder: Path, *, firmware: str = "bios", job_id: str = "1", **key
     )
     nics = (Nic(name="ens192", mac="00:50:56:01:02:03"), Nic(name=None, mac="52:54:00:01:02:04"))
     guest = Guest(os_id="debian", os_name="Debian GNU/Linux 12", nics=nics)
-    return register(order, source(firmware), guest, artifact, context([]))
+    with tempfile.TemporaryDirectory() as own:
+        return register(order, source(firmware), guest, artifact, Path(own), context([]))
 
 
 @pytest.mark.parametrize(
@@ -191,6 +192,7 @@ def test_an_existing_domain_is_never_overwritten(libvirt: tuple[str, Path]) -> N
     uri, images = libvirt
     registered(images, libvirt_import=True, libvirt_uri=uri, vm_name="taken", memory=256)
     before = virsh(uri, "dumpxml", "--inactive", "taken")
+    (images / "taken.xml").unlink()
     with pytest.raises(MigrationFailed) as caught:
         registered(images, libvirt_import=True, libvirt_uri=uri, vm_name="taken", memory=512, job_id="2")
     assert caught.value.code == "domain-exists"
@@ -223,6 +225,8 @@ def test_an_unreachable_libvirt_is_named(tmp_path: Path) -> None:
 
 def test_emulation_is_chosen_and_said_where_kvm_is_not(tmp_path: Path) -> None:
     heard: list[Event] = []
+    own = tmp_path / "own"
+    own.mkdir()
     migration = Migration(vmdk=(Path("/srv/a.vmdk"),), vm_name="a", libvirt_import=True, libvirt_uri="test:///default")
     image = tmp_path / "a.qcow2"
     artifact = Artifact(
@@ -230,6 +234,6 @@ def test_emulation_is_chosen_and_said_where_kvm_is_not(tmp_path: Path) -> None:
     )
     order = Order(job_id="1", migration=migration, conversion_dir=tmp_path, output_dir=tmp_path, helper=("helper",))
     with pytest.raises(MigrationFailed):  # the test driver has no qemu domains, and forgets all between two calls
-        register(order, source(), Guest(), artifact, context(heard))
+        register(order, source(), Guest(), artifact, own, context(heard))
     assert ET.parse(tmp_path / "a.xml").getroot().get("type") == "qemu"
     assert [event for event in heard if isinstance(event, Warned) and "emulation" in event.message]
