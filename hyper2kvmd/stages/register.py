@@ -200,7 +200,7 @@ def _define(uri: str, name: str, identity: str, own: Path, xml: Path, artifact: 
     ours = [str(disk.path) for disk in artifact.disks]
     if disks != ours:
         if not existed:
-            _virsh(uri, "undefine", identity)
+            _virsh(uri, "undefine", name)
         raise _define_failed(uri, name, f"its disks are {disks} there, not {ours}", xml)
 
 

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,11 +78,11 @@ def unplug(uri: str, domain: Domain) -> None:
         virsh(uri, "detach-interface", domain.name, "network", "--mac", mac, "--config")
 
 
-def context(heard: list[Event]) -> Context:
+def context(emit: Callable[[Event], None]) -> Context:
     def admit(source: Source) -> None:
         raise AssertionError("registering reserves no space")
 
-    return Context(heard.append, admit)
+    return Context(emit, admit)
 
 
 def source(firmware: str = "bios") -> Source:
@@ -97,7 +97,14 @@ def source(firmware: str = "bios") -> Source:
     return Source.model_validate({"disks": (disk,), "layout": layout, "firmware": firmware, "needed_bytes": 1})
 
 
-def registered(folder: Path, *, firmware: str = "bios", job_id: str = "1", **keys: Any) -> Domain:
+def registered(
+    folder: Path,
+    *,
+    firmware: str = "bios",
+    job_id: str = "1",
+    emit: Callable[[Event], None] = lambda _event: None,
+    **keys: Any,
+) -> Domain:
     migration = Migration.model_validate({"vmdk": "/srv/web01.vmdk", "vm_name": "web01", **keys})
     images = [folder / name for name in migration.output_names]
     for image in images:
@@ -118,7 +125,7 @@ def registered(folder: Path, *, firmware: str = "bios", job_id: str = "1", **key
     nics = (Nic(name="ens192", mac="00:50:56:01:02:03"), Nic(name=None, mac="52:54:00:01:02:04"))
     guest = Guest(os_id="debian", os_name="Debian GNU/Linux 12", nics=nics)
     with tempfile.TemporaryDirectory() as own:
-        return register(order, source(firmware), guest, artifact, Path(own), context([]))
+        return register(order, source(firmware), guest, artifact, Path(own), context(emit))
 
 
 @pytest.mark.parametrize(
@@ -234,6 +241,6 @@ def test_emulation_is_chosen_and_said_where_kvm_is_not(tmp_path: Path) -> None:
     )
     order = Order(job_id="1", migration=migration, conversion_dir=tmp_path, output_dir=tmp_path, helper=("helper",))
     with pytest.raises(MigrationFailed):  # the test driver has no qemu domains, and forgets all between two calls
-        register(order, source(), Guest(), artifact, own, context(heard))
+        register(order, source(), Guest(), artifact, own, context(heard.append))
     assert ET.parse(tmp_path / "a.xml").getroot().get("type") == "qemu"
     assert [event for event in heard if isinstance(event, Warned) and "emulation" in event.message]

@@ -1,0 +1,212 @@
+"""The folders that a submitter names: what they plant in them, and what they put in their place, while a job runs.
+
+The whole migration is a worker of the service user; where it must be caught between two steps, `publish` and `register`
+themselves, whose events say where they are.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.model import Migration, Order
+from hyper2kvmd.progress import AwaitingSpace, Ended, Event, StepStarted, event_adapter
+from tests.integration.disks import empty_disk
+from tests.integration.host import USER, service_python
+from tests.integration.test_publish import file_system, names, run_publish, sparse_image
+from tests.integration.test_register import libvirt as libvirt
+from tests.integration.test_register import registered, virsh
+
+FOREIGN = "of another tenant"
+PLANTS: dict[str, Callable[[Path, Path], None]] = {
+    "link": lambda path, target: path.symlink_to(target),
+    "hard link": lambda path, target: path.hardlink_to(target),
+}
+
+
+@pytest.fixture
+def victim(service_folder: Path) -> Iterator[Path]:
+    """A file of the service's that no job has any business with."""
+    path = service_folder / "victim"
+    path.write_text(FOREIGN)
+    shutil.chown(path, USER, USER)
+    yield path
+    assert path.read_text() == FOREIGN
+    assert path.stat().st_size == len(FOREIGN)
+
+
+@pytest.fixture
+def order(service_folder: Path) -> Order:
+    """A small disk with nothing to mount, into a folder that a tenant may change, as may the service."""
+    theirs = service_folder / "theirs"
+    (theirs / "out").mkdir(parents=True)
+    for folder in (theirs, theirs / "out"):
+        shutil.chown(folder, "nobody", "nogroup")
+        folder.chmod(0o777)
+    disk = empty_disk(service_folder / "disk.raw", 1)
+    disk.chmod(0o644)
+    return Order(
+        job_id="7",
+        migration=Migration(vmdk=(disk,), vm_name="web01", checksum=True),
+        conversion_dir=service_folder / "work",
+        output_dir=theirs / "out",
+        helper=("none",),
+        allowed_output_dirs=(theirs,),
+        space_reserve="0",
+    )
+
+
+@contextmanager
+def planned(order: Order) -> Iterator[Callable[[], Ended]]:
+    """A worker of the service user that has planned, and waits; what is yielded lets it go on to its end."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(service_python("hyper2kvmd.worker"), stdin=pipe, stdout=pipe, text=True, cwd="/") as process:
+        assert process.stdin is not None and process.stdout is not None
+        events = map(event_adapter.validate_json, process.stdout)
+
+        def until(kind: type[Event]) -> Event:
+            return next(event for event in events if isinstance(event, kind))
+
+        def go_on() -> Ended:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            last = until(Ended)
+            assert isinstance(last, Ended)
+            return last
+
+        process.stdin.write(f"{order.model_dump_json()}\n")
+        process.stdin.flush()
+        until(AwaitingSpace)
+        try:
+            yield go_on
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("kind", PLANTS)
+def test_what_lies_under_the_names_of_drafts(order: Order, victim: Path, kind: str) -> None:
+    """Of every file that is published, the domain XML too: none is opened, those of this job's number are cleared."""
+    for name in ("web01.qcow2", "web01.qcow2.sha256", "web01.report.json", "web01.report.md", "web01.xml"):
+        for draft in (f"{name}.partial", f".{name}.7.partial"):
+            PLANTS[kind](order.output_dir / draft, victim)
+    with planned(order) as go_on:
+        ended = go_on()
+    assert ended.outcome == "succeeded", ended.problems
+    assert (order.output_dir / "web01.xml").read_text().startswith("<domain ")
+    assert not list(order.output_dir.glob(".*"))
+
+
+@pytest.mark.parametrize("above", [False, True], ids=["itself", "a folder above"])
+def test_an_output_that_is_swapped_for_a_link_after_the_plan(order: Order, service_folder: Path, above: bool) -> None:
+    elsewhere = service_folder / "elsewhere"
+    (elsewhere / "out").mkdir(parents=True)
+    for folder in (elsewhere, elsewhere / "out"):
+        shutil.chown(folder, USER, USER)
+    swapped = order.output_dir.parent / "way" if above else order.output_dir
+    aim = elsewhere if above else elsewhere / "out"
+    if above:
+        swapped.mkdir()
+        order = order.model_copy(update={"output_dir": order.output_dir.rename(swapped / "out")})
+    with planned(order) as go_on:
+        swapped.rename(swapped.with_name("before"))
+        swapped.symlink_to(aim)
+        ended = go_on()
+    assert [one.code for one in ended.problems] == ["path-not-allowed"]
+    assert list(elsewhere.rglob("*")) == [elsewhere / "out"]
+
+
+def at(title: str, act: Callable[[], object]) -> Callable[[Event], None]:
+    """Do it when the step of that title begins."""
+
+    def hear(event: Event) -> None:
+        if isinstance(event, StepStarted) and event.title == title:
+            act()
+
+    return hear
+
+
+@pytest.mark.parametrize("kind", PLANTS)
+def test_a_draft_that_is_planted_while_a_job_publishes(tmp_path: Path, kind: str) -> None:
+    output, image = tmp_path / "out", sparse_image(tmp_path)
+    output.mkdir()
+    (tmp_path / "victim").write_text(FOREIGN)
+    draft = output / ".web01.raw.sha256.7.partial"
+    planting = at("Computing the checksum of web01.raw", lambda: PLANTS[kind](draft, tmp_path / "victim"))
+    with pytest.raises(MigrationFailed) as caught:
+        run_publish(image, output, checksum=True, emit=planting)
+    assert caught.value.code == "output-unwritable"
+    assert (tmp_path / "victim").read_text() == FOREIGN
+    assert names(output) == set()
+
+
+@pytest.mark.parametrize("kind", PLANTS)
+def test_a_draft_that_is_planted_before_a_copy_onto_another_file_system(tmp_path: Path, kind: str) -> None:
+    image = sparse_image(tmp_path)
+    with file_system(tmp_path, 200) as place:
+        output = place / "out"
+        output.mkdir()
+        (place / "victim").write_text(FOREIGN)
+        planting = at("Publishing web01.raw", lambda: PLANTS[kind](output / ".web01.raw.7.partial", place / "victim"))
+        with pytest.raises(MigrationFailed) as caught:
+            run_publish(image, output, emit=planting)
+        assert caught.value.code == "output-unwritable"
+        assert (place / "victim").read_text() == FOREIGN
+        assert names(output) == set()
+
+
+@pytest.mark.parametrize("kind", PLANTS)
+def test_a_draft_that_is_swapped_before_it_gets_its_name(tmp_path: Path, kind: str) -> None:
+    """What is published is what was made, and the checksum is of that."""
+    output, image = tmp_path / "out", sparse_image(tmp_path)
+    output.mkdir()
+    (tmp_path / "victim").write_text(FOREIGN)
+
+    def swap() -> None:
+        (output / ".web01.raw.7.partial").unlink()
+        PLANTS[kind](output / ".web01.raw.7.partial", tmp_path / "victim")
+
+    artifact = run_publish(image, output, checksum=True, emit=at("Computing the checksum of web01.raw", swap))
+    assert artifact.disks[0].path.lstat().st_ino == image.stat().st_ino
+    told = subprocess.run(["sha256sum", image], capture_output=True, text=True, check=True).stdout.split()[0]
+    assert artifact.disks[0].sha256 == told
+
+
+# ---------------------------------------------------------------- libvirt
+
+
+def swapped_xml(uri: str, images: Path, name: str) -> None:
+    """Register while the XML in the output directory becomes one with a disk, and a UUID, of its owner's choice."""
+    xml, secret = images / f"{name}.xml", images / "secret.raw"
+    secret.write_text(FOREIGN)
+
+    def swap() -> None:
+        text = xml.read_text().replace(f"{name}.qcow2", secret.name)
+        identity = text.partition("<uuid>")[2].partition("</uuid>")[0]
+        (images / "draft").write_text(text.replace(identity, str(uuid.uuid4())))
+        (images / "draft").rename(xml)
+
+    emit = at(f"Defining {name} in libvirt", swap)
+    registered(images, emit=emit, libvirt_import=True, libvirt_uri=uri, vm_name=name, memory=256)
+
+
+def test_libvirt_does_not_get_a_domain_from_its_folders_owner(libvirt: tuple[str, Path]) -> None:
+    uri, images = libvirt
+    swapped_xml(uri, images, "swapped")
+    shown = virsh(uri, "dumpxml", "--inactive", "swapped")
+    assert f"{images}/swapped.qcow2" in shown and "secret.raw" not in shown
+
+
+def test_libvirt_keeps_no_domain_with_other_disks(libvirt: tuple[str, Path]) -> None:
+    uri, images = libvirt
+    with suppress(MigrationFailed):
+        swapped_xml(uri, images, "kept")
+    known = virsh(uri, "list", "--all", "--name").split()
+    assert not [name for name in known if "secret.raw" in virsh(uri, "dumpxml", "--inactive", name)]
