@@ -23,7 +23,7 @@ from hyper2kvmd.errors import Failure, Interrupted, Kind, MigrationFailed, TryLa
 from hyper2kvmd.model import Finished, Image, Order, Source, Stage
 from hyper2kvmd.progress import AwaitingSpace, Context, Ended, Event, StageFinished, StageStarted, problem
 from hyper2kvmd.stages.convert import convert
-from hyper2kvmd.stages.plan import check_places, plan
+from hyper2kvmd.stages.plan import plan, settled
 from hyper2kvmd.stages.publish import publish
 from hyper2kvmd.stages.register import register
 from hyper2kvmd.stages.repair import repair
@@ -40,7 +40,7 @@ def migrate(order: Order, ctx: Context) -> Finished:
     """
     if order.migration.dry_run:
         return Finished(source=plan_only(order, ctx))
-    check_places(order)
+    order = settled(order)
     with working_folder(order.conversion_dir, order.migration.vm_name, order.job_id) as folder:
         done = _still_valid(order.finished)
         source = _stage(ctx, Stage.PLAN, "source", done.source, lambda: plan(order, folder, ctx))
@@ -65,7 +65,7 @@ def migrate(order: Order, ctx: Context) -> Finished:
 
 def plan_only(order: Order, ctx: Context) -> Source:
     """What `migrate` would do first, and nothing else: directories that had to be made for it are gone afterwards."""
-    check_places(order)
+    order = settled(order)
     with (
         as_before(order.conversion_dir, order.output_dir),
         working_folder(order.conversion_dir, order.migration.vm_name, order.job_id) as folder,

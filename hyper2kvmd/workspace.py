@@ -7,60 +7,90 @@ the daemon's jobs and for one-shot runs alike.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
 import shutil
 import signal
+import stat
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from hyper2kvmd.errors import Kind, MigrationFailed, TryLater, Unsafe
+from hyper2kvmd.person import Person, strangers_may_write
 
 FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\.([0-9]+|[0-9]{8}T[0-9]{6}Z-[0-9]+)")
 """`<vm_name>.<job id>`, of the daemon's jobs and of one-shot runs. Nothing else in a conversion directory is ours."""
 
 
 def ensure_private_dir(path: Path) -> None:
-    """Create `path` and its parents if missing; the directory itself gets mode 0700 when we make it.
+    """Create `path`, which has no link in it, and its parents if missing; the directory itself gets mode 0700 then.
 
-    Raises MigrationFailed (`directory-unusable`), or Unsafe (`directory-shared`) for an existing directory that
-    others may write to.
+    All that is done in there is done by name, so nobody else may be able to put something in its place: Unsafe
+    (`directory-shared`) unless it is this user's, every folder above it this user's or root's, and none writable by
+    others (above it, but with the sticky bit). Raises MigrationFailed (`directory-unusable`) as well.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            path.mkdir(mode=0o700)
-        mode = path.stat().st_mode
-        usable = path.is_dir() and os.access(path, os.W_OK | os.X_OK)
+        for folder in reversed(path.parents):
+            _make(folder, 0o755)
+            _require_safe(path, folder, (0, os.geteuid()), sticky=stat.S_ISVTX)
+        _make(path, 0o700)
+        _require_safe(path, path, (os.geteuid(),))
+        require_writable(path)
     except OSError as error:
         raise MigrationFailed(
             "directory-unusable",
-            f"the directory {path} cannot be created: {error.strerror}",
-            hint="create it for this user, or name another one",
+            f"the directory {path} cannot be used: {error.strerror}",
+            hint=way_to_write(path, error),
             kind=Kind.OPERATOR,
         ) from error
-    if not usable:
-        raise MigrationFailed(
-            "directory-unusable",
-            f"{path} is not a directory that this user may write to",
-            hint="correct its owner and mode, or name another one",
-            kind=Kind.OPERATOR,
+
+
+def require_writable(directory: Path) -> None:
+    """Raises OSError that says why not."""
+    if not os.access(directory, os.W_OK | os.X_OK):
+        code = errno.EROFS if os.statvfs(directory).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(code, os.strerror(code))
+
+
+def way_to_write(directory: Path, error: OSError) -> str:
+    """The remedy for a directory that cannot be made, or written to."""
+    if error.errno == errno.EROFS:
+        return (
+            f"mount it for writing; where the service's unit keeps it read-only, add ReadWritePaths={directory} to it "
+            "in a drop-in (systemctl edit)"
         )
-    if mode & 0o022:
-        raise Unsafe(
-            "directory-shared",
-            f"the directory {path} may be written to by others",
-            hint=f"chmod 0700 {path}, or name another conversion directory",
-        )
+    return "create it for the user that runs the migration, or name another one"
+
+
+def _make(folder: Path, mode: int) -> None:
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode)
+
+
+def _require_safe(path: Path, folder: Path, owners: tuple[int, ...], sticky: int = 0) -> None:
+    facts = folder.lstat()
+    if not stat.S_ISDIR(facts.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if facts.st_uid in owners and (facts.st_mode & sticky or not strangers_may_write(folder)):
+        return
+    what = "it" if folder == path else folder
+    raise Unsafe(
+        "directory-shared",
+        f"{path} can be changed by others: {what} belongs to {Person.of(facts.st_uid).name} and has mode "
+        f"{stat.S_IMODE(facts.st_mode):04o}",
+        hint=f"chown it to {Person.of(os.geteuid()).name} and chmod go-w, or name a conversion directory elsewhere",
+    )
 
 
 @contextlib.contextmanager
 def working_folder(conversion_dir: Path, vm_name: str, job_id: str) -> Iterator[Path]:
     """Hold the job's folder, locked, for the length of the block; it is gone afterwards, however the block ends.
 
-    Only a killed worker leaves it behind, for the next attempt of the same job to go on from.
+    Only a killed worker leaves it behind, for the next attempt of the same job to go on from. Raises as
+    `ensure_private_dir` does.
     """
     ensure_private_dir(conversion_dir)
     folder = conversion_dir / f"{vm_name}.{job_id}"

@@ -7,7 +7,7 @@ import shutil
 import signal
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,8 +34,8 @@ class Place:
 def conversion_place(migration: Migration, option: Path | None) -> Place:
     """Command line, YAML, environment, daemon's configuration, home directory: the first that names one.
 
-    The daemon's configuration counts only where this user may write to the directory it names: on a workstation
-    that is the service's own, and one-shot runs go to the home directory.
+    The daemon's configuration counts only where the directory it names is this user's own: on a workstation, and for
+    root, it is the service's, and one-shot runs go to the home directory.
 
     Raises BrokenInstallation (`config-invalid`) and InvalidInput (`home-unknown`).
     """
@@ -47,13 +47,19 @@ def conversion_place(migration: Migration, option: Path | None) -> Place:
         return Place(Path(given).absolute(), VARIABLE)
     if os.access(config.DEFAULT_PATH, os.R_OK):
         directory = config.load(config.DEFAULT_PATH).conversion_dir
-        if os.access(directory, os.W_OK | os.X_OK):
+        if _is_own(directory):
             return Place(directory, str(config.DEFAULT_PATH))
     try:
         return Place(Path.home() / CACHE, "the home directory")
     except RuntimeError as error:
         hint = f"set HOME, or name one by --conversion-dir or {VARIABLE}"
         raise InvalidInput("home-unknown", "this user has no home directory to convert in", hint=hint) from error
+
+
+def _is_own(directory: Path) -> bool:
+    with suppress(OSError):
+        return directory.stat().st_uid == os.geteuid()
+    return False
 
 
 def output_place(migration: Migration, option: Path | None) -> Place:

@@ -307,7 +307,7 @@ def _remove(conversion_dir: Path, vm_name: str, job_id: str) -> None:
     if not (conversion_dir / f"{vm_name}.{job_id}").is_dir():
         return
     try:
-        with working_folder(conversion_dir, vm_name, job_id):
+        with working_folder(Path(os.path.realpath(conversion_dir)), vm_name, job_id):
             pass
     except (Failure, OSError) as failure:
         JobLog(log, job_id).warning("its working folder stays until it is collected: %s", failure)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +21,7 @@ from hyper2kvmd.guest.rootside import Helper
 from hyper2kvmd.model import Layout, Migration, Order, Source, SourceDisk, Volume
 from hyper2kvmd.progress import Context
 from hyper2kvmd.stages.register import domain_exists
+from hyper2kvmd.workspace import require_writable, way_to_write
 
 REPAIR_ALLOWANCE = 256 << 20
 """Bytes that repair may add: a virtio archive for each kernel, rewritten clusters."""
@@ -70,11 +70,16 @@ def plan(order: Order, folder: Path, ctx: Context) -> Source:
     )
 
 
-def check_places(order: Order) -> None:
-    """Before any directory is made: raises Unsafe (`path-not-allowed`) for one that the daemon may not write to."""
-    named = order.migration.conversion_dir
+def settled(order: Order) -> Order:
+    """The order with its conversion directory as it is in truth, links followed once; before any directory is made.
+
+    Raises Unsafe (`path-not-allowed`) for a directory that the daemon may not write to.
+    """
+    order = order.model_copy(update={"conversion_dir": Path(os.path.realpath(order.conversion_dir))})
+    named = order.conversion_dir if order.migration.conversion_dir else None
     for directory in (order.output_dir, *([named] if named else [])):
         _require_below(directory, order.allowed_output_dirs, "output")
+    return order
 
 
 def read_sources(
@@ -153,13 +158,12 @@ def _check_output(order: Order) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         with output_of(order) as handle:
             present = names_in(handle)
-            if not os.access(".", os.W_OK | os.X_OK, dir_fd=handle):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            require_writable(Path(f"/proc/self/fd/{handle}"))
     except OSError as error:
         raise MigrationFailed(
             "output-unwritable",
             f"the output directory {directory} cannot be used: {error.strerror}",
-            hint="create it for the user that runs the migration, or name another one",
+            hint=way_to_write(directory, error),
             kind=Kind.OPERATOR,
         ) from error
     wanted = [*migration.output_names, f"{migration.vm_name}.xml", *report.names(migration)]

@@ -18,11 +18,13 @@ import pytest
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.model import Migration, Order
 from hyper2kvmd.progress import AwaitingSpace, Ended, Event, StepStarted, event_adapter
+from hyper2kvmd.workspace import ensure_private_dir
 from tests.integration.disks import empty_disk
 from tests.integration.host import USER, service_python
 from tests.integration.test_publish import file_system, names, run_publish, sparse_image
 from tests.integration.test_register import libvirt as libvirt
 from tests.integration.test_register import registered, virsh
+from tests.security.test_submitter import GROUP, MASK, NOBODY, OTHER, OWNER, USERS, set_acl
 
 FOREIGN = "of another tenant"
 PLANTS: dict[str, Callable[[Path, Path], None]] = {
@@ -177,6 +179,98 @@ def test_a_draft_that_is_swapped_before_it_gets_its_name(tmp_path: Path, kind: s
     assert artifact.disks[0].path.lstat().st_ino == image.stat().st_ino
     told = subprocess.run(["sha256sum", image], capture_output=True, text=True, check=True).stdout.split()[0]
     assert artifact.disks[0].sha256 == told
+
+
+# ---------------------------------------------------------------- where it converts
+
+
+def own_place(service_folder: Path) -> Path:
+    """A conversion directory of the service's, in a folder of the service's."""
+    place = service_folder / "shared/conversions"
+    place.mkdir(parents=True)
+    for folder in (place.parent, place):
+        shutil.chown(folder, USER, USER)
+    return place
+
+
+def refused(order: Order, conversion_dir: Path) -> list[str]:
+    """Codes of what a worker of the service user says to it; it has to leave the place as it is."""
+    before = sorted(conversion_dir.parent.rglob("*"))
+    order = order.model_copy(update={"conversion_dir": conversion_dir})
+    argv = service_python("hyper2kvmd.worker")
+    text = f"{order.model_dump_json()}\ngo\n"
+    done = subprocess.run(argv, input=text, capture_output=True, text=True, cwd="/", check=True)
+    ended = event_adapter.validate_json(done.stdout.splitlines()[-1])
+    assert isinstance(ended, Ended)
+    if ended.problems:
+        assert sorted(conversion_dir.parent.rglob("*")) == before
+    return [one.code for one in ended.problems]
+
+
+SWAPPABLE = {
+    "theirs above": (True, "nobody", "nogroup", 0o755),
+    "theirs above, sticky": (True, "nobody", "nogroup", 0o1777),
+    "open above": (True, "root", "root", 0o777),
+    "open above to a group": (True, USER, "nogroup", 0o775),
+    "open above to an empty group": (True, USER, "staff", 0o775),
+    "theirs": (False, "nobody", "nogroup", 0o755),
+    "root's": (False, "root", USER, 0o775),
+    "open": (False, USER, USER, 0o702),
+    "open, sticky": (False, USER, USER, 0o1777),
+    "open to a group": (False, USER, "nogroup", 0o770),
+}
+"""The conversion directory, or the folder above it: whose, of what group, and its mode."""
+
+
+@pytest.mark.parametrize("name", SWAPPABLE)
+def test_a_place_that_somebody_else_can_swap(order: Order, service_folder: Path, name: str) -> None:
+    above, owner, group, mode = SWAPPABLE[name]
+    place = own_place(service_folder)
+    judged = place.parent if above else place
+    shutil.chown(judged, owner, group)
+    judged.chmod(mode)
+    assert refused(order, place) == ["directory-shared"]
+
+
+def test_what_an_acl_lets_somebody_swap(order: Order, service_folder: Path) -> None:
+    place = own_place(service_folder)
+    set_acl(place.parent, (OWNER, 7, -1), (USERS, 7, NOBODY), (GROUP, 5, -1), (MASK, 7, -1), (OTHER, 5, -1))
+    assert refused(order, place) == ["directory-shared"]
+
+
+def test_a_group_with_somebody_else_in_it(order: Order, service_folder: Path) -> None:
+    """The service's own group is nobody else, until an operator is made a member."""
+    place = own_place(service_folder)
+    place.parent.chmod(0o775)
+    assert refused(order, place) == []
+    subprocess.run(["gpasswd", "--add", "nobody", USER], check=True, capture_output=True)
+    try:
+        (order.output_dir / "web01.qcow2").unlink()
+        assert refused(order, place) == ["directory-shared"]
+    finally:
+        subprocess.run(["gpasswd", "--delete", "nobody", USER], check=True, capture_output=True)
+
+
+def test_a_sticky_folder_keeps_what_is_ours(order: Order, service_folder: Path) -> None:
+    """As /tmp does; what somebody else has put there first is theirs."""
+    shared = service_folder / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    assert refused(order, shared / "ours") == []
+    (shared / "theirs").mkdir()
+    shutil.chown(shared / "theirs", "nobody")
+    assert refused(order, shared / "theirs/conversions") == ["directory-shared"]
+
+
+def test_a_place_that_is_swapped_for_a_link_after_it_was_looked_up(tmp_path: Path) -> None:
+    """Links are followed once, and what they lead to is judged."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "way").symlink_to("real")
+    for path in (tmp_path / "way", tmp_path / "way/conversions"):
+        with pytest.raises(MigrationFailed) as caught:
+            ensure_private_dir(path)
+        assert caught.value.code == "directory-unusable"
+    assert not list((tmp_path / "real").iterdir())
 
 
 # ---------------------------------------------------------------- libvirt

@@ -245,6 +245,13 @@ SHUT = ((OWNER, 6, -1), (GROUP, 4, -1), (MASK, 1, -1), (OTHER, 4, -1))
 VOID = ((OWNER, 6, -1), (GROUP, 4, -1), (MASK, 0, -1), (OTHER, 4, -1))
 
 
+def set_acl(path: Path, *acl: tuple[int, int, int]) -> None:
+    """Tag, permissions and id of each entry."""
+    entries = sorted((tag, number & 0xFFFFFFFF, granted) for tag, granted, number in acl)
+    data = b"".join(struct.pack("<HHI", tag, granted, number) for tag, number, granted in entries)
+    os.setxattr(path, "system.posix_acl_access", struct.pack("<I", 2) + data)
+
+
 @pytest.mark.parametrize(
     ("acl", "mode", "may"),
     [
@@ -272,9 +279,7 @@ def test_rights_are_judged_as_the_kernel_does(
     if mode is not None:
         path.chmod(mode)
     if acl:
-        entries = sorted((tag, number & 0xFFFFFFFF, granted) for tag, granted, number in acl)
-        data = b"".join(struct.pack("<HHI", tag, granted, number) for tag, number, granted in entries)
-        os.setxattr(path, "system.posix_acl_access", struct.pack("<I", 2) + data)
+        set_acl(path, *acl)
     try:
         nobody = Person.named(VICTIM)
         argv = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "test", "-r", str(path)]

@@ -51,6 +51,14 @@ def test_a_directory_of_the_service_that_is_not_ours_is_passed_over(host: Path) 
     assert oneshot.conversion_place(asked(), None).named_by == "the home directory"
 
 
+def test_root_does_not_work_in_the_services_directory(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That one may write to it does not make it theirs."""
+    (host / "service").mkdir()
+    (host / "hyper2kvmd.yaml").write_text(f"conversion_dir: {host}/service\n")
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_000)
+    assert oneshot.conversion_place(asked(), None).named_by == "the home directory"
+
+
 def test_an_unusable_configuration_is_said_only_where_it_decides(host: Path) -> None:
     (host / "hyper2kvmd.yaml").write_text("conversion_dri: /x\n")
     with pytest.raises(BrokenInstallation):
