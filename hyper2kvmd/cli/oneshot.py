@@ -7,7 +7,7 @@ import shutil
 import signal
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,19 +47,13 @@ def conversion_place(migration: Migration, option: Path | None) -> Place:
         return Place(Path(given).absolute(), VARIABLE)
     if os.access(config.DEFAULT_PATH, os.R_OK):
         directory = config.load(config.DEFAULT_PATH).conversion_dir
-        if _is_own(directory):
+        if _is_ours(directory):
             return Place(directory, str(config.DEFAULT_PATH))
     try:
         return Place(Path.home() / CACHE, "the home directory")
     except RuntimeError as error:
         hint = f"set HOME, or name one by --conversion-dir or {VARIABLE}"
         raise InvalidInput("home-unknown", "this user has no home directory to convert in", hint=hint) from error
-
-
-def _is_own(directory: Path) -> bool:
-    with suppress(OSError):
-        return directory.stat().st_uid == os.geteuid()
-    return False
 
 
 def output_place(migration: Migration, option: Path | None) -> Place:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import stat
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -141,7 +143,7 @@ def understood(words: list[str]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_nothing_is_privileged(name: str) -> None:
-    pod, container = pod_of(name), container_of(name)
+    pod = pod_of(name)
     assert pod["securityContext"] == {
         "runAsNonRoot": True,
         "runAsUser": UID,
@@ -149,18 +151,20 @@ def test_nothing_is_privileged(name: str) -> None:
         "fsGroup": UID,
         "seccompProfile": {"type": "RuntimeDefault"},
     }
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
+    for container in (*pod["initContainers"], container_of(name)):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
     assert pod["automountServiceAccountToken"] is False
     assert not {"hostNetwork", "hostPID", "hostIPC", "hostUsers"} & set(pod)
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_the_image_is_of_this_version(name: str) -> None:
-    assert container_of(name)["image"] == f"hyper2kvmd:{hyper2kvmd.__version__}"
+    for container in (*pod_of(name)["initContainers"], container_of(name)):
+        assert container["image"] == f"hyper2kvmd:{hyper2kvmd.__version__}"
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
@@ -173,6 +177,19 @@ def test_volumes_and_mounts_belong_together(name: str) -> None:
     assert config.DEFAULT_PATH.parent == Path(CONFIGURATION)
     assert volumes["exports"]["persistentVolumeClaim"]["readOnly"] is True
     assert all("sizeLimit" in volume["emptyDir"] for volume in volumes.values() if "emptyDir" in volume)
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_it_converts_in_a_folder_of_its_own_of_a_volume_that_is_open_to_all(name: str, tmp_path: Path) -> None:
+    (first,) = pod_of(name)["initContainers"]
+    (volume,) = first["volumeMounts"]
+    mount = mount_of(name, Path("/work"))
+    assert volume["name"] == mount["name"] and "readOnly" not in volume
+    *command, folder = first["command"]
+    assert folder == f"{volume['mountPath']}/{mount['subPath']}"
+    for _ in range(2):  # the volume outlives a container
+        subprocess.run([*command, tmp_path / "own"], check=True)
+        assert stat.S_IMODE((tmp_path / "own").stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
