@@ -272,3 +272,27 @@ def test_a_conversion_directory_without_room_is_one_line(tmp_path: Path) -> None
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert line.endswith("[disk-full]")
+
+
+@pytest.mark.parametrize(
+    ("option", "place", "code"),
+    [
+        ("--conversion-dir", "shut/work", "directory-unusable"),
+        ("--conversion-dir", "shut", "directory-unusable"),
+        ("--output-dir", "shut/images", "output-unwritable"),
+        ("--output-dir", "shut", "output-unwritable"),
+    ],
+)
+def test_a_read_only_directory_is_told_with_its_remedy(
+    good: Path, tmp_path: Path, option: str, place: str, code: str
+) -> None:
+    """As a unit with ProtectSystem= has it: to be made, or there already."""
+    shut = tmp_path / "shut"
+    shut.mkdir()
+    sh("mount", "-t", "tmpfs", "-o", "ro,mode=700", "none", shut)
+    try:
+        result = ctl("--config", good, option, tmp_path / place, cwd=tmp_path)
+    finally:
+        sh("umount", shut)
+    assert result.returncode == 1 and f"[{code}]" in result.stderr, result.stderr
+    assert "Read-only file system" in result.stderr and f"ReadWritePaths={tmp_path / place}" in result.stderr
