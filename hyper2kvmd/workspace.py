@@ -76,12 +76,12 @@ def _require_safe(path: Path, folder: Path, owners: tuple[int, ...], sticky: int
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     if facts.st_uid in owners and (facts.st_mode & sticky or not strangers_may_write(folder)):
         return
-    what = "it" if folder == path else folder
+    me, owner = Person.of(os.geteuid()).name, Person.of(facts.st_uid).name
     raise Unsafe(
         "directory-shared",
-        f"{path} can be changed by others: {what} belongs to {Person.of(facts.st_uid).name} and has mode "
-        f"{stat.S_IMODE(facts.st_mode):04o}",
-        hint=f"chown it to {Person.of(os.geteuid()).name} and chmod go-w, or name a conversion directory elsewhere",
+        f"the conversion directory {path} is not safe from others: {folder} belongs to {owner}, "
+        f"mode {stat.S_IMODE(facts.st_mode):04o}",
+        hint=f"give {folder} to {me} and close it to others (chown, chmod go-w), or name a directory elsewhere",
     )
 
 

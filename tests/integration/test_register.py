@@ -103,6 +103,7 @@ def registered(
     firmware: str = "bios",
     job_id: str = "1",
     emit: Callable[[Event], None] = lambda _event: None,
+    own: Path | None = None,
     **keys: Any,
 ) -> Domain:
     migration = Migration.model_validate({"vmdk": "/srv/web01.vmdk", "vm_name": "web01", **keys})
@@ -124,8 +125,8 @@ def registered(
     )
     nics = (Nic(name="ens192", mac="00:50:56:01:02:03"), Nic(name=None, mac="52:54:00:01:02:04"))
     guest = Guest(os_id="debian", os_name="Debian GNU/Linux 12", nics=nics)
-    with tempfile.TemporaryDirectory() as own:
-        return register(order, source(firmware), guest, artifact, Path(own), context(emit))
+    with tempfile.TemporaryDirectory() as another:
+        return register(order, source(firmware), guest, artifact, own or Path(another), context(emit))
 
 
 @pytest.mark.parametrize(
@@ -143,6 +144,24 @@ def test_the_xml_passes_libvirts_schema(tmp_path: Path, firmware: str, keys: dic
     subprocess.run(["virt-xml-validate", str(domain.xml), "domain"], check=True, capture_output=True)
     assert not domain.defined and domain.uri is None
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_an_xml_of_somebody_else_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "web01.xml").write_text("somebody's")
+    with pytest.raises(MigrationFailed) as caught:
+        registered(tmp_path)
+    assert caught.value.code == "output-exists"
+    assert (tmp_path / "web01.xml").read_text() == "somebody's"
+
+
+def test_a_killed_attempts_xml_is_taken_back(tmp_path: Path) -> None:
+    """Its folder is still there, and knows it; one that failed has no folder any more, and left the very same text."""
+    own = tmp_path / "own"
+    own.mkdir()
+    registered(tmp_path, own=own, memory=256)
+    domain = registered(tmp_path, own=own, memory=512)
+    assert ET.parse(domain.xml).getroot().findtext("memory") == "512"
+    assert registered(tmp_path, memory=512) == domain
 
 
 def test_the_xml_says_what_was_asked_for(tmp_path: Path) -> None:
