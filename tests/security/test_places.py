@@ -6,6 +6,7 @@ themselves, whose events say where they are.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import uuid
@@ -193,11 +194,11 @@ def own_place(service_folder: Path) -> Path:
     return place
 
 
-def refused(order: Order, conversion_dir: Path) -> list[str]:
-    """Codes of what a worker of the service user says to it; it has to leave the place as it is."""
+def refused(order: Order, conversion_dir: Path, *prefix: str | Path) -> list[str]:
+    """Codes of what a worker of the service user says to it, run by `prefix`; it has to leave the place as it is."""
     before = sorted(conversion_dir.parent.rglob("*"))
     order = order.model_copy(update={"conversion_dir": conversion_dir})
-    argv = service_python("hyper2kvmd.worker")
+    argv = [*prefix, *service_python("hyper2kvmd.worker")]
     text = f"{order.model_dump_json()}\ngo\n"
     done = subprocess.run(argv, input=text, capture_output=True, text=True, cwd="/", check=True)
     ended = event_adapter.validate_json(done.stdout.splitlines()[-1])
@@ -243,12 +244,11 @@ def test_a_group_with_somebody_else_in_it(order: Order, service_folder: Path) ->
     place = own_place(service_folder)
     place.parent.chmod(0o775)
     assert refused(order, place) == []
-    subprocess.run(["gpasswd", "--add", "nobody", USER], check=True, capture_output=True)
-    try:
-        (order.output_dir / "web01.qcow2").unlink()
-        assert refused(order, place) == ["directory-shared"]
-    finally:
-        subprocess.run(["gpasswd", "--delete", "nobody", USER], check=True, capture_output=True)
+    groups = service_folder / "group"
+    groups.write_text(re.sub(rf"^({USER}:.*:)$", r"\1nobody", Path("/etc/group").read_text(), flags=re.MULTILINE))
+    groups.chmod(0o644)
+    instead = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/group && exec "$@"', groups)
+    assert refused(order, place, *instead) == ["directory-shared"]
 
 
 def test_a_sticky_folder_keeps_what_is_ours(order: Order, service_folder: Path) -> None:
