@@ -15,7 +15,6 @@ import pwd
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,21 +78,12 @@ class Person:
 
 
 def strangers_may_write(folder: Path) -> bool:
-    """Whether anybody may but root, its owner, and this process's own group where it has no other members."""
+    """Whether anybody may but root, its owner, and this process's user by a private group."""
     facts = folder.lstat()
     if not facts.st_mode & stat.S_IWGRP:  # with an ACL: what it grants to anybody it names
         return bool(facts.st_mode & stat.S_IWOTH)
-    return bool(facts.st_mode & stat.S_IWOTH) or not _alone_in(facts.st_gid) or any(_acl(folder))
-
-
-def _alone_in(group: int) -> bool:
-    """Whether it is this process's, and no user but this one and root is in it."""
-    users = pwd.getpwall()
-    ours = {entry.pw_name for entry in users if entry.pw_uid in (0, os.geteuid())}
-    members = {entry.pw_name for entry in users if entry.pw_gid == group}
-    with suppress(KeyError):
-        members.update(grp.getgrgid(group).gr_mem)
-    return group == os.getegid() and members <= ours
+    private = Person.of(os.geteuid()).alone_in(facts.st_gid)
+    return bool(facts.st_mode & stat.S_IWOTH) or not private or any(_acl(folder))
 
 
 def _acl(target: int | Path) -> Iterator[tuple[int, int, int]]:
