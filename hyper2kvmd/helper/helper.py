@@ -477,7 +477,11 @@ class Netlink:
                     position += max(4, size + 3 & ~3)
 
     def connect(self, connection: int, size: int, flags: int, name: str) -> int:
-        """Number of the device; it must be opened and then `close_with_last_user`."""
+        """Number of the device; it must be opened and then `close_with_last_user`.
+
+        Its node stays when it is disconnected, without a size: an `lvs` of the host that looks just then would complain
+        of one that vanishes.
+        """
         sockets = attribute(0x8007, attribute(0x8001, attribute(1, connection, "=I")))
         answer = self._ask(
             self._family,
@@ -486,14 +490,14 @@ class Netlink:
             + attribute(3, SECTOR)
             + attribute(4, NBD_TIMEOUT)
             + attribute(5, flags)
-            + attribute(6, 1)  # NBD_CFLAG_DESTROY_ON_DISCONNECT alone: the other one races with udev's open and close
+            + attribute(6, 0)  # not yet DISCONNECT_ON_CLOSE, which would race with udev's open and close
             + attribute(10, name.encode() + b"\0")
             + sockets,
         )
         return int(struct.unpack("=I", answer[1])[0])
 
     def close_with_last_user(self, index: int, name: str) -> None:
-        self._ask(self._family, 3, attribute(1, index, "=I") + attribute(6, 3) + attribute(10, name.encode() + b"\0"))
+        self._ask(self._family, 3, attribute(1, index, "=I") + attribute(6, 2) + attribute(10, name.encode() + b"\0"))
 
     def disconnect(self, index: int) -> None:
         self._ask(self._family, 2, attribute(1, index, "=I"))
