@@ -31,7 +31,6 @@ def test_a_btrfs_that_brings_in_a_device_of_the_host(installed_helper: tuple[str
     with device_of_the_hosts(hosts) as other:
         with device_of_the_hosts(image) as one:
             command("mkfs.btrfs", "-q", "-f", "-d", "raid1", "-m", "raid1", one, other)
-        command("btrfs", "device", "scan", other)
         shutil.chown(image, USER, USER)
         request = {
             "verb": "mount",
@@ -43,8 +42,11 @@ def test_a_btrfs_that_brings_in_a_device_of_the_host(installed_helper: tuple[str
             "crypt": [],
             "nbd": [],
         }
-        answer = ask(installed_helper, request=request, fds=[["rw", str(image)]])
-        command("btrfs", "device", "scan", "--forget", other)
+        command("btrfs", "device", "scan", other)
+        try:
+            answer = ask(installed_helper, request=request, fds=[["rw", str(image)]])
+        finally:
+            command("btrfs", "device", "scan", "--forget", other)
     assert (answer["mounts"], answer["reply"]["error"]) == (0, "mount-failed"), answer
     assert "alone" in answer["reply"]["message"]
     assert Kernel.now().clean

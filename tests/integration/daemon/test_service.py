@@ -60,8 +60,9 @@ def without_landlock() -> None:
     steps = ((load, 0, 0, 0), (equal, 0, 1, 444), (give_back, 0, 0, missing), (give_back, 0, 0, allow))
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
     libc = ctypes.CDLL(None)
-    assert libc.prctl(38, 1, 0, 0, 0) == 0
-    assert libc.prctl(22, 2, struct.pack("@HP", len(steps), ctypes.addressof(code)), 0, 0) == 0
+    no_new_privs, seccomp, by_filter = 38, 22, 2
+    assert libc.prctl(no_new_privs, 1, 0, 0, 0) == 0
+    assert libc.prctl(seccomp, by_filter, struct.pack("@HP", len(steps), ctypes.addressof(code)), 0, 0) == 0
 
 
 @pytest.mark.parametrize("missing", [False, True])
