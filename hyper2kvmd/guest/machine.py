@@ -38,6 +38,10 @@ FIRMWARE_DESCRIPTORS = Path("/usr/share/qemu/firmware")
 READABLE = tuple(Path(path) for path in ("/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe"))
 MEMORY_CAP, VCPU_CAP = 4096, 4
 """MiB and CPUs: the boot proves the disk, not the size of the guest."""
+EMULATED_VCPUS = 1
+"""With two, kernels died on busy hosts ("Oops: int3", QEMU 7.2): one CPU ran into the breakpoint by which the other was
+just rewriting the kernel's code, and found it withdrawn already.
+"""
 OVERLAY_LIMIT = 16 << 30
 """Bytes that a guest may write to one disk."""
 ANSWER_SECONDS = 60.0
@@ -222,10 +226,10 @@ def _escaped(path: Path) -> str:
 
 
 def _command(hardware: Hardware, disks: int, monitor: int) -> list[str]:
-    processors = min(hardware.vcpus, VCPU_CAP, os.cpu_count() or 1)
     argv = [EMULATOR, "-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-vga", "std"]
     argv += ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
-    argv += ["-accel", "kvm", "-cpu", "host"] if kvm_works() else ["-accel", "tcg,thread=multi", "-cpu", "max"]
+    argv += ["-accel", "kvm", "-cpu", "host"] if kvm_works() else ["-accel", "tcg", "-cpu", "max"]
+    processors = min(hardware.vcpus, VCPU_CAP, os.cpu_count() or 1) if kvm_works() else EMULATED_VCPUS
     argv += ["-machine", f"{hardware.machine},graphics=off,vmport=off,hpet=off"]
     argv += ["-m", str(min(hardware.memory, MEMORY_CAP)), "-smp", str(processors)]
     argv += ["-serial", "stdio", "-chardev", f"socket,id=qmp,fd={monitor}", "-mon", "chardev=qmp,mode=control"]

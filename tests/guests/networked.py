@@ -107,7 +107,7 @@ def see(domain: Path, *expected: str) -> str:
     devices = ET.parse(domain).getroot().find("devices")
     assert devices is not None
     image = next(element.get("file") for element in devices.iterfind("disk/source"))
-    argv = ["timeout", str(PATIENCE), "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]
+    argv = ["timeout", str(PATIENCE), "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max"]
     argv += ["-machine", "q35", "-m", "1024", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]
     argv += ["-drive", f"if=none,id=disk,format=qcow2,snapshot=on,file={image}", "-device", "virtio-blk,drive=disk"]
     for number, mac in enumerate(element.get("address") for element in devices.iterfind("interface/mac")):

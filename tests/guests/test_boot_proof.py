@@ -50,7 +50,7 @@ BEFORE_LOGIN = {"After": "systemd-networkd.service", "Before": "getty.target ser
 
 def boot_for_real(raw: Path) -> None:
     """Until the guest shuts itself down."""
-    argv = ["timeout", "280", "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]
+    argv = ["timeout", "280", "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max"]
     argv += ["-m", "1024", "-nodefaults", "-display", "none", "-no-reboot", "-nic", "none"]
     argv += ["-drive", f"if=virtio,format=raw,file={raw}"]
     subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)

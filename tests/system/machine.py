@@ -55,7 +55,7 @@ def checked_inside(tests: str, folder: Path, *disks: Path, systemd: bool = False
     drives = [f"file={disk},format=raw,if=virtio,cache=unsafe" for disk in (_root_disk(folder, tests), *disks)]
     subprocess.run(
         [
-            *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048", "-cpu", "max"),
+            *("qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "2048"),
             *("-kernel", next(boot.glob("vmlinuz-*")), "-initrd", next(boot.glob("initrd.img-*"))),
             *("-append", f"root=/dev/vda rw console=ttyS0 panic=-1 loglevel=1 init={start}"),
             *(word for drive in drives for word in ("-drive", drive)),

@@ -18,15 +18,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hyper2kvmd.guest.machine import kvm_works
+from hyper2kvmd.guest.machine import EMULATED_VCPUS, kvm_works
 from tests.integration.host import REPOSITORY, command
 
 CACHE = REPOSITORY / ".cache" / "system"
 SIZE = 16 << 30
+UNREACHED = 255
+"""ssh's own exit code, not one of what it ran."""
 PATIENCE = 600.0
 """Seconds for a command, and until something is so."""
-CPU = "max,-cx16"
-"""Emulated: QEMU's cmpxchg16b makes kernels from 6.12 on panic."""
 HOSTNAME = "conversions"
 PACKAGES = (
     "linux-image-cloud-amd64 systemd-sysv udev dbus kmod openssh-server sudo apparmor lvm2 iproute2 iptables "
@@ -83,17 +83,25 @@ def disk(path: Path, size: int, files: Path, label: str = "root") -> Path:
 class Server:
     """A running machine."""
 
-    def __init__(self, machine: subprocess.Popen[bytes], key: Path, port: int, monitor: Path) -> None:
-        self._machine, self._monitor = machine, monitor
+    def __init__(self, machine: subprocess.Popen[bytes], key: Path, port: int, monitor: Path, console: Path) -> None:
+        self._machine, self._monitor, self._console = machine, monitor, console
         options = ["BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
         options += ("ConnectTimeout=20", f"ControlPath={monitor}.ssh", "ControlMaster=auto", "ControlPersist=yes")
         words = [word for option in options for word in ("-o", option)]
         self._ssh = ["ssh", *words, "-i", str(key), "-p", str(port), "root@127.0.0.1"]
 
     def run(self, script: str, *, check: bool = True, seconds: float = PATIENCE) -> str:
-        """What a bash script of root says, stderr included. Raises AssertionError when it fails and `check` is set."""
+        """What a bash script of root says, stderr included. Raises AssertionError when it fails and `check` is set, and
+        when it takes longer than `seconds`.
+        """
         argv = [*self._ssh, "exec bash -euo pipefail -s 2>&1"]
-        done = subprocess.run(argv, input=script, capture_output=True, text=True, timeout=seconds, check=False)
+        try:
+            done = subprocess.run(argv, input=script, capture_output=True, text=True, timeout=seconds, check=False)
+        except subprocess.TimeoutExpired as expired:
+            said = f"not within {seconds:.0f} s, so far {expired.stdout!r}"
+            raise AssertionError(f"{script}\n{said}\n{self._last_lines()}") from None
+        if check and done.returncode == UNREACHED:
+            raise AssertionError(f"{script}\nssh: {done.stdout}{done.stderr}\n{self._last_lines()}")
         assert done.returncode == 0 or not check, f"{script}\n{done.returncode}: {done.stdout}{done.stderr}"
         return done.stdout
 
@@ -115,12 +123,17 @@ class Server:
     def power_off(self) -> None:
         """Shut down, if it still runs."""
         if self._machine.poll() is None:
-            self.run("systemctl --no-block poweroff")
+            # whether ssh hears of its success before it is gone itself is a race
+            self.run("systemctl --no-block poweroff", check=False)
             self._hang_up()
             self._machine.wait(PATIENCE)
 
     def _hang_up(self) -> None:
         subprocess.run([*self._ssh[:-1], "-O", "exit", self._ssh[-1]], capture_output=True, check=False)
+
+    def _last_lines(self) -> str:
+        """The end of the console: a kernel that panicked or hangs says so there."""
+        return "\n".join(self._console.read_text(errors="replace").splitlines()[-40:])
 
     def _order(self, order: str) -> None:
         with socket.socket(socket.AF_UNIX) as monitor:
@@ -149,24 +162,24 @@ def running(suite: str, folder: Path, *disks: Path) -> Iterator[Server]:
     parts = built(suite)
     own = folder / "root.raw"
     subprocess.run(["cp", "--sparse=always", "--reflink=auto", parts / "disk.raw", own], check=True)
-    accelerator, cpu = ("kvm", "host") if kvm_works() else ("tcg,thread=multi", CPU)
+    accelerator, cpu, processors = ("kvm", "host", 2) if kvm_works() else ("tcg", "max", EMULATED_VCPUS)
     drives = [f"file={path},format=raw,if=virtio,cache=unsafe" for path in (own, *disks)]
     with tempfile.TemporaryDirectory() as short, socket.socket() as chosen:
         chosen.bind(("127.0.0.1", 0))
-        port, monitor = chosen.getsockname()[1], Path(short, "monitor")
+        port, monitor, console = chosen.getsockname()[1], Path(short, "monitor"), folder / "console"
         chosen.close()
         argv: list[str | Path] = [
-            *("qemu-system-x86_64", "-accel", accelerator, "-cpu", cpu, "-smp", "2", "-m", "3072"),
+            *("qemu-system-x86_64", "-accel", accelerator, "-cpu", cpu, "-smp", str(processors), "-m", "3072"),
             *("-kernel", parts / "vmlinuz", "-initrd", parts / "initrd.img"),
             *("-append", "root=/dev/vda rw console=ttyS0 apparmor=1 security=apparmor modprobe.blacklist=kvm_amd"),
             *(word for drive in drives for word in ("-drive", drive)),
-            *("-display", "none", "-monitor", "none", "-serial", f"file:{folder / 'console'}"),
+            *("-display", "none", "-monitor", "none", "-serial", f"file:{console}"),
             *("-qmp", f"unix:{monitor},server=on,wait=off"),
             *("-nic", f"user,model=virtio,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22"),
         ]
         with subprocess.Popen(argv) as machine:
             try:
-                server = Server(machine, parts / "key", port, monitor)
+                server = Server(machine, parts / "key", port, monitor, console)
                 server.until_up()
                 yield server
                 server.power_off()
