@@ -76,12 +76,13 @@ def _require_safe(path: Path, folder: Path, owners: tuple[int, ...], sticky: int
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     if facts.st_uid in owners and (facts.st_mode & sticky or not strangers_may_write(folder)):
         return
-    me, owner = Person.of(os.geteuid()).name, Person.of(facts.st_uid).name
+    owner = Person.of(facts.st_uid).name
+    rightful = owner if facts.st_uid in owners else Person.of(owners[0]).name
     raise Unsafe(
         "directory-shared",
         f"the conversion directory {path} is not safe from others: {folder} belongs to {owner}, "
         f"mode {stat.S_IMODE(facts.st_mode):04o}",
-        hint=f"give {folder} to {me} and close it to others (chown, chmod go-w), or name a directory elsewhere",
+        hint=f"give {folder} to {rightful} and close it to others (chown, chmod go-w), or name a directory elsewhere",
     )
 
 

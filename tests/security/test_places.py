@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.model import Migration, Order
+from hyper2kvmd.model import Migration, Order, Problem
 from hyper2kvmd.progress import AwaitingSpace, Ended, Event, StepStarted, event_adapter
 from hyper2kvmd.workspace import ensure_private_dir
 from tests.integration.disks import empty_disk
@@ -195,7 +195,11 @@ def own_place(service_folder: Path) -> Path:
 
 
 def refused(order: Order, conversion_dir: Path, *prefix: str | Path) -> list[str]:
-    """Codes of what a worker of the service user says to it, run by `prefix`; it has to leave the place as it is."""
+    return [problem.code for problem in problems(order, conversion_dir, *prefix)]
+
+
+def problems(order: Order, conversion_dir: Path, *prefix: str | Path) -> tuple[Problem, ...]:
+    """What a worker of the service user, run by `prefix`, says to it; it has to leave the place as it is."""
     before = sorted(conversion_dir.parent.rglob("*"))
     order = order.model_copy(update={"conversion_dir": conversion_dir})
     argv = [*prefix, *service_python("hyper2kvmd.worker")]
@@ -205,32 +209,34 @@ def refused(order: Order, conversion_dir: Path, *prefix: str | Path) -> list[str
     assert isinstance(ended, Ended)
     if ended.problems:
         assert sorted(conversion_dir.parent.rglob("*")) == before
-    return [one.code for one in ended.problems]
+    return ended.problems
 
 
 SWAPPABLE = {
-    "theirs above": (True, "nobody", "nogroup", 0o755),
-    "theirs above, sticky": (True, "nobody", "nogroup", 0o1777),
-    "open above": (True, "root", "root", 0o777),
-    "open above to a group": (True, USER, "nogroup", 0o775),
-    "open above to an empty group": (True, USER, "staff", 0o775),
-    "theirs": (False, "nobody", "nogroup", 0o755),
-    "root's": (False, "root", USER, 0o775),
-    "open": (False, USER, USER, 0o702),
-    "open, sticky": (False, USER, USER, 0o1777),
-    "open to a group": (False, USER, "nogroup", 0o770),
+    "theirs above": (True, "nobody", "nogroup", 0o755, "root"),
+    "theirs above, sticky": (True, "nobody", "nogroup", 0o1777, "root"),
+    "open above": (True, "root", "root", 0o777, "root"),
+    "open above to a group": (True, USER, "nogroup", 0o775, USER),
+    "open above to an empty group": (True, USER, "staff", 0o775, USER),
+    "theirs": (False, "nobody", "nogroup", 0o755, USER),
+    "root's": (False, "root", USER, 0o775, USER),
+    "open": (False, USER, USER, 0o702, USER),
+    "open, sticky": (False, USER, USER, 0o1777, USER),
+    "open to a group": (False, USER, "nogroup", 0o770, USER),
 }
-"""The conversion directory, or the folder above it: whose, of what group, and its mode."""
+"""The conversion directory, or the folder above it: whose, of what group, its mode, and whose it had better be."""
 
 
 @pytest.mark.parametrize("name", SWAPPABLE)
 def test_a_place_that_somebody_else_can_swap(order: Order, service_folder: Path, name: str) -> None:
-    above, owner, group, mode = SWAPPABLE[name]
+    above, owner, group, mode, rightful = SWAPPABLE[name]
     place = own_place(service_folder)
     judged = place.parent if above else place
     shutil.chown(judged, owner, group)
     judged.chmod(mode)
-    assert refused(order, place) == ["directory-shared"]
+    (problem,) = problems(order, place)
+    assert problem.code == "directory-shared"
+    assert problem.hint.startswith(f"give {judged} to {rightful} and close it")
 
 
 def test_what_an_acl_lets_somebody_swap(order: Order, service_folder: Path) -> None:
