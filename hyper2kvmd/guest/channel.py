@@ -23,6 +23,8 @@ from hyper2kvmd.errors import BrokenInstallation
 
 HELPER_SOURCE = Path(str(resources.files("hyper2kvmd") / "helper" / "helper.py"))
 CONNECT_SECONDS = 30.0
+END_SECONDS = 10.0
+"""For a helper that has answered, to end."""
 
 
 class Silence(Exception):
@@ -31,7 +33,8 @@ class Silence(Exception):
 
 class Way(Protocol):
     def opened(self) -> AbstractContextManager[socket.socket]:
-        """A connection to one run of the helper, for one request.
+        """A connection to one run of the helper, for one request; the block's end waits for the helper's, which holds
+        the mount that it gave away until then.
 
         Raises BrokenInstallation (`helper-unreachable`), also when the block raises Silence.
         """
@@ -60,7 +63,7 @@ class Command:
             try:
                 yield ours
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(10)
+                    process.wait(END_SECONDS)
             except Silence:
                 raise self._silent(process) from None
             finally:
@@ -130,6 +133,9 @@ class Service:
                 raise self._closed(error) from error
             try:
                 yield channel
+                channel.settimeout(END_SECONDS)
+                with suppress(OSError):
+                    channel.recv(1)
             except Silence:
                 raise self._silent() from None
 

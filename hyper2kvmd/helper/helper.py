@@ -905,6 +905,7 @@ def main() -> int:
         channel.sendmsg([json.dumps(reply).encode()], rights)
     except OSError:
         return 1  # the caller is gone, and its mount goes with us
+    os.closerange(3, 1 << 16)  # the caller waits for the end of its channel: nothing else may be held longer
     return 0
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -19,10 +20,12 @@ from hyper2kvmd.guest.access import default_helper, open_image
 from hyper2kvmd.guest.rootside import Helper
 from hyper2kvmd.model import HelperCall, Image, Segment, Volume
 from tests.integration.host import (
+    HELPER,
     Kernel,
     as_qcow2,
     as_raw,
     as_service,
+    behind_socket,
     command,
     gathered,
     give,
@@ -283,6 +286,17 @@ def test_edits_without_any_setuid_program(disk: Image, helper_socket: Path) -> N
     assert Kernel.now().clean
     with looped(disk.disks[0].path, disk.layout.volumes[0].segments[0]) as root:
         assert (root / "etc/fstab").read_text().endswith("# edited\n")
+
+
+def test_a_mount_is_ours_alone_before_it_is_used(disk: Image, installed_helper: tuple[str, ...]) -> None:
+    """A helper that lived on would hold the mount beyond its end, when the image is opened by others."""
+    with tempfile.TemporaryDirectory(prefix="h2k-test-", dir="/run") as folder:
+        ended, slow = Path(folder, "ended"), Path(folder, "slow")
+        slow.write_text(f"#!/bin/sh\n{HELPER}\nsleep 3\ntouch {ended}\n")
+        slow.chmod(0o755)
+        with behind_socket(slow) as (path, _):
+            assert client("edit", disk, path)[1]["done"] is True
+        assert ended.exists()
 
 
 def test_edits_of_a_qcow2_by_the_socket(qcow2: Image, helper_socket: Path) -> None:

@@ -30,6 +30,7 @@ from tests.integration.host import (
     give,
     make_disk,
 )
+from tests.integration.service import until
 from tests.integration.test_access import CLIENT, until_clean
 from tests.system.units import SOCKET, SYSTEM, edited, formed, in_the_daemons_place
 from tests.system.units import state as state
@@ -298,4 +299,5 @@ def test_whoever_starts_the_helper_it_is_confined(installed_helper: tuple[str, .
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs, subprocess.Popen([str(HELPER)], stdin=theirs.fileno()) as process:
         theirs.close()
-        assert Path(f"/proc/{process.pid}/attr/current").read_text() == "hyper2kvm-helper (enforce)\n"
+        profile = Path(f"/proc/{process.pid}/attr/current")
+        until("the helper is confined", lambda: profile.read_text() == "hyper2kvm-helper (enforce)\n")
