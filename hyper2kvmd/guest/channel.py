@@ -134,7 +134,7 @@ class Service:
             try:
                 yield channel
                 channel.settimeout(END_SECONDS)
-                with suppress(OSError):
+                with suppress(TimeoutError, ConnectionResetError):
                     channel.recv(1)
             except Silence:
                 raise self._silent() from None

@@ -97,8 +97,10 @@ def behind_socket(helper: Path, **environment: str) -> Iterator[tuple[Path, Path
     path, log = folder / "socket", folder / "log"
     argv = ["systemd-socket-activate", "--accept", "--inetd", "--seqpacket", f"--listen={path}"]
     words = [f"--setenv={name}={value}" for name, value in kept.items()]
+    # --inetd makes the channel its stdout as well
+    program = ["/bin/sh", "-c", f"exec {helper} >/dev/{service['StandardOutput']}"]
     try:
-        with log.open("wb") as output, subprocess.Popen([*argv, *words, helper], stderr=output, cwd="/") as process:
+        with log.open("wb") as output, subprocess.Popen([*argv, *words, *program], stderr=output, cwd="/") as process:
             try:
                 while process.poll() is None and not path.exists():
                     time.sleep(0.01)

@@ -10,6 +10,8 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +61,17 @@ def client(
     return done.returncode, said
 
 
-def until_clean() -> bool:
-    """After a kill the kernel takes things down in its own time; a leak never goes away."""
+def eventually(question: Callable[[], bool]) -> bool:
     for _ in range(300):
-        if Kernel.now().clean:
+        if question():
             return True
         time.sleep(0.1)
     return False
+
+
+def until_clean() -> bool:
+    """After a kill the kernel takes things down in its own time; a leak never goes away."""
+    return eventually(lambda: Kernel.now().clean)
 
 
 @pytest.fixture
@@ -288,15 +294,41 @@ def test_edits_without_any_setuid_program(disk: Image, helper_socket: Path) -> N
         assert (root / "etc/fstab").read_text().endswith("# edited\n")
 
 
-def test_a_mount_is_ours_alone_before_it_is_used(disk: Image, installed_helper: tuple[str, ...]) -> None:
-    """A helper that lived on would hold the mount beyond its end, when the image is opened by others."""
+@contextmanager
+def slow_helper(script: str) -> Iterator[tuple[Path, Path]]:
+    """A script that runs the helper and then lives on, behind a socket; and a file that is there once it has ended."""
     with tempfile.TemporaryDirectory(prefix="h2k-test-", dir="/run") as folder:
-        ended, slow = Path(folder, "ended"), Path(folder, "slow")
-        slow.write_text(f"#!/bin/sh\n{HELPER}\nsleep 3\ntouch {ended}\n")
-        slow.chmod(0o755)
-        with behind_socket(slow) as (path, _):
-            assert client("edit", disk, path)[1]["done"] is True
+        ended, program = Path(folder, "ended"), Path(folder, "slow")
+        program.write_text(script.format(helper=HELPER, ended=ended))
+        program.chmod(0o755)
+        with behind_socket(program) as (path, _):
+            yield path, ended
+
+
+WITH_ITS_CHANNEL = "#!/bin/sh\n{helper}\nsleep 3\ntouch {ended}\n"
+AFTER_ITS_CHANNEL = """#!/usr/bin/python3 -IS
+import pathlib, runpy, time
+try:
+    runpy.run_path("{helper}", run_name="__main__")
+except SystemExit:
+    time.sleep(3)
+    pathlib.Path("{ended}").touch()
+"""
+
+
+def test_a_helper_behind_the_socket_is_waited_for(disk: Image, installed_helper: tuple[str, ...]) -> None:
+    with slow_helper(WITH_ITS_CHANNEL) as (path, ended):
+        assert client("edit", disk, path)[1]["done"] is True
         assert ended.exists()
+
+
+def test_a_helper_that_has_closed_its_channel_holds_nothing(disk: Image, installed_helper: tuple[str, ...]) -> None:
+    """It has yet to end, and the image may be opened by others."""
+    with slow_helper(AFTER_ITS_CHANNEL) as (path, ended):
+        assert client("edit", disk, path)[1]["done"] is True
+        assert Kernel.now().clean
+        assert not ended.exists(), "it was still there"
+        assert eventually(ended.exists)
 
 
 def test_edits_of_a_qcow2_by_the_socket(qcow2: Image, helper_socket: Path) -> None:

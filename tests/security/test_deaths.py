@@ -20,7 +20,7 @@ import pytest
 
 from hyper2kvmd.model import Image
 from tests.integration.host import HELPER, Kernel, as_service
-from tests.integration.test_access import until_clean
+from tests.integration.test_access import eventually, until_clean
 from tests.security.asking import ASKER, ask, mount_request
 
 TRACED = """
@@ -120,14 +120,6 @@ def helpers_of(pid: int) -> list[int]:
             if state_of(int(child)) != "Z":
                 found += [int(child), *helpers_of(int(child))]
     return found
-
-
-def eventually(question: Any) -> bool:
-    for _ in range(300):
-        if question():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

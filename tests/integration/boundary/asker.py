@@ -86,10 +86,13 @@ def facts(pid: int | str) -> dict[str, list[str]]:
 
 
 def the_helper(sudo: int) -> int | None:
-    """The process that sudo runs as root, once it is there; None when sudo has ended before."""
+    """The process that sudo runs, once it is there; None when sudo has ended before.
+
+    By its name, which comes with exec: until then it is sudo, which is now its caller to the kernel and now root.
+    """
     while found := facts(sudo):
         for pid in [*found["children"], str(sudo)]:
-            if facts(pid).get("Uid") == ["0"] * 4:
+            if facts(pid).get("Name") == ["helper"]:
                 return int(pid)
         time.sleep(0.001)
     return None
