@@ -296,23 +296,24 @@ def test_edits_without_any_setuid_program(disk: Image, helper_socket: Path) -> N
 
 @contextmanager
 def slow_helper(script: str) -> Iterator[tuple[Path, Path]]:
-    """A script that runs the helper and then lives on, behind a socket; and a file that is there once it has ended."""
+    """A script that runs the helper and then lives on, behind a socket; and the file that is its sign."""
     with tempfile.TemporaryDirectory(prefix="h2k-test-", dir="/run") as folder:
-        ended, program = Path(folder, "ended"), Path(folder, "slow")
-        program.write_text(script.format(helper=HELPER, ended=ended))
+        sign, program = Path(folder, "sign"), Path(folder, "slow")
+        program.write_text(script.format(helper=HELPER, sign=sign))
         program.chmod(0o755)
         with behind_socket(program) as (path, _):
-            yield path, ended
+            yield path, sign
 
 
-WITH_ITS_CHANNEL = "#!/bin/sh\n{helper}\nsleep 3\ntouch {ended}\n"
+WITH_ITS_CHANNEL = "#!/bin/sh\n{helper}\nsleep 3\ntouch {sign}\n"
 AFTER_ITS_CHANNEL = """#!/usr/bin/python3 -IS
 import pathlib, runpy, time
 try:
     runpy.run_path("{helper}", run_name="__main__")
 except SystemExit:
-    time.sleep(3)
-    pathlib.Path("{ended}").touch()
+    pathlib.Path("{sign}").touch()
+    while pathlib.Path(__file__).exists():
+        time.sleep(0.1)
 """
 
 
@@ -324,11 +325,10 @@ def test_a_helper_behind_the_socket_is_waited_for(disk: Image, installed_helper:
 
 def test_a_helper_that_has_closed_its_channel_holds_nothing(disk: Image, installed_helper: tuple[str, ...]) -> None:
     """It has yet to end, and the image may be opened by others."""
-    with slow_helper(AFTER_ITS_CHANNEL) as (path, ended):
+    with slow_helper(AFTER_ITS_CHANNEL) as (path, lingers):
         assert client("edit", disk, path)[1]["done"] is True
+        assert eventually(lingers.exists)
         assert Kernel.now().clean
-        assert not ended.exists(), "it was still there"
-        assert eventually(ended.exists)
 
 
 def test_edits_of_a_qcow2_by_the_socket(qcow2: Image, helper_socket: Path) -> None:
