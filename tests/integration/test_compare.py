@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -45,12 +46,13 @@ class RawSource:
 
 
 def make_disk(path: Path, size: int = SIZE) -> Path:
-    """Data at both ends and in the middle, holes between, and a stretch of stored zeros."""
+    """Data (never a zero) at both ends and in the middle, holes between, and a stretch of stored zeros."""
+    pick = random.Random(1)  # noqa: S311
     with path.open("wb") as file:
         file.truncate(size)
         for offset, length in ((0, 70_000), (3 * MIB - 512, 2 * MIB), (size - 1000, 1000)):
             file.seek(offset)
-            file.write(os.urandom(length))
+            file.write(pick.randbytes(length).replace(b"\0", b"\1"))
         file.seek(6 * MIB)
         file.write(bytes(MIB))
     return path
