@@ -1,12 +1,13 @@
 """One copy in a process of its own, to be killed: `python -m tests.integration.copy_child SOURCE IMAGE KIND RATE`.
 
 SOURCE is a VMDK or a raw file, RATE in bytes per second, 0 for no bound. Prints the bytes read so far, line by line,
-a hundred times a second.
+a hundred times a second; near its end it waits for whoever is late to kill it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from hyper2kvmd.disk.vmdk import open_source
 from tests.integration.sources import RawSource, make_target
 
 THREADS = 2
+NEARLY = 0.95
 
 
 @contextlib.contextmanager
@@ -35,6 +37,8 @@ def main(source: str, image: str, kind: str, rate: str) -> None:
 
     def say(amounts: Amounts) -> None:
         print(amounts.read, flush=True)
+        if amounts.read > amounts.total * NEARLY:
+            signal.pause()
 
     with (
         opened(Path(source)) as disk,
