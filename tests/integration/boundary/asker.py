@@ -4,8 +4,8 @@ Standard library only, so that it starts quickly and can be run with any credent
 (`request`, or `raw` text) and its `fds` it may say: `helper` argv (or a socket's path, for these two alone), `channel`
 (kind, or two descriptors), `environment`, `limits`, `closed` (standard streams that the helper starts without), `cwd`
 (`deleted`), `stopped` (we stop ourselves `before` or `after` the request), `again` (the request is sent twice), `kill`
-(signals for the `helper` or its `sudo`), `handed` (what is tried with the mount that came), `held` (a file: one beside
-it says that the answer came, and the mount is kept until it is there).
+(signals for the `helper` before the request, for its `sudo` after), `handed` (what is tried with the mount that came),
+`held` (a file: one beside it says that the answer came, and the mount is kept until it is there).
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def facts(pid: int | str) -> dict[str, list[str]]:
         return {}
 
 
-def the_helper(sudo: int) -> int | None:
-    """The process that sudo runs, once it is there; None when sudo has ended before.
+def the_helper(sudo: int) -> int:
+    """The process that sudo runs, once it is there.
 
     By its name, which comes with exec: until then it is sudo, which is now its caller to the kernel and now root.
     """
@@ -95,17 +95,16 @@ def the_helper(sudo: int) -> int | None:
             if facts(pid).get("Name") == ["helper"]:
                 return int(pid)
         time.sleep(0.001)
-    return None
+    raise RuntimeError("sudo ended, and had run no helper")
 
 
-def kill(who: str, sudo: int, number: int) -> str:
-    """A signal for `sudo` or the `helper`: what the kernel says of it."""
-    pid = the_helper(sudo)
+def kill(pid: int, number: int) -> str:
+    """What the kernel says of the signal."""
     try:
-        os.kill(sudo if who == "sudo" else pid or sudo, number)
+        os.kill(pid, number)
     except OSError as error:
         return str(error.strerror)
-    return "done" if pid else "gone"
+    return "done"
 
 
 def in_own_namespaces() -> None:
@@ -213,7 +212,9 @@ def main() -> None:
         preexec_fn=limit,
     )
     theirs.close()
-    reply, received, killed = b"", list[int](), list[str]()
+    reply, received, kills = b"", list[int](), asked.get("kill", [])
+    helper = the_helper(process.pid) if kills else 0  # there until it has the request
+    killed = [kill(helper, number) for who, number in kills if who == "helper"]
     if isinstance(asked.get("channel"), list):  # others hold its ends too: its closing will not be seen
         process.wait(60)
     ours.settimeout(60 if process.returncode is None else 0)
@@ -225,7 +226,7 @@ def main() -> None:
                 socket.send_fds(ours, [data], handles)
             if asked.get("stopped") == "after":
                 os.kill(os.getpid(), signal.SIGSTOP)
-            killed = [kill(who, process.pid, number) for who, number in asked.get("kill", [])]
+            killed += [kill(process.pid, number) for who, number in kills if who == "sudo"]
             reply, received, _, _ = socket.recv_fds(ours, 65536, 4)
         else:
             ours.sendall(data)
