@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -11,11 +13,13 @@ from pydantic_core import PydanticKnownError
 
 from hyper2kvmd import yaml_source
 from hyper2kvmd.errors import BrokenInstallation, InvalidInput
-from hyper2kvmd.model import Frozen, HelperCall, Limits, Problem
+from hyper2kvmd.model import Bounds, Frozen, HelperCall, Limits, Problem
 from hyper2kvmd.yaml_binding import Bound, Rules, bind, in_order
 
 DEFAULT_PATH = Path("/etc/hyper2kvm/hyper2kvmd.yaml")
 HIGHEST_PORT = 65535
+CONVERSION_DIR_VARIABLE = "HYPER2KVM_CONVERSION_DIR"
+"""Environment variable that takes precedence over `conversion_dir`."""
 DEFAULT_HELPER = ("sudo", "-n", "/usr/libexec/hyper2kvm/helper")
 
 
@@ -52,6 +56,10 @@ class DaemonConfig(Frozen):
     io_priority: Literal["normal", "idle"] = "normal"
     allowed_source_dirs: tuple[Path, ...] = ()
     allowed_output_dirs: tuple[Path, ...] = ()
+    allowed_conversion_dirs: tuple[Path, ...] = ()
+    """Conversion directories that a migration may name besides `conversion_dir`."""
+    allowed_libvirt_uris: tuple[str, ...] = ()
+    """URIs that a migration may name besides those of this host's libvirt."""
     space_reserve: str = Field(default="5%", pattern=r"^\d+(\.\d+)?%?$")
     retry: Retry = Retry()
     retention: Retention = Retention()
@@ -77,6 +85,20 @@ class DaemonConfig(Frozen):
     def limits(self) -> Limits:
         return Limits(threads=self.threads, bandwidth_limit=self.bandwidth_limit, io_priority=self.io_priority)
 
+    @property
+    def bounds(self) -> Bounds:
+        """What a submitter's job may name."""
+        home = Path(pwd.getpwuid(os.geteuid()).pw_dir)
+        own = (self.spool_dir, self.state_dir, self.conversion_dir, *self.allowed_conversion_dirs, home)
+        return Bounds(
+            source_dirs=self.allowed_source_dirs,
+            output_dirs=self.allowed_output_dirs,
+            shared_output_dir=self.output_dir,
+            conversion_dirs=(self.conversion_dir, *self.allowed_conversion_dirs),
+            private_dirs=tuple(directory for directory in own if directory != Path("/")),
+            libvirt_uris=self.allowed_libvirt_uris,
+        )
+
 
 RULES = Rules(
     remedies={
@@ -94,12 +116,12 @@ RULES = Rules(
 
 
 def load(path: Path) -> DaemonConfig:
-    """The configuration in `path`; the defaults when it is DEFAULT_PATH and missing.
+    """The configuration in `path`, the defaults when it is DEFAULT_PATH and missing; with the environment applied.
 
     Raises BrokenInstallation (`config-invalid`), whose message has one line for each error.
     """
     if path == DEFAULT_PATH and not path.exists():
-        return DaemonConfig()
+        return _with_environment(DaemonConfig())
     try:
         text = yaml_source.read_file(path)
     except InvalidInput as error:
@@ -110,15 +132,38 @@ def load(path: Path) -> DaemonConfig:
         lines = [f"{path}:{one.line}:{one.column}: {one.message}: {one.hint}" for one in problems]
         message = "\n  ".join([f"the configuration {path} cannot be used:", *lines])
         raise BrokenInstallation("config-invalid", message, hint="correct it, then start again")
-    return bound.value
+    return _with_environment(bound.value)
+
+
+def _with_environment(config: DaemonConfig) -> DaemonConfig:
+    named = os.environ.get(CONVERSION_DIR_VARIABLE)
+    return config.model_copy(update={"conversion_dir": Path(named)}) if named else config
 
 
 def _conflicts(bound: Bound[DaemonConfig]) -> Iterator[Problem]:
     def conflict(key: str, message: str) -> Problem:
         return yaml_source.problem("value-invalid", message, RULES.remedies[key], place=bound.places.get(key), key=key)
 
+    yield from _misplaced_output(bound)
     listen, reserve = bound.valid.get("metrics_listen"), bound.valid.get("space_reserve")
     if isinstance(listen, str) and not 0 <= int(listen.rpartition(":")[2]) <= HIGHEST_PORT:
         yield conflict("metrics_listen", f"metrics_listen is {listen}, whose port does not exist")
     if isinstance(reserve, str) and reserve.endswith("%") and float(reserve[:-1]) >= 100:
         yield conflict("space_reserve", f"space_reserve is {reserve}, the whole file system")
+
+
+def _misplaced_output(bound: Bound[DaemonConfig]) -> Iterator[Problem]:
+    """Submitters' results lie in `output_dir`: nothing that the service itself reads may lie beside them."""
+    config = DaemonConfig().model_copy(update=dict(bound.valid))
+    for key in ("spool_dir", "state_dir", "conversion_dir"):
+        own: Path = getattr(config, key)
+        inside = config.output_dir.is_relative_to(own) and key != "state_dir"
+        if inside or config.output_dir == own:
+            where = "is" if config.output_dir == own else "lies in"
+            yield yaml_source.problem(
+                "value-conflict",
+                f"output_dir {config.output_dir} {where} {key}",
+                "name a directory that holds nothing but finished images",
+                place=bound.places.get("output_dir"),
+                key="output_dir",
+            )

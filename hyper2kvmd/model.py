@@ -445,6 +445,26 @@ HelperCall: TypeAlias = tuple[str, ...] | Path
 """How the root helper is called: the command that runs it, or the socket where systemd runs it."""
 
 
+class Bounds(Frozen):
+    """What a submitter's job may name, besides what the submitter's own rights allow.
+
+    The default is for a run without a daemon: the kernel judges whoever runs it.
+    """
+
+    source_dirs: tuple[Path, ...] = ()
+    """Sources lie below one of them. Empty: anywhere."""
+    output_dirs: tuple[Path, ...] = ()
+    """Output directories lie in or below one of them. Empty: anywhere."""
+    shared_output_dir: Path | None = None
+    """The configured output directory, where every submitter's results may go."""
+    conversion_dirs: tuple[Path, ...] = ()
+    """The conversion directories that a job may name. Empty: any."""
+    private_dirs: tuple[Path, ...] = ()
+    """The service's own directories: no output directory is one of them, lies in one or holds one."""
+    libvirt_uris: tuple[str, ...] | None = None
+    """The URIs that a job may name besides those of this host. None: any."""
+
+
 class Order(Frozen):
     """All that a worker is told: one job, where to work, and how to reach the helper. One JSON object on its stdin."""
 
@@ -456,9 +476,7 @@ class Order(Frozen):
     conversion_dir: Path
     output_dir: Path
     helper: HelperCall
-    allowed_source_dirs: tuple[Path, ...] = ()
-    """Empty: any source that the user may read."""
-    allowed_output_dirs: tuple[Path, ...] = ()
+    bounds: Bounds = Bounds()
     space_reserve: str = "5%"
     """Kept free on every file system written to: bytes, or a percentage of its size."""
     limits: Limits = Limits()

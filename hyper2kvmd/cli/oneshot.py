@@ -17,7 +17,7 @@ from hyper2kvmd import config, progress, run
 from hyper2kvmd.errors import Failure, Interrupted, InvalidInput
 from hyper2kvmd.model import Finished, HelperCall, Limits, Migration, Order, Source
 
-VARIABLE = "HYPER2KVM_CONVERSION_DIR"
+VARIABLE = config.CONVERSION_DIR_VARIABLE
 CACHE = Path(".cache/hyper2kvm/conversions")
 NO_LIMITS = Limits()
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -114,8 +114,7 @@ class Scheduler:
             conversion_dir=self._conversion_dir(job.migration),
             output_dir=job.migration.output_dir or self.config.output_dir,
             helper=self.config.helper,
-            allowed_source_dirs=self.config.allowed_source_dirs,
-            allowed_output_dirs=self.config.allowed_output_dirs,
+            bounds=self.config.bounds,
             space_reserve=self.config.space_reserve,
             limits=self.config.limits,
             finished=await self._ledger.insist(self._ledger.store.finished_stages, job.id),
@@ -130,8 +129,7 @@ class Scheduler:
         self._attempts[job.id] = attempt, asyncio.create_task(self._carry_out(attempt, order))
 
     def _conversion_dir(self, migration: Migration) -> Path:
-        named = os.environ.get("HYPER2KVM_CONVERSION_DIR")
-        return migration.conversion_dir or (Path(named) if named else self.config.conversion_dir)
+        return migration.conversion_dir or self.config.conversion_dir
 
     # ------------------------------------------------------------ space
 

@@ -49,6 +49,8 @@ RELOADABLE = frozenset(
         "space_reserve",
         "allowed_source_dirs",
         "allowed_output_dirs",
+        "allowed_conversion_dirs",
+        "allowed_libvirt_uris",
         "output_dir",
         "conversion_dir",
         "helper",

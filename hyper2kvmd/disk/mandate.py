@@ -25,7 +25,7 @@ class Mandate:
     @staticmethod
     def of(order: Order) -> Mandate:
         person = None if order.submitter is None else Person.named(order.submitter)
-        return Mandate(person, order.allowed_source_dirs)
+        return Mandate(person, order.bounds.source_dirs)
 
     def require(self, handle: int, path: Path) -> None:
         """Raise Unsafe (`path-not-allowed`, `submitter-may-not-read`) unless the open file may be used as `path`."""

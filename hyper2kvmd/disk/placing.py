@@ -29,7 +29,7 @@ def output_of(order: Order) -> Iterator[int]:
     handle = os.open(order.output_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         real = Path(f"/proc/self/fd/{handle}").readlink()
-        require_below(order.output_dir, real, order.allowed_output_dirs, "output")
+        require_below(order.output_dir, real, order.bounds.output_dirs, "output")
         yield handle
     finally:
         os.close(handle)

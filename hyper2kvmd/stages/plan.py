@@ -42,7 +42,7 @@ def plan(order: Order, folder: Path, ctx: Context) -> Source:
         _check_output(order)
     with ctx.step("Reading the source"):
         for path in (*migration.vmdk, *migration.luks_keyfile):
-            _require_below(path, order.allowed_source_dirs, "source")
+            _require_below(path, order.bounds.source_dirs, "source")
         disks, layout = read_sources(migration.vmdk, folder, read_keys(migration.luks_keyfile, mandate), mandate)
         machine = vmx.beside(migration.vmdk[0], mandate)
     for warning in machine.warnings:
@@ -78,7 +78,7 @@ def settled(order: Order) -> Order:
     order = order.model_copy(update={"conversion_dir": Path(os.path.realpath(order.conversion_dir))})
     named = order.conversion_dir if order.migration.conversion_dir else None
     for directory in (order.output_dir, *([named] if named else [])):
-        _require_below(directory, order.allowed_output_dirs, "output")
+        _require_below(directory, order.bounds.output_dirs, "output")
     return order
 
 

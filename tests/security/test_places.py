@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.model import Migration, Order, Problem
+from hyper2kvmd.model import Bounds, Migration, Order, Problem
 from hyper2kvmd.progress import AwaitingSpace, Ended, Event, StepStarted, event_adapter
 from hyper2kvmd.workspace import ensure_private_dir
 from tests.integration.disks import empty_disk
@@ -61,7 +61,7 @@ def order(service_folder: Path) -> Order:
         conversion_dir=service_folder / "work",
         output_dir=theirs / "out",
         helper=("none",),
-        allowed_output_dirs=(theirs,),
+        bounds=Bounds(output_dirs=(theirs,)),
         space_reserve="0",
     )
 

@@ -31,7 +31,7 @@ root = partial(Cut, "hyper2kvmd/guest/root.py")
 journal = partial(Cut, "hyper2kvmd/daemon/journal.py")
 web = partial(Cut, "hyper2kvmd/daemon/web.py")
 
-ALLOWED = plan('            _require_below(path, order.allowed_source_dirs, "source")', "            pass")
+ALLOWED = plan('            _require_below(path, order.bounds.source_dirs, "source")', "            pass")
 ALLOWED_AS_OPENED = mandate('        require_below(path, opened, self.folders, "source")', "        pass")
 NO_LINK = spool(
     "os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)\n    except Perm", "os.O_NONBLOCK | os.O_CLOEXEC)\n    except Perm"
@@ -142,7 +142,7 @@ GUARDS: tuple[Guard, ...] = (
     *each("test_submitter.py::test_a_folder_swapped_for_a_link_while_it_is_opened", ALLOWED_AS_OPENED),
     *each(
         "test_submitter.py::test_an_output_outside_of_what_is_allowed",
-        plan('        _require_below(directory, order.allowed_output_dirs, "output")', "        pass"),
+        plan('        _require_below(directory, order.bounds.output_dirs, "output")', "        pass"),
         plan("*([named] if named else [])", ""),
     ),
     *each(

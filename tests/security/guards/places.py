@@ -40,7 +40,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_places.py::test_an_output_that_is_swapped_for_a_link_after_the_plan",
-        placing('        require_below(order.output_dir, real, order.allowed_output_dirs, "output")', "        pass"),
+        placing('        require_below(order.output_dir, real, order.bounds.output_dirs, "output")', "        pass"),
     ),
     # ---- libvirt
     *each("test_places.py::test_libvirt_does_not_get_a_domain_from_its_folders_owner", OWN),
