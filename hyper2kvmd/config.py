@@ -86,15 +86,20 @@ class DaemonConfig(Frozen):
         return Limits(threads=self.threads, bandwidth_limit=self.bandwidth_limit, io_priority=self.io_priority)
 
     @property
+    def conversion_dirs(self) -> tuple[Path, ...]:
+        """Where jobs may have their working folders."""
+        return (self.conversion_dir, *self.allowed_conversion_dirs)
+
+    @property
     def bounds(self) -> Bounds:
         """What a submitter's job may name."""
         home = Path(pwd.getpwuid(os.geteuid()).pw_dir)
-        own = (self.spool_dir, self.state_dir, self.conversion_dir, *self.allowed_conversion_dirs, home)
+        own = (self.spool_dir, self.state_dir, *self.conversion_dirs, home)
         return Bounds(
             source_dirs=self.allowed_source_dirs,
             output_dirs=self.allowed_output_dirs,
             shared_output_dir=self.output_dir,
-            conversion_dirs=(self.conversion_dir, *self.allowed_conversion_dirs),
+            conversion_dirs=self.conversion_dirs,
             private_dirs=tuple(directory for directory in own if directory != Path("/")),
             libvirt_uris=self.allowed_libvirt_uris,
         )

@@ -4,7 +4,7 @@ The daemon opens files with its own rights. What it opens for somebody else they
 the kernel cannot be asked that without being them: so owner, group, others and POSIX ACLs are judged here as it would.
 Groups are those of the user database, not those that somebody's session still has.
 
-Sources: acl(5), section "Access check algorithm"; linux/posix_acl_xattr.h.
+Source: acl(5), section "Access check algorithm".
 """
 
 from __future__ import annotations
@@ -13,16 +13,12 @@ import grp
 import os
 import pwd
 import stat
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hyper2kvmd import acl
+
 READ, WRITE, SEARCH = 4, 2, 1
-ACL = "system.posix_acl_access"
-ACL_VERSION = struct.Struct("<I")
-ACL_ENTRY = struct.Struct("<HHI")
-ACL_USER, ACL_OWNING_GROUP, ACL_GROUP = 0x02, 0x04, 0x08
 NOBODY_AT_ALL = -1
 """A uid that owns nothing: for somebody that the user database no longer knows."""
 
@@ -65,31 +61,22 @@ class Person:
         if self.uid == facts.st_uid:
             return facts.st_mode >> 6 & wanted == wanted
         masked = facts.st_mode >> 3 & 7  # with an ACL these bits of the mode are its mask
-        entries = tuple(_acl(target)) if masked else ()  # the kernel does not look at one that masks everything
-        for tag, granted, number in entries:
-            if (tag, number) == (ACL_USER, self.uid):
-                return granted & masked & wanted == wanted
-        own = [granted for tag, granted, number in entries if tag == ACL_GROUP and number in self.groups]
+        entries = acl.entries(target) if masked else ()  # the kernel does not look at one that masks everything
+        for entry in entries:
+            if (entry.tag, entry.number) == (acl.USER, self.uid):
+                return entry.granted & masked & wanted == wanted
+        own = [entry.granted for entry in entries if entry.tag == acl.GROUP and entry.number in self.groups]
         if facts.st_gid in self.groups:
-            own += [granted for tag, granted, _ in entries if tag == ACL_OWNING_GROUP] or [masked]
+            own += [entry.granted for entry in entries if entry.tag == acl.OWNING_GROUP] or [masked]
         if own:
             return any(granted & masked & wanted == wanted for granted in own)
         return facts.st_mode & wanted == wanted
 
 
-def strangers_may_write(folder: Path) -> bool:
-    """Whether anybody may but root, its owner, and this process's user by a private group."""
-    facts = folder.lstat()
+def strangers_may_write(folder: int | Path) -> bool:
+    """Whether anybody may but root, its owner, and this process's user by a private group. Raises OSError."""
+    facts = os.fstat(folder) if isinstance(folder, int) else folder.lstat()
     if not facts.st_mode & stat.S_IWGRP:  # with an ACL: what it grants to anybody it names
         return bool(facts.st_mode & stat.S_IWOTH)
     private = Person.of(os.geteuid()).alone_in(facts.st_gid)
-    return bool(facts.st_mode & stat.S_IWOTH) or not private or any(_acl(folder))
-
-
-def _acl(target: int | Path) -> Iterator[tuple[int, int, int]]:
-    """Tag, permissions and id of each entry; nothing where there is no ACL."""
-    try:
-        data = os.getxattr(target, ACL)
-    except OSError:
-        return
-    yield from ACL_ENTRY.iter_unpack(data[ACL_VERSION.size :])
+    return bool(facts.st_mode & stat.S_IWOTH) or not private or bool(acl.entries(folder))

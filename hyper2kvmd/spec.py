@@ -17,8 +17,8 @@ LIBVIRT_URI = re.compile(
     r"test:///default|qemu(\+(ssh|libssh2?|tls|tcp|unix))?://([A-Za-z0-9\[][A-Za-z0-9.@:\[\]_-]*)?/(system|session)"
 )
 """No parameters: `command=` and `socket=` start programs and reach sockets with the daemon's rights."""
-SUFFIXES = {".qcow2": "qcow2", ".qcow": "qcow2", ".raw": "raw"}
-OTHER_FORMATS = (".vmdk", ".vdi", ".vhd", ".vhdx", ".vpc", ".ova", ".ovf", ".iso")
+SUFFIXES = {"qcow2": (".qcow2", ".qcow", ".img"), "raw": (".raw", ".img")}
+"""Endings of an image's name, for each format: none that anything but an image has."""
 
 REMEDIES = {
     "cmd": "write `cmd: local`, the only command here: export the disk to a file first, then name it as vmdk",
@@ -151,10 +151,10 @@ def _conflicts(bound: Bound[Migration]) -> Iterator[Problem]:
     def conflict(key: str, message: str, hint: str) -> Problem:
         return yaml_source.problem("value-conflict", message, hint, place=bound.places.get(key), key=key)
 
-    suffix = Path(asked.to_output or "").suffix.lower()
-    if suffix in OTHER_FORMATS or SUFFIXES.get(suffix, asked.out_format) != asked.out_format:
-        message = f"to_output ends in {suffix} but out_format is {asked.out_format}"
-        yield conflict("to_output", message, f"let it end in .{asked.out_format}, or change out_format")
+    suffixes = SUFFIXES[asked.out_format]
+    if asked.to_output and Path(asked.to_output).suffix.lower() not in suffixes:
+        message = f"to_output {asked.to_output} is not the name of a {asked.out_format} image"
+        yield conflict("to_output", message, f"let it end in {' or '.join(suffixes)}, or change out_format")
     if asked.compress and asked.out_format == "raw":
         yield conflict("compress", "compress is true but a raw image cannot be compressed", "use out_format: qcow2")
     if asked.compress and asked.sparse == "never":

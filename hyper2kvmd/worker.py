@@ -42,7 +42,7 @@ def migrate(order: Order, ctx: Context) -> Finished:
         return Finished(source=plan_only(order, ctx))
     order = settled(order)
     with working_folder(order.conversion_dir, order.migration.vm_name, order.job_id) as folder:
-        done = _still_valid(order.finished)
+        done = _still_valid(order)
         source = _stage(ctx, Stage.PLAN, "source", done.source, lambda: plan(order, folder, ctx))
         ctx.admit(source)
         image = _stage(ctx, Stage.CONVERT, "image", done.image, lambda: convert(order, source, folder, ctx))
@@ -95,9 +95,11 @@ def _stage(ctx: Context, stage: Stage, field: str, earlier: Product | None, work
     return product
 
 
-def _still_valid(finished: Finished) -> Finished:
+def _still_valid(order: Order) -> Finished:
     """Earlier products without those whose images are gone; published ones need no working copies."""
-    if finished.artifact is not None and all(disk.path.exists() for disk in finished.artifact.disks):
+    finished = order.finished
+    published = () if finished.artifact is None else finished.artifact.disks
+    if published and all(disk.path.parent == order.output_dir and disk.path.exists() for disk in published):
         return finished
     image: Image | None = finished.image
     if image is None or not all(disk.path.exists() for disk in image.disks):

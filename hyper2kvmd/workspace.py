@@ -48,6 +48,21 @@ def ensure_private_dir(path: Path) -> None:
         ) from error
 
 
+def real_conversion_dir(named: Path, allowed: tuple[Path, ...]) -> Path:
+    """`named` with its links followed.
+
+    Raises Unsafe (`path-not-allowed`) unless it is one of `allowed`; an empty list allows any.
+    """
+    real = Path(os.path.realpath(named))
+    if allowed and not any(real == Path(os.path.realpath(directory)) for directory in allowed):
+        raise Unsafe(
+            "path-not-allowed",
+            f"{named}: the daemon's configuration does not allow this conversion_dir",
+            hint="leave conversion_dir out, or let an administrator add it to allowed_conversion_dirs",
+        )
+    return real
+
+
 def require_writable(directory: Path) -> None:
     """Raises OSError that says why not."""
     if not os.access(directory, os.W_OK | os.X_OK):

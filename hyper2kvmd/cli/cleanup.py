@@ -9,6 +9,7 @@ import contextlib
 import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from hyper2kvmd import workspace
@@ -53,7 +54,9 @@ def collect(config: DaemonConfig, *, dry_run: bool) -> Removed:
             return job_id not in live()
 
         age = config.retention.conversions * DAY
-        for folder in workspace.orphans(config.conversion_dir, live(), older_than_seconds=age):
+        alive = live()
+        orphans = (workspace.orphans(place, alive, older_than_seconds=age) for place in config.conversion_dirs)
+        for folder in chain.from_iterable(orphans):
             job_id = folder.name.rpartition(".")[2]
             try:
                 if dry_run or workspace.discard(folder, partial(abandoned, job_id)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -23,7 +22,7 @@ from hyper2kvmd.daemon.wire import Status
 from hyper2kvmd.errors import Failure, TryLater
 from hyper2kvmd.model import Job, Migration, Order, State
 from hyper2kvmd.progress import AwaitingSpace
-from hyper2kvmd.workspace import working_folder
+from hyper2kvmd.workspace import real_conversion_dir, working_folder
 
 log = logging.getLogger(__name__)
 
@@ -217,7 +216,8 @@ class Scheduler:
     async def _sweep(self, order: Order, result: Result) -> None:
         """Remove what a worker left that could not do so itself and that no attempt will go on from."""
         if result.crashed:
-            await asyncio.to_thread(_remove, order.conversion_dir, order.migration.vm_name, order.job_id)
+            named, allowed = order.conversion_dir, order.bounds.conversion_dirs
+            await asyncio.to_thread(_remove, named, allowed, order.migration.vm_name, order.job_id)
 
     # ------------------------------------------------------------ the operator
 
@@ -234,7 +234,8 @@ class Scheduler:
             self._waiting.pop(job_id, None)
             self._metrics.ended(State.CANCELLED)
             if job.migration is not None:
-                await asyncio.to_thread(_remove, self._conversion_dir(job.migration), job.vm_name, str(job_id))
+                named, allowed = self._conversion_dir(job.migration), self.config.conversion_dirs
+                await asyncio.to_thread(_remove, named, allowed, job.vm_name, str(job_id))
         elif job_id in self._attempts:
             self._attempts[job_id][0].cancel()
         self.wake()
@@ -300,12 +301,12 @@ def _folder(order: Order) -> Path:
     return order.conversion_dir / f"{order.migration.vm_name}.{order.job_id}"
 
 
-def _remove(conversion_dir: Path, vm_name: str, job_id: str) -> None:
+def _remove(named: Path, allowed: tuple[Path, ...], vm_name: str, job_id: str) -> None:
     """Remove a job's working folder, if it is there and nobody works in it."""
-    if not (conversion_dir / f"{vm_name}.{job_id}").is_dir():
-        return
     try:
-        with working_folder(Path(os.path.realpath(conversion_dir)), vm_name, job_id):
-            pass
+        conversion_dir = real_conversion_dir(named, allowed)
+        if (conversion_dir / f"{vm_name}.{job_id}").is_dir():
+            with working_folder(conversion_dir, vm_name, job_id):
+                pass
     except (Failure, OSError) as failure:
         JobLog(log, job_id).warning("its working folder stays until it is collected: %s", failure)

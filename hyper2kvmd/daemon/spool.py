@@ -175,7 +175,13 @@ class Spool:
         return False
 
     def _asked_by(self, owner: Person, path: Path) -> bytes:
-        """What `owner` asks for: nobody else may have written it, or put it there for them. Raises InvalidInput."""
+        """What `owner` asks for: nobody else may have written it, or put it there for them. Raises InvalidInput.
+
+        The service's own user asks for nothing here: a file of its own may be the result of somebody's job.
+        """
+        fact = f"belongs to {owner.name}, the user that this service runs as"
+        remedy = "drop it as the person who wants the migration, or use h2kvmctl submit"
+        _require(owner.uid != os.geteuid() or owner.uid == 0, "spool-own-file", path, fact, remedy)
         data = _read(path, owner)
         theirs = owner.may(WRITE | SEARCH, self._dir / "incoming")
         fact = f"belongs to {owner.name}, who may not drop files here"

@@ -10,29 +10,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 
-from hyper2kvmd.disk.mandate import require_below
+from hyper2kvmd.disk.destination import output_of, share
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.model import Order
 from hyper2kvmd.workspace import signals_held
 
 MODE = 0o640
-
-
-@contextmanager
-def output_of(order: Order) -> Iterator[int]:
-    """The output directory, open. Raises OSError, or Unsafe (`path-not-allowed`) where its name leads by now."""
-    handle = os.open(order.output_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        real = Path(f"/proc/self/fd/{handle}").readlink()
-        require_below(order.output_dir, real, order.bounds.output_dirs, "output")
-        yield handle
-    finally:
-        os.close(handle)
 
 
 def names_in(directory: int) -> frozenset[str]:
@@ -51,6 +39,8 @@ class Placing:
         self._drafts: list[str] = []
         self._files: dict[str, int] = {}
         self._placed: list[str] = []
+        self.unreadable: list[str] = []
+        """Names of files that the submitter cannot read: their file system has no ACLs."""
 
     def __enter__(self) -> Placing:
         with ExitStack() as stack:
@@ -82,16 +72,14 @@ class Placing:
         """
         handle = self._keep(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
         os.link(path, self._draft(name), dst_dir_fd=self._directory, follow_symlinks=False)
-        self._files[name] = handle
-        return handle
+        return self._file(name, handle)
 
     def create(self, name: str) -> int:
         """Returns a new file that is to be called `name`, open for reading and writing."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         handle = self._keep(os.open(self._draft(name), flags, MODE, dir_fd=self._directory))
         os.fchmod(handle, MODE)
-        self._files[name] = handle
-        return handle
+        return self._file(name, handle)
 
     def write(self, name: str, text: str) -> Path:
         """A small file; returns the path that it will have."""
@@ -112,6 +100,12 @@ class Placing:
 
     def _keep(self, handle: int) -> int:
         self._opened.callback(os.close, handle)
+        return handle
+
+    def _file(self, name: str, handle: int) -> int:
+        self._files[name] = handle
+        if not share(self._order, handle):
+            self.unreadable.append(name)
         return handle
 
     def _draft(self, name: str) -> str:

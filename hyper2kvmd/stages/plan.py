@@ -9,10 +9,11 @@ from pathlib import Path
 from hyper2kvmd import report, run
 from hyper2kvmd.disk import space, vmx
 from hyper2kvmd.disk.conversion import image_bytes
+from hyper2kvmd.disk.destination import make_output, output_of, require_unshared
 from hyper2kvmd.disk.key_files import read_keys
 from hyper2kvmd.disk.layout import firmware_of, read_layout
 from hyper2kvmd.disk.mandate import ANYONE, Mandate, require_below
-from hyper2kvmd.disk.placing import names_in, output_of
+from hyper2kvmd.disk.placing import names_in
 from hyper2kvmd.disk.source_reader import SourceReader
 from hyper2kvmd.disk.sources import open_source
 from hyper2kvmd.errors import Kind, MigrationFailed
@@ -21,7 +22,7 @@ from hyper2kvmd.guest.rootside import Helper
 from hyper2kvmd.model import Layout, Migration, Order, Source, SourceDisk, Volume
 from hyper2kvmd.progress import Context
 from hyper2kvmd.stages.register import domain_exists
-from hyper2kvmd.workspace import require_writable, way_to_write
+from hyper2kvmd.workspace import real_conversion_dir, require_writable, way_to_write
 
 REPAIR_ALLOWANCE = 256 << 20
 """Bytes that repair may add: a virtio archive for each kernel, rewritten clusters."""
@@ -71,15 +72,14 @@ def plan(order: Order, folder: Path, ctx: Context) -> Source:
 
 
 def settled(order: Order) -> Order:
-    """The order with its conversion directory as it is in truth, links followed once; before any directory is made.
+    """The order with its directories as they are in truth, links followed once; before any directory is made.
 
-    Raises Unsafe (`path-not-allowed`) for a directory that the daemon may not write to.
+    Raises Unsafe (`path-not-allowed`) for a directory that the job may not name.
     """
-    order = order.model_copy(update={"conversion_dir": Path(os.path.realpath(order.conversion_dir))})
-    named = order.conversion_dir if order.migration.conversion_dir else None
-    for directory in (order.output_dir, *([named] if named else [])):
-        _require_below(directory, order.bounds.output_dirs, "output")
-    return order
+    conversion_dir = real_conversion_dir(order.conversion_dir, order.bounds.conversion_dirs)
+    output_dir = Path(os.path.realpath(order.output_dir))
+    require_below(order.output_dir, output_dir, order.bounds.output_dirs, "output")
+    return order.model_copy(update={"conversion_dir": conversion_dir, "output_dir": output_dir})
 
 
 def read_sources(
@@ -152,13 +152,14 @@ def _preallocation(migration: Migration, scattered: str | None) -> tuple[bool, s
 
 
 def _check_output(order: Order) -> None:
-    """A parent swapped for a link meanwhile gets an empty directory made elsewhere, and no more."""
     migration, directory = order.migration, order.output_dir
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_output(order)
         with output_of(order) as handle:
             present = names_in(handle)
             require_writable(Path(f"/proc/self/fd/{handle}"))
+        if migration.libvirt_import:
+            require_unshared(order)
     except OSError as error:
         raise MigrationFailed(
             "output-unwritable",

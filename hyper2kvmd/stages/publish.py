@@ -68,6 +68,11 @@ def publish(
                 json_name, report.model_dump_json(indent=2, exclude={"order": {"finished"}}) + "\n"
             )
             report_markdown = placing.write(markdown_name, markdown(report))
+            if placing.unreadable:
+                ctx.warn(
+                    f"{order.output_dir}: {order.submitter} cannot read the results: the file system has no ACLs. "
+                    "Mount it with ACLs, or give them read permission"
+                )
         return Artifact(disks=disks, format=image.format, report_json=report_json, report_markdown=report_markdown)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -13,6 +13,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Literal
 
+from hyper2kvmd.disk.destination import require_unshared
 from hyper2kvmd.disk.placing import Placing
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.machine import KVM_DEVICE, kvm_works
@@ -34,8 +35,8 @@ def register(order: Order, source: Source, guest: Guest, artifact: Artifact, fol
 
     `folder` is the job's own: libvirt gets the XML from there, since that of the output directory is its owner's to
     change. Raises MigrationFailed: `libvirt-unreachable`, `domain-exists`, `libvirt-define-failed` (libvirt's own
-    reason in the message), `output-exists`, `xml-unwritable`, and Unsafe (`path-not-allowed`). Images and XML stay in
-    any case.
+    reason in the message), `output-exists`, `xml-unwritable`, and Unsafe (`output-shared`, and as `output_of` does).
+    Images and XML stay in any case.
     """
     migration = order.migration
     identity = str(uuid.uuid5(uuid.NAMESPACE_URL, f"hyper2kvmd:{order.job_id}:{artifact.disks[0].path}"))
@@ -47,6 +48,7 @@ def register(order: Order, source: Source, guest: Guest, artifact: Artifact, fol
         own.write_text(text, encoding="utf-8")
         _place(order, xml, text, folder / NOTE)
     if migration.libvirt_import:
+        require_unshared(order)
         with ctx.step(f"Defining {migration.vm_name} in libvirt"):
             _define(migration.libvirt_uri, migration.vm_name, identity, own, xml, artifact)
     return Domain(
@@ -121,6 +123,7 @@ def _devices(devices: ET.Element, migration: Migration, guest: Guest, artifact: 
         disk = ET.SubElement(devices, "disk", type="file", device="disk")
         ET.SubElement(disk, "driver", name="qemu", type=artifact.format, discard="unmap")
         ET.SubElement(disk, "source", file=str(published.path))
+        ET.SubElement(disk, "backingStore")  # an image swapped for one with a backing file leads libvirt nowhere
         ET.SubElement(disk, "target", dev=f"vd{string.ascii_lowercase[number]}", bus="virtio")
         if number == 0:
             ET.SubElement(disk, "boot", order="1")

@@ -100,11 +100,10 @@ class Service:
         return folder / vmdk.name
 
     def drop(self, name: str, **keys: object) -> None:
-        """Write a YAML elsewhere and move it in."""
+        """Write a YAML elsewhere and move it in, as root."""
         text = "".join(f"{key}: {json.dumps(value, default=str)}\n" for key, value in keys.items())
         draft = self.root / name
         draft.write_text(text)
-        shutil.chown(draft, USER, USER)
         draft.rename(self.spool / "incoming" / name)
 
     def names(self, folder: str) -> set[str]:

@@ -58,18 +58,17 @@ def session_daemon(folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def libvirt() -> Iterator[tuple[str, Path]]:
-    """(URI, a folder that libvirt's user may read)."""
+    """(URI, a folder of this user's own that libvirt's user may read)."""
     folder = Path(tempfile.mkdtemp(prefix="h2k-libvirt-", dir="/tmp"))  # short: it holds a socket
-    folder.chmod(0o755)
+    images = Path(tempfile.mkdtemp(prefix="h2k-images-", dir="/tmp"))
+    for place in (folder, images):
+        place.chmod(0o755)
     try:
         with session_daemon(folder) as uri:
-            images = folder / "images"
-            images.mkdir()
-            if os.geteuid() == 0:
-                os.chown(images, NOBODY, NOBODY)
             yield uri, images
     finally:
-        shutil.rmtree(folder)
+        for place in (folder, images):
+            shutil.rmtree(place)
 
 
 def unplug(uri: str, domain: Domain) -> None:

@@ -6,6 +6,7 @@ themselves, whose events say where they are.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -16,15 +17,15 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.errors import MigrationFailed, Unsafe
 from hyper2kvmd.model import Bounds, Migration, Order, Problem
 from hyper2kvmd.progress import AwaitingSpace, Ended, Event, StepStarted, event_adapter
 from hyper2kvmd.workspace import ensure_private_dir
-from tests.integration.disks import empty_disk
+from tests.integration.disks import empty_disk, sh
 from tests.integration.host import USER, service_python
 from tests.integration.test_publish import file_system, names, run_publish, sparse_image
 from tests.integration.test_register import libvirt as libvirt
-from tests.integration.test_register import registered, virsh
+from tests.integration.test_register import registered, unplug, virsh
 from tests.security.test_submitter import GROUP, MASK, NOBODY, OTHER, OWNER, USERS, set_acl
 
 FOREIGN = "of another tenant"
@@ -310,3 +311,46 @@ def test_libvirt_keeps_no_domain_with_other_disks(libvirt: tuple[str, Path]) -> 
         swapped_xml(uri, images, "kept")
     known = virsh(uri, "list", "--all", "--name").split()
     assert not [name for name in known if "secret.raw" in virsh(uri, "dumpxml", "--inactive", name)]
+
+
+@pytest.mark.parametrize("way", ["owner", "mode", "sticky", "acl", "above"])
+def test_a_domain_whose_image_somebody_else_can_swap(libvirt: tuple[str, Path], way: str) -> None:
+    """libvirt opens as root what lies there when the domain starts."""
+    uri, images = libvirt
+    above = images / f"shared-{way}"
+    folder = above / "out"
+    folder.mkdir(parents=True)
+    judged = above if way == "above" else folder
+    if way in ("owner", "above"):
+        shutil.chown(judged, "nobody")
+    elif way == "acl":
+        set_acl(judged, (OWNER, 7, -1), (USERS, 7, NOBODY), (GROUP, 5, -1), (MASK, 7, -1), (OTHER, 5, -1))
+    else:
+        judged.chmod(0o1777 if way == "sticky" else 0o777)
+    name = f"swap-{way}"
+    with pytest.raises(Unsafe) as caught:
+        registered(folder, libvirt_import=True, libvirt_uri=uri, vm_name=name, memory=256)
+    assert caught.value.code == "output-shared"
+    assert str(judged) in caught.value.message
+    assert name not in virsh(uri, "list", "--all", "--name").split()
+
+
+def test_an_image_that_is_swapped_for_one_with_a_backing_file(libvirt: tuple[str, Path]) -> None:
+    """Its domain's disk has no chain, whatever the image comes to say."""
+    uri, images = libvirt
+    domain = registered(images, libvirt_import=True, libvirt_uri=uri, vm_name="chained", memory=64, vcpus=1)
+    unplug(uri, domain)
+    image, secret = images / "chained.qcow2", images / "chain.raw"
+    secret.write_bytes(FOREIGN.encode().ljust(1 << 20))
+    secret.chmod(0o644)
+    image.unlink()
+    sh("qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", secret, "-F", "raw", image, "1M")
+    shutil.chown(image, "nobody")
+    virsh(uri, "start", "chained")
+    try:
+        assert secret.name not in virsh(uri, "dumpxml", "chained")
+        opened = [*Path("/proc").glob("[0-9]*/fd/*")]
+        assert not [path for path in opened if os.path.realpath(path) == str(secret)]
+        assert [path for path in opened if os.path.realpath(path) == str(image)], "the machine runs"
+    finally:
+        virsh(uri, "destroy", "chained")

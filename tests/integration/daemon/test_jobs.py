@@ -276,8 +276,9 @@ def test_the_reserve_is_kept_free(small_disk: House) -> None:
 
 
 def test_one_folder_per_job_below_the_directory_that_the_yaml_names(house: House, tmp_path: Path) -> None:
-    house.start()
     other = tmp_path / "other"
+    house.configure(allowed_conversion_dirs=[str(other)])
+    house.start()
     house.drop("a.yaml", house.migration("a", "plan", f"wait {house.root}/go", conversion_dir=str(other)))
     until(lambda: (other / "a.1").is_dir(), "the folder is there")
     (house.root / "go").touch()

@@ -3,10 +3,10 @@
 tests/unit/test_guards.py holds that the tables keep up with the code; `make test-mutations` tries them.
 """
 
-from tests.security.guards import boundary, inputs, places, service
+from tests.security.guards import boundary, destinations, inputs, places, service
 from tests.security.guards.guard import Cut, Guard
 
-GUARDS: tuple[Guard, ...] = (*boundary.GUARDS, *service.GUARDS, *inputs.GUARDS, *places.GUARDS)
+GUARDS: tuple[Guard, ...] = (*boundary.GUARDS, *service.GUARDS, *inputs.GUARDS, *places.GUARDS, *destinations.GUARDS)
 OTHERS: dict[str, str] = {**boundary.OTHERS, **inputs.OTHERS}
 """Tests, or cases of them, that nothing of ours makes pass; and what does."""
 

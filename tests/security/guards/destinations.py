@@ -1,0 +1,89 @@
+"""What keeps a submitter from borrowing the service's rights by choosing where its files go."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from tests.security.guards.guard import Cut, Guard, cases, each
+
+PRIVATE = "test_destinations.py::test_a_directory_of_the_service_itself"
+NO_RIGHT = "test_destinations.py::test_a_directory_where_they_may_create_nothing"
+RIGHT = "test_destinations.py::test_a_directory_where_they_may"
+SWAPPED = "test_places.py::test_a_domain_whose_image_somebody_else_can_swap"
+
+destination = partial(Cut, "hyper2kvmd/disk/destination.py")
+register = partial(Cut, "hyper2kvmd/stages/register.py")
+scheduler = partial(Cut, "hyper2kvmd/daemon/scheduler.py")
+spool = partial(Cut, "hyper2kvmd/daemon/spool.py")
+workspace = partial(Cut, "hyper2kvmd/workspace.py")
+
+SHARED = destination("            if facts.st_uid not in (0, os.geteuid()) or not safe:", "            if False:")
+
+GUARDS: tuple[Guard, ...] = (
+    # ---- the service's own directories
+    *each(PRIVATE, destination("    if _is_private(handle, missing, order.bounds):", "    if False:")),
+    *each(
+        cases(PRIVATE, "above"), destination("return not missing and lineage[0] in", "return False and lineage[0] in")
+    ),
+    *each(
+        cases(PRIVATE, "home", "home-ssh"),
+        Cut("hyper2kvmd/config.py", "*self.conversion_dirs, home)", "*self.conversion_dirs)"),
+    ),
+    *each(
+        "test_destinations.py::test_a_file_of_the_services_own_is_no_submission",
+        spool("owner.uid != os.geteuid() or owner.uid == 0", "True"),
+    ),
+    *each(
+        "test_destinations.py::test_an_image_is_called_nothing_else",
+        Cut(
+            "hyper2kvmd/spec.py",
+            "if asked.to_output and Path(asked.to_output).suffix.lower() not in suffixes:",
+            "if False:",
+        ),
+    ),
+    # ---- directories of others
+    *each(NO_RIGHT, destination("    if not _may_create(person, handle):", "    if False:")),
+    *each(
+        cases(NO_RIGHT, "shut-above"),
+        destination("SEARCH if number else WRITE | SEARCH", "0 if number else WRITE | SEARCH"),
+    ),
+    *each(cases(RIGHT, "theirs", "acl", "new"), destination("    if not _may_create(person, handle):", "    if True:")),
+    *each(cases(RIGHT, "configured"), destination("order.output_dir == shared.resolve()", "False")),
+    *each(
+        "test_destinations.py::test_results_are_the_submitters_to_read",
+        destination("acl.grant(handle, person.uid, READ)", "pass"),
+        destination("acl.grant(handle, person.uid, READ | WRITE | SEARCH)", "pass"),
+        destination("DIRECTORY_MODE = 0o751", "DIRECTORY_MODE = 0o750"),
+        destination("DIRECTORY_MODE = 0o751", "DIRECTORY_MODE = 0o755"),
+    ),
+    *each(
+        "test_destinations.py::test_a_result_is_named_by_where_it_lies",
+        Cut(
+            "hyper2kvmd/stages/plan.py",
+            "output_dir = Path(os.path.realpath(order.output_dir))",
+            "output_dir = order.output_dir",
+        ),
+    ),
+    # ---- where it converts
+    *each(
+        (
+            "test_destinations.py::test_a_conversion_directory_that_no_administrator_allows",
+            "test_destinations.py::test_cancelling_removes_nothing_elsewhere",
+        ),
+        workspace("    if allowed and not any(", "    if False and not any("),
+    ),
+    *each(
+        "test_destinations.py::test_a_conversion_directory_that_one_allows",
+        Cut("hyper2kvmd/config.py", "(self.conversion_dir, *self.allowed_conversion_dirs)", "(self.conversion_dir,)"),
+    ),
+    # ---- libvirt
+    *each(SWAPPED, SHARED),
+    *each(
+        cases(SWAPPED, "owner", "above"), destination("facts.st_uid not in (0, os.geteuid()) or not safe", "not safe")
+    ),
+    *each(cases(SWAPPED, "sticky"), destination("safe = (number > 0 and ", "safe = (")),
+    *each(
+        "test_places.py::test_an_image_that_is_swapped_for_one_with_a_backing_file",
+        register('ET.SubElement(disk, "backingStore")', "pass"),
+    ),
+)

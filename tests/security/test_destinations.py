@@ -1,0 +1,251 @@
+"""Where results may go: directories that a submitter names in order to borrow the service's rights.
+
+Everything is put before a daemon with the default lists (no `allowed_output_dirs`); the submitter is `nobody`. Every
+directory of the service stands open to them here, so that nothing but the judgement of the daemon keeps them out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyper2kvmd.model import State
+from tests.integration.disks import sh
+from tests.integration.host import USER
+from tests.integration.service import Service, until
+from tests.security.test_submitter import GROUP, MASK, NOBODY, OTHER, OWNER, USERS, VICTIM, disk, drop, set_acl
+
+
+@pytest.fixture(scope="module")
+def daemon(installed_helper: tuple[str, ...]) -> Iterator[Service]:
+    root = Path(tempfile.mkdtemp(prefix="h2k-test-", dir="/var/tmp"))
+    shutil.chown(root, USER, USER)
+    root.chmod(0o755)
+    service = Service(root, installed_helper)
+    own = Path(tempfile.mkdtemp(prefix="h2k-test-", dir="/var/tmp"))
+    shutil.chown(own, USER, USER)
+    service.conversions, service.images = own / "conversions", service.state / "images"
+    service.settings |= {
+        "conversion_dir": service.conversions,
+        "output_dir": service.images,
+        "allowed_conversion_dirs": f"[{own}/scratch]",
+    }
+    (service.spool / "incoming").chmod(0o777)
+    service.state.mkdir()
+    shutil.chown(service.state, USER, USER)
+    service.state.chmod(0o751)
+    with ExitStack() as stack:
+        home = Path(pwd.getpwnam(USER).pw_dir)
+        if not home.exists():
+            home.mkdir()
+            stack.callback(shutil.rmtree, home)
+        service.start()
+        disk(root / "disk.raw", VICTIM, 0o644)
+        yield service
+        assert service.working_folders() == set()
+        service.end()
+        shutil.rmtree(root)
+        shutil.rmtree(own)
+
+
+def open_to_all(directory: Path) -> Path:
+    directory.mkdir(exist_ok=True)
+    shutil.chown(directory, USER, USER)
+    directory.chmod(0o777)
+    return directory
+
+
+def asked(daemon: Service, name: str, **keys: Any) -> None:
+    drop(daemon, name, vmdk=daemon.root / "disk.raw", out_format="raw", **keys)
+
+
+def as_user(user: str, *argv: object) -> subprocess.CompletedProcess[str]:
+    prefix = ("setpriv", f"--reuid={user}", f"--regid={pwd.getpwnam(user).pw_gid}", "--clear-groups", "--")
+    return subprocess.run([*prefix, *map(str, argv)], capture_output=True, text=True, check=False)
+
+
+# ---------------------------------------------------------------- the service's own directories
+
+PRIVATE = {
+    "spool": "{spool}",
+    "incoming": "{spool}/incoming",
+    "incoming-below": "{spool}/incoming/new",
+    "active": "{spool}/active",
+    "state": "{state}",
+    "state-below": "{state}/new/deep",
+    "conversions": "{conversions}",
+    "home": "{home}",
+    "home-ssh": "{home}/.ssh",
+    "above": "{root}",
+    "other-name": "{root}/mounted",
+    "other-name-below": "{root}/mounted/new",
+    "by-link": "{root}/link",
+}
+
+
+@pytest.fixture(scope="module")
+def asked_for_private(daemon: Service) -> dict[str, tuple[str, ...]]:
+    """The codes with which each job ended that named a directory of the service's; and what lay there afterwards."""
+    home = Path(pwd.getpwnam(USER).pw_dir)
+    known = {"spool": daemon.spool, "state": daemon.state, "conversions": daemon.conversions, "home": home}
+    aims = {name: Path(text.format(root=daemon.root, **known)) for name, text in PRIVATE.items()}
+    with ExitStack() as stack:
+        for directory in (daemon.root, daemon.spool, daemon.spool / "active", daemon.state, home):
+            before = directory.stat()
+            stack.callback(os.chown, directory, before.st_uid, before.st_gid)
+            stack.callback(directory.chmod, stat.S_IMODE(before.st_mode))
+            shutil.chown(directory, USER)
+            directory.chmod(0o777)
+        mounted = daemon.root / "mounted"
+        mounted.mkdir()
+        sh("mount", "--bind", daemon.spool, mounted)
+        stack.callback(sh, "umount", mounted)
+        aims["by-link"].symlink_to(daemon.spool / "incoming")
+        for name, aim in aims.items():
+            asked(daemon, f"to-{name}", output_dir=aim)
+        codes = {name: tuple(one.code for one in daemon.finished(f"to-{name}").problems) for name in aims}
+        left = [path for path in daemon.root.rglob("*") if path.name in ("new", "deep") or path.suffix == ".raw"]
+        assert left == [daemon.root / "disk.raw"]
+        assert not [*home.iterdir()]
+        return codes
+
+
+@pytest.mark.parametrize("name", PRIVATE)
+def test_a_directory_of_the_service_itself(asked_for_private: dict[str, tuple[str, ...]], name: str) -> None:
+    """Even for somebody who can create files there; by whatever name: a link, or a second mount of it."""
+    assert asked_for_private[name] == ("output-private",)
+
+
+def test_a_file_of_the_services_own_is_no_submission(daemon: Service) -> None:
+    """However it came there: it has the service's rights, which no submitter has."""
+    drop(daemon, "own-file", owner=USER, vmdk=daemon.root / "disk.raw")
+    job = daemon.finished("own-file")
+    assert (job.state, [one.code for one in job.problems]) == (State.REJECTED, ["spool-own-file"])
+
+
+@pytest.mark.parametrize("name", ["steal.yaml", "web02.xml", "web02.report.json", "jobs.sqlite3-journal", "config"])
+def test_an_image_is_called_nothing_else(daemon: Service, name: str) -> None:
+    vm = f"called-{name.replace('.', '-')}"
+    asked(daemon, vm, to_output=name)
+    job = daemon.finished(vm)
+    assert (job.state, [one.code for one in job.problems]) == (State.REJECTED, ["value-conflict"])
+    assert not (daemon.images / name).exists()
+
+
+# ---------------------------------------------------------------- directories of others
+
+
+@pytest.mark.parametrize("name", ["closed", "closed-below", "shut-above", "acl-refuses"])
+def test_a_directory_where_they_may_create_nothing(daemon: Service, name: str) -> None:
+    """The service can, and is asked to with its own rights."""
+    place = open_to_all(daemon.root / f"place-{name}")
+    aim = place
+    if name.startswith("closed"):
+        place.chmod(0o755)
+        aim = place / "new" if name.endswith("below") else place
+    elif name == "shut-above":
+        aim = open_to_all(place / "inner")
+        place.chmod(0o700)
+    else:
+        set_acl(place, (OWNER, 7, -1), (USERS, 5, NOBODY), (GROUP, 7, -1), (MASK, 7, -1), (OTHER, 7, -1))
+    asked(daemon, f"into-{name}", output_dir=aim)
+    job = daemon.failed(f"into-{name}", "submitter-may-not-write")
+    assert "nobody (who submitted this job)" in job.problems[0].message
+    assert not [path for path in place.rglob("*") if path.name != "inner"]
+
+
+@pytest.mark.parametrize("kind", ["theirs", "acl", "configured", "new"])
+def test_a_directory_where_they_may(daemon: Service, kind: str) -> None:
+    place = daemon.root / f"good-{kind}"
+    keys: dict[str, Any] = {"output_dir": place}
+    if kind == "configured":
+        keys = {}
+    elif kind == "acl":
+        open_to_all(place).chmod(0o700)
+        set_acl(place, (OWNER, 7, -1), (USERS, 7, NOBODY), (GROUP, 0, -1), (MASK, 7, -1), (OTHER, 0, -1))
+    else:
+        open_to_all(place)
+        keys = {"output_dir": place / "deep" / "er"} if kind == "new" else keys
+    asked(daemon, f"good-{kind}", **keys)
+    job = daemon.finished(f"good-{kind}")
+    assert job.state is State.SUCCEEDED, job.problems
+
+
+def test_results_are_the_submitters_to_read(daemon: Service) -> None:
+    """In a directory that was made for them: they list and use it, QEMU's user passes through, nobody else reads."""
+    place = open_to_all(daemon.root / "results")
+    for number in (1, 2):  # the directory that the first job made serves the second
+        asked(daemon, f"result{number}", output_dir=place / "made", checksum="true")
+        job = daemon.finished(f"result{number}")
+        assert job.state is State.SUCCEEDED, job.problems
+    made = place / "made"
+    wanted = {f"result1{ending}" for ending in (".raw", ".raw.sha256", ".xml", ".report.json", ".report.md")}
+    listed = as_user(VICTIM, "ls", made)
+    assert wanted <= set(listed.stdout.split()), listed.stderr
+    for name in wanted:
+        assert as_user(VICTIM, "test", "-r", made / name).returncode == 0, name
+        assert as_user("daemon", "test", "-r", made / name).returncode == 1, name
+        assert stat.S_IMODE((made / name).stat().st_mode) == 0o640, name
+    assert as_user("daemon", "test", "-x", made).returncode == 0
+    assert as_user("daemon", "ls", made).returncode != 0
+    assert as_user(VICTIM, "test", "-r", daemon.images / "good-configured.raw").returncode == 0
+
+
+def test_a_result_is_named_by_where_it_lies(daemon: Service) -> None:
+    """A link on the way is its owner's to change: the domain names the image behind it."""
+    place = open_to_all(daemon.root / "behind")
+    way = daemon.root / "way"
+    way.symlink_to(place)
+    asked(daemon, "linked-out", output_dir=way)
+    assert daemon.finished("linked-out").state is State.SUCCEEDED
+    assert f"{place}/linked-out.raw" in (place / "linked-out.xml").read_text()
+    assert json.loads((place / "linked-out.report.json").read_text())["published"][0]["path"].startswith(f"{place}/")
+
+
+# ---------------------------------------------------------------- where it converts
+
+
+@pytest.mark.parametrize("aim", ["spool/active", "state", "elsewhere"])
+def test_a_conversion_directory_that_no_administrator_allows(daemon: Service, aim: str) -> None:
+    name = f"convert-{aim.replace('/', '-')}"
+    asked(daemon, name, conversion_dir=daemon.root / aim)
+    daemon.failed(name, "path-not-allowed")
+    assert not (daemon.root / "elsewhere").exists()
+
+
+def test_a_conversion_directory_that_one_allows(daemon: Service) -> None:
+    asked(daemon, "convert-scratch", conversion_dir=daemon.conversions.parent / "scratch")
+    assert daemon.finished("convert-scratch").state is State.SUCCEEDED
+    assert (daemon.conversions.parent / "scratch").is_dir()
+
+
+def test_cancelling_removes_nothing_elsewhere(daemon: Service) -> None:
+    """The folder of a job that waits is looked for where it asks to be converted."""
+    daemon.ctl("pause")
+    try:
+        keep = daemon.root / "keep"
+        asked(daemon, "cancelled", conversion_dir=keep)
+        until("it waits", lambda: daemon.job("cancelled"))
+        job = daemon.job("cancelled")
+        assert job is not None
+        folder = keep / f"cancelled.{job.id}"
+        folder.mkdir(parents=True)
+        for path in (keep, folder):
+            shutil.chown(path, USER, USER)
+            path.chmod(0o700)
+        daemon.ctl("cancel", job.id)
+        daemon.finished("cancelled")
+        assert folder.is_dir()
+    finally:
+        daemon.ctl("resume")
