@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -93,8 +94,7 @@ class DaemonConfig(Frozen):
     @property
     def bounds(self) -> Bounds:
         """What a submitter's job may name."""
-        home = Path(pwd.getpwuid(os.geteuid()).pw_dir)
-        own = (self.spool_dir, self.state_dir, *self.conversion_dirs, home)
+        own = (self.spool_dir, self.state_dir, *self.conversion_dirs, *_homes())
         return Bounds(
             source_dirs=self.allowed_source_dirs,
             output_dirs=self.allowed_output_dirs,
@@ -103,6 +103,14 @@ class DaemonConfig(Frozen):
             private_dirs=tuple(directory for directory in own if directory != Path("/")),
             libvirt_uris=self.allowed_libvirt_uris,
         )
+
+
+def _homes() -> Iterator[Path]:
+    """Where programs look for this user's settings: some ask the user database, some the environment."""
+    if home := os.environ.get("HOME"):
+        yield Path(home)
+    with suppress(KeyError):
+        yield Path(pwd.getpwuid(os.geteuid()).pw_dir)
 
 
 RULES = Rules(

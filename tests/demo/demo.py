@@ -50,6 +50,7 @@ def main() -> None:
             raise SystemExit(code)
         case ["--install", uid, gid]:
             install(int(uid), int(gid))
+            drop(PLACE / "source" / f"{VM}.vmdk", int(uid), int(gid))
             ids = [f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
             os.execvp("setpriv", ["setpriv", *ids, "--", sys.executable, "-B", "-m", __spec__.name, "--show"])  # noqa: S606
         case ["--show"]:
@@ -137,7 +138,6 @@ def show() -> None:
     with tempfile.TemporaryDirectory(prefix="h2k-demo-") as runtime:  # a socket's path must be short
         control, metrics = Path(runtime) / "control.sock", f"127.0.0.1:{free_port()}"
         with daemon(control, metrics) as log:
-            drop(source)
             job = first_job(control, log)
             if (
                 subprocess.run([TOOLS / "h2kvmctl", "watch", str(job), "--socket", control], check=False).returncode
@@ -199,13 +199,15 @@ def daemon(control: Path, metrics: str) -> Iterator[Path]:
         raise SystemExit(f"the daemon did not stop cleanly ({process.returncode}); its log is {log}")
 
 
-def drop(source: Path) -> None:
+def drop(source: Path, uid: int, gid: int) -> None:
+    """As root, a submitter like any other: the service takes no file of its own user."""
     text = f"vmdk: {source}\nvm_name: {VM}\nverify: content\nmemory: 2048\nvcpus: 2\n"
     say(f"A YAML is dropped into {PLACE / 'spool' / 'incoming'}")
     print(text, end="")
-    unfinished = PLACE / "spool" / f"{VM}.yaml"
-    unfinished.write_text(text)
-    shutil.move(unfinished, PLACE / "spool" / "incoming" / f"{VM}.yaml")
+    incoming = PLACE / "spool" / "incoming"
+    incoming.mkdir(mode=0o770)
+    os.chown(incoming, uid, gid)
+    (incoming / f"{VM}.yaml").write_text(text)
 
 
 def first_job(control: Path, log: Path) -> int:

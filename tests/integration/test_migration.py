@@ -227,7 +227,6 @@ def test_a_helper_out_of_reach_is_said_before_the_first_byte(service_folder: Pat
 
 def test_a_bad_yaml_is_rejected_with_every_error(service: Service) -> None:
     (service.spool / "incoming" / "bad.yaml").write_text("vmdk: relative.vmdk\nmemmory: 4\nvcpus: many\n")
-    shutil.chown(service.spool / "incoming" / "bad.yaml", USER, USER)
     job = service.finished("bad")
     assert job.state == State.REJECTED
     assert service.names("rejected") == {"bad.yaml", "bad.yaml.reason.json"}

@@ -78,7 +78,7 @@ def test_a_disk_that_only_the_service_may_read(daemon: Service) -> None:
     source = disk(daemon.root / "shared/private.raw", USER, 0o600)
     drop(daemon, "private", vmdk=source)
     refused(daemon, "private", "submitter-may-not-read")
-    drop(daemon, "own", owner=USER, vmdk=source)
+    drop(daemon, "own", owner="root", vmdk=source)
     job = daemon.finished("own")
     assert [one.code for one in job.problems] != ["submitter-may-not-read"]
 

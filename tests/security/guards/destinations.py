@@ -27,7 +27,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         cases(PRIVATE, "home", "home-ssh"),
-        Cut("hyper2kvmd/config.py", "*self.conversion_dirs, home)", "*self.conversion_dirs)"),
+        Cut("hyper2kvmd/config.py", "*self.conversion_dirs, *_homes())", "*self.conversion_dirs)"),
     ),
     *each(
         "test_destinations.py::test_a_file_of_the_services_own_is_no_submission",
