@@ -65,7 +65,7 @@ def publish(
             )
             json_name, markdown_name = names(migration)
             report_json = placing.write(
-                json_name, report.model_dump_json(indent=2, exclude={"order": {"finished"}}) + "\n"
+                json_name, report.model_dump_json(indent=2, exclude={"order": {"finished", "bounds"}}) + "\n"
             )
             report_markdown = placing.write(markdown_name, markdown(report))
             if placing.unreadable:
