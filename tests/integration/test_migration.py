@@ -26,7 +26,8 @@ from tests.integration.test_publish import file_system
 
 @pytest.fixture
 def service(service_folder: Path, installed_helper: tuple[str, ...]) -> Iterator[Service]:
-    with running(service_folder, installed_helper) as daemon:
+    allowed = f"[{service_folder}/closed/deep]"
+    with running(service_folder, installed_helper, allowed_conversion_dirs=allowed) as daemon:
         yield daemon
     assert Kernel.now().clean
 
