@@ -15,6 +15,7 @@ from pydantic_core import PydanticKnownError
 from hyper2kvmd import yaml_source
 from hyper2kvmd.errors import BrokenInstallation, InvalidInput
 from hyper2kvmd.model import Bounds, Frozen, HelperCall, Limits, Problem
+from hyper2kvmd.spec import LIBVIRT_URI
 from hyper2kvmd.yaml_binding import Bound, Rules, bind, in_order
 
 DEFAULT_PATH = Path("/etc/hyper2kvm/hyper2kvmd.yaml")
@@ -120,6 +121,7 @@ RULES = Rules(
         "threads": "write a number from 1 to 256, or 0 for one thread on each core",
         "bandwidth_limit": "write bytes a second, or 0 for no limit",
         "io_priority": "write normal or idle",
+        "allowed_libvirt_uris": "write URIs without parameters, such as qemu+ssh://kvm02/system or qemu+tls://kvm02/system",
         "log_level": "write debug, info, warning or error",
         "helper": "write the command as a list, such as [sudo, -n, /usr/libexec/hyper2kvm/helper], or the path of the "
         "helper's socket, such as /run/hyper2kvm-helper.sock",
@@ -158,11 +160,23 @@ def _conflicts(bound: Bound[DaemonConfig]) -> Iterator[Problem]:
         return yaml_source.problem("value-invalid", message, RULES.remedies[key], place=bound.places.get(key), key=key)
 
     yield from _misplaced_output(bound)
+    uris = bound.valid.get("allowed_libvirt_uris")
+    for uri in uris if isinstance(uris, tuple) else ():
+        if fault := _uri_fault(uri):
+            yield conflict("allowed_libvirt_uris", f"allowed_libvirt_uris has {yaml_source.shown(uri)}, {fault}")
     listen, reserve = bound.valid.get("metrics_listen"), bound.valid.get("space_reserve")
     if isinstance(listen, str) and not 0 <= int(listen.rpartition(":")[2]) <= HIGHEST_PORT:
         yield conflict("metrics_listen", f"metrics_listen is {listen}, whose port does not exist")
     if isinstance(reserve, str) and reserve.endswith("%") and float(reserve[:-1]) >= 100:
         yield conflict("space_reserve", f"space_reserve is {reserve}, the whole file system")
+
+
+def _uri_fault(uri: str) -> str | None:
+    if not LIBVIRT_URI.fullmatch(uri):
+        return "which is not the address of a QEMU/KVM host"
+    if uri.startswith(("qemu+libssh:", "qemu+libssh2:")):
+        return "whose ssh library reads the service user's configuration; qemu+ssh does not"
+    return None
 
 
 def _misplaced_output(bound: Bound[DaemonConfig]) -> Iterator[Problem]:

@@ -462,7 +462,7 @@ class Bounds(Frozen):
     private_dirs: tuple[Path, ...] = ()
     """The service's own directories: no output directory is one of them, lies in one or holds one."""
     libvirt_uris: tuple[str, ...] | None = None
-    """The URIs that a job may name besides those of this host. None: any."""
+    """The URIs that a job may name besides those of this host. None: any, for a job without a submitter."""
 
 
 class Order(Frozen):

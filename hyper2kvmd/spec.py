@@ -14,9 +14,11 @@ from hyper2kvmd.yaml_binding import Bound, Rules, bind, in_order
 
 VM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 LIBVIRT_URI = re.compile(
-    r"test:///default|qemu(\+(ssh|libssh2?|tls|tcp|unix))?://([A-Za-z0-9\[][A-Za-z0-9.@:\[\]_-]*)?/(system|session)"
+    r"test:///default|qemu(\+(ssh|libssh2?|tls|tcp|unix))?://"
+    r"(([A-Za-z0-9_][A-Za-z0-9._-]*@)?([A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?)?/(system|session)"
 )
-"""No parameters: `command=` and `socket=` start programs and reach sockets with the daemon's rights."""
+"""No parameters: `command=` and `socket=` start programs and reach sockets with the daemon's rights. Neither user nor
+host begins with a hyphen, which ssh would read as an option."""
 SUFFIXES = {"qcow2": (".qcow2", ".qcow", ".img"), "raw": (".raw", ".img")}
 """Endings of an image's name, for each format: none that anything but an image has."""
 

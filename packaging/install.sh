@@ -7,6 +7,7 @@ destdir=$(realpath -m "$1") python=$2
 units=${UNITS:-/usr/lib/systemd/system} zsh=${ZSH:-/usr/share/zsh/site-functions}
 private=/usr/lib/hyper2kvmd
 programs="hyper2kvmd h2kvmctl hyper2kvm"
+internal="hyper2kvm-ssh" # started by virsh, by its path
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
@@ -27,9 +28,11 @@ find "$destdir$private/bin" -type f ! -name 'h*2kvm*' -delete
 ln -s "$python" "$destdir$private/bin/python3"
 printf 'home = %s\ninclude-system-site-packages = false\n' "$(dirname "$python")" >"$destdir$private/pyvenv.cfg"
 mkdir -p "$destdir/usr/bin"
-for program in $programs; do
+for program in $programs $internal; do
     # -I: nobody's PYTHONPATH reaches a service
     sed -i "1s|.*|#!$private/bin/python3 -I|" "$destdir$private/bin/$program"
+done
+for program in $programs; do
     ln -s "../lib/hyper2kvmd/bin/$program" "$destdir/usr/bin/$program"
 done
 

@@ -34,7 +34,19 @@ class Machine:
 
 
 def beside(disk: Path, mandate: Mandate = ANYONE) -> Machine:
-    """The machine that names this disk among its own, or that has the disk's name."""
+    """The machine that names this disk among its own, or that has the disk's name.
+
+    A .vmx that the disk's owner neither owns nor can read is left out with a warning. Raises as `open_file` does for
+    the disk itself.
+    """
+    file = open_file(disk, mandate)
+    try:
+        return _beside(disk, mandate.named_by(file.fd, disk))
+    finally:
+        os.close(file.fd)
+
+
+def _beside(disk: Path, mandate: Mandate) -> Machine:
     machines, warnings = dict[Path, tuple[SourceNic, ...]](), []
     for path in sorted(disk.parent.glob("*.vmx"))[:MAX_FILES]:
         try:

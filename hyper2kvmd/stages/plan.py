@@ -19,6 +19,7 @@ from hyper2kvmd.disk.sources import open_source
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.access import FILE_SYSTEMS, check_helper
 from hyper2kvmd.guest.rootside import Helper
+from hyper2kvmd.libvirt import Libvirt
 from hyper2kvmd.model import Layout, Migration, Order, Source, SourceDisk, Volume
 from hyper2kvmd.progress import Context
 from hyper2kvmd.stages.register import domain_exists
@@ -34,9 +35,11 @@ def plan(order: Order, folder: Path, ctx: Context) -> Source:
     """Look at the source and at the host; `folder` is the job's own.
 
     Raises the failures of `open_source`, and `tool-missing`, `source-repeated`, `path-not-allowed`,
-    `output-exists`, `output-unwritable`, `domain-exists`, `helper-unreachable`, `mount-unsupported`, `space-never`.
+    `libvirt-uri-not-allowed`, `output-exists`, `output-unwritable`, `domain-exists`, `helper-unreachable`,
+    `mount-unsupported`, `space-never`.
     """
     migration, mandate = order.migration, Mandate.of(order)
+    Libvirt.of(order)  # refused before anything is started or made
     for name in TOOLS:
         run.tool(name)
     with ctx.step("Checking the output"):
@@ -177,7 +180,7 @@ def _check_output(order: Order) -> None:
             hint="move it away, or choose another vm_name or output_dir: nothing is ever overwritten",
             kind=Kind.OPERATOR,
         )
-    if migration.libvirt_import and domain_exists(migration.libvirt_uri, migration.vm_name):
+    if migration.libvirt_import and domain_exists(Libvirt.of(order), migration.vm_name):
         raise MigrationFailed(
             "domain-exists",
             f"libvirt at {migration.libvirt_uri} already has a domain {migration.vm_name}",

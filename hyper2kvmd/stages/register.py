@@ -17,17 +17,15 @@ from hyper2kvmd.disk.destination import require_unshared
 from hyper2kvmd.disk.placing import Placing
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.machine import KVM_DEVICE, kvm_works
+from hyper2kvmd.libvirt import Libvirt
 from hyper2kvmd.model import Artifact, Domain, Guest, Migration, Order, Source
 from hyper2kvmd.progress import Context
-from hyper2kvmd.run import Completed, run
+from hyper2kvmd.run import Completed
 
 Hypervisor = Literal["kvm", "qemu"]
 
 DEFAULT_MACHINE = "q35"
 NOTE = "registering.json"
-LIBVIRT_STALL_SECONDS = 60.0
-SESSION_VARIABLES = ("HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "SSH_AUTH_SOCK")
-"""What virsh needs to find a user's own libvirt, or the keys to another host's."""
 
 
 def register(order: Order, source: Source, guest: Guest, artifact: Artifact, folder: Path, ctx: Context) -> Domain:
@@ -35,12 +33,12 @@ def register(order: Order, source: Source, guest: Guest, artifact: Artifact, fol
 
     `folder` is the job's own: libvirt gets the XML from there, since that of the output directory is its owner's to
     change. Raises MigrationFailed: `libvirt-unreachable`, `domain-exists`, `libvirt-define-failed` (libvirt's own
-    reason in the message), `output-exists`, `xml-unwritable`, and Unsafe (`output-shared`, and as `output_of` does).
-    Images and XML stay in any case.
+    reason in the message), `output-exists`, `xml-unwritable`, and Unsafe (`libvirt-uri-not-allowed`, `output-shared`,
+    and as `output_of` does). Images and XML stay in any case.
     """
-    migration = order.migration
+    migration, libvirt = order.migration, Libvirt.of(order)
     identity = str(uuid.uuid5(uuid.NAMESPACE_URL, f"hyper2kvmd:{order.job_id}:{artifact.disks[0].path}"))
-    hypervisor = _hypervisor(migration, ctx)
+    hypervisor = _hypervisor(libvirt, migration, ctx)
     xml = order.output_dir / f"{migration.vm_name}.xml"
     with ctx.step(f"Writing {xml.name}"):
         text = domain_xml(migration, source, guest, artifact, identity, hypervisor)
@@ -50,7 +48,7 @@ def register(order: Order, source: Source, guest: Guest, artifact: Artifact, fol
     if migration.libvirt_import:
         require_unshared(order)
         with ctx.step(f"Defining {migration.vm_name} in libvirt"):
-            _define(migration.libvirt_uri, migration.vm_name, identity, own, xml, artifact)
+            _define(libvirt, migration.vm_name, identity, own, xml, artifact)
     return Domain(
         name=migration.vm_name,
         xml=xml,
@@ -60,17 +58,17 @@ def register(order: Order, source: Source, guest: Guest, artifact: Artifact, fol
     )
 
 
-def domain_exists(uri: str, name: str) -> bool:
-    """Whether libvirt at `uri` has a domain of that name, running or not.
+def domain_exists(libvirt: Libvirt, name: str) -> bool:
+    """Whether libvirt has a domain of that name, running or not.
 
     Raises MigrationFailed (`libvirt-unreachable`).
     """
-    listed = _virsh(uri, "list", "--all", "--name")
+    listed = libvirt.virsh("list", "--all", "--name")
     if listed.returncode != 0:
         raise MigrationFailed(
             "libvirt-unreachable",
-            f"libvirt at {uri} does not answer: {_reason(listed)}",
-            hint="start libvirtd, let this user in (group libvirt), or correct libvirt_uri",
+            f"libvirt at {libvirt.uri} does not answer: {_reason(listed)}",
+            hint=libvirt.remedy,
             kind=Kind.OPERATOR,
         )
     return name in listed.stdout.splitlines()
@@ -168,43 +166,43 @@ def _place(order: Order, xml: Path, text: str, note: Path) -> None:
 # ---------------------------------------------------------------- libvirt
 
 
-def _hypervisor(migration: Migration, ctx: Context) -> Hypervisor:
+def _hypervisor(libvirt: Libvirt, migration: Migration, ctx: Context) -> Hypervisor:
     """KVM, unless the libvirt that is to run this guest cannot: such a domain would never start."""
     if not migration.libvirt_import:
         return "kvm"
-    uri = migration.libvirt_uri
-    offered = _virsh(uri, "domcapabilities", "--virttype", "kvm", "--arch", "x86_64").returncode == 0
-    local = ":///" in uri
+    offered = libvirt.virsh("domcapabilities", "--virttype", "kvm", "--arch", "x86_64").returncode == 0
+    local = ":///" in libvirt.uri
     if offered and not (local and os.access(KVM_DEVICE, os.R_OK | os.W_OK) and not kvm_works()):
         return "kvm"
+    uri = libvirt.uri
     ctx.warn(f"KVM does not work for libvirt at {uri}: {migration.vm_name} is defined to run under slow emulation")
     return "qemu"
 
 
-def _define(uri: str, name: str, identity: str, own: Path, xml: Path, artifact: Artifact) -> None:
+def _define(libvirt: Libvirt, name: str, identity: str, own: Path, xml: Path, artifact: Artifact) -> None:
     """Define the domain from our `own` copy; `xml` is the one that the messages name."""
-    existed = domain_exists(uri, name)
+    existed = domain_exists(libvirt, name)
     if existed:
-        if _virsh(uri, "domuuid", name).stdout.strip() != identity:
+        if libvirt.virsh("domuuid", name).stdout.strip() != identity:
             raise MigrationFailed(
                 "domain-exists",
-                f"libvirt at {uri} already has a domain {name}; the images and {xml} are kept",
+                f"libvirt at {libvirt.uri} already has a domain {name}; the images and {xml} are kept",
                 hint=f"rename the old one (virsh domrename) or undefine it, then run virsh define {xml}",
                 kind=Kind.OPERATOR,
             )
     else:
-        defined = _virsh(uri, "define", "--validate", str(own))
+        defined = libvirt.virsh("define", "--validate", str(own))
         if defined.returncode != 0:
-            raise _define_failed(uri, name, _reason(defined), xml)
-    shown = _virsh(uri, "dumpxml", "--inactive", name)
+            raise _define_failed(libvirt.uri, name, _reason(defined), xml)
+    shown = libvirt.virsh("dumpxml", "--inactive", name)
     if shown.returncode != 0:
-        raise _define_failed(uri, name, _reason(shown), xml)
+        raise _define_failed(libvirt.uri, name, _reason(shown), xml)
     disks = [element.get("file") for element in ET.fromstring(shown.stdout).iterfind("devices/disk/source")]  # noqa: S314
     ours = [str(disk.path) for disk in artifact.disks]
     if disks != ours:
         if not existed:
-            _virsh(uri, "undefine", name)
-        raise _define_failed(uri, name, f"its disks are {disks} there, not {ours}", xml)
+            libvirt.virsh("undefine", name)
+        raise _define_failed(libvirt.uri, name, f"its disks are {disks} there, not {ours}", xml)
 
 
 def _define_failed(uri: str, name: str, reason: str, xml: Path) -> MigrationFailed:
@@ -214,12 +212,6 @@ def _define_failed(uri: str, name: str, reason: str, xml: Path) -> MigrationFail
         hint=f"correct what libvirt names, then run virsh --connect {uri} define {xml}",
         kind=Kind.OPERATOR,
     )
-
-
-def _virsh(uri: str, *words: str) -> Completed:
-    session = {name: os.environ[name] for name in SESSION_VARIABLES if name in os.environ}
-    argv = ["virsh", "--quiet", "--connect", uri, *words]
-    return run(argv, stall_seconds=LIBVIRT_STALL_SECONDS, check=False, environment=session)
 
 
 def _reason(completed: Completed) -> str:

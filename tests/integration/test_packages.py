@@ -28,6 +28,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGING = REPOSITORY / "packaging"
 PRIVATE = Path("usr/lib/hyper2kvmd")
 PROGRAMS = ("hyper2kvmd", "h2kvmctl", "hyper2kvm")
+INTERNAL = ("hyper2kvm-ssh",)
+"""Not on PATH: other programs start them."""
 ENVIRONMENT = {**os.environ, "DPKG_DEB_COMPRESSOR_LEVEL": "0", "LC_ALL": "C.UTF-8"}
 
 
@@ -140,7 +142,7 @@ def test_the_environment_is_whole_and_of_no_build(package: Package) -> None:
     there = {re.sub("[-_.]+", "-", name.stem.rpartition("-")[0]).lower() for name in site.glob("*.dist-info")}
     assert there == {"hyper2kvmd", *(name.lower() for name, _ in locked)}  # pip and setuptools among others are not
     programs = sorted((package.root / PRIVATE / "bin").iterdir())
-    assert [path.name for path in programs] == sorted((*PROGRAMS, "python3"))
+    assert [path.name for path in programs] == sorted((*PROGRAMS, *INTERNAL, "python3"))
     for path in programs:
         if path.name != "python3":
             assert path.read_text().startswith("#!/usr/lib/hyper2kvmd/bin/python3 -I\n")

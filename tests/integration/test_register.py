@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.libvirt import Libvirt
 from hyper2kvmd.model import Artifact, Domain, Guest, Layout, Migration, Nic, Order, PublishedDisk, Source, SourceDisk
 from hyper2kvmd.progress import Context, Event, Warned
 from hyper2kvmd.stages.register import domain_exists, register
@@ -196,7 +197,7 @@ def test_libvirt_takes_the_domain_and_can_start_it(libvirt: tuple[str, Path]) ->
     assert "shut off" in info
     assert "256" not in info.split("Used memory")[0].split("Max memory")[0]
     assert str(256 * 1024) in info
-    assert domain_exists(uri, "starts")
+    assert domain_exists(Libvirt(uri), "starts")
     unplug(uri, domain)
     virsh(uri, "start", "starts")
     assert virsh(uri, "domstate", "starts").strip() == "running"
@@ -238,12 +239,12 @@ def test_a_refused_definition_fails_with_libvirts_reason_and_keeps_the_image(lib
     assert caught.value.code == "libvirt-define-failed"
     assert "Maximum CPUs" in caught.value.message
     assert (images / "toobig.qcow2").exists() and (images / "toobig.xml").exists()
-    assert not domain_exists(uri, "toobig")
+    assert not domain_exists(Libvirt(uri), "toobig")
 
 
 def test_an_unreachable_libvirt_is_named(tmp_path: Path) -> None:
     with pytest.raises(MigrationFailed) as caught:
-        domain_exists(f"qemu+unix:///session?socket={tmp_path}/none", "web01")
+        domain_exists(Libvirt(f"qemu+unix:///session?socket={tmp_path}/none"), "web01")
     assert caught.value.code == "libvirt-unreachable"
     assert "Failed to connect socket" in caught.value.message
 

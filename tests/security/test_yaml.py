@@ -41,6 +41,7 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
     "a program as libvirt": ("vmdk: /a\nlibvirt_uri: qemu+ext:///system?command=PLACE/evil\n", "value-conflict"),
     "a socket as libvirt": ("vmdk: /a\nlibvirt_uri: qemu+unix:///system?socket=PLACE/evil\n", "value-conflict"),
     "an option as libvirt's host": ("vmdk: /a\nlibvirt_uri: qemu+ssh://-oX/system\n", "value-conflict"),
+    "an option behind libvirt's user": ("vmdk: /a\nlibvirt_uri: qemu+ssh://root@-oX/system\n", "value-conflict"),
     "a host file as libvirt": ("vmdk: /a\nlibvirt_uri: test:///etc/shadow\n", "value-conflict"),
 }
 

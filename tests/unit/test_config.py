@@ -86,6 +86,19 @@ def test_the_helper_is_a_command_or_a_socket(tmp_path: Path) -> None:
         ("threads: 1000\n", "1:10: threads is 1000"),
         ("bandwidth_limit: fast\n", "1:18: bandwidth_limit is fast"),
         ("io_priority: low\n", "1:14: io_priority is low"),
+        (
+            "allowed_libvirt_uris: [qemu:///system, xen:///system]\n",
+            "1:23: allowed_libvirt_uris has xen:///system, which is not the address of a QEMU/KVM host",
+        ),
+        (
+            "allowed_libvirt_uris: [qemu+libssh2://kvm02/system]\n",
+            "1:23: allowed_libvirt_uris has qemu+libssh2://kvm02/system, whose ssh library reads",
+        ),
+        (
+            "allowed_libvirt_uris: ['qemu+ssh://kvm02/system?command=/x']\n",
+            "1:23: allowed_libvirt_uris has qemu+ssh://kvm02/system?command=/x, which is not the address",
+        ),
+        ("allowed_libvirt_uris: qemu+ssh://kvm02/system\n", "1:23: allowed_libvirt_uris is not a list"),
         ("log_level: noisy\n", "1:12: log_level is noisy"),
         ("spool_dir: &a /x\nstate_dir: *a\n", "2:12: the alias *a is refused"),
         ("a: [\n", "not valid YAML"),
@@ -99,6 +112,19 @@ def test_all_errors_in_one_message(tmp_path: Path) -> None:
     path = write(tmp_path, "log_level: x\nspool: /a\nretry:\n  delay: soon\n  backoff: 0\nmetrics_listen: a:70000\n")
     places = [line.split(": ")[0].removeprefix(f"  {path}:") for line in refusal(path).message.splitlines()[1:]]
     assert places == ["1:12", "2:1", "4:10", "5:12", "6:17"]
+
+
+def test_every_wrong_uri_is_named(tmp_path: Path) -> None:
+    text = "allowed_libvirt_uris: [esx://a/, qemu+ssh://-oX/system, qemu+ssh://root@kvm02:22/system]\nthreads: x\n"
+    lines = refusal(write(tmp_path, text)).message.splitlines()[1:]
+    assert [line.split(", ")[0].split()[-1] for line in lines[:2]] == ["esx://a/", "qemu+ssh://-oX/system"]
+    assert len(lines) == 3
+
+
+def test_uris_of_other_hosts_reach_the_bounds(tmp_path: Path) -> None:
+    uris = ("qemu+ssh://root@kvm02:22/system", "qemu+tls://kvm03.example.org/system", "qemu+ssh://[fd00::1]/system")
+    loaded = config.load(write(tmp_path, f"allowed_libvirt_uris: {list(uris)}\n"))
+    assert loaded.bounds.libvirt_uris == uris
 
 
 def test_the_packaged_file_is_all_comments_and_every_line_a_default(tmp_path: Path) -> None:

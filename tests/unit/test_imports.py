@@ -35,7 +35,7 @@ STARTERS = {
 }
 STARTER_MODULES = {"multiprocessing", "pty", "pexpect"}
 MAY_START = {"run.py", "helper/helper.py"}
-MAY_EXEC = {*MAY_START, "confine.py"}
+MAY_EXEC = {*MAY_START, "confine.py", "cli/ssh.py"}
 MAY_FORK = {*MAY_START, "cli/daemon.py"}
 """Going to the background starts no program."""
 

@@ -37,10 +37,15 @@ DEPTH_LIMIT = 32
 class Layer:
     """One disk of a chain, by itself."""
 
-    path: Path
+    file: SourceFile
+    """The file with the descriptor: it names the extents and the parent."""
     descriptor: Descriptor
     size: int
     extents: tuple[Extent, ...]
+
+    @property
+    def path(self) -> Path:
+        return self.file.path
 
     def pieces(self, lo: int, hi: int) -> Iterator[Piece]:
         first = max(0, bisect_right(self.extents, lo, key=lambda extent: extent.start) - 1)
@@ -58,18 +63,24 @@ class Opening:
     mandate: Mandate
     files: dict[Path, SourceFile] = field(default_factory=dict)
 
-    def open(self, path: Path) -> SourceFile:
-        if path not in self.files:
-            file = open_file(path, self.mandate)
-            self.stack.callback(os.close, file.fd)
-            self.files[path] = file
-        return self.files[path]
+    def named_by(self, file: SourceFile) -> Mandate:
+        return self.mandate.named_by(file.fd, file.path)
 
-    def open_new(self, path: Path) -> SourceFile:
+    def open(self, path: Path, mandate: Mandate) -> SourceFile:
+        """The file `path`; one that several files name is judged for each of them."""
+        if path in self.files:
+            mandate.require(self.files[path].fd, path)
+            return self.files[path]
+        file = open_file(path, mandate)
+        self.stack.callback(os.close, file.fd)
+        self.files[path] = file
+        return file
+
+    def open_new(self, path: Path, mandate: Mandate) -> SourceFile:
         """A file that nothing else of this disk may be."""
         if path in self.files:
             raise faults.corrupt(path, "it is named twice by the same disk")
-        return self.open(path)
+        return self.open(path, mandate)
 
 
 class VmdkSource:
@@ -180,7 +191,7 @@ def open_source(path: Path, mandate: Mandate = ANYONE) -> Iterator[VmdkSource]:
     """
     with ExitStack() as stack:
         opening = Opening(stack, mandate)
-        layers = [_open_layer(path, opening)]
+        layers = [_open_layer(path, mandate, opening)]
         while layers[-1].descriptor.has_parent:
             if len(layers) == DEPTH_LIMIT:
                 raise faults.unsupported(
@@ -192,15 +203,16 @@ def open_source(path: Path, mandate: Mandate = ANYONE) -> Iterator[VmdkSource]:
         yield VmdkSource(tuple(layers), tuple(opening.files.values()))
 
 
-def _open_layer(path: Path, opening: Opening) -> Layer:
-    file = opening.open_new(path)
+def _open_layer(path: Path, mandate: Mandate, opening: Opening) -> Layer:
+    """The disk `path`, opened by `mandate`; its extents are opened as the files that it names."""
+    file = opening.open_new(path, mandate)
     head = file.read(0, SECTOR)
     if head.startswith(sparse.MAGIC):
         header = sparse.read_header(file)
         descriptor = text.parse_descriptor(sparse.embedded_descriptor(file, header), path)
         _check_parent(descriptor, path)
         text.check_descriptor(descriptor, path, embedded=True)
-        return Layer(path, descriptor, header.capacity * SECTOR, (sparse.open_sparse(file, header, 0),))
+        return Layer(file, descriptor, header.capacity * SECTOR, (sparse.open_sparse(file, header, 0),))
     if not head.startswith(text.START):
         raise MigrationFailed(
             "source-not-vmdk",
@@ -212,20 +224,20 @@ def _open_layer(path: Path, opening: Opening) -> Layer:
     text.check_descriptor(descriptor, path, embedded=False)
     names = [beside(path, extent.name) if extent.name is not None else None for extent in descriptor.extents]
     extents: list[Extent] = []
-    at = 0
+    at, named = 0, opening.named_by(file)
     for line, name in zip(descriptor.extents, names, strict=True):
-        extents.append(_open_extent(line, name, at, opening))
+        extents.append(_open_extent(line, name, at, named, opening))
         at += line.sectors * SECTOR
-    return Layer(path, descriptor, at, tuple(extents))
+    return Layer(file, descriptor, at, tuple(extents))
 
 
-def _open_extent(line: text.Extent, path: Path | None, start: int, opening: Opening) -> Extent:
+def _open_extent(line: text.Extent, path: Path | None, start: int, mandate: Mandate, opening: Opening) -> Extent:
     stop = start + line.sectors * SECTOR
     if path is None:
         return ZeroExtent(start, stop)
     if line.type in ("FLAT", "VMFS"):
-        return open_flat(opening.open(path), start, stop, line.offset * SECTOR)
-    file = opening.open_new(path)
+        return open_flat(opening.open(path, mandate), start, stop, line.offset * SECTOR)
+    file = opening.open_new(path, mandate)
     extent: SparseExtent
     if line.type == "SPARSE":
         extent = sparse.open_sparse(file, sparse.read_header(file), start)
@@ -258,7 +270,7 @@ def _open_parent(child: Layer, opening: Opening) -> Layer:
     path = beside(child.path, child.descriptor.parent_hint or "")
     if path in opening.files:
         raise faults.corrupt(child.path, f"its parent {path.name} is a part of the same snapshot chain already")
-    parent = _open_layer(path, opening)
+    parent = _open_layer(path, opening.named_by(child.file), opening)
     if not _same_cid(parent.descriptor.cid, child.descriptor.parent_cid):
         raise MigrationFailed(
             "source-parent-differs",

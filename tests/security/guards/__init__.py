@@ -3,10 +3,11 @@
 tests/unit/test_guards.py holds that the tables keep up with the code; `make test-mutations` tries them.
 """
 
-from tests.security.guards import boundary, destinations, inputs, places, service
+from tests.security.guards import boundary, destinations, inputs, names, places, service
 from tests.security.guards.guard import Cut, Guard
 
-GUARDS: tuple[Guard, ...] = (*boundary.GUARDS, *service.GUARDS, *inputs.GUARDS, *places.GUARDS, *destinations.GUARDS)
+ALL = (boundary, service, inputs, places, destinations, names)
+GUARDS: tuple[Guard, ...] = tuple(guard for module in ALL for guard in module.GUARDS)
 OTHERS: dict[str, str] = {**boundary.OTHERS, **inputs.OTHERS}
 """Tests, or cases of them, that nothing of ours makes pass; and what does."""
 

@@ -245,6 +245,7 @@ GUARDS: tuple[Guard, ...] = (
             "a program as libvirt",
             "a socket as libvirt",
             "an option as libvirt's host",
+            "an option behind libvirt's user",
             "a host file as libvirt",
         ),
         spec("if not LIBVIRT_URI.fullmatch(asked.libvirt_uri):", "if False:"),

@@ -1,0 +1,257 @@
+"""Files that a file names: a hard link gives its maker a name for another user's disk, not the right to have it read.
+
+The migrations are one-shot runs of root and of the service user, and a worker's job. `nobody` owns the folder and what
+lies in it, unless a case says otherwise; the secret belongs to `games`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hyper2kvmd.model import Migration, Order
+from hyper2kvmd.progress import Ended, event_adapter
+from tests.integration.host import MIB, USER, as_service, service_python
+from tests.integration.service import PROGRAMS
+from tests.vmdk_images import descriptor, hosted
+
+MALLORY, VICTIM = "nobody", "games"
+SECTORS = MIB // 512
+CARD = "00:50:56:0a:0b:0c"
+Maker = Callable[[Path], Path]
+"""Makes a disk in a folder of the attacker's and returns its path. `secret` in that folder is the victim's."""
+
+
+@pytest.fixture
+def folder(service_user: object) -> Iterator[Path]:
+    """The attacker's, which everybody may look into; the folder above is root's."""
+    above = Path(tempfile.mkdtemp(prefix="h2k-test-", dir="/var/tmp"))
+    path = above / "theirs"
+    path.mkdir()
+    shutil.chown(path, MALLORY)
+    for each in (above, path):
+        each.chmod(0o755)
+    yield path
+    shutil.rmtree(above)
+
+
+def put(path: Path, data: bytes, owner: str = MALLORY, mode: int = 0o644) -> Path:
+    path.write_bytes(data)
+    shutil.chown(path, owner)
+    path.chmod(mode)
+    return path
+
+
+def link(folder: Path, name: str, data: bytes, owner: str = VICTIM, mode: int = 0o600) -> Path:
+    """A hard link `name` to a file of the victim's, which lies in a folder that is closed to all others."""
+    closed = folder / f"home-{owner}"
+    closed.mkdir(mode=0o700, exist_ok=True)
+    shutil.chown(closed, owner)
+    os.link(put(closed / name, data, owner, mode), folder / name)
+    return folder / name
+
+
+def flat(name: str, *, parent: str | None = None, cid: str = "fffffffe") -> bytes:
+    named = ("fffffffe", parent) if parent else None
+    return descriptor("monolithicFlat", f'RW {SECTORS} FLAT "{name}" 0', cid=cid, parent=named)
+
+
+def sparse(*, parent: str | None = None, alone: bool = True) -> bytes:
+    named = ("fffffffe", parent) if parent else None
+    return hosted({3: b"S" * 65536}, SECTORS, parent=named, alone=alone).data
+
+
+def flat_extent(folder: Path) -> Path:
+    link(folder, "secret", b"S" * MIB)
+    return put(folder / "disk.vmdk", flat("secret"))
+
+
+def sparse_extent(folder: Path) -> Path:
+    link(folder, "secret", sparse(alone=False))
+    return put(folder / "disk.vmdk", descriptor("twoGbMaxExtentSparse", f'RW {SECTORS} SPARSE "secret"'))
+
+
+def second_extent(folder: Path) -> Path:
+    link(folder, "secret", b"S" * MIB)
+    put(folder / "own", bytes(MIB))
+    lines = (f'RW {SECTORS} FLAT "own" 0', f'RW {SECTORS} FLAT "secret" 0')
+    return put(folder / "disk.vmdk", descriptor("monolithicFlat", *lines))
+
+
+def parent(folder: Path) -> Path:
+    link(folder, "secret", sparse())
+    return put(folder / "disk.vmdk", sparse(parent="secret"))
+
+
+def extent_of_a_parent(folder: Path) -> Path:
+    link(folder, "secret", b"S" * MIB)
+    put(folder / "parent.vmdk", flat("secret"))
+    return put(folder / "disk.vmdk", sparse(parent="parent.vmdk"))
+
+
+def extent_of_a_parent_of_roots(folder: Path) -> Path:
+    """Root's snapshot may name the parent; whose extent is judged by the parent's owner."""
+    path = extent_of_a_parent(folder)
+    shutil.chown(path, "root")
+    return path
+
+
+def extent_that_root_names_first(folder: Path) -> Path:
+    link(folder, "secret", b"S" * MIB)
+    put(folder / "parent.vmdk", flat("secret"))
+    return put(folder / "disk.vmdk", flat("secret", parent="parent.vmdk"), owner="root")
+
+
+def extent_of_roots(folder: Path) -> Path:
+    link(folder, "secret", b"S" * MIB, owner="root")
+    return put(folder / "disk.vmdk", flat("secret"))
+
+
+def extent_of_the_services(folder: Path) -> Path:
+    link(folder, "secret", b"S" * MIB, owner=USER)
+    return put(folder / "disk.vmdk", flat("secret"))
+
+
+def places(folder: Path, user: str) -> tuple[Path, Path]:
+    """The conversion directory and the output directory, in a folder of the user's who migrates."""
+    own = folder.parent / "own"
+    own.mkdir()
+    (own / "out").mkdir()
+    for path in (own, own / "out"):
+        shutil.chown(path, user)
+        path.chmod(0o755)
+    return own / "conversions", own / "out"
+
+
+def published(folder: Path) -> list[Path]:
+    return list((folder.parent / "own/out").iterdir())
+
+
+def migrated(folder: Path, disk: Path, *prefix: str) -> subprocess.CompletedProcess[str]:
+    """`h2kvmctl --config`, run by root or by what `prefix` makes of it."""
+    conversions, out = places(folder, USER if prefix else "root")
+    job = folder.parent / "job.yaml"
+    job.write_text(f"vmdk: '{disk}'\nvm_name: evil\n")
+    argv = [*prefix, str(PROGRAMS / "h2kvmctl"), "--config", str(job)]
+    argv += ["--conversion-dir", str(conversions), "--output-dir", str(out)]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=120, cwd="/", check=False)
+
+
+HOSTILE: dict[str, Maker] = {
+    "flat extent": flat_extent,
+    "sparse extent": sparse_extent,
+    "second extent": second_extent,
+    "parent": parent,
+    "parent's extent": extent_of_a_parent,
+    "parent's extent, below root's snapshot": extent_of_a_parent_of_roots,
+    "extent that root's snapshot names too": extent_that_root_names_first,
+    "root's extent": extent_of_roots,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_root_does_not_publish_what_a_disk_names_by_a_hard_link(folder: Path, name: str) -> None:
+    done = migrated(folder, HOSTILE[name](folder))
+    assert done.returncode == 3 and "[named-file-not-readable]" in done.stderr, done.stderr
+    assert f"{folder}/secret: " in done.stderr
+    assert published(folder) == []
+
+
+def test_the_service_user_does_not_publish_its_own_file_for_a_disks_owner(folder: Path) -> None:
+    done = migrated(folder, extent_of_the_services(folder), *as_service())
+    assert done.returncode == 3 and "[named-file-not-readable]" in done.stderr, done.stderr
+    assert published(folder) == []
+
+
+def test_a_job_of_somebody_who_may_read_both(folder: Path) -> None:
+    """The submitter's right to the extent is not the right of who names it."""
+    disk = extent_of_the_services(folder)
+    (folder / f"home-{USER}").chmod(0o755)
+    conversions, out = places(folder, USER)
+    order = Order(
+        job_id="7",
+        migration=Migration(vmdk=(disk,), vm_name="evil"),
+        submitter=USER,
+        conversion_dir=conversions,
+        output_dir=out,
+        helper=("none",),
+        space_reserve="0",
+    )
+    argv, text = service_python("hyper2kvmd.worker"), f"{order.model_dump_json()}\ngo\n"
+    done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=120, cwd="/", check=True)
+    ended = event_adapter.validate_json(done.stdout.splitlines()[-1])
+    assert isinstance(ended, Ended)
+    assert [one.code for one in ended.problems] == ["named-file-not-readable"]
+    assert published(folder) == []
+
+
+VMX = f"""ethernet0.present = "TRUE"
+ethernet0.addressType = "vpx"
+ethernet0.generatedAddress = "{CARD}"
+"""
+
+
+@pytest.mark.parametrize("hard_link", [True, False], ids=["a link", "their own"])
+def test_a_vmx_that_the_disks_owner_may_not_read(folder: Path, hard_link: bool) -> None:
+    """It is left out with a warning, and is used where it is the owner's."""
+    disk = put(folder / "disk.raw", bytes(MIB))
+    if hard_link:
+        link(folder, "disk.vmx", VMX.encode())
+    else:
+        put(folder / "disk.vmx", VMX.encode(), mode=0o600)
+    done = migrated(folder, disk)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    assert (f"{folder}/disk.vmx: belongs to {VICTIM}" in said) is hard_link
+    texts = "".join(path.read_text() for path in published(folder) if path.suffix != ".qcow2")
+    assert (CARD in texts) is not hard_link
+
+
+# ---------------------------------------------------------------- what stays allowed
+
+
+def of_one_owner(folder: Path) -> Path:
+    put(folder / "extent", b"S" * MIB, mode=0o600)
+    return put(folder / "disk.vmdk", flat("extent"), mode=0o600)
+
+
+def open_to_all(folder: Path) -> Path:
+    link(folder, "extent", b"S" * MIB, mode=0o644)
+    return put(folder / "disk.vmdk", flat("extent"))
+
+
+def closed_even_to_its_owner(folder: Path) -> Path:
+    put(folder / "extent", b"S" * MIB, mode=0)
+    return put(folder / "disk.vmdk", flat("extent"))
+
+
+def named_by_root(folder: Path) -> Path:
+    link(folder, "extent", b"S" * MIB)
+    return put(folder / "disk.vmdk", flat("extent"), owner="root")
+
+
+def chain_of_two_owners(folder: Path) -> Path:
+    link(folder, "parent.vmdk", sparse(), mode=0o644)
+    return put(folder / "disk.vmdk", sparse(parent="parent.vmdk"))
+
+
+ALLOWED: dict[str, Maker] = {
+    "one owner": of_one_owner,
+    "readable by all": open_to_all,
+    "their own, without any mode": closed_even_to_its_owner,
+    "root's descriptor": named_by_root,
+    "a chain": chain_of_two_owners,
+}
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_what_an_owner_may_name(folder: Path, name: str) -> None:
+    done = migrated(folder, ALLOWED[name](folder))
+    assert done.returncode == 0, done.stderr
+    assert "evil.qcow2" in {path.name for path in published(folder)}
