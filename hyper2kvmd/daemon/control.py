@@ -8,13 +8,14 @@ import pwd
 import socket
 import stat
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 from aiohttp import web
 from pydantic import ValidationError
 
 from hyper2kvmd import spec
+from hyper2kvmd.daemon.doors import CONTROL_BACKLOG, Handler
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.scheduler import Scheduler
 from hyper2kvmd.daemon.spool import content_key
@@ -23,8 +24,6 @@ from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput, TryLate
 from hyper2kvmd.jobs.store import Origin
 from hyper2kvmd.model import Frozen, Job, Migration, Problem, State
 from hyper2kvmd.progress import problem
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def listen(path: Path) -> socket.socket:
@@ -41,7 +40,7 @@ def listen(path: Path) -> socket.socket:
             listener.bind(str(path))
         finally:
             os.umask(mask)
-        listener.listen(64)
+        listener.listen(CONTROL_BACKLOG)
         listener.setblocking(False)
     except (OSError, BrokenInstallation) as error:
         listener.close()

@@ -16,7 +16,6 @@ from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from aiohttp import web
 from sdnotify import SystemdNotifier
 
 import hyper2kvmd
@@ -24,6 +23,7 @@ from hyper2kvmd import config as configuration
 from hyper2kvmd import run
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon import control, journal, spool
+from hyper2kvmd.daemon.doors import BACKLOG, BoundedServer
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.scheduler import TICK_SECONDS, Scheduler
@@ -118,7 +118,7 @@ def _listen(address: str) -> socket.socket:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(where)
-            listener.listen(64)
+            listener.listen(BACKLOG)
             listener.setblocking(False)
         except OSError:
             listener.close()
@@ -144,6 +144,11 @@ def status_line(status: Status) -> str:
     return "; ".join(parts if status.state == "running" else [status.state, *parts])
 
 
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 class _Service:
     def __init__(
         self,
@@ -161,6 +166,7 @@ class _Service:
         self._notifier = SystemdNotifier()
         self._stopping = asyncio.Event()
         self._said = ""
+        self._serving: list[asyncio.Task[None]] = []
 
     async def run(self) -> None:
         async with AsyncExitStack() as stack:
@@ -177,17 +183,24 @@ class _Service:
             await self._work()
 
     async def _open_doors(self, stack: AsyncExitStack) -> None:
+        config = self._config
         doors = (
-            (control.Control(self._scheduler, self._ledger).application(), control.listen(self._config.control_socket)),
-            (Web(self._scheduler, self._ledger, self._metrics).application(), _listen(self._config.metrics_listen)),
+            (
+                control.Control(self._scheduler, self._ledger).application(),
+                control.listen(config.control_socket),
+                f"control_socket {config.control_socket}",
+            ),
+            (
+                Web(self._scheduler, self._ledger, self._metrics).application(),
+                _listen(config.metrics_listen),
+                f"metrics_listen {config.metrics_listen}",
+            ),
         )
-        for application, listener in doors:
-            stack.callback(listener.close)
-            runner = web.AppRunner(application, access_log=None, shutdown_timeout=2.0)
-            await runner.setup()
-            stack.push_async_callback(runner.cleanup)
-            await web.SockSite(runner, listener).start()
-        stack.callback(partial(self._config.control_socket.unlink, missing_ok=True))
+        for application, listener, name in doors:
+            serving = asyncio.create_task(BoundedServer(application, listener, name).serve())
+            stack.push_async_callback(_cancelled, serving)
+            self._serving.append(serving)
+        stack.callback(partial(config.control_socket.unlink, missing_ok=True))
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -203,7 +216,7 @@ class _Service:
             asyncio.create_task(self._tell_status()),
             asyncio.create_task(self._until_stopped()),
         ]
-        await asyncio.wait([scheduling, *others], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([scheduling, *others, *self._serving], return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping")
         self._notify("STOPPING=1\nSTATUS=stopping")
         self._scheduler.quit()
@@ -214,6 +227,9 @@ class _Service:
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
+        for serving in self._serving:
+            if serving.done():
+                serving.result()
 
     async def _until_stopped(self) -> None:
         ends = [asyncio.create_task(self._stopping.wait()), asyncio.create_task(self._scheduler.drained.wait())]
@@ -234,6 +250,7 @@ class _Service:
 
     async def _tell_status(self) -> None:
         while True:
+            journal.report_omitted()
             with contextlib.suppress(TryLater):
                 line = status_line(await self._scheduler.status())
                 if line != self._said:

@@ -21,13 +21,14 @@ import re
 import secrets
 import signal
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hyper2kvmd import spec
 from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.metrics import Metrics
+from hyper2kvmd.daemon.quota import Look, Quota, in_turn
 from hyper2kvmd.daemon.wire import MAX_TEXT, Rejection
 from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput
 from hyper2kvmd.jobs.store import Origin, Store
@@ -36,6 +37,8 @@ from hyper2kvmd.person import SEARCH, WRITE, Person
 from hyper2kvmd.progress import problem
 
 log = logging.getLogger(__name__)
+trouble = logging.getLogger(f"{__name__}.trouble")
+"""For what a submitter can cause again and again: journal.LIMITED."""
 
 FOLDERS = ("incoming", "active", "rejected", "done", "failed")
 SUFFIXES = (".yaml", ".yml")
@@ -47,8 +50,6 @@ PLACES = {
     State.CANCELLED: "failed",
     State.REJECTED: "rejected",
 }
-Look = tuple[int, int, int, int]
-"""Inode, size, mtime and ctime of a file."""
 
 
 def content_key(data: bytes) -> str:
@@ -87,6 +88,7 @@ class Spool:
         self._active: dict[str, Look] = {}
         self._entered: set[str] = set()
         self._complaints: set[tuple[str, str]] = set()
+        self._quota = Quota(store)
 
     def scan(self) -> int:
         """Look at everything once; returns how many files became jobs.
@@ -102,37 +104,39 @@ class Spool:
     # ------------------------------------------------------------ from incoming/ to active/
 
     def _claim_settled(self) -> None:
-        """Take what looks the same as at the last scan and is open for writing nowhere."""
+        """Take what looks the same as at the last scan and is open for writing nowhere, one of each owner in turn."""
         folder = self._dir / "incoming"
-        looks: dict[str, Look] = {}
-        for name in self._names(folder):
-            if name.startswith(".") or name.endswith("~") or Path(name).suffix.lower() not in SUFFIXES:
-                continue
-            with self._complaining(name):
-                path = folder / name
-                looks[name] = look = _look(path)
-                if self._incoming.get(name) != look or _being_written(path):
-                    continue
-                claim = f"{secrets.token_hex(6)}.{_kept(name)}"
-                path.rename(self._dir / "active" / claim)
-                self._active[claim] = _look(self._dir / "active" / claim)
-                del looks[name]
-        self._incoming = looks
+        before, self._incoming = self._incoming, self._looks(folder, filter(_is_submission, self._names(folder)))
+        settled = {name: look for name, look in self._incoming.items() if before.get(name) == look}
+        if not settled:
+            return
+        self._quota.begin_scan()
+        for name in in_turn(settled, _original):
+            if self._quota.allows(settled[name].uid):
+                with self._complaining(name):
+                    self._claim(folder / name, settled[name])
+
+    def _claim(self, path: Path, look: Look) -> None:
+        if Look.at(path) != look or _being_written(path):
+            return
+        claim = self._dir / "active" / f"{secrets.token_hex(6)}.{_kept(path.name)}"
+        path.rename(claim)
+        self._quota.take(look.uid)
+        del self._incoming[path.name]
+        self._active[claim.name] = Look.at(claim)
 
     # ------------------------------------------------------------ from a file to a job
 
     def _enter_claimed(self) -> int:
         entered = 0
         folder = self._dir / "active"
-        names = self._names(folder)
-        self._entered &= set(names)
-        for claim in names:
-            if claim in self._entered:
-                continue
+        names = set(self._names(folder))
+        self._entered &= names
+        looks = self._looks(folder, names - self._entered)
+        for claim in in_turn(looks, _original):
             with self._complaining(claim):
-                look = _look(folder / claim)
-                if self._active.get(claim) != look or _being_written(folder / claim):
-                    self._active[claim] = look
+                if self._active.get(claim) != looks[claim] or _being_written(folder / claim):
+                    self._active[claim] = looks[claim]
                     continue
                 if self._store.spooled_as(claim) is None:
                     entered += self._enter(claim)
@@ -143,7 +147,7 @@ class Spool:
     def _enter(self, claim: str) -> bool:
         """Make the file a job; returns whether it became one."""
         path = self._dir / "active" / claim
-        name = _original(path)
+        name = _original(path.name)
         owner = Person.of(path.lstat().st_uid)
         origin = Origin(submitter=owner.name, name=name, claim=claim, path=f"active/{claim}")
         key = ""
@@ -229,6 +233,14 @@ class Spool:
 
     # ------------------------------------------------------------ trouble
 
+    def _looks(self, folder: Path, names: Iterable[str]) -> dict[str, Look]:
+        """What is still there of `names`."""
+        looks: dict[str, Look] = {}
+        for name in names:
+            with self._complaining(name), suppress(FileNotFoundError):
+                looks[name] = Look.at(folder / name)
+        return looks
+
     def _names(self, folder: Path) -> list[str]:
         with self._complaining(folder.name):
             return sorted(os.listdir(folder))  # noqa: PTH208 - names, not paths, are what is compared
@@ -243,14 +255,13 @@ class Spool:
             complaint = name, str(error.strerror)
             if complaint not in self._complaints:
                 self._complaints.add(complaint)
-                log.error("spool: %s: %s; it is tried again", _kept(name), error.strerror)
+                trouble.error("spool: %s: %s; it is tried again", _kept(name), error.strerror)
         else:
             self._complaints = {complaint for complaint in self._complaints if complaint[0] != name}
 
 
-def _look(path: Path) -> Look:
-    facts = path.lstat()
-    return facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+def _is_submission(name: str) -> bool:
+    return not name.startswith(".") and not name.endswith("~") and Path(name).suffix.lower() in SUFFIXES
 
 
 def _kept(name: str) -> str:
@@ -295,7 +306,7 @@ def _read(path: Path, owner: Person) -> bytes:
     except PermissionError as error:
         raise InvalidInput(
             "spool-unreadable",
-            f"{_original(path)} may not be read by the daemon",
+            f"{_original(path.name)} may not be read by the daemon",
             hint="chmod o+r it, or drop a copy (cp, not mv): that is readable for the daemon's group",
         ) from error
     try:
@@ -327,9 +338,9 @@ def _text(data: bytes) -> str:
 
 def _require(condition: bool, code: str, path: Path, fact: str, hint: str) -> None:
     if not condition:
-        raise InvalidInput(code, f"{_original(path)} {fact}", hint=hint)
+        raise InvalidInput(code, f"{_original(path.name)} {fact}", hint=hint)
 
 
-def _original(path: Path) -> str:
-    """The name that the claimed file was dropped under."""
-    return re.sub("^[0-9a-f]{12}[.]", "", path.name)
+def _original(name: str) -> str:
+    """The name that a claimed file was dropped under."""
+    return re.sub("^[0-9a-f]{12}[.]", "", name)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from html import escape
+from typing import Generic, TypeVar
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
+from hyper2kvmd.daemon.doors import Handler
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.scheduler import Scheduler
@@ -17,9 +20,14 @@ from hyper2kvmd.daemon.wire import RunningJob, Status
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.model import Job, State
 
+T = TypeVar("T")
+
 STALE_SECONDS = 30.0
 """A scheduler that has not come round for so long is not healthy."""
 ANSWER_SECONDS = 10.0
+SHARE_SECONDS = 1.0
+MAX_BODY_BYTES = 1024
+"""Nothing that is served here takes a body."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -39,39 +47,84 @@ th { font-weight: 600; color: var(--soft); } progress { width: 8rem; accent-colo
 """
 
 
+class Shared(Generic[T]):
+    """One answer for all requests within SHARE_SECONDS, and for all that come while it is being made.
+
+    So the number of requests does not change how often the database is asked.
+    """
+
+    def __init__(self, make: Callable[[], Coroutine[None, None, T]]) -> None:
+        self._make = make
+        self._begun = 0.0
+        self._task: asyncio.Task[T] | None = None
+
+    async def get(self) -> T:
+        """Raises what `make` raises, and TimeoutError after ANSWER_SECONDS."""
+        now = time.monotonic()
+        if self._task is None or (self._task.done() and now - self._begun >= SHARE_SECONDS):
+            self._begun = now
+            self._task = asyncio.create_task(self._make())
+            self._task.add_done_callback(_mark_retrieved)
+        return await asyncio.wait_for(asyncio.shield(self._task), ANSWER_SECONDS)
+
+
+def _mark_retrieved(task: asyncio.Task[T]) -> None:
+    """A failure that all clients were too impatient to wait for needs no line in the log."""
+    if not task.cancelled():
+        task.exception()
+
+
 class Web:
     def __init__(self, scheduler: Scheduler, ledger: Ledger, metrics: Metrics) -> None:
         self._scheduler, self._ledger, self._metrics = scheduler, ledger, metrics
+        self._shared_metrics = Shared(self._make_metrics)
+        self._shared_page = Shared(self._make_page)
+        self._shared_ping = Shared(self._ping)
 
     def application(self) -> web.Application:
-        application = web.Application()
+        application = web.Application(middlewares=[_unavailable], client_max_size=MAX_BODY_BYTES)
         application.add_routes(
             [web.get("/metrics", self._render), web.get("/healthz", self._health), web.get("/", self._page)]
         )
         return application
 
     async def _render(self, _request: web.Request) -> web.Response:
-        body = self._metrics.render(await self._scheduler.status(), self._scheduler.last_tick)
+        body = await self._shared_metrics.get()
         return web.Response(body=body, headers={**HEADERS, "Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+    async def _make_metrics(self) -> bytes:
+        return self._metrics.render(await self._scheduler.status(), self._scheduler.last_tick)
 
     async def _health(self, _request: web.Request) -> web.Response:
         """200 when the scheduler comes round and the database answers, else 503 with the fact."""
         age = time.monotonic() - self._scheduler.last_tick
         if age > STALE_SECONDS:
             return web.Response(text=f"the scheduler has not come round for {age:.0f} s\n", status=503, headers=HEADERS)
-        try:
-            await asyncio.wait_for(self._ledger.call(self._ledger.store.paused), ANSWER_SECONDS)
-        except (Failure, TimeoutError) as failure:
-            text = str(failure) or "the job database does not answer"
-            return web.Response(text=f"{text}\n", status=503, headers=HEADERS)
+        await self._shared_ping.get()
         return web.Response(text="ok\n", headers=HEADERS)
 
+    async def _ping(self) -> None:
+        await self._ledger.call(self._ledger.store.paused)
+
     async def _page(self, _request: web.Request) -> web.Response:
+        return web.Response(text=await self._shared_page.get(), content_type="text/html", headers=HEADERS)
+
+    async def _make_page(self) -> str:
         status = await self._scheduler.status()
         waiting = await self._ledger.call(self._ledger.store.list, (State.QUEUED, State.HELD), 50)
         ended = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.REJECTED)
         recent = await self._ledger.call(self._ledger.store.list, ended, 20)
-        return web.Response(text=_document(status, waiting, recent), content_type="text/html", headers=HEADERS)
+        return _document(status, waiting, recent)
+
+
+@web.middleware
+async def _unavailable(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A database that does not answer, or not in time, is status 503."""
+    try:
+        return await handler(request)
+    except (Failure, TimeoutError) as failure:
+        text = str(failure) or "the job database does not answer"
+        return web.Response(text=f"{text}\n", status=503, headers=HEADERS)
 
 
 def _document(status: Status, waiting: list[Job], recent: list[Job]) -> str:

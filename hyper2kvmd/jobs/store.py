@@ -335,6 +335,13 @@ class Store:
             rows = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
         return Counts.model_validate({row[0]: row[1] for row in rows})
 
+    def waiting(self) -> dict[str, int]:
+        """How many jobs of each submitter are queued or held."""
+        waiting = jobs.c.state.in_((State.QUEUED, State.HELD))
+        with self._transaction() as connection:
+            query = select(jobs.c.submitter, func.count()).where(waiting).group_by(jobs.c.submitter)
+            return {row[0]: row[1] for row in connection.execute(query)}
+
     def oldest_queued(self) -> datetime | None:
         """When the job was submitted that has been queued for longest."""
         with self._transaction() as connection:

@@ -1,0 +1,91 @@
+"""Shares the spool between submitters: whose file is taken next, and how many files of one submitter are taken.
+
+A submitter is the owner of a file. What is over a limit stays in `incoming/` and is taken later.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from hyper2kvmd.jobs.store import Store
+from hyper2kvmd.person import Person
+
+log = logging.getLogger(__name__)
+
+MAX_IN_A_SCAN = 100
+MAX_WAITING = 10_000
+"""Jobs of one submitter that are queued or held."""
+MAX_IN_AN_HOUR = 10_000
+HOUR_SECONDS = 3600.0
+
+
+class Look(NamedTuple):
+    """What a file looks like from outside. A file that looks the same at two scans has settled."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    uid: int
+
+    @staticmethod
+    def at(path: Path) -> Look:
+        facts = path.lstat()
+        return Look(facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_uid)
+
+
+def in_turn(files: Mapping[str, Look], name_of: Callable[[str], str]) -> Iterator[str]:
+    """One file of each owner, then the next of each; the files of one owner by time of change, then by name."""
+    queues: dict[int, list[str]] = defaultdict(list)
+    for file in sorted(files, key=lambda file: (files[file].mtime_ns, name_of(file))):
+        queues[files[file].uid].append(file)
+    for turn in itertools.zip_longest(*queues.values()):
+        yield from (file for file in turn if file is not None)
+
+
+class Quota:
+    """How many files of each submitter may still be taken."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._taken: dict[int, deque[float]] = defaultdict(deque)
+        """When files were taken within the last hour, for each uid."""
+        self._left: dict[int, int] = {}
+        self._waiting: dict[str, int] = {}
+        self._limited: set[int] = set()
+
+    def begin_scan(self) -> None:
+        """Raises what the store does."""
+        self._waiting = self._store.waiting()
+        self._left = {}
+
+    def allows(self, uid: int) -> bool:
+        """Whether one more file of `uid` may be taken in this scan. Logs the first refusal of a series."""
+        if uid not in self._left:
+            self._left[uid] = self._allowance(uid)
+        return self._left[uid] > 0
+
+    def take(self, uid: int) -> None:
+        self._left[uid] -= 1
+        self._taken[uid].append(time.monotonic())
+
+    def _allowance(self, uid: int) -> int:
+        name = Person.of(uid).name
+        taken = self._taken[uid]
+        while taken and taken[0] < time.monotonic() - HOUR_SECONDS:
+            taken.popleft()
+        waiting = MAX_WAITING - self._waiting.get(name, 0)
+        hourly = MAX_IN_AN_HOUR - len(taken)
+        if min(waiting, hourly) > 0:
+            self._limited.discard(uid)
+        elif uid not in self._limited:
+            self._limited.add(uid)
+            limit = f"{MAX_WAITING} jobs waiting" if waiting <= 0 else f"{MAX_IN_AN_HOUR} files taken within an hour"
+            log.warning("spool: %s has %s, which is the limit. Further files stay in incoming/ and wait", name, limit)
+        return min(MAX_IN_A_SCAN, waiting, hourly)
