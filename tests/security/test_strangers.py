@@ -103,9 +103,11 @@ def test_no_descriptor_for_a_connection(house: House) -> None:
     assert house.log.count("cannot accept") <= 10
 
 
-@pytest.mark.parametrize("door", DOORS)
-@pytest.mark.parametrize("drip", [b"", b"x"], ids=["silent", "dripping"])
-@pytest.mark.parametrize("first", [b"", PAGE], ids=["new", "kept alive"])
+@pytest.mark.parametrize(
+    ("door", "drip", "first"),
+    [("metrics", b"", b""), ("metrics", b"x", b""), ("control", b"", PAGE), ("control", b"x", PAGE)],
+    ids=["new and silent", "new and dripping", "kept alive and silent", "kept alive and dripping"],
+)
 def test_a_request_that_never_comes(house: House, door: str, drip: bytes, first: bytes) -> None:
     house.start()
     with connect(address(house, door)) as slow:
@@ -133,7 +135,7 @@ def test_a_body_that_never_comes(house: House, door: str) -> None:
 @pytest.mark.parametrize("door", DOORS)
 def test_a_response_that_is_never_read(house: House, door: str) -> None:
     house.start()
-    before = descriptors(house)
+    before = min(descriptors(house) for _ in range(20))  # the database may be open just now
     with connect(address(house, door)) as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.settimeout(1)
@@ -403,8 +405,7 @@ def test_one_file_beside_five_hundred(house: House) -> None:
         return next((job for job in house.jobs() if job.submitter == OTHER), None)
 
     assert until(job, "the one file is a job").id <= 2
-    until(lambda: house.files("incoming") == [], "the others are taken too")
-    assert len(house.jobs()) == 501
+    until(lambda: len(house.jobs()) == 501, "the others are taken too")
 
 
 def test_files_of_one_submitter_in_their_order(shared: Shared) -> None:
