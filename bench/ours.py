@@ -6,11 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from hyper2kvmd.disk import copy
-from hyper2kvmd.disk.compare import first_difference
-from hyper2kvmd.disk.conversion import convert
-from hyper2kvmd.disk.qcow2_reader import open_image
-from hyper2kvmd.disk.sources import open_source
+from hyper2kvmd.disk.engine import copy
+from hyper2kvmd.disk.engine.compare import first_difference
+from hyper2kvmd.disk.engine.conversion import convert
+from hyper2kvmd.disk.images.qcow2.reader import open_image
+from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.stages.plan import read_sources
 
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import html
 import re
 
-from hyper2kvmd.model import Frozen, Guest, Image, Migration, Order, PublishedDisk, Source, Stage, Verdict
+from hyper2kvmd.model import (
+    Frozen,
+    Guest,
+    Image,
+    Migration,
+    Order,
+    PublishedDisk,
+    Source,
+    Stage,
+    Verdict,
+)
 
 
 class Report(Frozen):

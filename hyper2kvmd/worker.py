@@ -18,17 +18,37 @@ from typing import NoReturn, TypeVar
 
 import psutil
 
-from hyper2kvmd.disk import space
-from hyper2kvmd.errors import Failure, Interrupted, Kind, MigrationFailed, TryLater
-from hyper2kvmd.model import Finished, Image, Order, Source, Stage
-from hyper2kvmd.progress import AwaitingSpace, Context, Ended, Event, StageFinished, StageStarted, problem
+from hyper2kvmd.errors import (
+    Failure,
+    Interrupted,
+    Kind,
+    MigrationFailed,
+    TryLater,
+)
+from hyper2kvmd.host import space
+from hyper2kvmd.host.workspace import as_before, working_folder
+from hyper2kvmd.model import (
+    Finished,
+    Image,
+    Order,
+    Source,
+    Stage,
+)
+from hyper2kvmd.progress import (
+    AwaitingSpace,
+    Context,
+    Ended,
+    Event,
+    StageFinished,
+    StageStarted,
+    problem,
+)
 from hyper2kvmd.stages.convert import convert
 from hyper2kvmd.stages.plan import plan, settled
 from hyper2kvmd.stages.publish import publish
 from hyper2kvmd.stages.register import register
 from hyper2kvmd.stages.repair import repair
 from hyper2kvmd.stages.verify import verify
-from hyper2kvmd.workspace import as_before, working_folder
 
 Product = TypeVar("Product")
 

@@ -18,7 +18,16 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from hyper2kvmd.model import Frozen, Problem
-from hyper2kvmd.yaml_source import Document, Listing, Mapping, Node, Place, Scalar, problem, shown
+from hyper2kvmd.yaml_source import (
+    Document,
+    Listing,
+    Mapping,
+    Node,
+    Place,
+    Scalar,
+    problem,
+    shown,
+)
 
 M = TypeVar("M", bound=Frozen)
 

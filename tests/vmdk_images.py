@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd.disk.blocks import RUN_LIMIT
-from hyper2kvmd.disk.vmdk import VmdkSource, open_source
+from hyper2kvmd.disk.sources.vmdk import VmdkSource, open_source
 
 SECTOR = 512
 HEADER = struct.Struct("<4sIIQQQQIQQQB4sH")

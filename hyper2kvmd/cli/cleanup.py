@@ -12,12 +12,12 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from hyper2kvmd import workspace
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.errors import BrokenInstallation, Failure
+from hyper2kvmd.host import workspace
+from hyper2kvmd.host.workspace import not_removed
 from hyper2kvmd.model import Frozen, Problem
 from hyper2kvmd.progress import problem
-from hyper2kvmd.workspace import not_removed
 
 DAY = 86_400
 OVER = ("done", "failed", "rejected")

@@ -13,7 +13,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from hyper2kvmd import config
 from hyper2kvmd.daemon.wire import Refusal
-from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput, Kind, MigrationFailed, TryLater
+from hyper2kvmd.errors import (
+    BrokenInstallation,
+    Failure,
+    InvalidInput,
+    Kind,
+    MigrationFailed,
+    TryLater,
+)
 from hyper2kvmd.spec import Rejected
 
 TIMEOUT = 60.0

@@ -13,9 +13,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from hyper2kvmd import config, progress, run
+from hyper2kvmd import config, progress
 from hyper2kvmd.errors import Failure, Interrupted, InvalidInput
-from hyper2kvmd.model import Finished, HelperCall, Limits, Migration, Order, Source
+from hyper2kvmd.host import run
+from hyper2kvmd.model import (
+    Finished,
+    HelperCall,
+    Limits,
+    Migration,
+    Order,
+    Source,
+)
 
 VARIABLE = config.CONVERSION_DIR_VARIABLE
 CACHE = Path(".cache/hyper2kvm/conversions")
@@ -71,7 +79,7 @@ def helper() -> HelperCall:
 
     Raises BrokenInstallation (`config-invalid`).
     """
-    from hyper2kvmd.guest.access import default_helper
+    from hyper2kvmd.guest.mounts.access import default_helper
 
     without_effect = run.no_new_privileges()
     if (without_effect or os.geteuid() != 0) and os.access(config.DEFAULT_PATH, os.R_OK):

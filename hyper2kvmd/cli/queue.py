@@ -15,7 +15,13 @@ from rich.progress import Progress as Bars
 
 from hyper2kvmd import yaml_source
 from hyper2kvmd.cli import client, views
-from hyper2kvmd.cli.output import Command, Output, json_option, printable, problems_of
+from hyper2kvmd.cli.output import (
+    Command,
+    Output,
+    json_option,
+    printable,
+    problems_of,
+)
 from hyper2kvmd.daemon.wire import Status, Submission, events_adapter, jobs_adapter
 from hyper2kvmd.errors import InvalidInput, MigrationFailed
 from hyper2kvmd.model import Job, State

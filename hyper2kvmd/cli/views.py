@@ -10,7 +10,16 @@ from hyper2kvmd.cli.cleanup import Removed
 from hyper2kvmd.cli.oneshot import Place
 from hyper2kvmd.cli.output import Output, located, size
 from hyper2kvmd.daemon.wire import Status
-from hyper2kvmd.model import Finished, Job, JobEvent, Migration, Order, Problem, Source, Volume
+from hyper2kvmd.model import (
+    Finished,
+    Job,
+    JobEvent,
+    Migration,
+    Order,
+    Problem,
+    Source,
+    Volume,
+)
 
 
 def finished(output: Output, asked: Migration, result: Finished) -> None:

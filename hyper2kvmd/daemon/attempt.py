@@ -19,7 +19,14 @@ from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.wire import RunningJob
-from hyper2kvmd.model import Artifact, Job, Order, Problem, Stage
+from hyper2kvmd.host.run import spawn_worker
+from hyper2kvmd.model import (
+    Artifact,
+    Job,
+    Order,
+    Problem,
+    Stage,
+)
 from hyper2kvmd.progress import (
     AwaitingSpace,
     Ended,
@@ -32,7 +39,6 @@ from hyper2kvmd.progress import (
     Warned,
     event_adapter,
 )
-from hyper2kvmd.run import spawn_worker
 
 log = logging.getLogger(__name__)
 

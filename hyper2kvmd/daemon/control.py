@@ -19,10 +19,22 @@ from hyper2kvmd.daemon.doors import CONTROL_BACKLOG, Handler
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.scheduler import Scheduler
 from hyper2kvmd.daemon.spool import content_key
-from hyper2kvmd.daemon.wire import MAX_TEXT, Refusal, Submission, events_adapter, jobs_adapter
+from hyper2kvmd.daemon.wire import (
+    MAX_TEXT,
+    Refusal,
+    Submission,
+    events_adapter,
+    jobs_adapter,
+)
 from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput, TryLater
 from hyper2kvmd.jobs.store import Origin
-from hyper2kvmd.model import Frozen, Job, Migration, Problem, State
+from hyper2kvmd.model import (
+    Frozen,
+    Job,
+    Migration,
+    Problem,
+    State,
+)
 from hyper2kvmd.progress import problem
 
 

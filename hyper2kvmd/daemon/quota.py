@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from hyper2kvmd.host.person import Person
 from hyper2kvmd.jobs.store import Store
-from hyper2kvmd.person import Person
 
 log = logging.getLogger(__name__)
 

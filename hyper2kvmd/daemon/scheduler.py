@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 import hyper2kvmd
-from hyper2kvmd import run
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon.attempt import GRACE_SECONDS, Attempt, Result
 from hyper2kvmd.daemon.journal import JobLog
@@ -20,9 +19,10 @@ from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.space import Demand, Space, volume_of
 from hyper2kvmd.daemon.wire import Status
 from hyper2kvmd.errors import Failure, TryLater
+from hyper2kvmd.host import run
+from hyper2kvmd.host.workspace import real_conversion_dir, working_folder
 from hyper2kvmd.model import Job, Migration, Order, State
 from hyper2kvmd.progress import AwaitingSpace
-from hyper2kvmd.workspace import real_conversion_dir, working_folder
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,6 @@ from sdnotify import SystemdNotifier
 
 import hyper2kvmd
 from hyper2kvmd import config as configuration
-from hyper2kvmd import run
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon import control, journal, spool
 from hyper2kvmd.daemon.doors import BACKLOG, BoundedServer
@@ -30,6 +29,7 @@ from hyper2kvmd.daemon.scheduler import TICK_SECONDS, Scheduler
 from hyper2kvmd.daemon.web import Web
 from hyper2kvmd.daemon.wire import Status
 from hyper2kvmd.errors import BrokenInstallation, Failure, TryLater
+from hyper2kvmd.host import run
 from hyper2kvmd.jobs.store import Store
 
 log = logging.getLogger(__name__)

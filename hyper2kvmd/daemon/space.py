@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyper2kvmd.disk.space import gib, kept
+from hyper2kvmd.host.space import gib, kept
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,14 @@ from typing import Literal
 
 from pydantic import Field, TypeAdapter
 
-from hyper2kvmd.model import Counts, Frozen, Job, JobEvent, Problem, Stage
+from hyper2kvmd.model import (
+    Counts,
+    Frozen,
+    Job,
+    JobEvent,
+    Problem,
+    Stage,
+)
 
 MAX_TEXT = 64 * 1024
 """Bytes of one migration YAML, by whichever door it comes."""

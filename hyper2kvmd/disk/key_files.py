@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hyper2kvmd.disk.mandate import ANYONE, Mandate
-from hyper2kvmd.disk.source_file import open_file
+from hyper2kvmd.disk.files import open_file
 from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.host.mandate import ANYONE, Mandate
 
 LIMIT = 8 << 20
 """Bytes; cryptsetup reads no more of a key file either."""

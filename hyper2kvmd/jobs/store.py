@@ -29,8 +29,25 @@ from hyper2kvmd.jobs.changes import (
     record_at,
 )
 from hyper2kvmd.jobs.database import corrupt, open_database
-from hyper2kvmd.jobs.tables import event_of, events, job_of, jobs, problems_adapter, queue, stages
-from hyper2kvmd.model import Counts, Finished, Job, JobEvent, Migration, Problem, Stage, State
+from hyper2kvmd.jobs.tables import (
+    event_of,
+    events,
+    job_of,
+    jobs,
+    problems_adapter,
+    queue,
+    stages,
+)
+from hyper2kvmd.model import (
+    Counts,
+    Finished,
+    Job,
+    JobEvent,
+    Migration,
+    Problem,
+    Stage,
+    State,
+)
 
 
 @dataclass(frozen=True)

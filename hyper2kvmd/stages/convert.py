@@ -8,21 +8,29 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
-from hyper2kvmd.disk import conversion, copy, qemu_img
-from hyper2kvmd.disk.compare import first_difference
-from hyper2kvmd.disk.export import export
+from hyper2kvmd.disk.engine import conversion, copy
+from hyper2kvmd.disk.engine.compare import first_difference
+from hyper2kvmd.disk.files import require_unchanged
+from hyper2kvmd.disk.images.qcow2.reader import open_image
 from hyper2kvmd.disk.key_files import read_keys
-from hyper2kvmd.disk.layout import read_layout
-from hyper2kvmd.disk.mandate import Mandate
-from hyper2kvmd.disk.nbd import Reader
-from hyper2kvmd.disk.qcow2_reader import open_image
-from hyper2kvmd.disk.source_file import require_unchanged
-from hyper2kvmd.disk.source_reader import SourceReader
-from hyper2kvmd.disk.sources import open_source
-from hyper2kvmd.disk.superblock import BlockReader
+from hyper2kvmd.disk.qemu import qemu_img
+from hyper2kvmd.disk.qemu.export import export
+from hyper2kvmd.disk.qemu.nbd import Reader
+from hyper2kvmd.disk.reader import SourceReader
+from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.model import DiskImage, Image, Limits, Order, Source, SourceDisk
+from hyper2kvmd.host.mandate import Mandate
+from hyper2kvmd.model import (
+    DiskImage,
+    Image,
+    Limits,
+    Order,
+    Source,
+    SourceDisk,
+)
 from hyper2kvmd.progress import Context, Step
+from hyper2kvmd.volumes.layout import read_layout
+from hyper2kvmd.volumes.superblock import BlockReader
 
 SAMPLES = 1024
 SAMPLE_BYTES = 65536

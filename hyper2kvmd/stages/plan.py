@@ -6,24 +6,32 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
-from hyper2kvmd import report, run
-from hyper2kvmd.disk import space, vmx
-from hyper2kvmd.disk.conversion import image_bytes
-from hyper2kvmd.disk.destination import make_output, output_of, require_unshared
+from hyper2kvmd import report
+from hyper2kvmd.disk.engine.conversion import image_bytes
 from hyper2kvmd.disk.key_files import read_keys
-from hyper2kvmd.disk.layout import firmware_of, read_layout
-from hyper2kvmd.disk.mandate import ANYONE, Mandate, require_below
-from hyper2kvmd.disk.placing import names_in
-from hyper2kvmd.disk.source_reader import SourceReader
-from hyper2kvmd.disk.sources import open_source
+from hyper2kvmd.disk.reader import SourceReader
+from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.guest.access import FILE_SYSTEMS, check_helper
-from hyper2kvmd.guest.rootside import Helper
-from hyper2kvmd.libvirt import Libvirt
-from hyper2kvmd.model import Layout, Migration, Order, Source, SourceDisk, Volume
+from hyper2kvmd.guest.mounts.access import FILE_SYSTEMS, check_helper
+from hyper2kvmd.guest.mounts.rootside import Helper
+from hyper2kvmd.host import run, space
+from hyper2kvmd.host.destination import make_output, output_of, require_unshared
+from hyper2kvmd.host.mandate import ANYONE, Mandate, require_below
+from hyper2kvmd.host.placing import names_in
+from hyper2kvmd.host.workspace import real_conversion_dir, require_writable, way_to_write
+from hyper2kvmd.machines import vmx
+from hyper2kvmd.model import (
+    Layout,
+    Migration,
+    Order,
+    Source,
+    SourceDisk,
+    Volume,
+)
 from hyper2kvmd.progress import Context
 from hyper2kvmd.stages.register import domain_exists
-from hyper2kvmd.workspace import real_conversion_dir, require_writable, way_to_write
+from hyper2kvmd.targets.libvirt.connection import Libvirt
+from hyper2kvmd.volumes.layout import firmware_of, read_layout
 
 REPAIR_ALLOWANCE = 256 << 20
 """Bytes that repair may add: a virtio archive for each kernel, rewritten clusters."""

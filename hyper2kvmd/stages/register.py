@@ -13,14 +13,21 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Literal
 
-from hyper2kvmd.disk.destination import require_unshared
-from hyper2kvmd.disk.placing import Placing
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.guest.machine import KVM_DEVICE, kvm_works
-from hyper2kvmd.libvirt import Libvirt
-from hyper2kvmd.model import Artifact, Domain, Guest, Migration, Order, Source
+from hyper2kvmd.host.destination import require_unshared
+from hyper2kvmd.host.placing import Placing
+from hyper2kvmd.host.run import Completed
+from hyper2kvmd.model import (
+    Artifact,
+    Domain,
+    Guest,
+    Migration,
+    Order,
+    Source,
+)
 from hyper2kvmd.progress import Context
-from hyper2kvmd.run import Completed
+from hyper2kvmd.proof.machine import KVM_DEVICE, kvm_works
+from hyper2kvmd.targets.libvirt.connection import Libvirt
 
 Hypervisor = Literal["kvm", "qemu"]
 

@@ -5,20 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 from hyper2kvmd.disk.key_files import read_keys
-from hyper2kvmd.disk.mandate import Mandate
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.guest import access
-from hyper2kvmd.guest.access import Access
-from hyper2kvmd.guest.compose import Composition
-from hyper2kvmd.guest.fixes import FIXES, OUTSIDE
-from hyper2kvmd.guest.fixes.fix import Case, Fix
-from hyper2kvmd.guest.inspect import Found, describe, find_root, look_at
-from hyper2kvmd.guest.locked import closed
-from hyper2kvmd.guest.network.cards import settle
-from hyper2kvmd.guest.network.survey import NOTHING, survey
-from hyper2kvmd.guest.rootside import Helper
-from hyper2kvmd.guest.tree import GuestTree, printable
-from hyper2kvmd.model import Change, Guest, Image, Layout, Migration, Order, Source, SourceNic
+from hyper2kvmd.guest.files.locked import closed
+from hyper2kvmd.guest.files.tree import GuestTree, printable
+from hyper2kvmd.guest.linux.compose import Composition
+from hyper2kvmd.guest.linux.fixes import FIXES, OUTSIDE
+from hyper2kvmd.guest.linux.fixes.fix import Case, Fix
+from hyper2kvmd.guest.linux.inspect import Found, describe, find_root, look_at
+from hyper2kvmd.guest.linux.network.cards import settle
+from hyper2kvmd.guest.linux.network.survey import NOTHING, survey
+from hyper2kvmd.guest.mounts import access
+from hyper2kvmd.guest.mounts.access import Access
+from hyper2kvmd.guest.mounts.rootside import Helper
+from hyper2kvmd.host.mandate import Mandate
+from hyper2kvmd.model import (
+    Change,
+    Guest,
+    Image,
+    Layout,
+    Migration,
+    Order,
+    Source,
+    SourceNic,
+)
 from hyper2kvmd.progress import Context
 
 FSTAB = "/etc/fstab"

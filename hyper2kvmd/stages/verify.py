@@ -5,15 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from hyper2kvmd.disk import qemu_img
 from hyper2kvmd.disk.key_files import read_keys
-from hyper2kvmd.disk.mandate import Mandate
+from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest.boot import boot
-from hyper2kvmd.guest.machine import Hardware
-from hyper2kvmd.guest.rootside import Helper
-from hyper2kvmd.model import DiskImage, Guest, Image, Order, Source, Verdict
+from hyper2kvmd.guest.mounts.rootside import Helper
+from hyper2kvmd.host.mandate import Mandate
+from hyper2kvmd.model import (
+    DiskImage,
+    Guest,
+    Image,
+    Order,
+    Source,
+    Verdict,
+)
 from hyper2kvmd.progress import Context
+from hyper2kvmd.proof.boot import boot
+from hyper2kvmd.proof.machine import Hardware
 from hyper2kvmd.stages.register import DEFAULT_MACHINE
 
 

@@ -15,10 +15,10 @@ import tempfile
 from pathlib import Path
 
 from hyper2kvmd.disk.faults import LARGEST_DISK
-from hyper2kvmd.disk.foreign.crc32c import crc32c
-from hyper2kvmd.disk.foreign.qcow2 import read_qcow2
-from hyper2kvmd.disk.foreign.source import READERS, Format
-from hyper2kvmd.disk.source_file import open_file
+from hyper2kvmd.disk.files import open_file
+from hyper2kvmd.disk.sources.foreign.crc32c import crc32c
+from hyper2kvmd.disk.sources.foreign.qcow2 import read_qcow2
+from hyper2kvmd.disk.sources.foreign.source import READERS, Format
 from hyper2kvmd.errors import Failure
 from tests.fuzz import harness
 from tests.fuzz.harness import NUMBERS

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from hyper2kvmd.disk.blocks import RUN_LIMIT
 from hyper2kvmd.disk.faults import LARGEST_DISK
-from hyper2kvmd.disk.vmdk import open_source
+from hyper2kvmd.disk.sources.vmdk import open_source
 from hyper2kvmd.errors import Failure
 from tests.fuzz import harness
 from tests.fuzz.harness import NUMBERS

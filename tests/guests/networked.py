@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from ipaddress import ip_interface
 from pathlib import Path
 
-from hyper2kvmd.disk.layout import read_layout
+from hyper2kvmd.volumes.layout import read_layout
 from tests.integration.disks import FileReader
 from tests.integration.host import USER, Kernel, as_service, command, looped
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from hyper2kvmd.disk.export import export
-from hyper2kvmd.disk.layout import read_layout
-from hyper2kvmd.disk.nbd import Reader
-from hyper2kvmd.guest.access import open_image
-from hyper2kvmd.guest.rootside import Helper, default_helper
+from hyper2kvmd.disk.qemu.export import export
+from hyper2kvmd.disk.qemu.nbd import Reader
+from hyper2kvmd.guest.mounts.access import open_image
+from hyper2kvmd.guest.mounts.rootside import Helper, default_helper
 from hyper2kvmd.model import DiskImage, Image
 from hyper2kvmd.stages.repair import repair_opened
+from hyper2kvmd.volumes.layout import read_layout
 from tests.guests import systemd_boot, uefi_grub
 from tests.guests.build import MIB
 from tests.guests.efi_disk import SIZE

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from hyper2kvmd.disk.conversion import convert
-from hyper2kvmd.disk.copy import Limits
+from hyper2kvmd.disk.engine.conversion import convert
+from hyper2kvmd.disk.engine.copy import Limits
 from hyper2kvmd.stages.plan import read_sources
 
 

@@ -12,10 +12,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from hyper2kvmd.disk import copy as engine
 from hyper2kvmd.disk.blocks import Counted
-from hyper2kvmd.disk.copy import Amounts, Limits, copy
-from hyper2kvmd.disk.vmdk import open_source
+from hyper2kvmd.disk.engine import copy as engine
+from hyper2kvmd.disk.engine.copy import Amounts, Limits, copy
+from hyper2kvmd.disk.sources.vmdk import open_source
 from tests.integration.sources import RawSource, make_target
 
 THREADS = 2

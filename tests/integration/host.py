@@ -20,8 +20,14 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.disk.mapping import linear
-from hyper2kvmd.model import DiskImage, Image, Layout, Segment, Volume
+from hyper2kvmd.model import (
+    DiskImage,
+    Image,
+    Layout,
+    Segment,
+    Volume,
+)
+from hyper2kvmd.volumes.mapping import linear
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 USER = "hyper2kvm"

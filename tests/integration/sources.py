@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from hyper2kvmd.disk.blocks import Run
-from hyper2kvmd.disk.qcow2 import Writer
-from hyper2kvmd.disk.raw_target import RawTarget
-from hyper2kvmd.disk.target import Target
+from hyper2kvmd.disk.images.qcow2 import Writer
+from hyper2kvmd.disk.images.raw import RawTarget
+from hyper2kvmd.disk.images.target import Target
 
 Kind = Literal["qcow2", "compressed", "raw"]
 KINDS: tuple[Kind, ...] = ("qcow2", "compressed", "raw")

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from hyper2kvmd.disk.mapping import linear
-from hyper2kvmd.guest.access import default_helper, open_image
-from hyper2kvmd.guest.rootside import Helper
+from hyper2kvmd.guest.mounts.access import default_helper, open_image
+from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.model import HelperCall, Image, Segment, Volume
+from hyper2kvmd.volumes.mapping import linear
 from tests.integration.host import (
     HELPER,
     Kernel,

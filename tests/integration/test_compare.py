@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyper2kvmd.disk.blocks import Run
-from hyper2kvmd.disk.compare import first_difference
-from hyper2kvmd.disk.qcow2_reader import data_ranges, open_image
+from hyper2kvmd.disk.engine.compare import first_difference
+from hyper2kvmd.disk.images.qcow2.reader import data_ranges, open_image
 from hyper2kvmd.errors import MigrationFailed
 from tests.integration.disks import sh
 

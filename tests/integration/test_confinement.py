@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.run import PACKAGES
+from hyper2kvmd.host.run import PACKAGES
 from tests.integration.disks import sh
 from tests.integration.host import REPOSITORY, unit_settings
 from tests.integration.test_register import registered

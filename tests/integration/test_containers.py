@@ -14,14 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hyper2kvmd.disk import luks
 from hyper2kvmd.disk.key_files import read_keys
-from hyper2kvmd.disk.layout import read_layout
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.model import Layout, Migration, Source, Volume
 from hyper2kvmd.progress import Context
 from hyper2kvmd.stages.convert import convert, prove_same
 from hyper2kvmd.stages.plan import read_sources
+from hyper2kvmd.volumes import luks
+from hyper2kvmd.volumes.layout import read_layout
 from tests.integration.disks import FileReader, empty_disk, loop, sh
 from tests.integration.test_convert import order_for
 from tests.integration.test_layout import PatchedReader

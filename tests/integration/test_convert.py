@@ -12,12 +12,26 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.disk import qemu_img
-from hyper2kvmd.disk.space import available
+from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest.access import default_helper
-from hyper2kvmd.model import Image, Migration, Order, Source, SourceDisk
-from hyper2kvmd.progress import Context, Ended, Event, Progress, Step, StepStarted, event_adapter
+from hyper2kvmd.guest.mounts.access import default_helper
+from hyper2kvmd.host.space import available
+from hyper2kvmd.model import (
+    Image,
+    Migration,
+    Order,
+    Source,
+    SourceDisk,
+)
+from hyper2kvmd.progress import (
+    Context,
+    Ended,
+    Event,
+    Progress,
+    Step,
+    StepStarted,
+    event_adapter,
+)
 from hyper2kvmd.stages.convert import convert, prove_all_same, prove_same
 from hyper2kvmd.stages.plan import read_sources
 from tests.integration.disks import empty_disk, sh

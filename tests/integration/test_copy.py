@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hyper2kvmd.disk import qemu_img
 from hyper2kvmd.disk.blocks import Run
-from hyper2kvmd.disk.copy import Amounts, Limits, copy
-from hyper2kvmd.disk.qcow2 import CLUSTER, WINDOW, full_size
+from hyper2kvmd.disk.engine.copy import Amounts, Limits, copy
+from hyper2kvmd.disk.images.qcow2 import CLUSTER, WINDOW, full_size
+from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.errors import Failure, Interrupted
 from tests.integration.disks import sh
 from tests.integration.sources import KINDS, Kind, MadeSource, Part, RawSource, content, make_target, write_raw

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hyper2kvmd.disk import batches, checkpoint, copy_worker
-from hyper2kvmd.disk import copy as engine
 from hyper2kvmd.disk.blocks import Run
-from hyper2kvmd.disk.checkpoint import Checkpoint
-from hyper2kvmd.disk.copy import Amounts, Limits, copy
-from hyper2kvmd.disk.qcow2 import WINDOW
+from hyper2kvmd.disk.engine import batches, checkpoint, copy_worker
+from hyper2kvmd.disk.engine import copy as engine
+from hyper2kvmd.disk.engine.checkpoint import Checkpoint
+from hyper2kvmd.disk.engine.copy import Amounts, Limits, copy
+from hyper2kvmd.disk.images.qcow2 import WINDOW
 from tests.integration.copy_child import opened
 from tests.integration.disks import sh
 from tests.integration.sources import KINDS, Kind, MadeSource, Part, content, make_target, write_raw

@@ -13,13 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.disk.fat import FatVolume
-from hyper2kvmd.disk.mapping import linear
-from hyper2kvmd.disk.window import FileDisk, Window
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest.access import open_image
-from hyper2kvmd.guest.rootside import Helper
-from hyper2kvmd.model import DiskImage, Image, Layout, Segment, Volume
+from hyper2kvmd.guest.mounts.access import open_image
+from hyper2kvmd.guest.mounts.rootside import Helper
+from hyper2kvmd.model import (
+    DiskImage,
+    Image,
+    Layout,
+    Segment,
+    Volume,
+)
+from hyper2kvmd.volumes.fat import FatVolume
+from hyper2kvmd.volumes.mapping import linear
+from hyper2kvmd.volumes.window import FileDisk, Window
 from tests.integration.host import Kernel, as_qcow2, as_raw
 
 KIB, MIB = 1 << 10, 1 << 20

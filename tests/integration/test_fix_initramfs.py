@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest import initrd
+from hyper2kvmd.guest.linux import initrd
 from hyper2kvmd.model import Guest
 from tests.unit.guest_on_disk import ROOT_UUID, SWAP_UUID, migration, put, repaired, simple_layout
 

@@ -14,13 +14,13 @@ from typing import Any, get_args
 
 import pytest
 
-from hyper2kvmd.disk import qemu_img
-from hyper2kvmd.disk.conversion import convert
-from hyper2kvmd.disk.copy import Limits
-from hyper2kvmd.disk.foreign.crc32c import crc32c
-from hyper2kvmd.disk.foreign.vhdx import read_vhdx
-from hyper2kvmd.disk.source_file import SourceFile, identify
-from hyper2kvmd.disk.sources import open_source
+from hyper2kvmd.disk.engine.conversion import convert
+from hyper2kvmd.disk.engine.copy import Limits
+from hyper2kvmd.disk.files import SourceFile, identify
+from hyper2kvmd.disk.qemu import qemu_img
+from hyper2kvmd.disk.sources.foreign.crc32c import crc32c
+from hyper2kvmd.disk.sources.foreign.vhdx import read_vhdx
+from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.errors import Failure, MigrationFailed
 from hyper2kvmd.model import SourceFormat
 from hyper2kvmd.progress import Event, Progress, Step

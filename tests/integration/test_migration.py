@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.disk.qemu_img import check
+from hyper2kvmd.disk.qemu.qemu_img import check
 from hyper2kvmd.model import Stage, State
 from tests.guests import debian12
 from tests.guests.debian12 import Recipe

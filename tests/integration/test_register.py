@@ -16,10 +16,21 @@ from typing import Any
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.libvirt import Libvirt
-from hyper2kvmd.model import Artifact, Domain, Guest, Layout, Migration, Nic, Order, PublishedDisk, Source, SourceDisk
+from hyper2kvmd.model import (
+    Artifact,
+    Domain,
+    Guest,
+    Layout,
+    Migration,
+    Nic,
+    Order,
+    PublishedDisk,
+    Source,
+    SourceDisk,
+)
 from hyper2kvmd.progress import Context, Event, Warned
 from hyper2kvmd.stages.register import domain_exists, register
+from hyper2kvmd.targets.libvirt.connection import Libvirt
 
 NOBODY = 65534
 

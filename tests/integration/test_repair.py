@@ -6,9 +6,9 @@ import os
 import shutil
 from pathlib import Path
 
-from hyper2kvmd.guest.access import default_helper, open_image
-from hyper2kvmd.guest.inspect import find_root
-from hyper2kvmd.guest.rootside import Helper
+from hyper2kvmd.guest.linux.inspect import find_root
+from hyper2kvmd.guest.mounts.access import default_helper, open_image
+from hyper2kvmd.guest.mounts.rootside import Helper
 from tests.integration.host import Kernel, as_qcow2, looped, make_disk, moved
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hyper2kvmd import run
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.host import run
 
 PATIENCE = 1.0
 """Seconds: the loop below says nothing for longer."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.disk import vmdk
-from hyper2kvmd.disk.source_file import require_unchanged
+from hyper2kvmd.disk.files import require_unchanged
+from hyper2kvmd.disk.sources import vmdk
 from hyper2kvmd.errors import Failure
 from tests.integration.disks import empty_disk, sh
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.disk.vmdk import open_source
+from hyper2kvmd.disk.sources.vmdk import open_source
 from hyper2kvmd.errors import Failure
 from tests.integration.disks import sh
 from tests.integration.test_vmdk import SUBFORMATS

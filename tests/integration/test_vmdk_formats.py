@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.disk.vmdk import open_source
+from hyper2kvmd.disk.sources.vmdk import open_source
 from hyper2kvmd.errors import Failure
 from tests.integration.test_vmdk_source import full, seen_by_qemu
 from tests.vmdk_images import Grains, content, cowd, descriptor, expected, hosted, sesparse, stream

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hyper2kvmd.disk.blocks import RUN_LIMIT
-from hyper2kvmd.disk.vmdk import open_source
+from hyper2kvmd.disk.sources.vmdk import open_source
 from hyper2kvmd.errors import Failure
 from tests.integration.disks import sh
 from tests.integration.test_vmdk import SUBFORMATS

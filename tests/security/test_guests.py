@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.guest.root import ConfinedRoot
+from hyper2kvmd.guest.files.root import ConfinedRoot
 from hyper2kvmd.model import Image
 from tests.integration.host import USER, Kernel, give, looped, make_disk, service_python
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.disk import qemu_img
-from hyper2kvmd.disk.foreign import ForeignSource
-from hyper2kvmd.disk.qemu_img import Format
-from hyper2kvmd.disk.source_file import SourceFile, open_file
-from hyper2kvmd.disk.sources import open_source
+from hyper2kvmd.disk.files import SourceFile, open_file
+from hyper2kvmd.disk.qemu import qemu_img
+from hyper2kvmd.disk.qemu.qemu_img import Format
+from hyper2kvmd.disk.sources.foreign import ForeignSource
+from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.errors import Failure, Kind, MigrationFailed
-from hyper2kvmd.run import Sandbox, run
+from hyper2kvmd.host.run import Sandbox, run
 from tests.integration.disks import sh
 from tests.integration.host import MIB, USER, as_service
 from tests.integration.service import PROGRAMS

@@ -21,10 +21,20 @@ from typing import Any
 import pytest
 
 from hyper2kvmd.errors import Unsafe
-from hyper2kvmd.libvirt import Libvirt
-from hyper2kvmd.model import Artifact, Bounds, Guest, Job, Layout, Migration, Order, PublishedDisk, Source
+from hyper2kvmd.model import (
+    Artifact,
+    Bounds,
+    Guest,
+    Job,
+    Layout,
+    Migration,
+    Order,
+    PublishedDisk,
+    Source,
+)
 from hyper2kvmd.progress import Context
 from hyper2kvmd.stages.register import register
+from hyper2kvmd.targets.libvirt.connection import Libvirt
 from tests.integration.host import USER, as_service, command, installed
 from tests.integration.service import PROGRAMS, Service, free_port
 from tests.security.test_submitter import VICTIM, disk, drop

@@ -18,9 +18,15 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed, Unsafe
+from hyper2kvmd.host.workspace import ensure_private_dir
 from hyper2kvmd.model import Bounds, Migration, Order, Problem
-from hyper2kvmd.progress import AwaitingSpace, Ended, Event, StepStarted, event_adapter
-from hyper2kvmd.workspace import ensure_private_dir
+from hyper2kvmd.progress import (
+    AwaitingSpace,
+    Ended,
+    Event,
+    StepStarted,
+    event_adapter,
+)
 from tests.integration.disks import empty_disk, sh
 from tests.integration.host import USER, service_python
 from tests.integration.test_publish import file_system, names, run_publish, sparse_image

@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
-from hyper2kvmd.disk.mandate import Mandate
-from hyper2kvmd.disk.source_file import open_file
+from hyper2kvmd.disk.files import open_file
 from hyper2kvmd.errors import Failure, Unsafe
+from hyper2kvmd.host.mandate import Mandate
+from hyper2kvmd.host.person import READ, SEARCH, Person
 from hyper2kvmd.model import State
-from hyper2kvmd.person import READ, SEARCH, Person
 from tests.integration.host import MIB, USER
 from tests.integration.service import Service
 from tests.vmdk_images import descriptor

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hyper2kvmd.errors import Failure
-from hyper2kvmd.guest.access import open_image
-from hyper2kvmd.guest.root import ConfinedRoot
-from hyper2kvmd.guest.rootside import Helper
+from hyper2kvmd.guest.files.root import ConfinedRoot
+from hyper2kvmd.guest.mounts.access import open_image
+from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.model import Image
 
 FSTAB = "/etc/fstab"

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.disk.layout import read_layout
 from hyper2kvmd.model import DiskImage, Image, Volume
+from hyper2kvmd.volumes.layout import read_layout
 from tests.integration.disks import FileReader, empty_disk, loop, sh
 from tests.integration.host import MIB, USER, Kernel, command
 from tests.integration.test_access import client, client_argv, until_clean

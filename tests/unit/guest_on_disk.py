@@ -14,15 +14,23 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.disk.fat import Blocks
-from hyper2kvmd.disk.mapping import linear
-from hyper2kvmd.disk.window import FileDisk, Window
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest.root import ConfinedRoot
-from hyper2kvmd.guest.tree import GuestTree
-from hyper2kvmd.model import Guest, Layout, Migration, Segment, Source, SourceNic, Volume
+from hyper2kvmd.guest.files.root import ConfinedRoot
+from hyper2kvmd.guest.files.tree import GuestTree
+from hyper2kvmd.model import (
+    Guest,
+    Layout,
+    Migration,
+    Segment,
+    Source,
+    SourceNic,
+    Volume,
+)
 from hyper2kvmd.progress import Context, Event
 from hyper2kvmd.stages.repair import repair_opened
+from hyper2kvmd.volumes.fat import Blocks
+from hyper2kvmd.volumes.mapping import linear
+from hyper2kvmd.volumes.window import FileDisk, Window
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 ROOT_UUID = "1b7f8c5e-5b3a-4c53-9f6e-0a2c1d3e4f50"

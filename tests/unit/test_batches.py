@@ -8,8 +8,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyper2kvmd.disk.batches import BATCH, PIECE, Batch, Cutter
 from hyper2kvmd.disk.blocks import Run
+from hyper2kvmd.disk.engine.batches import BATCH, PIECE, Batch, Cutter
 
 UNIT, WINDOW = 65536, 64 << 20
 LARGEST = 1 << 20

@@ -6,7 +6,13 @@ import re
 
 import pytest
 
-from hyper2kvmd.guest.console import LOGIN, REACHED, SIGNS, SPOKE, Console
+from hyper2kvmd.proof.console import (
+    LOGIN,
+    REACHED,
+    SIGNS,
+    SPOKE,
+    Console,
+)
 
 
 def test_a_repeated_line_that_only_counts_up_is_no_progress() -> None:

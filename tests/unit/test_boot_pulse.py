@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hyper2kvmd.guest.boot import DISK_STEP, Pulse
-from hyper2kvmd.guest.console import Console
+from hyper2kvmd.proof.boot import DISK_STEP, Pulse
+from hyper2kvmd.proof.console import Console
 
 
 def test_disk_traffic_is_progress_and_a_trickle_is_not() -> None:

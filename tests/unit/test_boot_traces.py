@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.guest.traces import new_since, traces
+from hyper2kvmd.proof.traces import new_since, traces
 from tests.unit.guest_on_disk import put, tree_of
 
 BOOT = "[2] [00000] [~~  ] [reboot  ] [~           ] [6.1.0               ] [0.0.0.0        ] [{}]"

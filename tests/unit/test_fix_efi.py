@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest import pe
+from hyper2kvmd.guest.linux import pe
 from hyper2kvmd.model import Guest, Layout, Segment
 from tests.unit.guest_on_disk import ROOT_UUID, files_below, migration, partition, put, repaired
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.guest import cpio, initrd
+from hyper2kvmd.guest.linux import cpio, initrd
 from hyper2kvmd.model import Guest, Layout
 from tests.unit.guest_on_disk import ROOT_UUID, SWAP_UUID, files_below, migration, partition, put, repaired
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest.fixes import FIXES
+from hyper2kvmd.guest.linux.fixes import FIXES
 from hyper2kvmd.model import Guest
 from tests.unit.guest_on_disk import deny_labels, files_below, migration, put, repaired, simple_layout
 

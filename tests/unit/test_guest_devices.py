@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from hyper2kvmd.disk.mapping import encrypted, linear
-from hyper2kvmd.guest.cmdline import stabilize
-from hyper2kvmd.guest.devices import Devices, dm_name
+from hyper2kvmd.guest.linux.cmdline import stabilize
+from hyper2kvmd.guest.linux.devices import Devices, dm_name
 from hyper2kvmd.model import Crypt, Layout, Segment, Volume
+from hyper2kvmd.volumes.mapping import encrypted, linear
 from tests.unit.guest_on_disk import ROOT_UUID, logical, partition
 
 LUKS_UUID = "77777777-1111-4222-8333-777777777777"

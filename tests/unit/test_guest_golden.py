@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.guest.fixes import FIXES
+from hyper2kvmd.guest.linux.fixes import FIXES
 from hyper2kvmd.stages.repair import repair_opened
 from tests.unit.guest_on_disk import GOLDEN, FolderAccess, GoldenCase, files_below, quiet_context, repaired
 

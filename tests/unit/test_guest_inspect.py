@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest.inspect import Kernel, find_root, look_at
+from hyper2kvmd.guest.linux.inspect import Kernel, find_root, look_at
 from hyper2kvmd.model import Layout, Volume
 from hyper2kvmd.progress import Event, Warned
 from hyper2kvmd.stages.repair import repair_opened

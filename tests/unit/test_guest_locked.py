@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.disk.layout import ESP_TYPES
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.guest.inspect import find_root
+from hyper2kvmd.guest.linux.inspect import find_root
 from hyper2kvmd.model import Guest, Layout, Volume
 from hyper2kvmd.progress import Event, Warned
 from hyper2kvmd.stages.repair import repair_opened
+from hyper2kvmd.volumes.layout import ESP_TYPES
 from tests.unit.guest_on_disk import FolderAccess, migration, partition, put, quiet_context
 from tests.unit.test_fix_efi import program
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hyper2kvmd.guest import modules
+from hyper2kvmd.guest.linux import modules
 
 FOLDER = "/usr/lib/modules/6.1.0"
 TEXT = """kernel/a/one.ko.xz: kernel/b/two-half.ko.xz kernel/c/three.ko.xz

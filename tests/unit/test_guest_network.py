@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.guest.fixes import nic_names
+from hyper2kvmd.guest.linux.fixes import nic_names
 from hyper2kvmd.mac import given_mac, normal_mac
 from hyper2kvmd.model import Guest, SourceNic
 from tests.unit.guest_on_disk import GOLDEN, files_below, migration, put, repaired, simple_layout

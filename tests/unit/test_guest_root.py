@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest.root import ConfinedRoot
+from hyper2kvmd.guest.files.root import ConfinedRoot
 from tests.unit.guest_on_disk import put
 
 

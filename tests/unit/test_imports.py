@@ -50,7 +50,7 @@ def room(module: str) -> str:
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
-    """Every module that is imported, wherever in the file; `from hyper2kvmd import run` counts as hyper2kvmd.run."""
+    """Every module that is imported, wherever in the file; `from hyper2kvmd import run` counts as hyper2kvmd.host.run."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -134,10 +134,10 @@ def test_processes_start_in_one_place(path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("hyper2kvmd.model", "from hyper2kvmd.run import run"),
-        ("hyper2kvmd.run", "from hyper2kvmd import disk"),
-        ("hyper2kvmd.disk.qemu", "import hyper2kvmd.guest.inspect"),
-        ("hyper2kvmd.guest.fixes.fstab", "from hyper2kvmd.stages.plan import plan"),
+        ("hyper2kvmd.model", "from hyper2kvmd.host.run import run"),
+        ("hyper2kvmd.host.run", "from hyper2kvmd import disk"),
+        ("hyper2kvmd.disk.qemu", "import hyper2kvmd.guest.linux.inspect"),
+        ("hyper2kvmd.guest.linux.fixes.fstab", "from hyper2kvmd.stages.plan import plan"),
         ("hyper2kvmd.stages.plan", "def f():\n    from hyper2kvmd import worker"),
         ("hyper2kvmd.worker", "from hyper2kvmd.jobs.store import Store"),
         ("hyper2kvmd.worker", "from hyper2kvmd.daemon import spool"),
@@ -146,7 +146,7 @@ def test_processes_start_in_one_place(path: Path) -> None:
         ("hyper2kvmd.stages.repair", "from hyper2kvmd.helper.helper import main"),
         ("hyper2kvmd.helper.helper", "from hyper2kvmd.errors import Failure"),
         ("hyper2kvmd.helper.helper", "import yaml"),
-        ("hyper2kvmd.confine", "import hyper2kvmd"),
+        ("hyper2kvmd.host.confine", "import hyper2kvmd"),
     ],
 )
 def test_an_import_that_points_up_is_seen(module: str, line: str) -> None:
@@ -159,8 +159,8 @@ def test_an_import_that_points_up_is_seen(module: str, line: str) -> None:
         ("hyper2kvmd.cli.daemon", "from hyper2kvmd.daemon.service import serve"),
         ("hyper2kvmd.cli.ctl", "from hyper2kvmd.jobs.store import Store"),
         ("hyper2kvmd.worker", "from hyper2kvmd.stages.plan import plan"),
-        ("hyper2kvmd.guest.access", "from hyper2kvmd import run"),
-        ("hyper2kvmd.run", "from hyper2kvmd.confine import landlock_abi"),
+        ("hyper2kvmd.guest.mounts.access", "from hyper2kvmd import run"),
+        ("hyper2kvmd.host.run", "from hyper2kvmd.host.confine import landlock_abi"),
         ("hyper2kvmd.daemon.web", "from hyper2kvmd import __version__"),
         ("hyper2kvmd.helper.helper", "import ctypes, os"),
     ],

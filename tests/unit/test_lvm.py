@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from hyper2kvmd.disk.layout import read_layout
 from hyper2kvmd.model import Volume
+from hyper2kvmd.volumes.layout import read_layout
 from tests.unit.test_mapping import Bytes
 
 MIB = 1 << 20

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from hyper2kvmd.disk.mapping import (
+from hyper2kvmd.model import Crypt, Segment, Stretch
+from hyper2kvmd.volumes.mapping import (
     Machine,
     Stretches,
     Unmappable,
@@ -19,7 +20,6 @@ from hyper2kvmd.disk.mapping import (
     mirrored,
     striped,
 )
-from hyper2kvmd.model import Crypt, Segment, Stretch
 
 KIB = 1024
 DISK = 256 * KIB

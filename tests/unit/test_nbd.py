@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.disk.nbd import Reader, negotiate
+from hyper2kvmd.disk.qemu.nbd import Reader, negotiate
 from hyper2kvmd.errors import MigrationFailed
 
 GREETING = b"NBDMAGICIHAVEOPT" + struct.pack(">H", 3)

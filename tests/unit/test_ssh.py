@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hyper2kvmd.cli import ssh
-from hyper2kvmd.libvirt import Libvirt
+from hyper2kvmd.targets.libvirt.connection import Libvirt
 
 NEEDED = {
     "BatchMode=yes",

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from hyper2kvmd.disk.superblock import identify
+from hyper2kvmd.volumes.superblock import identify
 
 SIZE = 4 << 20
 

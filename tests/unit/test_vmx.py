@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.disk import vmx
-from hyper2kvmd.disk.vmx import Machine
+from hyper2kvmd.machines import vmx
+from hyper2kvmd.machines.vmx import Machine
 from hyper2kvmd.model import SourceNic
 
 CARD = """.encoding = "UTF-8"

@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hyper2kvmd.disk import export
+from hyper2kvmd.disk.qemu import export
 from hyper2kvmd.errors import Failure
-from hyper2kvmd.guest import rootside
-from hyper2kvmd.guest.access import FILE_SYSTEMS, Access, check_helper, open_image
-from hyper2kvmd.guest.rootside import Helper
+from hyper2kvmd.guest.mounts import rootside
+from hyper2kvmd.guest.mounts.access import FILE_SYSTEMS, Access, check_helper, open_image
+from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.model import Image, Volume
 
 

@@ -16,7 +16,18 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from hyper2kvmd.model import Artifact, DiskImage, Finished, Image, Layout, Order, Problem, PublishedDisk, Source, Stage
+from hyper2kvmd.model import (
+    Artifact,
+    DiskImage,
+    Finished,
+    Image,
+    Layout,
+    Order,
+    Problem,
+    PublishedDisk,
+    Source,
+    Stage,
+)
 from hyper2kvmd.progress import (
     AwaitingSpace,
     Ended,

@@ -11,11 +11,11 @@ NO_RIGHT = "test_destinations.py::test_a_directory_where_they_may_create_nothing
 RIGHT = "test_destinations.py::test_a_directory_where_they_may"
 SWAPPED = "test_places.py::test_a_domain_whose_image_somebody_else_can_swap"
 
-destination = partial(Cut, "hyper2kvmd/disk/destination.py")
+destination = partial(Cut, "hyper2kvmd/host/destination.py")
 register = partial(Cut, "hyper2kvmd/stages/register.py")
 scheduler = partial(Cut, "hyper2kvmd/daemon/scheduler.py")
 spool = partial(Cut, "hyper2kvmd/daemon/spool.py")
-workspace = partial(Cut, "hyper2kvmd/workspace.py")
+workspace = partial(Cut, "hyper2kvmd/host/workspace.py")
 
 SHARED = destination("            if facts.st_uid not in (0, os.geteuid()) or not safe:", "            if False:")
 

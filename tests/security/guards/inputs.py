@@ -13,21 +13,21 @@ NEIGHBOUR = "test_submitter.py::test_a_neighbour_reaches_nothing"
 RIGHTS = "test_submitter.py::test_rights_are_judged_as_the_kernel_does"
 LOGGED = "test_texts.py::test_a_guests_words_are_one_line_of_the_log"
 
-files = partial(Cut, "hyper2kvmd/disk/source_file.py")
-descriptor = partial(Cut, "hyper2kvmd/disk/vmdk/descriptor.py")
-grains = partial(Cut, "hyper2kvmd/disk/vmdk/grains.py")
-qcow2 = partial(Cut, "hyper2kvmd/disk/foreign/qcow2.py")
-qemu_img = partial(Cut, "hyper2kvmd/disk/qemu_img.py")
-confine = partial(Cut, "hyper2kvmd/confine.py")
-mandate = partial(Cut, "hyper2kvmd/disk/mandate.py")
-person = partial(Cut, "hyper2kvmd/person.py")
+files = partial(Cut, "hyper2kvmd/disk/files.py")
+descriptor = partial(Cut, "hyper2kvmd/disk/sources/vmdk/descriptor.py")
+grains = partial(Cut, "hyper2kvmd/disk/sources/vmdk/grains.py")
+qcow2 = partial(Cut, "hyper2kvmd/disk/sources/foreign/qcow2.py")
+qemu_img = partial(Cut, "hyper2kvmd/disk/qemu/qemu_img.py")
+confine = partial(Cut, "hyper2kvmd/host/confine.py")
+mandate = partial(Cut, "hyper2kvmd/host/mandate.py")
+person = partial(Cut, "hyper2kvmd/host/person.py")
 plan = partial(Cut, "hyper2kvmd/stages/plan.py")
 spool = partial(Cut, "hyper2kvmd/daemon/spool.py")
 yaml = partial(Cut, "hyper2kvmd/yaml_source.py")
 binding = partial(Cut, "hyper2kvmd/yaml_binding.py")
 model = partial(Cut, "hyper2kvmd/model.py")
 spec = partial(Cut, "hyper2kvmd/spec.py")
-root = partial(Cut, "hyper2kvmd/guest/root.py")
+root = partial(Cut, "hyper2kvmd/guest/files/root.py")
 journal = partial(Cut, "hyper2kvmd/daemon/journal.py")
 web = partial(Cut, "hyper2kvmd/daemon/web.py")
 
@@ -51,7 +51,7 @@ GUARDS: tuple[Guard, ...] = (
     # ---- images
     *each(
         cases(VETTED, "absolute extent", "extent above", "extent below", "extent fat:", "extent json: as QEMU's own"),
-        Cut("hyper2kvmd/disk/vmdk/files.py", ' and "/" not in name', ""),
+        Cut("hyper2kvmd/disk/sources/vmdk/files.py", ' and "/" not in name', ""),
     ),
     *each(cases(VETTED, "extent json:"), descriptor("if EXTENT_LIKE.match(line):", "if False:")),
     *each(cases(VETTED, "device mapping"), descriptor("extent.type not in EXTENT_TYPES or ", "")),
@@ -79,7 +79,7 @@ GUARDS: tuple[Guard, ...] = (
     *each(cases(VETTED, "data file by name alone"), qcow2(" or DATA_FILE_NAME in _extensions(file, length):", ":")),
     *each(
         cases(VETTED, "header in a raw disk"),
-        Cut("hyper2kvmd/disk/sources.py", "if named not in (None, found):", "if False:"),
+        Cut("hyper2kvmd/disk/sources/opening.py", "if named not in (None, found):", "if False:"),
     ),
     *each(cases(VETTED, "inflates beyond deflate"), grains("max(SECTOR, piece.length // BEST_RATIO)", "SECTOR")),
     *each(cases(VETTED, "directory without end"), grains("if self.directory_bytes > LARGEST_DIRECTORY:", "if False:")),
@@ -89,7 +89,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_images.py::test_a_disk_swapped_behind_our_back_is_not_what_a_tool_opens",
-        Cut("hyper2kvmd/disk/foreign/source.py", "opened=self.file,", ""),
+        Cut("hyper2kvmd/disk/sources/foreign/source.py", "opened=self.file,", ""),
         qemu_img("node(source.opened, source_format)", "node(source.path, source_format)"),
     ),
     *each("test_images.py::test_a_name_is_a_name", qemu_img("str(path).replace(',', ',,')", "str(path)")),
@@ -103,12 +103,12 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_images.py::test_a_confined_tool_writes_one_file_and_no_further_than_told",
-        Cut("hyper2kvmd/run.py", ', "file_size": sandbox.file_size', ""),
+        Cut("hyper2kvmd/host/run.py", ', "file_size": sandbox.file_size', ""),
         confine('        restrict(**policy["landlock"])', "        pass"),
     ),
     *each(
         "test_images.py::test_a_confined_tool_that_never_ends_is_ended",
-        Cut("hyper2kvmd/run.py", ', "cpu": sandbox.cpu', ""),
+        Cut("hyper2kvmd/host/run.py", ', "cpu": sandbox.cpu', ""),
     ),
     # ---- those who submit
     *each(
@@ -145,7 +145,7 @@ GUARDS: tuple[Guard, ...] = (
         (
             plan('    require_below(order.output_dir, output_dir, order.bounds.output_dirs, "output")', "    pass"),
             Cut(
-                "hyper2kvmd/disk/destination.py",
+                "hyper2kvmd/host/destination.py",
                 '    require_below(order.output_dir, order.output_dir, order.bounds.output_dirs, "output")',
                 "    pass",
             ),

@@ -17,9 +17,9 @@ KNOWN = "test_libvirt_uris.py::test_a_host_that_the_administrator_knows"
 LATER = "test_libvirt_uris.py::test_options_that_come_later_are_refused"
 VALUES = ("option", "port with an option", "user like an option", "unchecked key")
 
-mandate = partial(Cut, "hyper2kvmd/disk/mandate.py")
-vmdk = partial(Cut, "hyper2kvmd/disk/vmdk/source.py")
-libvirt = partial(Cut, "hyper2kvmd/libvirt.py")
+mandate = partial(Cut, "hyper2kvmd/host/mandate.py")
+vmdk = partial(Cut, "hyper2kvmd/disk/sources/vmdk/source.py")
+libvirt = partial(Cut, "hyper2kvmd/targets/libvirt/connection.py")
 ssh = partial(Cut, "hyper2kvmd/cli/ssh.py")
 
 GUARDS: tuple[Guard, ...] = (
@@ -44,7 +44,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         cases(VMX, "a link"),
-        Cut("hyper2kvmd/disk/vmx.py", "_beside(disk, mandate.named_by(file.fd, disk))", "_beside(disk, mandate)"),
+        Cut("hyper2kvmd/machines/vmx.py", "_beside(disk, mandate.named_by(file.fd, disk))", "_beside(disk, mandate)"),
     ),
     *each(cases(MAY_NAME, "their own, without any mode"), mandate("uid == owner.uid or ", "")),
     *each(

@@ -8,12 +8,12 @@ from tests.security.guards.guard import Cut, Guard, cases, each
 
 SWAPPED = "test_places.py::test_a_place_that_somebody_else_can_swap"
 
-placing = partial(Cut, "hyper2kvmd/disk/placing.py")
-destination = partial(Cut, "hyper2kvmd/disk/destination.py")
+placing = partial(Cut, "hyper2kvmd/host/placing.py")
+destination = partial(Cut, "hyper2kvmd/host/destination.py")
 publish = partial(Cut, "hyper2kvmd/stages/publish.py")
 register = partial(Cut, "hyper2kvmd/stages/register.py")
-workspace = partial(Cut, "hyper2kvmd/workspace.py")
-person = partial(Cut, "hyper2kvmd/person.py")
+workspace = partial(Cut, "hyper2kvmd/host/workspace.py")
+person = partial(Cut, "hyper2kvmd/host/person.py")
 
 NEW = placing("os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW |", "os.O_RDWR | os.O_CREAT |")
 OWN = register('"define", "--validate", str(own)', '"define", "--validate", str(xml)')

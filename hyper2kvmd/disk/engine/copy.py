@@ -1,0 +1,281 @@
+"""The copy engine: a Source's runs into a Target, with all cores, bounded memory and a way to go on after a crash.
+
+Work is placed in guest order whatever thread finishes first, so the same source gives the same file; and a copy that
+was killed, taken up again from its checkpoint, gives that file too.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from queue import Empty
+
+from hyper2kvmd.disk import kernel
+from hyper2kvmd.disk.blocks import Counted, Run
+from hyper2kvmd.disk.engine import checkpoint
+from hyper2kvmd.disk.engine.batches import BATCH, Cutter
+from hyper2kvmd.disk.engine.checkpoint import Checkpoint
+from hyper2kvmd.disk.engine.copy_errors import cannot_reserve, write_failure
+from hyper2kvmd.disk.engine.copy_worker import (
+    Done,
+    Keeper,
+    Sealed,
+    Share,
+    work,
+)
+from hyper2kvmd.disk.images.target import Target
+from hyper2kvmd.errors import MigrationFailed
+
+MAX_THREADS = 8
+"""More would wait for Python's lock."""
+WORKERS, MAX_WORKERS = 3, 10
+"""For each thread that may compute, and in all: while one inflates, others wait for the disk. Each costs 10 MiB."""
+KEPT = 128 << 20
+"""Bytes of freed memory."""
+PROGRESS_PERIOD = 0.2
+"""Seconds between two calls of `on_progress`."""
+AHEAD = 3
+"""Batches handed out per worker."""
+WORKER_BYTES = 64 << 20
+FEW_WORKERS = 4
+"""More than these only for so many bytes each: what is under way when a copy is killed is done again."""
+SECTIONS = 32
+"""Checkpoints of a copy, when it is fast."""
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """Bytes: `read` of the `total` guest bytes that the source holds, `written` into the image file."""
+
+    read: int
+    written: int
+    total: int
+    resumed: int = 0
+    """Of `read`, what an earlier attempt had done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a copy may take of the host."""
+
+    threads: int = min(MAX_THREADS, os.cpu_count() or 1)
+    """That compute at any one time."""
+    bytes_per_second: int | None = None
+    """Guest bytes copied; sharing blocks is free."""
+
+
+def copy(
+    source: Counted,
+    target: Target,
+    *,
+    identity: str,
+    reserve: bool = False,
+    limits: Limits | None = None,
+    on_progress: Callable[[Amounts], None] = lambda _: None,
+) -> Amounts:
+    """Copy all of `source` into `target`, finish that, and return what was moved; all of it is on disk then.
+
+    `identity` names the source's files as they are now: a checkpoint of another identity is not used. With `reserve`
+    the image gets blocks for all that its guest may ever write, and shares none with the source. `on_progress` is
+    called in this thread, as is whatever a signal handler raises; both end the copy.
+
+    Raises MigrationFailed (`content-incomplete`, `content-invalid`, `disk-full`, `disk-read-failed`,
+    `disk-write-failed`, `reserve-failed`), and what the source raises.
+    """
+    if source.virtual_size != target.virtual_size:
+        raise ValueError(f"a disk of {source.virtual_size} bytes into an image of {target.virtual_size}")
+    return _Copy(source, target, identity, reserve, limits or Limits(), on_progress).run()
+
+
+class _Copy:
+    """One copy, seen from its caller's thread."""
+
+    def __init__(
+        self,
+        source: Counted,
+        target: Target,
+        identity: str,
+        reserve: bool,
+        limits: Limits,
+        on_progress: Callable[[Amounts], None],
+    ) -> None:
+        self._source, self._target, self._reserve = source, target, reserve
+        self._limits, self._on_progress = limits, on_progress
+        self._total = source.data_bytes
+        section = max(BATCH, self._total // SECTIONS)
+        self._share = Share(source, target, limits.bytes_per_second, section, threading.Semaphore(limits.threads))
+        self._keeper = Keeper(self._share)
+        self._key = checkpoint.make_key(f"{identity}\n{reserve}", target.options, target.fd)
+        workers = min(WORKERS * limits.threads, max(limits.threads, MAX_WORKERS))
+        self._workers = min(workers, max(FEW_WORKERS, self._total // WORKER_BYTES))
+        self._read = self._written = self._resumed = 0
+        self._said = 0.0
+        self._done: dict[int, Done] = {}
+        """By number, those that another batch has to precede."""
+        self._next = self._kept = 0
+        """The batch before which all are in the file, and the guest bytes in these."""
+
+    def run(self) -> Amounts:
+        target = self._target
+        if checkpoint.is_complete(target.path, self._key, target.fd):
+            self._read = self._resumed = self._total
+            self._on_progress(self._amounts())
+            return self._amounts()
+        kernel.keep_freed_memory(2 * BATCH, KEPT)
+        start, runs_from = self._begin()
+        threads = [threading.Thread(target=work, args=(self._share,)) for _ in range(self._workers)]
+        keeping = threading.Thread(target=self._keeper.live)
+        try:
+            for thread in (*threads, keeping):
+                thread.start()
+            self._feed(start, runs_from)
+            for _ in threads:
+                self._share.work.put(None)
+            self._keeper.checkpoints.put(None)
+            keeping.join()
+            self._collect(block=False)
+        finally:
+            self._share.stop = True
+            for _ in threads:
+                self._share.work.put(None)
+            self._keeper.checkpoints.put(None)
+            for thread in (*threads, keeping):
+                if thread.ident is not None:
+                    thread.join()
+        return self._finish()
+
+    def _begin(self) -> tuple[int, int]:
+        """Where to start in guest space, and with which run."""
+        target = self._target
+        for found in checkpoint.load(target.path, self._key):
+            try:
+                target.resume(found.target_state())
+            except ValueError:
+                continue
+            except OSError as error:
+                raise write_failure(error, target.path, found.position) from error
+            if not found.boot:
+                checkpoint.drop(target.path, checkpoint.LATEST)
+            self._take_space()
+            self._read = self._resumed = self._kept = found.read
+            return found.position, found.runs_from
+        checkpoint.drop(target.path, checkpoint.LATEST, checkpoint.DURABLE, checkpoint.COMPLETE)
+        target.begin()
+        self._take_space()
+        return 0, 0
+
+    def _take_space(self) -> None:
+        if not self._reserve:
+            return
+        size = self._target.full_size
+        try:
+            kernel.reserve(self._target.fd, size)
+        except OSError as error:
+            raise cannot_reserve(error, self._target.path, size) from error
+
+    def _feed(self, start: int, runs_from: int) -> None:
+        target = self._target
+        block = os.fstatvfs(target.fd).f_frsize
+        cutter = Cutter(target.unit, target.window, block, self._clonable())
+        in_flight = 0
+        for batch in cutter.batches(self._checked(runs_from), start):
+            self._share.work.put(batch)
+            in_flight += 1
+            while in_flight >= AHEAD * self._workers:
+                in_flight -= self._collect(block=True)
+        while in_flight:
+            in_flight -= self._collect(block=True)
+
+    def _clonable(self) -> Callable[[int], bool]:
+        target = self._target
+        if self._reserve or target.compress:
+            return lambda _file: False
+        return functools.cache(lambda file: kernel.can_clone(file, target.path.parent))
+
+    def _checked(self, runs_from: int) -> Iterator[Run]:
+        """The source's runs, shown to be in order and inside the disk."""
+        size, end = self._source.virtual_size, 0
+        files: set[int] = set()
+        for run in self._source.runs(runs_from, size):
+            if run.file not in files:
+                files.add(run.file)
+                os.posix_fadvise(run.file, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            if run.guest < end or run.length <= 0 or run.guest + run.length > size:
+                raise MigrationFailed(
+                    "content-invalid",
+                    f"the source's tables place {run.length} bytes at offset {run.guest} of a disk of {size} bytes",
+                    hint="export the disk again: its tables are damaged",
+                )
+            end = run.guest + run.length
+            yield run
+
+    def _collect(self, *, block: bool) -> int:
+        """Take what threads have reported, waiting for something when `block`; the number of batches done."""
+        count = 0
+        while True:
+            self._say()
+            try:
+                done = self._share.done.get(block and count == 0, PROGRESS_PERIOD)
+            except Empty:
+                if block and count == 0:
+                    continue
+                return count
+            if isinstance(done, BaseException):
+                raise done
+            self._account(done)
+            count += 1
+
+    def _account(self, done: Done) -> None:
+        self._read += done.read
+        self._written += done.written
+        self._done[done.number] = done
+        while (first := self._done.pop(self._next, None)) is not None:
+            self._next += 1
+            self._kept += first.read
+            if first.sealed is not None:
+                self._record(first.sealed)
+
+    def _record(self, sealed: Sealed) -> None:
+        """Every batch that `sealed` speaks of is in the file."""
+        found = Checkpoint(
+            key=self._key,
+            position=sealed.position,
+            runs_from=sealed.runs_from,
+            read=self._kept,
+            state=checkpoint.pack_state(sealed.state),
+        )
+        try:
+            checkpoint.note(self._target.path, found)
+        except OSError as error:
+            raise write_failure(error, self._target.path, found.position) from error
+        self._keeper.checkpoints.put(found)
+
+    def _say(self) -> None:
+        now = time.monotonic()
+        if now - self._said >= PROGRESS_PERIOD:
+            self._said = now
+            self._on_progress(self._amounts())
+
+    def _amounts(self) -> Amounts:
+        return Amounts(self._read, self._written, self._total, self._resumed)
+
+    def _finish(self) -> Amounts:
+        target = self._target
+        if self._read != self._total:
+            raise MigrationFailed(
+                "content-incomplete",
+                f"{self._read} of the {self._total} bytes that the source holds were copied",
+                hint="make sure that nothing writes to the source, then retry",
+            )
+        self._take_space()
+        try:
+            self._written += target.finish()
+            checkpoint.complete(target.path, self._key, target.fd)
+        except OSError as error:
+            raise write_failure(error, target.path, 0) from error
+        self._on_progress(self._amounts())
+        return self._amounts()

@@ -1,0 +1,49 @@
+"""What can go wrong with the storage under a copy, said so that a person can act on it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from hyper2kvmd.disk.qemu.qemu_img import disk_full
+from hyper2kvmd.errors import Kind, MigrationFailed
+
+
+def read_failure(error: OSError, guest: int) -> MigrationFailed:
+    return MigrationFailed(
+        "disk-read-failed",
+        f"the source cannot be read at offset {guest} of the disk: {os.strerror(error.errno or errno.EIO)}",
+        hint="check the storage that holds the source, or export it again",
+        kind=Kind.OPERATOR,
+    )
+
+
+def short_read(guest: int, wanted: int, got: int) -> MigrationFailed:
+    return MigrationFailed(
+        "content-incomplete",
+        f"the source gave {got} of the {wanted} bytes at offset {guest} of the disk",
+        hint="export the disk again: its file ends too early or is damaged",
+    )
+
+
+def write_failure(error: OSError, image: Path, offset: int) -> MigrationFailed:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return disk_full(image.parent)
+    return MigrationFailed(
+        "disk-write-failed",
+        f"{image} cannot be written at offset {offset}: {os.strerror(error.errno or errno.EIO)}",
+        hint="check the storage that holds the conversion directory, then retry",
+        kind=Kind.OPERATOR,
+    )
+
+
+def cannot_reserve(error: OSError, image: Path, size: int) -> MigrationFailed:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return disk_full(image.parent)
+    return MigrationFailed(
+        "reserve-failed",
+        f"the file system that holds {image} cannot reserve {size} bytes: {os.strerror(error.errno or errno.EIO)}",
+        hint="name a conversion directory on ext4, XFS or btrfs, or set sparse: always",
+        kind=Kind.OPERATOR,
+    )

@@ -1,0 +1,174 @@
+"""The files that a source consists of: opened once, identified by what was opened, read by offset."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyper2kvmd.disk import faults
+from hyper2kvmd.errors import Kind, MigrationFailed, Unsafe
+from hyper2kvmd.host.mandate import ANYONE, Mandate
+from hyper2kvmd.model import FileIdentity
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """An open regular file; `fd` belongs to whoever opened it."""
+
+    fd: int
+    identity: FileIdentity
+
+    @property
+    def path(self) -> Path:
+        return self.identity.path
+
+    @property
+    def opened(self) -> Path:
+        """What a tool that inherits `fd` opens: whoever owns the folder may swap what `path` leads to."""
+        return Path(f"/proc/self/fd/{self.fd}")
+
+    @property
+    def size(self) -> int:
+        return self.identity.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes: fewer only where the file ends. Raises `source-unreadable`."""
+        if offset >= self.size:
+            return b""
+        data = self._pread(length, offset)
+        while len(data) < length:
+            more = self._pread(length - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def read_whole(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes. Raises `source-truncated` and `source-unreadable`."""
+        data = self.read(offset, length)
+        if len(data) < length:
+            raise faults.truncated(self.path, f"it ends at byte {offset + len(data)} of {offset + length}")
+        return data
+
+    def data_ranges(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Where the file system keeps data in [start, stop); the rest reads as zeros. Raises `source-unreadable`."""
+        while start < stop:
+            begin = self._seek(start, os.SEEK_DATA)
+            if begin is None or begin >= stop:
+                return
+            start = min(stop, self._seek(begin, os.SEEK_HOLE) or stop)
+            yield begin, start
+
+    def _seek(self, offset: int, whence: int) -> int | None:
+        """The next data or hole at or after `offset`; None when there is no more data."""
+        try:
+            return os.lseek(self.fd, offset, whence)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return None
+            raise faults.unreadable(self.path, error) from error
+
+    def _pread(self, length: int, offset: int) -> bytes:
+        try:
+            return os.pread(self.fd, length, offset)
+        except OSError as error:
+            raise MigrationFailed(
+                "source-unreadable",
+                f"{self.path} cannot be read at byte {offset}: {error.strerror}",
+                hint="check the storage that holds it (dmesg names the device), then retry",
+                kind=Kind.OPERATOR,
+            ) from error
+
+
+class Forward:
+    """One thread's reads of a file that mostly go forward: neighbours come by one system call."""
+
+    AHEAD = 256 << 10
+    """Bytes."""
+
+    def __init__(self, file: SourceFile) -> None:
+        self.file = file
+        self._start, self._data = 0, memoryview(b"")
+
+    def read(self, offset: int, length: int) -> memoryview:
+        """As `SourceFile.read`; valid until the next call."""
+        end = min(offset + length, self.file.size)
+        if not self._start <= offset <= end <= self._start + len(self._data):
+            near = self._start <= offset <= self._start + len(self._data)
+            self._data = memoryview(self.file.read(offset, max(length, self.AHEAD if near else 0)))
+            self._start = offset
+        return self._data[offset - self._start : end - self._start]
+
+
+def open_file(path: Path, mandate: Mandate = ANYONE) -> SourceFile:
+    """Open a regular file that is no symbolic link; the caller closes `fd`.
+
+    Raises MigrationFailed (`source-missing`, `source-unreadable`), or Unsafe (`source-unsafe`, and as `mandate.require`
+    does).
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise MigrationFailed(
+            "source-missing",
+            f"{path} does not exist",
+            hint="correct the path, or wait for the export to end, then retry",
+            kind=Kind.OPERATOR,
+        ) from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _unsafe(path, "a symbolic link") from error
+        if error.errno == errno.ENXIO:
+            raise _unsafe(path, "not a regular file") from error
+        if error.errno == errno.EMFILE:
+            raise MigrationFailed(
+                "source-unreadable",
+                f"{path} cannot be opened: the disk has more files than this process may hold open",
+                hint="raise the limit of open files (LimitNOFILE= of the service, ulimit -n)",
+                kind=Kind.OPERATOR,
+            ) from error
+        raise faults.unreadable(path, error) from error
+    status = os.fstat(fd)
+    try:
+        if not stat.S_ISREG(status.st_mode):
+            raise _unsafe(path, "not a regular file")
+        mandate.require(fd, path)
+    except BaseException:
+        os.close(fd)
+        raise
+    identity = FileIdentity(
+        path=path,
+        device=status.st_dev,
+        inode=status.st_ino,
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        ctime_ns=status.st_ctime_ns,
+    )
+    return SourceFile(fd, identity)
+
+
+def identify(path: Path) -> FileIdentity:
+    """Identity of a regular file that is no symlink; raises as `open_file` does."""
+    file = open_file(path)
+    os.close(file.fd)
+    return file.identity
+
+
+def require_unchanged(files: Iterable[FileIdentity]) -> None:
+    """Raise MigrationFailed (`source-changed`) when a source file is not what it was when it was opened."""
+    for before in files:
+        if identify(before.path) != before:
+            raise MigrationFailed(
+                "source-changed",
+                f"{before.path} was changed or replaced during the migration",
+                hint="stop whatever writes to it (is the VM still running?), then retry",
+                kind=Kind.OPERATOR,
+            )
+
+
+def _unsafe(path: Path, kind: str) -> Unsafe:
+    return Unsafe("source-unsafe", f"{path} is {kind}", hint="name the file itself")

@@ -1,0 +1,240 @@
+"""One QCOW2 file while it is written: what goes where, and the tables that say so.
+
+The file is laid out as it grows: header, L1 table, then for each window (512 MiB of guest space) that holds
+anything its L2 table and its data; refcount blocks follow the clusters they count; the last of them, with the
+refcount table, end the file. The same sequence of calls gives the same bytes. The header is written last: until
+`finish` returns nothing takes the file for an image.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+import threading
+from array import array
+from pathlib import Path
+
+from hyper2kvmd.disk.images.qcow2.tables import (
+    CLUSTER,
+    COPIED,
+    L2_ENTRIES,
+    REFCOUNTS,
+    WINDOW,
+    big_endian,
+    closing,
+    clusters,
+    compressed_entry,
+    header,
+)
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+COMPRESSION_LEVEL = 3
+WORTH_PACKING = CLUSTER - 4096
+"""A cluster is stored compressed when that saves at least one block of common file systems."""
+MAX_VIRTUAL_SIZE = 62 << 40
+STATE = struct.Struct("<5QqQ")
+
+
+def full_size(virtual_size: int, data_bytes: int | None = None) -> int:
+    """Bytes of an uncompressed image file of which `data_bytes` (all, by default) are mapped, one behind the other."""
+    windows = -(-virtual_size // WINDOW)
+    data = clusters(virtual_size if data_bytes is None else data_bytes)
+    tables = windows if data_bytes is None else min(windows, data)
+    used = 1 + clusters(windows * 8) + tables + data
+    blocks, table = closing(used, 0)
+    return (used + blocks + table) * CLUSTER
+
+
+class Writer:
+    """A QCOW2 v3 image of `virtual_size` bytes at `path`, which is created if missing and never shared.
+
+    Guest space is placed in ascending order, in whole clusters, by one thread at a time; `pack` may be called by many.
+    The caller writes the data itself, to `fd`, at the offsets that it is told. Raises ValueError for what no such
+    image can hold, and OSError.
+    """
+
+    unit = CLUSTER
+    window = WINDOW
+
+    def __init__(self, path: Path, virtual_size: int, *, compress: bool = False) -> None:
+        if not 0 < virtual_size <= MAX_VIRTUAL_SIZE or virtual_size % 512:
+            raise ValueError(f"no QCOW2 image of {virtual_size} bytes")
+        self.path, self.virtual_size, self.compress = path, virtual_size, compress
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._threads = threading.local()
+        self._l1: array[int] = array("Q", bytes(8 * -(-virtual_size // WINDOW)))
+        self._l2: array[int]
+        """The table of window `_window`, to be written at `_open`; -1 and 0 before the first."""
+        self._window: int
+        self._open: int
+        self._tables: list[tuple[int, bytes]]
+        """Complete, and not handed out yet."""
+        self._refs: array[int]
+        """Refcounts of the clusters from `_base` on; those before are counted by `_blocks`, already written."""
+        self._blocks: array[int]
+        self._base: int
+        self._packed: int
+        """File offset for the next compressed bytes, inside a cluster begun for such; 0 when there is none."""
+        self._empty()
+
+    @property
+    def options(self) -> str:
+        """What, besides the source, decides the bytes of the file."""
+        kind = f"zstd{COMPRESSION_LEVEL}" if self.compress else "plain"
+        return f"qcow2 1 {self.virtual_size} {kind}"
+
+    @property
+    def full_size(self) -> int:
+        """The file's length when a guest has written all of its disk, in bytes: all that is to be reserved."""
+        full = full_size(self.virtual_size)
+        return full + self._end if self.compress else full
+
+    def begin(self) -> None:
+        """Start afresh, whatever the file holds."""
+        os.ftruncate(self.fd, 0)
+        self._empty()
+        os.ftruncate(self.fd, self._end)
+
+    def resume(self, state: bytes) -> None:
+        """Go on from `state`, as it was when that was taken.
+
+        Raises ValueError for a state that is not this image's, and OSError.
+        """
+        try:
+            used, packed, base, refs, blocks, window, place = STATE.unpack_from(state)
+            parts: tuple[array[int], ...] = array("Q"), array("Q"), array("H"), array("Q")
+            at = STATE.size
+            for part, size in zip(parts, (8 * len(self._l1), 8 * blocks, 2 * refs, CLUSTER), strict=True):
+                part.frombytes(state[at : at + size])
+                at += size
+        except struct.error as error:
+            raise ValueError("not a state of this image") from error
+        if at != len(state) or base + refs != used or os.fstat(self.fd).st_size <= (used - 1) * CLUSTER:
+            raise ValueError("not a state of this image")
+        self._l1, self._blocks, self._refs, self._l2 = parts
+        self._packed, self._base, self._window, self._open = packed, base, window, place
+        self._tables = []
+        os.pwrite(self.fd, bytes(CLUSTER), 0)
+        os.fdatasync(self.fd)
+        os.ftruncate(self.fd, self._end)
+
+    def state(self) -> bytes:
+        """All that `resume` needs, valid once all data placed so far and the tables taken are written."""
+        sizes = self._used, self._packed, self._base, len(self._refs), len(self._blocks), self._window, self._open
+        return STATE.pack(*sizes) + b"".join(part.tobytes() for part in (self._l1, self._blocks, self._refs, self._l2))
+
+    def place(self, guest: int, length: int) -> int:
+        """Where in the file to write the `length` guest bytes at `guest`: whole clusters of one window."""
+        count, table = clusters(length), self._table(guest)
+        offset = self._take(count, 1)
+        first = guest // CLUSTER % L2_ENTRIES
+        table[first : first + count] = array("Q", range(offset | COPIED, offset + count * CLUSTER | COPIED, CLUSTER))
+        return offset
+
+    def place_packed(self, guest: int, size: int) -> int:
+        """Where to write the `size` bytes that `pack` made of the cluster at `guest`."""
+        table, room = self._table(guest), -self._packed % CLUSTER
+        if room < size:
+            fresh = self._take(1, 0)
+            if not room or self._packed + room != fresh:
+                self._packed = fresh
+        offset, self._packed = self._packed, self._packed + size
+        for cluster in range(offset // CLUSTER, (offset + size - 1) // CLUSTER + 1):
+            self._refs[cluster - self._base] += 1
+        table[guest // CLUSTER % L2_ENTRIES] = compressed_entry(offset, size)
+        return offset
+
+    def pack(self, cluster: bytes) -> bytes | None:
+        """One cluster compressed, or None where that does not pay."""
+        compressor = getattr(self._threads, "compressor", None)
+        if compressor is None:
+            compressor = self._threads.compressor = zstd.ZstdCompressor(COMPRESSION_LEVEL)
+        packed: bytes = compressor.compress(cluster, zstd.ZstdCompressor.FLUSH_FRAME)
+        return packed if len(packed) <= WORTH_PACKING else None
+
+    def take_tables(self) -> list[tuple[int, bytes]]:
+        """(offset, bytes) of the tables that became complete since the last call, to be written."""
+        taken, self._tables = self._tables, []
+        return taken
+
+    def finish(self) -> int:
+        """Everything placed is written: complete the tables, flush, then write the header that makes it an image.
+
+        Returns the bytes written.
+        """
+        self._close_table()
+        written = sum(self._write(table, offset) for offset, table in self.take_tables())
+        blocks, table_clusters = closing(self._used, len(self._blocks))
+        first = self._take(blocks + table_clusters, 1)
+        for number in range(blocks):
+            counts = self._refs[number * REFCOUNTS : (number + 1) * REFCOUNTS]
+            written += self._write(big_endian(counts).ljust(CLUSTER, b"\0"), first + number * CLUSTER)
+        self._blocks.extend(first + number * CLUSTER for number in range(blocks))
+        refcount_table = first + blocks * CLUSTER
+        written += self._write(big_endian(self._blocks).ljust(table_clusters * CLUSTER, b"\0"), refcount_table)
+        written += self._write(big_endian(self._l1).ljust(clusters(8 * len(self._l1)) * CLUSTER, b"\0"), CLUSTER)
+        os.fdatasync(self.fd)
+        head = header(self.virtual_size, len(self._l1), CLUSTER, refcount_table, table_clusters, self.compress)
+        written += self._write(head.ljust(CLUSTER, b"\0"), 0)
+        os.fsync(self.fd)
+        return written
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    @property
+    def _used(self) -> int:
+        """Clusters that the file has."""
+        return self._base + len(self._refs)
+
+    @property
+    def _end(self) -> int:
+        return self._used * CLUSTER
+
+    def _empty(self) -> None:
+        self._l1 = array("Q", bytes(8 * len(self._l1)))
+        self._refs = array("H", [1]) * (1 + clusters(8 * len(self._l1)))
+        self._blocks = array("Q")
+        self._l2 = array("Q", bytes(CLUSTER))
+        self._tables = []
+        self._window = -1
+        self._base = self._packed = self._open = 0
+
+    def _take(self, count: int, references: int) -> int:
+        offset = self._end
+        self._refs.extend(array("H", [references]) * count)
+        return offset
+
+    def _table(self, guest: int) -> array[int]:
+        window = guest // WINDOW
+        if window != self._window:
+            self._close_table()
+            self._l2, self._window, self._open = array("Q", bytes(CLUSTER)), window, self._take(1, 1)
+            self._l1[window] = self._open | COPIED
+        return self._l2
+
+    def _close_table(self) -> None:
+        """The open L2 table, and the refcount blocks that are full by now."""
+        if self._window < 0:
+            return
+        self._tables.append((self._open, big_endian(self._l2)))
+        while len(self._refs) > REFCOUNTS:
+            if self._packed < (self._base + REFCOUNTS) * CLUSTER:
+                self._packed = 0
+            offset = self._take(1, 1)
+            self._blocks.append(offset)
+            self._tables.append((offset, big_endian(self._refs[:REFCOUNTS])))
+            del self._refs[:REFCOUNTS]
+            self._base += REFCOUNTS
+
+    def _write(self, data: bytes, offset: int) -> int:
+        view = memoryview(data)
+        while view:
+            count = os.pwrite(self.fd, view, offset)
+            view, offset = view[count:], offset + count
+        return len(data)

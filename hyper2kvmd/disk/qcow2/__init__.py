@@ -1,9 +1,0 @@
-"""QCOW2 images written once, front to back; needs nothing of the rest of this program.
-
-Source: QEMU's docs/interop/qcow2.txt.
-"""
-
-from hyper2kvmd.disk.qcow2.tables import CLUSTER, WINDOW
-from hyper2kvmd.disk.qcow2.writer import Writer, full_size
-
-__all__ = ["CLUSTER", "WINDOW", "Writer", "full_size"]

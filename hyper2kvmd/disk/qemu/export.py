@@ -1,0 +1,309 @@
+"""A disk image served over NBD by one confined, unprivileged qemu-storage-daemon; and, on top, as a FUSE file.
+
+This module owns both processes and their order of death. A frozen server leaves whoever waits for a mount on top
+of it stuck in the kernel, beyond any time-out of ours; so each server is asked for a sign of life all the while,
+and killed when it gives none: the mount then answers EIO, and everything can be taken down.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hyper2kvmd.disk.files import SourceFile
+from hyper2kvmd.disk.images.qcow2 import full_size
+from hyper2kvmd.disk.images.qcow2.reader import open_image
+from hyper2kvmd.disk.qemu import nbd
+from hyper2kvmd.disk.qemu.qemu_img import Format
+from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.host import run
+from hyper2kvmd.model import Segment
+
+WHOLE_DISK = ""
+"""Name of the export that `as_file` uses."""
+PERIOD = 5.0
+"""Seconds between two signs of life."""
+PATIENCE = 30.0
+"""Seconds that a server may take to give one, before it is killed."""
+START_SECONDS = 30.0
+STOP_SECONDS = 120.0
+"""For a last flush of the image."""
+DYING_SECONDS = 1.0
+RELEASE_SECONDS = 20.0
+"""For the kernel to let go of the last descriptor of a FUSE file."""
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """A running server; `socket` is its unix socket, below `folder`, which is private to this export."""
+
+    folder: Path
+    socket: Path
+    process: subprocess.Popen[bytes]
+
+    def negotiate(self, name: str) -> nbd.Negotiated:
+        """A connection to the export `name`, ready for transmission. Raises MigrationFailed."""
+        return nbd.negotiate(self.socket, name)
+
+    def kill(self) -> None:
+        """End the server at once; whoever waits for it gets an error. For a helper that does not come back."""
+        self.process.kill()
+
+    def output(self) -> str:
+        """What the server printed, as one line."""
+        return " / ".join((self.folder / "output").read_text(errors="replace").split("\n")).strip(" /")[-2000:]
+
+
+@contextmanager
+def export(
+    path: Path,
+    fmt: Format,
+    folder: Path,
+    *,
+    exports: Mapping[str, Segment | None],
+    writable: bool,
+    extra_read: tuple[Path, ...] = (),
+    backing: tuple[Path, Format] | None = None,
+    opened: SourceFile | None = None,
+) -> Iterator[Exporter]:
+    """Serve `path` as the named exports (`None`: the whole disk; a segment: exactly that range) during the block.
+
+    `extra_read` are the other files that the image consists of; `backing` is what a QCOW2 of ours lies upon, and is
+    only ever read; `opened` is the source at `path`, which is served by its descriptor, whatever its name has come to
+    mean. The server sees these and `path`, nothing else.
+    Raises MigrationFailed: `image-damaged`, `exporter-failed` when it cannot serve the image or does not end well after
+    a writable export, `exporter-died` when it died during the block.
+    """
+    path = path.absolute()
+    with tempfile.TemporaryDirectory(prefix="export-", dir=folder, ignore_cleanup_errors=True) as private:
+        place = Path(private)
+        below = (backing[0].absolute(), backing[1]) if backing else None
+        readable = (*(() if opened is not None else (path,)), *extra_read, *([below[0]] if below else []))
+        handles = () if opened is None else (opened.fd,)
+        sandbox = run.Sandbox(read=readable, handles=handles)
+        if writable:
+            sandbox = replace(sandbox, write=(path,), file_size=_grown(path, fmt))
+        served = path if opened is None else opened.opened
+        with _listen(place / "nbd") as listener, (place / "output").open("wb") as output:
+            process = run.start(
+                _command(served, fmt, exports, writable, listener.fileno(), below),
+                sandbox=sandbox,
+                stdout=output.fileno(),
+                pass_fds=(listener.fileno(),),
+            )
+        exporter = Exporter(place, place / "nbd", process)
+        try:
+            _await_answer(exporter, path, next(iter(exports)))
+            with _watched(lambda: _sign_of_life(exporter, next(iter(exports))), process):
+                yield exporter
+        except (OSError, MigrationFailed) as error:
+            ours = isinstance(error, MigrationFailed) and error.code == "exporter-failed"
+            if ours or not _has_ended(process) or process.returncode == 0:
+                raise
+            raise _died(exporter, path) from error
+        finally:
+            already_dead = process.poll() is not None
+            run.stop(process, grace=STOP_SECONDS if writable else 5.0)
+        if already_dead:
+            raise _died(exporter, path)
+        if writable and process.returncode != 0:
+            raise _failed(exporter, path, "did not write everything back")
+
+
+@contextmanager
+def as_file(exporter: Exporter) -> Iterator[int]:
+    """The whole disk of a writable exporter as an open file, through nbdfuse, for kernels without NBD.
+
+    The FUSE mount is detached as soon as the file is open: it lives by descriptors alone, and nbdfuse ends when the
+    last one closes. nbdfuse is outside the sandbox, for fusermount3 is setuid; it parses nothing but NBD. Raises
+    MigrationFailed: `fuse-failed`, `fuse-died` when it died under the block, `image-busy` when something still uses
+    the file at the end.
+    """
+    mountpoint = exporter.folder / "fuse"
+    mountpoint.mkdir()
+    with (exporter.folder / "fuse-output").open("wb") as output, nbd.connect(exporter.socket) as connection:
+        process = run.start(
+            ["nbdfuse", "-o", "auto_unmount", str(mountpoint), "--fd", str(connection.fileno())],
+            stdout=output.fileno(),
+            pass_fds=(connection.fileno(),),
+        )
+    try:
+        with _watched(lambda: os.statvfs(mountpoint), process):
+            handle = _open_when_there(mountpoint / "nbd", process, exporter.folder / "fuse-output")
+            anchor = os.open(f"/proc/self/fd/{handle}", os.O_PATH | os.O_CLOEXEC)
+            run.run(["fusermount3", "-u", "-z", str(mountpoint)])
+        try:
+            with _watched(lambda: os.fstatvfs(anchor), process):
+                try:
+                    yield handle
+                except (OSError, MigrationFailed) as error:
+                    if not _has_ended(process):
+                        raise
+                    raise _fuse_died(process) from error
+                finally:
+                    os.close(handle)
+        finally:
+            os.close(anchor)
+        try:
+            process.wait(RELEASE_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise MigrationFailed(
+                "image-busy",
+                "something still uses the image at the end of its repair",
+                hint="look for processes that hold files of this job open, then retry",
+                kind=Kind.RETRY,
+            ) from None
+    finally:
+        run.stop(process, grace=0)
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a server is dead, or just dying: its clients' I/O errors come before the news of its death."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(DYING_SECONDS)
+    return process.returncode is not None
+
+
+def _grown(path: Path, fmt: Format) -> int:
+    """Bytes of an image file when all of its disk was written anew behind what it holds."""
+    size = path.stat().st_size
+    if fmt == "raw":
+        return size
+    with open_image(path, fmt) as image:
+        return size + full_size(image.virtual_size)
+
+
+def layer(path: Path, fmt: Format) -> dict[str, object]:
+    """An image below another one, as QEMU's -blockdev takes it: read-only, and no header decides what is opened."""
+    file = {"driver": "file", "filename": str(path), "read-only": True}
+    bottom: dict[str, object] = {"backing": None} if fmt == "qcow2" else {}
+    return {"driver": fmt, "file": file, "read-only": True, **bottom}
+
+
+def _command(
+    path: Path,
+    fmt: str,
+    exports: Mapping[str, Segment | None],
+    writable: bool,
+    listener: int,
+    backing: tuple[Path, Format] | None,
+) -> list[str]:
+    file: dict[str, object] = {"driver": "file", "filename": str(path), "locking": "on"}
+    disk: dict[str, object] = {"driver": fmt, "file": file, "node-name": "disk", "read-only": not writable}
+    if fmt == "qcow2":
+        disk["backing"] = backing and layer(*backing)
+    argv = ["qemu-storage-daemon", "--blockdev", json.dumps(disk)]
+    argv += ["--nbd-server", json.dumps({"addr": {"type": "fd", "str": str(listener)}})]
+    for index, (name, segment) in enumerate(exports.items()):
+        node = "disk"
+        if segment is not None:
+            node = f"range{index}"
+            part = {"driver": "raw", "file": "disk", "offset": segment.offset, "size": segment.length}
+            argv += ["--blockdev", json.dumps({**part, "node-name": node, "read-only": not writable})]
+        wanted = {"type": "nbd", "id": f"export{index}", "node-name": node, "name": name, "writable": writable}
+        argv += ["--export", json.dumps(wanted)]
+    return argv
+
+
+@contextmanager
+def _listen(path: Path) -> Iterator[socket.socket]:
+    """A listening unix socket, however long its path is; the server inherits it, so it can be connected to at once."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        handle = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            listener.bind(f"/proc/self/fd/{handle}/{path.name}")
+        finally:
+            os.close(handle)
+        listener.listen(64)
+        yield listener
+
+
+def _await_answer(exporter: Exporter, path: Path, name: str) -> None:
+    try:
+        nbd.negotiate(exporter.socket, name, timeout=START_SECONDS).sock.close()
+    except MigrationFailed as error:
+        with suppress(subprocess.TimeoutExpired):
+            exporter.process.wait(1)
+        raise _failed(exporter, path, "cannot serve the image") from error
+
+
+def _sign_of_life(exporter: Exporter, name: str) -> None:
+    nbd.negotiate(exporter.socket, name, timeout=PATIENCE).sock.close()
+
+
+@contextmanager
+def _watched(ask: Callable[[], object], process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Kill `process` when `ask` does not come back in time; an answer that is an error is an answer."""
+    over = threading.Event()
+
+    def ask_once() -> None:
+        with suppress(OSError, MigrationFailed):
+            ask()
+
+    def watch() -> None:
+        while not over.wait(PERIOD):
+            asking = threading.Thread(target=ask_once, daemon=True)
+            asking.start()
+            asking.join(PATIENCE)
+            if asking.is_alive():
+                process.kill()
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _open_when_there(path: Path, process: subprocess.Popen[bytes], output: Path) -> int:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with suppress(FileNotFoundError):
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        time.sleep(0.01)
+    said = " / ".join(output.read_text(errors="replace").split("\n")).strip(" /")[-1000:]
+    raise MigrationFailed(
+        "fuse-failed",
+        f"nbdfuse did not serve the image: {said or f'exit status {process.poll()}'}",
+        hint="see that /dev/fuse exists and that fusermount3 is setuid root, then retry",
+        kind=Kind.OPERATOR,
+    )
+
+
+def _fuse_died(process: subprocess.Popen[bytes]) -> MigrationFailed:
+    return MigrationFailed(
+        "fuse-died",
+        f"nbdfuse died while it served the image: status {process.returncode}",
+        hint="check memory and storage of this host (a server that freezes is killed), then retry",
+        kind=Kind.RETRY,
+    )
+
+
+def _died(exporter: Exporter, path: Path) -> MigrationFailed:
+    return MigrationFailed(
+        "exporter-died",
+        f"qemu-storage-daemon died while it served {path}: "
+        f"{exporter.output() or f'status {exporter.process.returncode}'}",
+        hint="check memory and storage of this host (a server that freezes is killed), then retry",
+        kind=Kind.RETRY,
+    )
+
+
+def _failed(exporter: Exporter, path: Path, what: str) -> MigrationFailed:
+    said = exporter.output() or f"exit status {exporter.process.returncode}"
+    return MigrationFailed(
+        "exporter-failed",
+        f"qemu-storage-daemon {what} {path}: {said}",
+        hint="the message is the tool's own; correct what it names, then retry",
+        kind=Kind.OPERATOR,
+    )

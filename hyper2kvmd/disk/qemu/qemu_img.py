@@ -1,0 +1,171 @@
+"""qemu-img, confined to the files of one migration, with explicit formats everywhere.
+
+Its exit status is never taken for evidence: callers look at what it wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from hyper2kvmd.disk import direct, kernel
+from hyper2kvmd.disk.files import SourceFile
+from hyper2kvmd.disk.images.qcow2 import full_size
+from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.host import run
+
+Format = Literal["vmdk", "qcow2", "raw", "vdi", "vhdx"]
+PERCENT = re.compile(r"\((\d+\.\d+)/100%\)")
+PER_THREAD, MOST_REQUESTS = 8, 16
+"""Requests that qemu-img has in flight, for each thread that it may keep busy, and the most that it takes."""
+PREALLOCATION = 64 << 20
+"""Bytes that QEMU may add to an image when it reserves all of it: it counts its tables on the safe side."""
+SLOWEST = 10 << 20
+"""Bytes of the source that a conversion of more than a day must do in a second of processor time."""
+
+
+def node(path: Path, fmt: Format) -> str:
+    """The --image-opts form of a local file: neither its name nor its content can change the protocol or the format."""
+    return f"driver={fmt},file.driver=file,file.filename={str(path).replace(',', ',,')}"
+
+
+def virtual_size(path: Path, fmt: Format, files: tuple[Path, ...]) -> int:
+    """Bytes the guest sees. `files` are all the files the image consists of."""
+    found = _json(["qemu-img", "info", "--output=json", "--image-opts", node(path, fmt)], files)
+    return int(found["virtual-size"])
+
+
+def reads_as(path: Path, fmt: Format, files: tuple[Path, ...], size: int) -> bool:
+    """True when QEMU can read this disk as well, and as one of `size` bytes."""
+    argv = ["qemu-img", "info", "--output=json", "--image-opts", node(path, fmt)]
+    done = run.run(argv, sandbox=run.Sandbox(read=files), check=False)
+    return done.returncode == 0 and int(json.loads(done.stdout)["virtual-size"]) == size
+
+
+def convert(
+    source: SourceFile,
+    source_format: Format,
+    target: Path,
+    target_format: Literal["qcow2", "raw"],
+    *,
+    virtual_size: int,
+    compress: bool,
+    reserve: bool,
+    threads: int,
+    bytes_per_second: int | None,
+    on_fraction: Callable[[float], None],
+) -> None:
+    """Write `target` anew from the one file `source`; all of it is on disk at the end. `on_fraction` gets 0 to 1.
+
+    Past the page cache where the file systems let it. Elsewhere its own flush (`-t writeback`) would wait for the disk
+    at every table it updates; one fsync at the end does not, and has little left to do when the kernel is told at
+    every step to begin writing.
+    Raises MigrationFailed (`disk-full`, `tool-failed`, `tool-stalled`, `tool-killed`).
+    """
+    options = ["cluster_size=65536", "compat=1.1"] if target_format == "qcow2" else []
+    options += ["compression_type=zstd"] if compress else []
+    options += ["preallocation=falloc"] if reserve else []
+    argv = ["qemu-img", "convert", "-p", "-m", str(min(threads * PER_THREAD, MOST_REQUESTS)), "-O", target_format]
+    argv += ["-c"] if compress else ["-W"]  # compressed clusters can only be written in order
+    argv += ["-r", str(bytes_per_second)] if bytes_per_second else []
+    argv += ["-o", ",".join(options)] if options else []
+    target.unlink(missing_ok=True)
+    handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    argv += ["-t", "none"] if direct.possible(target) else []
+    argv += ["-T", "none"] if direct.possible(source.opened) else []
+    argv += ["--image-opts", node(source.opened, source_format), str(target)]
+
+    def on_output(text: str) -> None:
+        for match in PERCENT.finditer(text):
+            kernel.start_writeback(handle, 0, 0)
+            on_fraction(float(match[1]) / 100)
+
+    try:
+        sandbox = run.Sandbox(
+            handles=(source.fd,),
+            write=(target,),
+            file_size=full_size(virtual_size) + PREALLOCATION,
+            cpu=max(run.DAY, source.size // SLOWEST),
+        )
+        run.run(argv, sandbox=sandbox, on_output=on_output)
+        os.fsync(handle)
+    except MigrationFailed as error:
+        if "No space left on device" in error.message:
+            raise disk_full(target.parent) from error
+        raise
+    finally:
+        os.close(handle)
+
+
+def walk(source: SourceFile, fmt: Format, take: Callable[[int, int, int | None], None]) -> None:
+    """Give `take` each guest range (start, stop) of an image of one file that QEMU finds data in, in order, and where
+    in the file that lies as it is. Raises MigrationFailed (`tool-failed`).
+    """
+    rest = ""
+
+    def read(text: str) -> None:
+        nonlocal rest
+        *entries, rest = (rest + text).split("}")
+        for entry in entries:
+            extent = json.loads(entry[entry.index("{") :] + "}")
+            if extent["data"] and not extent["zero"]:
+                take(extent["start"], extent["start"] + extent["length"], extent.get("offset"))
+
+    argv = ["qemu-img", "map", "--output=json", "--image-opts", node(source.opened, fmt)]
+    run.run(argv, sandbox=run.Sandbox(handles=(source.fd,)), on_output=read)
+
+
+def check(image: Path) -> str | None:
+    """What is wrong with a QCOW2's metadata, leaks included; None when it is clean."""
+    found, said = _check(image, "qcow2", run.Sandbox(read=(image,)))
+    if found is None:
+        return said
+    return _counted(found, ("corruptions", "leaks", "check-errors")) or said
+
+
+def corruption(source: SourceFile, fmt: Format) -> str | None:
+    """What keeps an image from being read as it was written; clusters that nothing uses do not.
+
+    Raises MigrationFailed (`tool-failed`) for one that QEMU cannot check, such as one that is in use.
+    """
+    found, said = _check(source.opened, fmt, run.Sandbox(handles=(source.fd,)))
+    if found is None:
+        raise MigrationFailed(
+            "tool-failed",
+            f"QEMU cannot check {source.path}: {said}",
+            hint="shut the guest down if it still runs, else copy or export the disk again",
+            kind=Kind.OPERATOR,
+        )
+    return _counted(found, ("corruptions", "check-errors"))
+
+
+def _check(image: Path, fmt: Format, sandbox: run.Sandbox) -> tuple[dict[str, Any] | None, str | None]:
+    """What qemu-img counted, if it came to that, and what it complained of."""
+    argv = ["qemu-img", "check", "--output=json", "--image-opts", node(image, fmt)]
+    done = run.run(argv, sandbox=sandbox, check=False)
+    said = " / ".join(done.stderr.strip().splitlines()) or f"qemu-img check ended with {done.returncode}"
+    try:
+        return json.loads(done.stdout), said if done.returncode else None
+    except ValueError:
+        return None, said
+
+
+def _counted(found: dict[str, Any], kinds: tuple[str, ...]) -> str | None:
+    return ", ".join(f"{found[kind]} {kind}" for kind in kinds if found.get(kind)) or None
+
+
+def _json(argv: list[str], files: tuple[Path, ...]) -> Any:
+    return json.loads(run.run(argv, sandbox=run.Sandbox(read=files)).stdout)
+
+
+def disk_full(folder: Path) -> MigrationFailed:
+    return MigrationFailed(
+        "disk-full",
+        f"the file system that holds {folder} is full",
+        hint="free space there or name another conversion directory, then retry",
+        kind=Kind.OPERATOR,
+    )

@@ -1,0 +1,126 @@
+"""A foreign disk as a source: vetted here, read by QEMU in its sandbox."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Literal, Protocol
+
+from hyper2kvmd.disk import ranges
+from hyper2kvmd.disk.blocks import Run
+from hyper2kvmd.disk.files import SourceFile
+from hyper2kvmd.disk.qemu import nbd
+from hyper2kvmd.disk.qemu.export import Exporter, export
+from hyper2kvmd.disk.ranges import Ranges
+from hyper2kvmd.disk.sources.foreign.qcow2 import read_qcow2
+from hyper2kvmd.disk.sources.foreign.vdi import read_vdi
+from hyper2kvmd.disk.sources.foreign.vhdx import read_vhdx
+from hyper2kvmd.disk.sources.sampling import content_bytes
+from hyper2kvmd.model import FileIdentity
+
+Format = Literal["qcow2", "vdi", "vhdx"]
+PIECE = 1 << 20
+"""Bytes that QEMU is asked for at once; divides `blocks.RUN_LIMIT`."""
+EXPORT = "source"
+
+
+class Described(Protocol):
+    """A disk as its headers describe it."""
+
+    @property
+    def file(self) -> SourceFile: ...
+
+    @property
+    def subformat(self) -> str: ...
+
+    @property
+    def virtual_size(self) -> int: ...
+
+    def stored(self) -> Iterator[tuple[int, int]]:
+        """Guest ranges that may hold anything but zeros, in order; what they lie in was found to be in the file."""
+        ...
+
+
+class ForeignSource:
+    """A `blocks.Source` whose runs QEMU reads; valid inside `open_foreign` only."""
+
+    def __init__(self, disk: Described, fmt: Format, folder: Path, stack: ExitStack) -> None:
+        self.format: Format = fmt
+        self.file = disk.file
+        self.subformat, self.virtual_size = disk.subformat, disk.virtual_size
+        self.files: tuple[FileIdentity, ...] = (disk.file.identity,)
+        self._disk, self._folder, self._stack = disk, folder, stack
+        self._exporter: Exporter | None = None
+        self._connecting = threading.Lock()
+        self._idle: SimpleQueue[nbd.Reader] = SimpleQueue()
+
+    @cached_property
+    def data_bytes(self) -> int:
+        """About how many guest bytes are anything but zeros: runs cover more. Raises as `runs` and `load` do."""
+        if self._stored.length:
+            self._serve()
+        return content_bytes(self._stored, self._read)
+
+    def runs(self, start: int, stop: int) -> Iterator[Run]:
+        """The runs that begin in [start, stop), in guest order: each for `load` alone, none longer than PIECE.
+
+        For the thread that owns the source: it starts QEMU here, which dies with the thread that started it.
+        """
+        self._serve()
+        lo = start // PIECE * PIECE
+        hi = -(-stop // PIECE) * PIECE
+        for begin, end in ranges.cut(self._stored.within(lo, hi), PIECE):
+            if start <= begin < stop:
+                yield Run(begin, end - begin, self.file.fd, begin, packed=True)
+
+    def load(self, run: Run) -> bytes:
+        """Safe to call from several threads: each takes a connection. Raises as `export` and `nbd.Reader.read` do."""
+        return self._read(run.guest, run.guest + run.length)
+
+    def _read(self, start: int, stop: int) -> bytes:
+        try:
+            reader = self._idle.get_nowait()
+        except Empty:
+            reader = self._connect()
+        data = reader.read(start, stop - start)
+        self._idle.put(reader)
+        return data
+
+    @cached_property
+    def _stored(self) -> Ranges:
+        return Ranges(ranges.in_units(self._disk.stored(), self.virtual_size))
+
+    def _connect(self) -> nbd.Reader:
+        with self._connecting:
+            return self._stack.enter_context(nbd.Reader(self._serve().socket, EXPORT))
+
+    def _serve(self) -> Exporter:
+        if self._exporter is None:
+            served = export(
+                self.file.path,
+                self.format,
+                self._folder,
+                exports={EXPORT: None},
+                writable=False,
+                opened=self.file,
+            )
+            self._exporter = self._stack.enter_context(served)
+        return self._exporter
+
+
+READERS: Mapping[Format, Callable[[SourceFile], Described]] = {"qcow2": read_qcow2, "vdi": read_vdi, "vhdx": read_vhdx}
+
+
+@contextlib.contextmanager
+def open_foreign(file: SourceFile, fmt: Format, folder: Path) -> Iterator[ForeignSource]:
+    """The disk of format `fmt` in `file`, vetted. QEMU is started when it is first read; its socket is in `folder`.
+
+    Raises as `read_qcow2`, `read_vdi` and `read_vhdx` do.
+    """
+    with ExitStack() as stack:
+        yield ForeignSource(READERS[fmt](file), fmt, folder, stack)

@@ -1,0 +1,98 @@
+"""VDI, the disk of VirtualBox, as a source: header and block map, dynamic or fixed.
+
+Source: VirtualBox, include/VBox/vd-image formats as QEMU documents them in block/vdi.c (all numbers little-endian).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hyper2kvmd.disk import faults
+from hyper2kvmd.disk.files import SourceFile
+
+MAGIC, MAGIC_AT = b"\x7f\x10\xda\xbe", 0x40
+HEADER_BYTES = 512
+START = struct.Struct("<4sIII")
+"""At MAGIC_AT: magic, version, bytes of the header, type of the image."""
+PLACES = struct.Struct("<II")
+"""At 0x154: where the block map and the blocks lie."""
+SIZES = struct.Struct("<IIQIIII16s16s16s16s")
+"""At 0x168: bytes of a sector, unused, of the disk, of a block, of its extra; blocks, those allocated; UUIDs of the
+image, of its last change, of its parent and of its parent's last change."""
+VERSION = 0x10001
+DYNAMIC, FIXED, UNDO, DIFFERENCING = 1, 2, 3, 4
+NAMES = {DYNAMIC: "dynamic", FIXED: "fixed"}
+SECTOR = 512
+BLOCK = 1 << 20
+"""Bytes: the one size that VirtualBox writes and QEMU reads."""
+UNALLOCATED = 0xFFFFFFFE
+"""From here on an entry of the map is no block, and reads as zeros."""
+CHUNK = 1 << 20
+"""Bytes of the map that are read at once."""
+NOBODY = bytes(16)
+
+
+@dataclass(frozen=True)
+class Vdi:
+    """`map_at` and `blocks_at` in bytes; `blocks` is how many the disk has."""
+
+    file: SourceFile
+    subformat: str
+    virtual_size: int
+    map_at: int
+    blocks_at: int
+    blocks: int
+
+    def stored(self) -> Iterator[tuple[int, int]]:
+        """Raises MigrationFailed: `source-truncated` for a block not in the file, `source-corrupt` for shared ones."""
+        left = self.file.size
+        for number, entry in self._entries():
+            if entry >= UNALLOCATED:
+                continue
+            guest, at = number * BLOCK, self.blocks_at + entry * BLOCK
+            length = min(BLOCK, self.virtual_size - guest)
+            if at + length > self.file.size:
+                raise faults.truncated(
+                    self.file.path, f"block {number} of the disk lies at byte {at}, the file has {self.file.size}"
+                )
+            left -= length
+            if left < 0:
+                raise faults.overfull(self.file.path)
+            for begin, end in self.file.data_ranges(at, at + length):
+                yield guest + begin - at, guest + end - at
+
+    def _entries(self) -> Iterator[tuple[int, int]]:
+        for at in range(0, self.blocks * 4, CHUNK):
+            data = self.file.read_whole(self.map_at + at, min(CHUNK, self.blocks * 4 - at))
+            yield from enumerate((entry for (entry,) in struct.iter_unpack("<I", data)), at // 4)
+
+
+def read_vdi(file: SourceFile) -> Vdi:
+    """Raises MigrationFailed (`source-corrupt`, `source-truncated`, `source-unsupported`, `source-has-parent`)."""
+    header = file.read_whole(0, HEADER_BYTES)
+    _, version, _, kind = START.unpack_from(header, MAGIC_AT)
+    map_at, blocks_at = PLACES.unpack_from(header, 0x154)
+    sector, _, size, block, _, blocks, _, _, _, link, parent = SIZES.unpack_from(header, 0x168)
+    if version != VERSION:
+        raise faults.unsupported(file.path, f"is VDI of version {version:#x}", "clone it by VBoxManage clonemedium")
+    if kind in (UNDO, DIFFERENCING) or link != NOBODY or parent != NOBODY:
+        raise faults.has_parent(file.path, "is a VirtualBox snapshot: it holds only what differs from its parent")
+    if kind not in NAMES:
+        raise faults.corrupt(file.path, f"its header says that it is of type {kind}")
+    if sector != SECTOR or block != BLOCK:
+        raise faults.unsupported(
+            file.path,
+            f"has sectors of {sector} and blocks of {block} bytes, not {SECTOR} and {BLOCK}",
+            "clone it by VBoxManage clonemedium",
+        )
+    size += -size % SECTOR  # VBoxManage can write half a sector, and QEMU counts it as a whole one
+    faults.check_disk_size(file.path, size)
+    if size == 0 or blocks < -(-size // BLOCK):
+        raise faults.corrupt(file.path, f"its header describes a disk of {size} bytes in {blocks} blocks")
+    if map_at % SECTOR or blocks_at % SECTOR or not HEADER_BYTES <= map_at <= blocks_at - blocks * 4:
+        raise faults.corrupt(file.path, f"its block map lies at byte {map_at}, its blocks at byte {blocks_at}")
+    if map_at + blocks * 4 > file.size:
+        raise faults.truncated(file.path, f"its block map ends at byte {map_at + blocks * 4}, the file at {file.size}")
+    return Vdi(file, NAMES[kind], size, map_at, blocks_at, -(-size // BLOCK))

@@ -1,0 +1,230 @@
+"""VHDX, the disk of Hyper-V, as a source: headers, regions, metadata and the block allocation table.
+
+Source: Microsoft, [MS-VHDX] Virtual Hard Disk v2 File Format, sections 2.2 to 2.6 (all numbers little-endian).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from uuid import UUID
+
+from hyper2kvmd.disk import faults
+from hyper2kvmd.disk.files import SourceFile
+from hyper2kvmd.disk.sources.foreign.crc32c import crc32c
+from hyper2kvmd.errors import MigrationFailed
+
+MAGIC = b"vhdxfile"
+KIB, MIB = 1 << 10, 1 << 20
+HEADERS = (64 * KIB, 128 * KIB)
+HEADER_BYTES = 4 * KIB
+HEADER = struct.Struct("<4sIQ16s16s16sHHIQ")
+REGION_TABLES = (192 * KIB, 256 * KIB)
+REGION_TABLE_BYTES = 64 * KIB
+TABLE_START = struct.Struct("<4sIII")
+REGION = struct.Struct("<16sQII")
+METADATA_START = struct.Struct("<8sHH20x")
+METADATA = struct.Struct("<16sIIII")
+MOST_ENTRIES = 2047
+CHECKSUM = slice(4, 8)
+REQUIRED_REGION, REQUIRED_ITEM = 1, 4
+LEAVE_ALLOCATED, HAS_PARENT = 1, 2
+
+
+def _guid(text: str) -> bytes:
+    return UUID(text).bytes_le
+
+
+BAT_REGION = _guid("2dc27766-f623-4200-9d64-115e9bfd4a08")
+METADATA_REGION = _guid("8b7ca206-4790-4b9a-b8fe-575f050f886e")
+FILE_PARAMETERS = _guid("caa16737-fa36-4d43-b3b6-33f0aa44e76b")
+DISK_SIZE = _guid("2fa54224-cd1b-4876-b211-5dbed83bf4b8")
+DISK_ID = _guid("beca12ab-b2e6-4523-93ef-c309e000c746")
+LOGICAL_SECTOR = _guid("8141bf1d-a96f-4709-ba47-f233a8faab5f")
+PHYSICAL_SECTOR = _guid("cda348c7-445d-4471-9cc9-e9885251c556")
+PARENT_LOCATOR = _guid("a8d35f2d-b30b-454d-abf7-d3d84834ab0c")
+KNOWN_ITEMS = {FILE_PARAMETERS, DISK_SIZE, DISK_ID, LOGICAL_SECTOR, PHYSICAL_SECTOR, PARENT_LOCATOR}
+SECTOR = 512
+BITMAP_SECTORS = 1 << 23
+"""Sectors that one block of sector bitmaps covers; its entry follows those of the blocks it is about."""
+FULLY_PRESENT, PARTIALLY_PRESENT = 6, 7
+CHUNK = 1 << 20
+"""Bytes of the table that are read at once."""
+
+
+@dataclass(frozen=True)
+class Region:
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Vhdx:
+    """`block` in bytes; `table` is the block allocation table."""
+
+    file: SourceFile
+    subformat: str
+    virtual_size: int
+    block: int
+    table: Region
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.virtual_size // self.block)
+
+    @property
+    def between_bitmaps(self) -> int:
+        return BITMAP_SECTORS * SECTOR // self.block
+
+    @property
+    def entries(self) -> int:
+        """Blocks and, between them, bitmaps."""
+        return self.blocks + (self.blocks - 1) // self.between_bitmaps
+
+    def stored(self) -> Iterator[tuple[int, int]]:
+        """QEMU reads all of the disk, stored or not; so this is the only place where the table speaks.
+
+        Raises MigrationFailed (`source-corrupt`, `source-truncated`).
+        """
+        left = self.file.size
+        for index, entry in self._entries():
+            turn, inside = divmod(index, self.between_bitmaps + 1)
+            state, at = entry & 7, entry >> 20 << 20
+            if inside == self.between_bitmaps or state < FULLY_PRESENT:
+                continue
+            number = turn * self.between_bitmaps + inside
+            if state == PARTIALLY_PRESENT:
+                raise faults.corrupt(self.file.path, f"block {number} of the disk is said to lie in a parent as well")
+            guest = number * self.block
+            length = min(self.block, self.virtual_size - guest)
+            if at < MIB or at + length > self.file.size:
+                raise faults.truncated(
+                    self.file.path, f"block {number} of the disk lies at byte {at}, the file has {self.file.size}"
+                )
+            left -= length
+            if left < 0:
+                raise faults.overfull(self.file.path)
+            for begin, end in self.file.data_ranges(at, at + length):
+                yield guest + begin - at, guest + end - at
+
+    def _entries(self) -> Iterator[tuple[int, int]]:
+        for at in range(0, self.entries * 8, CHUNK):
+            data = self.file.read_whole(self.table.offset + at, min(CHUNK, self.entries * 8 - at))
+            yield from enumerate((entry for (entry,) in struct.iter_unpack("<Q", data)), at // 8)
+
+
+def read_vhdx(file: SourceFile) -> Vhdx:
+    """Raises MigrationFailed (`source-corrupt`, `source-truncated`, `source-unsupported`, `source-has-parent`)."""
+    _check_log(file)
+    regions = _regions(file)
+    items = _metadata(file, regions[METADATA_REGION])
+    if PARENT_LOCATOR in items:
+        raise _differencing(file)
+    block, flags = struct.unpack("<II", _item(file, items, FILE_PARAMETERS, 8))
+    if flags & HAS_PARENT:
+        raise _differencing(file)
+    if not MIB <= block <= 256 * MIB or block & (block - 1):
+        raise faults.corrupt(file.path, f"its metadata says that blocks have {block} bytes")
+    (size,) = struct.unpack("<Q", _item(file, items, DISK_SIZE, 8))
+    (sector,) = struct.unpack("<I", _item(file, items, LOGICAL_SECTOR, 4))
+    if sector != SECTOR:
+        raise faults.unsupported(
+            file.path,
+            f"has logical sectors of {sector} bytes: its guest would not find its partitions where they are {SECTOR}",
+            "clone the disk inside the guest to one made by New-VHD -LogicalSectorSizeBytes 512",
+        )
+    if size == 0 or size % SECTOR:
+        raise faults.corrupt(file.path, f"its metadata describes a disk of {size} bytes")
+    faults.check_disk_size(file.path, size)
+    disk = Vhdx(file, "fixed" if flags & LEAVE_ALLOCATED else "dynamic", size, block, regions[BAT_REGION])
+    if disk.entries * 8 > disk.table.length:
+        raise faults.corrupt(file.path, f"its block table has {disk.table.length} bytes for {disk.entries} entries")
+    return disk
+
+
+def _check_log(file: SourceFile) -> None:
+    """The header in force is the sound one with the higher number; what its log holds is not yet in the disk."""
+    found: list[tuple[int, bytes]] = []
+    for at in HEADERS:
+        data = file.read_whole(at, HEADER_BYTES)
+        magic, _, number, _, _, log, _, version, _, _ = HEADER.unpack_from(data)
+        if magic == b"head" and version == 1 and _sound(data):
+            found.append((number, log))
+    if not found:
+        raise faults.corrupt(file.path, "neither of its two headers is sound")
+    if max(found)[1] != bytes(16):
+        raise faults.unsupported(
+            file.path,
+            "has changes in its log that are not in the disk yet: it was not detached cleanly",
+            "shut the VM down, or attach the disk to Hyper-V once (Mount-VHD, then Dismount-VHD), then copy it again",
+        )
+
+
+def _regions(file: SourceFile) -> dict[bytes, Region]:
+    for at in REGION_TABLES:
+        data = file.read_whole(at, REGION_TABLE_BYTES)
+        magic, _, count, _ = TABLE_START.unpack_from(data)
+        if magic == b"regi" and count <= MOST_ENTRIES and _sound(data):
+            break
+    else:
+        raise faults.corrupt(file.path, "neither of its two region tables is sound")
+    regions: dict[bytes, Region] = {}
+    for number in range(count):
+        kind, offset, length, flags = REGION.unpack_from(data, TABLE_START.size + number * REGION.size)
+        if kind not in (BAT_REGION, METADATA_REGION):
+            if flags & REQUIRED_REGION:
+                raise faults.unsupported(
+                    file.path, f"needs a region that is not known here ({UUID(bytes_le=kind)})", "convert it in Hyper-V"
+                )
+            continue
+        if kind in regions or offset < MIB or offset % MIB or not length:
+            raise faults.corrupt(file.path, f"a region of {length} bytes at byte {offset} cannot be")
+        if offset + length > file.size:
+            raise faults.truncated(file.path, f"a region ends at byte {offset + length}, the file at {file.size}")
+        regions[kind] = Region(offset, length)
+    if len(regions) < 2:
+        raise faults.corrupt(file.path, "its region table lacks the block table or the metadata")
+    return regions
+
+
+def _metadata(file: SourceFile, region: Region) -> dict[bytes, Region]:
+    """Where its items lie in the file."""
+    if region.length < REGION_TABLE_BYTES:
+        raise faults.corrupt(file.path, f"its metadata has {region.length} bytes")
+    data = file.read_whole(region.offset, REGION_TABLE_BYTES)
+    magic, _, count = METADATA_START.unpack_from(data)
+    if magic != b"metadata" or count > MOST_ENTRIES:
+        raise faults.corrupt(file.path, f"there is no metadata at byte {region.offset}")
+    items: dict[bytes, Region] = {}
+    for number in range(count):
+        kind, offset, length, flags, _ = METADATA.unpack_from(data, METADATA_START.size + number * METADATA.size)
+        if kind not in KNOWN_ITEMS:
+            if flags & REQUIRED_ITEM:
+                raise faults.unsupported(
+                    file.path, f"needs metadata that is not known here ({UUID(bytes_le=kind)})", "convert it in Hyper-V"
+                )
+            continue
+        if kind in items or offset + length > region.length:
+            raise faults.corrupt(file.path, f"metadata of {length} bytes at {offset} of its region cannot be")
+        items[kind] = Region(region.offset + offset, length)
+    return items
+
+
+def _item(file: SourceFile, items: dict[bytes, Region], kind: bytes, length: int) -> bytes:
+    place = items.get(kind)
+    if place is None or place.length < length:
+        raise faults.corrupt(file.path, f"its metadata lacks {UUID(bytes_le=kind)}")
+    return file.read_whole(place.offset, length)
+
+
+def _sound(data: bytes) -> bool:
+    """Whether the checksum in a header or region table is that of its bytes, the checksum itself taken as zero."""
+    claimed = int.from_bytes(data[CHECKSUM], "little")
+    blank = bytearray(data)
+    blank[CHECKSUM] = bytes(4)
+    return crc32c(blank) == claimed
+
+
+def _differencing(file: SourceFile) -> MigrationFailed:
+    return faults.has_parent(file.path, "is a differencing disk: it holds only what differs from its parent")

@@ -1,0 +1,121 @@
+"""Which format a source has, and the reader for it: the only place that chooses.
+
+The file's own bytes say which format it has, and its name must not say otherwise: a guest writes what it likes into
+its raw disk, an image's header too, and must not choose how that disk is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from hyper2kvmd.disk import faults
+from hyper2kvmd.disk.files import SourceFile, open_file
+from hyper2kvmd.disk.sources import vmdk
+from hyper2kvmd.disk.sources.foreign import (
+    ForeignSource,
+    open_foreign,
+    qcow2,
+    vdi,
+    vhdx,
+)
+from hyper2kvmd.disk.sources.raw import RawSource
+from hyper2kvmd.disk.sources.vmdk import VmdkSource, descriptor, sparse
+from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.host.mandate import ANYONE, Mandate
+from hyper2kvmd.model import SourceFormat
+
+MAGICS: tuple[tuple[int, bytes, SourceFormat], ...] = (
+    (0, sparse.MAGIC, "vmdk"),
+    (0, descriptor.START, "vmdk"),
+    (0, qcow2.MAGIC, "qcow2"),
+    (0, vhdx.MAGIC, "vhdx"),
+    (vdi.MAGIC_AT, vdi.MAGIC, "vdi"),
+)
+"""(byte of the file, what stands there, format)."""
+VHD_MAGIC, VHD_FOOTER = b"conectix", 512
+"""Of Virtual PC's and older Hyper-V's format: the start of its footer, which only a dynamic disk has in front too."""
+HEAD_BYTES = 512
+SUFFIXES: dict[str, SourceFormat] = {
+    ".vmdk": "vmdk",
+    ".qcow2": "qcow2",
+    ".qcow": "qcow2",
+    ".vdi": "vdi",
+    ".vhdx": "vhdx",
+    ".raw": "raw",
+    ".img": "raw",
+    ".dd": "raw",
+    ".bin": "raw",
+}
+AnySource = VmdkSource | RawSource | ForeignSource
+"""Each is a `blocks.Source` with format, subformat, virtual_size, data_bytes and files."""
+
+
+@contextlib.contextmanager
+def open_source(path: Path, folder: Path, mandate: Mandate = ANYONE) -> Iterator[AnySource]:
+    """The disk that `path` names, vetted and ready to be read; a socket of QEMU's may be made in `folder`.
+
+    Raises MigrationFailed (`source-format-unclear`, `source-format-differs`), and as `open_file`, `vmdk.open_source`,
+    `RawSource` and `open_foreign` do.
+    """
+    file = open_file(path, mandate)
+    try:
+        fmt = _format_of(file)
+        if fmt == "vmdk":
+            with vmdk.open_source(path, mandate) as disk:
+                yield disk
+        elif fmt == "raw":
+            yield RawSource(file)
+        else:
+            with open_foreign(file, fmt, folder) as served:
+                yield served
+    finally:
+        os.close(file.fd)
+
+
+def _format_of(file: SourceFile) -> SourceFormat:
+    found, named = _found(file), SUFFIXES.get(file.path.suffix.lower())
+    if found is None:
+        if named == "raw" or named == "vmdk":  # the VMDK reader says best what is wrong with one
+            return named
+        raise _unclear(file, named)
+    if named not in (None, found):
+        raise _differs(file, found, named)
+    return found
+
+
+def _found(file: SourceFile) -> SourceFormat | None:
+    head = file.read(0, HEAD_BYTES)
+    for at, magic, fmt in MAGICS:
+        if head[at:].startswith(magic):
+            return fmt
+    if head.startswith(VHD_MAGIC) or file.read(max(0, file.size - VHD_FOOTER), VHD_FOOTER).startswith(VHD_MAGIC):
+        raise faults.unsupported(
+            file.path, "is a VHD, which is not read here", "convert it: qemu-img convert -f vpc -O vhdx, or Convert-VHD"
+        )
+    return None
+
+
+def _differs(file: SourceFile, found: SourceFormat, named: SourceFormat | None) -> MigrationFailed:
+    return MigrationFailed(
+        "source-format-differs",
+        f"{file.path} is named as {named} and begins as {found}",
+        hint=f"if you know that it is {found}, let its name end in .{found}; what a guest wrote into its own disk must"
+        " not decide that",
+    )
+
+
+def _unclear(file: SourceFile, named: SourceFormat | None) -> MigrationFailed:
+    if named is not None:
+        return MigrationFailed(
+            "source-format-differs",
+            f"{file.path} is named as {named} and does not begin so",
+            hint="copy or export it again; let its name end in .raw if it is a raw disk",
+        )
+    return MigrationFailed(
+        "source-format-unclear",
+        f"neither the content of {file.path} nor its name says which format it has",
+        hint="let the name of a raw disk end in .raw; VMDK, QCOW2, VDI and VHDX are known by their content",
+    )

@@ -1,0 +1,44 @@
+"""A raw disk as a source of the copy engine: its bytes as they lie, less the holes that its file system keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hyper2kvmd.disk import faults, ranges
+from hyper2kvmd.disk.blocks import RUN_LIMIT, Run
+from hyper2kvmd.disk.files import SourceFile
+from hyper2kvmd.model import FileIdentity, SourceFormat
+
+SECTOR = 512
+
+
+class RawSource:
+    """A `blocks.Source` on an open file. Raises MigrationFailed (`source-truncated`) for half a sector."""
+
+    format: SourceFormat = "raw"
+    subformat = "flat"
+
+    def __init__(self, file: SourceFile) -> None:
+        if file.size == 0 or file.size % SECTOR:
+            raise faults.truncated(file.path, f"it has {file.size} bytes, not a whole number of {SECTOR}-byte sectors")
+        faults.check_disk_size(file.path, file.size)
+        self._file = file
+        self.virtual_size = file.size
+        self.files: tuple[FileIdentity, ...] = (file.identity,)
+        self.data_bytes = sum(stop - start for start, stop in self._stored(0, file.size))
+
+    def runs(self, start: int, stop: int) -> Iterator[Run]:
+        """The runs that begin in [start, stop), in guest order. Raises MigrationFailed (`source-unreadable`)."""
+        lo = start // RUN_LIMIT * RUN_LIMIT
+        for begin, end in ranges.cut(self._stored(lo, stop), RUN_LIMIT):
+            if start <= begin < stop:
+                yield Run(begin, end - begin, self._file.fd, begin)
+
+    def load(self, run: Run) -> bytes:
+        """Raises MigrationFailed (`source-truncated`, `source-unreadable`)."""
+        return self._file.read_whole(run.offset, run.length)
+
+    def _stored(self, lo: int, hi: int) -> Iterator[tuple[int, int]]:
+        """Data of the windows of RUN_LIMIT that [lo, hi) touches; `lo` is where one begins."""
+        hi = min(self.virtual_size, -(-hi // RUN_LIMIT) * RUN_LIMIT)
+        return ranges.in_units(self._file.data_ranges(lo, hi), self.virtual_size)

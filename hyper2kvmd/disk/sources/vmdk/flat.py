@@ -1,0 +1,49 @@
+"""Extents without tables: a file that holds the bytes as they are, and none at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hyper2kvmd.disk import faults
+from hyper2kvmd.disk.files import SourceFile
+from hyper2kvmd.disk.sources.vmdk.pieces import Kind, Piece
+
+
+@dataclass(frozen=True)
+class FlatExtent:
+    """Guest bytes `start` to `stop` lie at `offset` of `file`; its holes are zeros and cost nothing."""
+
+    file: SourceFile
+    start: int
+    stop: int
+    offset: int
+
+    def pieces(self, lo: int, hi: int) -> Iterator[Piece]:
+        shift = self.offset - self.start
+        for begin, end in self.file.data_ranges(max(lo, self.start) + shift, min(hi, self.stop) + shift):
+            yield Piece(begin - shift, end - begin, self.file.fd, begin, Kind.RAW)
+
+    @property
+    def stored(self) -> int:
+        return sum(piece.length for piece in self.pieces(self.start, self.stop))
+
+
+def open_flat(file: SourceFile, start: int, stop: int, offset: int) -> FlatExtent:
+    """Raises MigrationFailed (`source-truncated`) when `file` ends before the extent does."""
+    needed = offset + stop - start
+    if file.size < needed:
+        raise faults.truncated(file.path, f"it ends at byte {file.size} of {needed}")
+    return FlatExtent(file, start, stop, offset)
+
+
+@dataclass(frozen=True)
+class ZeroExtent:
+    start: int
+    stop: int
+    stored: int = 0
+
+    def pieces(self, lo: int, hi: int) -> Iterator[Piece]:
+        lo, hi = max(lo, self.start), min(hi, self.stop)
+        if lo < hi:
+            yield Piece(lo, hi - lo, -1, 0, Kind.ZERO)

@@ -1,0 +1,287 @@
+"""A VMDK as one disk: its extents side by side, its parents underneath, read as `blocks.Source` asks.
+
+A snapshot is flattened while it is read: the topmost disk of the chain that has a grain wins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hyper2kvmd.disk import faults
+from hyper2kvmd.disk.blocks import RUN_LIMIT, Buffer, Run
+from hyper2kvmd.disk.files import Forward, SourceFile, open_file
+from hyper2kvmd.disk.sources.vmdk import descriptor as text
+from hyper2kvmd.disk.sources.vmdk import esx, sparse
+from hyper2kvmd.disk.sources.vmdk.descriptor import SECTOR, Descriptor
+from hyper2kvmd.disk.sources.vmdk.files import beside, is_plain_name
+from hyper2kvmd.disk.sources.vmdk.flat import ZeroExtent, open_flat
+from hyper2kvmd.disk.sources.vmdk.pieces import Extent, Kind, Piece
+from hyper2kvmd.disk.sources.vmdk.sparse import SparseExtent
+from hyper2kvmd.errors import Kind as Cure
+from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.host.mandate import ANYONE, Mandate
+from hyper2kvmd.model import FileIdentity, SourceFormat
+
+DEPTH_LIMIT = 32
+"""Disks in a chain: as many as vSphere allows."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One disk of a chain, by itself."""
+
+    file: SourceFile
+    """The file with the descriptor: it names the extents and the parent."""
+    descriptor: Descriptor
+    size: int
+    extents: tuple[Extent, ...]
+
+    @property
+    def path(self) -> Path:
+        return self.file.path
+
+    def pieces(self, lo: int, hi: int) -> Iterator[Piece]:
+        first = max(0, bisect_right(self.extents, lo, key=lambda extent: extent.start) - 1)
+        for extent in self.extents[first:]:
+            if extent.start >= hi:
+                return
+            yield from extent.pieces(lo, hi)
+
+
+@dataclass
+class Opening:
+    """The files opened so far, each once; all are closed with `stack`."""
+
+    stack: ExitStack
+    mandate: Mandate
+    files: dict[Path, SourceFile] = field(default_factory=dict)
+
+    def named_by(self, file: SourceFile) -> Mandate:
+        return self.mandate.named_by(file.fd, file.path)
+
+    def open(self, path: Path, mandate: Mandate) -> SourceFile:
+        """The file `path`; one that several files name is judged for each of them."""
+        if path in self.files:
+            mandate.require(self.files[path].fd, path)
+            return self.files[path]
+        file = open_file(path, mandate)
+        self.stack.callback(os.close, file.fd)
+        self.files[path] = file
+        return file
+
+    def open_new(self, path: Path, mandate: Mandate) -> SourceFile:
+        """A file that nothing else of this disk may be."""
+        if path in self.files:
+            raise faults.corrupt(path, "it is named twice by the same disk")
+        return self.open(path, mandate)
+
+
+class VmdkSource:
+    """A `blocks.Source`; valid inside `open_source` only. `load` may be called from several threads."""
+
+    format: SourceFormat = "vmdk"
+
+    def __init__(self, layers: tuple[Layer, ...], files: tuple[SourceFile, ...]) -> None:
+        self._layers = layers
+        self._files = {file.fd: file for file in files}
+        self._sparse = {
+            extent.file.fd: extent for layer in layers for extent in layer.extents if isinstance(extent, SparseExtent)
+        }
+        self._threads = threading.local()
+        self.virtual_size = layers[0].size
+        self.subformat = layers[0].descriptor.create_type
+        self.files: tuple[FileIdentity, ...] = tuple(file.identity for file in files)
+        """Every file of the chain, that which was named first."""
+        self.data_bytes = self._data_bytes()
+        """Guest bytes that runs cover."""
+
+    def runs(self, start: int, stop: int) -> Iterator[Run]:
+        """The runs that begin in [start, stop), in guest order, none longer than RUN_LIMIT.
+
+        They do not depend on `start` and `stop`: any windows that cover the disk give the same runs.
+        Raises MigrationFailed (`source-corrupt`, `source-truncated`, `source-unreadable`).
+        """
+        lo = start // RUN_LIMIT * RUN_LIMIT
+        hi = min(-(-stop // RUN_LIMIT) * RUN_LIMIT, self.virtual_size)
+        for piece in _joined(self._pieces(0, lo, hi)):
+            if piece.guest >= stop:
+                return
+            if piece.guest >= start:
+                yield Run(piece.guest, piece.length, piece.file, piece.offset, piece.kind is Kind.PACKED)
+
+    def load(self, run: Run) -> Buffer:
+        """Exactly `run.length` bytes; a compressed grain's checksum is checked.
+
+        Raises MigrationFailed (`source-corrupt`, `source-truncated`, `source-unreadable`).
+        """
+        if run.packed:
+            extent = self._sparse[run.file]
+            return extent.load(self._forward(extent.file), run.guest, run.length, run.offset)
+        return self._files[run.file].read_whole(run.offset, run.length)
+
+    def _forward(self, file: SourceFile) -> Forward:
+        """This thread's, for the file that it read last."""
+        held: Forward | None = getattr(self._threads, "forward", None)
+        if held is None or held.file is not file:
+            held = self._threads.forward = Forward(file)
+        return held
+
+    def _data_bytes(self) -> int:
+        if len(self._layers) == 1:
+            return sum(extent.stored for extent in self._layers[0].extents)
+        pieces = self._pieces(0, 0, self.virtual_size)
+        return sum(piece.length for piece in pieces if piece.kind is not Kind.ZERO)
+
+    def _pieces(self, depth: int, lo: int, hi: int) -> Iterator[Piece]:
+        """What the disk at `depth` of the chain holds, its gaps filled by the disks below."""
+        layer, deepest = self._layers[depth], depth + 1 == len(self._layers)
+        hi = min(hi, layer.size)
+        if deepest:
+            yield from layer.pieces(lo, hi)
+            return
+        for piece in layer.pieces(lo, hi):
+            if lo < piece.guest:
+                yield from self._pieces(depth + 1, lo, piece.guest)
+            yield piece
+            lo = piece.guest + piece.length
+        if lo < hi:
+            yield from self._pieces(depth + 1, lo, hi)
+
+
+def _joined(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """Pieces that hold data, joined where they continue one another, cut at multiples of RUN_LIMIT."""
+    pending: Piece | None = None
+    for piece in pieces:
+        if piece.kind is Kind.ZERO:
+            continue
+        if (
+            pending is not None
+            and piece.kind is pending.kind is Kind.RAW
+            and piece.file == pending.file
+            and piece.guest == pending.guest + pending.length
+            and piece.offset == pending.offset + pending.length
+        ):
+            pending = pending._replace(length=pending.length + piece.length)
+        else:
+            if pending is not None:
+                yield pending
+            pending = piece
+        while pending.guest // RUN_LIMIT < (pending.guest + pending.length - 1) // RUN_LIMIT:
+            head = RUN_LIMIT - pending.guest % RUN_LIMIT
+            yield pending._replace(length=head)
+            offset = pending.offset + head if pending.kind is Kind.RAW else pending.offset
+            pending = pending._replace(guest=pending.guest + head, length=pending.length - head, offset=offset)
+    if pending is not None:
+        yield pending
+
+
+@contextlib.contextmanager
+def open_source(path: Path, mandate: Mandate = ANYONE) -> Iterator[VmdkSource]:
+    """Open `path` and all that belongs to it, and check every table; the files are closed at the end.
+
+    Raises MigrationFailed (`source-missing`, `source-unreadable`, `source-not-vmdk`, `source-unsupported`,
+    `source-has-parent`, `source-parent-differs`, `source-truncated`, `source-corrupt`) or Unsafe (as `open_file` does).
+    """
+    with ExitStack() as stack:
+        opening = Opening(stack, mandate)
+        layers = [_open_layer(path, mandate, opening)]
+        while layers[-1].descriptor.has_parent:
+            if len(layers) == DEPTH_LIMIT:
+                raise faults.unsupported(
+                    path,
+                    f"is a snapshot with more than {DEPTH_LIMIT - 1} parents",
+                    "consolidate the snapshots in vSphere, then export the disk",
+                )
+            layers.append(_open_parent(layers[-1], opening))
+        yield VmdkSource(tuple(layers), tuple(opening.files.values()))
+
+
+def _open_layer(path: Path, mandate: Mandate, opening: Opening) -> Layer:
+    """The disk `path`, opened by `mandate`; its extents are opened as the files that it names."""
+    file = opening.open_new(path, mandate)
+    head = file.read(0, SECTOR)
+    if head.startswith(sparse.MAGIC):
+        header = sparse.read_header(file)
+        descriptor = text.parse_descriptor(sparse.embedded_descriptor(file, header), path)
+        _check_parent(descriptor, path)
+        text.check_descriptor(descriptor, path, embedded=True)
+        return Layer(file, descriptor, header.capacity * SECTOR, (sparse.open_sparse(file, header, 0),))
+    if not head.startswith(text.START):
+        raise MigrationFailed(
+            "source-not-vmdk",
+            f"{path} is not a VMDK: it begins with neither a sparse header nor a descriptor",
+            hint="name the .vmdk descriptor or a sparse VMDK file, not a -flat.vmdk, an OVA or another format",
+        )
+    descriptor = text.parse_descriptor(file.read(0, text.LIMIT + 1), path)
+    _check_parent(descriptor, path)
+    text.check_descriptor(descriptor, path, embedded=False)
+    names = [beside(path, extent.name) if extent.name is not None else None for extent in descriptor.extents]
+    extents: list[Extent] = []
+    at, named = 0, opening.named_by(file)
+    for line, name in zip(descriptor.extents, names, strict=True):
+        extents.append(_open_extent(line, name, at, named, opening))
+        at += line.sectors * SECTOR
+    return Layer(file, descriptor, at, tuple(extents))
+
+
+def _open_extent(line: text.Extent, path: Path | None, start: int, mandate: Mandate, opening: Opening) -> Extent:
+    stop = start + line.sectors * SECTOR
+    if path is None:
+        return ZeroExtent(start, stop)
+    if line.type in ("FLAT", "VMFS"):
+        return open_flat(opening.open(path, mandate), start, stop, line.offset * SECTOR)
+    file = opening.open_new(path, mandate)
+    extent: SparseExtent
+    if line.type == "SPARSE":
+        extent = sparse.open_sparse(file, sparse.read_header(file), start)
+    elif line.type == "SESPARSE":
+        extent = esx.open_sesparse(file, start)
+    else:
+        extent = esx.open_cowd(file, start)
+    if extent.stop != stop:
+        raise faults.corrupt(
+            path, f"its header says {extent.stop - start} bytes, the descriptor {line.sectors * SECTOR}"
+        )
+    return extent
+
+
+def _check_parent(descriptor: Descriptor, path: Path) -> None:
+    if not descriptor.has_parent:
+        return
+    hint, cid = descriptor.parent_hint or "", descriptor.parent_cid
+    if cid == text.NO_PARENT or not is_plain_name(hint):
+        raise MigrationFailed(
+            "source-has-parent",
+            f"{path} is a snapshot whose parent ({hint[:80]!r}, CID {cid[:8]!r}) is not a file beside it",
+            hint="put the parent's files in the same directory and its bare name into parentFileNameHint, or"
+            " consolidate the snapshots in vSphere, then export again",
+        )
+
+
+def _open_parent(child: Layer, opening: Opening) -> Layer:
+    """The disk that `child` was taken of, as it was then: its CID must be the one that the child remembers."""
+    path = beside(child.path, child.descriptor.parent_hint or "")
+    if path in opening.files:
+        raise faults.corrupt(child.path, f"its parent {path.name} is a part of the same snapshot chain already")
+    parent = _open_layer(path, opening.named_by(child.file), opening)
+    if not _same_cid(parent.descriptor.cid, child.descriptor.parent_cid):
+        raise MigrationFailed(
+            "source-parent-differs",
+            f"{path} was changed after the snapshot {child.path.name}: its CID is {parent.descriptor.cid[:8]!r},"
+            f" the snapshot was taken of {child.descriptor.parent_cid[:8]!r}",
+            hint="export the disk with all of its snapshots again, or consolidate them in vSphere",
+            kind=Cure.OPERATOR,
+        )
+    return parent
+
+
+def _same_cid(one: str, other: str) -> bool:
+    """CIDs are hexadecimal; some writers leave out leading zeros."""
+    return bool(one) and one.rjust(8, "0") == other.rjust(8, "0")

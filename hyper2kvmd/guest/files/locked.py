@@ -1,0 +1,31 @@
+"""A guest whose root lies in a LUKS container that stays closed: what lies outside of it.
+
+The kernels do, where GRUB does not ask for the key itself: on a volume of its own, which is /boot in the guest.
+"""
+
+from __future__ import annotations
+
+from hyper2kvmd.guest.files.root import ConfinedRoot
+from hyper2kvmd.guest.files.tree import GuestTree
+from hyper2kvmd.guest.mounts.access import FILE_SYSTEMS, Access
+from hyper2kvmd.model import Layout, Volume
+
+AT_THE_TOP = ("/vmlinu?*", "/grub*/grub.cfg", "/loader/entries/*.conf")
+"""Of a volume that is /boot."""
+
+
+def closed(layout: Layout) -> tuple[Volume, ...]:
+    """The insides of containers that no key has opened."""
+    return tuple(volume for volume in layout.volumes if volume.kind == "luks" and volume.obstacle)
+
+
+def find_boot(access: Access, layout: Layout) -> Volume | None:
+    """The volume that holds the kernels. Raises MigrationFailed for one that cannot be mounted."""
+    for volume in layout.volumes:
+        if volume.content not in FILE_SYSTEMS or volume.obstacle or not volume.stretches:
+            continue
+        with access.mount(volume, read_only=True) as handle:
+            tree = GuestTree({"/": ConfinedRoot(handle)})
+            if any(tree.glob(pattern) for pattern in AT_THE_TOP):
+                return volume
+    return None

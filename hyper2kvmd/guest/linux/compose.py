@@ -1,0 +1,160 @@
+"""The guest's mounted volumes, put together as its own fstab says."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.guest.files.fat_root import FatRoot
+from hyper2kvmd.guest.files.interface import Files
+from hyper2kvmd.guest.files.root import ConfinedRoot
+from hyper2kvmd.guest.files.tree import GuestTree, printable
+from hyper2kvmd.guest.linux import fstab
+from hyper2kvmd.guest.linux.devices import Devices
+from hyper2kvmd.guest.linux.inspect import Found, describe
+from hyper2kvmd.guest.mounts.access import Access
+from hyper2kvmd.model import Layout, Volume
+from hyper2kvmd.volumes.fat import FatVolume
+from hyper2kvmd.volumes.layout import ESP_TYPES
+
+NEEDED = ("/usr", "/boot")
+"""Mount points whose files repairs need."""
+ESP_POINTS = ("/boot/efi", "/efi")
+XBOOTLDR_TYPES = ("bc13c2ff-59e6-4262-a352-b275fd6f7172",)
+UNLISTED = ((XBOOTLDR_TYPES, ("/boot",)), (ESP_TYPES, ("/efi", "/boot/efi", "/boot")))
+"""What systemd mounts at the first of these folders that is empty when fstab does not name it. Source:
+systemd-gpt-auto-generator(8); /boot/efi is where others look."""
+
+
+class Composition:
+    """Mounts, one volume after the other, under the guest's own mount points. `warnings` says what is left out."""
+
+    def __init__(
+        self,
+        access: Access,
+        layout: Layout,
+        found: Found,
+        *,
+        read_only: bool,
+        also: tuple[str, ...] = (),
+    ) -> None:
+        """`also` are mount points to include beside those that repairs need."""
+        self._points = (*NEEDED, *ESP_POINTS, *also)
+        self._access, self._layout, self._read_only = access, layout, read_only
+        assert found.volume is not None  # noqa: S101 - narrows the type
+        self._volume, self._subvolume, self._boot = found.volume, found.subvolume, found.boot
+        self._locked = found.family == "locked"
+        self.devices = Devices(layout, self._volume)
+        self.warnings: list[str] = []
+        self.esp: str | None = None
+        """Where the EFI system partition lies in the tree, once it is mounted."""
+        self._failed: set[Volume] = set()
+
+    @contextmanager
+    def mounted(self) -> Iterator[GuestTree]:
+        with ExitStack() as stack:
+            top = _nothing(stack) if self._locked else self._confined(stack, self._volume)
+            tops: dict[Volume, Files] = {self._volume: top}
+            mounts: dict[str, Files] = {
+                "/": stack.enter_context(top.folder(self._subvolume)) if self._subvolume else top
+            }
+            crypttab = GuestTree(mounts).text_or_empty("/etc/crypttab")
+            self.devices = Devices(self._layout, self._volume, crypttab)
+            text = GuestTree(mounts).text_or_empty("/etc/fstab")
+            wanted = [entry for entry in fstab.entries(text) if entry.mount_point.rstrip("/") in self._points]
+            for entry in sorted(wanted, key=lambda entry: entry.mount_point.count("/")):
+                root = self._find(stack, tops, entry)
+                if root is not None:
+                    mounts[GuestTree(mounts).canonical(entry.mount_point)] = root
+            if self._boot is not None and (boot := self._top(stack, tops, self._boot, "/boot")):
+                mounts["/boot"] = boot
+            for types, points in UNLISTED:
+                self._add_unlisted(stack, tops, mounts, types, points)
+            self.esp = self._esp(tops, mounts)
+            yield GuestTree(mounts)
+
+    def _mount(self, stack: ExitStack, volume: Volume) -> Files:
+        if volume.content == "vfat":
+            return FatRoot(FatVolume(stack.enter_context(self._access.blocks(volume, read_only=self._read_only))))
+        return self._confined(stack, volume)
+
+    def _confined(self, stack: ExitStack, volume: Volume) -> ConfinedRoot:
+        return ConfinedRoot(stack.enter_context(self._access.mount(volume, read_only=self._read_only)))
+
+    def _find(self, stack: ExitStack, tops: dict[Volume, Files], entry: fstab.Entry) -> Files | None:
+        if "bind" in entry.options:
+            return None
+        volume = self.devices.find(entry.spec)
+        if volume is None:
+            self._leave_out(entry.mount_point, f"{entry.spec} names no volume of these disks")
+            return None
+        subvolume = (entry.option("subvol") or "").strip("/") if volume.content == "btrfs" else ""
+        if volume == self._volume and not subvolume:
+            self._leave_out(entry.mount_point, f"{entry.spec} is the root itself")
+            return None
+        root = self._top(stack, tops, volume, entry.mount_point)
+        if not isinstance(root, ConfinedRoot) or not subvolume:
+            return root
+        if not root.exists(subvolume):
+            self._leave_out(entry.mount_point, f"subvolume {subvolume} cannot be reached from the default one")
+            return None
+        return stack.enter_context(root.folder(subvolume))
+
+    def _top(self, stack: ExitStack, tops: dict[Volume, Files], volume: Volume, point: str) -> Files | None:
+        if volume in tops:
+            return tops[volume]
+        if volume.obstacle or not volume.stretches:
+            self._leave_out(point, f"{describe(volume)}: {volume.obstacle or 'cannot be addressed'}")
+            return None
+        try:
+            tops[volume] = self._mount(stack, volume)
+        except MigrationFailed as failure:
+            if point.rstrip("/") in NEEDED:
+                raise
+            self._failed.add(volume)
+            self._leave_out(point, failure.message)
+            return None
+        return tops[volume]
+
+    def _leave_out(self, point: str, reason: str) -> None:
+        self.warnings.append(printable(f"{point} was not repaired: {reason}"))
+
+    def _add_unlisted(
+        self,
+        stack: ExitStack,
+        tops: dict[Volume, Files],
+        mounts: dict[str, Files],
+        types: tuple[str, ...],
+        points: tuple[str, ...],
+    ) -> None:
+        """The first volume of these types, unless it is mounted already; at a made-up /efi when no folder is free,
+        for the firmware reads it wherever the guest has it.
+        """
+        tree = GuestTree(mounts)
+        volume = next((volume for volume in self._layout.volumes if volume.parttype in types), None)
+        if volume is None or volume in tops or volume in self._failed or volume.content == "unknown":
+            return
+        empty = [point for point in points if tree.is_dir(point) and not tree.listdir(point)]
+        place = next((point for point in empty if tree.canonical(point) not in mounts), None)
+        if place is None and types == ESP_TYPES and not tree.exists("/efi"):
+            place = "/efi"
+        if place is None:
+            self._leave_out(describe(volume), "fstab does not name it, and no folder is free for it")
+            return
+        root = self._top(stack, tops, volume, place)
+        if root is not None:
+            mounts[tree.canonical(place)] = root
+
+    def _esp(self, tops: dict[Volume, Files], mounts: dict[str, Files]) -> str | None:
+        found = [tops[volume] for volume in tops if volume.parttype in ESP_TYPES]
+        return next((point for point, root in mounts.items() if any(root is esp for esp in found)), None)
+
+
+def _nothing(stack: ExitStack) -> ConfinedRoot:
+    """An empty folder in place of a root that cannot be read."""
+    handle = os.open(stack.enter_context(tempfile.TemporaryDirectory(prefix="h2k-")), os.O_PATH | os.O_CLOEXEC)
+    stack.callback(os.close, handle)
+    return ConfinedRoot(handle)

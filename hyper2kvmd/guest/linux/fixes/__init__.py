@@ -1,0 +1,74 @@
+"""Every repair, in the order in which they are made."""
+
+from __future__ import annotations
+
+from hyper2kvmd.guest.linux.fixes import (
+    bls,
+    boot_loader,
+    caches,
+    crypttab,
+    device_map,
+    efi_fallback,
+    extlinux,
+    fstab,
+    grub_cfg,
+    grub_default,
+    grub_install,
+    grubenv,
+    hardware_names,
+    initramfs,
+    initramfs_config,
+    kernel_cmdline,
+    lvm_devices,
+    lvm_filter,
+    mdadm,
+    mount_units,
+    nic_conditions,
+    nic_names,
+    resume,
+    unified_kernel,
+    vmware_network,
+    vmware_tools,
+    xorg,
+)
+from hyper2kvmd.guest.linux.fixes.fix import Fix
+
+FIXES: tuple[Fix, ...] = (
+    fstab.FIX,
+    crypttab.FIX,
+    mount_units.FIX,
+    mdadm.FIX,
+    lvm_devices.FIX,
+    lvm_filter.FIX,
+    caches.FIX,
+    resume.FIX,
+    grub_cfg.FIX,
+    grubenv.FIX,
+    grub_default.FIX,
+    grub_install.FIX,
+    bls.FIX,
+    extlinux.FIX,
+    kernel_cmdline.FIX,
+    device_map.FIX,
+    boot_loader.FIX,
+    initramfs.FIX,
+    unified_kernel.FIX,
+    initramfs_config.FIX,
+    efi_fallback.FIX,
+    nic_conditions.FIX,
+    nic_names.FIX,
+    vmware_network.FIX,
+    vmware_tools.FIX,
+    xorg.FIX,
+    hardware_names.FIX,
+)
+
+OUTSIDE: tuple[Fix, ...] = (
+    grub_cfg.FIX,
+    grubenv.FIX,
+    bls.FIX,
+    extlinux.FIX,
+    device_map.FIX,
+    efi_fallback.FIX,
+)
+"""Those that need no more than what the boot loader itself reads: all that a guest with a locked root can get."""

@@ -1,0 +1,105 @@
+"""What a repair is: one file here each, saying what it looks for, what it changes and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hyper2kvmd.guest.files.tree import GuestTree
+from hyper2kvmd.guest.linux import cmdline
+from hyper2kvmd.guest.linux.devices import Devices
+from hyper2kvmd.guest.linux.inspect import System
+from hyper2kvmd.guest.linux.network.cards import Cards
+from hyper2kvmd.guest.linux.network.survey import Survey
+from hyper2kvmd.model import Migration, Volume
+
+
+@dataclass(frozen=True)
+class Case:
+    """One guest on the table. Repairs read `tree` and stage their edits in it."""
+
+    system: System
+    tree: GuestTree
+    devices: Devices
+    root: Volume
+    migration: Migration
+    survey: Survey
+    cards: Cards
+    esp: str | None = None
+    """Where the EFI system partition lies in `tree`."""
+
+
+@dataclass(frozen=True)
+class Mended:
+    """A text after a repair, what was done (empty: nothing), and what could not be."""
+
+    text: str
+    summary: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+Mender = Callable[[Case, str, str], Mended]
+"""Case, text and the path that the text has in messages. A copy in an initramfs is mended by the same one."""
+
+
+@dataclass(frozen=True)
+class Fix:
+    """`apply` returns warnings. A required repair that fails ends the job; an optional one becomes a warning."""
+
+    name: str
+    required: bool
+    wanted: Callable[[Migration], bool]
+    apply: Callable[[Case], list[str]]
+
+
+def always(_: Migration) -> bool:
+    return True
+
+
+def unless_no_grub(migration: Migration) -> bool:
+    return not migration.no_grub
+
+
+def when_regenerating(migration: Migration) -> bool:
+    return migration.regen_initramfs
+
+
+def when_stabilizing(migration: Migration) -> bool:
+    return migration.fstab_mode == "stabilize-all"
+
+
+def mend_files(case: Case, fix: str, mender: Mender, *patterns: str) -> list[str]:
+    """Mend every regular file that matches; warnings."""
+    warnings: list[str] = []
+    for path in regular_files(case, *patterns):
+        mended = mender(case, case.tree.read_text(path), path)
+        case.tree.write_text(path, mended.text, fix=fix, summary=mended.summary)
+        warnings += mended.warnings
+    return warnings
+
+
+def mend_cmdline(case: Case, fix: str, *patterns: str) -> list[str]:
+    """Stabilize the kernel command lines in text files; warnings for devices that nothing can tell."""
+    return mend_files(case, fix, command_lines, *patterns)
+
+
+def command_lines(case: Case, text: str, path: str) -> Mended:
+    rewritten = stabilized(case, text)
+    warnings = tuple(unresolved(path, parameter) for parameter in rewritten.unresolved)
+    return Mended(rewritten.text, rewritten.summary, warnings)
+
+
+def stabilized(case: Case, text: str) -> cmdline.Rewritten:
+    kernels = case.system.kernels
+    without_initramfs = bool(kernels) and not case.system.unified and not any(kernel.initrds for kernel in kernels)
+    return cmdline.stabilize(text, case.devices, root=case.root, without_initramfs=without_initramfs)
+
+
+def unresolved(path: str, parameter: str) -> str:
+    return f"{path}: {parameter} names no volume of this disk; write a UUID there by hand"
+
+
+def regular_files(case: Case, *patterns: str) -> list[str]:
+    """Regular files that match, each once whatever links lead to it."""
+    found = {case.tree.canonical(path): None for pattern in patterns for path in case.tree.glob(pattern)}
+    return [path for path in found if case.tree.is_file(path)]

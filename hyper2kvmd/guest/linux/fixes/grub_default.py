@@ -1,0 +1,45 @@
+"""/etc/default/grub: what the guest's next update-grub will write; /etc/sysconfig/bootloader of SLES 11 likewise.
+
+Looks for unstable names in GRUB_CMDLINE_LINUX*, GRUB_DEVICE* and DEFAULT_APPEND. Without this the repair lasts until
+the next kernel update.
+"""
+
+from __future__ import annotations
+
+import re
+
+from hyper2kvmd.guest.linux.fixes.fix import (
+    Case,
+    Fix,
+    regular_files,
+    stabilized,
+    unless_no_grub,
+    unresolved,
+)
+
+DEVICE = re.compile(r"^([ \t]*(?:export[ \t]+)?GRUB_DEVICE(?:_BOOT)?=)([\"']?)(/dev/[^\s\"']+)", re.MULTILINE)
+
+PATTERNS = ("/etc/default/grub", "/etc/default/grub.d/*.cfg", "/etc/sysconfig/bootloader")
+
+
+def apply(case: Case) -> list[str]:
+    warnings = []
+    for path in regular_files(case, *PATTERNS):
+        rewritten = stabilized(case, case.tree.read_text(path))
+        warnings += [unresolved(path, parameter) for parameter in rewritten.unresolved]
+        done = [rewritten.summary] if rewritten.summary else []
+
+        def exchange(match: re.Match[str], done: list[str] = done) -> str:
+            """grub-probe asks the device itself, so this one stays a path."""
+            volume = case.devices.find(match[3])
+            if not case.devices.is_unstable(match[3]) or volume is None or not volume.uuid:
+                return match[0]
+            done.append(f"{match[3]} is now its by-uuid link")
+            return f"{match[1]}{match[2]}/dev/disk/by-uuid/{volume.uuid}"
+
+        text = DEVICE.sub(exchange, rewritten.text)
+        case.tree.write_text(path, text, fix=FIX.name, summary=", ".join(done))
+    return warnings
+
+
+FIX = Fix("grub-default", required=False, wanted=unless_no_grub, apply=apply)

@@ -1,0 +1,72 @@
+"""Configuration of the guest's initramfs builder: virtio in every initramfs to come.
+
+Looks for initramfs-tools, dracut (also host-only, which takes what `add_drivers` names whatever it finds), mkinitcpio,
+Alpine's mkinitfs and mkinitrd of SLES 11, and names the virtio modules in their configuration. A kernel update that
+builds for the hardware it finds would keep them anyway; one made in a chroot or rescue system would not.
+Sources: initramfs-tools(7), dracut.conf(5), mkinitcpio(8), the comments of mkinitfs.conf and /etc/sysconfig/kernel.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from hyper2kvmd.guest.linux.fixes.fix import (
+    Case,
+    Fix,
+    Mended,
+    Mender,
+    mend_files,
+    when_regenerating,
+)
+
+MODULES = ("virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net")
+NOTE = "# Added by hyper2kvm: this guest runs on KVM."
+INITRAMFS_TOOLS = "/etc/initramfs-tools/modules"
+DRACUT = "/etc/dracut.conf.d/90-hyper2kvm.conf"
+DRACUT_MARKS = ("/etc/dracut.conf.d", "/etc/dracut.conf", "/usr/lib/dracut/modules.d", "/usr/share/dracut/modules.d")
+"""Of dracut itself: initramfs-tools of Debian 13 has its `dracut-install` below /usr/lib/dracut as well."""
+CLOSING = re.compile(r"[)\"']")
+SUMMARY = "the next initramfs keeps virtio"
+
+
+def apply(case: Case) -> list[str]:
+    tree = case.tree
+    if tree.is_dir("/etc/initramfs-tools"):
+        text = tree.text_or_empty(INITRAMFS_TOOLS)
+        listed = {line.split()[0] for line in text.split("\n") if line.strip() and not line.startswith("#")}
+        lines = [name for name in MODULES if name not in listed]
+        if lines:
+            start = text if text.endswith("\n") or not text else text + "\n"
+            tree.write_text(INITRAMFS_TOOLS, start + "\n".join([NOTE, *lines, ""]), fix=FIX.name, summary=SUMMARY)
+    if any(tree.exists(mark) for mark in DRACUT_MARKS):
+        text = f'{NOTE}\nadd_drivers+=" {" ".join(MODULES)} "\n'
+        tree.write_text(DRACUT, text, fix=FIX.name, summary=SUMMARY)
+    return [
+        *mend_files(case, FIX.name, _with("MODULES", MODULES), "/etc/mkinitcpio.conf"),
+        *mend_files(case, FIX.name, _with("INITRD_MODULES", MODULES), "/etc/sysconfig/kernel"),
+        *mend_files(case, FIX.name, _with("features", ("virtio",)), "/etc/mkinitfs/mkinitfs.conf"),
+    ]
+
+
+def _with(variable: str, wanted: Sequence[str]) -> Mender:
+    """Words at the end of a shell variable's list, in the quotes or brackets that it has."""
+    opening = re.compile(rf"^[ \t]*{variable}=[(\"']", re.MULTILINE)
+
+    def mend(_: Case, text: str, __: str) -> Mended:
+        start = opening.search(text)
+        end = CLOSING.search(text, start.end()) if start else None
+        if start is None or end is None:
+            return Mended(text)
+        listed = text[start.end() : end.start()]
+        words = listed.split()
+        added = [word for word in wanted if word not in words]
+        if not added:
+            return Mended(text)
+        extended = " ".join([listed, *added] if words else added)
+        return Mended(text[: start.end()] + extended + text[end.start() :], SUMMARY)
+
+    return mend
+
+
+FIX = Fix("initramfs-config", required=False, wanted=when_regenerating, apply=apply)

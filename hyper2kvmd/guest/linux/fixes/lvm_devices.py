@@ -1,0 +1,34 @@
+"""LVM's devices file: the list of disks that it may use.
+
+Looks for entries that identify a disk by what the hypervisor made up, a serial number or WWID: LVM uses nothing
+else than the disks in that file, and finds no volume on the new ones. Removes the file, without which LVM uses
+every disk (`vgimportdevices --all` makes a new one). Source: lvmdevices(8).
+"""
+
+from __future__ import annotations
+
+import re
+
+from hyper2kvmd.guest.linux.fixes.fix import Case, Fix, always, regular_files
+
+DEVICES_FOLDER = "/etc/lvm/devices"
+OF_THE_HARDWARE = re.compile(r"^[^#\n]*\bIDTYPE=(?!loop_file|crypt_uuid|md_uuid|lvmlv_uuid)", re.MULTILINE)
+
+
+def is_devices_file(path: str) -> bool:
+    return path.startswith(f"{DEVICES_FOLDER}/") and path.endswith(".devices")
+
+
+def is_stale(path: str, text: str) -> bool:
+    """Whether `path` is a devices file by which LVM would not use the disks of the new machine."""
+    return is_devices_file(path) and OF_THE_HARDWARE.search(text) is not None
+
+
+def apply(case: Case) -> list[str]:
+    for path in regular_files(case, f"{DEVICES_FOLDER}/*.devices"):
+        if is_stale(path, case.tree.read_text(path)):
+            case.tree.remove(path, fix=FIX.name, summary="removed: it names disks of the old machine, and LVM no other")
+    return []
+
+
+FIX = Fix("lvm-devices", required=True, wanted=always, apply=apply)

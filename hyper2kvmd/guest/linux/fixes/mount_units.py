@@ -1,0 +1,44 @@
+"""systemd's own units for mounts and swap: `What=` in /etc/systemd/system.
+
+Looks for unstable names there and puts the path of the by-uuid link in their place. It is the same trap as in fstab:
+the guest waits for a device that never comes. Sources: systemd.mount(5), systemd.swap(5).
+"""
+
+from __future__ import annotations
+
+import re
+
+from hyper2kvmd.guest.linux.fixes.fix import (
+    Case,
+    Fix,
+    Mended,
+    mend_files,
+    when_stabilizing,
+)
+
+WHAT = re.compile(r"^([ \t]*What[ \t]*=[ \t]*)(/dev/\S+)", re.MULTILINE)
+
+
+def mend(case: Case, text: str, path: str) -> Mended:
+    done: list[str] = []
+    warnings: list[str] = []
+
+    def exchange(match: re.Match[str]) -> str:
+        if not case.devices.is_unstable(match[2]):
+            return match[0]
+        volume = case.devices.find(match[2])
+        spec = case.devices.stable_path(volume) if volume else None
+        if spec is None:
+            warnings.append(f"{path}: {match[2]} names no volume of this disk; correct the unit, or disable it")
+            return match[0]
+        done.append(f"{match[2]} is now {spec}")
+        return match[1] + spec
+
+    return Mended(WHAT.sub(exchange, text), ", ".join(done), tuple(warnings))
+
+
+def apply(case: Case) -> list[str]:
+    return mend_files(case, FIX.name, mend, "/etc/systemd/system/*.mount", "/etc/systemd/system/*.swap")
+
+
+FIX = Fix("mount-units", required=True, wanted=when_stabilizing, apply=apply)

@@ -1,0 +1,45 @@
+"""/etc/initramfs-tools/conf.d: the swap to resume from.
+
+Looks for RESUME= with an unstable name. Puts the swap's stable name there: else the next initramfs that the guest
+builds waits half a minute at every boot for a disk that never comes.
+"""
+
+from __future__ import annotations
+
+import re
+
+from hyper2kvmd.guest.linux.fixes.fix import (
+    Case,
+    Fix,
+    Mended,
+    always,
+    mend_files,
+    unresolved,
+)
+
+SETTING = re.compile(r"^([ \t]*(?:RESUME|ROOT)=)([\"']?)(/dev/[^\s\"']+)(\2)", re.MULTILINE)
+
+
+def mend(case: Case, text: str, path: str) -> Mended:
+    done: list[str] = []
+    warnings: list[str] = []
+
+    def exchange(match: re.Match[str]) -> str:
+        volume = case.devices.find(match[3])
+        if not case.devices.is_unstable(match[3]):
+            return match[0]
+        spec = case.devices.for_kernel(volume) if volume is not None else None
+        if spec is None:
+            warnings.append(unresolved(path, f"{match[1].strip()}{match[3]}"))
+            return match[0]
+        done.append(f"{match[3]} is now {spec}")
+        return match[1] + match[2] + spec + match[4]
+
+    return Mended(SETTING.sub(exchange, text), ", ".join(done), tuple(warnings))
+
+
+def apply(case: Case) -> list[str]:
+    return mend_files(case, FIX.name, mend, "/etc/initramfs-tools/conf.d/*", "/etc/initramfs-tools/initramfs.conf")
+
+
+FIX = Fix("resume", required=False, wanted=always, apply=apply)

@@ -1,0 +1,104 @@
+"""Every file of a guest that picks network cards, and what all of them say together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.guest.files.tree import GuestTree
+from hyper2kvmd.guest.linux.network import (
+    ifcfg,
+    ifupdown,
+    keyfile,
+    netplan,
+    networkd,
+    udev,
+)
+from hyper2kvmd.guest.linux.network.selector import Selector, Visit
+
+MAX_FILES = 512
+"""Of one format; a guest with more is read that far."""
+RULES = ("/lib/udev/rules.d", "/usr/lib/udev/rules.d")
+COMMAND_LINES = (
+    "/boot/grub*/grub.cfg",
+    "/boot/efi/EFI/*/grub.cfg",
+    "/boot/grub*/grubenv",
+    "/boot/grub/*.conf",
+    "/boot/grub/menu.lst",
+    "/boot/extlinux/extlinux.conf",
+    "/boot/syslinux/syslinux.cfg",
+    "/boot/loader/entries/*.conf",
+    "/etc/kernel/cmdline",
+)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format: where its files lie, and how they are visited."""
+
+    files: Callable[[GuestTree], list[str]]
+    visit: Visit
+
+
+@dataclass(frozen=True)
+class Survey:
+    selectors: tuple[Selector, ...]
+    has_udev: bool
+    predictable: bool
+    """Whether udev gives a card without a rule a name of its place (`enp1s0`), not the kernel's (`eth0`)."""
+
+
+NOTHING = Survey((), has_udev=False, predictable=False)
+"""Of a guest that is not looked into."""
+
+
+def _files(*patterns: str) -> Callable[[GuestTree], list[str]]:
+    def files(tree: GuestTree) -> list[str]:
+        found = {tree.canonical(path): None for pattern in patterns for path in tree.glob(pattern)}
+        return [path for path in found if tree.is_file(path)]
+
+    return files
+
+
+def _ifcfg_files(tree: GuestTree) -> list[str]:
+    files = _files("/etc/sysconfig/network-scripts/ifcfg-*", "/etc/sysconfig/network/ifcfg-*")
+    return [path for path in files(tree) if ifcfg.is_read(path)]
+
+
+FORMATS = (
+    Format(ifupdown.files, ifupdown.visit),
+    Format(_ifcfg_files, ifcfg.visit),
+    Format(_files("/etc/NetworkManager/system-connections/*"), keyfile.visit),
+    Format(_files("/etc/netplan/*.yaml"), netplan.visit),
+    Format(_files("/etc/systemd/network/*.network", "/etc/systemd/network/*.link"), networkd.visit),
+    Format(_files("/etc/udev/rules.d/*.rules"), udev.visit),
+)
+
+
+def survey(tree: GuestTree) -> Survey:
+    """Read it all, as far as it can be read: the repair that visits the same files says what cannot."""
+    selectors: list[Selector] = []
+    for kind in FORMATS:
+        for path in kind.files(tree)[:MAX_FILES]:
+            with suppress(MigrationFailed):
+                kind.visit(path, tree.read_text(path), selectors.append)
+    masked = tree.link_target("/etc/udev/rules.d/80-net-setup-link.rules") is not None
+    shipped = any(tree.is_file(f"{folder}/80-net-setup-link.rules") for folder in RULES)
+    return Survey(
+        selectors=tuple(selectors),
+        has_udev=any(tree.is_dir(folder) for folder in ("/lib/udev", "/usr/lib/udev", "/etc/udev")),
+        predictable=shipped and not masked and not _named_by_the_kernel(tree),
+    )
+
+
+def _named_by_the_kernel(tree: GuestTree) -> bool:
+    """net.ifnames=0 in what the guest boots with. Sources: systemd-udevd.service(8), systemd.net-naming-scheme(7)."""
+    for path in (path for pattern in COMMAND_LINES for path in tree.glob(pattern)):
+        if tree.is_file(path):
+            with suppress(MigrationFailed):
+                if re.search(r"(?<![\w.])net\.ifnames=(0|no|false|off)\b", tree.read_text(path)):
+                    return True
+    return False

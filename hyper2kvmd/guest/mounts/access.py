@@ -1,0 +1,435 @@
+"""How the service user reaches a guest's file systems: an interface, and the root helper behind it.
+
+This module chooses the transport (a raw image's own descriptor, kernel NBD, or nbdfuse), asks the helper for
+mounts, and proves at the end of each that what was written arrived.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from hyper2kvmd.disk.qemu import nbd
+from hyper2kvmd.disk.qemu.export import WHOLE_DISK, Exporter, as_file, export
+from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
+from hyper2kvmd.guest.mounts import rootside
+from hyper2kvmd.guest.mounts.rootside import (
+    Decrypted,
+    Export,
+    Helper,
+    Joined,
+    Leg,
+    MountRequest,
+    Probed,
+)
+from hyper2kvmd.guest.mounts.rootside import default_helper as default_helper
+from hyper2kvmd.host import run
+from hyper2kvmd.model import Image, Layout, Segment, Volume
+from hyper2kvmd.volumes import luks
+from hyper2kvmd.volumes.fat import Blocks
+from hyper2kvmd.volumes.mapping import Machine
+from hyper2kvmd.volumes.superblock import BlockReader
+from hyper2kvmd.volumes.window import FileDisk, Window, WritableDisk
+
+FILE_SYSTEMS = {
+    "ext2": "ext4",
+    "ext3": "ext4",
+    "ext4": "ext4",
+    "xfs": "xfs",
+    "btrfs": "btrfs",
+    "ntfs": "ntfs3",
+}
+"""Volume content to the kernel's name; ext4 mounts its forebears, and only it id-maps them. FAT is not among them:
+`blocks` serves it, on every host alike."""
+LEGS_MAX = 64
+
+
+class Access(Protocol):
+    """A machine's opened disks, whose volumes can be mounted, one or several at a time."""
+
+    def mount(self, volume: Volume, *, read_only: bool = False) -> AbstractContextManager[int]:
+        """A detached mount of `volume` as a directory fd, in which the service user acts as the guest's root.
+
+        The block's end proves that everything written has reached the image. Raises MigrationFailed
+        (`mount-failed`, `mount-unsupported`, `mount-busy`, `volume-locked`,
+        `image-write-failed`).
+        """
+        ...
+
+    def blocks(self, volume: Volume, *, read_only: bool = False) -> AbstractContextManager[Blocks]:
+        """The bytes of a volume whose file system is worked on here, without root and without a mount.
+
+        Raises MigrationFailed (`mount-unsupported`, `mount-busy`).
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What this host can do for the volumes that were asked about."""
+
+    transport: Literal["nbd", "fuse"]
+    """How a QCOW2 image gets to the kernel."""
+    unmountable: tuple[tuple[Volume, str], ...] = ()
+    """Volumes that hold a file system which cannot be mounted here, each with the reason."""
+
+
+def check_helper(helper: Helper, volumes: tuple[Volume, ...], *, raw: bool = False) -> Reach:
+    """Ask the helper what this host can mount, of raw images alone or of QCOW2 as well.
+
+    Raises BrokenInstallation when repair could not work on this host, with the remedy: `helper-unreachable`,
+    `tool-missing`, or `transport-missing` when neither NBD nor FUSE gets a QCOW2 image to the kernel.
+    """
+    wanted = sorted({FILE_SYSTEMS[volume.content] for volume in volumes if volume.content in FILE_SYSTEMS})
+    kernel = rootside.probe(helper, "check", tuple(wanted))
+    run.tool("qemu-storage-daemon")
+    if not kernel.nbd and not raw:
+        _check_fuse(kernel)
+    obstacles = []
+    for volume in volumes:
+        if volume.content in FILE_SYSTEMS:
+            obstacle = _obstacle(volume) or _kernel_obstacle(volume, kernel)
+            if obstacle:
+                obstacles.append((volume, obstacle))
+    return Reach(transport="nbd" if kernel.nbd else "fuse", unmountable=tuple(obstacles))
+
+
+def _check_fuse(kernel: Probed) -> None:
+    if run.no_new_privileges() and os.geteuid() != 0:
+        raise BrokenInstallation(
+            "transport-missing",
+            "this host's kernel has no NBD, and its other way to a QCOW2 image, fusermount3, is setuid, which the "
+            "no_new_privs flag on this process forbids",
+            hint="load the kernel module nbd (modprobe nbd), or ask for `out_format: raw` without `verify: boot`, or "
+            "run the service without NoNewPrivileges= and what implies it",
+        )
+    run.tool("nbdfuse")
+    run.tool("fusermount3")
+    missing = "/dev/fuse" if not os.access("/dev/fuse", os.R_OK | os.W_OK) else "loop devices"
+    if missing == "/dev/fuse" or not kernel.loop:
+        raise BrokenInstallation(
+            "transport-missing",
+            f"this host has neither NBD nor {missing}",
+            hint="load the kernel module nbd, or fuse and loop (modprobe; in a container, on its host)",
+        )
+
+
+@contextmanager
+def open_image(
+    image: Image, helper: Helper, folder: Path, keys: Sequence[bytes] = (), *, backing: Image | None = None
+) -> Iterator[Access]:
+    """Hold all disks of `image` open for mounts: raw as files, qcow2 through confined exporters in `folder`.
+
+    `keys` are tried on the LUKS containers that volumes lie in, as `disk.layout.read_layout` does. `backing` is the
+    image below a qcow2 that is an overlay of ours; what is written reaches the overlay alone. Raises what
+    `check_helper`, `disk.export.export` and `disk.export.as_file` raise.
+    """
+    job = re.sub(r"[^A-Za-z0-9._-]", "-", folder.name)[:128] or "job"
+    with ExitStack() as stack:
+        if image.format == "raw":
+            handles = tuple(_raw(stack, disk.path) for disk in image.disks)
+            vault = _Vault(image.layout, tuple(_RawReader(handle) for handle in handles), keys)
+            yield _Opened(helper, job, _FromFile(handles), vault, ())
+            return
+        ranges: list[dict[str, Segment]] = [{} for _ in image.disks]
+        mountable = [volume for volume in image.layout.volumes if not _obstacle(volume)]
+        # where there is nothing to mount, the kernel is left out of it, and so is the helper
+        by_nbd = not mountable or rootside.probe(helper, job, ()).nbd
+        for volume in mountable if by_nbd else ():
+            for segment in volume.segments:
+                ranges[segment.disk][_export_name(segment)] = segment
+        exporters = tuple(
+            stack.enter_context(
+                export(
+                    disk.path,
+                    "qcow2",
+                    folder,
+                    exports={WHOLE_DISK: None, **ranges[number]},
+                    writable=True,
+                    backing=(backing.disks[number].path, backing.format) if backing else None,
+                )
+            )
+            for number, disk in enumerate(image.disks)
+        )
+        transport: _Transport
+        if by_nbd:
+            known = frozenset(segment for found in ranges for segment in found.values())
+            transport = _FromNbd(exporters, known)
+        else:
+            transport = _FromFile(tuple(stack.enter_context(as_file(exporter)) for exporter in exporters))
+        readers = tuple(stack.enter_context(nbd.Reader(exporter.socket, WHOLE_DISK)) for exporter in exporters)
+        yield _Opened(helper, job, transport, _Vault(image.layout, readers, keys), exporters)
+
+
+def _raw(stack: ExitStack, path: Path) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    stack.callback(os.close, handle)
+    return handle
+
+
+class _RawReader:
+    """An open raw image, for what reads containers."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+        self.size = os.fstat(handle).st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self._handle, length, offset)
+
+
+@dataclass(frozen=True)
+class _Vault:
+    """Volume keys, read out of the containers' headers when a mount needs them."""
+
+    layout: Layout
+    readers: tuple[BlockReader, ...]
+    keys: Sequence[bytes]
+
+    def open(self, uuid: str) -> bytes:
+        """The volume key of the container `uuid`. Raises luks.Locked."""
+        for volume in self.layout.volumes:
+            if volume.content == "crypto_LUKS" and volume.uuid == uuid:
+                return luks.unlock(Machine(self.readers).reader(volume.stretches), self.keys).key
+        raise luks.Locked(f"its container {uuid} is not in the images' layout")
+
+
+class _Transport(Protocol):
+    @property
+    def name(self) -> Literal["file", "nbd"]: ...
+
+    def disks(self, stack: ExitStack, /) -> tuple[WritableDisk, ...]:
+        """The whole disks, by the way on which mounts reach them: the two never see different bytes."""
+        ...
+
+    def lend(self, stack: ExitStack, volume: Volume, /) -> tuple[list[int], list[Leg], tuple[Export, ...]]:
+        """Descriptors that are ours as long as `stack` is, the volume's segments in them, and what NBD needs."""
+        ...
+
+
+@dataclass(frozen=True)
+class _FromFile:
+    """One descriptor of each whole disk."""
+
+    handles: tuple[int, ...]
+    name: Literal["file"] = "file"
+
+    def disks(self, _stack: ExitStack, /) -> tuple[WritableDisk, ...]:
+        return tuple(FileDisk(handle) for handle in self.handles)
+
+    def lend(self, _stack: ExitStack, volume: Volume, /) -> tuple[list[int], list[Leg], tuple[Export, ...]]:
+        used = sorted({part.disk for part in volume.segments})
+        legs = [Leg(fd=used.index(part.disk), offset=part.offset, length=part.length) for part in volume.segments]
+        return [self.handles[disk] for disk in used], legs, ()
+
+
+@dataclass(frozen=True)
+class _FromNbd:
+    """A negotiated socket for each range."""
+
+    exporters: tuple[Exporter, ...]
+    known: frozenset[Segment]
+    name: Literal["nbd"] = "nbd"
+
+    def disks(self, stack: ExitStack, /) -> tuple[WritableDisk, ...]:
+        return tuple(stack.enter_context(nbd.Writer(exporter.socket, WHOLE_DISK)) for exporter in self.exporters)
+
+    def lend(self, stack: ExitStack, volume: Volume, /) -> tuple[list[int], list[Leg], tuple[Export, ...]]:
+        if not self.known.issuperset(volume.segments):
+            raise _unsupported(volume, "it is not in the images' layout")
+        sockets, exports = [], []
+        for part in volume.segments:
+            negotiated = self.exporters[part.disk].negotiate(_export_name(part))
+            negotiated.sock.setblocking(True)
+            sockets.append(stack.enter_context(negotiated.sock).fileno())
+            exports.append(Export(size=negotiated.size, flags=negotiated.flags))
+        legs = [Leg(fd=index, offset=0, length=part.length) for index, part in enumerate(volume.segments)]
+        return sockets, legs, tuple(exports)
+
+
+class _Opened:
+    """Mounts of one machine's disks; no two of them ever share a byte."""
+
+    def __init__(
+        self, helper: Helper, job: str, transport: _Transport, vault: _Vault, exporters: tuple[Exporter, ...]
+    ) -> None:
+        self._helper, self._job, self._transport, self._vault = helper, job, transport, vault
+        self._exporters = exporters
+        self._mounted: list[Segment] = []
+
+    @contextmanager
+    def mount(self, volume: Volume, *, read_only: bool = False) -> Iterator[int]:
+        obstacle = _obstacle(volume)
+        if obstacle:
+            raise _unsupported(volume, obstacle)
+        with self._claimed(volume):
+            with ExitStack() as lent:
+                mounted = self._ask(volume, *self._request(lent, volume, read_only))
+            try:
+                directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mounted)
+                try:
+                    yield directory
+                    if not read_only:
+                        _settle(directory, volume)
+                finally:
+                    os.close(directory)
+            finally:
+                os.close(mounted)
+
+    @contextmanager
+    def blocks(self, volume: Volume, *, read_only: bool = False) -> Iterator[Blocks]:
+        if volume.obstacle or not Window.reaches(volume.stretches):
+            raise _unsupported(volume, volume.obstacle or "its bytes are striped or encrypted")
+        with self._claimed(volume), ExitStack() as stack:
+            window = Window(self._transport.disks(stack), volume.stretches, read_only)
+            yield window
+            if not read_only:
+                window.flush()
+
+    @contextmanager
+    def _claimed(self, volume: Volume) -> Iterator[None]:
+        if any(_overlap(part, other) for part in volume.segments for other in self._mounted):
+            raise MigrationFailed(
+                "mount-busy", f"{volume.name} is mounted already", hint="report this: two repairs met on one volume"
+            )
+        self._mounted.extend(volume.segments)
+        try:
+            yield
+        finally:
+            for part in volume.segments:
+                self._mounted.remove(part)
+
+    def _request(self, lent: ExitStack, volume: Volume, read_only: bool) -> tuple[MountRequest, list[int]]:
+        fds, legs, exports = self._transport.lend(lent, volume)
+        left = iter(legs)
+        table = tuple(
+            Joined(kind=stretch.kind, chunk=stretch.chunk, legs=tuple(next(left) for _ in stretch.legs))
+            for stretch in volume.stretches
+        )
+        ciphers = [stretch.crypt for stretch in volume.stretches if stretch.crypt is not None]
+        containers = sorted({how.container for how in ciphers})
+        crypt = tuple(
+            Decrypted(key=len(fds) + containers.index(how.container), cipher=how.cipher, sector=how.sector, iv=how.iv)
+            for how in ciphers
+        )
+        try:
+            keys = [_sealed(lent, self._vault.open(container)) for container in containers]
+        except luks.Locked as reason:
+            raise _locked(volume, str(reason)) from None
+        request = MountRequest(
+            job=self._job,
+            transport=self._transport.name,
+            fstype=FILE_SYSTEMS[volume.content],
+            read_only=read_only,
+            table=table,
+            crypt=crypt,
+            nbd=exports,
+        )
+        return request, [*fds, *keys]
+
+    def _ask(self, volume: Volume, request: MountRequest, fds: list[int]) -> int:
+        answer = rootside.mount(self._helper, request, fds, self._kill_exporters)
+        if isinstance(answer, int):
+            return answer
+        if answer.error == "unsupported":
+            raise _unsupported(volume, answer.message)
+        raise MigrationFailed(
+            "mount-failed",
+            f"{volume.name} ({volume.content}) cannot be mounted: {answer.message} [{answer.error}]",
+            hint="repair the file system in the source VM (fsck), shut it down cleanly and export it again",
+        )
+
+    def _kill_exporters(self) -> None:
+        for exporter in self._exporters:
+            exporter.kill()
+
+
+def _sealed(lent: ExitStack, key: bytes) -> int:
+    """A key in memory that has no name and cannot change."""
+    handle = os.memfd_create("key", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    lent.callback(os.close, handle)
+    os.write(handle, key)
+    fcntl.fcntl(handle, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+    return handle
+
+
+def _settle(directory: int, volume: Volume) -> None:
+    """Everything to the image, and proof that the kernel met no error on the way: unmounting itself tells nothing."""
+    failed = ctypes.CDLL(None, use_errno=True).syncfs(directory)
+    reason = os.strerror(ctypes.get_errno()) if failed else ""
+    if not reason and os.fstatvfs(directory).f_flag & os.ST_RDONLY:
+        reason = "the kernel found errors and made it read-only"
+    if reason:
+        raise MigrationFailed(
+            "image-write-failed",
+            f"what was written to {volume.name} did not all reach the image: {reason}",
+            hint="check free space and storage of the conversion directory, then retry",
+            kind=Kind.RETRY,
+        )
+
+
+def _overlap(one: Segment, other: Segment) -> bool:
+    same_disk = one.disk == other.disk
+    return same_disk and one.offset < other.offset + other.length and other.offset < one.offset + one.length
+
+
+def _export_name(segment: Segment) -> str:
+    return f"{segment.offset}+{segment.length}"
+
+
+# ---------------------------------------------------------------- what cannot be mounted
+
+
+def _obstacle(volume: Volume) -> str | None:
+    if volume.content not in FILE_SYSTEMS:
+        return f"{volume.content} is not a file system that is mounted here"
+    if volume.obstacle or not volume.stretches:
+        return volume.obstacle or "its place on the disk is not known"
+    if volume.multi_device:
+        return "its file system spans several devices"
+    if len(volume.segments) > LEGS_MAX:
+        return f"it is scattered over {len(volume.segments)} places"
+    if len({stretch.crypt is None for stretch in volume.stretches}) > 1:
+        return "only a part of it is encrypted"
+    return None
+
+
+def _kernel_obstacle(volume: Volume, kernel: Probed) -> str | None:
+    fstype = FILE_SYSTEMS[volume.content]
+    if fstype not in kernel.fstypes:
+        return f"this host's kernel has no {fstype}"
+    missing = sorted(_targets(volume) - set(kernel.dm))
+    if missing:
+        return f"this host's kernel has no device-mapper target {missing[0]}, which its place on the disks needs"
+    return None
+
+
+def _targets(volume: Volume) -> set[str]:
+    """What of device-mapper its stretches need; nothing where it is one plain range."""
+    crypt = {"crypt" for stretch in volume.stretches if stretch.crypt}
+    return {stretch.kind for stretch in volume.stretches} | crypt if crypt or len(volume.segments) > 1 else set()
+
+
+def _locked(volume: Volume, reason: str) -> MigrationFailed:
+    return MigrationFailed(
+        "volume-locked",
+        f"{volume.name} cannot be decrypted: {reason}",
+        hint="give a key file that opens it (luks_keyfile)",
+        kind=Kind.OPERATOR,
+    )
+
+
+def _unsupported(volume: Volume, reason: str) -> MigrationFailed:
+    return MigrationFailed(
+        "mount-unsupported",
+        f"{volume.name} ({volume.content}) cannot be mounted: {reason}",
+        hint="load the kernel module that is named, or run the job on a host that has it",
+        kind=Kind.OPERATOR,
+    )

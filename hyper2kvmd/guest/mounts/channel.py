@@ -1,0 +1,159 @@
+"""The two ways to the root helper, and what a person is told when one of them leads nowhere.
+
+`Command`: we run it, with sudo as a rule, which has many ways to say no, each with its own remedy. `Service`: systemd
+runs it for each connection to a socket of root's; nothing here needs a setuid program then.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Protocol
+
+from hyper2kvmd.errors import BrokenInstallation
+from hyper2kvmd.host import run
+
+HELPER_SOURCE = Path(str(resources.files("hyper2kvmd") / "helper" / "helper.py"))
+CONNECT_SECONDS = 30.0
+END_SECONDS = 10.0
+"""For a helper that has answered, to end."""
+
+
+class Silence(Exception):
+    """Raised within `Way.opened` where no reply came; the way tells why."""
+
+
+class Way(Protocol):
+    def opened(self) -> AbstractContextManager[socket.socket]:
+        """A connection to one run of the helper, for one request; the block's end waits for the helper's, which holds
+        the mount that it gave away until then.
+
+        Raises BrokenInstallation (`helper-unreachable`), also when the block raises Silence.
+        """
+        ...
+
+
+def unreachable(message: str, hint: str) -> BrokenInstallation:
+    return BrokenInstallation("helper-unreachable", message, hint=hint)
+
+
+# ---------------------------------------------------------------- a command that we run
+
+
+@dataclass(frozen=True)
+class Command:
+    argv: tuple[str, ...]
+
+    @contextmanager
+    def opened(self) -> Iterator[socket.socket]:
+        if Path(self.argv[0]).name == "sudo":
+            self._check_sudo_can_work()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours:
+            with theirs:
+                process = run.start(self.argv, stdin=theirs.fileno())
+            try:
+                yield ours
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(END_SECONDS)
+            except Silence:
+                raise self._silent(process) from None
+            finally:
+                run.stop(process, grace=0)
+
+    def _check_sudo_can_work(self) -> None:
+        if run.no_new_privileges():
+            raise unreachable(
+                "the no_new_privs flag is set on this process, so that sudo cannot work",
+                "remove NoNewPrivileges= and what implies it (PrivateDevices=, ProtectKernel*=, Restrict*=, "
+                "SystemCall*=, DynamicUser=) from the unit, or allow privilege escalation in the container; or reach "
+                f"the helper without sudo: {SOCKET_LINE}, and `helper:` with that socket's path in the configuration",
+            )
+        program = next((word for word in self.argv[1:] if word.startswith("/")), None)
+        with suppress(PermissionError):
+            if program is not None and not Path(program).exists():
+                raise unreachable(f"{program} is not installed", f"install the helper there: {_install_line(program)}")
+
+    def _silent(self, process: subprocess.Popen[bytes]) -> BrokenInstallation:
+        """Why the helper ended, or hangs, without an answer: sudo's own words, and what to do about them."""
+        said, user = "", os.geteuid()
+        try:
+            output, _ = process.communicate(timeout=5)
+            said = " / ".join(output.decode(errors="replace").split("\n")).strip(" /")[-1000:]
+        except subprocess.TimeoutExpired:
+            said = "it gave no answer in time"
+        remedies = (
+            (
+                r"password is required|not allowed to (run|execute)|not in the sudoers|unknown (user|uid)|"
+                r"terminal is required",
+                "install sudoers.d/hyper2kvm as /etc/sudoers.d/hyper2kvm (root:root, mode 0440) and run as the user "
+                f"that it names; this is uid {user}",
+            ),
+            (r"command not found|No such file", f"install the helper: {_install_line(self.argv[-1])}"),
+            (r"no new privileges", "remove NoNewPrivileges= from the unit"),
+            (
+                r"must be (owned by uid 0|setuid)|effective uid is not 0|nosuid",
+                "reinstall sudo: it must be setuid root",
+            ),
+        )
+        hint = next((remedy for pattern, remedy in remedies if re.search(pattern, said)), None)
+        fallback = f"run `{' '.join(self.argv)} < /dev/null` as this user and see what it says"
+        return unreachable(f"the root helper does not answer: {said or f'status {process.poll()}'}", hint or fallback)
+
+
+def _install_line(program: str) -> str:
+    return f"install -D -o root -g root -m 0755 {HELPER_SOURCE} {program}"
+
+
+# ---------------------------------------------------------------- a socket that systemd listens on
+
+SOCKET_UNIT = "hyper2kvm-helper.socket"
+SOCKET_LINE = f"systemctl enable --now {SOCKET_UNIT}"
+
+
+@dataclass(frozen=True)
+class Service:
+    path: Path
+
+    @contextmanager
+    def opened(self) -> Iterator[socket.socket]:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as channel:
+            channel.settimeout(CONNECT_SECONDS)
+            try:
+                channel.connect(str(self.path))
+            except OSError as error:
+                raise self._closed(error) from error
+            try:
+                yield channel
+                channel.settimeout(END_SECONDS)
+                with suppress(TimeoutError, ConnectionResetError):
+                    channel.recv(1)
+            except Silence:
+                raise self._silent() from None
+
+    def _closed(self, error: OSError) -> BrokenInstallation:
+        reason = error.strerror or str(error)
+        remedies = {
+            errno.ENOENT: SOCKET_LINE,
+            errno.ECONNREFUSED: f"systemctl restart {SOCKET_UNIT}",
+            errno.EACCES: "run as the user hyper2kvm, in the group that the socket belongs to (SocketGroup= in "
+            f"{SOCKET_UNIT}); this is uid {os.geteuid()}",
+            errno.EPROTOTYPE: f"name the socket of {SOCKET_UNIT} in the configuration: this is another one",
+        }
+        hint = remedies.get(error.errno or 0, f"look at it: systemctl status {SOCKET_UNIT}")
+        return unreachable(f"the root helper's socket {self.path} cannot be reached: {reason}", hint)
+
+    def _silent(self) -> BrokenInstallation:
+        return unreachable(
+            f"the root helper behind {self.path} closed the connection without a reply, or gave none in time",
+            "see why in its log: journalctl -t hyper2kvm-helper; it serves the user hyper2kvm alone, "
+            f"and this is uid {os.geteuid()}",
+        )

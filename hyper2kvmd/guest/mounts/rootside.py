@@ -1,0 +1,209 @@
+"""The caller's end of the root helper's protocol: one request, one reply, and descriptors both ways.
+
+What the helper itself promises is said in `helper/helper.py`; how it is reached, in `channel.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from hyper2kvmd.config import DEFAULT_HELPER
+from hyper2kvmd.errors import BrokenInstallation
+from hyper2kvmd.guest.mounts.channel import (
+    HELPER_SOURCE,
+    Command,
+    Service,
+    Silence,
+    Way,
+    unreachable,
+)
+from hyper2kvmd.model import Cipher, Frozen, HelperCall
+
+Outcome = Literal["ok", "refused", "failed"]
+DEADLINE = 150.0
+"""Seconds that the helper may take: more than it allows itself."""
+
+
+class Probed(Frozen):
+    ok: Literal[True]
+    fstypes: tuple[str, ...]
+    loop: bool
+    nbd: bool
+    dm: tuple[str, ...]
+    """device-mapper's targets."""
+
+
+class Mounted(Frozen):
+    ok: Literal[True]
+    device: str
+
+
+class Refused(Frozen):
+    error: str
+    message: str
+
+
+_probe_reply: TypeAdapter[Probed | Refused] = TypeAdapter(Probed | Refused)
+_mount_reply: TypeAdapter[Mounted | Refused] = TypeAdapter(Mounted | Refused)
+
+
+class Leg(Frozen):
+    fd: int
+    offset: int
+    length: int
+
+
+class Joined(Frozen):
+    kind: Literal["linear", "striped", "mirror"]
+    chunk: int
+    legs: tuple[Leg, ...]
+
+
+class Decrypted(Frozen):
+    key: int
+    cipher: Cipher
+    sector: int
+    iv: int
+
+
+class Export(Frozen):
+    size: int
+    flags: int
+
+
+class ProbeRequest(Frozen):
+    verb: Literal["probe"] = "probe"
+    job: str
+    fstypes: tuple[str, ...]
+
+
+class MountRequest(Frozen):
+    verb: Literal["mount"] = "mount"
+    job: str
+    transport: Literal["file", "nbd"]
+    fstype: str
+    read_only: bool
+    table: tuple[Joined, ...]
+    crypt: tuple[Decrypted, ...] = ()
+    nbd: tuple[Export, ...] = ()
+
+
+@dataclass(frozen=True)
+class Helper:
+    """How to call the root helper; `heard` is told the verb and the outcome of each request."""
+
+    call: HelperCall
+    heard: Callable[[str, Outcome], None] = lambda _verb, _outcome: None
+
+    @property
+    def way(self) -> Way:
+        return Service(self.call) if isinstance(self.call, Path) else Command(self.call)
+
+
+def default_helper() -> tuple[str, ...]:
+    """The helper's argv: the packaged file itself for root, through sudo for everyone else."""
+    if os.geteuid() == 0:
+        return (sys.executable, "-IS", str(HELPER_SOURCE))
+    return DEFAULT_HELPER
+
+
+def mount(helper: Helper, request: MountRequest, fds: Sequence[int], on_silence: Callable[[], None]) -> int | Refused:
+    """A detached mount as a descriptor, or the helper's reasoned no.
+
+    `on_silence` is called when the helper hangs in the kernel: it must kill what the mount waits for. Raises
+    BrokenInstallation (`helper-unreachable`).
+    """
+    with _heard(helper, request.verb) as outcome:
+        data, received = _exchange(helper.way, request, fds, on_silence)
+        try:
+            reply = _mount_reply.validate_json(data)
+        except ValidationError as error:
+            raise _other_version(data) from error
+        if isinstance(reply, Mounted) and len(received) == 1:
+            outcome.append("ok")
+            return received[0]
+        for handle in received:
+            os.close(handle)
+        if isinstance(reply, Mounted):
+            raise _other_version(data)
+        outcome.append("refused")
+        return reply
+
+
+def probe(helper: Helper, job: str, fstypes: tuple[str, ...]) -> Probed:
+    """What this kernel offers, and which of `fstypes` it has. Raises BrokenInstallation (`helper-unreachable`)."""
+    request = ProbeRequest(job=job, fstypes=fstypes)
+    with _heard(helper, request.verb) as outcome:
+        data, received = _exchange(helper.way, request, [], None)
+        for handle in received:
+            os.close(handle)
+        try:
+            reply = _probe_reply.validate_json(data)
+        except ValidationError as error:
+            raise _other_version(data) from error
+        if isinstance(reply, Refused):
+            outcome.append("refused")
+            raise unreachable(f"the helper refuses: {reply.message}", _remedy(reply))
+        outcome.append("ok")
+        return reply
+
+
+def _remedy(reply: Refused) -> str:
+    if reply.error == "unsupported":
+        return "allow user namespaces (sysctl user.max_user_namespaces), and run the service in no chroot"
+    return "reinstall the helper and the daemon together"
+
+
+@contextmanager
+def _heard(helper: Helper, verb: str) -> Iterator[list[Outcome]]:
+    """Tell how a request ended: as the block says, or `failed` when it had nothing to say."""
+    outcome: list[Outcome] = []
+    try:
+        yield outcome
+    finally:
+        helper.heard(verb, outcome[0] if outcome else "failed")
+
+
+def _exchange(
+    way: Way,
+    request: ProbeRequest | MountRequest,
+    fds: Sequence[int],
+    on_silence: Callable[[], None] | None,
+) -> tuple[bytes, list[int]]:
+    """One run of the helper: its reply and the descriptors in it.
+
+    A helper that is silent for `DEADLINE` waits for a frozen exporter in the kernel: that one is killed first,
+    which lets the helper go on, to an error.
+    """
+    with way.opened() as channel:
+        data, received = b"", list[int]()
+        channel.settimeout(DEADLINE)
+        with suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(channel, [request.model_dump_json().encode()], fds)
+            try:
+                data, received, _, _ = socket.recv_fds(channel, 65536, 4, socket.MSG_CMSG_CLOEXEC)
+            except TimeoutError:
+                if on_silence is not None:
+                    on_silence()
+                    channel.settimeout(30)
+                    with suppress(TimeoutError):
+                        data, received, _, _ = socket.recv_fds(channel, 65536, 4, socket.MSG_CMSG_CLOEXEC)
+        if not data:
+            raise Silence
+        return data, received
+
+
+def _other_version(data: bytes) -> BrokenInstallation:
+    return unreachable(
+        f"the root helper's answer is not understood: {data[:200].decode(errors='replace')!r}",
+        "reinstall the helper and the daemon together: they are of different versions",
+    )

@@ -1,0 +1,200 @@
+"""Output directories: found or made, opened once, and judged as opened.
+
+What the service creates belongs to the service, so a submitter could borrow its rights by choosing where: a file in
+the spool would be the service's own migration, one in its home its own configuration. A directory is therefore the
+configured one or one in which the submitter can create files, and never the service's own.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hyper2kvmd.errors import Unsafe
+from hyper2kvmd.host import acl
+from hyper2kvmd.host.mandate import require_below
+from hyper2kvmd.host.person import (
+    READ,
+    SEARCH,
+    WRITE,
+    Person,
+    strangers_may_write,
+)
+from hyper2kvmd.model import Bounds, Order
+
+DIRECTORY_MODE = 0o751
+"""QEMU's user passes through to the images."""
+OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+Identity = tuple[int, int]
+"""Device and inode."""
+
+
+@contextmanager
+def output_of(order: Order) -> Iterator[int]:
+    """The output directory of the order, open and judged.
+
+    Raises OSError, or Unsafe (`path-not-allowed`, `output-private`, `submitter-may-not-write`).
+    """
+    handle = os.open(order.output_dir, OPEN_DIRECTORY)
+    try:
+        _require_allowed(order, handle)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def make_output(order: Order) -> None:
+    """Create the output directory, and its parents, where they are missing: for the submitter to use as well.
+
+    Raises OSError, and Unsafe as `output_of` does, before anything is made.
+    """
+    present = order.output_dir
+    while not os.path.lexists(present):
+        present = present.parent
+    handle = os.open(present, OPEN_DIRECTORY)
+    try:
+        missing = order.output_dir.relative_to(present).parts
+        _require_allowed(order, handle, missing)
+        for name in missing:
+            made = _make_directory(handle, name, order)
+            os.close(handle)
+            handle = made
+    finally:
+        os.close(handle)
+
+
+def require_unshared(order: Order) -> None:
+    """Nobody but root and this process's user can put something else in an image's place, which libvirt opens as root.
+
+    Raises OSError, or Unsafe (`output-shared`, and as `output_of` does).
+    """
+    with output_of(order) as handle:
+        for number, folder in enumerate(_lineage(handle)):
+            facts = os.fstat(folder)
+            safe = (number > 0 and facts.st_mode & stat.S_ISVTX) or not strangers_may_write(folder)
+            if facts.st_uid not in (0, os.geteuid()) or not safe:
+                raise Unsafe(
+                    "output-shared",
+                    f"{order.output_dir}: libvirt_import needs a directory that only root and "
+                    f"{Person.of(os.geteuid()).name} can write to, but others can write to {_real(folder)}",
+                    hint="leave output_dir out, or set libvirt_import: false and define the domain yourself",
+                )
+
+
+def share(order: Order, handle: int) -> bool:
+    """Let the submitter read an open file that is made for them; False where its file system has no ACLs."""
+    person = _submitter(order)
+    if person is None:
+        return True
+    with suppress(OSError):
+        acl.grant(handle, person.uid, READ)
+    return person.may(READ, handle)
+
+
+# ---------------------------------------------------------------- whose directory it is
+
+
+def _require_allowed(order: Order, handle: int, missing: tuple[str, ...] = ()) -> None:
+    """Judge the open directory, or the one that is to be made by creating the `missing` ones in it."""
+    if _real(handle).joinpath(*missing) != order.output_dir:
+        raise Unsafe(
+            "path-not-allowed",
+            f"{order.output_dir}: the output directory was moved or replaced during the migration",
+            hint="retry, with a directory that nobody renames meanwhile",
+        )
+    require_below(order.output_dir, order.output_dir, order.bounds.output_dirs, "output")
+    shared = order.bounds.shared_output_dir
+    if order.submitter is None or (shared is not None and order.output_dir == shared.resolve()):
+        return
+    if _is_private(handle, missing, order.bounds):
+        raise Unsafe(
+            "output-private",
+            f"{order.output_dir}: an output directory must not be, contain or lie in a directory of the service itself",
+            hint="name another output_dir, or leave it out",
+        )
+    person = Person.named(order.submitter)
+    if not _may_create(person, handle):
+        raise Unsafe(
+            "submitter-may-not-write",
+            f"{order.output_dir}: {person.name or 'an unknown user'} (who submitted this job) cannot create files "
+            "there: permission denied",
+            hint="name a directory in which they can, give them write permission (setfacl), or leave output_dir out",
+        )
+
+
+def _is_private(handle: int, missing: tuple[str, ...], bounds: Bounds) -> bool:
+    """Compared by identity, not by name: a directory may be mounted in a second place."""
+    lineage = [_identity(os.fstat(folder)) for folder in _lineage(handle)]
+    existing = [directory.resolve() for directory in bounds.private_dirs if directory.is_dir()]
+    private = _identities(existing)
+    shared = _identities([bounds.shared_output_dir] if bounds.shared_output_dir else [])
+    nearest = next((one for one in lineage if one in private | shared), None)
+    if nearest is not None:
+        return nearest not in shared
+    return not missing and lineage[0] in _identities(parent for one in existing for parent in one.parents)
+
+
+def _may_create(person: Person, handle: int) -> bool:
+    folders = enumerate(_lineage(handle))
+    return all(person.may(SEARCH if number else WRITE | SEARCH, folder) for number, folder in folders)
+
+
+def _submitter(order: Order) -> Person | None:
+    """Whom results are made for; None where that is this process's own user, or root, or unknown to the host."""
+    person = None if order.submitter is None else Person.named(order.submitter)
+    return None if person is None or person.uid in (os.geteuid(), 0) or person.uid < 0 else person
+
+
+# ---------------------------------------------------------------- directories
+
+
+def _make_directory(parent: int, name: str, order: Order) -> int:
+    """Returns it, open. One that appears meanwhile is as good as one of ours: it is judged when it is used."""
+    service = order.submitter is not None
+    try:
+        os.mkdir(name, DIRECTORY_MODE if service else 0o777, dir_fd=parent)
+    except FileExistsError:
+        service = False
+    handle = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+    try:
+        if service and not acl.entries(handle):  # else it has inherited what the parent's owner wants
+            os.fchmod(handle, DIRECTORY_MODE | os.fstat(handle).st_mode & stat.S_ISGID)
+        person = _submitter(order)
+        if service and person is not None:
+            with suppress(OSError):  # a file system without ACLs
+                acl.grant(handle, person.uid, READ | WRITE | SEARCH)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _lineage(handle: int) -> Iterator[int]:
+    """The open directory, then every one above it up to the root, as the kernel has them; each open for its turn."""
+    folder = os.dup(handle)
+    try:
+        while True:
+            yield folder
+            parent = os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+            top = _identity(os.fstat(parent)) == _identity(os.fstat(folder))
+            os.close(folder)
+            folder = parent
+            if top:
+                return
+    finally:
+        os.close(folder)
+
+
+def _real(handle: int) -> Path:
+    return Path(f"/proc/self/fd/{handle}").readlink()
+
+
+def _identities(directories: Iterable[Path]) -> frozenset[Identity]:
+    return frozenset(_identity(one.stat()) for one in directories if one.is_dir())
+
+
+def _identity(facts: os.stat_result) -> Identity:
+    return facts.st_dev, facts.st_ino

@@ -1,0 +1,96 @@
+"""On whose behalf sources are opened, below which folders, and who named them.
+
+Judged on what was opened, by the name that the kernel has for it: a name that was looked at before could lead
+elsewhere by the time it is opened.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hyper2kvmd.errors import Unsafe
+from hyper2kvmd.host.person import READ, SEARCH, Person
+from hyper2kvmd.model import Order
+
+
+@dataclass(frozen=True)
+class Namer:
+    """A file that names other files, and its owner."""
+
+    path: Path
+    owner: Person
+
+
+@dataclass(frozen=True)
+class Mandate:
+    """`person` is None for whoever runs this program: the kernel judges them. No `folders`: anywhere."""
+
+    person: Person | None = None
+    folders: tuple[Path, ...] = ()
+    namer: Namer | None = None
+    """The file that names what is opened. None: the migration or the configuration names it."""
+
+    @staticmethod
+    def of(order: Order) -> Mandate:
+        person = None if order.submitter is None else Person.named(order.submitter)
+        return Mandate(person, order.bounds.source_dirs)
+
+    def named_by(self, handle: int, path: Path) -> Mandate:
+        """The mandate for files that the open file `path` names.
+
+        Whoever writes such a file, or puts it beside a hard link, chooses what this program opens with its own rights.
+        So the named files must be the owner's, or be readable by the owner, in addition to all else.
+        """
+        return replace(self, namer=Namer(path, Person.of(os.fstat(handle).st_uid)))
+
+    def require(self, handle: int, path: Path) -> None:
+        """Raise Unsafe unless the open file may be used as `path`.
+
+        Codes: `path-not-allowed`, `named-file-not-readable`, `submitter-may-not-read`.
+        """
+        opened = Path(f"/proc/self/fd/{handle}").readlink()
+        require_below(path, opened, self.folders, "source")
+        if self.namer is not None:
+            _require_reach(self.namer, handle, path)
+        if self.person is None:
+            return
+        if not self.person.may(READ, handle):
+            raise _not_theirs(path, path, self.person)
+        for folder in opened.parents:
+            if not self.person.may(SEARCH, folder):
+                raise _not_theirs(path, folder, self.person)
+
+
+ANYONE = Mandate()
+
+
+def require_below(path: Path, real: Path, allowed: tuple[Path, ...], what: str) -> None:
+    """Raise Unsafe (`path-not-allowed`) when `path`, which is `real` in truth, lies below none of `allowed`."""
+    if allowed and not any(real.is_relative_to(os.path.realpath(directory)) for directory in allowed):
+        raise Unsafe(
+            "path-not-allowed",
+            f"the {what} {path} lies outside the directories that this daemon may use",
+            hint=f"move it below {', '.join(map(str, allowed))}, or extend allowed_{what}_dirs",
+        )
+
+
+def _require_reach(namer: Namer, handle: int, path: Path) -> None:
+    """Raise Unsafe (`named-file-not-readable`) unless the open file is the namer's owner's or readable by them."""
+    owner, uid = namer.owner, os.fstat(handle).st_uid
+    if uid == owner.uid or owner.may(READ, handle):
+        return
+    raise Unsafe(
+        "named-file-not-readable",
+        f"{path}: belongs to {Person.of(uid).name}, and {owner.name}, the owner of {namer.path}, cannot read it",
+        hint=f"give {owner.name} the right to read it (chmod, setfacl), or give both files the same owner (chown)",
+    )
+
+
+def _not_theirs(path: Path, obstacle: Path, person: Person) -> Unsafe:
+    return Unsafe(
+        "submitter-may-not-read",
+        f"{path} may not be read by {person.name or 'a stranger'}, who wants it migrated: {obstacle} does not let them",
+        hint="give them the right to read it (chmod, setfacl), or let somebody submit the job who has it",
+    )

@@ -1,0 +1,82 @@
+"""Who asked for something, and what a file's permissions let them do.
+
+The daemon opens files with its own rights. What it opens for somebody else they must be able to open themselves, and
+the kernel cannot be asked that without being them: so owner, group, others and POSIX ACLs are judged here as it would.
+Groups are those of the user database, not those that somebody's session still has.
+
+Source: acl(5), section "Access check algorithm".
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyper2kvmd.host import acl
+
+READ, WRITE, SEARCH = 4, 2, 1
+NOBODY_AT_ALL = -1
+"""A uid that owns nothing: for somebody that the user database no longer knows."""
+
+
+@dataclass(frozen=True)
+class Person:
+    name: str
+    uid: int
+    groups: frozenset[int]
+
+    @staticmethod
+    def named(name: str) -> Person:
+        """By name, or by number where there is no such name."""
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            return Person(name, int(name) if name.isascii() and name.isdecimal() else NOBODY_AT_ALL, frozenset())
+        return Person(name, entry.pw_uid, frozenset(os.getgrouplist(name, entry.pw_gid)))
+
+    @staticmethod
+    def of(uid: int) -> Person:
+        try:
+            return Person.named(pwd.getpwuid(uid).pw_name)
+        except KeyError:
+            return Person(str(uid), uid, frozenset())
+
+    def alone_in(self, group: int) -> bool:
+        """Whether that is their own private group: called as they are, and with no other member."""
+        try:
+            entry = grp.getgrgid(group)
+        except KeyError:
+            return False
+        return entry.gr_name == self.name and set(entry.gr_mem) <= {self.name}
+
+    def may(self, wanted: int, target: int | Path) -> bool:
+        """Whether the open file or the folder `target` grants them all of `wanted`. Raises OSError."""
+        facts = os.fstat(target) if isinstance(target, int) else target.stat()
+        if self.uid == 0:
+            return True
+        if self.uid == facts.st_uid:
+            return facts.st_mode >> 6 & wanted == wanted
+        masked = facts.st_mode >> 3 & 7  # with an ACL these bits of the mode are its mask
+        entries = acl.entries(target) if masked else ()  # the kernel does not look at one that masks everything
+        for entry in entries:
+            if (entry.tag, entry.number) == (acl.USER, self.uid):
+                return entry.granted & masked & wanted == wanted
+        own = [entry.granted for entry in entries if entry.tag == acl.GROUP and entry.number in self.groups]
+        if facts.st_gid in self.groups:
+            own += [entry.granted for entry in entries if entry.tag == acl.OWNING_GROUP] or [masked]
+        if own:
+            return any(granted & masked & wanted == wanted for granted in own)
+        return facts.st_mode & wanted == wanted
+
+
+def strangers_may_write(folder: int | Path) -> bool:
+    """Whether anybody may but root, its owner, and this process's user by a private group. Raises OSError."""
+    facts = os.fstat(folder) if isinstance(folder, int) else folder.lstat()
+    if not facts.st_mode & stat.S_IWGRP:  # with an ACL: what it grants to anybody it names
+        return bool(facts.st_mode & stat.S_IWOTH)
+    private = Person.of(os.geteuid()).alone_in(facts.st_gid)
+    return bool(facts.st_mode & stat.S_IWOTH) or not private or bool(acl.entries(folder))

@@ -1,0 +1,263 @@
+"""The only place that starts a process.
+
+Every process gets an argv list, a clean environment, a closed stdin, its own process group (killed on the way
+out) and dies with its starter. Tools that parse untrusted bytes get a `Sandbox` besides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
+from hyper2kvmd.host.confine import landlock_abi
+
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ENVIRONMENT = {"PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", "HOME": "/"}
+OUTPUT_TAIL = 2000
+"""Characters of a failed tool's output that its error carries."""
+CONFINE = Path(__file__).with_name("confine.py")
+LIBRARIES = ("/usr/lib", "/lib", "/lib64", "/usr/lib64", "/etc/ld.so.cache")
+PACKAGES = {
+    "qemu-img": "qemu-utils",
+    "qemu-storage-daemon": "qemu-system-common",
+    "nbdfuse": "libnbd-bin",
+    "fusermount3": "fuse3",
+    "virsh": "libvirt-clients",
+    "sudo": "sudo",
+    "qemu-system-x86_64": "qemu-system-x86",
+}
+
+
+DAY = 24 * 3600
+"""Seconds."""
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """What a confined tool may touch besides its own libraries. Paths are absolute; a directory grants all below it."""
+
+    read: tuple[Path, ...] = ()
+    write: tuple[Path, ...] = ()
+    handles: tuple[int, ...] = ()
+    """Open files that it inherits and may read, as /proc/self/fd/N: no name can lead to another one."""
+    address_space: int | None = 8 << 30
+    file_size: int = 1 << 20
+    """Bytes that any file may grow to by its hand: enough for its own words. Who writes an image is given more."""
+    cpu: int = DAY
+    """Seconds of processor time: for a tool that an image sends around in circles."""
+
+
+@dataclass(frozen=True)
+class Completed:
+    stdout: str
+    stderr: str
+    returncode: int
+
+
+def confinement_available() -> bool:
+    return landlock_abi() > 0
+
+
+def no_new_privileges() -> bool:
+    """Whether setuid programs, such as sudo and fusermount3, are without effect for this process."""
+    status = Path("/proc/self/status").read_text()
+    return re.search(r"^NoNewPrivs:\s*1", status, re.MULTILINE) is not None
+
+
+def tool(name: str) -> str:
+    """Absolute path of an external program."""
+    path = shutil.which(name, path=SEARCH_PATH)
+    if path is None:
+        raise BrokenInstallation(
+            "tool-missing",
+            f"the program {name} is not installed",
+            hint=f"install the package {PACKAGES.get(name, name)}",
+        )
+    return path
+
+
+def _command(argv: Sequence[str], sandbox: Sandbox | None) -> list[str]:
+    binary = argv[0] if argv[0].startswith("/") else tool(argv[0])
+    policy: dict[str, object] = {"parent": os.getpid(), "landlock": None}
+    if sandbox is not None:
+        policy["landlock"] = {
+            "read": [*map(str, sandbox.read), *(f"/proc/self/fd/{handle}" for handle in sandbox.handles)],
+            "write": [*(str(path) for path in sandbox.write), "/dev/null"],
+            "execute": [binary, *LIBRARIES],
+        }
+        limits = {"address_space": sandbox.address_space, "file_size": sandbox.file_size, "cpu": sandbox.cpu}
+        policy["limits"] = {name: value for name, value in limits.items() if value is not None}
+    return [sys.executable, "-IS", str(CONFINE), json.dumps(policy), binary, *argv[1:]]
+
+
+def start(
+    argv: Sequence[str],
+    *,
+    sandbox: Sandbox | None = None,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int = subprocess.PIPE,
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start a tool and hand it to the caller, who must `stop` it. stderr goes where stdout goes.
+
+    sudo is started without `confine.py`: a setuid program cannot be bound to our death, and its helper ends by
+    itself when its socket closes.
+    """
+    command = list(argv) if Path(argv[0]).name == "sudo" else _command(argv, sandbox)
+    if not command[0].startswith("/"):
+        command[0] = tool(command[0])
+    return subprocess.Popen(
+        command,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=subprocess.STDOUT,
+        pass_fds=(*pass_fds, *(sandbox.handles if sandbox else ())),
+        env=ENVIRONMENT,
+        cwd="/",
+        start_new_session=True,
+    )
+
+
+def stop(process: subprocess.Popen[bytes], *, grace: float = 5.0) -> None:
+    """End a process group: SIGTERM, then SIGKILL after `grace` seconds (at once for 0)."""
+    for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
+        if process.poll() is not None or (number == signal.SIGTERM and grace == 0):
+            continue
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+@contextlib.contextmanager
+def service(argv: Sequence[str], *, sandbox: Sandbox | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A tool that runs as long as the block; its output is kept for `tail`."""
+    process = start(argv, sandbox=sandbox)
+    try:
+        yield process
+    finally:
+        stop(process)
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    sandbox: Sandbox | None = None,
+    stall_seconds: float = 600.0,
+    on_output: Callable[[str], None] | None = None,
+    check: bool = True,
+    environment: Mapping[str, str] | None = None,
+) -> Completed:
+    """Run a tool to its end.
+
+    `on_output` gets stdout as it comes. A tool that neither prints nor ends nor moves a byte for `stall_seconds` is
+    killed: big disks take long, so only standing still counts. With `check`, a non-zero exit raises `MigrationFailed`
+    (`tool-failed`) with the tail of the output; a stall (`tool-stalled`) and a death by signal (`tool-killed`)
+    always do. `environment` is added to the clean one.
+    """
+    process = subprocess.Popen(
+        _command(argv, sandbox),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=sandbox.handles if sandbox else (),
+        env={**ENVIRONMENT, **(environment or {})},
+        cwd="/",
+        start_new_session=True,
+    )
+    name = Path(argv[0]).name
+    chunks: dict[str, list[str]] = {"stdout": [], "stderr": []}
+    try:
+        assert process.stdout is not None and process.stderr is not None  # noqa: S101 - narrows the type
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ, "stdout")
+            selector.register(process.stderr, selectors.EVENT_READ, "stderr")
+            deadline, moved = time.monotonic() + stall_seconds, 0
+            while selector.get_map():
+                ready = selector.select(timeout=max(0.0, deadline - time.monotonic()))
+                if not ready:
+                    before, moved = moved, _bytes_moved(process.pid)
+                    if moved == before:
+                        raise MigrationFailed(
+                            "tool-stalled",
+                            f"{name} made no progress for {stall_seconds:.0f} s",
+                            hint="check the storage that holds the source and the conversion directory, then retry",
+                            kind=Kind.RETRY,
+                        )
+                deadline = time.monotonic() + stall_seconds
+                for key, _ in ready:
+                    data = os.read(key.fd, 65536)
+                    if not data:
+                        selector.unregister(key.fileobj)
+                        continue
+                    text = data.decode(errors="replace")
+                    if key.data == "stdout" and on_output is not None:
+                        on_output(text)
+                    else:
+                        chunks[key.data].append(text)
+        process.wait()
+    finally:
+        stop(process, grace=0)
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+    stdout, stderr = "".join(chunks["stdout"]), "".join(chunks["stderr"])
+    if process.returncode == -signal.SIGXCPU:
+        raise MigrationFailed(
+            "tool-killed",
+            f"{name} was killed: it took more processor time than any image is worth",
+            hint="the image sends it around in circles: copy or export the disk again",
+            kind=Kind.OPERATOR,
+        )
+    if process.returncode < 0:
+        raise MigrationFailed(
+            "tool-killed",
+            f"{name} was killed: {signal.strsignal(-process.returncode)}",
+            hint="look for the reason in the kernel's log: memory that ran out, most often; then retry",
+            kind=Kind.RETRY,
+        )
+    if check and process.returncode != 0:
+        tail = (stderr.strip() or stdout.strip())[-OUTPUT_TAIL:] or f"exit status {process.returncode}"
+        raise MigrationFailed(
+            "tool-failed",
+            f"{name} failed: {' / '.join(tail.splitlines())}",
+            hint="the message is the tool's own; correct what it names, then retry",
+            kind=Kind.OPERATOR,
+        )
+    return Completed(stdout=stdout, stderr=stderr, returncode=process.returncode)
+
+
+def _bytes_moved(pid: int) -> int:
+    """Read and written so far by a process of ours; 0 when it has ended."""
+    with contextlib.suppress(OSError):
+        counters = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+        return int(counters["rchar"]) + int(counters["wchar"])
+    return 0
+
+
+async def spawn_worker(argv: Sequence[str]) -> asyncio.subprocess.Process:
+    """The daemon's worker process: stdin and stdout are pipes, stderr is the daemon's own (the journal)."""
+    return await asyncio.create_subprocess_exec(
+        *_command(argv, None),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env=ENVIRONMENT,
+        cwd="/",
+        start_new_session=True,
+        limit=1 << 24,
+    )

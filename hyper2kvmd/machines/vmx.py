@@ -1,0 +1,94 @@
+"""The .vmx beside a VMDK: which network cards its virtual machine has.
+
+An untrusted text like any other: a regular file, opened once, of a size that such files have. It is never needed; what
+is wrong with it is a warning. Source: VMware's own files, `key = "value"` by line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyper2kvmd.disk.files import open_file
+from hyper2kvmd.errors import Failure
+from hyper2kvmd.host.mandate import ANYONE, Mandate
+from hyper2kvmd.mac import normal_mac
+from hyper2kvmd.model import SourceNic
+
+MAX_BYTES = 1 << 20
+MAX_FILES = 64
+MAX_NICS = 10
+"""ethernet0 to ethernet9."""
+SETTING = re.compile(r"[ \t]*([A-Za-z0-9_.:-]+)[ \t]*=[ \t]*\"([^\"\n]*)\"")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the .vmx files tell of one disk's machine; empty when they do not."""
+
+    nics: tuple[SourceNic, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def beside(disk: Path, mandate: Mandate = ANYONE) -> Machine:
+    """The machine that names this disk among its own, or that has the disk's name.
+
+    A .vmx that the disk's owner neither owns nor can read is left out with a warning. Raises as `open_file` does for
+    the disk itself.
+    """
+    file = open_file(disk, mandate)
+    try:
+        return _beside(disk, mandate.named_by(file.fd, disk))
+    finally:
+        os.close(file.fd)
+
+
+def _beside(disk: Path, mandate: Mandate) -> Machine:
+    machines, warnings = dict[Path, tuple[SourceNic, ...]](), []
+    for path in sorted(disk.parent.glob("*.vmx"))[:MAX_FILES]:
+        try:
+            settings = _read(path, mandate)
+        except Failure as failure:
+            warnings.append(f"{failure.message}: its network cards are unknown")
+            continue
+        disks = {value for key, value in settings.items() if key.endswith(".filename")}
+        if disk.name in disks or path.stem == disk.stem:
+            machines[path] = _nics(settings)
+    if len(machines) == 1:
+        return Machine(next(iter(machines.values())), tuple(warnings))
+    if machines:
+        names = ", ".join(path.name for path in machines)
+        warnings.append(f"{names} all have the disk {disk.name}: which network cards it had cannot be told")
+    return Machine(warnings=tuple(warnings))
+
+
+def _read(path: Path, mandate: Mandate) -> Mapping[str, str]:
+    """Settings by key in lower case; the last one counts, as for VMware. Raises as `open_file` does."""
+    file = open_file(path, mandate)
+    try:
+        data = file.read(0, MAX_BYTES)
+    finally:
+        os.close(file.fd)
+    lines = data.decode(errors="replace").splitlines()
+    return {match[1].lower(): match[2] for line in lines if (match := SETTING.match(line))}
+
+
+def _nics(settings: Mapping[str, str]) -> tuple[SourceNic, ...]:
+    nics = []
+    for number in range(MAX_NICS):
+        card = f"ethernet{number}."
+        if settings.get(card + "present", "").upper() != "TRUE":
+            continue
+        static = settings.get(card + "addresstype", "").lower() == "static"
+        address = settings.get(card + ("address" if static else "generatedaddress"), "")
+        slot = settings.get(card + "pcislotnumber", "")
+        nics.append(
+            SourceNic(
+                mac=normal_mac(address),
+                slot=int(slot) if re.fullmatch(r"\d{1,4}", slot) else None,
+            )
+        )
+    return tuple(nics)

@@ -1,0 +1,270 @@
+"""Owns the proof that a guest boots: on throwaway overlays, on the devices that its libvirt domain will have.
+
+The images are only read. The guest is heard on a serial console that its kernel lines are given on the overlay; where
+none of them is in reach, it is proven by what it does: it shuts down when the power button is pressed, and it leaves
+on its disk what only a system that came up writes there. What ends the wait is that nothing moves any more, neither
+console nor disk: a slow host is not a failure.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.guest.files.tree import GuestTree, printable
+from hyper2kvmd.guest.linux.compose import Composition
+from hyper2kvmd.guest.linux.inspect import find_root
+from hyper2kvmd.guest.mounts import access
+from hyper2kvmd.guest.mounts.rootside import Helper
+from hyper2kvmd.model import Frozen, Image
+from hyper2kvmd.progress import Context
+from hyper2kvmd.proof.console import LOGIN, REACHED, SPOKE, Console
+from hyper2kvmd.proof.machine import (
+    Hardware,
+    Machine,
+    Overlay,
+    kvm_works,
+    overlay,
+    running,
+)
+from hyper2kvmd.proof.serial import speak_on_serial
+from hyper2kvmd.proof.traces import VOLUMES, Traces, new_since, traces
+
+SILENCE_SECONDS = 200.0
+"""Longer than the waits that a Linux boot does in silence: 90 s for a device in systemd, 180 s in dracut."""
+BUSY_PATIENCE = 3
+"""So many times longer for a guest that computes all the while: emulation takes minutes to check some kernels."""
+BUSY_SHARE = 0.5
+"""Of one CPU."""
+SETTLED_SECONDS = 20.0
+"""How long a guest that has reached its last target may take for its login prompt; and how long one has to be at rest
+before its power button is pressed, again and again."""
+RESTARTS = 2
+"""A first boot may end in a restart, after an SELinux relabel for one."""
+CONSOLE_LIMIT = 32 << 20
+"""Bytes: no boot says more, so this is a loop."""
+DISK_STEP = 1 << 20
+"""Bytes read or written that count as progress: a system at rest does less, over minutes."""
+DISK_LIMIT = 64 << 30
+"""Bytes beside four times the disks' size: no boot reads more, so this is a loop."""
+
+
+Inside = Callable[[], AbstractContextManager[GuestTree]]
+
+
+class Booted(Frozen):
+    """How a boot went that reached its end."""
+
+    seconds: float
+    console_tail: tuple[str, ...]
+    evidence: tuple[str, ...]
+    failed_units: tuple[str, ...] = ()
+
+
+def boot(
+    image: Image,
+    hardware: Hardware,
+    helper: Helper,
+    folder: Path,
+    ctx: Context,
+    *,
+    keys: Sequence[bytes] = (),
+    silence_seconds: float = SILENCE_SECONDS,
+) -> Booted:
+    """Boot from the first disk of `image` and return when userspace has shown itself. Scratch files go to `folder`.
+
+    `keys` open LUKS containers, to look at what the guest has left there.
+
+    Raises MigrationFailed: `boot-failed` when it cannot come up, `boot-unproven` when it never showed itself in any
+    way; BrokenInstallation (`tool-missing`, `firmware-missing`).
+    """
+    with tempfile.TemporaryDirectory(prefix="boot-", dir=folder) as name:
+        scratch = Path(name)
+        overlaid = overlay(image, scratch)
+        inside = functools.partial(_inside, overlaid, helper, scratch, keys)
+        with ctx.step("Giving a throwaway overlay a serial console"):
+            prepared = _prepare(inside)
+        with ctx.step(f"Booting {image.disks[0].path.name} on virtio"):
+            came_up = _come_up(overlaid, hardware, scratch, silence_seconds)
+        left = () if came_up.heard else _left_behind(inside, prepared)
+    if not (came_up.heard or came_up.answered or left):
+        raise _silence(came_up.console, prepared)
+    answer = ("it answered the power button with an orderly shutdown",) if came_up.answered else ()
+    evidence = (*came_up.console.evidence(), *answer, *left)
+    failed = came_up.console.failed_units()
+    for unit in failed:
+        ctx.warn(f"the guest booted, but failed to start {unit}")
+    by = "KVM" if kvm_works() else "emulation"
+    return Booted(
+        seconds=round(came_up.seconds, 1),
+        console_tail=came_up.console.tail,
+        evidence=(*evidence, *prepared.notes, f"its userspace was up after {came_up.seconds:.0f} s, by {by}"),
+        failed_units=failed,
+    )
+
+
+# ---------------------------------------------------------------- the guest's own files
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The overlay before the boot. `before` is None when the guest's files could not be looked at."""
+
+    before: Traces | None
+    notes: tuple[str, ...]
+
+
+@contextmanager
+def _inside(overlaid: Overlay, helper: Helper, scratch: Path, keys: Sequence[bytes]) -> Iterator[GuestTree]:
+    """The guest's files on its overlay. Raises MigrationFailed, OSError."""
+    layout = overlaid.base.layout
+    with access.open_image(overlaid.image, helper, scratch, keys, backing=overlaid.base) as opened:
+        found = find_root(opened, layout)
+        if found.volume is None:
+            raise MigrationFailed("guest-unsupported", "no Linux root was found", hint="boot it by hand")
+        composition = Composition(opened, layout, found, read_only=False, also=VOLUMES)
+        with composition.mounted() as tree:
+            yield tree
+
+
+def _prepare(inside: Inside) -> Prepared:
+    try:
+        with inside() as tree:
+            before, spoken = traces(tree), speak_on_serial(tree)
+    except (MigrationFailed, OSError) as error:
+        reason = error.message if isinstance(error, MigrationFailed) else str(error)
+        return Prepared(None, (f"its kernel lines were booted as they are: {printable(reason)}",))
+    if not spoken:
+        return Prepared(before, ("its kernel lines were booted as they are: none was found that can be edited",))
+    names = ", ".join(printable(path) for path in spoken)
+    return Prepared(before, (f"for the proof its kernel lines got a serial console, on a throwaway overlay ({names})",))
+
+
+def _left_behind(inside: Inside, prepared: Prepared) -> tuple[str, ...]:
+    if prepared.before is None:
+        return ()
+    try:
+        with inside() as tree:
+            return new_since(prepared.before, tree)
+    except (MigrationFailed, OSError):
+        return ()
+
+
+# ---------------------------------------------------------------- the boot
+
+
+@dataclass(frozen=True)
+class CameUp:
+    """How far the guest got, in seconds from its start: `heard` on its console, or fallen silent."""
+
+    console: Console
+    seconds: float
+    heard: bool = False
+    answered: bool = False
+    """The power button, with a shutdown."""
+
+
+class Pulse:
+    """Whether the guest still gets anywhere: new words on its console, or a megabyte more of disk traffic."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._moved = time.monotonic()
+        self._disk_bytes, self._cpu_mark, self._cpu = 0, 0.0, 0.0
+
+    def beat(self, disk_bytes: int, cpu_seconds: float) -> None:
+        self._cpu = cpu_seconds
+        moved = self._console.heard
+        if disk_bytes >= self._disk_bytes + DISK_STEP:
+            self._disk_bytes, moved = disk_bytes, time.monotonic()
+        if moved > self._moved:
+            self._moved, self._cpu_mark = moved, cpu_seconds
+
+    @property
+    def moved(self) -> float:
+        """When it last got somewhere."""
+        return self._moved
+
+    @property
+    def still_seconds(self) -> float:
+        return time.monotonic() - self._moved
+
+    @property
+    def busy(self) -> bool:
+        """It computes all the while: not at rest, but not getting anywhere that could be seen either."""
+        return self._cpu - self._cpu_mark > BUSY_SHARE * self.still_seconds
+
+
+def _come_up(overlaid: Overlay, hardware: Hardware, scratch: Path, silence_seconds: float) -> CameUp:
+    disk_limit = DISK_LIMIT + 4 * sum(disk.virtual_size for disk in overlaid.base.disks)
+    for _ in range(1 + RESTARTS):
+        began = time.monotonic()
+        with running(overlaid, hardware, scratch) as machine:
+            came_up = _watch(machine, began, silence_seconds, disk_limit)
+        if came_up is not None:
+            return came_up
+    raise MigrationFailed(
+        "boot-failed",
+        f"{overlaid.base.disks[0].path.name} restarted or switched itself off {RESTARTS + 1} times before it came up",
+        hint="boot it by hand on a console to see why",
+    )
+
+
+def _watch(machine: Machine, began: float, silence_seconds: float, disk_limit: int) -> CameUp | None:
+    """One run of the machine up to its verdict, or to its silence; None when it restarted or powered itself off."""
+    console = Console()
+    pulse = Pulse(console)
+    pressed: float | None = None
+    while True:
+        said = machine.read_console(1.0)
+        console.feed(said or b"")
+        if sign := console.dead_end():
+            raise _failure(console, sign.fact, sign.hint, sign.code)
+        if LOGIN.search(console.text) or (REACHED.search(console.text) and console.silent_seconds > SETTLED_SECONDS):
+            return CameUp(console, console.heard - began, heard=True)
+        if said is None:
+            if machine.wait() != 0:
+                raise _failure(
+                    console, "the emulator ended", "the message is the emulator's own; correct what it names"
+                )
+            if pressed is not None and machine.ending == "guest-shutdown":
+                return CameUp(console, pressed - began, answered=True)
+            return None
+        disk_bytes = machine.disk_bytes()
+        pulse.beat(disk_bytes, machine.cpu_seconds())
+        if console.received > CONSOLE_LIMIT or disk_bytes > disk_limit:
+            raise _failure(console, "it never comes to rest", "boot it by hand on a console to see why")
+        if pulse.still_seconds > silence_seconds * (BUSY_PATIENCE if pulse.busy else 1):
+            return CameUp(console, pulse.moved - began)
+        at_rest = pulse.still_seconds > SETTLED_SECONDS and not pulse.busy
+        if at_rest and (pressed is None or time.monotonic() - pressed > SETTLED_SECONDS):
+            machine.press_power_button()
+            pressed = time.monotonic()
+
+
+def _failure(console: Console, fact: str, hint: str, code: str = "boot-failed") -> MigrationFailed:
+    complaints = "".join(f"; it said: {line}" for line in console.complaints())
+    last = " / ".join(console.tail) or "nothing"
+    return MigrationFailed(
+        code, f"the guest did not boot: {fact}{complaints}; its console ended with: {last}", hint=hint
+    )
+
+
+def _silence(console: Console, prepared: Prepared) -> MigrationFailed:
+    fact = "nothing moves any more, neither its console nor its disk"
+    if SPOKE.search(console.text):
+        return _failure(console, fact, "read the console lines above")
+    hint = "give its kernel console=ttyS0,115200 so that it can be heard, or ask for verify: content"
+    return _failure(
+        console,
+        f"{fact}; it never spoke on its serial console, left no login and no target in its logs, and did not answer "
+        f"the power button ({'; '.join(prepared.notes)})",
+        hint,
+        "boot-unproven",
+    )

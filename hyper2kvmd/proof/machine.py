@@ -1,0 +1,308 @@
+"""The virtual machine that a boot is proven on: the devices that the libvirt domain will have, in a confined QEMU.
+
+Owns its command line, what of this host it needs (KVM that works, firmware), and the conversation with a running one
+over QMP. Virtio devices sit behind PCI Express root ports where the machine has them, in libvirt's order: there they
+are virtio 1 only, which an old kernel may not know. The guest's network answers DHCP and leads nowhere.
+
+Sources: QEMU's docs/interop (QMP, firmware.json), libvirt's qemu_domain_address.c.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import select
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from hyper2kvmd.disk.qemu.export import layer
+from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
+from hyper2kvmd.host.run import Sandbox, run, start, stop
+from hyper2kvmd.model import Frozen, Image
+
+EMULATOR = "qemu-system-x86_64"
+KVM_DEVICE = Path("/dev/kvm")
+FIRMWARE_DESCRIPTORS = Path("/usr/share/qemu/firmware")
+"""One JSON file per firmware: docs/interop/firmware.json in QEMU's source."""
+READABLE = tuple(Path(path) for path in ("/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe"))
+MEMORY_CAP, VCPU_CAP = 4096, 4
+"""MiB and CPUs: the boot proves the disk, not the size of the guest."""
+EMULATED_VCPUS = 1
+"""With two, kernels died on busy hosts ("Oops: int3", QEMU 7.2): one CPU ran into the breakpoint by which the other was
+just rewriting the kernel's code, and found it withdrawn already.
+"""
+OVERLAY_LIMIT = 16 << 30
+"""Bytes that a guest may write to one disk."""
+ANSWER_SECONDS = 60.0
+"""For QEMU's monitor, which answers in milliseconds on a host that lives."""
+LINE_LIMIT = 4 << 20
+GATHER_SECONDS = 0.1
+"""An emulated serial port hands over single characters; what they mean is worth a look ten times a second."""
+KVM_PROBE_SECONDS = 2.0
+"""Working KVM needs a tenth of this. A nested one that needs more is slower than emulation, where it works at all."""
+
+
+class Hardware(Frozen):
+    """What the libvirt domain will have; `memory` in MiB."""
+
+    firmware: Literal["bios", "uefi"]
+    machine: str = "q35"
+    memory: int = 2048
+    vcpus: int = 2
+    macs: tuple[str, ...] = ("52:54:00:00:00:01",)
+    """One network interface each, in this order."""
+
+
+class Overlay(Frozen):
+    """Throwaway QCOW2s on the disks of an image that is only read. Their headers name no backing file: whoever opens
+    one says so.
+    """
+
+    base: Image
+    image: Image
+
+
+def overlay(base: Image, folder: Path) -> Overlay:
+    """Empty overlays of all disks of `base`, in `folder`."""
+    disks = []
+    for number, disk in enumerate(base.disks):
+        path = folder / f"disk{number + 1}.qcow2"
+        run(
+            ["qemu-img", "create", "-q", "-f", "qcow2", str(path), str(disk.virtual_size)],
+            sandbox=Sandbox(write=(folder,)),
+        )
+        disks.append(disk.model_copy(update={"path": path}))
+    return Overlay(base=base, image=base.model_copy(update={"disks": tuple(disks), "format": "qcow2"}))
+
+
+class Machine:
+    """A running guest. `console` is its serial console, to be read; the rest is asked over QMP."""
+
+    def __init__(self, process: subprocess.Popen[bytes], monitor: socket.socket) -> None:
+        assert process.stdout is not None  # noqa: S101 - narrows the type
+        self.console = process.stdout
+        self.ending: str | None = None
+        """Why the guest ended, as QEMU calls it: `guest-shutdown`, `guest-reset`..."""
+        self._process, self._monitor = process, monitor
+        self._cpu = psutil.Process(process.pid)
+        self._buffer = b""
+
+    def read_console(self, seconds: float) -> bytes | None:
+        """What was said within that time; None when the machine has ended."""
+        ready, _, _ = select.select([self.console], [], [], seconds)
+        if not ready:
+            return b""
+        time.sleep(GATHER_SECONDS)
+        return os.read(self.console.fileno(), 65536) or None
+
+    def disk_bytes(self) -> int:
+        """Read and written so far, all disks together; 0 once the machine has ended."""
+        devices = self._ask("query-blockstats") or []
+        try:
+            return sum(int(device["stats"][name]) for device in devices for name in ("rd_bytes", "wr_bytes"))
+        except (KeyError, TypeError, ValueError):
+            raise _garbled() from None
+
+    def cpu_seconds(self) -> float:
+        with contextlib.suppress(psutil.Error):
+            times = self._cpu.cpu_times()
+            return float(times.user + times.system)
+        return 0.0
+
+    def press_power_button(self) -> None:
+        """The ACPI event: only a userspace that has come up does anything about it."""
+        self._ask("system_powerdown")
+
+    def wait(self) -> int:
+        """Its exit status, once the console has ended; `ending` is known then. -1 for one that does not end."""
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            while self._next() is not None:
+                pass
+            return self._process.wait(ANSWER_SECONDS)
+        return -1
+
+    def greet(self) -> None:
+        """What QMP wants said first."""
+        self._ask("qmp_capabilities")
+
+    def _ask(self, command: str) -> Any:
+        """The answer to `command`; None once the machine has ended. Raises MigrationFailed (`emulator-failed`)."""
+        try:
+            self._monitor.sendall(json.dumps({"execute": command}).encode())
+            while (message := self._next()) is not None:
+                if "return" in message:
+                    return message["return"]
+                if "error" in message:
+                    raise _garbled()
+        except TimeoutError:
+            raise MigrationFailed(
+                "emulator-stalled",
+                f"the emulator has not answered for {ANSWER_SECONDS:.0f} s",
+                hint="check memory and storage of this host, then retry",
+                kind=Kind.RETRY,
+            ) from None
+        except OSError:
+            pass
+        return None
+
+    def _next(self) -> dict[str, Any] | None:
+        """The next message; None at the end. Events are noted on the way."""
+        while b"\n" not in self._buffer:
+            data = self._monitor.recv(65536)
+            if not data:
+                return None
+            self._buffer += data
+            if len(self._buffer) > LINE_LIMIT:
+                raise _garbled()
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        try:
+            message = json.loads(line)
+        except ValueError:
+            raise _garbled() from None
+        if not isinstance(message, dict):
+            raise _garbled()
+        if message.get("event") == "SHUTDOWN":
+            self.ending = str(message.get("data", {}).get("reason"))
+        return message
+
+
+def _garbled() -> MigrationFailed:
+    return MigrationFailed(
+        "emulator-failed",
+        "the emulator's monitor said something that is no QMP",
+        hint="look into the guest with care: it may have taken over its (confined) emulator",
+    )
+
+
+@contextmanager
+def running(overlaid: Overlay, hardware: Hardware, scratch: Path) -> Iterator[Machine]:
+    """A machine with the overlay's disks, the first one to boot from, killed at the block's end.
+
+    UEFI variables begin pristine and stay in `scratch`. Raises BrokenInstallation (`tool-missing`,
+    `firmware-missing`).
+    """
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.settimeout(ANSWER_SECONDS)
+        with theirs:
+            argv = [*_command(hardware, len(overlaid.base.disks), theirs.fileno()), *_disks(overlaid)]
+            readable = (*READABLE, *(disk.path for disk in overlaid.base.disks))
+            if hardware.firmware == "uefi":
+                code, template = uefi_firmware()
+                variables = scratch / "vars.fd"
+                if not variables.exists():
+                    shutil.copyfile(template, variables)
+                argv += ["-drive", f"if=pflash,format=raw,readonly=on,file={_escaped(code)}"]
+                argv += ["-drive", f"if=pflash,format=raw,file={_escaped(variables)}"]
+                readable = (*readable, code)
+            sandbox = Sandbox(
+                read=readable,
+                write=(scratch, KVM_DEVICE) if kvm_works() else (scratch,),
+                address_space=(MEMORY_CAP << 20) + (8 << 30),
+                file_size=OVERLAY_LIMIT,
+            )
+            process = start(argv, sandbox=sandbox, pass_fds=(theirs.fileno(),))
+        try:
+            machine = Machine(process, ours)
+            machine.greet()
+            yield machine
+        finally:
+            stop(process, grace=0)
+
+
+def _escaped(path: Path) -> str:
+    return str(path).replace(",", ",,")
+
+
+def _command(hardware: Hardware, disks: int, monitor: int) -> list[str]:
+    argv = [EMULATOR, "-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-vga", "std"]
+    argv += ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
+    argv += ["-accel", "kvm", "-cpu", "host"] if kvm_works() else ["-accel", "tcg", "-cpu", "max"]
+    processors = min(hardware.vcpus, VCPU_CAP, os.cpu_count() or 1) if kvm_works() else EMULATED_VCPUS
+    argv += ["-machine", f"{hardware.machine},graphics=off,vmport=off,hpet=off"]
+    argv += ["-m", str(min(hardware.memory, MEMORY_CAP)), "-smp", str(processors)]
+    argv += ["-serial", "stdio", "-chardev", f"socket,id=qmp,fd={monitor}", "-mon", "chardev=qmp,mode=control"]
+    argv += ["-chardev", "null,id=agent", "-object", "rng-builtin,id=entropy"]
+    devices = []
+    for number, mac in enumerate(hardware.macs):
+        argv += ["-netdev", f"user,id=net{number},restrict=on"]
+        devices.append(f"virtio-net-pci,netdev=net{number},mac={mac},romfile=")
+    devices += ["qemu-xhci,id=usb", "virtio-serial-pci,id=serial"]
+    devices += [f"virtio-blk-pci,drive=disk{number}" + ",bootindex=1" * (number == 0) for number in range(disks)]
+    devices += ["virtio-balloon-pci", "virtio-rng-pci,rng=entropy"]
+    for number, device in enumerate(devices):
+        if "q35" in hardware.machine:
+            argv += ["-device", f"pcie-root-port,id=port{number},chassis={number + 1}"]
+            device += f",bus=port{number}"
+        argv += ["-device", device]
+    argv += ["-device", "usb-tablet,bus=usb.0"]
+    return [*argv, "-device", "virtserialport,bus=serial.0,chardev=agent,name=org.qemu.guest_agent.0"]
+
+
+def _disks(overlaid: Overlay) -> list[str]:
+    """The graph is spelt out, so that no header decides which file is opened, or how."""
+    argv = []
+    for number, (base, disk) in enumerate(zip(overlaid.base.disks, overlaid.image.disks, strict=True)):
+        file = {"driver": "file", "filename": str(disk.path), "cache": {"no-flush": True}}
+        node = {"node-name": f"disk{number}", "driver": "qcow2", "file": file}
+        argv += ["-blockdev", json.dumps({**node, "backing": layer(base.path, overlaid.base.format)})]
+    return argv
+
+
+# ---------------------------------------------------------------- the host
+
+
+EXIT_PORT = 0xF4
+PROBE_VALUE = 0x21
+PROBE_EXIT = PROBE_VALUE << 1 | 1
+"""What QEMU's isa-debug-exit makes of the value."""
+BOOT_SECTOR = bytes((0xBA, EXIT_PORT, 0, 0xB0, PROBE_VALUE, 0xEE, 0xF4, 0xEB, 0xFD))
+"""mov dx, port; mov al, value; out dx, al; then hlt for ever."""
+
+
+@functools.cache
+def kvm_works() -> bool:
+    """Whether a guest really runs under KVM here. The device node alone proves nothing in a nested machine."""
+    if not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
+        return False
+    with tempfile.TemporaryDirectory(prefix="h2k-kvm-") as name:
+        sector = Path(name) / "sector"
+        sector.write_bytes((BOOT_SECTOR.ljust(510, b"\0") + b"\x55\xaa").ljust(1 << 20, b"\0"))
+        argv = [EMULATOR, "-no-user-config", "-nodefaults", "-display", "none", "-machine", "q35", "-m", "64"]
+        argv += ["-accel", "kvm", "-cpu", "host", "-device", f"isa-debug-exit,iobase={EXIT_PORT},iosize=1"]
+        argv += ["-blockdev", json.dumps({"node-name": "disk", "driver": "file", "filename": str(sector)})]
+        argv += ["-device", "virtio-blk-pci,drive=disk"]
+        sandbox = Sandbox(read=READABLE, write=(Path(name), KVM_DEVICE))
+        with contextlib.suppress(MigrationFailed):
+            return run(argv, sandbox=sandbox, stall_seconds=KVM_PROBE_SECONDS, check=False).returncode == PROBE_EXIT
+    return False
+
+
+def uefi_firmware() -> tuple[Path, Path]:
+    """OVMF's code and its pristine variables, without Secure Boot, by the descriptors that QEMU and libvirt read."""
+    for descriptor in sorted(FIRMWARE_DESCRIPTORS.glob("*.json")):
+        firmware = json.loads(descriptor.read_bytes())
+        machines = {machine for target in firmware["targets"] for machine in target["machines"]}
+        mapping = firmware["mapping"]
+        if (
+            "uefi" in firmware["interface-types"]
+            and "pc-q35-*" in machines
+            and mapping["device"] == "flash"
+            and mapping["executable"]["format"] == "raw"
+            and not {"requires-smm", "enrolled-keys"} & set(firmware["features"])
+        ):
+            return Path(mapping["executable"]["filename"]), Path(mapping["nvram-template"]["filename"])
+    raise BrokenInstallation(
+        "firmware-missing", "no UEFI firmware for virtual machines is installed", hint="install the package ovmf"
+    )

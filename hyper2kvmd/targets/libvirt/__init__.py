@@ -1,0 +1,4 @@
+"""libvirt: the domain XML, its definition, and the connection to libvirt.
+
+Which URI a job may use is decided in `connection.py`.
+"""

@@ -1,0 +1,82 @@
+"""Which libvirt a job may use, and the only way to virsh."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from hyper2kvmd.errors import BrokenInstallation, Unsafe
+from hyper2kvmd.host.run import Completed, run
+from hyper2kvmd.model import Order
+
+LOCAL_URIS = ("qemu:///system", "qemu:///session", "test:///default")
+"""This host's own libvirt, which every job may use."""
+STALL_SECONDS = 60.0
+SESSION_VARIABLES = ("HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "SSH_AUTH_SOCK")
+"""What virsh needs to find a person's own libvirt, or the keys to another host's."""
+SSH = "hyper2kvm-ssh"
+
+
+@dataclass(frozen=True)
+class Libvirt:
+    uri: str
+    """As the migration has it: messages and products show this one."""
+    restricted: bool = False
+    """Whether the service connects, on behalf of a submitter: then no user's configuration counts."""
+
+    @staticmethod
+    def of(order: Order) -> Libvirt:
+        """The libvirt that the migration names.
+
+        Raises Unsafe (`libvirt-uri-not-allowed`) for one that is neither local nor in the order's bounds.
+        """
+        uri, listed = order.migration.libvirt_uri, order.bounds.libvirt_uris
+        restricted = order.submitter is not None or listed is not None
+        if restricted and uri not in (*LOCAL_URIS, *(listed or ())):
+            raise Unsafe(
+                "libvirt-uri-not-allowed",
+                f"libvirt_uri {uri}: not local, and not listed in allowed_libvirt_uris",
+                hint="use qemu:///system, or ask the administrator to add the URI to allowed_libvirt_uris",
+            )
+        return Libvirt(uri, restricted)
+
+    def virsh(self, *words: str) -> Completed:
+        """Run virsh to its end, whatever its exit status.
+
+        Raises BrokenInstallation (`tool-missing`), and MigrationFailed as `run` does.
+        """
+        names = () if self.restricted else SESSION_VARIABLES
+        environment = {name: os.environ[name] for name in names if name in os.environ}
+        argv = ["virsh", "--quiet", "--connect", self._address(), *words]
+        return run(argv, stall_seconds=STALL_SECONDS, check=False, environment=environment)
+
+    @property
+    def remedy(self) -> str:
+        """What to do when this libvirt does not answer."""
+        if self._by_our_ssh:
+            return (
+                "add the host's key to /etc/hyper2kvm/known_hosts, and the service user's public key to"
+                " authorized_keys on that host"
+            )
+        return "start libvirtd, let this user in (group libvirt), or correct libvirt_uri"
+
+    @property
+    def _by_our_ssh(self) -> bool:
+        return self.restricted and self.uri.startswith("qemu+ssh:")
+
+    def _address(self) -> str:
+        """The URI with the program that is to be libvirt's ssh (libvirt.org/uri.html, "ssh transport")."""
+        if self._by_our_ssh:
+            return f"{self.uri}?command={quote(str(_ssh()))}&no_tty=1"
+        return self.uri
+
+
+def _ssh() -> Path:
+    """The program `cli/ssh.py`, where the installation put it beside its Python."""
+    program = Path(sys.executable).with_name(SSH)
+    if not os.access(program, os.X_OK):
+        raise BrokenInstallation("tool-missing", f"{program}: not installed", hint="install hyper2kvmd again")
+    return program

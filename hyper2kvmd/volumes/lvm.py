@@ -1,0 +1,305 @@
+"""LVM2 metadata, read from physical volumes without privilege: where each logical volume's bytes lie.
+
+Source: LVM2 lib/format_text (layout.h: label, PV header, metadata area header; the text format of `vgcfgbackup`).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import cast
+
+from hyper2kvmd.model import Stretch, Volume
+from hyper2kvmd.volumes import md
+from hyper2kvmd.volumes.mapping import (
+    Machine,
+    Stretches,
+    Unmappable,
+    cut,
+    joined,
+    mirrored,
+    striped,
+)
+from hyper2kvmd.volumes.superblock import BlockReader
+
+SECTOR = 512
+MDA_MAGIC = b" LVM2 x[5A%r0N*>"
+METADATA_LIMIT = 16 << 20
+"""Bytes of metadata text accepted; LVM's own default area is 1 MiB."""
+DEPTH_LIMIT = 8
+TOKEN = re.compile(r'#[^\n]*|"(?:\\.|[^"\\])*"|[{}\[\]=,]|[^\s{}\[\]=,#"]+')
+
+UNEVEN = {"NOTSYNCED", "REBUILD"}
+"""Status of a RAID 1, or of an image of one, whose copies were never made the same."""
+
+Value = int | str | list["Value"]
+Section = dict[str, "Value | Section"]
+
+
+class Damaged(Exception):
+    """Metadata that cannot be understood; never leaves this module."""
+
+
+def logical_volumes(machine: Machine, physical: Iterable[Volume]) -> list[Volume]:
+    """The logical volumes on the physical volumes of a machine's disks; those that cannot be mapped, and those of
+    which a part is missing, with an obstacle.
+    """
+    groups: dict[str, tuple[int, str, Section]] = {}
+    places: dict[str, Volume] = {}
+    for volume in physical:
+        try:
+            uuid, texts = _physical_volume(machine.reader(volume.stretches))
+            places[uuid] = volume
+            for text in texts:
+                name, group = _group(_parse(text))
+                seqno = _number(group, "seqno")
+                identity = _string(group, "id")
+                if identity not in groups or groups[identity][0] < seqno:
+                    groups[identity] = (seqno, name, group)
+        except (Damaged, struct.error, UnicodeDecodeError, RecursionError):
+            continue
+    found = []
+    for _, name, section in groups.values():
+        with suppress(Damaged):
+            found += _volumes_of(name, _Group(machine, section, places))
+    return found
+
+
+def _physical_volume(pv: BlockReader) -> tuple[str, list[str]]:
+    """UUID (without dashes) and the current metadata text of each metadata area."""
+    for sector in range(4):
+        label = pv.read(sector * SECTOR, SECTOR)
+        if label[:8] == b"LABELONE":
+            break
+    else:
+        raise Damaged
+    header = struct.unpack_from("<I", label, 20)[0]
+    if header + 40 > SECTOR:
+        raise Damaged
+    uuid = label[header : header + 32].decode("ascii")
+    at, lists = header + 40, [list[tuple[int, int]]()]
+    while len(lists) < 3:
+        entry = cast("tuple[int, int]", struct.unpack_from("<QQ", label, at))
+        at += 16
+        if entry == (0, 0):
+            lists.append([])
+        else:
+            lists[-1].append(entry)
+    return uuid, [text for offset, size in lists[1] if (text := _metadata(pv, offset, size)) is not None]
+
+
+def _metadata(pv: BlockReader, start: int, size: int) -> str | None:
+    """The text that the first raw location of a metadata area points to; the area is a ring buffer."""
+    if size < 2 * SECTOR or start + size > pv.size:
+        raise Damaged
+    header = pv.read(start, SECTOR)
+    offset, length = struct.unpack_from("<QQ", header, 40)
+    if header[4:20] != MDA_MAGIC or length == 0:
+        return None
+    if length > min(METADATA_LIMIT, size - SECTOR) or not SECTOR <= offset < size:
+        raise Damaged
+    first = min(length, size - offset)
+    text = pv.read(start + offset, first)
+    if length > first:
+        text += pv.read(start + SECTOR, length - first)
+    return text.rstrip(b"\0").decode("utf-8")
+
+
+def _parse(text: str) -> Section:
+    tokens = [token for token in TOKEN.findall(text) if not token.startswith("#")]
+    section, end = _section(tokens, 0, 0)
+    if end != len(tokens):
+        raise Damaged
+    return section
+
+
+def _section(tokens: list[str], at: int, depth: int) -> tuple[Section, int]:
+    if depth > DEPTH_LIMIT:
+        raise Damaged
+    found: Section = {}
+    while at < len(tokens) and tokens[at] != "}":
+        if at + 2 >= len(tokens):
+            raise Damaged
+        key, sign = tokens[at], tokens[at + 1]
+        if sign == "{":
+            found[key], at = _section(tokens, at + 2, depth + 1)
+            if at >= len(tokens):
+                raise Damaged
+            at += 1
+        elif sign == "=":
+            found[key], at = _value(tokens, at + 2, depth + 1)
+        else:
+            raise Damaged
+    return found, at
+
+
+def _value(tokens: list[str], at: int, depth: int) -> tuple[Value, int]:
+    if depth > DEPTH_LIMIT or at >= len(tokens):
+        raise Damaged
+    word = tokens[at]
+    if word != "[":
+        if word.startswith('"'):
+            return word[1:-1], at + 1
+        return (int(word) if re.fullmatch(r"-?\d{1,19}", word) else word), at + 1
+    items: list[Value] = []
+    at += 1
+    while at < len(tokens) and tokens[at] != "]":
+        if tokens[at] == ",":
+            at += 1
+            continue
+        item, at = _value(tokens, at, depth + 1)
+        items.append(item)
+    return items, at + 1
+
+
+def _group(root: Section) -> tuple[str, Section]:
+    for name, value in root.items():
+        if isinstance(value, dict):
+            return name, value
+    raise Damaged
+
+
+def _number(section: Mapping[str, object], key: str) -> int:
+    value = section.get(key)
+    if not isinstance(value, int) or value < 0:
+        raise Damaged
+    return value
+
+
+def _string(section: Mapping[str, object], key: str) -> str:
+    value = section.get(key)
+    if not isinstance(value, str):
+        raise Damaged
+    return value
+
+
+def _subsection(section: Section, key: str) -> Section:
+    value = section.get(key, {})
+    if not isinstance(value, dict):
+        raise Damaged
+    return value
+
+
+def _words(section: Mapping[str, object], key: str) -> list[str]:
+    value = section.get(key, [])
+    if not isinstance(value, list):
+        raise Damaged
+    return [word for word in value if isinstance(word, str)]
+
+
+def _volumes_of(name: str, group: _Group) -> list[Volume]:
+    found = []
+    for lv in group.logical:
+        section = _subsection(group.logical, lv)
+        if "VISIBLE" not in _words(section, "status"):
+            continue
+        stretches: Stretches = ()
+        obstacle = None
+        try:
+            stretches = joined(group.stretches(lv, DEPTH_LIMIT))
+        except Unmappable as reason:
+            obstacle = str(reason)
+        except Damaged:
+            obstacle = "its LVM metadata is damaged"
+        found.append(
+            Volume(
+                kind="lv",
+                name=f"{name}/{lv}",
+                disk=stretches[0].legs[0].disk if stretches else group.first_disk,
+                vg=name,
+                lv=lv,
+                stretches=stretches,
+                obstacle=obstacle,
+            )
+        )
+    return found
+
+
+class _Group:
+    """A volume group's metadata, with the physical volumes that are at hand. Raises Damaged throughout."""
+
+    def __init__(self, machine: Machine, group: Section, places: Mapping[str, Volume]) -> None:
+        self._machine = machine
+        self._extent = _number(group, "extent_size") * SECTOR
+        self.logical = _subsection(group, "logical_volumes")
+        self._physical: dict[str, tuple[Volume | None, int]] = {}
+        physical = _subsection(group, "physical_volumes")
+        for key in physical:
+            section = _subsection(physical, key)
+            left_behind = "MISSING" in _words(section, "flags")
+            place = None if left_behind else places.get(_string(section, "id").replace("-", ""))
+            self._physical[key] = (place, _number(section, "pe_start") * SECTOR)
+        self.first_disk = next((volume.disk for volume, _ in self._physical.values() if volume), 0)
+        self._snapshots = self._read_snapshots()
+
+    def _read_snapshots(self) -> dict[str, str]:
+        """Logical volumes that are not what their own bytes are, each with the reason."""
+        found = {}
+        for section in self.logical.values():
+            if not isinstance(section, dict):
+                raise Damaged
+            first = _subsection(section, "segment1")
+            if first.get("type") == "snapshot":
+                found[str(first.get("origin"))] = "it has a snapshot, which writing to it would spoil"
+                found[str(first.get("cow_store"))] = "it is a snapshot"
+        return found
+
+    def stretches(self, lv: str, depth: int) -> Stretches:
+        """Where the bytes of the logical volume `lv` lie. Raises Unmappable."""
+        if depth == 0:
+            raise Damaged
+        if lv in self._snapshots:
+            raise Unmappable(self._snapshots[lv])
+        section = _subsection(self.logical, lv)
+        found: list[Stretch] = []
+        reached = 0
+        for index in range(1, _number(section, "segment_count") + 1):
+            segment = _subsection(section, f"segment{index}")
+            length = _number(segment, "extent_count") * self._extent
+            if _number(segment, "start_extent") * self._extent != reached or length == 0:
+                raise Damaged
+            reached += length
+            found += self._segment(segment, _words(section, "status"), length, depth)
+        return tuple(found)
+
+    def _segment(self, segment: Section, status: list[str], length: int, depth: int) -> Stretches:
+        kind = _string(segment, "type")
+        if kind == "striped":
+            areas = segment.get("stripes")
+            if not isinstance(areas, list) or not areas or len(areas) % 2 or length % (len(areas) // 2):
+                raise Damaged
+            size = length // (len(areas) // 2)
+            parts = [self._area(name, first, size, depth) for name, first in zip(areas[::2], areas[1::2], strict=True)]
+            return striped(parts, _number(segment, "stripe_size") * SECTOR if len(parts) > 1 else 0)
+        if kind == "raid1":
+            return self._raid1(_words(segment, "raids"), status, length, depth)
+        raise Unmappable(f"a segment of type {kind} cannot be mapped")
+
+    def _area(self, name: Value, first: Value, length: int, depth: int) -> Stretches:
+        """`length` bytes from extent `first` on, of a physical volume or of another logical one."""
+        if not isinstance(name, str) or not isinstance(first, int) or first < 0:
+            raise Damaged
+        if name not in self._physical:
+            return cut(self.stretches(name, depth - 1), first * self._extent, length)
+        volume, start = self._physical[name]
+        if volume is None:
+            raise Unmappable("a part of it lies on a disk that is not among the disks of this migration")
+        return cut(volume.stretches, start + first * self._extent, length)
+
+    def _raid1(self, names: list[str], status: list[str], length: int, depth: int) -> Stretches:
+        """The images of a RAID 1, when their own superblocks say that they are the same."""
+        metadata, images = names[::2], names[1::2]
+        if not images or len(metadata) != len(images):
+            raise Damaged
+        for image in images:
+            status = status + _words(_subsection(self.logical, image), "status")
+        differ = (
+            "its copies were never made the same"
+            if UNEVEN & set(status)
+            else md.difference([self._machine.reader(self.stretches(name, depth - 1)) for name in metadata])
+        )
+        if differ:
+            raise Unmappable(differ)
+        return mirrored([cut(self.stretches(image, depth - 1), 0, length) for image in images])

@@ -1,0 +1,191 @@
+"""Where a volume's bytes lie: stretches of the machine's disks, cut out of each other and read, however nested.
+
+Nesting is flattened as it is found: a logical volume on a RAID 1 becomes mirrored stretches, one in a LUKS container
+encrypted stretches. So a reader, and the root helper, meet two levels at most: ranges joined, and encryption over
+that.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+from hyper2kvmd.model import Crypt, Segment, Stretch
+from hyper2kvmd.volumes import crypt
+from hyper2kvmd.volumes.superblock import BlockReader
+
+Stretches = tuple[Stretch, ...]
+
+
+class Unmappable(Exception):
+    """Why bytes cannot be addressed, in words that follow a volume's name."""
+
+
+class Machine:
+    """A machine's disks, and the volume keys of those of its LUKS containers that have been opened, by UUID."""
+
+    def __init__(self, disks: Sequence[BlockReader]) -> None:
+        self.disks = disks
+        self.keys: dict[str, bytes] = {}
+
+    def reader(self, stretches: Stretches) -> BlockReader:
+        """The bytes of `stretches`, one after the other, decrypted; the containers that they name are open."""
+        return _Reader(self, stretches)
+
+
+class _Reader:
+    def __init__(self, machine: Machine, stretches: Stretches) -> None:
+        self._machine, self._stretches = machine, stretches
+        self.size = sum(stretch.length for stretch in stretches)
+
+    def read(self, offset: int, length: int) -> bytes:
+        parts = []
+        for stretch in self._stretches:
+            if offset < stretch.length and length > 0:
+                count = min(length, stretch.length - offset)
+                parts.append(self._clear(stretch, offset, count))
+                offset, length = 0, length - count
+            else:
+                offset -= min(offset, stretch.length)
+        return b"".join(parts)
+
+    def _clear(self, stretch: Stretch, offset: int, length: int) -> bytes:
+        how = stretch.crypt
+        if how is None:
+            return self._raw(stretch, offset, length)
+        start, end = offset - offset % how.sector, offset + length + -(offset + length) % how.sector
+        data = self._raw(stretch, start, end - start)
+        key = self._machine.keys[how.container]
+        iv = how.iv + start // crypt.IV_UNIT
+        return crypt.decrypt(how.cipher, key, data, iv=iv, sector=how.sector)[offset - start :][:length]
+
+    def _raw(self, stretch: Stretch, offset: int, length: int) -> bytes:
+        if stretch.kind != "striped":
+            return self._leg(stretch.legs[0], offset, length)
+        parts, width = [], len(stretch.legs)
+        while length > 0:
+            row, inside = divmod(offset, stretch.chunk)
+            count = min(length, stretch.chunk - inside)
+            parts.append(self._leg(stretch.legs[row % width], row // width * stretch.chunk + inside, count))
+            offset, length = offset + count, length - count
+        return b"".join(parts)
+
+    def _leg(self, leg: Segment, offset: int, length: int) -> bytes:
+        return self._machine.disks[leg.disk].read(leg.offset + offset, length)
+
+
+# ---------------------------------------------------------------- stretches made of others
+
+
+def linear(*segments: Segment) -> Stretches:
+    """Byte ranges one after the other."""
+    return tuple(Stretch(legs=(segment,)) for segment in segments)
+
+
+def joined(stretches: Iterable[Stretch]) -> Stretches:
+    """The same bytes in as few stretches as can be."""
+    found: list[Stretch] = []
+    for stretch in stretches:
+        if found and _continues(found[-1], stretch):
+            legs = zip(found[-1].legs, stretch.legs, strict=True)
+            longer = tuple(one.model_copy(update={"length": one.length + two.length}) for one, two in legs)
+            found[-1] = found[-1].model_copy(update={"legs": longer})
+        else:
+            found.append(stretch)
+    return tuple(found)
+
+
+def _continues(before: Stretch, after: Stretch) -> bool:
+    if before.kind != after.kind or before.kind == "striped" or len(before.legs) != len(after.legs):
+        return False
+    how = before.crypt
+    if how is not None:
+        how = how.model_copy(update={"iv": how.iv + before.length // crypt.IV_UNIT})
+    legs = zip(before.legs, after.legs, strict=True)
+    return how == after.crypt and all(
+        (one.disk, one.offset + one.length) == (two.disk, two.offset) for one, two in legs
+    )
+
+
+def cut(stretches: Stretches, offset: int, length: int) -> Stretches:
+    """The `length` bytes at `offset`. Raises Unmappable, also for what is not all inside."""
+    found = []
+    wanted = length
+    for stretch in stretches:
+        if offset < stretch.length and length > 0:
+            count = min(length, stretch.length - offset)
+            found.append(_part(stretch, offset, count))
+            offset, length = 0, length - count
+        else:
+            offset -= min(offset, stretch.length)
+    if length or wanted <= 0:
+        raise Unmappable("it does not lie inside what it is said to lie in")
+    return joined(found)
+
+
+def _part(stretch: Stretch, offset: int, length: int) -> Stretch:
+    if (offset, length) == (0, stretch.length):
+        return stretch
+    width = 1
+    if stretch.kind == "striped":
+        width = len(stretch.legs)
+        if offset % (stretch.chunk * width) or length % (stretch.chunk * width):
+            raise Unmappable("it begins or ends inside a stripe")
+    how = stretch.crypt
+    if how is not None:
+        if offset % how.sector or length % how.sector:
+            raise Unmappable("it begins or ends inside an encrypted sector")
+        how = how.model_copy(update={"iv": how.iv + offset // crypt.IV_UNIT})
+    legs = tuple(
+        Segment(disk=leg.disk, offset=leg.offset + offset // width, length=length // width) for leg in stretch.legs
+    )
+    return stretch.model_copy(update={"legs": legs, "crypt": how})
+
+
+def mirrored(copies: Sequence[Stretches]) -> Stretches:
+    """Bytes that each of `copies` holds whole. Raises Unmappable."""
+    if len(copies) == 1:
+        return copies[0]
+    _plain(copies)
+    ends = sorted({end for copy in copies for end in itertools.accumulate(stretch.length for stretch in copy)})
+    if {sum(stretch.length for stretch in copy) for copy in copies} != {ends[-1]}:
+        raise Unmappable("its copies are of different lengths")
+    return joined(
+        Stretch(kind="mirror", legs=tuple(cut(copy, start, end - start)[0].legs[0] for copy in copies))
+        for start, end in itertools.pairwise((0, *ends))
+    )
+
+
+def striped(parts: Sequence[Stretches], chunk: int) -> Stretches:
+    """Bytes that lie on each of `parts` in turns, `chunk` bytes at a time. Raises Unmappable."""
+    if len(parts) == 1:
+        return parts[0]
+    _plain(parts)
+    legs = tuple(stretch.legs[0] for part in parts for stretch in part)
+    if len(legs) != len(parts):
+        raise Unmappable("its stripes are scattered")
+    if chunk <= 0 or {leg.length for leg in legs} != {legs[0].length} or legs[0].length % chunk:
+        raise Unmappable("its stripes are of different lengths")
+    return (Stretch(kind="striped", legs=legs, chunk=chunk),)
+
+
+def _plain(parts: Sequence[Stretches]) -> None:
+    """What is joined here is joined of plain ranges: nothing under it may be joined or encrypted itself."""
+    for stretch in itertools.chain.from_iterable(parts):
+        if stretch.crypt is not None:
+            raise Unmappable("it is a RAID of encrypted devices")
+        if stretch.kind != "linear":
+            raise Unmappable("it is a RAID of RAIDs")
+
+
+def encrypted(stretches: Stretches, how: Crypt) -> Stretches:
+    """What `stretches` hold, decrypted; `how` says it for their first byte. Raises Unmappable."""
+    found, at = [], how.iv
+    for stretch in stretches:
+        if stretch.crypt is not None:
+            raise Unmappable("it is encrypted twice")
+        if stretch.length % how.sector:
+            raise Unmappable("an encrypted sector of it is torn")
+        found.append(stretch.model_copy(update={"crypt": how.model_copy(update={"iv": at})}))
+        at += stretch.length // crypt.IV_UNIT
+    return tuple(found)
