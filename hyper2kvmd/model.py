@@ -158,6 +158,7 @@ class Counts(Frozen):
 
 
 Table = Literal["gpt", "dos", "none"]
+Firmware = Literal["bios", "uefi"]
 
 
 class Segment(Frozen):
@@ -310,7 +311,7 @@ class Source(Frozen):
     layout: Layout
     nics: tuple[SourceNic, ...] = ()
     """Empty when no .vmx tells."""
-    firmware: Literal["bios", "uefi"]
+    firmware: Firmware
     needed_bytes: int
     """To be free in the conversion directory's file system before the first byte."""
     publish_bytes: int = 0
@@ -415,6 +416,21 @@ class Domain(Frozen):
     macs: tuple[str, ...]
     defined: bool
     uri: str | None = None
+
+
+class Hardware(Frozen):
+    """What the new machine consists of: the boot proof and every target render the same value."""
+
+    firmware: Firmware
+    machine: str = "q35"
+    memory: int = 2048
+    """MiB."""
+    vcpus: int = 2
+    macs: tuple[str, ...] = ("52:54:00:00:00:01",)
+    """One network interface each, in this order."""
+    disk_bus: Literal["virtio", "sata"] = "virtio"
+    nic_model: Literal["virtio", "e1000e"] = "virtio"
+    rtc: Literal["utc", "localtime"] = "utc"
 
 
 # ---------------------------------------------------------------- daemon and worker

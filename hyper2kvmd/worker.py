@@ -25,6 +25,7 @@ from hyper2kvmd.errors import (
     MigrationFailed,
     TryLater,
 )
+from hyper2kvmd.hardware import decide_hardware
 from hyper2kvmd.host import space
 from hyper2kvmd.host.workspace import as_before, working_folder
 from hyper2kvmd.model import (
@@ -67,8 +68,9 @@ def migrate(order: Order, ctx: Context) -> Finished:
         ctx.admit(source)
         image = _stage(ctx, Stage.CONVERT, "image", done.image, lambda: convert(order, source, folder, ctx))
         guest = _stage(ctx, Stage.REPAIR, "guest", done.guest, lambda: repair(order, source, image, folder, ctx))
+        hardware = decide_hardware(order.migration, source, guest)
         verdict = _stage(
-            ctx, Stage.VERIFY, "verdict", done.verdict, lambda: verify(order, source, image, guest, folder, ctx)
+            ctx, Stage.VERIFY, "verdict", done.verdict, lambda: verify(order, hardware, image, guest, folder, ctx)
         )
         artifact = _stage(
             ctx,
@@ -78,7 +80,7 @@ def migrate(order: Order, ctx: Context) -> Finished:
             lambda: publish(order, source, image, guest, verdict, ctx.seconds, ctx),
         )
         domain = _stage(
-            ctx, Stage.REGISTER, "domain", done.domain, lambda: register(order, source, guest, artifact, folder, ctx)
+            ctx, Stage.REGISTER, "domain", done.domain, lambda: register(order, hardware, guest, artifact, folder, ctx)
         )
     return Finished(source=source, image=image, guest=guest, verdict=verdict, artifact=artifact, domain=domain)
 

@@ -22,17 +22,11 @@ from hyper2kvmd.guest.linux.compose import Composition
 from hyper2kvmd.guest.linux.inspect import find_root
 from hyper2kvmd.guest.mounts import access
 from hyper2kvmd.guest.mounts.rootside import Helper
-from hyper2kvmd.model import Frozen, Image
+from hyper2kvmd.host.kvm import kvm_works
+from hyper2kvmd.model import Frozen, Hardware, Image
 from hyper2kvmd.progress import Context
 from hyper2kvmd.proof.console import LOGIN, REACHED, SPOKE, Console
-from hyper2kvmd.proof.machine import (
-    Hardware,
-    Machine,
-    Overlay,
-    kvm_works,
-    overlay,
-    running,
-)
+from hyper2kvmd.proof.machine import Machine, Overlay, overlay, running
 from hyper2kvmd.proof.serial import speak_on_serial
 from hyper2kvmd.proof.traces import VOLUMES, Traces, new_since, traces
 

@@ -10,38 +10,37 @@ Sources: QEMU's docs/interop (QMP, firmware.json), libvirt's qemu_domain_address
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import select
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 
 from hyper2kvmd.disk.qemu.export import layer
 from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
+from hyper2kvmd.host.kvm import EMULATOR, KVM_DEVICE, READABLE, kvm_works
 from hyper2kvmd.host.run import Sandbox, run, start, stop
-from hyper2kvmd.model import Frozen, Image
+from hyper2kvmd.model import Frozen, Hardware, Image
 
-EMULATOR = "qemu-system-x86_64"
-KVM_DEVICE = Path("/dev/kvm")
 FIRMWARE_DESCRIPTORS = Path("/usr/share/qemu/firmware")
 """One JSON file per firmware: docs/interop/firmware.json in QEMU's source."""
-READABLE = tuple(Path(path) for path in ("/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe"))
 MEMORY_CAP, VCPU_CAP = 4096, 4
 """MiB and CPUs: the boot proves the disk, not the size of the guest."""
 EMULATED_VCPUS = 1
 """With two, kernels died on busy hosts ("Oops: int3", QEMU 7.2): one CPU ran into the breakpoint by which the other was
 just rewriting the kernel's code, and found it withdrawn already.
 """
+NIC_DEVICES = {"virtio": "virtio-net-pci", "e1000e": "e1000e"}
+SATA_PORTS = 6
+"""Of one controller."""
 OVERLAY_LIMIT = 16 << 30
 """Bytes that a guest may write to one disk."""
 ANSWER_SECONDS = 60.0
@@ -49,19 +48,6 @@ ANSWER_SECONDS = 60.0
 LINE_LIMIT = 4 << 20
 GATHER_SECONDS = 0.1
 """An emulated serial port hands over single characters; what they mean is worth a look ten times a second."""
-KVM_PROBE_SECONDS = 2.0
-"""Working KVM needs a tenth of this. A nested one that needs more is slower than emulation, where it works at all."""
-
-
-class Hardware(Frozen):
-    """What the libvirt domain will have; `memory` in MiB."""
-
-    firmware: Literal["bios", "uefi"]
-    machine: str = "q35"
-    memory: int = 2048
-    vcpus: int = 2
-    macs: tuple[str, ...] = ("52:54:00:00:00:01",)
-    """One network interface each, in this order."""
 
 
 class Overlay(Frozen):
@@ -231,21 +217,28 @@ def _command(hardware: Hardware, disks: int, monitor: int) -> list[str]:
     argv += ["-accel", "kvm", "-cpu", "host"] if kvm_works() else ["-accel", "tcg", "-cpu", "max"]
     processors = min(hardware.vcpus, VCPU_CAP, os.cpu_count() or 1) if kvm_works() else EMULATED_VCPUS
     argv += ["-machine", f"{hardware.machine},graphics=off,vmport=off,hpet=off"]
+    argv += ["-rtc", f"base={hardware.rtc}"]
     argv += ["-m", str(min(hardware.memory, MEMORY_CAP)), "-smp", str(processors)]
     argv += ["-serial", "stdio", "-chardev", f"socket,id=qmp,fd={monitor}", "-mon", "chardev=qmp,mode=control"]
     argv += ["-chardev", "null,id=agent", "-object", "rng-builtin,id=entropy"]
     devices = []
     for number, mac in enumerate(hardware.macs):
         argv += ["-netdev", f"user,id=net{number},restrict=on"]
-        devices.append(f"virtio-net-pci,netdev=net{number},mac={mac},romfile=")
+        devices.append(f"{NIC_DEVICES[hardware.nic_model]},netdev=net{number},mac={mac},romfile=")
     devices += ["qemu-xhci,id=usb", "virtio-serial-pci,id=serial"]
-    devices += [f"virtio-blk-pci,drive=disk{number}" + ",bootindex=1" * (number == 0) for number in range(disks)]
+    if hardware.disk_bus == "virtio":
+        devices += [f"virtio-blk-pci,drive=disk{number}" + ",bootindex=1" * (number == 0) for number in range(disks)]
+    else:
+        devices += [f"ich9-ahci,id=sata{number}" for number in range(-(-disks // SATA_PORTS))]
     devices += ["virtio-balloon-pci", "virtio-rng-pci,rng=entropy"]
     for number, device in enumerate(devices):
         if "q35" in hardware.machine:
             argv += ["-device", f"pcie-root-port,id=port{number},chassis={number + 1}"]
             device += f",bus=port{number}"
         argv += ["-device", device]
+    for number in range(disks if hardware.disk_bus == "sata" else 0):
+        port = f"bus=sata{number // SATA_PORTS}.{number % SATA_PORTS}"
+        argv += ["-device", f"ide-hd,drive=disk{number},{port}" + ",bootindex=1" * (number == 0)]
     argv += ["-device", "usb-tablet,bus=usb.0"]
     return [*argv, "-device", "virtserialport,bus=serial.0,chardev=agent,name=org.qemu.guest_agent.0"]
 
@@ -258,35 +251,6 @@ def _disks(overlaid: Overlay) -> list[str]:
         node = {"node-name": f"disk{number}", "driver": "qcow2", "file": file}
         argv += ["-blockdev", json.dumps({**node, "backing": layer(base.path, overlaid.base.format)})]
     return argv
-
-
-# ---------------------------------------------------------------- the host
-
-
-EXIT_PORT = 0xF4
-PROBE_VALUE = 0x21
-PROBE_EXIT = PROBE_VALUE << 1 | 1
-"""What QEMU's isa-debug-exit makes of the value."""
-BOOT_SECTOR = bytes((0xBA, EXIT_PORT, 0, 0xB0, PROBE_VALUE, 0xEE, 0xF4, 0xEB, 0xFD))
-"""mov dx, port; mov al, value; out dx, al; then hlt for ever."""
-
-
-@functools.cache
-def kvm_works() -> bool:
-    """Whether a guest really runs under KVM here. The device node alone proves nothing in a nested machine."""
-    if not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
-        return False
-    with tempfile.TemporaryDirectory(prefix="h2k-kvm-") as name:
-        sector = Path(name) / "sector"
-        sector.write_bytes((BOOT_SECTOR.ljust(510, b"\0") + b"\x55\xaa").ljust(1 << 20, b"\0"))
-        argv = [EMULATOR, "-no-user-config", "-nodefaults", "-display", "none", "-machine", "q35", "-m", "64"]
-        argv += ["-accel", "kvm", "-cpu", "host", "-device", f"isa-debug-exit,iobase={EXIT_PORT},iosize=1"]
-        argv += ["-blockdev", json.dumps({"node-name": "disk", "driver": "file", "filename": str(sector)})]
-        argv += ["-device", "virtio-blk-pci,drive=disk"]
-        sandbox = Sandbox(read=READABLE, write=(Path(name), KVM_DEVICE))
-        with contextlib.suppress(MigrationFailed):
-            return run(argv, sandbox=sandbox, stall_seconds=KVM_PROBE_SECONDS, check=False).returncode == PROBE_EXIT
-    return False
 
 
 def uefi_firmware() -> tuple[Path, Path]:

@@ -14,6 +14,7 @@ from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.mounts.access import FILE_SYSTEMS, check_helper
 from hyper2kvmd.guest.mounts.rootside import Helper
+from hyper2kvmd.hardware import decide_firmware
 from hyper2kvmd.host import run, space
 from hyper2kvmd.host.destination import make_output, output_of, require_unshared
 from hyper2kvmd.host.mandate import ANYONE, Mandate, require_below
@@ -29,8 +30,8 @@ from hyper2kvmd.model import (
     Volume,
 )
 from hyper2kvmd.progress import Context
-from hyper2kvmd.stages.register import domain_exists
 from hyper2kvmd.targets.libvirt.connection import Libvirt
+from hyper2kvmd.targets.libvirt.definition import domain_exists
 from hyper2kvmd.volumes.layout import firmware_of, read_layout
 
 REPAIR_ALLOWANCE = 256 << 20
@@ -76,7 +77,7 @@ def plan(order: Order, folder: Path, ctx: Context) -> Source:
         disks=disks,
         layout=layout,
         nics=machine.nics,
-        firmware=firmware_of(layout) if migration.uefi is None else "uefi" if migration.uefi else "bios",
+        firmware=decide_firmware(migration.uefi, firmware_of(layout)),
         needed_bytes=needed,
         publish_bytes=needed if elsewhere else 0,
     )

@@ -37,8 +37,8 @@ file."""
 FIXFILES = ("/sbin/fixfiles", "/usr/sbin/fixfiles")
 """What does that in the guest."""
 NOT_LINUX = {
-    "windows": "this is a Windows guest: virtio drivers were NOT injected, so it will not boot from a virtio disk; "
-    "attach its disk as SATA and install the virtio drivers in it",
+    "windows": "this is a Windows guest: virtio drivers were NOT injected, so its domain has SATA disks and e1000e "
+    "network cards; install the virtio drivers in it before you change these to virtio",
     "none": "no operating system was found on this disk: it was converted as a data disk, nothing was repaired",
 }
 LOCKED = (

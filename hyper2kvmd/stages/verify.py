@@ -10,21 +10,12 @@ from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.host.mandate import Mandate
-from hyper2kvmd.model import (
-    DiskImage,
-    Guest,
-    Image,
-    Order,
-    Source,
-    Verdict,
-)
+from hyper2kvmd.model import DiskImage, Guest, Hardware, Image, Order, Verdict
 from hyper2kvmd.progress import Context
 from hyper2kvmd.proof.boot import boot
-from hyper2kvmd.proof.machine import Hardware
-from hyper2kvmd.stages.register import DEFAULT_MACHINE
 
 
-def verify(order: Order, source: Source, image: Image, guest: Guest, folder: Path, ctx: Context) -> Verdict:
+def verify(order: Order, hardware: Hardware, image: Image, guest: Guest, folder: Path, ctx: Context) -> Verdict:
     """Check the images, and boot throwaway overlays of them when the migration asks for that.
 
     Raises MigrationFailed (`image-damaged`), and what `guest.boot.boot` raises.
@@ -40,13 +31,6 @@ def verify(order: Order, source: Source, image: Image, guest: Guest, folder: Pat
         evidence.append(f"{len(guest.changes)} repairs written and flushed to the guest's file systems")
     if migration.verify != "boot":
         return Verdict(level=migration.verify, evidence=tuple(evidence))
-    hardware = Hardware(
-        firmware=source.firmware,
-        machine=migration.machine or DEFAULT_MACHINE,
-        memory=migration.memory,
-        vcpus=migration.vcpus,
-        macs=tuple(nic.mac for nic in guest.nics),
-    )
     helper, keys = Helper(order.helper, ctx.helper_answered), read_keys(migration.luks_keyfile, Mandate.of(order))
     booted = boot(image, hardware, helper, folder, ctx, keys=keys)
     return Verdict(

@@ -241,10 +241,9 @@ def boot_result() -> None:
     from hyper2kvmd.errors import Failure
     from hyper2kvmd.guest.mounts.access import default_helper
     from hyper2kvmd.guest.mounts.rootside import Helper
-    from hyper2kvmd.model import Image
+    from hyper2kvmd.model import Hardware, Image
     from hyper2kvmd.progress import Context
     from hyper2kvmd.proof.boot import boot
-    from hyper2kvmd.proof.machine import Hardware
 
     say("The result boots on a virtio disk")
     report = json.loads((PLACE / "images" / f"{VM}.report.json").read_text())

@@ -12,10 +12,9 @@ import pytest
 
 from hyper2kvmd.guest.mounts.access import default_helper
 from hyper2kvmd.guest.mounts.rootside import Helper
-from hyper2kvmd.model import DiskImage, Image, Source
+from hyper2kvmd.model import DiskImage, Hardware, Image, Source
 from hyper2kvmd.progress import Context, Event
 from hyper2kvmd.proof.boot import Booted, boot
-from hyper2kvmd.proof.machine import Hardware
 from hyper2kvmd.volumes.layout import read_layout
 from tests.guests.debian12 import Recipe, disk
 from tests.integration.disks import FileReader

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.model import Image
-from hyper2kvmd.proof.machine import Hardware
+from hyper2kvmd.model import Hardware, Image
 from tests.guests.altered import (
     GRUB_CFG,
     HEALTHY,

@@ -10,7 +10,7 @@ from tests.integration.host import REPOSITORY, USER, as_service, command
 
 EDIT = """
 import os, sys
-from hyper2kvmd.guest.root import ConfinedRoot
+from hyper2kvmd.guest.files.root import ConfinedRoot
 root = ConfinedRoot(os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY))
 root.append("/boot/initrd", b" more")
 root.replace("/boot/new", b"new")

@@ -16,10 +16,13 @@ from typing import Any
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.hardware import decide_firmware, decide_hardware
 from hyper2kvmd.model import (
     Artifact,
     Domain,
+    Firmware,
     Guest,
+    Hardware,
     Layout,
     Migration,
     Nic,
@@ -29,8 +32,9 @@ from hyper2kvmd.model import (
     SourceDisk,
 )
 from hyper2kvmd.progress import Context, Event, Warned
-from hyper2kvmd.stages.register import domain_exists, register
+from hyper2kvmd.stages.register import register
 from hyper2kvmd.targets.libvirt.connection import Libvirt
+from hyper2kvmd.targets.libvirt.definition import domain_exists
 
 NOBODY = 65534
 
@@ -96,7 +100,7 @@ def context(emit: Callable[[Event], None]) -> Context:
     return Context(emit, admit)
 
 
-def source(firmware: str = "bios") -> Source:
+def source(firmware: Firmware = "bios") -> Source:
     disk = SourceDisk(
         path=Path("/srv/web01.vmdk"),
         subformat="streamOptimized",
@@ -111,7 +115,7 @@ def source(firmware: str = "bios") -> Source:
 def registered(
     folder: Path,
     *,
-    firmware: str = "bios",
+    firmware: Firmware = "bios",
     job_id: str = "1",
     emit: Callable[[Event], None] = lambda _event: None,
     own: Path | None = None,
@@ -137,7 +141,9 @@ def registered(
     nics = (Nic(name="ens192", mac="00:50:56:01:02:03"), Nic(name=None, mac="52:54:00:01:02:04"))
     guest = Guest(os_id="debian", os_name="Debian GNU/Linux 12", nics=nics)
     with tempfile.TemporaryDirectory() as another:
-        return register(order, source(firmware), guest, artifact, own or Path(another), context(emit))
+        found = source(decide_firmware(migration.uefi, firmware))
+        hardware = decide_hardware(migration, found, guest)
+        return register(order, hardware, guest, artifact, own or Path(another), context(emit))
 
 
 @pytest.mark.parametrize(
@@ -271,6 +277,6 @@ def test_emulation_is_chosen_and_said_where_kvm_is_not(tmp_path: Path) -> None:
     )
     order = Order(job_id="1", migration=migration, conversion_dir=tmp_path, output_dir=tmp_path, helper=("helper",))
     with pytest.raises(MigrationFailed):  # the test driver has no qemu domains, and forgets all between two calls
-        register(order, source(), Guest(), artifact, own, context(heard.append))
+        register(order, Hardware(firmware="bios"), Guest(), artifact, own, context(heard.append))
     assert ET.parse(tmp_path / "a.xml").getroot().get("type") == "qemu"
     assert [event for event in heard if isinstance(event, Warned) and "emulation" in event.message]

@@ -25,12 +25,11 @@ from hyper2kvmd.model import (
     Artifact,
     Bounds,
     Guest,
+    Hardware,
     Job,
-    Layout,
     Migration,
     Order,
     PublishedDisk,
-    Source,
 )
 from hyper2kvmd.progress import Context
 from hyper2kvmd.stages.register import register
@@ -199,9 +198,15 @@ def test_a_job_that_is_taken_up_after_the_list_was_shortened(tmp_path: Path) -> 
     )
     published = PublishedDisk(path=tmp_path / "a.qcow2", file_bytes=1)
     artifact = Artifact(disks=(published,), format="qcow2", report_json=tmp_path / "r", report_markdown=tmp_path / "r")
-    source = Source(disks=(), layout=Layout(tables=("dos",)), firmware="bios", needed_bytes=1)
     with pytest.raises(Unsafe) as caught:
-        register(order, source, Guest(), artifact, tmp_path, Context(lambda _event: None, lambda _source: None))
+        register(
+            order,
+            Hardware(firmware="bios"),
+            Guest(),
+            artifact,
+            tmp_path,
+            Context(lambda _event: None, lambda _source: None),
+        )
     assert caught.value.code == "libvirt-uri-not-allowed"
 
 

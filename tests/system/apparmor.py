@@ -142,10 +142,10 @@ def test_an_encrypted_guest_is_edited(
 BOOT = """
 import json, sys, time
 from pathlib import Path
-from hyper2kvmd.guest import machine
-from hyper2kvmd.model import Image
+from hyper2kvmd.proof import machine
+from hyper2kvmd.model import Hardware, Image
 image, folder = Image.model_validate_json(sys.argv[1]), Path(sys.argv[2])
-hardware = machine.Hardware(firmware="bios", memory=256)
+hardware = Hardware(firmware="bios", memory=256)
 with machine.running(machine.overlay(image, folder), hardware, folder) as running:
     for _ in range(300):
         if running.disk_bytes():

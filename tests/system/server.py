@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hyper2kvmd.proof.machine import EMULATED_VCPUS, kvm_works
+from hyper2kvmd.host.kvm import kvm_works
+from hyper2kvmd.proof.machine import EMULATED_VCPUS
 from tests.integration.host import REPOSITORY, command
 
 CACHE = REPOSITORY / ".cache" / "system"

@@ -145,7 +145,7 @@ import signal, sys, time
 from pathlib import Path
 from hyper2kvmd.cli import oneshot
 from hyper2kvmd.errors import Interrupted
-from hyper2kvmd.workspace import working_folder
+from hyper2kvmd.host.workspace import working_folder
 try:
     with oneshot.interruptible(), working_folder(Path(sys.argv[1]), "vm", "1") as folder:
         (folder / "disk").write_bytes(bytes(1 << 20))

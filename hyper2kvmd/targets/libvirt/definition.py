@@ -1,0 +1,85 @@
+"""Defines a domain in libvirt, over none that exists, and reads back what was defined."""
+
+from __future__ import annotations
+
+import os
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.host.kvm import KVM_DEVICE, kvm_works
+from hyper2kvmd.host.run import Completed
+from hyper2kvmd.model import Artifact, Migration
+from hyper2kvmd.progress import Context
+from hyper2kvmd.targets.libvirt.connection import Libvirt
+from hyper2kvmd.targets.libvirt.domain import Hypervisor
+
+
+def domain_exists(libvirt: Libvirt, name: str) -> bool:
+    """Whether libvirt has a domain of that name, running or not.
+
+    Raises MigrationFailed (`libvirt-unreachable`).
+    """
+    listed = libvirt.virsh("list", "--all", "--name")
+    if listed.returncode != 0:
+        raise MigrationFailed(
+            "libvirt-unreachable",
+            f"libvirt at {libvirt.uri} does not answer: {_reason(listed)}",
+            hint=libvirt.remedy,
+            kind=Kind.OPERATOR,
+        )
+    return name in listed.stdout.splitlines()
+
+
+def choose_hypervisor(libvirt: Libvirt, migration: Migration, ctx: Context) -> Hypervisor:
+    """KVM, unless the libvirt that is to run this guest cannot: such a domain would never start."""
+    if not migration.libvirt_import:
+        return "kvm"
+    offered = libvirt.virsh("domcapabilities", "--virttype", "kvm", "--arch", "x86_64").returncode == 0
+    local = ":///" in libvirt.uri
+    if offered and not (local and os.access(KVM_DEVICE, os.R_OK | os.W_OK) and not kvm_works()):
+        return "kvm"
+    uri = libvirt.uri
+    ctx.warn(f"KVM does not work for libvirt at {uri}: {migration.vm_name} is defined to run under slow emulation")
+    return "qemu"
+
+
+def define(libvirt: Libvirt, name: str, identity: str, own: Path, xml: Path, artifact: Artifact) -> None:
+    """Define the domain from our `own` copy; `xml` is the one that the messages name."""
+    existed = domain_exists(libvirt, name)
+    if existed:
+        if libvirt.virsh("domuuid", name).stdout.strip() != identity:
+            raise MigrationFailed(
+                "domain-exists",
+                f"libvirt at {libvirt.uri} already has a domain {name}; the images and {xml} are kept",
+                hint=f"rename the old one (virsh domrename) or undefine it, then run virsh define {xml}",
+                kind=Kind.OPERATOR,
+            )
+    else:
+        defined = libvirt.virsh("define", "--validate", str(own))
+        if defined.returncode != 0:
+            raise _define_failed(libvirt.uri, name, _reason(defined), xml)
+    shown = libvirt.virsh("dumpxml", "--inactive", name)
+    if shown.returncode != 0:
+        raise _define_failed(libvirt.uri, name, _reason(shown), xml)
+    disks = [element.get("file") for element in ET.fromstring(shown.stdout).iterfind("devices/disk/source")]  # noqa: S314
+    ours = [str(disk.path) for disk in artifact.disks]
+    if disks != ours:
+        if not existed:
+            libvirt.virsh("undefine", name)
+        raise _define_failed(libvirt.uri, name, f"its disks are {disks} there, not {ours}", xml)
+
+
+def _define_failed(uri: str, name: str, reason: str, xml: Path) -> MigrationFailed:
+    return MigrationFailed(
+        "libvirt-define-failed",
+        f"libvirt at {uri} does not take the domain {name}: {reason}; the images and {xml} are kept",
+        hint=f"correct what libvirt names, then run virsh --connect {uri} define {xml}",
+        kind=Kind.OPERATOR,
+    )
+
+
+def _reason(completed: Completed) -> str:
+    lines = [line.removeprefix("error: ").strip() for line in completed.stderr.splitlines() if line.strip()]
+    told = lines[1:] or lines  # the first line only says which command failed
+    return " / ".join(told) or f"virsh ended with status {completed.returncode}"
