@@ -8,8 +8,9 @@ from pathlib import Path
 
 from hyper2kvmd.disk.engine import copy
 from hyper2kvmd.disk.engine.compare import first_difference
-from hyper2kvmd.disk.engine.conversion import convert
+from hyper2kvmd.disk.images.image import NewImage
 from hyper2kvmd.disk.images.qcow2.reader import open_image
+from hyper2kvmd.disk.sources.conversion import convert
 from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.stages.plan import read_sources
 
@@ -29,7 +30,7 @@ def main() -> None:
         compare(asked.source, asked.target, asked.threads)
     else:
         limits = copy.Limits(threads=asked.threads)
-        convert(disk, asked.target, "qcow2", compress=asked.compress, limits=limits)
+        convert(disk, NewImage(asked.target, "qcow2", compress=asked.compress), limits=limits)
 
 
 def compare(source_path: Path, image_path: Path, threads: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hyper2kvmd.errors import MigrationFailed, TryLater
+from hyper2kvmd.errors import Kind, MigrationFailed, TryLater
 
 
 def kept(reserve: str, size: int) -> int:
@@ -44,3 +44,12 @@ def require(path: Path, needed: int, reserve: str) -> None:
 
 def gib(count: int) -> str:
     return f"{count / (1 << 30):.2f} GiB"
+
+
+def disk_full(folder: Path) -> MigrationFailed:
+    return MigrationFailed(
+        "disk-full",
+        f"the file system that holds {folder} is full",
+        hint="free space there or name another conversion directory, then retry",
+        kind=Kind.OPERATOR,
+    )

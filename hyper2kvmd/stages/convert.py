@@ -8,15 +8,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
-from hyper2kvmd.disk.engine import conversion, copy
+from hyper2kvmd.disk.engine import copy
 from hyper2kvmd.disk.engine.compare import first_difference
 from hyper2kvmd.disk.files import require_unchanged
+from hyper2kvmd.disk.images.image import NewImage
 from hyper2kvmd.disk.images.qcow2.reader import open_image
 from hyper2kvmd.disk.key_files import read_keys
 from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.disk.qemu.export import export
 from hyper2kvmd.disk.qemu.nbd import Reader
 from hyper2kvmd.disk.reader import SourceReader
+from hyper2kvmd.disk.sources import conversion
 from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.mandate import Mandate
@@ -59,10 +61,7 @@ def _converted(order: Order, source: Source, number: int, folder: Path, ctx: Con
     with ctx.step(f"Converting disk {number + 1}/{len(source.disks)}", total=disk.data_bytes) as step:
         conversion.convert(
             disk,
-            target,
-            migration.out_format,
-            compress=migration.compress,
-            reserve=disk.preallocate,
+            NewImage(target, migration.out_format, migration.compress, disk.preallocate, disk.data_bytes),
             limits=copy_limits(order.limits),
             on_progress=lambda now: step.advance_to(now.read, written=now.written, resumed=now.resumed),
         )

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from hyper2kvmd import report
-from hyper2kvmd.disk.engine.conversion import image_bytes
+from hyper2kvmd.disk.images.image import image_bytes
 from hyper2kvmd.disk.key_files import read_keys
 from hyper2kvmd.disk.reader import SourceReader
 from hyper2kvmd.disk.sources.opening import open_source

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hyper2kvmd import __version__
-from hyper2kvmd.disk.qemu.qemu_img import disk_full
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.placing import MODE, Placing
+from hyper2kvmd.host.space import disk_full
 from hyper2kvmd.model import (
     Artifact,
     DiskImage,

@@ -8,8 +8,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from hyper2kvmd.disk.engine.conversion import convert
 from hyper2kvmd.disk.engine.copy import Limits
+from hyper2kvmd.disk.images.image import NewImage
+from hyper2kvmd.disk.sources.conversion import convert
 from hyper2kvmd.stages.plan import read_sources
 
 
@@ -17,8 +18,7 @@ def main(source: str, folder: str, rate: str) -> None:
     disks, _ = read_sources((Path(source),), Path(folder))
     convert(
         disks[0],
-        Path(folder) / "disk1.qcow2",
-        "qcow2",
+        NewImage(Path(folder) / "disk1.qcow2", "qcow2"),
         limits=Limits(threads=2, bytes_per_second=int(rate)),
         on_progress=lambda amounts: print(amounts.read, flush=True),
     )

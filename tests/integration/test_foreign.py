@@ -14,10 +14,11 @@ from typing import Any, get_args
 
 import pytest
 
-from hyper2kvmd.disk.engine.conversion import convert
 from hyper2kvmd.disk.engine.copy import Limits
 from hyper2kvmd.disk.files import SourceFile, identify
+from hyper2kvmd.disk.images.image import NewImage
 from hyper2kvmd.disk.qemu import qemu_img
+from hyper2kvmd.disk.sources.conversion import convert
 from hyper2kvmd.disk.sources.foreign.crc32c import crc32c
 from hyper2kvmd.disk.sources.foreign.vhdx import read_vhdx
 from hyper2kvmd.disk.sources.opening import open_source
@@ -276,7 +277,7 @@ def test_a_source_that_was_swapped_since_the_plan_is_noticed(fmt: str, tmp_path:
     (tmp_path / "copy").write_bytes(source.read_bytes())
     (tmp_path / "copy").rename(source)
     with pytest.raises(MigrationFailed) as caught:
-        convert(disk, tmp_path / "disk.qcow2", "qcow2", limits=Limits())
+        convert(disk, NewImage(tmp_path / "disk.qcow2", "qcow2"), limits=Limits())
     assert caught.value.code == "source-changed"
     assert not (tmp_path / "disk.qcow2").exists()
 

@@ -146,7 +146,7 @@ def test_rows_of_finished_jobs_go(host: Host) -> None:
 LOOKING = """
 import os, sys
 from pathlib import Path
-from hyper2kvmd import workspace
+from hyper2kvmd.host import workspace
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 print(workspace.orphans(Path(sys.argv[1]), (), older_than_seconds=0))
 """

@@ -156,7 +156,7 @@ def registered(
         ("bios", {"machine": "pc", "libvirt_network": "lan & <dmz>"}),
     ],
 )
-def test_the_xml_passes_libvirts_schema(tmp_path: Path, firmware: str, keys: dict[str, Any]) -> None:
+def test_the_xml_passes_libvirts_schema(tmp_path: Path, firmware: Firmware, keys: dict[str, Any]) -> None:
     domain = registered(tmp_path, firmware=firmware, **keys)
     subprocess.run(["virt-xml-validate", str(domain.xml), "domain"], check=True, capture_output=True)
     assert not domain.defined and domain.uri is None

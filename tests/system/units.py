@@ -54,7 +54,7 @@ for _ in range(500):
 """
 LOOK = """
 import json, pathlib
-from hyper2kvmd import run
+from hyper2kvmd.host import run
 status = dict(line.split(":", 1) for line in pathlib.Path("/proc/self/status").read_text().splitlines())
 names = ("NoNewPrivs", "Seccomp", "CapBnd")
 print(json.dumps({"landlock": run.confinement_available(), **{name: status[name].strip() for name in names}}))

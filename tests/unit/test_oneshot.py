@@ -87,7 +87,8 @@ def test_output_directory(host: Path) -> None:
 ASK = """
 import sys
 from pathlib import Path
-from hyper2kvmd import config, run
+from hyper2kvmd import config
+from hyper2kvmd.host import run
 from hyper2kvmd.cli import oneshot
 config.DEFAULT_PATH, run.SEARCH_PATH = Path(sys.argv[1]), sys.argv[2]
 print(oneshot.helper())

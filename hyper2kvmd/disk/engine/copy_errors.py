@@ -6,8 +6,8 @@ import errno
 import os
 from pathlib import Path
 
-from hyper2kvmd.disk.qemu.qemu_img import disk_full
 from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.host.space import disk_full
 
 
 def read_failure(error: OSError, guest: int) -> MigrationFailed:

@@ -17,6 +17,7 @@ from hyper2kvmd.disk.files import SourceFile
 from hyper2kvmd.disk.images.qcow2 import full_size
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host import run
+from hyper2kvmd.host.space import disk_full
 
 Format = Literal["vmdk", "qcow2", "raw", "vdi", "vhdx"]
 PERCENT = re.compile(r"\((\d+\.\d+)/100%\)")
@@ -160,12 +161,3 @@ def _counted(found: dict[str, Any], kinds: tuple[str, ...]) -> str | None:
 
 def _json(argv: list[str], files: tuple[Path, ...]) -> Any:
     return json.loads(run.run(argv, sandbox=run.Sandbox(read=files)).stdout)
-
-
-def disk_full(folder: Path) -> MigrationFailed:
-    return MigrationFailed(
-        "disk-full",
-        f"the file system that holds {folder} is full",
-        hint="free space there or name another conversion directory, then retry",
-        kind=Kind.OPERATOR,
-    )

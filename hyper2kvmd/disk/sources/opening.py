@@ -15,14 +15,14 @@ from hyper2kvmd.disk import faults
 from hyper2kvmd.disk.files import SourceFile, open_file
 from hyper2kvmd.disk.sources import vmdk
 from hyper2kvmd.disk.sources.foreign import (
-    ForeignSource,
     open_foreign,
     qcow2,
     vdi,
     vhdx,
 )
 from hyper2kvmd.disk.sources.raw import RawSource
-from hyper2kvmd.disk.sources.vmdk import VmdkSource, descriptor, sparse
+from hyper2kvmd.disk.sources.source import DiskSource
+from hyper2kvmd.disk.sources.vmdk import descriptor, sparse
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.host.mandate import ANYONE, Mandate
 from hyper2kvmd.model import SourceFormat
@@ -49,12 +49,10 @@ SUFFIXES: dict[str, SourceFormat] = {
     ".dd": "raw",
     ".bin": "raw",
 }
-AnySource = VmdkSource | RawSource | ForeignSource
-"""Each is a `blocks.Source` with format, subformat, virtual_size, data_bytes and files."""
 
 
 @contextlib.contextmanager
-def open_source(path: Path, folder: Path, mandate: Mandate = ANYONE) -> Iterator[AnySource]:
+def open_source(path: Path, folder: Path, mandate: Mandate = ANYONE) -> Iterator[DiskSource]:
     """The disk that `path` names, vetted and ready to be read; a socket of QEMU's may be made in `folder`.
 
     Raises MigrationFailed (`source-format-unclear`, `source-format-differs`), and as `open_file`, `vmdk.open_source`,

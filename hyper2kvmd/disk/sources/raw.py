@@ -6,14 +6,17 @@ from collections.abc import Iterator
 
 from hyper2kvmd.disk import faults, ranges
 from hyper2kvmd.disk.blocks import RUN_LIMIT, Run
+from hyper2kvmd.disk.engine import copy
 from hyper2kvmd.disk.files import SourceFile
+from hyper2kvmd.disk.images.image import NewImage
+from hyper2kvmd.disk.sources.source import OnProgress, copy_by_engine
 from hyper2kvmd.model import FileIdentity, SourceFormat
 
 SECTOR = 512
 
 
 class RawSource:
-    """A `blocks.Source` on an open file. Raises MigrationFailed (`source-truncated`) for half a sector."""
+    """A `DiskSource` on an open file. Raises MigrationFailed (`source-truncated`) for half a sector."""
 
     format: SourceFormat = "raw"
     subformat = "flat"
@@ -33,6 +36,10 @@ class RawSource:
         for begin, end in ranges.cut(self._stored(lo, stop), RUN_LIMIT):
             if start <= begin < stop:
                 yield Run(begin, end - begin, self._file.fd, begin)
+
+    def copy_into(self, image: NewImage, limits: copy.Limits, on_progress: OnProgress) -> None:
+        """Raises as `copy.copy` does."""
+        copy_by_engine(self, image, limits, on_progress)
 
     def load(self, run: Run) -> bytes:
         """Raises MigrationFailed (`source-truncated`, `source-unreadable`)."""

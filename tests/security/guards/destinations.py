@@ -12,7 +12,7 @@ RIGHT = "test_destinations.py::test_a_directory_where_they_may"
 SWAPPED = "test_places.py::test_a_domain_whose_image_somebody_else_can_swap"
 
 destination = partial(Cut, "hyper2kvmd/host/destination.py")
-register = partial(Cut, "hyper2kvmd/stages/register.py")
+domain = partial(Cut, "hyper2kvmd/targets/libvirt/domain.py")
 scheduler = partial(Cut, "hyper2kvmd/daemon/scheduler.py")
 spool = partial(Cut, "hyper2kvmd/daemon/spool.py")
 workspace = partial(Cut, "hyper2kvmd/host/workspace.py")
@@ -84,6 +84,6 @@ GUARDS: tuple[Guard, ...] = (
     *each(cases(SWAPPED, "sticky"), destination("safe = (number > 0 and ", "safe = (")),
     *each(
         "test_places.py::test_an_image_that_is_swapped_for_one_with_a_backing_file",
-        register('ET.SubElement(disk, "backingStore")', "pass"),
+        domain('ET.SubElement(disk, "backingStore")', "pass"),
     ),
 )

@@ -11,12 +11,12 @@ SWAPPED = "test_places.py::test_a_place_that_somebody_else_can_swap"
 placing = partial(Cut, "hyper2kvmd/host/placing.py")
 destination = partial(Cut, "hyper2kvmd/host/destination.py")
 publish = partial(Cut, "hyper2kvmd/stages/publish.py")
-register = partial(Cut, "hyper2kvmd/stages/register.py")
+definition = partial(Cut, "hyper2kvmd/targets/libvirt/definition.py")
 workspace = partial(Cut, "hyper2kvmd/host/workspace.py")
 person = partial(Cut, "hyper2kvmd/host/person.py")
 
 NEW = placing("os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW |", "os.O_RDWR | os.O_CREAT |")
-OWN = register('"define", "--validate", str(own)', '"define", "--validate", str(xml)')
+OWN = definition('"define", "--validate", str(own)', '"define", "--validate", str(xml)')
 
 GUARDS: tuple[Guard, ...] = (
     # ---- the output directory
@@ -47,7 +47,7 @@ GUARDS: tuple[Guard, ...] = (
     *each("test_places.py::test_libvirt_does_not_get_a_domain_from_its_folders_owner", OWN),
     *each(
         "test_places.py::test_libvirt_keeps_no_domain_with_other_disks",
-        (OWN, register('            libvirt.virsh("undefine", name)', "            pass")),
+        (OWN, definition('            libvirt.virsh("undefine", name)', "            pass")),
     ),
     # ---- the conversion directory
     *each(

@@ -13,14 +13,17 @@ from typing import Literal, Protocol
 
 from hyper2kvmd.disk import ranges
 from hyper2kvmd.disk.blocks import Run
+from hyper2kvmd.disk.engine import copy
 from hyper2kvmd.disk.files import SourceFile
-from hyper2kvmd.disk.qemu import nbd
+from hyper2kvmd.disk.images.image import NewImage
+from hyper2kvmd.disk.qemu import nbd, qemu_img
 from hyper2kvmd.disk.qemu.export import Exporter, export
 from hyper2kvmd.disk.ranges import Ranges
 from hyper2kvmd.disk.sources.foreign.qcow2 import read_qcow2
 from hyper2kvmd.disk.sources.foreign.vdi import read_vdi
 from hyper2kvmd.disk.sources.foreign.vhdx import read_vhdx
 from hyper2kvmd.disk.sources.sampling import content_bytes
+from hyper2kvmd.disk.sources.source import OnProgress
 from hyper2kvmd.model import FileIdentity
 
 Format = Literal["qcow2", "vdi", "vhdx"]
@@ -47,7 +50,7 @@ class Described(Protocol):
 
 
 class ForeignSource:
-    """A `blocks.Source` whose runs QEMU reads; valid inside `open_foreign` only."""
+    """A `DiskSource` whose runs QEMU reads; valid inside `open_foreign` only."""
 
     def __init__(self, disk: Described, fmt: Format, folder: Path, stack: ExitStack) -> None:
         self.format: Format = fmt
@@ -77,6 +80,27 @@ class ForeignSource:
         for begin, end in ranges.cut(self._stored.within(lo, hi), PIECE):
             if start <= begin < stop:
                 yield Run(begin, end - begin, self.file.fd, begin, packed=True)
+
+    def copy_into(self, image: NewImage, limits: copy.Limits, on_progress: OnProgress) -> None:
+        """By qemu-img, which starts over when it was killed. Raises as `qemu_img.convert` does."""
+        total = image.data_bytes
+
+        def on_fraction(done: float) -> None:
+            on_progress(copy.Amounts(int(done * total), image.path.stat().st_blocks * 512, total))
+
+        qemu_img.convert(
+            self.file,
+            self.format,
+            image.path,
+            image.format,
+            virtual_size=self.virtual_size,
+            compress=image.compress,
+            reserve=image.reserve,
+            threads=limits.threads,
+            bytes_per_second=limits.bytes_per_second,
+            on_fraction=on_fraction,
+        )
+        on_fraction(1.0)
 
     def load(self, run: Run) -> bytes:
         """Safe to call from several threads: each takes a connection. Raises as `export` and `nbd.Reader.read` do."""

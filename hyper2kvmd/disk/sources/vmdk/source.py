@@ -16,7 +16,10 @@ from pathlib import Path
 
 from hyper2kvmd.disk import faults
 from hyper2kvmd.disk.blocks import RUN_LIMIT, Buffer, Run
+from hyper2kvmd.disk.engine import copy
 from hyper2kvmd.disk.files import Forward, SourceFile, open_file
+from hyper2kvmd.disk.images.image import NewImage
+from hyper2kvmd.disk.sources.source import OnProgress, copy_by_engine
 from hyper2kvmd.disk.sources.vmdk import descriptor as text
 from hyper2kvmd.disk.sources.vmdk import esx, sparse
 from hyper2kvmd.disk.sources.vmdk.descriptor import SECTOR, Descriptor
@@ -84,7 +87,7 @@ class Opening:
 
 
 class VmdkSource:
-    """A `blocks.Source`; valid inside `open_source` only. `load` may be called from several threads."""
+    """A `DiskSource`; valid inside `open_source` only. `load` may be called from several threads."""
 
     format: SourceFormat = "vmdk"
 
@@ -115,6 +118,10 @@ class VmdkSource:
                 return
             if piece.guest >= start:
                 yield Run(piece.guest, piece.length, piece.file, piece.offset, piece.kind is Kind.PACKED)
+
+    def copy_into(self, image: NewImage, limits: copy.Limits, on_progress: OnProgress) -> None:
+        """Raises as `copy.copy` does."""
+        copy_by_engine(self, image, limits, on_progress)
 
     def load(self, run: Run) -> Buffer:
         """Exactly `run.length` bytes; a compressed grain's checksum is checked.

@@ -1,0 +1,39 @@
+"""Images by the name of their format: what is to be written, how large it becomes, and the target that writes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hyper2kvmd.disk.images import qcow2
+from hyper2kvmd.disk.images.raw import RawTarget
+from hyper2kvmd.disk.images.target import Target
+
+Format = Literal["qcow2", "raw"]
+
+
+@dataclass(frozen=True)
+class NewImage:
+    """An image file that is to be written."""
+
+    path: Path
+    format: Format
+    compress: bool = False
+    reserve: bool = False
+    """Reserve the full size on the file system."""
+    data_bytes: int = 0
+    """Guest bytes that there are to copy, as planned: the measure of progress."""
+
+    def target(self, virtual_size: int) -> Target:
+        """The engine's target for a disk of so many bytes. Close it."""
+        if self.format == "raw":
+            return RawTarget(self.path, virtual_size)
+        return qcow2.Writer(self.path, virtual_size, compress=self.compress)
+
+
+def image_bytes(virtual_size: int, data_bytes: int | None, target_format: Format) -> int:
+    """What an uncompressed image of a disk with so much data occupies; of all of the disk when that is None."""
+    if target_format == "raw":
+        return virtual_size if data_bytes is None else data_bytes
+    return qcow2.full_size(virtual_size, data_bytes)
