@@ -13,7 +13,9 @@ from statistics import median
 from bench.measure import ROOT, sh
 from bench.table import host
 from hyper2kvmd.guest.mounts.access import default_helper
-from hyper2kvmd.model import Migration, Order, Source
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Context
 from hyper2kvmd.stages.repair import repair
 from hyper2kvmd.volumes.layout import firmware_of

@@ -14,13 +14,9 @@ from pydantic_core import PydanticKnownError
 
 from hyper2kvmd import yaml_source
 from hyper2kvmd.errors import BrokenInstallation, InvalidInput
-from hyper2kvmd.model import (
-    Bounds,
-    Frozen,
-    HelperCall,
-    Limits,
-    Problem,
-)
+from hyper2kvmd.model.frozen import Frozen
+from hyper2kvmd.model.jobs import Problem
+from hyper2kvmd.model.orders import Bounds, HelperCall, Limits
 from hyper2kvmd.spec import LIBVIRT_URI
 from hyper2kvmd.yaml_binding import Bound, Rules, bind, in_order
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from hyper2kvmd.model import Firmware, Guest, Hardware, Migration, Source
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.model.machine import Firmware, Hardware, Source
 
 DEFAULT_MACHINE = "q35"
 

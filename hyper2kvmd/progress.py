@@ -13,13 +13,10 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from hyper2kvmd.errors import Failure
-from hyper2kvmd.model import (
-    Finished,
-    Frozen,
-    Problem,
-    Source,
-    Stage,
-)
+from hyper2kvmd.model.frozen import Frozen
+from hyper2kvmd.model.jobs import Problem, Stage
+from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.results import Finished
 
 PROGRESS_PERIOD = 0.2
 """Seconds between two progress events of a step: at most five a second."""

@@ -5,17 +5,14 @@ from __future__ import annotations
 import html
 import re
 
-from hyper2kvmd.model import (
-    Frozen,
-    Guest,
-    Image,
-    Migration,
-    Order,
-    PublishedDisk,
-    Source,
-    Stage,
-    Verdict,
-)
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.disks import Image
+from hyper2kvmd.model.frozen import Frozen
+from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.model.jobs import Stage
+from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.orders import Order
+from hyper2kvmd.model.results import PublishedDisk, Verdict
 
 
 class Report(Frozen):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from hyper2kvmd import yaml_source
 from hyper2kvmd.errors import InvalidInput
-from hyper2kvmd.model import Migration, Problem
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.jobs import Problem
 from hyper2kvmd.yaml_binding import Bound, Rules, bind, in_order
 
 VM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")

@@ -1,4 +1,4 @@
-"""One migration, straight from plan to register; read this second, after model.py.
+"""One migration, straight from plan to register; read this second, after model/
 
 `migrate` runs under the daemon (this module as a process: an `Order` as one JSON line on stdin, events as JSON
 lines on stdout) and inside `h2kvmctl --config` alike. It never touches the database.
@@ -28,13 +28,11 @@ from hyper2kvmd.errors import (
 from hyper2kvmd.hardware import decide_hardware
 from hyper2kvmd.host import space
 from hyper2kvmd.host.workspace import as_before, working_folder
-from hyper2kvmd.model import (
-    Finished,
-    Image,
-    Order,
-    Source,
-    Stage,
-)
+from hyper2kvmd.model.disks import Image
+from hyper2kvmd.model.jobs import Stage
+from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.orders import Order
+from hyper2kvmd.model.results import Finished
 from hyper2kvmd.progress import (
     AwaitingSpace,
     Context,

@@ -17,7 +17,8 @@ from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from hyper2kvmd.model import Frozen, Problem
+from hyper2kvmd.model.frozen import Frozen
+from hyper2kvmd.model.jobs import Problem
 from hyper2kvmd.yaml_source import (
     Document,
     Listing,

@@ -17,7 +17,7 @@ from typing import NoReturn
 import yaml
 
 from hyper2kvmd.errors import InvalidInput
-from hyper2kvmd.model import Problem
+from hyper2kvmd.model.jobs import Problem
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 8

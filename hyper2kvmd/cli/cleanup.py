@@ -16,7 +16,8 @@ from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.errors import BrokenInstallation, Failure
 from hyper2kvmd.host import workspace
 from hyper2kvmd.host.workspace import not_removed
-from hyper2kvmd.model import Frozen, Problem
+from hyper2kvmd.model.frozen import Frozen
+from hyper2kvmd.model.jobs import Problem
 from hyper2kvmd.progress import problem
 
 DAY = 86_400

@@ -14,7 +14,8 @@ from hyper2kvmd import config, errors, spec
 from hyper2kvmd.cli import cleanup, oneshot, queue, views
 from hyper2kvmd.cli.display import Display
 from hyper2kvmd.cli.output import Output, json_option, located, problems_of
-from hyper2kvmd.model import Limits, Migration, Order
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.orders import Limits, Order
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)

@@ -16,14 +16,10 @@ from types import FrameType
 from hyper2kvmd import config, progress
 from hyper2kvmd.errors import Failure, Interrupted, InvalidInput
 from hyper2kvmd.host import run
-from hyper2kvmd.model import (
-    Finished,
-    HelperCall,
-    Limits,
-    Migration,
-    Order,
-    Source,
-)
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.orders import HelperCall, Limits, Order
+from hyper2kvmd.model.results import Finished
 
 VARIABLE = config.CONVERSION_DIR_VARIABLE
 CACHE = Path(".cache/hyper2kvm/conversions")

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from hyper2kvmd import progress
 from hyper2kvmd.errors import Failure
-from hyper2kvmd.model import Problem
+from hyper2kvmd.model.jobs import Problem
 from hyper2kvmd.spec import Rejected
 
 UNWRAPPED = 10_000

@@ -24,7 +24,7 @@ from hyper2kvmd.cli.output import (
 )
 from hyper2kvmd.daemon.wire import Status, Submission, events_adapter, jobs_adapter
 from hyper2kvmd.errors import InvalidInput, MigrationFailed
-from hyper2kvmd.model import Job, State
+from hyper2kvmd.model.jobs import Job, State
 
 POLL_SECONDS = 0.5
 EXIT_CODES = {State.SUCCEEDED: 0, State.REJECTED: InvalidInput.exit_code}

@@ -20,13 +20,9 @@ from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.wire import RunningJob
 from hyper2kvmd.host.run import spawn_worker
-from hyper2kvmd.model import (
-    Artifact,
-    Job,
-    Order,
-    Problem,
-    Stage,
-)
+from hyper2kvmd.model.jobs import Job, Problem, Stage
+from hyper2kvmd.model.orders import Order
+from hyper2kvmd.model.results import Artifact
 from hyper2kvmd.progress import (
     AwaitingSpace,
     Ended,

@@ -28,13 +28,9 @@ from hyper2kvmd.daemon.wire import (
 )
 from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput, TryLater
 from hyper2kvmd.jobs.store import Origin
-from hyper2kvmd.model import (
-    Frozen,
-    Job,
-    Migration,
-    Problem,
-    State,
-)
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.frozen import Frozen
+from hyper2kvmd.model.jobs import Job, Problem, State
 from hyper2kvmd.progress import problem
 
 

@@ -20,13 +20,8 @@ from prometheus_client.registry import Collector
 
 import hyper2kvmd
 from hyper2kvmd.daemon.wire import Status
-from hyper2kvmd.model import (
-    Finished,
-    Job,
-    Problem,
-    Stage,
-    State,
-)
+from hyper2kvmd.model.jobs import Job, Problem, Stage, State
+from hyper2kvmd.model.results import Finished
 
 SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 43200, 86400)
 

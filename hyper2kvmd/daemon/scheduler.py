@@ -21,7 +21,9 @@ from hyper2kvmd.daemon.wire import Status
 from hyper2kvmd.errors import Failure, TryLater
 from hyper2kvmd.host import run
 from hyper2kvmd.host.workspace import real_conversion_dir, working_folder
-from hyper2kvmd.model import Job, Migration, Order, State
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.jobs import Job, State
+from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import AwaitingSpace
 
 log = logging.getLogger(__name__)

@@ -33,7 +33,7 @@ from hyper2kvmd.daemon.wire import MAX_TEXT, Rejection
 from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput
 from hyper2kvmd.host.person import SEARCH, WRITE, Person
 from hyper2kvmd.jobs.store import Origin, Store
-from hyper2kvmd.model import Job, Problem, State
+from hyper2kvmd.model.jobs import Job, Problem, State
 from hyper2kvmd.progress import problem
 
 log = logging.getLogger(__name__)

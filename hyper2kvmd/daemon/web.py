@@ -18,7 +18,7 @@ from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.scheduler import Scheduler
 from hyper2kvmd.daemon.wire import RunningJob, Status
 from hyper2kvmd.errors import Failure
-from hyper2kvmd.model import Job, State
+from hyper2kvmd.model.jobs import Job, State
 
 T = TypeVar("T")
 

@@ -8,14 +8,8 @@ from typing import Literal
 
 from pydantic import Field, TypeAdapter
 
-from hyper2kvmd.model import (
-    Counts,
-    Frozen,
-    Job,
-    JobEvent,
-    Problem,
-    Stage,
-)
+from hyper2kvmd.model.frozen import Frozen
+from hyper2kvmd.model.jobs import Counts, Job, JobEvent, Problem, Stage
 
 MAX_TEXT = 64 * 1024
 """Bytes of one migration YAML, by whichever door it comes."""

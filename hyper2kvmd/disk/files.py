@@ -12,7 +12,7 @@ from pathlib import Path
 from hyper2kvmd.disk import faults
 from hyper2kvmd.errors import Kind, MigrationFailed, Unsafe
 from hyper2kvmd.host.mandate import ANYONE, Mandate
-from hyper2kvmd.model import FileIdentity
+from hyper2kvmd.model.disks import FileIdentity
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from hyper2kvmd.host.person import (
     Person,
     strangers_may_write,
 )
-from hyper2kvmd.model import Bounds, Order
+from hyper2kvmd.model.orders import Bounds, Order
 
 DIRECTORY_MODE = 0o751
 """QEMU's user passes through to the images."""

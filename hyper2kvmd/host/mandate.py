@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hyper2kvmd.errors import Unsafe
 from hyper2kvmd.host.person import READ, SEARCH, Person
-from hyper2kvmd.model import Order
+from hyper2kvmd.model.orders import Order
 
 
 @dataclass(frozen=True)

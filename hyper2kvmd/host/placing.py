@@ -18,7 +18,7 @@ from types import TracebackType
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.destination import output_of, share
 from hyper2kvmd.host.workspace import signals_held
-from hyper2kvmd.model import Order
+from hyper2kvmd.model.orders import Order
 
 MODE = 0o640
 

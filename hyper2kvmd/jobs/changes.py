@@ -11,7 +11,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from hyper2kvmd.errors import InvalidInput
 from hyper2kvmd.jobs.tables import events, job_of, jobs, stages
-from hyper2kvmd.model import Job, Problem, Stage, State
+from hyper2kvmd.model.jobs import Job, Problem, Stage, State
 
 
 def is_active() -> ColumnElement[bool]:

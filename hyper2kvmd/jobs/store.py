@@ -38,16 +38,9 @@ from hyper2kvmd.jobs.tables import (
     queue,
     stages,
 )
-from hyper2kvmd.model import (
-    Counts,
-    Finished,
-    Job,
-    JobEvent,
-    Migration,
-    Problem,
-    Stage,
-    State,
-)
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.jobs import Counts, Job, JobEvent, Problem, Stage, State
+from hyper2kvmd.model.results import Finished
 
 
 @dataclass(frozen=True)

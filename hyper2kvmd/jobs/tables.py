@@ -25,7 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import RowMapping
 
-from hyper2kvmd.model import Job, JobEvent, Migration, Problem
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.jobs import Job, JobEvent, Problem
 
 ACTIVE_STATES = "state IN ('queued', 'held', 'running')"
 problems_adapter: TypeAdapter[tuple[Problem, ...]] = TypeAdapter(tuple[Problem, ...])

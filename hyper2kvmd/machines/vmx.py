@@ -16,7 +16,7 @@ from hyper2kvmd.disk.files import open_file
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.host.mandate import ANYONE, Mandate
 from hyper2kvmd.mac import normal_mac
-from hyper2kvmd.model import SourceNic
+from hyper2kvmd.model.machine import SourceNic
 
 MAX_BYTES = 1 << 20
 MAX_FILES = 64

@@ -23,7 +23,9 @@ from hyper2kvmd.guest.linux.inspect import find_root
 from hyper2kvmd.guest.mounts import access
 from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.host.kvm import kvm_works
-from hyper2kvmd.model import Frozen, Hardware, Image
+from hyper2kvmd.model.disks import Image
+from hyper2kvmd.model.frozen import Frozen
+from hyper2kvmd.model.machine import Hardware
 from hyper2kvmd.progress import Context
 from hyper2kvmd.proof.console import LOGIN, REACHED, SPOKE, Console
 from hyper2kvmd.proof.machine import Machine, Overlay, overlay, running

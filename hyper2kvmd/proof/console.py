@@ -11,7 +11,7 @@ import re
 import time
 from typing import Literal
 
-from hyper2kvmd.model import Frozen
+from hyper2kvmd.model.frozen import Frozen
 
 CONSOLE_KEPT = 1 << 18
 """Characters: four times what a talkative boot prints."""

@@ -28,7 +28,9 @@ from hyper2kvmd.disk.qemu.export import layer
 from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
 from hyper2kvmd.host.kvm import EMULATOR, KVM_DEVICE, READABLE, kvm_works
 from hyper2kvmd.host.run import Sandbox, run, start, stop
-from hyper2kvmd.model import Frozen, Hardware, Image
+from hyper2kvmd.model.disks import Image
+from hyper2kvmd.model.frozen import Frozen
+from hyper2kvmd.model.machine import Hardware
 
 FIRMWARE_DESCRIPTORS = Path("/usr/share/qemu/firmware")
 """One JSON file per firmware: docs/interop/firmware.json in QEMU's source."""

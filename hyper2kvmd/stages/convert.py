@@ -22,14 +22,9 @@ from hyper2kvmd.disk.sources import conversion
 from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.mandate import Mandate
-from hyper2kvmd.model import (
-    DiskImage,
-    Image,
-    Limits,
-    Order,
-    Source,
-    SourceDisk,
-)
+from hyper2kvmd.model.disks import DiskImage, Image, SourceDisk
+from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.orders import Limits, Order
 from hyper2kvmd.progress import Context, Step
 from hyper2kvmd.volumes.layout import read_layout
 from hyper2kvmd.volumes.superblock import BlockReader

@@ -21,14 +21,10 @@ from hyper2kvmd.host.mandate import ANYONE, Mandate, require_below
 from hyper2kvmd.host.placing import names_in
 from hyper2kvmd.host.workspace import real_conversion_dir, require_writable, way_to_write
 from hyper2kvmd.machines import vmx
-from hyper2kvmd.model import (
-    Layout,
-    Migration,
-    Order,
-    Source,
-    SourceDisk,
-    Volume,
-)
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.disks import Layout, SourceDisk, Volume
+from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Context
 from hyper2kvmd.targets.libvirt.connection import Libvirt
 from hyper2kvmd.targets.libvirt.definition import domain_exists

@@ -12,18 +12,12 @@ from hyper2kvmd import __version__
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.placing import MODE, Placing
 from hyper2kvmd.host.space import disk_full
-from hyper2kvmd.model import (
-    Artifact,
-    DiskImage,
-    Guest,
-    Image,
-    Order,
-    PublishedDisk,
-    Source,
-    SourceDisk,
-    Stage,
-    Verdict,
-)
+from hyper2kvmd.model.disks import DiskImage, Image, SourceDisk
+from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.model.jobs import Stage
+from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.orders import Order
+from hyper2kvmd.model.results import Artifact, PublishedDisk, Verdict
 from hyper2kvmd.progress import Context, Step
 from hyper2kvmd.report import Report, markdown, names
 

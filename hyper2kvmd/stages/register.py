@@ -12,7 +12,10 @@ from pathlib import Path
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.destination import require_unshared
 from hyper2kvmd.host.placing import Placing
-from hyper2kvmd.model import Artifact, Domain, Guest, Hardware, Order
+from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.model.machine import Hardware
+from hyper2kvmd.model.orders import Order
+from hyper2kvmd.model.results import Artifact, Domain
 from hyper2kvmd.progress import Context
 from hyper2kvmd.targets.libvirt.connection import Libvirt
 from hyper2kvmd.targets.libvirt.definition import choose_hypervisor, define

@@ -18,16 +18,11 @@ from hyper2kvmd.guest.mounts import access
 from hyper2kvmd.guest.mounts.access import Access
 from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.host.mandate import Mandate
-from hyper2kvmd.model import (
-    Change,
-    Guest,
-    Image,
-    Layout,
-    Migration,
-    Order,
-    Source,
-    SourceNic,
-)
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.disks import Image, Layout
+from hyper2kvmd.model.guest import Change, Guest
+from hyper2kvmd.model.machine import Source, SourceNic
+from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Context
 
 FSTAB = "/etc/fstab"

@@ -10,7 +10,11 @@ from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.host.mandate import Mandate
-from hyper2kvmd.model import DiskImage, Guest, Hardware, Image, Order, Verdict
+from hyper2kvmd.model.disks import DiskImage, Image
+from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.model.machine import Hardware
+from hyper2kvmd.model.orders import Order
+from hyper2kvmd.model.results import Verdict
 from hyper2kvmd.progress import Context
 from hyper2kvmd.proof.boot import boot
 

@@ -10,7 +10,7 @@ import hashlib
 from cryptography.hazmat.primitives.ciphers import Cipher as Engine
 from cryptography.hazmat.primitives.ciphers import algorithms, modes
 
-from hyper2kvmd.model import Cipher
+from hyper2kvmd.model.disks import Cipher
 
 KEY_BYTES: dict[Cipher, tuple[int, int]] = {"aes-xts-plain64": (32, 64), "aes-cbc-essiv:sha256": (16, 32)}
 """Every cipher that is decrypted here, with its key sizes."""

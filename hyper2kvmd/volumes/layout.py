@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hyper2kvmd.model import Layout, Segment, Table, Volume
+from hyper2kvmd.model.disks import Layout, Segment, Table, Volume
 from hyper2kvmd.volumes import luks, lvm, md
 from hyper2kvmd.volumes.mapping import (
     Machine,

@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2i, Argon2id
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from hyper2kvmd.model import Cipher, Crypt, SectorSize
+from hyper2kvmd.model.disks import Cipher, Crypt, SectorSize
 from hyper2kvmd.volumes import crypt
 from hyper2kvmd.volumes.superblock import BlockReader
 

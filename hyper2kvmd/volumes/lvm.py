@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import cast
 
-from hyper2kvmd.model import Stretch, Volume
+from hyper2kvmd.model.disks import Stretch, Volume
 from hyper2kvmd.volumes import md
 from hyper2kvmd.volumes.mapping import (
     Machine,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 
-from hyper2kvmd.model import Crypt, Segment, Stretch
+from hyper2kvmd.model.disks import Crypt, Segment, Stretch
 from hyper2kvmd.volumes import crypt
 from hyper2kvmd.volumes.superblock import BlockReader
 

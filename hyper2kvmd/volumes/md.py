@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from hyper2kvmd.model import Volume
+from hyper2kvmd.model.disks import Volume
 from hyper2kvmd.volumes.mapping import (
     Machine,
     Stretches,

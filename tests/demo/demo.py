@@ -241,7 +241,8 @@ def boot_result() -> None:
     from hyper2kvmd.errors import Failure
     from hyper2kvmd.guest.mounts.access import default_helper
     from hyper2kvmd.guest.mounts.rootside import Helper
-    from hyper2kvmd.model import Hardware, Image
+    from hyper2kvmd.model.disks import Image
+    from hyper2kvmd.model.machine import Hardware
     from hyper2kvmd.progress import Context
     from hyper2kvmd.proof.boot import boot
 

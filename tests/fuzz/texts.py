@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from hyper2kvmd import spec
-from hyper2kvmd.model import Migration
+from hyper2kvmd.model.asked import Migration
 from tests.fuzz import harness
 from tests.security.test_yaml import HOSTILE
 

@@ -12,7 +12,8 @@ import pytest
 
 from hyper2kvmd.guest.mounts.access import default_helper
 from hyper2kvmd.guest.mounts.rootside import Helper
-from hyper2kvmd.model import DiskImage, Hardware, Image, Source
+from hyper2kvmd.model.disks import DiskImage, Image
+from hyper2kvmd.model.machine import Hardware, Source
 from hyper2kvmd.progress import Context, Event
 from hyper2kvmd.proof.boot import Booted, boot
 from hyper2kvmd.volumes.layout import read_layout

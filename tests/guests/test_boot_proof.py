@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.model import Hardware
+from hyper2kvmd.model.machine import Hardware
 from tests.guests.altered import (
     GRUB_CFG,
     HEALTHY,

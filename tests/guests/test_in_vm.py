@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.model import Image, Segment
+from hyper2kvmd.model.disks import Image, Segment
 from tests.guests.altered import boot_it
 from tests.guests.catalogue import NESTED
 from tests.guests.migration import exported

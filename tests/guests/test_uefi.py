@@ -14,7 +14,7 @@ from hyper2kvmd.disk.qemu.export import export
 from hyper2kvmd.disk.qemu.nbd import Reader
 from hyper2kvmd.guest.mounts.access import open_image
 from hyper2kvmd.guest.mounts.rootside import Helper, default_helper
-from hyper2kvmd.model import DiskImage, Image
+from hyper2kvmd.model.disks import DiskImage, Image
 from hyper2kvmd.stages.repair import repair_opened
 from hyper2kvmd.volumes.layout import read_layout
 from tests.guests import systemd_boot, uefi_grub

@@ -20,13 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.model import (
-    DiskImage,
-    Image,
-    Layout,
-    Segment,
-    Volume,
-)
+from hyper2kvmd.model.disks import DiskImage, Image, Layout, Segment, Volume
 from hyper2kvmd.volumes.mapping import linear
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from hyper2kvmd.jobs.store import Store
-from hyper2kvmd.model import HelperCall, Job, JobEvent, State
+from hyper2kvmd.model.jobs import Job, JobEvent, State
+from hyper2kvmd.model.orders import HelperCall
 from tests.integration.disks import sh
 from tests.integration.host import USER, as_service
 

@@ -19,7 +19,8 @@ import pytest
 
 from hyper2kvmd.guest.mounts.access import default_helper, open_image
 from hyper2kvmd.guest.mounts.rootside import Helper
-from hyper2kvmd.model import HelperCall, Image, Segment, Volume
+from hyper2kvmd.model.disks import Image, Segment, Volume
+from hyper2kvmd.model.orders import HelperCall
 from hyper2kvmd.volumes.mapping import linear
 from tests.integration.host import (
     HELPER,

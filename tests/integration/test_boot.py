@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.model import Hardware, Image
+from hyper2kvmd.model.disks import Image
+from hyper2kvmd.model.machine import Hardware
 from tests.guests.altered import (
     GRUB_CFG,
     HEALTHY,

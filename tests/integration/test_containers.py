@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from hyper2kvmd.disk.key_files import read_keys
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.model import Layout, Migration, Source, Volume
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.disks import Layout, Volume
+from hyper2kvmd.model.machine import Source
 from hyper2kvmd.progress import Context
 from hyper2kvmd.stages.convert import convert, prove_same
 from hyper2kvmd.stages.plan import read_sources

@@ -16,13 +16,10 @@ from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.mounts.access import default_helper
 from hyper2kvmd.host.space import available
-from hyper2kvmd.model import (
-    Image,
-    Migration,
-    Order,
-    Source,
-    SourceDisk,
-)
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.disks import Image, SourceDisk
+from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import (
     Context,
     Ended,

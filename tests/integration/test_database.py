@@ -15,7 +15,8 @@ from hyper2kvmd.errors import BrokenInstallation, TryLater
 from hyper2kvmd.jobs import database
 from hyper2kvmd.jobs.store import Origin, Store
 from hyper2kvmd.jobs.tables import metadata
-from hyper2kvmd.model import Migration, State
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.jobs import State
 
 CLAIM_ALL = """
 import sys
@@ -32,7 +33,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from hyper2kvmd.jobs.store import Origin, Store
-from hyper2kvmd.model import Migration
+from hyper2kvmd.model.asked import Migration
 store = Store(sys.argv[1])
 number = 0
 while True:

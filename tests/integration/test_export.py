@@ -19,7 +19,7 @@ from hyper2kvmd.disk.qemu.export import Exporter, as_file, export
 from hyper2kvmd.disk.qemu.nbd import Reader, Writer
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host import run
-from hyper2kvmd.model import Segment
+from hyper2kvmd.model.disks import Segment
 from tests.integration.host import MIB, command
 
 

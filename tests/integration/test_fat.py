@@ -16,13 +16,7 @@ import pytest
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.mounts.access import open_image
 from hyper2kvmd.guest.mounts.rootside import Helper
-from hyper2kvmd.model import (
-    DiskImage,
-    Image,
-    Layout,
-    Segment,
-    Volume,
-)
+from hyper2kvmd.model.disks import DiskImage, Image, Layout, Segment, Volume
 from hyper2kvmd.volumes.fat import FatVolume
 from hyper2kvmd.volumes.mapping import linear
 from hyper2kvmd.volumes.window import FileDisk, Window

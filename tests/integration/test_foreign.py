@@ -23,7 +23,7 @@ from hyper2kvmd.disk.sources.foreign.crc32c import crc32c
 from hyper2kvmd.disk.sources.foreign.vhdx import read_vhdx
 from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.errors import Failure, MigrationFailed
-from hyper2kvmd.model import SourceFormat
+from hyper2kvmd.model.disks import SourceFormat
 from hyper2kvmd.progress import Event, Progress, Step
 from hyper2kvmd.stages.convert import prove_all_same
 from tests.integration.disks import sh

@@ -12,7 +12,7 @@ from typing import get_args
 import pytest
 
 from hyper2kvmd.disk.qemu.qemu_img import check
-from hyper2kvmd.model import Segment, SourceFormat
+from hyper2kvmd.model.disks import Segment, SourceFormat
 from tests.integration.disks import empty_disk, sh
 from tests.integration.host import USER, Kernel, as_service, looped
 from tests.integration.service import PROGRAMS, fingerprint

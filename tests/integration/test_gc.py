@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from hyper2kvmd.jobs.store import Origin, Store
-from hyper2kvmd.model import Job, Migration
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.jobs import Job
 
 PROJECT = Path(__file__).parents[2]
 LONG_AGO = time.time() - 40 * 86_400

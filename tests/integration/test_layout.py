@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hyper2kvmd.model import Layout, Volume
+from hyper2kvmd.model.disks import Layout, Volume
 from hyper2kvmd.volumes.layout import firmware_of, read_layout
 from tests.integration.disks import FileReader, blkid, empty_disk, loop, sh
 

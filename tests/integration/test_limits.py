@@ -10,7 +10,8 @@ from typing import Literal
 
 import pytest
 
-from hyper2kvmd.model import Limits, Migration, Order
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.orders import Limits, Order
 from tests.integration.disks import sh
 
 

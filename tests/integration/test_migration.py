@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.disk.qemu.qemu_img import check
-from hyper2kvmd.model import Stage, State
+from hyper2kvmd.model.jobs import Stage, State
 from tests.guests import debian12
 from tests.guests.debian12 import Recipe
 from tests.integration.disks import empty_disk, sh

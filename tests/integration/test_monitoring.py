@@ -14,7 +14,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from hyper2kvmd.config import DaemonConfig
-from hyper2kvmd.model import State
+from hyper2kvmd.model.jobs import State
 from tests.integration.daemon.conftest import house as house
 from tests.integration.daemon.house import House, until
 

@@ -10,19 +10,12 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import Interrupted, MigrationFailed
-from hyper2kvmd.model import (
-    Artifact,
-    DiskImage,
-    FileIdentity,
-    Guest,
-    Image,
-    Layout,
-    Migration,
-    Order,
-    Source,
-    SourceDisk,
-    Verdict,
-)
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.disks import DiskImage, FileIdentity, Image, Layout, SourceDisk
+from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.orders import Order
+from hyper2kvmd.model.results import Artifact, Verdict
 from hyper2kvmd.progress import Context, Event, Progress
 from hyper2kvmd.stages.publish import publish
 from tests.integration.disks import empty_disk, loop, sh

@@ -17,20 +17,12 @@ import pytest
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.hardware import decide_firmware, decide_hardware
-from hyper2kvmd.model import (
-    Artifact,
-    Domain,
-    Firmware,
-    Guest,
-    Hardware,
-    Layout,
-    Migration,
-    Nic,
-    Order,
-    PublishedDisk,
-    Source,
-    SourceDisk,
-)
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.disks import Layout, SourceDisk
+from hyper2kvmd.model.guest import Guest, Nic
+from hyper2kvmd.model.machine import Firmware, Hardware, Source
+from hyper2kvmd.model.orders import Order
+from hyper2kvmd.model.results import Artifact, Domain, PublishedDisk
 from hyper2kvmd.progress import Context, Event, Warned
 from hyper2kvmd.stages.register import register
 from hyper2kvmd.targets.libvirt.connection import Libvirt

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hyper2kvmd.model import Image
+from hyper2kvmd.model.disks import Image
 from tests.integration.host import REPOSITORY, Kernel, as_service
 
 ASKER = REPOSITORY / "tests" / "integration" / "boundary" / "asker.py"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.model import Image
+from hyper2kvmd.model.disks import Image
 from tests.integration.daemon.conftest import house as house
 from tests.integration.host import USER, give, make_disk
 from tests.integration.host import installed_helper as installed_helper

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from hyper2kvmd.model import Image
+from hyper2kvmd.model.disks import Image
 from tests.integration.host import HELPER, Kernel, as_service
 from tests.integration.test_access import eventually, until_clean
 from tests.security.asking import ASKER, ask, mount_request

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from hyper2kvmd.model import State
+from hyper2kvmd.model.jobs import State
 from tests.integration.disks import sh
 from tests.integration.host import USER
 from tests.integration.service import Service, until

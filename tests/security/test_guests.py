@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.guest.files.root import ConfinedRoot
-from hyper2kvmd.model import Image
+from hyper2kvmd.model.disks import Image
 from tests.integration.host import USER, Kernel, give, looped, make_disk, service_python
 
 HOSTS_OWN = "the host's own\n"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hyper2kvmd.model import Image
+from hyper2kvmd.model.disks import Image
 from tests.integration.host import HELPER, REPOSITORY, Kernel, as_service
 from tests.security.asking import ASKER, PROBE, ask, linear, mount_request, refusal
 

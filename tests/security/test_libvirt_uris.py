@@ -21,16 +21,12 @@ from typing import Any
 import pytest
 
 from hyper2kvmd.errors import Unsafe
-from hyper2kvmd.model import (
-    Artifact,
-    Bounds,
-    Guest,
-    Hardware,
-    Job,
-    Migration,
-    Order,
-    PublishedDisk,
-)
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.model.jobs import Job
+from hyper2kvmd.model.machine import Hardware
+from hyper2kvmd.model.orders import Bounds, Order
+from hyper2kvmd.model.results import Artifact, PublishedDisk
 from hyper2kvmd.progress import Context
 from hyper2kvmd.stages.register import register
 from hyper2kvmd.targets.libvirt.connection import Libvirt

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.model import Migration, Order
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Ended, event_adapter
 from tests.integration.host import MIB, USER, as_service, service_python
 from tests.integration.service import PROGRAMS

@@ -19,7 +19,9 @@ import pytest
 
 from hyper2kvmd.errors import MigrationFailed, Unsafe
 from hyper2kvmd.host.workspace import ensure_private_dir
-from hyper2kvmd.model import Bounds, Migration, Order, Problem
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.jobs import Problem
+from hyper2kvmd.model.orders import Bounds, Order
 from hyper2kvmd.progress import (
     AwaitingSpace,
     Ended,

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 
-from hyper2kvmd.model import Image
+from hyper2kvmd.model.disks import Image
 from tests.integration.host import HELPER, Kernel, as_service, behind_socket
 from tests.security.asking import PROBE, ask, mount_request, refusal
 

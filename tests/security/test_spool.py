@@ -14,7 +14,7 @@ import pytest
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.spool import Spool, prepare
 from hyper2kvmd.jobs.store import Store
-from hyper2kvmd.model import State
+from hyper2kvmd.model.jobs import State
 from tests.integration.daemon.house import House
 
 

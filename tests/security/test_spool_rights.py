@@ -16,7 +16,7 @@ from hyper2kvmd.daemon.spool import Spool, prepare
 from hyper2kvmd.daemon.wire import Rejection
 from hyper2kvmd.errors import BrokenInstallation
 from hyper2kvmd.jobs.store import Store
-from hyper2kvmd.model import State
+from hyper2kvmd.model.jobs import State
 
 NOBODY = 65534
 

@@ -27,7 +27,7 @@ from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.scheduler import Scheduler
 from hyper2kvmd.daemon.spool import Spool, prepare
 from hyper2kvmd.jobs.store import Store
-from hyper2kvmd.model import Counts, Job, State
+from hyper2kvmd.model.jobs import Counts, Job, State
 from tests.integration.daemon.house import House, until
 from tests.security.flood import Address, connect, flooding
 

@@ -23,7 +23,7 @@ from hyper2kvmd.disk.files import open_file
 from hyper2kvmd.errors import Failure, Unsafe
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.host.person import READ, SEARCH, Person
-from hyper2kvmd.model import State
+from hyper2kvmd.model.jobs import State
 from tests.integration.host import MIB, USER
 from tests.integration.service import Service
 from tests.vmdk_images import descriptor

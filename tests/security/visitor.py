@@ -15,7 +15,7 @@ from hyper2kvmd.errors import Failure
 from hyper2kvmd.guest.files.root import ConfinedRoot
 from hyper2kvmd.guest.mounts.access import open_image
 from hyper2kvmd.guest.mounts.rootside import Helper
-from hyper2kvmd.model import Image
+from hyper2kvmd.model.disks import Image
 
 FSTAB = "/etc/fstab"
 

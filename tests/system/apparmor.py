@@ -143,7 +143,8 @@ BOOT = """
 import json, sys, time
 from pathlib import Path
 from hyper2kvmd.proof import machine
-from hyper2kvmd.model import Hardware, Image
+from hyper2kvmd.model.disks import Image
+from hyper2kvmd.model.machine import Hardware
 image, folder = Image.model_validate_json(sys.argv[1]), Path(sys.argv[2])
 hardware = Hardware(firmware="bios", memory=256)
 with machine.running(machine.overlay(image, folder), hardware, folder) as running:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.disk.qemu.export import Exporter, export
-from hyper2kvmd.model import Image
+from hyper2kvmd.model.disks import Image
 from tests.integration.host import HELPER, Kernel, as_qcow2, give, make_disk
 from tests.integration.test_access import check, client, client_argv, until_clean
 from tests.security.asking import ask, linear, mount_request

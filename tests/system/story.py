@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyper2kvmd.model import Segment
+from hyper2kvmd.model.disks import Segment
 from tests.guests import debian12
 from tests.guests.altered import boot_it
 from tests.guests.debian12 import Recipe

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.model import Image
+from hyper2kvmd.model.disks import Image
 from tests.integration.disks import sh
 from tests.integration.host import REPOSITORY, USER, Kernel, as_qcow2, give, make_disk, scattered
 from tests.integration.test_access import client_argv, until_clean

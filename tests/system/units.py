@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from hyper2kvmd.model import HelperCall, Image
+from hyper2kvmd.model.disks import Image
+from hyper2kvmd.model.orders import HelperCall
 from tests.integration.host import (
     REPOSITORY,
     UNITS,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.model import DiskImage, Image, Volume
+from hyper2kvmd.model.disks import DiskImage, Image, Volume
 from hyper2kvmd.volumes.layout import read_layout
 from tests.integration.disks import FileReader, empty_disk, loop, sh
 from tests.integration.host import MIB, USER, Kernel, command

@@ -17,15 +17,10 @@ import pytest
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.files.root import ConfinedRoot
 from hyper2kvmd.guest.files.tree import GuestTree
-from hyper2kvmd.model import (
-    Guest,
-    Layout,
-    Migration,
-    Segment,
-    Source,
-    SourceNic,
-    Volume,
-)
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.disks import Layout, Segment, Volume
+from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.model.machine import Source, SourceNic
 from hyper2kvmd.progress import Context, Event
 from hyper2kvmd.stages.repair import repair_opened
 from hyper2kvmd.volumes.fat import Blocks

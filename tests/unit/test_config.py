@@ -8,7 +8,7 @@ import pytest
 
 from hyper2kvmd import config
 from hyper2kvmd.errors import BrokenInstallation
-from hyper2kvmd.model import Limits
+from hyper2kvmd.model.orders import Limits
 
 SAMPLE = Path(__file__).parents[2] / "packaging" / "hyper2kvmd.yaml"
 

@@ -9,7 +9,8 @@ from rich.console import Console
 from hyper2kvmd import progress
 from hyper2kvmd.cli.display import Display
 from hyper2kvmd.cli.output import printable, size
-from hyper2kvmd.model import Finished, Stage
+from hyper2kvmd.model.jobs import Stage
+from hyper2kvmd.model.results import Finished
 
 GIB = 1 << 30
 

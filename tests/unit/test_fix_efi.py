@@ -10,7 +10,8 @@ import pytest
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.linux import pe
-from hyper2kvmd.model import Guest, Layout, Segment
+from hyper2kvmd.model.disks import Layout, Segment
+from hyper2kvmd.model.guest import Guest
 from tests.unit.guest_on_disk import ROOT_UUID, files_below, migration, partition, put, repaired
 
 ESP_TYPE = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.guest.linux import cpio, initrd
-from hyper2kvmd.model import Guest, Layout
+from hyper2kvmd.model.disks import Layout
+from hyper2kvmd.model.guest import Guest
 from tests.unit.guest_on_disk import ROOT_UUID, SWAP_UUID, files_below, migration, partition, put, repaired
 
 LUKS_UUID = "77777777-1111-4222-8333-777777777777"

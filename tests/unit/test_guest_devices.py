@@ -4,7 +4,7 @@ import pytest
 
 from hyper2kvmd.guest.linux.cmdline import stabilize
 from hyper2kvmd.guest.linux.devices import Devices, dm_name
-from hyper2kvmd.model import Crypt, Layout, Segment, Volume
+from hyper2kvmd.model.disks import Crypt, Layout, Segment, Volume
 from hyper2kvmd.volumes.mapping import encrypted, linear
 from tests.unit.guest_on_disk import ROOT_UUID, logical, partition
 

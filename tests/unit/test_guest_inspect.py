@@ -8,7 +8,7 @@ import pytest
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.linux.inspect import Kernel, find_root, look_at
-from hyper2kvmd.model import Layout, Volume
+from hyper2kvmd.model.disks import Layout, Volume
 from hyper2kvmd.progress import Event, Warned
 from hyper2kvmd.stages.repair import repair_opened
 from tests.unit.guest_on_disk import FolderAccess, logical, migration, partition, put, quiet_context, repaired, tree_of

@@ -8,7 +8,8 @@ import pytest
 
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.linux.inspect import find_root
-from hyper2kvmd.model import Guest, Layout, Volume
+from hyper2kvmd.model.disks import Layout, Volume
+from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.progress import Event, Warned
 from hyper2kvmd.stages.repair import repair_opened
 from hyper2kvmd.volumes.layout import ESP_TYPES

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from hyper2kvmd.model import Volume
+from hyper2kvmd.model.disks import Volume
 from hyper2kvmd.volumes.layout import read_layout
 from tests.unit.test_mapping import Bytes
 

@@ -22,7 +22,7 @@ from hyper2kvmd.cli.ctl import cli
 from hyper2kvmd.cli.daemon import main
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon.service import RELOADABLE
-from hyper2kvmd.model import Migration
+from hyper2kvmd.model.asked import Migration
 from tests.integration.host import HELPER, unit_settings
 
 MANUAL = Path(__file__).parents[2] / "packaging" / "man"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from hyper2kvmd.model import Crypt, Segment, Stretch
+from hyper2kvmd.model.disks import Crypt, Segment, Stretch
 from hyper2kvmd.volumes.mapping import (
     Machine,
     Stretches,

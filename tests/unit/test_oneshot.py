@@ -15,7 +15,7 @@ import pytest
 from hyper2kvmd import config
 from hyper2kvmd.cli import oneshot
 from hyper2kvmd.errors import BrokenInstallation, InvalidInput
-from hyper2kvmd.model import Migration
+from hyper2kvmd.model.asked import Migration
 
 
 @pytest.fixture(autouse=True)

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hyper2kvmd.model import (
-    Change,
-    DiskImage,
-    FileIdentity,
-    Guest,
-    Image,
-    Layout,
-    Migration,
-    Order,
-    PublishedDisk,
-    Source,
-    SourceDisk,
-    Verdict,
-)
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.disks import DiskImage, FileIdentity, Image, Layout, SourceDisk
+from hyper2kvmd.model.guest import Change, Guest
+from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.orders import Order
+from hyper2kvmd.model.results import PublishedDisk, Verdict
 from hyper2kvmd.report import Report, markdown
 
 DISK = SourceDisk(

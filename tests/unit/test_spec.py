@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyper2kvmd import spec
-from hyper2kvmd.model import Migration, Problem
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.jobs import Problem
 
 
 def parse(text: str, name: str = "web01", base: Path | None = None) -> Migration:

@@ -10,19 +10,12 @@ import pytest
 
 from hyper2kvmd.errors import InvalidInput
 from hyper2kvmd.jobs.store import Origin, Store
-from hyper2kvmd.model import (
-    Artifact,
-    Finished,
-    Guest,
-    Job,
-    Layout,
-    Migration,
-    Problem,
-    PublishedDisk,
-    Source,
-    Stage,
-    State,
-)
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.disks import Layout
+from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.model.jobs import Job, Problem, Stage, State
+from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.results import Artifact, Finished, PublishedDisk
 
 SOURCE = Finished(source=Source(disks=(), layout=Layout(tables=()), firmware="bios", needed_bytes=7, publish_bytes=0))
 CRASH = Problem(code="worker-crashed", message="the worker died", hint="look at the journal", kind="retry")

@@ -9,7 +9,7 @@ import pytest
 
 from hyper2kvmd.machines import vmx
 from hyper2kvmd.machines.vmx import Machine
-from hyper2kvmd.model import SourceNic
+from hyper2kvmd.model.machine import SourceNic
 
 CARD = """.encoding = "UTF-8"
 displayName = "web \x00 01"

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from hyper2kvmd.model import Frozen
+from hyper2kvmd.model.frozen import Frozen
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 LATEST, DURABLE, COMPLETE = ".latest", ".checkpoint", ".complete"

@@ -26,7 +26,7 @@ from hyper2kvmd.disk.qemu import nbd
 from hyper2kvmd.disk.qemu.qemu_img import Format
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host import run
-from hyper2kvmd.model import Segment
+from hyper2kvmd.model.disks import Segment
 
 WHOLE_DISK = ""
 """Name of the export that `as_file` uses."""

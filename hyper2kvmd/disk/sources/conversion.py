@@ -7,7 +7,7 @@ from hyper2kvmd.disk.images.image import NewImage
 from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.disk.sources.source import OnProgress
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.model import SourceDisk
+from hyper2kvmd.model.disks import SourceDisk
 
 
 def convert(

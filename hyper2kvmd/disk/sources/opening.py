@@ -25,7 +25,7 @@ from hyper2kvmd.disk.sources.source import DiskSource
 from hyper2kvmd.disk.sources.vmdk import descriptor, sparse
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.host.mandate import ANYONE, Mandate
-from hyper2kvmd.model import SourceFormat
+from hyper2kvmd.model.disks import SourceFormat
 
 MAGICS: tuple[tuple[int, bytes, SourceFormat], ...] = (
     (0, sparse.MAGIC, "vmdk"),

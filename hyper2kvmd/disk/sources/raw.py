@@ -10,7 +10,7 @@ from hyper2kvmd.disk.engine import copy
 from hyper2kvmd.disk.files import SourceFile
 from hyper2kvmd.disk.images.image import NewImage
 from hyper2kvmd.disk.sources.source import OnProgress, copy_by_engine
-from hyper2kvmd.model import FileIdentity, SourceFormat
+from hyper2kvmd.model.disks import FileIdentity, SourceFormat
 
 SECTOR = 512
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from hyper2kvmd.disk.blocks import Counted
 from hyper2kvmd.disk.engine import copy
 from hyper2kvmd.disk.images.image import NewImage
-from hyper2kvmd.model import FileIdentity, SourceFormat
+from hyper2kvmd.model.disks import FileIdentity, SourceFormat
 
 OnProgress = Callable[[copy.Amounts], None]
 

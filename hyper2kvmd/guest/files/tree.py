@@ -22,7 +22,7 @@ from typing import BinaryIO
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.files.interface import Files
 from hyper2kvmd.guest.files.root import is_absent
-from hyper2kvmd.model import Change
+from hyper2kvmd.model.guest import Change
 
 TEXT_LIMIT = 4 << 20
 BINARY_LIMIT = 64 << 20

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from hyper2kvmd.guest.linux.devices import Devices
-from hyper2kvmd.model import Volume
+from hyper2kvmd.model.disks import Volume
 
 PARAMETER = re.compile(
     r"(?<![\w./-])(root|rootpartition|resume|real_root|boot|mount\.usr|cryptroot|cryptdevice)=(/dev/[^\s\"'\\,;]+)"

@@ -16,7 +16,7 @@ from hyper2kvmd.guest.linux import fstab
 from hyper2kvmd.guest.linux.devices import Devices
 from hyper2kvmd.guest.linux.inspect import Found, describe
 from hyper2kvmd.guest.mounts.access import Access
-from hyper2kvmd.model import Layout, Volume
+from hyper2kvmd.model.disks import Layout, Volume
 from hyper2kvmd.volumes.fat import FatVolume
 from hyper2kvmd.volumes.layout import ESP_TYPES
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from hyper2kvmd.model import Layout, Volume
+from hyper2kvmd.model.disks import Layout, Volume
 
 UNSTABLE = re.compile(
     r"/dev/(?:"

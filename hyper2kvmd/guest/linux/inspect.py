@@ -20,7 +20,7 @@ from hyper2kvmd.guest.files.tree import GuestTree, printable
 from hyper2kvmd.guest.linux import pe
 from hyper2kvmd.guest.linux.entries import BOOTS, Entry, entries
 from hyper2kvmd.guest.mounts.access import Access
-from hyper2kvmd.model import Layout, Volume
+from hyper2kvmd.model.disks import Layout, Volume
 
 LINUX_FILE_SYSTEMS = ("ext4", "ext3", "ext2", "xfs", "btrfs")
 SUBVOLUMES = ("@", "root", "@rootfs", "@root", "rootfs")

@@ -31,7 +31,7 @@ from hyper2kvmd.guest.mounts.rootside import (
 )
 from hyper2kvmd.guest.mounts.rootside import default_helper as default_helper
 from hyper2kvmd.host import run
-from hyper2kvmd.model import Image, Layout, Segment, Volume
+from hyper2kvmd.model.disks import Image, Layout, Segment, Volume
 from hyper2kvmd.volumes import luks
 from hyper2kvmd.volumes.fat import Blocks
 from hyper2kvmd.volumes.mapping import Machine

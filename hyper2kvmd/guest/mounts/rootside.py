@@ -26,7 +26,9 @@ from hyper2kvmd.guest.mounts.channel import (
     Way,
     unreachable,
 )
-from hyper2kvmd.model import Cipher, Frozen, HelperCall
+from hyper2kvmd.model.disks import Cipher
+from hyper2kvmd.model.frozen import Frozen
+from hyper2kvmd.model.orders import HelperCall
 
 Outcome = Literal["ok", "refused", "failed"]
 DEADLINE = 150.0

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from hyper2kvmd.errors import BrokenInstallation, Unsafe
 from hyper2kvmd.host.run import Completed, run
-from hyper2kvmd.model import Order
+from hyper2kvmd.model.orders import Order
 
 LOCAL_URIS = ("qemu:///system", "qemu:///session", "test:///default")
 """This host's own libvirt, which every job may use."""

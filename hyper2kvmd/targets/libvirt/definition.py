@@ -9,7 +9,8 @@ from pathlib import Path
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.kvm import KVM_DEVICE, kvm_works
 from hyper2kvmd.host.run import Completed
-from hyper2kvmd.model import Artifact, Migration
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.results import Artifact
 from hyper2kvmd.progress import Context
 from hyper2kvmd.targets.libvirt.connection import Libvirt
 from hyper2kvmd.targets.libvirt.domain import Hypervisor

@@ -6,7 +6,10 @@ import string
 import xml.etree.ElementTree as ET
 from typing import Literal
 
-from hyper2kvmd.model import Artifact, Guest, Hardware, Migration
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.model.machine import Hardware
+from hyper2kvmd.model.results import Artifact
 
 Hypervisor = Literal["kvm", "qemu"]
 DISK_NAMES = {"virtio": "vd", "sata": "sd"}

@@ -20,7 +20,7 @@ from hyper2kvmd.errors import Failure
 from hyper2kvmd.guest.mounts import rootside
 from hyper2kvmd.guest.mounts.access import FILE_SYSTEMS, Access, check_helper, open_image
 from hyper2kvmd.guest.mounts.rootside import Helper
-from hyper2kvmd.model import Image, Volume
+from hyper2kvmd.model.disks import Image, Volume
 
 
 def say(**facts: object) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hyper2kvmd.daemon.wire import Rejection, Status, events_adapter, jobs_adapter
-from hyper2kvmd.model import Job, State
+from hyper2kvmd.model.jobs import Job, State
 
 HERE = Path(__file__).parent
 T = TypeVar("T")

@@ -16,18 +16,11 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from hyper2kvmd.model import (
-    Artifact,
-    DiskImage,
-    Finished,
-    Image,
-    Layout,
-    Order,
-    Problem,
-    PublishedDisk,
-    Source,
-    Stage,
-)
+from hyper2kvmd.model.disks import DiskImage, Image, Layout
+from hyper2kvmd.model.jobs import Problem, Stage
+from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.orders import Order
+from hyper2kvmd.model.results import Artifact, Finished, PublishedDisk
 from hyper2kvmd.progress import (
     AwaitingSpace,
     Ended,

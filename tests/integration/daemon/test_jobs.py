@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hyper2kvmd.model import Job, State
+from hyper2kvmd.model.jobs import Job, State
 from tests.integration.daemon.house import House, until
 
 MIB = 1 << 20

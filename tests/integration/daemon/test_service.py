@@ -20,7 +20,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from hyper2kvmd.daemon.wire import Refusal
-from hyper2kvmd.model import Job, State
+from hyper2kvmd.model.jobs import Job, State
 from tests.integration.daemon.house import House, notify_socket, until
 
 PROGRAM = Path(sys.executable).with_name("hyper2kvmd")

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 
-from hyper2kvmd.model import State
+from hyper2kvmd.model.jobs import State
 from tests.integration.daemon.house import House, until
 
 SLOW_COPY = """

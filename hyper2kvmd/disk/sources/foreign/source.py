@@ -24,7 +24,7 @@ from hyper2kvmd.disk.sources.foreign.vdi import read_vdi
 from hyper2kvmd.disk.sources.foreign.vhdx import read_vhdx
 from hyper2kvmd.disk.sources.sampling import content_bytes
 from hyper2kvmd.disk.sources.source import OnProgress
-from hyper2kvmd.model import FileIdentity
+from hyper2kvmd.model.disks import FileIdentity
 
 Format = Literal["qcow2", "vdi", "vhdx"]
 PIECE = 1 << 20

@@ -30,7 +30,7 @@ from hyper2kvmd.disk.sources.vmdk.sparse import SparseExtent
 from hyper2kvmd.errors import Kind as Cure
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.host.mandate import ANYONE, Mandate
-from hyper2kvmd.model import FileIdentity, SourceFormat
+from hyper2kvmd.model.disks import FileIdentity, SourceFormat
 
 DEPTH_LIMIT = 32
 """Disks in a chain: as many as vSphere allows."""

@@ -11,7 +11,8 @@ from hyper2kvmd.guest.linux.devices import Devices
 from hyper2kvmd.guest.linux.inspect import System
 from hyper2kvmd.guest.linux.network.cards import Cards
 from hyper2kvmd.guest.linux.network.survey import Survey
-from hyper2kvmd.model import Migration, Volume
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.disks import Volume
 
 
 @dataclass(frozen=True)

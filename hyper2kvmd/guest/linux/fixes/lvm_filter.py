@@ -17,7 +17,7 @@ from hyper2kvmd.guest.linux.fixes.fix import (
     always,
     mend_files,
 )
-from hyper2kvmd.model import Volume
+from hyper2kvmd.model.disks import Volume
 
 FILTER = re.compile(
     r"^([ \t]*(?:devices/)?(global_filter|filter)[ \t]*=[ \t]*)"

@@ -10,7 +10,7 @@ Sources: udev(7), systemd.link(5), systemd issues 9006 and 9807.
 from __future__ import annotations
 
 from hyper2kvmd.guest.linux.fixes.fix import Case, Fix, always
-from hyper2kvmd.model import Nic
+from hyper2kvmd.model.guest import Nic
 
 RULES = "/etc/udev/rules.d/71-hyper2kvm-net.rules"
 """After 70-persistent-net.rules, whose lines it overrides; before 75-persistent-net-generator.rules, which adds lines

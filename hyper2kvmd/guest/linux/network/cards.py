@@ -14,7 +14,8 @@ from fnmatch import fnmatchcase
 from hyper2kvmd.guest.linux.network.selector import NIC_NAME, Selector
 from hyper2kvmd.guest.linux.network.survey import Survey
 from hyper2kvmd.mac import given_mac
-from hyper2kvmd.model import Nic, SourceNic
+from hyper2kvmd.model.guest import Nic
+from hyper2kvmd.model.machine import SourceNic
 
 SLOTS = {"0000:03:00.0": 160, "0000:0b:00.0": 192, "0000:13:00.0": 224, "0000:1b:00.0": 256}
 """VMware's PCI slot numbers by the places that guests see: those that kernel logs of VMware guests show."""

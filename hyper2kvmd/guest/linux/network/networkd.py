@@ -14,7 +14,7 @@ from hyper2kvmd.guest.linux.network.selector import (
     our_drivers,
     place_of,
 )
-from hyper2kvmd.model import Nic
+from hyper2kvmd.model.guest import Nic
 
 MACS = ("MACAddress", "PermanentMACAddress")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from hyper2kvmd.mac import normal_mac
-from hyper2kvmd.model import Nic
+from hyper2kvmd.model.guest import Nic
 
 VMWARE_DRIVERS = ("vmxnet3", "vmxnet", "e1000e", "e1000", "pcnet32", "vlance")
 """Drivers of the cards that VMware emulates; none of them drives ours."""

@@ -1,0 +1,58 @@
+"""What a migration asks for: one YAML, parsed."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from hyper2kvmd.model.frozen import Frozen
+
+DISKS_MAX = 26
+"""Disks of one machine: vda to vdz."""
+
+
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, str | Path) else value
+
+
+class Migration(Frozen):
+    """One migration YAML, parsed. `None` means that the key was not given."""
+
+    cmd: Literal["local"] = "local"
+    vmdk: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=DISKS_MAX)]
+    """The machine's disks, whatever their format (the key keeps its old name), that which it boots from first."""
+    vm_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+    output_dir: Path | None = None
+    to_output: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    out_format: Literal["qcow2", "raw"] = "qcow2"
+    compress: bool = False
+    conversion_dir: Path | None = None
+    sparse: Literal["auto", "always", "never"] = "auto"
+    fstab_mode: Literal["stabilize-all", "bypath-only", "noop"] = "stabilize-all"
+    regen_initramfs: bool = True
+    no_grub: bool = False
+    remove_vmware_tools: bool = False
+    libvirt_import: bool = False
+    libvirt_uri: str = "qemu:///system"
+    libvirt_network: str = "default"
+    memory: int = Field(default=2048, ge=64, le=16 * 1024 * 1024, description="MiB")
+    vcpus: int = Field(default=2, ge=1, le=1024)
+    uefi: bool | None = None
+    machine: str | None = Field(default=None, pattern=r"^[a-z0-9.-]{1,40}$")
+    checksum: bool = False
+    verify: Literal["check", "content", "boot"] = "check"
+    priority: int = Field(default=5, ge=0, le=9)
+    dry_run: bool = False
+    print_fstab: bool = False
+
+    luks_keyfile: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)] = ()
+    """Files whose content, as it is, may open the guest's LUKS volumes; each is tried on each."""
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """File names of the images: `web01.qcow2`, `web01-disk2.qcow2` and so on."""
+        first = PurePath(self.to_output or f"{self.vm_name}.{self.out_format}")
+        more = (f"{first.stem}-disk{number}{first.suffix}" for number in range(2, len(self.vmdk) + 1))
+        return (first.name, *more)

@@ -1,0 +1,171 @@
+"""Disks and what they hold: layouts, source disks, images. Sizes and offsets are bytes unless a name says otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from hyper2kvmd.model.frozen import Frozen
+
+Table = Literal["gpt", "dos", "none"]
+
+
+class Segment(Frozen):
+    """A byte range of one disk, which is told by its place among the machine's disks."""
+
+    disk: int = Field(default=0, ge=0)
+    offset: int = Field(ge=0)
+    length: int = Field(gt=0)
+
+
+Cipher = Literal["aes-xts-plain64", "aes-cbc-essiv:sha256"]
+"""Those that LUKS has had as its defaults."""
+
+
+SectorSize = Literal[512, 1024, 2048, 4096]
+
+
+class Crypt(Frozen):
+    """How a stretch is encrypted, in dm-crypt's terms. The key itself is never part of a layout."""
+
+    container: str
+    """UUID of the LUKS container, whose header has the key."""
+    cipher: Cipher
+    sector: SectorSize = 512
+    """Bytes that are encrypted as one."""
+    iv: int = Field(default=0, ge=0)
+    """What the initialization vector counts the stretch's first 512 bytes as."""
+
+
+class Stretch(Frozen):
+    """A run of a volume's bytes: one byte range, or several that hold it in turns (`striped`) or each (`mirror`)."""
+
+    kind: Literal["linear", "striped", "mirror"] = "linear"
+    legs: tuple[Segment, ...] = Field(min_length=1)
+    """Of one length."""
+    chunk: int = Field(default=0, ge=0)
+    """Bytes on one leg before the next one's turn; 0 unless striped."""
+    crypt: Crypt | None = None
+    """Over whatever the legs make up."""
+
+    @property
+    def length(self) -> int:
+        return self.legs[0].length * (len(self.legs) if self.kind == "striped" else 1)
+
+
+class Volume(Frozen):
+    """Something that holds a file system, swap or a container: a whole disk, a partition, or what lies in those:
+    a logical volume, an md array, the inside of a LUKS container.
+
+    `stretches` in order make up its content, however deep it is nested. It is empty for what cannot be addressed
+    that way (a thin LV, a degraded array, a container without its key); `obstacle` then says why.
+    """
+
+    kind: Literal["disk", "partition", "lv", "md", "luks"]
+    name: str
+    """`partition 2`, `vg0/root`, `whole disk`, `disk 2, partition 1`: for messages."""
+    disk: int = 0
+    """Which disk a partition is on, or where anything else begins."""
+    number: int | None = None
+    vg: str | None = None
+    lv: str | None = None
+    array: str | None = None
+    """Name of an md array, without the host's: `0`, `boot`."""
+    stretches: tuple[Stretch, ...] = ()
+    content: str = "unknown"
+    """As blkid names it: ext4, xfs, btrfs, vfat, swap, ntfs, LVM2_member, linux_raid_member, crypto_LUKS..."""
+    uuid: str | None = None
+    label: str | None = None
+    partuuid: str | None = None
+    partlabel: str | None = None
+    parttype: str | None = None
+    """GPT type GUID in lower case, or the MBR type as two hex digits."""
+    obstacle: str | None = None
+    multi_device: bool = False
+    """True for a btrfs that spans several devices, and an ext4 whose journal is on another one."""
+
+    @property
+    def length(self) -> int:
+        return sum(stretch.length for stretch in self.stretches)
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Every byte range that belongs to it."""
+        return tuple(leg for stretch in self.stretches for leg in stretch.legs)
+
+
+class Layout(Frozen):
+    """What a machine's disks hold, read from their own bytes."""
+
+    tables: tuple[Table, ...]
+    """The partition table of each disk."""
+    volumes: tuple[Volume, ...] = ()
+
+    def on_disk(self, disk: int) -> tuple[Volume, ...]:
+        """The partitions of one disk, or the disk itself where it has none."""
+        outer = ("disk", "partition")
+        return tuple(volume for volume in self.volumes if volume.disk == disk and volume.kind in outer)
+
+    def written_by_scatter(self, disk: int) -> str | None:
+        """Why a writer could meet ENOSPC anywhere on this disk (`sparse: auto` then reserves it all)."""
+        names = {"LVM2_member": "LVM", "linux_raid_member": "md", "crypto_LUKS": "LUKS"}
+        for volume in self.on_disk(disk):
+            if volume.content in names:
+                return names[volume.content]
+            if volume.multi_device:
+                return "multi-device btrfs"
+        return None
+
+
+class FileIdentity(Frozen):
+    """What must not change while a source is read."""
+
+    path: Path
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+SourceFormat = Literal["vmdk", "raw", "qcow2", "vdi", "vhdx"]
+
+
+class SourceDisk(Frozen):
+    path: Path
+    format: SourceFormat = "vmdk"
+    subformat: str
+    """Which kind of that format: the createType of a VMDK, such as monolithicSparse."""
+    virtual_size: int
+    data_bytes: int
+    """Bytes of the guest's disk that the source stores: what there is to copy, and about what the image will occupy
+    when holes are kept."""
+    files: tuple[FileIdentity, ...]
+    """All that the disk consists of: of a VMDK the descriptor and every extent."""
+    preallocate: bool = False
+    preallocate_reason: str = ""
+
+
+class DiskImage(Frozen):
+    """One converted disk."""
+
+    path: Path
+    virtual_size: int
+    file_bytes: int
+    """What it occupies."""
+
+
+class Image(Frozen):
+    """The machine's converted disks in the working folder, in the order of the source's."""
+
+    disks: tuple[DiskImage, ...]
+    format: Literal["qcow2", "raw"]
+    layout: Layout
+    evidence: tuple[str, ...] = ()
+    """What was proven of its content while the source was at hand."""
+
+    @property
+    def file_bytes(self) -> int:
+        return sum(disk.file_bytes for disk in self.disks)

@@ -1,0 +1,94 @@
+"""A job of the queue: its states, stages, events and problems."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.frozen import Frozen
+
+
+class State(StrEnum):
+    QUEUED = "queued"
+    HELD = "held"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+
+    @property
+    def active(self) -> bool:
+        return self in (State.QUEUED, State.HELD, State.RUNNING)
+
+
+class Stage(StrEnum):
+    PLAN = "plan"
+    CONVERT = "convert"
+    REPAIR = "repair"
+    VERIFY = "verify"
+    PUBLISH = "publish"
+    REGISTER = "register"
+
+
+class Problem(Frozen):
+    """A failure as data: what `errors.Failure` carries, for events, rows and `--json`."""
+
+    code: str
+    message: str
+    hint: str
+    kind: Literal["retry", "operator", "permanent"]
+    key: str | None = None
+    line: int | None = None
+    column: int | None = None
+
+
+class Job(Frozen):
+    """A row of the queue. `attempt` fences claims: it grows by one with each and every later write names it."""
+
+    id: int
+    state: State
+    vm_name: str
+    priority: int
+    attempt: int = 0
+    migration: Migration | None = None
+    content_key: str
+    spool_name: str | None = None
+    submitter: str = ""
+    stage: Stage | None = None
+    progress: float = Field(default=0.0, ge=0.0, le=1.0)
+    note: str = ""
+    problems: tuple[Problem, ...] = ()
+    reserved_bytes: int = 0
+    created: datetime
+    not_before: datetime | None = None
+    started: datetime | None = None
+    finished: datetime | None = None
+
+
+class JobEvent(Frozen):
+    """One transition of a job, as it was recorded with the change itself."""
+
+    id: int
+    job_id: int
+    at: datetime
+    attempt: int
+    kind: str
+    """`submitted`, `claimed`, `stage-started`, `stage-finished`, `requeued`, `succeeded` and the like."""
+    message: str = ""
+
+
+class Counts(Frozen):
+    """Jobs by state."""
+
+    queued: int = 0
+    held: int = 0
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    rejected: int = 0
