@@ -106,8 +106,7 @@ def _require_allowed(order: Order, handle: int, missing: tuple[str, ...] = ()) -
             hint="retry, with a directory that nobody renames meanwhile",
         )
     require_below(order.output_dir, order.output_dir, order.bounds.output_dirs, "output")
-    shared = order.bounds.shared_output_dir
-    if order.submitter is None or (shared is not None and order.output_dir == shared.resolve()):
+    if order.submitter is None or _is_configured(order):
         return
     if _is_private(handle, missing, order.bounds):
         raise Unsafe(
@@ -123,6 +122,12 @@ def _require_allowed(order: Order, handle: int, missing: tuple[str, ...] = ()) -
             "there: permission denied",
             hint="name a directory in which they can, give them write permission (setfacl), or leave output_dir out",
         )
+
+
+def _is_configured(order: Order) -> bool:
+    """Whether it is the configured directory, which is for everybody's results and so for no submitter to write to."""
+    shared = order.bounds.shared_output_dir
+    return shared is not None and order.output_dir == shared.resolve()
 
 
 def _is_private(handle: int, missing: tuple[str, ...], bounds: Bounds) -> bool:
@@ -162,7 +167,7 @@ def _make_directory(parent: int, name: str, order: Order) -> int:
     try:
         if service and not acl.entries(handle):  # else it has inherited what the parent's owner wants
             os.fchmod(handle, DIRECTORY_MODE | os.fstat(handle).st_mode & stat.S_ISGID)
-        person = _submitter(order)
+        person = None if _is_configured(order) else _submitter(order)
         if service and person is not None:
             with suppress(OSError):  # a file system without ACLs
                 acl.grant(handle, person.uid, READ | WRITE | SEARCH)

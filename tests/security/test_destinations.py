@@ -204,7 +204,10 @@ def test_results_are_the_submitters_to_read(daemon: Service) -> None:
         assert stat.S_IMODE((made / name).stat().st_mode) == 0o640, name
     assert as_user("daemon", "test", "-x", made).returncode == 0
     assert as_user("daemon", "ls", made).returncode != 0
-    assert as_user(VICTIM, "test", "-r", daemon.images / "good-configured.raw").returncode == 0
+    asked(daemon, "configured")  # which the first job has made, for everybody
+    assert daemon.finished("configured").state is State.SUCCEEDED
+    assert as_user(VICTIM, "test", "-r", daemon.images / "configured.raw").returncode == 0
+    assert as_user(VICTIM, "test", "-w", daemon.images).returncode == 1
 
 
 def test_a_result_is_named_by_where_it_lies(daemon: Service) -> None:

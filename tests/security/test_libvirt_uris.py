@@ -291,7 +291,7 @@ def test_options_that_come_later_are_refused(trap: Trap, name: str) -> None:
     assert not trap.sprung()
 
 
-@pytest.mark.parametrize("words", [("127.0.0.1", "true"), ("--", "-A", "127.0.0.1"), ("--",)], ids=" ".join)
+@pytest.mark.parametrize("words", [("--", "-A", "127.0.0.1"), ("--",)], ids=" ".join)
 def test_a_host_that_could_be_an_option(trap: Trap, words: tuple[str, ...]) -> None:
     argv = [*trap.prefix, *as_service(PROGRAMS / "hyper2kvm-ssh", *words)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)

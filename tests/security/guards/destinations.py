@@ -48,10 +48,14 @@ GUARDS: tuple[Guard, ...] = (
         destination("SEARCH if number else WRITE | SEARCH", "0 if number else WRITE | SEARCH"),
     ),
     *each(cases(RIGHT, "theirs", "acl", "new"), destination("    if not _may_create(person, handle):", "    if True:")),
-    *each(cases(RIGHT, "configured"), destination("order.output_dir == shared.resolve()", "False")),
+    *each(
+        cases(RIGHT, "configured"),
+        destination("return shared is not None and order.output_dir == shared.resolve()", "return False"),
+    ),
     *each(
         "test_destinations.py::test_results_are_the_submitters_to_read",
         destination("acl.grant(handle, person.uid, READ)", "pass"),
+        destination("None if _is_configured(order) else _submitter(order)", "_submitter(order)"),
         destination("acl.grant(handle, person.uid, READ | WRITE | SEARCH)", "pass"),
         destination("DIRECTORY_MODE = 0o751", "DIRECTORY_MODE = 0o750"),
         destination("DIRECTORY_MODE = 0o751", "DIRECTORY_MODE = 0o755"),
