@@ -57,9 +57,9 @@ def seconds(guest: Guest) -> float:
         for number, one in enumerate(raw.disks, 1):
             path = folder / f"disk{number}.qcow2"
             sh("qemu-img", "convert", "-f", "raw", "-O", "qcow2", one.path, path)
-            copies.append(one.model_copy(update={"path": path, "file_bytes": path.stat().st_blocks * 512}))
+            copies.append(one.with_changes(path=path, file_bytes=path.stat().st_blocks * 512))
         sh("sync")
-        image = raw.model_copy(update={"disks": tuple(copies), "format": "qcow2"})
+        image = raw.with_changes(disks=tuple(copies), format="qcow2")
         source = Source(disks=(), layout=raw.layout, firmware=firmware_of(raw.layout), needed_bytes=1)
         migration = Migration(vmdk=tuple(one.path for one in raw.disks), vm_name="web01")
         order = Order(

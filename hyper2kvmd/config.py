@@ -154,7 +154,7 @@ def load(path: Path) -> DaemonConfig:
 
 def _with_environment(config: DaemonConfig) -> DaemonConfig:
     named = os.environ.get(CONVERSION_DIR_VARIABLE)
-    return config.model_copy(update={"conversion_dir": Path(named)}) if named else config
+    return config.with_changes(conversion_dir=Path(named)) if named else config
 
 
 def _conflicts(bound: Bound[DaemonConfig]) -> Iterator[Problem]:
@@ -183,7 +183,7 @@ def _uri_fault(uri: str) -> str | None:
 
 def _misplaced_output(bound: Bound[DaemonConfig]) -> Iterator[Problem]:
     """Submitters' results lie in `output_dir`: nothing that the service itself reads may lie beside them."""
-    config = DaemonConfig().model_copy(update=dict(bound.valid))
+    config = DaemonConfig().with_changes(**bound.valid)
     for key in ("spool_dir", "state_dir", "conversion_dir"):
         own: Path = getattr(config, key)
         inside = config.output_dir.is_relative_to(own) and key != "state_dir"

@@ -142,14 +142,14 @@ def _missing(one: Problem, default_name: str) -> Problem:
     if one.code != "key-missing":
         return one
     if one.key == "vmdk":
-        return one.model_copy(update={"hint": NAME_THE_DISK})
+        return one.with_changes(hint=NAME_THE_DISK)
     message = f"the key vm_name is missing, and the file's own name {yaml_source.shown(default_name)} cannot serve"
-    return one.model_copy(update={"message": message, "hint": f"add vm_name: {REMEDIES['vm_name']}"})
+    return one.with_changes(message=message, hint=f"add vm_name: {REMEDIES['vm_name']}")
 
 
 def _conflicts(bound: Bound[Migration]) -> Iterator[Problem]:
     """What no single field can know, judged on the fields that are good by themselves."""
-    asked = Migration(vmdk=(Path("/"),), vm_name="x").model_copy(update=bound.valid)
+    asked = Migration(vmdk=(Path("/"),), vm_name="x").with_changes(**bound.valid)
 
     def conflict(key: str, message: str, hint: str) -> Problem:
         return yaml_source.problem("value-conflict", message, hint, place=bound.places.get(key), key=key)

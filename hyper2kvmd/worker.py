@@ -1,4 +1,4 @@
-"""One migration, straight from plan to register; read this second, after model/
+"""One migration, straight from plan to register; read this second, after model/.
 
 `migrate` runs under the daemon (this module as a process: an `Order` as one JSON line on stdin, events as JSON
 lines on stdout) and inside `h2kvmctl --config` alike. It never touches the database.
@@ -63,7 +63,8 @@ def migrate(order: Order, ctx: Context) -> Finished:
     with working_folder(order.conversion_dir, order.migration.vm_name, order.job_id) as folder:
         done = _still_valid(order)
         source = _stage(ctx, Stage.PLAN, "source", done.source, lambda: plan(order, folder, ctx))
-        ctx.admit(source)
+        if done.artifact is None:  # what is published takes no more space
+            ctx.admit(source)
         image = _stage(ctx, Stage.CONVERT, "image", done.image, lambda: convert(order, source, folder, ctx))
         guest = _stage(ctx, Stage.REPAIR, "guest", done.guest, lambda: repair(order, source, image, folder, ctx))
         hardware = decide_hardware(order.migration, source, guest)
@@ -124,7 +125,7 @@ def _still_valid(order: Order) -> Finished:
     image: Image | None = finished.image
     if image is None or not all(disk.path.exists() for disk in image.disks):
         return Finished()
-    return finished.model_copy(update={"artifact": None, "domain": None})
+    return finished.with_changes(artifact=None, domain=None)
 
 
 def main() -> int:

@@ -277,7 +277,7 @@ class _Service:
         for name, value in fixed.items():
             if getattr(new, name) != value:
                 log.warning("%s takes effect after a restart of the daemon", name)
-        self._config = new.model_copy(update=fixed)
+        self._config = new.with_changes(**fixed)
         journal.set_up(self._config.log_level)
         self._scheduler.configure(self._config)
         log.info("configuration reloaded")

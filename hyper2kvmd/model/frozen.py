@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def with_changes(self, **changes: object) -> Self:
+        """The same with other values. Raises pydantic.ValidationError for a name or a value that does not fit."""
+        return self.model_validate({**dict(self), **changes})

@@ -70,8 +70,8 @@ def overlay(base: Image, folder: Path) -> Overlay:
             ["qemu-img", "create", "-q", "-f", "qcow2", str(path), str(disk.virtual_size)],
             sandbox=Sandbox(write=(folder,)),
         )
-        disks.append(disk.model_copy(update={"path": path}))
-    return Overlay(base=base, image=base.model_copy(update={"disks": tuple(disks), "format": "qcow2"}))
+        disks.append(disk.with_changes(path=path))
+    return Overlay(base=base, image=base.with_changes(disks=tuple(disks), format="qcow2"))
 
 
 class Machine:

@@ -47,7 +47,7 @@ def convert(order: Order, source: Source, folder: Path, ctx: Context) -> Image:
     if order.migration.verify != "check":
         evidence += tuple(_compared(order, source, image, number, ctx) for number in range(len(images)))
     require_unchanged(files)
-    return image.model_copy(update={"evidence": (*evidence, "the source files did not change meanwhile")})
+    return image.with_changes(evidence=(*evidence, "the source files did not change meanwhile"))
 
 
 def _converted(order: Order, source: Source, number: int, folder: Path, ctx: Context) -> DiskImage:

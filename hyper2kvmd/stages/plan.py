@@ -87,7 +87,7 @@ def settled(order: Order) -> Order:
     conversion_dir = real_conversion_dir(order.conversion_dir, order.bounds.conversion_dirs)
     output_dir = Path(os.path.realpath(order.output_dir))
     require_below(order.output_dir, output_dir, order.bounds.output_dirs, "output")
-    return order.model_copy(update={"conversion_dir": conversion_dir, "output_dir": output_dir})
+    return order.with_changes(conversion_dir=conversion_dir, output_dir=output_dir)
 
 
 def read_sources(
@@ -130,7 +130,7 @@ def _require_apart(disks: tuple[SourceDisk, ...]) -> None:
 
 def _allotted(migration: Migration, layout: Layout, number: int, disk: SourceDisk) -> SourceDisk:
     preallocate, reason = _preallocation(migration, layout.written_by_scatter(number))
-    return disk.model_copy(update={"preallocate": preallocate, "preallocate_reason": reason})
+    return disk.with_changes(preallocate=preallocate, preallocate_reason=reason)
 
 
 def _check_reach(order: Order, volumes: tuple[Volume, ...], ctx: Context) -> None:

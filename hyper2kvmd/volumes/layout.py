@@ -132,15 +132,13 @@ def _with_content(volume: Volume, machine: Machine) -> Volume:
     reader = machine.reader(volume.stretches)
     content = identify(reader)
     if volume.kind == "md" and content.type == "unknown" and _table(reader) is not None:
-        return volume.model_copy(update={"stretches": (), "obstacle": "it holds a partition table, which is not read"})
-    return volume.model_copy(
-        update={
-            "content": content.type,
-            "uuid": content.uuid,
-            "label": content.label,
-            "multi_device": content.multi_device,
-            "obstacle": volume.obstacle or _claim(volume, content, machine),
-        }
+        return volume.with_changes(stretches=(), obstacle="it holds a partition table, which is not read")
+    return volume.with_changes(
+        content=content.type,
+        uuid=content.uuid,
+        label=content.label,
+        multi_device=content.multi_device,
+        obstacle=volume.obstacle or _claim(volume, content, machine),
     )
 
 

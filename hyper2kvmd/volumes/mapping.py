@@ -88,8 +88,8 @@ def joined(stretches: Iterable[Stretch]) -> Stretches:
     for stretch in stretches:
         if found and _continues(found[-1], stretch):
             legs = zip(found[-1].legs, stretch.legs, strict=True)
-            longer = tuple(one.model_copy(update={"length": one.length + two.length}) for one, two in legs)
-            found[-1] = found[-1].model_copy(update={"legs": longer})
+            longer = tuple(one.with_changes(length=one.length + two.length) for one, two in legs)
+            found[-1] = found[-1].with_changes(legs=longer)
         else:
             found.append(stretch)
     return tuple(found)
@@ -100,7 +100,7 @@ def _continues(before: Stretch, after: Stretch) -> bool:
         return False
     how = before.crypt
     if how is not None:
-        how = how.model_copy(update={"iv": how.iv + before.length // crypt.IV_UNIT})
+        how = how.with_changes(iv=how.iv + before.length // crypt.IV_UNIT)
     legs = zip(before.legs, after.legs, strict=True)
     return how == after.crypt and all(
         (one.disk, one.offset + one.length) == (two.disk, two.offset) for one, two in legs
@@ -135,11 +135,11 @@ def _part(stretch: Stretch, offset: int, length: int) -> Stretch:
     if how is not None:
         if offset % how.sector or length % how.sector:
             raise Unmappable("it begins or ends inside an encrypted sector")
-        how = how.model_copy(update={"iv": how.iv + offset // crypt.IV_UNIT})
+        how = how.with_changes(iv=how.iv + offset // crypt.IV_UNIT)
     legs = tuple(
         Segment(disk=leg.disk, offset=leg.offset + offset // width, length=length // width) for leg in stretch.legs
     )
-    return stretch.model_copy(update={"legs": legs, "crypt": how})
+    return stretch.with_changes(legs=legs, crypt=how)
 
 
 def mirrored(copies: Sequence[Stretches]) -> Stretches:
@@ -186,6 +186,6 @@ def encrypted(stretches: Stretches, how: Crypt) -> Stretches:
             raise Unmappable("it is encrypted twice")
         if stretch.length % how.sector:
             raise Unmappable("an encrypted sector of it is torn")
-        found.append(stretch.model_copy(update={"crypt": how.model_copy(update={"iv": at})}))
+        found.append(stretch.with_changes(crypt=how.with_changes(iv=at)))
         at += stretch.length // crypt.IV_UNIT
     return tuple(found)

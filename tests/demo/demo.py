@@ -249,8 +249,8 @@ def boot_result() -> None:
     say("The result boots on a virtio disk")
     report = json.loads((PLACE / "images" / f"{VM}.report.json").read_text())
     image = Image.model_validate(report["image"])
-    published = image.disks[0].model_copy(update={"path": PLACE / "images" / f"{VM}.qcow2"})
-    image = image.model_copy(update={"disks": (published,)})
+    published = image.disks[0].with_changes(path=PLACE / "images" / f"{VM}.qcow2")
+    image = image.with_changes(disks=(published,))
     context = Context(emit=lambda _: None, admit=lambda _: None)
     try:
         booted = boot(image, Hardware(firmware="bios"), Helper(default_helper()), PLACE / "conversions", context)

@@ -47,5 +47,5 @@ def published(report: Path) -> Image:
     told = json.loads(report.read_text())
     image = Image.model_validate(told["image"])
     paths = [report.with_name(Path(one["path"]).name) for one in told["published"]]
-    disks = [disk.model_copy(update={"path": path}) for disk, path in zip(image.disks, paths, strict=True)]
-    return image.model_copy(update={"disks": tuple(disks)})
+    disks = [disk.with_changes(path=path) for disk, path in zip(image.disks, paths, strict=True)]
+    return image.with_changes(disks=tuple(disks))

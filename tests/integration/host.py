@@ -217,14 +217,14 @@ def image_of(path: Path, layout: Layout) -> Image:
 
 def moved(image: Image, path: Path) -> Image:
     """The image as if its one disk were at `path`."""
-    return image.model_copy(update={"disks": (image.disks[0].model_copy(update={"path": path}),)})
+    return image.with_changes(disks=(image.disks[0].with_changes(path=path),))
 
 
 def as_qcow2(image: Image) -> Image:
     """The same disk as a QCOW2 image beside it."""
     path = image.disks[0].path.with_suffix(".qcow2")
     command("qemu-img", "convert", "-f", "raw", "-O", "qcow2", image.disks[0].path, path)
-    return moved(image, path).model_copy(update={"format": "qcow2"})
+    return moved(image, path).with_changes(format="qcow2")
 
 
 def as_raw(image: Image) -> Path:
@@ -251,8 +251,8 @@ def scattered(image: Image) -> Image:
         file.seek(segment.offset)
         file.write(second + first)
     pieces = (Segment(offset=segment.offset + half, length=half), Segment(offset=segment.offset, length=half))
-    volume = volume.model_copy(update={"kind": "lv", "name": "vg0/root", "stretches": linear(*pieces)})
-    return image.model_copy(update={"layout": image.layout.model_copy(update={"volumes": (volume,)})})
+    volume = volume.with_changes(kind="lv", name="vg0/root", stretches=linear(*pieces))
+    return image.with_changes(layout=image.layout.with_changes(volumes=(volume,)))
 
 
 def gathered(raw: Path, volume: Volume) -> Path:

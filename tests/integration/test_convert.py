@@ -84,7 +84,7 @@ def read_source(path: Path, folder: Path) -> SourceDisk:
 
 def planned(*paths: Path, preallocate: bool = False) -> Source:
     disks, layout = read_sources(paths, paths[0].parent)
-    disks = tuple(disk.model_copy(update={"preallocate": preallocate}) for disk in disks)
+    disks = tuple(disk.with_changes(preallocate=preallocate) for disk in disks)
     return Source(disks=disks, layout=layout, firmware="bios", needed_bytes=1)
 
 
@@ -124,7 +124,7 @@ def test_two_disks_become_two_images_in_their_order(raw: Path, tmp_path: Path) -
     for disk, original in zip(image.disks, (raw, second / "data.raw"), strict=True):
         sh("qemu-img", "compare", "-f", "raw", "-F", "qcow2", original, disk.path)
     assert any(line.startswith("disk 2: all 8388608 bytes") for line in image.evidence)
-    swapped = image.model_copy(update={"disks": image.disks[::-1]})
+    swapped = image.with_changes(disks=image.disks[::-1])
     with pytest.raises(MigrationFailed) as caught:
         prove_same(plan, swapped, tmp_path)
     assert caught.value.code == "content-differs"
@@ -266,7 +266,7 @@ def test_a_worker_killed_while_it_compares_does_not_copy_again(tmp_path: Path) -
     source = make_vmdk(noise, tmp_path, "streamOptimized")
     migration = Migration(vmdk=(source,), vm_name="web01", verify="content")
     order = order_for(migration, tmp_path / "work")
-    order = order.model_copy(update={"output_dir": images, "helper": default_helper()})
+    order = order.with_changes(output_dir=images, helper=default_helper())
     working(order, kill_at="Comparing every byte of disk 1/1")
     (folder,) = (tmp_path / "work").iterdir()
     copied = (folder / "disk1.qcow2").stat()

@@ -237,7 +237,7 @@ def test_what_only_a_running_host_remembers_is_not_used_after_its_restart(disk: 
     kill_at(start(disk, image, "qcow2", RATE // 2), TOTAL * 3 // 4)
     latest, durable = (checkpoint.path_for(image, kind) for kind in (checkpoint.LATEST, checkpoint.DURABLE))
     found = Checkpoint.model_validate_json(latest.read_bytes())
-    latest.write_text(found.model_copy(update={"boot": "another"}).model_dump_json())
+    latest.write_text(found.with_changes(boot="another").model_dump_json())
     on_disk = Checkpoint.model_validate_json(durable.read_bytes())
     assert 0 < on_disk.read <= found.read and not on_disk.boot
     assert whole(disk, image, "qcow2").resumed == on_disk.read

@@ -213,7 +213,7 @@ def test_a_submitter_without_a_list() -> None:
     order = Order(job_id="7", migration=migration, conversion_dir=place, output_dir=place, helper=("none",))
     assert Libvirt.of(order) == Libvirt(UNLISTED)
     with pytest.raises(Unsafe):
-        Libvirt.of(order.model_copy(update={"submitter": VICTIM}))
+        Libvirt.of(order.with_changes(submitter=VICTIM))
 
 
 # ---------------------------------------------------------------- the way there

@@ -126,7 +126,7 @@ def test_an_output_that_is_swapped_for_a_link_after_the_plan(order: Order, servi
     aim = elsewhere if above else elsewhere / "out"
     if above:
         swapped.mkdir()
-        order = order.model_copy(update={"output_dir": order.output_dir.rename(swapped / "out")})
+        order = order.with_changes(output_dir=order.output_dir.rename(swapped / "out"))
     with planned(order) as go_on:
         swapped.rename(swapped.with_name("before"))
         swapped.symlink_to(aim)
@@ -210,7 +210,7 @@ def refused(order: Order, conversion_dir: Path, *prefix: str | Path) -> list[str
 def problems(order: Order, conversion_dir: Path, *prefix: str | Path) -> tuple[Problem, ...]:
     """What a worker of the service user, run by `prefix`, says to it; it has to leave the place as it is."""
     before = sorted(conversion_dir.parent.rglob("*"))
-    order = order.model_copy(update={"conversion_dir": conversion_dir})
+    order = order.with_changes(conversion_dir=conversion_dir)
     argv = [*prefix, *service_python("hyper2kvmd.worker")]
     text = f"{order.model_dump_json()}\ngo\n"
     done = subprocess.run(argv, input=text, capture_output=True, text=True, cwd="/", check=True)

@@ -12,6 +12,7 @@ from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.linux import pe
 from hyper2kvmd.model.disks import Layout, Segment
 from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.volumes.mapping import linear
 from tests.unit.guest_on_disk import ROOT_UUID, files_below, migration, partition, put, repaired
 
 ESP_TYPE = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
@@ -43,7 +44,7 @@ class Machine:
         (self.root / "boot/efi").mkdir(parents=True)
         esp = partition(1, "vfat", uuid="AAAA-BBBB", parttype=ESP_TYPE)
         place = Segment(offset=8 << 20, length=esp_bytes)
-        self.volumes = [esp.model_copy(update={"segments": (place,)}), partition(2, uuid=ROOT_UUID)]
+        self.volumes = [esp.with_changes(stretches=linear(place)), partition(2, uuid=ROOT_UUID)]
 
     def repair(self, **options: object) -> Guest:
         folders = {"partition 1": self.esp, "partition 2": self.root, "partition 3": self.boot}
@@ -173,8 +174,8 @@ def test_the_extended_boot_partition_is_found_by_its_type(machine: Machine) -> N
     (machine.root / "efi").mkdir()
     put(machine.esp, "EFI/BOOT/BOOTX64.EFI", program())
     put(machine.boot, "loader/entries/debian.conf", "linux /vmlinuz\noptions root=/dev/sda2 ro\n")
-    xbootldr = partition(3, "vfat", parttype=XBOOTLDR_TYPE).model_copy(
-        update={"segments": (Segment(offset=64 << 20, length=1 << 20),)}
+    xbootldr = partition(3, "vfat", parttype=XBOOTLDR_TYPE).with_changes(
+        stretches=linear(Segment(offset=64 << 20, length=1 << 20))
     )
     machine.volumes.append(xbootldr)
     (change,) = machine.repair().changes

@@ -18,7 +18,7 @@ BARE = partition(8)
 HOME = logical("vg-a", "ho-me", uuid="11111111-2222-4333-8444-555555555555")
 WHOLE = Volume(kind="disk", name="whole disk")
 ONE_DISK = Layout(tables=("gpt",), volumes=(WHOLE, ROOT, SWAP, DATA, NAMED, BARE, HOME))
-OTHER = partition(1, uuid="99999999-2222-4333-8444-555555555555").model_copy(update={"disk": 1})
+OTHER = partition(1, uuid="99999999-2222-4333-8444-555555555555").with_changes(disk=1)
 BOTH = Layout(tables=("gpt", "dos"), volumes=(*ONE_DISK.volumes, OTHER))
 
 

@@ -38,7 +38,7 @@ def test_a_second_repair_changes_nothing(case: GoldenCase, tmp_path: Path) -> No
 
 def test_a_dry_run_says_the_same_and_writes_nothing(case: GoldenCase, tmp_path: Path) -> None:
     access = FolderAccess(case.folders)
-    dry = case.migration.model_copy(update={"dry_run": True})
+    dry = case.migration.with_changes(dry_run=True)
     promised = repair_opened(access, case.layout, dry, quiet_context(), case.vmx)
     assert files_below(tmp_path / "guest") == files_below(case.place / "before")
     assert all(read_only for _, read_only in access.mounted)

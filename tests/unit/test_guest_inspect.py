@@ -73,7 +73,7 @@ def test_a_data_disk_is_none(tmp_path: Path) -> None:
     [
         (Volume(kind="md", name="md 0", obstacle="it is degraded"), "md 0: it is degraded"),
         (partition(2, "zfs_member"), "zfs_member"),
-        (logical("vg", "root").model_copy(update={"stretches": (), "obstacle": "striped over 2 disks"}), "striped"),
+        (logical("vg", "root").with_changes(stretches=(), obstacle="striped over 2 disks"), "striped"),
     ],
 )
 def test_a_root_that_cannot_be_reached_is_unsupported(tmp_path: Path, volume: Volume, word: str) -> None:

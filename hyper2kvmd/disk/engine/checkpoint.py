@@ -87,7 +87,7 @@ def note(image: Path, checkpoint: Checkpoint) -> None:
     """Replace the latest one. What it speaks of is written, and need not be on disk."""
     path = path_for(image, LATEST)
     fresh = path.with_name(path.name + ".new")
-    fresh.write_text(checkpoint.model_copy(update={"boot": boot_id()}).model_dump_json())
+    fresh.write_text(checkpoint.with_changes(boot=boot_id()).model_dump_json())
     fresh.replace(path)
 
 

@@ -56,7 +56,7 @@ def edit(access: Access, image: Image) -> None:
         say(volume=first.name, uid=facts.st_uid, me=os.getuid(), flags=flags, ran=ran)
         visible = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if "/dev/loop" in line]
         say(visible=visible)
-        edit(access, image.model_copy(update={"layout": image.layout.model_copy(update={"volumes": rest})}))
+        edit(access, image.with_changes(layout=image.layout.with_changes(volumes=rest)))
 
 
 def hold(access: Access, image: Image) -> None:

@@ -18,9 +18,12 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
-from backports import zstd
-
 from hyper2kvmd.errors import MigrationFailed
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 HEADER = struct.Struct(">4sIQIIQIIQQIIQ")
 FEATURES = struct.Struct(">QQQII")
