@@ -16,6 +16,7 @@ from hyper2kvmd.errors import Failure
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Problem, Stage
 from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.orders import FileSystem
 from hyper2kvmd.model.results import Finished
 
 PROGRESS_PERIOD = 0.2
@@ -74,6 +75,8 @@ class AwaitingSpace(Frozen):
     event: Literal["awaiting-space"] = "awaiting-space"
     needed_bytes: int
     publish_bytes: int
+    publish_volume: FileSystem | None = None
+    """Where the results go, as the worker judged it: the daemon looks at no directory that a submitter names."""
 
 
 class Ended(Frozen):

@@ -20,6 +20,8 @@ LIBVIRT_URI = re.compile(
 )
 """No parameters: `command=` and `socket=` start programs and reach sockets with the daemon's rights. Neither user nor
 host begins with a hyphen, which ssh would read as an option."""
+AMBIGUOUS_NAME = re.compile(r"[0-9]+|[0-9A-Fa-f]{8}(-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}")
+"""virsh looks for a domain by ID, then by UUID, then by name."""
 SUFFIXES = {"qcow2": (".qcow2", ".qcow", ".img"), "raw": (".raw", ".img")}
 """Endings of an image's name, for each format: none that anything but an image has."""
 
@@ -163,6 +165,9 @@ def _conflicts(bound: Bound[Migration]) -> Iterator[Problem]:
     if asked.compress and asked.sparse == "never":
         message = "compress is true but sparse: never reserves the full size"
         yield conflict("compress", message, "drop one of the two")
+    if asked.libvirt_import and AMBIGUOUS_NAME.fullmatch(asked.vm_name):
+        message = f"vm_name {asked.vm_name} is what libvirt takes for the ID or the UUID of a domain"
+        yield conflict("vm_name", message, "add a letter, or set libvirt_import: false")
     if not LIBVIRT_URI.fullmatch(asked.libvirt_uri):
         message = f"libvirt_uri is {yaml_source.shown(asked.libvirt_uri)}, no address of a QEMU/KVM host"
         yield conflict("libvirt_uri", message, "write qemu:///system or qemu:///session")

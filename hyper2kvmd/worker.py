@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TypeVar
 
@@ -27,6 +28,7 @@ from hyper2kvmd.errors import (
 )
 from hyper2kvmd.hardware import decide_hardware
 from hyper2kvmd.host import space
+from hyper2kvmd.host.destination import nearest_output
 from hyper2kvmd.host.workspace import as_before, working_folder
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.jobs import Stage
@@ -85,10 +87,10 @@ def migrate(order: Order, ctx: Context) -> Finished:
 
 
 def plan_only(order: Order, ctx: Context) -> Source:
-    """What `migrate` would do first, and nothing else: directories that had to be made for it are gone afterwards."""
+    """What `migrate` would do first, and nothing else: no output directory is created for it."""
     order = settled(order)
     with (
-        as_before(order.conversion_dir, order.output_dir),
+        as_before(order.conversion_dir),
         working_folder(order.conversion_dir, order.migration.vm_name, order.job_id) as folder,
     ):
         return _stage(ctx, Stage.PLAN, "source", None, lambda: plan(order, folder, ctx))
@@ -100,7 +102,9 @@ def admit_here(order: Order) -> Callable[[Source], None]:
     def admit(source: Source) -> None:
         space.require(order.conversion_dir, source.needed_bytes, order.space_reserve)
         if source.publish_bytes:
-            space.require(order.output_dir, source.publish_bytes, order.space_reserve)
+            with nearest_output(order) as nearest:
+                place = Path(f"/proc/self/fd/{nearest.handle}").readlink()
+                space.require(place, source.publish_bytes, order.space_reserve)
 
     return admit
 
@@ -181,7 +185,9 @@ def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _ask_for_space(order: Order, source: Source) -> None:
-    _emit(AwaitingSpace(needed_bytes=source.needed_bytes, publish_bytes=source.publish_bytes))
+    with nearest_output(order) as nearest:
+        volume = space.volume_of_open(nearest.handle)
+    _emit(AwaitingSpace(needed_bytes=source.needed_bytes, publish_bytes=source.publish_bytes, publish_volume=volume))
     if sys.stdin.readline().strip() != "go":
         raise TryLater(
             "space-short",

@@ -152,7 +152,7 @@ class Control:
         submitted = await self._ledger.call(
             self._ledger.store.submit,
             migration,
-            content_key=_key(submission, migration),
+            content_key=_key(submission, migration, _peer(request)),
             origin=Origin(submitter=_peer(request)),
         )
         self._scheduler.wake()
@@ -210,15 +210,15 @@ async def _refusing(request: web.Request, handler: Handler) -> web.StreamRespons
         )
 
 
-def _key(submission: Submission, migration: Migration) -> str:
+def _key(submission: Submission, migration: Migration, submitter: str) -> str:
     """The key that the spool would give the same text; relative paths make the directory part of the content."""
     data = submission.text.encode()
     if submission.base is not None:
         with contextlib.suppress(spec.Rejected):
             if spec.parse(submission.text, base=None, default_name=submission.name) == migration:
-                return content_key(data)
-        return content_key(data + b"\0" + os.fsencode(submission.base))
-    return content_key(data)
+                return content_key(data, submitter)
+        return content_key(data + b"\0" + os.fsencode(submission.base), submitter)
+    return content_key(data, submitter)
 
 
 def _answer(body: Frozen, *, status: int = 200) -> web.Response:

@@ -135,7 +135,9 @@ class Scheduler:
     # ------------------------------------------------------------ space
 
     async def _admit(self, job: Job, order: Order, event: AwaitingSpace) -> bool:
-        demand = Demand(_folder(order), event.needed_bytes, order.output_dir, event.publish_bytes)
+        seen = event.publish_volume
+        output = order.output_dir if seen is None or order.output_dir == self.config.output_dir else seen
+        demand = Demand(_folder(order), event.needed_bytes, output, event.publish_bytes)
         lack = await self._space.admit(job.id, demand)
         if lack:
             self._denied[job.id] = demand, lack

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd.host.space import gib, kept
+from hyper2kvmd.model.orders import FileSystem
 
 
 @dataclass(frozen=True)
@@ -21,25 +22,19 @@ class Demand:
     folder: Path
     """The working folder; `conversion` bytes go there."""
     conversion: int
-    output_dir: Path
+    output: Path | FileSystem
+    """The configured output directory. Another one is its submitter's to move, to close or to let hang, so all that is
+    known of it is what the worker saw."""
     publish: int
 
 
-@dataclass(frozen=True)
-class Volume:
-    """One file system as it is now."""
-
-    device: int
-    free: int
-    size: int
-
-
-def volume_of(path: Path) -> Volume:
+def volume_of(path: Path) -> FileSystem:
     """The file system that `path` is on, or would be on once it is made. Raises OSError."""
     while not path.exists():
         path = path.parent
     facts = os.statvfs(path)
-    return Volume(path.stat().st_dev, facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize)
+    free, size = facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize
+    return FileSystem(device=path.stat().st_dev, free=free, size=size)
 
 
 def occupied(folder: Path) -> int:
@@ -88,13 +83,14 @@ class Space:
     def _missing(self, demand: Demand, promised: dict[int, Demand]) -> str:
         taken = self._outstanding(promised)
         wanted: dict[int, int] = {}
-        for path, length in _parts(demand):
-            volume = volume_of(path)
+        for place, length in _parts(demand):
+            volume = _volume(place)
             wanted[volume.device] = wanted.get(volume.device, 0) + length
             free = volume.free - kept(self.reserve, volume.size) - taken.get(volume.device, 0)
             if wanted[volume.device] > free:
+                where = place if isinstance(place, Path) else "the output directory"
                 return (
-                    f"waiting for space on the file system of {path}: {gib(wanted[volume.device])} needed, "
+                    f"waiting for space on the file system of {where}: {gib(wanted[volume.device])} needed, "
                     f"{gib(max(0, free))} to be had (reserve and running jobs taken off)"
                 )
         return ""
@@ -102,15 +98,18 @@ class Space:
     def _outstanding(self, promised: dict[int, Demand]) -> dict[int, int]:
         taken: dict[int, int] = {}
         for demand in promised.values():
-            for path, length in _parts(demand):
-                device = volume_of(path).device
-                taken[device] = taken.get(device, 0) + length
+            with contextlib.suppress(OSError):  # a promise that cannot be looked at is no reason to refuse others
+                for place, length in _parts(demand):
+                    device = _volume(place).device
+                    taken[device] = taken.get(device, 0) + length
         return taken
 
 
-def _parts(demand: Demand) -> tuple[tuple[Path, int], tuple[Path, int]]:
+def _volume(place: Path | FileSystem) -> FileSystem:
+    return volume_of(place) if isinstance(place, Path) else place
+
+
+def _parts(demand: Demand) -> tuple[tuple[Path | FileSystem, int], ...]:
     """Where and how much a job has still to write."""
-    return (
-        (demand.folder, max(0, demand.conversion - occupied(demand.folder))),
-        (demand.output_dir, demand.publish),
-    )
+    conversion = (demand.folder, max(0, demand.conversion - occupied(demand.folder)))
+    return (conversion, (demand.output, demand.publish)) if demand.publish else (conversion,)

@@ -52,8 +52,9 @@ PLACES = {
 }
 
 
-def content_key(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def content_key(data: bytes, submitter: str) -> str:
+    """The same for the same text of the same person: nobody's copy may pass for another's own submission."""
+    return hashlib.sha256(submitter.encode() + b"\0" + data).hexdigest()
 
 
 def prepare(spool_dir: Path) -> None:
@@ -153,7 +154,7 @@ class Spool:
         key = ""
         try:
             data = self._asked_by(owner, path)
-            key = content_key(data)
+            key = content_key(data, owner.name)
             migration = spec.parse(_text(data), base=None, default_name=Path(name).stem)
         except Failure as failure:
             problems = failure.problems if isinstance(failure, spec.Rejected) else (problem(failure),)

@@ -110,6 +110,7 @@ def open_file(path: Path, mandate: Mandate = ANYONE) -> SourceFile:
     Raises MigrationFailed (`source-missing`, `source-unreadable`), or Unsafe (`source-unsafe`, and as `mandate.require`
     does).
     """
+    mandate.require_way(path)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
@@ -151,23 +152,30 @@ def open_file(path: Path, mandate: Mandate = ANYONE) -> SourceFile:
     return SourceFile(fd, identity)
 
 
-def identify(path: Path) -> FileIdentity:
+def identify(path: Path, mandate: Mandate = ANYONE) -> FileIdentity:
     """Identity of a regular file that is no symlink; raises as `open_file` does."""
-    file = open_file(path)
+    file = open_file(path, mandate)
     os.close(file.fd)
     return file.identity
 
 
-def require_unchanged(files: Iterable[FileIdentity]) -> None:
-    """Raise MigrationFailed (`source-changed`) when a source file is not what it was when it was opened."""
+def require_unchanged(files: Iterable[FileIdentity], mandate: Mandate = ANYONE) -> None:
+    """Raise MigrationFailed (`source-changed`) when a source file is not what it was when it was opened.
+
+    Raises as `open_file` does as well.
+    """
     for before in files:
-        if identify(before.path) != before:
-            raise MigrationFailed(
-                "source-changed",
-                f"{before.path} was changed or replaced during the migration",
-                hint="stop whatever writes to it (is the VM still running?), then retry",
-                kind=Kind.OPERATOR,
-            )
+        if identify(before.path, mandate) != before:
+            raise source_changed(before.path)
+
+
+def source_changed(path: Path) -> MigrationFailed:
+    return MigrationFailed(
+        "source-changed",
+        f"{path} was changed or replaced during the migration",
+        hint="stop whatever writes to it (is the VM still running?), then retry",
+        kind=Kind.OPERATOR,
+    )
 
 
 def _unsafe(path: Path, kind: str) -> Unsafe:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd.errors import Unsafe
@@ -46,10 +47,20 @@ def output_of(order: Order) -> Iterator[int]:
         os.close(handle)
 
 
-def make_output(order: Order) -> None:
-    """Create the output directory, and its parents, where they are missing: for the submitter to use as well.
+@dataclass(frozen=True)
+class Nearest:
+    """The output directory, or the nearest directory above it that exists; open."""
 
-    Raises OSError, and Unsafe as `output_of` does, before anything is made.
+    handle: int
+    missing: tuple[str, ...]
+    """The directories below it that are still to be created."""
+
+
+@contextmanager
+def nearest_output(order: Order) -> Iterator[Nearest]:
+    """Judge the output directory, which need not exist, and create nothing.
+
+    Raises OSError, and Unsafe as `output_of` does.
     """
     present = order.output_dir
     while not os.path.lexists(present):
@@ -58,24 +69,35 @@ def make_output(order: Order) -> None:
     try:
         missing = order.output_dir.relative_to(present).parts
         _require_allowed(order, handle, missing)
-        for name in missing:
-            made = _make_directory(handle, name, order)
-            os.close(handle)
-            handle = made
+        yield Nearest(handle, missing)
     finally:
         os.close(handle)
+
+
+def make_output(order: Order) -> None:
+    """Create the output directory, and its parents, where they are missing: for the submitter to use as well.
+
+    Raises OSError, and Unsafe as `output_of` does, before anything is made.
+    """
+    with nearest_output(order) as nearest, ExitStack() as stack:
+        handle = nearest.handle
+        for name in nearest.missing:
+            handle = _make_directory(handle, name, order)
+            stack.callback(os.close, handle)
 
 
 def require_unshared(order: Order) -> None:
     """Nobody but root and this process's user can put something else in an image's place, which libvirt opens as root.
 
-    Raises OSError, or Unsafe (`output-shared`, and as `output_of` does).
+    One that a job creates is its submitter's to write to. Raises OSError, or Unsafe (`output-shared`, and as
+    `output_of` does).
     """
-    with output_of(order) as handle:
-        for number, folder in enumerate(_lineage(handle)):
+    with nearest_output(order) as nearest:
+        given = bool(nearest.missing) and _made_for(order) is not None
+        for number, folder in enumerate(_lineage(nearest.handle), start=1 if nearest.missing else 0):
             facts = os.fstat(folder)
             safe = (number > 0 and facts.st_mode & stat.S_ISVTX) or not strangers_may_write(folder)
-            if facts.st_uid not in (0, os.geteuid()) or not safe:
+            if given or facts.st_uid not in (0, os.geteuid()) or not safe:
                 raise Unsafe(
                     "output-shared",
                     f"{order.output_dir}: libvirt_import needs a directory that only root and "
@@ -147,6 +169,11 @@ def _may_create(person: Person, handle: int) -> bool:
     return all(person.may(SEARCH if number else WRITE | SEARCH, folder) for number, folder in folders)
 
 
+def _made_for(order: Order) -> Person | None:
+    """Who may write to an output directory that is created: nobody besides the service to the configured one."""
+    return None if _is_configured(order) else _submitter(order)
+
+
 def _submitter(order: Order) -> Person | None:
     """Whom results are made for; None where that is this process's own user, or root, or unknown to the host."""
     person = None if order.submitter is None else Person.named(order.submitter)
@@ -157,7 +184,11 @@ def _submitter(order: Order) -> Person | None:
 
 
 def _make_directory(parent: int, name: str, order: Order) -> int:
-    """Returns it, open. One that appears meanwhile is as good as one of ours: it is judged when it is used."""
+    """Returns it, open. One that appears meanwhile is as good as one of ours: it is judged when it is used.
+
+    Rights are given on nothing but what was made here: the owner of `parent` could put another directory of the
+    service's in its place, so it has to be empty. Raises OSError, ENOTSUP for a file system without ACLs.
+    """
     service = order.submitter is not None
     try:
         os.mkdir(name, DIRECTORY_MODE if service else 0o777, dir_fd=parent)
@@ -165,12 +196,12 @@ def _make_directory(parent: int, name: str, order: Order) -> int:
         service = False
     handle = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
     try:
+        service = service and os.fstat(handle).st_uid == os.geteuid() and not os.listdir(handle)  # noqa: PTH208
         if service and not acl.entries(handle):  # else it has inherited what the parent's owner wants
             os.fchmod(handle, DIRECTORY_MODE | os.fstat(handle).st_mode & stat.S_ISGID)
-        person = None if _is_configured(order) else _submitter(order)
+        person = _made_for(order)
         if service and person is not None:
-            with suppress(OSError):  # a file system without ACLs
-                acl.grant(handle, person.uid, READ | WRITE | SEARCH)
+            acl.grant(handle, person.uid, READ | WRITE | SEARCH)
     except BaseException:
         os.close(handle)
         raise

@@ -45,6 +45,26 @@ class Mandate:
         """
         return replace(self, namer=Namer(path, Person.of(os.fstat(handle).st_uid)))
 
+    def may_list(self, folder: Path) -> bool:
+        """Whether the person may see which files lie in `folder`. Raises OSError."""
+        return self.person is None or self.person.may(READ | SEARCH, folder)
+
+    def require_way(self, path: Path) -> None:
+        """Raise Unsafe (`submitter-may-not-read`) unless the person may search the directories above `path`.
+
+        Asked before the file is looked for, and answered as for one that is there: what lies in a directory that is
+        closed to them is not even said to exist.
+        """
+        if self.person is None:
+            return
+        for folder in Path(os.path.realpath(path.parent)).joinpath(path.name).parents:
+            try:
+                reached = self.person.may(SEARCH, folder)
+            except FileNotFoundError:
+                continue  # in a directory that they may search, if they get that far
+            if not reached:
+                raise _not_theirs(path, folder, self.person)
+
     def require(self, handle: int, path: Path) -> None:
         """Raise Unsafe unless the open file may be used as `path`.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.host.destination import output_of, share
+from hyper2kvmd.host.destination import make_output, output_of, share
 from hyper2kvmd.host.workspace import signals_held
 from hyper2kvmd.model.orders import Order
 
@@ -44,6 +44,7 @@ class Placing:
 
     def __enter__(self) -> Placing:
         with ExitStack() as stack:
+            make_output(self._order)
             self._directory = stack.enter_context(output_of(self._order))
             self._take_back()
             self._opened = stack.pop_all()

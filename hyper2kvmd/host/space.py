@@ -6,6 +6,15 @@ import os
 from pathlib import Path
 
 from hyper2kvmd.errors import Kind, MigrationFailed, TryLater
+from hyper2kvmd.model.orders import FileSystem
+
+
+def volume_of_open(handle: int) -> FileSystem:
+    """The file system of an open directory. Raises OSError."""
+    facts = os.fstatvfs(handle)
+    return FileSystem(
+        device=os.fstat(handle).st_dev, free=facts.f_bavail * facts.f_frsize, size=facts.f_blocks * facts.f_frsize
+    )
 
 
 def kept(reserve: str, size: int) -> int:

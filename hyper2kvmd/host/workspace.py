@@ -51,16 +51,16 @@ def ensure_private_dir(path: Path) -> None:
 def real_conversion_dir(named: Path, allowed: tuple[Path, ...]) -> Path:
     """`named` with its links followed.
 
-    Raises Unsafe (`path-not-allowed`) unless it is one of `allowed`; an empty list allows any.
+    Raises Unsafe (`path-not-allowed`) unless it is written as one of `allowed`; an empty list allows any. A link of the
+    submitter's that leads to one of them could lead elsewhere later.
     """
-    real = Path(os.path.realpath(named))
-    if allowed and not any(real == Path(os.path.realpath(directory)) for directory in allowed):
+    if allowed and named not in allowed:
         raise Unsafe(
             "path-not-allowed",
             f"{named}: the daemon's configuration does not allow this conversion_dir",
             hint="leave conversion_dir out, or let an administrator add it to allowed_conversion_dirs",
         )
-    return real
+    return Path(os.path.realpath(named))
 
 
 def require_writable(directory: Path) -> None:

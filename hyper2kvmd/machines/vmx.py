@@ -48,7 +48,8 @@ def beside(disk: Path, mandate: Mandate = ANYONE) -> Machine:
 
 def _beside(disk: Path, mandate: Mandate) -> Machine:
     machines, warnings = dict[Path, tuple[SourceNic, ...]](), []
-    for path in sorted(disk.parent.glob("*.vmx"))[:MAX_FILES]:
+    beside = disk.parent.glob("*.vmx") if mandate.may_list(disk.parent) else (disk.with_suffix(".vmx"),)
+    for path in sorted(path for path in beside if os.path.lexists(path))[:MAX_FILES]:
         try:
             settings = _read(path, mandate)
         except Failure as failure:

@@ -26,6 +26,14 @@ HelperCall: TypeAlias = tuple[str, ...] | Path
 """How the root helper is called: the command that runs it, or the socket where systemd runs it."""
 
 
+class FileSystem(Frozen):
+    """A file system as it was when somebody looked. Sizes are bytes."""
+
+    device: int
+    free: int
+    size: int
+
+
 class Bounds(Frozen):
     """What a submitter's job may name, besides what the submitter's own rights allow.
 

@@ -19,9 +19,9 @@ from hyper2kvmd.disk.qemu.export import export
 from hyper2kvmd.disk.qemu.nbd import Reader
 from hyper2kvmd.disk.reader import SourceReader
 from hyper2kvmd.disk.sources import conversion
-from hyper2kvmd.disk.sources.opening import open_source
+from hyper2kvmd.disk.sources.conversion import open_planned
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.host.mandate import Mandate
+from hyper2kvmd.host.mandate import ANYONE, Mandate
 from hyper2kvmd.model.disks import DiskImage, Image, SourceDisk
 from hyper2kvmd.model.machine import Source
 from hyper2kvmd.model.orders import Limits, Order
@@ -38,15 +38,15 @@ def convert(order: Order, source: Source, folder: Path, ctx: Context) -> Image:
 
     Raises MigrationFailed (`content-differs`), and as `conversion.convert` does.
     """
-    files = tuple(file for disk in source.disks for file in disk.files)
-    require_unchanged(files)
+    files, mandate = tuple(file for disk in source.disks for file in disk.files), Mandate.of(order)
+    require_unchanged(files, mandate)
     images = tuple(_converted(order, source, number, folder, ctx) for number in range(len(source.disks)))
     image = Image(disks=images, format=order.migration.out_format, layout=source.layout)
     with ctx.step("Comparing images and source"):
-        evidence = prove_same(source, image, folder, read_keys(order.migration.luks_keyfile, Mandate.of(order)))
+        evidence = prove_same(source, image, folder, read_keys(order.migration.luks_keyfile, mandate), mandate)
     if order.migration.verify != "check":
         evidence += tuple(_compared(order, source, image, number, ctx) for number in range(len(images)))
-    require_unchanged(files)
+    require_unchanged(files, mandate)
     return image.with_changes(evidence=(*evidence, "the source files did not change meanwhile"))
 
 
@@ -57,6 +57,7 @@ def _converted(order: Order, source: Source, number: int, folder: Path, ctx: Con
         conversion.convert(
             disk,
             NewImage(target, migration.out_format, migration.compress, disk.preallocate, disk.data_bytes),
+            mandate=Mandate.of(order),
             limits=copy_limits(order.limits),
             on_progress=lambda now: step.advance_to(now.read, written=now.written, resumed=now.resumed),
         )
@@ -70,7 +71,7 @@ def _converted(order: Order, source: Source, number: int, folder: Path, ctx: Con
 def _compared(order: Order, source: Source, image: Image, number: int, ctx: Context) -> str:
     disk, threads = source.disks[number], order.limits.threads or copy.Limits().threads
     with ctx.step(f"Comparing every byte of disk {number + 1}/{len(source.disks)}", total=disk.virtual_size) as step:
-        prove_all_same(disk, image.disks[number], image.format, threads=threads, step=step)
+        prove_all_same(disk, image.disks[number], image.format, Mandate.of(order), threads=threads, step=step)
     return f"{_of(number, source)}all {disk.virtual_size} bytes read the same from source and image"
 
 
@@ -84,7 +85,9 @@ def copy_limits(limits: Limits) -> copy.Limits:
     return copy.Limits(threads=threads, bytes_per_second=limits.bandwidth_limit or None)
 
 
-def prove_same(source: Source, image: Image, folder: Path, keys: tuple[bytes, ...] = ()) -> tuple[str, ...]:
+def prove_same(
+    source: Source, image: Image, folder: Path, keys: tuple[bytes, ...] = (), mandate: Mandate = ANYONE
+) -> tuple[str, ...]:
     """Sizes, layout with every superblock's UUID, and samples spread over the disks, seen from both sides.
 
     QEMU reads the images, and the source as well where it can, so that neither our reader nor our writer is its own
@@ -96,7 +99,7 @@ def prove_same(source: Source, image: Image, folder: Path, keys: tuple[bytes, ..
         for number, (disk, one, theirs) in enumerate(zip(source.disks, image.disks, readers, strict=True)):
             if one.virtual_size != disk.virtual_size:
                 raise _differs(disk, f"the image has {one.virtual_size} bytes instead of {disk.virtual_size}")
-            count, witness = _prove_samples(disk, theirs, folder)
+            count, witness = _prove_samples(disk, theirs, folder, mandate)
             evidence += [
                 f"{_of(number, source)}virtual size {one.virtual_size} bytes, as the source's",
                 f"{_of(number, source)}{count} samples of {SAMPLE_BYTES} bytes spread over the disk read the same, "
@@ -107,9 +110,9 @@ def prove_same(source: Source, image: Image, folder: Path, keys: tuple[bytes, ..
     return (*evidence, f"partition tables and {len(source.layout.volumes)} volumes read back as in the source")
 
 
-def _prove_samples(disk: SourceDisk, theirs: BlockReader, folder: Path) -> tuple[int, str]:
+def _prove_samples(disk: SourceDisk, theirs: BlockReader, folder: Path, mandate: Mandate) -> tuple[int, str]:
     offsets = _sample_offsets(disk.virtual_size)
-    with _second_opinion(disk, folder) as (ours, witness):
+    with _second_opinion(disk, folder, mandate) as (ours, witness):
         for offset in offsets:
             length = min(SAMPLE_BYTES, disk.virtual_size - offset)
             if ours.read(offset, length) != theirs.read(offset, length):
@@ -127,7 +130,7 @@ def _read_by_qemu(one: DiskImage, fmt: Literal["qcow2", "raw"], folder: Path) ->
 
 
 @contextmanager
-def _second_opinion(disk: SourceDisk, folder: Path) -> Iterator[tuple[BlockReader, str]]:
+def _second_opinion(disk: SourceDisk, folder: Path, mandate: Mandate) -> Iterator[tuple[BlockReader, str]]:
     """The source as QEMU reads it; as we do, for the kinds of VMDK that QEMU knows nothing of."""
     files = tuple(file.path for file in disk.files)
     if qemu_img.reads_as(disk.path, disk.format, files, disk.virtual_size):
@@ -137,13 +140,21 @@ def _second_opinion(disk: SourceDisk, folder: Path) -> Iterator[tuple[BlockReade
         ):
             yield reader, "the source read by QEMU"
     else:
-        with open_source(disk.path, folder) as source:
+        with open_planned(disk, folder, mandate) as source:
             yield SourceReader(source), "the source read by the same code as before: QEMU cannot read it"
 
 
-def prove_all_same(disk: SourceDisk, one: DiskImage, fmt: Literal["qcow2", "raw"], *, threads: int, step: Step) -> None:
+def prove_all_same(
+    disk: SourceDisk,
+    one: DiskImage,
+    fmt: Literal["qcow2", "raw"],
+    mandate: Mandate = ANYONE,
+    *,
+    threads: int,
+    step: Step,
+) -> None:
     """Every byte of a disk and its image; raises MigrationFailed (`content-differs`)."""
-    with open_source(disk.path, one.path.parent) as source, open_image(one.path, fmt) as opened:
+    with open_planned(disk, one.path.parent, mandate) as source, open_image(one.path, fmt) as opened:
         at = first_difference(source, opened, threads=threads, on_progress=step.advance_to)
     if at is not None:
         raise _differs(disk, f"the byte at offset {at} is the first that differs")

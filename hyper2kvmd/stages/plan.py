@@ -16,7 +16,7 @@ from hyper2kvmd.guest.mounts.access import FILE_SYSTEMS, check_helper
 from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.hardware import decide_firmware
 from hyper2kvmd.host import run, space
-from hyper2kvmd.host.destination import make_output, output_of, require_unshared
+from hyper2kvmd.host.destination import nearest_output, require_unshared
 from hyper2kvmd.host.mandate import ANYONE, Mandate, require_below
 from hyper2kvmd.host.placing import names_in
 from hyper2kvmd.host.workspace import real_conversion_dir, require_writable, way_to_write
@@ -65,10 +65,11 @@ def plan(order: Order, folder: Path, ctx: Context) -> Source:
     for disk in disks:
         stored = None if disk.preallocate else disk.data_bytes
         needed += image_bytes(disk.virtual_size, stored, migration.out_format)
-    elsewhere = order.output_dir.stat().st_dev != order.conversion_dir.stat().st_dev
     space.require_possible(order.conversion_dir, needed)
-    if elsewhere:
-        space.require_possible(order.output_dir, needed)
+    with nearest_output(order) as nearest:
+        elsewhere = os.fstat(nearest.handle).st_dev != order.conversion_dir.stat().st_dev
+        if elsewhere:
+            space.require_possible(Path(f"/proc/self/fd/{nearest.handle}"), needed)
     return Source(
         disks=disks,
         layout=layout,
@@ -162,10 +163,9 @@ def _preallocation(migration: Migration, scattered: str | None) -> tuple[bool, s
 def _check_output(order: Order) -> None:
     migration, directory = order.migration, order.output_dir
     try:
-        make_output(order)
-        with output_of(order) as handle:
-            present = names_in(handle)
-            require_writable(Path(f"/proc/self/fd/{handle}"))
+        with nearest_output(order) as nearest:
+            present = frozenset[str]() if nearest.missing else names_in(nearest.handle)
+            require_writable(Path(f"/proc/self/fd/{nearest.handle}"))
         if migration.libvirt_import:
             require_unshared(order)
     except OSError as error:

@@ -238,6 +238,22 @@ def test_a_conversion_directory_that_one_allows(daemon: Service) -> None:
     assert (daemon.conversions.parent / "scratch").is_dir()
 
 
+def test_a_link_to_one_that_is_allowed(daemon: Service) -> None:
+    """Its owner could let it lead elsewhere while the job runs."""
+    way = daemon.root / "way-to-scratch"
+    way.symlink_to(daemon.conversions.parent / "scratch")
+    asked(daemon, "convert-link", conversion_dir=way)
+    daemon.failed("convert-link", "path-not-allowed")
+
+
+def test_a_dry_run_makes_and_removes_no_output_directory(daemon: Service) -> None:
+    """It is found by name, and the name may lead elsewhere by the time it is to be removed."""
+    place = open_to_all(daemon.root / "dry")
+    asked(daemon, "dry", output_dir=place / "new/deep", dry_run="true")
+    assert daemon.finished("dry").state is State.SUCCEEDED
+    assert list(place.iterdir()) == []
+
+
 def test_cancelling_removes_nothing_elsewhere(daemon: Service) -> None:
     """The folder of a job that waits is looked for where it asks to be converted."""
     daemon.ctl("pause")

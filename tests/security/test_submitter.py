@@ -25,7 +25,7 @@ from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.host.person import READ, SEARCH, Person
 from hyper2kvmd.model.jobs import State
 from tests.integration.host import MIB, USER
-from tests.integration.service import Service
+from tests.integration.service import Service, until
 from tests.vmdk_images import descriptor
 
 VICTIM = "nobody"
@@ -89,6 +89,28 @@ def test_a_disk_in_a_folder_that_is_closed_to_them(daemon: Service) -> None:
     shutil.chown(folder, USER)
     drop(daemon, "closed", vmdk=disk(folder / "disk.raw", USER, 0o644))
     refused(daemon, "closed", "submitter-may-not-read")
+
+
+def test_what_lies_in_a_closed_folder_is_not_even_said_to_exist(daemon: Service) -> None:
+    folder = daemon.root / "shared/shut"
+    folder.mkdir(mode=0o700)
+    shutil.chown(folder, USER)
+    drop(daemon, "shut", vmdk=folder / "disk.raw")
+    refused(daemon, "shut", "submitter-may-not-read")
+
+
+def test_the_same_text_of_somebody_else_is_no_duplicate(daemon: Service) -> None:
+    """Else who copies a YAML first keeps its owner's from being done."""
+    daemon.ctl("pause")
+    try:
+        for owner in (VICTIM, "root"):
+            drop(daemon, f"twin-{owner}", owner=owner, vmdk="/a.raw", vm_name="twin")
+        until("both are jobs", lambda: len([job for job in daemon.jobs() if job.vm_name == "twin"]) == 2)
+        for job in daemon.jobs():
+            if job.vm_name == "twin":
+                daemon.ctl("cancel", job.id)
+    finally:
+        daemon.ctl("resume")
 
 
 def test_an_extent_that_is_linked_to_anothers_disk(daemon: Service) -> None:

@@ -46,10 +46,13 @@ def choose_hypervisor(libvirt: Libvirt, migration: Migration, ctx: Context) -> H
 
 
 def define(libvirt: Libvirt, name: str, identity: str, own: Path, xml: Path, artifact: Artifact) -> None:
-    """Define the domain from our `own` copy; `xml` is the one that the messages name."""
+    """Define the domain from our `own` copy; `xml` is the one that the messages name.
+
+    virsh takes an argument for an ID or a UUID before it takes it for a name, so ours is asked for by its UUID.
+    """
     existed = domain_exists(libvirt, name)
     if existed:
-        if libvirt.virsh("domuuid", name).stdout.strip() != identity:
+        if libvirt.virsh("domname", identity).stdout.strip() != name:
             raise MigrationFailed(
                 "domain-exists",
                 f"libvirt at {libvirt.uri} already has a domain {name}; the images and {xml} are kept",
@@ -60,14 +63,14 @@ def define(libvirt: Libvirt, name: str, identity: str, own: Path, xml: Path, art
         defined = libvirt.virsh("define", "--validate", str(own))
         if defined.returncode != 0:
             raise _define_failed(libvirt.uri, name, _reason(defined), xml)
-    shown = libvirt.virsh("dumpxml", "--inactive", name)
+    shown = libvirt.virsh("dumpxml", "--inactive", identity)
     if shown.returncode != 0:
         raise _define_failed(libvirt.uri, name, _reason(shown), xml)
     disks = [element.get("file") for element in ET.fromstring(shown.stdout).iterfind("devices/disk/source")]  # noqa: S314
     ours = [str(disk.path) for disk in artifact.disks]
     if disks != ours:
         if not existed:
-            libvirt.virsh("undefine", name)
+            libvirt.virsh("undefine", identity)
         raise _define_failed(libvirt.uri, name, f"its disks are {disks} there, not {ours}", xml)
 
 

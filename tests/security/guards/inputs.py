@@ -125,6 +125,14 @@ GUARDS: tuple[Guard, ...] = (
         mandate("if not self.person.may(SEARCH, folder):", "if False:"),
     ),
     *each(
+        "test_submitter.py::test_what_lies_in_a_closed_folder_is_not_even_said_to_exist",
+        files("    mandate.require_way(path)\n", ""),
+    ),
+    *each(
+        "test_submitter.py::test_the_same_text_of_somebody_else_is_no_duplicate",
+        spool('submitter.encode() + b"\\0" + data', "data"),
+    ),
+    *each(
         "test_submitter.py::test_a_key_that_only_the_service_may_read",
         Cut("hyper2kvmd/disk/key_files.py", "open_file(path, mandate)", "open_file(path)"),
     ),

@@ -47,7 +47,7 @@ GUARDS: tuple[Guard, ...] = (
     *each("test_places.py::test_libvirt_does_not_get_a_domain_from_its_folders_owner", OWN),
     *each(
         "test_places.py::test_libvirt_keeps_no_domain_with_other_disks",
-        (OWN, definition('            libvirt.virsh("undefine", name)', "            pass")),
+        (OWN, definition('            libvirt.virsh("undefine", identity)', "            pass")),
     ),
     # ---- the conversion directory
     *each(
