@@ -35,6 +35,7 @@ def flooding(address: Address, count: int, text: str = "") -> Iterator[None]:
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
+            assert select.select([process.stdout], [], [], 90)[0], "the connections are never all made"
             assert process.stdout.readline() == b"full\n"
             yield
         finally:

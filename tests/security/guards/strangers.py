@@ -37,6 +37,7 @@ GUARDS: tuple[Guard, ...] = (
     *each(
         "test_strangers.py::test_a_response_that_is_never_read",
         doors("(RESPONSE_SECONDS if unread else REQUEST_SECONDS)", "(3600 if unread else REQUEST_SECONDS)"),
+        doors("self._transport.abort()", "self._transport.close()"),
     ),
     *each(cases(LARGE, "line"), doors("            max_line_size=MAX_FIELD_BYTES,\n", "")),
     *each(cases(LARGE, "field"), doors("            max_field_size=MAX_FIELD_BYTES,\n", "")),
@@ -78,6 +79,7 @@ GUARDS: tuple[Guard, ...] = (
     *each(
         "test_strangers.py::test_files_of_one_submitter_in_their_order",
         quota("(files[file].mtime_ns, name_of(file))", "name_of(file)"),
+        quota("(files[file].mtime_ns, name_of(file))", "files[file].mtime_ns"),
     ),
     *each(
         "test_strangers.py::test_too_many_jobs_of_one_submitter_wait",
