@@ -96,7 +96,13 @@ event_adapter: TypeAdapter[Event] = TypeAdapter(Event)
 
 
 def problem(failure: Failure) -> Problem:
-    return Problem(code=failure.code, message=failure.message, hint=failure.hint, kind=failure.kind.value)
+    message, hint = _printable(failure.message), _printable(failure.hint)
+    return Problem(code=failure.code, message=message, hint=hint, kind=failure.kind.value)
+
+
+def _printable(text: str) -> str:
+    """A file name in it need not be UTF-8, and would not pass as JSON."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 class Step:
@@ -136,4 +142,4 @@ class Context:
         self.emit(HelperAnswered(verb=verb, outcome=outcome))
 
     def warn(self, message: str) -> None:
-        self.emit(Warned(message=message))
+        self.emit(Warned(message=_printable(message)))

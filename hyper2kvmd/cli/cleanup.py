@@ -6,6 +6,7 @@ The database says which jobs live. Where it cannot be asked nothing is removed.
 from __future__ import annotations
 
 import contextlib
+import stat
 import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -97,6 +98,6 @@ def _expired_files(config: DaemonConfig) -> tuple[Path, ...]:
         with contextlib.suppress(FileNotFoundError):
             for path in sorted((config.spool_dir / name).iterdir()):
                 status = path.lstat()
-                if max(status.st_mtime, status.st_ctime) <= oldest and not path.is_dir():
+                if max(status.st_mtime, status.st_ctime) <= oldest and not stat.S_ISDIR(status.st_mode):
                     found.append(path)
     return tuple(found)

@@ -54,7 +54,6 @@ class BoundedServer:
 
     def __init__(self, application: web.Application, listener: socket.socket, name: str) -> None:
         application.middlewares.insert(0, self._mark_busy)
-        application.middlewares.append(_read_body)
         self._listener, self._name = listener, name
         self._connections: dict[web.RequestHandler, _Connection] = {}
         self._changed = asyncio.Event()
@@ -148,8 +147,10 @@ class BoundedServer:
         connection = self._connections.get(request.protocol)
         if connection is None:  # it was lost before its request came to be handled
             return web.Response(status=503)
-        connection.busy = True
+        connection.reading = True
         try:
+            await _read_body(request)  # not busy yet: who sends slowly makes room for others
+            connection.reading, connection.busy = False, True
             response = await handler(request)
             self._end_if_full(response)
             return response
@@ -157,7 +158,7 @@ class BoundedServer:
             self._end_if_full(refusal)
             raise
         finally:
-            connection.busy = False
+            connection.reading = connection.busy = False
             connection.idle_since = time.monotonic()
             self._release(connection)
 
@@ -167,8 +168,7 @@ class BoundedServer:
             response.force_close()
 
 
-@web.middleware
-async def _read_body(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _read_body(request: web.Request) -> None:
     """Read the whole body, within BODY_SECONDS, before a handler is started; `request.read()` returns it again."""
     try:
         await asyncio.wait_for(request.read(), BODY_SECONDS)
@@ -176,7 +176,6 @@ async def _read_body(request: web.Request, handler: Handler) -> web.StreamRespon
         raise web.HTTPRequestTimeout from error
     except (web.RequestPayloadError, ConnectionError) as error:
         raise web.HTTPBadRequest from error
-    return await handler(request)
 
 
 class _Connection(asyncio.Protocol):
@@ -184,13 +183,13 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, http: web.RequestHandler, release: Callable[[_Connection], None]) -> None:
         self.http = http
-        self.busy = self.lost = False
+        self.busy = self.reading = self.lost = False
         self.opened = self.idle_since = time.monotonic()
         self._release = release
         self._transport: asyncio.Transport | None = None
 
     def overdue(self, now: float) -> bool:
-        if self.busy or self._transport is None:
+        if self.busy or self.reading or self._transport is None:
             return False
         unread = self._transport.get_write_buffer_size() > 0
         return now - self.idle_since > (RESPONSE_SECONDS if unread else REQUEST_SECONDS)

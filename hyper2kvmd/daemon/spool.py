@@ -31,6 +31,7 @@ from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.quota import Look, Quota, in_turn
 from hyper2kvmd.daemon.wire import MAX_TEXT, Rejection
 from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput
+from hyper2kvmd.host import acl
 from hyper2kvmd.host.person import SEARCH, WRITE, Person
 from hyper2kvmd.jobs.store import Origin, Store
 from hyper2kvmd.model.jobs import Job, Problem, State
@@ -88,7 +89,7 @@ class Spool:
         self._incoming: dict[str, Look] = {}
         self._active: dict[str, Look] = {}
         self._entered: set[str] = set()
-        self._complaints: set[tuple[str, str]] = set()
+        self._complaints: dict[str, str] = {}
         self._quota = Quota(store)
 
     def scan(self) -> int:
@@ -111,6 +112,7 @@ class Spool:
         settled = {name: look for name, look in self._incoming.items() if before.get(name) == look}
         if not settled:
             return
+        self._complaints = {name: fact for name, fact in self._complaints.items() if name in self._incoming}
         self._quota.begin_scan()
         for name in in_turn(settled, _original):
             if self._quota.allows(settled[name].uid):
@@ -121,8 +123,8 @@ class Spool:
         if Look.at(path) != look or _being_written(path):
             return
         claim = self._dir / "active" / f"{secrets.token_hex(6)}.{_kept(path.name)}"
+        self._quota.take(look.uid)  # a claim that is refused costs a scan no less
         path.rename(claim)
-        self._quota.take(look.uid)
         del self._incoming[path.name]
         self._active[claim.name] = Look.at(claim)
 
@@ -238,7 +240,7 @@ class Spool:
         """What is still there of `names`."""
         looks: dict[str, Look] = {}
         for name in names:
-            with self._complaining(name), suppress(FileNotFoundError):
+            with suppress(OSError):  # what cannot be looked at is gone, or shows when the folder is listed
                 looks[name] = Look.at(folder / name)
         return looks
 
@@ -253,12 +255,11 @@ class Spool:
         try:
             yield
         except OSError as error:
-            complaint = name, str(error.strerror)
-            if complaint not in self._complaints:
-                self._complaints.add(complaint)
+            if self._complaints.get(name) != error.strerror:
+                self._complaints[name] = str(error.strerror)
                 trouble.error("spool: %s: %s; it is tried again", _kept(name), error.strerror)
         else:
-            self._complaints = {complaint for complaint in self._complaints if complaint[0] != name}
+            self._complaints.pop(name, None)
 
 
 def _is_submission(name: str) -> bool:
@@ -314,7 +315,9 @@ def _read(path: Path, owner: Person) -> bytes:
         facts = os.fstat(handle)
         _require(stat.S_ISREG(facts.st_mode), "spool-not-a-file", path, "is not a regular file", "drop a plain file")
         _require(facts.st_nlink == 1, "spool-hard-linked", path, "has a second name", "drop a copy of the file instead")
-        shared = facts.st_mode & stat.S_IWOTH or (facts.st_mode & stat.S_IWGRP and not owner.alone_in(facts.st_gid))
+        shared = facts.st_mode & stat.S_IWOTH or (
+            facts.st_mode & stat.S_IWGRP and (acl.entries(handle) or not owner.alone_in(facts.st_gid))
+        )
         _require(not shared, "spool-shared", path, "may be written by others", "chmod go-w it, then drop it again")
         size = f"has {facts.st_size} bytes, more than {MAX_TEXT}"
         _require(facts.st_size <= MAX_TEXT, "spool-too-large", path, size, "a migration needs a few hundred bytes")

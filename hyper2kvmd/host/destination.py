@@ -22,6 +22,7 @@ from hyper2kvmd.host.person import (
     SEARCH,
     WRITE,
     Person,
+    lineage,
     strangers_may_write,
 )
 from hyper2kvmd.model.orders import Bounds, Order
@@ -94,7 +95,7 @@ def require_unshared(order: Order) -> None:
     """
     with nearest_output(order) as nearest:
         given = bool(nearest.missing) and _made_for(order) is not None
-        for number, folder in enumerate(_lineage(nearest.handle), start=1 if nearest.missing else 0):
+        for number, folder in enumerate(lineage(nearest.handle), start=1 if nearest.missing else 0):
             facts = os.fstat(folder)
             safe = (number > 0 and facts.st_mode & stat.S_ISVTX) or not strangers_may_write(folder)
             if given or facts.st_uid not in (0, os.geteuid()) or not safe:
@@ -154,18 +155,18 @@ def _is_configured(order: Order) -> bool:
 
 def _is_private(handle: int, missing: tuple[str, ...], bounds: Bounds) -> bool:
     """Compared by identity, not by name: a directory may be mounted in a second place."""
-    lineage = [_identity(os.fstat(folder)) for folder in _lineage(handle)]
+    above = [_identity(os.fstat(folder)) for folder in lineage(handle)]
     existing = [directory.resolve() for directory in bounds.private_dirs if directory.is_dir()]
     private = _identities(existing)
     shared = _identities([bounds.shared_output_dir] if bounds.shared_output_dir else [])
-    nearest = next((one for one in lineage if one in private | shared), None)
+    nearest = next((one for one in above if one in private | shared), None)
     if nearest is not None:
         return nearest not in shared
-    return not missing and lineage[0] in _identities(parent for one in existing for parent in one.parents)
+    return not missing and above[0] in _identities(parent for one in existing for parent in one.parents)
 
 
 def _may_create(person: Person, handle: int) -> bool:
-    folders = enumerate(_lineage(handle))
+    folders = enumerate(lineage(handle))
     return all(person.may(SEARCH if number else WRITE | SEARCH, folder) for number, folder in folders)
 
 
@@ -206,22 +207,6 @@ def _make_directory(parent: int, name: str, order: Order) -> int:
         os.close(handle)
         raise
     return handle
-
-
-def _lineage(handle: int) -> Iterator[int]:
-    """The open directory, then every one above it up to the root, as the kernel has them; each open for its turn."""
-    folder = os.dup(handle)
-    try:
-        while True:
-            yield folder
-            parent = os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
-            top = _identity(os.fstat(parent)) == _identity(os.fstat(folder))
-            os.close(folder)
-            folder = parent
-            if top:
-                return
-    finally:
-        os.close(folder)
 
 
 def _real(handle: int) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyper2kvmd.errors import Unsafe
-from hyper2kvmd.host.person import READ, SEARCH, Person
+from hyper2kvmd.host.person import READ, SEARCH, Person, lineage
 from hyper2kvmd.model.orders import Order
 
 
@@ -78,9 +78,18 @@ class Mandate:
             return
         if not self.person.may(READ, handle):
             raise _not_theirs(path, path, self.person)
-        for folder in opened.parents:
-            if not self.person.may(SEARCH, folder):
-                raise _not_theirs(path, folder, self.person)
+        parent = os.open(opened.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            there, here = os.stat(opened.name, dir_fd=parent, follow_symlinks=False), os.fstat(handle)
+            if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
+                raise _not_theirs(path, opened.parent, self.person)
+            for folder in lineage(parent):
+                if not self.person.may(SEARCH, folder):
+                    raise _not_theirs(path, Path(f"/proc/self/fd/{folder}").readlink(), self.person)
+        except FileNotFoundError as error:
+            raise _not_theirs(path, opened.parent, self.person) from error
+        finally:
+            os.close(parent)
 
 
 ANYONE = Mandate()

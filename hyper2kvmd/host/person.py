@@ -13,6 +13,7 @@ import grp
 import os
 import pwd
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +52,9 @@ class Person:
             entry = grp.getgrgid(group)
         except KeyError:
             return False
-        return entry.gr_name == self.name and set(entry.gr_mem) <= {self.name}
+        if entry.gr_name != self.name or not set(entry.gr_mem) <= {self.name}:
+            return False
+        return not any(user.pw_gid == group and user.pw_uid != self.uid for user in pwd.getpwall())
 
     def may(self, wanted: int, target: int | Path) -> bool:
         """Whether the open file or the folder `target` grants them all of `wanted`. Raises OSError."""
@@ -80,3 +83,20 @@ def strangers_may_write(folder: int | Path) -> bool:
         return bool(facts.st_mode & stat.S_IWOTH)
     private = Person.of(os.geteuid()).alone_in(facts.st_gid)
     return bool(facts.st_mode & stat.S_IWOTH) or not private or bool(acl.entries(folder))
+
+
+def lineage(handle: int) -> Iterator[int]:
+    """The open directory, then every one above it up to the root, as the kernel has them; each open for its turn."""
+    folder = os.dup(handle)
+    try:
+        while True:
+            yield folder
+            parent = os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+            here, there = os.fstat(folder), os.fstat(parent)
+            top = (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+            os.close(folder)
+            folder = parent
+            if top:
+                return
+    finally:
+        os.close(folder)

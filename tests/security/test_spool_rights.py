@@ -70,20 +70,20 @@ def test_a_file_that_may_not_be_moved_is_told_once_and_stops_no_other(
     folder: Path, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     prepare(folder)
+    stuck = folder / "incoming" / "a-stuck.yaml"
     os.seteuid(0)
-    os.chown(folder / "incoming", 0, 0)
-    (folder / "incoming").chmod(0o1777)
+    stuck.mkdir(mode=0o555)  # a directory of somebody else's changes its parent by its own permission only
     os.seteuid(NOBODY)
-    as_root_write(folder / "incoming" / "a-stuck.yaml", "vmdk: /a.vmdk\n", 0o644)
-    (folder / "incoming" / "b-free.yaml").write_text("vmdk: /b.vmdk\n")
+    as_root_write(folder / "incoming" / "b-free.yaml", "vmdk: /b.vmdk\n", 0o644)
     spool = Spool(folder, store, Metrics())
     with caplog.at_level(logging.ERROR):
         assert sum(spool.scan() for _ in range(5)) == 1
     assert [job.vm_name for job in store.list()] == ["b-free"]
     assert len([record for record in caplog.records if "a-stuck.yaml" in record.getMessage()]) == 1
     os.seteuid(0)
-    (folder / "incoming").chmod(0o777)
+    stuck.rmdir()
     os.seteuid(NOBODY)
+    as_root_write(stuck, "vmdk: /a.vmdk\n", 0o644)
     assert sum(spool.scan() for _ in range(2)) == 1
 
 

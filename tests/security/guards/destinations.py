@@ -30,9 +30,7 @@ SHARED = destination(
 GUARDS: tuple[Guard, ...] = (
     # ---- the service's own directories
     *each(PRIVATE, destination("    if _is_private(handle, missing, order.bounds):", "    if False:")),
-    *each(
-        cases(PRIVATE, "above"), destination("return not missing and lineage[0] in", "return False and lineage[0] in")
-    ),
+    *each(cases(PRIVATE, "above"), destination("return not missing and above[0] in", "return False and above[0] in")),
     *each(
         cases(PRIVATE, "home", "home-ssh"),
         Cut("hyper2kvmd/config.py", "*self.conversion_dirs, *_homes())", "*self.conversion_dirs)"),
