@@ -101,7 +101,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(cases(SWAPPED, "sticky"), destination("safe = (number > 0 and ", "safe = (")),
     *each(
-        "test_places.py::test_a_domain_that_is_called_like_anothers_id",
+        "test_places.py::test_a_domain_that_is_called_like_anothers_uuid",
         (
             definition('"dumpxml", "--inactive", identity', '"dumpxml", "--inactive", name'),
             definition('"undefine", identity', '"undefine", name'),
