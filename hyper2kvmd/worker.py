@@ -102,7 +102,7 @@ def admit_here(order: Order) -> Callable[[Source], None]:
     def admit(source: Source) -> None:
         space.require(order.conversion_dir, source.needed_bytes, order.space_reserve)
         if source.publish_bytes:
-            with nearest_output(order) as nearest:
+            with nearest_output(settled(order)) as nearest:
                 place = Path(f"/proc/self/fd/{nearest.handle}").readlink()
                 space.require(place, source.publish_bytes, order.space_reserve)
 
@@ -185,7 +185,7 @@ def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _ask_for_space(order: Order, source: Source) -> None:
-    with nearest_output(order) as nearest:
+    with nearest_output(settled(order)) as nearest:
         volume = space.volume_of_open(nearest.handle)
     _emit(AwaitingSpace(needed_bytes=source.needed_bytes, publish_bytes=source.publish_bytes, publish_volume=volume))
     if sys.stdin.readline().strip() != "go":

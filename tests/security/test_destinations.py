@@ -216,7 +216,8 @@ def test_a_result_is_named_by_where_it_lies(daemon: Service) -> None:
     way = daemon.root / "way"
     way.symlink_to(place)
     asked(daemon, "linked-out", output_dir=way)
-    assert daemon.finished("linked-out").state is State.SUCCEEDED
+    job = daemon.finished("linked-out")
+    assert job.state is State.SUCCEEDED, job.problems
     assert f"{place}/linked-out.raw" in (place / "linked-out.xml").read_text()
     assert json.loads((place / "linked-out.report.json").read_text())["published"][0]["path"].startswith(f"{place}/")
 
