@@ -7,6 +7,7 @@ configured one or one in which the submitter can create files, and never the ser
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -30,6 +31,8 @@ from hyper2kvmd.model.orders import Bounds, Order
 DIRECTORY_MODE = 0o751
 """QEMU's user passes through to the images."""
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+ATTEMPTS = 16
+"""Several jobs may create the same directory at once."""
 Identity = tuple[int, int]
 """Device and inode."""
 
@@ -80,6 +83,14 @@ def make_output(order: Order) -> None:
 
     Raises OSError, and Unsafe as `output_of` does, before anything is made.
     """
+    for _ in range(ATTEMPTS):
+        with suppress(FileExistsError):
+            return _make_missing(order)
+    raise OSError(errno.EBUSY, "directories appear and disappear there", str(order.output_dir))
+
+
+def _make_missing(order: Order) -> None:
+    """Raises FileExistsError for a directory that has appeared meanwhile: it has to be judged as well."""
     with nearest_output(order) as nearest, ExitStack() as stack:
         handle = nearest.handle
         for name in nearest.missing:
@@ -185,19 +196,18 @@ def _submitter(order: Order) -> Person | None:
 
 
 def _make_directory(parent: int, name: str, order: Order) -> int:
-    """Returns it, open. One that appears meanwhile is as good as one of ours: it is judged when it is used.
+    """Returns it, open.
 
     Rights are given on nothing but what was made here: the owner of `parent` could put another directory of the
-    service's in its place, so it has to be empty. Raises OSError, ENOTSUP for a file system without ACLs.
+    service's in its place, so it has to be empty. Raises FileExistsError, and OSError: ENOTSUP for a file system
+    without ACLs.
     """
     service = order.submitter is not None
-    try:
-        os.mkdir(name, DIRECTORY_MODE if service else 0o777, dir_fd=parent)
-    except FileExistsError:
-        service = False
+    os.mkdir(name, DIRECTORY_MODE if service else 0o777, dir_fd=parent)
     handle = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
     try:
-        service = service and os.fstat(handle).st_uid == os.geteuid() and not os.listdir(handle)  # noqa: PTH208
+        if os.fstat(handle).st_uid != os.geteuid() or os.listdir(handle):  # noqa: PTH208
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
         if service and not acl.entries(handle):  # else it has inherited what the parent's owner wants
             os.fchmod(handle, DIRECTORY_MODE | os.fstat(handle).st_mode & stat.S_ISGID)
         person = _made_for(order)

@@ -29,8 +29,8 @@ class Mandate:
 
     person: Person | None = None
     folders: tuple[Path, ...] = ()
-    namer: Namer | None = None
-    """The file that names what is opened. None: the migration or the configuration names it."""
+    namers: tuple[Namer, ...] = ()
+    """The files that lead to what is opened, the first one first. Empty: the migration names it itself."""
 
     @staticmethod
     def of(order: Order) -> Mandate:
@@ -43,7 +43,7 @@ class Mandate:
         Whoever writes such a file, or puts it beside a hard link, chooses what this program opens with its own rights.
         So the named files must be the owner's, or be readable by the owner, in addition to all else.
         """
-        return replace(self, namer=Namer(path, Person.of(os.fstat(handle).st_uid)))
+        return replace(self, namers=(*self.namers, Namer(path, Person.of(os.fstat(handle).st_uid))))
 
     def may_list(self, folder: Path) -> bool:
         """Whether the person may see which files lie in `folder`. Raises OSError."""
@@ -72,8 +72,8 @@ class Mandate:
         """
         opened = Path(f"/proc/self/fd/{handle}").readlink()
         require_below(path, opened, self.folders, "source")
-        if self.namer is not None:
-            _require_reach(self.namer, handle, path)
+        for namer in self.namers:
+            _require_reach(namer, handle, path)
         if self.person is None:
             return
         if not self.person.may(READ, handle):

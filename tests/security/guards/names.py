@@ -31,7 +31,7 @@ GUARDS: tuple[Guard, ...] = (
             "test_named_files.py::test_a_job_of_somebody_who_may_read_both",
             *cases(VMX, "a link"),
         ),
-        mandate("            _require_reach(self.namer, handle, path)", "            pass"),
+        mandate("            _require_reach(namer, handle, path)", "            pass"),
     ),
     *each(
         cases(OPENED, "flat extent", "second extent", "sparse extent", "parent's extent, below root's snapshot"),
