@@ -30,7 +30,7 @@ def main() -> None:
         compare(asked.source, asked.target, asked.threads)
     else:
         limits = copy.Limits(threads=asked.threads)
-        convert(disk, NewImage(asked.target, "qcow2", compress=asked.compress), limits=limits)
+        convert(disk, NewImage(asked.target, "qcow2", disk.data_bytes, compress=asked.compress), limits=limits)
 
 
 def compare(source_path: Path, image_path: Path, threads: int) -> None:

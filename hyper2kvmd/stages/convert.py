@@ -56,7 +56,7 @@ def _converted(order: Order, source: Source, number: int, folder: Path, ctx: Con
     with ctx.step(f"Converting disk {number + 1}/{len(source.disks)}", total=disk.data_bytes) as step:
         conversion.convert(
             disk,
-            NewImage(target, migration.out_format, migration.compress, disk.preallocate, disk.data_bytes),
+            NewImage(target, migration.out_format, disk.data_bytes, migration.compress, disk.preallocate),
             mandate=Mandate.of(order),
             limits=copy_limits(order.limits),
             on_progress=lambda now: step.advance_to(now.read, written=now.written, resumed=now.resumed),

@@ -18,7 +18,7 @@ def main(source: str, folder: str, rate: str) -> None:
     disks, _ = read_sources((Path(source),), Path(folder))
     convert(
         disks[0],
-        NewImage(Path(folder) / "disk1.qcow2", "qcow2"),
+        NewImage(Path(folder) / "disk1.qcow2", "qcow2", disks[0].data_bytes),
         limits=Limits(threads=2, bytes_per_second=int(rate)),
         on_progress=lambda amounts: print(amounts.read, flush=True),
     )

@@ -277,7 +277,7 @@ def test_a_source_that_was_swapped_since_the_plan_is_noticed(fmt: str, tmp_path:
     (tmp_path / "copy").write_bytes(source.read_bytes())
     (tmp_path / "copy").rename(source)
     with pytest.raises(MigrationFailed) as caught:
-        convert(disk, NewImage(tmp_path / "disk.qcow2", "qcow2"), limits=Limits())
+        convert(disk, NewImage(tmp_path / "disk.qcow2", "qcow2", disk.data_bytes), limits=Limits())
     assert caught.value.code == "source-changed"
     assert not (tmp_path / "disk.qcow2").exists()
 

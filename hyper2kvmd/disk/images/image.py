@@ -19,11 +19,11 @@ class NewImage:
 
     path: Path
     format: Format
+    data_bytes: int
+    """Guest bytes that there are to copy, as planned: the measure of progress."""
     compress: bool = False
     reserve: bool = False
     """Reserve the full size on the file system."""
-    data_bytes: int = 0
-    """Guest bytes that there are to copy, as planned: the measure of progress."""
 
     def target(self, virtual_size: int) -> Target:
         """The engine's target for a disk of so many bytes. Close it."""
