@@ -19,7 +19,8 @@ from pathlib import Path
 
 from hyper2kvmd.volumes.layout import read_layout
 from tests.integration.disks import FileReader
-from tests.integration.host import USER, Kernel, as_service, command, looped
+from tests.integration.host import USER, as_service, command, looped
+from tests.support.kernel import Kernel
 
 PROGRAMS = Path(os.environ.get("VIRTUAL_ENV", Path(__file__).resolve().parents[2] / ".venv")) / "bin"
 PATIENCE = 280.0

@@ -7,3 +7,4 @@ from tests.integration.host import helper_socket as helper_socket
 from tests.integration.host import installed_helper as installed_helper
 from tests.integration.host import service_folder as service_folder
 from tests.integration.host import service_user as service_user
+from tests.support.own_host import own_host as own_host

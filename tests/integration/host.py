@@ -14,17 +14,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from hyper2kvmd.model.disks import DiskImage, Image, Layout, Segment, Volume
 from hyper2kvmd.volumes.mapping import linear
+from tests.support.own_host import FOLDER_PREFIX
+from tests.support.own_host import USER as USER
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-USER = "hyper2kvm"
 HELPER = Path("/usr/libexec/hyper2kvm/helper")
 SUDOERS = Path("/etc/sudoers.d/hyper2kvm")
 MIB = 1 << 20
@@ -92,7 +92,7 @@ def behind_socket(helper: Path, **environment: str) -> Iterator[tuple[Path, Path
     """
     listener, service = unit_settings("hyper2kvm-helper.socket"), unit_settings("hyper2kvm-helper@.service")
     kept = {name: value for name, value in environment.items() if name not in service["UnsetEnvironment"].split()}
-    folder = Path(tempfile.mkdtemp(prefix="h2k-test-", dir="/run"))
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir="/run"))
     folder.chmod(0o755)
     path, log = folder / "socket", folder / "log"
     argv = ["systemd-socket-activate", "--accept", "--inetd", "--seqpacket", f"--listen={path}"]
@@ -123,7 +123,7 @@ def helper_socket(installed_helper: tuple[str, ...]) -> Iterator[Path]:
 @pytest.fixture
 def service_folder(service_user: pwd.struct_passwd) -> Iterator[Path]:
     """A folder of the service user's own, mode 0700, that it can reach (pytest's are closed to it)."""
-    folder = Path(tempfile.mkdtemp(prefix="h2k-test-", dir="/var/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir="/var/tmp"))
     shutil.chown(folder, USER, USER)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -263,42 +263,3 @@ def gathered(raw: Path, volume: Volume) -> Path:
             source.seek(segment.offset)
             target.write(source.read(segment.length))
     return path
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """What the kernel holds of ours: block devices and mounts. Nothing may stay."""
-
-    devices: tuple[str, ...]
-    mounts: tuple[str, ...]
-
-    @staticmethod
-    def now() -> Kernel:
-        return _held().without(BEFORE)
-
-    def without(self, other: Kernel) -> Kernel:
-        return Kernel(
-            tuple(one for one in self.devices if one not in other.devices),
-            tuple(one for one in self.mounts if one not in other.mounts),
-        )
-
-    @property
-    def clean(self) -> bool:
-        return not self.devices and not self.mounts
-
-
-def _held() -> Kernel:
-    found = []
-    for place in ("loop*/loop/backing_file", "nbd*/backend", "dm-*/dm/name"):
-        for entry in Path("/sys/block").glob(place):
-            with suppress(OSError):
-                text = entry.read_text().strip()
-                # a file of a detached FUSE mount has a path of no folder
-                if text.startswith("h2k-") or "/h2k-test-" in text or text == "/nbd":
-                    found.append(f"{entry}: {text}")
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    return Kernel(tuple(found), tuple(line for line in lines if "h2k-test-" in line))
-
-
-BEFORE = _held()
-"""What a run that was killed has left: none of this run's business."""

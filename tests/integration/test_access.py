@@ -9,8 +9,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from hyper2kvmd.model.orders import HelperCall
 from hyper2kvmd.volumes.mapping import linear
 from tests.integration.host import (
     HELPER,
-    Kernel,
     as_qcow2,
     as_raw,
     as_service,
@@ -37,6 +35,8 @@ from tests.integration.host import (
     scattered,
     service_python,
 )
+from tests.support.kernel import Kernel, eventually, until_clean
+from tests.support.own_host import FOLDER_PREFIX
 
 CLIENT = "tests.integration.boundary.client"
 ALL = ("ext4", "ext2", "xfs", "btrfs")
@@ -60,19 +60,6 @@ def client(
     said = facts(done.stdout)
     assert said, done.stderr
     return done.returncode, said
-
-
-def eventually(question: Callable[[], bool]) -> bool:
-    for _ in range(300):
-        if question():
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def until_clean() -> bool:
-    """After a kill the kernel takes things down in its own time; a leak never goes away."""
-    return eventually(lambda: Kernel.now().clean)
 
 
 @pytest.fixture
@@ -298,7 +285,7 @@ def test_edits_without_any_setuid_program(disk: Image, helper_socket: Path) -> N
 @contextmanager
 def slow_helper(script: str) -> Iterator[tuple[Path, Path]]:
     """A script that runs the helper and then lives on, behind a socket; and the file that is its sign."""
-    with tempfile.TemporaryDirectory(prefix="h2k-test-", dir="/run") as folder:
+    with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, dir="/run") as folder:
         sign, program = Path(folder, "sign"), Path(folder, "slow")
         program.write_text(script.format(helper=HELPER, sign=sign))
         program.chmod(0o755)

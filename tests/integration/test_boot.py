@@ -21,7 +21,7 @@ from tests.guests.altered import (
     mute,
 )
 from tests.guests.debian12 import Recipe
-from tests.integration.host import Kernel
+from tests.support.kernel import Kernel
 
 
 def digest(path: Path) -> str:

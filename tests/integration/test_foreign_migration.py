@@ -14,8 +14,9 @@ import pytest
 from hyper2kvmd.disk.qemu.qemu_img import check
 from hyper2kvmd.model.disks import Segment, SourceFormat
 from tests.integration.disks import empty_disk, sh
-from tests.integration.host import USER, Kernel, as_service, looped
+from tests.integration.host import USER, as_service, looped
 from tests.integration.service import PROGRAMS, fingerprint
+from tests.support.kernel import Kernel
 
 MIB = 1 << 20
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from hyper2kvmd.guest.linux.inspect import find_root
 from hyper2kvmd.guest.mounts.access import default_helper, open_image
 from hyper2kvmd.guest.mounts.rootside import Helper
-from tests.integration.host import Kernel, as_qcow2, looped, make_disk, moved
+from tests.integration.host import as_qcow2, looped, make_disk, moved
+from tests.support.kernel import Kernel
 
 
 def test_a_root_that_only_the_journal_knows_is_found(service_folder: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hyper2kvmd.model.disks import Image
-from tests.integration.host import REPOSITORY, Kernel, as_service
+from tests.integration.host import REPOSITORY, as_service
+from tests.support.kernel import Kernel
 
 ASKER = REPOSITORY / "tests" / "integration" / "boundary" / "asker.py"
 PROBE = {"verb": "probe", "job": "test", "fstypes": ["ext4"]}

@@ -15,12 +15,14 @@ from tests.integration.host import USER, give, make_disk
 from tests.integration.host import installed_helper as installed_helper
 from tests.integration.host import service_folder as service_folder
 from tests.integration.host import service_user as service_user
+from tests.support.own_host import FOLDER_PREFIX
+from tests.support.own_host import own_host as own_host
 
 
 @pytest.fixture(scope="module")
 def disk(installed_helper: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     """One image for the whole module: nothing here may change it."""
-    folder = Path(f"/var/tmp/h2k-test-helper-{os.getpid()}")
+    folder = Path(f"/var/tmp/{FOLDER_PREFIX}helper-{os.getpid()}")
     folder.mkdir(mode=0o700)
     shutil.chown(folder, USER, USER)
     image = give(make_disk(folder / "disk.raw", ("ext4",)))

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from hyper2kvmd.model.disks import Image
-from tests.integration.host import HELPER, Kernel, as_service
-from tests.integration.test_access import eventually, until_clean
+from tests.integration.host import HELPER, as_service
 from tests.security.asking import ASKER, ask, mount_request
+from tests.support.kernel import Kernel, eventually, until_clean
 
 TRACED = """
 import os, runpy, signal, sys

@@ -25,15 +25,16 @@ from tests.integration.disks import sh
 from tests.integration.host import USER
 from tests.integration.service import Service, until
 from tests.security.test_submitter import GROUP, MASK, NOBODY, OTHER, OWNER, USERS, VICTIM, disk, drop, set_acl
+from tests.support.own_host import FOLDER_PREFIX
 
 
 @pytest.fixture(scope="module")
 def daemon(installed_helper: tuple[str, ...]) -> Iterator[Service]:
-    root = Path(tempfile.mkdtemp(prefix="h2k-test-", dir="/var/tmp"))
+    root = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir="/var/tmp"))
     shutil.chown(root, USER, USER)
     root.chmod(0o755)
     service = Service(root, installed_helper)
-    own = Path(tempfile.mkdtemp(prefix="h2k-test-", dir="/var/tmp"))
+    own = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir="/var/tmp"))
     shutil.chown(own, USER, USER)
     service.conversions, service.images = own / "conversions", service.state / "images"
     service.settings |= {

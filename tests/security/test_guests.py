@@ -20,7 +20,8 @@ import pytest
 
 from hyper2kvmd.guest.files.root import ConfinedRoot
 from hyper2kvmd.model.disks import Image
-from tests.integration.host import USER, Kernel, give, looped, make_disk, service_python
+from tests.integration.host import USER, give, looped, make_disk, service_python
+from tests.support.kernel import Kernel
 
 HOSTS_OWN = "the host's own\n"
 

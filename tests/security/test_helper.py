@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from hyper2kvmd.model.disks import Image
-from tests.integration.host import HELPER, REPOSITORY, Kernel, as_service
+from tests.integration.host import HELPER, REPOSITORY, as_service
 from tests.security.asking import ASKER, PROBE, ask, linear, mount_request, refusal
+from tests.support.kernel import Kernel
 
 
 def test_probe_and_mount(disk: Image, installed_helper: tuple[str, ...]) -> None:

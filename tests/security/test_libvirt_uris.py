@@ -33,6 +33,7 @@ from hyper2kvmd.targets.libvirt.connection import Libvirt
 from tests.integration.host import USER, as_service, command, installed
 from tests.integration.service import PROGRAMS, Service, free_port
 from tests.security.test_submitter import VICTIM, disk, drop
+from tests.support.own_host import FOLDER_PREFIX
 
 KNOWN_HOSTS = Path("/etc/hyper2kvm/known_hosts")
 SYSTEM_KNOWN_HOSTS = Path("/etc/ssh/ssh_known_hosts")
@@ -67,7 +68,7 @@ class Host:
 
 @pytest.fixture(scope="module")
 def trap(service_user: object) -> Iterator[Trap]:
-    root = Path(tempfile.mkdtemp(prefix="h2k-test-", dir="/var/tmp"))
+    root = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir="/var/tmp"))
     root.chmod(0o755)
     home, mark, users = root / "home", root / "home/mark", root / "passwd"
     (home / ".ssh").mkdir(parents=True)
@@ -89,7 +90,7 @@ def trap(service_user: object) -> Iterator[Trap]:
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
     """sshd on a port of its own, with a key that nobody has seen before."""
-    folder = Path(tempfile.mkdtemp(prefix="h2k-test-", dir="/var/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir="/var/tmp"))
     port, separation = free_port(), Path("/run/sshd")
     command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key")
     settings = ("PidFile none", "UsePAM no", "AuthorizedKeysFile none", "PasswordAuthentication no", "LogLevel VERBOSE")
@@ -119,7 +120,7 @@ def host() -> Iterator[Host]:
 @pytest.fixture(scope="module")
 def daemon(installed_helper: tuple[str, ...], trap: Trap, host: Host) -> Iterator[Service]:
     """Anybody may drop files, and one URI of another host is allowed."""
-    root = Path(tempfile.mkdtemp(prefix="h2k-test-", dir="/var/tmp"))
+    root = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir="/var/tmp"))
     shutil.chown(root, USER, USER)
     root.chmod(0o755)
     service = Service(root, installed_helper, trap.prefix)
@@ -253,7 +254,7 @@ def test_a_host_that_the_administrator_knows(daemon: Service, host: Host, trap: 
 
 def test_a_one_shot_run_has_the_persons_own_configuration(trap: Trap) -> None:
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="h2k-test-", dir="/var/tmp")))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, dir="/var/tmp")))
         shutil.chown(folder, USER, USER)
         source = disk(folder / "a.raw", USER, 0o644)
         (folder / "a.yaml").write_text(f"vmdk: {source}\nlibvirt_import: true\nlibvirt_uri: {UNLISTED}\n")

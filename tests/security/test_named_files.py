@@ -20,6 +20,7 @@ from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Ended, event_adapter
 from tests.integration.host import MIB, USER, as_service, service_python
 from tests.integration.service import PROGRAMS
+from tests.support.own_host import FOLDER_PREFIX
 from tests.vmdk_images import descriptor, hosted
 
 MALLORY, VICTIM = "nobody", "games"
@@ -32,7 +33,7 @@ Maker = Callable[[Path], Path]
 @pytest.fixture
 def folder(service_user: object) -> Iterator[Path]:
     """The attacker's, which everybody may look into; the folder above is root's."""
-    above = Path(tempfile.mkdtemp(prefix="h2k-test-", dir="/var/tmp"))
+    above = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir="/var/tmp"))
     path = above / "theirs"
     path.mkdir()
     shutil.chown(path, MALLORY)

@@ -26,6 +26,7 @@ from hyper2kvmd.host.person import READ, SEARCH, Person
 from hyper2kvmd.model.jobs import State
 from tests.integration.host import MIB, USER
 from tests.integration.service import Service, until
+from tests.support.own_host import FOLDER_PREFIX
 from tests.vmdk_images import descriptor
 
 VICTIM = "nobody"
@@ -34,7 +35,7 @@ VICTIM = "nobody"
 @pytest.fixture(scope="module")
 def daemon(installed_helper: tuple[str, ...]) -> Iterator[Service]:
     """One daemon for all attacks; anybody may drop files, and may have sources and outputs below `shared`."""
-    root = Path(tempfile.mkdtemp(prefix="h2k-test-", dir="/var/tmp"))
+    root = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir="/var/tmp"))
     shutil.chown(root, USER, USER)
     root.chmod(0o755)
     service = Service(root, installed_helper)
@@ -294,7 +295,7 @@ def set_acl(path: Path, *acl: tuple[int, int, int]) -> None:
 def test_rights_are_judged_as_the_kernel_does(
     acl: tuple[tuple[int, int, int], ...], mode: int | None, may: bool
 ) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="h2k-test-", dir="/var/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir="/var/tmp"))
     folder.chmod(0o755)
     path = folder / "file"
     path.write_text("x")

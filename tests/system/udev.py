@@ -16,8 +16,9 @@ import pytest
 
 from hyper2kvmd.model.disks import Image
 from tests.integration.disks import sh
-from tests.integration.host import REPOSITORY, USER, Kernel, as_qcow2, give, make_disk, scattered
-from tests.integration.test_access import client_argv, until_clean
+from tests.integration.host import REPOSITORY, USER, as_qcow2, give, make_disk, scattered
+from tests.integration.test_access import client_argv
+from tests.support.kernel import Kernel, until_clean
 
 RULES = Path("/etc/udev/rules.d")
 LEFT_ALONE = {

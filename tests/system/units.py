@@ -20,7 +20,6 @@ from tests.integration.host import (
     REPOSITORY,
     UNITS,
     USER,
-    Kernel,
     as_qcow2,
     as_raw,
     as_service,
@@ -31,8 +30,9 @@ from tests.integration.host import (
     scattered,
     unit_settings,
 )
-from tests.integration.test_access import CLIENT, facts, until_clean
+from tests.integration.test_access import CLIENT, facts
 from tests.security.asking import PROBE, ask
+from tests.support.kernel import Kernel, until_clean
 
 SYSTEM = Path("/etc/systemd/system")
 SOCKET = Path(unit_settings("hyper2kvm-helper.socket")["ListenSequentialPacket"])

@@ -20,8 +20,9 @@ import pytest
 from hyper2kvmd.model.disks import DiskImage, Image, Volume
 from hyper2kvmd.volumes.layout import read_layout
 from tests.integration.disks import FileReader, empty_disk, loop, sh
-from tests.integration.host import MIB, USER, Kernel, command
-from tests.integration.test_access import client, client_argv, until_clean
+from tests.integration.host import MIB, USER, command
+from tests.integration.test_access import client, client_argv
+from tests.support.kernel import Kernel, until_clean
 
 KEY = "correct horse"
 UUID = "6d3b4a0e-1111-4222-8333-123456789abc"

@@ -1,0 +1,58 @@
+"""A host for this test process alone: in a mount namespace of its own, with a service user of its own.
+
+What tests install below /etc and /usr/libexec lies in a tmpfs over it and ends with the process, however that ends: so
+test processes do not meet, and the developer's host stays as it was. Needs root.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+USER = "hyper2kvm"
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+FOLDER_PREFIX = f"h2k-test-{WORKER}-"
+"""Of every folder that tests make outside pytest's own: what the kernel holds of this run is known by it."""
+SERVICE_ID = 64900 + int(WORKER.removeprefix("gw") if WORKER.startswith("gw") else 99)
+"""Uid and gid of the service user."""
+COVERED = ("/etc", "/usr/libexec")
+LAYERS = Path("/mnt")
+"""Covered by a tmpfs inside the namespace."""
+CLONE_NEWNS = 0x00020000
+"""linux/sched.h"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_host() -> None:
+    """Whatever the process starts afterwards sees it too."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS):
+        raise OSError(ctypes.get_errno(), "these tests need root, and the right to make mount namespaces")
+    _mount("--make-rprivate", "/")
+    _mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", LAYERS)
+    for covered in COVERED:
+        upper, work = (LAYERS / f"{kind}{covered.replace('/', '-')}" for kind in ("upper", "work"))
+        upper.mkdir()
+        work.mkdir()
+        _mount("-t", "overlay", "-o", f"lowerdir={covered},upperdir={upper},workdir={work}", "overlay", covered)
+    _make_user()
+
+
+def _make_user() -> None:
+    """In place of one that the host may have."""
+    entries = {
+        "passwd": f"{USER}:x:{SERVICE_ID}:{SERVICE_ID}::{LAYERS}/home:/usr/sbin/nologin",
+        "group": f"{USER}:x:{SERVICE_ID}:",
+        "shadow": f"{USER}:*:19000:0:99999:7:::",
+    }
+    for name, entry in entries.items():
+        path = Path("/etc", name)
+        kept = [line for line in path.read_text().splitlines() if not line.startswith(f"{USER}:")]
+        path.write_text("\n".join([*kept, entry, ""]))
+
+
+def _mount(*words: str | Path) -> None:
+    subprocess.run(["mount", *map(str, words)], check=True)
