@@ -176,13 +176,8 @@ def make_two_systems(folder: Path, target: Path) -> None:
     sh("qemu-img", "convert", "-f", "raw", "-O", "vmdk", raw, target)
 
 
-def test_a_full_disk_waits_and_says_so_then_goes_on(
-    service_folder: Path, installed_helper: tuple[str, ...], tmp_path: Path
-) -> None:
-    with file_system(tmp_path, 900) as place:
-        tmp_path.chmod(0o755)
-        for parent in tmp_path.parents[:2]:
-            parent.chmod(0o755)
+def test_a_full_disk_waits_and_says_so_then_goes_on(service_folder: Path, installed_helper: tuple[str, ...]) -> None:
+    with file_system(service_folder, 900) as place:
         ballast = place / "ballast"
         sh("fallocate", "-l", "700M", ballast)
         conversions = place / "conversions"

@@ -7,6 +7,7 @@ test processes do not meet, and the developer's host stays as it was. Needs root
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import subprocess
 from pathlib import Path
@@ -29,6 +30,11 @@ CLONE_NEWNS = 0x00020000
 @pytest.fixture(scope="session", autouse=True)
 def own_host() -> None:
     """Whatever the process starts afterwards sees it too."""
+    _leave_the_others()
+
+
+@functools.cache  # several conftest files ask for it
+def _leave_the_others() -> None:
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS):
         raise OSError(ctypes.get_errno(), "these tests need root, and the right to make mount namespaces")
     _mount("--make-rprivate", "/")
