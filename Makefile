@@ -13,13 +13,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := .cache/packages.done
 INSTALLED := $(VENV)/installed.done
+# files of tests, and so what their tests share, are not taken apart
+SIDE_BY_SIDE := --numprocesses=$(shell nproc) --dist=loadfile
 
-.PHONY: help setup lint audit test unit integration test-guests test-kernel test-system test-mutations fuzz bench bench-repair demo demo-guest wheel deb rpm lock clean
+.PHONY: help release setup lint audit test unit integration test-guests test-kernel test-system test-mutations fuzz bench bench-repair demo demo-guest wheel deb rpm lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
 
-setup: $(PACKAGES) $(INSTALLED) ## system packages, virtual environment, locked dependencies
+setup: $(PACKAGES) ## system packages, virtual environment, locked dependencies
+	@$(MAKE) $(INSTALLED)
 
 $(PACKAGES): packaging/debian-packages.txt
 	@wanted=$$(sed 's/#.*//' $<); \
@@ -31,14 +34,14 @@ $(PACKAGES): packaging/debian-packages.txt
 	fi
 	@mkdir -p $(@D) && touch $@
 
-$(INSTALLED): requirements-dev.lock pyproject.toml | $(PACKAGES)
+$(INSTALLED): requirements-dev.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer is not installed' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-dev.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-lint: setup ## ruff and mypy --strict
+lint: $(INSTALLED) ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -49,12 +52,12 @@ audit: setup ## dependencies are as locked, unchanged, and not known to be vulne
 
 test: setup lint audit unit integration ## all that CI runs: lint, types, audit, import directions, unit and integration tests
 
-unit: setup
-	$(BIN)/pytest tests/unit
+unit: $(INSTALLED) ## what needs neither root nor a package of the system: within a minute
+	$(BIN)/pytest $(SIDE_BY_SIDE) tests/unit
 
 integration: setup
 	$(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1 \
-		$(BIN)/pytest -p no:cacheprovider -m "not slow" tests/integration tests/security tests/guests
+		$(BIN)/pytest -p no:cacheprovider $(SIDE_BY_SIDE) -m "not slow" tests/integration tests/security tests/guests
 
 test-guests: setup ## broken guests of every kind, each migrated, booted on virtio and repaired once more
 	$(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1 \
@@ -105,6 +108,14 @@ endif
 
 rpm: setup ## RPM, for a distribution with the Python of this one, into dist/
 	packaging/rpm.sh
+
+release: setup ## VERSION=1.2.3: test all, write version and changelog, tag, build everything into dist/
+	$(BIN)/python packaging/release.py check "$(VERSION)"
+	$(MAKE) test test-system
+	$(BIN)/python packaging/release.py tag "$(VERSION)"
+	rm -rf dist
+	$(MAKE) wheel deb rpm VERSION=
+	cd dist && sha256sum -- * >SHA256SUMS
 
 lock: setup ## renew requirements.lock and requirements-dev.lock
 	$(BIN)/pip-compile $(LOCK_OPTIONS) --output-file requirements.lock pyproject.toml

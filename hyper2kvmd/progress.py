@@ -52,8 +52,6 @@ class Progress(Frozen):
     total: int
     written: int = 0
     """Bytes."""
-    rate: float = 0.0
-    """Bytes a second that `done` grew by since the step began."""
 
 
 class Warned(Frozen):
@@ -111,18 +109,16 @@ class Step:
     def __init__(self, title: str, total: int | None, emit: Callable[[Event], None]) -> None:
         self._title, self._total, self._emit = title, total, emit
         self._last = 0.0
-        self._began = time.monotonic()
 
-    def advance_to(self, done: int, *, written: int = 0, resumed: int = 0) -> None:
-        """Report `done` of `total` bytes, as often as the caller likes; `resumed` of them by an earlier attempt."""
+    def advance_to(self, done: int, *, written: int = 0) -> None:
+        """Report `done` of `total` bytes, as often as the caller likes."""
         if self._total is None:
             return
         now = time.monotonic()
         if now - self._last >= PROGRESS_PERIOD or done >= self._total:
             self._last = now
-            rate = (done - resumed) / max(now - self._began, PROGRESS_PERIOD)
             done = min(done, self._total)
-            self._emit(Progress(title=self._title, done=done, total=self._total, written=written, rate=rate))
+            self._emit(Progress(title=self._title, done=done, total=self._total, written=written))
 
 
 class Context:

@@ -3,7 +3,7 @@
 # VERSION: another version than that of the sources.
 set -eu
 root=${1:-}
-version=${VERSION:-$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)}
+version=${VERSION:-$(sed -n 's/^__version__ = "\(.*\)"/\1/p' hyper2kvmd/__init__.py)}
 build=$([ "$root" ] && echo /build || echo "$PWD/.cache/deb")
 folder=$build/hyper2kvmd-$version
 
@@ -15,18 +15,17 @@ rm -rf "$root$build"
 packaging/source.sh "$root$folder" "$(inside 'python3 -c "import sys; print(*sys.version_info[:2], sep=\".\")"')" "$version"
 mv "$root$folder/packaging/debian" "$root$folder/debian"
 
-# An entry of this build: a release's own suffix makes an upgrade of the release one of the package, too.
+# The suffix is the release's own, so that an upgrade of the release is one of the package, too.
 . "$root/etc/os-release"
-changelog=$root$folder/debian/changelog
-released=$(sed -n 's/^ -- .*>  //p;T;q' "$changelog")
-{
-    echo "hyper2kvmd ($version~deb${ID#debian}${VERSION_ID:-$VERSION_CODENAME}u1) unstable; urgency=medium"
-    printf '\n  * Built for %s.\n\n' "$PRETTY_NAME"
-    echo " -- $(sed -n 's/^ -- \(.*>\)  .*/\1/p;T;q' "$changelog")  $(date --utc --rfc-email --date "$released + 1 second")"
-    echo
-    cat "$changelog"
-} >"$changelog.new"
-mv "$changelog.new" "$changelog"
+maintainer=$(sed -n 's/^Maintainer: //p' "$root$folder/debian/control")
+built=${SOURCE_DATE_EPOCH:-$(git log --max-count=1 --format=%ct 2>/dev/null || date +%s)}
+cat >"$root$folder/debian/changelog" <<END
+hyper2kvmd ($version~deb${ID#debian}${VERSION_ID:-$VERSION_CODENAME}u1) unstable; urgency=medium
+
+  * Built for $PRETTY_NAME. What changed is in /usr/share/doc/hyper2kvmd/CHANGELOG.md.
+
+ -- $maintainer  $(LC_ALL=C date --utc --rfc-email --date "@$built")
+END
 
 # what is built here are Python's wheels: no compiler, whatever build-essential says
 inside "cd $folder && dpkg-buildpackage --no-check-builddeps --build=binary --no-sign" >"$root$build/log" 2>&1 ||

@@ -64,8 +64,10 @@ for section in 1 5 8; do
 done
 # as in the sources, so that the links in these texts lead there
 doc=/usr/share/doc/hyper2kvmd
-put 0644 $doc README.md SECURITY.md CONTRIBUTING.md LICENSE
-put 0644 $doc/docs docs/*.md
+put 0644 $doc README.md SECURITY.md CONTRIBUTING.md CHANGELOG.md LICENSE
+find docs -name '*.md' | while read -r file; do
+    put 0644 "$doc/$(dirname "$file")" "$file"
+done
 put 0644 $doc/examples examples/*.yaml
 put 0644 $doc/packaging/container packaging/container/*
 ln -s ../../../hyper2kvmd/monitoring "$destdir$doc/packaging/monitoring"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # rpm.sh: the RPM and its source, for this system's Python, into dist/. VERSION: another version than that of the sources.
 set -eu
-version=${VERSION:-$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)}
+version=${VERSION:-$(sed -n 's/^__version__ = "\(.*\)"/\1/p' hyper2kvmd/__init__.py)}
 python_version=$(/usr/bin/python3 -c 'import sys; print(*sys.version_info[:2], sep=".")')
 build=$PWD/.cache/rpm
 

@@ -16,9 +16,8 @@ trap 'rm -rf "$fetched"' EXIT
 "$bin/python" -m build --no-isolation --sdist --outdir "$fetched" . >"$fetched/log" || { cat "$fetched/log" >&2; exit 1; }
 tar -xzf "$fetched"/hyper2kvmd-*.tar.gz -C "$folder" --strip-components=1 --no-same-owner
 cd "$folder"
-sed -i "s/^version = .*/version = \"$version\"/" pyproject.toml
 sed -i "s/^__version__ = .*/__version__ = \"$version\"/" hyper2kvmd/__init__.py
-sed -i "s/^Version:.*/Version:        $version/" packaging/rpm/hyper2kvmd.spec
+sed -i "s/@VERSION@/$version/" packaging/rpm/hyper2kvmd.spec
 
 "$bin/pip" download --quiet --require-hashes --no-deps --requirement requirements.lock \
     --python-version "$python_version" --only-binary :all: --no-binary "$without_wheel" --dest wheels

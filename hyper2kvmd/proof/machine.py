@@ -20,17 +20,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from hyper2kvmd.disk.qemu.export import layer
-from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
+from hyper2kvmd.errors import BrokenInstallation, MigrationFailed
 from hyper2kvmd.host.kvm import EMULATOR, KVM_DEVICE, READABLE, kvm_works
 from hyper2kvmd.host.run import Sandbox, run, start, stop
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.machine import Hardware
+from hyper2kvmd.proof.monitor import ANSWER_SECONDS, Monitor, no_qmp
 
 FIRMWARE_DESCRIPTORS = Path("/usr/share/qemu/firmware")
 """One JSON file per firmware: docs/interop/firmware.json in QEMU's source."""
@@ -45,9 +45,6 @@ SATA_PORTS = 6
 """Of one controller."""
 OVERLAY_LIMIT = 16 << 30
 """Bytes that a guest may write to one disk."""
-ANSWER_SECONDS = 60.0
-"""For QEMU's monitor, which answers in milliseconds on a host that lives."""
-LINE_LIMIT = 4 << 20
 GATHER_SECONDS = 0.1
 """An emulated serial port hands over single characters; what they mean is worth a look ten times a second."""
 
@@ -77,14 +74,16 @@ def overlay(base: Image, folder: Path) -> Overlay:
 class Machine:
     """A running guest. `console` is its serial console, to be read; the rest is asked over QMP."""
 
-    def __init__(self, process: subprocess.Popen[bytes], monitor: socket.socket) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], monitor: Monitor) -> None:
         assert process.stdout is not None  # noqa: S101 - narrows the type
         self.console = process.stdout
-        self.ending: str | None = None
-        """Why the guest ended, as QEMU calls it: `guest-shutdown`, `guest-reset`..."""
         self._process, self._monitor = process, monitor
         self._cpu = psutil.Process(process.pid)
-        self._buffer = b""
+
+    @property
+    def ending(self) -> str | None:
+        """Why the guest ended, in QEMU's words: `guest-shutdown`, `guest-reset`..."""
+        return self._monitor.ending
 
     def read_console(self, seconds: float) -> bytes | None:
         """What was said within that time; None when the machine has ended."""
@@ -95,12 +94,12 @@ class Machine:
         return os.read(self.console.fileno(), 65536) or None
 
     def disk_bytes(self) -> int:
-        """Read and written so far, all disks together; 0 once the machine has ended."""
-        devices = self._ask("query-blockstats") or []
+        """Read and written so far, all disks together; 0 once the machine has ended. Raises as `Monitor` does."""
+        devices = self._monitor.ask("query-blockstats") or []
         try:
             return sum(int(device["stats"][name]) for device in devices for name in ("rd_bytes", "wr_bytes"))
         except (KeyError, TypeError, ValueError):
-            raise _garbled() from None
+            raise no_qmp() from None
 
     def cpu_seconds(self) -> float:
         with contextlib.suppress(psutil.Error):
@@ -109,68 +108,15 @@ class Machine:
         return 0.0
 
     def press_power_button(self) -> None:
-        """The ACPI event: only a userspace that has come up does anything about it."""
-        self._ask("system_powerdown")
+        """The ACPI event: only a userspace that has come up does anything about it. Raises as `Monitor` does."""
+        self._monitor.ask("system_powerdown")
 
     def wait(self) -> int:
         """Its exit status, once the console has ended; `ending` is known then. -1 for one that does not end."""
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            while self._next() is not None:
-                pass
+        with contextlib.suppress(MigrationFailed, subprocess.TimeoutExpired):
+            self._monitor.follow()
             return self._process.wait(ANSWER_SECONDS)
         return -1
-
-    def greet(self) -> None:
-        """What QMP wants said first."""
-        self._ask("qmp_capabilities")
-
-    def _ask(self, command: str) -> Any:
-        """The answer to `command`; None once the machine has ended. Raises MigrationFailed (`emulator-failed`)."""
-        try:
-            self._monitor.sendall(json.dumps({"execute": command}).encode())
-            while (message := self._next()) is not None:
-                if "return" in message:
-                    return message["return"]
-                if "error" in message:
-                    raise _garbled()
-        except TimeoutError:
-            raise MigrationFailed(
-                "emulator-stalled",
-                f"the emulator has not answered for {ANSWER_SECONDS:.0f} s",
-                hint="check memory and storage of this host, then retry",
-                kind=Kind.RETRY,
-            ) from None
-        except OSError:
-            pass
-        return None
-
-    def _next(self) -> dict[str, Any] | None:
-        """The next message; None at the end. Events are noted on the way."""
-        while b"\n" not in self._buffer:
-            data = self._monitor.recv(65536)
-            if not data:
-                return None
-            self._buffer += data
-            if len(self._buffer) > LINE_LIMIT:
-                raise _garbled()
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        try:
-            message = json.loads(line)
-        except ValueError:
-            raise _garbled() from None
-        if not isinstance(message, dict):
-            raise _garbled()
-        if message.get("event") == "SHUTDOWN":
-            self.ending = str(message.get("data", {}).get("reason"))
-        return message
-
-
-def _garbled() -> MigrationFailed:
-    return MigrationFailed(
-        "emulator-failed",
-        "the emulator's monitor said something that is no QMP",
-        hint="look into the guest with care: it may have taken over its (confined) emulator",
-    )
 
 
 @contextmanager
@@ -182,7 +128,6 @@ def running(overlaid: Overlay, hardware: Hardware, scratch: Path) -> Iterator[Ma
     """
     ours, theirs = socket.socketpair()
     with ours:
-        ours.settimeout(ANSWER_SECONDS)
         with theirs:
             argv = [*_command(hardware, len(overlaid.base.disks), theirs.fileno()), *_disks(overlaid)]
             readable = (*READABLE, *(disk.path for disk in overlaid.base.disks))
@@ -202,9 +147,8 @@ def running(overlaid: Overlay, hardware: Hardware, scratch: Path) -> Iterator[Ma
             )
             process = start(argv, sandbox=sandbox, pass_fds=(theirs.fileno(),))
         try:
-            machine = Machine(process, ours)
-            machine.greet()
-            yield machine
+            with Monitor(ours) as monitor:
+                yield Machine(process, monitor)
         finally:
             stop(process, grace=0)
 

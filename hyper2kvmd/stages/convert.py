@@ -59,7 +59,7 @@ def _converted(order: Order, source: Source, number: int, folder: Path, ctx: Con
             NewImage(target, migration.out_format, disk.data_bytes, migration.compress, disk.preallocate),
             mandate=Mandate.of(order),
             limits=copy_limits(order.limits),
-            on_progress=lambda now: step.advance_to(now.read, written=now.written, resumed=now.resumed),
+            on_progress=lambda now: step.advance_to(now.read, written=now.written),
         )
     return DiskImage(
         path=target,

@@ -68,7 +68,7 @@ def test_what_a_server_says_is_understood(tmp_path: Path) -> None:
         found = negotiate(path, "disk")
         found.sock.close()
     assert (found.size, found.flags) == (SIZE, 1)
-    assert (found.min_block, found.preferred_block, found.max_block) == (512, 4096, 65536)
+    assert (found.min_block, found.max_block) == (512, 65536)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,6 @@ class Negotiated:
     flags: int
     """Transmission flags as sent (NBD_FLAG_*)."""
     min_block: int = 1
-    preferred_block: int = 4096
     max_block: int = DEFAULT_MAX_BLOCK
 
 
@@ -201,7 +200,7 @@ def _handshake(sock: socket.socket, name: str) -> Negotiated:
     body = struct.pack(">I", len(wanted)) + wanted + struct.pack(">HH", 1, INFO_BLOCK_SIZE)
     sock.sendall(IHAVEOPT + struct.pack(">II", OPT_GO, len(body)) + body)
     export: tuple[int, int] | None = None
-    blocks = (1, 4096, DEFAULT_MAX_BLOCK)
+    blocks = (1, DEFAULT_MAX_BLOCK)
     for _ in range(MAX_INFO_REPLIES):
         magic, option, kind, length = struct.unpack(">QIII", _receive(sock, 20))
         if magic != OPTION_REPLY or option != OPT_GO or length > MAX_OPTION_REPLY:
@@ -224,8 +223,8 @@ def _handshake(sock: socket.socket, name: str) -> Negotiated:
 
 
 def _information(
-    data: bytes, export: tuple[int, int] | None, blocks: tuple[int, int, int]
-) -> tuple[tuple[int, int] | None, tuple[int, int, int]]:
+    data: bytes, export: tuple[int, int] | None, blocks: tuple[int, int]
+) -> tuple[tuple[int, int] | None, tuple[int, int]]:
     what = struct.unpack(">H", data[:2])[0]
     if what == INFO_EXPORT:
         if len(data) != 12:
@@ -237,10 +236,10 @@ def _information(
     if what == INFO_BLOCK_SIZE:
         if len(data) != 14:
             raise _protocol("describes block sizes in a wrong length")
-        least, preferred, most = struct.unpack(">III", data[2:])
+        least, _preferred, most = struct.unpack(">III", data[2:])
         if not 1 <= least <= 65536 or least & (least - 1) or most < least:
             raise _protocol("describes impossible block sizes")
-        return export, (least, preferred, min(most, DEFAULT_MAX_BLOCK))
+        return export, (least, min(most, DEFAULT_MAX_BLOCK))
     return export, blocks
 
 

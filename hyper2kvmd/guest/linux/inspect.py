@@ -82,8 +82,6 @@ class Found:
     volume: Volume | None = None
     subvolume: str = ""
     boot: Volume | None = None
-    seen: tuple[str, ...] = ()
-    """Every volume in words, for messages."""
     troubles: tuple[str, ...] = ()
     """Volumes that could not be looked into."""
 
@@ -146,16 +144,16 @@ def find_root(access: Access, layout: Layout) -> Found:
         )
     if roots:
         closed = tuple(f"{printable(volume.name)}: {volume.obstacle}" for volume in locked.closed(layout))
-        return Found("linux", roots[0][0], roots[0][1], seen=seen, troubles=(*troubles, *closed))
+        return Found("linux", roots[0][0], roots[0][1], troubles=(*troubles, *closed))
     if failures:
         raise failures[0]
     if _holds_windows(access, layout):
-        return Found("windows", seen=seen)
+        return Found("windows")
     if containers := locked.closed(layout):
-        return Found("locked", containers[0], boot=locked.find_boot(access, layout), seen=seen)
+        return Found("locked", containers[0], boot=locked.find_boot(access, layout))
     _refuse_hidden(layout, seen)
     _refuse_foreign(layout, seen)
-    return Found("none", seen=seen)
+    return Found("none")
 
 
 @dataclass(frozen=True)
