@@ -23,9 +23,7 @@ MAKING = (
     "        from hyper2kvmd.host.destination import make_output\n\n        make_output(order)\n"
     "        with nearest_output(order) as nearest:\n            present"
 )
-SHARED = destination(
-    "            if given or facts.st_uid not in (0, os.geteuid()) or not safe:", "            if False:"
-)
+SHARED = destination("            if given or facts.st_uid not in (0, own.uid) or not safe:", "            if False:")
 
 GUARDS: tuple[Guard, ...] = (
     # ---- the service's own directories
@@ -100,9 +98,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     # ---- libvirt
     *each(SWAPPED, SHARED),
-    *each(
-        cases(SWAPPED, "owner", "above"), destination("facts.st_uid not in (0, os.geteuid()) or not safe", "not safe")
-    ),
+    *each(cases(SWAPPED, "owner", "above"), destination("facts.st_uid not in (0, own.uid) or not safe", "not safe")),
     *each(cases(SWAPPED, "sticky"), destination("safe = (number > 0 and ", "safe = (")),
     *each(
         "test_places.py::test_a_domain_that_is_called_like_anothers_uuid",
