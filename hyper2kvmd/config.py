@@ -100,7 +100,7 @@ class DaemonConfig(Frozen):
         own = (self.spool_dir, self.state_dir, *self.conversion_dirs, *_homes())
         return Bounds(
             source_dirs=self.allowed_source_dirs,
-            output_dirs=self.allowed_output_dirs,
+            output_dirs=(*self.allowed_output_dirs, self.output_dir) if self.allowed_output_dirs else (),
             shared_output_dir=self.output_dir,
             conversion_dirs=self.conversion_dirs,
             private_dirs=tuple(directory for directory in own if directory != Path("/")),

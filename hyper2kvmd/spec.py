@@ -20,8 +20,9 @@ LIBVIRT_URI = re.compile(
 )
 """No parameters: `command=` and `socket=` start programs and reach sockets with the daemon's rights. Neither user nor
 host begins with a hyphen, which ssh would read as an option."""
-AMBIGUOUS_NAME = re.compile(r"[0-9]+|[0-9A-Fa-f]{8}(-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}")
-"""virsh looks for a domain by ID, then by UUID, then by name."""
+AMBIGUOUS_NAME = re.compile(r"[0-9]+|([0-9A-Fa-f]-*){32}")
+"""virsh looks for a domain by ID, then by UUID, then by name. libvirt accepts a UUID with hyphens anywhere between its
+digits (virUUIDParse)."""
 SUFFIXES = {"qcow2": (".qcow2", ".qcow", ".img"), "raw": (".raw", ".img")}
 """Endings of an image's name, for each format: none that anything but an image has."""
 

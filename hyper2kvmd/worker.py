@@ -13,7 +13,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TypeVar
 
@@ -29,6 +28,7 @@ from hyper2kvmd.errors import (
 from hyper2kvmd.hardware import decide_hardware
 from hyper2kvmd.host import space
 from hyper2kvmd.host.destination import nearest_output
+from hyper2kvmd.host.person import name_of
 from hyper2kvmd.host.workspace import as_before, working_folder
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.jobs import Stage
@@ -103,8 +103,7 @@ def admit_here(order: Order) -> Callable[[Source], None]:
         space.require(order.conversion_dir, source.needed_bytes, order.space_reserve)
         if source.publish_bytes:
             with nearest_output(settled(order)) as nearest:
-                place = Path(f"/proc/self/fd/{nearest.handle}").readlink()
-                space.require(place, source.publish_bytes, order.space_reserve)
+                space.require(name_of(nearest.handle), source.publish_bytes, order.space_reserve)
 
     return admit
 

@@ -1,25 +1,29 @@
 """`h2kvmctl gc`: what killed workers and finished jobs leave behind, once its time is over.
 
-The database says which jobs live. Where it cannot be asked nothing is removed.
+The database says which jobs live. Where it cannot be asked nothing is removed. Directories are opened once, and what
+lies in them is found and removed below the descriptor: run by root, this follows no link of the service's.
 """
 
 from __future__ import annotations
 
-import contextlib
+import os
 import stat
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.errors import BrokenInstallation, Failure
-from hyper2kvmd.host import workspace
-from hyper2kvmd.host.workspace import not_removed
+from hyper2kvmd.host.workspace import OPEN_DIRECTORY, not_removed, open_conversion_dir
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Problem
 from hyper2kvmd.progress import problem
+
+if TYPE_CHECKING:
+    from hyper2kvmd.jobs.store import Store
 
 DAY = 86_400
 OVER = ("done", "failed", "rejected")
@@ -46,37 +50,17 @@ def collect(config: DaemonConfig, *, dry_run: bool) -> Removed:
     _require_database(config)
     store = Store(config.database_url)
     try:
-        folders: list[Path] = []
-        problems: list[Problem] = []
-
-        def live() -> frozenset[str]:
-            return frozenset(str(job_id) for job_id in store.active_ids())
-
-        def abandoned(job_id: str) -> bool:
-            return job_id not in live()
-
-        age = config.retention.conversions * DAY
-        alive = live()
-        orphans = (workspace.orphans(place, alive, older_than_seconds=age) for place in config.conversion_dirs)
-        for folder in chain.from_iterable(orphans):
-            job_id = folder.name.rpartition(".")[2]
-            try:
-                if dry_run or workspace.discard(folder, partial(abandoned, job_id)):
-                    folders.append(folder)
-            except Failure as failure:
-                problems.append(problem(failure))
-        files: list[Path] = []
-        for path in _expired_files(config):
-            try:
-                if not dry_run:
-                    path.unlink(missing_ok=True)
-                files.append(path)
-            except OSError as error:
-                problems.append(problem(not_removed(path, error)))
+        folders = [*_working_folders(config, store, dry_run=dry_run)]
+        files = [one for name in OVER for one in _spool_files(config, config.spool_dir / name, dry_run=dry_run)]
         jobs = store.forget(datetime.now(UTC) - timedelta(days=config.retention.jobs), dry_run=dry_run)
     finally:
         store.close()
-    return Removed(folders=tuple(folders), spool_files=tuple(files), jobs=jobs, problems=tuple(problems))
+    return Removed(
+        folders=tuple(one for one in folders if isinstance(one, Path)),
+        spool_files=tuple(one for one in files if isinstance(one, Path)),
+        jobs=jobs,
+        problems=tuple(one for one in (*folders, *files) if isinstance(one, Problem)),
+    )
 
 
 def _require_database(config: DaemonConfig) -> None:
@@ -90,14 +74,61 @@ def _require_database(config: DaemonConfig) -> None:
         )
 
 
-def _expired_files(config: DaemonConfig) -> tuple[Path, ...]:
-    """By the time of the last rename too: a YAML may be older than its job."""
+def _working_folders(config: DaemonConfig, store: Store, *, dry_run: bool) -> Iterator[Path | Problem]:
+    """Those that were removed, or would be, and what could not be."""
+    live, age = _live(store), config.retention.conversions * DAY
+    for place in filter(os.path.exists, config.conversion_dirs):
+        try:
+            with open_conversion_dir(place, _service_uid(config)) as directory:
+                for name in directory.orphans(live, older_than_seconds=age):
+                    try:
+                        if dry_run or directory.discard(name, partial(_is_abandoned, store, name)):
+                            yield directory.path / name
+                    except Failure as failure:
+                        yield problem(failure)
+        except Failure as failure:
+            yield problem(failure)
+
+
+def _live(store: Store) -> frozenset[str]:
+    return frozenset(str(job_id) for job_id in store.active_ids())
+
+
+def _is_abandoned(store: Store, name: str) -> bool:
+    return name.rpartition(".")[2] not in _live(store)
+
+
+def _service_uid(config: DaemonConfig) -> int:
+    """The user that the daemon runs as: its state directory belongs to it."""
+    return config.state_dir.stat().st_uid if config.state_dir.exists() else os.geteuid()
+
+
+def _spool_files(config: DaemonConfig, folder: Path, *, dry_run: bool) -> Iterator[Path | Problem]:
+    """Those that were removed, or would be, and what could not be.
+
+    By the time of the last rename too: a YAML may be older than its job.
+    """
     oldest = time.time() - config.retention.spool * DAY
-    found = []
-    for name in OVER:
-        with contextlib.suppress(FileNotFoundError):
-            for path in sorted((config.spool_dir / name).iterdir()):
-                status = path.lstat()
-                if max(status.st_mtime, status.st_ctime) <= oldest and not stat.S_ISDIR(status.st_mode):
-                    found.append(path)
-    return tuple(found)
+    try:
+        handle = os.open(folder, OPEN_DIRECTORY)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield problem(not_removed(folder, error))
+        return
+    try:
+        for name in sorted(os.listdir(handle)):  # noqa: PTH208 - of the descriptor
+            try:
+                facts = os.stat(name, dir_fd=handle, follow_symlinks=False)
+                if max(facts.st_mtime, facts.st_ctime) > oldest or stat.S_ISDIR(facts.st_mode):
+                    continue
+                if not dry_run:
+                    os.unlink(name, dir_fd=handle)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                yield problem(not_removed(folder / name, error))
+            else:
+                yield folder / name
+    finally:
+        os.close(handle)

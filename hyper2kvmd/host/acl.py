@@ -8,13 +8,15 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ATTRIBUTE = "system.posix_acl_access"
 VERSION = struct.Struct("<I")
 ENTRY = struct.Struct("<HHI")
 OWNER, USER, OWNING_GROUP, GROUP, MASK, OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+MASKED = (USER, OWNING_GROUP, GROUP)
+"""The entries that a mask limits."""
 NO_ID = 0xFFFFFFFF
 NO_LIST = (errno.ENODATA, errno.ENOTSUP)
 
@@ -40,18 +42,27 @@ def entries(target: int | Path) -> tuple[Entry, ...]:
 
 
 def grant(handle: int, uid: int, granted: int) -> None:
-    """Let one more user have `granted` on the open file; every other entry stays. Raises OSError (ENOTSUP)."""
+    """Let one more user have `granted` on the open file. Nobody else gets another right than before.
+
+    Raises OSError (ENOTSUP).
+    """
     mode = os.fstat(handle).st_mode
     before = entries(handle) or (
         Entry(OWNER, mode >> 6 & 7),
         Entry(OWNING_GROUP, mode >> 3 & 7),
         Entry(OTHER, mode & 7),
     )
-    mask = Entry(MASK, mode >> 3 & 7 | granted)  # these bits of the mode are the mask, where there is a list
-    kept = [entry for entry in before if entry.tag != MASK and (entry.tag, entry.number) != (USER, uid)]
-    wanted = sorted([*kept, mask, Entry(USER, granted, uid)], key=lambda entry: (entry.tag, entry.number))
+    mask = mode >> 3 & 7  # in the mode of a file with a list
+    kept = [_masked(entry, mask) for entry in before if entry.tag != MASK and (entry.tag, entry.number) != (USER, uid)]
+    added = (Entry(MASK, mask | granted), Entry(USER, granted, uid))
+    wanted = sorted([*kept, *added], key=lambda entry: (entry.tag, entry.number))
     data = b"".join(ENTRY.pack(entry.tag, entry.granted, entry.number) for entry in wanted)
     os.setxattr(_path(handle), ATTRIBUTE, VERSION.pack(2) + data)
+
+
+def _masked(entry: Entry, mask: int) -> Entry:
+    """The entry with the rights that it has in effect, so that a wider mask adds none."""
+    return replace(entry, granted=entry.granted & mask) if entry.tag in MASKED else entry
 
 
 def _path(target: int | Path) -> str | Path:

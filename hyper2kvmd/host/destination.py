@@ -24,6 +24,7 @@ from hyper2kvmd.host.person import (
     WRITE,
     Person,
     lineage,
+    name_of,
     strangers_may_write,
 )
 from hyper2kvmd.model.orders import Bounds, Order
@@ -106,14 +107,15 @@ def require_unshared(order: Order) -> None:
     """
     with nearest_output(order) as nearest:
         given = bool(nearest.missing) and _made_for(order) is not None
+        own = Person.of(os.geteuid())
         for number, folder in enumerate(lineage(nearest.handle), start=1 if nearest.missing else 0):
             facts = os.fstat(folder)
-            safe = (number > 0 and facts.st_mode & stat.S_ISVTX) or not strangers_may_write(folder)
-            if given or facts.st_uid not in (0, os.geteuid()) or not safe:
+            safe = (number > 0 and facts.st_mode & stat.S_ISVTX) or not strangers_may_write(folder, own)
+            if given or facts.st_uid not in (0, own.uid) or not safe:
                 raise Unsafe(
                     "output-shared",
                     f"{order.output_dir}: libvirt_import needs a directory that only root and "
-                    f"{Person.of(os.geteuid()).name} can write to, but others can write to {_real(folder)}",
+                    f"{own.name} can write to, but others can write to {name_of(folder)}",
                     hint="leave output_dir out, or set libvirt_import: false and define the domain yourself",
                 )
 
@@ -133,7 +135,7 @@ def share(order: Order, handle: int) -> bool:
 
 def _require_allowed(order: Order, handle: int, missing: tuple[str, ...] = ()) -> None:
     """Judge the open directory, or the one that is to be made by creating the `missing` ones in it."""
-    if _real(handle).joinpath(*missing) != order.output_dir:
+    if name_of(handle).joinpath(*missing) != order.output_dir:
         raise Unsafe(
             "path-not-allowed",
             f"{order.output_dir}: the output directory was moved or replaced during the migration",
@@ -217,10 +219,6 @@ def _make_directory(parent: int, name: str, order: Order) -> int:
         os.close(handle)
         raise
     return handle
-
-
-def _real(handle: int) -> Path:
-    return Path(f"/proc/self/fd/{handle}").readlink()
 
 
 def _identities(directories: Iterable[Path]) -> frozenset[Identity]:

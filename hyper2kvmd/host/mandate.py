@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyper2kvmd.errors import Unsafe
-from hyper2kvmd.host.person import READ, SEARCH, Person, lineage
+from hyper2kvmd.host.person import READ, SEARCH, Person, lineage, name_of
 from hyper2kvmd.model.orders import Order
 
 
@@ -70,7 +70,7 @@ class Mandate:
 
         Codes: `path-not-allowed`, `named-file-not-readable`, `submitter-may-not-read`.
         """
-        opened = Path(f"/proc/self/fd/{handle}").readlink()
+        opened = name_of(handle)
         require_below(path, opened, self.folders, "source")
         for namer in self.namers:
             _require_reach(namer, handle, path)
@@ -85,7 +85,7 @@ class Mandate:
                 raise _not_theirs(path, opened.parent, self.person)
             for folder in lineage(parent):
                 if not self.person.may(SEARCH, folder):
-                    raise _not_theirs(path, Path(f"/proc/self/fd/{folder}").readlink(), self.person)
+                    raise _not_theirs(path, name_of(folder), self.person)
         except FileNotFoundError as error:
             raise _not_theirs(path, opened.parent, self.person) from error
         finally:

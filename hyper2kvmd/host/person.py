@@ -76,13 +76,17 @@ class Person:
         return facts.st_mode & wanted == wanted
 
 
-def strangers_may_write(folder: int | Path) -> bool:
-    """Whether anybody may but root, its owner, and this process's user by a private group. Raises OSError."""
+def strangers_may_write(folder: int | Path, user: Person) -> bool:
+    """Whether anybody may but root, its owner, and `user` by a private group. Raises OSError."""
     facts = os.fstat(folder) if isinstance(folder, int) else folder.lstat()
     if not facts.st_mode & stat.S_IWGRP:  # with an ACL: what it grants to anybody it names
         return bool(facts.st_mode & stat.S_IWOTH)
-    private = Person.of(os.geteuid()).alone_in(facts.st_gid)
-    return bool(facts.st_mode & stat.S_IWOTH) or not private or bool(acl.entries(folder))
+    return bool(facts.st_mode & stat.S_IWOTH) or not user.alone_in(facts.st_gid) or bool(acl.entries(folder))
+
+
+def name_of(handle: int) -> Path:
+    """The path that the kernel has for what is open."""
+    return Path(f"/proc/self/fd/{handle}").readlink()
 
 
 def lineage(handle: int) -> Iterator[int]:

@@ -16,13 +16,17 @@ import signal
 import stat
 import time
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd.errors import Kind, MigrationFailed, TryLater, Unsafe
-from hyper2kvmd.host.person import Person, strangers_may_write
+from hyper2kvmd.host.person import Person, lineage, name_of, strangers_may_write
 
 FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\.([0-9]+|[0-9]{8}T[0-9]{6}Z-[0-9]+)")
 """`<vm_name>.<job id>`, of the daemon's jobs and of one-shot runs. Nothing else in a conversion directory is ours."""
+OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+MAX_LINKS = 40
+"""On the way to a directory; as many as the kernel follows (path_resolution(7))."""
 
 
 def ensure_private_dir(path: Path) -> None:
@@ -40,19 +44,14 @@ def ensure_private_dir(path: Path) -> None:
         _require_safe(path, path, (os.geteuid(),))
         require_writable(path)
     except OSError as error:
-        raise MigrationFailed(
-            "directory-unusable",
-            f"the directory {path} cannot be used: {error.strerror}",
-            hint=way_to_write(path, error),
-            kind=Kind.OPERATOR,
-        ) from error
+        raise _unusable(path, error) from error
 
 
 def real_conversion_dir(named: Path, allowed: tuple[Path, ...]) -> Path:
     """`named` with its links followed.
 
     Raises Unsafe (`path-not-allowed`) unless it is written as one of `allowed`; an empty list allows any. A link of the
-    submitter's that leads to one of them could lead elsewhere later.
+    submitter's that leads to one of them could lead elsewhere later. Raises as `follow_links` does as well.
     """
     if allowed and named not in allowed:
         raise Unsafe(
@@ -60,7 +59,54 @@ def real_conversion_dir(named: Path, allowed: tuple[Path, ...]) -> Path:
             f"{named}: the daemon's configuration does not allow this conversion_dir",
             hint="leave conversion_dir out, or let an administrator add it to allowed_conversion_dirs",
         )
-    return Path(os.path.realpath(named))
+    return follow_links(named)
+
+
+def follow_links(path: Path) -> Path:
+    """`path` with its links followed, as far as it exists.
+
+    Raises Unsafe (`directory-shared`) for a link that belongs to, or can be replaced by, anybody but root and this
+    user: its owner could choose in which directory files are created and removed. Raises MigrationFailed
+    (`directory-unusable`).
+    """
+    real, left, links = Path("/"), list(reversed(path.parts[1:])), 0
+    try:
+        while left:
+            name = left.pop()
+            real = real.parent if name == ".." else real / name
+            if real.is_symlink():
+                links += 1
+                _require_own_link(path, real, links)
+                left += reversed(real.readlink().parts)
+                real = real.parent
+    except OSError as error:
+        raise _unusable(path, error) from error
+    return real
+
+
+@contextlib.contextmanager
+def open_conversion_dir(path: Path, owner: int) -> Iterator[ConversionDir]:
+    """An existing conversion directory of the user `owner` or of this user, judged as a run judges it.
+
+    Raises Unsafe (`directory-shared`), MigrationFailed (`directory-unusable`).
+    """
+    real = follow_links(path)
+    try:
+        handle = os.open(real, OPEN_DIRECTORY)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    try:
+        rightful = os.geteuid() if os.fstat(handle).st_uid == os.geteuid() else owner
+        for number, folder in enumerate(lineage(handle)):
+            if number == 0:
+                _require_safe(path, folder, (rightful,))
+            else:
+                _require_safe(path, folder, (0, rightful), sticky=stat.S_ISVTX)
+        if name_of(handle) != real:
+            raise Unsafe("directory-shared", f"{path}: was replaced while it was opened", hint="retry")
+        yield ConversionDir(real, handle)
+    finally:
+        os.close(handle)
 
 
 def require_writable(directory: Path) -> None:
@@ -85,19 +131,45 @@ def _make(folder: Path, mode: int) -> None:
         folder.mkdir(mode)
 
 
-def _require_safe(path: Path, folder: Path, owners: tuple[int, ...], sticky: int = 0) -> None:
-    facts = folder.lstat()
+def _require_safe(path: Path, folder: int | Path, owners: tuple[int, ...], sticky: int = 0) -> None:
+    """Of the open `folder`, or the one of that name; the last of `owners` may have write permission by their group."""
+    facts = os.fstat(folder) if isinstance(folder, int) else folder.lstat()
     if not stat.S_ISDIR(facts.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    if facts.st_uid in owners and (facts.st_mode & sticky or not strangers_may_write(folder)):
+    if facts.st_uid in owners and (facts.st_mode & sticky or not strangers_may_write(folder, Person.of(owners[-1]))):
         return
+    name = name_of(folder) if isinstance(folder, int) else folder
     owner = Person.of(facts.st_uid).name
     rightful = owner if facts.st_uid in owners else Person.of(owners[0]).name
     raise Unsafe(
         "directory-shared",
-        f"the conversion directory {path} is not safe from others: {folder} belongs to {owner}, "
+        f"the conversion directory {path} is not safe from others: {name} belongs to {owner}, "
         f"mode {stat.S_IMODE(facts.st_mode):04o}",
-        hint=f"give {folder} to {rightful} and close it to others (chown, chmod go-w), or name a directory elsewhere",
+        hint=f"give {name} to {rightful} and close it to others (chown, chmod go-w), or name a directory elsewhere",
+    )
+
+
+def _require_own_link(path: Path, link: Path, count: int) -> None:
+    if count > MAX_LINKS:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    owners = (0, os.geteuid())
+    for folder in reversed(link.parents):
+        _require_safe(path, folder, owners, sticky=stat.S_ISVTX)
+    maker = Person.of(link.lstat().st_uid)
+    if maker.uid not in owners:
+        raise Unsafe(
+            "directory-shared",
+            f"the conversion directory {path} is not safe from others: the link {link} belongs to {maker.name}",
+            hint="remove the link, or name the directory that it leads to",
+        )
+
+
+def _unusable(path: Path, error: OSError) -> MigrationFailed:
+    return MigrationFailed(
+        "directory-unusable",
+        f"the directory {path} cannot be used: {error.strerror}",
+        hint=way_to_write(path, error),
+        kind=Kind.OPERATOR,
     )
 
 
@@ -111,7 +183,7 @@ def working_folder(conversion_dir: Path, vm_name: str, job_id: str) -> Iterator[
     ensure_private_dir(conversion_dir)
     folder = conversion_dir / f"{vm_name}.{job_id}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    handle = os.open(folder, OPEN_DIRECTORY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -152,34 +224,59 @@ def signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def orphans(conversion_dir: Path, live_job_ids: Collection[str], *, older_than_seconds: float) -> list[Path]:
-    """Working folders that no process holds, no active job owns, and nothing touched for that long."""
-    found = []
-    if not conversion_dir.is_dir():
-        return []
-    for folder in sorted(conversion_dir.iterdir()):
-        job_id = folder.name.rpartition(".")[2]
-        if not FOLDER.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir() or job_id in live_job_ids:
-            continue
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - folder.stat().st_mtime >= older_than_seconds and not _is_locked(folder):
-                found.append(folder)
-    return found
+@dataclass(frozen=True)
+class ConversionDir:
+    """An open conversion directory. What lies in it is found and removed below the descriptor."""
 
+    path: Path
+    handle: int
 
-def discard(folder: Path, is_abandoned: Callable[[], bool]) -> bool:
-    """Remove an orphan, asked again once no worker can take it any more. False: somebody holds or owns it.
+    def orphans(self, live_job_ids: Collection[str], *, older_than_seconds: float) -> tuple[str, ...]:
+        """Names of working folders that no process holds, no active job owns, and nothing touched for that long."""
+        found = []
+        for name in sorted(os.listdir(self.handle)):  # noqa: PTH208 - of the descriptor
+            if FOLDER.fullmatch(name) and name.rpartition(".")[2] not in live_job_ids:
+                with contextlib.suppress(FileNotFoundError):
+                    facts = os.stat(name, dir_fd=self.handle, follow_symlinks=False)
+                    old = time.time() - facts.st_mtime >= older_than_seconds
+                    if stat.S_ISDIR(facts.st_mode) and old and not self._is_locked(name):
+                        found.append(name)
+        return tuple(found)
 
-    Raises MigrationFailed (`leftover-not-removed`).
-    """
-    with _held(folder) as held:
-        if not held or not is_abandoned():
-            return False
+    def discard(self, name: str, is_abandoned: Callable[[], bool]) -> bool:
+        """Remove an orphan, asked again once no worker can take it any more. False: somebody holds or owns it.
+
+        Raises MigrationFailed (`leftover-not-removed`).
+        """
+        with self._held(name) as held:
+            if not held or not is_abandoned():
+                return False
+            try:
+                shutil.rmtree(name, dir_fd=self.handle)
+            except OSError as error:
+                raise not_removed(self.path / name, error) from error
+            return True
+
+    def _is_locked(self, name: str) -> bool:
+        with self._held(name) as held:
+            return not held
+
+    @contextlib.contextmanager
+    def _held(self, name: str) -> Iterator[bool]:
+        """Hold the folder's lock, if nobody else does and its owner lets us."""
         try:
-            shutil.rmtree(folder)
-        except OSError as error:
-            raise not_removed(Path(error.filename or folder), error) from error
-        return True
+            handle = os.open(name, OPEN_DIRECTORY, dir_fd=self.handle)
+        except (PermissionError, FileNotFoundError):
+            yield False
+            return
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+        finally:
+            os.close(handle)
 
 
 def not_removed(path: Path, error: OSError) -> MigrationFailed:
@@ -189,26 +286,3 @@ def not_removed(path: Path, error: OSError) -> MigrationFailed:
         hint="remove it as its owner or as root",
         kind=Kind.OPERATOR,
     )
-
-
-def _is_locked(folder: Path) -> bool:
-    with _held(folder) as held:
-        return not held
-
-
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[bool]:
-    """Hold the folder's lock, if nobody else does and its owner lets us."""
-    try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except (PermissionError, FileNotFoundError):
-        yield False
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield False
-    else:
-        yield True
-    finally:
-        os.close(handle)

@@ -34,6 +34,7 @@ from hyper2kvmd.stages.plan import read_sources
 from tests.integration.disks import empty_disk, sh
 from tests.integration.test_publish import file_system
 from tests.integration.test_vmdk import SUBFORMATS
+from tests.vmdk_images import descriptor
 
 MIB = 1 << 20
 
@@ -241,6 +242,17 @@ def test_a_disk_that_only_our_reader_knows_is_converted(tmp_path: Path) -> None:
     assert any("QEMU cannot read it" in line for line in image.evidence)
     sh("qemu-img", "convert", "-f", "qcow2", "-O", "raw", image.disks[0].path, tmp_path / "back.raw")
     assert (tmp_path / "back.raw").read_bytes() == (tmp_path / "disk-flat.vmdk").read_bytes() + bytes(2 * MIB)
+
+
+def test_a_disk_that_qemu_dies_of_is_converted(tmp_path: Path) -> None:
+    """An assertion of QEMU's fails on a snapshot that consists of ZERO extents alone."""
+    (tmp_path / "parent-flat.vmdk").write_bytes(os.urandom(MIB))
+    (tmp_path / "parent.vmdk").write_bytes(descriptor("monolithicFlat", 'RW 2048 FLAT "parent-flat.vmdk" 0'))
+    source = tmp_path / "disk.vmdk"
+    source.write_bytes(descriptor("vmfsSparse", "RW 2048 ZERO", cid="12345678", parent=("fffffffe", "parent.vmdk")))
+    plan, image = run_convert(source, tmp_path, verify="content")
+    assert plan.disks[0].virtual_size == image.disks[0].virtual_size == MIB
+    assert any("QEMU cannot read it" in line for line in image.evidence)
 
 
 def working(order: Order, *, kill_at: str = "") -> list[Event]:

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.host.workspace import follow_links
 from hyper2kvmd.jobs.store import Origin, Store
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Job
@@ -149,7 +151,8 @@ import os, sys
 from pathlib import Path
 from hyper2kvmd.host import workspace
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
-print(workspace.orphans(Path(sys.argv[1]), (), older_than_seconds=0))
+with workspace.open_conversion_dir(Path(sys.argv[1]), 65534) as directory:
+    print(directory.orphans((), older_than_seconds=0))
 """
 
 
@@ -162,7 +165,15 @@ def test_a_folder_of_another_user_is_passed_over(host: Host) -> None:
     os.chown(host.conversions, 65534, 65534)
     command = [sys.executable, "-c", LOOKING, str(host.conversions)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, timeout=60, check=False)
-    assert (result.stdout, result.stderr) == ("[]\n", "")
+    assert (result.stdout, result.stderr) == ("()\n", "")
+
+
+def test_links_without_end(host: Host) -> None:
+    for name, target in (("a", "b"), ("b", "a")):
+        (host.root / name).symlink_to(target)
+    with pytest.raises(MigrationFailed) as caught:
+        follow_links(host.root / "a")
+    assert caught.value.code == "directory-unusable"
 
 
 def test_what_cannot_be_removed_is_said_and_the_rest_goes(host: Host) -> None:

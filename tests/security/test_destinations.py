@@ -20,11 +20,13 @@ from typing import Any
 
 import pytest
 
+from hyper2kvmd.host import acl
+from hyper2kvmd.host.person import READ, SEARCH, WRITE
 from hyper2kvmd.model.jobs import State
 from tests.integration.disks import sh
 from tests.integration.host import USER
 from tests.integration.service import Service, until
-from tests.security.test_submitter import GROUP, MASK, NOBODY, OTHER, OWNER, USERS, VICTIM, disk, drop, set_acl
+from tests.security.test_submitter import GROUP, GROUPS, MASK, NOBODY, OTHER, OWNER, USERS, VICTIM, disk, drop, set_acl
 from tests.support.own_host import FOLDER_PREFIX
 
 
@@ -209,6 +211,28 @@ def test_results_are_the_submitters_to_read(daemon: Service) -> None:
     assert daemon.finished("configured").state is State.SUCCEEDED
     assert as_user(VICTIM, "test", "-r", daemon.images / "configured.raw").returncode == 0
     assert as_user(VICTIM, "test", "-w", daemon.images).returncode == 1
+
+
+@pytest.mark.parametrize(
+    "limited",
+    [(USERS, 7, pwd.getpwnam("games").pw_uid), (GROUPS, 7, pwd.getpwnam("games").pw_gid), (GROUP, 7, -1)],
+    ids=["a user", "a group", "the directory's group"],
+)
+def test_a_right_for_the_submitter_is_none_for_others(limited: tuple[int, int, int]) -> None:
+    """Whose write permission the mask has taken away: it stays so when the mask has to grow for the submitter's."""
+    folder = Path(tempfile.mkdtemp(prefix="h2k-test-", dir="/var/tmp"))
+    shutil.chown(folder, group="games")
+    others = () if limited[0] == GROUP else ((GROUP, 5, -1),)
+    set_acl(folder, (OWNER, 7, -1), limited, *others, (MASK, 5, -1), (OTHER, 5, -1))
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        acl.grant(handle, NOBODY, READ | WRITE | SEARCH)
+        assert as_user(VICTIM, "test", "-w", folder).returncode == 0
+        assert as_user("games", "test", "-r", folder).returncode == 0
+        assert as_user("games", "test", "-w", folder).returncode == 1
+    finally:
+        os.close(handle)
+        shutil.rmtree(folder)
 
 
 def test_a_result_is_named_by_where_it_lies(daemon: Service) -> None:

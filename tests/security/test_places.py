@@ -7,6 +7,7 @@ themselves, whose events say where they are.
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -286,6 +287,21 @@ def test_a_place_that_is_swapped_for_a_link_after_it_was_looked_up(tmp_path: Pat
             ensure_private_dir(path)
         assert caught.value.code == "directory-unusable"
     assert not list((tmp_path / "real").iterdir())
+
+
+@pytest.mark.parametrize(("owner", "code"), [("nobody", ["directory-shared"]), (USER, []), ("root", [])])
+def test_a_link_on_the_way_is_its_owners_choice(
+    order: Order, service_folder: Path, owner: str, code: list[str]
+) -> None:
+    """Theirs could lead into any directory of the service's, in which nobody else can swap anything."""
+    place = own_place(service_folder)
+    way = service_folder / "open/way"
+    way.parent.mkdir()
+    way.parent.chmod(0o1777)
+    way.symlink_to(place)
+    entry = pwd.getpwnam(owner)
+    os.chown(way, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
+    assert refused(order, way) == code
 
 
 # ---------------------------------------------------------------- libvirt

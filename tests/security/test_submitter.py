@@ -43,7 +43,7 @@ def daemon(installed_helper: tuple[str, ...]) -> Iterator[Service]:
     for folder in (shared, shared / "out"):
         folder.mkdir()
         shutil.chown(folder, USER, USER)
-    service.settings |= {"allowed_source_dirs": f"[{shared}]", "allowed_output_dirs": f"[{shared}, {service.images}]"}
+    service.settings |= {"allowed_source_dirs": f"[{shared}]", "allowed_output_dirs": f"[{shared}]"}
     (service.spool / "incoming").chmod(0o777)
     service.start()
     yield service

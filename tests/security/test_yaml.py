@@ -42,6 +42,15 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
     "a socket as libvirt": ("vmdk: /a\nlibvirt_uri: qemu+unix:///system?socket=PLACE/evil\n", "value-conflict"),
     "an option as libvirt's host": ("vmdk: /a\nlibvirt_uri: qemu+ssh://-oX/system\n", "value-conflict"),
     "an option behind libvirt's user": ("vmdk: /a\nlibvirt_uri: qemu+ssh://root@-oX/system\n", "value-conflict"),
+    "a name that virsh takes for an ID": ("vmdk: /a\nlibvirt_import: true\nvm_name: '7'\n", "value-conflict"),
+    "a name that virsh takes for a UUID": (
+        "vmdk: /a\nlibvirt_import: true\nvm_name: 6695eb01-f6a4-8304-79aa-97f2502e193f\n",
+        "value-conflict",
+    ),
+    "a name that virsh takes for a UUID, with hyphens elsewhere": (
+        "vmdk: /a\nlibvirt_import: true\nvm_name: 66-95eb01f6a4---830479aa97f2502e193f\n",
+        "value-conflict",
+    ),
     "a host file as libvirt": ("vmdk: /a\nlibvirt_uri: test:///etc/shadow\n", "value-conflict"),
 }
 

@@ -127,6 +127,13 @@ def test_uris_of_other_hosts_reach_the_bounds(tmp_path: Path) -> None:
     assert loaded.bounds.libvirt_uris == uris
 
 
+def test_the_configured_output_directory_is_always_allowed(tmp_path: Path) -> None:
+    """A migration that names none ends there."""
+    loaded = config.load(write(tmp_path, "output_dir: /srv/images\nallowed_output_dirs: [/srv/teams]\n"))
+    assert loaded.bounds.output_dirs == (Path("/srv/teams"), Path("/srv/images"))
+    assert config.load(write(tmp_path, "output_dir: /srv/images\n")).bounds.output_dirs == ()
+
+
 def test_the_packaged_file_is_all_comments_and_every_line_a_default(tmp_path: Path) -> None:
     text = SAMPLE.read_text()
     assert config.load(write(tmp_path, text)) == config.DaemonConfig()

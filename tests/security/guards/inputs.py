@@ -11,6 +11,11 @@ TEXT = "test_yaml.py::test_refused_soon_in_little_memory_on_plain_lines"
 TRAP = "test_guests.py::test_a_trap_stays_inside_the_guest"
 NEIGHBOUR = "test_submitter.py::test_a_neighbour_reaches_nothing"
 RIGHTS = "test_submitter.py::test_rights_are_judged_as_the_kernel_does"
+AMBIGUOUS = (
+    "a name that virsh takes for an ID",
+    "a name that virsh takes for a UUID",
+    "a name that virsh takes for a UUID, with hyphens elsewhere",
+)
 LOGGED = "test_texts.py::test_a_guests_words_are_one_line_of_the_log"
 
 files = partial(Cut, "hyper2kvmd/disk/files.py")
@@ -246,6 +251,14 @@ GUARDS: tuple[Guard, ...] = (
     *each(
         cases(TEXT, "an output that leads out"),
         model(', pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"', ""),
+    ),
+    *each(
+        cases(TEXT, *AMBIGUOUS),
+        spec("    if asked.libvirt_import and AMBIGUOUS_NAME.fullmatch(asked.vm_name):", "    if False:"),
+    ),
+    *each(
+        cases(TEXT, "a name that virsh takes for a UUID, with hyphens elsewhere"),
+        spec("([0-9A-Fa-f]-*){32}", "[0-9A-Fa-f]{8}(-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}"),
     ),
     *each(
         cases(

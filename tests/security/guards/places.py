@@ -8,6 +8,9 @@ from tests.security.guards.guard import Cut, Guard, cases, each
 
 SWAPPED = "test_places.py::test_a_place_that_somebody_else_can_swap"
 
+ON_THE_WAY = "test_places.py::test_a_link_on_the_way_is_its_owners_choice"
+CHOSEN = "test_gc.py::test_a_conversion_directory_of_somebody_elses_choice"
+
 placing = partial(Cut, "hyper2kvmd/host/placing.py")
 destination = partial(Cut, "hyper2kvmd/host/destination.py")
 publish = partial(Cut, "hyper2kvmd/stages/publish.py")
@@ -41,7 +44,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_places.py::test_an_output_that_is_swapped_for_a_link_after_the_plan",
-        destination("    if _real(handle).joinpath(*missing) != order.output_dir:", "    if False:"),
+        destination("    if name_of(handle).joinpath(*missing) != order.output_dir:", "    if False:"),
     ),
     # ---- libvirt
     *each("test_places.py::test_libvirt_does_not_get_a_domain_from_its_folders_owner", OWN),
@@ -60,7 +63,7 @@ GUARDS: tuple[Guard, ...] = (
     *each(cases(SWAPPED, "root's"), workspace("path, path, (os.geteuid(),)", "path, path, (0, os.geteuid())")),
     *each(
         cases(SWAPPED, "open above", "open above to a group", "open", "open, sticky", "open to a group"),
-        workspace("not strangers_may_write(folder)", "True"),
+        workspace("not strangers_may_write(folder, Person.of(owners[-1]))", "True"),
     ),
     *each(cases(SWAPPED, "open above to an empty group"), person("entry.gr_name != self.name or ", "")),
     *each("test_places.py::test_what_an_acl_lets_somebody_swap", person(" or bool(acl.entries(folder))", "")),
@@ -70,5 +73,45 @@ GUARDS: tuple[Guard, ...] = (
     *each(
         "test_places.py::test_a_place_that_is_swapped_for_a_link_after_it_was_looked_up",
         workspace("if not stat.S_ISDIR(facts.st_mode):", "if False:"),
+    ),
+    # ---- what `h2kvmctl gc` removes
+    *each(
+        (
+            *cases(CHOSEN, "link", "link above", "link that they can replace", "link of the service's"),
+            *cases(ON_THE_WAY, "nobody-code0"),
+        ),
+        workspace("                _require_own_link(path, real, links)", "                pass"),
+    ),
+    *each(
+        cases(CHOSEN, "link that they can replace"),
+        workspace("for folder in reversed(link.parents):", "for folder in ():"),
+    ),
+    *each(cases(CHOSEN, "link", "link above"), workspace("maker.uid not in owners", "False")),
+    *each(
+        cases(CHOSEN, "directory"),
+        workspace("_require_safe(path, folder, (rightful,))", "pass"),
+    ),
+    *each(
+        cases(CHOSEN, "directory above"),
+        workspace("_require_safe(path, folder, (0, rightful), sticky=stat.S_ISVTX)", "pass"),
+    ),
+    *each(
+        (
+            "test_gc.py::test_a_conversion_directory_behind_a_link_of_roots",
+            *cases(ON_THE_WAY, "hyper2kvm-code1", "root-code2"),
+        ),
+        workspace("owners = (0, os.geteuid())", "owners = (os.geteuid() + 1,)"),
+    ),
+    *each(
+        "test_gc.py::test_a_directory_that_is_swapped_before_it_is_opened",
+        workspace("if name_of(handle) != real:", "if False:"),
+    ),
+    *each(
+        "test_gc.py::test_a_directory_that_is_swapped_before_something_is_removed",
+        workspace("shutil.rmtree(name, dir_fd=self.handle)", "shutil.rmtree(self.path / name)"),
+    ),
+    *each(
+        "test_gc.py::test_a_folder_of_the_spool_that_leads_elsewhere",
+        Cut("hyper2kvmd/cli/cleanup.py", "os.open(folder, OPEN_DIRECTORY)", "os.open(folder, os.O_RDONLY)"),
     ),
 )
