@@ -10,6 +10,7 @@ import resource
 import select
 import shutil
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,14 +21,16 @@ import pytest
 from aiohttp import web
 
 from hyper2kvmd.config import DaemonConfig
-from hyper2kvmd.daemon import doors, quota
+from hyper2kvmd.daemon import control, doors, quota
 from hyper2kvmd.daemon import web as pages
 from hyper2kvmd.daemon.doors import BoundedServer
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.scheduler import Scheduler
 from hyper2kvmd.daemon.spool import Spool, prepare
-from hyper2kvmd.jobs.store import Store
+from hyper2kvmd.daemon.wire import jobs_adapter
+from hyper2kvmd.jobs.store import Origin, Store
+from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Counts, Job, State
 from tests.integration.daemon.house import House, until
 from tests.security.flood import Address, connect, flooding
@@ -355,6 +358,35 @@ def test_page_requests_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert asked == ["counts", "counts", "paused"], "the first two are the page and the metrics"
 
 
+def test_a_list_of_jobs_that_are_all_as_large_as_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their number is bounded, and the event loop does not wait for their JSON."""
+    monkeypatch.setattr(control, "MAX_LISTED", 20)
+    threads: set[threading.Thread] = set()
+    dump = Job.model_dump_json
+
+    def watched(job: Job) -> str:
+        threads.add(threading.current_thread())
+        return dump(job)
+
+    monkeypatch.setattr(Job, "model_dump_json", watched)
+    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+    for number in range(30):
+        migration = Migration(vmdk=(Path("/" + "x" * 4000),) * 15, vm_name=f"vm{number}")
+        store.submit(migration, content_key=str(number), origin=Origin())
+
+    async def run() -> None:
+        ledger = Ledger(store)
+        config = DaemonConfig(state_dir=tmp_path, conversion_dir=tmp_path)
+        async with served(control.Control(Scheduler(config, ledger, Metrics(), ()), ledger).application()) as port:
+            reader, _ = await call(port, b"GET /v1/jobs?limit=100000 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            body = (await asyncio.wait_for(reader.read(), 60)).partition(b"\r\n\r\n")[2]
+        assert [job.id for job in jobs_adapter.validate_json(body)] == list(range(30, 10, -1))
+        ledger.close()
+
+    asyncio.run(run())
+    assert threads and threading.main_thread() not in threads
+
+
 # ---------------------------------------------------------------- files without end
 
 
@@ -465,3 +497,13 @@ def test_too_many_files_of_one_submitter_within_an_hour(
     monkeypatch.setattr(quota, "HOUR_SECONDS", 0)
     shared.scan(times=3)
     assert (len(shared.jobs(FLOODER, State.REJECTED)), shared.left(FLOODER)) == (30, 0)
+
+
+def test_a_file_with_thousands_of_errors(shared: Shared) -> None:
+    """What is kept of them is small, in the database and beside the file."""
+    shared.drop(FLOODER, text="".join(f"k{n}: &a{n} !t x\n" for n in range(499)))
+    shared.scan()
+    (job,) = shared.jobs(FLOODER, State.REJECTED)
+    assert (len(job.problems), job.problems[-1].message) == (21, "and 1478 more errors")
+    (reason,) = (shared.folder / "rejected").glob("*.reason.json")
+    assert reason.stat().st_size < 16384

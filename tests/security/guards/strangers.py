@@ -8,9 +8,11 @@ from tests.security.guards.guard import Cut, Guard, cases, each
 
 LARGE = "test_strangers.py::test_a_request_that_is_too_large"
 
+control = partial(Cut, "hyper2kvmd/daemon/control.py")
 doors = partial(Cut, "hyper2kvmd/daemon/doors.py")
 journal = partial(Cut, "hyper2kvmd/daemon/journal.py")
 quota = partial(Cut, "hyper2kvmd/daemon/quota.py")
+spec = partial(Cut, "hyper2kvmd/spec.py")
 web = partial(Cut, "hyper2kvmd/daemon/web.py")
 
 GUARDS: tuple[Guard, ...] = (
@@ -64,7 +66,16 @@ GUARDS: tuple[Guard, ...] = (
         "test_strangers.py::test_page_requests_without_end",
         web("if self._task is None or (self._task.done() and now - self._begun >= SHARE_SECONDS):", "if True:"),
     ),
+    *each(
+        "test_strangers.py::test_a_list_of_jobs_that_are_all_as_large_as_can_be",
+        control("min(MAX_LISTED, max(1, ", "min(100_000, max(1, "),
+        control("await asyncio.to_thread(dump)", "dump()"),
+    ),
     # ---- files
+    *each(
+        "test_strangers.py::test_a_file_with_thousands_of_errors",
+        spec("if len(problems) <= MAX_PROBLEMS + 1:", "if True:"),
+    ),
     *each(
         (
             "test_strangers.py::test_one_file_beside_five_hundred",
