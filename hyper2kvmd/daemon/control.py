@@ -215,12 +215,15 @@ async def _refusing(request: web.Request, handler: Handler) -> web.StreamRespons
 def _key(submission: Submission, migration: Migration, submitter: str) -> str:
     """The key that the spool would give the same text; relative paths make the directory part of the content."""
     data = submission.text.encode()
-    if submission.base is not None:
-        with contextlib.suppress(spec.Rejected):
-            if spec.parse(submission.text, base=None, default_name=submission.name) == migration:
-                return content_key(data, submitter)
-        return content_key(data + b"\0" + os.fsencode(submission.base), submitter)
-    return content_key(data, submitter)
+    if submission.base is not None and not _means_the_same_anywhere(submission, migration):
+        data += b"\0" + os.fsencode(submission.base)
+    return content_key(data, submitter, migration.vm_name)
+
+
+def _means_the_same_anywhere(submission: Submission, migration: Migration) -> bool:
+    with contextlib.suppress(spec.Rejected):
+        return spec.parse(submission.text, base=None, default_name=submission.name) == migration
+    return False
 
 
 def _answer(body: Frozen, *, status: int = 200) -> web.Response:

@@ -53,9 +53,12 @@ PLACES = {
 }
 
 
-def content_key(data: bytes, submitter: str) -> str:
-    """The same for the same text of the same person: nobody's copy may pass for another's own submission."""
-    return hashlib.sha256(submitter.encode() + b"\0" + data).hexdigest()
+def content_key(data: bytes, submitter: str, vm_name: str) -> str:
+    """The same for the same text of the same person under the same VM name, which may be that of the file.
+
+    Nobody's copy may pass for another's own submission.
+    """
+    return hashlib.sha256(b"\0".join((submitter.encode(), vm_name.encode(), data))).hexdigest()
 
 
 def prepare(spool_dir: Path) -> None:
@@ -153,18 +156,17 @@ class Spool:
         name = _original(path.name)
         owner = Person.of(path.lstat().st_uid)
         origin = Origin(submitter=owner.name, name=name, claim=claim, path=f"active/{claim}")
-        key = ""
         try:
             data = self._asked_by(owner, path)
-            key = content_key(data, owner.name)
             migration = spec.parse(_text(data), base=None, default_name=Path(name).stem)
         except Failure as failure:
             problems = failure.problems if isinstance(failure, spec.Rejected) else (problem(failure),)
-            job = self._store.record_rejected(problems, vm_name=Path(name).stem, content_key=key, origin=origin)
+            job = self._store.record_rejected(problems, vm_name=Path(name).stem, origin=origin)
             JobLog(log, job.id).warning("%s rejected: %s", name, failure)
             self._metrics.rejected(problems[0].code)
             self._metrics.ended(State.REJECTED, problems)
             return False
+        key = content_key(data, owner.name, migration.vm_name)
         submitted = self._store.submit(migration, content_key=key, origin=origin)
         if submitted.new:
             JobLog(log, submitted.job.id).info("%s submitted by %s", name, origin.submitter)

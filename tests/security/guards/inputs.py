@@ -130,7 +130,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_submitter.py::test_the_same_text_of_somebody_else_is_no_duplicate",
-        spool('submitter.encode() + b"\\0" + data', "data"),
+        spool("submitter.encode(), vm_name.encode(), data", "vm_name.encode(), data"),
     ),
     *each(
         "test_submitter.py::test_a_key_that_only_the_service_may_read",
