@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import itertools
 import json
 import logging
 import os
@@ -228,13 +227,12 @@ class Spool:
         return target
 
     def _free(self, folder: str, name: str, job_id: int) -> Path:
-        """`name` in `folder`, or with the job's number before the suffix when that is taken."""
+        """`name` in `folder`; with the job's number before the suffix when that is taken, and a random one besides."""
         path = Path(name)
-        numbered = (f"{path.stem}.{job_id}.{count}{path.suffix}" for count in itertools.count(2))
-        for candidate in itertools.chain((name, f"{path.stem}.{job_id}{path.suffix}"), numbered):
+        for candidate in (name, f"{path.stem}.{job_id}{path.suffix}"):
             if not os.path.lexists(self._dir / folder / candidate):
                 return self._dir / folder / candidate
-        raise AssertionError("there are infinitely many numbers")
+        return self._dir / folder / f"{path.stem}.{job_id}.{secrets.token_hex(6)}{path.suffix}"
 
     # ------------------------------------------------------------ trouble
 

@@ -507,3 +507,23 @@ def test_a_file_with_thousands_of_errors(shared: Shared) -> None:
     assert (len(job.problems), job.problems[-1].message) == (21, "and 1478 more errors")
     (reason,) = (shared.folder / "rejected").glob("*.reason.json")
     assert reason.stat().st_size < 16384
+
+
+def test_many_copies_of_one_file(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the last of them no more names are tried than for the first."""
+    tried: list[int] = []
+    lexists = os.path.lexists
+
+    def counted(path: Path) -> bool:
+        tried[-1] += 1
+        return lexists(path)
+
+    monkeypatch.setattr(os.path, "lexists", counted)
+    text = "vmdk: /a.vmdk\nvm_name: web01\n"
+    for _ in range(30):
+        tried.append(0)
+        path = shared.folder / "incoming" / "web01.yaml"
+        path.write_text(text)
+        shared.scan()
+    assert len(list((shared.folder / "rejected").glob("*.yaml"))) == 29
+    assert max(tried) <= 4

@@ -13,6 +13,7 @@ doors = partial(Cut, "hyper2kvmd/daemon/doors.py")
 journal = partial(Cut, "hyper2kvmd/daemon/journal.py")
 quota = partial(Cut, "hyper2kvmd/daemon/quota.py")
 spec = partial(Cut, "hyper2kvmd/spec.py")
+spool = partial(Cut, "hyper2kvmd/daemon/spool.py")
 web = partial(Cut, "hyper2kvmd/daemon/web.py")
 
 GUARDS: tuple[Guard, ...] = (
@@ -72,6 +73,13 @@ GUARDS: tuple[Guard, ...] = (
         control("await asyncio.to_thread(dump)", "dump()"),
     ),
     # ---- files
+    *each(
+        "test_strangers.py::test_many_copies_of_one_file",
+        spool(
+            "for candidate in (name, f",
+            'for candidate in (name, *(f"{path.stem}.{count}{path.suffix}" for count in range(1000)), f',
+        ),
+    ),
     *each(
         "test_strangers.py::test_a_file_with_thousands_of_errors",
         spec("if len(problems) <= MAX_PROBLEMS + 1:", "if True:"),
