@@ -31,7 +31,7 @@ from hyper2kvmd.daemon.quota import Look, Quota, in_turn
 from hyper2kvmd.daemon.wire import MAX_TEXT, Rejection
 from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput
 from hyper2kvmd.host import acl
-from hyper2kvmd.host.person import SEARCH, WRITE, Person
+from hyper2kvmd.host.person import SEARCH, WRITE, Person, group_name
 from hyper2kvmd.jobs.store import Origin, Store
 from hyper2kvmd.model.jobs import Job, Problem, State
 from hyper2kvmd.progress import problem
@@ -40,7 +40,8 @@ log = logging.getLogger(__name__)
 trouble = logging.getLogger(f"{__name__}.trouble")
 """For what a submitter can cause again and again: journal.LIMITED."""
 
-FOLDERS = ("incoming", "active", "rejected", "done", "failed")
+FOLDERS = {"incoming": 0o3770, "active": 0o700, "rejected": 0o2750, "done": 0o2750, "failed": 0o2750}
+"""With their modes, those of packaging/tmpfiles.d: submitters drop files, touch nobody else's, and read the results."""
 SUFFIXES = (".yaml", ".yml")
 MAX_NAME = 180
 """Bytes of a file name that are kept: room for our own additions within the 255 of a file system."""
@@ -61,13 +62,16 @@ def content_key(data: bytes, submitter: str, vm_name: str) -> str:
 
 
 def prepare(spool_dir: Path) -> None:
-    """Make the folders that are missing. Raises BrokenInstallation (`spool-unusable`, `spool-split`)."""
+    """Make the folders that are missing, as the packages make them: in the group of `spool_dir`, with its rights.
+
+    Raises BrokenInstallation (`spool-unusable`, `spool-incomplete`, `spool-split`).
+    """
     try:
-        for name in FOLDERS:
+        spool_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+        for name, mode in FOLDERS.items():
             folder = spool_dir / name
             if not folder.is_dir():
-                folder.mkdir(parents=True)
-                folder.chmod(0o770 if name == "incoming" else 0o750)
+                _make(folder, mode)
             if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
                 raise PermissionError(errno.EACCES, "this user may not write there", str(folder))
         devices = {(spool_dir / name).stat().st_dev for name in FOLDERS}
@@ -83,6 +87,27 @@ def prepare(spool_dir: Path) -> None:
             f"the folders of {spool_dir} are on different file systems",
             hint="keep them on one, so that a file changes places by a rename",
         )
+
+
+def _make(folder: Path, mode: int) -> None:
+    """It appears under its name only when it is as it should be."""
+    draft = folder.with_name(f".{folder.name}.draft")
+    draft.mkdir(mode=0o700, exist_ok=True)
+    group = folder.parent.stat().st_gid
+    try:
+        os.chown(draft, -1, group)
+        draft.chmod(mode)
+    except OSError as error:
+        draft.rmdir()
+        owner, theirs = Person.of(os.geteuid()).name, group_name(group)
+        raise BrokenInstallation(
+            "spool-incomplete",
+            f"{folder} is missing, and {owner} cannot create it for the group {theirs}: {error.strerror}",
+            hint=f"create it as root: install -d -m {mode:04o} -o {owner} -g {theirs} {folder}",
+        ) from error
+    if folder.name == "incoming":
+        acl.let_group_read_new_files(draft)
+    draft.rename(folder)
 
 
 class Spool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import grp
 import logging
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,9 @@ from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.jobs import State
 
 NOBODY = 65534
+GROUP = 60
+"""Any that exists: games."""
+TMPFILES = Path(__file__).parents[2] / "packaging/tmpfiles.d/hyper2kvm.conf"
 
 
 @pytest.fixture
@@ -85,6 +90,41 @@ def test_a_file_that_may_not_be_moved_is_told_once_and_stops_no_other(
     os.seteuid(NOBODY)
     as_root_write(stuck, "vmdk: /a.vmdk\n", 0o644)
     assert sum(spool.scan() for _ in range(2)) == 1
+
+
+def given_to(folder: Path, group: int, *memberships: int) -> None:
+    os.seteuid(0)
+    os.chown(folder, NOBODY, group)
+    folder.chmod(0o750)
+    os.setgroups(memberships)
+    os.seteuid(NOBODY)
+
+
+def test_folders_that_are_missing_are_made_as_a_package_makes_them(folder: Path) -> None:
+    """Submitters touch nobody else's files, and nobody can write to theirs."""
+    given_to(folder, GROUP, GROUP)
+    prepare(folder)
+    lines = [line.split() for line in TMPFILES.read_text().splitlines() if line.startswith("d /var/spool/hyper2kvm/")]
+    wanted = {Path(words[1]).name: int(words[2], 8) for words in lines}
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == wanted
+    assert {path.stat().st_gid for path in folder.iterdir()} == {GROUP}
+    mask = os.umask(0)
+    try:
+        dropped = folder / "incoming/web01.yaml"
+        dropped.touch()
+    finally:
+        os.umask(mask)
+    facts = dropped.stat()
+    assert (stat.S_IMODE(facts.st_mode), facts.st_gid) == (0o640, GROUP)
+
+
+def test_a_folder_that_cannot_be_made_for_submitters_is_missing_still(folder: Path) -> None:
+    given_to(folder, GROUP)
+    with pytest.raises(BrokenInstallation) as refusal:
+        prepare(folder)
+    assert refusal.value.code == "spool-incomplete"
+    assert f"install -d -m 3770 -o nobody -g {grp.getgrgid(GROUP).gr_name} {folder}/incoming" in refusal.value.hint
+    assert list(folder.iterdir()) == []
 
 
 def test_a_spool_that_the_user_may_not_write_is_refused(folder: Path) -> None:
