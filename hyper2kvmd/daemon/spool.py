@@ -1,7 +1,8 @@
 """The spool: files dropped into `incoming/` become jobs, and end in `done/`, `failed/` or `rejected/`.
 
-A scan, about once a second, is the truth. There is no inotify: it says nothing of remote writers on NFS, tells of
-files before they are whole, and loses events when it matters, so a scan would be needed all the same.
+A scan is the truth, about once a second, and again at once while files are left to be taken. There is no inotify: it
+says nothing of remote writers on NFS, tells of files before they are whole, and loses events when it matters, so a scan
+would be needed all the same.
 
 A file is claimed by a rename into `active/` under a name of its own, which its job carries: whatever moment the
 daemon dies at, the next scan finds either a file without a job, and enters it, or a job that is over whose file is
@@ -22,9 +23,11 @@ import signal
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd import spec
+from hyper2kvmd.daemon.incoming import Incoming, kept
 from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.quota import Look, Quota, in_turn
@@ -42,9 +45,6 @@ trouble = logging.getLogger(f"{__name__}.trouble")
 
 FOLDERS = {"incoming": 0o3770, "active": 0o700, "rejected": 0o2750, "done": 0o2750, "failed": 0o2750}
 """With their modes, those of packaging/tmpfiles.d: submitters drop files, touch nobody else's, and read the results."""
-SUFFIXES = (".yaml", ".yml")
-MAX_NAME = 180
-"""Bytes of a file name that are kept: room for our own additions within the 255 of a file system."""
 PLACES = {
     State.SUCCEEDED: "done",
     State.FAILED: "failed",
@@ -110,57 +110,74 @@ def _make(folder: Path, mode: int) -> None:
     draft.rename(folder)
 
 
+@dataclass(frozen=True)
+class Scan:
+    jobs: int
+    """Files that became jobs."""
+    more: bool
+    """Whether files have settled that the next scan would take, so that it need not wait."""
+
+
 class Spool:
     def __init__(self, spool_dir: Path, store: Store, metrics: Metrics) -> None:
         self._dir, self._store, self._metrics = spool_dir, store, metrics
-        self._incoming: dict[str, Look] = {}
+        self._incoming = Incoming(spool_dir / "incoming")
         self._active: dict[str, Look] = {}
         self._entered: set[str] = set()
         self._complaints: dict[str, str] = {}
         self._quota = Quota(store)
 
-    def scan(self) -> int:
-        """Look at everything once; returns how many files became jobs.
+    def scan(self) -> Scan:
+        """Look at everything once.
 
         A file that cannot be read, moved or understood is a matter of that file. Raises only what the store does.
         """
-        self._claim_settled()
+        more = self._claim_settled()
         entered = self._enter_claimed()
         for job, path in self._store.misplaced():
             self._put_away(job, self._dir / path)
-        return entered
+        return Scan(entered, more)
 
     # ------------------------------------------------------------ from incoming/ to active/
 
-    def _claim_settled(self) -> None:
-        """Take what looks the same as at the last scan and is open for writing nowhere, one of each owner in turn."""
-        folder = self._dir / "incoming"
-        before, self._incoming = self._incoming, self._looks(folder, filter(_is_submission, self._names(folder)))
-        settled = {name: look for name, look in self._incoming.items() if before.get(name) == look}
+    def _claim_settled(self) -> bool:
+        """Take what has settled and is open for writing nowhere, one of each owner in turn; whether there is more.
+
+        When nothing could be taken, there is nothing more: the next scan would not be luckier.
+        """
+        folder, claimed = self._dir / "incoming", 0
+        settled: dict[str, Look] = {}
+        with self._complaining(folder.name):
+            settled = self._incoming.settled()
         if not settled:
-            return
-        self._complaints = {name: fact for name, fact in self._complaints.items() if name in self._incoming}
+            return False
+        known = (self._incoming, self._active)
+        self._complaints = {name: fact for name, fact in self._complaints.items() if any(name in one for one in known)}
         self._quota.begin_scan()
         for name in in_turn(settled, _original):
             if self._quota.allows(settled[name].uid):
                 with self._complaining(name):
-                    self._claim(folder / name, settled[name])
+                    claimed += self._claim(folder / name, settled[name])
+        return self._quota.more and claimed > 0
 
-    def _claim(self, path: Path, look: Look) -> None:
+    def _claim(self, path: Path, look: Look) -> bool:
         if Look.at(path) != look or _being_written(path):
-            return
-        claim = self._dir / "active" / f"{secrets.token_hex(6)}.{_kept(path.name)}"
+            return False
+        claim = self._dir / "active" / f"{secrets.token_hex(6)}.{kept(path.name)}"
         self._quota.take(look.uid)  # a claim that is refused costs a scan no less
         path.rename(claim)
-        del self._incoming[path.name]
+        self._incoming.forget(path.name)
         self._active[claim.name] = Look.at(claim)
+        return True
 
     # ------------------------------------------------------------ from a file to a job
 
     def _enter_claimed(self) -> int:
         entered = 0
         folder = self._dir / "active"
-        names = set(self._names(folder))
+        names: set[str] = set()
+        with self._complaining(folder.name):
+            names.update(os.listdir(folder))  # noqa: PTH208 - names, not paths, are what is compared
         self._entered &= names
         looks = self._looks(folder, names - self._entered)
         for claim in in_turn(looks, _original):
@@ -269,11 +286,6 @@ class Spool:
                 looks[name] = Look.at(folder / name)
         return looks
 
-    def _names(self, folder: Path) -> list[str]:
-        with self._complaining(folder.name):
-            return sorted(os.listdir(folder))  # noqa: PTH208 - names, not paths, are what is compared
-        return []
-
     @contextmanager
     def _complaining(self, name: str) -> Iterator[None]:
         """One file's trouble is logged, once, and is no other file's."""
@@ -282,22 +294,9 @@ class Spool:
         except OSError as error:
             if self._complaints.get(name) != error.strerror:
                 self._complaints[name] = str(error.strerror)
-                trouble.error("spool: %s: %s; it is tried again", _kept(name), error.strerror)
+                trouble.error("spool: %s: %s; it is tried again", kept(name), error.strerror)
         else:
             self._complaints.pop(name, None)
-
-
-def _is_submission(name: str) -> bool:
-    return not name.startswith(".") and not name.endswith("~") and Path(name).suffix.lower() in SUFFIXES
-
-
-def _kept(name: str) -> str:
-    """The file name as we keep it: printable, valid UTF-8, and short enough for our additions."""
-    text = name.encode(errors="surrogateescape").decode(errors="replace")
-    text = "".join(letter if letter.isprintable() else "_" for letter in text)
-    path = Path(text)
-    room = MAX_NAME - len(path.suffix.encode())
-    return path.stem.encode()[:room].decode(errors="ignore") + path.suffix
 
 
 def _being_written(path: Path) -> bool:

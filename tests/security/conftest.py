@@ -9,12 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from hyper2kvmd.daemon import incoming
 from hyper2kvmd.model.disks import Image
 from tests.integration.daemon.conftest import house as house
 from tests.integration.host import USER, give, make_disk
 from tests.integration.host import installed_helper as installed_helper
 from tests.integration.host import service_folder as service_folder
 from tests.integration.host import service_user as service_user
+
+
+@pytest.fixture
+def settles_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that looks the same in two scans is taken, however soon they follow each other."""
+    monkeypatch.setattr(incoming, "SETTLED_SECONDS", 0)
 
 
 @pytest.fixture(scope="module")

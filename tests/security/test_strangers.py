@@ -21,7 +21,7 @@ import pytest
 from aiohttp import web
 
 from hyper2kvmd.config import DaemonConfig
-from hyper2kvmd.daemon import control, doors, quota
+from hyper2kvmd.daemon import control, doors, incoming, quota
 from hyper2kvmd.daemon import web as pages
 from hyper2kvmd.daemon.doors import BoundedServer
 from hyper2kvmd.daemon.ledger import Ledger
@@ -418,7 +418,7 @@ class Shared:
 
 
 @pytest.fixture
-def shared(tmp_path: Path) -> Iterator[Shared]:
+def shared(tmp_path: Path, settles_at_once: None) -> Iterator[Shared]:
     prepare(tmp_path)
     (tmp_path / "incoming").chmod(0o777)
     store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
@@ -527,3 +527,61 @@ def test_many_copies_of_one_file(shared: Shared, monkeypatch: pytest.MonkeyPatch
         shared.scan()
     assert len(list((shared.folder / "rejected").glob("*.yaml"))) == 29
     assert max(tried) <= 4
+
+
+def test_more_files_than_a_scan_reads(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No scan looks at all of them, whoever drops them is told once, and others wait for some scans at most."""
+    monkeypatch.setattr(incoming, "MAX_READ", 50)
+    monkeypatch.setattr(incoming, "MAX_WATCHED", 20)
+    monkeypatch.setattr(quota, "MAX_WAITING", 30)
+    looks: list[int] = []
+    look = quota.Look.at
+
+    def counted(path: Path) -> quota.Look:
+        looks[-1] += 1
+        return look(path)
+
+    monkeypatch.setattr(quota.Look, "at", staticmethod(counted))
+    shared.drop(FLOODER, 400)
+    shared.drop(OTHER, 20)
+    for _ in range(12):
+        looks.append(0)
+        shared.scan(times=1)
+    assert len(shared.jobs(OTHER)) == 20
+    assert max(looks) <= 50 + 2 * 20 + 3 * 40, "what is read, what is watched, and what is taken"
+    assert caplog.text.count(f"{FLOODER} has more than 20 files in incoming/") == 1
+
+
+def test_a_directory_is_left_where_it_is(shared: Shared, caplog: pytest.LogCaptureFixture) -> None:
+    """It is mentioned once, and nothing is tried with it."""
+    (shared.folder / "incoming/folder.yaml").mkdir()
+    shared.drop(FLOODER)
+    shared.scan(times=5)
+    assert [path.name for path in (shared.folder / "incoming").iterdir()] == ["folder.yaml"]
+    assert [job.submitter for job in shared.store.list()] == [FLOODER]
+    assert caplog.text.count("folder.yaml is a directory") == 1
+
+
+def test_scans_in_quick_succession_take_no_file_before_its_time(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incoming, "SETTLED_SECONDS", 3600)
+    shared.drop(FLOODER)
+    shared.scan(times=10)
+    assert shared.left(FLOODER) == 1
+
+
+def test_what_is_left_is_taken_at_once_when_it_may_be(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the scans would go on without a pause as long as too much is there."""
+    monkeypatch.setattr(quota, "MAX_IN_A_SCAN", 10)
+    monkeypatch.setattr(quota, "MAX_WAITING", 25)
+    shared.drop(FLOODER, 30)
+    scans = [shared.spool.scan() for _ in range(5)]
+    assert [scan.jobs for scan in scans] == [0, 10, 10, 5, 0]
+    assert [scan.more for scan in scans] == [False, True, True, False, False]
+    monkeypatch.setattr(quota, "MAX_WAITING", 1000)
+    (shared.folder / "active").rename(shared.folder / "gone")
+    shared.drop(FLOODER, 10)
+    assert [shared.spool.scan().more for _ in range(3)] == [False] * 3, "nothing can be taken"

@@ -210,7 +210,7 @@ GUARDS: tuple[Guard, ...] = (
         spool("    except PermissionError as error:", "    except FileExistsError as error:"),
     ),
     *each(
-        "test_spool_rights.py::test_a_file_that_may_not_be_moved_is_told_once_and_stops_no_other",
+        "test_spool_rights.py::test_what_may_not_be_moved_is_told_once_and_stops_no_other",
         spool(
             "        except OSError as error:\n            if self._complaints",
             "        except KeyError as error:\n            if self._complaints",
