@@ -23,6 +23,8 @@ host begins with a hyphen, which ssh would read as an option."""
 AMBIGUOUS_NAME = re.compile(r"[0-9]+|([0-9A-Fa-f]-*){32}")
 """virsh looks for a domain by ID, then by UUID, then by name. libvirt accepts a UUID with hyphens anywhere between its
 digits (virUUIDParse)."""
+MAX_PROBLEMS = 20
+"""Errors of one YAML that are named. A YAML can have thousands, and all that are named go on record."""
 SUFFIXES = {"qcow2": (".qcow2", ".qcow", ".img"), "raw": (".raw", ".img")}
 """Endings of an image's name, for each format: none that anything but an image has."""
 
@@ -108,7 +110,7 @@ RULES = Rules(
 
 
 class Rejected(InvalidInput):
-    """A migration YAML with errors: all of them, each with its place and remedy."""
+    """A migration YAML with errors: the first MAX_PROBLEMS, each with its place and remedy, and how many more."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         first = problems[0]
@@ -117,7 +119,15 @@ class Rejected(InvalidInput):
         super().__init__(
             "spec-invalid", f"the migration YAML is refused: {where}{first.message}{more}", hint=first.hint
         )
-        self.problems = problems
+        self.problems = _first(problems)
+
+
+def _first(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    if len(problems) <= MAX_PROBLEMS + 1:  # the last one takes no more room than its mention
+        return problems
+    message = f"and {len(problems) - MAX_PROBLEMS} more errors"
+    rest = yaml_source.problem("spec-invalid", message, "correct the errors above, then try again")
+    return *problems[:MAX_PROBLEMS], rest
 
 
 def parse(text: str, *, base: Path | None = None, default_name: str) -> Migration:
@@ -126,7 +136,7 @@ def parse(text: str, *, base: Path | None = None, default_name: str) -> Migratio
     `base` is the absolute directory where relative paths begin; without one they are refused. `default_name`
     names the VM when the text does not: the stem of the YAML's own file name.
 
-    Raises Rejected (`spec-invalid`) with every problem, in order of place.
+    Raises Rejected (`spec-invalid`) with the problems in order of place.
     """
     names = {"vm_name": default_name} if VM_NAME.fullmatch(default_name) else {}
     bound = bind(yaml_source.read(text), Migration, replace(RULES, base=base), defaults=names)

@@ -118,7 +118,7 @@ def _plan(output: Output, order: Order) -> None:
 @json_option
 @click.pass_obj
 def check(output: Output, files: tuple[Path, ...]) -> None:
-    """List every error of migration YAMLs, or what they come to."""
+    """List the errors of migration YAMLs, or what they come to."""
     results, failed = [], False
     for file in files:
         try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import pwd
 import socket
 import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -23,8 +24,6 @@ from hyper2kvmd.daemon.wire import (
     MAX_TEXT,
     Refusal,
     Submission,
-    events_adapter,
-    jobs_adapter,
 )
 from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput, TryLater
 from hyper2kvmd.jobs.store import Origin
@@ -32,6 +31,9 @@ from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Job, Problem, State
 from hyper2kvmd.progress import problem
+
+MAX_LISTED = 1000
+"""Jobs in one answer. Each may hold a migration of MAX_TEXT."""
 
 
 def listen(path: Path) -> socket.socket:
@@ -115,23 +117,23 @@ class Control:
         return _answer(await self._scheduler.status())
 
     async def _jobs(self, request: web.Request) -> web.Response:
-        """`?state=queued&state=held&limit=50`, the newest first."""
+        """`?state=queued&state=held&limit=50`, the newest first, and MAX_LISTED at most."""
         try:
             states = [State(text) for text in request.query.getall("state", [])]
-            limit = min(100_000, max(1, int(request.query.get("limit", "1000"))))
+            limit = min(MAX_LISTED, max(1, int(request.query.get("limit", str(MAX_LISTED)))))
         except ValueError as error:
             raise InvalidInput(
                 "request-invalid", f"the query cannot be understood: {error}", hint="give state and limit as documented"
             ) from error
         jobs = await self._ledger.call(self._ledger.store.list, states, limit)
-        return web.Response(body=jobs_adapter.dump_json(tuple(jobs)), content_type="application/json")
+        return await _list_answer(jobs)
 
     async def _job(self, request: web.Request) -> web.Response:
         return _answer(await self._ledger.call(self._ledger.store.get, _number(request)))
 
     async def _events(self, request: web.Request) -> web.Response:
         events = await self._ledger.call(self._ledger.store.events, _number(request))
-        return web.Response(body=events_adapter.dump_json(tuple(events)), content_type="application/json")
+        return await _list_answer(events)
 
     async def _submit(self, request: web.Request) -> web.Response:
         try:
@@ -213,16 +215,28 @@ async def _refusing(request: web.Request, handler: Handler) -> web.StreamRespons
 def _key(submission: Submission, migration: Migration, submitter: str) -> str:
     """The key that the spool would give the same text; relative paths make the directory part of the content."""
     data = submission.text.encode()
-    if submission.base is not None:
-        with contextlib.suppress(spec.Rejected):
-            if spec.parse(submission.text, base=None, default_name=submission.name) == migration:
-                return content_key(data, submitter)
-        return content_key(data + b"\0" + os.fsencode(submission.base), submitter)
-    return content_key(data, submitter)
+    if submission.base is not None and not _means_the_same_anywhere(submission, migration):
+        data += b"\0" + os.fsencode(submission.base)
+    return content_key(data, submitter, migration.vm_name)
+
+
+def _means_the_same_anywhere(submission: Submission, migration: Migration) -> bool:
+    with contextlib.suppress(spec.Rejected):
+        return spec.parse(submission.text, base=None, default_name=submission.name) == migration
+    return False
 
 
 def _answer(body: Frozen, *, status: int = 200) -> web.Response:
     return web.Response(text=body.model_dump_json(), status=status, content_type="application/json")
+
+
+async def _list_answer(items: Sequence[Frozen]) -> web.Response:
+    """Made in a thread, one item at a time: one dump of them all would hold the event loop up from there as well."""
+
+    def dump() -> bytes:
+        return b"[" + b",".join(item.model_dump_json().encode() for item in items) + b"]"
+
+    return web.Response(body=await asyncio.to_thread(dump), content_type="application/json")
 
 
 def _refusal(fact: Problem, status: int) -> web.Response:

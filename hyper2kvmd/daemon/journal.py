@@ -20,7 +20,13 @@ from logging_journald import JournaldLogHandler, JournaldTransport, check_journa
 
 log = logging.getLogger(__name__)
 
-LIMITED = ("aiohttp.server", "asyncio", "hyper2kvmd.daemon.doors", "hyper2kvmd.daemon.spool.trouble")
+LIMITED = (
+    "aiohttp.server",
+    "asyncio",
+    "hyper2kvmd.daemon.doors",
+    "hyper2kvmd.daemon.incoming",
+    "hyper2kvmd.daemon.spool.trouble",
+)
 """Loggers whose messages strangers can cause."""
 MAX_MESSAGES = 10
 """For each limited logger and PERIOD_SECONDS; bad requests are counted apart from errors of our own."""

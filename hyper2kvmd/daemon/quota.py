@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -26,18 +27,19 @@ HOUR_SECONDS = 3600.0
 
 
 class Look(NamedTuple):
-    """What a file looks like from outside. A file that looks the same at two scans has settled."""
+    """What a file looks like from outside. A file that has looked the same for a while has settled."""
 
     inode: int
     size: int
     mtime_ns: int
     ctime_ns: int
     uid: int
+    mode: int
 
     @staticmethod
-    def at(path: Path) -> Look:
-        facts = path.lstat()
-        return Look(facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_uid)
+    def at(path: Path | str) -> Look:
+        facts = os.lstat(path)
+        return Look(facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_uid, facts.st_mode)
 
 
 def in_turn(files: Mapping[str, Look], name_of: Callable[[str], str]) -> Iterator[str]:
@@ -58,18 +60,26 @@ class Quota:
         """When files were taken within the last hour, for each uid."""
         self._left: dict[int, int] = {}
         self._waiting: dict[str, int] = {}
+        self._later: dict[int, int] = {}
+        """How many more the next scans may take, for each uid."""
         self._limited: set[int] = set()
+        self.more = False
+        """Whether a file was refused in this scan that the next one would take."""
 
     def begin_scan(self) -> None:
         """Raises what the store does."""
         self._waiting = self._store.waiting()
-        self._left = {}
+        self._left, self._later, self.more = {}, {}, False
 
     def allows(self, uid: int) -> bool:
         """Whether one more file of `uid` may be taken in this scan. Logs the first refusal of a series."""
         if uid not in self._left:
-            self._left[uid] = self._allowance(uid)
-        return self._left[uid] > 0
+            allowance = self._allowance(uid)
+            self._left[uid] = min(MAX_IN_A_SCAN, allowance)
+            self._later[uid] = allowance - self._left[uid]
+        allowed = self._left[uid] > 0
+        self.more |= not allowed and self._later[uid] > 0
+        return allowed
 
     def take(self, uid: int) -> None:
         self._left[uid] -= 1
@@ -88,4 +98,4 @@ class Quota:
             self._limited.add(uid)
             limit = f"{MAX_WAITING} jobs waiting" if waiting <= 0 else f"{MAX_IN_AN_HOUR} files taken within an hour"
             log.warning("spool: %s has %s, which is the limit. Further files stay in incoming/ and wait", name, limit)
-        return min(MAX_IN_A_SCAN, waiting, hourly)
+        return min(waiting, hourly)

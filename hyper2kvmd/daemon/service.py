@@ -241,12 +241,15 @@ class _Service:
 
     async def _watch_spool(self) -> None:
         while True:
+            more = False
             try:
-                if await asyncio.to_thread(self._spool.scan):
+                scan = await asyncio.to_thread(self._spool.scan)
+                more = scan.more
+                if scan.jobs:
                     self._scheduler.wake()
             except TryLater as failure:
                 log.error("%s", failure)
-            await asyncio.sleep(TICK_SECONDS)
+            await asyncio.sleep(0 if more else TICK_SECONDS)
 
     async def _tell_status(self) -> None:
         while True:

@@ -1,7 +1,8 @@
 """The spool: files dropped into `incoming/` become jobs, and end in `done/`, `failed/` or `rejected/`.
 
-A scan, about once a second, is the truth. There is no inotify: it says nothing of remote writers on NFS, tells of
-files before they are whole, and loses events when it matters, so a scan would be needed all the same.
+A scan is the truth, about once a second, and again at once while files are left to be taken. There is no inotify: it
+says nothing of remote writers on NFS, tells of files before they are whole, and loses events when it matters, so a scan
+would be needed all the same.
 
 A file is claimed by a rename into `active/` under a name of its own, which its job carries: whatever moment the
 daemon dies at, the next scan finds either a file without a job, and enters it, or a job that is over whose file is
@@ -13,7 +14,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import itertools
 import json
 import logging
 import os
@@ -23,16 +23,18 @@ import signal
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd import spec
+from hyper2kvmd.daemon.incoming import Incoming, kept
 from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.quota import Look, Quota, in_turn
 from hyper2kvmd.daemon.wire import MAX_TEXT, Rejection
 from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput
 from hyper2kvmd.host import acl
-from hyper2kvmd.host.person import SEARCH, WRITE, Person
+from hyper2kvmd.host.person import SEARCH, WRITE, Person, group_name
 from hyper2kvmd.jobs.store import Origin, Store
 from hyper2kvmd.model.jobs import Job, Problem, State
 from hyper2kvmd.progress import problem
@@ -41,10 +43,8 @@ log = logging.getLogger(__name__)
 trouble = logging.getLogger(f"{__name__}.trouble")
 """For what a submitter can cause again and again: journal.LIMITED."""
 
-FOLDERS = ("incoming", "active", "rejected", "done", "failed")
-SUFFIXES = (".yaml", ".yml")
-MAX_NAME = 180
-"""Bytes of a file name that are kept: room for our own additions within the 255 of a file system."""
+FOLDERS = {"incoming": 0o3770, "active": 0o700, "rejected": 0o2750, "done": 0o2750, "failed": 0o2750}
+"""With their modes, those of packaging/tmpfiles.d: submitters drop files, touch nobody else's, and read the results."""
 PLACES = {
     State.SUCCEEDED: "done",
     State.FAILED: "failed",
@@ -53,19 +53,25 @@ PLACES = {
 }
 
 
-def content_key(data: bytes, submitter: str) -> str:
-    """The same for the same text of the same person: nobody's copy may pass for another's own submission."""
-    return hashlib.sha256(submitter.encode() + b"\0" + data).hexdigest()
+def content_key(data: bytes, submitter: str, vm_name: str) -> str:
+    """The same for the same text of the same person under the same VM name, which may be that of the file.
+
+    Nobody's copy may pass for another's own submission.
+    """
+    return hashlib.sha256(b"\0".join((submitter.encode(), vm_name.encode(), data))).hexdigest()
 
 
 def prepare(spool_dir: Path) -> None:
-    """Make the folders that are missing. Raises BrokenInstallation (`spool-unusable`, `spool-split`)."""
+    """Make the folders that are missing, as the packages make them: in the group of `spool_dir`, with its rights.
+
+    Raises BrokenInstallation (`spool-unusable`, `spool-incomplete`, `spool-split`).
+    """
     try:
-        for name in FOLDERS:
+        spool_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+        for name, mode in FOLDERS.items():
             folder = spool_dir / name
             if not folder.is_dir():
-                folder.mkdir(parents=True)
-                folder.chmod(0o770 if name == "incoming" else 0o750)
+                _make(folder, mode)
             if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
                 raise PermissionError(errno.EACCES, "this user may not write there", str(folder))
         devices = {(spool_dir / name).stat().st_dev for name in FOLDERS}
@@ -83,57 +89,95 @@ def prepare(spool_dir: Path) -> None:
         )
 
 
+def _make(folder: Path, mode: int) -> None:
+    """It appears under its name only when it is as it should be."""
+    draft = folder.with_name(f".{folder.name}.draft")
+    draft.mkdir(mode=0o700, exist_ok=True)
+    group = folder.parent.stat().st_gid
+    try:
+        os.chown(draft, -1, group)
+        draft.chmod(mode)
+    except OSError as error:
+        draft.rmdir()
+        owner, theirs = Person.of(os.geteuid()).name, group_name(group)
+        raise BrokenInstallation(
+            "spool-incomplete",
+            f"{folder} is missing, and {owner} cannot create it for the group {theirs}: {error.strerror}",
+            hint=f"create it as root: install -d -m {mode:04o} -o {owner} -g {theirs} {folder}",
+        ) from error
+    if folder.name == "incoming":
+        acl.let_group_read_new_files(draft)
+    draft.rename(folder)
+
+
+@dataclass(frozen=True)
+class Scan:
+    jobs: int
+    """Files that became jobs."""
+    more: bool
+    """Whether files have settled that the next scan would take, so that it need not wait."""
+
+
 class Spool:
     def __init__(self, spool_dir: Path, store: Store, metrics: Metrics) -> None:
         self._dir, self._store, self._metrics = spool_dir, store, metrics
-        self._incoming: dict[str, Look] = {}
+        self._incoming = Incoming(spool_dir / "incoming")
         self._active: dict[str, Look] = {}
         self._entered: set[str] = set()
         self._complaints: dict[str, str] = {}
         self._quota = Quota(store)
 
-    def scan(self) -> int:
-        """Look at everything once; returns how many files became jobs.
+    def scan(self) -> Scan:
+        """Look at everything once.
 
         A file that cannot be read, moved or understood is a matter of that file. Raises only what the store does.
         """
-        self._claim_settled()
+        more = self._claim_settled()
         entered = self._enter_claimed()
         for job, path in self._store.misplaced():
             self._put_away(job, self._dir / path)
-        return entered
+        return Scan(entered, more)
 
     # ------------------------------------------------------------ from incoming/ to active/
 
-    def _claim_settled(self) -> None:
-        """Take what looks the same as at the last scan and is open for writing nowhere, one of each owner in turn."""
-        folder = self._dir / "incoming"
-        before, self._incoming = self._incoming, self._looks(folder, filter(_is_submission, self._names(folder)))
-        settled = {name: look for name, look in self._incoming.items() if before.get(name) == look}
+    def _claim_settled(self) -> bool:
+        """Take what has settled and is open for writing nowhere, one of each owner in turn; whether there is more.
+
+        When nothing could be taken, there is nothing more: the next scan would not be luckier.
+        """
+        folder, claimed = self._dir / "incoming", 0
+        settled: dict[str, Look] = {}
+        with self._complaining(folder.name):
+            settled = self._incoming.settled()
         if not settled:
-            return
-        self._complaints = {name: fact for name, fact in self._complaints.items() if name in self._incoming}
+            return False
+        known = (self._incoming, self._active)
+        self._complaints = {name: fact for name, fact in self._complaints.items() if any(name in one for one in known)}
         self._quota.begin_scan()
         for name in in_turn(settled, _original):
             if self._quota.allows(settled[name].uid):
                 with self._complaining(name):
-                    self._claim(folder / name, settled[name])
+                    claimed += self._claim(folder / name, settled[name])
+        return self._quota.more and claimed > 0
 
-    def _claim(self, path: Path, look: Look) -> None:
+    def _claim(self, path: Path, look: Look) -> bool:
         if Look.at(path) != look or _being_written(path):
-            return
-        claim = self._dir / "active" / f"{secrets.token_hex(6)}.{_kept(path.name)}"
+            return False
+        claim = self._dir / "active" / f"{secrets.token_hex(6)}.{kept(path.name)}"
         self._quota.take(look.uid)  # a claim that is refused costs a scan no less
         path.rename(claim)
-        del self._incoming[path.name]
+        self._incoming.forget(path.name)
         self._active[claim.name] = Look.at(claim)
+        return True
 
     # ------------------------------------------------------------ from a file to a job
 
     def _enter_claimed(self) -> int:
         entered = 0
         folder = self._dir / "active"
-        names = set(self._names(folder))
+        names: set[str] = set()
+        with self._complaining(folder.name):
+            names.update(os.listdir(folder))  # noqa: PTH208 - names, not paths, are what is compared
         self._entered &= names
         looks = self._looks(folder, names - self._entered)
         for claim in in_turn(looks, _original):
@@ -153,18 +197,17 @@ class Spool:
         name = _original(path.name)
         owner = Person.of(path.lstat().st_uid)
         origin = Origin(submitter=owner.name, name=name, claim=claim, path=f"active/{claim}")
-        key = ""
         try:
             data = self._asked_by(owner, path)
-            key = content_key(data, owner.name)
             migration = spec.parse(_text(data), base=None, default_name=Path(name).stem)
         except Failure as failure:
             problems = failure.problems if isinstance(failure, spec.Rejected) else (problem(failure),)
-            job = self._store.record_rejected(problems, vm_name=Path(name).stem, content_key=key, origin=origin)
+            job = self._store.record_rejected(problems, vm_name=Path(name).stem, origin=origin)
             JobLog(log, job.id).warning("%s rejected: %s", name, failure)
             self._metrics.rejected(problems[0].code)
             self._metrics.ended(State.REJECTED, problems)
             return False
+        key = content_key(data, owner.name, migration.vm_name)
         submitted = self._store.submit(migration, content_key=key, origin=origin)
         if submitted.new:
             JobLog(log, submitted.job.id).info("%s submitted by %s", name, origin.submitter)
@@ -226,13 +269,12 @@ class Spool:
         return target
 
     def _free(self, folder: str, name: str, job_id: int) -> Path:
-        """`name` in `folder`, or with the job's number before the suffix when that is taken."""
+        """`name` in `folder`; with the job's number before the suffix when that is taken, and a random one besides."""
         path = Path(name)
-        numbered = (f"{path.stem}.{job_id}.{count}{path.suffix}" for count in itertools.count(2))
-        for candidate in itertools.chain((name, f"{path.stem}.{job_id}{path.suffix}"), numbered):
+        for candidate in (name, f"{path.stem}.{job_id}{path.suffix}"):
             if not os.path.lexists(self._dir / folder / candidate):
                 return self._dir / folder / candidate
-        raise AssertionError("there are infinitely many numbers")
+        return self._dir / folder / f"{path.stem}.{job_id}.{secrets.token_hex(6)}{path.suffix}"
 
     # ------------------------------------------------------------ trouble
 
@@ -244,11 +286,6 @@ class Spool:
                 looks[name] = Look.at(folder / name)
         return looks
 
-    def _names(self, folder: Path) -> list[str]:
-        with self._complaining(folder.name):
-            return sorted(os.listdir(folder))  # noqa: PTH208 - names, not paths, are what is compared
-        return []
-
     @contextmanager
     def _complaining(self, name: str) -> Iterator[None]:
         """One file's trouble is logged, once, and is no other file's."""
@@ -257,22 +294,9 @@ class Spool:
         except OSError as error:
             if self._complaints.get(name) != error.strerror:
                 self._complaints[name] = str(error.strerror)
-                trouble.error("spool: %s: %s; it is tried again", _kept(name), error.strerror)
+                trouble.error("spool: %s: %s; it is tried again", kept(name), error.strerror)
         else:
             self._complaints.pop(name, None)
-
-
-def _is_submission(name: str) -> bool:
-    return not name.startswith(".") and not name.endswith("~") and Path(name).suffix.lower() in SUFFIXES
-
-
-def _kept(name: str) -> str:
-    """The file name as we keep it: printable, valid UTF-8, and short enough for our additions."""
-    text = name.encode(errors="surrogateescape").decode(errors="replace")
-    text = "".join(letter if letter.isprintable() else "_" for letter in text)
-    path = Path(text)
-    room = MAX_NAME - len(path.suffix.encode())
-    return path.stem.encode()[:room].decode(errors="ignore") + path.suffix
 
 
 def _being_written(path: Path) -> bool:

@@ -76,6 +76,14 @@ class Person:
         return facts.st_mode & wanted == wanted
 
 
+def group_name(number: int) -> str:
+    """Its name, or its number where it has none."""
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
 def strangers_may_write(folder: int | Path, user: Person) -> bool:
     """Whether anybody may but root, its owner, and `user` by a private group. Raises OSError."""
     facts = os.fstat(folder) if isinstance(folder, int) else folder.lstat()

@@ -99,9 +99,7 @@ class Store:
                         record(connection, job_of(row), "duplicate", f"the same content again: {origin.name or 'API'}")
                         return Submitted(job_of(row), new=False)
 
-    def record_rejected(
-        self, problems: Sequence[Problem], *, vm_name: str, content_key: str = "", origin: Origin
-    ) -> Job:
+    def record_rejected(self, problems: Sequence[Problem], *, vm_name: str, origin: Origin) -> Job:
         """Put a submission on record that could not become a job."""
         with self._transaction(writes=True) as connection:
             job = self._insert(
@@ -110,7 +108,7 @@ class Store:
                 state=State.REJECTED,
                 vm_name=vm_name,
                 priority=0,
-                content_key=content_key,
+                content_key="",
                 problems=problems_adapter.dump_json(tuple(problems)).decode(),
                 finished=datetime.now(UTC),
             )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hyper2kvmd.daemon import incoming
 from hyper2kvmd.model.disks import Image
 from tests.integration.daemon.conftest import house as house
 from tests.integration.host import USER, give, make_disk
@@ -17,6 +18,12 @@ from tests.integration.host import service_folder as service_folder
 from tests.integration.host import service_user as service_user
 from tests.support.own_host import FOLDER_PREFIX
 from tests.support.own_host import own_host as own_host
+
+
+@pytest.fixture
+def settles_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that looks the same in two scans is taken, however soon they follow each other."""
+    monkeypatch.setattr(incoming, "SETTLED_SECONDS", 0)
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,6 @@ def a_symlink(path: Path) -> None:
     path.symlink_to("/etc/passwd")
 
 
-def a_directory(path: Path) -> None:
-    path.mkdir()
-
-
 def a_pipe(path: Path) -> None:
     os.mkfifo(path)
 
@@ -48,7 +44,6 @@ def latin(path: Path) -> None:
     ("make", "code"),
     [
         (a_symlink, "spool-not-a-file"),
-        (a_directory, "spool-not-a-file"),
         (a_pipe, "spool-not-a-file"),
         (a_second_name, "spool-hard-linked"),
         (too_much, "spool-too-large"),
@@ -65,6 +60,7 @@ def test_what_is_no_plain_small_file_of_its_own_is_rejected(
     assert house.job(1).state is State.REJECTED
 
 
+@pytest.mark.usefixtures("settles_at_once")
 def test_a_file_swapped_for_a_link_is_never_followed(tmp_path: Path) -> None:
     """Now a YAML, now a link to somebody else's, at any moment: nothing is said of what that holds."""
     secret, odd, draft = tmp_path / "secret", tmp_path / "incoming/odd.yaml", tmp_path / "draft"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import grp
 import logging
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from hyper2kvmd.daemon import incoming
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.spool import Spool, prepare
 from hyper2kvmd.daemon.wire import Rejection
@@ -18,7 +22,12 @@ from hyper2kvmd.errors import BrokenInstallation
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.jobs import State
 
+pytestmark = pytest.mark.usefixtures("settles_at_once")
+
 NOBODY = 65534
+GROUP = 60
+"""Any that exists: games."""
+TMPFILES = Path(__file__).parents[2] / "packaging/tmpfiles.d/hyper2kvm.conf"
 
 
 @pytest.fixture
@@ -57,8 +66,8 @@ def test_a_file_of_another_user_that_may_not_be_read_is_rejected_with_the_remedy
     as_root_write(folder / "incoming" / "secret.yaml", "vmdk: /a.vmdk\n", 0o600)
     as_root_write(folder / "incoming" / "plain.yaml", "vmdk: /b.vmdk\n", 0o644)
     spool = Spool(folder, store, Metrics())
-    assert spool.scan() == 0, "nothing is taken at first sight"
-    assert spool.scan() == 1
+    assert spool.scan().jobs == 0, "nothing is taken at first sight"
+    assert spool.scan().jobs == 1
     reason = Rejection.model_validate_json((folder / "rejected" / "secret.yaml.reason.json").read_text())
     assert [problem.code for problem in reason.problems] == ["spool-unreadable"]
     assert "chmod o+r" in reason.problems[0].hint
@@ -66,25 +75,63 @@ def test_a_file_of_another_user_that_may_not_be_read_is_rejected_with_the_remedy
     assert (job.vm_name, job.submitter) == ("plain", "root")
 
 
-def test_a_file_that_may_not_be_moved_is_told_once_and_stops_no_other(
-    folder: Path, store: Store, caplog: pytest.LogCaptureFixture
+def test_what_may_not_be_moved_is_told_once_and_stops_no_other(
+    folder: Path, store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(folder)
-    stuck = folder / "incoming" / "a-stuck.yaml"
-    os.seteuid(0)
-    stuck.mkdir(mode=0o555)  # a directory of somebody else's changes its parent by its own permission only
-    os.seteuid(NOBODY)
+    rename = Path.rename
+
+    def refusing(path: Path, target: Path) -> Path:
+        if path.name == "a-stuck.yaml":
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refusing)
+    as_root_write(folder / "incoming" / "a-stuck.yaml", "vmdk: /a.vmdk\n", 0o644)
     as_root_write(folder / "incoming" / "b-free.yaml", "vmdk: /b.vmdk\n", 0o644)
     spool = Spool(folder, store, Metrics())
     with caplog.at_level(logging.ERROR):
-        assert sum(spool.scan() for _ in range(5)) == 1
+        assert sum(spool.scan().jobs for _ in range(5)) == 1
     assert [job.vm_name for job in store.list()] == ["b-free"]
     assert len([record for record in caplog.records if "a-stuck.yaml" in record.getMessage()]) == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(incoming, "SETTLED_SECONDS", 0)
+    assert sum(spool.scan().jobs for _ in range(2)) == 1
+
+
+def given_to(folder: Path, group: int, *memberships: int) -> None:
     os.seteuid(0)
-    stuck.rmdir()
+    os.chown(folder, NOBODY, group)
+    folder.chmod(0o750)
+    os.setgroups(memberships)
     os.seteuid(NOBODY)
-    as_root_write(stuck, "vmdk: /a.vmdk\n", 0o644)
-    assert sum(spool.scan() for _ in range(2)) == 1
+
+
+def test_folders_that_are_missing_are_made_as_a_package_makes_them(folder: Path) -> None:
+    """Submitters touch nobody else's files, and nobody can write to theirs."""
+    given_to(folder, GROUP, GROUP)
+    prepare(folder)
+    lines = [line.split() for line in TMPFILES.read_text().splitlines() if line.startswith("d /var/spool/hyper2kvm/")]
+    wanted = {Path(words[1]).name: int(words[2], 8) for words in lines}
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == wanted
+    assert {path.stat().st_gid for path in folder.iterdir()} == {GROUP}
+    mask = os.umask(0)
+    try:
+        dropped = folder / "incoming/web01.yaml"
+        dropped.touch()
+    finally:
+        os.umask(mask)
+    facts = dropped.stat()
+    assert (stat.S_IMODE(facts.st_mode), facts.st_gid) == (0o640, GROUP)
+
+
+def test_a_folder_that_cannot_be_made_for_submitters_is_missing_still(folder: Path) -> None:
+    given_to(folder, GROUP)
+    with pytest.raises(BrokenInstallation) as refusal:
+        prepare(folder)
+    assert refusal.value.code == "spool-incomplete"
+    assert f"install -d -m 3770 -o nobody -g {grp.getgrgid(GROUP).gr_name} {folder}/incoming" in refusal.value.hint
+    assert list(folder.iterdir()) == []
 
 
 def test_a_spool_that_the_user_may_not_write_is_refused(folder: Path) -> None:

@@ -10,6 +10,7 @@ import resource
 import select
 import shutil
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,14 +21,16 @@ import pytest
 from aiohttp import web
 
 from hyper2kvmd.config import DaemonConfig
-from hyper2kvmd.daemon import doors, quota
+from hyper2kvmd.daemon import control, doors, incoming, quota
 from hyper2kvmd.daemon import web as pages
 from hyper2kvmd.daemon.doors import BoundedServer
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.scheduler import Scheduler
 from hyper2kvmd.daemon.spool import Spool, prepare
-from hyper2kvmd.jobs.store import Store
+from hyper2kvmd.daemon.wire import jobs_adapter
+from hyper2kvmd.jobs.store import Origin, Store
+from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Counts, Job, State
 from tests.integration.daemon.house import House, until
 from tests.security.flood import Address, connect, flooding
@@ -355,6 +358,35 @@ def test_page_requests_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert asked == ["counts", "counts", "paused"], "the first two are the page and the metrics"
 
 
+def test_a_list_of_jobs_that_are_all_as_large_as_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their number is bounded, and the event loop does not wait for their JSON."""
+    monkeypatch.setattr(control, "MAX_LISTED", 20)
+    threads: set[threading.Thread] = set()
+    dump = Job.model_dump_json
+
+    def watched(job: Job) -> str:
+        threads.add(threading.current_thread())
+        return dump(job)
+
+    monkeypatch.setattr(Job, "model_dump_json", watched)
+    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+    for number in range(30):
+        migration = Migration(vmdk=(Path("/" + "x" * 4000),) * 15, vm_name=f"vm{number}")
+        store.submit(migration, content_key=str(number), origin=Origin())
+
+    async def run() -> None:
+        ledger = Ledger(store)
+        config = DaemonConfig(state_dir=tmp_path, conversion_dir=tmp_path)
+        async with served(control.Control(Scheduler(config, ledger, Metrics(), ()), ledger).application()) as port:
+            reader, _ = await call(port, b"GET /v1/jobs?limit=100000 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            body = (await asyncio.wait_for(reader.read(), 60)).partition(b"\r\n\r\n")[2]
+        assert [job.id for job in jobs_adapter.validate_json(body)] == list(range(30, 10, -1))
+        ledger.close()
+
+    asyncio.run(run())
+    assert threads and threading.main_thread() not in threads
+
+
 # ---------------------------------------------------------------- files without end
 
 
@@ -386,7 +418,7 @@ class Shared:
 
 
 @pytest.fixture
-def shared(tmp_path: Path) -> Iterator[Shared]:
+def shared(tmp_path: Path, settles_at_once: None) -> Iterator[Shared]:
     prepare(tmp_path)
     (tmp_path / "incoming").chmod(0o777)
     store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
@@ -465,3 +497,91 @@ def test_too_many_files_of_one_submitter_within_an_hour(
     monkeypatch.setattr(quota, "HOUR_SECONDS", 0)
     shared.scan(times=3)
     assert (len(shared.jobs(FLOODER, State.REJECTED)), shared.left(FLOODER)) == (30, 0)
+
+
+def test_a_file_with_thousands_of_errors(shared: Shared) -> None:
+    """What is kept of them is small, in the database and beside the file."""
+    shared.drop(FLOODER, text="".join(f"k{n}: &a{n} !t x\n" for n in range(499)))
+    shared.scan()
+    (job,) = shared.jobs(FLOODER, State.REJECTED)
+    assert (len(job.problems), job.problems[-1].message) == (21, "and 1478 more errors")
+    (reason,) = (shared.folder / "rejected").glob("*.reason.json")
+    assert reason.stat().st_size < 16384
+
+
+def test_many_copies_of_one_file(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the last of them no more names are tried than for the first."""
+    tried: list[int] = []
+    lexists = os.path.lexists
+
+    def counted(path: Path) -> bool:
+        tried[-1] += 1
+        return lexists(path)
+
+    monkeypatch.setattr(os.path, "lexists", counted)
+    text = "vmdk: /a.vmdk\nvm_name: web01\n"
+    for _ in range(30):
+        tried.append(0)
+        path = shared.folder / "incoming" / "web01.yaml"
+        path.write_text(text)
+        shared.scan()
+    assert len(list((shared.folder / "rejected").glob("*.yaml"))) == 29
+    assert max(tried) <= 4
+
+
+def test_more_files_than_a_scan_reads(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No scan looks at all of them, whoever drops them is told once, and others wait for some scans at most."""
+    monkeypatch.setattr(incoming, "MAX_READ", 50)
+    monkeypatch.setattr(incoming, "MAX_WATCHED", 20)
+    monkeypatch.setattr(quota, "MAX_WAITING", 30)
+    looks: list[int] = []
+    look = quota.Look.at
+
+    def counted(path: Path) -> quota.Look:
+        looks[-1] += 1
+        return look(path)
+
+    monkeypatch.setattr(quota.Look, "at", staticmethod(counted))
+    shared.drop(FLOODER, 400)
+    shared.drop(OTHER, 20)
+    for _ in range(12):
+        looks.append(0)
+        shared.scan(times=1)
+    assert len(shared.jobs(OTHER)) == 20
+    assert max(looks) <= 50 + 2 * 20 + 3 * 40, "what is read, what is watched, and what is taken"
+    assert caplog.text.count(f"{FLOODER} has more than 20 files in incoming/") == 1
+
+
+def test_a_directory_is_left_where_it_is(shared: Shared, caplog: pytest.LogCaptureFixture) -> None:
+    """It is mentioned once, and nothing is tried with it."""
+    (shared.folder / "incoming/folder.yaml").mkdir()
+    shared.drop(FLOODER)
+    shared.scan(times=5)
+    assert [path.name for path in (shared.folder / "incoming").iterdir()] == ["folder.yaml"]
+    assert [job.submitter for job in shared.store.list()] == [FLOODER]
+    assert caplog.text.count("folder.yaml is a directory") == 1
+
+
+def test_scans_in_quick_succession_take_no_file_before_its_time(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incoming, "SETTLED_SECONDS", 3600)
+    shared.drop(FLOODER)
+    shared.scan(times=10)
+    assert shared.left(FLOODER) == 1
+
+
+def test_what_is_left_is_taken_at_once_when_it_may_be(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the scans would go on without a pause as long as too much is there."""
+    monkeypatch.setattr(quota, "MAX_IN_A_SCAN", 10)
+    monkeypatch.setattr(quota, "MAX_WAITING", 25)
+    shared.drop(FLOODER, 30)
+    scans = [shared.spool.scan() for _ in range(5)]
+    assert [scan.jobs for scan in scans] == [0, 10, 10, 5, 0]
+    assert [scan.more for scan in scans] == [False, True, True, False, False]
+    monkeypatch.setattr(quota, "MAX_WAITING", 1000)
+    (shared.folder / "active").rename(shared.folder / "gone")
+    shared.drop(FLOODER, 10)
+    assert [shared.spool.scan().more for _ in range(3)] == [False] * 3, "nothing can be taken"

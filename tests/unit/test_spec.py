@@ -189,6 +189,19 @@ def test_a_file_name_that_cannot_be_a_vm_name() -> None:
     assert parse("vmdk: /a\nvm_name: fine\n", name="my vm").vm_name == "fine"
 
 
+def test_the_first_twenty_errors_are_named_and_the_others_counted() -> None:
+    def found(number: int) -> tuple[Problem, ...]:
+        with pytest.raises(spec.Rejected) as refusal:
+            parse("vmdk: /a\n" + "".join(f"k{n}: x\n" for n in range(number)))
+        return refusal.value.problems
+
+    assert [one.line for one in found(21)] == list(range(2, 23))
+    named, rest = found(300)[:-1], found(300)[-1]
+    assert [one.line for one in named] == list(range(2, 22))
+    assert (rest.code, rest.message, rest.line) == ("spec-invalid", "and 280 more errors", None)
+    assert spec.Rejected(found(300)).problems == found(300), "as a client reads it"
+
+
 def test_paths_that_no_file_system_takes() -> None:
     assert only(f"vmdk: /{'a' * 256}\n").key == "vmdk"
 

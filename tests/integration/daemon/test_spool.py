@@ -112,6 +112,20 @@ def test_the_same_content_while_active_is_one_job(house: House) -> None:
     house.lies("done", "web01.2.yaml")
 
 
+def test_the_same_text_under_two_names_is_two_jobs(house: House) -> None:
+    """The machine is called after its file."""
+    house.start()
+    script = house.root / "script"
+    script.write_text(f"wait {house.root}/go")
+    text = f"vmdk: {script}\n"
+    house.drop("web01.yaml", text)
+    house.drop("web02.yaml", text)
+    until(lambda: {job.vm_name for job in house.jobs()} == {"web01", "web02"}, "both are jobs")
+    for name, code in (("web01", 200), ("web03", 201)):
+        assert house.ask("POST", "/v1/jobs", {"text": text, "name": name})[0] == code
+    assert house.files("rejected") == []
+
+
 def test_names_that_no_database_or_file_system_would_take_twice(house: House) -> None:
     house.start()
     long = "n" * 245 + ".yaml"

@@ -135,7 +135,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_submitter.py::test_the_same_text_of_somebody_else_is_no_duplicate",
-        spool('submitter.encode() + b"\\0" + data', "data"),
+        spool("submitter.encode(), vm_name.encode(), data", "vm_name.encode(), data"),
     ),
     *each(
         "test_submitter.py::test_a_key_that_only_the_service_may_read",
@@ -180,7 +180,7 @@ GUARDS: tuple[Guard, ...] = (
             Cut("hyper2kvmd/jobs/database.py", "os.O_EXCL | os.O_CLOEXEC, 0o600)", "os.O_EXCL | os.O_CLOEXEC, 0o644)"),
         ),
     ),
-    *each(cases(NEIGHBOUR, "spool/done"), spool('0o770 if name == "incoming" else 0o750', "0o777")),
+    *each(cases(NEIGHBOUR, "spool/done"), spool("draft.chmod(mode)", "draft.chmod(0o777)")),
     *each(
         RIGHTS,
         person("acl.entries(target) if masked else ()", "()"),
@@ -215,7 +215,7 @@ GUARDS: tuple[Guard, ...] = (
         spool("    except PermissionError as error:", "    except FileExistsError as error:"),
     ),
     *each(
-        "test_spool_rights.py::test_a_file_that_may_not_be_moved_is_told_once_and_stops_no_other",
+        "test_spool_rights.py::test_what_may_not_be_moved_is_told_once_and_stops_no_other",
         spool(
             "        except OSError as error:\n            if self._complaints",
             "        except KeyError as error:\n            if self._complaints",
@@ -224,6 +224,17 @@ GUARDS: tuple[Guard, ...] = (
     *each(
         "test_spool_rights.py::test_a_spool_that_the_user_may_not_write_is_refused",
         spool("if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):", "if False:"),
+    ),
+    *each(
+        "test_spool_rights.py::test_folders_that_are_missing_are_made_as_a_package_makes_them",
+        spool("        draft.chmod(mode)\n", ""),
+        spool("        os.chown(draft, -1, group)\n", ""),
+        spool("        acl.let_group_read_new_files(draft)\n", "        pass\n"),
+    ),
+    *each(
+        "test_spool_rights.py::test_a_folder_that_cannot_be_made_for_submitters_is_missing_still",
+        spool("        draft.rmdir()\n", ""),
+        spool("        os.chown(draft, -1, group)\n", ""),
     ),
     # ---- YAML
     *each(cases(TEXT, "billion laughs", "an alias of itself"), (ALIAS, ANCHOR)),

@@ -8,9 +8,13 @@ from tests.security.guards.guard import Cut, Guard, cases, each
 
 LARGE = "test_strangers.py::test_a_request_that_is_too_large"
 
+control = partial(Cut, "hyper2kvmd/daemon/control.py")
 doors = partial(Cut, "hyper2kvmd/daemon/doors.py")
+incoming = partial(Cut, "hyper2kvmd/daemon/incoming.py")
 journal = partial(Cut, "hyper2kvmd/daemon/journal.py")
 quota = partial(Cut, "hyper2kvmd/daemon/quota.py")
+spec = partial(Cut, "hyper2kvmd/spec.py")
+spool = partial(Cut, "hyper2kvmd/daemon/spool.py")
 web = partial(Cut, "hyper2kvmd/daemon/web.py")
 
 GUARDS: tuple[Guard, ...] = (
@@ -64,7 +68,23 @@ GUARDS: tuple[Guard, ...] = (
         "test_strangers.py::test_page_requests_without_end",
         web("if self._task is None or (self._task.done() and now - self._begun >= SHARE_SECONDS):", "if True:"),
     ),
+    *each(
+        "test_strangers.py::test_a_list_of_jobs_that_are_all_as_large_as_can_be",
+        control("min(MAX_LISTED, max(1, ", "min(100_000, max(1, "),
+        control("await asyncio.to_thread(dump)", "dump()"),
+    ),
     # ---- files
+    *each(
+        "test_strangers.py::test_many_copies_of_one_file",
+        spool(
+            "for candidate in (name, f",
+            'for candidate in (name, *(f"{path.stem}.{count}{path.suffix}" for count in range(1000)), f',
+        ),
+    ),
+    *each(
+        "test_strangers.py::test_a_file_with_thousands_of_errors",
+        spec("if len(problems) <= MAX_PROBLEMS + 1:", "if True:"),
+    ),
     *each(
         (
             "test_strangers.py::test_one_file_beside_five_hundred",
@@ -83,10 +103,27 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_strangers.py::test_too_many_jobs_of_one_submitter_wait",
-        quota("return min(MAX_IN_A_SCAN, waiting, hourly)", "return min(MAX_IN_A_SCAN, hourly)"),
+        quota("return min(waiting, hourly)", "return hourly"),
     ),
     *each(
         "test_strangers.py::test_too_many_files_of_one_submitter_within_an_hour",
-        quota("return min(MAX_IN_A_SCAN, waiting, hourly)", "return min(MAX_IN_A_SCAN, waiting)"),
+        quota("return min(waiting, hourly)", "return waiting"),
+    ),
+    *each(
+        "test_strangers.py::test_more_files_than_a_scan_reads",
+        incoming("itertools.islice(listing, MAX_READ)", "listing"),
+        incoming("            self._listing = listing\n", "            pass\n"),
+        incoming("if numbers[look.uid] >= MAX_WATCHED:", "if False:"),
+        incoming("for uid in full - self._crowded:", "for uid in full:"),
+    ),
+    *each("test_strangers.py::test_a_directory_is_left_where_it_is", incoming(" and not stat.S_ISDIR(look.mode)", "")),
+    *each(
+        "test_strangers.py::test_scans_in_quick_succession_take_no_file_before_its_time",
+        incoming(" and now - since >= SETTLED_SECONDS", ""),
+    ),
+    *each(
+        "test_strangers.py::test_what_is_left_is_taken_at_once_when_it_may_be",
+        quota("not allowed and self._later[uid] > 0", "not allowed"),
+        spool("return self._quota.more and claimed > 0", "return self._quota.more"),
     ),
 )

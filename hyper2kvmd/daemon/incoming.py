@@ -1,0 +1,108 @@
+"""Finds the files in `incoming/` and watches them until they have settled, at a bounded cost.
+
+However many files lie there, a scan reads MAX_READ names at most, and goes on there in the next scan.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import stat
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from hyper2kvmd.daemon.quota import Look
+from hyper2kvmd.host.person import Person
+
+log = logging.getLogger(__name__)
+"""All that is logged here can be caused by a submitter again and again: journal.LIMITED."""
+
+SUFFIXES = (".yaml", ".yml")
+MAX_READ = 20_000
+"""Names that are read in a scan: some 100 ms, when each is looked at."""
+MAX_WATCHED = 10_000
+"""Files of one submitter that are watched at the same time."""
+SETTLED_SECONDS = 1.0
+"""A file that has looked the same for this long is taken to be whole."""
+MAX_NAME = 180
+"""Bytes of a file name that are kept: room for our own additions within the 255 of a file system."""
+
+
+class Incoming:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._listing: Iterator[os.DirEntry[str]] | None = None
+        self._watched: dict[str, tuple[Look, float]] = {}
+        """What each file looks like, and since when (monotonic)."""
+        self._crowded: set[int] = set()
+
+    def settled(self) -> dict[str, Look]:
+        """Look at the folder once; returns the files that have looked the same for SETTLED_SECONDS. Raises OSError."""
+        now = time.monotonic()
+        settled: dict[str, Look] = {}
+        before, self._watched = self._watched, {}
+        for name, (look, since) in before.items():
+            again = self._look(name)
+            if again is None:
+                continue
+            self._watched[name] = again, since if again == look else now
+            if again == look and now - since >= SETTLED_SECONDS and not stat.S_ISDIR(look.mode):
+                settled[name] = look
+        self._watch_more(now)
+        return settled
+
+    def forget(self, name: str) -> None:
+        """It was taken."""
+        self._watched.pop(name, None)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether the file is watched."""
+        return name in self._watched
+
+    def _watch_more(self, now: float) -> None:
+        numbers = Counter(look.uid for look, _ in self._watched.values())
+        full: set[int] = set()
+        for name in self._next_names():
+            if name in self._watched or not is_submission(name) or (look := self._look(name)) is None:
+                continue
+            if numbers[look.uid] >= MAX_WATCHED:
+                full.add(look.uid)
+                continue
+            numbers[look.uid] += 1
+            self._watched[name] = look, now
+            if stat.S_ISDIR(look.mode):
+                log.warning("spool: %s is a directory: drop files. It stays where it is", kept(name))
+        for uid in full - self._crowded:
+            said = "spool: %s has more than %d files in incoming/. The others wait until these have been taken"
+            log.warning(said, Person.of(uid).name, MAX_WATCHED)
+        self._crowded = {uid for uid in self._crowded | full if numbers[uid] >= MAX_WATCHED}
+
+    def _next_names(self) -> list[str]:
+        """Of the folder, MAX_READ at most; after the last of all the next call begins with the first."""
+        listing, self._listing = self._listing or os.scandir(self._folder), None
+        names = [entry.name for entry in itertools.islice(listing, MAX_READ)]
+        if len(names) == MAX_READ:
+            self._listing = listing
+        return names
+
+    def _look(self, name: str) -> Look | None:
+        with suppress(OSError):  # what cannot be looked at is gone, or shows when the folder is read
+            return Look.at(f"{self._folder}/{name}")
+        return None
+
+
+def is_submission(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
+
+
+def kept(name: str) -> str:
+    """The file name as we keep it: printable, valid UTF-8, and short enough for our additions."""
+    text = name.encode(errors="surrogateescape").decode(errors="replace")
+    text = "".join(letter if letter.isprintable() else "_" for letter in text)
+    path = Path(text)
+    room = MAX_NAME - len(path.suffix.encode())
+    return path.stem.encode()[:room].decode(errors="ignore") + path.suffix
