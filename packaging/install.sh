@@ -66,6 +66,7 @@ done
 doc=/usr/share/doc/hyper2kvmd
 put 0644 $doc README.md SECURITY.md CONTRIBUTING.md LICENSE
 put 0644 $doc/docs docs/*.md
+put 0644 $doc/docs/reference docs/reference/*.md
 put 0644 $doc/examples examples/*.yaml
 put 0644 $doc/packaging/container packaging/container/*
 ln -s ../../../hyper2kvmd/monitoring "$destdir$doc/packaging/monitoring"
