@@ -16,7 +16,7 @@ INSTALLED := $(VENV)/installed.done
 # files of tests, and so what their tests share, are not taken apart
 SIDE_BY_SIDE := --numprocesses=$(shell nproc) --dist=loadfile
 
-.PHONY: help release setup lint audit test unit integration test-guests test-kernel test-system test-mutations fuzz bench bench-repair demo demo-guest wheel deb rpm lock clean
+.PHONY: help setup lint audit test unit integration test-guests test-kernel test-system test-mutations fuzz bench bench-repair demo demo-guest reference release wheel deb rpm lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
@@ -92,6 +92,9 @@ demo: $(PACKAGES) ## a broken VMware guest becomes one that boots, in three minu
 # needs no virtual environment, so it is built while that is set up
 demo-guest: | $(PACKAGES)
 	@$(PYTHON) -B -m tests.guests debian12 --subformat streamOptimized >/dev/null
+
+reference: setup ## docs/reference/errors.md, from the error catalogue in hyper2kvmd/catalogue/
+	$(BIN)/python -B -m hyper2kvmd.catalogue >docs/reference/errors.md
 
 wheel: setup ## wheel and source archive, into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist

@@ -1,7 +1,7 @@
 """The one hierarchy of failures that a person gets to see.
 
-Every failure names the object, the fact and the remedy. Errors are raised anywhere and caught in three
-places only: the worker, the spool and the command line.
+Every failure names the object, the fact and the remedy. It is shown by the worker, the spool, the control socket or the
+command line. Code in between catches one only to add a fact, to clean up, or to go on with a warning.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ class Kind(StrEnum):
 class Failure(Exception):
     """Base of everything this program refuses or fails at.
 
-    `code` is a stable kebab-case identifier such as `source-missing`; `message` is one line with object and
-    fact; `hint` is the remedy, an imperative sentence.
+    `code` is a stable kebab-case identifier such as `source-missing`, a literal where the failure is made, with one
+    meaning, one kind and an entry in `catalogue/`; `message` is one line with object and fact; `hint` is the remedy, an
+    imperative sentence.
     """
 
     exit_code: ClassVar[int] = 1

@@ -55,7 +55,7 @@ _INJECT = "remove the key: the guest is repaired, not configured; use cloud-init
 _WORKERS = "remove the key: max_concurrent_jobs in the daemon's configuration says how many jobs run"
 _RESIZE = "remove the key: resize the guest after the migration, by qemu-img and growpart"
 _WINDOWS = "remove the key: Windows drivers are not injected"
-_RESUME = "remove the key: a job always goes on from its last finished stage"
+_RESUME = "remove the key: a job whose worker died continues after its last finished stage"
 
 FOREIGN = {
     "command": "rename it to cmd",

@@ -161,13 +161,11 @@ def _run() -> Ended:
 def internal_error(error: Exception) -> MigrationFailed:
     """An exception that no code of ours expected, as a failure that a person can report, or mend."""
     if isinstance(error, OSError) and error.strerror:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return MigrationFailed(
-            "disk-full" if full else "system-error",
-            f"{error.filename or 'the system'}: {error.strerror}",
-            hint="free space there, then retry" if full else "correct what the system complains of, then retry",
-            kind=Kind.OPERATOR,
-        )
+        fact = f"{error.filename or 'the system'}: {error.strerror}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return MigrationFailed("disk-full", fact, hint="free space there, then retry", kind=Kind.OPERATOR)
+        hint = "correct what the system complains of, then retry"
+        return MigrationFailed("system-error", fact, hint=hint, kind=Kind.OPERATOR)
     return MigrationFailed(
         "internal-error",
         f"the migration stopped on an unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}",

@@ -13,6 +13,7 @@ import hyper2kvmd
 from hyper2kvmd import config, errors, spec
 from hyper2kvmd.cli import cleanup, oneshot, queue, views
 from hyper2kvmd.cli.display import Display
+from hyper2kvmd.cli.explain import explain
 from hyper2kvmd.cli.output import Output, json_option, located, problems_of
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.orders import Limits, Order
@@ -169,7 +170,7 @@ def gc(output: Output, dry_run: bool, file: Path) -> None:
         raise click.exceptions.Exit(errors.MigrationFailed.exit_code)
 
 
-for command in queue.COMMANDS:
+for command in (explain, *queue.COMMANDS):
     cli.add_command(command)
 
 

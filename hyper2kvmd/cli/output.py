@@ -75,6 +75,8 @@ class Output:
         else:
             message = "\n".join(printable(line) for line in failure.message.splitlines())
             click.echo(f"h2kvmctl: {message}: {printable(failure.hint)} [{failure.code}]", err=True)
+            if sys.stderr.isatty():
+                click.echo(more_about(failure.code), err=True)
 
 
 def problems_of(failure: Failure) -> list[Problem]:
@@ -86,6 +88,11 @@ def located(problem: Problem, source: str) -> str:
     place = f"{problem.line}:{problem.column}:" if problem.line else ""
     prefix = f"{source}:{place} " if source else f"{place} ".lstrip()
     return printable(f"{prefix}{problem.message}: {problem.hint} [{problem.code}]")
+
+
+def more_about(code: str) -> str:
+    """A line for a terminal; logs and scripts have the code."""
+    return printable(f"More: h2kvmctl explain {code}")
 
 
 def json_option(command: Command) -> Command:

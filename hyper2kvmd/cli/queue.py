@@ -123,7 +123,7 @@ def logs(output: Output, ask: Ask, job_id: int) -> None:
 
 @over_socket("watch", JOB)
 def watch(output: Output, ask: Ask, job_id: int) -> None:
-    """Follow a job to its end; the exit code is the migration's."""
+    """Follow a job to its end. Exit code: 0 succeeded, 2 rejected, 1 failed or cancelled."""
     seen = 0
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
     shown = output.console.is_terminal and not output.json
@@ -182,10 +182,10 @@ def _queue_verb(verb: str, result: str, summary: str) -> None:
     over_socket(verb)(change)
 
 
-_job_verb("cancel", "Stop a job for good; its working folder goes with it.")
-_job_verb("retry", "Queue a failed or cancelled job again; finished stages are not repeated.")
+_job_verb("cancel", "Stop a job and remove its working folder.")
+_job_verb("retry", "Queue a failed or cancelled job again. It starts over, unless its images are published.")
 _job_verb("hold", "Keep a queued job from being started.")
 _job_verb("release", "Let a held job be started.")
 _queue_verb("pause", "paused", "Start no more jobs; running ones go on.")
 _queue_verb("resume", "running", "Start jobs again.")
-_queue_verb("drain", "draining", "Finish the running jobs, start no others, then end the daemon.")
+_queue_verb("drain", "draining", "Finish running jobs, then stop the daemon.")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from hyper2kvmd.cli.cleanup import Removed
 from hyper2kvmd.cli.oneshot import Place
-from hyper2kvmd.cli.output import Output, located, size
+from hyper2kvmd.cli.output import Output, located, more_about, size
 from hyper2kvmd.daemon.wire import Status
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Volume
@@ -145,9 +145,11 @@ def event_line(event: JobEvent) -> str:
     return f"{_when(event.at)}  {event.kind}{f': {event.message}' if event.message else ''}"
 
 
-def problems(output: Output, listed: Iterable[Problem]) -> None:
+def problems(output: Output, listed: Sequence[Problem]) -> None:
     for one in listed:
         output.line(located(one, ""), style="red")
+    if listed and output.console.is_terminal:
+        output.line(more_about(listed[0].code), style="dim")
 
 
 def _progress(one: Job) -> str:

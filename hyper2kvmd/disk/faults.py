@@ -44,6 +44,10 @@ def unsupported(path: Path, fact: str, hint: str) -> MigrationFailed:
     return MigrationFailed("source-unsupported", f"{path} {fact}", hint=hint)
 
 
+def unclean(path: Path, fact: str, hint: str) -> MigrationFailed:
+    return MigrationFailed("source-unclean", f"{path} {fact}", hint=hint)
+
+
 def unreadable(path: Path, error: OSError) -> MigrationFailed:
     return MigrationFailed(
         "source-unreadable",

@@ -36,7 +36,7 @@ class SourceFile:
         return self.identity.size
 
     def read(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes: fewer only where the file ends. Raises `source-unreadable`."""
+        """Up to `length` bytes: fewer only where the file ends. Raises `disk-read-failed`."""
         if offset >= self.size:
             return b""
         data = self._pread(length, offset)
@@ -48,14 +48,14 @@ class SourceFile:
         return data
 
     def read_whole(self, offset: int, length: int) -> bytes:
-        """Exactly `length` bytes. Raises `source-truncated` and `source-unreadable`."""
+        """Exactly `length` bytes. Raises `source-truncated` and `disk-read-failed`."""
         data = self.read(offset, length)
         if len(data) < length:
             raise faults.truncated(self.path, f"it ends at byte {offset + len(data)} of {offset + length}")
         return data
 
     def data_ranges(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Where the file system keeps data in [start, stop); the rest reads as zeros. Raises `source-unreadable`."""
+        """Where the file system keeps data in [start, stop); the rest reads as zeros. Raises `disk-read-failed`."""
         while start < stop:
             begin = self._seek(start, os.SEEK_DATA)
             if begin is None or begin >= stop:
@@ -70,18 +70,21 @@ class SourceFile:
         except OSError as error:
             if error.errno == errno.ENXIO:
                 return None
-            raise faults.unreadable(self.path, error) from error
+            raise self._read_failed(offset, error) from error
 
     def _pread(self, length: int, offset: int) -> bytes:
         try:
             return os.pread(self.fd, length, offset)
         except OSError as error:
-            raise MigrationFailed(
-                "source-unreadable",
-                f"{self.path} cannot be read at byte {offset}: {error.strerror}",
-                hint="check the storage that holds it (dmesg names the device), then retry",
-                kind=Kind.OPERATOR,
-            ) from error
+            raise self._read_failed(offset, error) from error
+
+    def _read_failed(self, offset: int, error: OSError) -> MigrationFailed:
+        return MigrationFailed(
+            "disk-read-failed",
+            f"{self.path} cannot be read at byte {offset}: {error.strerror}",
+            hint="check the storage that holds it (dmesg names the device), then retry",
+            kind=Kind.OPERATOR,
+        )
 
 
 class Forward:
@@ -107,8 +110,8 @@ class Forward:
 def open_file(path: Path, mandate: Mandate = ANYONE) -> SourceFile:
     """Open a regular file that is no symbolic link; the caller closes `fd`.
 
-    Raises MigrationFailed (`source-missing`, `source-unreadable`), or Unsafe (`source-unsafe`, and as `mandate.require`
-    does).
+    Raises MigrationFailed (`source-missing`, `source-unreadable`, `file-limit`), or Unsafe (`source-unsafe`, and as
+    `mandate.require` does).
     """
     mandate.require_way(path)
     try:
@@ -127,7 +130,7 @@ def open_file(path: Path, mandate: Mandate = ANYONE) -> SourceFile:
             raise _unsafe(path, "not a regular file") from error
         if error.errno == errno.EMFILE:
             raise MigrationFailed(
-                "source-unreadable",
+                "file-limit",
                 f"{path} cannot be opened: the disk has more files than this process may hold open",
                 hint="raise the limit of open files (LimitNOFILE= of the service, ulimit -n)",
                 kind=Kind.OPERATOR,

@@ -723,8 +723,10 @@ def mount(device: Device, fstype: str, read_only: bool, mapping: int | None) -> 
             setting = struct.pack("=QQQQ", 0x100000, 0, 0, mapping)  # MOUNT_ATTR_IDMAP
             syscall(442, result, b"\0", 0x1000, setting, len(setting))  # mount_setattr, AT_EMPTY_PATH
     except OSError as error:
-        code = "unsupported" if step == "id-map" and error.errno == errno.EINVAL else "mount-failed"
-        raise Refusal(code, f"cannot {step} {fstype}: {error.strerror}{explanation(context)}") from None
+        fact = f"cannot {step} {fstype}: {error.strerror}{explanation(context)}"
+        if step == "id-map" and error.errno == errno.EINVAL:
+            raise Refusal("unsupported", fact) from None
+        raise Refusal("mount-failed", fact) from None
     os.close(context)
     return result
 

@@ -42,7 +42,7 @@ Identity = tuple[int, int]
 def output_of(order: Order) -> Iterator[int]:
     """The output directory of the order, open and judged.
 
-    Raises OSError, or Unsafe (`path-not-allowed`, `output-private`, `submitter-may-not-write`).
+    Raises OSError, or Unsafe (`output-moved`, `path-not-allowed`, `output-private`, `submitter-may-not-write`).
     """
     handle = os.open(order.output_dir, OPEN_DIRECTORY)
     try:
@@ -137,7 +137,7 @@ def _require_allowed(order: Order, handle: int, missing: tuple[str, ...] = ()) -
     """Judge the open directory, or the one that is to be made by creating the `missing` ones in it."""
     if name_of(handle).joinpath(*missing) != order.output_dir:
         raise Unsafe(
-            "path-not-allowed",
+            "output-moved",
             f"{order.output_dir}: the output directory was moved or replaced during the migration",
             hint="retry, with a directory that nobody renames meanwhile",
         )

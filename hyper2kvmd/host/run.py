@@ -167,8 +167,8 @@ def run(
 
     `on_output` gets stdout as it comes. A tool that neither prints nor ends nor moves a byte for `stall_seconds` is
     killed: big disks take long, so only standing still counts. With `check`, a non-zero exit raises `MigrationFailed`
-    (`tool-failed`) with the tail of the output; a stall (`tool-stalled`) and a death by signal (`tool-killed`)
-    always do. `environment` is added to the clean one.
+    (`tool-failed`) with the tail of the output; a stall (`tool-stalled`) and a death by signal (`tool-killed`,
+    `tool-cpu-limit`) always do. `environment` is added to the clean one.
     """
     process = subprocess.Popen(
         _command(argv, sandbox),
@@ -219,7 +219,7 @@ def run(
     stdout, stderr = "".join(chunks["stdout"]), "".join(chunks["stderr"])
     if process.returncode == -signal.SIGXCPU:
         raise MigrationFailed(
-            "tool-killed",
+            "tool-cpu-limit",
             f"{name} was killed: it took more processor time than any image is worth",
             hint="the image sends it around in circles: copy or export the disk again",
             kind=Kind.OPERATOR,

@@ -279,7 +279,7 @@ class Store:
         return self._move(job_id, by, "release", "released", (State.HELD,), **queued(), note="")
 
     def retry(self, job_id: int, by: str) -> Job:
-        """Queue a job again that failed or was cancelled; it goes on from its first unfinished stage.
+        """Queue a job again that failed or was cancelled. It starts over, unless its images are published.
 
         Raises InvalidInput (`job-duplicate`) besides, when the same content is active as another job.
         """

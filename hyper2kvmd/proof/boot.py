@@ -78,7 +78,7 @@ def boot(
     `keys` open LUKS containers, to look at what the guest has left there.
 
     Raises MigrationFailed: `boot-failed` when it cannot come up, `boot-unproven` when it never showed itself in any
-    way; BrokenInstallation (`tool-missing`, `firmware-missing`).
+    way, `emulator-ended` when QEMU failed; BrokenInstallation (`tool-missing`, `firmware-missing`).
     """
     with tempfile.TemporaryDirectory(prefix="boot-", dir=folder) as name:
         scratch = Path(name)
@@ -123,7 +123,7 @@ def _inside(overlaid: Overlay, helper: Helper, scratch: Path, keys: Sequence[byt
     with access.open_image(overlaid.image, helper, scratch, keys, backing=overlaid.base) as opened:
         found = find_root(opened, layout)
         if found.volume is None:
-            raise MigrationFailed("guest-unsupported", "no Linux root was found", hint="boot it by hand")
+            raise MigrationFailed("guest-root-missing", "no Linux root was found", hint="boot it by hand")
         composition = Composition(opened, layout, found, read_only=False, also=VOLUMES)
         with composition.mounted() as tree:
             yield tree
@@ -226,9 +226,8 @@ def _watch(machine: Machine, began: float, silence_seconds: float, disk_limit: i
             return CameUp(console, console.heard - began, heard=True)
         if said is None:
             if machine.wait() != 0:
-                raise _failure(
-                    console, "the emulator ended", "the message is the emulator's own; correct what it names"
-                )
+                hint = "the message is the emulator's own; correct what it names"
+                raise _failure(console, "the emulator ended", hint, "emulator-ended")
             if pressed is not None and machine.ending == "guest-shutdown":
                 return CameUp(console, pressed - began, answered=True)
             return None

@@ -37,8 +37,7 @@ def publish(
     """Put the images into the output directory: a hard link on one file system, a copy onto another.
 
     Images and reports get their names together, at the end; whatever stops this before leaves none of them. Raises
-    MigrationFailed (`output-exists`, `output-unwritable`, `disk-full`), or Unsafe (`path-not-allowed`) for a directory
-    that has been moved elsewhere since `plan`.
+    MigrationFailed (`output-exists`, `output-unwritable`, `disk-full`), or Unsafe (`output-moved`, and as `plan` does).
     """
     migration = order.migration
     try:

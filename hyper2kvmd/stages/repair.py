@@ -46,8 +46,8 @@ LOCKED = (
 def repair(order: Order, source: Source, image: Image, folder: Path, ctx: Context) -> Guest:
     """Find the guest's root in `image`, mend it, and say what changed.
 
-    Raises MigrationFailed: `guest-unsupported` for what is not understood, `guest-damaged` for a file system that
-    fails while it is read, what the helper says of one that cannot be mounted, and what a required repair says.
+    Raises MigrationFailed: as `find_root` and every required repair does, as `Access.mount` does, and `guest-damaged`
+    for a file system that fails while it is read.
     """
     keys = read_keys(order.migration.luks_keyfile, Mandate.of(order))
     try:

@@ -23,7 +23,7 @@ class WritableDisk(Protocol):
 
 @dataclass(frozen=True)
 class FileDisk:
-    """A disk by an open descriptor, which stays its owner's. Raises MigrationFailed (`disk-write-failed`)."""
+    """A disk by an open descriptor, which stays its owner's. Raises MigrationFailed (`image-write-failed`)."""
 
     handle: int
 
@@ -83,7 +83,7 @@ class Window:
         self._require_inside(offset, len(data))
         if self.read_only:
             raise MigrationFailed(
-                "disk-write-failed", "a volume was opened for reading only", hint="report this: a dry run has written"
+                "volume-read-only", "a volume was opened for reading only", hint="report this: a dry run has written"
             )
         done = 0
         for stretch in cut(self.stretches, offset, len(data)) if data else ():
@@ -106,7 +106,7 @@ class Window:
 
 def _unwritten(error: OSError) -> MigrationFailed:
     return MigrationFailed(
-        "disk-write-failed",
+        "image-write-failed",
         f"the image cannot be written: {error.strerror}",
         hint="check space and storage of the conversion directory, then retry",
         kind=Kind.RETRY,

@@ -82,7 +82,7 @@ def test_what_is_written_is_in_the_image(tmp_path: Path, content: bytes) -> None
         assert writer.read(1_000_000, 11) == content[1_000_000:1_000_001] + b"odd place" + content[1_000_010:1_000_011]
         with pytest.raises(MigrationFailed) as caught:
             writer.write(len(content) - 3, b"over")
-        assert caught.value.code == "nbd-range"
+        assert caught.value.code == "disk-range"
     expected = bytearray(content)
     expected[:5], expected[1_000_001:1_000_010], expected[-3:] = b"start", b"odd place", b"end"
     command("qemu-img", "convert", "-f", "qcow2", "-O", "raw", path, tmp_path / "after.raw")
@@ -94,7 +94,7 @@ def test_a_read_only_export_refuses_a_write(tmp_path: Path, content: bytes) -> N
     with export(path, "qcow2", tmp_path, exports={"": None}, writable=False) as exporter:
         with Writer(exporter.socket, "") as writer, pytest.raises(MigrationFailed) as caught:
             writer.write(0, b"start")
-        assert caught.value.code == "disk-write-failed"
+        assert caught.value.code == "image-write-failed"
 
 
 def test_an_extent_outside_is_out_of_reach(tmp_path: Path, content: bytes) -> None:

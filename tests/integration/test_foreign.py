@@ -407,8 +407,8 @@ HOSTILE: tuple[tuple[Callable[[Path], Path], str], ...] = (
     (make_overlay, "source-has-parent"),
     (make_with_data_file, "source-has-parent"),
     (make_with_data_file_name_only, "source-has-parent"),
-    (qcow2_with(32, struct.pack(">I", 2)), "source-unsupported"),
-    (make_dirty, "source-unsupported"),
+    (qcow2_with(32, struct.pack(">I", 2)), "source-encrypted"),
+    (make_dirty, "source-unclean"),
     (qcow2_with(4, struct.pack(">I", 1)), "source-unsupported"),
     (qcow2_with(79, b"\x02"), "source-corrupt"),
     (qcow2_with(72, b"\x80"), "source-unsupported"),
@@ -429,7 +429,7 @@ HOSTILE: tuple[tuple[Callable[[Path], Path], str], ...] = (
     (vdi_with(0x170, struct.pack("<Q", 1 << 60)), "source-unsupported"),
     (vdi_with(0x170, struct.pack("<Q", 0)), "source-corrupt"),
     (vdi_with(0x154, struct.pack("<I", 100)), "source-corrupt"),
-    (make_undone_vhdx, "source-unsupported"),
+    (make_undone_vhdx, "source-unclean"),
     (make_vhdx_with_locator, "source-has-parent"),
     (make_vhdx_without_headers, "source-corrupt"),
     (vhdx_with(FILE_PARAMETERS, b"\2", at=4), "source-has-parent"),
@@ -478,7 +478,7 @@ def test_a_torn_header_of_a_vhdx_gives_way_to_the_sound_one(tmp_path: Path) -> N
     poke(path, older + 48, b"\1" * 16)
     assert read_source(path, tmp_path).virtual_size == SIZE
     seal(path, older)
-    assert refused(path).code == "source-unsupported"
+    assert refused(path).code == "source-unclean"
 
 
 def test_the_checksum_is_castagnolis() -> None:

@@ -146,7 +146,7 @@ def test_what_cannot_work_is_said_in_one_line_and_leaves_nothing(service: Servic
         "text": ("source-not-vmdk", {"vmdk": text}),
         "output": ("output-unwritable", {"vmdk": good, "output_dir": closed / "deep"}),
         "scratch": ("directory-unusable", {"vmdk": good, "conversion_dir": closed / "deep"}),
-        "unsupported": ("guest-unsupported", {"vmdk": two}),
+        "several": ("guest-ambiguous", {"vmdk": two}),
     }
     for name, (_, keys) in cases.items():
         service.drop(f"{name}.yaml", **keys)

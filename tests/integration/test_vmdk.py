@@ -88,7 +88,7 @@ def test_a_snapshot_asks_for_its_parent(tmp_path: Path) -> None:
         '# Disk DescriptorFile\nparentCID=12345678\nparentFileNameHint="/etc/shadow"\n'
         'createType="monolithicSparse"\nRW 2048 SPARSE "snap-s001.vmdk"\n'
     )
-    refused(path, "source-has-parent")
+    refused(path, "source-parent-missing")
 
 
 def test_a_sparse_file_with_an_embedded_flat_descriptor_is_refused(tmp_path: Path) -> None:

@@ -130,10 +130,10 @@ def test_a_parent_that_was_written_to_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("hint", "code"),
     [
-        ("/etc/shadow", "source-has-parent"),
-        ("../base.vmdk", "source-has-parent"),
-        ("..", "source-has-parent"),
-        ("", "source-has-parent"),
+        ("/etc/shadow", "source-parent-missing"),
+        ("../base.vmdk", "source-parent-missing"),
+        ("..", "source-parent-missing"),
+        ("", "source-parent-missing"),
         ("gone.vmdk", "source-missing"),
         ("link.vmdk", "source-unsafe"),
         ("child.vmdk", "source-unsafe"),
@@ -154,7 +154,7 @@ def test_a_parent_is_a_vmdk_beside_its_child(hint: str, code: str, tmp_path: Pat
 def test_a_parent_id_without_a_name_is_refused(tmp_path: Path) -> None:
     text = descriptor("monolithicFlat", "RW 8 ZERO").replace(b"parentCID=ffffffff", b"parentCID=12345678")
     (tmp_path / "disk.vmdk").write_bytes(text)
-    assert failed(tmp_path / "disk.vmdk").code == "source-has-parent"
+    assert failed(tmp_path / "disk.vmdk").code == "source-parent-missing"
 
 
 @pytest.mark.parametrize("depth", [32, 33])

@@ -123,7 +123,7 @@ def test_an_sesparse_disk(tmp_path: Path) -> None:
 
 
 def test_an_sesparse_disk_with_a_journal_is_refused(tmp_path: Path) -> None:
-    assert failed(sesparse_disk(tmp_path, {0: full(4096)}, 8000, dirty=True)).code == "source-unsupported"
+    assert failed(sesparse_disk(tmp_path, {0: full(4096)}, 8000, dirty=True)).code == "source-unclean"
 
 
 # ---------------------------------------------------------------- damaged

@@ -160,7 +160,7 @@ HOSTILE: dict[str, tuple[Maker, str]] = {
     "extent is a FIFO": (fifo_extent, "source-unsafe"),
     "extent is a device": (device_extent, "source-unsafe"),
     "device mapping": (vmdk(f'RW {SECTORS} VMFSRDM "SECRET"'), "source-unsupported"),
-    "parent": (vmdk('RW 2048 SPARSE "s.vmdk"', parent=("12345678", "SECRET")), "source-has-parent"),
+    "parent": (vmdk('RW 2048 SPARSE "s.vmdk"', parent=("12345678", "SECRET")), "source-parent-missing"),
     "header with a flat descriptor": (header_with_flat_descriptor, "source-unsafe"),
     "header of nothing": (header_of_nothing, "source-not-vmdk"),
     "source is a link": (linked_source, "source-unsafe"),
@@ -324,5 +324,5 @@ def test_a_confined_tool_that_never_ends_is_ended() -> None:
     sandbox = Sandbox(cpu=1)
     with pytest.raises(MigrationFailed) as caught:
         run(["/usr/bin/python3", "-ISc", "while True: pass"], sandbox=sandbox, stall_seconds=60)
-    assert (caught.value.code, caught.value.kind) == ("tool-killed", Kind.OPERATOR)
+    assert (caught.value.code, caught.value.kind) == ("tool-cpu-limit", Kind.OPERATOR)
     assert "processor time" in caught.value.message

@@ -132,7 +132,7 @@ def test_an_output_that_is_swapped_for_a_link_after_the_plan(order: Order, servi
         swapped.rename(swapped.with_name("before"))
         swapped.symlink_to(aim)
         ended = go_on()
-    assert [one.code for one in ended.problems] == ["path-not-allowed"]
+    assert [one.code for one in ended.problems] == ["output-moved"]
     assert list(elsewhere.rglob("*")) == [elsewhere / "out"]
 
 

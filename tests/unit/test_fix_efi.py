@@ -120,7 +120,7 @@ def test_shim_alone_is_no_loader(machine: Machine) -> None:
     put(machine.esp, "EFI/debian/shimx64.efi", program())
     with pytest.raises(MigrationFailed, match=r"neither grubx64\.efi nor fbx64\.efi") as caught:
         machine.repair()
-    assert caught.value.code == "guest-unsupported"
+    assert caught.value.code == "efi-shim-incomplete"
 
 
 def test_the_distribution_s_own_loader_is_taken_and_others_are_named(machine: Machine) -> None:
@@ -136,7 +136,7 @@ def test_no_loader_at_all_fails_unless_the_guest_boots_by_bios(machine: Machine)
     put(machine.esp, "EFI/debian/grubx64.efi", b"no program")
     with pytest.raises(MigrationFailed) as caught:
         machine.repair()
-    assert caught.value.code == "guest-unsupported"
+    assert caught.value.code == "efi-loader-missing"
     assert "uefi: false" in caught.value.hint
     assert machine.repair(uefi=False).changes == ()
     assert machine.repair(no_grub=True).changes == ()

@@ -79,7 +79,7 @@ def test_a_data_disk_is_none(tmp_path: Path) -> None:
 def test_a_root_that_cannot_be_reached_is_unsupported(tmp_path: Path, volume: Volume, word: str) -> None:
     with pytest.raises(MigrationFailed, match=word) as caught:
         find_root(FolderAccess({"partition 1": tmp_path}), layout(partition(1), volume))
-    assert caught.value.code == "guest-unsupported" and "seen: partition 1 (ext4)" in caught.value.message
+    assert caught.value.code == "guest-root-missing" and "seen: partition 1 (ext4)" in caught.value.message
 
 
 def test_a_hibernated_guest_is_refused(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_systems_of_other_makes_are_named(kind: str, system: str) -> None:
     disk = layout(partition(1, "unknown"), partition(2, "unknown", parttype=kind))
     with pytest.raises(MigrationFailed, match=f"partition 2 is a partition of {system}; seen: partition 1") as caught:
         find_root(FolderAccess({}), disk)
-    assert caught.value.code == "guest-unsupported"
+    assert caught.value.code == "guest-not-linux"
 
 
 @pytest.mark.parametrize(

@@ -162,4 +162,4 @@ def test_a_server_that_answers_reads_with_nonsense(tmp_path: Path, words: bytes,
 def test_reads_outside_are_never_sent(tmp_path: Path, offset: int, length: int) -> None:
     with saying(tmp_path, GREETING + EXPORT + ACK, (b"",)) as path, Reader(path, "disk") as reader:
         code_seen = failure(reader, offset, length)
-    assert code_seen == "nbd-range"
+    assert code_seen == "disk-range"

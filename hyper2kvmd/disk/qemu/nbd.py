@@ -105,7 +105,7 @@ class Reader:
     def read(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes at `offset`.
 
-        Raises MigrationFailed: `nbd-range` for what is not inside the export, `disk-read-failed` for an error of
+        Raises MigrationFailed: `disk-range` for what is not inside the export, `disk-read-failed` for an error of
         the server's own, `nbd-unreachable` and `nbd-protocol` for a server gone wrong.
         """
         start, end = self._aligned(offset, length)
@@ -116,7 +116,7 @@ class Reader:
         """Whole blocks around a byte range."""
         if offset < 0 or length < 0 or offset + length > self.size:
             raise MigrationFailed(
-                "nbd-range",
+                "disk-range",
                 f"{length} bytes at {offset} are not inside a disk of {self.size} bytes",
                 hint="the disk's own tables are damaged or truncated: export the disk again",
             )
@@ -160,7 +160,7 @@ class Reader:
 
 
 class Writer(Reader):
-    """Exact writes besides. Raises as `read` does, and MigrationFailed (`disk-write-failed`)."""
+    """Exact writes besides. Raises as `read` does, and MigrationFailed (`image-write-failed`)."""
 
     def write(self, offset: int, data: bytes) -> None:
         start, end = self._aligned(offset, len(data))
@@ -177,14 +177,18 @@ class Writer(Reader):
 
 
 def _refused(command: int, offset: int, length: int, reason: str) -> MigrationFailed:
-    writing = command != CMD_READ
+    if command == CMD_READ:
+        return MigrationFailed(
+            "disk-read-failed",
+            f"{length} bytes at {offset} cannot be read: {reason}",
+            hint="check the storage that holds the disk, or export it again",
+            kind=Kind.OPERATOR,
+        )
     return MigrationFailed(
-        "disk-write-failed" if writing else "disk-read-failed",
-        f"{length} bytes at {offset} cannot be {'written' if writing else 'read'}: {reason}",
-        hint="check space and storage of the conversion directory, then retry"
-        if writing
-        else "check the storage that holds the disk, or export it again",
-        kind=Kind.RETRY if writing else Kind.OPERATOR,
+        "image-write-failed",
+        f"{length} bytes at {offset} cannot be written: {reason}",
+        hint="check space and storage of the conversion directory, then retry",
+        kind=Kind.RETRY,
     )
 
 

@@ -74,7 +74,7 @@ def convert(
     Past the page cache where the file systems let it. Elsewhere its own flush (`-t writeback`) would wait for the disk
     at every table it updates; one fsync at the end does not, and has little left to do when the kernel is told at
     every step to begin writing.
-    Raises MigrationFailed (`disk-full`, `tool-failed`, `tool-stalled`, `tool-killed`).
+    Raises MigrationFailed (`disk-full`, `tool-failed`, `tool-stalled`, `tool-killed`, `tool-cpu-limit`).
     """
     options = ["cluster_size=65536", "compat=1.1"] if target_format == "qcow2" else []
     options += ["compression_type=zstd"] if compress else []
@@ -140,12 +140,12 @@ def check(image: Path) -> str | None:
 def corruption(source: SourceFile, fmt: Format) -> str | None:
     """What keeps an image from being read as it was written; clusters that nothing uses do not.
 
-    Raises MigrationFailed (`tool-failed`) for one that QEMU cannot check, such as one that is in use.
+    Raises MigrationFailed (`source-check-failed`) for one that QEMU cannot check, such as one that is in use.
     """
     found, said = _check(source.opened, fmt, run.Sandbox(handles=(source.fd,)))
     if found is None:
         raise MigrationFailed(
-            "tool-failed",
+            "source-check-failed",
             f"QEMU cannot check {source.path}: {said}",
             hint="shut the guest down if it still runs, else copy or export the disk again",
             kind=Kind.OPERATOR,

@@ -31,7 +31,7 @@ class RawSource:
         self.data_bytes = sum(stop - start for start, stop in self._stored(0, file.size))
 
     def runs(self, start: int, stop: int) -> Iterator[Run]:
-        """The runs that begin in [start, stop), in guest order. Raises MigrationFailed (`source-unreadable`)."""
+        """The runs that begin in [start, stop), in guest order. Raises MigrationFailed (`disk-read-failed`)."""
         lo = start // RUN_LIMIT * RUN_LIMIT
         for begin, end in ranges.cut(self._stored(lo, stop), RUN_LIMIT):
             if start <= begin < stop:
@@ -42,7 +42,7 @@ class RawSource:
         copy_by_engine(self, image, limits, on_progress)
 
     def load(self, run: Run) -> bytes:
-        """Raises MigrationFailed (`source-truncated`, `source-unreadable`)."""
+        """Raises MigrationFailed (`source-truncated`, `disk-read-failed`)."""
         return self._file.read_whole(run.offset, run.length)
 
     def _stored(self, lo: int, hi: int) -> Iterator[tuple[int, int]]:

@@ -80,7 +80,7 @@ class FatRoot:
 
     def symlink(self, path: str, target: str) -> None:
         raise MigrationFailed(
-            "guest-write-failed",
+            "fat-symlink",
             f"a symbolic link from {path} to {target} cannot lie on a FAT file system",
             hint="report this with the layout of the guest's disk",
         )

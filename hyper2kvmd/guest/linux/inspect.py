@@ -125,7 +125,8 @@ class System:
 def find_root(access: Access, layout: Layout) -> Found:
     """Look into every volume that could hold a Linux root, read-only as long as one shows itself that way.
 
-    Raises MigrationFailed (`guest-unsupported`) when there are several, or when what is there cannot be looked into.
+    Raises MigrationFailed: `guest-ambiguous` for several, `guest-root-missing` when none can be opened,
+    `guest-not-linux`, `guest-hibernated`.
     """
     seen = tuple(describe(volume) for volume in layout.volumes)
     _refuse_hibernated(layout)
@@ -138,7 +139,7 @@ def find_root(access: Access, layout: Layout) -> Found:
     if len(roots) > 1:
         names = ", ".join(describe(volume) + (f" in {folder}" if folder else "") for volume, folder in roots)
         raise MigrationFailed(
-            "guest-unsupported",
+            "guest-ambiguous",
             f"the disks hold several Linux systems: {names}",
             hint="leave one system on them: which of them to repair cannot be told",
         )
@@ -242,7 +243,7 @@ def _refuse_foreign(layout: Layout, seen: tuple[str, ...]) -> None:
     for volume in layout.volumes:
         if system := FOREIGN_TYPES.get(volume.parttype or ""):
             raise MigrationFailed(
-                "guest-unsupported",
+                "guest-not-linux",
                 f"{volume.name} is a partition of {system}; seen: {'; '.join(seen)}",
                 hint="Linux guests alone are repaired: install virtio drivers in this one, and migrate it by hand",
             )
@@ -257,7 +258,7 @@ def _refuse_hidden(layout: Layout, seen: tuple[str, ...]) -> None:
         else:
             continue
         raise MigrationFailed(
-            "guest-unsupported",
+            "guest-root-missing",
             f"no Linux root that can be opened: {reason}; seen: {'; '.join(seen)}",
             hint="prepare the guest by hand (virtio in its initramfs, stable names in fstab) and boot it from the "
             "source's own converted image, or move its root out of what hides it",

@@ -47,7 +47,7 @@ class Qcow2:
     def stored(self) -> Iterator[tuple[int, int]]:
         """As QEMU reads it, once QEMU found its tables sound: it takes clusters past the file's end for zeros.
 
-        Raises MigrationFailed (`source-corrupt`, `source-unreadable`, `tool-failed`).
+        Raises MigrationFailed (`source-corrupt`, `disk-read-failed`, `source-check-failed`).
         """
         fault = qemu_img.corruption(self.file, "qcow2")
         if fault is not None:
@@ -71,7 +71,8 @@ class Qcow2:
 
 
 def read_qcow2(file: SourceFile) -> Qcow2:
-    """Raises MigrationFailed (`source-corrupt`, `source-truncated`, `source-unsupported`, `source-has-parent`)."""
+    """Raises MigrationFailed (`source-corrupt`, `source-truncated`, `source-unsupported`, `source-has-parent`,
+    `source-encrypted`, `source-unclean`)."""
     (_, version, backing, _, bits, size, encryption, l1_entries, l1, refcounts, clusters, snapshots, _) = HEADER.unpack(
         file.read_whole(0, HEADER.size)
     )
@@ -111,7 +112,7 @@ def _check_features(file: SourceFile) -> None:
     if features & CORRUPT:
         raise faults.corrupt(file.path, "QEMU marked it as corrupt")
     if features & DIRTY:
-        raise faults.unsupported(
+        raise faults.unclean(
             file.path,
             "was not closed cleanly (its dirty bit is set)",
             "shut the guest down, then qemu-img check -r all",
@@ -136,6 +137,8 @@ def _extensions(file: SourceFile, at: int) -> Iterator[int]:
 
 
 def _encrypted(file: SourceFile) -> MigrationFailed:
-    return faults.unsupported(
-        file.path, "is encrypted", "decrypt it by qemu-img convert with its secret; no secrets are taken here"
+    return MigrationFailed(
+        "source-encrypted",
+        f"{file.path} is encrypted",
+        hint="decrypt it by qemu-img convert with its secret; no secrets are taken here",
     )

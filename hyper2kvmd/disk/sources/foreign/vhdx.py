@@ -115,7 +115,8 @@ class Vhdx:
 
 
 def read_vhdx(file: SourceFile) -> Vhdx:
-    """Raises MigrationFailed (`source-corrupt`, `source-truncated`, `source-unsupported`, `source-has-parent`)."""
+    """Raises MigrationFailed (`source-corrupt`, `source-truncated`, `source-unsupported`, `source-has-parent`,
+    `source-unclean`)."""
     _check_log(file)
     regions = _regions(file)
     items = _metadata(file, regions[METADATA_REGION])
@@ -154,7 +155,7 @@ def _check_log(file: SourceFile) -> None:
     if not found:
         raise faults.corrupt(file.path, "neither of its two headers is sound")
     if max(found)[1] != bytes(16):
-        raise faults.unsupported(
+        raise faults.unclean(
             file.path,
             "has changes in its log that are not in the disk yet: it was not detached cleanly",
             "shut the VM down, or attach the disk to Hyper-V once (Mount-VHD, then Dismount-VHD), then copy it again",

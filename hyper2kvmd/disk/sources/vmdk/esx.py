@@ -108,7 +108,7 @@ def open_sesparse(file: SourceFile, start: int) -> SparseExtent:
     if not state or state[0] != SE_VOLATILE_MAGIC:
         raise faults.corrupt(file.path, f"its volatile header is not at byte {volatile * SECTOR}")
     if state[3]:
-        raise faults.unsupported(
+        raise faults.unclean(
             file.path,
             "was not closed: its journal was never replayed",
             "power the VM off or consolidate its snapshots in vSphere, then export the disk",

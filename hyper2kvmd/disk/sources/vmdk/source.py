@@ -109,7 +109,7 @@ class VmdkSource:
         """The runs that begin in [start, stop), in guest order, none longer than RUN_LIMIT.
 
         They do not depend on `start` and `stop`: any windows that cover the disk give the same runs.
-        Raises MigrationFailed (`source-corrupt`, `source-truncated`, `source-unreadable`).
+        Raises MigrationFailed (`source-corrupt`, `source-truncated`, `disk-read-failed`).
         """
         lo = start // RUN_LIMIT * RUN_LIMIT
         hi = min(-(-stop // RUN_LIMIT) * RUN_LIMIT, self.virtual_size)
@@ -126,7 +126,7 @@ class VmdkSource:
     def load(self, run: Run) -> Buffer:
         """Exactly `run.length` bytes; a compressed grain's checksum is checked.
 
-        Raises MigrationFailed (`source-corrupt`, `source-truncated`, `source-unreadable`).
+        Raises MigrationFailed (`source-corrupt`, `source-truncated`, `disk-read-failed`).
         """
         if run.packed:
             extent = self._sparse[run.file]
@@ -194,7 +194,8 @@ def open_source(path: Path, mandate: Mandate = ANYONE) -> Iterator[VmdkSource]:
     """Open `path` and all that belongs to it, and check every table; the files are closed at the end.
 
     Raises MigrationFailed (`source-missing`, `source-unreadable`, `source-not-vmdk`, `source-unsupported`,
-    `source-has-parent`, `source-parent-differs`, `source-truncated`, `source-corrupt`) or Unsafe (as `open_file` does).
+    `source-parent-missing`, `source-parent-differs`, `source-truncated`, `source-corrupt`,
+    `source-extent`, `source-unclean`) or Unsafe (as `open_file` does).
     """
     with ExitStack() as stack:
         opening = Opening(stack, mandate)
@@ -265,7 +266,7 @@ def _check_parent(descriptor: Descriptor, path: Path) -> None:
     hint, cid = descriptor.parent_hint or "", descriptor.parent_cid
     if cid == text.NO_PARENT or not is_plain_name(hint):
         raise MigrationFailed(
-            "source-has-parent",
+            "source-parent-missing",
             f"{path} is a snapshot whose parent ({hint[:80]!r}, CID {cid[:8]!r}) is not a file beside it",
             hint="put the parent's files in the same directory and its bare name into parentFileNameHint, or"
             " consolidate the snapshots in vSphere, then export again",

@@ -86,8 +86,10 @@ def read_header(file: SourceFile, at: int = 0) -> Header:
 def embedded_descriptor(file: SourceFile, header: Header) -> bytes:
     """The descriptor of a sparse extent that stands alone."""
     if header.descriptor == 0 or header.descriptor_size == 0:
-        raise faults.unsupported(
-            file.path, "is one extent of a disk, not the disk", "name the small .vmdk descriptor file beside it"
+        raise MigrationFailed(
+            "source-extent",
+            f"{file.path} is one extent of a disk, not the disk",
+            hint="name the small .vmdk descriptor file beside it",
         )
     if header.descriptor_size * SECTOR > LIMIT:
         raise faults.not_vmdk(file.path, f"its descriptor is larger than {LIMIT} bytes")
@@ -134,7 +136,7 @@ def open_sparse(file: SourceFile, header: Header, start: int) -> SparseExtent:
     """The extent in `file`, which begins at guest byte `start`; its tables have been read and checked.
 
     Where the first set of tables is damaged, the redundant set is taken. Raises MigrationFailed
-    (`source-truncated`, `source-corrupt`, `source-unreadable`).
+    (`source-truncated`, `source-corrupt`, `disk-read-failed`).
     """
     directory, whole = header.directory, False
     if directory == DIRECTORY_AT_END:

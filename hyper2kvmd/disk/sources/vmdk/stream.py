@@ -23,7 +23,7 @@ def inflate(forward: Forward, offset: int, sector: int, grain: int, needed: int,
     """The grain of the extent's sector `sector` that is stored at byte `offset`: `grain` or `needed` bytes.
 
     `needed` is less than `grain` where the disk ends. With `marked` a marker precedes the data and must agree.
-    Raises MigrationFailed (`source-truncated`, `source-corrupt`, `source-unreadable`).
+    Raises MigrationFailed (`source-truncated`, `source-corrupt`, `disk-read-failed`).
     """
     file, expected = forward.file, GRAIN.size + grain + SECTOR
     record = forward.read(offset, expected)

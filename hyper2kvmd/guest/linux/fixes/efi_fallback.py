@@ -51,7 +51,7 @@ def apply(case: Case) -> list[str]:
             warnings.append(f"the EFI partition has loaders in {names}; without boot entries the first one is started")
     if not ready and not loaders:
         raise MigrationFailed(
-            "guest-unsupported",
+            "efi-loader-missing",
             f"a UEFI firmware finds no boot loader in {efi}, and boot entries stay behind with the old firmware",
             hint="set uefi: false if the guest boots by BIOS, or install its boot loader to the removable media path "
             "(grub-install --removable, bootctl install) and convert again",
@@ -101,7 +101,7 @@ def _companions(tree: GuestTree, source: str, suffix: str) -> list[str]:
     grub, keys = f"grub{suffix}.efi", f"mm{suffix}.efi"
     if not tree.is_file(f"{source}/{grub}"):
         raise MigrationFailed(
-            "guest-unsupported",
+            "efi-shim-incomplete",
             f"shim in {source} has neither {grub} nor {fallback} and BOOT{suffix.upper()}.CSV beside it",
             hint="reinstall the guest's boot loader (grub-install), then convert again",
         )

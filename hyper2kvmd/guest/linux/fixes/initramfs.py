@@ -56,7 +56,7 @@ def apply(case: Case) -> list[str]:
     kernels = [kernel for kernel in case.system.kernels if kernel.image or kernel.initrds or kernel.version in unified]
     if not kernels:
         raise MigrationFailed(
-            "guest-unsupported",
+            "guest-kernel-missing",
             "no installed kernel was found in the guest: nothing in /boot belongs to a folder in /lib/modules",
             hint="set regen_initramfs: false if the guest boots a kernel that knows virtio from elsewhere",
         )
@@ -75,7 +75,7 @@ def _mend(case: Case, kernel: Kernel, *, loose: bool) -> None:
     """`loose`: no unified kernel image has the initramfs inside."""
     if not kernel.initrds and loose and not _modules_of(case, kernel)[1].issuperset(("virtio_pci", "virtio_blk")):
         raise MigrationFailed(
-            "guest-unsupported",
+            "initrd-missing",
             f"the guest's kernel {kernel.version} has no initramfs, and virtio is a module of it",
             hint="build an initramfs for it in the guest, then convert again",
         )
@@ -94,7 +94,7 @@ def _modules_of(case: Case, kernel: Kernel) -> tuple[modules.Dependencies, froze
     for name in ("virtio_pci", "virtio_blk"):
         if name not in dependencies.paths and name not in builtin:
             raise MigrationFailed(
-                "guest-unsupported",
+                "virtio-missing",
                 f"the guest's kernel {kernel.version} has no module {name}",
                 hint="install a kernel with virtio drivers in the guest, then convert again",
             )
@@ -112,7 +112,7 @@ class More:
 def addition(case: Case, kernel: Kernel, file: BinaryIO, path: str) -> More | None:
     """What must follow the initramfs in `file`; None when it has all. `path` is its name, for messages.
 
-    Raises MigrationFailed (`guest-unsupported`, `initrd-damaged`).
+    Raises MigrationFailed (`virtio-missing`, `module-missing`, `initrd-damaged`).
     """
     tree = case.tree
     dependencies, builtin = _modules_of(case, kernel)
@@ -187,7 +187,7 @@ def _add_modules(
         file = posixpath.join(kernel.modules, path)
         if not tree.is_file(file):
             raise MigrationFailed(
-                "guest-unsupported",
+                "module-missing",
                 f"the guest's {file} is missing, though modules.dep names it",
                 hint=f"reinstall the kernel package {kernel.version} in the guest, then convert again",
             )

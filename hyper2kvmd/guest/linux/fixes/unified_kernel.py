@@ -75,7 +75,7 @@ def _kernel(case: Case, image: Unified) -> Kernel:
     kernel = next((kernel for kernel in case.system.kernels if kernel.version == image.version), None)
     if kernel is None:
         raise MigrationFailed(
-            "guest-unsupported",
+            "unified-kernel-orphaned",
             f"{image.path} holds the kernel {image.version or 'of no version'}, whose modules the guest has not",
             hint="remove it in the guest, or install that kernel's modules, then convert again",
         )

@@ -1,0 +1,95 @@
+"""The error catalogue: what each code means, what causes it, and what to do.
+
+The entries are data, one TOML file for each subject. `h2kvmctl explain` prints them, and `docs/reference/errors.md` is
+generated from them by `python -m hyper2kvmd.catalogue`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from importlib import resources
+
+from hyper2kvmd.errors import Kind
+from hyper2kvmd.model.frozen import Frozen
+
+SUBJECTS = ("migration", "spool", "source", "conversion", "mount", "guest", "boot", "output", "daemon", "helper")
+"""The files, in the order of a migration."""
+KINDS = {
+    Kind.RETRY: "the daemon tries the job again by itself",
+    Kind.OPERATOR: "change something on the host, then retry",
+    Kind.PERMANENT: "the input is at fault; the same job fails again",
+    None: "the root helper's reason, inside the message of another error",
+}
+
+
+class Entry(Frozen):
+    """One code. Texts are Markdown of one line each, with commands in backticks."""
+
+    code: str
+    kind: Kind | None = None
+    """None for a reply of the root helper: the error that carries it has a kind of its own."""
+    meaning: str
+    causes: tuple[str, ...]
+    remedy: tuple[str, ...]
+
+
+class Subject(Frozen):
+    title: str
+    entries: tuple[Entry, ...]
+
+
+def read() -> tuple[Subject, ...]:
+    """The whole catalogue."""
+    return tuple(_subject(name) for name in SUBJECTS)
+
+
+def entries() -> dict[str, Entry]:
+    """Every entry by its code."""
+    return {entry.code: entry for subject in read() for entry in subject.entries}
+
+
+def _subject(name: str) -> Subject:
+    text = resources.files(__name__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    title, tables = "", {}
+    for key, value in tomllib.loads(text).items():
+        if key == "title":
+            title = value
+        else:
+            tables[key] = value
+    return Subject(title=title, entries=tuple(Entry(code=code, **table) for code, table in tables.items()))
+
+
+# ---------------------------------------------------------------- as a page of the documentation
+
+HEADER = """# Error codes
+
+Every error message ends with a code in brackets, such as `[source-missing]`. `h2kvmctl explain source-missing` prints
+the entry on the terminal.
+
+Each code has one meaning and one kind:
+
+| kind | what it says |
+| --- | --- |
+"""
+
+
+def markdown() -> str:
+    """`docs/reference/errors.md`."""
+    kinds = "".join(f"| {kind or 'helper'} | {text} |\n" for kind, text in KINDS.items())
+    subjects = read()
+    contents = "".join(f"- {subject.title}: {_links(subject)}\n" for subject in subjects)
+    pages = "".join(line for subject in subjects for line in _page(subject))
+    return f"{HEADER}{kinds}\n{contents}{pages}"
+
+
+def _links(subject: Subject) -> str:
+    return ", ".join(f"[{entry.code}](#{entry.code})" for entry in subject.entries)
+
+
+def _page(subject: Subject) -> Iterator[str]:
+    yield f"\n## {subject.title}\n"
+    for entry in subject.entries:
+        yield f"\n### {entry.code}\n\n{entry.meaning} *Kind: {entry.kind or 'helper'}.*\n\n"
+        yield from (f"- Cause: {cause}\n" for cause in entry.causes)
+        yield from (f"- Remedy: {step}\n" for step in entry.remedy)
