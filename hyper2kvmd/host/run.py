@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import re
 import selectors
+import shlex
 import shutil
 import signal
 import subprocess
@@ -23,6 +25,8 @@ from pathlib import Path
 
 from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
 from hyper2kvmd.host.confine import landlock_abi
+
+log = logging.getLogger(__name__)
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", "HOME": "/"}
@@ -89,7 +93,20 @@ def tool(name: str) -> str:
     return path
 
 
+def shell_line(argv: Sequence[str]) -> str:
+    """`argv` as one printable line that a shell splits into the same words (bash, section "ANSI-C Quoting")."""
+    return " ".join(map(_shell_word, argv))
+
+
+def _shell_word(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    escaped = (chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in os.fsencode(word))
+    return f"$'{''.join(escaped)}'"
+
+
 def _command(argv: Sequence[str], sandbox: Sandbox | None) -> list[str]:
+    log.debug("%s", shell_line(argv))
     binary = argv[0] if argv[0].startswith("/") else tool(argv[0])
     policy: dict[str, object] = {"parent": os.getpid(), "landlock": None}
     if sandbox is not None:
@@ -116,9 +133,11 @@ def start(
     sudo is started without `confine.py`: a setuid program cannot be bound to our death, and its helper ends by
     itself when its socket closes.
     """
-    command = list(argv) if Path(argv[0]).name == "sudo" else _command(argv, sandbox)
-    if not command[0].startswith("/"):
-        command[0] = tool(command[0])
+    if Path(argv[0]).name == "sudo":
+        log.debug("%s", shell_line(argv))
+        command = [tool(argv[0]) if argv[0] == "sudo" else argv[0], *argv[1:]]
+    else:
+        command = _command(argv, sandbox)
     return subprocess.Popen(
         command,
         stdin=stdin,
