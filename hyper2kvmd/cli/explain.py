@@ -91,3 +91,6 @@ def _paragraph(output: Output, text: str, *, bullet: str = "") -> None:
     )
     for line in wrapper.wrap(whole):
         output.line(line.replace("\N{NO-BREAK SPACE}", " "))
+
+
+COMMANDS: list[click.Command] = [explain]

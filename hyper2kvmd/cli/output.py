@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from hyper2kvmd import progress
 from hyper2kvmd.errors import Failure
-from hyper2kvmd.model.jobs import Problem
-from hyper2kvmd.spec import Rejected
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from rich.console import Console
+
+    from hyper2kvmd.model.jobs import Problem
 
 UNWRAPPED = 10_000
 """Columns when stdout is no terminal: lines are for grep, not for eyes."""
@@ -36,7 +35,10 @@ class Output:
     json: bool = False
     source: str = ""
     """The file that the command is about, where there is just one."""
-    console: Console = field(default_factory=lambda: _console(sys.stdout))
+
+    @cached_property
+    def console(self) -> Console:
+        return _console(sys.stdout)
 
     @property
     def events(self) -> Console:
@@ -44,6 +46,8 @@ class Output:
         return _console(sys.stderr) if self.json else self.console
 
     def line(self, text: str, style: str = "") -> None:
+        from rich.text import Text
+
         self.console.print(Text(printable(text), style=style), soft_wrap=True)
 
     def facts(self, rows: list[tuple[str, str]]) -> None:
@@ -53,6 +57,9 @@ class Output:
             self.line(f"{name:<{width}}  {value}")
 
     def table(self, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+        from rich.table import Table
+        from rich.text import Text
+
         table = Table(*headings, box=None, pad_edge=False, header_style="bold")
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
@@ -60,18 +67,23 @@ class Output:
 
     def data(self, value: BaseModel | dict[str, Any] | list[Any]) -> None:
         """One JSON document, on one line."""
+        from pydantic_core import to_jsonable_python
+
         click.echo(json.dumps(to_jsonable_python(value), ensure_ascii=False))
 
     def failure(self, failure: Failure, *, source: str = "") -> None:
         """The end of a command that failed; `source` is the file that the problems are in."""
+        from hyper2kvmd.progress import problem
+        from hyper2kvmd.spec import Rejected
+
         source = source or self.source
         problems = problems_of(failure)
         if self.json:
-            error = progress.problem(failure).model_dump(mode="json", include={"code", "message", "hint", "kind"})
+            error = problem(failure).model_dump(mode="json", include={"code", "message", "hint", "kind"})
             self.data({"error": {**error, "exit_code": failure.exit_code}, "problems": problems})
         if isinstance(failure, Rejected):
-            for problem in failure.problems:
-                click.echo(located(problem, source), err=True)
+            for one in failure.problems:
+                click.echo(located(one, source), err=True)
         else:
             message = "\n".join(printable(line) for line in failure.message.splitlines())
             click.echo(f"h2kvmctl: {message}: {printable(failure.hint)} [{failure.code}]", err=True)
@@ -80,7 +92,10 @@ class Output:
 
 
 def problems_of(failure: Failure) -> list[Problem]:
-    return list(failure.problems) if isinstance(failure, Rejected) else [progress.problem(failure)]
+    from hyper2kvmd.progress import problem
+    from hyper2kvmd.spec import Rejected
+
+    return list(failure.problems) if isinstance(failure, Rejected) else [problem(failure)]
 
 
 def located(problem: Problem, source: str) -> str:
@@ -106,6 +121,8 @@ def json_option(command: Command) -> Command:
 
 
 def _console(stream: Any) -> Console:
+    from rich.console import Console
+
     if stream.isatty():
         return Console(file=stream, highlight=False)
     return Console(file=stream, highlight=False, width=UNWRAPPED, no_color=True, emoji=False)

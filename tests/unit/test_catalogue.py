@@ -67,10 +67,10 @@ def test_an_entry_is_made_of_sentences(entry: Entry) -> None:
 
 
 def test_remedies_use_commands_that_exist() -> None:
-    from hyper2kvmd.cli.ctl import cli
+    from hyper2kvmd.cli.ctl import COMMANDS
 
     used = {name for entry in ENTRIES.values() for text in entry.remedy for name in COMMAND.findall(text)}
-    assert used <= set(cli.commands)
+    assert used <= set(COMMANDS)
 
 
 def test_the_reference_is_generated() -> None:

@@ -106,7 +106,9 @@ def test_a_failed_command(terminal: bool, monkeypatch: pytest.MonkeyPatch, capsy
 def test_problems_of_a_job(terminal: bool) -> None:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=120)
-    views.problems(Output(console=console), (problem(FAILURE),))
+    output = Output()
+    output.console = console
+    views.problems(output, (problem(FAILURE),))
     assert (MORE in stream.getvalue()) == terminal
-    views.problems(Output(console=console), ())
+    views.problems(output, ())
     assert stream.getvalue().count("More:") == terminal

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from hyper2kvmd import config, errors, spec
-from hyper2kvmd.cli import oneshot
+from hyper2kvmd.cli import ctl, oneshot
 from hyper2kvmd.cli.ctl import cli
 from hyper2kvmd.cli.daemon import main
 from hyper2kvmd.config import DaemonConfig
@@ -87,7 +87,9 @@ def options(command: click.Command) -> set[str]:
 # ---------------------------------------------------------------- programs
 
 HELP = {"-h", "--help"}
-COMMANDS: dict[str, click.Command] = dict(cli.commands)
+COMMANDS: dict[str, click.Command] = {
+    name: command for name in ctl.COMMANDS if (command := ctl.cli.get_command(click.Context(ctl.cli), name))
+}
 
 
 def described_commands() -> dict[str, Item]:

@@ -1,0 +1,31 @@
+"""`h2kvmctl gc`: what the daily timer runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hyper2kvmd import config, errors
+from hyper2kvmd.cli import cleanup, views
+from hyper2kvmd.cli.options import FILE
+from hyper2kvmd.cli.output import Output, json_option
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Say what would be removed; remove nothing.")
+@click.option("--config", "file", type=FILE, default=config.DEFAULT_PATH, show_default=True, help="The daemon's.")
+@json_option
+@click.pass_obj
+def gc(output: Output, dry_run: bool, file: Path) -> None:
+    """Remove abandoned working folders, old spool files and rows of old jobs, never those of a live job."""
+    removed = cleanup.collect(config.load(file), dry_run=dry_run)
+    if output.json:
+        output.data(removed)
+    else:
+        views.removed(output, removed, dry_run=dry_run)
+    if removed.problems:
+        raise click.exceptions.Exit(errors.MigrationFailed.exit_code)
+
+
+COMMANDS: list[click.Command] = [gc]

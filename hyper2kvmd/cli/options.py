@@ -1,0 +1,26 @@
+"""What the options before the command say, and the types of options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@dataclass(frozen=True)
+class Given:
+    """The options of a migration here and now, which `local` shares with no command at all."""
+
+    file: Path | None
+    conversion_dir: Path | None
+    output_dir: Path | None
+    threads: int | None
+    dry_run: bool
+
+    @property
+    def anything(self) -> bool:
+        return any((self.file, self.conversion_dir, self.output_dir, self.threads, self.dry_run))

@@ -1,0 +1,44 @@
+"""Commands are imported when they are wanted, and listed as if they had been."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from hyper2kvmd.cli import ctl
+from hyper2kvmd.cli.lazy import Place
+
+CONTEXT = click.Context(ctl.cli)
+HEAVY = ("pydantic", "rich", "aiohttp", "sqlalchemy", "yaml", "asyncio")
+"""What takes longer to import than all that `--help` needs."""
+
+
+@pytest.mark.parametrize(("name", "place"), ctl.COMMANDS.items())
+def test_a_command_is_where_the_list_says_and_is_what_it_says(name: str, place: Place) -> None:
+    command = ctl.cli.get_command(CONTEXT, name)
+    assert command is not None
+    assert command.hidden == (place.help == "")
+    if place.help:
+        assert command.help is not None
+        assert " ".join(command.help.split()).startswith(place.help)
+
+
+def test_no_command_is_missing_from_the_list() -> None:
+    modules = {f"hyper2kvmd.cli.{place.module}" for place in ctl.COMMANDS.values()}
+    for name in ctl.COMMANDS:
+        ctl.cli.get_command(CONTEXT, name)
+    written = {command.name for module in modules for command in sys.modules[module].COMMANDS}
+    assert written == set(ctl.COMMANDS)
+
+
+def test_a_command_that_is_none() -> None:
+    assert ctl.cli.get_command(CONTEXT, "migrate") is None
+
+
+def test_help_imports_nothing_heavy() -> None:
+    check = "import sys, hyper2kvmd.cli.ctl as ctl; ctl.cli(['--help'], standalone_mode=False); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) & set(HEAVY) == set()
