@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from hyper2kvmd.jobs.store import Origin, Store
+from hyper2kvmd.jobs.store import Store
+from hyper2kvmd.jobs.submissions import Origin
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Job
 
