@@ -22,6 +22,9 @@ from hyper2kvmd.model.results import Finished
 PROGRESS_PERIOD = 0.2
 """Seconds between two progress events of a step: at most five a second."""
 
+MAX_TRACEBACK = 8000
+"""Characters: the last ones tell where it happened."""
+
 
 class StageStarted(Frozen):
     event: Literal["stage-started"] = "stage-started"
@@ -84,6 +87,8 @@ class Ended(Frozen):
     outcome: Literal["succeeded", "failed", "interrupted", "deferred"]
     problems: tuple[Problem, ...] = ()
     product: Finished = Finished()
+    traceback: str = Field(default="", max_length=MAX_TRACEBACK)
+    """Of an exception that no code of ours expected: the daemon logs it as one line."""
 
 
 Event = Annotated[

@@ -36,6 +36,7 @@ from hyper2kvmd.model.machine import Source
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import Finished
 from hyper2kvmd.progress import (
+    MAX_TRACEBACK,
     AwaitingSpace,
     Context,
     Ended,
@@ -153,9 +154,16 @@ def _run() -> Ended:
     except Failure as failure:
         return Ended(outcome="failed", problems=(problem(failure),))
     except Exception as error:  # the boundary of the process: anything else is our own fault and says so
-        traceback.print_exc()
-        return Ended(outcome="failed", problems=(problem(internal_error(error)),))
+        return failed_unexpectedly(error)
     return Ended(outcome="succeeded", product=product)
+
+
+def failed_unexpectedly(error: Exception) -> Ended:
+    """The last event of a worker that an exception ended; with its traceback, unless the host is at fault."""
+    failure = internal_error(error)
+    trace = "" if isinstance(error, OSError) else "".join(traceback.format_exception(error))
+    trace = trace.encode(errors="backslashreplace").decode()[-MAX_TRACEBACK:]
+    return Ended(outcome="failed", problems=(problem(failure),), traceback=trace)
 
 
 def internal_error(error: Exception) -> MigrationFailed:

@@ -134,6 +134,8 @@ class Attempt:
                 reason = " ".join(str(error).split())[:300]
                 return _crash(f"the worker spoke nonsense: {reason}")
             if isinstance(event, Ended):
+                if event.traceback:
+                    self._log.error("%s", event.traceback)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(process.wait(), GRACE_SECONDS)
                 return Result(event.outcome, event.problems, event.product.artifact)

@@ -26,7 +26,7 @@ from hyper2kvmd.daemon.wire import (
     Submission,
 )
 from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput, TryLater
-from hyper2kvmd.jobs.store import Origin
+from hyper2kvmd.jobs.submissions import Origin
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Job, Problem, State

@@ -59,10 +59,6 @@ class Incoming:
         """It was taken."""
         self._watched.pop(name, None)
 
-    def __contains__(self, name: object) -> bool:
-        """Whether the file is watched."""
-        return name in self._watched
-
     def _watch_more(self, now: float) -> None:
         numbers = Counter(look.uid for look, _ in self._watched.values())
         full: set[int] = set()

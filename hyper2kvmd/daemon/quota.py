@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from hyper2kvmd.host.person import Person
 from hyper2kvmd.jobs.store import Store
+from hyper2kvmd.model.jobs import State
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,8 @@ MAX_WAITING = 10_000
 """Jobs of one submitter that are queued or held."""
 MAX_IN_AN_HOUR = 10_000
 HOUR_SECONDS = 3600.0
+KEPT = {State.REJECTED: 1_000, State.FAILED: 10_000, State.CANCELLED: 10_000, State.SUCCEEDED: 100_000}
+"""Jobs of one submitter that stay on record with their spool files, by how they ended. The oldest are removed."""
 
 
 class Look(NamedTuple):

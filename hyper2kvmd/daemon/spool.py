@@ -12,30 +12,30 @@ still to be moved, and moves it.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
+import itertools
 import json
 import logging
 import os
-import re
 import secrets
-import signal
-import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd import spec
+from hyper2kvmd.daemon.dropped import asked_by, being_written, original
 from hyper2kvmd.daemon.incoming import Incoming, kept
 from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.metrics import Metrics
-from hyper2kvmd.daemon.quota import Look, Quota, in_turn
-from hyper2kvmd.daemon.wire import MAX_TEXT, Rejection
-from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput
+from hyper2kvmd.daemon.quota import KEPT, Look, Quota, in_turn
+from hyper2kvmd.daemon.wire import Rejection
+from hyper2kvmd.errors import BrokenInstallation, Failure
 from hyper2kvmd.host import acl
-from hyper2kvmd.host.person import SEARCH, WRITE, Person, group_name
-from hyper2kvmd.jobs.store import Origin, Store
+from hyper2kvmd.host.person import Person, group_name
+from hyper2kvmd.jobs.changes import first_line
+from hyper2kvmd.jobs.store import Store
+from hyper2kvmd.jobs.submissions import Origin, Refusal, Submission
 from hyper2kvmd.model.jobs import Job, Problem, State
 from hyper2kvmd.progress import problem
 
@@ -45,6 +45,10 @@ trouble = logging.getLogger(f"{__name__}.trouble")
 
 FOLDERS = {"incoming": 0o3770, "active": 0o700, "rejected": 0o2750, "done": 0o2750, "failed": 0o2750}
 """With their modes, those of packaging/tmpfiles.d: submitters drop files, touch nobody else's, and read the results."""
+MAX_ENTERED = 1000
+"""Claimed files that are read in a scan."""
+MAX_COMPLAINTS = 1000
+"""That are remembered, so as not to be repeated."""
 PLACES = {
     State.SUCCEEDED: "done",
     State.FAILED: "failed",
@@ -133,10 +137,9 @@ class Spool:
         A file that cannot be read, moved or understood is a matter of that file. Raises only what the store does.
         """
         more = self._claim_settled()
-        entered = self._enter_claimed()
-        for job, path in self._store.misplaced():
-            self._put_away(job, self._dir / path)
-        return Scan(entered, more)
+        jobs = self._enter_claimed()
+        self._put_away_ended()
+        return Scan(jobs, more)
 
     # ------------------------------------------------------------ from incoming/ to active/
 
@@ -151,17 +154,15 @@ class Spool:
             settled = self._incoming.settled()
         if not settled:
             return False
-        known = (self._incoming, self._active)
-        self._complaints = {name: fact for name, fact in self._complaints.items() if any(name in one for one in known)}
         self._quota.begin_scan()
-        for name in in_turn(settled, _original):
+        for name in in_turn(settled, original):
             if self._quota.allows(settled[name].uid):
                 with self._complaining(name):
                     claimed += self._claim(folder / name, settled[name])
         return self._quota.more and claimed > 0
 
     def _claim(self, path: Path, look: Look) -> bool:
-        if Look.at(path) != look or _being_written(path):
+        if Look.at(path) != look or being_written(path):
             return False
         claim = self._dir / "active" / f"{secrets.token_hex(6)}.{kept(path.name)}"
         self._quota.take(look.uid)  # a claim that is refused costs a scan no less
@@ -173,92 +174,108 @@ class Spool:
     # ------------------------------------------------------------ from a file to a job
 
     def _enter_claimed(self) -> int:
-        entered = 0
+        """Put the claimed files on record, in few transactions; returns how many became jobs."""
+        claims = self._fresh_claims()
+        known = self._store.known_claims(claims)
+        asked: list[Submission] = []
+        refused: list[Refusal] = []
+        for claim in claims:
+            if claim not in known:
+                with self._complaining(claim):
+                    read = self._read(claim)
+                    if isinstance(read, Submission):
+                        asked.append(read)
+                    else:
+                        refused.append(read)
+        jobs = 0
+        for one, submitted in zip(asked, self._store.submit_all(asked), strict=True):
+            if submitted.new:
+                JobLog(log, submitted.job.id).info("%s submitted by %s", one.origin.name, one.origin.submitter)
+                jobs += 1
+            else:
+                refused.append(_duplicate(one, submitted.job))
+        for refusal, job in zip(refused, self._store.reject_all(refused), strict=True):
+            JobLog(log, job.id).warning("%s rejected: %s", refusal.origin.name, first_line(refusal.problems))
+            self._metrics.rejected(refusal.problems[0].code)
+            self._metrics.ended(State.REJECTED, refusal.problems)
+        origins = [*(one.origin for one in asked), *(one.origin for one in refused)]
+        for claim in (*known, *(str(origin.claim) for origin in origins)):
+            self._entered.add(claim)
+            self._active.pop(claim, None)
+        return jobs
+
+    def _fresh_claims(self) -> list[str]:
+        """Files in active/ that are whole and may not be on record yet, MAX_ENTERED at most."""
         folder = self._dir / "active"
         names: set[str] = set()
         with self._complaining(folder.name):
             names.update(os.listdir(folder))  # noqa: PTH208 - names, not paths, are what is compared
         self._entered &= names
         looks = self._looks(folder, names - self._entered)
-        for claim in in_turn(looks, _original):
+        fresh: list[str] = []
+        for claim in itertools.islice(in_turn(looks, original), MAX_ENTERED):
             with self._complaining(claim):
-                if self._active.get(claim) != looks[claim] or _being_written(folder / claim):
+                if self._active.get(claim) == looks[claim] and not being_written(folder / claim):
+                    fresh.append(claim)
+                else:
                     self._active[claim] = looks[claim]
-                    continue
-                if self._store.spooled_as(claim) is None:
-                    entered += self._enter(claim)
-                self._entered.add(claim)
-                self._active.pop(claim, None)
-        return entered
+        return fresh
 
-    def _enter(self, claim: str) -> bool:
-        """Make the file a job; returns whether it became one."""
+    def _read(self, claim: str) -> Submission | Refusal:
         path = self._dir / "active" / claim
-        name = _original(path.name)
+        name = original(claim)
+        stem = Path(name).stem
         owner = Person.of(path.lstat().st_uid)
         origin = Origin(submitter=owner.name, name=name, claim=claim, path=f"active/{claim}")
         try:
-            data = self._asked_by(owner, path)
-            migration = spec.parse(_text(data), base=None, default_name=Path(name).stem)
+            text = asked_by(owner, path, self._dir / "incoming")
+            migration = spec.parse(text, base=None, default_name=stem)
+        except spec.Rejected as failure:
+            return Refusal(stem, failure.problems, origin)
         except Failure as failure:
-            problems = failure.problems if isinstance(failure, spec.Rejected) else (problem(failure),)
-            job = self._store.record_rejected(problems, vm_name=Path(name).stem, origin=origin)
-            JobLog(log, job.id).warning("%s rejected: %s", name, failure)
-            self._metrics.rejected(problems[0].code)
-            self._metrics.ended(State.REJECTED, problems)
-            return False
-        key = content_key(data, owner.name, migration.vm_name)
-        submitted = self._store.submit(migration, content_key=key, origin=origin)
-        if submitted.new:
-            JobLog(log, submitted.job.id).info("%s submitted by %s", name, origin.submitter)
-            return True
-        duplicate = Problem(
-            code="duplicate",
-            message=f"{name} has the same content as job {submitted.job.id}, which is {submitted.job.state.value}",
-            hint="wait for that job; drop the file again once it has ended to run it once more",
-            kind="permanent",
-        )
-        JobLog(log, submitted.job.id).warning("%s is the same again, rejected", name)
-        self._metrics.rejected(duplicate.code)
-        rejection = Rejection(file=name, job_id=submitted.job.id, problems=(duplicate,))
-        self._reject(path, name, submitted.job.id, rejection)
-        return False
-
-    def _asked_by(self, owner: Person, path: Path) -> bytes:
-        """What `owner` asks for: nobody else may have written it, or put it there for them. Raises InvalidInput.
-
-        The service's own user asks for nothing here: a file of its own may be the result of somebody's job.
-        """
-        fact = f"belongs to {owner.name}, the user that this service runs as"
-        remedy = "drop it as the person who wants the migration, or use h2kvmctl submit"
-        _require(owner.uid != os.geteuid() or owner.uid == 0, "spool-own-file", path, fact, remedy)
-        data = _read(path, owner)
-        theirs = owner.may(WRITE | SEARCH, self._dir / "incoming")
-        fact = f"belongs to {owner.name}, who may not drop files here"
-        _require(theirs, "spool-not-theirs", path, fact, "drop a copy of your own (cp, not mv)")
-        return data
+            return Refusal(stem, (problem(failure),), origin)
+        return Submission(migration, content_key(text.encode(), owner.name, migration.vm_name), origin)
 
     # ------------------------------------------------------------ at the end
 
-    def _put_away(self, job: Job, path: Path) -> None:
-        name = job.spool_name or path.name
-        with self._complaining(path.name):
-            try:
-                if job.state is State.REJECTED:
-                    rejection = Rejection(file=name, job_id=job.id, problems=job.problems)
-                    target = self._reject(path, name, job.id, rejection)
-                else:
-                    target = self._free(PLACES[job.state], name, job.id)
-                    path.rename(target)
-            except FileNotFoundError:
-                JobLog(log, job.id).warning("its spool file %s is gone", path.name)
-                self._store.move_spool_file(job.id, None)
-            else:
-                self._store.move_spool_file(job.id, str(target.relative_to(self._dir)))
+    def _put_away_ended(self) -> None:
+        """Move the files of jobs that are over to their places, and remove the oldest that are more than KEPT."""
+        moved: dict[int, str | None] = {}
+        ended: set[tuple[str, State]] = set()
+        for job, path in self._store.misplaced():
+            with self._complaining(path):
+                moved[job.id] = self._put_away(job, self._dir / path)
+                ended.add((job.submitter, job.state))
+        self._store.move_spool_files(moved)
+        for submitter, state in sorted(ended):
+            self._forget_surplus(submitter, state)
 
-    def _reject(self, path: Path, name: str, job_id: int, rejection: Rejection) -> Path:
+    def _put_away(self, job: Job, path: Path) -> str | None:
+        """Where the file is then, relative to the spool directory; None when it is gone."""
+        name = job.spool_name or path.name
+        try:
+            if job.state is State.REJECTED:
+                target = self._reject(path, Rejection(file=name, job_id=job.id, problems=job.problems), job.id)
+            else:
+                target = self._free(PLACES[job.state], name, job.id)
+                path.rename(target)
+        except FileNotFoundError:
+            JobLog(log, job.id).warning("its spool file %s is gone", path.name)
+            return None
+        return str(target.relative_to(self._dir))
+
+    def _forget_surplus(self, submitter: str, state: State) -> None:
+        surplus = self._store.surplus(submitter, state, KEPT[state])
+        for path in (self._dir / path for _, path in surplus if path is not None):
+            with self._complaining(path.name):
+                path.unlink(missing_ok=True)
+                path.with_name(f"{path.name}.reason.json").unlink(missing_ok=True)
+        if surplus:
+            self._store.forget_jobs([job_id for job_id, _ in surplus])
+
+    def _reject(self, path: Path, rejection: Rejection, job_id: int) -> Path:
         path.lstat()
-        target = self._free("rejected", name, job_id)
+        target = self._free("rejected", rejection.file, job_id)
         draft = target.with_name(f".{target.name}.draft")
         with draft.open("w", encoding="utf-8") as file:
             file.write(json.dumps(rejection.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n")
@@ -292,6 +309,8 @@ class Spool:
         try:
             yield
         except OSError as error:
+            if len(self._complaints) >= MAX_COMPLAINTS:
+                self._complaints.clear()
             if self._complaints.get(name) != error.strerror:
                 self._complaints[name] = str(error.strerror)
                 trouble.error("spool: %s: %s; it is tried again", kept(name), error.strerror)
@@ -299,76 +318,11 @@ class Spool:
             self._complaints.pop(name, None)
 
 
-def _being_written(path: Path) -> bool:
-    """Whether some process has the file open for writing.
-
-    The kernel grants a read lease only when none has. It answers for files of our own (or with CAP_LEASE) alone;
-    for others the settle rule has to do.
-    """
-    if not stat.S_ISREG(path.lstat().st_mode):
-        return False
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)  # a broken lease's SIGIO would kill us; this one is ignored
-        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(handle)
-    return False
-
-
-def _read(path: Path, owner: Person) -> bytes:
-    """The whole of a small regular file that has one name, and that only its owner may write. Raises InvalidInput."""
-    _require(stat.S_ISREG(path.lstat().st_mode), "spool-not-a-file", path, "is not a regular file", "drop a plain file")
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except PermissionError as error:
-        raise InvalidInput(
-            "spool-unreadable",
-            f"{_original(path.name)} may not be read by the daemon",
-            hint="chmod o+r it, or drop a copy (cp, not mv): that is readable for the daemon's group",
-        ) from error
-    try:
-        facts = os.fstat(handle)
-        _require(stat.S_ISREG(facts.st_mode), "spool-not-a-file", path, "is not a regular file", "drop a plain file")
-        _require(facts.st_nlink == 1, "spool-hard-linked", path, "has a second name", "drop a copy of the file instead")
-        shared = facts.st_mode & stat.S_IWOTH or (
-            facts.st_mode & stat.S_IWGRP and (acl.entries(handle) or not owner.alone_in(facts.st_gid))
-        )
-        _require(not shared, "spool-shared", path, "may be written by others", "chmod go-w it, then drop it again")
-        size = f"has {facts.st_size} bytes, more than {MAX_TEXT}"
-        _require(facts.st_size <= MAX_TEXT, "spool-too-large", path, size, "a migration needs a few hundred bytes")
-        data = b""
-        while chunk := os.read(handle, MAX_TEXT + 1 - len(data)):
-            data += chunk
-        return data[:MAX_TEXT]
-    finally:
-        os.close(handle)
-
-
-def _text(data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InvalidInput(
-            "spool-not-utf8",
-            f"the file is not UTF-8: byte {error.start} is {data[error.start]:#04x}",
-            hint="save the file as UTF-8",
-        ) from error
-
-
-def _require(condition: bool, code: str, path: Path, fact: str, hint: str) -> None:
-    if not condition:
-        raise InvalidInput(code, f"{_original(path.name)} {fact}", hint=hint)
-
-
-def _original(name: str) -> str:
-    """The name that a claimed file was dropped under."""
-    return re.sub("^[0-9a-f]{12}[.]", "", name)
+def _duplicate(asked: Submission, job: Job) -> Refusal:
+    fact = Problem(
+        code="duplicate",
+        message=f"{asked.origin.name} has the same content as job {job.id}, which is {job.state.value}",
+        hint="wait for that job; drop the file again once it has ended to run it once more",
+        kind="permanent",
+    )
+    return Refusal(asked.migration.vm_name, (fact,), asked.origin)

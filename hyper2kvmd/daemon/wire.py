@@ -66,5 +66,5 @@ class Rejection(Frozen):
     file: str
     """As it was dropped."""
     job_id: int | None = None
-    """The job on record: the rejected one, or for a duplicate the one that has the same content."""
+    """The rejected job on record."""
     problems: tuple[Problem, ...]

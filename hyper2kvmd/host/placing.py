@@ -140,8 +140,14 @@ class Placing:
             os.fsync(file.fileno())
 
     def _take_back(self) -> None:
+        """Remove what an earlier attempt left: its drafts, by their names, and what it had noted to place.
+
+        Another host with a queue of its own may publish here under the same job number; its machine is another one.
+        """
         names = names_in(self._directory)
-        self._remove(name for name in names if name.startswith(".") and name.endswith(self._ending))
+        asked = self._order.migration
+        beginnings = tuple(f".{name}." for name in (asked.vm_name, *asked.output_names))
+        self._remove(name for name in names if name.startswith(beginnings) and name.endswith(self._ending))
         try:
             noted = json.loads(self._note.read_text())
         except (FileNotFoundError, ValueError):  # a note that is not whole was written before anything was placed

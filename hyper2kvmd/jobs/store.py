@@ -6,13 +6,12 @@ and changes nothing, when that attempt is no longer the job's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, text, update
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from hyper2kvmd.errors import InvalidInput, TryLater
@@ -29,7 +28,9 @@ from hyper2kvmd.jobs.changes import (
     record_at,
 )
 from hyper2kvmd.jobs.database import corrupt, open_database
+from hyper2kvmd.jobs.submissions import Origin, Refusal, Submission, Submitted, refuse, submit
 from hyper2kvmd.jobs.tables import (
+    MISPLACED,
     event_of,
     events,
     job_of,
@@ -41,24 +42,6 @@ from hyper2kvmd.jobs.tables import (
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Counts, Job, JobEvent, Problem, Stage, State
 from hyper2kvmd.model.results import Finished
-
-
-@dataclass(frozen=True)
-class Submitted:
-    job: Job
-    new: bool
-    """False: the same content is active already, as this job."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a submission came from. `claim` names the spool file for good, `name` as its owner named it."""
-
-    submitter: str = ""
-    name: str | None = None
-    claim: str | None = None
-    path: str | None = None
-    """Of the spool file now, relative to the spool directory."""
 
 
 class Store:
@@ -77,43 +60,21 @@ class Store:
 
     def submit(self, migration: Migration, *, content_key: str, origin: Origin) -> Submitted:
         """Queue a migration, unless the same content is queued, held or running."""
-        while True:
-            try:
-                with self._transaction(writes=True) as connection:
-                    job = self._insert(
-                        connection,
-                        origin,
-                        state=State.QUEUED,
-                        vm_name=migration.vm_name,
-                        priority=migration.priority,
-                        migration=migration.model_dump_json(),
-                        content_key=content_key,
-                    )
-                    record(connection, job, "submitted", f"by {origin.submitter}" if origin.submitter else "")
-                    return Submitted(job, new=True)
-            except IntegrityError:
-                with self._transaction(writes=True) as connection:
-                    same = jobs.c.content_key == content_key, is_active()
-                    row = connection.execute(select(jobs).where(*same)).mappings().first()
-                    if row is not None:
-                        record(connection, job_of(row), "duplicate", f"the same content again: {origin.name or 'API'}")
-                        return Submitted(job_of(row), new=False)
+        return self.submit_all([Submission(migration, content_key, origin)])[0]
 
-    def record_rejected(self, problems: Sequence[Problem], *, vm_name: str, origin: Origin) -> Job:
-        """Put a submission on record that could not become a job."""
+    def submit_all(self, submissions: Sequence[Submission]) -> list[Submitted]:
+        """The same for many, in one transaction."""
+        if not submissions:
+            return []
         with self._transaction(writes=True) as connection:
-            job = self._insert(
-                connection,
-                origin,
-                state=State.REJECTED,
-                vm_name=vm_name,
-                priority=0,
-                content_key="",
-                problems=problems_adapter.dump_json(tuple(problems)).decode(),
-                finished=datetime.now(UTC),
-            )
-            record(connection, job, "rejected", first_line(problems))
-            return job
+            return [submit(connection, submission) for submission in submissions]
+
+    def reject_all(self, refusals: Sequence[Refusal]) -> list[Job]:
+        """Put submissions on record that could not become jobs, in one transaction."""
+        if not refusals:
+            return []
+        with self._transaction(writes=True) as connection:
+            return [refuse(connection, refusal) for refusal in refusals]
 
     # ------------------------------------------------------------ an attempt
 
@@ -304,10 +265,13 @@ class Store:
         with self._transaction(writes=True) as connection:
             connection.execute(update(queue).values(paused=paused))
 
-    def move_spool_file(self, job_id: int, path: str | None) -> None:
-        """Record where the job's spool file now is, relative to the spool directory; None when it is gone."""
+    def move_spool_files(self, paths: Mapping[int, str | None]) -> None:
+        """Record where spool files now are, by job: relative to the spool directory, or None for one that is gone."""
+        if not paths:
+            return
         with self._transaction(writes=True) as connection:
-            change(connection, (jobs.c.id == job_id,), spool_path=path)
+            for job_id, path in paths.items():
+                change(connection, (jobs.c.id == job_id,), spool_path=path)
 
     def forget(self, before: datetime, *, dry_run: bool = False) -> int:
         """Delete the jobs that ended before then, with their history; how many. `dry_run` only counts them."""
@@ -317,6 +281,11 @@ class Store:
             if not dry_run:
                 connection.execute(delete(jobs).where(old))
             return int(count)
+
+    def forget_jobs(self, job_ids: Sequence[int]) -> None:
+        """Delete those that are over, with their history."""
+        with self._transaction(writes=True) as connection:
+            connection.execute(delete(jobs).where(jobs.c.id.in_(job_ids), ~is_active()))
 
     # ------------------------------------------------------------ questions
 
@@ -365,26 +334,27 @@ class Store:
         with self._transaction() as connection:
             return int(connection.execute(select(jobs.c.failures).where(jobs.c.id == job_id)).scalar_one())
 
-    def spooled_as(self, claim: str) -> Job | None:
-        """The job that a claimed spool file became."""
+    def known_claims(self, claims: Sequence[str]) -> frozenset[str]:
+        """Those of the claimed spool files that are on record as jobs."""
+        if not claims:
+            return frozenset()
         with self._transaction() as connection:
-            row = connection.execute(select(jobs).where(jobs.c.spool_claim == claim)).mappings().first()
-            return None if row is None else job_of(row)
+            return frozenset(
+                connection.execute(select(jobs.c.spool_claim).where(jobs.c.spool_claim.in_(claims))).scalars()
+            )
 
     def misplaced(self) -> Sequence[tuple[Job, str]]:
         """Jobs that are over whose spool file is not in the folder of that end, and where that file is."""
-        places = {
-            State.SUCCEEDED: "done/",
-            State.FAILED: "failed/",
-            State.CANCELLED: "failed/",
-            State.REJECTED: "rejected/",
-        }
-        wrong = or_(
-            *((jobs.c.state == state) & ~jobs.c.spool_path.startswith(place) for state, place in places.items())
-        )
         with self._transaction() as connection:
-            rows = connection.execute(select(jobs).where(jobs.c.spool_path.is_not(None), wrong)).mappings().all()
+            rows = connection.execute(select(jobs).where(text(MISPLACED)).order_by(jobs.c.id)).mappings().all()
             return [(job_of(row), row["spool_path"]) for row in rows]
+
+    def surplus(self, submitter: str, state: State, kept: int) -> Sequence[tuple[int, str | None]]:
+        """The submitter's jobs in that state but for the newest `kept`, 1,000 at most: numbers and spool files."""
+        theirs = jobs.c.submitter == submitter, jobs.c.state == state
+        query = select(jobs.c.id, jobs.c.spool_path).where(*theirs).order_by(jobs.c.id.desc())
+        with self._transaction() as connection:
+            return [(row[0], row[1]) for row in connection.execute(query.offset(kept).limit(1000))]
 
     def paused(self) -> bool:
         with self._transaction() as connection:
@@ -407,11 +377,6 @@ class Store:
             raise
         except DatabaseError as error:
             raise corrupt(str(self._engine.url.database), str(error.orig)) from error
-
-    def _insert(self, connection: Connection, origin: Origin, **values: Any) -> Job:
-        spool = {"spool_name": origin.name, "spool_claim": origin.claim, "spool_path": origin.path}
-        values |= {"submitter": origin.submitter, "created": datetime.now(UTC), **spool}
-        return job_of(connection.execute(insert(jobs).values(values).returning(jobs)).mappings().one())
 
     def _write(self, job_id: int, attempt: int, kind: str, message: str, **values: Any) -> bool:
         with self._transaction(writes=True) as connection:

@@ -29,6 +29,11 @@ from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Job, JobEvent, Problem
 
 ACTIVE_STATES = "state IN ('queued', 'held', 'running')"
+MISPLACED = (
+    "spool_path NOT LIKE CASE state WHEN 'succeeded' THEN 'done/%' WHEN 'failed' THEN 'failed/%'"
+    " WHEN 'cancelled' THEN 'failed/%' WHEN 'rejected' THEN 'rejected/%' END"
+)
+"""Whose spool file is not in the folder of the job's end. Written out: the index serves the very same words only."""
 problems_adapter: TypeAdapter[tuple[Problem, ...]] = TypeAdapter(tuple[Problem, ...])
 
 
@@ -76,6 +81,8 @@ jobs = Table(
     Column("started", Instant),
     Column("finished", Instant),
     Index("jobs_to_claim", "state", "priority", "id"),
+    Index("jobs_of_submitter", "submitter", "state", "id"),
+    Index("jobs_misplaced", "id", sqlite_where=text(MISPLACED), postgresql_where=text(MISPLACED)),
     Index(
         "jobs_active_content",
         "content_key",

@@ -13,7 +13,8 @@ import pytest
 
 from hyper2kvmd.errors import BrokenInstallation, TryLater
 from hyper2kvmd.jobs import database
-from hyper2kvmd.jobs.store import Origin, Store
+from hyper2kvmd.jobs.store import Store
+from hyper2kvmd.jobs.submissions import Origin
 from hyper2kvmd.jobs.tables import metadata
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import State
@@ -32,7 +33,8 @@ WRITE_FOREVER = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from hyper2kvmd.jobs.store import Origin, Store
+from hyper2kvmd.jobs.store import Store
+from hyper2kvmd.jobs.submissions import Origin
 from hyper2kvmd.model.asked import Migration
 store = Store(sys.argv[1])
 number = 0
@@ -196,6 +198,22 @@ def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> No
             columns = {row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")}
             assert columns == {column.name for column in table.columns}
     connection.close()
+
+
+def test_a_database_of_the_first_schema_keeps_its_jobs(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    filled(path, 3)
+    with sqlite3.connect(path) as connection:
+        connection.executescript(
+            "DROP INDEX jobs_misplaced; DROP INDEX jobs_of_submitter; UPDATE alembic_version SET version_num = '0001'"
+        )
+    store = Store(address(path))
+    assert len(store.list()) == 3
+    store.close()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
+        names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+    assert {"jobs_misplaced", "jobs_of_submitter"} <= names
 
 
 def test_the_journal_is_truncated_after_each_transaction(tmp_path: Path) -> None:

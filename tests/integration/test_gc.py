@@ -16,7 +16,8 @@ import pytest
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.host.workspace import follow_links
-from hyper2kvmd.jobs.store import Origin, Store
+from hyper2kvmd.jobs.store import Store
+from hyper2kvmd.jobs.submissions import Origin
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Job
 

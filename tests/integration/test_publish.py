@@ -222,6 +222,19 @@ def test_a_copy_that_was_killed_after_it_got_its_name_is_taken_back(tmp_path: Pa
         assert (output / "web01.raw").read_bytes() == image.read_bytes()
 
 
+def test_what_another_host_publishes_under_the_same_number_is_left_alone(tmp_path: Path) -> None:
+    """Job numbers are those of one queue, and an output directory may be shared by several."""
+    image = sparse_image(tmp_path)
+    output = tmp_path / "out"
+    output.mkdir()
+    theirs = {f".web02.{ending}.7.partial" for ending in ("raw", "raw.sha256", "report.json", "xml")}
+    ours = {f".web01.{ending}.7.partial" for ending in ("raw", "raw.sha256", "report.json", "xml")}
+    for name in theirs | ours:
+        (output / name).write_text("half")
+    run_publish(image, output)
+    assert {name for name in names(output) if name.endswith(".partial")} == theirs
+
+
 def test_an_output_full_of_inodes_is_said_as_such(tmp_path: Path) -> None:
     image = empty_disk(tmp_path / "disk.raw", 1)
     with file_system(tmp_path, 32) as output:

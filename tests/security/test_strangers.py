@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -29,7 +30,8 @@ from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.scheduler import Scheduler
 from hyper2kvmd.daemon.spool import Spool, prepare
 from hyper2kvmd.daemon.wire import jobs_adapter
-from hyper2kvmd.jobs.store import Origin, Store
+from hyper2kvmd.jobs.store import Store
+from hyper2kvmd.jobs.submissions import Origin
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Counts, Job, State
 from tests.integration.daemon.house import House, until
@@ -585,3 +587,33 @@ def test_what_is_left_is_taken_at_once_when_it_may_be(shared: Shared, monkeypatc
     (shared.folder / "active").rename(shared.folder / "gone")
     shared.drop(FLOODER, 10)
     assert [shared.spool.scan().more for _ in range(3)] == [False] * 3, "nothing can be taken"
+
+
+@pytest.mark.parametrize("text", ["banana: {}\n", "vmdk: /a.vmdk\nvm_name: web01\n"], ids=["bad", "duplicates"])
+def test_rejected_files_without_end(shared: Shared, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """The newest of each submitter stay, with their rows; and a job has no endless history of duplicates."""
+    monkeypatch.setitem(quota.KEPT, State.REJECTED, 5)
+    shared.drop(OTHER, 3, "apple: {}\n")
+    for _ in range(3):
+        shared.drop(FLOODER, 8, text)
+        shared.scan()
+    rejected = shared.jobs(FLOODER, State.REJECTED)
+    names = {str(job.spool_name) for job in rejected}
+    assert names == {f"{FLOODER}{number:04}.yaml" for number in range(22, 27)}
+    files = {path.name for path in (shared.folder / "rejected").glob(f"{FLOODER}*")}
+    assert files == names | {f"{name}.reason.json" for name in names}
+    assert len(shared.jobs(OTHER, State.REJECTED)) == 3
+    assert len(list((shared.folder / "rejected").glob(f"{OTHER}*"))) == 6
+    for job in shared.jobs(FLOODER, State.QUEUED):
+        assert [event.kind for event in shared.store.events(job.id)] == ["submitted", "duplicate"]
+
+
+def test_failed_jobs_without_end(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(quota.KEPT, State.FAILED, 5)
+    shared.drop(FLOODER, 8)
+    shared.scan()
+    while job := shared.store.claim(datetime.now(UTC)):
+        shared.store.fail(job.id, job.attempt, job.problems, keep_stages=False)
+    shared.scan()
+    assert [job.id for job in shared.jobs(FLOODER)] == [4, 5, 6, 7, 8]
+    assert len(list((shared.folder / "failed").iterdir())) == 5

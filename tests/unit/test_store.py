@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import InvalidInput
-from hyper2kvmd.jobs.store import Origin, Store
+from hyper2kvmd.jobs.store import Store
+from hyper2kvmd.jobs.submissions import Origin, Refusal, Submission
+from hyper2kvmd.jobs.tables import MISPLACED
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Layout
 from hyper2kvmd.model.guest import Guest
@@ -73,6 +76,50 @@ def test_same_content_is_one_job_while_active_and_a_new_one_after(store: Store) 
     third = store.submit(migration, content_key="k", origin=Origin())
     assert third.new and third.job.id != job.id
     assert kinds(store, job.id) == ["submitted", "duplicate", "claimed", "duplicate", "succeeded"]
+
+
+def test_of_many_duplicates_in_a_row_one_is_in_the_history(store: Store) -> None:
+    job = add(store, "a")
+    for _ in range(5):
+        add(store, "a")
+    claim(store)
+    add(store, "a")
+    assert kinds(store, job.id) == ["submitted", "duplicate", "claimed", "duplicate"]
+
+
+def test_many_at_once_are_what_each_would_have_been(store: Store) -> None:
+    def submission(name: str, key: str) -> Submission:
+        return Submission(Migration(vmdk=(Path("/a.vmdk"),), vm_name=name), key, Origin(claim=name))
+
+    results = store.submit_all([submission("a", "1"), submission("b", "2"), submission("c", "1")])
+    assert [(one.job.vm_name, one.new) for one in results] == [("a", True), ("b", True), ("a", False)]
+    assert store.known_claims(["a", "b", "c"]) == {"a", "b"}
+    assert store.submit_all([]) == []
+    assert store.reject_all([]) == []
+
+
+def test_spool_files_in_the_wrong_place_are_found_by_an_index(store: Store, tmp_path: Path) -> None:
+    origins = [Origin(submitter="root", claim=str(number), path=f"active/{number}") for number in range(3)]
+    for origin in origins:
+        store.submit(Migration(vmdk=(Path("/a"),), vm_name="a"), content_key=str(origin.claim), origin=origin)
+    assert store.misplaced() == []
+    store.cancel(2, "root")
+    assert [(job.id, path) for job, path in store.misplaced()] == [(2, "active/1")]
+    store.move_spool_files({2: "failed/a.yaml"})
+    assert store.misplaced() == []
+    with sqlite3.connect(tmp_path / "jobs.sqlite3") as connection:
+        query = f"SELECT * FROM jobs WHERE {MISPLACED} ORDER BY id"  # noqa: S608 - no word of it is a stranger's
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()
+    assert "jobs_misplaced" in str(plan)
+
+
+def test_the_oldest_jobs_of_a_submitter_are_forgotten_but_none_that_is_active(store: Store) -> None:
+    store.reject_all([Refusal("c", (CRASH,), Origin(submitter="alice", path=f"rejected/{n}")) for n in range(4)])
+    store.reject_all([Refusal("c", (CRASH,), Origin(submitter="bob")) for _ in range(4)])
+    assert store.surplus("alice", State.REJECTED, 2) == [(2, "rejected/1"), (1, "rejected/0")]
+    active = add(store, "a")
+    store.forget_jobs([1, 2, active.id])
+    assert sorted(job.id for job in store.list()) == [3, 4, 5, 6, 7, 8, active.id]
 
 
 def test_not_before_is_honoured_and_wake_lifts_it(store: Store) -> None:
@@ -210,7 +257,7 @@ def test_counts_active_ids_and_oldest(store: Store) -> None:
     assert store.oldest_queued() is None
     first, second = add(store, "a"), add(store, "b")
     store.hold(first.id, "root")
-    store.record_rejected((CRASH,), vm_name="c", origin=Origin())
+    store.reject_all([Refusal("c", (CRASH,), Origin())])
     counts = store.counts()
     assert (counts.queued, counts.held, counts.rejected, counts.running) == (1, 1, 1, 0)
     assert store.active_ids() == {first.id, second.id}

@@ -2,8 +2,8 @@
 
 `plan`, `convert`, `publish`: a stage and its product, skipped when that was given. `start STAGE`, `progress DONE ALL`,
 `warn TEXT`, `warn-file PATH`, `helper VERB`: events. `space N`: asks for N bytes. `file N`: N bytes into the working
-folder. `wait PATH`: until that file exists. `fail KIND`, `die`, `die-once`, `nonsense`: ends. `deaf`: SIGTERM
-is ignored.
+folder. `wait PATH`: until that file exists. `fail KIND`, `fault TRACEBACK`, `die`, `die-once`, `nonsense`: ends.
+`deaf`: SIGTERM is ignored.
 """
 
 from __future__ import annotations
@@ -95,6 +95,11 @@ def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
                 time.sleep(0.02)
         elif word == "fail":
             return Problem(code="told-to", message="told to fail", hint="tell it otherwise", kind=rest)
+        elif word == "fault":
+            shutil.rmtree(folder)
+            fact = Problem(code="internal-error", message="a fault", hint="report it", kind="operator")
+            say(Ended(outcome="failed", problems=(fact,), traceback=rest.replace("\\n", "\n")))
+            sys.exit()
         elif word == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         elif word == "die-once":

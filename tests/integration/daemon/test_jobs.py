@@ -55,6 +55,15 @@ def test_a_worker_that_always_dies_fails_at_last_and_leaves_nothing(house: House
     assert folders(house) == []
 
 
+def test_a_fault_of_our_own_is_one_line_with_its_traceback(house: House) -> None:
+    house.start()
+    house.drop("a.yaml", house.migration("a", "fault Traceback:\\n  in f\\nValueError: evil\x1b[2J\\n<0>forged"))
+    assert house.reaches(1, State.FAILED).problems[0].code == "internal-error"
+    (line,) = (line for line in house.log.splitlines() if "Traceback" in line)
+    assert line.endswith("ERROR job 1: Traceback: /   in f / ValueError: evil\ufffd[2J / <0>forged")
+    assert not any(line.startswith("<0>") for line in house.log.splitlines())
+
+
 def test_a_worker_that_speaks_nonsense_is_killed(house: House) -> None:
     house.start()
     house.drop("a.yaml", house.migration("a", "nonsense"))

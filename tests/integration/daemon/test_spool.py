@@ -102,14 +102,15 @@ def test_the_same_content_while_active_is_one_job(house: House) -> None:
     house.reaches(1, State.RUNNING)
     house.drop("again.yaml", text)
     rejection = house.rejection("again.yaml")
-    assert (rejection.job_id, [problem.code for problem in rejection.problems]) == (1, ["duplicate"])
-    assert len(house.jobs()) == 1
+    assert (rejection.job_id, [problem.code for problem in rejection.problems]) == (2, ["duplicate"])
+    assert "the same content as job 1, which is running" in rejection.problems[0].message
+    assert [job.state for job in house.jobs()] == [State.RUNNING, State.REJECTED]
     assert "duplicate" in house.kinds(1)
     (house.root / "go").touch()
     house.reaches(1, State.SUCCEEDED)
     house.drop("web01.yaml", text)
-    house.reaches(2, State.SUCCEEDED)
-    house.lies("done", "web01.2.yaml")
+    house.reaches(3, State.SUCCEEDED)
+    house.lies("done", "web01.3.yaml")
 
 
 def test_the_same_text_under_two_names_is_two_jobs(house: House) -> None:

@@ -16,7 +16,7 @@ plan = partial(Cut, "hyper2kvmd/stages/plan.py")
 definition = partial(Cut, "hyper2kvmd/targets/libvirt/definition.py")
 domain = partial(Cut, "hyper2kvmd/targets/libvirt/domain.py")
 scheduler = partial(Cut, "hyper2kvmd/daemon/scheduler.py")
-spool = partial(Cut, "hyper2kvmd/daemon/spool.py")
+dropped = partial(Cut, "hyper2kvmd/daemon/dropped.py")
 workspace = partial(Cut, "hyper2kvmd/host/workspace.py")
 
 MAKING = (
@@ -35,7 +35,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_destinations.py::test_a_file_of_the_services_own_is_no_submission",
-        spool("owner.uid != os.geteuid() or owner.uid == 0", "True"),
+        dropped("owner.uid != os.geteuid() or owner.uid == 0", "True"),
     ),
     *each(
         "test_destinations.py::test_an_image_is_called_nothing_else",

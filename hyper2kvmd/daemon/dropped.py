@@ -1,0 +1,105 @@
+"""Judges one file that was dropped into the spool, and reads what its owner asks for."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+import stat
+from pathlib import Path
+
+from hyper2kvmd.daemon.wire import MAX_TEXT
+from hyper2kvmd.errors import InvalidInput
+from hyper2kvmd.host import acl
+from hyper2kvmd.host.person import SEARCH, WRITE, Person
+
+
+def asked_by(owner: Person, path: Path, incoming: Path) -> str:
+    """What `owner` asks for: nobody else may have written it, or put it there for them. Raises InvalidInput.
+
+    The service's own user asks for nothing here: a file of its own may be the result of somebody's job.
+    """
+    fact = f"belongs to {owner.name}, the user that this service runs as"
+    remedy = "drop it as the person who wants the migration, or use h2kvmctl submit"
+    _require(owner.uid != os.geteuid() or owner.uid == 0, "spool-own-file", path, fact, remedy)
+    data = _read(path, owner)
+    theirs = owner.may(WRITE | SEARCH, incoming)
+    fact = f"belongs to {owner.name}, who may not drop files here"
+    _require(theirs, "spool-not-theirs", path, fact, "drop a copy of your own (cp, not mv)")
+    return _text(data)
+
+
+def being_written(path: Path) -> bool:
+    """Whether some process has the file open for writing.
+
+    The kernel grants a read lease only when none has. It answers for files of our own (or with CAP_LEASE) alone;
+    for others the settle rule has to do.
+    """
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return False
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)  # a broken lease's SIGIO would kill us; this one is ignored
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
+
+
+def _read(path: Path, owner: Person) -> bytes:
+    """The whole of a small regular file that has one name, and that only its owner may write. Raises InvalidInput."""
+    _require(stat.S_ISREG(path.lstat().st_mode), "spool-not-a-file", path, "is not a regular file", "drop a plain file")
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise InvalidInput(
+            "spool-unreadable",
+            f"{original(path.name)} may not be read by the daemon",
+            hint="chmod o+r it, or drop a copy (cp, not mv): that is readable for the daemon's group",
+        ) from error
+    try:
+        facts = os.fstat(handle)
+        _require(stat.S_ISREG(facts.st_mode), "spool-not-a-file", path, "is not a regular file", "drop a plain file")
+        _require(facts.st_nlink == 1, "spool-hard-linked", path, "has a second name", "drop a copy of the file instead")
+        shared = facts.st_mode & stat.S_IWOTH or (
+            facts.st_mode & stat.S_IWGRP and (acl.entries(handle) or not owner.alone_in(facts.st_gid))
+        )
+        _require(not shared, "spool-shared", path, "may be written by others", "chmod go-w it, then drop it again")
+        size = f"has {facts.st_size} bytes, more than {MAX_TEXT}"
+        _require(facts.st_size <= MAX_TEXT, "spool-too-large", path, size, "a migration needs a few hundred bytes")
+        data = b""
+        while chunk := os.read(handle, MAX_TEXT + 1 - len(data)):
+            data += chunk
+        return data[:MAX_TEXT]
+    finally:
+        os.close(handle)
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(
+            "spool-not-utf8",
+            f"the file is not UTF-8: byte {error.start} is {data[error.start]:#04x}",
+            hint="save the file as UTF-8",
+        ) from error
+
+
+def _require(condition: bool, code: str, path: Path, fact: str, hint: str) -> None:
+    if not condition:
+        raise InvalidInput(code, f"{original(path.name)} {fact}", hint=hint)
+
+
+def original(name: str) -> str:
+    """The name that a claimed file was dropped under."""
+    return re.sub("^[0-9a-f]{12}[.]", "", name)

@@ -1,0 +1,103 @@
+"""What comes into the queue, and the statements that put it there, for use within one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from hyper2kvmd.jobs.changes import first_line, is_active, record
+from hyper2kvmd.jobs.tables import events, job_of, jobs, problems_adapter
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.jobs import Job, Problem, State
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a submission came from. `claim` names the spool file for good, `name` as its owner named it."""
+
+    submitter: str = ""
+    name: str | None = None
+    claim: str | None = None
+    path: str | None = None
+    """Of the spool file now, relative to the spool directory."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    migration: Migration
+    content_key: str
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A submission that cannot become a job that runs."""
+
+    vm_name: str
+    problems: tuple[Problem, ...]
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Submitted:
+    job: Job
+    new: bool
+    """False: the same content is active already, as this job."""
+
+
+def submit(connection: Connection, asked: Submission) -> Submitted:
+    """Queue a migration, unless the same content is queued, held or running."""
+    while True:
+        try:
+            with connection.begin_nested():
+                job = _insert(
+                    connection,
+                    asked.origin,
+                    state=State.QUEUED,
+                    vm_name=asked.migration.vm_name,
+                    priority=asked.migration.priority,
+                    migration=asked.migration.model_dump_json(),
+                    content_key=asked.content_key,
+                )
+        except IntegrityError:
+            same = jobs.c.content_key == asked.content_key, is_active()
+            row = connection.execute(select(jobs).where(*same)).mappings().first()
+            if row is None:  # it has ended meanwhile
+                continue
+            _record_duplicate(connection, job_of(row), asked.origin)
+            return Submitted(job_of(row), new=False)
+        record(connection, job, "submitted", f"by {asked.origin.submitter}" if asked.origin.submitter else "")
+        return Submitted(job, new=True)
+
+
+def refuse(connection: Connection, refusal: Refusal) -> Job:
+    """Put a submission on record that is rejected."""
+    job = _insert(
+        connection,
+        refusal.origin,
+        state=State.REJECTED,
+        vm_name=refusal.vm_name,
+        priority=0,
+        content_key="",
+        problems=problems_adapter.dump_json(refusal.problems).decode(),
+        finished=datetime.now(UTC),
+    )
+    record(connection, job, "rejected", first_line(refusal.problems))
+    return job
+
+
+def _record_duplicate(connection: Connection, job: Job, origin: Origin) -> None:
+    """Of many in a row the first is recorded."""
+    last = select(events.c.kind).where(events.c.job_id == job.id).order_by(events.c.id.desc()).limit(1)
+    if connection.execute(last).scalar() != "duplicate":
+        record(connection, job, "duplicate", f"the same content again: {origin.name or 'API'}")
+
+
+def _insert(connection: Connection, origin: Origin, **values: Any) -> Job:
+    spool = {"spool_name": origin.name, "spool_claim": origin.claim, "spool_path": origin.path}
+    values |= {"submitter": origin.submitter, "created": datetime.now(UTC), **spool}
+    return job_of(connection.execute(insert(jobs).values(values).returning(jobs)).mappings().one())

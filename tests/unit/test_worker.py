@@ -1,0 +1,33 @@
+"""The worker process at its border: what it tells the daemon of exceptions that nobody expected."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+
+from hyper2kvmd import worker
+from hyper2kvmd.progress import MAX_TRACEBACK, Ended, event_adapter
+
+
+def test_a_fault_of_our_own_is_an_event_with_its_traceback() -> None:
+    command = [sys.executable, "-I", "-m", "hyper2kvmd.worker"]
+    done = subprocess.run(command, input="{}\n", capture_output=True, text=True, timeout=60, check=True)
+    event = event_adapter.validate_json(done.stdout)
+    assert isinstance(event, Ended)
+    assert (event.outcome, event.problems[0].code) == ("failed", "internal-error")
+    assert "worker.py" in event.traceback and "ValidationError" in event.traceback
+    assert done.stderr == ""
+
+
+def test_a_traceback_is_bounded_and_can_be_written_as_json() -> None:
+    event = worker.failed_unexpectedly(ValueError("\udcff" + "x" * 50_000))
+    assert len(event.traceback) == MAX_TRACEBACK
+    assert event_adapter.validate_json(event.model_dump_json()) == event
+    assert "\\udcff" in worker.failed_unexpectedly(ValueError("\udcff")).traceback
+
+
+def test_what_is_wrong_with_the_host_has_no_traceback() -> None:
+    event = worker.failed_unexpectedly(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/srv"))
+    assert (event.problems[0].code, event.traceback) == ("disk-full", "")
