@@ -20,9 +20,14 @@ from typing import Any
 
 import pytest
 
+from hyper2kvmd.config import DaemonConfig
+from hyper2kvmd.errors import Unsafe
 from hyper2kvmd.host import acl
+from hyper2kvmd.host.destination import make_output, require_configured
 from hyper2kvmd.host.person import READ, SEARCH, WRITE
+from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import State
+from hyper2kvmd.model.orders import Bounds, Order
 from tests.integration.disks import sh
 from tests.integration.host import USER
 from tests.integration.service import Service, until
@@ -132,6 +137,77 @@ def left_by(name: str, aim: Path) -> tuple[str, ...]:
 def test_a_directory_of_the_service_itself(asked_for_private: dict[str, tuple[str, ...]], name: str) -> None:
     """Even for somebody who can create files there; by whatever name: a link, or a second mount of it."""
     assert asked_for_private[name] == ("output-private",)
+
+
+@pytest.fixture
+def own(service_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The service's own directories, as `configured` names them, and others of the same file system."""
+    for name in ("spool/incoming", "state/conversions", "other/conversions", "home", "elsewhere"):
+        (service_folder / name).mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(service_folder / "home"))
+    return service_folder
+
+
+def configured(own: Path, output: str, **keys: Path) -> Bounds:
+    """What submitters' jobs may name, with `output` as the configured output directory."""
+    names = {"spool_dir": own / "spool", "state_dir": own / "state", "conversion_dir": own / "state/conversions"}
+    others = (own / "other/conversions", own / "later/conversions")
+    return DaemonConfig(**{**names, **keys}, output_dir=own / output, allowed_conversion_dirs=others).bounds
+
+
+OWN = {
+    "spool": "spool",
+    "below the spool": "spool/new/deep",
+    "spool by a link": "link/incoming",
+    "state": "state",
+    "state by another mount": "mounted",
+    "conversions": "state/conversions",
+    "below another conversion directory": "other/conversions/new",
+    "missing conversion directory": "later/conversions/images",
+    "home": "home",
+    "above": ".",
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_configured_directory_that_is_the_services_own(own: Path, name: str) -> None:
+    """Submitters' results would lie among the files of the service, by whatever name it is configured."""
+    (own / "link").symlink_to("spool")
+    (own / "mounted").mkdir()
+    sh("mount", "--bind", own / "state", own / "mounted")
+    try:
+        with pytest.raises(Unsafe) as caught:
+            require_configured(configured(own, OWN[name]))
+    finally:
+        sh("umount", own / "mounted")
+    assert caught.value.code == "output-private"
+
+
+@pytest.mark.parametrize("output", ["state/images", "state/new/images", "home/images"])
+def test_a_configured_directory_where_results_may_lie(own: Path, output: str) -> None:
+    require_configured(configured(own, output))
+
+
+def test_a_job_judges_the_configured_directory(own: Path) -> None:
+    """It may have become a directory of the service's after the daemon had looked at it."""
+    bounds = configured(own, "elsewhere")
+    order = Order(
+        job_id="7",
+        migration=Migration(vmdk=(own / "disk.raw",), vm_name="web01"),
+        submitter=VICTIM,
+        conversion_dir=own / "state/conversions",
+        output_dir=own / "elsewhere",
+        helper=("none",),
+        bounds=bounds,
+    )
+    make_output(order)
+    sh("mount", "--bind", own / "spool", own / "elsewhere")
+    try:
+        with pytest.raises(Unsafe) as caught:
+            make_output(order)
+    finally:
+        sh("umount", own / "elsewhere")
+    assert caught.value.code == "output-private"
 
 
 def test_a_file_of_the_services_own_is_no_submission(daemon: Service) -> None:
