@@ -150,8 +150,23 @@ def share(order: Order, handle: int) -> bool:
     if person is None:
         return True
     with suppress(OSError):
-        acl.grant(handle, person.uid, READ)
+        acl.grant(handle, acl.Entry(acl.USER, READ, person.uid))
     return person.may(READ, handle)
+
+
+def share_in_team(handle: int, directory: int) -> None:
+    """In a setgid directory, let the directory's group read an open file that was not created there, but linked.
+
+    It gets that group, as a file that is created there does, if this process may set it, else an ACL entry.
+    """
+    folder, facts = os.fstat(directory), os.fstat(handle)
+    if not folder.st_mode & stat.S_ISGID or folder.st_gid == facts.st_gid:
+        return
+    try:
+        os.fchown(handle, -1, folder.st_gid)
+    except PermissionError:
+        with suppress(OSError):
+            acl.grant(handle, acl.Entry(acl.GROUP, READ, folder.st_gid))
 
 
 # ---------------------------------------------------------------- whose directory it is
@@ -256,7 +271,7 @@ def _make_directory(parent: int, name: str, order: Order) -> int:
             os.fchmod(handle, DIRECTORY_MODE | os.fstat(handle).st_mode & stat.S_ISGID)
         person = _made_for(order)
         if service and person is not None:
-            acl.grant(handle, person.uid, READ | WRITE | SEARCH)
+            acl.grant(handle, acl.Entry(acl.USER, READ | WRITE | SEARCH, person.uid))
     except BaseException:
         os.close(handle)
         raise

@@ -288,6 +288,24 @@ def test_results_are_the_submitters_to_read(daemon: Service) -> None:
     assert as_user(VICTIM, "test", "-w", daemon.images).returncode == 1
 
 
+@pytest.mark.parametrize("setgid", [True, False], ids=["setgid", "not setgid"])
+def test_who_reads_results_in_a_directory_of_a_group(daemon: Service, setgid: bool) -> None:
+    """Everything that is published, linked or created, is for the group of a setgid directory, and for no other one."""
+    place = daemon.root / f"team{setgid:d}"
+    place.mkdir()
+    shutil.chown(place, VICTIM, "games")
+    place.chmod(0o2777 if setgid else 0o777)
+    asked(daemon, f"team{setgid:d}", output_dir=place)
+    job = daemon.finished(f"team{setgid:d}")
+    assert job.state is State.SUCCEEDED, job.problems
+    for name in (f"team{setgid:d}.raw", f"team{setgid:d}.xml", f"team{setgid:d}.report.json"):
+        assert as_user(VICTIM, "test", "-r", place / name).returncode == 0
+        assert as_user("games", "test", "-r", place / name).returncode == (0 if setgid else 1), name
+        assert as_user("games", "test", "-w", place / name).returncode == 1
+        assert as_user("daemon", "test", "-r", place / name).returncode == 1
+        assert stat.S_IMODE((place / name).stat().st_mode) == 0o640
+
+
 @pytest.mark.parametrize(
     "limited",
     [(USERS, 7, pwd.getpwnam("games").pw_uid), (GROUPS, 7, pwd.getpwnam("games").pw_gid), (GROUP, 7, -1)],
@@ -301,7 +319,7 @@ def test_a_right_for_the_submitter_is_none_for_others(limited: tuple[int, int, i
     set_acl(folder, (OWNER, 7, -1), limited, *others, (MASK, 5, -1), (OTHER, 5, -1))
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        acl.grant(handle, NOBODY, READ | WRITE | SEARCH)
+        acl.grant(handle, acl.Entry(acl.USER, READ | WRITE | SEARCH, NOBODY))
         assert as_user(VICTIM, "test", "-w", folder).returncode == 0
         assert as_user("games", "test", "-r", folder).returncode == 0
         assert as_user("games", "test", "-w", folder).returncode == 1
