@@ -97,13 +97,14 @@ class DaemonConfig(Frozen):
     @property
     def bounds(self) -> Bounds:
         """What a submitter's job may name."""
-        own = (self.spool_dir, self.state_dir, *self.conversion_dirs, *_homes())
+        outer = tuple(directory for directory in (self.state_dir, *_homes()) if directory != Path("/"))
         return Bounds(
             source_dirs=self.allowed_source_dirs,
             output_dirs=(*self.allowed_output_dirs, self.output_dir) if self.allowed_output_dirs else (),
             shared_output_dir=self.output_dir,
             conversion_dirs=self.conversion_dirs,
-            private_dirs=tuple(directory for directory in own if directory != Path("/")),
+            private_dirs=(self.spool_dir, *self.conversion_dirs, *outer),
+            outer_dirs=outer,
             libvirt_uris=self.allowed_libvirt_uris,
         )
 
@@ -161,7 +162,6 @@ def _conflicts(bound: Bound[DaemonConfig]) -> Iterator[Problem]:
     def conflict(key: str, message: str) -> Problem:
         return yaml_source.problem("value-invalid", message, RULES.remedies[key], place=bound.places.get(key), key=key)
 
-    yield from _misplaced_output(bound)
     uris = bound.valid.get("allowed_libvirt_uris")
     for uri in uris if isinstance(uris, tuple) else ():
         if fault := _uri_fault(uri):
@@ -179,20 +179,3 @@ def _uri_fault(uri: str) -> str | None:
     if uri.startswith(("qemu+libssh:", "qemu+libssh2:")):
         return "whose ssh library reads the service user's configuration; qemu+ssh does not"
     return None
-
-
-def _misplaced_output(bound: Bound[DaemonConfig]) -> Iterator[Problem]:
-    """Submitters' results lie in `output_dir`: nothing that the service itself reads may lie beside them."""
-    config = DaemonConfig().with_changes(**bound.valid)
-    for key in ("spool_dir", "state_dir", "conversion_dir"):
-        own: Path = getattr(config, key)
-        inside = config.output_dir.is_relative_to(own) and key != "state_dir"
-        if inside or config.output_dir == own:
-            where = "is" if config.output_dir == own else "lies in"
-            yield yaml_source.problem(
-                "value-conflict",
-                f"output_dir {config.output_dir} {where} {key}",
-                "name a directory that holds nothing but finished images",
-                place=bound.places.get("output_dir"),
-                key="output_dir",
-            )

@@ -35,7 +35,9 @@ RESPONSE_SECONDS = 30.0
 LINGER_SECONDS = 1.0
 """How long the rest of a refused body is read, so that the client gets to see the refusal."""
 MAX_FIELD_BYTES = 4096
-"""Of the request line, and of each header field."""
+"""Of the request line, and of the name and the value of each header field."""
+MAX_FIELDS = 32
+"""Header fields of a request. Browsers send some 15, so that one request takes 256 KiB at most."""
 BACKLOG = 128
 """Connections that the kernel accepts ahead of the metrics port. A client that finds no room tries again by itself."""
 CONTROL_BACKLOG = 1024
@@ -65,6 +67,7 @@ class BoundedServer:
             lingering_time=LINGER_SECONDS,
             max_line_size=MAX_FIELD_BYTES,
             max_field_size=MAX_FIELD_BYTES,
+            max_headers=MAX_FIELDS,
             auto_decompress=False,
         )
 

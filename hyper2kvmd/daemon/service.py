@@ -28,8 +28,9 @@ from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.scheduler import TICK_SECONDS, Scheduler
 from hyper2kvmd.daemon.web import Web
 from hyper2kvmd.daemon.wire import Status
-from hyper2kvmd.errors import BrokenInstallation, Failure, TryLater
+from hyper2kvmd.errors import BrokenInstallation, Failure, TryLater, Unsafe
 from hyper2kvmd.host import run
+from hyper2kvmd.host.destination import require_configured
 from hyper2kvmd.jobs.store import Store
 
 log = logging.getLogger(__name__)
@@ -67,8 +68,8 @@ def serve(
 ) -> None:
     """Run the daemon until SIGTERM, SIGINT or the end of a drain.
 
-    `config_path` is read again on SIGHUP. Raises BrokenInstallation: `already-running`, `metrics-unusable`, and what
-    the store, the spool and the control socket raise.
+    `config_path` is read again on SIGHUP. Raises BrokenInstallation: `already-running`, `config-invalid`,
+    `metrics-unusable`, and what the store, the spool and the control socket raise.
     """
     os.umask(UMASK)
     journal.set_up(config.log_level)
@@ -144,6 +145,23 @@ def status_line(status: Status) -> str:
     return "; ".join(parts if status.state == "running" else [status.state, *parts])
 
 
+def _require_output_apart(config: DaemonConfig) -> None:
+    """Submitters' results lie in `output_dir`. Raises BrokenInstallation (`config-invalid`).
+
+    A directory that cannot be opened now is judged when a job publishes in it.
+    """
+    try:
+        require_configured(config.bounds)
+    except Unsafe as refusal:
+        raise BrokenInstallation(
+            "config-invalid",
+            f"output_dir {refusal.message}",
+            hint="name a directory that holds nothing but finished images",
+        ) from refusal
+    except OSError as error:
+        log.warning("output_dir %s: %s", config.output_dir, error.strerror)
+
+
 async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -164,7 +182,7 @@ class _Service:
         self._scheduler = Scheduler(config, self._ledger, self._metrics, worker)
         self._spool = spool.Spool(config.spool_dir, store, self._metrics)
         self._notifier = SystemdNotifier()
-        self._stopping = asyncio.Event()
+        self._stopping, self._hangup = asyncio.Event(), asyncio.Event()
         self._said = ""
         self._serving: list[asyncio.Task[None]] = []
 
@@ -172,6 +190,7 @@ class _Service:
         async with AsyncExitStack() as stack:
             stack.callback(self._ledger.close)
             await asyncio.to_thread(spool.prepare, self._config.spool_dir)
+            await asyncio.to_thread(_require_output_apart, self._config)
             await self._scheduler.recover()
             await self._open_doors(stack)
             self._catch_signals()
@@ -206,7 +225,7 @@ class _Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
 
     async def _work(self) -> None:
         """Until something asks for the end, or makes going on pointless: that is raised then."""
@@ -214,6 +233,7 @@ class _Service:
         others = [
             asyncio.create_task(self._watch_spool()),
             asyncio.create_task(self._tell_status()),
+            asyncio.create_task(self._reload_when_asked()),
             asyncio.create_task(self._until_stopped()),
         ]
         await asyncio.wait([scheduling, *others, *self._serving], return_when=asyncio.FIRST_COMPLETED)
@@ -267,20 +287,29 @@ class _Service:
     def _notify(self, text: str) -> None:
         self._notifier.notify(text)
 
-    def _reload(self) -> None:
-        self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
-        try:
-            self._take_over(configuration.load(self._config_path))
-        except Failure as failure:
-            log.error("the configuration stays as it was: %s", failure)
-        self._notify("READY=1")
+    async def _reload_when_asked(self) -> None:
+        while True:
+            await self._hangup.wait()
+            self._hangup.clear()
+            self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+            try:
+                new = self._reloadable(await asyncio.to_thread(configuration.load, self._config_path))
+                await asyncio.to_thread(_require_output_apart, new)
+                self._take_over(new)
+            except Failure as failure:
+                log.error("the configuration stays as it was: %s", failure)
+            self._notify("READY=1")
 
-    def _take_over(self, new: DaemonConfig) -> None:
+    def _reloadable(self, new: DaemonConfig) -> DaemonConfig:
+        """`new`, with what only a restart can change left as it is."""
         fixed = {name: value for name, value in self._config if name not in RELOADABLE}
         for name, value in fixed.items():
             if getattr(new, name) != value:
                 log.warning("%s takes effect after a restart of the daemon", name)
-        self._config = new.with_changes(**fixed)
+        return new.with_changes(**fixed)
+
+    def _take_over(self, new: DaemonConfig) -> None:
+        self._config = new
         journal.set_up(self._config.log_level)
         self._scheduler.configure(self._config)
         log.info("configuration reloaded")

@@ -42,8 +42,8 @@ def entries(target: int | Path) -> tuple[Entry, ...]:
     return tuple(Entry(tag, granted, number) for tag, granted, number in ENTRY.iter_unpack(data[VERSION.size :]))
 
 
-def grant(handle: int, uid: int, granted: int) -> None:
-    """Let one more user have `granted` on the open file. Nobody else gets another right than before.
+def grant(handle: int, added: Entry) -> None:
+    """Add an entry for one user or one group to the open file. Nobody else gets another right than before.
 
     Raises OSError (ENOTSUP).
     """
@@ -54,9 +54,10 @@ def grant(handle: int, uid: int, granted: int) -> None:
         Entry(OTHER, mode & 7),
     )
     mask = mode >> 3 & 7  # in the mode of a file with a list
-    kept = [_masked(entry, mask) for entry in before if entry.tag != MASK and (entry.tag, entry.number) != (USER, uid)]
-    added = (Entry(MASK, mask | granted), Entry(USER, granted, uid))
-    wanted = sorted([*kept, *added], key=lambda entry: (entry.tag, entry.number))
+    replaced = (Entry(MASK, mask | added.granted), added)
+    named = {(entry.tag, entry.number) for entry in replaced}
+    kept = [_masked(entry, mask) for entry in before if (entry.tag, entry.number) not in named]
+    wanted = sorted([*kept, *replaced], key=lambda entry: (entry.tag, entry.number))
     os.setxattr(_path(handle), ATTRIBUTE, _packed(wanted))
 
 

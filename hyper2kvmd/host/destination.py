@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,22 +61,46 @@ class Nearest:
     """The directories below it that are still to be created."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """A directory by its identity, or one that is missing, by the nearest one that exists above it."""
+
+    nearest: Identity
+    missing: tuple[str, ...] = ()
+
+
+@contextmanager
+def _nearest(directory: Path) -> Iterator[Nearest]:
+    present = directory
+    while not os.path.lexists(present):
+        present = present.parent
+    handle = os.open(present, OPEN_DIRECTORY)
+    try:
+        yield Nearest(handle, directory.relative_to(present).parts)
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def nearest_output(order: Order) -> Iterator[Nearest]:
     """Judge the output directory, which need not exist, and create nothing.
 
     Raises OSError, and Unsafe as `output_of` does.
     """
-    present = order.output_dir
-    while not os.path.lexists(present):
-        present = present.parent
-    handle = os.open(present, OPEN_DIRECTORY)
-    try:
-        missing = order.output_dir.relative_to(present).parts
-        _require_allowed(order, handle, missing)
-        yield Nearest(handle, missing)
-    finally:
-        os.close(handle)
+    with _nearest(order.output_dir) as nearest:
+        _require_allowed(order, nearest.handle, nearest.missing)
+        yield nearest
+
+
+def require_configured(bounds: Bounds) -> None:
+    """Raise Unsafe (`output-private`) where the configured output directory is no place for submitters' results.
+
+    Judged before any job names it, as it is judged then. Raises OSError for one that cannot be opened.
+    """
+    if bounds.shared_output_dir is not None:
+        directory = bounds.shared_output_dir.resolve()
+        with _nearest(directory) as nearest:
+            _require_apart(directory, nearest, bounds, bounds.outer_dirs)
 
 
 def make_output(order: Order) -> None:
@@ -126,8 +150,23 @@ def share(order: Order, handle: int) -> bool:
     if person is None:
         return True
     with suppress(OSError):
-        acl.grant(handle, person.uid, READ)
+        acl.grant(handle, acl.Entry(acl.USER, READ, person.uid))
     return person.may(READ, handle)
+
+
+def share_in_team(handle: int, directory: int) -> None:
+    """In a setgid directory, let the directory's group read an open file that was not created there, but linked.
+
+    It gets that group, as a file that is created there does, if this process may set it, else an ACL entry.
+    """
+    folder, facts = os.fstat(directory), os.fstat(handle)
+    if not folder.st_mode & stat.S_ISGID or folder.st_gid == facts.st_gid:
+        return
+    try:
+        os.fchown(handle, -1, folder.st_gid)
+    except PermissionError:
+        with suppress(OSError):
+            acl.grant(handle, acl.Entry(acl.GROUP, READ, folder.st_gid))
 
 
 # ---------------------------------------------------------------- whose directory it is
@@ -142,14 +181,14 @@ def _require_allowed(order: Order, handle: int, missing: tuple[str, ...] = ()) -
             hint="retry, with a directory that nobody renames meanwhile",
         )
     require_below(order.output_dir, order.output_dir, order.bounds.output_dirs, "output")
-    if order.submitter is None or _is_configured(order):
+    if order.submitter is None:
         return
-    if _is_private(handle, missing, order.bounds):
-        raise Unsafe(
-            "output-private",
-            f"{order.output_dir}: an output directory must not be, contain or lie in a directory of the service itself",
-            hint="name another output_dir, or leave it out",
-        )
+    bounds, nearest = order.bounds, Nearest(handle, missing)
+    if _is_configured(order):
+        _require_apart(order.output_dir, nearest, bounds, bounds.outer_dirs)
+        return
+    shared = () if bounds.shared_output_dir is None else (bounds.shared_output_dir,)
+    _require_apart(order.output_dir, nearest, bounds, shared)
     person = Person.named(order.submitter)
     if not _may_create(person, handle):
         raise Unsafe(
@@ -166,16 +205,34 @@ def _is_configured(order: Order) -> bool:
     return shared is not None and order.output_dir == shared.resolve()
 
 
-def _is_private(handle: int, missing: tuple[str, ...], bounds: Bounds) -> bool:
-    """Compared by identity, not by name: a directory may be mounted in a second place."""
-    above = [_identity(os.fstat(folder)) for folder in lineage(handle)]
-    existing = [directory.resolve() for directory in bounds.private_dirs if directory.is_dir()]
-    private = _identities(existing)
-    shared = _identities([bounds.shared_output_dir] if bounds.shared_output_dir else [])
-    nearest = next((one for one in above if one in private | shared), None)
-    if nearest is not None:
-        return nearest not in shared
-    return not missing and above[0] in _identities(parent for one in existing for parent in one.parents)
+def _require_apart(directory: Path, nearest: Nearest, bounds: Bounds, open_dirs: tuple[Path, ...]) -> None:
+    """Raise Unsafe unless it is apart from the service's own directories; below `open_dirs` it may lie.
+
+    Compared by identity, not by name: a directory may be mounted in a second place.
+    """
+    way = _way_up(nearest)
+    private, permitted = [_way_of(one) for one in bounds.private_dirs], {_way_of(one)[0] for one in open_dirs}
+    own = {one[0] for one in private}
+    inner = next((number for number, place in enumerate(way) if place in own | permitted), None)
+    inside = inner is not None and (way[inner] not in permitted or (inner == 0 and way[0] in own))
+    if inside or way[0] in {place for one in private for place in one[1:]}:
+        raise Unsafe(
+            "output-private",
+            f"{directory}: an output directory must not be, contain or lie in a directory of the service itself",
+            hint="name another output_dir, or leave it out; the configured one may lie in state_dir",
+        )
+
+
+def _way_of(directory: Path) -> tuple[Place, ...]:
+    with _nearest(directory.resolve()) as nearest:
+        return _way_up(nearest)
+
+
+def _way_up(nearest: Nearest) -> tuple[Place, ...]:
+    """The directory and every one above it, as the kernel has them."""
+    here, missing = _identity(os.fstat(nearest.handle)), nearest.missing
+    below = (Place(here, missing[:count]) for count in range(len(missing), 0, -1))
+    return (*below, *(Place(_identity(os.fstat(folder))) for folder in lineage(nearest.handle)))
 
 
 def _may_create(person: Person, handle: int) -> bool:
@@ -214,15 +271,11 @@ def _make_directory(parent: int, name: str, order: Order) -> int:
             os.fchmod(handle, DIRECTORY_MODE | os.fstat(handle).st_mode & stat.S_ISGID)
         person = _made_for(order)
         if service and person is not None:
-            acl.grant(handle, person.uid, READ | WRITE | SEARCH)
+            acl.grant(handle, acl.Entry(acl.USER, READ | WRITE | SEARCH, person.uid))
     except BaseException:
         os.close(handle)
         raise
     return handle
-
-
-def _identities(directories: Iterable[Path]) -> frozenset[Identity]:
-    return frozenset(_identity(one.stat()) for one in directories if one.is_dir())
 
 
 def _identity(facts: os.stat_result) -> Identity:

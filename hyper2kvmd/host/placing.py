@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.host.destination import make_output, output_of, share
+from hyper2kvmd.host.destination import make_output, output_of, share, share_in_team
 from hyper2kvmd.host.workspace import signals_held
 from hyper2kvmd.model.orders import Order
 
@@ -105,6 +105,7 @@ class Placing:
 
     def _file(self, name: str, handle: int) -> int:
         self._files[name] = handle
+        share_in_team(handle, self._directory)
         if not share(self._order, handle):
             self.unreadable.append(name)
         return handle

@@ -49,7 +49,9 @@ class Bounds(Frozen):
     conversion_dirs: tuple[Path, ...] = ()
     """The conversion directories that a job may name. Empty: any."""
     private_dirs: tuple[Path, ...] = ()
-    """The service's own directories: no output directory is one of them, lies in one or holds one."""
+    """The service's own directories: no output directory is one of them, lies in one or contains one."""
+    outer_dirs: tuple[Path, ...] = ()
+    """Those of them in which the configured output directory may lie nevertheless."""
     libvirt_uris: tuple[str, ...] | None = None
     """The URIs that a job may name besides those of this host. None: any, for a job without a submitter."""
 

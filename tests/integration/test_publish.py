@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -86,6 +87,16 @@ def run_publish(
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.name != "lost+found"}
+
+
+def test_all_results_get_the_group_of_a_setgid_directory(tmp_path: Path) -> None:
+    """A linked image as well, where this process may set it."""
+    output, image = tmp_path / "out", sparse_image(tmp_path)
+    output.mkdir()
+    shutil.chown(output, group="games")
+    output.chmod(0o2770)
+    run_publish(image, output, checksum=True)
+    assert {path.group() for path in output.iterdir()} == {"games"}
 
 
 def test_on_one_file_system_no_byte_is_copied(tmp_path: Path) -> None:

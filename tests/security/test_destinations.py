@@ -20,9 +20,14 @@ from typing import Any
 
 import pytest
 
+from hyper2kvmd.config import DaemonConfig
+from hyper2kvmd.errors import Unsafe
 from hyper2kvmd.host import acl
+from hyper2kvmd.host.destination import make_output, require_configured
 from hyper2kvmd.host.person import READ, SEARCH, WRITE
+from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import State
+from hyper2kvmd.model.orders import Bounds, Order
 from tests.integration.disks import sh
 from tests.integration.host import USER
 from tests.integration.service import Service, until
@@ -135,6 +140,77 @@ def test_a_directory_of_the_service_itself(asked_for_private: dict[str, tuple[st
     assert asked_for_private[name] == ("output-private",)
 
 
+@pytest.fixture
+def own(service_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The service's own directories, as `configured` names them, and others of the same file system."""
+    for name in ("spool/incoming", "state/conversions", "other/conversions", "home", "elsewhere"):
+        (service_folder / name).mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(service_folder / "home"))
+    return service_folder
+
+
+def configured(own: Path, output: str, **keys: Path) -> Bounds:
+    """What submitters' jobs may name, with `output` as the configured output directory."""
+    names = {"spool_dir": own / "spool", "state_dir": own / "state", "conversion_dir": own / "state/conversions"}
+    others = (own / "other/conversions", own / "later/conversions")
+    return DaemonConfig(**{**names, **keys}, output_dir=own / output, allowed_conversion_dirs=others).bounds
+
+
+OWN = {
+    "spool": "spool",
+    "below the spool": "spool/new/deep",
+    "spool by a link": "link/incoming",
+    "state": "state",
+    "state by another mount": "mounted",
+    "conversions": "state/conversions",
+    "below another conversion directory": "other/conversions/new",
+    "missing conversion directory": "later/conversions/images",
+    "home": "home",
+    "above": ".",
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_configured_directory_that_is_the_services_own(own: Path, name: str) -> None:
+    """Submitters' results would lie among the files of the service, by whatever name it is configured."""
+    (own / "link").symlink_to("spool")
+    (own / "mounted").mkdir()
+    sh("mount", "--bind", own / "state", own / "mounted")
+    try:
+        with pytest.raises(Unsafe) as caught:
+            require_configured(configured(own, OWN[name]))
+    finally:
+        sh("umount", own / "mounted")
+    assert caught.value.code == "output-private"
+
+
+@pytest.mark.parametrize("output", ["state/images", "state/new/images", "home/images"])
+def test_a_configured_directory_where_results_may_lie(own: Path, output: str) -> None:
+    require_configured(configured(own, output))
+
+
+def test_a_job_judges_the_configured_directory(own: Path) -> None:
+    """It may have become a directory of the service's after the daemon had looked at it."""
+    bounds = configured(own, "elsewhere")
+    order = Order(
+        job_id="7",
+        migration=Migration(vmdk=(own / "disk.raw",), vm_name="web01"),
+        submitter=VICTIM,
+        conversion_dir=own / "state/conversions",
+        output_dir=own / "elsewhere",
+        helper=("none",),
+        bounds=bounds,
+    )
+    make_output(order)
+    sh("mount", "--bind", own / "spool", own / "elsewhere")
+    try:
+        with pytest.raises(Unsafe) as caught:
+            make_output(order)
+    finally:
+        sh("umount", own / "elsewhere")
+    assert caught.value.code == "output-private"
+
+
 def test_a_file_of_the_services_own_is_no_submission(daemon: Service) -> None:
     """However it came there: it has the service's rights, which no submitter has."""
     drop(daemon, "own-file", owner=USER, vmdk=daemon.root / "disk.raw")
@@ -213,6 +289,24 @@ def test_results_are_the_submitters_to_read(daemon: Service) -> None:
     assert as_user(VICTIM, "test", "-w", daemon.images).returncode == 1
 
 
+@pytest.mark.parametrize("setgid", [True, False], ids=["setgid", "not setgid"])
+def test_who_reads_results_in_a_directory_of_a_group(daemon: Service, setgid: bool) -> None:
+    """Everything that is published, linked or created, is for the group of a setgid directory, and for no other one."""
+    place = daemon.root / f"team{setgid:d}"
+    place.mkdir()
+    shutil.chown(place, VICTIM, "games")
+    place.chmod(0o2777 if setgid else 0o777)
+    asked(daemon, f"team{setgid:d}", output_dir=place)
+    job = daemon.finished(f"team{setgid:d}")
+    assert job.state is State.SUCCEEDED, job.problems
+    for name in (f"team{setgid:d}.raw", f"team{setgid:d}.xml", f"team{setgid:d}.report.json"):
+        assert as_user(VICTIM, "test", "-r", place / name).returncode == 0
+        assert as_user("games", "test", "-r", place / name).returncode == (0 if setgid else 1), name
+        assert as_user("games", "test", "-w", place / name).returncode == 1
+        assert as_user("daemon", "test", "-r", place / name).returncode == 1
+        assert stat.S_IMODE((place / name).stat().st_mode) == 0o640
+
+
 @pytest.mark.parametrize(
     "limited",
     [(USERS, 7, pwd.getpwnam("games").pw_uid), (GROUPS, 7, pwd.getpwnam("games").pw_gid), (GROUP, 7, -1)],
@@ -226,7 +320,7 @@ def test_a_right_for_the_submitter_is_none_for_others(limited: tuple[int, int, i
     set_acl(folder, (OWNER, 7, -1), limited, *others, (MASK, 5, -1), (OTHER, 5, -1))
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        acl.grant(handle, NOBODY, READ | WRITE | SEARCH)
+        acl.grant(handle, acl.Entry(acl.USER, READ | WRITE | SEARCH, NOBODY))
         assert as_user(VICTIM, "test", "-w", folder).returncode == 0
         assert as_user("games", "test", "-r", folder).returncode == 0
         assert as_user("games", "test", "-w", folder).returncode == 1

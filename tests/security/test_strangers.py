@@ -160,9 +160,10 @@ def test_a_response_that_is_never_read(house: House, door: str) -> None:
     [
         (b"GET /" + b"x" * 5000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
         (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 5000 + b"\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: x\r\n" * 100, b"400"),
         (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n" + b"x" * 2000, b"413"),
     ],
-    ids=["line", "field", "body"],
+    ids=["line", "field", "fields without end", "body"],
 )
 def test_a_request_that_is_too_large(house: House, request_text: bytes, status: bytes) -> None:
     house.start()

@@ -5,6 +5,7 @@ Everything is put before a daemon that runs as the service user; the submitter i
 
 from __future__ import annotations
 
+import ctypes
 import grp
 import os
 import pwd
@@ -183,6 +184,17 @@ def test_a_yaml_that_somebody_else_may_have_written(
     assert (job.state, [one.code for one in job.problems]) == (State.REJECTED, [code])
 
 
+def test_a_yaml_that_an_acl_lets_somebody_else_write(daemon: Service) -> None:
+    """Its group is its owner's own, and has no other member."""
+    draft = daemon.root / "by-acl.yaml"
+    draft.write_text("vmdk: /a.raw\n")
+    shutil.chown(draft, "games", "games")
+    set_acl(draft, (OWNER, 6, -1), (USERS, 6, NOBODY), (GROUP, 4, -1), (MASK, 6, -1), (OTHER, 4, -1))
+    draft.rename(daemon.spool / "incoming" / draft.name)
+    job = daemon.finished("by-acl")
+    assert (job.state, [one.code for one in job.problems]) == (State.REJECTED, ["spool-shared"])
+
+
 def test_a_submission_is_its_peers_own(daemon: Service) -> None:
     """By the control socket the kernel says who asks, whoever they claim to be."""
     source = disk(daemon.root / "shared/peer.raw", "root", 0o644)
@@ -260,6 +272,44 @@ def test_a_folder_swapped_for_a_link_while_it_is_opened(tmp_path: Path) -> None:
     assert outcomes == {"real", "path-not-allowed"}
 
 
+def test_a_closed_folder_exchanged_for_an_open_one_while_a_disk_is_opened() -> None:
+    """In a folder of a team: its members may rename each other's folders, and choose which one is judged."""
+    root = Path(tempfile.mkdtemp(prefix="h2k-test-", dir="/var/tmp"))
+    root.chmod(0o777)
+    closed, open_one = root / "closed", root / "open"
+    for folder, owner, mode in ((closed, "games", 0o700), (open_one, VICTIM, 0o755)):
+        folder.mkdir()
+        (folder / "disk.raw").write_text(folder.name)
+        (folder / "disk.raw").chmod(0o644)
+        folder.chmod(mode)
+        for path in (folder, folder / "disk.raw"):
+            shutil.chown(path, owner)
+    over, libc = threading.Event(), ctypes.CDLL(None)
+
+    def exchange() -> None:
+        while not over.is_set():
+            libc.renameat2(-1, bytes(closed), -1, bytes(open_one), RENAME_EXCHANGE)
+
+    exchanger = threading.Thread(target=exchange)
+    exchanger.start()
+    outcomes = set()
+    try:
+        for _ in range(5000):
+            try:
+                file = open_file(open_one / "disk.raw", Mandate(Person.named(VICTIM)))
+            except Failure as failure:
+                outcomes.add(failure.code)
+                continue
+            outcomes.add(os.pread(file.fd, 64, 0).decode())
+            os.close(file.fd)
+    finally:
+        over.set()
+        exchanger.join()
+        shutil.rmtree(root)
+    assert outcomes == {"open", "submitter-may-not-read"}
+
+
+RENAME_EXCHANGE = 2
 OWNER, USERS, GROUP, GROUPS, MASK, OTHER = 1, 2, 4, 8, 16, 32
 NOBODY, NOGROUP = pwd.getpwnam(VICTIM).pw_uid, grp.getgrnam("nogroup").gr_gid
 FULL = ((OWNER, 6, -1), (GROUP, 0, -1), (MASK, 7, -1), (OTHER, 0, -1))

@@ -20,6 +20,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from hyper2kvmd.daemon.wire import Refusal
+from hyper2kvmd.errors import BrokenInstallation
 from hyper2kvmd.model.jobs import Job, State
 from tests.integration.daemon.house import House, notify_socket, until
 
@@ -119,6 +120,20 @@ def test_sighup_reloads_what_can_be_reloaded(house: House) -> None:
         until(lambda: "READY=1" in heard(), "READY=1 after a bad file too")
         assert "the configuration stays as it was" in house.log
         assert house.status().max_concurrent_jobs == 2
+
+
+def test_an_output_directory_among_the_services_own(house: House) -> None:
+    """Neither a start nor a reload takes it, by whatever name."""
+    (house.root / "way").symlink_to(house.spool)
+    house.configure(output_dir=str(house.root / "way/images"))
+    assert house.start(ready=False).wait(60) == BrokenInstallation.exit_code
+    assert "[config-invalid]" in house.log
+    house.configure()
+    process = house.start()
+    house.configure(output_dir=str(house.root / "way/images"), max_concurrent_jobs=7)
+    process.send_signal(signal.SIGHUP)
+    until(lambda: "the configuration stays as it was: output_dir" in house.log, "the reload is refused")
+    assert house.status().max_concurrent_jobs != 7
 
 
 def more(messages: list[str], news: list[str]) -> list[str]:

@@ -7,6 +7,7 @@ from functools import partial
 from tests.security.guards.guard import Cut, Guard, cases, each
 
 PRIVATE = "test_destinations.py::test_a_directory_of_the_service_itself"
+CONFIGURED = "test_destinations.py::test_a_configured_directory_that_is_the_services_own"
 NO_RIGHT = "test_destinations.py::test_a_directory_where_they_may_create_nothing"
 RIGHT = "test_destinations.py::test_a_directory_where_they_may"
 SWAPPED = "test_places.py::test_a_domain_whose_image_somebody_else_can_swap"
@@ -27,11 +28,27 @@ SHARED = destination("            if given or facts.st_uid not in (0, own.uid) o
 
 GUARDS: tuple[Guard, ...] = (
     # ---- the service's own directories
-    *each(PRIVATE, destination("    if _is_private(handle, missing, order.bounds):", "    if False:")),
-    *each(cases(PRIVATE, "above"), destination("return not missing and above[0] in", "return False and above[0] in")),
+    *each((PRIVATE, CONFIGURED), destination("    if inside or way[0] in", "    if False and way[0] in")),
     *each(
-        cases(PRIVATE, "home", "home-ssh"),
-        Cut("hyper2kvmd/config.py", "*self.conversion_dirs, *_homes())", "*self.conversion_dirs)"),
+        (*cases(PRIVATE, "above"), *cases(CONFIGURED, "above")),
+        destination("    if inside or way[0] in", "    if inside or () in"),
+    ),
+    *each(cases(CONFIGURED, "home"), destination(" or (inner == 0 and way[0] in own)", "")),
+    *each(
+        (*cases(PRIVATE, "home", "home-ssh"), *cases(CONFIGURED, "home")),
+        Cut("hyper2kvmd/config.py", "in (self.state_dir, *_homes()) if", "in (self.state_dir,) if"),
+    ),
+    *each(
+        cases(CONFIGURED, "conversions", "below another conversion directory", "missing conversion directory"),
+        Cut("hyper2kvmd/config.py", "(self.spool_dir, *self.conversion_dirs, *outer)", "(self.spool_dir, *outer)"),
+    ),
+    *each(
+        "test_destinations.py::test_a_configured_directory_where_results_may_lie",
+        destination("way[inner] not in permitted or", "True or"),
+    ),
+    *each(
+        "test_destinations.py::test_a_job_judges_the_configured_directory",
+        destination("        _require_apart(order.output_dir, nearest, bounds, bounds.outer_dirs)\n", ""),
     ),
     *each(
         "test_destinations.py::test_a_file_of_the_services_own_is_no_submission",
@@ -58,11 +75,19 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_destinations.py::test_results_are_the_submitters_to_read",
-        destination("acl.grant(handle, person.uid, READ)", "pass"),
+        destination("acl.grant(handle, acl.Entry(acl.USER, READ, person.uid))", "pass"),
         destination("return None if _is_configured(order) else _submitter(order)", "return _submitter(order)"),
-        destination("acl.grant(handle, person.uid, READ | WRITE | SEARCH)", "pass"),
+        destination("acl.grant(handle, acl.Entry(acl.USER, READ | WRITE | SEARCH, person.uid))", "pass"),
         destination("DIRECTORY_MODE = 0o751", "DIRECTORY_MODE = 0o750"),
         destination("DIRECTORY_MODE = 0o751", "DIRECTORY_MODE = 0o755"),
+    ),
+    *each(
+        cases("test_destinations.py::test_who_reads_results_in_a_directory_of_a_group", "setgid"),
+        Cut("hyper2kvmd/host/placing.py", "        share_in_team(handle, self._directory)\n", ""),
+    ),
+    *each(
+        cases("test_destinations.py::test_who_reads_results_in_a_directory_of_a_group", "not setgid"),
+        destination("not folder.st_mode & stat.S_ISGID or ", ""),
     ),
     *each(
         "test_destinations.py::test_a_right_for_the_submitter_is_none_for_others",

@@ -47,6 +47,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(cases(LARGE, "line"), doors("            max_line_size=MAX_FIELD_BYTES,\n", "")),
     *each(cases(LARGE, "field"), doors("            max_field_size=MAX_FIELD_BYTES,\n", "")),
+    *each(cases(LARGE, "fields without end"), doors("            max_headers=MAX_FIELDS,\n", "")),
     *each(cases(LARGE, "body"), web("client_max_size=MAX_BODY_BYTES", "client_max_size=1 << 20")),
     *each(
         "test_strangers.py::test_a_request_in_progress_is_not_interrupted",
