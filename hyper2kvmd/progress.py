@@ -22,6 +22,8 @@ from hyper2kvmd.model.results import Finished
 PROGRESS_PERIOD = 0.2
 """Seconds between two progress events of a step: at most five a second."""
 
+MAX_LINE = 8000
+"""Characters of a logged command."""
 MAX_TRACEBACK = 8000
 """Characters: the last ones tell where it happened."""
 
@@ -62,6 +64,14 @@ class Warned(Frozen):
     message: str
 
 
+class CommandStarted(Frozen):
+    """A program was started: for the log, at debug level."""
+
+    event: Literal["command-started"] = "command-started"
+    line: str = Field(max_length=MAX_LINE)
+    """As a shell takes it."""
+
+
 class HelperAnswered(Frozen):
     """One request to the root helper came to its end."""
 
@@ -92,7 +102,15 @@ class Ended(Frozen):
 
 
 Event = Annotated[
-    StageStarted | StageFinished | StepStarted | Progress | Warned | HelperAnswered | AwaitingSpace | Ended,
+    StageStarted
+    | StageFinished
+    | StepStarted
+    | Progress
+    | Warned
+    | CommandStarted
+    | HelperAnswered
+    | AwaitingSpace
+    | Ended,
     Field(discriminator="event"),
 ]
 event_adapter: TypeAdapter[Event] = TypeAdapter(Event)

@@ -7,9 +7,11 @@ lines on stdout) and inside `h2kvmctl --config` alike. It never touches the data
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -26,7 +28,7 @@ from hyper2kvmd.errors import (
     TryLater,
 )
 from hyper2kvmd.hardware import decide_hardware
-from hyper2kvmd.host import space
+from hyper2kvmd.host import run, space
 from hyper2kvmd.host.destination import nearest_output
 from hyper2kvmd.host.person import name_of
 from hyper2kvmd.host.workspace import as_before, working_folder
@@ -36,8 +38,10 @@ from hyper2kvmd.model.machine import Source
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import Finished
 from hyper2kvmd.progress import (
+    MAX_LINE,
     MAX_TRACEBACK,
     AwaitingSpace,
+    CommandStarted,
     Context,
     Ended,
     Event,
@@ -53,6 +57,7 @@ from hyper2kvmd.stages.repair import repair
 from hyper2kvmd.stages.verify import verify
 
 Product = TypeVar("Product")
+EMITTING = threading.Lock()
 
 
 def migrate(order: Order, ctx: Context) -> Finished:
@@ -137,8 +142,17 @@ def main() -> int:
     os.umask(0o077)
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    run.log.setLevel(logging.DEBUG)
+    run.log.addHandler(_Commands())
     _emit(_run())
     return 0
+
+
+class _Commands(logging.Handler):
+    """What `host.run` logs becomes events: the daemon has the log, and knows the job."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _emit(CommandStarted(line=record.getMessage()[:MAX_LINE]))
 
 
 def _run() -> Ended:
@@ -202,8 +216,9 @@ def _ask_for_space(order: Order, source: Source) -> None:
 
 
 def _emit(event: Event) -> None:
-    sys.stdout.write(event.model_dump_json() + "\n")
-    sys.stdout.flush()
+    with EMITTING:  # threads that read a disk start QEMU as well
+        sys.stdout.write(event.model_dump_json() + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ COMMANDS = {
 @click.option("--output-dir", type=FOLDER, help="Put image, report and domain XML here.")
 @click.option("--threads", type=click.IntRange(1, 256), help="Convert with so many threads, not one for each core.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+@click.option("--debug", is_flag=True, help="Log each command that is started, as a line for a shell.")
 @json_option
 @click.pass_context
 def cli(
@@ -65,9 +66,10 @@ def cli(
     output_dir: Path | None,
     threads: int | None,
     dry_run: bool,
+    debug: bool,
 ) -> None:
     """Turn VMware disks into guests that boot on KVM."""
-    given = Given(file, conversion_dir, output_dir, threads, dry_run)
+    given = Given(file, conversion_dir, output_dir, threads, dry_run, debug)
     context.meta["given"] = given
     if context.invoked_subcommand is None:
         if not given.anything:

@@ -53,7 +53,7 @@ class Display:
                 self._say(f"{event.stage.value}: done in {event.seconds:.1f} s", style="green")
             case progress.Warned():
                 self._say(f"warning: {event.message}", style="yellow")
-            case progress.HelperAnswered() | progress.AwaitingSpace() | progress.Ended():
+            case progress.CommandStarted() | progress.HelperAnswered() | progress.AwaitingSpace() | progress.Ended():
                 pass
 
     def _step(self, title: str, total: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ from hyper2kvmd.cli import oneshot, views
 from hyper2kvmd.cli.display import Display
 from hyper2kvmd.cli.options import FILE, FOLDER, Given
 from hyper2kvmd.cli.output import Output, json_option, located, problems_of
+from hyper2kvmd.host import run
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.orders import Limits, Order
 
@@ -27,6 +29,9 @@ def migrate(context: click.Context, asked: Given) -> None:
     output = context.ensure_object(Output)
     if asked.file is None:
         raise click.UsageError("--config names no migration YAML")
+    if asked.debug:
+        logging.basicConfig(format="%(message)s")
+        run.log.setLevel(logging.DEBUG)
     migration = _load(output, asked.file)
     conversion = oneshot.conversion_place(migration, asked.conversion_dir)
     output_dir = oneshot.output_place(migration, asked.output_dir).path

@@ -20,7 +20,8 @@ class Given:
     output_dir: Path | None
     threads: int | None
     dry_run: bool
+    debug: bool
 
     @property
     def anything(self) -> bool:
-        return any((self.file, self.conversion_dir, self.output_dir, self.threads, self.dry_run))
+        return any((self.file, self.conversion_dir, self.output_dir, self.threads, self.dry_run, self.debug))

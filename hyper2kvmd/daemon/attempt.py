@@ -25,6 +25,7 @@ from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import Artifact
 from hyper2kvmd.progress import (
     AwaitingSpace,
+    CommandStarted,
     Ended,
     Event,
     HelperAnswered,
@@ -163,6 +164,8 @@ class Attempt:
             case Warned(message=message):
                 self._log.warning("%s", message)
                 return await ledger.insist(store.record_warning, job.id, job.attempt, message)
+            case CommandStarted(line=line):
+                self._log.debug("%s", line)
             case HelperAnswered(verb=verb, outcome=outcome):
                 self._metrics.helper_answered(verb, outcome)
             case AwaitingSpace():

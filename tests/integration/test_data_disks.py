@@ -64,8 +64,9 @@ def test_a_data_disk_is_migrated_and_every_byte_is_proven(make: Callable[[Path],
     before = {path.name: path.stat().st_mtime_ns for path in export.iterdir()}
     config = tmp_path / "data01.yaml"
     config.write_text(f"vmdk: {source}\nvm_name: data01\noutput_dir: {tmp_path}/images\nverify: content\n")
-    done = ctl("--config", config, "--conversion-dir", tmp_path / "work", cwd=tmp_path)
+    done = ctl("--debug", "--config", config, "--conversion-dir", tmp_path / "work", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert "qemu-storage-daemon --blockdev " in done.stderr
 
     image, report = tmp_path / "images/data01.qcow2", tmp_path / "images/data01.report.json"
     sh("qemu-img", "compare", "-f", "vmdk", "-F", "qcow2", source, image)

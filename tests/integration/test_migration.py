@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -28,7 +29,7 @@ from tests.support.kernel import Kernel
 @pytest.fixture
 def service(service_folder: Path, installed_helper: tuple[str, ...]) -> Iterator[Service]:
     allowed = f"[{service_folder}/closed/deep]"
-    with running(service_folder, installed_helper, allowed_conversion_dirs=allowed) as daemon:
+    with running(service_folder, installed_helper, allowed_conversion_dirs=allowed, log_level="debug") as daemon:
         yield daemon
     assert Kernel.now().clean
 
@@ -40,6 +41,7 @@ def test_a_dropped_export_boots_and_the_source_is_untouched(service: Service) ->
     job = service.succeeded("web01")
 
     assert fingerprint(source.parent) == before
+    assert re.search(r"qemu-img create -q -f qcow2 \S+/disk1.qcow2 \d+$", service.log.read_text(), re.MULTILINE)
     until("the YAML is set aside", lambda: service.names("done") == {"web01.yaml"})
     assert service.names("incoming") == service.names("active") == set()
     assert service.working_folders() == set()

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.security.guards import GUARDS, OTHERS, Guard
+from tests.support.own_host import FOLDER_PREFIX
 
 CHECKOUT = Path(__file__).parents[2]
 SECONDS = 600
@@ -100,7 +101,7 @@ def let_go_of_loops() -> None:
     """What a helper left that was made not to let go: loop devices on files of tests that are gone."""
     for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
-            ours = "/h2k-test-" in entry.read_text()
+            ours = f"/{FOLDER_PREFIX}" in entry.read_text()
         except OSError:
             continue
         if ours:

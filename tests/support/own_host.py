@@ -6,7 +6,9 @@ test processes do not meet, and the developer's host stays as it was. Needs root
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import functools
 import os
 import subprocess
@@ -15,10 +17,32 @@ from pathlib import Path
 import pytest
 
 USER = "hyper2kvm"
-WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-FOLDER_PREFIX = f"h2k-test-{WORKER}-"
-"""Of every folder that tests make outside pytest's own: what the kernel holds of this run is known by it."""
-SERVICE_ID = 64900 + int(WORKER.removeprefix("gw") if WORKER.startswith("gw") else 99)
+SLOTS = Path("/run/lock")
+MAX_SLOTS = 90
+
+
+def _take_slot() -> int:
+    """A number that no other test process of this host has while this one lives. Its children have the same."""
+    known = f"H2K_TEST_SLOT_{os.environ.get('PYTEST_XDIST_WORKER', '')}"
+    if known in os.environ:
+        return int(os.environ[known])
+    for slot in range(MAX_SLOTS):
+        with contextlib.suppress(OSError):
+            handle = os.open(SLOTS / f"hyper2kvmd-test-{slot}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(handle)
+                continue
+            os.environ[known] = str(slot)
+            return slot
+    return MAX_SLOTS  # a child without this environment and without root: it starts no tests
+
+
+SLOT = _take_slot()
+FOLDER_PREFIX = f"h2k-test-{SLOT}-"
+"""Of every folder that tests make outside pytest's own: what the kernel holds of this process is known by it."""
+SERVICE_ID = 64900 + SLOT
 """Uid and gid of the service user."""
 COVERED = ("/etc", "/usr/libexec")
 LAYERS = Path("/mnt")

@@ -213,7 +213,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_submitter.py::test_a_yaml_that_an_acl_lets_somebody_else_write",
-        spool("acl.entries(handle) or not owner", "not owner"),
+        dropped("acl.entries(handle) or not owner", "not owner"),
     ),
     *each(
         "test_submitter.py::test_a_closed_folder_exchanged_for_an_open_one_while_a_disk_is_opened",
