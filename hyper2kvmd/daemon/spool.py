@@ -152,7 +152,7 @@ class Spool:
         path = self._dir / "active" / claim
         name = _original(path.name)
         owner = Person.of(path.lstat().st_uid)
-        origin = Origin(submitter=owner.name, name=name, claim=claim, path=f"active/{claim}")
+        origin = Origin(submitter=owner.name, uid=owner.uid, name=name, claim=claim, path=f"active/{claim}")
         key = ""
         try:
             data = self._asked_by(owner, path)

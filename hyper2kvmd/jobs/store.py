@@ -39,7 +39,7 @@ from hyper2kvmd.jobs.tables import (
     stages,
 )
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.jobs import Counts, Job, JobEvent, Problem, Stage, State
+from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Counts, Job, JobEvent, Problem, Stage, State
 from hyper2kvmd.model.results import Finished
 
 
@@ -55,6 +55,7 @@ class Origin:
     """Where a submission came from. `claim` names the spool file for good, `name` as its owner named it."""
 
     submitter: str = ""
+    uid: int = NOBODY_AT_ALL
     name: str | None = None
     claim: str | None = None
     path: str | None = None
@@ -412,7 +413,7 @@ class Store:
 
     def _insert(self, connection: Connection, origin: Origin, **values: Any) -> Job:
         spool = {"spool_name": origin.name, "spool_claim": origin.claim, "spool_path": origin.path}
-        values |= {"submitter": origin.submitter, "created": datetime.now(UTC), **spool}
+        values |= {"submitter": origin.submitter, "submitter_uid": origin.uid, "created": datetime.now(UTC), **spool}
         return job_of(connection.execute(insert(jobs).values(values).returning(jobs)).mappings().one())
 
     def _write(self, job_id: int, attempt: int, kind: str, message: str, **values: Any) -> bool:

@@ -16,7 +16,7 @@ from hyper2kvmd.jobs import database
 from hyper2kvmd.jobs.store import Origin, Store
 from hyper2kvmd.jobs.tables import metadata
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.jobs import State
+from hyper2kvmd.model.jobs import NOBODY_AT_ALL, State
 
 CLAIM_ALL = """
 import sys
@@ -196,6 +196,21 @@ def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> No
             columns = {row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")}
             assert columns == {column.name for column in table.columns}
     connection.close()
+
+
+def test_submitters_of_earlier_jobs_are_found_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    filled(path, 4)
+    with sqlite3.connect(path) as connection:
+        for number, name in enumerate(("root", "987654", "no-such-user", ""), 1):
+            connection.execute("UPDATE jobs SET submitter = ? WHERE id = ?", (name, number))
+        connection.execute("ALTER TABLE jobs DROP COLUMN submitter_uid")
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+    connection.close()
+    store = Store(address(path))
+    uids = {job.submitter: job.submitter_uid for job in store.list()}
+    store.close()
+    assert uids == {"root": 0, "987654": 987654, "no-such-user": NOBODY_AT_ALL, "": NOBODY_AT_ALL}
 
 
 def test_the_journal_is_truncated_after_each_transaction(tmp_path: Path) -> None:
