@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import pwd
 import socket
 import stat
 import struct
@@ -26,10 +25,11 @@ from hyper2kvmd.daemon.wire import (
     Submission,
 )
 from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput, TryLater
+from hyper2kvmd.host.person import Person
 from hyper2kvmd.jobs.submissions import Origin
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.frozen import Frozen
-from hyper2kvmd.model.jobs import Job, Problem, State
+from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Job, Problem, State
 from hyper2kvmd.progress import problem
 
 MAX_LISTED = 1000
@@ -155,7 +155,7 @@ class Control:
             self._ledger.store.submit,
             migration,
             content_key=_key(submission, migration, _peer(request)),
-            origin=Origin(submitter=_peer(request)),
+            origin=Origin(submitter=_peer(request), uid=_peer_uid(request)),
         )
         self._scheduler.wake()
         return _answer(submitted.job, status=201 if submitted.new else 200)
@@ -248,12 +248,14 @@ def _number(request: web.Request) -> int:
 
 
 def _peer(request: web.Request) -> str:
-    """The user at the other end, as the kernel knows them."""
+    """The name of the user at the other end, or their uid where there is none."""
+    return Person.of(_peer_uid(request)).name
+
+
+def _peer_uid(request: web.Request) -> int:
+    """As the kernel knows them; NOBODY_AT_ALL once the connection is gone."""
     connection = None if request.transport is None else request.transport.get_extra_info("socket")
     if connection is None:
-        return ""
-    _, number, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
+        return NOBODY_AT_ALL
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(uid)

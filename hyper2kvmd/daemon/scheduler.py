@@ -112,6 +112,7 @@ class Scheduler:
             attempt=job.attempt,
             migration=job.migration,
             submitter=job.submitter,
+            submitter_uid=job.submitter_uid,
             conversion_dir=self._conversion_dir(job.migration),
             output_dir=job.migration.output_dir or self.config.output_dir,
             helper=self.config.helper,

@@ -226,7 +226,7 @@ class Spool:
         name = original(claim)
         stem = Path(name).stem
         owner = Person.of(path.lstat().st_uid)
-        origin = Origin(submitter=owner.name, name=name, claim=claim, path=f"active/{claim}")
+        origin = Origin(submitter=owner.name, uid=owner.uid, name=name, claim=claim, path=f"active/{claim}")
         try:
             text = asked_by(owner, path, self._dir / "incoming")
             migration = spec.parse(text, base=None, default_name=stem)

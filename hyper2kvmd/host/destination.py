@@ -181,7 +181,8 @@ def _require_allowed(order: Order, handle: int, missing: tuple[str, ...] = ()) -
             hint="retry, with a directory that nobody renames meanwhile",
         )
     require_below(order.output_dir, order.output_dir, order.bounds.output_dirs, "output")
-    if order.submitter is None:
+    person = Person.who_submitted(order)
+    if person is None:
         return
     bounds, nearest = order.bounds, Nearest(handle, missing)
     if _is_configured(order):
@@ -189,7 +190,6 @@ def _require_allowed(order: Order, handle: int, missing: tuple[str, ...] = ()) -
         return
     shared = () if bounds.shared_output_dir is None else (bounds.shared_output_dir,)
     _require_apart(order.output_dir, nearest, bounds, shared)
-    person = Person.named(order.submitter)
     if not _may_create(person, handle):
         raise Unsafe(
             "submitter-may-not-write",
@@ -247,7 +247,7 @@ def _made_for(order: Order) -> Person | None:
 
 def _submitter(order: Order) -> Person | None:
     """Whom results are made for; None where that is this process's own user, or root, or unknown to the host."""
-    person = None if order.submitter is None else Person.named(order.submitter)
+    person = Person.who_submitted(order)
     return None if person is None or person.uid in (os.geteuid(), 0) or person.uid < 0 else person
 
 

@@ -34,8 +34,7 @@ class Mandate:
 
     @staticmethod
     def of(order: Order) -> Mandate:
-        person = None if order.submitter is None else Person.named(order.submitter)
-        return Mandate(person, order.bounds.source_dirs)
+        return Mandate(Person.who_submitted(order), order.bounds.source_dirs)
 
     def named_by(self, handle: int, path: Path) -> Mandate:
         """The mandate for files that the open file `path` names.

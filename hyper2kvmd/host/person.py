@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd.host import acl
+from hyper2kvmd.model.jobs import NOBODY_AT_ALL
+from hyper2kvmd.model.orders import Order
 
 READ, WRITE, SEARCH = 4, 2, 1
-NOBODY_AT_ALL = -1
-"""A uid that owns nothing: for somebody that the user database no longer knows."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,18 @@ class Person:
     groups: frozenset[int]
 
     @staticmethod
-    def named(name: str) -> Person:
-        """By name, or by number where there is no such name."""
+    def of(uid: int) -> Person:
+        """Found by the uid alone: a name may belong to somebody else by now, or to two users."""
         try:
-            entry = pwd.getpwnam(name)
+            entry = pwd.getpwuid(uid)
         except KeyError:
-            return Person(name, int(name) if name.isascii() and name.isdecimal() else NOBODY_AT_ALL, frozenset())
-        return Person(name, entry.pw_uid, frozenset(os.getgrouplist(name, entry.pw_gid)))
+            return Person("" if uid == NOBODY_AT_ALL else str(uid), uid, frozenset())
+        return Person(entry.pw_name, uid, frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid)))
 
     @staticmethod
-    def of(uid: int) -> Person:
-        try:
-            return Person.named(pwd.getpwuid(uid).pw_name)
-        except KeyError:
-            return Person(str(uid), uid, frozenset())
+    def who_submitted(order: Order) -> Person | None:
+        """None for whoever runs this program."""
+        return None if order.submitter is None else Person.of(order.submitter_uid)
 
     def alone_in(self, group: int) -> bool:
         """Whether that is their own private group: called as they are, and with no other member."""

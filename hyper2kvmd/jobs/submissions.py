@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from hyper2kvmd.jobs.changes import first_line, is_active, record
 from hyper2kvmd.jobs.tables import events, job_of, jobs, problems_adapter
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.jobs import Job, Problem, State
+from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Job, Problem, State
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Origin:
     """Where a submission came from. `claim` names the spool file for good, `name` as its owner named it."""
 
     submitter: str = ""
+    uid: int = NOBODY_AT_ALL
     name: str | None = None
     claim: str | None = None
     path: str | None = None
@@ -99,5 +100,5 @@ def _record_duplicate(connection: Connection, job: Job, origin: Origin) -> None:
 
 def _insert(connection: Connection, origin: Origin, **values: Any) -> Job:
     spool = {"spool_name": origin.name, "spool_claim": origin.claim, "spool_path": origin.path}
-    values |= {"submitter": origin.submitter, "created": datetime.now(UTC), **spool}
+    values |= {"submitter": origin.submitter, "submitter_uid": origin.uid, "created": datetime.now(UTC), **spool}
     return job_of(connection.execute(insert(jobs).values(values).returning(jobs)).mappings().one())

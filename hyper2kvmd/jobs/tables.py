@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import RowMapping
 
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.jobs import Job, JobEvent, Problem
+from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Job, JobEvent, Problem
 
 ACTIVE_STATES = "state IN ('queued', 'held', 'running')"
 MISPLACED = (
@@ -71,6 +71,7 @@ jobs = Table(
     Column("spool_claim", String(255), unique=True),
     Column("spool_path", String(511)),
     Column("submitter", String(255), nullable=False, default=""),
+    Column("submitter_uid", BigInteger, nullable=False, server_default=text(str(NOBODY_AT_ALL))),
     Column("stage", String(16)),
     Column("progress", Float, nullable=False, default=0.0),
     Column("note", Text, nullable=False, default=""),

@@ -11,6 +11,9 @@ from pydantic import Field
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.frozen import Frozen
 
+NOBODY_AT_ALL = -1
+"""A uid that owns nothing: of a submitter who is not known."""
+
 
 class State(StrEnum):
     QUEUED = "queued"
@@ -59,6 +62,7 @@ class Job(Frozen):
     content_key: str
     spool_name: str | None = None
     submitter: str = ""
+    submitter_uid: int = NOBODY_AT_ALL
     stage: Stage | None = None
     progress: float = Field(default=0.0, ge=0.0, le=1.0)
     note: str = ""

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.frozen import Frozen
+from hyper2kvmd.model.jobs import NOBODY_AT_ALL
 from hyper2kvmd.model.results import Finished
 
 
@@ -63,7 +64,9 @@ class Order(Frozen):
     attempt: int = 1
     migration: Migration
     submitter: str | None = None
-    """Whose rights to the sources count; None: those of whoever runs this."""
+    """The name of whose rights count; None: those of whoever runs this."""
+    submitter_uid: int = NOBODY_AT_ALL
+    """The same person, as the kernel knew them when they submitted the job."""
     conversion_dir: Path
     output_dir: Path
     helper: HelperCall

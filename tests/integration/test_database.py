@@ -17,7 +17,7 @@ from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin
 from hyper2kvmd.jobs.tables import metadata
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.jobs import State
+from hyper2kvmd.model.jobs import NOBODY_AT_ALL, State
 
 CLAIM_ALL = """
 import sys
@@ -205,15 +205,31 @@ def test_a_database_of_the_first_schema_keeps_its_jobs(tmp_path: Path) -> None:
     filled(path, 3)
     with sqlite3.connect(path) as connection:
         connection.executescript(
-            "DROP INDEX jobs_misplaced; DROP INDEX jobs_of_submitter; UPDATE alembic_version SET version_num = '0001'"
+            "DROP INDEX jobs_misplaced; DROP INDEX jobs_of_submitter; ALTER TABLE jobs DROP COLUMN submitter_uid;"
+            " UPDATE alembic_version SET version_num = '0001'"
         )
     store = Store(address(path))
     assert len(store.list()) == 3
     store.close()
     with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0003",)]
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
     assert {"jobs_misplaced", "jobs_of_submitter"} <= names
+
+
+def test_submitters_of_earlier_jobs_are_found_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    filled(path, 4)
+    with sqlite3.connect(path) as connection:
+        for number, name in enumerate(("root", "987654", "no-such-user", ""), 1):
+            connection.execute("UPDATE jobs SET submitter = ? WHERE id = ?", (name, number))
+        connection.execute("ALTER TABLE jobs DROP COLUMN submitter_uid")
+        connection.execute("UPDATE alembic_version SET version_num = '0002'")
+    connection.close()
+    store = Store(address(path))
+    uids = {job.submitter: job.submitter_uid for job in store.list()}
+    store.close()
+    assert uids == {"root": 0, "987654": 987654, "no-such-user": NOBODY_AT_ALL, "": NOBODY_AT_ALL}
 
 
 def test_the_journal_is_truncated_after_each_transaction(tmp_path: Path) -> None:

@@ -196,6 +196,7 @@ def test_a_job_judges_the_configured_directory(own: Path) -> None:
         job_id="7",
         migration=Migration(vmdk=(own / "disk.raw",), vm_name="web01"),
         submitter=VICTIM,
+        submitter_uid=NOBODY,
         conversion_dir=own / "state/conversions",
         output_dir=own / "elsewhere",
         helper=("none",),

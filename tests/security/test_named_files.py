@@ -7,6 +7,7 @@ lies in it, unless a case says otherwise; the secret belongs to `games`.
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 import tempfile
@@ -180,6 +181,7 @@ def test_a_job_of_somebody_who_may_read_both(folder: Path) -> None:
         job_id="7",
         migration=Migration(vmdk=(disk,), vm_name="evil"),
         submitter=USER,
+        submitter_uid=pwd.getpwnam(USER).pw_uid,
         conversion_dir=conversions,
         output_dir=out,
         helper=("none",),

@@ -20,11 +20,16 @@ from typing import Any
 
 import pytest
 
+from hyper2kvmd.daemon.metrics import Metrics
+from hyper2kvmd.daemon.spool import Spool, prepare
 from hyper2kvmd.disk.files import open_file
 from hyper2kvmd.errors import Failure, Unsafe
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.host.person import READ, SEARCH, Person
-from hyper2kvmd.model.jobs import State
+from hyper2kvmd.jobs.store import Store
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.jobs import NOBODY_AT_ALL, State
+from hyper2kvmd.model.orders import Order
 from tests.integration.host import MIB, USER
 from tests.integration.service import Service, until
 from tests.support.own_host import FOLDER_PREFIX
@@ -204,7 +209,7 @@ def test_a_submission_is_its_peers_own(daemon: Service) -> None:
     (daemon.root / "peer.yaml").write_text(f"vmdk: {source}\nvm_name: peer\n")
     daemon.ctl("submit", daemon.root / "peer.yaml")
     job = daemon.job("peer")
-    assert job is not None and job.submitter == USER
+    assert job is not None and (job.submitter, job.submitter_uid) == (USER, pwd.getpwnam(USER).pw_uid)
     daemon.finished("peer")
 
 
@@ -296,7 +301,7 @@ def test_a_closed_folder_exchanged_for_an_open_one_while_a_disk_is_opened() -> N
     try:
         for _ in range(5000):
             try:
-                file = open_file(open_one / "disk.raw", Mandate(Person.named(VICTIM)))
+                file = open_file(open_one / "disk.raw", Mandate(Person.of(NOBODY)))
             except Failure as failure:
                 outcomes.add(failure.code)
                 continue
@@ -307,6 +312,40 @@ def test_a_closed_folder_exchanged_for_an_open_one_while_a_disk_is_opened() -> N
         exchanger.join()
         shutil.rmtree(root)
     assert outcomes == {"open", "submitter-may-not-read"}
+
+
+def test_a_name_that_belongs_to_somebody_else_by_now(service_folder: Path) -> None:
+    """The user database was changed while the job waited. Who submitted it is known by their uid."""
+    service_folder.chmod(0o755)
+    secret = disk(service_folder / "secret.raw", "games", 0o600)
+    order = Order(
+        job_id="7",
+        migration=Migration(vmdk=(secret,), vm_name="web01"),
+        submitter="games",
+        submitter_uid=NOBODY,
+        conversion_dir=service_folder,
+        output_dir=service_folder,
+        helper=("none",),
+    )
+    with pytest.raises(Unsafe) as caught:
+        open_file(secret, Mandate.of(order))
+    assert caught.value.code == "submitter-may-not-read"
+
+
+@pytest.mark.parametrize("uid", [987654, pwd.getpwnam(VICTIM).pw_uid])
+def test_a_spool_file_is_its_owners_by_their_uid(tmp_path: Path, uid: int) -> None:
+    """Somebody without a name is recorded by number, and somebody could be called like that."""
+    prepare(tmp_path)
+    (tmp_path / "incoming").chmod(0o777)
+    path = tmp_path / "incoming/web01.yaml"
+    path.write_text("vmdk: /a.vmdk\n")
+    os.chown(path, uid, uid)
+    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+    spool = Spool(tmp_path, store, Metrics())
+    until("it is a job", lambda: spool.scan() or store.list())
+    (job,) = store.list()
+    store.close()
+    assert job.submitter_uid == uid
 
 
 RENAME_EXCHANGE = 2
@@ -354,12 +393,12 @@ def test_rights_are_judged_as_the_kernel_does(
     if acl:
         set_acl(path, *acl)
     try:
-        nobody = Person.named(VICTIM)
+        nobody = Person.of(NOBODY)
         argv = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "test", "-r", str(path)]
         kernel = subprocess.run(argv, check=False).returncode == 0
         with path.open() as file:
             assert (nobody.may(READ, path), nobody.may(READ, file.fileno()), kernel) == (may, may, may)
-        assert nobody.may(SEARCH, folder) and Person.named("root").may(READ, path)
+        assert nobody.may(SEARCH, folder) and Person.of(0).may(READ, path)
     finally:
         shutil.rmtree(folder)
 
@@ -367,11 +406,11 @@ def test_rights_are_judged_as_the_kernel_does(
 def test_somebody_whom_nobody_knows_has_the_rights_of_others(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("x")
-    for name in ("", "no-such-user", "4294967295", "٣"):
-        stranger = Person.named(name)
+    for uid in (NOBODY_AT_ALL, 987654):
+        stranger = Person.of(uid)
         path.chmod(0o640)
         assert not stranger.may(READ, path)
         path.chmod(0o604)
         assert stranger.may(READ, path)
-    assert grp.getgrnam("nogroup").gr_gid in Person.named(VICTIM).groups
+    assert grp.getgrnam("nogroup").gr_gid in Person.of(NOBODY).groups
     assert Person.of(0).name == "root" and Person.of(987654).name == "987654"

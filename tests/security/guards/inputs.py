@@ -167,8 +167,18 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_submitter.py::test_a_submission_is_its_peers_own",
-        Cut("hyper2kvmd/daemon/control.py", "Origin(submitter=_peer(request))", 'Origin(submitter="root")'),
+        Cut(
+            "hyper2kvmd/daemon/control.py",
+            "Origin(submitter=_peer(request), uid=_peer_uid(request))",
+            'Origin(submitter="root", uid=0)',
+        ),
+        Cut("hyper2kvmd/daemon/control.py", ", uid=_peer_uid(request))", ")"),
     ),
+    *each(
+        "test_submitter.py::test_a_name_that_belongs_to_somebody_else_by_now",
+        person("else Person.of(order.submitter_uid)", "else Person.of(pwd.getpwnam(order.submitter).pw_uid)"),
+    ),
+    *each("test_submitter.py::test_a_spool_file_is_its_owners_by_their_uid", spool(" uid=owner.uid,", "")),
     *each(
         cases(NEIGHBOUR, "control.sock"),
         Cut("hyper2kvmd/daemon/control.py", "mask = os.umask(0o117)", "mask = os.umask(0)"),
@@ -191,7 +201,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_submitter.py::test_somebody_whom_nobody_knows_has_the_rights_of_others",
-        person("else NOBODY_AT_ALL", "else 0"),
+        person("else str(uid), uid, frozenset()", "else str(uid), 0, frozenset()"),
     ),
     # ---- the spool
     *each(
