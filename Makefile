@@ -13,8 +13,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := .cache/packages.done
 INSTALLED := $(VENV)/installed.done
-# files of tests, and so what their tests share, are not taken apart
-SIDE_BY_SIDE := --numprocesses=$(shell nproc) --dist=loadfile
+# one more than there are processors, since tests wait a lot; the tests of a file share what they set up
+SIDE_BY_SIDE := --numprocesses=$(shell expr $$(nproc) + 1) --dist=loadfile
 
 .PHONY: help setup lint audit test unit integration test-guests test-kernel test-system test-mutations fuzz bench bench-repair demo demo-guest reference release wheel deb rpm lock clean
 
