@@ -15,8 +15,8 @@ from hyper2kvmd.model.disks import Image, Segment
 from tests.guests.altered import boot_it
 from tests.guests.catalogue import NESTED
 from tests.guests.migration import exported
-from tests.integration.disks import empty_disk, sh
-from tests.integration.host import looped
+from tests.support.disks import empty_disk, sh
+from tests.support.host import looped
 from tests.system.machine import checked_inside
 
 EXCHANGE = 24 << 10

@@ -21,7 +21,7 @@ from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.model.disks import Image, Segment, Volume
 from hyper2kvmd.model.orders import HelperCall
 from hyper2kvmd.volumes.mapping import linear
-from tests.integration.host import (
+from tests.support.host import (
     HELPER,
     as_qcow2,
     as_raw,
@@ -38,7 +38,7 @@ from tests.integration.host import (
 from tests.support.kernel import Kernel, eventually, until_clean
 from tests.support.own_host import FOLDER_PREFIX
 
-CLIENT = "tests.integration.boundary.client"
+CLIENT = "tests.support.boundary.client"
 ALL = ("ext4", "ext2", "xfs", "btrfs")
 
 

@@ -31,10 +31,10 @@ from hyper2kvmd.progress import (
 )
 from hyper2kvmd.stages.convert import convert, prove_all_same, prove_same
 from hyper2kvmd.stages.plan import read_sources
-from tests.integration.disks import empty_disk, sh
 from tests.integration.test_publish import file_system
 from tests.integration.test_vmdk import SUBFORMATS
-from tests.vmdk_images import descriptor
+from tests.support.disks import empty_disk, sh
+from tests.support.vmdk_images import descriptor
 
 MIB = 1 << 20
 

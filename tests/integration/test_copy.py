@@ -17,9 +17,9 @@ from hyper2kvmd.disk.engine.copy import Amounts, Limits, copy
 from hyper2kvmd.disk.images.qcow2 import CLUSTER, WINDOW, full_size
 from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.errors import Failure, Interrupted
-from tests.integration.disks import sh
-from tests.integration.sources import KINDS, Kind, MadeSource, Part, RawSource, content, make_target, write_raw
 from tests.integration.test_publish import file_system
+from tests.support.disks import sh
+from tests.support.sources import KINDS, Kind, MadeSource, Part, RawSource, content, make_target, write_raw
 
 MIB = 1 << 20
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.disks import sh
 from tests.integration.test_publish import file_system
+from tests.support.disks import sh
 
 PROJECT = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hyper2kvmd.model.disks import Layout, Volume
 from hyper2kvmd.volumes.layout import firmware_of, read_layout
-from tests.integration.disks import FileReader, blkid, empty_disk, loop, sh
+from tests.support.disks import FileReader, blkid, empty_disk, loop, sh
 
 MIB = 1 << 20
 FILE_SYSTEMS = {

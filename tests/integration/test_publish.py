@@ -19,7 +19,7 @@ from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import Artifact, Verdict
 from hyper2kvmd.progress import Context, Event, Progress
 from hyper2kvmd.stages.publish import publish
-from tests.integration.disks import empty_disk, loop, sh
+from tests.support.disks import empty_disk, loop, sh
 
 MIB = 1 << 20
 

@@ -9,10 +9,10 @@ import pytest
 
 from hyper2kvmd.disk.sources.vmdk import open_source
 from hyper2kvmd.errors import Failure
-from tests.integration.disks import sh
 from tests.integration.test_vmdk import SUBFORMATS
 from tests.integration.test_vmdk_source import full, make, mixed, seen_by_qemu
-from tests.vmdk_images import Grains, content, cowd, descriptor, expected, hosted, sesparse
+from tests.support.disks import sh
+from tests.support.vmdk_images import Grains, content, cowd, descriptor, expected, hosted, sesparse
 
 SIZE = 5 * 1024 * 1024 + 1536
 

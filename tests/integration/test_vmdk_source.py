@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hyper2kvmd.disk.blocks import RUN_LIMIT
 from hyper2kvmd.disk.sources.vmdk import open_source
 from hyper2kvmd.errors import Failure
-from tests.integration.disks import sh
 from tests.integration.test_vmdk import SUBFORMATS
-from tests.vmdk_images import content, read
+from tests.support.disks import sh
+from tests.support.vmdk_images import content, read
 
 GRAIN = 65536
 SIZES = [512, GRAIN, 3 * GRAIN + 512, 32 * 1024 * 1024 + GRAIN - 1536]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from tests.integration.disks import empty_disk, sh
-from tests.integration.host import MIB
-from tests.integration.service import fingerprint, running
+from tests.support.disks import empty_disk, sh
+from tests.support.host import MIB
+from tests.support.service import fingerprint, running
 
 START, LENGTH = MIB, 32 * MIB
 

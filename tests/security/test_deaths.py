@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from hyper2kvmd.model.disks import Image
-from tests.integration.host import HELPER, as_service
-from tests.security.asking import ASKER, ask, mount_request
+from tests.support.asking import ASKER, ask, mount_request
+from tests.support.host import HELPER, as_service
 from tests.support.kernel import Kernel, eventually, until_clean
 
 TRACED = """

@@ -30,10 +30,10 @@ from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import NOBODY_AT_ALL, State
 from hyper2kvmd.model.orders import Order
-from tests.integration.host import MIB, USER
-from tests.integration.service import Service, until
+from tests.support.host import MIB, USER
 from tests.support.own_host import FOLDER_PREFIX
-from tests.vmdk_images import descriptor
+from tests.support.service import Service, until
+from tests.support.vmdk_images import descriptor
 
 VICTIM = "nobody"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.host import as_service
-from tests.integration.service import PROGRAMS
+from tests.support.host import as_service
+from tests.support.service import PROGRAMS
 
 LEVELS = 40
 LAUGHS = "\n".join(["a0: &a0 [lol]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, LEVELS))])

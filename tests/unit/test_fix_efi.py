@@ -13,7 +13,7 @@ from hyper2kvmd.guest.linux import pe
 from hyper2kvmd.model.disks import Layout, Segment
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.volumes.mapping import linear
-from tests.unit.guest_on_disk import ROOT_UUID, files_below, migration, partition, put, repaired
+from tests.support.guest_on_disk import ROOT_UUID, files_below, migration, partition, put, repaired
 
 ESP_TYPE = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 XBOOTLDR_TYPE = "bc13c2ff-59e6-4262-a352-b275fd6f7172"

@@ -13,7 +13,7 @@ from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.progress import Event, Warned
 from hyper2kvmd.stages.repair import repair_opened
 from hyper2kvmd.volumes.layout import ESP_TYPES
-from tests.unit.guest_on_disk import FolderAccess, migration, partition, put, quiet_context
+from tests.support.guest_on_disk import FolderAccess, migration, partition, put, quiet_context
 from tests.unit.test_fix_efi import program
 
 UUID = "3f0b6a52-0c1d-4e2f-8a3b-4c5d6e7f8091"
