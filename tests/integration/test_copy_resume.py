@@ -22,8 +22,8 @@ from hyper2kvmd.disk.engine import copy as engine
 from hyper2kvmd.disk.engine.checkpoint import Checkpoint
 from hyper2kvmd.disk.engine.copy import Amounts, Limits, copy
 from hyper2kvmd.disk.images.qcow2 import WINDOW
-from tests.integration.test_copy import disks, image_of, mounted, require_same
 from tests.support.copy_child import opened
+from tests.support.copying import disks, image_of, mounted, require_same
 from tests.support.disks import sh
 from tests.support.sources import KINDS, Kind, MadeSource, Part, content, make_target, write_raw
 

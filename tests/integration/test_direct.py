@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.disk.direct import CAPACITY, DirectFile
-from tests.integration.test_copy import image_of, require_same
+from tests.support.copying import image_of, require_same
 from tests.support.disks import sh
 from tests.support.sources import MadeSource, Part, content
 

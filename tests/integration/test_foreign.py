@@ -26,9 +26,9 @@ from hyper2kvmd.errors import Failure, MigrationFailed
 from hyper2kvmd.model.disks import SourceFormat
 from hyper2kvmd.progress import Event, Progress, Step
 from hyper2kvmd.stages.convert import prove_all_same
-from tests.integration.test_convert import read_source, run_convert, snapshot
-from tests.integration.test_publish import file_system
+from tests.support.converting import read_source, run_convert, snapshot
 from tests.support.disks import sh
+from tests.support.file_systems import file_system
 from tests.support.service import until
 
 MIB = 1 << 20

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.second_opinion import second_opinion
 from tests.fuzz.vmdk import fuzz
-from tests.integration.test_vmdk_source import full
+from tests.support.vmdk import full
 from tests.support.vmdk_images import Grains, content, descriptor, expected, hosted
 
 SECTOR = 512

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_access import CLIENT
+from tests.support.access import CLIENT
 from tests.support.host import HELPER, REPOSITORY, UNITS, USER, as_qcow2, as_service, command, give, make_disk
 from tests.support.kernel import Kernel, until_clean
 from tests.support.service import until

@@ -16,7 +16,7 @@ import pytest
 
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.orders import HelperCall
-from tests.integration.test_access import CLIENT, facts
+from tests.support.access import CLIENT, facts
 from tests.support.asking import PROBE, ask
 from tests.support.host import (
     REPOSITORY,
