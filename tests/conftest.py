@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
+pytest.register_assert_rewrite("tests.support")
+
 
 def pytest_sessionstart() -> None:
     """SIGTERM ends a run as Ctrl-C does: fixtures take back what they have put on the host."""

@@ -17,7 +17,7 @@ from hyper2kvmd.disk.blocks import Run
 from hyper2kvmd.disk.engine.compare import first_difference
 from hyper2kvmd.disk.images.qcow2.reader import data_ranges, open_image
 from hyper2kvmd.errors import MigrationFailed
-from tests.integration.disks import sh
+from tests.support.disks import sh
 
 MIB = 1 << 20
 SIZE = 9 * MIB + 3 * 512

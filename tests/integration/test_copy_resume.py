@@ -22,10 +22,10 @@ from hyper2kvmd.disk.engine import copy as engine
 from hyper2kvmd.disk.engine.checkpoint import Checkpoint
 from hyper2kvmd.disk.engine.copy import Amounts, Limits, copy
 from hyper2kvmd.disk.images.qcow2 import WINDOW
-from tests.integration.copy_child import opened
-from tests.integration.disks import sh
-from tests.integration.sources import KINDS, Kind, MadeSource, Part, content, make_target, write_raw
-from tests.integration.test_copy import disks, image_of, mounted, require_same
+from tests.support.copy_child import opened
+from tests.support.copying import disks, image_of, mounted, require_same
+from tests.support.disks import sh
+from tests.support.sources import KINDS, Kind, MadeSource, Part, content, make_target, write_raw
 
 MIB = 1 << 20
 WINDOWS = 40
@@ -74,7 +74,7 @@ def write_full(path: Path, size: int) -> None:
 
 
 def start(disk: Path, image: Path, kind: Kind, rate: int = RATE) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-m", "tests.integration.copy_child", str(disk), str(image), kind, str(rate)]
+    argv = [sys.executable, "-m", "tests.support.copy_child", str(disk), str(image), kind, str(rate)]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
 
 

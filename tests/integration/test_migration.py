@@ -19,11 +19,11 @@ from hyper2kvmd.disk.qemu.qemu_img import check
 from hyper2kvmd.model.jobs import Stage, State
 from tests.guests import debian12
 from tests.guests.debian12 import Recipe
-from tests.integration.disks import empty_disk, sh
-from tests.integration.host import USER, as_service
-from tests.integration.service import PROGRAMS, Service, fingerprint, running, until
-from tests.integration.test_publish import file_system
+from tests.support.disks import empty_disk, sh
+from tests.support.file_systems import file_system
+from tests.support.host import USER, as_service
 from tests.support.kernel import Kernel
+from tests.support.service import PROGRAMS, Service, fingerprint, running, until
 
 
 @pytest.fixture

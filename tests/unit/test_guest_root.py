@@ -10,7 +10,7 @@ import pytest
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.files.root import ConfinedRoot
-from tests.unit.guest_on_disk import put
+from tests.support.guest_on_disk import put
 
 
 @pytest.fixture

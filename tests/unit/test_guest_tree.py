@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from tests.unit.guest_on_disk import deny_labels, files_below, put, tree_of
+from tests.support.guest_on_disk import deny_labels, files_below, put, tree_of
 
 
 def test_nothing_is_written_before_commit(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from hyper2kvmd.model.jobs import Job, State
-from tests.integration.daemon.house import House, until
+from tests.support.house import House, until
 
 MIB = 1 << 20
 
