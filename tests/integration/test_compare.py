@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from hyper2kvmd.disk.blocks import Run
 from hyper2kvmd.disk.engine.compare import first_difference
-from hyper2kvmd.disk.images.qcow2.reader import data_ranges, open_image
+from hyper2kvmd.disk.images.qcow2.reader import open_image
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.host.files import data_ranges
 from tests.support.disks import sh
 
 MIB = 1 << 20
