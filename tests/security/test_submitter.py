@@ -337,7 +337,7 @@ def test_a_spool_file_is_its_owners_by_their_uid(tmp_path: Path, uid: int) -> No
     os.chown(path, uid, uid)
     store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
     spool = Spool(tmp_path, store, Metrics())
-    until("it is a job", lambda: spool.scan() or store.list())
+    until("it is a job", lambda: spool.scan() and store.list())
     (job,) = store.list()
     store.close()
     assert job.submitter_uid == uid
