@@ -13,6 +13,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := .cache/packages.done
 INSTALLED := $(VENV)/installed.done
+# files of guests belong to root
+NAMESPACE := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user)
 # one more than there are processors, since tests wait a lot; the tests of a file share what they set up
 SIDE_BY_SIDE := --numprocesses=$(shell expr $$(nproc) + 1) --dist=loadfile
 
@@ -52,8 +54,8 @@ audit: setup ## dependencies are as locked, unchanged, and not known to be vulne
 
 test: setup lint audit unit integration ## all that CI runs: lint, types, audit, import directions, unit and integration tests
 
-unit: $(INSTALLED) ## what needs neither root nor a package of the system: within a minute
-	$(BIN)/pytest $(SIDE_BY_SIDE) tests/unit
+unit: $(INSTALLED) ## what needs neither root nor a package of the system: about a minute
+	$(NAMESPACE) $(BIN)/pytest $(SIDE_BY_SIDE) tests/unit
 
 integration: setup
 	$(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1 \

@@ -1,6 +1,6 @@
-"""`h2kvmctl`, also called `hyper2kvm`: one migration here and now, or many by the daemon.
+"""`h2kvmctl`, also called `hyper2kvm`: one-shot runs, and the commands to the daemon.
 
-Only what the asked command needs is imported: `--help` answers at once.
+Only the modules of the requested command are imported, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from hyper2kvmd.cli.output import Output, json_option
 
 COMMANDS = {
     "cancel": Place("queue", "Stop a job."),
-    "check": Place("local", "List the errors of migration YAMLs, or what they come to."),
+    "check": Place("local", "List the errors of migration YAMLs, or their resulting settings."),
     "drain": Place("queue", "Finish running jobs, then stop the daemon."),
-    "explain": Place("explain", "Say what an error code means and what to do, or list all codes."),
+    "explain": Place("explain", "Explain an error code and its remedy, or list all codes."),
     "gc": Place(
         "gc", "Remove abandoned working folders, old spool files and rows of old jobs, never those of a live job."
     ),
-    "hold": Place("queue", "Keep a queued job from being started."),
-    "list": Place("queue", "Jobs, the newest first."),
+    "hold": Place("queue", "Hold a queued job until it is released."),
+    "list": Place("queue", "List jobs, newest first."),
     "local": Place("local", ""),
-    "logs": Place("queue", "What happened to a job, and when."),
-    "pause": Place("queue", "Start no more jobs; running ones go on."),
-    "plan": Place("local", "Read the source and say what a migration would do and need."),
-    "release": Place("queue", "Let a held job be started."),
+    "logs": Place("queue", "Show the events of a job with their times."),
+    "pause": Place("queue", "Start no more jobs; running jobs continue."),
+    "plan": Place("local", "Read the source and show what a migration would do and need."),
+    "release": Place("queue", "Allow a held job to start."),
     "resume": Place("queue", "Start jobs again."),
     "retry": Place("queue", "Queue a failed or cancelled job again."),
-    "show": Place("queue", "One job: its state, what it was asked, what is wrong with it."),
-    "status": Place("queue", "What the daemon is doing."),
-    "submit": Place("queue", "Hand migration YAMLs to the daemon."),
-    "watch": Place("queue", "Follow a job to its end."),
+    "show": Place("queue", "Show one job: its state, its settings and its problems."),
+    "status": Place("queue", "Show the state of the daemon."),
+    "submit": Place("queue", "Submit migration YAMLs to the daemon."),
+    "watch": Place("queue", "Follow a job until it finishes."),
 }
 
 
@@ -48,15 +48,15 @@ COMMANDS = {
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 migration failed, 2 invalid input, 3 refused as unsafe, 75 try again later,"
-    " 78 broken configuration or database, 130 interrupted.",
+    " 78 unusable configuration, helper or database, 130 interrupted.",
 )
 @click.version_option(hyper2kvmd.__version__, prog_name="h2kvmctl")
-@click.option("--config", "file", type=FILE, help="Migrate what this YAML asks for, here and now.")
+@click.option("--config", "file", type=FILE, help="Run the migration of this YAML without the daemon.")
 @click.option("--conversion-dir", type=FOLDER, help="Convert in this directory.")
-@click.option("--output-dir", type=FOLDER, help="Put image, report and domain XML here.")
-@click.option("--threads", type=click.IntRange(1, 256), help="Convert with so many threads, not one for each core.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
-@click.option("--debug", is_flag=True, help="Log each command that is started, as a line for a shell.")
+@click.option("--output-dir", type=FOLDER, help="Put image, report and domain XML into this directory.")
+@click.option("--threads", type=click.IntRange(1, 256), help="Threads for the conversion. [default: one per core]")
+@click.option("--dry-run", is_flag=True, help="Show what the migration would do; write nothing.")
+@click.option("--debug", is_flag=True, help="Log each external command as a shell command line.")
 @json_option
 @click.pass_context
 def cli(
@@ -68,7 +68,7 @@ def cli(
     dry_run: bool,
     debug: bool,
 ) -> None:
-    """Turn VMware disks into guests that boot on KVM."""
+    """Migrate virtual machines from VMware to KVM."""
     given = Given(file, conversion_dir, output_dir, threads, dry_run, debug)
     context.meta["given"] = given
     if context.invoked_subcommand is None:
@@ -79,7 +79,7 @@ def cli(
 
         migrate(context, given)
     elif context.invoked_subcommand != "local" and given.anything:
-        raise click.UsageError(f"--config and its like run one migration: leave out `{context.invoked_subcommand}`")
+        raise click.UsageError(f"`{context.invoked_subcommand}` cannot be combined with --config and its options")
 
 
 def main() -> None:
@@ -93,7 +93,7 @@ def _run(output: Output) -> int:
     except click.ClickException as error:
         if output.json or "--json" in sys.argv[1:]:  # the error may come before the option was reached
             output.json = True
-            hint = "see `h2kvmctl --help` and the command's own"
+            hint = "see `h2kvmctl --help` and the --help of the command"
             output.failure(errors.InvalidInput("usage", error.format_message(), hint=hint))
         else:
             error.show()

@@ -25,12 +25,19 @@ READY = b"ready"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--config", "config_path", type=click.Path(path_type=Path), default=DEFAULT_PATH, show_default=True)
-@click.option("--daemonize", is_flag=True, help="Go to the background; the log goes to hyper2kvmd.log in state_dir.")
-@click.option("--pidfile", type=click.Path(path_type=Path), help="Written and locked; only with --daemonize.")
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_PATH,
+    show_default=True,
+    help="The configuration file.",
+)
+@click.option("--daemonize", is_flag=True, help="Run in the background; log to hyper2kvmd.log in state_dir.")
+@click.option("--pidfile", type=click.Path(path_type=Path), help="Write and lock this pidfile; only with --daemonize.")
 @click.version_option(__version__, prog_name="hyper2kvmd")
 def main(config_path: Path, daemonize: bool, pidfile: Path | None) -> None:
-    """Migrate VMware disks that are dropped into the spool directory to guests that boot on KVM."""
+    """Migrate virtual machines from VMware to KVM, from a spool directory and a queue."""
     try:
         if daemonize != (pidfile is not None):
             raise InvalidInput("usage", "--daemonize and --pidfile belong together", hint="give both or neither")

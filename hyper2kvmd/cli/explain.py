@@ -1,4 +1,4 @@
-"""`h2kvmctl explain`: what an error code means, from the catalogue, which no other command loads."""
+"""`h2kvmctl explain`: the meaning of an error code, from the catalogue, which no other command loads."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _codes(_context: click.Context, _parameter: click.Parameter, begun: str) -> 
 @json_option
 @click.pass_obj
 def explain(output: Output, code: str | None) -> None:
-    """Say what an error code means and what to do, or list all codes."""
+    """Explain an error code and its remedy, or list all codes."""
     if code is None:
         _list(output)
         return

@@ -1,4 +1,4 @@
-"""`h2kvmctl gc`: what the daily timer runs."""
+"""`h2kvmctl gc`, which the daily timer runs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from hyper2kvmd.cli.output import Output, json_option
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Say what would be removed; remove nothing.")
-@click.option("--config", "file", type=FILE, default=config.DEFAULT_PATH, show_default=True, help="The daemon's.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
+@click.option(
+    "--config", "file", type=FILE, default=config.DEFAULT_PATH, show_default=True, help="The daemon's configuration."
+)
 @json_option
 @click.pass_obj
 def gc(output: Output, dry_run: bool, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""The commands that migrate, plan or check here and now, without a daemon."""
+"""The commands that migrate, plan or check without a daemon."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hyper2kvmd.model.orders import Limits, Order
 @json_option
 @click.pass_context
 def local(context: click.Context) -> None:
-    """The word that users of hyper2kvm end their command with."""
+    """Accepted for compatibility with hyper2kvm; it has no effect."""
     migrate(context, context.meta["given"])
 
 
@@ -48,7 +48,7 @@ def migrate(context: click.Context, asked: Given) -> None:
 
 
 def _load(output: Output, file: Path) -> Migration:
-    """Relative paths begin at the current directory, as on any command line and as in hyper2kvm."""
+    """Relative paths are resolved from the current directory, as on any command line and as in hyper2kvm."""
     output.source = str(file)
     return spec.load(file, base=Path.cwd())
 
@@ -67,7 +67,7 @@ def _plan(output: Output, order: Order) -> None:
 @json_option
 @click.pass_obj
 def check(output: Output, files: tuple[Path, ...]) -> None:
-    """List the errors of migration YAMLs, or what they come to."""
+    """List the errors of migration YAMLs, or their resulting settings."""
     results, failed = [], False
     for file in files:
         try:
@@ -91,12 +91,12 @@ def check(output: Output, files: tuple[Path, ...]) -> None:
 
 @click.command()
 @click.argument("file", type=FILE)
-@click.option("--conversion-dir", type=FOLDER, help="Where the image would be converted.")
-@click.option("--output-dir", type=FOLDER, help="Where the image would be put.")
+@click.option("--conversion-dir", type=FOLDER, help="The conversion directory.")
+@click.option("--output-dir", type=FOLDER, help="The output directory.")
 @json_option
 @click.pass_obj
 def plan(output: Output, file: Path, conversion_dir: Path | None, output_dir: Path | None) -> None:
-    """Read the source and say what a migration would do and need. Writes nothing."""
+    """Read the source and show what a migration would do and need. Writes nothing."""
     migration = _load(output, file)
     conversion = oneshot.conversion_place(migration, conversion_dir)
     _plan(output, oneshot.order(migration, conversion.path, oneshot.output_place(migration, output_dir).path))

@@ -1,4 +1,4 @@
-"""What the options before the command say, and the types of options."""
+"""The options before the command, and the types of options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 
 @dataclass(frozen=True)
 class Given:
-    """The options of a migration here and now, which `local` shares with no command at all."""
+    """The options of a one-shot run, with or without the word `local`."""
 
     file: Path | None
     conversion_dir: Path | None

@@ -1,4 +1,4 @@
-"""What the commands say: results on stdout, one-line errors on stderr, JSON on stdout when asked for."""
+"""The output of commands: results on stdout, one-line errors on stderr, JSON on stdout with --json."""
 
 from __future__ import annotations
 

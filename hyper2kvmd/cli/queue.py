@@ -1,4 +1,4 @@
-"""The commands that speak to the daemon over its control socket."""
+"""The commands that talk to the daemon over its control socket."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ JOB = click.argument("job_id", type=click.IntRange(min=1), metavar="ID")
     ),
 )
 def submit(output: Output, ask: Ask, files: tuple[Path, ...]) -> None:
-    """Hand migration YAMLs to the daemon. Relative paths in them begin at the current directory."""
+    """Submit migration YAMLs to the daemon. Relative paths in them are resolved from the current directory."""
     jobs: list[Job] = []
     refused: list[tuple[Path, InvalidInput]] = []
     for file in files:
@@ -92,7 +92,7 @@ def submit(output: Output, ask: Ask, files: tuple[Path, ...]) -> None:
 
 @over_socket("list")
 def list_jobs(output: Output, ask: Ask) -> None:
-    """Jobs, the newest first."""
+    """List jobs, newest first."""
     jobs = client.read(jobs_adapter, ask("GET", "/v1/jobs"))
     if output.json:
         output.data(list(jobs))
@@ -102,7 +102,7 @@ def list_jobs(output: Output, ask: Ask) -> None:
 
 @over_socket("show", JOB)
 def show(output: Output, ask: Ask, job_id: int) -> None:
-    """One job: its state, what it was asked, what is wrong with it."""
+    """Show one job: its state, its settings and its problems."""
     job = client.read(JOB_ANSWER, ask("GET", f"/v1/jobs/{job_id}"))
     if output.json:
         output.data(job)
@@ -112,7 +112,7 @@ def show(output: Output, ask: Ask, job_id: int) -> None:
 
 @over_socket("logs", JOB)
 def logs(output: Output, ask: Ask, job_id: int) -> None:
-    """What happened to a job, and when."""
+    """Show the events of a job with their times."""
     events = client.read(events_adapter, ask("GET", f"/v1/jobs/{job_id}/events"))
     if output.json:
         output.data(list(events))
@@ -123,7 +123,7 @@ def logs(output: Output, ask: Ask, job_id: int) -> None:
 
 @over_socket("watch", JOB)
 def watch(output: Output, ask: Ask, job_id: int) -> None:
-    """Follow a job to its end. Exit code: 0 succeeded, 2 rejected, 1 failed or cancelled."""
+    """Follow a job until it finishes. Exit code: 0 succeeded, 2 rejected, 1 failed or cancelled."""
     seen = 0
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
     shown = output.console.is_terminal and not output.json
@@ -150,7 +150,7 @@ def watch(output: Output, ask: Ask, job_id: int) -> None:
 
 @over_socket("status")
 def status(output: Output, ask: Ask) -> None:
-    """What the daemon is doing."""
+    """Show the state of the daemon."""
     now = client.read(STATUS, ask("GET", "/v1/status"))
     if output.json:
         output.data(now)
@@ -185,11 +185,11 @@ def _queue_verb(verb: str, result: str, summary: str) -> None:
 _job_verb("cancel", "Stop a job. Its working folder is kept for a retry if the conversion has begun.")
 _job_verb(
     "retry",
-    "Queue a failed or cancelled job again. It goes on after the last finished stage if its working folder is still "
+    "Queue a failed or cancelled job again. It continues after the last finished stage if its working folder is still "
     "there and the source did not change.",
 )
-_job_verb("hold", "Keep a queued job from being started.")
-_job_verb("release", "Let a held job be started.")
-_queue_verb("pause", "paused", "Start no more jobs; running ones go on.")
+_job_verb("hold", "Hold a queued job until it is released.")
+_job_verb("release", "Allow a held job to start.")
+_queue_verb("pause", "paused", "Start no more jobs; running jobs continue.")
 _queue_verb("resume", "running", "Start jobs again.")
 _queue_verb("drain", "draining", "Finish running jobs, then stop the daemon.")

@@ -32,6 +32,7 @@ from hyper2kvmd.daemon.quota import KEPT, Look, Quota, in_turn
 from hyper2kvmd.daemon.wire import Rejection
 from hyper2kvmd.errors import BrokenInstallation, Failure
 from hyper2kvmd.host import acl
+from hyper2kvmd.host.files import write_durably
 from hyper2kvmd.host.person import Person, group_name
 from hyper2kvmd.jobs.changes import first_line
 from hyper2kvmd.jobs.store import Store
@@ -276,12 +277,8 @@ class Spool:
     def _reject(self, path: Path, rejection: Rejection, job_id: int) -> Path:
         path.lstat()
         target = self._free("rejected", rejection.file, job_id)
-        draft = target.with_name(f".{target.name}.draft")
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(rejection.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(target.with_name(f"{target.name}.reason.json"))
+        text = json.dumps(rejection.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+        write_durably(target.with_name(f"{target.name}.reason.json"), text)
         path.rename(target)
         return target
 

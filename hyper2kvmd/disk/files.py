@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hyper2kvmd.disk import faults
 from hyper2kvmd.errors import Failure, Kind, MigrationFailed, Unsafe
+from hyper2kvmd.host.files import data_ranges
 from hyper2kvmd.host.mandate import ANYONE, Mandate
 from hyper2kvmd.model.disks import FileIdentity
 
@@ -56,21 +57,10 @@ class SourceFile:
 
     def data_ranges(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Where the file system keeps data in [start, stop); the rest reads as zeros. Raises `disk-read-failed`."""
-        while start < stop:
-            begin = self._seek(start, os.SEEK_DATA)
-            if begin is None or begin >= stop:
-                return
-            start = min(stop, self._seek(begin, os.SEEK_HOLE) or stop)
-            yield begin, start
-
-    def _seek(self, offset: int, whence: int) -> int | None:
-        """The next data or hole at or after `offset`; None when there is no more data."""
         try:
-            return os.lseek(self.fd, offset, whence)
+            yield from data_ranges(self.fd, start, stop)
         except OSError as error:
-            if error.errno == errno.ENXIO:
-                return None
-            raise self._read_failed(offset, error) from error
+            raise self._read_failed(start, error) from error
 
     def _pread(self, length: int, offset: int) -> bytes:
         try:

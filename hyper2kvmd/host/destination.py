@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,11 +69,14 @@ class Place:
     missing: tuple[str, ...] = ()
 
 
+def _present(directory: Path) -> Path:
+    """The directory, or the nearest one above it that exists as far as this user can see."""
+    return next(one for one in (directory, *directory.parents) if os.path.lexists(one))
+
+
 @contextmanager
 def _nearest(directory: Path) -> Iterator[Nearest]:
-    present = directory
-    while not os.path.lexists(present):
-        present = present.parent
+    present = _present(directory)
     handle = os.open(present, OPEN_DIRECTORY)
     try:
         yield Nearest(handle, directory.relative_to(present).parts)
@@ -224,15 +227,21 @@ def _require_apart(directory: Path, nearest: Nearest, bounds: Bounds, open_dirs:
 
 
 def _way_of(directory: Path) -> tuple[Place, ...]:
-    with _nearest(directory.resolve()) as nearest:
-        return _way_up(nearest)
+    """By name, since this user may not be able to open it."""
+    real = directory.resolve()
+    present = _present(real)
+    return _places((_identity(one.stat()) for one in (present, *present.parents)), real.relative_to(present).parts)
 
 
 def _way_up(nearest: Nearest) -> tuple[Place, ...]:
     """The directory and every one above it, as the kernel has them."""
-    here, missing = _identity(os.fstat(nearest.handle)), nearest.missing
-    below = (Place(here, missing[:count]) for count in range(len(missing), 0, -1))
-    return (*below, *(Place(_identity(os.fstat(folder))) for folder in lineage(nearest.handle)))
+    return _places((_identity(os.fstat(folder)) for folder in lineage(nearest.handle)), nearest.missing)
+
+
+def _places(existing: Iterable[Identity], missing: tuple[str, ...]) -> tuple[Place, ...]:
+    upward = tuple(existing)
+    below = (Place(upward[0], missing[:count]) for count in range(len(missing), 0, -1))
+    return (*below, *map(Place, upward))
 
 
 def _may_create(person: Person, handle: int) -> bool:

@@ -14,8 +14,11 @@ import re
 from hyper2kvmd.guest.files.tree import GuestTree
 from hyper2kvmd.guest.linux.fixes import bls, extlinux, grub_cfg
 
-WORDS = "console=ttyS0,115200 loglevel=6 systemd.show_status=1 plymouth.enable=0"
-"""`quiet` alone would keep the kernel and systemd off the console, and so would a splash screen."""
+WORDS = "console=ttyS0,115200 loglevel=6 systemd.show_status=1 plymouth.enable=0 no_timer_check"
+"""`quiet` alone would keep the kernel and systemd off the console, and so would a splash screen.
+On a busy host the timer of an emulated machine comes so late that the kernel's check of it ends in a panic ("IO-APIC +
+timer doesn't work!"); on KVM a kernel leaves that check out by itself.
+"""
 
 
 def _ending(commands: str) -> re.Pattern[str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from hyper2kvmd import __version__
 from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.host.files import copy_range, data_ranges
 from hyper2kvmd.host.placing import MODE, Placing
 from hyper2kvmd.host.space import disk_full
 from hyper2kvmd.model.disks import DiskImage, Image, SourceDisk
@@ -112,38 +113,14 @@ def _copy(image: Path, target: int, *, reserve: bool, step: Step) -> None:
         os.ftruncate(target, size)
         if reserve:
             os.posix_fallocate(target, 0, size)
-        for start, end in _data_ranges(source, size):
+        for start, end in data_ranges(source, 0, size):
             while start < end:
-                copied = _copy_piece(source, target, start, min(CHUNK, end - start))
+                copied = copy_range(source, target, start, min(CHUNK, end - start))
                 if copied == 0:
                     raise OSError(errno.EIO, f"{image.name} became shorter while it was copied")
                 start += copied
                 step.advance_to(start)
     os.fsync(target)
-
-
-def _copy_piece(source: int, target: int, at: int, length: int) -> int:
-    """Bytes copied within the kernel: shared where two subvolumes can, else moved."""
-    try:
-        return os.copy_file_range(source, target, length, at, at)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL):
-            raise
-    os.lseek(target, at, os.SEEK_SET)
-    return os.sendfile(target, source, at, length)
-
-
-def _data_ranges(handle: int, size: int) -> Iterator[tuple[int, int]]:
-    at = 0
-    while at < size:
-        try:
-            start = os.lseek(handle, at, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
-            raise
-        at = os.lseek(handle, start, os.SEEK_HOLE)
-        yield start, at
 
 
 def _sha256(handle: int, step: Step) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from hyper2kvmd.errors import Failure
-from tests.vmdk_images import content
+from tests.support.vmdk_images import content
 
 LARGEST = 64 << 20
 """Bytes of a disk that is worth comparing."""

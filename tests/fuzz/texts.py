@@ -15,7 +15,7 @@ import yaml
 from hyper2kvmd import spec
 from hyper2kvmd.model.asked import Migration
 from tests.fuzz import harness
-from tests.security.test_yaml import HOSTILE
+from tests.support.hostile_yaml import HOSTILE
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WORDS = (

@@ -23,7 +23,7 @@ from hyper2kvmd.errors import Failure
 from tests.fuzz import harness
 from tests.fuzz.harness import NUMBERS
 from tests.fuzz.second_opinion import LARGEST, second_opinion
-from tests.vmdk_images import Grains, cowd, descriptor, hosted, sesparse, stream
+from tests.support.vmdk_images import Grains, cowd, descriptor, hosted, sesparse, stream
 
 ASKED = 10
 """QEMU is asked about each seed that is a multiple of this: a process takes as long as fifty attempts."""

@@ -18,8 +18,8 @@ from hyper2kvmd.progress import Context, Event
 from hyper2kvmd.proof.boot import Booted, boot
 from hyper2kvmd.volumes.layout import read_layout
 from tests.guests.debian12 import Recipe, disk
-from tests.integration.disks import FileReader
-from tests.integration.host import looped
+from tests.support.disks import FileReader
+from tests.support.host import looped
 
 GRUB_CFG = "boot/grub/grub.cfg"
 HEALTHY = Recipe(broken=False)

@@ -12,8 +12,8 @@ from tests.guests import luks
 from tests.guests.catalogue import NESTED
 from tests.guests.guest import Guest
 from tests.guests.migration import as_vmdk, changed_nothing, changed_what_it_must, images, migrated
-from tests.integration.disks import sh
-from tests.integration.host import USER
+from tests.support.disks import sh
+from tests.support.host import USER
 
 ROOTS = {"luks": "partition 2, decrypted (ext4", "raid-lvm": "vg0/root (ext4"}
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.guests.guest import Guest, disks
-from tests.integration.disks import sh
-from tests.integration.host import USER, service_python
+from tests.support.disks import sh
+from tests.support.host import USER, service_python
 
 OLD_NAME = re.compile(r"^\+(?!\+\+).*(/dev/sd|by-path)", re.MULTILINE)
 PATIENCE = 900

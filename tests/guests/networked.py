@@ -18,8 +18,8 @@ from ipaddress import ip_interface
 from pathlib import Path
 
 from hyper2kvmd.volumes.layout import read_layout
-from tests.integration.disks import FileReader
-from tests.integration.host import USER, as_service, command, looped
+from tests.support.disks import FileReader
+from tests.support.host import USER, as_service, command, looped
 from tests.support.kernel import Kernel
 
 PROGRAMS = Path(os.environ.get("VIRTUAL_ENV", Path(__file__).resolve().parents[2] / ".venv")) / "bin"

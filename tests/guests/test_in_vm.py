@@ -6,17 +6,17 @@ lies here since what it shows is that guests boot, as all of `make test-guests` 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.model.disks import Image, Segment
+from hyper2kvmd.model.disks import Segment
 from tests.guests.altered import boot_it
 from tests.guests.catalogue import NESTED
 from tests.guests.migration import exported
-from tests.integration.disks import empty_disk, sh
-from tests.integration.host import looped
+from tests.support.disks import empty_disk, sh
+from tests.support.host import looped
+from tests.support.published import published
 from tests.system.machine import checked_inside
 
 EXCHANGE = 24 << 10
@@ -40,12 +40,3 @@ def test_guests_on_arrays_and_in_containers_boot_on_virtio(
             booted = boot_it(published(files / guest.name / "first.report.json"))
             assert any("asked for a login" in line for line in booted.evidence)
             assert booted.failed_units == ()
-
-
-def published(report: Path) -> Image:
-    """The image that a report tells of, beside it."""
-    told = json.loads(report.read_text())
-    image = Image.model_validate(told["image"])
-    paths = [report.with_name(Path(one["path"]).name) for one in told["published"]]
-    disks = [disk.with_changes(path=path) for disk, path in zip(image.disks, paths, strict=True)]
-    return image.with_changes(disks=tuple(disks))

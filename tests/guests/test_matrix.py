@@ -11,7 +11,7 @@ from tests.guests import debian12, luks, lvm_xfs, several_kernels
 from tests.guests.catalogue import BROKEN
 from tests.guests.guest import Guest
 from tests.guests.migration import as_vmdk, changed_nothing, changed_what_it_must, exported, images, migrated
-from tests.integration.disks import empty_disk, loop, sh
+from tests.support.disks import empty_disk, loop, sh
 
 QUICK = ("lvm-xfs", "btrfs-subvolumes", "dracut", "extlinux")
 """Those of Debian 12 whose packages other tests need as well. The rest are for `make test-guests`."""

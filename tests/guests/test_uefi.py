@@ -21,13 +21,13 @@ from tests.guests import systemd_boot, uefi_grub
 from tests.guests.build import MIB
 from tests.guests.efi_disk import SIZE
 from tests.guests.guest import Guest, disk
-from tests.integration.disks import sh
-from tests.integration.host import USER, command, service_python
-from tests.integration.host import installed_helper as installed_helper
-from tests.integration.host import service_folder as service_folder
-from tests.integration.host import service_user as service_user
+from tests.support.disks import sh
+from tests.support.guest_on_disk import migration, quiet_context
+from tests.support.host import USER, command, service_python
+from tests.support.host import installed_helper as installed_helper
+from tests.support.host import service_folder as service_folder
+from tests.support.host import service_user as service_user
 from tests.support.kernel import Kernel
-from tests.unit.guest_on_disk import migration, quiet_context
 
 ESP_OFFSET = MIB
 

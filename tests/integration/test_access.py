@@ -12,16 +12,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from hyper2kvmd.guest.mounts.access import default_helper, open_image
 from hyper2kvmd.guest.mounts.rootside import Helper
-from hyper2kvmd.model.disks import Image, Segment, Volume
-from hyper2kvmd.model.orders import HelperCall
-from hyper2kvmd.volumes.mapping import linear
-from tests.integration.host import (
+from hyper2kvmd.model.disks import Image, Segment
+from tests.support.access import CLIENT, check, client, client_argv, facts
+from tests.support.host import (
     HELPER,
     as_qcow2,
     as_raw,
@@ -38,28 +36,7 @@ from tests.integration.host import (
 from tests.support.kernel import Kernel, eventually, until_clean
 from tests.support.own_host import FOLDER_PREFIX
 
-CLIENT = "tests.integration.boundary.client"
 ALL = ("ext4", "ext2", "xfs", "btrfs")
-
-
-def facts(text: str) -> dict[str, Any]:
-    """All facts that a client said, as one."""
-    return {key: value for line in text.splitlines() if line.startswith("{") for key, value in json.loads(line).items()}
-
-
-def client_argv(action: str, image: Image, helper: HelperCall, *keys: str) -> list[str]:
-    folder = image.disks[0].path.parent
-    return service_python(CLIENT, action, image.model_dump_json(), folder, json.dumps(helper, default=str), *keys)
-
-
-def client(
-    action: str, image: Image, helper: HelperCall, *keys: str, prefix: tuple[str, ...] = ()
-) -> tuple[int, dict[str, Any]]:
-    argv = [*prefix, *client_argv(action, image, helper, *keys)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=100)
-    said = facts(done.stdout)
-    assert said, done.stderr
-    return done.returncode, said
 
 
 @pytest.fixture
@@ -203,25 +180,6 @@ def test_a_scattered_volume_needs_device_mapper(disk: Image, installed_helper: t
     command("e2fsck", "-fn", volume)
     with looped(volume, Segment(offset=0, length=volume.stat().st_size)) as root:
         assert (root / "etc/fstab").read_text().endswith("# edited\n")
-
-
-def check(
-    helper: HelperCall, contents: tuple[str, ...], *prefix: str, action: str = "check"
-) -> tuple[int, dict[str, Any]]:
-    volumes = [
-        Volume(
-            kind="partition",
-            name=f"partition of {content}",
-            content=content,
-            stretches=linear(Segment(offset=0, length=512)),
-        )
-        for content in contents
-    ]
-    text = json.dumps([volume.model_dump() for volume in volumes])
-    argv = [*prefix, *service_python(CLIENT, action, text, "/var/tmp", json.dumps(helper, default=str))]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
-    assert done.stdout, done.stderr
-    return done.returncode, facts(done.stdout)
 
 
 def test_the_check_names_what_cannot_be_mounted(installed_helper: tuple[str, ...]) -> None:

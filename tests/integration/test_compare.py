@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from hyper2kvmd.disk.blocks import Run
 from hyper2kvmd.disk.engine.compare import first_difference
-from hyper2kvmd.disk.images.qcow2.reader import data_ranges, open_image
+from hyper2kvmd.disk.images.qcow2.reader import open_image
 from hyper2kvmd.errors import MigrationFailed
-from tests.integration.disks import sh
+from hyper2kvmd.host.files import data_ranges
+from tests.support.disks import sh
 
 MIB = 1 << 20
 SIZE = 9 * MIB + 3 * 512

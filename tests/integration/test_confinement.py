@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.host.run import PACKAGES
-from tests.integration.disks import sh
-from tests.integration.host import REPOSITORY, unit_settings
-from tests.integration.test_register import registered
+from tests.support.disks import sh
+from tests.support.host import REPOSITORY, unit_settings
+from tests.support.libvirtd import registered
 
 PACKAGING = REPOSITORY / "packaging"
 PROFILES = PACKAGING / "apparmor"

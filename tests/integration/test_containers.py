@@ -24,9 +24,9 @@ from hyper2kvmd.stages.convert import convert, prove_same
 from hyper2kvmd.stages.plan import read_sources
 from hyper2kvmd.volumes import luks
 from hyper2kvmd.volumes.layout import read_layout
-from tests.integration.disks import FileReader, empty_disk, loop, sh
-from tests.integration.test_convert import order_for
-from tests.integration.test_layout import PatchedReader
+from tests.support.converting import order_for
+from tests.support.disks import FileReader, empty_disk, loop, sh
+from tests.support.patched import PatchedReader
 
 MIB = 1 << 20
 UUID = "6d3b4a0e-1111-4222-8333-123456789abc"

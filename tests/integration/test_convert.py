@@ -17,8 +17,6 @@ from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.mounts.access import default_helper
 from hyper2kvmd.host.space import available
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.disks import Image, SourceDisk
-from hyper2kvmd.model.machine import Source
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import (
     Context,
@@ -31,10 +29,11 @@ from hyper2kvmd.progress import (
 )
 from hyper2kvmd.stages.convert import convert, prove_all_same, prove_same
 from hyper2kvmd.stages.plan import read_sources
-from tests.integration.disks import empty_disk, sh
-from tests.integration.test_publish import file_system
-from tests.integration.test_vmdk import SUBFORMATS
-from tests.vmdk_images import descriptor
+from tests.support.converting import order_for, planned, run_convert, snapshot
+from tests.support.disks import empty_disk, sh
+from tests.support.file_systems import file_system
+from tests.support.vmdk import SUBFORMATS
+from tests.support.vmdk_images import descriptor
 
 MIB = 1 << 20
 
@@ -59,34 +58,6 @@ def make_vmdk(raw: Path, folder: Path, subformat: str) -> Path:
     target = folder / "disk.vmdk"
     sh("qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", f"subformat={subformat}", raw, target)
     return target
-
-
-def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
-    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir() if path.is_file()}
-
-
-def order_for(migration: Migration, work: Path) -> Order:
-    return Order(job_id="7", migration=migration, conversion_dir=work, output_dir=work, helper=("none",))
-
-
-def run_convert(
-    source: Path, work: Path, *, events: list[Event] | None = None, preallocate: bool = False, **wanted: object
-) -> tuple[Source, Image]:
-    migration = Migration.model_validate({"vmdk": source, "vm_name": "web01", **wanted})
-    plan = planned(source, preallocate=preallocate)
-    heard = events if events is not None else []
-    return plan, convert(order_for(migration, work), plan, work, Context(heard.append, lambda _source: None))
-
-
-def read_source(path: Path, folder: Path) -> SourceDisk:
-    (disk,), _ = read_sources((path,), folder)
-    return disk
-
-
-def planned(*paths: Path, preallocate: bool = False) -> Source:
-    disks, layout = read_sources(paths, paths[0].parent)
-    disks = tuple(disk.with_changes(preallocate=preallocate) for disk in disks)
-    return Source(disks=disks, layout=layout, firmware="bios", needed_bytes=1)
 
 
 @pytest.mark.parametrize("subformat", SUBFORMATS)

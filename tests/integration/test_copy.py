@@ -14,52 +14,14 @@ from hypothesis import strategies as st
 
 from hyper2kvmd.disk.blocks import Run
 from hyper2kvmd.disk.engine import checkpoint
-from hyper2kvmd.disk.engine.copy import Amounts, Limits, copy
-from hyper2kvmd.disk.images.qcow2 import CLUSTER, WINDOW, full_size
+from hyper2kvmd.disk.engine.copy import Amounts, Limits
+from hyper2kvmd.disk.images.qcow2 import CLUSTER, full_size
 from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.errors import Failure, Interrupted
-from tests.integration.disks import sh
-from tests.integration.sources import KINDS, Kind, MadeSource, Part, RawSource, content, make_target, write_raw
-from tests.integration.test_publish import file_system
-
-MIB = 1 << 20
-
-
-def image_of(
-    source: RawSource | MadeSource,
-    path: Path,
-    kind: Kind = "qcow2",
-    *,
-    limits: Limits | None = None,
-    reserve: bool = False,
-    on_progress: Callable[[Amounts], None] = lambda _: None,
-) -> Amounts:
-    with contextlib.closing(make_target(kind, path, source.virtual_size)) as target:
-        return copy(source, target, identity="one", limits=limits, reserve=reserve, on_progress=on_progress)
-
-
-def require_same(raw: Path, image: Path, kind: Kind) -> None:
-    if kind == "raw":
-        sh("cmp", raw, image)
-        return
-    sh("qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, image)
-    assert qemu_img.check(image) is None
-
-
-@st.composite
-def disks(draw: st.DrawFn) -> tuple[int, list[Part], int]:
-    """(virtual size, parts, gap in the file): any sectors, in any pieces, across clusters and windows."""
-    size = draw(st.sampled_from((1, 127, 128, 129, 4096, 40_000, (WINDOW >> 9) + 77))) * 512
-    parts, at = [], 0
-    for number in range(draw(st.integers(0, 12))):
-        at += draw(st.sampled_from((0, 1, 7, 8, 127, 128, 1000, WINDOW // 512 - 200))) * 512
-        length = min(draw(st.sampled_from((1, 8, 16, 100, 128, 129, 5000))) * 512, size - at)
-        if length <= 0:
-            break
-        data = bytes(length) if draw(st.booleans()) and draw(st.booleans()) else content(number, length)
-        parts.append(Part(at, data, draw(st.booleans())))
-        at += length
-    return size, parts, draw(st.sampled_from((0, 512, 4096)))
+from tests.support.copying import MIB, disks, image_of, mounted, require_same
+from tests.support.disks import sh
+from tests.support.file_systems import file_system
+from tests.support.sources import KINDS, Kind, MadeSource, Part, RawSource, content, write_raw
 
 
 @given(disk=disks(), kind=st.sampled_from(KINDS), threads=st.integers(1, 3))
@@ -135,21 +97,6 @@ def test_blocks_are_shared_where_the_file_system_can(make: str, tmp_path: Path) 
         assert used_bytes(folder) - used <= 2 * MIB
         assert amounts.written <= MIB
         require_same(folder / "disk.raw", folder / "image", "qcow2")
-
-
-@contextlib.contextmanager
-def mounted(folder: Path, make: str, mebibytes: int) -> Iterator[Path]:
-    """A fresh file system of the kind, mounted."""
-    image, point = folder / f"{make}.img", folder / f"{make}.mnt"
-    image.touch()
-    os.truncate(image, mebibytes * MIB)
-    point.mkdir()
-    sh(f"mkfs.{make}", "-q", image)
-    sh("mount", "-o", "loop", image, point)
-    try:
-        yield point
-    finally:
-        sh("umount", point)
 
 
 def used_bytes(folder: Path) -> int:

@@ -15,16 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.disks import sh
-from tests.integration.test_publish import file_system
-
-PROJECT = Path(__file__).parents[2]
-
-
-def ctl(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.environ["PATH"], "HOME": str(cwd), "PYTHONPATH": str(PROJECT), "LC_ALL": "C.UTF-8"}
-    command = [sys.executable, "-m", "hyper2kvmd.cli.ctl", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=60, check=False)
+from tests.support.ctl import PROJECT, ctl
+from tests.support.disks import sh
+from tests.support.file_systems import file_system
 
 
 @pytest.fixture

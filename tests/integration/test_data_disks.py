@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.disks import empty_disk, sh
-from tests.integration.host import service_python
-from tests.integration.test_ctl import ctl
-from tests.integration.test_vmdk_chains import child_of, cid_of
-from tests.integration.test_vmdk_source import full
-from tests.integration.test_windows import windows_disk
-from tests.vmdk_images import Grains, cowd, descriptor, sesparse
+from tests.support.ctl import ctl
+from tests.support.disks import empty_disk, sh
+from tests.support.host import service_python
+from tests.support.vmdk import child_of, cid_of, full
+from tests.support.vmdk_images import Grains, cowd, descriptor, sesparse
+from tests.support.windows import windows_disk
 
 GIB = 1 << 30
 CAPACITY = 4 << 11

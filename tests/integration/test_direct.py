@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.disk.direct import CAPACITY, DirectFile
-from tests.integration.disks import sh
-from tests.integration.sources import MadeSource, Part, content
-from tests.integration.test_copy import image_of, require_same
+from tests.support.copying import image_of, require_same
+from tests.support.disks import sh
+from tests.support.sources import MadeSource, Part, content
 
 MIB = 1 << 20
 DATA = content(5, 2 * CAPACITY + 3 * 4096)

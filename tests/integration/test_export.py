@@ -20,7 +20,7 @@ from hyper2kvmd.disk.qemu.nbd import Reader, Writer
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host import run
 from hyper2kvmd.model.disks import Segment
-from tests.integration.host import MIB, command
+from tests.support.host import MIB, command
 
 
 @pytest.fixture

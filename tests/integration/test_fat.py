@@ -20,7 +20,7 @@ from hyper2kvmd.model.disks import DiskImage, Image, Layout, Segment, Volume
 from hyper2kvmd.volumes.fat import FatVolume
 from hyper2kvmd.volumes.mapping import linear
 from hyper2kvmd.volumes.window import FileDisk, Window
-from tests.integration.host import as_qcow2, as_raw
+from tests.support.host import as_qcow2, as_raw
 from tests.support.kernel import Kernel
 
 KIB, MIB = 1 << 10, 1 << 20

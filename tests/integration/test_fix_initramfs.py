@@ -10,7 +10,7 @@ import pytest
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.linux import initrd
 from hyper2kvmd.model.guest import Guest
-from tests.unit.guest_on_disk import ROOT_UUID, SWAP_UUID, migration, put, repaired, simple_layout
+from tests.support.guest_on_disk import ROOT_UUID, SWAP_UUID, migration, put, repaired, simple_layout
 
 VERSION = "6.12.38+deb13-amd64"
 DRIVERS = "kernel/drivers"

@@ -26,10 +26,10 @@ from hyper2kvmd.errors import Failure, MigrationFailed
 from hyper2kvmd.model.disks import SourceFormat
 from hyper2kvmd.progress import Event, Progress, Step
 from hyper2kvmd.stages.convert import prove_all_same
-from tests.integration.disks import sh
-from tests.integration.service import until
-from tests.integration.test_convert import read_source, run_convert, snapshot
-from tests.integration.test_publish import file_system
+from tests.support.converting import read_source, run_convert, snapshot
+from tests.support.disks import sh
+from tests.support.file_systems import file_system
+from tests.support.service import until
 
 MIB = 1 << 20
 SIZE = 37 * MIB + 5 * 512
@@ -211,7 +211,7 @@ def test_a_killed_conversion_is_done_again_and_complete(fmt: str, options: tuple
     source = make(tmp_path, fmt, options, raw=raw)
     work = tmp_path / "work"
     work.mkdir()
-    argv = [sys.executable, "-m", "tests.integration.convert_child", str(source), str(work), str(8 * MIB)]
+    argv = [sys.executable, "-m", "tests.support.convert_child", str(source), str(work), str(8 * MIB)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         for line in child.stdout:

@@ -13,10 +13,10 @@ import pytest
 
 from hyper2kvmd.disk.qemu.qemu_img import check
 from hyper2kvmd.model.disks import Segment, SourceFormat
-from tests.integration.disks import empty_disk, sh
-from tests.integration.host import USER, as_service, looped
-from tests.integration.service import PROGRAMS, fingerprint
+from tests.support.disks import empty_disk, sh
+from tests.support.host import USER, as_service, looped
 from tests.support.kernel import Kernel
+from tests.support.service import PROGRAMS, fingerprint
 
 MIB = 1 << 20
 

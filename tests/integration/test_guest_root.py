@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.integration.host import REPOSITORY, USER, as_service, command
+from tests.support.host import REPOSITORY, USER, as_service, command
 
 EDIT = """
 import os, sys

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from hyper2kvmd.model.disks import Layout, Volume
 from hyper2kvmd.volumes.layout import firmware_of, read_layout
-from tests.integration.disks import FileReader, blkid, empty_disk, loop, sh
+from tests.support.disks import FileReader, blkid, empty_disk, loop, sh
+from tests.support.patched import PatchedReader
 
 MIB = 1 << 20
 FILE_SYSTEMS = {
@@ -167,21 +168,6 @@ def test_what_a_logical_volume_holds_is_read_through_its_pieces(lvm_disk: tuple[
             data = data[segment.length :]
     root = next(v for v in layout_of(disk).volumes if v.lv == "root")
     assert (root.content, root.uuid) == ("ext4", "6d3b4a0e-1111-4222-8333-123456789abc")
-
-
-class PatchedReader(FileReader):
-    """A disk with some of its bytes changed."""
-
-    def __init__(self, path: Path, patches: list[tuple[int, bytes]]) -> None:
-        super().__init__(path)
-        self._patches = patches
-
-    def read(self, offset: int, length: int) -> bytes:
-        data = bytearray(super().read(offset, length))
-        for at, value in self._patches:
-            if offset <= at < offset + length:
-                data[at - offset : at - offset + len(value)] = value
-        return bytes(data[:length])
 
 
 PLACES = st.one_of(

@@ -12,7 +12,7 @@ import pytest
 
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.orders import Limits, Order
-from tests.integration.disks import sh
+from tests.support.disks import sh
 
 
 @pytest.mark.parametrize("priority", ["idle", "normal"])

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.model.jobs import State
 from tests.integration.daemon.conftest import house as house
-from tests.integration.daemon.house import House, until
+from tests.support.house import House, until
 
 MONITORING = Path(__file__).parents[2] / "packaging" / "monitoring"
 NAME = re.compile(r"\bhyper2kvm_[a-z0-9_]+")

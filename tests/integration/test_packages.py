@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd import __version__
-from tests.integration.disks import sh
-from tests.integration.host import USER, as_service
+from tests.support.disks import sh
+from tests.support.host import USER, as_service
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGING = REPOSITORY / "packaging"

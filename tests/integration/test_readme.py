@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.integration.disks import sh
+from tests.support.disks import sh
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 INSTALLATION = (REPOSITORY / "README.md").read_text().split("## Install")[1].split("## Migrate")[0]

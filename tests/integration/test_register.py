@@ -2,140 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
-import tempfile
-import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.hardware import decide_firmware, decide_hardware
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.disks import Layout, SourceDisk
-from hyper2kvmd.model.guest import Guest, Nic
-from hyper2kvmd.model.machine import Firmware, Hardware, Source
+from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.model.machine import Firmware, Hardware
 from hyper2kvmd.model.orders import Order
-from hyper2kvmd.model.results import Artifact, Domain, PublishedDisk
-from hyper2kvmd.progress import Context, Event, Warned
+from hyper2kvmd.model.results import Artifact, PublishedDisk
+from hyper2kvmd.progress import Event, Warned
 from hyper2kvmd.stages.register import register
 from hyper2kvmd.targets.libvirt.connection import Libvirt
 from hyper2kvmd.targets.libvirt.definition import domain_exists
-
-NOBODY = 65534
-
-
-def virsh(uri: str, *words: str) -> str:
-    argv = ["timeout", "60", "virsh", "--connect", uri, *words]
-    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
-
-
-@contextmanager
-def session_daemon(folder: Path) -> Iterator[str]:
-    """libvirtd for a user of its own: everything that it writes is in `folder`."""
-    places = {f"XDG_{name}": str(folder / name) for name in ("CONFIG_HOME", "CACHE_HOME", "RUNTIME_DIR", "DATA_HOME")}
-    for place in places.values():
-        Path(place).mkdir(mode=0o700)
-    argv = ["libvirtd"]
-    if os.geteuid() == 0:
-        for path in (folder, *folder.iterdir()):
-            os.chown(path, NOBODY, NOBODY)
-        argv = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--", *argv]
-    socket = folder / "RUNTIME_DIR" / "libvirt" / "libvirt-sock"
-    uri = f"qemu+unix:///session?socket={socket}"
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), **places}
-    with (folder / "log").open("wb") as log:
-        daemon = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
-        while subprocess.run(["virsh", "--connect", uri, "version"], capture_output=True, check=False).returncode != 0:
-            assert daemon.poll() is None, (folder / "log").read_text()
-            time.sleep(0.1)
-        yield uri
-        for name in virsh(uri, "list", "--name").split():
-            virsh(uri, "destroy", name)
-    finally:
-        daemon.terminate()
-        daemon.wait(30)
-
-
-@pytest.fixture(scope="module")
-def libvirt() -> Iterator[tuple[str, Path]]:
-    """(URI, a folder of this user's own that libvirt's user may read)."""
-    folder = Path(tempfile.mkdtemp(prefix="h2k-libvirt-", dir="/tmp"))  # short: it holds a socket
-    images = Path(tempfile.mkdtemp(prefix="h2k-images-", dir="/tmp"))
-    for place in (folder, images):
-        place.chmod(0o755)
-    try:
-        with session_daemon(folder) as uri:
-            yield uri, images
-    finally:
-        for place in (folder, images):
-            shutil.rmtree(place)
-
-
-def unplug(uri: str, domain: Domain) -> None:
-    """A session daemon has no networks, so a domain with cards does not start there."""
-    for mac in domain.macs:
-        virsh(uri, "detach-interface", domain.name, "network", "--mac", mac, "--config")
-
-
-def context(emit: Callable[[Event], None]) -> Context:
-    def admit(source: Source) -> None:
-        raise AssertionError("registering reserves no space")
-
-    return Context(emit, admit)
-
-
-def source(firmware: Firmware = "bios") -> Source:
-    disk = SourceDisk(
-        path=Path("/srv/web01.vmdk"),
-        subformat="streamOptimized",
-        virtual_size=1 << 30,
-        data_bytes=1 << 20,
-        files=(),
-    )
-    layout = Layout(tables=("dos",))
-    return Source.model_validate({"disks": (disk,), "layout": layout, "firmware": firmware, "needed_bytes": 1})
-
-
-def registered(
-    folder: Path,
-    *,
-    firmware: Firmware = "bios",
-    job_id: str = "1",
-    emit: Callable[[Event], None] = lambda _event: None,
-    own: Path | None = None,
-    **keys: Any,
-) -> Domain:
-    migration = Migration.model_validate({"vmdk": "/srv/web01.vmdk", "vm_name": "web01", **keys})
-    images = [folder / name for name in migration.output_names]
-    for image in images:
-        if not image.exists():
-            argv = ["qemu-img", "create", "-q", "-f", migration.out_format, str(image), "64M"]
-            subprocess.run(argv, check=True)
-            if os.geteuid() == 0:
-                os.chown(image, NOBODY, NOBODY)
-    artifact = Artifact(
-        disks=tuple(PublishedDisk(path=image, file_bytes=1) for image in images),
-        format=migration.out_format,
-        report_json=folder / "r.json",
-        report_markdown=folder / "r",
-    )
-    order = Order(
-        job_id=job_id, migration=migration, conversion_dir=folder, output_dir=folder, helper=("sudo", "-n", "helper")
-    )
-    nics = (Nic(name="ens192", mac="00:50:56:01:02:03"), Nic(name=None, mac="52:54:00:01:02:04"))
-    guest = Guest(os_id="debian", os_name="Debian GNU/Linux 12", nics=nics)
-    with tempfile.TemporaryDirectory() as another:
-        found = source(decide_firmware(migration.uefi, firmware))
-        hardware = decide_hardware(migration, found, guest)
-        return register(order, hardware, guest, artifact, own or Path(another), context(emit))
+from tests.support.libvirtd import context, registered, unplug, virsh
+from tests.support.libvirtd import libvirt as libvirt
 
 
 @pytest.mark.parametrize(

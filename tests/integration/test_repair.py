@@ -9,7 +9,7 @@ from pathlib import Path
 from hyper2kvmd.guest.linux.inspect import find_root
 from hyper2kvmd.guest.mounts.access import default_helper, open_image
 from hyper2kvmd.guest.mounts.rootside import Helper
-from tests.integration.host import as_qcow2, looped, make_disk, moved
+from tests.support.host import as_qcow2, looped, make_disk, moved
 from tests.support.kernel import Kernel
 
 

@@ -10,9 +10,9 @@ import pytest
 from hyper2kvmd.disk.files import require_unchanged
 from hyper2kvmd.disk.sources import vmdk
 from hyper2kvmd.errors import Failure
-from tests.integration.disks import empty_disk, sh
+from tests.support.disks import empty_disk, sh
+from tests.support.vmdk import SUBFORMATS
 
-SUBFORMATS = ["monolithicSparse", "streamOptimized", "monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat"]
 SIZE = 3 << 30
 
 

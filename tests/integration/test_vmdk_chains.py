@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from hyper2kvmd.disk.sources.vmdk import open_source
 from hyper2kvmd.errors import Failure
-from tests.integration.disks import sh
-from tests.integration.test_vmdk import SUBFORMATS
-from tests.integration.test_vmdk_source import full, make, mixed, seen_by_qemu
-from tests.vmdk_images import Grains, content, cowd, descriptor, expected, hosted, sesparse
+from tests.support.disks import sh
+from tests.support.vmdk import SUBFORMATS, child_of, cid_of, full, make, mixed, seen_by_qemu
+from tests.support.vmdk_images import Grains, content, cowd, descriptor, expected, hosted, sesparse
 
 SIZE = 5 * 1024 * 1024 + 1536
-
-
-def child_of(parent: Path, name: str, *writes: str, size: int | None = None) -> Path:
-    """A snapshot made by qemu-img, into which qemu-io writes."""
-    path = parent.with_name(name)
-    create = ["qemu-img", "create", "-q", "-f", "vmdk", "-o", "zeroed_grain=on", "-b", parent.name, "-F", "vmdk"]
-    sh("env", "-C", parent.parent, *create, name, *([str(size)] if size else []))
-    for write in writes:
-        sh("qemu-io", "-f", "vmdk", "-c", write, path)
-    return path
-
-
-def cid_of(path: Path) -> str:
-    found = re.search(rb"\nCID=([0-9a-f]+)", path.read_bytes()[:8192])
-    assert found
-    return found[1].decode()
 
 
 def failed(path: Path) -> Failure:

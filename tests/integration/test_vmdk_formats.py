@@ -12,8 +12,8 @@ import pytest
 
 from hyper2kvmd.disk.sources.vmdk import open_source
 from hyper2kvmd.errors import Failure
-from tests.integration.test_vmdk_source import full, seen_by_qemu
-from tests.vmdk_images import Grains, content, cowd, descriptor, expected, hosted, sesparse, stream
+from tests.support.vmdk import full, seen_by_qemu
+from tests.support.vmdk_images import Grains, content, cowd, descriptor, expected, hosted, sesparse, stream
 
 CAPACITY = 128 * 600 + 3
 """Sectors: two grain tables, the last grain three sectors long."""

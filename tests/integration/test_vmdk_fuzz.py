@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.fuzz.second_opinion import second_opinion
 from tests.fuzz.vmdk import fuzz
-from tests.integration.test_vmdk_source import full
-from tests.vmdk_images import Grains, content, descriptor, expected, hosted
+from tests.support.vmdk import full
+from tests.support.vmdk_images import Grains, content, descriptor, expected, hosted
 
 SECTOR = 512
 

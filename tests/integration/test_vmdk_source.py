@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,45 +12,15 @@ from hypothesis import strategies as st
 from hyper2kvmd.disk.blocks import RUN_LIMIT
 from hyper2kvmd.disk.sources.vmdk import open_source
 from hyper2kvmd.errors import Failure
-from tests.integration.disks import sh
-from tests.integration.test_vmdk import SUBFORMATS
-from tests.vmdk_images import content, read
+from tests.support.disks import sh
+from tests.support.vmdk import GRAIN, SUBFORMATS, full, make, mixed, seen_by_qemu
+from tests.support.vmdk_images import content, read
 
-GRAIN = 65536
 SIZES = [512, GRAIN, 3 * GRAIN + 512, 32 * 1024 * 1024 + GRAIN - 1536]
 
 
 def empty(_: int) -> bytes:
     return b""
-
-
-def full(size: int) -> bytes:
-    return random.Random(size).randbytes(size)  # noqa: S311
-
-
-def mixed(size: int) -> bytes:
-    """Random, repetitive and no data, a grain each, in a random order."""
-    choice = random.Random(size)  # noqa: S311
-    kinds = [lambda: choice.randbytes(GRAIN), lambda: b"text" * (GRAIN // 4), lambda: bytes(GRAIN)]
-    return b"".join(choice.choice(kinds)() for _ in range(-(-size // GRAIN)))[:size]
-
-
-def make(folder: Path, subformat: str, data: bytes, size: int, name: str = "disk.vmdk") -> Path:
-    raw = folder / "raw"
-    raw.write_bytes(data)
-    with raw.open("r+b") as file:
-        file.truncate(size)
-    sh("qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", f"subformat={subformat}", raw, folder / name)
-    raw.unlink()
-    return folder / name
-
-
-def seen_by_qemu(path: Path) -> bytes:
-    raw = path.with_name("seen.raw")
-    sh("qemu-img", "convert", "-f", "vmdk", "-O", "raw", path, raw)
-    data = raw.read_bytes()
-    raw.unlink()
-    return data
 
 
 @pytest.mark.parametrize("fill", [empty, full, mixed])

@@ -12,10 +12,10 @@ import pytest
 from hyper2kvmd.daemon import incoming
 from hyper2kvmd.model.disks import Image
 from tests.integration.daemon.conftest import house as house
-from tests.integration.host import USER, give, make_disk
-from tests.integration.host import installed_helper as installed_helper
-from tests.integration.host import service_folder as service_folder
-from tests.integration.host import service_user as service_user
+from tests.support.host import USER, give, make_disk
+from tests.support.host import installed_helper as installed_helper
+from tests.support.host import service_folder as service_folder
+from tests.support.host import service_user as service_user
 from tests.support.own_host import FOLDER_PREFIX
 from tests.support.own_host import own_host as own_host
 

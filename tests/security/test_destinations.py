@@ -28,11 +28,11 @@ from hyper2kvmd.host.person import READ, SEARCH, WRITE
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import State
 from hyper2kvmd.model.orders import Bounds, Order
-from tests.integration.disks import sh
-from tests.integration.host import USER
-from tests.integration.service import Service, until
-from tests.security.test_submitter import GROUP, GROUPS, MASK, NOBODY, OTHER, OWNER, USERS, VICTIM, disk, drop, set_acl
+from tests.support.disks import sh
+from tests.support.host import USER
 from tests.support.own_host import FOLDER_PREFIX
+from tests.support.service import Service, until
+from tests.support.submitters import GROUP, GROUPS, MASK, NOBODY, OTHER, OWNER, USERS, VICTIM, disk, drop, set_acl
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from hyper2kvmd.cli.cleanup import Removed, collect
 from hyper2kvmd.config import DaemonConfig, Retention
 from hyper2kvmd.host import workspace
 from hyper2kvmd.jobs.store import Store
-from tests.integration.host import USER
+from tests.support.host import USER
 
 STRANGER = "nobody"
 LONG_AGO = time.time() - 40 * 86_400

@@ -20,7 +20,7 @@ import pytest
 
 from hyper2kvmd.guest.files.root import ConfinedRoot
 from hyper2kvmd.model.disks import Image
-from tests.integration.host import USER, give, looped, make_disk, service_python
+from tests.support.host import USER, give, looped, make_disk, service_python
 from tests.support.kernel import Kernel
 
 HOSTS_OWN = "the host's own\n"
@@ -164,7 +164,7 @@ def test_a_folder_swapped_for_a_link_while_it_is_used(tmp_path: Path) -> None:
 
 def visited(image: Image, helper: tuple[str, ...]) -> dict[str, str]:
     folder = image.disks[0].path.parent
-    argv = service_python("tests.security.visitor", image.model_dump_json(), folder, json.dumps(helper))
+    argv = service_python("tests.support.visitor", image.model_dump_json(), folder, json.dumps(helper))
     done = subprocess.run(argv, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     outcomes: dict[str, str] = json.loads(done.stdout)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from hyper2kvmd.model.disks import Image
-from tests.integration.host import HELPER, REPOSITORY, as_service
-from tests.security.asking import ASKER, PROBE, ask, linear, mount_request, refusal
+from tests.support.asking import ASKER, PROBE, ask, linear, mount_request, refusal
+from tests.support.host import HELPER, REPOSITORY, as_service
 from tests.support.kernel import Kernel
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.integration.host import MIB, USER, command
-from tests.security.asking import ask, linear
+from tests.support.asking import ask, linear
+from tests.support.host import MIB, USER, command
 from tests.support.kernel import Kernel
 
 SIZE = 128 * MIB

@@ -18,10 +18,10 @@ from hyper2kvmd.disk.sources.foreign import ForeignSource
 from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.errors import Failure, Kind, MigrationFailed
 from hyper2kvmd.host.run import Sandbox, run
-from tests.integration.disks import sh
-from tests.integration.host import MIB, USER, as_service
-from tests.integration.service import PROGRAMS
-from tests.vmdk_images import SECTOR, descriptor, hosted
+from tests.support.disks import sh
+from tests.support.host import MIB, USER, as_service
+from tests.support.service import PROGRAMS
+from tests.support.vmdk_images import SECTOR, descriptor, hosted
 
 SECRET = b"the host's own secret "
 SECTORS = 2048

@@ -12,9 +12,9 @@ import pytest
 
 from hyper2kvmd.model.orders import Bounds
 from hyper2kvmd.model.results import Finished
-from tests.integration.test_resume import Attempts
-from tests.security.test_submitter import NOBODY, VICTIM
+from tests.support.attempts import Attempts
 from tests.support.own_host import FOLDER_PREFIX
+from tests.support.submitters import NOBODY, VICTIM
 
 
 @pytest.fixture

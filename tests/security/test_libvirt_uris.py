@@ -30,10 +30,10 @@ from hyper2kvmd.model.results import Artifact, PublishedDisk
 from hyper2kvmd.progress import Context
 from hyper2kvmd.stages.register import register
 from hyper2kvmd.targets.libvirt.connection import Libvirt
-from tests.integration.host import USER, as_service, command, installed
-from tests.integration.service import PROGRAMS, Service, free_port
-from tests.security.test_submitter import VICTIM, disk, drop
+from tests.support.host import USER, as_service, command, installed
 from tests.support.own_host import FOLDER_PREFIX
+from tests.support.service import PROGRAMS, Service, free_port
+from tests.support.submitters import VICTIM, disk, drop
 
 KNOWN_HOSTS = Path("/etc/hyper2kvm/known_hosts")
 SYSTEM_KNOWN_HOSTS = Path("/etc/ssh/ssh_known_hosts")

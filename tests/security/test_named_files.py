@@ -19,10 +19,10 @@ import pytest
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Ended, event_adapter
-from tests.integration.host import MIB, USER, as_service, service_python
-from tests.integration.service import PROGRAMS
+from tests.support.host import MIB, USER, as_service, service_python
 from tests.support.own_host import FOLDER_PREFIX
-from tests.vmdk_images import descriptor, hosted
+from tests.support.service import PROGRAMS
+from tests.support.vmdk_images import descriptor, hosted
 
 MALLORY, VICTIM = "nobody", "games"
 SECTORS = MIB // 512

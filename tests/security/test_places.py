@@ -30,12 +30,13 @@ from hyper2kvmd.progress import (
     StepStarted,
     event_adapter,
 )
-from tests.integration.disks import empty_disk, sh
-from tests.integration.host import USER, service_python
-from tests.integration.test_publish import file_system, names, run_publish, sparse_image
-from tests.integration.test_register import libvirt as libvirt
-from tests.integration.test_register import registered, unplug, virsh
-from tests.security.test_submitter import GROUP, MASK, NOBODY, OTHER, OWNER, USERS, set_acl
+from tests.support.disks import empty_disk, sh
+from tests.support.file_systems import file_system
+from tests.support.host import USER, service_python
+from tests.support.libvirtd import libvirt as libvirt
+from tests.support.libvirtd import registered, unplug, virsh
+from tests.support.publishing import names, run_publish, sparse_image
+from tests.support.submitters import GROUP, MASK, NOBODY, OTHER, OWNER, USERS, set_acl
 
 FOREIGN = "of another tenant"
 PLANTS: dict[str, Callable[[Path, Path], None]] = {

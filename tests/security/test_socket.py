@@ -9,8 +9,8 @@ import subprocess
 import sys
 
 from hyper2kvmd.model.disks import Image
-from tests.integration.host import HELPER, as_service, behind_socket
-from tests.security.asking import PROBE, ask, mount_request, refusal
+from tests.support.asking import PROBE, ask, mount_request, refusal
+from tests.support.host import HELPER, as_service, behind_socket
 from tests.support.kernel import Kernel
 
 OPERATOR = ["setpriv", "--reuid=nobody", "--regid=hyper2kvm", "--clear-groups", "--reset-env", "--"]

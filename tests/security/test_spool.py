@@ -15,7 +15,7 @@ from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.spool import Spool, prepare
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.jobs import State
-from tests.integration.daemon.house import House
+from tests.support.house import House
 
 
 def a_symlink(path: Path) -> None:

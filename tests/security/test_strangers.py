@@ -34,8 +34,8 @@ from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Counts, Job, State
-from tests.integration.daemon.house import House, until
-from tests.security.flood import Address, connect, flooding
+from tests.support.flood import Address, connect, flooding
+from tests.support.house import House, until
 
 DESCRIPTORS = 256
 """Fewer than the connections of an attack."""

@@ -10,7 +10,6 @@ import grp
 import os
 import pwd
 import shutil
-import struct
 import subprocess
 import tempfile
 import threading
@@ -30,12 +29,24 @@ from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import NOBODY_AT_ALL, State
 from hyper2kvmd.model.orders import Order
-from tests.integration.host import MIB, USER
-from tests.integration.service import Service, until
+from tests.support.host import USER
 from tests.support.own_host import FOLDER_PREFIX
-from tests.vmdk_images import descriptor
-
-VICTIM = "nobody"
+from tests.support.service import Service, until
+from tests.support.submitters import (
+    GROUP,
+    GROUPS,
+    MASK,
+    NOBODY,
+    NOGROUP,
+    OTHER,
+    OWNER,
+    USERS,
+    VICTIM,
+    disk,
+    drop,
+    set_acl,
+)
+from tests.support.vmdk_images import descriptor
 
 
 @pytest.fixture(scope="module")
@@ -57,22 +68,6 @@ def daemon(installed_helper: tuple[str, ...]) -> Iterator[Service]:
     assert service.working_folders() == set()
     service.end()
     shutil.rmtree(root)
-
-
-def disk(path: Path, owner: str, mode: int) -> Path:
-    path.write_bytes(b"a raw disk".ljust(MIB, b"\0"))
-    shutil.chown(path, owner)
-    path.chmod(mode)
-    return path
-
-
-def drop(daemon: Service, name: str, *, owner: str = VICTIM, mode: int = 0o644, **keys: object) -> None:
-    text = "".join(f"{key}: {value}\n" for key, value in keys.items())
-    draft = daemon.root / f"{name}.yaml"
-    draft.write_text(text)
-    shutil.chown(draft, owner)
-    draft.chmod(mode)
-    draft.rename(daemon.spool / "incoming" / draft.name)
 
 
 def refused(daemon: Service, name: str, code: str) -> None:
@@ -342,26 +337,17 @@ def test_a_spool_file_is_its_owners_by_their_uid(tmp_path: Path, uid: int) -> No
     os.chown(path, uid, uid)
     store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
     spool = Spool(tmp_path, store, Metrics())
-    until("it is a job", lambda: spool.scan() or store.list())
+    until("it is a job", lambda: spool.scan() and store.list())
     (job,) = store.list()
     store.close()
     assert job.submitter_uid == uid
 
 
 RENAME_EXCHANGE = 2
-OWNER, USERS, GROUP, GROUPS, MASK, OTHER = 1, 2, 4, 8, 16, 32
-NOBODY, NOGROUP = pwd.getpwnam(VICTIM).pw_uid, grp.getgrnam("nogroup").gr_gid
 FULL = ((OWNER, 6, -1), (GROUP, 0, -1), (MASK, 7, -1), (OTHER, 0, -1))
 OPEN = ((OWNER, 6, -1), (GROUP, 4, -1), (MASK, 7, -1), (OTHER, 4, -1))
 SHUT = ((OWNER, 6, -1), (GROUP, 4, -1), (MASK, 1, -1), (OTHER, 4, -1))
 VOID = ((OWNER, 6, -1), (GROUP, 4, -1), (MASK, 0, -1), (OTHER, 4, -1))
-
-
-def set_acl(path: Path, *acl: tuple[int, int, int]) -> None:
-    """Tag, permissions and id of each entry."""
-    entries = sorted((tag, number & 0xFFFFFFFF, granted) for tag, granted, number in acl)
-    data = b"".join(struct.pack("<HHI", tag, granted, number) for tag, number, granted in entries)
-    os.setxattr(path, "system.posix_acl_access", struct.pack("<I", 2) + data)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.host import HELPER, REPOSITORY, SUDOERS, as_service
-from tests.security.asking import PROBE, ask
+from tests.support.asking import PROBE, ask
+from tests.support.host import HELPER, REPOSITORY, SUDOERS, as_service
 
 WORDS = "password is required", "not allowed", "not permitted to use", "unknown user"
 

@@ -9,7 +9,7 @@ import pytest
 
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.model.jobs import State
-from tests.integration.daemon.house import House
+from tests.support.house import House
 
 FORGED = "2026-01-01 00:00:00,000 INFO job 7: succeeded"
 EVIL = {

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.host import HELPER, REPOSITORY, UNITS, USER, as_qcow2, as_service, command, give, make_disk
-from tests.integration.service import until
-from tests.integration.test_access import CLIENT
+from tests.support.access import CLIENT
+from tests.support.host import HELPER, REPOSITORY, UNITS, USER, as_qcow2, as_service, command, give, make_disk
 from tests.support.kernel import Kernel, until_clean
+from tests.support.service import until
 from tests.system.units import SOCKET, SYSTEM, edited, formed, in_the_daemons_place
 from tests.system.units import state as state
 from tests.system.units import units as units

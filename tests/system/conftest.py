@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.integration.host import helper_socket as helper_socket
-from tests.integration.host import installed_helper as installed_helper
-from tests.integration.host import service_folder as service_folder
-from tests.integration.host import service_user as service_user
+from tests.support.host import helper_socket as helper_socket
+from tests.support.host import installed_helper as installed_helper
+from tests.support.host import service_folder as service_folder
+from tests.support.host import service_user as service_user

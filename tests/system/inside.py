@@ -16,10 +16,10 @@ import pytest
 
 from hyper2kvmd.disk.qemu.export import Exporter, export
 from hyper2kvmd.model.disks import Image
-from tests.integration.host import HELPER, as_qcow2, give, make_disk
-from tests.integration.test_access import check, client, client_argv
-from tests.security.asking import ask, linear, mount_request
-from tests.security.test_deaths import killed_at, lines_in
+from tests.support.access import check, client, client_argv
+from tests.support.asking import ask, linear, mount_request
+from tests.support.deaths import killed_at, lines_in
+from tests.support.host import HELPER, as_qcow2, give, make_disk
 from tests.support.kernel import Kernel, until_clean
 
 CONNECT_AND_DIE = """

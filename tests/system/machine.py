@@ -11,7 +11,7 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
-from tests.integration.host import REPOSITORY, command
+from tests.support.host import REPOSITORY, command
 
 ROOT = REPOSITORY / ".cache" / "system" / "rootfs"
 PACKAGES = (

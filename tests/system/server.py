@@ -20,7 +20,7 @@ from pathlib import Path
 
 from hyper2kvmd.host.kvm import kvm_works
 from hyper2kvmd.proof.machine import EMULATED_VCPUS
-from tests.integration.host import REPOSITORY, command
+from tests.support.host import REPOSITORY, command
 
 CACHE = REPOSITORY / ".cache" / "system"
 SIZE = 16 << 30

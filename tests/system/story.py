@@ -16,9 +16,9 @@ from hyper2kvmd.model.disks import Segment
 from tests.guests import debian12
 from tests.guests.altered import boot_it
 from tests.guests.debian12 import Recipe
-from tests.guests.test_in_vm import published
-from tests.integration.disks import empty_disk
-from tests.integration.host import REPOSITORY, looped
+from tests.support.disks import empty_disk
+from tests.support.host import REPOSITORY, looped
+from tests.support.published import published
 from tests.system import server
 from tests.system.server import Server, until
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.guests import debian12
 from tests.guests.debian12 import Recipe
-from tests.integration.disks import empty_disk, sh
+from tests.support.disks import empty_disk, sh
 from tests.system.machine import checked_inside
 
 TESTS = os.environ.get("H2K_INSIDE") or " ".join(

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.model.disks import Image
-from tests.integration.disks import sh
-from tests.integration.host import REPOSITORY, USER, as_qcow2, give, make_disk, scattered
-from tests.integration.test_access import client_argv
+from tests.support.access import client_argv
+from tests.support.disks import sh
+from tests.support.host import REPOSITORY, USER, as_qcow2, give, make_disk, scattered
 from tests.support.kernel import Kernel, until_clean
 
 RULES = Path("/etc/udev/rules.d")

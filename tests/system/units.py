@@ -16,7 +16,9 @@ import pytest
 
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.orders import HelperCall
-from tests.integration.host import (
+from tests.support.access import CLIENT, facts
+from tests.support.asking import PROBE, ask
+from tests.support.host import (
     REPOSITORY,
     UNITS,
     USER,
@@ -30,8 +32,6 @@ from tests.integration.host import (
     scattered,
     unit_settings,
 )
-from tests.integration.test_access import CLIENT, facts
-from tests.security.asking import PROBE, ask
 from tests.support.kernel import Kernel, until_clean
 
 SYSTEM = Path("/etc/systemd/system")

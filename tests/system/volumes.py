@@ -19,9 +19,9 @@ import pytest
 
 from hyper2kvmd.model.disks import DiskImage, Image, Volume
 from hyper2kvmd.volumes.layout import read_layout
-from tests.integration.disks import FileReader, empty_disk, loop, sh
-from tests.integration.host import MIB, USER, command
-from tests.integration.test_access import client, client_argv
+from tests.support.access import client, client_argv
+from tests.support.disks import FileReader, empty_disk, loop, sh
+from tests.support.host import MIB, USER, command
 from tests.support.kernel import Kernel, until_clean
 
 KEY = "correct horse"

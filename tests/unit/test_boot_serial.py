@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.proof.serial import WORDS, speak_on_serial
-from tests.unit.guest_on_disk import put, tree_of
+from tests.support.guest_on_disk import put, tree_of
 
 GRUB = """set timeout=5
 menuentry 'Debian' {

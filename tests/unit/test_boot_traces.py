@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.proof.traces import new_since, traces
-from tests.unit.guest_on_disk import put, tree_of
+from tests.support.guest_on_disk import put, tree_of
 
 BOOT = "[2] [00000] [~~  ] [reboot  ] [~           ] [6.1.0               ] [0.0.0.0        ] [{}]"
 EMERGENCY = "[1] [00049] [~~  ] [runlevel] [~           ] [6.1.0               ] [0.0.0.0        ] [{}]"

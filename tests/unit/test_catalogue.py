@@ -13,7 +13,7 @@ import pytest
 import hyper2kvmd
 from hyper2kvmd import catalogue
 from hyper2kvmd.catalogue import Entry
-from tests.unit.raised_codes import Raised, Untraceable, raised_codes
+from tests.support.raised_codes import Raised, Untraceable, raised_codes
 
 PACKAGE = Path(hyper2kvmd.__file__).parent
 SOURCES = PACKAGE.parent

@@ -20,7 +20,7 @@ from hyper2kvmd.cli.ctl import cli
 from hyper2kvmd.cli.daemon import main
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon.web import ANSWER_SECONDS, Web
-from tests.integration.host import REPOSITORY, unit_settings
+from tests.support.host import REPOSITORY, unit_settings
 
 PLACE = REPOSITORY / "packaging" / "container"
 MANIFESTS = ("job.yaml", "pod.yaml")

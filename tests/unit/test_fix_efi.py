@@ -13,18 +13,13 @@ from hyper2kvmd.guest.linux import pe
 from hyper2kvmd.model.disks import Layout, Segment
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.volumes.mapping import linear
-from tests.unit.guest_on_disk import ROOT_UUID, files_below, migration, partition, put, repaired
+from tests.support.efi_programs import AA64, IA32, X64, program
+from tests.support.guest_on_disk import ROOT_UUID, files_below, migration, partition, put, repaired
 
 ESP_TYPE = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 XBOOTLDR_TYPE = "bc13c2ff-59e6-4262-a352-b275fd6f7172"
 VERSION = "6.1.0-18-amd64"
-X64, IA32, AA64 = 0x8664, 0x014C, 0xAA64
 LOADER = "/boot/efi/EFI/BOOT/BOOTX64.EFI"
-
-
-def program(machine: int = X64, tag: bytes = b"") -> bytes:
-    header = struct.pack("<4sHHIIIHH", b"PE\0\0", machine, 0, 0, 0, 0, 0, 0)
-    return b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x40) + header + tag
 
 
 class Machine:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.guest_on_disk import ROOT_UUID, SWAP_UUID, migration, put, repaired, simple_layout
+from tests.support.guest_on_disk import ROOT_UUID, SWAP_UUID, migration, put, repaired, simple_layout
 
 SPECS = st.sampled_from(
     [

@@ -9,7 +9,7 @@ import pytest
 from hyper2kvmd.guest.linux import cpio, initrd
 from hyper2kvmd.model.disks import Layout
 from hyper2kvmd.model.guest import Guest
-from tests.unit.guest_on_disk import ROOT_UUID, SWAP_UUID, files_below, migration, partition, put, repaired
+from tests.support.guest_on_disk import ROOT_UUID, SWAP_UUID, files_below, migration, partition, put, repaired
 
 LUKS_UUID = "77777777-1111-4222-8333-777777777777"
 ARRAY_UUID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"

@@ -10,7 +10,7 @@ import pytest
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.linux.fixes import FIXES
 from hyper2kvmd.model.guest import Guest
-from tests.unit.guest_on_disk import deny_labels, files_below, migration, put, repaired, simple_layout
+from tests.support.guest_on_disk import deny_labels, files_below, migration, put, repaired, simple_layout
 
 VERSION = "6.1.0-18-amd64"
 

@@ -6,7 +6,7 @@ from hyper2kvmd.guest.linux.cmdline import stabilize
 from hyper2kvmd.guest.linux.devices import Devices, dm_name
 from hyper2kvmd.model.disks import Crypt, Layout, Segment, Volume
 from hyper2kvmd.volumes.mapping import encrypted, linear
-from tests.unit.guest_on_disk import ROOT_UUID, logical, partition
+from tests.support.guest_on_disk import ROOT_UUID, logical, partition
 
 LUKS_UUID = "77777777-1111-4222-8333-777777777777"
 INSIDE_UUID = "88888888-1111-4222-8333-777777777777"

@@ -8,7 +8,7 @@ import pytest
 
 from hyper2kvmd.guest.linux.fixes import FIXES
 from hyper2kvmd.stages.repair import repair_opened
-from tests.unit.guest_on_disk import GOLDEN, FolderAccess, GoldenCase, files_below, quiet_context, repaired
+from tests.support.guest_on_disk import GOLDEN, FolderAccess, GoldenCase, files_below, quiet_context, repaired
 
 CASES = sorted(place.name for place in GOLDEN.iterdir())
 NOTHING_TO_MEND = ("left-alone", "net-alpine-mdev")

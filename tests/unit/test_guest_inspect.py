@@ -11,7 +11,16 @@ from hyper2kvmd.guest.linux.inspect import Kernel, find_root, look_at
 from hyper2kvmd.model.disks import Layout, Volume
 from hyper2kvmd.progress import Event, Warned
 from hyper2kvmd.stages.repair import repair_opened
-from tests.unit.guest_on_disk import FolderAccess, logical, migration, partition, put, quiet_context, repaired, tree_of
+from tests.support.guest_on_disk import (
+    FolderAccess,
+    logical,
+    migration,
+    partition,
+    put,
+    quiet_context,
+    repaired,
+    tree_of,
+)
 
 
 def linux(folder: Path) -> Path:

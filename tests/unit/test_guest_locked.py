@@ -13,8 +13,8 @@ from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.progress import Event, Warned
 from hyper2kvmd.stages.repair import repair_opened
 from hyper2kvmd.volumes.layout import ESP_TYPES
-from tests.unit.guest_on_disk import FolderAccess, migration, partition, put, quiet_context
-from tests.unit.test_fix_efi import program
+from tests.support.efi_programs import program
+from tests.support.guest_on_disk import FolderAccess, migration, partition, put, quiet_context
 
 UUID = "3f0b6a52-0c1d-4e2f-8a3b-4c5d6e7f8091"
 CONTAINER = partition(2, "crypto_LUKS", uuid=UUID)

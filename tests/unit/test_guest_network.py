@@ -12,7 +12,7 @@ from hyper2kvmd.guest.linux.fixes import nic_names
 from hyper2kvmd.mac import given_mac, normal_mac
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.machine import SourceNic
-from tests.unit.guest_on_disk import GOLDEN, files_below, migration, put, repaired, simple_layout
+from tests.support.guest_on_disk import GOLDEN, files_below, migration, put, repaired, simple_layout
 
 A, B, C = "00:50:56:8a:10:01", "00:50:56:8a:10:02", "00:50:56:8a:10:03"
 ADDRESS = re.compile(

@@ -10,7 +10,7 @@ import pytest
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.files.root import ConfinedRoot
-from tests.unit.guest_on_disk import put
+from tests.support.guest_on_disk import put
 
 
 @pytest.fixture
@@ -91,6 +91,7 @@ def test_a_loop_of_links_is_an_error_and_does_not_exist(root: ConfinedRoot, gues
         root.read("/etc/a", 100)
 
 
+@pytest.mark.root
 def test_fifo_socket_and_device_never_block(root: ConfinedRoot, guest: Path) -> None:
     os.mkfifo(guest / "etc/fstab")
     os.mknod(guest / "etc/zero", 0o20666, os.makedev(1, 5))
@@ -111,6 +112,7 @@ def test_a_huge_file_is_refused(root: ConfinedRoot, guest: Path) -> None:
         root.read("/etc/fstab", 4096)
 
 
+@pytest.mark.root
 def test_replace_keeps_owner_mode_and_attributes(root: ConfinedRoot, guest: Path) -> None:
     path = put(guest, "etc/fstab", "old")
     os.chown(path, 12, 34)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from tests.unit.guest_on_disk import deny_labels, files_below, put, tree_of
+from tests.support.guest_on_disk import deny_labels, files_below, put, tree_of
 
 
 def test_nothing_is_written_before_commit(tmp_path: Path) -> None:
@@ -167,6 +167,7 @@ def test_a_file_keeps_a_label_that_we_may_not_set(tmp_path: Path, monkeypatch: p
     assert sorted(path.name for path in (tmp_path / "boot").iterdir()) == ["created", "grub.cfg", "initrd"]
 
 
+@pytest.mark.root
 def test_a_folder_of_another_owner_is_told_before_anything_is_written(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     os.chown(put(tmp_path, "etc/fstab", "old\n").parent, 65534, 65534)
@@ -180,6 +181,7 @@ def test_a_folder_of_another_owner_is_told_before_anything_is_written(tmp_path: 
         assert caught.value.code == "guest-file-owner"
 
 
+@pytest.mark.root
 def test_a_file_that_the_mount_cannot_replace_is_told_before_anything_is_written(tmp_path: Path) -> None:
     """An unprivileged user sees an unmapped owner as 65534; the kernel would refuse the rename half way through."""
     tmp_path.chmod(0o755)

@@ -8,7 +8,7 @@ import pytest
 
 from hyper2kvmd.model.disks import Volume
 from hyper2kvmd.volumes.layout import read_layout
-from tests.unit.test_mapping import Bytes
+from tests.support.bytes_reader import Bytes
 
 MIB = 1 << 20
 EXTENT = MIB

@@ -23,7 +23,7 @@ from hyper2kvmd.cli.daemon import main
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon.service import RELOADABLE
 from hyper2kvmd.model.asked import Migration
-from tests.integration.host import HELPER, unit_settings
+from tests.support.host import HELPER, unit_settings
 
 MANUAL = Path(__file__).parents[2] / "packaging" / "man"
 ELSEWHERE = {("sudo", "8"), ("systemd", "1")}

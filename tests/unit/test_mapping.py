@@ -20,23 +20,12 @@ from hyper2kvmd.volumes.mapping import (
     mirrored,
     striped,
 )
+from tests.support.bytes_reader import Bytes
 
 KIB = 1024
 DISK = 256 * KIB
 CHUNK = 8 * KIB
 KEY = os.urandom(64)
-
-
-class Bytes:
-    """A disk of bytes."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.size = len(data)
-
-    def read(self, offset: int, length: int) -> bytes:
-        assert 0 <= offset <= offset + length <= self.size
-        return self.data[offset : offset + length]
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ def test_a_directory_of_the_service_that_is_not_ours_is_passed_over(host: Path) 
     assert oneshot.conversion_place(asked(), None).named_by == "the home directory"
 
 
+@pytest.mark.root
 def test_a_directory_that_one_may_write_to_is_not_ones_own(host: Path) -> None:
     """Root the service's, and everybody else the one for temporary files."""
     theirs = Path("/tmp")
@@ -106,6 +107,7 @@ def shared() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.root
 @pytest.mark.parametrize(
     ("who", "sudo", "configured", "socket"),
     [
@@ -163,6 +165,7 @@ except Interrupted as failure:
 """
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_no_folder_behind(tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-c", WORK, str(tmp_path / "work")]

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from hyper2kvmd.host.files import sync_folder, write_durably
 from hyper2kvmd.model.frozen import Frozen
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -93,12 +94,12 @@ def note(image: Path, checkpoint: Checkpoint) -> None:
 
 def save(image: Path, checkpoint: Checkpoint) -> None:
     """Replace the durable one. What it speaks of is on disk."""
-    _replace(path_for(image, DURABLE), checkpoint)
+    write_durably(path_for(image, DURABLE), checkpoint.model_dump_json())
 
 
 def complete(image: Path, key: str, fd: int) -> None:
     """The image open as `fd` is finished and on disk, and nothing writes to it any more."""
-    _replace(path_for(image, COMPLETE), _completed(key, fd))
+    write_durably(path_for(image, COMPLETE), _completed(key, fd).model_dump_json())
     drop(image, LATEST, DURABLE)
 
 
@@ -116,7 +117,7 @@ def drop(image: Path, *kinds: str) -> None:
         path = path_for(image, kind)
         for leftover in (path, path.with_name(path.name + ".new")):
             leftover.unlink(missing_ok=True)
-    _sync_folder(image.parent)
+    sync_folder(image.parent)
 
 
 @functools.cache
@@ -127,21 +128,3 @@ def boot_id() -> str:
 def _completed(key: str, fd: int) -> Completed:
     file = os.fstat(fd)
     return Completed(key=key, size=file.st_size, mtime_ns=file.st_mtime_ns, ctime_ns=file.st_ctime_ns)
-
-
-def _replace(path: Path, record: Frozen) -> None:
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as file:
-        file.write(record.model_dump_json().encode())
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

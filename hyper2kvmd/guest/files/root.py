@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
+from hyper2kvmd.host.files import copy_range
 
 SYS_OPENAT2 = 437
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -221,7 +222,7 @@ class ConfinedRoot:
                 )
             with self._draft(parent, name, path, 0o600) as draft, self.open(path) as original:
                 _copy(original.fileno(), draft.handle, size)
-                _write_all(draft.handle, data)
+                _extend(draft.handle, data)
                 return draft.install(parent, name, lambda kept: _extend(kept, data))
 
     def symlink(self, path: str, target: str) -> None:
@@ -416,21 +417,14 @@ def _write_all(handle: int, data: bytes) -> None:
 
 
 def _copy(source: int, target: int, size: int) -> None:
-    left = size
-    while left:
-        try:
-            copied = os.copy_file_range(source, target, min(left, COPY_CHUNK))
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
-                raise
-            chunk = os.read(source, min(left, COPY_CHUNK))
-            _write_all(target, chunk)
-            copied = len(chunk)
+    done = 0
+    while done < size:
+        copied = copy_range(source, target, done, min(size - done, COPY_CHUNK))
         if copied == 0:
             raise MigrationFailed(
                 "guest-file-shrank",
-                f"a guest file ended {left} bytes early while it was copied",
+                f"a guest file ended {size - done} bytes early while it was copied",
                 hint="retry: nothing else should write to this image",
                 kind=Kind.RETRY,
             )
-        left -= copied
+        done += copied

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.daemon.house import House
+from tests.support.house import House
 
 
 @pytest.fixture

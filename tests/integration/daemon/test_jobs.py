@@ -14,7 +14,7 @@ import pytest
 
 from hyper2kvmd.daemon.wire import events_adapter
 from hyper2kvmd.model.jobs import Job, State
-from tests.integration.daemon.house import House, until
+from tests.support.house import House, until
 
 MIB = 1 << 20
 

@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from hyper2kvmd.daemon.wire import Refusal
 from hyper2kvmd.errors import BrokenInstallation
 from hyper2kvmd.model.jobs import Job, State
-from tests.integration.daemon.house import House, notify_socket, until
+from tests.support.house import House, notify_socket, until
 
 PROGRAM = Path(sys.executable).with_name("hyper2kvmd")
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from hyper2kvmd.model.jobs import State
-from tests.integration.daemon.house import House, until
+from tests.support.house import House, until
 
 SLOW_COPY = """
 import sys, pathlib

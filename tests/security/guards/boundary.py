@@ -9,7 +9,7 @@ from tests.security.guards.guard import Cut, Guard, each
 HELPER = "hyper2kvmd/helper/helper.py"
 helper = partial(Cut, HELPER)
 sudoers = partial(Cut, "sudoers.d/hyper2kvm")
-host = partial(Cut, "tests/integration/host.py")
+host = partial(Cut, "tests/support/host.py")
 INSTALLED = "/usr/libexec/hyper2kvm/helper"
 ANOTHER_COMMAND = "test_sudo.py::test_no_other_command_user_group_or_setting"
 GRANT = 'ALL=(root:root) NOPASSWD: /usr/libexec/hyper2kvm/helper ""'

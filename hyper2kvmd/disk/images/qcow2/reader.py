@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.host.files import data_ranges
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -231,16 +232,3 @@ def open_image(path: Path, fmt: str) -> Iterator[Qcow2Image | RawImage]:
         yield Qcow2Image(file, path.name) if fmt == "qcow2" else RawImage(file)
     finally:
         os.close(file)
-
-
-def data_ranges(file: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Where the file system keeps data in [start, stop) of a file: the rest is holes or reserved, so zeros."""
-    while start < stop:
-        try:
-            begin = os.lseek(file, start, os.SEEK_DATA)
-        except OSError:  # ENXIO: nothing but a hole up to the end
-            return
-        if begin >= stop:
-            return
-        start = min(stop, os.lseek(file, begin, os.SEEK_HOLE))
-        yield begin, start

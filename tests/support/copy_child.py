@@ -1,4 +1,4 @@
-"""One copy in a process of its own, to be killed: `python -m tests.integration.copy_child SOURCE IMAGE KIND RATE`.
+"""One copy in a process of its own, to be killed: `python -m tests.support.copy_child SOURCE IMAGE KIND RATE`.
 
 SOURCE is a VMDK or a raw file, RATE in bytes per second, 0 for no bound. Prints the bytes read so far, line by line,
 a hundred times a second; near its end it waits for whoever is late to kill it.
@@ -16,7 +16,7 @@ from hyper2kvmd.disk.blocks import Counted
 from hyper2kvmd.disk.engine import copy as engine
 from hyper2kvmd.disk.engine.copy import Amounts, Limits, copy
 from hyper2kvmd.disk.sources.vmdk import open_source
-from tests.integration.sources import RawSource, make_target
+from tests.support.sources import RawSource, make_target
 
 THREADS = 2
 NEARLY = 0.95

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from hyper2kvmd.model.disks import Image
-from tests.integration.host import REPOSITORY, as_service
+from tests.support.host import REPOSITORY, as_service
 from tests.support.kernel import Kernel
 
-ASKER = REPOSITORY / "tests" / "integration" / "boundary" / "asker.py"
+ASKER = REPOSITORY / "tests" / "support" / "boundary" / "asker.py"
 PROBE = {"verb": "probe", "job": "test", "fstypes": ["ext4"]}
 
 

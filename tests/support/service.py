@@ -17,8 +17,8 @@ from typing import Any, Self
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.jobs import Job, JobEvent, State
 from hyper2kvmd.model.orders import HelperCall
-from tests.integration.disks import sh
-from tests.integration.host import USER, as_service
+from tests.support.disks import sh
+from tests.support.host import USER, as_service
 
 PATIENCE = 240.0
 """Seconds until a wait is called a failure; none of the waits below measures anything."""

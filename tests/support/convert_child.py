@@ -1,4 +1,4 @@
-"""One conversion in a process of its own, to be killed: `python -m tests.integration.convert_child SOURCE FOLDER RATE`.
+"""One conversion in a process of its own, to be killed: `python -m tests.support.convert_child SOURCE FOLDER RATE`.
 
 Prints the bytes read so far, line by line.
 """

@@ -1,0 +1,64 @@
+"""Files of this host: what of them is data, copies within the kernel, and names that come with their whole content."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+OUT_OF_REACH = (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+"""Why copy_file_range(2) does not serve two files, as against a device that fails."""
+
+
+def data_ranges(file: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Where the file system keeps data in [start, stop) of an open file; the rest is holes, or reserved, so zeros.
+
+    Raises OSError.
+    """
+    while start < stop:
+        try:
+            begin = os.lseek(file, start, os.SEEK_DATA)
+            end = os.lseek(file, begin, os.SEEK_HOLE) if begin < stop else stop
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+                return
+            raise
+        if begin >= stop:
+            return
+        start = min(stop, end)
+        yield begin, start
+
+
+def copy_range(source: int, target: int, at: int, length: int) -> int:
+    """Bytes copied from `at` in one open file to `at` in the other; 0 at the end of `source`. Raises OSError.
+
+    The two share blocks where their file system can do that. The position of `target` changes.
+    """
+    try:
+        return os.copy_file_range(source, target, length, at, at)
+    except OSError as error:
+        if error.errno not in OUT_OF_REACH:
+            raise
+    os.lseek(target, at, os.SEEK_SET)
+    return os.sendfile(target, source, at, length)
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Let `path` lead to `text`; after a power cut, to all of it or to what was there before. Raises OSError."""
+    draft = path.with_name(f".{path.name}.draft")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Returns when the names in `folder` are on the disk. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,44 @@
+"""Submitters: other users of the host, with files and ACLs of theirs."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+import struct
+from pathlib import Path
+
+from tests.support.host import MIB
+from tests.support.service import Service
+
+VICTIM = "nobody"
+
+
+def disk(path: Path, owner: str, mode: int) -> Path:
+    path.write_bytes(b"a raw disk".ljust(MIB, b"\0"))
+    shutil.chown(path, owner)
+    path.chmod(mode)
+    return path
+
+
+def drop(daemon: Service, name: str, *, owner: str = VICTIM, mode: int = 0o644, **keys: object) -> None:
+    text = "".join(f"{key}: {value}\n" for key, value in keys.items())
+    draft = daemon.root / f"{name}.yaml"
+    draft.write_text(text)
+    shutil.chown(draft, owner)
+    draft.chmod(mode)
+    draft.rename(daemon.spool / "incoming" / draft.name)
+
+
+OWNER, USERS, GROUP, GROUPS, MASK, OTHER = 1, 2, 4, 8, 16, 32
+
+
+NOBODY, NOGROUP = pwd.getpwnam(VICTIM).pw_uid, grp.getgrnam("nogroup").gr_gid
+
+
+def set_acl(path: Path, *acl: tuple[int, int, int]) -> None:
+    """Tag, permissions and id of each entry."""
+    entries = sorted((tag, number & 0xFFFFFFFF, granted) for tag, granted, number in acl)
+    data = b"".join(struct.pack("<HHI", tag, granted, number) for tag, number, granted in entries)
+    os.setxattr(path, "system.posix_acl_access", struct.pack("<I", 2) + data)
