@@ -39,6 +39,7 @@ class Retention(Frozen):
     """Days that leftovers are kept before `h2kvmctl gc` removes them."""
 
     conversions: float = Field(default=1.0, ge=0)
+    """Working folders. 0: those of failed and cancelled jobs are not kept at all."""
     spool: float = Field(default=90.0, ge=0)
     jobs: float = Field(default=365.0, ge=0)
 

@@ -15,11 +15,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TypeVar
 
 import psutil
 
+from hyper2kvmd.disk.files import are_as_before
 from hyper2kvmd.errors import (
     Failure,
     Interrupted,
@@ -30,9 +32,9 @@ from hyper2kvmd.errors import (
 from hyper2kvmd.hardware import decide_hardware
 from hyper2kvmd.host import run, space
 from hyper2kvmd.host.destination import nearest_output
+from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.host.person import name_of
 from hyper2kvmd.host.workspace import as_before, working_folder
-from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.jobs import Stage
 from hyper2kvmd.model.machine import Source
 from hyper2kvmd.model.orders import Order
@@ -60,16 +62,23 @@ Product = TypeVar("Product")
 EMITTING = threading.Lock()
 
 
-def migrate(order: Order, ctx: Context) -> Finished:
+def migrate(order: Order, ctx: Context, *, keep_on_failure: bool = False) -> Finished:
     """Run every stage that `order.finished` lacks, and return all products.
 
-    With `dry_run` it ends after the plan. The working folder is gone when this returns or raises.
+    With `dry_run` it ends after the plan. The working folder is removed, except with `keep_on_failure` when this
+    raises: somebody can retry the job then.
     """
     if order.migration.dry_run:
         return Finished(source=plan_only(order, ctx))
     order = settled(order)
-    with working_folder(order.conversion_dir, order.migration.vm_name, order.job_id) as folder:
-        done = _still_valid(order)
+    with working_folder(
+        order.conversion_dir,
+        order.migration.vm_name,
+        order.job_id,
+        purpose=order.purpose,
+        keep_on_failure=keep_on_failure,
+    ) as folder:
+        done = _still_valid(order, folder)
         source = _stage(ctx, Stage.PLAN, "source", done.source, lambda: plan(order, folder, ctx))
         if done.artifact is None:  # what is published takes no more space
             ctx.admit(source)
@@ -125,14 +134,18 @@ def _stage(ctx: Context, stage: Stage, field: str, earlier: Product | None, work
     return product
 
 
-def _still_valid(order: Order) -> Finished:
-    """Earlier products without those whose images are gone; published ones need no working copies."""
+def _still_valid(order: Order, folder: Path) -> Finished:
+    """Earlier products, unless their images are not in `folder` or the source changed; published ones need neither."""
     finished = order.finished
     published = () if finished.artifact is None else finished.artifact.disks
     if published and all(disk.path.parent == order.output_dir and disk.path.exists() for disk in published):
         return finished
-    image: Image | None = finished.image
-    if image is None or not all(disk.path.exists() for disk in image.disks):
+    source, image = finished.source, finished.image
+    if source is None or image is None:
+        return Finished()
+    if not all(disk.path.parent == folder and disk.path.exists() for disk in image.disks):
+        return Finished()
+    if not are_as_before([file for disk in source.disks for file in disk.files], Mandate.of(order)):
         return Finished()
     return finished.with_changes(artifact=None, domain=None)
 
@@ -160,7 +173,8 @@ def _run() -> Ended:
         order = Order.model_validate_json(sys.stdin.readline())
         if order.limits.io_priority == "idle":
             psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)  # all threads and tools started from here inherit it
-        product = migrate(order, Context(_emit, lambda source: _ask_for_space(order, source)))
+        ctx = Context(_emit, lambda source: _ask_for_space(order, source))
+        product = migrate(order, ctx, keep_on_failure=True)
     except TryLater as failure:
         return Ended(outcome="deferred", problems=(problem(failure),))
     except Interrupted as failure:

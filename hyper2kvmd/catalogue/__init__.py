@@ -17,7 +17,7 @@ SUBJECTS = ("migration", "spool", "source", "conversion", "mount", "guest", "boo
 """The files, in the order of a migration."""
 KINDS = {
     Kind.RETRY: "the daemon tries the job again by itself",
-    Kind.OPERATOR: "change something on the host, then retry",
+    Kind.OPERATOR: "change something on the host, then retry: the job goes on after its last finished stage",
     Kind.PERMANENT: "the input is at fault; the same job fails again",
     None: "the root helper's reason, inside the message of another error",
 }

@@ -82,7 +82,10 @@ def _working_folders(config: DaemonConfig, store: Store, *, dry_run: bool) -> It
             with open_conversion_dir(place, _service_uid(config)) as directory:
                 for name in directory.orphans(live, older_than_seconds=age):
                     try:
-                        if dry_run or directory.discard(name, partial(_is_abandoned, store, name)):
+                        if dry_run:
+                            yield directory.path / name
+                        elif directory.discard(name, partial(_is_abandoned, store, name)):
+                            _note_removed(store, name)
                             yield directory.path / name
                     except Failure as failure:
                         yield problem(failure)
@@ -96,6 +99,12 @@ def _live(store: Store) -> frozenset[str]:
 
 def _is_abandoned(store: Store, name: str) -> bool:
     return name.rpartition(".")[2] not in _live(store)
+
+
+def _note_removed(store: Store, name: str) -> None:
+    job_id = name.rpartition(".")[2]
+    if job_id.isdecimal():  # not a one-shot run's
+        store.note_removed_folder(int(job_id), "its retention time is over")
 
 
 def _service_uid(config: DaemonConfig) -> int:

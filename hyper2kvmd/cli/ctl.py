@@ -19,7 +19,7 @@ from hyper2kvmd.cli.options import FILE, FOLDER, Given
 from hyper2kvmd.cli.output import Output, json_option
 
 COMMANDS = {
-    "cancel": Place("queue", "Stop a job and remove its working folder."),
+    "cancel": Place("queue", "Stop a job."),
     "check": Place("local", "List the errors of migration YAMLs, or their resulting settings."),
     "drain": Place("queue", "Finish running jobs, then stop the daemon."),
     "explain": Place("explain", "Explain an error code and its remedy, or list all codes."),

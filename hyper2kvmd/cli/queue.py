@@ -182,8 +182,12 @@ def _queue_verb(verb: str, result: str, summary: str) -> None:
     over_socket(verb)(change)
 
 
-_job_verb("cancel", "Stop a job and remove its working folder.")
-_job_verb("retry", "Queue a failed or cancelled job again. It starts over, unless its images are already published.")
+_job_verb("cancel", "Stop a job. Its working folder is kept for a retry if the conversion has begun.")
+_job_verb(
+    "retry",
+    "Queue a failed or cancelled job again. It continues after the last finished stage if its working folder is still "
+    "there and the source did not change.",
+)
 _job_verb("hold", "Hold a queued job until it is released.")
 _job_verb("release", "Allow a held job to start.")
 _queue_verb("pause", "paused", "Start no more jobs; running jobs continue.")

@@ -40,14 +40,14 @@ from hyper2kvmd.progress import (
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 30.0
-"""What a worker gets to clean its folder after SIGTERM, and to exit after its last event."""
+"""What a worker gets to unwind after SIGTERM, and to exit after its last event."""
 PERSIST_SECONDS = 1.0
 """Between two writes of one job's progress to the database."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """How an attempt ended. `crashed`: without a word, so that the working folder is as it was left."""
+    """How an attempt ended. `crashed`: without a word."""
 
     outcome: Literal["succeeded", "failed", "interrupted", "deferred", "fenced"]
     problems: tuple[Problem, ...] = ()
@@ -90,7 +90,7 @@ class Attempt:
         )
 
     def cancel(self) -> None:
-        """Ask the worker to stop and to leave nothing, and make it stop when it does not."""
+        """Ask the worker to stop, and make it stop when it does not."""
         if self.cancelled:
             return
         self.cancelled = True

@@ -14,13 +14,13 @@ import hyper2kvmd
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon.attempt import GRACE_SECONDS, Attempt, Result
 from hyper2kvmd.daemon.journal import JobLog
+from hyper2kvmd.daemon.kept import Kept, KeptFolder, can_go_on, settle, sufficient
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
-from hyper2kvmd.daemon.space import Demand, Space, volume_of
+from hyper2kvmd.daemon.space import Demand, Shortage, Space, volume_of
 from hyper2kvmd.daemon.wire import Status
 from hyper2kvmd.errors import Failure, TryLater
 from hyper2kvmd.host import run
-from hyper2kvmd.host.workspace import real_conversion_dir, working_folder
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Job, State
 from hyper2kvmd.model.orders import Order
@@ -42,6 +42,7 @@ class Scheduler:
         self.last_tick = time.monotonic()
         self._ledger, self._metrics, self._worker = ledger, metrics, tuple(worker)
         self._space = Space(config.space_reserve)
+        self._kept = Kept(ledger.store)
         self._attempts: dict[int, tuple[Attempt, asyncio.Task[None]]] = {}
         self._waiting: dict[int, Demand] = {}
         self._denied: dict[int, tuple[Demand, str]] = {}
@@ -89,10 +90,7 @@ class Scheduler:
             if task.done():
                 del self._attempts[job_id]
                 task.result()
-        for job_id, demand in list(self._waiting.items()):
-            if await self._space.would_fit(demand):
-                del self._waiting[job_id]
-                await self._ledger.call(self._ledger.store.wake, [job_id])
+        await self._wake_waiting()
         store = self._ledger.store
         await self._ledger.call(store.paused)  # a database that does not answer shows here, busy or not
         while self.mode == "running" and len(self._attempts) < self.config.max_concurrent_jobs:
@@ -102,6 +100,21 @@ class Scheduler:
             await self._start(job)
         if self.mode == "draining" and not self._attempts:
             self.drained.set()
+
+    async def _wake_waiting(self) -> None:
+        """Let the jobs be claimed that would fit by now, perhaps in place of kept folders."""
+        kept: Sequence[KeptFolder] | None = None
+        for job_id, demand in list(self._waiting.items()):
+            shortage = await self._space.shortage(demand)
+            if shortage is not None:
+                if kept is None:
+                    kept = await self._kept_folders()
+                others = [folder for folder in kept if folder.job_id != job_id]
+                if not sufficient(others, shortage):
+                    continue
+                kept = ()  # taken into account for one job at a time
+            del self._waiting[job_id]
+            await self._ledger.call(self._ledger.store.wake, [job_id])
 
     async def _start(self, job: Job) -> None:
         assert job.migration is not None  # noqa: S101 - only rejected jobs have none
@@ -139,12 +152,32 @@ class Scheduler:
         seen = event.publish_volume
         output = order.output_dir if seen is None or order.output_dir == self.config.output_dir else seen
         demand = Demand(_folder(order), event.needed_bytes, output, event.publish_bytes)
-        lack = await self._space.admit(job.id, demand)
-        if lack:
-            self._denied[job.id] = demand, lack
+        shortage = await self._space.admit(job.id, demand)
+        while shortage is not None and await self._make_room(shortage, f"job {job.id} needed the space"):
+            shortage = await self._space.admit(job.id, demand)
+        if shortage is not None:
+            self._denied[job.id] = demand, shortage.note
             return False
         store = self._ledger.store
         return await self._ledger.insist(store.reserve, job.id, job.attempt, event.needed_bytes + event.publish_bytes)
+
+    async def _kept_folders(self) -> tuple[KeptFolder, ...]:
+        return await asyncio.to_thread(self._kept.folders, self.config.conversion_dirs, frozenset(self._waiting))
+
+    async def _make_room(self, shortage: Shortage, why: str, *, all_needed: bool = True) -> bool:
+        """Remove kept folders, if they are `sufficient`; whether any was removed."""
+        try:
+            chosen = sufficient(await self._kept_folders(), shortage, all_needed=all_needed)
+            return await asyncio.to_thread(self._kept.remove, chosen, why)
+        except TryLater as failure:
+            log.error("%s", failure)
+            return False
+
+    async def _restore_reserve(self, folder: Path) -> None:
+        """Remove kept folders, as far as they go, where the file system of one that was just kept is too full."""
+        shortage = await self._space.shortage(Demand(folder, 0, self.config.output_dir, 0))
+        if shortage is not None:
+            await self._make_room(shortage, "the file system was full up to space_reserve", all_needed=False)
 
     # ------------------------------------------------------------ the end of an attempt
 
@@ -168,17 +201,15 @@ class Scheduler:
             self._metrics.ended(State.SUCCEEDED)
             JobLog(log, job.id).info("%s succeeded", job.vm_name)
         elif attempt.cancelled:
-            await self._sweep(order, result)
-            await ledger.insist(store.finish_cancelled, job.id, job.attempt, keep_stages=False)
-            self._metrics.ended(State.CANCELLED)
+            await self._finish_cancelled(job, order, kept=await self._settle(order, result, over=True))
             JobLog(log, job.id).info("cancelled")
         elif result.outcome == "deferred":
             later = datetime.now(UTC) + timedelta(seconds=SPACE_SECONDS)
             note = denied[1] if denied else "put off by its worker"
-            if await self._requeue(job, note, result, not_before=later) and denied:
+            if await self._requeue(job, order, note, result, not_before=later) and denied:
                 self._waiting[job.id] = denied[0]
         elif result.outcome == "interrupted" or (result.crashed and self.mode == "stopping"):
-            await self._requeue(job, "interrupted", result)
+            await self._requeue(job, order, "interrupted", result)
         else:
             await self._fail_or_retry(job, order, result)
 
@@ -189,40 +220,58 @@ class Scheduler:
         summary = f"{problems[0].message} [{problems[0].code}]" if problems else "no reason was given"
         if problems and problems[0].kind == "retry" and failures + 1 < policy.max_attempts:
             later = datetime.now(UTC) + timedelta(seconds=policy.delay * policy.backoff**failures)
-            await self._requeue(job, f"to be tried again: {summary}", result, not_before=later)
+            await self._requeue(job, order, f"to be tried again: {summary}", result, not_before=later)
             return
-        await self._sweep(order, result)
-        await ledger.insist(store.fail, job.id, job.attempt, problems, keep_stages=False)
+        kept = await self._settle(order, result, over=True)
+        note = self._kept_note() if kept else ""
+        await ledger.insist(store.fail, job.id, job.attempt, problems, keep_stages=kept, note=note)
         self._metrics.ended(State.FAILED, problems)
         JobLog(log, job.id).error("%s failed: %s", job.vm_name, summary)
+        if kept:
+            await self._restore_reserve(_folder(order))
 
-    async def _requeue(self, job: Job, note: str, result: Result, *, not_before: datetime | None = None) -> bool:
-        """Only a worker that ended without a word left its folder, and with it what its stages produced.
-
-        False: the job was cancelled at the last moment.
-        """
-        JobLog(log, job.id).warning("back in the queue: %s", note)
+    async def _finish_cancelled(self, job: Job, order: Order, *, kept: bool) -> None:
+        note = self._kept_note() if kept else ""
         store = self._ledger.store
+        if await self._ledger.insist(store.finish_cancelled, job.id, job.attempt, keep_stages=kept, note=note):
+            self._metrics.ended(State.CANCELLED)
+            if kept:
+                await self._restore_reserve(_folder(order))
+
+    async def _requeue(
+        self, job: Job, order: Order, note: str, result: Result, *, not_before: datetime | None = None
+    ) -> bool:
+        """False: the job was cancelled at the last moment."""
+        JobLog(log, job.id).warning("back in the queue: %s", note)
+        store, kept = self._ledger.store, await self._settle(order, result, over=False)
         requeued = await self._ledger.insist(
             store.requeue,
             job.id,
             job.attempt,
             note,
-            keep_stages=result.crashed,
+            keep_stages=kept,
             not_before=not_before,
             problems=result.problems if result.outcome == "failed" else (),
         )
-        if not requeued and await self._ledger.insist(
-            store.finish_cancelled, job.id, job.attempt, keep_stages=result.crashed
-        ):
-            self._metrics.ended(State.CANCELLED)
+        if not requeued:
+            await self._finish_cancelled(job, order, kept=kept)
         return requeued
 
-    async def _sweep(self, order: Order, result: Result) -> None:
-        """Remove what a worker left that could not do so itself and that no attempt will go on from."""
-        if result.crashed:
-            named, allowed = order.conversion_dir, order.bounds.conversion_dirs
-            await asyncio.to_thread(_remove, named, allowed, order.migration.vm_name, order.job_id)
+    async def _settle(self, order: Order, result: Result, *, over: bool) -> bool:
+        """Keep the working folder for another attempt, or remove it; whether it is kept.
+
+        A job that is over needs none once its images are published.
+        """
+        wanted = can_go_on(result.problems)
+        if wanted and over:
+            finished = await self._ledger.insist(self._ledger.store.finished_stages, int(order.job_id))
+            wanted = finished.artifact is None and self.config.retention.conversions > 0
+        named, allowed = order.conversion_dir, order.bounds.conversion_dirs
+        return await asyncio.to_thread(settle, named, allowed, _folder(order).name, wanted=wanted)
+
+    def _kept_note(self) -> str:
+        until = datetime.now(UTC) + timedelta(days=self.config.retention.conversions)
+        return f"working folder kept until {until.astimezone():%Y-%m-%d %H:%M %z} or another job needs its space"
 
     # ------------------------------------------------------------ the operator
 
@@ -239,12 +288,18 @@ class Scheduler:
             self._waiting.pop(job_id, None)
             self._metrics.ended(State.CANCELLED)
             if job.migration is not None:
-                named, allowed = self._conversion_dir(job.migration), self.config.conversion_dirs
-                await asyncio.to_thread(_remove, named, allowed, job.vm_name, str(job_id))
+                await self._settle_waiting(job, self._conversion_dir(job.migration))
         elif job_id in self._attempts:
             self._attempts[job_id][0].cancel()
         self.wake()
         return job
+
+    async def _settle_waiting(self, job: Job, conversion_dir: Path) -> None:
+        """A job that was cancelled in the queue may have a folder of an earlier attempt."""
+        name, wanted = f"{job.vm_name}.{job.id}", self.config.retention.conversions > 0
+        allowed = self.config.conversion_dirs
+        if await asyncio.to_thread(settle, conversion_dir, allowed, name, wanted=wanted):
+            await self._ledger.call(self._ledger.store.note_kept_folder, job.id, self._kept_note())
 
     async def pause(self) -> None:
         """Start nothing new; the pause outlives the daemon."""
@@ -304,14 +359,3 @@ class Scheduler:
 
 def _folder(order: Order) -> Path:
     return order.conversion_dir / f"{order.migration.vm_name}.{order.job_id}"
-
-
-def _remove(named: Path, allowed: tuple[Path, ...], vm_name: str, job_id: str) -> None:
-    """Remove a job's working folder, if it is there and nobody works in it."""
-    try:
-        conversion_dir = real_conversion_dir(named, allowed)
-        if (conversion_dir / f"{vm_name}.{job_id}").is_dir():
-            with working_folder(conversion_dir, vm_name, job_id):
-                pass
-    except (Failure, OSError) as failure:
-        JobLog(log, job_id).warning("its working folder stays until it is collected: %s", failure)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,15 @@ class Demand:
     publish: int
 
 
+@dataclass(frozen=True)
+class Shortage:
+    """What a demand lacks, in bytes of one file system; None for a place that cannot be looked at."""
+
+    note: str
+    device: int | None = None
+    missing: int = 0
+
+
 def volume_of(path: Path) -> FileSystem:
     """The file system that `path` is on, or would be on once it is made. Raises OSError."""
     while not path.exists():
@@ -39,12 +49,19 @@ def volume_of(path: Path) -> FileSystem:
 
 def occupied(folder: Path) -> int:
     """Bytes that the files of a working folder occupy on disk."""
-    total = 0
+    return sum(facts.st_blocks * 512 for facts in _files(folder))
+
+
+def freed_by_removal(folder: Path) -> int:
+    """Of these, the bytes of files that have no other name: a published image is a hard link."""
+    return sum(facts.st_blocks * 512 for facts in _files(folder) if facts.st_nlink == 1)
+
+
+def _files(folder: Path) -> Iterator[os.stat_result]:
     for root, _, files in os.walk(folder):
         for name in files:
             with contextlib.suppress(OSError):
-                total += Path(root, name).lstat().st_blocks * 512
-    return total
+                yield Path(root, name).lstat()
 
 
 class Space:
@@ -53,17 +70,18 @@ class Space:
         self._promised: dict[int, Demand] = {}
         self._turn = asyncio.Lock()
 
-    async def admit(self, job_id: int, demand: Demand) -> str:
-        """Promise the space and return "", or return what is missing."""
+    async def admit(self, job_id: int, demand: Demand) -> Shortage | None:
+        """Promise the space, or return what is missing."""
         async with self._turn:
-            missing = await self._lack(demand)
-            if not missing:
+            shortage = await self._lack(demand)
+            if shortage is None:
                 self._promised[job_id] = demand
-            return missing
+            return shortage
 
-    async def would_fit(self, demand: Demand) -> bool:
+    async def shortage(self, demand: Demand) -> Shortage | None:
+        """What `admit` would miss."""
         async with self._turn:
-            return not await self._lack(demand)
+            return await self._lack(demand)
 
     def settle(self, job_id: int) -> None:
         """The job is over: nothing is promised to it any more."""
@@ -74,13 +92,13 @@ class Space:
         promised = dict(self._promised)
         return await asyncio.to_thread(lambda: self._outstanding(promised).get(volume_of(path).device, 0))
 
-    async def _lack(self, demand: Demand) -> str:
+    async def _lack(self, demand: Demand) -> Shortage | None:
         try:
             return await asyncio.to_thread(self._missing, demand, dict(self._promised))
         except OSError as error:
-            return f"waiting for space: {error.filename} cannot be looked at: {error.strerror}"
+            return Shortage(f"waiting for space: {error.filename} cannot be looked at: {error.strerror}")
 
-    def _missing(self, demand: Demand, promised: dict[int, Demand]) -> str:
+    def _missing(self, demand: Demand, promised: dict[int, Demand]) -> Shortage | None:
         taken = self._outstanding(promised)
         wanted: dict[int, int] = {}
         for place, length in _parts(demand):
@@ -89,11 +107,12 @@ class Space:
             free = volume.free - kept(self.reserve, volume.size) - taken.get(volume.device, 0)
             if wanted[volume.device] > free:
                 where = place if isinstance(place, Path) else "the output directory"
-                return (
+                note = (
                     f"waiting for space on the file system of {where}: {gib(wanted[volume.device])} needed, "
                     f"{gib(max(0, free))} to be had (reserve and running jobs taken off)"
                 )
-        return ""
+                return Shortage(note, volume.device, wanted[volume.device] - free)
+        return None
 
     def _outstanding(self, promised: dict[int, Demand]) -> dict[int, int]:
         taken: dict[int, int] = {}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd.disk import faults
-from hyper2kvmd.errors import Kind, MigrationFailed, Unsafe
+from hyper2kvmd.errors import Failure, Kind, MigrationFailed, Unsafe
 from hyper2kvmd.host.files import data_ranges
 from hyper2kvmd.host.mandate import ANYONE, Mandate
 from hyper2kvmd.model.disks import FileIdentity
@@ -160,6 +160,15 @@ def require_unchanged(files: Iterable[FileIdentity], mandate: Mandate = ANYONE) 
     for before in files:
         if identify(before.path, mandate) != before:
             raise source_changed(before.path)
+
+
+def are_as_before(files: Sequence[FileIdentity], mandate: Mandate = ANYONE) -> bool:
+    """Whether all can still be opened, and are what they were. Device numbers may change when the host restarts."""
+    try:
+        now = [identify(before.path, mandate) for before in files]
+    except Failure:
+        return False
+    return all(one.with_changes(device=before.device) == before for one, before in zip(now, files, strict=True))
 
 
 def source_changed(path: Path) -> MigrationFailed:

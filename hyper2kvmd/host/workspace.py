@@ -24,6 +24,10 @@ from hyper2kvmd.host.person import Person, lineage, name_of, strangers_may_write
 
 FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\.([0-9]+|[0-9]{8}T[0-9]{6}Z-[0-9]+)")
 """`<vm_name>.<job id>`, of the daemon's jobs and of one-shot runs. Nothing else in a conversion directory is ours."""
+IMAGE_PREFIX = "disk"
+"""What the names of a working folder's images and of their checkpoints begin with."""
+PURPOSE = "purpose"
+"""A file in a working folder: a digest of what the folder was made for."""
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MAX_LINKS = 40
 """On the way to a directory; as many as the kernel follows (path_resolution(7))."""
@@ -173,33 +177,74 @@ def _unusable(path: Path, error: OSError) -> MigrationFailed:
     )
 
 
-@contextlib.contextmanager
-def working_folder(conversion_dir: Path, vm_name: str, job_id: str) -> Iterator[Path]:
-    """Hold the job's folder, locked, for the length of the block; it is gone afterwards, however the block ends.
+def image_name(number: int, extension: str) -> str:
+    """The file in a working folder that holds the machine's disk `number`, counted from 0."""
+    return f"{IMAGE_PREFIX}{number + 1}.{extension}"
 
-    Only a killed worker leaves it behind, for the next attempt of the same job to go on from. Raises as
-    `ensure_private_dir` does.
+
+@contextlib.contextmanager
+def working_folder(
+    conversion_dir: Path, vm_name: str, job_id: str, *, purpose: str = "", keep_on_failure: bool = False
+) -> Iterator[Path]:
+    """Hold the job's folder, locked, for the length of the block, and remove it afterwards.
+
+    With `keep_on_failure`, an exception leaves the folder for the next attempt of the same job, as SIGKILL does. What
+    was left there for another `purpose` is removed first. Raises as `ensure_private_dir` does, and TryLater
+    (`job-already-running`).
     """
     ensure_private_dir(conversion_dir)
     folder = conversion_dir / f"{vm_name}.{job_id}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    handle = os.open(folder, OPEN_DIRECTORY)
+    handle = _locked(folder)
     try:
+        keep = False
         try:
+            _devote(folder, purpose)
+            yield folder
+        except BaseException:
+            keep = keep_on_failure
+            raise
+        finally:
+            if not keep:
+                with signals_held():
+                    shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(handle)
+
+
+def _locked(folder: Path) -> int:
+    """The open folder, made if it is missing. One that was removed before it was locked is made again."""
+    while True:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        handle = -1
+        try:
+            handle = os.open(folder, OPEN_DIRECTORY)
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(handle), folder.lstat()):
+                return handle
+        except FileNotFoundError:
+            pass
         except BlockingIOError as error:
+            os.close(handle)
             raise TryLater(
                 "job-already-running",
                 f"another process works in {folder}",
                 hint="wait for it to end: two workers must never share a job",
             ) from error
-        try:
-            yield folder
-        finally:
-            with signals_held():
-                shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        os.close(handle)
+        if handle >= 0:
+            os.close(handle)
+
+
+def _devote(folder: Path, purpose: str) -> None:
+    note = folder / PURPOSE
+    with contextlib.suppress(FileNotFoundError):
+        if note.read_text(encoding="utf-8") == purpose:
+            return
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    note.write_text(purpose, encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -243,8 +288,25 @@ class ConversionDir:
                         found.append(name)
         return tuple(found)
 
+    def keep(self, name: str) -> bool:
+        """Count the age of a working folder from now on. False: it holds no image, whole or in part, or is not there.
+
+        Raises OSError.
+        """
+        try:
+            handle = os.open(name, OPEN_DIRECTORY, dir_fd=self.handle)
+        except FileNotFoundError:
+            return False
+        try:
+            if not any(entry.startswith(IMAGE_PREFIX) for entry in os.listdir(handle)):  # noqa: PTH208 - of the descriptor
+                return False
+            os.utime(handle)
+            return True
+        finally:
+            os.close(handle)
+
     def discard(self, name: str, is_abandoned: Callable[[], bool]) -> bool:
-        """Remove an orphan, asked again once no worker can take it any more. False: somebody holds or owns it.
+        """Remove a folder that no job needs, asked again once no worker can take it. False: somebody holds or owns it.
 
         Raises MigrationFailed (`leftover-not-removed`).
         """

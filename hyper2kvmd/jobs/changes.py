@@ -22,6 +22,10 @@ def fence(job_id: int, attempt: int) -> tuple[ColumnElement[bool], ...]:
     return jobs.c.id == job_id, jobs.c.attempt == attempt, jobs.c.state == State.RUNNING
 
 
+def can_be_retried(job_id: int) -> tuple[ColumnElement[bool], ...]:
+    return jobs.c.id == job_id, jobs.c.state.in_((State.FAILED, State.CANCELLED))
+
+
 def queued() -> dict[str, Any]:
     return {"state": State.QUEUED, "stage": None, "progress": 0.0, "reserved_bytes": 0, "cancelling": False}
 

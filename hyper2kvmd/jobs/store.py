@@ -16,6 +16,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from hyper2kvmd.errors import InvalidInput, TryLater
 from hyper2kvmd.jobs.changes import (
+    can_be_retried,
     change,
     fence,
     first_line,
@@ -155,9 +156,12 @@ class Store:
             job_id, attempt, "succeeded", note, **over(State.SUCCEEDED), note=note, progress=1.0, stage=None
         )
 
-    def fail(self, job_id: int, attempt: int, problems: Sequence[Problem], *, keep_stages: bool) -> bool:
+    def fail(
+        self, job_id: int, attempt: int, problems: Sequence[Problem], *, keep_stages: bool, note: str = ""
+    ) -> bool:
         with self._transaction(writes=True) as connection:
-            values = {**over(State.FAILED), "problems": problems_adapter.dump_json(tuple(problems)).decode()}
+            shown = problems_adapter.dump_json(tuple(problems)).decode()
+            values = {**over(State.FAILED), "problems": shown, "note": note}
             if not change(connection, fence(job_id, attempt), failures=jobs.c.failures + 1, **values):
                 return False
             forget_stages(connection, job_id, keep_stages)
@@ -192,13 +196,25 @@ class Store:
             record_at(connection, job_id, attempt, "requeued", note)
             return True
 
-    def finish_cancelled(self, job_id: int, attempt: int, *, keep_stages: bool) -> bool:
+    def finish_cancelled(self, job_id: int, attempt: int, *, keep_stages: bool, note: str = "") -> bool:
         with self._transaction(writes=True) as connection:
-            if not change(connection, fence(job_id, attempt), **over(State.CANCELLED), note=""):
+            if not change(connection, fence(job_id, attempt), **over(State.CANCELLED), note=note):
                 return False
             forget_stages(connection, job_id, keep_stages)
             record_at(connection, job_id, attempt, "cancelled")
             return True
+
+    def note_kept_folder(self, job_id: int, note: str) -> None:
+        """Say of a failed or cancelled job that its working folder is kept."""
+        with self._transaction(writes=True) as connection:
+            change(connection, can_be_retried(job_id), note=note)
+
+    def note_removed_folder(self, job_id: int, why: str) -> None:
+        """Say of a failed or cancelled job that its working folder is gone, and forget its stages."""
+        with self._transaction(writes=True) as connection:
+            if change(connection, can_be_retried(job_id), note=f"working folder removed: {why}"):
+                forget_stages(connection, job_id, keep=False)
+                record(connection, one(connection, job_id), "folder-removed", why)
 
     def recover(self) -> Sequence[Job]:
         """Requeue what a dead daemon left running, with the stages it had finished. Call it before any claim."""
@@ -229,7 +245,6 @@ class Store:
                 record(connection, job, "cancel-requested", by)
             else:
                 change(connection, (jobs.c.id == job_id,), **over(State.CANCELLED), note="")
-                forget_stages(connection, job_id, keep=False)
                 record(connection, job, "cancelled", by)
             return one(connection, job_id)
 
@@ -240,7 +255,7 @@ class Store:
         return self._move(job_id, by, "release", "released", (State.HELD,), **queued(), note="")
 
     def retry(self, job_id: int, by: str) -> Job:
-        """Queue a job again that failed or was cancelled. It starts over, unless its images are published.
+        """Queue a job again that failed or was cancelled. Its worker goes on after the last finished stage on record.
 
         Raises InvalidInput (`job-duplicate`) besides, when the same content is active as another job.
         """

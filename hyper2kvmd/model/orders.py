@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -75,3 +76,10 @@ class Order(Frozen):
     """Kept free on every file system written to: bytes, or a percentage of its size."""
     limits: Limits = Limits()
     finished: Finished = Finished()
+
+    @property
+    def purpose(self) -> str:
+        """A digest of what is to be made, and for whom. A key that a later version adds does not change it."""
+        asked = self.migration.model_dump_json(exclude_defaults=True)
+        parts = (asked, self.submitter or "", str(self.submitter_uid), str(self.output_dir))
+        return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()

@@ -22,6 +22,7 @@ from hyper2kvmd.disk.sources import conversion
 from hyper2kvmd.disk.sources.conversion import open_planned
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.mandate import ANYONE, Mandate
+from hyper2kvmd.host.workspace import image_name
 from hyper2kvmd.model.disks import DiskImage, Image, SourceDisk
 from hyper2kvmd.model.machine import Source
 from hyper2kvmd.model.orders import Limits, Order
@@ -34,7 +35,7 @@ SAMPLE_BYTES = 65536
 
 
 def convert(order: Order, source: Source, folder: Path, ctx: Context) -> Image:
-    """Convert the source's disks into `folder`, going on from what a killed attempt left there where that is possible.
+    """Convert the source's disks into `folder`, going on from what an earlier attempt left if it can be used.
 
     Raises MigrationFailed (`content-differs`), and as `conversion.convert` does.
     """
@@ -52,7 +53,7 @@ def convert(order: Order, source: Source, folder: Path, ctx: Context) -> Image:
 
 def _converted(order: Order, source: Source, number: int, folder: Path, ctx: Context) -> DiskImage:
     migration, disk = order.migration, source.disks[number]
-    target = folder / f"disk{number + 1}.{migration.out_format}"
+    target = folder / image_name(number, migration.out_format)
     with ctx.step(f"Converting disk {number + 1}/{len(source.disks)}", total=disk.data_bytes) as step:
         conversion.convert(
             disk,

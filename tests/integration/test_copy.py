@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hyper2kvmd.disk.blocks import Run
+from hyper2kvmd.disk.engine import checkpoint
 from hyper2kvmd.disk.engine.copy import Amounts, Limits
 from hyper2kvmd.disk.images.qcow2 import CLUSTER, full_size
 from hyper2kvmd.disk.qemu import qemu_img
@@ -136,6 +137,9 @@ def test_a_full_file_system_is_called_by_its_name(kind: Kind, reserve: bool, tmp
     ):
         assert failure(lambda: image_of(source, folder / "image", kind, reserve=reserve)) == "disk-full"
         assert (folder / "image").read_bytes()[:4] != b"QFI\xfb"
+        assert not checkpoint.path_for(folder / "image", checkpoint.LATEST).exists(), (
+            "what was not flushed is uncertain"
+        )
 
 
 class Damaged(MadeSource):

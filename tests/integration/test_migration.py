@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -214,6 +215,33 @@ def test_a_domain_that_libvirt_does_not_keep_fails_the_job_and_keeps_the_image(s
     stages = [one.message for one in service.events(job) if one.kind == "stage-started"]
     assert stages.count("convert") == 1
     assert (service.images / "web01.qcow2").stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_a_full_output_directory_costs_no_conversion(service_folder: Path, installed_helper: tuple[str, ...]) -> None:
+    with file_system(service_folder, 900) as place:
+        images, ballast = place / "images", place / "ballast"
+        images.mkdir()
+        shutil.chown(images, USER, USER)
+        with running(service_folder, installed_helper, output_dir=images) as service:
+            service.images = images
+            service.drop("web01.yaml", vmdk=service.source(debian12.vmdk(Recipe())))
+            until("the image grows", lambda: list(service.conversions.glob("*/disk1.qcow2")))
+            fill(ballast)
+            job = service.failed("web01", "disk-full")
+            assert service.working_folders() == {f"web01.{job.id}"}
+            assert "working folder kept until " in service.ctl("show", job.id).stdout
+            ballast.unlink()
+            service.ctl("retry", job.id)
+            service.succeeded("web01")
+            stages = [one.message for one in service.events(job) if one.kind == "stage-started"]
+            assert stages == [*list(Stage)[:5], Stage.PUBLISH, Stage.REGISTER]
+            assert service.working_folders() == set()
+
+
+def fill(file: Path) -> None:
+    with contextlib.suppress(OSError), file.open("wb", buffering=0) as opened:
+        while True:
+            opened.write(bytes(1 << 20))
 
 
 def test_a_helper_out_of_reach_is_said_before_the_first_byte(service_folder: Path, service_user: object) -> None:

@@ -1,8 +1,8 @@
 """A real worker program that speaks the worker's protocol and does what the "source" tells it, word by word.
 
 `plan`, `convert`, `publish`: a stage and its product, skipped when that was given. `start STAGE`, `progress DONE ALL`,
-`warn TEXT`, `warn-file PATH`, `helper VERB`: events. `space N`: asks for N bytes. `file N`: N bytes into the working
-folder. `wait PATH`: until that file exists. `fail KIND`, `fault TRACEBACK`, `die`, `die-once`, `nonsense`: ends.
+`warn TEXT`, `warn-file PATH`, `helper VERB`: events. `space N`: asks for N bytes. `file N`: an image of N bytes.
+`wait PATH`: until that file exists. `fail KIND [CODE]`, `fault TRACEBACK`, `die`, `die-once`, `nonsense`: ends.
 `deaf`: SIGTERM is ignored.
 """
 
@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from hyper2kvmd.host.workspace import image_name
 from hyper2kvmd.model.disks import DiskImage, Image, Layout
 from hyper2kvmd.model.jobs import Problem, Stage
 from hyper2kvmd.model.machine import Source
@@ -89,12 +90,13 @@ def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
         elif word == "helper":
             say(HelperAnswered(verb=rest, outcome="ok"))
         elif word == "file":
-            (folder / f"file{number}").write_bytes(os.urandom(int(rest)))
+            (folder / image_name(number, "raw")).write_bytes(os.urandom(int(rest)))
         elif word == "wait":
             while not Path(rest).exists():
                 time.sleep(0.02)
         elif word == "fail":
-            return Problem(code="told-to", message="told to fail", hint="tell it otherwise", kind=rest)
+            kind, _, code = rest.partition(" ")
+            return Problem(code=code or "told-to", message="told to fail", hint="tell it otherwise", kind=kind)
         elif word == "fault":
             shutil.rmtree(folder)
             fact = Problem(code="internal-error", message="a fault", hint="report it", kind="operator")
@@ -129,7 +131,8 @@ def main() -> None:
         ended = Ended(outcome="interrupted")
     except BlockingIOError:
         ended = Ended(outcome="deferred")
-    shutil.rmtree(folder)
+    if ended.outcome == "succeeded":
+        shutil.rmtree(folder)
     say(ended)
 
 

@@ -169,6 +169,29 @@ def test_finished_stages_are_kept_or_forgotten(store: Store) -> None:
     assert store.finished_stages(job.id) == Finished()
 
 
+def test_a_folder_that_is_gone_takes_its_stages_along(store: Store) -> None:
+    add(store, "a")
+    job = claim(store)
+    store.finish_stage(job.id, 1, Stage.PLAN, 0.1, SOURCE)
+    store.note_removed_folder(job.id, "of a running job")
+    assert store.finished_stages(job.id) == SOURCE and store.get(job.id).note == ""
+    store.fail(job.id, 1, (CRASH,), keep_stages=True, note="kept")
+    assert store.finished_stages(job.id) == SOURCE and store.get(job.id).note == "kept"
+    store.note_removed_folder(job.id, "too old")
+    store.note_removed_folder(job.id + 1, "of nobody")
+    assert store.finished_stages(job.id) == Finished() and "too old" in store.get(job.id).note
+    assert kinds(store, job.id)[-1] == "folder-removed"
+
+
+def test_a_job_cancelled_in_the_queue_keeps_its_stages(store: Store) -> None:
+    add(store, "a")
+    job = claim(store)
+    store.finish_stage(job.id, 1, Stage.PLAN, 0.1, SOURCE)
+    store.requeue(job.id, 1, "", keep_stages=True)
+    store.cancel(job.id, "root")
+    assert store.finished_stages(job.id) == SOURCE
+
+
 def test_what_was_published_is_never_forgotten(store: Store) -> None:
     add(store, "a")
     job = claim(store)

@@ -6,6 +6,7 @@ was killed, taken up again from its checkpoint, gives that file too.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
@@ -120,6 +121,15 @@ class _Copy:
         """The batch before which all are in the file, and the guest bytes in these."""
 
     def run(self) -> Amounts:
+        try:
+            return self._run()
+        except MigrationFailed:
+            # After a failed write, what was not flushed need not be in the file: only the durable record holds.
+            with contextlib.suppress(OSError):
+                checkpoint.drop(self._target.path, checkpoint.LATEST)
+            raise
+
+    def _run(self) -> Amounts:
         target = self._target
         if checkpoint.is_complete(target.path, self._key, target.fd):
             self._read = self._resumed = self._total

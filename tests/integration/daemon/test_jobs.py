@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hyper2kvmd.daemon.wire import events_adapter
 from hyper2kvmd.model.jobs import Job, State
 from tests.support.house import House, until
 
@@ -25,6 +26,12 @@ def workers(house: House) -> list[psutil.Process]:
     ]
 
 
+def started(house: House, number: int) -> list[str]:
+    """The stages that were started, in all attempts."""
+    events = events_adapter.validate_json(house.ask("GET", f"/v1/jobs/{number}/events")[1])
+    return [event.message for event in events if event.kind == "stage-started"]
+
+
 def folders(house: House) -> list[str]:
     return sorted(entry.name for entry in house.conversions.iterdir()) if house.conversions.exists() else []
 
@@ -36,7 +43,7 @@ def waiting(house: House, name: str, *words: str) -> str:
 
 def test_a_worker_that_dies_is_tried_again_from_its_first_unfinished_stage(house: House) -> None:
     house.start()
-    house.drop("a.yaml", house.migration("a", "plan", "convert", "die-once", "publish"))
+    house.drop("a.yaml", house.migration("a", "plan", "convert", "file 4096", "die-once", "publish"))
     job = house.reaches(1, State.SUCCEEDED)
     assert job.attempt == 2
     assert house.kinds(1) == [
@@ -46,13 +53,13 @@ def test_a_worker_that_dies_is_tried_again_from_its_first_unfinished_stage(house
     assert folders(house) == []
 
 
-def test_a_worker_that_always_dies_fails_at_last_and_leaves_nothing(house: House) -> None:
+def test_a_worker_that_always_dies_fails_at_last_and_its_image_is_kept(house: House) -> None:
     house.start()
     house.drop("a.yaml", house.migration("a", "plan", "start convert", "file 4096", "die"))
     job = house.reaches(1, State.FAILED)
     assert (job.attempt, job.problems[0].code, job.problems[0].kind) == (2, "worker-crashed", "retry")
     assert "signal 9" in job.problems[0].message and "convert" in job.problems[0].message
-    assert folders(house) == []
+    assert folders(house) == ["a.1"] and job.note.startswith("working folder kept until ")
 
 
 def test_a_fault_of_our_own_is_one_line_with_its_traceback(house: House) -> None:
@@ -114,28 +121,43 @@ def _all(house: House, state: State) -> tuple[Job, ...]:
     return jobs if all(job.state is state for job in jobs) else ()
 
 
-def test_cancel_ends_a_running_worker_and_its_folder_is_gone(house: House) -> None:
+def test_cancel_ends_a_running_worker_and_retry_goes_on_from_its_folder(house: House) -> None:
     house.start()
     house.drop("a.yaml", waiting(house, "a", "file 4096"))
     until(lambda: folders(house) == ["a.1"] and "stage-finished" in house.kinds(1), "it works")
     code, body = house.ask("POST", "/v1/jobs/1/cancel")
     assert code == 200 and Job.model_validate_json(body).state is State.RUNNING
-    house.reaches(1, State.CANCELLED)
-    assert folders(house) == [] and workers(house) == []
+    job = house.reaches(1, State.CANCELLED)
+    assert folders(house) == ["a.1"] and workers(house) == []
+    assert job.note.startswith("working folder kept until ")
     house.lies("failed", "a.yaml")
     assert house.kinds(1)[-2:] == ["cancel-requested", "cancelled"]
+    (house.root / "go").touch()
+    house.ask("POST", "/v1/jobs/1/retry")
+    assert house.reaches(1, State.SUCCEEDED).attempt == 2
+    assert started(house, 1).count("plan") == 1, "plan was not run again"
+    assert folders(house) == []
 
 
-def test_a_worker_deaf_to_its_cancel_is_killed_and_its_folder_swept(house: House) -> None:
+def test_a_worker_deaf_to_its_cancel_is_killed_and_its_folder_kept(house: House) -> None:
     house.start()
     house.drop("a.yaml", waiting(house, "a", "file 4096", "deaf", "warn it is deaf now"))
     until(lambda: house.jobs() and "warned" in house.kinds(1), "it is deaf")
     house.ask("POST", "/v1/jobs/1/cancel")
     house.reaches(1, State.CANCELLED)
-    assert folders(house) == [] and workers(house) == []
+    assert folders(house) == ["a.1"] and workers(house) == []
 
 
-def test_a_job_cancelled_between_two_tries_leaves_no_folder(house: House) -> None:
+def test_a_job_cancelled_before_its_conversion_leaves_no_folder(house: House) -> None:
+    house.start()
+    house.drop("a.yaml", house.migration("a", "plan", f"wait {house.root}/go"))
+    until(lambda: folders(house) == ["a.1"] and "stage-finished" in house.kinds(1), "it works")
+    house.ask("POST", "/v1/jobs/1/cancel")
+    assert house.reaches(1, State.CANCELLED).note == ""
+    assert folders(house) == []
+
+
+def test_a_job_cancelled_between_two_tries_keeps_its_folder(house: House) -> None:
     house.configure(retry={"max_attempts": 3, "delay": 3600, "backoff": 1})
     house.start()
     house.drop("a.yaml", house.migration("a", "plan", "file 4096", "die"))
@@ -143,7 +165,47 @@ def test_a_job_cancelled_between_two_tries_leaves_no_folder(house: House) -> Non
     assert "to be tried again" in job.note and job.not_before is not None
     assert folders(house) == ["a.1"]
     house.ask("POST", "/v1/jobs/1/cancel")
-    assert house.reaches(1, State.CANCELLED) and folders(house) == []
+    house.reaches(1, State.CANCELLED)
+    until(lambda: house.job(1).note.startswith("working folder kept until "), "it says so")
+    assert folders(house) == ["a.1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (("plan", "fail operator"), []),
+        (("plan", "file 4096", "fail operator"), ["a.1"]),
+        (("plan", "file 4096", "convert", "fail operator"), ["a.1"]),
+        (("plan", "file 4096", "convert", "fail permanent"), []),
+        (("plan", "file 4096", "convert", "fail operator content-differs"), []),
+        (("plan", "file 4096", "convert", "publish", "fail operator"), []),
+    ],
+    ids=["not converted", "half converted", "converted", "source at fault", "image in doubt", "published"],
+)
+def test_a_folder_is_kept_that_a_retry_can_go_on_from(house: House, words: tuple[str, ...], kept: list[str]) -> None:
+    house.start()
+    house.drop("a.yaml", house.migration("a", *words))
+    job = house.reaches(1, State.FAILED)
+    assert (folders(house), bool(job.note)) == (kept, bool(kept))
+
+
+def test_a_retry_goes_on_after_the_last_finished_stage(house: House) -> None:
+    house.start()
+    house.drop("a.yaml", house.migration("a", "plan", "file 4096", "convert", "fail operator"))
+    house.reaches(1, State.FAILED)
+    (house.root / "a.vmdk").write_text("plan\nconvert\npublish\n")
+    house.ask("POST", "/v1/jobs/1/retry")
+    assert house.reaches(1, State.SUCCEEDED).note == str(house.root / "images/a.qcow2")
+    assert started(house, 1) == ["plan", "convert", "publish"]
+    assert folders(house) == []
+
+
+def test_without_retention_nothing_is_kept(house: House) -> None:
+    house.configure(retention={"conversions": 0})
+    house.start()
+    house.drop("a.yaml", house.migration("a", "plan", "file 4096", "convert", "fail operator"))
+    assert house.reaches(1, State.FAILED).note == ""
+    assert folders(house) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -270,6 +332,81 @@ def test_what_a_job_has_written_is_not_counted_twice(small_disk: House) -> None:
     house.drop("b.yaml", house.migration("b", "plan", f"space {20 * MIB}", "convert"))
     house.reaches(2, State.SUCCEEDED)
     assert house.job(1).state is State.RUNNING
+
+
+def keep_folders(house: House, *names: str, size: int = 15 * MIB) -> None:
+    """One failed job for each name, one after the other."""
+    for number, name in enumerate(names, 1):
+        house.drop(f"{name}.yaml", house.migration(name, "plan", f"file {size}", "fail operator"))
+        house.reaches(number, State.FAILED)
+
+
+def test_a_job_takes_the_space_of_the_oldest_kept_folder_only(small_disk: House) -> None:
+    house = small_disk
+    house.start()
+    keep_folders(house, "a", "b", "c")
+    house.drop("d.yaml", house.migration("d", "plan", f"space {30 * MIB}", "convert"))
+    assert house.reaches(4, State.SUCCEEDED).attempt == 1, "it did not wait"
+    assert folders(house) == ["b.2", "c.3"]
+    assert house.job(1).note == "working folder removed: job 4 needed the space"
+    assert house.kinds(1)[-1] == "folder-removed"
+    assert "job 1: its working folder was removed: job 4 needed the space" in house.log
+    (house.root / "a.vmdk").write_text("plan\nconvert")
+    house.ask("POST", "/v1/jobs/1/retry")
+    house.reaches(1, State.SUCCEEDED)
+    assert started(house, 1) == ["plan", "plan", "convert"], "it started over"
+
+
+def test_no_kept_folder_goes_where_that_would_not_be_enough(small_disk: House) -> None:
+    house = small_disk
+    (house.conversions / "ballast").write_bytes(bytes(20 * MIB))
+    house.start()
+    keep_folders(house, "a", "b")
+    house.drop("c.yaml", house.migration("c", "plan", f"space {60 * MIB}", "convert"))
+    until(lambda: len(house.jobs()) == 3 and house.job(3).note, "it waits")
+    assert {"a.1", "b.2"} < set(folders(house))
+    (house.conversions / "ballast").unlink()
+    house.reaches(3, State.SUCCEEDED)
+    assert folders(house) == []
+
+
+def test_a_job_that_waits_gets_the_space_of_one_that_fails_meanwhile(small_disk: House) -> None:
+    house = small_disk
+    house.start()
+    words = ("plan", f"space {50 * MIB}", f"file {50 * MIB}", f"wait {house.root}/go", "fail operator")
+    house.drop("a.yaml", house.migration("a", *words))
+    until(lambda: house.jobs() and house.job(1).reserved_bytes, "its space is reserved")
+    house.drop("b.yaml", house.migration("b", "plan", f"space {40 * MIB}", "convert"))
+    until(lambda: len(house.jobs()) == 2 and house.job(2).note, "it waits")
+    (house.root / "go").touch()
+    house.reaches(2, State.SUCCEEDED)
+    assert house.job(1).state is State.FAILED and folders(house) == []
+
+
+def test_a_job_that_waits_holds_no_space_that_another_one_needs(small_disk: House) -> None:
+    """It has a folder of its own, from before it had to wait."""
+    house = small_disk
+    house.start()
+    keep_folders(house, "a", size=30 * MIB)
+    (house.conversions / "ballast").write_bytes(bytes(20 * MIB))
+    (house.root / "a.vmdk").write_text(f"plan\nspace {60 * MIB}\nconvert")
+    house.ask("POST", "/v1/jobs/1/retry")
+    until(lambda: "waiting for space" in house.job(1).note, "it waits")
+    assert "a.1" in folders(house)
+    house.drop("b.yaml", house.migration("b", "plan", f"space {40 * MIB}", "convert"))
+    house.reaches(2, State.SUCCEEDED)
+    assert house.job(1).state is State.QUEUED and folders(house) == ["ballast"]
+    (house.conversions / "ballast").unlink()
+    house.reaches(1, State.SUCCEEDED)
+
+
+def test_kept_folders_leave_the_reserve_free(small_disk: House) -> None:
+    house = small_disk
+    house.configure(space_reserve="50%")
+    house.start()
+    keep_folders(house, "a", "b", "c")
+    until(lambda: folders(house) == ["b.2", "c.3"], "the oldest one went")
+    assert house.job(1).note == "working folder removed: the file system was full up to space_reserve"
 
 
 def test_the_reserve_is_kept_free(small_disk: House) -> None:

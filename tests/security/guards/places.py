@@ -20,6 +20,7 @@ person = partial(Cut, "hyper2kvmd/host/person.py")
 
 NEW = placing("os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW |", "os.O_RDWR | os.O_CREAT |")
 OWN = definition('"define", "--validate", str(own)', '"define", "--validate", str(xml)')
+PURPOSE = workspace('if note.read_text(encoding="utf-8") == purpose:', 'if note.read_text(encoding="utf-8"):')
 
 GUARDS: tuple[Guard, ...] = (
     # ---- the output directory
@@ -113,5 +114,15 @@ GUARDS: tuple[Guard, ...] = (
     *each(
         "test_gc.py::test_a_folder_of_the_spool_that_leads_elsewhere",
         Cut("hyper2kvmd/cli/cleanup.py", "os.open(folder, OPEN_DIRECTORY)", "os.open(folder, os.O_RDONLY)"),
+    ),
+    # ---- a working folder that was kept
+    *each(
+        "test_kept.py::test_a_right_that_was_withdrawn_meanwhile",
+        Cut("hyper2kvmd/worker.py", "    if not are_as_before(", "    if False and not are_as_before("),
+    ),
+    *each("test_kept.py::test_the_finished_stages_of_another_submitter_under_the_same_number", PURPOSE),
+    *each(
+        "test_kept.py::test_the_folder_of_another_submitter_under_the_same_number",
+        (PURPOSE, Cut("hyper2kvmd/disk/engine/checkpoint.py", "return found == _completed(key, fd)", "return True")),
     ),
 )

@@ -1,0 +1,138 @@
+"""Working folders that a retry goes on from: which are kept, and which go when a job needs their space."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyper2kvmd.daemon.journal import JobLog
+from hyper2kvmd.daemon.space import Shortage, freed_by_removal
+from hyper2kvmd.errors import Failure, InvalidInput, MigrationFailed, Unsafe
+from hyper2kvmd.host.workspace import ConversionDir, open_conversion_dir, real_conversion_dir
+from hyper2kvmd.jobs.store import Store
+from hyper2kvmd.model.jobs import Problem, State
+
+log = logging.getLogger(__name__)
+
+IMAGE_IN_DOUBT = frozenset({"content-differs", "disk-write-failed", "image-write-failed", "exporter-failed"})
+"""Errors after which an image need not hold what was written to it: a retry converts again."""
+
+
+@dataclass(frozen=True)
+class KeptFolder:
+    """A working folder that no running job needs."""
+
+    path: Path
+    device: int
+    kept_since: float
+    freed_bytes: int
+    """What its removal frees."""
+    waiting: bool
+    """Its job is in the queue and waits for space."""
+
+    @property
+    def job_id(self) -> int:
+        return int(self.path.name.rpartition(".")[2])
+
+
+def can_go_on(problems: Iterable[Problem]) -> bool:
+    """Whether an attempt that ended with these leaves images that another attempt can use."""
+    return not any(one.kind == "permanent" or one.code in IMAGE_IN_DOUBT for one in problems)
+
+
+def settle(named: Path, allowed: tuple[Path, ...], name: str, *, wanted: bool) -> bool:
+    """Keep the working folder `name` if that is `wanted` and it holds an image, else remove it. Whether it is kept.
+
+    `named` and `allowed` are as for `real_conversion_dir`.
+    """
+    try:
+        conversion_dir = real_conversion_dir(named, allowed)
+        if not (conversion_dir / name).is_dir():
+            return False
+    except (Failure, OSError):  # where the job could not work either
+        return False
+    try:
+        with open_conversion_dir(conversion_dir, os.geteuid()) as directory:
+            if wanted and directory.keep(name):
+                return True
+            directory.discard(name, lambda: True)
+    except (Failure, OSError) as failure:
+        job_id = name.rpartition(".")[2]
+        JobLog(log, job_id).warning("its working folder stays until it is collected: %s", failure)
+    return False
+
+
+def sufficient(folders: Iterable[KeptFolder], shortage: Shortage, *, all_needed: bool = True) -> Sequence[KeptFolder]:
+    """The folders to remove to end the shortage: those of jobs that are over first, then the oldest first.
+
+    No folder where all together are not enough, unless `all_needed` is False.
+    """
+    chosen: list[KeptFolder] = []
+    gained = 0
+    for folder in sorted(folders, key=lambda folder: (folder.waiting, folder.kept_since)):
+        if gained < shortage.missing and folder.device == shortage.device and folder.freed_bytes:
+            chosen.append(folder)
+            gained += folder.freed_bytes
+    return chosen if gained >= shortage.missing or not all_needed else ()
+
+
+class Kept:
+    """The kept folders of one daemon. Its methods block: call them in a thread. They may raise what the store does."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._stuck: set[Path] = set()
+        """Folders that could not be removed; no space is expected of them."""
+
+    def folders(self, directories: Iterable[Path], waiting: Collection[int]) -> tuple[KeptFolder, ...]:
+        """Those in the given conversion directories; `waiting` are the jobs that wait for space."""
+        live = {str(job_id) for job_id in self._store.active_ids() - frozenset(waiting)}
+        found: list[KeptFolder] = []
+        for place in directories:
+            with contextlib.suppress(Failure, OSError), open_conversion_dir(place, os.geteuid()) as directory:
+                found += self._below(directory, live, waiting)
+        return tuple(found)
+
+    def _below(self, directory: ConversionDir, live: Collection[str], waiting: Collection[int]) -> Iterator[KeptFolder]:
+        for name in directory.orphans(live, older_than_seconds=0):
+            path, job_id = directory.path / name, name.rpartition(".")[2]
+            if path not in self._stuck and job_id.isdecimal():  # a one-shot run's folder has a time there
+                with contextlib.suppress(FileNotFoundError):
+                    facts = path.lstat()
+                    yield KeptFolder(
+                        path=path,
+                        device=facts.st_dev,
+                        kept_since=facts.st_mtime,
+                        freed_bytes=freed_by_removal(path),
+                        waiting=int(job_id) in waiting,
+                    )
+
+    def remove(self, folders: Iterable[KeptFolder], why: str) -> bool:
+        """Remove those whose job was not started meanwhile; whether there were any."""
+        removed = [self._remove(folder, why) for folder in folders]
+        return any(removed)
+
+    def _remove(self, folder: KeptFolder, why: str) -> bool:
+        joblog = JobLog(log, folder.job_id)
+        try:
+            with open_conversion_dir(folder.path.parent, os.geteuid()) as directory:
+                if not directory.discard(folder.path.name, lambda: self._is_unused(folder)):
+                    return False
+        except (MigrationFailed, Unsafe, OSError) as failure:
+            self._stuck.add(folder.path)
+            joblog.warning("its working folder cannot be removed: %s", failure)
+            return False
+        joblog.warning("its working folder was removed: %s", why)
+        self._store.note_removed_folder(folder.job_id, why)
+        return True
+
+    def _is_unused(self, folder: KeptFolder) -> bool:
+        try:
+            state = self._store.get(folder.job_id).state
+        except InvalidInput:
+            return True
+        return not state.active or (folder.waiting and state is State.QUEUED)
