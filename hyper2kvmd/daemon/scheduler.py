@@ -174,7 +174,7 @@ class Scheduler:
             JobLog(log, job.id).info("cancelled")
         elif result.outcome == "deferred":
             later = datetime.now(UTC) + timedelta(seconds=SPACE_SECONDS)
-            note = denied[1] if denied else "put off by its worker"
+            note = denied[1] if denied else "postponed by its worker"
             if await self._requeue(job, note, result, not_before=later) and denied:
                 self._waiting[job.id] = denied[0]
         elif result.outcome == "interrupted" or (result.crashed and self.mode == "stopping"):
@@ -189,7 +189,7 @@ class Scheduler:
         summary = f"{problems[0].message} [{problems[0].code}]" if problems else "no reason was given"
         if problems and problems[0].kind == "retry" and failures + 1 < policy.max_attempts:
             later = datetime.now(UTC) + timedelta(seconds=policy.delay * policy.backoff**failures)
-            await self._requeue(job, f"to be tried again: {summary}", result, not_before=later)
+            await self._requeue(job, f"will be retried: {summary}", result, not_before=later)
             return
         await self._sweep(order, result)
         await ledger.insist(store.fail, job.id, job.attempt, problems, keep_stages=False)
@@ -314,4 +314,4 @@ def _remove(named: Path, allowed: tuple[Path, ...], vm_name: str, job_id: str) -
             with working_folder(conversion_dir, vm_name, job_id):
                 pass
     except (Failure, OSError) as failure:
-        JobLog(log, job_id).warning("its working folder stays until it is collected: %s", failure)
+        JobLog(log, job_id).warning("its working folder stays until `h2kvmctl gc` removes it: %s", failure)

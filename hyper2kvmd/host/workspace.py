@@ -143,7 +143,7 @@ def _require_safe(path: Path, folder: int | Path, owners: tuple[int, ...], stick
     rightful = owner if facts.st_uid in owners else Person.of(owners[0]).name
     raise Unsafe(
         "directory-shared",
-        f"the conversion directory {path} is not safe from others: {name} belongs to {owner}, "
+        f"the conversion directory {path} is not protected from others: {name} belongs to {owner}, "
         f"mode {stat.S_IMODE(facts.st_mode):04o}",
         hint=f"give {name} to {rightful} and close it to others (chown, chmod go-w), or name a directory elsewhere",
     )
@@ -159,7 +159,7 @@ def _require_own_link(path: Path, link: Path, count: int) -> None:
     if maker.uid not in owners:
         raise Unsafe(
             "directory-shared",
-            f"the conversion directory {path} is not safe from others: the link {link} belongs to {maker.name}",
+            f"the conversion directory {path} is not protected from others: the link {link} belongs to {maker.name}",
             hint="remove the link, or name the directory that it leads to",
         )
 
@@ -190,7 +190,7 @@ def working_folder(conversion_dir: Path, vm_name: str, job_id: str) -> Iterator[
         except BlockingIOError as error:
             raise TryLater(
                 "job-already-running",
-                f"another process works in {folder}",
+                f"another process is using {folder}",
                 hint="wait for it to end: two workers must never share a job",
             ) from error
         try:
