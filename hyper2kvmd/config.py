@@ -130,7 +130,7 @@ RULES = Rules(
         "helper": "write the command as a list, such as [sudo, -n, /usr/libexec/hyper2kvm/helper], or the path of the "
         "helper's socket, such as /run/hyper2kvm-helper.sock",
     },
-    absolute_because="write the path in full, from /",
+    absolute_because="use an absolute path",
 )
 
 
@@ -169,7 +169,7 @@ def _conflicts(bound: Bound[DaemonConfig]) -> Iterator[Problem]:
             yield conflict("allowed_libvirt_uris", f"allowed_libvirt_uris has {yaml_source.shown(uri)}, {fault}")
     listen, reserve = bound.valid.get("metrics_listen"), bound.valid.get("space_reserve")
     if isinstance(listen, str) and not 0 <= int(listen.rpartition(":")[2]) <= HIGHEST_PORT:
-        yield conflict("metrics_listen", f"metrics_listen is {listen}, whose port does not exist")
+        yield conflict("metrics_listen", f"metrics_listen is {listen}, whose port is invalid")
     if isinstance(reserve, str) and reserve.endswith("%") and float(reserve[:-1]) >= 100:
         yield conflict("space_reserve", f"space_reserve is {reserve}, the whole file system")
 

@@ -29,9 +29,9 @@ SUFFIXES = {"qcow2": (".qcow2", ".qcow", ".img"), "raw": (".raw", ".img")}
 """Endings of an image's name, for each format: none that anything but an image has."""
 
 REMEDIES = {
-    "cmd": "write `cmd: local`, the only command here: export the disk to a file first, then name it as vmdk",
+    "cmd": "write `cmd: local`, the only supported command: export the disk to a file first, then name it as vmdk",
     "vm_name": "use letters, digits, '.', '_' and '-', at most 63, beginning with a letter or a digit",
-    "to_output": "give a file name without a folder (letters, digits, '.', '_', '-'); the folder is output_dir",
+    "to_output": "give a file name without a directory (letters, digits, '.', '_', '-'); the folder is output_dir",
     "memory": "write MiB as a plain number, 64 to 16777216, such as `memory: 4096`",
     "machine": "write a machine type as `virsh capabilities` lists it, such as q35",
 }
@@ -105,7 +105,7 @@ RULES = Rules(
     remedies=REMEDIES,
     foreign=FOREIGN,
     one_or_more=frozenset({"vmdk", "luks_keyfile"}),
-    absolute_because="write the path in full, from /: a file in the spool has no folder to start from",
+    absolute_because="use an absolute path: relative paths are not resolved in files dropped into the spool",
 )
 
 
@@ -156,7 +156,7 @@ def _missing(one: Problem, default_name: str) -> Problem:
         return one
     if one.key == "vmdk":
         return one.with_changes(hint=NAME_THE_DISK)
-    message = f"the key vm_name is missing, and the file's own name {yaml_source.shown(default_name)} cannot serve"
+    message = f"the key vm_name is missing, and the file name {yaml_source.shown(default_name)} is not a valid vm_name"
     return one.with_changes(message=message, hint=f"add vm_name: {REMEDIES['vm_name']}")
 
 
@@ -175,10 +175,10 @@ def _conflicts(bound: Bound[Migration]) -> Iterator[Problem]:
         yield conflict("compress", "compress is true but a raw image cannot be compressed", "use out_format: qcow2")
     if asked.compress and asked.sparse == "never":
         message = "compress is true but sparse: never reserves the full size"
-        yield conflict("compress", message, "drop one of the two")
+        yield conflict("compress", message, "remove one of the two")
     if asked.libvirt_import and AMBIGUOUS_NAME.fullmatch(asked.vm_name):
-        message = f"vm_name {asked.vm_name} is what libvirt takes for the ID or the UUID of a domain"
+        message = f"vm_name {asked.vm_name} would be read by libvirt as the ID or UUID of a domain"
         yield conflict("vm_name", message, "add a letter, or set libvirt_import: false")
     if not LIBVIRT_URI.fullmatch(asked.libvirt_uri):
-        message = f"libvirt_uri is {yaml_source.shown(asked.libvirt_uri)}, no address of a QEMU/KVM host"
+        message = f"libvirt_uri is {yaml_source.shown(asked.libvirt_uri)}, which is not the address of a QEMU/KVM host"
         yield conflict("libvirt_uri", message, "write qemu:///system or qemu:///session")

@@ -200,12 +200,12 @@ def internal_error(error: Exception) -> MigrationFailed:
         fact = f"{error.filename or 'the system'}: {error.strerror}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return MigrationFailed("disk-full", fact, hint="free space there, then retry", kind=Kind.OPERATOR)
-        hint = "correct what the system complains of, then retry"
+        hint = "correct the reported error, then retry"
         return MigrationFailed("system-error", fact, hint=hint, kind=Kind.OPERATOR)
     return MigrationFailed(
         "internal-error",
-        f"the migration stopped on an unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}",
-        hint="this is a fault of hyper2kvmd: report it with the traceback from the journal",
+        f"the migration stopped because of an unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}",
+        hint="this is a bug in hyper2kvmd: report it with the traceback from the journal",
         kind=Kind.OPERATOR,
     )
 
@@ -224,7 +224,7 @@ def _ask_for_space(order: Order, source: Source) -> None:
     if sys.stdin.readline().strip() != "go":
         raise TryLater(
             "space-short",
-            f"{order.conversion_dir} cannot hold {space.gib(source.needed_bytes)} more beside the other jobs",
+            f"{order.conversion_dir} has no space for another {space.gib(source.needed_bytes)} beside the other jobs",
             hint="free space there, or wait for the running jobs",
         )
 

@@ -50,7 +50,7 @@ class Rules:
     """Keys of another program, and what to do about each."""
     base: Path | None = None
     """Where relative paths begin; None refuses them."""
-    absolute_because: str = "write the path in full, from /"
+    absolute_because: str = "use an absolute path"
     one_or_more: frozenset[str] = frozenset()
     """Keys of lists that may also be written as their only element."""
 
@@ -204,13 +204,13 @@ class _Binder:
         if wanted is Path:
             return self._path(node, key)
         if get_origin(wanted) is Literal and text not in get_args(wanted):
-            raise _Mistyped(place, f"{key} is {shown(text)}, which does not exist", _choice(text, get_args(wanted)))
+            raise _Mistyped(place, f"{key} is {shown(text)}, which is not allowed", _choice(text, get_args(wanted)))
         return text
 
     def _path(self, node: Scalar, key: str) -> Path:
         text = node.text
         if text.startswith("~"):
-            hint = "write the home directory out: whose ~ it is depends on who runs the job"
+            hint = "use an absolute path: `~` is not expanded in migration and configuration files"
             raise _Mistyped(node.place, f"{key} begins with ~", hint)
         path = Path(text)
         if not path.is_absolute():
@@ -218,7 +218,7 @@ class _Binder:
                 raise _Mistyped(node.place, f"{key} is the relative path {shown(text)}", self.rules.absolute_because)
             path = self.rules.base / path
         if len(bytes(path)) > LONGEST_PATH or any(len(part.encode()) > LONGEST_NAME for part in path.parts):
-            raise _Mistyped(node.place, f"{key} is longer than any file system takes", "correct the path")
+            raise _Mistyped(node.place, f"{key} is longer than file systems allow", "correct the path")
         return path
 
 
@@ -236,7 +236,7 @@ def _explained(key: str, detail: ErrorDetails) -> tuple[str, str]:
         case "less_than_equal":
             return f"{key} is {detail['input']}, more than {context['le']}", f"write at most {context['le']}"
         case "string_pattern_mismatch":
-            return f"{key} is {shown(str(detail['input']))}, which does not fit", f"match {context['pattern']}"
+            return f"{key} is {shown(str(detail['input']))}, which is invalid", f"match {context['pattern']}"
         case "too_short":
             return f"{key} is empty", "give it at least one element, or remove the key"
         case _:

@@ -132,7 +132,7 @@ def read(text: str) -> Document:
     if found := FORBIDDEN.search(text):
         before = text[: found.start()]
         place = Place(before.count("\n") + 1, found.start() - (before.rfind("\n") + 1) + 1)
-        message = f"the character U+{ord(found[0]):04X} has no business in a configuration"
+        message = f"the character U+{ord(found[0]):04X} is not allowed"
         return Document(None, (problem("yaml-syntax", message, "remove it, or save the file as UTF-8", place=place),))
     return _Reader(text).document()
 
@@ -157,7 +157,7 @@ class _Reader:
             mark = error.problem_mark or error.context_mark
             place = Place(mark.line + 1, mark.column + 1) if mark else None
             reason = " ".join(part for part in (error.context, error.problem) if part)
-            hint = "correct the YAML there: quote values that hold ':' or '#', indent with spaces"
+            hint = "correct the YAML there: quote values that contain ':' or '#', indent with spaces"
             self._report("yaml-syntax", f"not valid YAML: {shown(reason, 2 * SHOWN)}", hint, place)
         except (yaml.YAMLError, ValueError, OverflowError) as error:
             self._report("yaml-syntax", f"not valid YAML: {shown(str(error), 2 * SHOWN)}", "correct the YAML", None)
@@ -190,7 +190,7 @@ class _Reader:
             self._fatal(f"more than {MAX_NODES} keys and values", "split the file", place)
         if isinstance(event, yaml.AliasEvent):
             self._report(
-                "yaml-refused", f"the alias *{shown(event.anchor or '')} is refused", "write the value out", place
+                "yaml-refused", f"the alias *{shown(event.anchor or '')} is refused", "write the value itself", place
             )
             return None
         if not isinstance(event, yaml.ScalarEvent | yaml.SequenceStartEvent | yaml.MappingStartEvent):
@@ -198,7 +198,7 @@ class _Reader:
         if event.anchor is not None:
             self._report("yaml-refused", f"the anchor &{shown(event.anchor)} is refused", "remove it", place)
         if event.tag is not None:
-            hint = "remove it: every key knows the type of its value"
+            hint = "remove it: the key determines the type of its value"
             self._report("yaml-refused", f"the tag {shown(event.tag)} is refused", hint, place)
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event, place)
@@ -208,7 +208,7 @@ class _Reader:
 
     def _scalar(self, event: yaml.ScalarEvent, place: Place) -> Scalar | None:
         if found := CONTROL.search(event.value):
-            message = f"a value holds the control character U+{ord(found[0]):04X}"
+            message = f"a value contains the control character U+{ord(found[0]):04X}"
             self._report("yaml-refused", message, "write the value on one line, without escapes", place)
             return None
         return Scalar(event.value, event.style is not None, place)
@@ -230,7 +230,7 @@ class _Reader:
                 if name is not None:
                     self._report("yaml-refused", "a key is not a word", "write `key: value`", name.place)
             elif name.text == "<<" and not name.quoted:
-                self._report("yaml-refused", "the merge key << is refused", "write the keys out", name.place)
+                self._report("yaml-refused", "the merge key << is refused", "write the keys themselves", name.place)
             elif (key := name.text.replace("-", "_")) in entries:
                 first = entries[key]
                 message = f"the key {shown(name.text)} was given before, as {shown(first.written)}"

@@ -69,7 +69,7 @@ def _require_database(config: DaemonConfig) -> None:
     if path != config.database_url and not Path(path).exists():
         raise BrokenInstallation(
             "database-missing",
-            f"the job database {path} does not exist, so nobody can say which jobs live",
+            f"the job database {path} does not exist, so the live jobs are unknown",
             hint="start hyper2kvmd once, or name its configuration by --config",
         )
 

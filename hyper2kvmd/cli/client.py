@@ -44,7 +44,7 @@ def read(adapter: TypeAdapter[Answer], answer: bytes) -> Answer:
     except ValidationError as error:
         raise BrokenInstallation(
             "daemon-foreign",
-            "the answer on the control socket is that of another version, or of another program",
+            "the answer on the control socket comes from another version or another program",
             hint="restart hyper2kvmd after an update, or name its socket by --socket",
         ) from error
 

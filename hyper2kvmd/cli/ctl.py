@@ -106,7 +106,7 @@ def _run(output: Output) -> int:
         return 128 + signal.SIGPIPE
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        hint = "correct what the system complains of, then try again"
+        hint = "correct the reported error, then try again"
         output.failure(errors.MigrationFailed("system-error", what, hint=hint, kind=errors.Kind.OPERATOR))
         return errors.MigrationFailed.exit_code
     except (click.Abort, KeyboardInterrupt):

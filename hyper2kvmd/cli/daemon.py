@@ -127,7 +127,7 @@ def _locked_pidfile(path: Path) -> Iterator[None]:
     except BlockingIOError as error:
         raise BrokenInstallation(
             "already-running",
-            f"the process that wrote {path} still runs",
+            f"the process that wrote {path} is still running",
             hint="stop that daemon, or give this one a pidfile and directories of its own",
         ) from error
     except OSError as error:

@@ -133,7 +133,7 @@ class Attempt:
                 event = event_adapter.validate_json(line)
             except (ValueError, ValidationError) as error:
                 reason = " ".join(str(error).split())[:300]
-                return _crash(f"the worker spoke nonsense: {reason}")
+                return _crash(f"the worker sent an invalid event: {reason}")
             if isinstance(event, Ended):
                 if event.traceback:
                     self._log.error("%s", event.traceback)
@@ -141,7 +141,7 @@ class Attempt:
                     await asyncio.wait_for(process.wait(), GRACE_SECONDS)
                 return Result(event.outcome, event.problems, event.product.artifact)
             if not await self._take(event, process):
-                self._log.warning("attempt %d is no longer the job's own", self.job.attempt)
+                self._log.warning("attempt %d is no longer the latest of the job", self.job.attempt)
                 return Result("fenced")
 
     async def _take(self, event: Event, process: asyncio.subprocess.Process) -> bool:
@@ -195,12 +195,12 @@ class Attempt:
         try:
             code = await asyncio.wait_for(process.wait(), GRACE_SECONDS)
         except TimeoutError:
-            fact = "the worker closed its output and did not end"
+            fact = "the worker closed its output and did not exit"
         else:
             fact = (
                 f"the worker died of signal {-code} ({signal.strsignal(-code)})"
                 if code < 0
-                else f"the worker ended with {code}"
+                else f"the worker exited with status {code}"
             )
         return _crash(f"{fact}, in {self._stage or 'its beginning'}")
 
@@ -211,7 +211,7 @@ class Attempt:
 
     async def _kill_later(self, process: asyncio.subprocess.Process) -> None:
         await asyncio.sleep(GRACE_SECONDS)
-        self._log.warning("the worker did not end within %.0f s and is killed", GRACE_SECONDS)
+        self._log.warning("the worker did not exit within %.0f s and is killed", GRACE_SECONDS)
         _kill(process)
 
 

@@ -58,7 +58,7 @@ def listen(path: Path) -> socket.socket:
             raise
         raise BrokenInstallation(
             "socket-unusable",
-            f"the control socket {path} cannot be made: {error.strerror or error}",
+            f"the control socket {path} cannot be created: {error.strerror or error}",
             hint="name another path, of less than 108 bytes, as control_socket, or correct its directory's owner",
         ) from error
     return listener
@@ -70,7 +70,7 @@ def _remove_stale(path: Path) -> None:
     if not stat.S_ISSOCK(path.lstat().st_mode):
         raise BrokenInstallation(
             "socket-unusable",
-            f"{path} is in the way of the control socket",
+            f"{path} exists and is not a socket",
             hint="remove it, or name another path as control_socket",
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -123,7 +123,7 @@ class Control:
             limit = min(MAX_LISTED, max(1, int(request.query.get("limit", str(MAX_LISTED)))))
         except ValueError as error:
             raise InvalidInput(
-                "request-invalid", f"the query cannot be understood: {error}", hint="give state and limit as documented"
+                "request-invalid", f"the query is invalid: {error}", hint="give state and limit as documented"
             ) from error
         jobs = await self._ledger.call(self._ledger.store.list, states, limit)
         return await _list_answer(jobs)
@@ -142,7 +142,7 @@ class Control:
             first = error.errors()[0]
             raise InvalidInput(
                 "request-invalid",
-                f"the request cannot be understood: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+                f"the request is invalid: {'.'.join(map(str, first['loc']))}: {first['msg']}",
                 hint='send {"text": YAML, "base": absolute directory or null, "name": default VM name}',
             ) from error
         data = submission.text.encode()

@@ -63,17 +63,17 @@ def _read(path: Path, owner: Person) -> bytes:
     except PermissionError as error:
         raise InvalidInput(
             "spool-unreadable",
-            f"{original(path.name)} may not be read by the daemon",
+            f"{original(path.name)} cannot be read by the daemon",
             hint="chmod o+r it, or drop a copy (cp, not mv): that is readable for the daemon's group",
         ) from error
     try:
         facts = os.fstat(handle)
         _require(stat.S_ISREG(facts.st_mode), "spool-not-a-file", path, "is not a regular file", "drop a plain file")
-        _require(facts.st_nlink == 1, "spool-hard-linked", path, "has a second name", "drop a copy of the file instead")
+        _require(facts.st_nlink == 1, "spool-hard-linked", path, "has a second hard link", "drop a copy instead")
         shared = facts.st_mode & stat.S_IWOTH or (
             facts.st_mode & stat.S_IWGRP and (acl.entries(handle) or not owner.alone_in(facts.st_gid))
         )
-        _require(not shared, "spool-shared", path, "may be written by others", "chmod go-w it, then drop it again")
+        _require(not shared, "spool-shared", path, "can be written by others", "chmod go-w it, then drop it again")
         size = f"has {facts.st_size} bytes, more than {MAX_TEXT}"
         _require(facts.st_size <= MAX_TEXT, "spool-too-large", path, size, "a migration needs a few hundred bytes")
         data = b""

@@ -62,7 +62,7 @@ def settle(named: Path, allowed: tuple[Path, ...], name: str, *, wanted: bool) -
             directory.discard(name, lambda: True)
     except (Failure, OSError) as failure:
         job_id = name.rpartition(".")[2]
-        JobLog(log, job_id).warning("its working folder stays until it is collected: %s", failure)
+        JobLog(log, job_id).warning("its working folder stays until `h2kvmctl gc` removes it: %s", failure)
     return False
 
 

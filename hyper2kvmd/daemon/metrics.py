@@ -36,13 +36,13 @@ class Metrics(Collector):
         self._last_tick = 0.0
         self._completed = Counter(
             "hyper2kvm_jobs_completed",
-            "Jobs that came to their end, by outcome and by the code of the first problem.",
+            "Finished jobs, by outcome and by the code of the first problem.",
             ("outcome", "reason"),
             registry=self.registry,
         )
         self._stage_seconds = Histogram(
             "hyper2kvm_stage_duration_seconds",
-            "Time that a finished stage took.",
+            "Duration of finished stages.",
             ("stage",),
             buckets=SECONDS,
             registry=self.registry,
@@ -54,10 +54,10 @@ class Metrics(Collector):
             registry=self.registry,
         )
         self._read = Counter(
-            "hyper2kvm_bytes_read", "Bytes of source disks that conversions went through.", registry=self.registry
+            "hyper2kvm_bytes_read", "Bytes of source disks that conversions have processed.", registry=self.registry
         )
         self._written = Counter(
-            "hyper2kvm_bytes_written", "Bytes of the image files that conversions made.", registry=self.registry
+            "hyper2kvm_bytes_written", "Bytes of the image files that conversions have written.", registry=self.registry
         )
         self._spool_rejected = Counter(
             "hyper2kvm_spool_rejected", "Spool files rejected, by reason.", ("reason",), registry=self.registry
@@ -107,7 +107,7 @@ class Metrics(Collector):
         return generate_latest(self.registry)
 
     def collect(self) -> Iterator[Metric]:
-        build = GaugeMetricFamily("hyper2kvm_build_info", "The program that runs.", labels=("version", "python"))
+        build = GaugeMetricFamily("hyper2kvm_build_info", "The running program.", labels=("version", "python"))
         build.add_metric((hyper2kvmd.__version__, platform.python_version()), 1)
         yield build
         status = self._status
@@ -115,7 +115,7 @@ class Metrics(Collector):
             return
         yield GaugeMetricFamily(
             "hyper2kvm_scheduler_last_tick_timestamp_seconds",
-            "When the scheduler last came round and the database answered it.",
+            "Time of the last scheduler run in which the database responded.",
             value=self._last_tick,
         )
         jobs = GaugeMetricFamily("hyper2kvm_jobs", "Jobs on record, by state.", labels=("state",))
@@ -124,24 +124,24 @@ class Metrics(Collector):
         yield jobs
         oldest = GaugeMetricFamily(
             "hyper2kvm_oldest_queued_timestamp_seconds",
-            "When the job was submitted that has been queued for longest; absent when none is.",
+            "Submission time of the job that has been queued for longest; absent if none is queued.",
         )
         if status.oldest_queued is not None:
             oldest.add_metric((), status.oldest_queued.timestamp())
         yield oldest
         progress = GaugeMetricFamily(
-            "hyper2kvm_job_progress_ratio", "Progress of a running job's present step.", labels=("job_id",)
+            "hyper2kvm_job_progress_ratio", "Progress of a running job's current step.", labels=("job_id",)
         )
         for job in status.running:
             progress.add_metric((str(job.id),), job.progress or 0.0)
         yield progress
         yield GaugeMetricFamily(
             "hyper2kvm_conversion_dir_free_bytes",
-            "Free on the file system of the conversion directory.",
+            "Free bytes on the file system of the conversion directory.",
             value=status.conversion_free_bytes,
         )
         yield GaugeMetricFamily(
             "hyper2kvm_conversion_dir_reserved_bytes",
-            "Promised to running jobs there and not yet written.",
+            "Bytes reserved there for running jobs and not yet written.",
             value=status.conversion_reserved_bytes,
         )

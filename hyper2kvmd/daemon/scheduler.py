@@ -205,7 +205,7 @@ class Scheduler:
             JobLog(log, job.id).info("cancelled")
         elif result.outcome == "deferred":
             later = datetime.now(UTC) + timedelta(seconds=SPACE_SECONDS)
-            note = denied[1] if denied else "put off by its worker"
+            note = denied[1] if denied else "postponed by its worker"
             if await self._requeue(job, order, note, result, not_before=later) and denied:
                 self._waiting[job.id] = denied[0]
         elif result.outcome == "interrupted" or (result.crashed and self.mode == "stopping"):
@@ -220,7 +220,7 @@ class Scheduler:
         summary = f"{problems[0].message} [{problems[0].code}]" if problems else "no reason was given"
         if problems and problems[0].kind == "retry" and failures + 1 < policy.max_attempts:
             later = datetime.now(UTC) + timedelta(seconds=policy.delay * policy.backoff**failures)
-            await self._requeue(job, order, f"to be tried again: {summary}", result, not_before=later)
+            await self._requeue(job, order, f"will be retried: {summary}", result, not_before=later)
             return
         kept = await self._settle(order, result, over=True)
         note = self._kept_note() if kept else ""

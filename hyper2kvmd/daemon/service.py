@@ -127,7 +127,7 @@ def _listen(address: str) -> socket.socket:
     except (OSError, OverflowError) as error:
         raise BrokenInstallation(
             "metrics-unusable",
-            f"metrics_listen {address} cannot be listened on: {getattr(error, 'strerror', None) or error}",
+            f"cannot listen on metrics_listen {address}: {getattr(error, 'strerror', None) or error}",
             hint="name a free address and port of this host as metrics_listen",
         ) from error
     return listener
@@ -196,7 +196,7 @@ class _Service:
             self._catch_signals()
             log.info("hyper2kvmd %s is ready", hyper2kvmd.__version__)
             if not run.confinement_available():
-                log.warning("this kernel has no Landlock: tools that parse images reach all that the service may reach")
+                log.warning("this kernel has no Landlock: tools that parse images have the same access as the service")
             self._notify("READY=1")
             self._when_ready()
             await self._work()
@@ -297,7 +297,7 @@ class _Service:
                 await asyncio.to_thread(_require_output_apart, new)
                 self._take_over(new)
             except Failure as failure:
-                log.error("the configuration stays as it was: %s", failure)
+                log.error("the configuration is unchanged: %s", failure)
             self._notify("READY=1")
 
     def _reloadable(self, new: DaemonConfig) -> DaemonConfig:

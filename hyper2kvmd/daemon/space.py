@@ -96,7 +96,7 @@ class Space:
         try:
             return await asyncio.to_thread(self._missing, demand, dict(self._promised))
         except OSError as error:
-            return Shortage(f"waiting for space: {error.filename} cannot be looked at: {error.strerror}")
+            return Shortage(f"waiting for space: {error.filename} cannot be examined: {error.strerror}")
 
     def _missing(self, demand: Demand, promised: dict[int, Demand]) -> Shortage | None:
         taken = self._outstanding(promised)
@@ -109,7 +109,7 @@ class Space:
                 where = place if isinstance(place, Path) else "the output directory"
                 note = (
                     f"waiting for space on the file system of {where}: {gib(wanted[volume.device])} needed, "
-                    f"{gib(max(0, free))} to be had (reserve and running jobs taken off)"
+                    f"{gib(max(0, free))} available (after the reserve and the running jobs)"
                 )
                 return Shortage(note, volume.device, wanted[volume.device] - free)
         return None
@@ -117,7 +117,7 @@ class Space:
     def _outstanding(self, promised: dict[int, Demand]) -> dict[int, int]:
         taken: dict[int, int] = {}
         for demand in promised.values():
-            with contextlib.suppress(OSError):  # a promise that cannot be looked at is no reason to refuse others
+            with contextlib.suppress(OSError):  # a promise that cannot be examined is no reason to refuse others
                 for place, length in _parts(demand):
                     device = _volume(place).device
                     taken[device] = taken.get(device, 0) + length

@@ -90,7 +90,7 @@ def prepare(spool_dir: Path) -> None:
         raise BrokenInstallation(
             "spool-split",
             f"the folders of {spool_dir} are on different file systems",
-            hint="keep them on one, so that a file changes places by a rename",
+            hint="keep them on one, because files are moved by a rename",
         )
 
 
@@ -310,7 +310,7 @@ class Spool:
                 self._complaints.clear()
             if self._complaints.get(name) != error.strerror:
                 self._complaints[name] = str(error.strerror)
-                trouble.error("spool: %s: %s; it is tried again", kept(name), error.strerror)
+                trouble.error("spool: %s: %s; it will be retried", kept(name), error.strerror)
         else:
             self._complaints.pop(name, None)
 

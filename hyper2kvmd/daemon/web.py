@@ -99,7 +99,8 @@ class Web:
         """200 when the scheduler comes round and the database answers, else 503 with the fact."""
         age = time.monotonic() - self._scheduler.last_tick
         if age > STALE_SECONDS:
-            return web.Response(text=f"the scheduler has not come round for {age:.0f} s\n", status=503, headers=HEADERS)
+            reason = f"the scheduler has been unresponsive for {age:.0f} s\n"
+            return web.Response(text=reason, status=503, headers=HEADERS)
         await self._shared_ping.get()
         return web.Response(text="ok\n", headers=HEADERS)
 
@@ -123,7 +124,7 @@ async def _unavailable(request: web.Request, handler: Handler) -> web.StreamResp
     try:
         return await handler(request)
     except (Failure, TimeoutError) as failure:
-        text = str(failure) or "the job database does not answer"
+        text = str(failure) or "the job database does not respond"
         return web.Response(text=f"{text}\n", status=503, headers=HEADERS)
 
 

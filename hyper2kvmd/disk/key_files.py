@@ -24,7 +24,7 @@ def _read(path: Path, mandate: Mandate) -> bytes:
         if not 0 < file.size <= LIMIT:
             raise MigrationFailed(
                 "key-unusable",
-                f"{path} has {file.size} bytes, which is no key of LUKS",
+                f"{path} has {file.size} bytes, which is not a valid size for a LUKS key",
                 hint=f"name a file with the passphrase or the key as it is, of 1 to {LIMIT} bytes, as luks_keyfile",
                 kind=Kind.OPERATOR,
             )

@@ -99,7 +99,7 @@ def require_below(path: Path, real: Path, allowed: tuple[Path, ...], what: str) 
     if allowed and not any(real.is_relative_to(os.path.realpath(directory)) for directory in allowed):
         raise Unsafe(
             "path-not-allowed",
-            f"the {what} {path} lies outside the directories that this daemon may use",
+            f"the {what} {path} is outside the directories that this daemon may use",
             hint=f"move it below {', '.join(map(str, allowed))}, or extend allowed_{what}_dirs",
         )
 
@@ -112,13 +112,14 @@ def _require_reach(namer: Namer, handle: int, path: Path) -> None:
     raise Unsafe(
         "named-file-not-readable",
         f"{path}: belongs to {Person.of(uid).name}, and {owner.name}, the owner of {namer.path}, cannot read it",
-        hint=f"give {owner.name} the right to read it (chmod, setfacl), or give both files the same owner (chown)",
+        hint=f"give {owner.name} read permission (chmod, setfacl), or give both files the same owner (chown)",
     )
 
 
 def _not_theirs(path: Path, obstacle: Path, person: Person) -> Unsafe:
     return Unsafe(
         "submitter-may-not-read",
-        f"{path} may not be read by {person.name or 'a stranger'}, who wants it migrated: {obstacle} does not let them",
-        hint="give them the right to read it (chmod, setfacl), or let somebody submit the job who has it",
+        f"{person.name or 'an unknown user'} (who submitted this job) cannot read {path}: "
+        f"permission denied at {obstacle}",
+        hint="give them read permission (chmod, setfacl), or have the job submitted by a user who can read it",
     )

@@ -239,15 +239,15 @@ def run(
     if process.returncode == -signal.SIGXCPU:
         raise MigrationFailed(
             "tool-cpu-limit",
-            f"{name} was killed: it took more processor time than any image is worth",
-            hint="the image sends it around in circles: copy or export the disk again",
+            f"{name} was killed: it exceeded the CPU-time limit",
+            hint="the image makes it loop: copy or export the disk again",
             kind=Kind.OPERATOR,
         )
     if process.returncode < 0:
         raise MigrationFailed(
             "tool-killed",
             f"{name} was killed: {signal.strsignal(-process.returncode)}",
-            hint="look for the reason in the kernel's log: memory that ran out, most often; then retry",
+            hint="look for the reason in the kernel's log (most often, lack of memory), then retry",
             kind=Kind.RETRY,
         )
     if check and process.returncode != 0:
@@ -255,7 +255,7 @@ def run(
         raise MigrationFailed(
             "tool-failed",
             f"{name} failed: {' / '.join(tail.splitlines())}",
-            hint="the message is the tool's own; correct what it names, then retry",
+            hint="this is the tool's own message: correct the cause, then retry",
             kind=Kind.OPERATOR,
         )
     return Completed(stdout=stdout, stderr=stderr, returncode=process.returncode)

@@ -46,7 +46,7 @@ def require(path: Path, needed: int, reserve: str) -> None:
     if needed > free:
         raise TryLater(
             "space-short",
-            f"{path} has {gib(free)} to give (after the reserve of {reserve}); the migration needs {gib(needed)}",
+            f"{path} has {gib(free)} available (after the reserve of {reserve}); the migration needs {gib(needed)}",
             hint="free space there, or name a directory on another file system",
         )
 

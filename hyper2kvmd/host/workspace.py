@@ -147,7 +147,7 @@ def _require_safe(path: Path, folder: int | Path, owners: tuple[int, ...], stick
     rightful = owner if facts.st_uid in owners else Person.of(owners[0]).name
     raise Unsafe(
         "directory-shared",
-        f"the conversion directory {path} is not safe from others: {name} belongs to {owner}, "
+        f"the conversion directory {path} is not protected from others: {name} belongs to {owner}, "
         f"mode {stat.S_IMODE(facts.st_mode):04o}",
         hint=f"give {name} to {rightful} and close it to others (chown, chmod go-w), or name a directory elsewhere",
     )
@@ -163,7 +163,7 @@ def _require_own_link(path: Path, link: Path, count: int) -> None:
     if maker.uid not in owners:
         raise Unsafe(
             "directory-shared",
-            f"the conversion directory {path} is not safe from others: the link {link} belongs to {maker.name}",
+            f"the conversion directory {path} is not protected from others: the link {link} belongs to {maker.name}",
             hint="remove the link, or name the directory that it leads to",
         )
 
@@ -227,7 +227,7 @@ def _locked(folder: Path) -> int:
             os.close(handle)
             raise TryLater(
                 "job-already-running",
-                f"another process works in {folder}",
+                f"another process is using {folder}",
                 hint="wait for it to end: two workers must never share a job",
             ) from error
         if handle >= 0:

@@ -41,7 +41,7 @@ def change(connection: Connection, where: tuple[ColumnElement[bool], ...], **val
 def one(connection: Connection, job_id: int) -> Job:
     row = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().first()
     if row is None:
-        raise InvalidInput("job-unknown", f"there is no job {job_id}", hint="see the list of jobs for their numbers")
+        raise InvalidInput("job-unknown", f"there is no job {job_id}", hint="run `h2kvmctl list` for the job numbers")
     return job_of(row)
 
 

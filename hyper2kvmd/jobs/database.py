@@ -105,7 +105,7 @@ def _sqlite(url: URL) -> Engine:
 
 def _checked(engine: Engine, path: Path) -> Engine:
     if not os.access(path, os.R_OK | os.W_OK, effective_ids=True) or not path.is_file():
-        raise _unreadable(path, "this user may not read and write it" if path.is_file() else "not a regular file")
+        raise _unreadable(path, "this user cannot read and write it" if path.is_file() else "not a regular file")
     try:
         with engine.connect() as connection:
             verdict = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(3)")]
@@ -132,7 +132,7 @@ def _upgraded(engine: Engine, name: str, *, empty: bool = False) -> Engine:
             if current is None and inspect(connection).get_table_names():
                 raise BrokenInstallation(
                     "database-foreign",
-                    f"{name} is a database of some other program",
+                    f"{name} is a database of another program",
                     hint="name another one as database_url",
                 )
             if current is None and engine.dialect.name == "sqlite" and not empty:

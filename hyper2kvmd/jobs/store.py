@@ -385,7 +385,7 @@ class Store:
         except OperationalError as error:
             raise TryLater(
                 "database-unavailable",
-                f"the job database does not answer: {error.orig}",
+                f"the job database does not respond: {error.orig}",
                 hint="check the space and the mode of its file system",
             ) from error
         except IntegrityError:
@@ -412,7 +412,7 @@ class Store:
         if job.state not in allowed:
             raise InvalidInput(
                 "job-state",
-                f"job {job_id} is {job.state.value}, which {verb} does not apply to",
+                f"job {job_id} is {job.state.value}: {verb} is not possible",
                 hint=f"{verb} a job that is {' or '.join(state.value for state in allowed)}",
             )
         return job

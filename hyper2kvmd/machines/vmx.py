@@ -62,7 +62,7 @@ def _beside(disk: Path, mandate: Mandate) -> Machine:
         return Machine(next(iter(machines.values())), tuple(warnings))
     if machines:
         names = ", ".join(path.name for path in machines)
-        warnings.append(f"{names} all have the disk {disk.name}: which network cards it had cannot be told")
+        warnings.append(f"{names} all have the disk {disk.name}: its network cards are unclear")
     return Machine(warnings=tuple(warnings))
 
 

@@ -135,11 +135,12 @@ def _prepare(inside: Inside) -> Prepared:
             before, spoken = traces(tree), speak_on_serial(tree)
     except (MigrationFailed, OSError) as error:
         reason = error.message if isinstance(error, MigrationFailed) else str(error)
-        return Prepared(None, (f"its kernel lines were booted as they are: {printable(reason)}",))
+        return Prepared(None, (f"its kernel lines were booted unchanged: {printable(reason)}",))
     if not spoken:
-        return Prepared(before, ("its kernel lines were booted as they are: none was found that can be edited",))
+        return Prepared(before, ("its kernel lines were booted unchanged: none was found that can be edited",))
     names = ", ".join(printable(path) for path in spoken)
-    return Prepared(before, (f"for the proof its kernel lines got a serial console, on a throwaway overlay ({names})",))
+    note = f"a serial console was added to its kernel lines for the proof, on a throwaway overlay ({names})"
+    return Prepared(before, (note,))
 
 
 def _left_behind(inside: Inside, prepared: Prepared) -> tuple[str, ...]:
@@ -226,7 +227,7 @@ def _watch(machine: Machine, began: float, silence_seconds: float, disk_limit: i
             return CameUp(console, console.heard - began, heard=True)
         if said is None:
             if machine.wait() != 0:
-                hint = "the message is the emulator's own; correct what it names"
+                hint = "this is the emulator's own message: correct the cause"
                 raise _failure(console, "the emulator ended", hint, "emulator-ended")
             if pressed is not None and machine.ending == "guest-shutdown":
                 return CameUp(console, pressed - began, answered=True)
@@ -234,7 +235,7 @@ def _watch(machine: Machine, began: float, silence_seconds: float, disk_limit: i
         disk_bytes = machine.disk_bytes()
         pulse.beat(disk_bytes, machine.cpu_seconds())
         if console.received > CONSOLE_LIMIT or disk_bytes > disk_limit:
-            raise _failure(console, "it never comes to rest", "boot it by hand on a console to see why")
+            raise _failure(console, "it never becomes idle", "boot it by hand on a console to see why")
         if pulse.still_seconds > silence_seconds * (BUSY_PATIENCE if pulse.busy else 1):
             return CameUp(console, pulse.moved - began)
         at_rest = pulse.still_seconds > SETTLED_SECONDS and not pulse.busy
@@ -252,13 +253,13 @@ def _failure(console: Console, fact: str, hint: str, code: str = "boot-failed") 
 
 
 def _silence(console: Console, prepared: Prepared) -> MigrationFailed:
-    fact = "nothing moves any more, neither its console nor its disk"
+    fact = "its console and its disk are idle"
     if SPOKE.search(console.text):
         return _failure(console, fact, "read the console lines above")
-    hint = "give its kernel console=ttyS0,115200 so that it can be heard, or ask for verify: content"
+    hint = "give its kernel console=ttyS0,115200 to get its output, or set verify: content"
     return _failure(
         console,
-        f"{fact}; it never spoke on its serial console, left no login and no target in its logs, and did not answer "
+        f"{fact}; its serial console has no output, its logs show no login and no target, and it did not answer "
         f"the power button ({'; '.join(prepared.notes)})",
         hint,
         "boot-unproven",

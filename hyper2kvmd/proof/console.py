@@ -90,7 +90,7 @@ SIGNS = (
     Sign(
         pattern=r"Please (?:enter|unlock)\b.{0,200}\b(?:passphrase|disk)|Enter passphrase for ",
         fact="it found its encrypted disk and waits for the passphrase",
-        hint="boot it by hand and type the passphrase; here, ask for verify: content",
+        hint="boot it by hand and type the passphrase; here, set verify: content",
         code="boot-unproven",
     ),
 )

@@ -57,17 +57,17 @@ class Monitor:
         self._runner.close()
 
     def ask(self, command: str) -> Any:
-        """The answer to `command`; None once the machine has ended."""
+        """The answer to `command`; None once the machine has stopped."""
         return self._wait_for(self._client.execute(command))
 
     def follow(self) -> None:
-        """Note events until the machine has ended."""
+        """Note events until the machine has stopped."""
         self._wait_for(self._until_the_end())
 
     async def _until_the_end(self) -> None:
         while self._client.runstate is Runstate.RUNNING:
             await self._client.runstate_changed()
-        raise StateError("the machine has ended", self._client.runstate, Runstate.RUNNING)
+        raise StateError("the machine has stopped", self._client.runstate, Runstate.RUNNING)
 
     def _note(self, event: Message) -> bool:
         data = event.get("data")

@@ -62,7 +62,7 @@ def new_since(before: Traces, tree: GuestTree) -> tuple[str, ...]:
         earlier = before.journals.get(path)
         known = earlier.reached if earlier and earlier.identity == journal.identity else 0
         if journal.reached > known:
-            found.append("its journal says that it reached its multi-user or graphical target")
+            found.append("its journal shows that it reached its multi-user or graphical target")
     return tuple(found)
 
 
@@ -77,10 +77,10 @@ def _logins(tree: GuestTree, known: int) -> list[str]:
             terminals.add(printable(line.partition(b"\0")[0].decode("ascii", errors="replace")))
         elif kind == RUNLEVEL and chr(number & 0xFF) in "2345":
             levels.add(chr(number & 0xFF))
-    found = [f"its wtmp says that it entered runlevel {level}" for level in sorted(levels)]
+    found = [f"its wtmp shows that it entered runlevel {level}" for level in sorted(levels)]
     return [
         *found,
-        *([f"its wtmp says that logins were offered on {', '.join(sorted(terminals))}"] if terminals else []),
+        *([f"its wtmp shows that logins were offered on {', '.join(sorted(terminals))}"] if terminals else []),
     ]
 
 

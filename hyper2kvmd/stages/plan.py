@@ -57,7 +57,7 @@ def plan(order: Order, folder: Path, ctx: Context) -> Source:
     for warning in machine.warnings:
         ctx.warn(warning)
     if any(volume.content in FILE_SYSTEMS for volume in layout.volumes):
-        with ctx.step("Checking the way into the guest"):
+        with ctx.step("Checking access to the guest"):
             linux = tuple(volume for volume in layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
             _check_reach(order, linux, ctx)
     disks = tuple(_allotted(migration, layout, number, disk) for number, disk in enumerate(disks))
@@ -124,8 +124,8 @@ def _require_apart(disks: tuple[SourceDisk, ...]) -> None:
             if other is not disk:
                 raise MigrationFailed(
                     "source-repeated",
-                    f"{other.path} and {disk.path} are both made of {file.path}",
-                    hint="name each disk of the machine once, and of a chain of snapshots the topmost only",
+                    f"{other.path} and {disk.path} both use {file.path}",
+                    hint="name each disk of the machine once, and only the topmost snapshot of a chain",
                 )
 
 
@@ -145,7 +145,7 @@ def _check_reach(order: Order, volumes: tuple[Volume, ...], ctx: Context) -> Non
         raise MigrationFailed(
             "mount-unsupported",
             f"no file system of this guest can be mounted on this host: {volume.name} ({volume.content}): {reason}",
-            hint="load the kernel module that is named, or run the job on a host that has it",
+            hint="load the named kernel module, or run the job on a host that has it",
             kind=Kind.OPERATOR,
         )
 
@@ -181,7 +181,7 @@ def _check_output(order: Order) -> None:
     if taken:
         raise MigrationFailed(
             "output-exists",
-            f"{directory} already holds {' and '.join(taken)}",
+            f"{directory} already contains {' and '.join(taken)}",
             hint="move it away, or choose another vm_name or output_dir: nothing is ever overwritten",
             kind=Kind.OPERATOR,
         )

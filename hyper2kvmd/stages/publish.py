@@ -73,8 +73,8 @@ def publish(
             raise disk_full(order.output_dir) from error
         raise MigrationFailed(
             "output-unwritable",
-            f"the output directory {order.output_dir} does not take the images: {error.strerror}",
-            hint="correct what the system complains of (it must allow hard links), or name another output_dir",
+            f"images cannot be published in the output directory {order.output_dir}: {error.strerror}",
+            hint="correct the reported error (the directory must allow hard links), or name another output_dir",
             kind=Kind.OPERATOR,
         ) from error
 

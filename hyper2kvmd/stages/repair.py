@@ -37,9 +37,9 @@ NOT_LINUX = {
     "none": "no operating system was found on this disk: it was converted as a data disk, nothing was repaired",
 }
 LOCKED = (
-    "no Linux root lies outside, so it was NOT repaired: fstab, crypttab and network settings are as they were, and "
-    "the initramfs got no virtio drivers, for they are inside; give the key (luks_keyfile) and convert again, unless "
-    "that initramfs knows virtio already"
+    "there is no Linux root outside of it, so the guest was NOT repaired: fstab, crypttab and network settings are "
+    "unchanged, and the initramfs got no virtio drivers, because they are inside; give the key (luks_keyfile) and "
+    "convert again, unless that initramfs already contains virtio"
 )
 
 
@@ -56,7 +56,7 @@ def repair(order: Order, source: Source, image: Image, folder: Path, ctx: Contex
     except OSError as error:
         raise MigrationFailed(
             "guest-damaged",
-            f"a file system of the guest cannot be worked in: {error}",
+            f"a file system of the guest is not usable: {error}",
             hint="check it in the guest (fsck), shut the guest down cleanly, export it again",
             kind=Kind.PERMANENT,
         ) from error
@@ -72,7 +72,7 @@ def repair_opened(
         ctx.warn(NOT_LINUX[found.family])
         cards = settle(NOTHING, nics, migration.vm_name)
         return Guest(family=found.family, nics=cards.nics, warnings=(NOT_LINUX[found.family],))
-    warnings = [f"{trouble}; it was not looked into" for trouble in found.troubles]
+    warnings = [f"{trouble}; it was not inspected" for trouble in found.troubles]
     if found.family == "locked":
         warnings += [_locked(layout, migration)]
     composition = Composition(opened, layout, found, read_only=migration.dry_run)

@@ -132,7 +132,7 @@ def _with_content(volume: Volume, machine: Machine) -> Volume:
     reader = machine.reader(volume.stretches)
     content = identify(reader)
     if volume.kind == "md" and content.type == "unknown" and _table(reader) is not None:
-        return volume.with_changes(stretches=(), obstacle="it holds a partition table, which is not read")
+        return volume.with_changes(stretches=(), obstacle="it contains a partition table, which is not supported")
     return volume.with_changes(
         content=content.type,
         uuid=content.uuid,
@@ -149,7 +149,7 @@ def _claim(volume: Volume, content: Content, machine: Machine) -> str | None:
     for segment in volume.segments:
         found = identify(machine.reader(linear(segment))).type
         if found in CLAIMED:
-            return f"its part at {segment.offset} would be taken for a {found} by the host"
+            return f"its part at {segment.offset} would be recognised as a {found} by the host"
     return None
 
 

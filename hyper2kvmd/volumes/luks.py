@@ -109,7 +109,7 @@ def unlock(reader: BlockReader, keys: Iterable[bytes]) -> Unlocked:
     """
     header = _header(reader)
     if not header.slots:
-        raise Locked("it is encrypted, and has no key slot of a kind that is read here")
+        raise Locked("it is encrypted, and has no key slot of a supported kind")
     cipher = _cipher(header.cipher, header.key_bytes)
     length = header.length if header.length is not None else reader.size - header.offset
     length -= length % header.sector
@@ -132,7 +132,7 @@ def _cipher(name: str, key_bytes: int) -> Cipher:
     for known, sizes in crypt.KEY_BYTES.items():
         if known == name and key_bytes in sizes:
             return known
-    raise Locked(f"its cipher is {name[:40]} with {key_bytes * 8} bits, which is not read here")
+    raise Locked(f"its cipher is {name[:40]} with {key_bytes * 8} bits, which is not supported")
 
 
 def _check_cost(derivations: list[_Derivation]) -> None:
@@ -140,7 +140,7 @@ def _check_cost(derivations: list[_Derivation]) -> None:
     passes = sum(how.cost * how.memory for how in derivations if how.kind != "pbkdf2")
     possible = all(how.possible for how in derivations)
     if not possible or iterations > ITERATIONS_LIMIT or passes > COST_LIMIT:
-        raise Locked("its header asks for key derivations that no real one asks for")
+        raise Locked("its header has unrealistic key derivation parameters")
 
 
 def _open_slot(reader: BlockReader, header: _Header, slot: _Slot, text: bytes) -> bytes:
@@ -233,7 +233,7 @@ def _text(raw: bytes) -> str:
 
 def _known(name: str) -> str:
     if name not in HASHES:
-        raise Locked(f"its hash is {name[:40]}, which is not read here")
+        raise Locked(f"its hash is {name[:40]}, which is not supported")
     return name
 
 
@@ -347,7 +347,7 @@ def _version_2(uuid: str, text: bytes) -> _Header:
         if told.config.requirements.mandatory:
             raise Locked(f"it needs {', '.join(told.config.requirements.mandatory)[:80]}, which is not supported")
         if list(told.segments) != ["0"] or told.segments["0"].get("type") != "crypt":
-            raise Locked("it is being encrypted anew, or keeps its keys in hardware")
+            raise Locked("it is being re-encrypted, or keeps its keys in hardware")
         segment = _Segment.model_validate(told.segments["0"])
         digest = next((digest for digest in told.digests.values() if "0" in digest.segments), None)
         if digest is None:

@@ -242,7 +242,7 @@ class _Group:
                 raise Damaged
             first = _subsection(section, "segment1")
             if first.get("type") == "snapshot":
-                found[str(first.get("origin"))] = "it has a snapshot, which writing to it would spoil"
+                found[str(first.get("origin"))] = "it has a snapshot, which a write would invalidate"
                 found[str(first.get("cow_store"))] = "it is a snapshot"
         return found
 
@@ -296,7 +296,7 @@ class _Group:
         for image in images:
             status = status + _words(_subsection(self.logical, image), "status")
         differ = (
-            "its copies were never made the same"
+            "its copies were never synchronised"
             if UNEVEN & set(status)
             else md.difference([self._machine.reader(self.stretches(name, depth - 1)) for name in metadata])
         )

@@ -119,7 +119,7 @@ def cut(stretches: Stretches, offset: int, length: int) -> Stretches:
         else:
             offset -= min(offset, stretch.length)
     if length or wanted <= 0:
-        raise Unmappable("it does not lie inside what it is said to lie in")
+        raise Unmappable("it extends beyond the volume that contains it")
     return joined(found)
 
 
@@ -185,7 +185,7 @@ def encrypted(stretches: Stretches, how: Crypt) -> Stretches:
         if stretch.crypt is not None:
             raise Unmappable("it is encrypted twice")
         if stretch.length % how.sector:
-            raise Unmappable("an encrypted sector of it is torn")
+            raise Unmappable("one of its encrypted sectors is split")
         found.append(stretch.with_changes(crypt=how.with_changes(iv=at)))
         at += stretch.length // crypt.IV_UNIT
     return tuple(found)

@@ -97,7 +97,7 @@ def _version_1(reader: BlockReader, at: int) -> Superblock | None:
     ):
         obstacle = DAMAGED
     elif features & ~BITMAP:
-        obstacle = next((why for bit, why in FEATURES.items() if features & bit), "its format is of a newer kind")
+        obstacle = next((why for bit, why in FEATURES.items() if features & bit), "its format is newer than supported")
     role = struct.unpack_from("<H", block, 256 + 2 * number)[0] if obstacle is None and number < limit else SPARE
     name = block[32:64].partition(b"\0")[0].decode("utf-8", errors="replace")
     return Superblock(
@@ -185,7 +185,7 @@ def _array(group: list[tuple[Superblock, Volume]]) -> Volume:
 def _stretches(group: list[tuple[Superblock, Volume]]) -> Stretches:
     first = group[0][0]
     if first.level != 1:
-        raise Unmappable(f"it is {LEVELS.get(first.level, f'of level {first.level}')}, which is not mapped here")
+        raise Unmappable(f"it is {LEVELS.get(first.level, f'of level {first.level}')}, which is not supported")
     for found, _ in group:
         if found.obstacle:
             raise Unmappable(found.obstacle)
@@ -193,7 +193,7 @@ def _stretches(group: list[tuple[Superblock, Volume]]) -> Stretches:
     if len(active) != first.devices or len(active) != sum(found.role is not None for found, _ in group):
         raise Unmappable(f"it is degraded: {len(active)} of its {first.devices} members are here")
     if len({(found.events, found.size, found.devices) for found, _ in active.values()}) != 1:
-        raise Unmappable("its members are not the same: one of them was left behind")
+        raise Unmappable("its members differ: one of them is out of date")
     if not all(found.clean for found, _ in active.values()):
         raise Unmappable("it was not stopped cleanly, so that its members may differ")
     return mirrored([cut(volume.stretches, found.offset, found.size) for _, (found, volume) in sorted(active.items())])
@@ -218,4 +218,4 @@ def difference(metadata: Sequence[BlockReader]) -> str | None:
         if DM_RAID_BITS + length > reader.size or any(reader.read(DM_RAID_BITS, length)):
             return "it was not stopped cleanly, so that its copies may differ"
         states.add(events)
-    return None if len(states) == 1 else "one of its images was left behind"
+    return None if len(states) == 1 else "one of its images is out of date"

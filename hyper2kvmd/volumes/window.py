@@ -83,7 +83,7 @@ class Window:
         self._require_inside(offset, len(data))
         if self.read_only:
             raise MigrationFailed(
-                "volume-read-only", "a volume was opened for reading only", hint="report this: a dry run has written"
+                "volume-read-only", "a volume was opened read-only", hint="report this: a dry run tried to write"
             )
         done = 0
         for stretch in cut(self.stretches, offset, len(data)) if data else ():
@@ -99,7 +99,7 @@ class Window:
         if offset < 0 or offset + length > self.size:
             raise MigrationFailed(
                 "guest-damaged",
-                f"a file system of {self.size} bytes names a place beyond its end, at {offset}",
+                f"a file system of {self.size} bytes refers to data beyond its end, at {offset}",
                 hint="check it in the guest (fsck), shut the guest down cleanly, export it again",
             )
 

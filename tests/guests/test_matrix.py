@@ -68,7 +68,7 @@ def test_without_its_key_what_lies_outside_a_container_is_done_and_the_rest_is_t
     report = migrated(exported(luks.HEALTHY, service_folder), "first", verify="boot")
     assert [change["path"] for change in report["guest"]["changes"]] == ["/boot/grub/device.map"]
     (warning,) = report["guest"]["warnings"]
-    assert warning.startswith("partition 2, decrypted: it is encrypted, and no key was given; no Linux root")
+    assert warning.startswith("partition 2, decrypted: it is encrypted, and no key was given; there is no Linux root")
     assert warning in (service_folder / "first.report.md").read_text()
     assert any("asked for a login" in line for line in report["verdict"]["evidence"])
-    assert any("got a serial console" in line and "grub.cfg" in line for line in report["verdict"]["evidence"])
+    assert any("a serial console was added" in line and "grub.cfg" in line for line in report["verdict"]["evidence"])

@@ -206,7 +206,7 @@ def test_the_check_knows_each_remedy(installed_helper: tuple[str, ...], service_
         (("sudo", "-n", str(unknown)), (), "sudoers.d/hyper2kvm"),
         (installed_helper, ("setpriv", "--no-new-privs", "--"), "NoNewPrivileges="),
         (installed_helper, without_user_namespaces(service_folder), "max_user_namespaces"),
-        (("/bin/true",), (), "see what it says"),
+        (("/bin/true",), (), "read its output"),
     ):
         status, said = check(helper, (), *prefix)
         assert (status, said["code"]) == (78, "helper-unreachable"), said

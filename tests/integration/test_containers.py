@@ -157,7 +157,7 @@ def segment(**changes: object) -> Callable[[dict[str, object]], object]:
 
 
 ARGON2 = {"type": "argon2id", "time": 1, "memory": 1024, "cpus": 1}
-REAL_ONE = "no real one asks for"
+REAL_ONE = "unrealistic key derivation"
 
 
 @pytest.mark.parametrize(
@@ -337,16 +337,16 @@ def test_a_whole_and_clean_mirror_is_mapped(tmp_path: Path, version: str) -> Non
         ({"level": 0}, "RAID 0"),
         ({"level": 77}, "level 77"),
         ({"devices": 3}, "degraded: 2 of its 3"),
-        ({"events": 18}, "left behind"),
+        ({"events": 18}, "out of date"),
         ({"resync": 0}, "not stopped cleanly"),
         ({"features": 0x2}, "rebuilt"),
         ({"features": 0x4}, "reshaped"),
         ({"features": 0x8}, "bad blocks"),
-        ({"features": 0x400}, "newer kind"),
+        ({"features": 0x400}, "newer than supported"),
         ({"roles": (0, 0xFFFF)}, "degraded: 1 of its 2"),
         ({"roles": (0, 0xFFFE)}, "degraded: 1 of its 2"),
         ({"roles": (0, 0)}, "degraded: 1 of its 2"),
-        ({"size": 1 << 40}, "left behind"),
+        ({"size": 1 << 40}, "out of date"),
     ],
 )
 def test_what_is_not_whole_and_clean_is_refused(tmp_path: Path, changes: dict[str, object], word: str) -> None:
@@ -361,7 +361,7 @@ def test_what_is_one_of_a_pair_is_refused(tmp_path: Path) -> None:
 
 def test_a_mirror_said_to_be_larger_than_its_members_is_refused(tmp_path: Path) -> None:
     disks = members(tmp_path, "1.2", *(superblock("1.2", number, size=1 << 40) for number in (0, 1)))
-    assert "does not lie inside" in (obstacle(disks) or "")
+    assert "extends beyond the volume" in (obstacle(disks) or "")
 
 
 def test_a_wrong_checksum_is_seen(tmp_path: Path) -> None:
@@ -388,4 +388,4 @@ def test_the_table_on_a_mirrored_disk_is_the_mirrors(tmp_path: Path) -> None:
             file.write(bytes(16 * MIB))
         sh("sfdisk", "-q", "--wipe", "never", disk, stdin="label: dos\n2048,10M,83\n")
     assert layout_of(disks).tables == ("none", "none")
-    assert "holds a partition table" in (obstacle(disks) or "")
+    assert "contains a partition table" in (obstacle(disks) or "")

@@ -325,4 +325,4 @@ def test_a_confined_tool_that_never_ends_is_ended() -> None:
     with pytest.raises(MigrationFailed) as caught:
         run(["/usr/bin/python3", "-ISc", "while True: pass"], sandbox=sandbox, stall_seconds=60)
     assert (caught.value.code, caught.value.kind) == ("tool-cpu-limit", Kind.OPERATOR)
-    assert "processor time" in caught.value.message
+    assert "CPU-time limit" in caught.value.message

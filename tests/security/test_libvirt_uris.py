@@ -230,7 +230,7 @@ def test_a_host_that_only_others_know(daemon: Service, host: Host, trap: Trap, t
     theirs.unlink()
     assert codes(job) == ["libvirt-unreachable"]
     assert "Host key verification failed" in job.problems[0].message
-    assert f"libvirt at {host.uri} does not answer" in job.problems[0].message
+    assert f"libvirt at {host.uri} does not respond" in job.problems[0].message
     assert not trap.sprung()
 
 

@@ -260,7 +260,7 @@ def test_an_array_that_was_left_dirty_is_refused(service_folder: Path, key: Path
             (root / "etc/alone").write_text("alone\n")
     (array,) = (volume for volume in image_of(disks, "raw").layout.volumes if volume.kind == "md")
     assert array.stretches == ()
-    assert array.obstacle == "its members are not the same: one of them was left behind"
+    assert array.obstacle == "its members differ: one of them is out of date"
 
 
 @pytest.mark.parametrize("form", ["raw", "qcow2"])

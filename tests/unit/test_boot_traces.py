@@ -25,8 +25,8 @@ def records(*lines: str) -> bytes:
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ((BOOT, RUNLEVEL), ("its wtmp says that it entered runlevel 5",)),
-        ((BOOT, LOGIN, LOGIN), ("its wtmp says that logins were offered on tty1",)),
+        ((BOOT, RUNLEVEL), ("its wtmp shows that it entered runlevel 5",)),
+        ((BOOT, LOGIN, LOGIN), ("its wtmp shows that logins were offered on tty1",)),
         ((BOOT, EMERGENCY), ()),
         ((BOOT,), ()),
     ],
@@ -45,7 +45,7 @@ def test_a_wtmp_begun_anew_counts_from_its_start(tmp_path: Path) -> None:
     with tree_of(tmp_path) as tree:
         before = traces(tree)
         wtmp.write_bytes(records(LOGIN))
-        assert new_since(before, tree) == ("its wtmp says that logins were offered on tty1",)
+        assert new_since(before, tree) == ("its wtmp shows that logins were offered on tty1",)
 
 
 def test_a_damaged_journal_proves_nothing(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_the_helper_is_a_command_or_a_socket(tmp_path: Path) -> None:
         ),
         ("helper: {socket: /run/x}\n", "1:9: helper takes a single value: write the command as a list"),
         ("helper: ~\n", "1:9: helper begins with ~"),
-        ("metrics_listen: 127.0.0.1:99999\n", "1:17: metrics_listen is 127.0.0.1:99999, whose port does not exist"),
+        ("metrics_listen: 127.0.0.1:99999\n", "1:17: metrics_listen is 127.0.0.1:99999, whose port is invalid"),
         ("metrics_listen: '9180'\n", "1:17: metrics_listen is 9180"),
         ("space_reserve: 100%\n", "1:16: space_reserve is 100%"),
         ("space_reserve: 5 GB\n", "1:16: space_reserve is 5 GB"),

@@ -60,7 +60,7 @@ def test_crypttab(guest: Path) -> None:
     after, warnings = mended(guest, "etc/crypttab", text)
     swap = "/dev/disk/by-partuuid/50000000-0000-4000-8000-000000000005"
     assert after == text.replace("/dev/sda3  none", f"UUID={LUKS_UUID}  none").replace("/dev/sda5", swap)
-    assert len(warnings) == 1 and "/etc/crypttab line 5: /dev/sdb7 names no volume" in warnings[0]
+    assert len(warnings) == 1 and "/etc/crypttab line 5: /dev/sdb7 matches no volume" in warnings[0]
 
 
 def test_encrypted_swap_never_gets_the_uuid_of_what_it_overwrites(guest: Path) -> None:
@@ -80,7 +80,7 @@ def test_mount_units(guest: Path) -> None:
     after, _ = mended(guest, "etc/systemd/system/srv.swap", text)
     assert after == text.replace("/dev/sda5", f"/dev/disk/by-uuid/{SWAP_UUID}")
     after, warnings = mended(guest, "etc/systemd/system/old.mount", "[Mount]\nWhat=/dev/sdq1\n")
-    assert after.endswith("/dev/sdq1\n") and "old.mount: /dev/sdq1 names no volume" in warnings[0]
+    assert after.endswith("/dev/sdq1\n") and "old.mount: /dev/sdq1 matches no volume" in warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_mdadm(guest: Path, before: str, after: str) -> None:
 def test_an_array_of_other_disks_is_told(guest: Path) -> None:
     text = "ARRAY /dev/md0 devices=/dev/sdb1,/dev/sdc1\n"
     after, warnings = mended(guest, "etc/mdadm.conf", text)
-    assert after == text and "names no array of this disk" in warnings[0]
+    assert after == text and "matches no array on these disks" in warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_lvm_filter(guest: Path, before: str, accepted: bool) -> None:
 def test_a_filter_that_cannot_be_judged_is_told(guest: Path, pattern: str) -> None:
     text = f'filter = [ "{pattern}", "r|.*|" ]\n'
     after, warnings = mended(guest, "etc/lvm/lvm.conf", text)
-    assert after == text and "cannot be told; see that it lets /dev/vda2 through" in warnings[0]
+    assert after == text and "is unclear; make sure that it includes /dev/vda2" in warnings[0]
 
 
 def test_caches_go(guest: Path) -> None:
@@ -206,7 +206,7 @@ def test_suse_and_red_hat_install_grub_on_the_disk_there_is(guest: Path) -> None
 
 def test_a_disk_that_is_not_here_is_no_place_for_grub(guest: Path) -> None:
     after, warnings = mended(guest, "etc/default/grub_installdevice", "/dev/sdb\n")
-    assert after == "/dev/sdb\n" and "/dev/sdb names nothing on this disk" in warnings[0]
+    assert after == "/dev/sdb\n" and "/dev/sdb matches nothing on these disks" in warnings[0]
 
 
 def test_device_map_of_grub_legacy_is_rewritten(guest: Path) -> None:

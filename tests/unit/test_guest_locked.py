@@ -47,7 +47,7 @@ def test_what_lies_outside_is_mended_and_the_rest_is_told(boot: Path) -> None:
     assert (boot / "grub/grub.cfg").read_text() == GRUB_CFG.replace("/dev/sda2", f"UUID={UUID}")
     assert {change.path for change in guest.changes} == {"/boot/grub/grub.cfg", "/boot/grub/device.map"}
     (warning,) = guest.warnings
-    assert warning.startswith("partition 2, decrypted: it is encrypted, and no key was given; no Linux root")
+    assert warning.startswith("partition 2, decrypted: it is encrypted, and no key was given; there is no Linux root")
     assert Warned(message=warning) in events
     assert mended({"partition 1": boot}, layout(partition(1))).changes == ()
 

@@ -112,7 +112,7 @@ def test_a_card_that_the_source_has_not_is_told_and_left_alone(guest: Path) -> N
     put(guest, "etc/sysconfig/network-scripts/ifcfg-eth1", f"DEVICE=eth1\nHWADDR={A}\n")
     found = repair(guest, SourceNic(mac=A))
     assert cards(found) == [("eth1", A)]
-    assert "the source has 1 network card, none known as eth0: that configuration is left as it is" in found.warnings[0]
+    assert "the source has 1 network card, none matches eth0: that configuration is unchanged" in found.warnings[0]
     assert (guest / "etc/sysconfig/network-scripts/ifcfg-eth0").read_text() == stale
 
 
@@ -130,7 +130,7 @@ def test_a_place_that_tells_no_card_is_never_guessed(guest: Path, place: str) ->
     path = put(guest, "etc/systemd/network/10-dmz.network", f"[Match]\nPath={place}\n")
     found = repair(guest, SourceNic(mac=A, slot=160), SourceNic(mac=B, slot=224))
     assert path.read_text() == f"[Match]\nPath={place}\n"
-    assert f"none known as {place.removeprefix('pci-') if ':' in place else place}" in found.warnings[0]
+    assert f"none matches {place.removeprefix('pci-') if ':' in place else place}" in found.warnings[0]
 
 
 def test_a_rule_by_place_tells_the_card_of_a_name(guest: Path) -> None:
@@ -148,7 +148,7 @@ def test_names_that_nothing_tells_follow_the_bus_and_that_is_said(guest: Path) -
     put(guest, "etc/network/interfaces", "auto eth0\nauto eth1\nauto eth2\n")
     found = repair(guest, SourceNic(mac=A, slot=192), SourceNic(mac=B, slot=160), SourceNic(mac=C, slot=1184))
     assert cards(found) == [("eth0", B), ("eth1", C), ("eth2", A)]
-    assert "nothing tells which card is eth0, eth1, eth2" in found.warnings[0]
+    assert "it is unclear which card is eth0, eth1, eth2" in found.warnings[0]
 
 
 def test_a_further_function_of_a_port_counts_on_from_its_slot(guest: Path) -> None:

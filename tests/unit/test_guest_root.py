@@ -98,10 +98,10 @@ def test_fifo_socket_and_device_never_block(root: ConfinedRoot, guest: Path) -> 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(guest / "etc/sock"))
         for name in ("fstab", "zero", "sock"):
-            with pytest.raises(MigrationFailed, match="no regular file") as caught:
+            with pytest.raises(MigrationFailed, match="not a regular file") as caught:
                 root.read(f"/etc/{name}", 100)
             assert caught.value.code == "guest-file-odd"
-            with pytest.raises(MigrationFailed, match="no regular file"):
+            with pytest.raises(MigrationFailed, match="not a regular file"):
                 root.replace(f"/etc/{name}", b"")
 
 

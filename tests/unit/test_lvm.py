@@ -93,7 +93,7 @@ def test_a_raid_1_in_sync_is_a_mirror() -> None:
     ("state", "word"),
     [
         ({"magic": 0}, "damaged"),
-        ({"events": 4}, "left behind"),
+        ({"events": 4}, "out of date"),
         ({"failed": 2}, "failed"),
         ({"recovered": 0}, "rebuilt"),
         ({"synced": 0}, "rebuilt"),
@@ -112,7 +112,7 @@ def test_a_raid_1_whose_images_may_differ_is_refused(state: dict[str, int], word
 )
 def test_images_that_were_never_the_same_are_refused(logical: str) -> None:
     (root,) = volumes(logical).values()
-    assert root.stretches == () and "never made the same" in (root.obstacle or "")
+    assert root.stretches == () and "never synchronised" in (root.obstacle or "")
 
 
 def test_a_physical_volume_that_was_missing_is_not_used_again() -> None:

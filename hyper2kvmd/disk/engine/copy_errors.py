@@ -22,7 +22,7 @@ def read_failure(error: OSError, guest: int) -> MigrationFailed:
 def short_read(guest: int, wanted: int, got: int) -> MigrationFailed:
     return MigrationFailed(
         "content-incomplete",
-        f"the source gave {got} of the {wanted} bytes at offset {guest} of the disk",
+        f"the source returned {got} of the {wanted} bytes at offset {guest} of the disk",
         hint="export the disk again: its file ends too early or is damaged",
     )
 

@@ -158,7 +158,7 @@ def as_file(exporter: Exporter) -> Iterator[int]:
         except subprocess.TimeoutExpired:
             raise MigrationFailed(
                 "image-busy",
-                "something still uses the image at the end of its repair",
+                "a process still uses the image at the end of its repair",
                 hint="look for processes that hold files of this job open, then retry",
                 kind=Kind.RETRY,
             ) from None
@@ -275,7 +275,7 @@ def _open_when_there(path: Path, process: subprocess.Popen[bytes], output: Path)
     raise MigrationFailed(
         "fuse-failed",
         f"nbdfuse did not serve the image: {said or f'exit status {process.poll()}'}",
-        hint="see that /dev/fuse exists and that fusermount3 is setuid root, then retry",
+        hint="make sure that /dev/fuse exists and that fusermount3 is setuid root, then retry",
         kind=Kind.OPERATOR,
     )
 
@@ -304,6 +304,6 @@ def _failed(exporter: Exporter, path: Path, what: str) -> MigrationFailed:
     return MigrationFailed(
         "exporter-failed",
         f"qemu-storage-daemon {what} {path}: {said}",
-        hint="the message is the tool's own; correct what it names, then retry",
+        hint="this is the tool's own message: correct the cause, then retry",
         kind=Kind.OPERATOR,
     )

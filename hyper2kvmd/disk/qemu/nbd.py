@@ -79,12 +79,12 @@ def negotiate(socket_path: Path, name: str, *, timeout: float = TIMEOUT) -> Nego
     try:
         sock = connect(socket_path, timeout=timeout)
     except OSError as error:
-        raise _unreachable(f"nothing answers at {socket_path}", error) from error
+        raise _unreachable(f"no server responds at {socket_path}", error) from error
     try:
         return _handshake(sock, name)
     except OSError as error:
         sock.close()
-        raise _unreachable(f"the NBD server at {socket_path} fell silent", error) from error
+        raise _unreachable(f"the NBD server at {socket_path} stopped responding", error) from error
     except BaseException:
         sock.close()
         raise
@@ -140,7 +140,7 @@ class Reader:
                 raise _refused(command, offset, length, os.strerror(error))
             return _receive(sock, length) if command == CMD_READ else b""
         except OSError as error:
-            raise _unreachable("the NBD server fell silent", error) from error
+            raise _unreachable("the NBD server stopped responding", error) from error
 
     def close(self) -> None:
         try:
@@ -198,7 +198,7 @@ def _handshake(sock: socket.socket, name: str) -> Negotiated:
         raise _protocol("did not greet as a newstyle server")
     flags = struct.unpack(">H", greeting[16:])[0]
     if not flags & FIXED_NEWSTYLE:
-        raise _protocol("does not speak the fixed newstyle")
+        raise _protocol("does not support the fixed newstyle handshake")
     sock.sendall(struct.pack(">I", FIXED_NEWSTYLE | (flags & NO_ZEROES)))
     wanted = name.encode()
     body = struct.pack(">I", len(wanted)) + wanted + struct.pack(">HH", 1, INFO_BLOCK_SIZE)
@@ -214,7 +214,7 @@ def _handshake(sock: socket.socket, name: str) -> Negotiated:
             raise MigrationFailed(
                 "nbd-refused",
                 f"the NBD server refuses the export {name!r}: {data.decode(errors='replace') or hex(kind)}",
-                hint="report this with the job's log: the exporter runs with other exports than were asked for",
+                hint="report this with the job's log: the exporter does not have the requested exports",
             )
         if kind == REP_ACK:
             if export is None or length:

@@ -91,7 +91,7 @@ def _found(file: SourceFile) -> SourceFormat | None:
             return fmt
     if head.startswith(VHD_MAGIC) or file.read(max(0, file.size - VHD_FOOTER), VHD_FOOTER).startswith(VHD_MAGIC):
         raise faults.unsupported(
-            file.path, "is a VHD, which is not read here", "convert it: qemu-img convert -f vpc -O vhdx, or Convert-VHD"
+            file.path, "is a VHD, which is not supported", "convert it: qemu-img convert -f vpc -O vhdx, or Convert-VHD"
         )
     return None
 
@@ -99,7 +99,7 @@ def _found(file: SourceFile) -> SourceFormat | None:
 def _differs(file: SourceFile, found: SourceFormat, named: SourceFormat | None) -> MigrationFailed:
     return MigrationFailed(
         "source-format-differs",
-        f"{file.path} is named as {named} and begins as {found}",
+        f"{file.path} has the suffix of {named} but the content of {found}",
         hint=f"if you know that it is {found}, let its name end in .{found}; what a guest wrote into its own disk must"
         " not decide that",
     )
@@ -109,11 +109,11 @@ def _unclear(file: SourceFile, named: SourceFormat | None) -> MigrationFailed:
     if named is not None:
         return MigrationFailed(
             "source-format-differs",
-            f"{file.path} is named as {named} and does not begin so",
+            f"{file.path} has the suffix of {named} but not its content",
             hint="copy or export it again; let its name end in .raw if it is a raw disk",
         )
     return MigrationFailed(
         "source-format-unclear",
-        f"neither the content of {file.path} nor its name says which format it has",
+        f"neither the content of {file.path} nor its name shows its format",
         hint="let the name of a raw disk end in .raw; VMDK, QCOW2, VDI and VHDX are known by their content",
     )

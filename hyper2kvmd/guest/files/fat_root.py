@@ -81,7 +81,7 @@ class FatRoot:
     def symlink(self, path: str, target: str) -> None:
         raise MigrationFailed(
             "fat-symlink",
-            f"a symbolic link from {path} to {target} cannot lie on a FAT file system",
+            f"a symbolic link from {path} to {target} is not possible on a FAT file system",
             hint="report this with the layout of the guest's disk",
         )
 

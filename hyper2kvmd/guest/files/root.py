@@ -83,7 +83,7 @@ def too_large(path: str, limit: int) -> MigrationFailed:
     return MigrationFailed(
         "guest-file-too-large",
         f"the guest's file {path} is larger than {limit} bytes",
-        hint="look at the file in the guest: it should be a small one",
+        hint="check the file in the guest: it should be small",
     )
 
 
@@ -188,8 +188,8 @@ class ConfinedRoot:
         if not stat.S_ISREG(status.st_mode):
             raise MigrationFailed(
                 "guest-file-odd",
-                f"the guest's {path} is no regular file ({stat.filemode(status.st_mode)})",
-                hint="replace it in the guest by the file that belongs there",
+                f"the guest's {path} is not a regular file ({stat.filemode(status.st_mode)})",
+                hint="replace it in the guest with the original file",
             )
 
     # ------------------------------------------------------------ changing

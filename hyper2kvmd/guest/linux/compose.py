@@ -89,7 +89,7 @@ class Composition:
             return None
         volume = self.devices.find(entry.spec)
         if volume is None:
-            self._leave_out(entry.mount_point, f"{entry.spec} names no volume of these disks")
+            self._leave_out(entry.mount_point, f"{entry.spec} matches no volume on these disks")
             return None
         subvolume = (entry.option("subvol") or "").strip("/") if volume.content == "btrfs" else ""
         if volume == self._volume and not subvolume:

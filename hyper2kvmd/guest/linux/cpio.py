@@ -123,7 +123,7 @@ def read(stream: Stream, contents: Contents, keep: Callable[[str], bool]) -> Non
         except ValueError:
             numbers = []
         if header[:6] not in MAGIC or len(header) != HEADER_SIZE or not numbers:
-            raise damaged("a cpio header is not one")
+            raise damaged("a cpio header is invalid")
         mode, size, name_size = numbers[1], numbers[6], numbers[11]
         if not 0 < name_size <= MAX_NAME:
             raise damaged("a cpio name is too long")

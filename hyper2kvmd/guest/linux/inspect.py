@@ -141,7 +141,7 @@ def find_root(access: Access, layout: Layout) -> Found:
         raise MigrationFailed(
             "guest-ambiguous",
             f"the disks hold several Linux systems: {names}",
-            hint="leave one system on them: which of them to repair cannot be told",
+            hint="leave one system on them: it is unclear which one to repair",
         )
     if roots:
         closed = tuple(f"{printable(volume.name)}: {volume.obstacle}" for volume in locked.closed(layout))
@@ -245,7 +245,7 @@ def _refuse_foreign(layout: Layout, seen: tuple[str, ...]) -> None:
             raise MigrationFailed(
                 "guest-not-linux",
                 f"{volume.name} is a partition of {system}; seen: {'; '.join(seen)}",
-                hint="Linux guests alone are repaired: install virtio drivers in this one, and migrate it by hand",
+                hint="only Linux guests are repaired: install virtio drivers in this one, and migrate it by hand",
             )
 
 
@@ -261,7 +261,7 @@ def _refuse_hidden(layout: Layout, seen: tuple[str, ...]) -> None:
             "guest-root-missing",
             f"no Linux root that can be opened: {reason}; seen: {'; '.join(seen)}",
             hint="prepare the guest by hand (virtio in its initramfs, stable names in fstab) and boot it from the "
-            "source's own converted image, or move its root out of what hides it",
+            "source's own converted image, or move its root to a volume that can be opened",
         )
 
 

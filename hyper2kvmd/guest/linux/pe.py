@@ -98,7 +98,7 @@ def with_sections(program: Program, contents: Mapping[str, bytes]) -> bytes:
     """The program with other content in the sections that `contents` names, and without its signatures.
 
     A section that outgrows its place among the addresses moves behind all others. Raises MigrationFailed
-    (`unified-kernel-unsupported`) when the file is laid out in a way that is not understood.
+    (`unified-kernel-unsupported`) when the file has an unsupported layout.
     """
     data = program.data
     section_step, file_step = struct.unpack_from("<II", data, program.optional + ALIGNMENTS_AT)
@@ -153,6 +153,6 @@ def _is_power(value: int) -> bool:
 def not_understood() -> MigrationFailed:
     return MigrationFailed(
         "unified-kernel-unsupported",
-        "a unified kernel image of the guest is laid out in a way that is not understood",
-        hint="build it anew in the guest, with virtio drivers in its initrd and a root= that is no /dev/sdX",
+        "a unified kernel image of the guest has an unsupported layout",
+        hint="rebuild it in the guest, with virtio drivers in its initrd and a root= that is not /dev/sdX",
     )

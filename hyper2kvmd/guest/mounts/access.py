@@ -105,8 +105,8 @@ def _check_fuse(kernel: Probed) -> None:
     if run.no_new_privileges() and os.geteuid() != 0:
         raise BrokenInstallation(
             "transport-missing",
-            "this host's kernel has no NBD, and its other way to a QCOW2 image, fusermount3, is setuid, which the "
-            "no_new_privs flag on this process forbids",
+            "this host's kernel has no NBD, and fusermount3, which mounts QCOW2 images without it, is setuid: the "
+            "no_new_privs flag on this process forbids that",
             hint="load the kernel module nbd (modprobe nbd), or ask for `out_format: raw` without `verify: boot`, or "
             "run the service without NoNewPrivileges= and what implies it",
         )
@@ -297,7 +297,7 @@ class _Opened:
     def _claimed(self, volume: Volume) -> Iterator[None]:
         if any(_overlap(part, other) for part in volume.segments for other in self._mounted):
             raise MigrationFailed(
-                "mount-busy", f"{volume.name} is mounted already", hint="report this: two repairs met on one volume"
+                "mount-busy", f"{volume.name} is mounted already", hint="report this: two repairs used one volume"
             )
         self._mounted.extend(volume.segments)
         try:
@@ -369,7 +369,7 @@ def _settle(directory: int, volume: Volume) -> None:
     if reason:
         raise MigrationFailed(
             "image-write-failed",
-            f"what was written to {volume.name} did not all reach the image: {reason}",
+            f"not all data written to {volume.name} reached the image: {reason}",
             hint="check free space and storage of the conversion directory, then retry",
             kind=Kind.RETRY,
         )
@@ -389,9 +389,9 @@ def _export_name(segment: Segment) -> str:
 
 def _obstacle(volume: Volume) -> str | None:
     if volume.content not in FILE_SYSTEMS:
-        return f"{volume.content} is not a file system that is mounted here"
+        return f"{volume.content} is not a supported file system"
     if volume.obstacle or not volume.stretches:
-        return volume.obstacle or "its place on the disk is not known"
+        return volume.obstacle or "its location on the disk is unknown"
     if volume.multi_device:
         return "its file system spans several devices"
     if len(volume.segments) > LEGS_MAX:
@@ -407,7 +407,7 @@ def _kernel_obstacle(volume: Volume, kernel: Probed) -> str | None:
         return f"this host's kernel has no {fstype}"
     missing = sorted(_targets(volume) - set(kernel.dm))
     if missing:
-        return f"this host's kernel has no device-mapper target {missing[0]}, which its place on the disks needs"
+        return f"this host's kernel has no device-mapper target {missing[0]}, which its layout on the disks needs"
     return None
 
 
@@ -430,6 +430,6 @@ def _unsupported(volume: Volume, reason: str) -> MigrationFailed:
     return MigrationFailed(
         "mount-unsupported",
         f"{volume.name} ({volume.content}) cannot be mounted: {reason}",
-        hint="load the kernel module that is named, or run the job on a host that has it",
+        hint="load the named kernel module, or run the job on a host that has it",
         kind=Kind.OPERATOR,
     )

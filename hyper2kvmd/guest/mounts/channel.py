@@ -105,8 +105,8 @@ class Command:
             ),
         )
         hint = next((remedy for pattern, remedy in remedies if re.search(pattern, said)), None)
-        fallback = f"run `{' '.join(self.argv)} < /dev/null` as this user and see what it says"
-        return unreachable(f"the root helper does not answer: {said or f'status {process.poll()}'}", hint or fallback)
+        fallback = f"run `{' '.join(self.argv)} < /dev/null` as this user and read its output"
+        return unreachable(f"the root helper does not respond: {said or f'status {process.poll()}'}", hint or fallback)
 
 
 def _install_line(program: str) -> str:
@@ -148,7 +148,7 @@ class Service:
             f"{SOCKET_UNIT}); this is uid {os.geteuid()}",
             errno.EPROTOTYPE: f"name the socket of {SOCKET_UNIT} in the configuration: this is another one",
         }
-        hint = remedies.get(error.errno or 0, f"look at it: systemctl status {SOCKET_UNIT}")
+        hint = remedies.get(error.errno or 0, f"see `systemctl status {SOCKET_UNIT}`")
         return unreachable(f"the root helper's socket {self.path} cannot be reached: {reason}", hint)
 
     def _silent(self) -> BrokenInstallation:

@@ -154,7 +154,7 @@ def probe(helper: Helper, job: str, fstypes: tuple[str, ...]) -> Probed:
             raise _other_version(data) from error
         if isinstance(reply, Refused):
             outcome.append("refused")
-            raise unreachable(f"the helper refuses: {reply.message}", _remedy(reply))
+            raise unreachable(f"the helper refused the request: {reply.message}", _remedy(reply))
         outcome.append("ok")
         return reply
 
@@ -206,6 +206,6 @@ def _exchange(
 
 def _other_version(data: bytes) -> BrokenInstallation:
     return unreachable(
-        f"the root helper's answer is not understood: {data[:200].decode(errors='replace')!r}",
+        f"the root helper's answer is invalid: {data[:200].decode(errors='replace')!r}",
         "reinstall the helper and the daemon together: they are of different versions",
     )

@@ -61,7 +61,7 @@ class Libvirt:
                 "add the host's key to /etc/hyper2kvm/known_hosts, and the service user's public key to"
                 " authorized_keys on that host"
             )
-        return "start libvirtd, let this user in (group libvirt), or correct libvirt_uri"
+        return "start libvirtd, add this user to the group libvirt, or correct libvirt_uri"
 
     @property
     def _by_our_ssh(self) -> bool:

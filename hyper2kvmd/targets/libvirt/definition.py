@@ -25,7 +25,7 @@ def domain_exists(libvirt: Libvirt, name: str) -> bool:
     if listed.returncode != 0:
         raise MigrationFailed(
             "libvirt-unreachable",
-            f"libvirt at {libvirt.uri} does not answer: {_reason(listed)}",
+            f"libvirt at {libvirt.uri} does not respond: {_reason(listed)}",
             hint=libvirt.remedy,
             kind=Kind.OPERATOR,
         )
@@ -77,8 +77,8 @@ def define(libvirt: Libvirt, name: str, identity: str, own: Path, xml: Path, art
 def _define_failed(uri: str, name: str, reason: str, xml: Path) -> MigrationFailed:
     return MigrationFailed(
         "libvirt-define-failed",
-        f"libvirt at {uri} does not take the domain {name}: {reason}; the images and {xml} are kept",
-        hint=f"correct what libvirt names, then run virsh --connect {uri} define {xml}",
+        f"libvirt at {uri} rejected the domain {name}: {reason}; the images and {xml} are kept",
+        hint=f"correct the cause, then run virsh --connect {uri} define {xml}",
         kind=Kind.OPERATOR,
     )
 
@@ -86,4 +86,4 @@ def _define_failed(uri: str, name: str, reason: str, xml: Path) -> MigrationFail
 def _reason(completed: Completed) -> str:
     lines = [line.removeprefix("error: ").strip() for line in completed.stderr.splitlines() if line.strip()]
     told = lines[1:] or lines  # the first line only says which command failed
-    return " / ".join(told) or f"virsh ended with status {completed.returncode}"
+    return " / ".join(told) or f"virsh exited with status {completed.returncode}"

@@ -66,7 +66,7 @@ def read_geometry(blocks: Blocks) -> Geometry:
     boot = blocks.read(0, 512)
     sector, per_cluster, reserved, copies, root_slots, small, _, short, _, _, _, large = BOOT.unpack_from(boot)
     if boot[510:512] != b"\x55\xaa" or sector not in (512, 1024, 2048, 4096):
-        raise damaged("its boot sector is none")
+        raise damaged("its boot sector is invalid")
     if not per_cluster or per_cluster & (per_cluster - 1) or not reserved or copies not in (1, 2):
         raise damaged("its boot sector contradicts itself")
     long, flags, _, root_cluster, information, _ = BOOT_32.unpack_from(boot, 36)

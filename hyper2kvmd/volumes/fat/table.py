@@ -35,15 +35,15 @@ class Table:
         cluster = first
         while cluster:
             if not self._geometry.holds(cluster):
-                raise damaged(f"a file goes on in cluster {cluster}, which does not exist")
+                raise damaged(f"a file continues in cluster {cluster}, which does not exist")
             found.append(cluster)
             if len(found) > (self._geometry.clusters if limit is None else limit):
-                raise damaged("a file's clusters run in a circle, or on without end")
+                raise damaged("a file's clusters form a loop or never end")
             cluster = self._links[cluster] & self._mask
             if cluster >= self._mask - ENDS:
                 return found
             if cluster == FREE:
-                raise damaged("a file's clusters end in a free one")
+                raise damaged("a file's clusters end in a free cluster")
         return found
 
     def take(self, count: int) -> list[int]:

@@ -79,7 +79,7 @@ def test_the_watchdog_starves_when_the_database_does_not_answer(house: House) ->
         until(lambda: "WATCHDOG=1" in heard(), "it is fed")
         with contextlib.closing(sqlite3.connect(house.root / "state" / "jobs.sqlite3", isolation_level=None)) as thief:
             until(lambda: locked(thief), "the database is locked")
-            assert house.browse("/healthz") == (503, "the job database does not answer\n")
+            assert house.browse("/healthz") == (503, "the job database does not respond\n")
             heard()
             assert house.browse("/healthz")[0] == 503
             assert "WATCHDOG=1" not in heard()
@@ -118,7 +118,7 @@ def test_sighup_reloads_what_can_be_reloaded(house: House) -> None:
         (house.root / "hyper2kvmd.yaml").write_text("max_concurrent_jobs: many\n")
         house.process.send_signal(signal.SIGHUP)
         until(lambda: "READY=1" in heard(), "READY=1 after a bad file too")
-        assert "the configuration stays as it was" in house.log
+        assert "the configuration is unchanged" in house.log
         assert house.status().max_concurrent_jobs == 2
 
 
@@ -132,7 +132,7 @@ def test_an_output_directory_among_the_services_own(house: House) -> None:
     process = house.start()
     house.configure(output_dir=str(house.root / "way/images"), max_concurrent_jobs=7)
     process.send_signal(signal.SIGHUP)
-    until(lambda: "the configuration stays as it was: output_dir" in house.log, "the reload is refused")
+    until(lambda: "the configuration is unchanged: output_dir" in house.log, "the reload is refused")
     assert house.status().max_concurrent_jobs != 7
 
 

@@ -127,7 +127,7 @@ class Qcow2Image:
     def _data_offset(self, entry: int) -> int:
         offset = entry & OFFSET_MASK
         if offset % self._cluster or offset >= self._file_bytes:
-            raise self._damaged(f"a cluster lies at {offset}, which is no cluster of the file")
+            raise self._damaged(f"a cluster lies at {offset}, which is not a cluster of the file")
         return offset
 
     def _table(self, number: int) -> array[int] | None:
@@ -142,7 +142,7 @@ class Qcow2Image:
                 self._tables.move_to_end(number)
                 return known
         if offset % self._cluster:
-            raise self._damaged(f"an L2 table lies at {offset}, which is no cluster of the file")
+            raise self._damaged(f"an L2 table lies at {offset}, which is not a cluster of the file")
         table = self._words(offset, self._cluster)
         with self._lock:
             self._tables[number] = table
@@ -156,7 +156,7 @@ class Qcow2Image:
         offset = entry & ((1 << sector_shift) - 1)
         sectors = (entry >> sector_shift) & ((1 << (self._cluster_bits - 8)) - 1)
         if offset >= self._file_bytes:
-            raise self._damaged(f"a compressed cluster lies at {offset}, past the end of the file")
+            raise self._damaged(f"a compressed cluster is at {offset}, beyond the end of the file")
         packed = os.pread(self._file, (sectors + 1) * 512 - offset % 512, offset)
         inflater = zstd.ZstdDecompressor() if self._zstd else zlib.decompressobj(ZLIB_WINDOW)
         try:
@@ -194,7 +194,7 @@ class Qcow2Image:
 
     def _words(self, offset: int, length: int) -> array[int]:
         if offset + length > self._file_bytes:
-            raise self._damaged(f"the table at {offset} reaches past the end of the file")
+            raise self._damaged(f"the table at {offset} extends beyond the end of the file")
         words = array("Q", os.pread(self._file, length, offset))
         if sys.byteorder == "little":
             words.byteswap()

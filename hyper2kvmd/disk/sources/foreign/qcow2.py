@@ -79,7 +79,7 @@ def read_qcow2(file: SourceFile) -> Qcow2:
     if version not in (2, 3):
         raise faults.unsupported(file.path, f"is QCOW of version {version}", "make it version 3 by qemu-img convert")
     if backing:
-        raise faults.has_parent(file.path, "is a QCOW2 overlay: it holds only what differs from a backing file")
+        raise faults.has_parent(file.path, "is a QCOW2 overlay: it contains only the differences from a backing file")
     if encryption:
         raise _encrypted(file)
     if version == 3:
@@ -120,7 +120,7 @@ def _check_features(file: SourceFile) -> None:
     if features & ~KNOWN:
         raise faults.unsupported(
             file.path,
-            f"uses features that are not known here ({features & ~KNOWN:#x})",
+            f"uses unsupported features ({features & ~KNOWN:#x})",
             "convert it by qemu-img convert",
         )
 
@@ -140,5 +140,5 @@ def _encrypted(file: SourceFile) -> MigrationFailed:
     return MigrationFailed(
         "source-encrypted",
         f"{file.path} is encrypted",
-        hint="decrypt it by qemu-img convert with its secret; no secrets are taken here",
+        hint="decrypt it by qemu-img convert with its secret; secrets are not supported here",
     )

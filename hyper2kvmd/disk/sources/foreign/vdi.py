@@ -78,7 +78,7 @@ def read_vdi(file: SourceFile) -> Vdi:
     if version != VERSION:
         raise faults.unsupported(file.path, f"is VDI of version {version:#x}", "clone it by VBoxManage clonemedium")
     if kind in (UNDO, DIFFERENCING) or link != NOBODY or parent != NOBODY:
-        raise faults.has_parent(file.path, "is a VirtualBox snapshot: it holds only what differs from its parent")
+        raise faults.has_parent(file.path, "is a VirtualBox snapshot: it contains only the differences from its parent")
     if kind not in NAMES:
         raise faults.corrupt(file.path, f"its header says that it is of type {kind}")
     if sector != SECTOR or block != BLOCK:

@@ -153,7 +153,7 @@ def _check_log(file: SourceFile) -> None:
         if magic == b"head" and version == 1 and _sound(data):
             found.append((number, log))
     if not found:
-        raise faults.corrupt(file.path, "neither of its two headers is sound")
+        raise faults.corrupt(file.path, "both of its headers are damaged")
     if max(found)[1] != bytes(16):
         raise faults.unclean(
             file.path,
@@ -169,14 +169,14 @@ def _regions(file: SourceFile) -> dict[bytes, Region]:
         if magic == b"regi" and count <= MOST_ENTRIES and _sound(data):
             break
     else:
-        raise faults.corrupt(file.path, "neither of its two region tables is sound")
+        raise faults.corrupt(file.path, "both of its region tables are damaged")
     regions: dict[bytes, Region] = {}
     for number in range(count):
         kind, offset, length, flags = REGION.unpack_from(data, TABLE_START.size + number * REGION.size)
         if kind not in (BAT_REGION, METADATA_REGION):
             if flags & REQUIRED_REGION:
                 raise faults.unsupported(
-                    file.path, f"needs a region that is not known here ({UUID(bytes_le=kind)})", "convert it in Hyper-V"
+                    file.path, f"needs an unsupported region ({UUID(bytes_le=kind)})", "convert it in Hyper-V"
                 )
             continue
         if kind in regions or offset < MIB or offset % MIB or not length:
@@ -203,7 +203,7 @@ def _metadata(file: SourceFile, region: Region) -> dict[bytes, Region]:
         if kind not in KNOWN_ITEMS:
             if flags & REQUIRED_ITEM:
                 raise faults.unsupported(
-                    file.path, f"needs metadata that is not known here ({UUID(bytes_le=kind)})", "convert it in Hyper-V"
+                    file.path, f"needs unsupported metadata ({UUID(bytes_le=kind)})", "convert it in Hyper-V"
                 )
             continue
         if kind in items or offset + length > region.length:
@@ -228,4 +228,4 @@ def _sound(data: bytes) -> bool:
 
 
 def _differencing(file: SourceFile) -> MigrationFailed:
-    return faults.has_parent(file.path, "is a differencing disk: it holds only what differs from its parent")
+    return faults.has_parent(file.path, "is a differencing disk: it contains only the differences from its parent")

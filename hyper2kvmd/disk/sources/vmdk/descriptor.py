@@ -64,7 +64,7 @@ def parse_descriptor(data: bytes, path: Path) -> Descriptor:
             extents.append(Extent(int(extent[2]), extent[3], extent[4], extent[1], int(extent[5] or 0)))
             continue
         if EXTENT_LIKE.match(line):
-            raise faults.not_vmdk(path, f"its extent line {line[:80]!r} cannot be understood")
+            raise faults.not_vmdk(path, f"its extent line {line[:80]!r} is invalid")
         assignment = ASSIGNMENT.match(line)
         if assignment:
             values.setdefault(assignment[1].lower(), assignment[2].strip())
@@ -105,7 +105,7 @@ def check_descriptor(descriptor: Descriptor, path: Path, *, embedded: bool) -> N
             raise Unsafe(
                 "source-unsafe",
                 f"{path} is a sparse file whose descriptor points to {extent.type} extent {extent.name!r}",
-                hint="do not use this file: no VMware product writes such a one",
+                hint="do not use this file: no VMware product writes such files",
             )
     if not embedded:
         check_size(sum(extent.sectors for extent in descriptor.extents), path)

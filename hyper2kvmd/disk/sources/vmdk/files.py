@@ -12,7 +12,7 @@ def beside(path: Path, name: str) -> Path:
     if not is_plain_name(name) or name == path.name:
         raise Unsafe(
             "source-unsafe",
-            f"{path} names the file {name!r}, which is not one beside it",
+            f"{path} names the file {name!r}, which is not in the same directory",
             hint="put all files of the disk in the descriptor's directory and name them without a path",
         )
     return path.with_name(name)

@@ -77,7 +77,7 @@ def read_header(file: SourceFile, at: int = 0) -> Header:
         raise faults.unsupported(
             file.path,
             f"is compressed by method {header.compression} with flags {header.flags:#x}",
-            "export it again: deflate (1) is the only method there is",
+            "export it again: only deflate (1) is supported",
         )
     check_size(header.capacity, file.path)
     return header

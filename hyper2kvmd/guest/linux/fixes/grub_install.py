@@ -71,7 +71,7 @@ def _line(case: Case, line: str, path: str) -> tuple[str, list[str], list[str]]:
         disk, volume = case.devices.whole_disk(match[0]), case.devices.find(match[0])
         target = virtio_disk(disk) if disk is not None else case.devices.stable_path(volume) if volume else None
         if target is None:
-            warnings.append(f"{path}: {match[0]} names nothing on this disk; the next grub-install fails there")
+            warnings.append(f"{path}: {match[0]} matches nothing on these disks; the next grub-install will fail")
         if target in (None, match[0]):
             return match[0]
         done.append(f"{match[0]} is now {target}")

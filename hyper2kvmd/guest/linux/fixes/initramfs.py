@@ -58,7 +58,7 @@ def apply(case: Case) -> list[str]:
         raise MigrationFailed(
             "guest-kernel-missing",
             "no installed kernel was found in the guest: nothing in /boot belongs to a folder in /lib/modules",
-            hint="set regen_initramfs: false if the guest boots a kernel that knows virtio from elsewhere",
+            hint="set regen_initramfs: false if the guest boots a kernel with virtio from another place",
         )
     failures: list[tuple[Kernel, MigrationFailed]] = []
     for kernel in reversed(kernels):  # the newest one first, as long as there is room
@@ -76,7 +76,7 @@ def _mend(case: Case, kernel: Kernel, *, loose: bool) -> None:
     if not kernel.initrds and loose and not _modules_of(case, kernel)[1].issuperset(("virtio_pci", "virtio_blk")):
         raise MigrationFailed(
             "initrd-missing",
-            f"the guest's kernel {kernel.version} has no initramfs, and virtio is a module of it",
+            f"the guest's kernel {kernel.version} has no initramfs, and its virtio drivers are modules",
             hint="build an initramfs for it in the guest, then convert again",
         )
     for path in kernel.initrds:
@@ -136,7 +136,7 @@ def addition(case: Case, kernel: Kernel, file: BinaryIO, path: str) -> More | No
         archive.symlink(name, NOWHERE)
     facts = [f"{len(added)} modules ({', '.join(added)})"] if added else []
     facts += [f"{name} mended" for name in settings]
-    facts += [f"{name} taken out" for name in stale]
+    facts += [f"{name} removed" for name in stale]
     return More(initrd.follow_up(before, archive.finish()), "; ".join(facts))
 
 

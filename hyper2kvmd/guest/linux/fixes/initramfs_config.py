@@ -27,7 +27,7 @@ DRACUT = "/etc/dracut.conf.d/90-hyper2kvm.conf"
 DRACUT_MARKS = ("/etc/dracut.conf.d", "/etc/dracut.conf", "/usr/lib/dracut/modules.d", "/usr/share/dracut/modules.d")
 """Of dracut itself: initramfs-tools of Debian 13 has its `dracut-install` below /usr/lib/dracut as well."""
 CLOSING = re.compile(r"[)\"']")
-SUMMARY = "the next initramfs keeps virtio"
+SUMMARY = "the next initramfs will include virtio"
 
 
 def apply(case: Case) -> list[str]:

@@ -27,7 +27,7 @@ def is_stale(path: str, text: str) -> bool:
 def apply(case: Case) -> list[str]:
     for path in regular_files(case, f"{DEVICES_FOLDER}/*.devices"):
         if is_stale(path, case.tree.read_text(path)):
-            case.tree.remove(path, fix=FIX.name, summary="removed: it names disks of the old machine, and LVM no other")
+            case.tree.remove(path, fix=FIX.name, summary="removed: it limits LVM to disks of the old machine")
     return []
 
 

@@ -10,7 +10,7 @@ from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.linux.fixes.fix import Case, Fix, always
 from hyper2kvmd.guest.linux.network.survey import FORMATS, MAX_FILES
 
-SUMMARY = "network cards are known by what they are on KVM"
+SUMMARY = "network cards are matched by their properties on KVM"
 
 
 def apply(case: Case) -> list[str]:

@@ -66,7 +66,7 @@ def _mend(case: Case, image: Unified) -> list[str]:
     if contents:
         case.tree.write_bytes(path, pe.with_sections(program, contents), fix=FIX.name, summary="; ".join(facts))
         if program.is_signed:
-            warnings.append(f"{path} has lost its signature with the repair: Secure Boot must stay off")
+            warnings.append(f"{path} lost its signature in the repair: Secure Boot must stay off")
     return warnings
 
 
@@ -76,7 +76,7 @@ def _kernel(case: Case, image: Unified) -> Kernel:
     if kernel is None:
         raise MigrationFailed(
             "unified-kernel-orphaned",
-            f"{image.path} holds the kernel {image.version or 'of no version'}, whose modules the guest has not",
+            f"{image.path} holds the kernel {image.version or 'of no version'}, whose modules are not in the guest",
             hint="remove it in the guest, or install that kernel's modules, then convert again",
         )
     return kernel

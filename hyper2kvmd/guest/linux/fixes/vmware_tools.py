@@ -66,7 +66,7 @@ def _still(case: Case, unit: str) -> None:
     if not case.migration.remove_vmware_tools and places and GUARD.search(tree.read_text(places[0])):
         return
     for link in _pulling_in(case, unit):
-        tree.remove(link, fix=FIX.name, summary=f"{unit} is no longer pulled in")
+        tree.remove(link, fix=FIX.name, summary=f"{unit} is disabled")
     if case.migration.remove_vmware_tools and (tree.link_target(local) is not None or not tree.is_file(local)):
         tree.symlink(local, "/dev/null", fix=FIX.name, summary=f"{unit} is masked")
 
@@ -92,7 +92,7 @@ def without_start(_: Case, text: str, __: str) -> Mended:
         depth += line.count("(") - line.count(")")
         if depth <= 0 and not line.endswith("\\"):
             break
-    return Mended(head + "\n".join(lines), "the job no longer starts by itself")
+    return Mended(head + "\n".join(lines), "the job is disabled")
 
 
 def without_modules(_: Case, text: str, __: str) -> Mended:

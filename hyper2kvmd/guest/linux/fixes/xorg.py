@@ -43,7 +43,7 @@ def mend(_: Case, text: str, __: str) -> Mended:
             bus_ids.append(number)
     for number in dropped:
         lines[number] = "#" + lines[number]
-    return Mended("\n".join(lines), "VMware's drivers are comments now, X finds its own" if dropped else "")
+    return Mended("\n".join(lines), "VMware's drivers are commented out, X selects its own" if dropped else "")
 
 
 def apply(case: Case) -> list[str]:

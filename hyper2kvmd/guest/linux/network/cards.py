@@ -158,14 +158,12 @@ def _by_source(wanted: list[_Wanted], source: tuple[SourceNic, ...], warnings: l
     free = sorted((number for number in range(len(source)) if number not in found), key=lambda n: _bus(source[n]))
     if guessed := [want.name or str(want.mac) for want in left if want.name or want.mac][: len(free)]:
         if len(free) > 1:
-            warnings.append(
-                f"nothing tells which card is {', '.join(guessed)}: their order on the bus decided; check it"
-            )
+            warnings.append(f"it is unclear which card is {', '.join(guessed)}: assigned in bus order; check it")
         for number in free:
             take(number, next((want for want in left if want.name or want.mac), None))
     if stale := [want.name or want.mac or want.place for want in left]:
         have = f"{len(source)} network card{'s' if len(source) > 1 else ''}"
-        warnings.append(f"the source has {have}, none known as {', '.join(stale)}: that configuration is left as it is")
+        warnings.append(f"the source has {have}, none matches {', '.join(stale)}: that configuration is unchanged")
     wants = [found.get(number, _Wanted()) for number in range(len(source))]
     return [_Card(want, card, want.name) for want, card in zip(wants, source, strict=True)]
 

@@ -27,7 +27,7 @@ def visit(file: str, text: str, choose: Choose) -> str:
     if document.root is None:
         raise MigrationFailed(
             "guest-network-unclear",
-            f"the guest's {file} is not understood: {document.problems[0].message}",
+            f"the guest's {file} cannot be parsed: {document.problems[0].message}",
             hint="compare its network settings with the interfaces of the new virtual machine by hand",
             kind=Kind.PERMANENT,
         )
