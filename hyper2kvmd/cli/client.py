@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
+import http.client
+import json
 import os
+import socket as sockets
 from pathlib import Path
 from typing import TypeVar
 
-import aiohttp
 from pydantic import TypeAdapter, ValidationError
 
 from hyper2kvmd import config
@@ -24,7 +25,7 @@ from hyper2kvmd.errors import (
 from hyper2kvmd.spec import Rejected
 
 TIMEOUT = 60.0
-"""Seconds to wait for an answer: the daemon answers from its database."""
+"""Seconds to wait for each part of an answer: the daemon answers from its database."""
 
 
 def default_socket() -> Path:
@@ -34,6 +35,7 @@ def default_socket() -> Path:
     return config.DaemonConfig().control_socket
 
 
+JSON = {"Content-Type": "application/json"}
 Answer = TypeVar("Answer")
 
 
@@ -55,31 +57,42 @@ def request(socket: Path, method: str, path: str, body: object = None) -> bytes:
     Raises TryLater (`daemon-unreachable`, `daemon-silent`), InvalidInput (`socket-forbidden`), Rejected for a
     migration with errors, and for other refusals what the daemon says.
     """
+    connection = _Connection(socket)
     try:
-        status, answer = asyncio.run(_exchange(socket, method, path, body))
-    except aiohttp.ClientConnectorError as error:
-        raise _unreachable(socket, error) from error
-    except (TimeoutError, aiohttp.ClientError) as error:
-        fact = f"the daemon behind {socket} did not answer: {error or type(error).__name__}"
-        raise TryLater("daemon-silent", fact, hint="look at `journalctl -u hyper2kvmd`, then try again") from error
+        try:
+            connection.connect()
+        except OSError as error:
+            raise _unreachable(socket, error) from error
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), JSON)
+            response = connection.getresponse()
+            status, answer = response.status, response.read()
+        except (OSError, http.client.HTTPException) as error:
+            fact = f"the daemon behind {socket} did not answer: {error or type(error).__name__}"
+            raise TryLater("daemon-silent", fact, hint="look at `journalctl -u hyper2kvmd`, then try again") from error
+    finally:
+        connection.close()
     if status >= 400:
         raise _refused(status, answer, path)
     return answer
 
 
-async def _exchange(socket: Path, method: str, path: str, body: object) -> tuple[int, bytes]:
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT)
-    connector = aiohttp.UnixConnector(path=str(socket))
-    async with (
-        aiohttp.ClientSession("http://hyper2kvmd", connector=connector, timeout=timeout) as session,
-        session.request(method, path, json=body) as response,
-    ):
-        return response.status, await response.read()
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("hyper2kvmd", timeout=TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = sockets.socket(sockets.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
 
 
-def _unreachable(socket: Path, error: aiohttp.ClientConnectorError) -> Failure:
-    reason = os.strerror(error.os_error.errno) if error.os_error.errno else str(error.os_error)
-    if error.os_error.errno in (errno.EACCES, errno.EPERM):
+def _unreachable(socket: Path, error: OSError) -> Failure:
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno in (errno.EACCES, errno.EPERM):
         return InvalidInput(
             "socket-forbidden",
             f"this user may not use the control socket {socket}",

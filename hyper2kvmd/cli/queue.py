@@ -10,10 +10,7 @@ from typing import Any
 
 import click
 from pydantic import TypeAdapter
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn
-from rich.progress import Progress as Bars
 
-from hyper2kvmd import yaml_source
 from hyper2kvmd.cli import client, views
 from hyper2kvmd.cli.output import (
     Command,
@@ -71,6 +68,8 @@ JOB = click.argument("job_id", type=click.IntRange(min=1), metavar="ID")
 )
 def submit(output: Output, ask: Ask, files: tuple[Path, ...]) -> None:
     """Submit migration YAMLs to the daemon. Relative paths in them are resolved from the current directory."""
+    from hyper2kvmd import yaml_source
+
     jobs: list[Job] = []
     refused: list[tuple[Path, InvalidInput]] = []
     for file in files:
@@ -124,6 +123,9 @@ def logs(output: Output, ask: Ask, job_id: int) -> None:
 @over_socket("watch", JOB)
 def watch(output: Output, ask: Ask, job_id: int) -> None:
     """Follow a job until it finishes. Exit code: 0 succeeded, 2 rejected, 1 failed or cancelled."""
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+    from rich.progress import Progress as Bars
+
     seen = 0
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
     shown = output.console.is_terminal and not output.json

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hyper2kvmd.cli.cleanup import Removed
-from hyper2kvmd.cli.oneshot import Place
 from hyper2kvmd.cli.output import Output, located, more_about, size
-from hyper2kvmd.daemon.wire import Status
-from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.disks import Volume
-from hyper2kvmd.model.jobs import Job, JobEvent, Problem
-from hyper2kvmd.model.machine import Source
-from hyper2kvmd.model.orders import Order
-from hyper2kvmd.model.results import Finished
+
+if TYPE_CHECKING:
+    from hyper2kvmd.cli.cleanup import Removed
+    from hyper2kvmd.cli.oneshot import Place
+    from hyper2kvmd.daemon.wire import Status
+    from hyper2kvmd.model.asked import Migration
+    from hyper2kvmd.model.disks import Volume
+    from hyper2kvmd.model.jobs import Job, JobEvent, Problem
+    from hyper2kvmd.model.machine import Source
+    from hyper2kvmd.model.orders import Order
+    from hyper2kvmd.model.results import Finished
 
 
 def finished(output: Output, asked: Migration, result: Finished) -> None:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     def with_changes(self, **changes: object) -> Self:
         """The same with other values. Raises pydantic.ValidationError for a name or a value that does not fit."""

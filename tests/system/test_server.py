@@ -17,7 +17,7 @@ NEWER = "99.0"
 STATE = "/var/lib/hyper2kvm"
 CONVERSIONS = f"{STATE}/conversions"
 SLOW = "slow"
-WATCH_LVM = "systemd-run -q --unit=watch sh -c 'while sleep 0.2; do lvs --noheadings -o vg_name,lv_name; done'"
+WATCH_LVM = "systemd-run -q --unit=watch sh -c 'while sleep 1; do lvs --noheadings -o vg_name,lv_name; done'"
 TRACES = r"""
 losetup --list --noheadings
 dmsetup ls | grep -v ^vg0 | grep -v 'No devices' || true
@@ -62,6 +62,7 @@ def test_a_guest_whose_volume_group_is_called_as_the_servers(machine: Machine) -
     number = machine.drop("web01", vmdk=GUEST, memory=512, libvirt_import=True, verify="check")
     job = machine.succeeded(number)
     assert job["attempt"] == 1
+    assert "succeeded" in run(f"h2kvmctl watch {number}; h2kvmctl list")
     run("systemctl stop watch.service; lvcreate -q -L 32M -n more vg0; lvremove -q -y vg0/more")
     seen = run("journalctl -b -u watch.service -o cat --no-pager").splitlines()
     assert {" ".join(line.split()) for line in seen if line.startswith(" ")} == {"vg0 data"}
