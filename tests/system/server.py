@@ -28,6 +28,8 @@ UNREACHED = 255
 """ssh's own exit code, not one of what it ran."""
 PATIENCE = 600.0
 """Seconds for a command, and until something is so."""
+PERIOD = 4.0
+"""Seconds between two looks: each takes an emulated machine a second of its processor."""
 HOSTNAME = "conversions"
 PACKAGES = (
     "linux-image-cloud-amd64 systemd-sysv udev dbus kmod openssh-server sudo apparmor lvm2 iproute2 iptables "
@@ -152,7 +154,7 @@ def until(so: Callable[[], object], seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not so():
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s"
-        time.sleep(1)
+        time.sleep(PERIOD)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ NEWER = "99.0"
 STATE = "/var/lib/hyper2kvm"
 CONVERSIONS = f"{STATE}/conversions"
 SLOW = "slow"
-WATCH_LVM = "systemd-run -q --unit=watch sh -c 'while sleep 1; do lvs --noheadings -o vg_name,lv_name; done'"
+WATCH_LVM = "systemd-run -q --unit=watch sh -c 'while sleep 3; do lvs --noheadings -o vg_name,lv_name; done'"
 TRACES = r"""
 losetup --list --noheadings
 dmsetup ls | grep -v ^vg0 | grep -v 'No devices' || true
