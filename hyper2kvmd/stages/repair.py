@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from hyper2kvmd.disk.key_files import read_keys
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.files.locked import closed
 from hyper2kvmd.guest.files.tree import GuestTree, printable
@@ -16,14 +13,13 @@ from hyper2kvmd.guest.linux.network.cards import settle
 from hyper2kvmd.guest.linux.network.survey import NOTHING, survey
 from hyper2kvmd.guest.mounts import access
 from hyper2kvmd.guest.mounts.access import Access
-from hyper2kvmd.guest.mounts.rootside import Helper
-from hyper2kvmd.host.mandate import Mandate
+from hyper2kvmd.guest.windows import WITHOUT_DRIVERS
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Image, Layout
-from hyper2kvmd.model.guest import Change, Guest
-from hyper2kvmd.model.machine import Source, SourceNic
-from hyper2kvmd.model.orders import Order
+from hyper2kvmd.model.guest import Capabilities, Change, Guest
+from hyper2kvmd.model.machine import Plan, SourceNic
 from hyper2kvmd.progress import Context
+from hyper2kvmd.stages.bench import Bench
 
 FSTAB = "/etc/fstab"
 RELABEL = "/.autorelabel"
@@ -43,16 +39,15 @@ LOCKED = (
 )
 
 
-def repair(order: Order, source: Source, image: Image, folder: Path, ctx: Context) -> Guest:
+def repair(bench: Bench, plan: Plan, image: Image) -> Guest:
     """Find the guest's root in `image`, mend it, and say what changed.
 
     Raises MigrationFailed: as `find_root` and every required repair does, as `Access.mount` does, and `guest-damaged`
     for a file system that fails while it is read.
     """
-    keys = read_keys(order.migration.luks_keyfile, Mandate.of(order))
     try:
-        with access.open_image(image, Helper(order.helper, ctx.helper_answered), folder, keys) as opened:
-            return repair_opened(opened, image.layout, order.migration, ctx, source.nics)
+        with access.open_image(image, bench.helper, bench.folder, bench.keys()) as opened:
+            return repair_opened(opened, image.layout, bench.migration, bench.ctx, plan.machine.nics)
     except OSError as error:
         raise MigrationFailed(
             "guest-damaged",
@@ -71,7 +66,12 @@ def repair_opened(
     if found.volume is None:
         ctx.warn(NOT_LINUX[found.family])
         cards = settle(NOTHING, nics, migration.vm_name)
-        return Guest(family=found.family, nics=cards.nics, warnings=(NOT_LINUX[found.family],))
+        return Guest(
+            family=found.family,
+            nics=cards.nics,
+            capabilities=WITHOUT_DRIVERS if found.family == "windows" else Capabilities(),
+            warnings=(NOT_LINUX[found.family],),
+        )
     warnings = [f"{trouble}; it was not inspected" for trouble in found.troubles]
     if found.family == "locked":
         warnings += [_locked(layout, migration)]

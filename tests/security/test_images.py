@@ -278,7 +278,7 @@ def test_a_name_is_a_name(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     sh("qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "plain", "3M")
     (tmp_path / "plain").rename(path)
-    assert qemu_img.virtual_size(path, "qcow2", (path,)) == 3 * MIB
+    assert qemu_img.virtual_size(path, "qcow2") == 3 * MIB
 
 
 def test_a_confined_tool_has_no_socket_no_other_file_and_no_new_privileges(tmp_path: Path) -> None:
