@@ -79,3 +79,15 @@ def test_a_link_a_pipe_and_noise_are_no_machine(disk: Path, tmp_path: Path) -> N
     assert machine.nics == ()
     assert len(machine.concerns) == 2
     assert "symbolic link" in machine.concerns[1]
+
+
+def test_memory_and_processors(disk: Path) -> None:
+    disk.with_suffix(".vmx").write_text('memSize = "4096"\nnumvcpus = "4"\n')
+    found = vmx.beside(disk)
+    assert (found.memory, found.vcpus) == (4096, 4)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1e9", "99999999999999999999", "\u0664", "4096 MB"])
+def test_what_is_no_sensible_number_is_unknown(text: str, disk: Path) -> None:
+    disk.with_suffix(".vmx").write_text(f'memsize = "{text}"\nnumvcpus = "{text}"\n')
+    assert vmx.beside(disk) == Described()
