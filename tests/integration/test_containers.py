@@ -178,7 +178,7 @@ REAL_ONE = "unrealistic key derivation"
         (segment(integrity={"type": "hmac(sha256)"}), "integrity"),
         (segment(type="hw-opal"), "hardware"),
         (lambda told: told["config"].update(requirements={"mandatory": ["online-reencrypt-v2"]}), "online-reencrypt"),
-        (lambda told: told.update(keyslots={}), "no key slot of a kind"),
+        (lambda told: told.update(keyslots={}), "no key slot of a supported kind"),
         (lambda told: told.update(digests={}), "damaged"),
     ],
 )
