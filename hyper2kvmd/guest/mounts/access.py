@@ -28,6 +28,7 @@ from hyper2kvmd.guest.mounts.rootside import (
     Leg,
     MountRequest,
     Probed,
+    Refused,
 )
 from hyper2kvmd.guest.mounts.rootside import default_helper as default_helper
 from hyper2kvmd.host import run
@@ -54,12 +55,17 @@ LEGS_MAX = 64
 class Access(Protocol):
     """A machine's opened disks, whose volumes can be mounted, one or several at a time."""
 
+    @property
+    def replayed(self) -> tuple[Volume, ...]:
+        """Volumes that changed because a read-only mount needed their journal replayed."""
+        ...
+
     def mount(self, volume: Volume, *, read_only: bool = False) -> AbstractContextManager[int]:
         """A detached mount of `volume` as a directory fd, in which the service user acts as the guest's root.
 
-        The block's end proves that everything written has reached the image. Raises MigrationFailed
-        (`mount-failed`, `mount-unsupported`, `mount-busy`, `volume-locked`,
-        `image-write-failed`).
+        A read-only mount changes no byte of the image, unless a journal must be replayed to read the file system: see
+        `replayed`. The block's end proves that everything written has reached the image. Raises MigrationFailed
+        (`mount-failed`, `mount-unsupported`, `mount-busy`, `volume-locked`, `image-write-failed`).
         """
         ...
 
@@ -263,6 +269,11 @@ class _Opened:
         self._helper, self._job, self._transport, self._vault = helper, job, transport, vault
         self._exporters = exporters
         self._mounted: list[Segment] = []
+        self._replayed: dict[Volume, None] = {}
+
+    @property
+    def replayed(self) -> tuple[Volume, ...]:
+        return tuple(self._replayed)
 
     @contextmanager
     def mount(self, volume: Volume, *, read_only: bool = False) -> Iterator[int]:
@@ -270,13 +281,12 @@ class _Opened:
         if obstacle:
             raise _unsupported(volume, obstacle)
         with self._claimed(volume):
-            with ExitStack() as lent:
-                mounted = self._ask(volume, *self._request(lent, volume, read_only))
+            mounted, writable = self._attach(volume, read_only)
             try:
                 directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mounted)
                 try:
                     yield directory
-                    if not read_only:
+                    if writable:
                         _settle(directory, volume)
                 finally:
                     os.close(directory)
@@ -334,21 +344,37 @@ class _Opened:
         )
         return request, [*fds, *keys]
 
-    def _ask(self, volume: Volume, request: MountRequest, fds: list[int]) -> int:
-        answer = rootside.mount(self._helper, request, fds, self._kill_exporters)
-        if isinstance(answer, int):
-            return answer
-        if answer.error == "unsupported":
-            raise _unsupported(volume, answer.message)
-        raise MigrationFailed(
-            "mount-failed",
-            f"{volume.name} ({volume.content}) cannot be mounted: {answer.message} [{answer.error}]",
-            hint="repair the file system in the source VM (fsck), shut it down cleanly and export it again",
-        )
+    def _attach(self, volume: Volume, read_only: bool) -> tuple[int, bool]:
+        """A mount, and whether it is writable: so is a read-only one if a dirty journal must be replayed."""
+        answer = self._ask(volume, read_only)
+        dirty = isinstance(answer, Refused) and answer.error == rootside.JOURNAL_DIRTY
+        if dirty:
+            answer = self._ask(volume, read_only=False)
+        mounted = _granted(volume, answer)
+        if dirty:
+            self._replayed[volume] = None
+        return mounted, dirty or not read_only
+
+    def _ask(self, volume: Volume, read_only: bool) -> int | Refused:
+        with ExitStack() as lent:
+            request, fds = self._request(lent, volume, read_only)
+            return rootside.mount(self._helper, request, fds, self._kill_exporters)
 
     def _kill_exporters(self) -> None:
         for exporter in self._exporters:
             exporter.kill()
+
+
+def _granted(volume: Volume, answer: int | Refused) -> int:
+    if isinstance(answer, int):
+        return answer
+    if answer.error == "unsupported":
+        raise _unsupported(volume, answer.message)
+    raise MigrationFailed(
+        "mount-failed",
+        f"{volume.name} ({volume.content}) cannot be mounted: {answer.message} [{answer.error}]",
+        hint="repair the file system in the source VM (fsck), shut it down cleanly and export it again",
+    )
 
 
 def _sealed(lent: ExitStack, key: bytes) -> int:

@@ -77,6 +77,14 @@ def read_only(access: Access, image: Image) -> None:
             say(refused=error.strerror, names=names(os.open("etc", os.O_RDONLY, dir_fd=root)))
 
 
+def inspect(access: Access, image: Image) -> None:
+    """Say what `etc` holds, and which volumes were changed to read it."""
+    with access.mount(image.layout.volumes[0], read_only=True) as root:
+        etc = os.open("etc", os.O_RDONLY, dir_fd=root)
+        say(names=names(etc), replayed=[volume.name for volume in access.replayed])
+        os.close(etc)
+
+
 def twice(access: Access, image: Image) -> None:
     with access.mount(image.layout.volumes[0]), access.mount(image.layout.volumes[0], read_only=True):
         say(mounted="twice")
@@ -145,6 +153,7 @@ ACTIONS: dict[str, Callable[[Access, Image], None]] = {
     "edit": edit,
     "hold": hold,
     "read-only": read_only,
+    "inspect": inspect,
     "twice": twice,
     "panic": panic,
     "escape": escape,
