@@ -12,7 +12,7 @@ from hyper2kvmd.disk.key_files import read_keys
 from hyper2kvmd.disk.reader import SourceReader
 from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.guest.mounts.access import FILE_SYSTEMS, check_helper
+from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper
 from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.hardware import decide_firmware
 from hyper2kvmd.host import run, space

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from hyper2kvmd.guest.files.root import ConfinedRoot
 from hyper2kvmd.guest.mounts.access import default_helper, open_image
 from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.model.disks import Image, Segment
@@ -99,6 +100,23 @@ def test_read_only_writes_nothing(disk: Image, installed_helper: tuple[str, ...]
     assert (status, said["refused"]) == (0, "Read-only file system")
     assert said["names"] == ["device", "fstab", "program"]
     assert disk.disks[0].path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["partition 1", "another name for its bytes"])
+def test_a_read_only_mount_serves_again_until_its_bytes_are_written(disk: Image, name: str) -> None:
+    (volume,) = disk.layout.volumes
+    heard: list[str] = []
+    helper = Helper(default_helper(), lambda verb, _: heard.append(verb))
+    with open_image(disk, helper, disk.disks[0].path.parent) as access:
+        for _ in range(2):
+            with access.mount(volume, read_only=True) as root:
+                assert not ConfinedRoot(root).exists("written")
+        with access.mount(volume.with_changes(name=name)) as root:
+            os.mkdir("written", dir_fd=root)
+        with access.mount(volume, read_only=True) as root:
+            assert ConfinedRoot(root).exists("written")
+    assert heard == ["mount", "mount", "mount"]
+    assert Kernel.now().clean
 
 
 @pytest.mark.parametrize("form", ["raw", "qcow2"])

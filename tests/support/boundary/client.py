@@ -18,7 +18,8 @@ from pathlib import Path
 from hyper2kvmd.disk.qemu import export
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.guest.mounts import rootside
-from hyper2kvmd.guest.mounts.access import FILE_SYSTEMS, Access, check_helper, open_image
+from hyper2kvmd.guest.mounts.access import Access, open_image
+from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper
 from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.model.disks import Image, Volume
 
