@@ -10,7 +10,7 @@ from hyper2kvmd.disk.images.image import image_bytes
 from hyper2kvmd.disk.reader import SourceReader
 from hyper2kvmd.disk.sources.opened import Sources, describe
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.guest.mounts.access import FILE_SYSTEMS, check_helper
+from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper
 from hyper2kvmd.hardware import decide_firmware
 from hyper2kvmd.host import run, space
 from hyper2kvmd.host.mandate import require_below

@@ -47,6 +47,10 @@ class FolderAccess:
         self.mounted: list[tuple[str, bool]] = []
         """Names of volumes, and whether read-only."""
 
+    @property
+    def replayed(self) -> tuple[Volume, ...]:
+        return ()
+
     @contextmanager
     def blocks(self, volume: Volume, *, read_only: bool = False) -> Iterator[Blocks]:
         """A FAT file system made of the folder by mtools, which put what became of it back into the folder."""

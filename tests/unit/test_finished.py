@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from hyper2kvmd.model.disks import Image, Layout
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.jobs import Stage
-from hyper2kvmd.model.results import FIELDS, PRODUCTS, Finished
+from hyper2kvmd.model.results import FIELDS, PRODUCTS, Finished, Product
 from hyper2kvmd.progress import StageFinished, event_adapter
 from tests.support.benches import NOTHING_PLANNED
 
@@ -23,7 +23,8 @@ def test_each_stage_has_its_product() -> None:
 
 def test_products_come_in_any_order_but_without_a_gap() -> None:
     assert Finished.of([IMAGE, NOTHING_PLANNED]) == Finished(plan=NOTHING_PLANNED, image=IMAGE)
-    for products in ([IMAGE], [NOTHING_PLANNED, Guest()]):
+    gaps: tuple[list[Product], ...] = ([IMAGE], [NOTHING_PLANNED, Guest()])
+    for products in gaps:
         with pytest.raises(ValidationError, match="before the stages that lead to it"):
             Finished.of(products)
 

@@ -25,5 +25,5 @@ def upgrade() -> None:
 
 
 def _planned(source: dict[str, Any]) -> dict[str, Any]:
-    disks = [{"at": {"path": disk["path"]}} for disk in source["disks"]]
-    return {**source, "machine": {"disks": disks, "nics": source.pop("nics")}}
+    nics, disks = source.pop("nics"), [{"at": {"path": disk["path"]}} for disk in source["disks"]]
+    return {**source, "machine": {"disks": disks, "nics": nics}}
