@@ -31,6 +31,7 @@ class Store:
 """
 CONDITION = "path.size > LIMIT or (path.owner == 0 and not path.plain)"
 OPENED = 'open(path, flags=READ | NO_LINKS, encoding={"mode": 0o600, "kind": None})'
+RETURNED = "data[:min(LIMIT, path.size)]"
 RENAMED = '''\
 LIMIT: int = 10
 class Store:
@@ -78,7 +79,7 @@ def without(where: str, what: str, new: str, source: str = SOURCE) -> str:
         ("Store.read", "item kind", GONE, '"kind": None', "**{}"),
         ("Store.read", "item OSError", GONE, "(OSError,", "(*(),"),
         ("Store.read", "value NO_LINKS", "None", OPENED, "None"),
-        ("Store.read", "return min", "data", "data[:min(LIMIT, path.size)] if data else None", "data"),
+        ("Store.read", "return min", "$0", f"{RETURNED} if data else None", f"({RETURNED})"),
         ("Store.read", "except OSError", "KeyError", "(OSError, ValueError)", "KeyError"),
         ("Store.read", "for parents", "()", "reversed(path.parents)", "()"),
         ("Store.read", "mention NO_LINKS", "0", "NO_LINKS", "0"),
