@@ -152,7 +152,7 @@ GUARDS: tuple[Guard, ...] = (
     *each("test_helper.py::test_a_disk_that_the_caller_may_only_read_is_never_written", OPEN_FOR_IT),
     *each(
         "test_helper.py::test_a_read_only_mount_replays_no_journal",
-        helper("flags = 4 | (1 if read_only else 0)  # LO", "flags = 4  # LO"),
+        helper("configure_loop", "value flags read_only", "4"),
     ),
     # ---- what is given away
     *each(

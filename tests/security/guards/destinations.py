@@ -14,7 +14,7 @@ RIGHT = "test_destinations.py::test_a_directory_where_they_may"
 SWAPPED = "test_places.py::test_a_domain_whose_image_somebody_else_can_swap"
 
 destination = partial(Cut, "hyper2kvmd/host/destination.py")
-plan = partial(Cut, "hyper2kvmd/stages/plan.py")
+directory = partial(Cut, "hyper2kvmd/targets/directory.py")
 definition = partial(Cut, "hyper2kvmd/targets/libvirt/definition.py")
 domain = partial(Cut, "hyper2kvmd/targets/libvirt/domain.py")
 dropped = partial(Cut, "hyper2kvmd/daemon/dropped.py")
@@ -107,8 +107,8 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_destinations.py::test_a_dry_run_makes_and_removes_no_output_directory",
-        plan(
-            "_check_output",
+        directory(
+            "check",
             "call nearest_output",
             '(__import__("hyper2kvmd.host.destination", fromlist=["_"]).make_output($1), $0($1))[1]',
         ),

@@ -67,10 +67,6 @@ GUARDS: tuple[Guard, ...] = (
         libvirt("Libvirt.of", "if LOCAL_URIS", NEVER),
     ),
     *each(
-        cases(UNLISTED, "no import"),
-        Cut("hyper2kvmd/stages/plan.py", "plan", "call Libvirt", GONE),
-    ),
-    *each(
         "test_libvirt_uris.py::test_a_submitter_without_a_list",
         libvirt("Libvirt.of", "operand submitter", NEVER),
     ),

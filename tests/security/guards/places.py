@@ -14,7 +14,7 @@ CHOSEN = "test_gc.py::test_a_conversion_directory_of_somebody_elses_choice"
 
 placing = partial(Cut, "hyper2kvmd/host/placing.py")
 destination = partial(Cut, "hyper2kvmd/host/destination.py")
-publish = partial(Cut, "hyper2kvmd/stages/publish.py")
+directory = partial(Cut, "hyper2kvmd/targets/directory.py")
 definition = partial(Cut, "hyper2kvmd/targets/libvirt/definition.py")
 workspace = partial(Cut, "hyper2kvmd/host/workspace.py")
 person = partial(Cut, "hyper2kvmd/host/person.py")
@@ -32,7 +32,7 @@ GUARDS: tuple[Guard, ...] = (
     *each("test_places.py::test_a_draft_that_is_planted_while_a_job_publishes", NEW),
     *each(
         "test_places.py::test_a_draft_that_is_planted_before_a_copy_onto_another_file_system",
-        (*NEW, publish("_placed", "if EXDEV", NEVER)),
+        (*NEW, directory("_placed", "if EXDEV", NEVER)),
     ),
     *each(
         "test_places.py::test_a_draft_that_is_swapped_before_it_gets_its_name",
