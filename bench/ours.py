@@ -10,9 +10,8 @@ from hyper2kvmd.disk.engine import copy
 from hyper2kvmd.disk.engine.compare import first_difference
 from hyper2kvmd.disk.images.image import NewImage
 from hyper2kvmd.disk.images.qcow2.reader import open_image
-from hyper2kvmd.disk.sources.conversion import convert
 from hyper2kvmd.disk.sources.opening import open_source
-from hyper2kvmd.stages.plan import read_sources
+from hyper2kvmd.disk.sources.source import DiskSource
 
 
 def main() -> None:
@@ -23,21 +22,22 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--compress", action="store_true")
     asked = parser.parse_args()
-    (disk,), _ = read_sources((asked.source,), asked.target.parent)  # as `plan` did
-    print("ready", flush=True)
-    sys.stdin.readline()
-    if asked.verb == "compare":
-        compare(asked.source, asked.target, asked.threads)
-    else:
-        limits = copy.Limits(threads=asked.threads)
-        convert(disk, NewImage(asked.target, "qcow2", disk.data_bytes, compress=asked.compress), limits=limits)
+    with open_source(asked.source, asked.target.parent) as source:  # as `plan` did
+        data_bytes = source.data_bytes
+        print("ready", flush=True)
+        sys.stdin.readline()
+        if asked.verb == "compare":
+            compare(source, asked.target, asked.threads)
+        else:
+            image = NewImage(asked.target, "qcow2", data_bytes, compress=asked.compress)
+            source.copy_into(image, copy.Limits(threads=asked.threads), lambda _amounts: None)
 
 
-def compare(source_path: Path, image_path: Path, threads: int) -> None:
-    with open_source(source_path, image_path.parent) as source, open_image(image_path, "qcow2") as image:
+def compare(source: DiskSource, image_path: Path, threads: int) -> None:
+    with open_image(image_path, "qcow2") as image:
         found = first_difference(source, image, threads=threads)
     if found is not None:
-        raise SystemExit(f"{source_path} and {image_path} differ at offset {found}")
+        raise SystemExit(f"the source and {image_path} differ at offset {found}")
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ from statistics import median
 
 from bench.measure import ROOT, sh
 from bench.table import host
+from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.guest.mounts.access import default_helper
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.machine import Machine, Plan
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Context
+from hyper2kvmd.stages.bench import Bench
 from hyper2kvmd.stages.repair import repair
 from hyper2kvmd.volumes.layout import firmware_of
 from tests.guests import debian12
@@ -60,14 +62,18 @@ def seconds(guest: Guest) -> float:
             copies.append(one.with_changes(path=path, file_bytes=path.stat().st_blocks * 512))
         sh("sync")
         image = raw.with_changes(disks=tuple(copies), format="qcow2")
-        source = Source(disks=(), layout=raw.layout, firmware=firmware_of(raw.layout), needed_bytes=1)
+        machine = Machine(disks=())
+        plan = Plan(machine=machine, disks=(), layout=raw.layout, firmware=firmware_of(raw.layout), needed_bytes=1)
         migration = Migration(vmdk=tuple(one.path for one in raw.disks), vm_name="web01")
         order = Order(
             job_id="1", migration=migration, conversion_dir=folder, output_dir=folder, helper=default_helper()
         )
-        began = time.perf_counter()
-        found = repair(order, source, image, folder, Context(lambda _event: None, lambda _source: None))
-        took = time.perf_counter() - began
+        context = Context(lambda _event: None, lambda _plan: None)
+        with Sources(folder) as sources:
+            bench = Bench(order, folder, context, sources)
+            began = time.perf_counter()
+            found = repair(bench, plan, image)
+            took = time.perf_counter() - began
     if not found.changes:
         raise SystemExit(f"bench: nothing was repaired in {guest.name}")
     print(f"{guest.name}: {took:.2f} s, {len(found.changes)} changes", file=sys.stderr)

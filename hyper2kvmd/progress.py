@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationInfo, field_validator
 
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Problem, Stage
-from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import FileSystem
-from hyper2kvmd.model.results import Finished
+from hyper2kvmd.model.results import PRODUCTS, Finished, Product
 
 PROGRESS_PERIOD = 0.2
 """Seconds between two progress events of a step: at most five a second."""
@@ -34,12 +34,16 @@ class StageStarted(Frozen):
 
 
 class StageFinished(Frozen):
-    """`product` holds exactly one field: what this stage produced."""
-
     event: Literal["stage-finished"] = "stage-finished"
     stage: Stage
     seconds: float
-    product: Finished
+    product: Product
+    """Of the type that this stage produces."""
+
+    @field_validator("product", mode="before")
+    @classmethod
+    def _of_its_stage(cls, value: object, info: ValidationInfo) -> object:
+        return PRODUCTS[info.data["stage"]].model_validate(value) if "stage" in info.data else value
 
 
 class StepStarted(Frozen):
@@ -147,7 +151,7 @@ class Step:
 class Context:
     """A stage's way to speak. `admit` returns when the planned space is reserved, or raises `TryLater`."""
 
-    def __init__(self, emit: Callable[[Event], None], admit: Callable[[Source], None]) -> None:
+    def __init__(self, emit: Callable[[Event], None], admit: Callable[[Plan], None]) -> None:
         self.emit = emit
         self.admit = admit
         self.seconds: dict[Stage, float] = {}

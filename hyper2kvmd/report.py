@@ -10,7 +10,7 @@ from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.jobs import Stage
-from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import PublishedDisk, Verdict
 
@@ -20,7 +20,7 @@ class Report(Frozen):
 
     version: str
     order: Order
-    source: Source
+    plan: Plan
     image: Image
     guest: Guest
     verdict: Verdict
@@ -37,7 +37,7 @@ def markdown(report: Report) -> str:
     """The report for people: GitHub-flavoured Markdown."""
     migration, guest = report.order.migration, report.guest
     lines = [f"# Migration of {migration.vm_name}", ""]
-    for disk, made in zip(report.source.disks, report.published, strict=True):
+    for disk, made in zip(report.plan.disks, report.published, strict=True):
         space = f"{'reserved' if disk.preallocate else 'sparse'}: {disk.preallocate_reason}"
         lines += _table(
             [
@@ -53,7 +53,7 @@ def markdown(report: Report) -> str:
         lines += [""]
     lines += _table(
         [
-            ("Firmware", report.source.firmware),
+            ("Firmware", report.plan.firmware),
             ("Guest", _plain(guest.os_name or guest.family)),
             ("Host name", _plain(guest.hostname or "unknown")),
             ("Kernels", _plain(", ".join(guest.kernels) or "none found")),
@@ -65,7 +65,7 @@ def markdown(report: Report) -> str:
     lines += ["", "## Volumes", "", "| volume | content | UUID | bytes |", "|---|---|---|---|"]
     lines += [
         f"| {_plain(volume.name)} | {volume.content} | {_plain(volume.uuid or '')} | {volume.length} |"
-        for volume in report.source.layout.volumes
+        for volume in report.plan.layout.volumes
     ]
     lines += ["", "## Changes in the guest", ""]
     lines += ["None.", ""] if not guest.changes else []

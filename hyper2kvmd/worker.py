@@ -22,6 +22,7 @@ from typing import NoReturn, TypeVar
 import psutil
 
 from hyper2kvmd.disk.files import are_as_before
+from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.errors import (
     Failure,
     Interrupted,
@@ -36,9 +37,9 @@ from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.host.person import name_of
 from hyper2kvmd.host.workspace import as_before, working_folder
 from hyper2kvmd.model.jobs import Stage
-from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
-from hyper2kvmd.model.results import Finished
+from hyper2kvmd.model.results import Finished, Product
 from hyper2kvmd.progress import (
     MAX_LINE,
     MAX_TRACEBACK,
@@ -51,6 +52,7 @@ from hyper2kvmd.progress import (
     StageStarted,
     problem,
 )
+from hyper2kvmd.stages.bench import Bench
 from hyper2kvmd.stages.convert import convert
 from hyper2kvmd.stages.plan import plan, settled
 from hyper2kvmd.stages.publish import publish
@@ -58,7 +60,7 @@ from hyper2kvmd.stages.register import register
 from hyper2kvmd.stages.repair import repair
 from hyper2kvmd.stages.verify import verify
 
-Product = TypeVar("Product")
+Made = TypeVar("Made", bound=Product)
 EMITTING = threading.Lock()
 
 
@@ -69,68 +71,67 @@ def migrate(order: Order, ctx: Context, *, keep_on_failure: bool = False) -> Fin
     raises: somebody can retry the job then.
     """
     if order.migration.dry_run:
-        return Finished(source=plan_only(order, ctx))
+        return Finished(plan=plan_only(order, ctx))
     order = settled(order)
-    with working_folder(
-        order.conversion_dir,
-        order.migration.vm_name,
-        order.job_id,
-        purpose=order.purpose,
-        keep_on_failure=keep_on_failure,
-    ) as folder:
-        done = _still_valid(order, folder)
-        source = _stage(ctx, Stage.PLAN, "source", done.source, lambda: plan(order, folder, ctx))
+    with (
+        working_folder(
+            order.conversion_dir,
+            order.migration.vm_name,
+            order.job_id,
+            purpose=order.purpose,
+            keep_on_failure=keep_on_failure,
+        ) as folder,
+        Sources(folder, Mandate.of(order)) as sources,
+    ):
+        bench, done = Bench(order, folder, ctx, sources), _still_valid(order, folder)
+        planned = _stage(ctx, Stage.PLAN, done.plan, lambda: plan(bench))
         if done.artifact is None:  # what is published takes no more space
-            ctx.admit(source)
-        image = _stage(ctx, Stage.CONVERT, "image", done.image, lambda: convert(order, source, folder, ctx))
-        guest = _stage(ctx, Stage.REPAIR, "guest", done.guest, lambda: repair(order, source, image, folder, ctx))
-        hardware = decide_hardware(order.migration, source, guest)
-        verdict = _stage(
-            ctx, Stage.VERIFY, "verdict", done.verdict, lambda: verify(order, hardware, image, guest, folder, ctx)
+            ctx.admit(planned)
+        image = _stage(ctx, Stage.CONVERT, done.image, lambda: convert(bench, planned))
+        sources.close()
+        guest = _stage(ctx, Stage.REPAIR, done.guest, lambda: repair(bench, planned, image))
+        hardware = decide_hardware(order.migration, planned, guest)
+        verdict = _stage(ctx, Stage.VERIFY, done.verdict, lambda: verify(bench, hardware, image, guest))
+        artifact = _stage(ctx, Stage.PUBLISH, done.artifact, lambda: publish(bench, planned, image, guest, verdict))
+        registration = _stage(
+            ctx, Stage.REGISTER, done.registration, lambda: register(bench, hardware, guest, artifact)
         )
-        artifact = _stage(
-            ctx,
-            Stage.PUBLISH,
-            "artifact",
-            done.artifact,
-            lambda: publish(order, source, image, guest, verdict, ctx.seconds, ctx),
-        )
-        domain = _stage(
-            ctx, Stage.REGISTER, "domain", done.domain, lambda: register(order, hardware, guest, artifact, folder, ctx)
-        )
-    return Finished(source=source, image=image, guest=guest, verdict=verdict, artifact=artifact, domain=domain)
+    return Finished(
+        plan=planned, image=image, guest=guest, verdict=verdict, artifact=artifact, registration=registration
+    )
 
 
-def plan_only(order: Order, ctx: Context) -> Source:
+def plan_only(order: Order, ctx: Context) -> Plan:
     """What `migrate` would do first, and nothing else: no output directory is created for it."""
     order = settled(order)
     with (
         as_before(order.conversion_dir),
         working_folder(order.conversion_dir, order.migration.vm_name, order.job_id) as folder,
+        Sources(folder, Mandate.of(order)) as sources,
     ):
-        return _stage(ctx, Stage.PLAN, "source", None, lambda: plan(order, folder, ctx))
+        return _stage(ctx, Stage.PLAN, None, lambda: plan(Bench(order, folder, ctx, sources)))
 
 
-def admit_here(order: Order) -> Callable[[Source], None]:
+def admit_here(order: Order) -> Callable[[Plan], None]:
     """Admission for a run without a daemon: what is free now must do. Raises TryLater (`space-short`)."""
 
-    def admit(source: Source) -> None:
-        space.require(order.conversion_dir, source.needed_bytes, order.space_reserve)
-        if source.publish_bytes:
+    def admit(planned: Plan) -> None:
+        space.require(order.conversion_dir, planned.needed_bytes, order.space_reserve)
+        if planned.publish_bytes:
             with nearest_output(settled(order)) as nearest:
-                space.require(name_of(nearest.handle), source.publish_bytes, order.space_reserve)
+                space.require(name_of(nearest.handle), planned.publish_bytes, order.space_reserve)
 
     return admit
 
 
-def _stage(ctx: Context, stage: Stage, field: str, earlier: Product | None, work: Callable[[], Product]) -> Product:
+def _stage(ctx: Context, stage: Stage, earlier: Made | None, work: Callable[[], Made]) -> Made:
     if earlier is not None:
         return earlier
     ctx.emit(StageStarted(stage=stage))
     started = time.monotonic()
     product = work()
     ctx.seconds[stage] = time.monotonic() - started
-    ctx.emit(StageFinished(stage=stage, seconds=ctx.seconds[stage], product=Finished.model_validate({field: product})))
+    ctx.emit(StageFinished(stage=stage, seconds=ctx.seconds[stage], product=product))
     return product
 
 
@@ -140,14 +141,14 @@ def _still_valid(order: Order, folder: Path) -> Finished:
     published = () if finished.artifact is None else finished.artifact.disks
     if published and all(disk.path.parent == order.output_dir and disk.path.exists() for disk in published):
         return finished
-    source, image = finished.source, finished.image
-    if source is None or image is None:
+    planned, image = finished.plan, finished.image
+    if planned is None or image is None:
         return Finished()
     if not all(disk.path.parent == folder and disk.path.exists() for disk in image.disks):
         return Finished()
-    if not are_as_before([file for disk in source.disks for file in disk.files], Mandate.of(order)):
+    if not are_as_before([file for disk in planned.disks for file in disk.files], Mandate.of(order)):
         return Finished()
-    return finished.with_changes(artifact=None, domain=None)
+    return finished.with_changes(artifact=None, registration=None)
 
 
 def main() -> int:
@@ -217,14 +218,14 @@ def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     raise Interrupted("interrupted", "the migration was stopped by a signal", hint="start it again when ready")
 
 
-def _ask_for_space(order: Order, source: Source) -> None:
+def _ask_for_space(order: Order, planned: Plan) -> None:
     with nearest_output(settled(order)) as nearest:
         volume = space.volume_of_open(nearest.handle)
-    _emit(AwaitingSpace(needed_bytes=source.needed_bytes, publish_bytes=source.publish_bytes, publish_volume=volume))
+    _emit(AwaitingSpace(needed_bytes=planned.needed_bytes, publish_bytes=planned.publish_bytes, publish_volume=volume))
     if sys.stdin.readline().strip() != "go":
         raise TryLater(
             "space-short",
-            f"{order.conversion_dir} has no space for another {space.gib(source.needed_bytes)} beside the other jobs",
+            f"{order.conversion_dir} has no space for another {space.gib(planned.needed_bytes)} beside the other jobs",
             hint="free space there, or wait for the running jobs",
         )
 

@@ -55,11 +55,11 @@ def _load(output: Output, file: Path) -> Migration:
 
 def _plan(output: Output, order: Order) -> None:
     with Display(output.events) as display:
-        source = oneshot.plan(order, display.emit)
+        planned = oneshot.plan(order, display.emit)
     if output.json:
-        output.data({"source": source, "order": order})
+        output.data({"plan": planned, "order": order})
     else:
-        views.plan(output, order, source)
+        views.plan(output, order, planned)
 
 
 @click.command()

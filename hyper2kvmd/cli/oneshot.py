@@ -17,7 +17,7 @@ from hyper2kvmd import config, progress
 from hyper2kvmd.errors import Failure, Interrupted, InvalidInput
 from hyper2kvmd.host import run
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import HelperCall, Limits, Order
 from hyper2kvmd.model.results import Finished
 
@@ -112,7 +112,7 @@ def migrate(asked: Order, emit: Callable[[progress.Event], None]) -> Finished:
         return worker.migrate(asked, progress.Context(emit, worker.admit_here(asked)))
 
 
-def plan(asked: Order, emit: Callable[[progress.Event], None]) -> Source:
+def plan(asked: Order, emit: Callable[[progress.Event], None]) -> Plan:
     """What would be done. Raises Failure."""
     from hyper2kvmd import worker
 

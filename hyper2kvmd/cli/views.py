@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hyper2kvmd.model.asked import Migration
     from hyper2kvmd.model.disks import Volume
     from hyper2kvmd.model.jobs import Job, JobEvent, Problem
-    from hyper2kvmd.model.machine import Source
+    from hyper2kvmd.model.machine import Plan
     from hyper2kvmd.model.orders import Order
     from hyper2kvmd.model.results import Finished
 
@@ -33,28 +33,28 @@ def finished(output: Output, asked: Migration, result: Finished) -> None:
         rows += [("image", f"{disk.path} ({size(disk.file_bytes)})") for disk in result.artifact.disks]
         rows += [("report", str(result.artifact.report_markdown)), ("", str(result.artifact.report_json))]
         rows += [("sha256", disk.sha256) for disk in result.artifact.disks if disk.sha256]
-    if result.domain is not None:
-        where = f", defined in {result.domain.uri}" if result.domain.defined else ""
-        rows += [("domain XML", f"{result.domain.xml}{where}")]
+    if result.registration is not None:
+        where = f", defined in {result.registration.uri}" if result.registration.defined else ""
+        rows += [("domain XML", f"{result.registration.xml}{where}")]
     if result.verdict is not None:
         rows += [("proof", one) for one in result.verdict.evidence]
     output.facts(rows)
 
 
-def plan(output: Output, order: Order, source: Source) -> None:
-    for table, disk in zip(source.layout.tables, source.disks, strict=True):
+def plan(output: Output, order: Order, planned: Plan) -> None:
+    for table, disk in zip(planned.layout.tables, planned.disks, strict=True):
         output.line(f"{disk.path}  {disk.format} {disk.subformat}", style="bold")
         output.facts([("size", size(disk.virtual_size)), ("data", f"about {size(disk.data_bytes)}")])
         reserve = "in full" if disk.preallocate else "as written"
         output.facts([("partitions", table), ("reserved", f"{reserve}: {disk.preallocate_reason}")])
-    volumes = source.layout.volumes
+    volumes = planned.layout.volumes
     rows = [(volume.name, size(volume.length), volume.content, _identity(volume)) for volume in volumes]
     output.table(("volume", "size", "content", "identity"), rows)
     output.facts(
         [
-            ("firmware", source.firmware),
-            ("space needed", f"{size(source.needed_bytes)} in {order.conversion_dir}"),
-            *([("", f"{size(source.publish_bytes)} in {order.output_dir}")] if source.publish_bytes else []),
+            ("firmware", planned.firmware),
+            ("space needed", f"{size(planned.needed_bytes)} in {order.conversion_dir}"),
+            *([("", f"{size(planned.publish_bytes)} in {order.output_dir}")] if planned.publish_bytes else []),
             *(("result", f"{order.output_dir / name}") for name in order.migration.output_names),
         ]
     )

@@ -20,8 +20,9 @@ from prometheus_client.registry import Collector
 
 import hyper2kvmd
 from hyper2kvmd.daemon.wire import Status
+from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.jobs import Job, Problem, Stage, State
-from hyper2kvmd.model.results import Finished
+from hyper2kvmd.model.results import Product
 
 SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 43200, 86400)
 
@@ -85,10 +86,10 @@ class Metrics(Collector):
     def ended(self, state: State, problems: tuple[Problem, ...] = ()) -> None:
         self._completed.labels(state.value, problems[0].code if problems else "").inc()
 
-    def stage_finished(self, stage: Stage, seconds: float, product: Finished) -> None:
+    def stage_finished(self, stage: Stage, seconds: float, product: Product) -> None:
         self._stage_seconds.labels(stage.value).observe(seconds)
-        if stage is Stage.CONVERT and product.image is not None:
-            self._written.inc(product.image.file_bytes)
+        if isinstance(product, Image):
+            self._written.inc(product.file_bytes)
 
     def bytes_read(self, number: int) -> None:
         self._read.inc(number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,14 @@ class SourceFile:
     @property
     def size(self) -> int:
         return self.identity.size
+
+    def require_unchanged(self) -> None:
+        """Raise MigrationFailed (`source-changed`) when the open file is not what it was when it was opened.
+
+        A write changes its times; a file that took its name changes them as well, with its count of links.
+        """
+        if _identity(self.path, os.fstat(self.fd)) != self.identity:
+            raise source_changed(self.path)
 
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes: fewer only where the file ends. Raises `disk-read-failed`."""
@@ -134,7 +142,26 @@ def open_file(path: Path, mandate: Mandate = ANYONE) -> SourceFile:
     except BaseException:
         os.close(fd)
         raise
-    identity = FileIdentity(
+    return SourceFile(fd, _identity(path, status))
+
+
+def are_as_before(files: Sequence[FileIdentity], mandate: Mandate = ANYONE) -> bool:
+    """Whether all can still be opened, and are what they were. Device numbers may change when the host restarts."""
+    try:
+        now = [_identify(before.path, mandate) for before in files]
+    except Failure:
+        return False
+    return all(one.with_changes(device=before.device) == before for one, before in zip(now, files, strict=True))
+
+
+def _identify(path: Path, mandate: Mandate) -> FileIdentity:
+    file = open_file(path, mandate)
+    os.close(file.fd)
+    return file.identity
+
+
+def _identity(path: Path, status: os.stat_result) -> FileIdentity:
+    return FileIdentity(
         path=path,
         device=status.st_dev,
         inode=status.st_ino,
@@ -142,33 +169,6 @@ def open_file(path: Path, mandate: Mandate = ANYONE) -> SourceFile:
         mtime_ns=status.st_mtime_ns,
         ctime_ns=status.st_ctime_ns,
     )
-    return SourceFile(fd, identity)
-
-
-def identify(path: Path, mandate: Mandate = ANYONE) -> FileIdentity:
-    """Identity of a regular file that is no symlink; raises as `open_file` does."""
-    file = open_file(path, mandate)
-    os.close(file.fd)
-    return file.identity
-
-
-def require_unchanged(files: Iterable[FileIdentity], mandate: Mandate = ANYONE) -> None:
-    """Raise MigrationFailed (`source-changed`) when a source file is not what it was when it was opened.
-
-    Raises as `open_file` does as well.
-    """
-    for before in files:
-        if identify(before.path, mandate) != before:
-            raise source_changed(before.path)
-
-
-def are_as_before(files: Sequence[FileIdentity], mandate: Mandate = ANYONE) -> bool:
-    """Whether all can still be opened, and are what they were. Device numbers may change when the host restarts."""
-    try:
-        now = [identify(before.path, mandate) for before in files]
-    except Failure:
-        return False
-    return all(one.with_changes(device=before.device) == before for one, before in zip(now, files, strict=True))
 
 
 def source_changed(path: Path) -> MigrationFailed:

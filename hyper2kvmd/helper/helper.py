@@ -55,14 +55,16 @@ NBD_TIMEOUT = 30
 """Seconds. Without it a frozen server leaves the mount's holder stuck even after that server was killed."""
 
 # What each file system is told besides nosuid,nodev,noexec,noatime: never panic because of a guest's disk, never
-# resume a guest's own maintenance; and the second list, replay no journal, where nothing may be written.
-Options = tuple[tuple[str, str | None], ...]
-OPTIONS: dict[str, tuple[Options, Options]] = {
-    "ext4": ((("errors", "remount-ro"),), (("noload", None),)),
-    "xfs": ((("nouuid", None),), (("norecovery", None),)),
-    "btrfs": ((("skip_balance", None),), (("rescue", "nologreplay"),)),
-    "ntfs3": ((), ()),
+# resume a guest's own maintenance.
+OPTIONS: dict[str, tuple[tuple[str, str | None], ...]] = {
+    "ext4": (("errors", "remount-ro"),),
+    "xfs": (("nouuid", None),),
+    "btrfs": (("skip_balance", None),),
+    "ntfs3": (),
 }
+NEEDS_REPLAY = {"ext4": errno.EROFS, "xfs": errno.EROFS, "btrfs": errno.EIO}
+"""How a read-only mount fails when the journal has to be replayed first: that writes, and the device is read-only.
+Sources: ext4_load_journal, xfs_dev_is_read_only, btrfs_replay_log."""
 CIPHERS = {"aes-xts-plain64": (32, 64), "aes-cbc-essiv:sha256": (16, 32)}
 """What is decrypted here, with the sizes of its keys in bytes."""
 TARGETS = ("linear", "striped", "mirror", "crypt")
@@ -704,8 +706,7 @@ def open_file_system(fstype: str) -> int:
 def mount(device: Device, fstype: str, read_only: bool, mapping: int | None) -> int:
     """A detached mount that only its descriptor keeps alive."""
     context = open_file_system(fstype)
-    always, unwritten = OPTIONS[fstype]
-    options = (("source", f"/dev/{device.name}"), *always, *((("ro", None), *unwritten) if read_only else ()))
+    options = (("source", f"/dev/{device.name}"), *OPTIONS[fstype], *((("ro", None),) if read_only else ()))
     attributes = 0x2 | 0x4 | 0x8 | 0x10 | (1 if read_only else 0)  # nosuid, nodev, noexec, noatime, read-only
     step = "mount"
     try:
@@ -726,6 +727,8 @@ def mount(device: Device, fstype: str, read_only: bool, mapping: int | None) -> 
         fact = f"cannot {step} {fstype}: {error.strerror}{explanation(context)}"
         if step == "id-map" and error.errno == errno.EINVAL:
             raise Refusal("unsupported", fact) from None
+        if step == "mount" and read_only and error.errno == NEEDS_REPLAY.get(fstype):
+            raise Refusal("journal-dirty", fact) from None
         raise Refusal("mount-failed", fact) from None
     os.close(context)
     return result

@@ -52,6 +52,12 @@ def forget_stages(connection: Connection, job_id: int, keep: bool) -> None:
         connection.execute(delete(stages).where(stages.c.job_id == job_id))
 
 
+def forget_products(connection: Connection, job_id: int, stage: Stage) -> None:
+    """Forget what the stage and those after it produced."""
+    later = [one.value for one in list(Stage)[list(Stage).index(stage) :]]
+    connection.execute(delete(stages).where(stages.c.job_id == job_id, stages.c.stage.in_(later)))
+
+
 def first_line(problems: Sequence[Problem]) -> str:
     return f"{problems[0].message} [{problems[0].code}]" if problems else ""
 

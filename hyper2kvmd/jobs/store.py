@@ -20,6 +20,7 @@ from hyper2kvmd.jobs.changes import (
     change,
     fence,
     first_line,
+    forget_products,
     forget_stages,
     is_active,
     one,
@@ -42,7 +43,7 @@ from hyper2kvmd.jobs.tables import (
 )
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Counts, Job, JobEvent, Problem, Stage, State
-from hyper2kvmd.model.results import Finished
+from hyper2kvmd.model.results import PRODUCTS, Finished, Product
 
 
 class Store:
@@ -116,18 +117,24 @@ class Store:
     def finished_stages(self, job_id: int) -> Finished:
         """What earlier attempts completed and no later event made void."""
         with self._transaction() as connection:
-            rows = connection.execute(select(stages.c.product).where(stages.c.job_id == job_id)).scalars().all()
-        products = [Finished.model_validate_json(row) for row in rows]
-        return Finished(**{name: value for product in products for name, value in product if value is not None})
+            rows = connection.execute(select(stages.c.stage, stages.c.product).where(stages.c.job_id == job_id)).all()
+        products = (PRODUCTS[Stage(row.stage)].model_validate_json(row.product) for row in rows)
+        return Finished.of(products)
 
     def start_stage(self, job_id: int, attempt: int, stage: Stage) -> bool:
-        return self._write(job_id, attempt, "stage-started", stage.value, stage=stage, progress=0.0)
+        """What this stage and those after it produced in earlier attempts is void from now on."""
+        with self._transaction(writes=True) as connection:
+            if not change(connection, fence(job_id, attempt), stage=stage, progress=0.0):
+                return False
+            forget_products(connection, job_id, stage)
+            record_at(connection, job_id, attempt, "stage-started", stage.value)
+            return True
 
-    def finish_stage(self, job_id: int, attempt: int, stage: Stage, seconds: float, product: Finished) -> bool:
+    def finish_stage(self, job_id: int, attempt: int, stage: Stage, seconds: float, product: Product) -> bool:
         with self._transaction(writes=True) as connection:
             if not change(connection, fence(job_id, attempt), progress=1.0):
                 return False
-            connection.execute(delete(stages).where(stages.c.job_id == job_id, stages.c.stage == stage.value))
+            forget_products(connection, job_id, stage)
             connection.execute(
                 insert(stages).values(
                     job_id=job_id,

@@ -1,4 +1,4 @@
-"""The .vmx beside a VMDK: which network cards its virtual machine has.
+"""The .vmx beside a VMDK: memory, processors and network cards of its virtual machine.
 
 An untrusted text like any other: a regular file, opened once, of a size that such files have. It is never needed; what
 is wrong with it is a warning. Source: VMware's own files, `key = "value"` by line.
@@ -22,18 +22,24 @@ MAX_BYTES = 1 << 20
 MAX_FILES = 64
 MAX_NICS = 10
 """ethernet0 to ethernet9."""
+MEMORY = range(4, (16 << 20) + 1)
+"""MiB."""
+VCPUS = range(1, 1025)
 SETTING = re.compile(r"[ \t]*([A-Za-z0-9_.:-]+)[ \t]*=[ \t]*\"([^\"\n]*)\"")
 
 
 @dataclass(frozen=True)
-class Machine:
+class Described:
     """What the .vmx files tell of one disk's machine; empty when they do not."""
 
+    memory: int | None = None
+    """MiB."""
+    vcpus: int | None = None
     nics: tuple[SourceNic, ...] = ()
-    warnings: tuple[str, ...] = ()
+    concerns: tuple[str, ...] = ()
 
 
-def beside(disk: Path, mandate: Mandate = ANYONE) -> Machine:
+def beside(disk: Path, mandate: Mandate = ANYONE) -> Described:
     """The machine that names this disk among its own, or that has the disk's name.
 
     A .vmx that the disk's owner neither owns nor can read is left out with a warning. Raises as `open_file` does for
@@ -46,24 +52,26 @@ def beside(disk: Path, mandate: Mandate = ANYONE) -> Machine:
         os.close(file.fd)
 
 
-def _beside(disk: Path, mandate: Mandate) -> Machine:
-    machines, warnings = dict[Path, tuple[SourceNic, ...]](), []
+def _beside(disk: Path, mandate: Mandate) -> Described:
+    machines, concerns = dict[Path, Mapping[str, str]](), []
     beside = disk.parent.glob("*.vmx") if mandate.may_list(disk.parent) else (disk.with_suffix(".vmx"),)
     for path in sorted(path for path in beside if os.path.lexists(path))[:MAX_FILES]:
         try:
             settings = _read(path, mandate)
         except Failure as failure:
-            warnings.append(f"{failure.message}: its network cards are unknown")
+            concerns.append(f"{failure.message}: its memory, processors and network cards are unknown")
             continue
         disks = {value for key, value in settings.items() if key.endswith(".filename")}
         if disk.name in disks or path.stem == disk.stem:
-            machines[path] = _nics(settings)
+            machines[path] = settings
     if len(machines) == 1:
-        return Machine(next(iter(machines.values())), tuple(warnings))
+        (settings,) = machines.values()
+        memory, vcpus = _number(settings, "memsize", MEMORY), _number(settings, "numvcpus", VCPUS)
+        return Described(memory, vcpus, _nics(settings), tuple(concerns))
     if machines:
         names = ", ".join(path.name for path in machines)
-        warnings.append(f"{names} all have the disk {disk.name}: its network cards are unclear")
-    return Machine(warnings=tuple(warnings))
+        concerns.append(f"{names} all have the disk {disk.name}: its memory, processors and network cards are unclear")
+    return Described(concerns=tuple(concerns))
 
 
 def _read(path: Path, mandate: Mandate) -> Mapping[str, str]:
@@ -75,6 +83,11 @@ def _read(path: Path, mandate: Mandate) -> Mapping[str, str]:
         os.close(file.fd)
     lines = data.decode(errors="replace").splitlines()
     return {match[1].lower(): match[2] for line in lines if (match := SETTING.match(line))}
+
+
+def _number(settings: Mapping[str, str], key: str, possible: range) -> int | None:
+    text = settings.get(key, "")
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) and int(text) in possible else None
 
 
 def _nics(settings: Mapping[str, str]) -> tuple[SourceNic, ...]:

@@ -37,8 +37,9 @@ class Migration(Frozen):
     libvirt_import: bool = False
     libvirt_uri: str = "qemu:///system"
     libvirt_network: str = "default"
-    memory: int = Field(default=2048, ge=64, le=16 * 1024 * 1024, description="MiB")
-    vcpus: int = Field(default=2, ge=1, le=1024)
+    memory: int | None = Field(default=None, ge=64, le=16 * 1024 * 1024, description="MiB")
+    """This and the next three override what the source machine had."""
+    vcpus: int | None = Field(default=None, ge=1, le=1024)
     uefi: bool | None = None
     machine: str | None = Field(default=None, pattern=r"^[a-z0-9.-]{1,40}$")
     checksum: bool = False

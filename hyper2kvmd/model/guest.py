@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from hyper2kvmd.model.frozen import Frozen
+from hyper2kvmd.model.machine import DiskBus, NicModel, Rtc
 
 
 class Change(Frozen):
@@ -25,6 +26,14 @@ class Nic(Frozen):
     mac: str
 
 
+class Capabilities(Frozen):
+    """The devices that the guest has drivers for when it boots next, and how it reads the clock."""
+
+    disk_bus: DiskBus = "virtio"
+    nic_model: NicModel = "virtio"
+    rtc: Rtc = "utc"
+
+
 class Guest(Frozen):
     """What the disk holds, what was repaired and what could not be."""
 
@@ -40,5 +49,6 @@ class Guest(Frozen):
     """In the order of their places on the bus."""
     fstab_before: str = ""
     fstab_after: str = ""
+    capabilities: Capabilities = Capabilities()
     changes: tuple[Change, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -1,13 +1,33 @@
-"""The machine: what the source was, and the hardware of the new one."""
+"""The machine: what it was, what was planned for it, and the hardware of the new one."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from hyper2kvmd.model.disks import Layout, SourceDisk
 from hyper2kvmd.model.frozen import Frozen
 
 Firmware = Literal["bios", "uefi"]
+DiskBus = Literal["virtio", "sata"]
+NicModel = Literal["virtio", "e1000e"]
+Rtc = Literal["utc", "localtime"]
+
+
+class LocalFile(Frozen):
+    """A disk in a file of this host."""
+
+    path: Path
+
+
+DiskRef = LocalFile
+"""Where the bytes of a disk are. Members of archives and remote disks will be further kinds."""
+
+
+class MachineDisk(Frozen):
+    """One disk of the source machine."""
+
+    at: DiskRef
 
 
 class SourceNic(Frozen):
@@ -19,13 +39,26 @@ class SourceNic(Frozen):
     """VMware's PCI slot number: 192 for the card that a guest with predictable names calls ens192."""
 
 
-class Source(Frozen):
-    """What `plan` found and checked."""
+class Machine(Frozen):
+    """What the source machine was, as far as its description tells. None: it does not say."""
 
+    disks: tuple[MachineDisk, ...]
+    """The one that it boots from first."""
+    memory: int | None = None
+    """MiB."""
+    vcpus: int | None = None
+    nics: tuple[SourceNic, ...] = ()
+    """Empty when nothing tells."""
+    concerns: tuple[str, ...] = ()
+    """What is missing or unclear in the description: warnings."""
+
+
+class Plan(Frozen):
+    """What the disks were found to hold, and what the migration needs."""
+
+    machine: Machine
     disks: tuple[SourceDisk, ...]
     layout: Layout
-    nics: tuple[SourceNic, ...] = ()
-    """Empty when no .vmx tells."""
     firmware: Firmware
     needed_bytes: int
     """To be free in the conversion directory's file system before the first byte."""
@@ -37,12 +70,13 @@ class Hardware(Frozen):
     """What the new machine consists of: the boot proof and every target render the same value."""
 
     firmware: Firmware
-    machine: str = "q35"
-    memory: int = 2048
+    machine: str
+    """QEMU's machine type."""
+    memory: int
     """MiB."""
-    vcpus: int = 2
-    macs: tuple[str, ...] = ("52:54:00:00:00:01",)
+    vcpus: int
+    macs: tuple[str, ...]
     """One network interface each, in this order."""
-    disk_bus: Literal["virtio", "sata"] = "virtio"
-    nic_model: Literal["virtio", "e1000e"] = "virtio"
-    rtc: Literal["utc", "localtime"] = "utc"
+    disk_bus: DiskBus = "virtio"
+    nic_model: NicModel = "virtio"
+    rtc: Rtc = "utc"

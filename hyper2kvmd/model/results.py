@@ -1,14 +1,18 @@
-"""What the stages after the repair produce, and what a job has finished so far."""
+"""What the stages produce, and what a job has finished so far."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self, TypeAlias
+
+from pydantic import model_validator
 
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.guest import Guest
-from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.jobs import Stage
+from hyper2kvmd.model.machine import Plan
 
 
 class Verdict(Frozen):
@@ -38,8 +42,8 @@ class Artifact(Frozen):
     report_markdown: Path
 
 
-class Domain(Frozen):
-    """The libvirt side: the XML beside the image, and whether libvirt has it."""
+class Registration(Frozen):
+    """How the target knows the machine: the domain XML beside the image, and whether libvirt has it."""
 
     name: str
     xml: Path
@@ -48,12 +52,46 @@ class Domain(Frozen):
     uri: str | None = None
 
 
-class Finished(Frozen):
-    """What earlier attempts of the job completed; a stage whose product is here does not run again."""
+Product: TypeAlias = Plan | Image | Guest | Verdict | Artifact | Registration
+PRODUCTS: Mapping[Stage, type[Product]] = {
+    Stage.PLAN: Plan,
+    Stage.CONVERT: Image,
+    Stage.REPAIR: Guest,
+    Stage.VERIFY: Verdict,
+    Stage.PUBLISH: Artifact,
+    Stage.REGISTER: Registration,
+}
+"""What each stage produces."""
 
-    source: Source | None = None
+
+class Finished(Frozen):
+    """The products of the stages that are done: all up to one stage, and none after it."""
+
+    plan: Plan | None = None
     image: Image | None = None
     guest: Guest | None = None
     verdict: Verdict | None = None
     artifact: Artifact | None = None
-    domain: Domain | None = None
+    registration: Registration | None = None
+
+    @model_validator(mode="after")
+    def _without_a_gap(self) -> Self:
+        there = [product is not None for _, product in self]
+        if there != sorted(there, reverse=True):
+            raise ValueError("a stage cannot be finished before the stages that lead to it")
+        return self
+
+    @staticmethod
+    def of(products: Iterable[Product]) -> Finished:
+        """These products, in any order. Raises pydantic.ValidationError where one is missing before another."""
+        return Finished(**{FIELDS[type(product)]: product for product in products})
+
+
+FIELDS: Mapping[type[Product], str] = {
+    Plan: "plan",
+    Image: "image",
+    Guest: "guest",
+    Verdict: "verdict",
+    Artifact: "artifact",
+    Registration: "registration",
+}

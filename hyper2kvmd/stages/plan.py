@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from collections.abc import Sequence
 from pathlib import Path
 
-from hyper2kvmd import report
 from hyper2kvmd.disk.images.image import image_bytes
-from hyper2kvmd.disk.key_files import read_keys
 from hyper2kvmd.disk.reader import SourceReader
-from hyper2kvmd.disk.sources.opening import open_source
+from hyper2kvmd.disk.sources.opened import Sources, describe
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.guest.mounts.access import FILE_SYSTEMS, check_helper
-from hyper2kvmd.guest.mounts.rootside import Helper
+from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper
 from hyper2kvmd.hardware import decide_firmware
 from hyper2kvmd.host import run, space
-from hyper2kvmd.host.destination import nearest_output, require_unshared
-from hyper2kvmd.host.mandate import ANYONE, Mandate, require_below
-from hyper2kvmd.host.placing import names_in
-from hyper2kvmd.host.workspace import real_conversion_dir, require_writable, way_to_write
-from hyper2kvmd.machines import vmx
+from hyper2kvmd.host.mandate import require_below
+from hyper2kvmd.host.workspace import real_conversion_dir
+from hyper2kvmd.machines.reader import read_machine
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Layout, SourceDisk, Volume
-from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
-from hyper2kvmd.progress import Context
-from hyper2kvmd.targets.libvirt.connection import Libvirt
-from hyper2kvmd.targets.libvirt.definition import domain_exists
+from hyper2kvmd.stages.bench import Bench
 from hyper2kvmd.volumes.layout import firmware_of, read_layout
 
 REPAIR_ALLOWANCE = 256 << 20
@@ -36,47 +29,42 @@ TOOLS = ("qemu-img", "qemu-storage-daemon")
 LINUX_FILE_SYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs")
 
 
-def plan(order: Order, folder: Path, ctx: Context) -> Source:
-    """Look at the source and at the host; `folder` is the job's own.
+def plan(bench: Bench) -> Plan:
+    """Look at the source and at the host.
 
-    Raises the failures of `open_source`, and `tool-missing`, `source-repeated`, `path-not-allowed`,
-    `libvirt-uri-not-allowed`, `output-exists`, `output-unwritable`, `domain-exists`, `helper-unreachable`,
-    `mount-unsupported`, `space-never`.
+    Raises the failures of `open_source` and of the target's `check` and `room`, and `tool-missing`, `source-repeated`,
+    `path-not-allowed`, `helper-unreachable`, `mount-unsupported`, `space-never`.
     """
-    migration, mandate = order.migration, Mandate.of(order)
-    Libvirt.of(order)  # refused before anything is started or made
+    order, migration, ctx = bench.order, bench.migration, bench.ctx
+    target = bench.target  # refused before anything is started or made
     for name in TOOLS:
         run.tool(name)
     with ctx.step("Checking the output"):
-        _check_output(order)
+        target.check()
     with ctx.step("Reading the source"):
         for path in (*migration.vmdk, *migration.luks_keyfile):
             _require_below(path, order.bounds.source_dirs, "source")
-        disks, layout = read_sources(migration.vmdk, folder, read_keys(migration.luks_keyfile, mandate), mandate)
-        machine = vmx.beside(migration.vmdk[0], mandate)
-    for warning in machine.warnings:
-        ctx.warn(warning)
+        machine = read_machine(migration, bench.mandate)
+        disks, layout = read_disks(bench.sources, [disk.at.path for disk in machine.disks], bench.keys())
+    for concern in machine.concerns:
+        ctx.warn(concern)
     if any(volume.content in FILE_SYSTEMS for volume in layout.volumes):
         with ctx.step("Checking access to the guest"):
             linux = tuple(volume for volume in layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
-            _check_reach(order, linux, ctx)
+            _check_reach(bench, linux)
     disks = tuple(_allotted(migration, layout, number, disk) for number, disk in enumerate(disks))
     needed = REPAIR_ALLOWANCE
     for disk in disks:
         stored = None if disk.preallocate else disk.data_bytes
         needed += image_bytes(disk.virtual_size, stored, migration.out_format)
     space.require_possible(order.conversion_dir, needed)
-    with nearest_output(order) as nearest:
-        elsewhere = os.fstat(nearest.handle).st_dev != order.conversion_dir.stat().st_dev
-        if elsewhere:
-            space.require_possible(Path(f"/proc/self/fd/{nearest.handle}"), needed)
-    return Source(
+    return Plan(
+        machine=machine,
         disks=disks,
         layout=layout,
-        nics=machine.nics,
         firmware=decide_firmware(migration.uefi, firmware_of(layout)),
         needed_bytes=needed,
-        publish_bytes=needed if elsewhere else 0,
+        publish_bytes=target.room(needed),
     )
 
 
@@ -91,32 +79,20 @@ def settled(order: Order) -> Order:
     return order.with_changes(conversion_dir=conversion_dir, output_dir=output_dir)
 
 
-def read_sources(
-    paths: tuple[Path, ...], folder: Path, keys: tuple[bytes, ...] = (), mandate: Mandate = ANYONE
+def read_disks(
+    sources: Sources, paths: Sequence[Path], keys: tuple[bytes, ...] = ()
 ) -> tuple[tuple[SourceDisk, ...], Layout]:
-    """Vet a machine's disks and read what they hold, together; `keys` are tried on LUKS containers.
+    """Open a machine's disks and read what they hold, together; `keys` are tried on LUKS containers.
 
-    Sockets of QEMU's may be made in `folder`. Raises as `open_source` does, and MigrationFailed (`source-repeated`) for
-    files that two of them share.
+    Raises as `Sources.open` does, and MigrationFailed (`source-repeated`) for files that two of them share.
     """
-    with ExitStack() as stack:
-        opened = [stack.enter_context(open_source(path, folder, mandate)) for path in paths]
-        disks = tuple(
-            SourceDisk(
-                path=path,
-                format=source.format,
-                subformat=source.subformat,
-                virtual_size=source.virtual_size,
-                data_bytes=source.data_bytes,
-                files=source.files,
-            )
-            for path, source in zip(paths, opened, strict=True)
-        )
-        _require_apart(disks)
-        return disks, read_layout([SourceReader(source) for source in opened], keys)
+    opened = sources.open(paths)
+    disks = tuple(describe(path, source) for path, source in zip(paths, opened, strict=True))
+    _require_apart(disks)
+    return disks, read_layout([SourceReader(source) for source in opened], keys)
 
 
-def _require_apart(disks: tuple[SourceDisk, ...]) -> None:
+def _require_apart(disks: Sequence[SourceDisk]) -> None:
     owner: dict[tuple[int, int], SourceDisk] = {}
     for disk in disks:
         for file in disk.files:
@@ -134,12 +110,12 @@ def _allotted(migration: Migration, layout: Layout, number: int, disk: SourceDis
     return disk.with_changes(preallocate=preallocate, preallocate_reason=reason)
 
 
-def _check_reach(order: Order, volumes: tuple[Volume, ...], ctx: Context) -> None:
+def _check_reach(bench: Bench, volumes: tuple[Volume, ...]) -> None:
     """Some file systems out of reach are a warning: only `repair` knows which of them matter. All of them are not."""
-    raw = order.migration.out_format == "raw" and order.migration.verify != "boot"
-    reach = check_helper(Helper(order.helper, ctx.helper_answered), volumes, raw=raw)
+    raw = bench.migration.out_format == "raw" and bench.migration.verify != "boot"
+    reach = check_helper(bench.helper, volumes, raw=raw)
     for volume, reason in reach.unmountable:
-        ctx.warn(f"{volume.name} ({volume.content}) cannot be mounted on this host: {reason}")
+        bench.ctx.warn(f"{volume.name} ({volume.content}) cannot be mounted on this host: {reason}")
     if reach.unmountable and len(reach.unmountable) == len(volumes):
         volume, reason = reach.unmountable[0]
         raise MigrationFailed(
@@ -158,40 +134,6 @@ def _preallocation(migration: Migration, scattered: str | None) -> tuple[bool, s
     if migration.sparse == "auto" and scattered is not None:
         return True, f"the disk holds {scattered}"
     return False, "holes are kept"
-
-
-def _check_output(order: Order) -> None:
-    migration, directory = order.migration, order.output_dir
-    try:
-        with nearest_output(order) as nearest:
-            present = frozenset[str]() if nearest.missing else names_in(nearest.handle)
-            require_writable(Path(f"/proc/self/fd/{nearest.handle}"))
-        if migration.libvirt_import:
-            require_unshared(order)
-    except OSError as error:
-        raise MigrationFailed(
-            "output-unwritable",
-            f"the output directory {directory} cannot be used: {error.strerror}",
-            hint=way_to_write(directory, error),
-            kind=Kind.OPERATOR,
-        ) from error
-    wanted = [*migration.output_names, f"{migration.vm_name}.xml", *report.names(migration)]
-    wanted += [f"{name}.sha256" for name in migration.output_names] if migration.checksum else []
-    taken = [name for name in wanted if name in present]
-    if taken:
-        raise MigrationFailed(
-            "output-exists",
-            f"{directory} already contains {' and '.join(taken)}",
-            hint="move it away, or choose another vm_name or output_dir: nothing is ever overwritten",
-            kind=Kind.OPERATOR,
-        )
-    if migration.libvirt_import and domain_exists(Libvirt.of(order), migration.vm_name):
-        raise MigrationFailed(
-            "domain-exists",
-            f"libvirt at {migration.libvirt_uri} already has a domain {migration.vm_name}",
-            hint="choose another vm_name, or undefine that domain first",
-            kind=Kind.OPERATOR,
-        )
 
 
 def _require_below(path: Path, allowed: tuple[Path, ...], what: str) -> None:

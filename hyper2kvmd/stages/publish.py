@@ -1,132 +1,29 @@
-"""publish: the images and their report appear in the output directory, whole or not at all."""
+"""publish: the images and their report appear at the target, whole or not at all."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import os
-from collections.abc import Mapping
-from pathlib import Path
-
 from hyper2kvmd import __version__
-from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.host.files import copy_range, data_ranges
-from hyper2kvmd.host.placing import MODE, Placing
-from hyper2kvmd.host.space import disk_full
-from hyper2kvmd.model.disks import DiskImage, Image, SourceDisk
+from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.guest import Guest
-from hyper2kvmd.model.jobs import Stage
-from hyper2kvmd.model.machine import Source
-from hyper2kvmd.model.orders import Order
+from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.results import Artifact, PublishedDisk, Verdict
-from hyper2kvmd.progress import Context, Step
-from hyper2kvmd.report import Report, markdown, names
-
-CHUNK = 4 << 20
-NOTE = "placing.json"
+from hyper2kvmd.report import Report
+from hyper2kvmd.stages.bench import Bench
 
 
-def publish(
-    order: Order,
-    source: Source,
-    image: Image,
-    guest: Guest,
-    verdict: Verdict,
-    seconds: Mapping[Stage, float],
-    ctx: Context,
-) -> Artifact:
-    """Put the images into the output directory: a hard link on one file system, a copy onto another.
+def publish(bench: Bench, plan: Plan, image: Image, guest: Guest, verdict: Verdict) -> Artifact:
+    """Hand images and report to the target. Raises as `Target.place` does."""
 
-    Images and reports get their names together, at the end; whatever stops this before leaves none of them. Raises
-    MigrationFailed (`output-exists`, `output-unwritable`, `disk-full`), or Unsafe (`output-moved`, and as `plan` does).
-    """
-    migration = order.migration
-    try:
-        with Placing(order, image.disks[0].path.parent / NOTE) as placing:
-            disks = tuple(
-                _publish(order, disk, one, name, placing, ctx)
-                for disk, one, name in zip(source.disks, image.disks, migration.output_names, strict=True)
-            )
-            report = Report(
-                version=__version__,
-                order=order,
-                source=source,
-                image=image,
-                guest=guest,
-                verdict=verdict,
-                seconds=dict(seconds),
-                published=disks,
-            )
-            json_name, markdown_name = names(migration)
-            report_json = placing.write(
-                json_name, report.model_dump_json(indent=2, exclude={"order": {"finished", "bounds"}}) + "\n"
-            )
-            report_markdown = placing.write(markdown_name, markdown(report))
-            if placing.unreadable:
-                ctx.warn(
-                    f"{order.output_dir}: {order.submitter} cannot read the results: the file system has no ACLs. "
-                    "Mount it with ACLs, or give them read permission"
-                )
-        return Artifact(disks=disks, format=image.format, report_json=report_json, report_markdown=report_markdown)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise disk_full(order.output_dir) from error
-        raise MigrationFailed(
-            "output-unwritable",
-            f"images cannot be published in the output directory {order.output_dir}: {error.strerror}",
-            hint="correct the reported error (the directory must allow hard links), or name another output_dir",
-            kind=Kind.OPERATOR,
-        ) from error
+    def report(disks: tuple[PublishedDisk, ...]) -> Report:
+        return Report(
+            version=__version__,
+            order=bench.order,
+            plan=plan,
+            image=image,
+            guest=guest,
+            verdict=verdict,
+            seconds=dict(bench.ctx.seconds),
+            published=disks,
+        )
 
-
-def _publish(
-    order: Order, disk: SourceDisk, one: DiskImage, name: str, placing: Placing, ctx: Context
-) -> PublishedDisk:
-    total = one.path.stat().st_size
-    one.path.chmod(MODE)
-    with ctx.step(f"Publishing {name}", total=total) as step:
-        file = _placed(one.path, name, placing, reserve=disk.preallocate, step=step)
-    digest = None
-    if order.migration.checksum:
-        with ctx.step(f"Computing the checksum of {name}", total=total) as step:
-            digest = _sha256(file, step)
-        placing.write(f"{name}.sha256", f"{digest}  {name}\n")
-    return PublishedDisk(path=order.output_dir / name, file_bytes=os.fstat(file).st_blocks * 512, sha256=digest)
-
-
-def _placed(image: Path, name: str, placing: Placing, *, reserve: bool, step: Step) -> int:
-    """The published file, open."""
-    try:
-        return placing.link(name, image)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-    target = placing.create(name)
-    _copy(image, target, reserve=reserve, step=step)
-    return target
-
-
-def _copy(image: Path, target: int, *, reserve: bool, step: Step) -> None:
-    """Copy data only, holes stay holes (or are reserved, when asked); flushed at the end."""
-    with open(image, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW)) as file:
-        source, size = file.fileno(), os.fstat(file.fileno()).st_size
-        os.ftruncate(target, size)
-        if reserve:
-            os.posix_fallocate(target, 0, size)
-        for start, end in data_ranges(source, 0, size):
-            while start < end:
-                copied = copy_range(source, target, start, min(CHUNK, end - start))
-                if copied == 0:
-                    raise OSError(errno.EIO, f"{image.name} became shorter while it was copied")
-                start += copied
-                step.advance_to(start)
-    os.fsync(target)
-
-
-def _sha256(handle: int, step: Step) -> str:
-    digest, done = hashlib.sha256(), 0
-    while chunk := os.pread(handle, CHUNK, done):
-        digest.update(chunk)
-        done += len(chunk)
-        step.advance_to(done)
-    return digest.hexdigest()
+    return bench.target.place(plan, image, report)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 
-from hyper2kvmd.disk.key_files import read_keys
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.files.locked import closed
-from hyper2kvmd.guest.files.tree import GuestTree, printable
+from hyper2kvmd.guest.files.tree import GuestTree, Mark, printable
 from hyper2kvmd.guest.linux.compose import Composition
 from hyper2kvmd.guest.linux.fixes import FIXES, OUTSIDE
 from hyper2kvmd.guest.linux.fixes.fix import Case, Fix
@@ -16,14 +15,13 @@ from hyper2kvmd.guest.linux.network.cards import settle
 from hyper2kvmd.guest.linux.network.survey import NOTHING, survey
 from hyper2kvmd.guest.mounts import access
 from hyper2kvmd.guest.mounts.access import Access
-from hyper2kvmd.guest.mounts.rootside import Helper
-from hyper2kvmd.host.mandate import Mandate
+from hyper2kvmd.guest.windows import WITHOUT_DRIVERS
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Image, Layout
-from hyper2kvmd.model.guest import Change, Guest
-from hyper2kvmd.model.machine import Source, SourceNic
-from hyper2kvmd.model.orders import Order
+from hyper2kvmd.model.guest import Capabilities, Change, Guest
+from hyper2kvmd.model.machine import Plan, SourceNic
 from hyper2kvmd.progress import Context
+from hyper2kvmd.stages.bench import Bench
 
 FSTAB = "/etc/fstab"
 RELABEL = "/.autorelabel"
@@ -43,16 +41,29 @@ LOCKED = (
 )
 
 
-def repair(order: Order, source: Source, image: Image, folder: Path, ctx: Context) -> Guest:
+@dataclass(frozen=True)
+class _Staged:
+    """Repairs that are to be written."""
+
+    edits: Mark
+    points: tuple[str, ...]
+    """Mount points of the file systems that they lie in."""
+    selinux: bool
+    relabels: bool
+    """Whether the guest can label its files when it boots."""
+
+
+def repair(bench: Bench, plan: Plan, image: Image) -> Guest:
     """Find the guest's root in `image`, mend it, and say what changed.
+
+    A file system is mounted writable only if an edit is written to it or its journal is dirty.
 
     Raises MigrationFailed: as `find_root` and every required repair does, as `Access.mount` does, and `guest-damaged`
     for a file system that fails while it is read.
     """
-    keys = read_keys(order.migration.luks_keyfile, Mandate.of(order))
     try:
-        with access.open_image(image, Helper(order.helper, ctx.helper_answered), folder, keys) as opened:
-            return repair_opened(opened, image.layout, order.migration, ctx, source.nics)
+        with access.open_image(image, bench.helper, bench.folder, bench.keys()) as opened:
+            return repair_opened(opened, image.layout, bench.migration, bench.ctx, plan.machine.nics)
     except OSError as error:
         raise MigrationFailed(
             "guest-damaged",
@@ -69,18 +80,39 @@ def repair_opened(
     with ctx.step("Looking for the operating system"):
         found = find_root(opened, layout)
     if found.volume is None:
-        ctx.warn(NOT_LINUX[found.family])
-        cards = settle(NOTHING, nics, migration.vm_name)
-        return Guest(family=found.family, nics=cards.nics, warnings=(NOT_LINUX[found.family],))
-    warnings = [f"{trouble}; it was not inspected" for trouble in found.troubles]
-    if found.family == "locked":
-        warnings += [_locked(layout, migration)]
-    composition = Composition(opened, layout, found, read_only=migration.dry_run)
-    with composition.mounted() as tree:
-        warnings += composition.warnings
+        warnings = [*_replayed(opened), NOT_LINUX[found.family]]
         for warning in warnings:
             ctx.warn(warning)
-        return _mend(tree, composition, found, migration, nics, warnings, ctx)
+        cards = settle(NOTHING, nics, migration.vm_name)
+        return Guest(
+            family=found.family,
+            nics=cards.nics,
+            capabilities=WITHOUT_DRIVERS if found.family == "windows" else Capabilities(),
+            warnings=tuple(warnings),
+        )
+    locked = [_locked(layout, migration)] if found.family == "locked" else []
+    composition = Composition(opened, layout, found, read_only=True)
+    with composition.mounted() as tree:
+        troubles = [f"{trouble}; it was not inspected" for trouble in found.troubles]
+        warnings = [*_replayed(opened), *troubles, *locked, *composition.warnings]
+        for warning in warnings:
+            ctx.warn(warning)
+        guest, staged = _mend(tree, composition, found, migration, nics, ctx)
+    written = guest.changes
+    if staged.points and not migration.dry_run:
+        with ctx.step(f"Writing the repairs of {guest.os_name}"):
+            written, unlabelled = _write(composition, staged)
+        for warning in unlabelled:
+            ctx.warn(warning)
+        warnings += unlabelled
+    return guest.with_changes(changes=written, warnings=(*warnings, *guest.warnings))
+
+
+def _replayed(opened: Access) -> list[str]:
+    return [
+        f"{describe(volume)}: its journal was replayed, which changed it: it was in use when the disk was copied"
+        for volume in opened.replayed
+    ]
 
 
 def _mend(
@@ -89,9 +121,9 @@ def _mend(
     found: Found,
     migration: Migration,
     nics: tuple[SourceNic, ...],
-    warnings: list[str],
     ctx: Context,
-) -> Guest:
+) -> tuple[Guest, _Staged]:
+    """What the guest is and needs, on read-only mounts; and the edits to write."""
     assert found.volume is not None  # noqa: S101 - narrows the type
     system = look_at(tree)
     before = tree.text_or_empty(FSTAB)
@@ -101,18 +133,11 @@ def _mend(
         devices, esp = composition.devices, composition.esp
         fixes = OUTSIDE if found.family == "locked" else FIXES
         news = _apply_all(fixes, Case(system, tree, devices, found.volume, migration, seen, cards, esp))
-        after = tree.text_or_empty(FSTAB)
-        changes = _written(tree, migration)
-        if system.selinux and tree.unlabelled:
-            unlabelled = ", ".join(tree.unlabelled)
-            if any(tree.is_file(path) for path in FIXFILES):
-                tree.write_text(RELABEL, "", fix="selinux", summary=f"the next boot labels all files: {unlabelled}")
-                changes += tree.commit()
-            else:
-                news.append(f"files without an SELinux label: {unlabelled}; run restorecon on them")
+        relabels = any(tree.is_file(path) for path in FIXFILES)
+        staged = _Staged(tree.mark(), tree.touched, selinux=system.selinux, relabels=relabels)
     for warning in news:
         ctx.warn(warning)
-    return Guest(
+    guest = Guest(
         family="linux",
         os_id=system.os_id,
         os_name=system.os_name,
@@ -123,10 +148,26 @@ def _mend(
         root=describe(found.volume) + (f", subvolume {found.subvolume}" if found.subvolume else ""),
         nics=cards.nics,
         fstab_before=printable(before),
-        fstab_after=printable(after),
-        changes=changes,
-        warnings=(*warnings, *news),
+        fstab_after=printable(tree.text_or_empty(FSTAB)),
+        changes=tree.changes,
+        warnings=tuple(news),
     )
+    return guest, staged
+
+
+def _write(composition: Composition, staged: _Staged) -> tuple[tuple[Change, ...], list[str]]:
+    """What was changed, and warnings. Raises MigrationFailed as `Access.mount` and `GuestTree.commit` do."""
+    with composition.writable(staged.points) as tree:
+        tree.restore(staged.edits)
+        changes = tree.commit()
+        unlabelled = ", ".join(tree.unlabelled) if staged.selinux else ""
+    if not unlabelled:
+        return changes, []
+    if not staged.relabels:
+        return changes, [f"files without an SELinux label: {unlabelled}; run restorecon on them"]
+    with composition.writable(("/",)) as tree:
+        tree.write_text(RELABEL, "", fix="selinux", summary=f"the next boot labels all files: {unlabelled}")
+        return changes + tree.commit(), []
 
 
 def _locked(layout: Layout, migration: Migration) -> str:
@@ -154,10 +195,6 @@ def _apply_all(fixes: tuple[Fix, ...], case: Case) -> list[str]:
         except MigrationFailed as failure:
             if fix.required:
                 raise
-            case.tree.roll_back(mark)
+            case.tree.restore(mark)
             warnings.append(printable(f"{fix.name} was not repaired: {failure.message}"))
     return warnings
-
-
-def _written(tree: GuestTree, migration: Migration) -> tuple[Change, ...]:
-    return tree.changes if migration.dry_run else tree.commit()

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
-from hyper2kvmd.disk.key_files import read_keys
 from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest.mounts.rootside import Helper
-from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.model.disks import DiskImage, Image
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.machine import Hardware
-from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import Verdict
-from hyper2kvmd.progress import Context
 from hyper2kvmd.proof.boot import boot
+from hyper2kvmd.stages.bench import Bench
 
 
-def verify(order: Order, hardware: Hardware, image: Image, guest: Guest, folder: Path, ctx: Context) -> Verdict:
+def verify(bench: Bench, hardware: Hardware, image: Image, guest: Guest) -> Verdict:
     """Check the images, and boot throwaway overlays of them when the migration asks for that.
 
     Raises MigrationFailed (`image-damaged`), and what `guest.boot.boot` raises.
     """
-    migration = order.migration
+    migration, ctx = bench.migration, bench.ctx
     evidence = list(image.evidence)
     with ctx.step("Checking the images"):
         for disk in image.disks:
@@ -35,8 +30,7 @@ def verify(order: Order, hardware: Hardware, image: Image, guest: Guest, folder:
         evidence.append(f"{len(guest.changes)} repairs written and flushed to the guest's file systems")
     if migration.verify != "boot":
         return Verdict(level=migration.verify, evidence=tuple(evidence))
-    helper, keys = Helper(order.helper, ctx.helper_answered), read_keys(migration.luks_keyfile, Mandate.of(order))
-    booted = boot(image, hardware, helper, folder, ctx, keys=keys)
+    booted = boot(image, hardware, bench.helper, bench.folder, ctx, keys=bench.keys())
     return Verdict(
         level="boot",
         evidence=(*evidence, *booted.evidence),
@@ -46,7 +40,7 @@ def verify(order: Order, hardware: Hardware, image: Image, guest: Guest, folder:
 
 
 def _check(disk: DiskImage, fmt: Literal["qcow2", "raw"]) -> None:
-    size = qemu_img.virtual_size(disk.path, fmt, (disk.path,))
+    size = qemu_img.virtual_size(disk.path, fmt)
     if size != disk.virtual_size:
         raise _damaged(disk, f"its size became {size} bytes instead of {disk.virtual_size}")
     fault = qemu_img.check(disk.path) if fmt == "qcow2" else None

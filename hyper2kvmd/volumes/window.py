@@ -83,7 +83,7 @@ class Window:
         self._require_inside(offset, len(data))
         if self.read_only:
             raise MigrationFailed(
-                "volume-read-only", "a volume was opened read-only", hint="report this: a dry run tried to write"
+                "volume-read-only", "a volume was opened read-only", hint="report this: an inspection tried to write"
             )
         done = 0
         for stretch in cut(self.stretches, offset, len(data)) if data else ():

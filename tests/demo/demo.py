@@ -24,6 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.benches import hardware_for
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PLACE = REPOSITORY / ".demo"
 TOOLS = REPOSITORY / ".venv" / "bin"
@@ -242,7 +244,6 @@ def boot_result() -> None:
     from hyper2kvmd.guest.mounts.access import default_helper
     from hyper2kvmd.guest.mounts.rootside import Helper
     from hyper2kvmd.model.disks import Image
-    from hyper2kvmd.model.machine import Hardware
     from hyper2kvmd.progress import Context
     from hyper2kvmd.proof.boot import boot
 
@@ -253,7 +254,7 @@ def boot_result() -> None:
     image = image.with_changes(disks=(published,))
     context = Context(emit=lambda _: None, admit=lambda _: None)
     try:
-        booted = boot(image, Hardware(firmware="bios"), Helper(default_helper()), PLACE / "conversions", context)
+        booted = boot(image, hardware_for("bios"), Helper(default_helper()), PLACE / "conversions", context)
     except Failure as failure:
         raise SystemExit(f"{failure}") from failure
     print("\n".join(f"    {line}" for line in booted.console_tail))

@@ -13,17 +13,18 @@ import pytest
 from hyper2kvmd.guest.mounts.access import default_helper
 from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.model.disks import DiskImage, Image
-from hyper2kvmd.model.machine import Hardware, Source
+from hyper2kvmd.model.machine import Hardware, Plan
 from hyper2kvmd.progress import Context, Event
 from hyper2kvmd.proof.boot import Booted, boot
 from hyper2kvmd.volumes.layout import read_layout
 from tests.guests.debian12 import Recipe, disk
+from tests.support.benches import hardware_for
 from tests.support.disks import FileReader
 from tests.support.host import looped
 
 GRUB_CFG = "boot/grub/grub.cfg"
 HEALTHY = Recipe(broken=False)
-BIOS = Hardware(firmware="bios")
+BIOS = hardware_for("bios")
 MISSING = "00000000-1111-2222-3333-444444444444"
 
 
@@ -106,7 +107,7 @@ def edit(path: Path, before: str, after: str) -> None:
 
 
 def context(heard: list[Event]) -> Context:
-    def admit(source: Source) -> None:
+    def admit(plan: Plan) -> None:
         raise AssertionError("a boot reserves no space")
 
     return Context(heard.append, admit)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.model.machine import Hardware
 from tests.guests.altered import (
     GRUB_CFG,
     HEALTHY,
@@ -26,6 +25,7 @@ from tests.guests.altered import (
     mute,
     unit,
 )
+from tests.support.benches import hardware_for
 
 pytestmark = pytest.mark.slow
 
@@ -127,7 +127,7 @@ def test_the_guest_has_its_mac_and_an_address_and_reaches_nothing_of_the_host(gu
     with listening() as (tcp, udp, port):
         out = unit("out", REACH_OUT.format(port=port), "oneshot", **BEFORE_LOGIN)
         guest = altered(HEALTHY, guest_folder, mute, use_dhcp, out)
-        booted = boot_it(guest, hardware=Hardware(firmware="bios", macs=(mac,)))
+        booted = boot_it(guest, hardware=hardware_for("bios", mac))
         assert f"it is {mac} 10.0.2.15 isolated" in "\n".join(booted.console_tail)
         with pytest.raises(BlockingIOError):
             tcp.accept()

@@ -81,9 +81,11 @@ def assert_repaired_for_good(folder: Path) -> None:
     assert "differs" not in said and "wrong" not in said, said
     made = DiskImage(path=path, virtual_size=SIZE, file_bytes=path.stat().st_size)
     image = Image(disks=(made,), format="qcow2", layout=layout)
+    before = path.read_bytes()
     with open_image(image, Helper(default_helper()), folder) as opened:
         again = repair_opened(opened, layout, migration(), quiet_context())
     assert (again.changes, again.warnings) == ((), ())
+    assert path.read_bytes() == before
 
 
 def test_without_the_repair_a_firmware_finds_nothing(service_folder: Path, installed_helper: tuple[str, ...]) -> None:

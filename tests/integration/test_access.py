@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from hyper2kvmd.guest.files.root import ConfinedRoot
 from hyper2kvmd.guest.mounts.access import default_helper, open_image
 from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.model.disks import Image, Segment
@@ -33,6 +34,7 @@ from tests.support.host import (
     scattered,
     service_python,
 )
+from tests.support.journals import copied_in_use
 from tests.support.kernel import Kernel, eventually, until_clean
 from tests.support.own_host import FOLDER_PREFIX
 
@@ -98,6 +100,38 @@ def test_read_only_writes_nothing(disk: Image, installed_helper: tuple[str, ...]
     assert (status, said["refused"]) == (0, "Read-only file system")
     assert said["names"] == ["device", "fstab", "program"]
     assert disk.disks[0].path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["partition 1", "another name for its bytes"])
+def test_a_read_only_mount_serves_again_until_its_bytes_are_written(disk: Image, name: str) -> None:
+    (volume,) = disk.layout.volumes
+    heard: list[str] = []
+    helper = Helper(default_helper(), lambda verb, _: heard.append(verb))
+    with open_image(disk, helper, disk.disks[0].path.parent) as access:
+        for _ in range(2):
+            with access.mount(volume, read_only=True) as root:
+                assert not ConfinedRoot(root).exists("written")
+        with access.mount(volume.with_changes(name=name)) as root:
+            os.mkdir("written", dir_fd=root)
+        with access.mount(volume, read_only=True) as root:
+            assert ConfinedRoot(root).exists("written")
+    assert heard == ["mount", "mount", "mount"]
+    assert Kernel.now().clean
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+@pytest.mark.parametrize("content", ["ext4", "xfs", "btrfs"])
+def test_a_dirty_journal_is_replayed_once_to_be_read(
+    installed_helper: tuple[str, ...], service_folder: Path, content: str, form: str
+) -> None:
+    running = make_disk(service_folder / "running.raw", (content,))
+    image = give(copied_in_use(running, service_folder / "disk.raw"))
+    image = image if form == "raw" else give(as_qcow2(image))
+    names = ["device", "fstab", "program", "written"]
+    for replayed in (["partition 1"], []):
+        said = client("inspect", image, installed_helper)[1]
+        assert said == {"names": names, "replayed": replayed, "done": True}
+    assert Kernel.now().clean
 
 
 def test_the_holder_cannot_undo_the_flags_of_its_mount(disk: Image, installed_helper: tuple[str, ...]) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.model.disks import Image
-from hyper2kvmd.model.machine import Hardware
 from tests.guests.altered import (
     GRUB_CFG,
     HEALTHY,
@@ -21,6 +20,7 @@ from tests.guests.altered import (
     mute,
 )
 from tests.guests.debian12 import Recipe
+from tests.support.benches import hardware_for
 from tests.support.kernel import Kernel
 
 
@@ -84,7 +84,7 @@ def test_a_panic_fails_with_the_kernels_own_words(guest_folder: Path) -> None:
 
 def test_a_uefi_guest_boots(guest_folder: Path) -> None:
     image = altered(Recipe(broken=False, firmware="uefi"), guest_folder, mute)
-    booted = boot_it(image, hardware=Hardware(firmware="uefi"))
+    booted = boot_it(image, hardware=hardware_for("uefi"))
     assert any("web01 asked for a login" in line for line in booted.evidence)
 
 

@@ -18,13 +18,9 @@ from hyper2kvmd.disk.key_files import read_keys
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Layout, Volume
-from hyper2kvmd.model.machine import Source
-from hyper2kvmd.progress import Context
-from hyper2kvmd.stages.convert import convert, prove_same
-from hyper2kvmd.stages.plan import read_sources
 from hyper2kvmd.volumes import luks
 from hyper2kvmd.volumes.layout import read_layout
-from tests.support.converting import order_for
+from tests.support.converting import convert_planned, order_for, planned, prove
 from tests.support.disks import FileReader, empty_disk, loop, sh
 from tests.support.patched import PatchedReader
 
@@ -182,7 +178,7 @@ REAL_ONE = "unrealistic key derivation"
         (segment(integrity={"type": "hmac(sha256)"}), "integrity"),
         (segment(type="hw-opal"), "hardware"),
         (lambda told: told["config"].update(requirements={"mandatory": ["online-reencrypt-v2"]}), "online-reencrypt"),
-        (lambda told: told.update(keyslots={}), "no key slot of a kind"),
+        (lambda told: told.update(keyslots={}), "no key slot of a supported kind"),
         (lambda told: told.update(digests={}), "damaged"),
     ],
 )
@@ -225,15 +221,13 @@ def test_a_migration_reads_what_its_key_files_open(container: Path, key: Path, t
     """In plan, and again when image and source are shown to be the same."""
     disk = container.rename(tmp_path / "disk.img")
     migration = Migration(vmdk=(disk,), vm_name="web01", luks_keyfile=(key,))
-    disks, layout = read_sources((disk,), tmp_path, read_keys(migration.luks_keyfile))
-    assert only(layout, "luks").obstacle is None
-    plan = Source(disks=disks, layout=layout, firmware="bios", needed_bytes=1)
-    order, context = order_for(migration, tmp_path / "work"), Context(lambda _event: None, lambda _source: None)
+    plan = planned(disk, keys=read_keys(migration.luks_keyfile))
+    assert only(plan.layout, "luks").obstacle is None
     (tmp_path / "work").mkdir()
-    image = convert(order, plan, tmp_path / "work", context)
-    assert any(f"{len(layout.volumes)} volumes read back" in line for line in image.evidence)
+    image = convert_planned(plan, order_for(migration, tmp_path / "work"))
+    assert any(f"{len(plan.layout.volumes)} volumes read back" in line for line in image.evidence)
     with pytest.raises(MigrationFailed, match="not the source's"):
-        prove_same(plan, image, tmp_path / "work")
+        prove(plan, image, tmp_path / "work")
 
 
 @pytest.mark.parametrize("size", [0, (8 << 20) + 1])

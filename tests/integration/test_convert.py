@@ -19,17 +19,13 @@ from hyper2kvmd.host.space import available
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import (
-    Context,
     Ended,
     Event,
     Progress,
-    Step,
     StepStarted,
     event_adapter,
 )
-from hyper2kvmd.stages.convert import convert, prove_all_same, prove_same
-from hyper2kvmd.stages.plan import read_sources
-from tests.support.converting import order_for, planned, run_convert, snapshot
+from tests.support.converting import convert_planned, order_for, planned, prove, prove_all, run_convert, snapshot
 from tests.support.disks import empty_disk, sh
 from tests.support.file_systems import file_system
 from tests.support.vmdk import SUBFORMATS
@@ -92,13 +88,13 @@ def test_two_disks_become_two_images_in_their_order(raw: Path, tmp_path: Path) -
     plan = planned(*paths)
     assert [volume.name for volume in plan.layout.volumes] == ["disk 1, partition 1", "disk 2, whole disk"]
     migration = Migration(vmdk=paths, vm_name="web01", verify="content")
-    image = convert(order_for(migration, tmp_path), plan, tmp_path, Context(lambda _event: None, lambda _source: None))
+    image = convert_planned(plan, order_for(migration, tmp_path))
     for disk, original in zip(image.disks, (raw, second / "data.raw"), strict=True):
         sh("qemu-img", "compare", "-f", "raw", "-F", "qcow2", original, disk.path)
     assert any(line.startswith("disk 2: all 8388608 bytes") for line in image.evidence)
     swapped = image.with_changes(disks=image.disks[::-1])
     with pytest.raises(MigrationFailed) as caught:
-        prove_same(plan, swapped, tmp_path)
+        prove(plan, swapped, tmp_path)
     assert caught.value.code == "content-differs"
 
 
@@ -106,7 +102,7 @@ def test_one_disk_named_twice_is_refused(raw: Path, tmp_path: Path) -> None:
     source = make_vmdk(raw, tmp_path, "monolithicSparse")
     os.link(source, tmp_path / "other.vmdk")
     with pytest.raises(MigrationFailed) as caught:
-        read_sources((source, tmp_path / "other.vmdk"), tmp_path)
+        planned(source, tmp_path / "other.vmdk")
     assert caught.value.code == "source-repeated"
 
 
@@ -136,7 +132,7 @@ def test_an_image_that_differs_in_its_metadata_is_noticed(offset: int, raw: Path
         file.seek(offset)
         file.write(bytes([byte[0] ^ 1]))
     with pytest.raises(MigrationFailed) as caught:
-        prove_same(plan, image, tmp_path)
+        prove(plan, image, tmp_path)
     assert caught.value.code == "content-differs"
 
 
@@ -147,7 +143,7 @@ def test_an_image_cut_short_is_noticed(raw: Path, tmp_path: Path) -> None:
         file.truncate(8 * MIB)
         file.truncate(image.disks[0].virtual_size)
     with pytest.raises(MigrationFailed) as caught:
-        prove_same(plan, image, tmp_path)
+        prove(plan, image, tmp_path)
     assert caught.value.code == "content-differs"
 
 
@@ -181,7 +177,7 @@ def test_a_source_that_was_swapped_since_the_plan_is_noticed(raw: Path, tmp_path
     make_vmdk(raw, tmp_path, "monolithicSparse")
     order = order_for(Migration(vmdk=(source,), vm_name="web01"), tmp_path)
     with pytest.raises(MigrationFailed) as caught:
-        convert(order, plan, tmp_path, Context(lambda _event: None, lambda _source: None))
+        convert_planned(plan, order)
     assert caught.value.code == "source-changed"
 
 
@@ -194,10 +190,8 @@ def test_one_wrong_byte_anywhere_fails_the_content_proof(offset: int, raw: Path,
         byte = file.read(1)
         file.seek(offset)
         file.write(bytes([byte[0] ^ 1]))
-    disk = plan.disks[0]
-    step = Step("Comparing", disk.virtual_size, lambda _event: None)
     with pytest.raises(MigrationFailed, match=f"offset {offset} "):
-        prove_all_same(disk, image.disks[0], "raw", threads=2, step=step)
+        prove_all(plan, image, tmp_path)
 
 
 def test_a_disk_that_only_our_reader_knows_is_converted(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
 import subprocess
@@ -17,7 +18,10 @@ from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin
 from hyper2kvmd.jobs.tables import metadata
 from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.disks import Image, Layout, SourceDisk
 from hyper2kvmd.model.jobs import NOBODY_AT_ALL, State
+from hyper2kvmd.model.results import Finished
+from tests.support.benches import plan_for
 
 CLAIM_ALL = """
 import sys
@@ -212,7 +216,7 @@ def test_a_database_of_the_first_schema_keeps_its_jobs(tmp_path: Path) -> None:
     assert len(store.list()) == 3
     store.close()
     with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0003",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0004",)]
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
     assert {"jobs_misplaced", "jobs_of_submitter"} <= names
 
@@ -230,6 +234,31 @@ def test_submitters_of_earlier_jobs_are_found_by_name(tmp_path: Path) -> None:
     uids = {job.submitter: job.submitter_uid for job in store.list()}
     store.close()
     assert uids == {"root": 0, "987654": 987654, "no-such-user": NOBODY_AT_ALL, "": NOBODY_AT_ALL}
+
+
+def test_stages_that_an_older_version_finished_count(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    filled(path, 1)
+    disk = SourceDisk(path=Path("/srv/a.vmdk"), subformat="flat", virtual_size=1, data_bytes=1, files=())
+    planned = plan_for((disk,), Layout(tables=("none",)))
+    nic = {"mac": "00:50:56:01:02:03", "slot": 192}
+    image = Image(disks=(), format="raw", layout=planned.layout)
+    old = planned.model_dump(mode="json")
+    del old["machine"]
+    products = {
+        "plan": {"source": {**old, "nics": [nic]}, "image": None},
+        "convert": {"image": json.loads(image.model_dump_json())},
+    }
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0003'")
+        for stage, product in products.items():
+            connection.execute("INSERT INTO stages VALUES (1, ?, 1, 0.5, ?)", (stage, json.dumps(product)))
+    connection.close()
+    store = Store(address(path))
+    found = store.finished_stages(1)
+    store.close()
+    machine = planned.machine.with_changes(nics=(nic,))
+    assert found == Finished(plan=planned.with_changes(machine=machine), image=image)
 
 
 def test_the_journal_is_truncated_after_each_transaction(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from hyper2kvmd.disk.qemu.export import Exporter, as_file, export
 from hyper2kvmd.disk.qemu.nbd import Reader, Writer
+from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host import run
 from hyper2kvmd.model.disks import Segment
@@ -60,7 +61,10 @@ def test_a_vmdk_is_read_in_place(tmp_path: Path, content: bytes, subformat: str)
     )
     files = tuple(path.parent.iterdir())
     before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
-    with export(path, "vmdk", tmp_path, exports={"": None}, writable=False, extra_read=files) as exporter:
+    with (
+        open_source(path, tmp_path) as source,
+        export(path, "vmdk", tmp_path, exports={"": None}, writable=False, opened=source.files) as exporter,
+    ):
         with Reader(exporter.socket, "") as reader:
             assert reader.size == len(content)
             assert reader.read(0, len(content)) == content

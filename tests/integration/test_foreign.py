@@ -14,19 +14,16 @@ from typing import Any, get_args
 
 import pytest
 
-from hyper2kvmd.disk.engine.copy import Limits
-from hyper2kvmd.disk.files import SourceFile, identify
-from hyper2kvmd.disk.images.image import NewImage
+from hyper2kvmd.disk.files import open_file
 from hyper2kvmd.disk.qemu import qemu_img
-from hyper2kvmd.disk.sources.conversion import convert
 from hyper2kvmd.disk.sources.foreign.crc32c import crc32c
 from hyper2kvmd.disk.sources.foreign.vhdx import read_vhdx
 from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.errors import Failure, MigrationFailed
+from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import SourceFormat
-from hyper2kvmd.progress import Event, Progress, Step
-from hyper2kvmd.stages.convert import prove_all_same
-from tests.support.converting import read_source, run_convert, snapshot
+from hyper2kvmd.progress import Event, Progress
+from tests.support.converting import convert_planned, order_for, planned, prove_all, read_source, run_convert, snapshot
 from tests.support.disks import sh
 from tests.support.file_systems import file_system
 from tests.support.service import until
@@ -186,15 +183,13 @@ def test_one_wrong_byte_anywhere_fails_the_content_proof(
     fmt: str, options: tuple[str, ...], offset: int, tmp_path: Path
 ) -> None:
     plan, image = run_convert(make(tmp_path, fmt, options), tmp_path, out_format="raw")
-    disk = plan.disks[0]
     with image.disks[0].path.open("r+b") as file:
         file.seek(offset)
         byte = file.read(1)
         file.seek(offset)
         file.write(bytes([byte[0] ^ 1]))
-    step = Step("Comparing", disk.virtual_size, lambda _event: None)
     with pytest.raises(MigrationFailed, match=f"offset {offset} "):
-        prove_all_same(disk, image.disks[0], image.format, threads=2, step=step)
+        prove_all(plan, image, tmp_path)
 
 
 @pytest.mark.parametrize("fmt", ["qcow2", "vdi", "vhdx"])
@@ -273,13 +268,13 @@ def test_only_regular_files_that_are_no_links(fmt: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("fmt", ["raw", "qcow2", "vdi", "vhdx"])
 def test_a_source_that_was_swapped_since_the_plan_is_noticed(fmt: str, tmp_path: Path) -> None:
     source = make(tmp_path, fmt)
-    disk = read_source(source, tmp_path)
+    plan = planned(source)
     (tmp_path / "copy").write_bytes(source.read_bytes())
     (tmp_path / "copy").rename(source)
     with pytest.raises(MigrationFailed) as caught:
-        convert(disk, NewImage(tmp_path / "disk.qcow2", "qcow2", disk.data_bytes), limits=Limits())
+        convert_planned(plan, order_for(Migration(vmdk=(source,), vm_name="web01"), tmp_path))
     assert caught.value.code == "source-changed"
-    assert not (tmp_path / "disk.qcow2").exists()
+    assert not (tmp_path / "disk1.qcow2").exists()
 
 
 @pytest.mark.parametrize("size", [0, 511, 513])
@@ -458,8 +453,9 @@ def test_tables_that_name_one_block_for_all_are_refused(fmt: str, tmp_path: Path
     if fmt == "vdi":
         poke(source, struct.unpack_from("<I", data, 0x154)[0], bytes(4 * 64))
     elif fmt == "vhdx":
-        with source.open("rb") as file:
-            entry = read_vhdx(SourceFile(file.fileno(), identify(source))).table.offset
+        file = open_file(source)
+        entry = read_vhdx(file).table.offset
+        os.close(file.fd)
         poke(source, entry, data[entry : entry + 8] * 64)
     else:
         table = struct.unpack_from(">Q", data, struct.unpack_from(">Q", data, 40)[0])[0] & ~(1 << 63)

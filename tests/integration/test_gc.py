@@ -19,13 +19,11 @@ from hyper2kvmd.host.workspace import follow_links
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.disks import Layout
 from hyper2kvmd.model.jobs import Job, Stage
-from hyper2kvmd.model.machine import Source
 from hyper2kvmd.model.results import Finished
+from tests.support.benches import NOTHING_PLANNED
 
 PROJECT = Path(__file__).parents[2]
-SOURCE = Finished(source=Source(disks=(), layout=Layout(tables=()), firmware="bios", needed_bytes=1))
 LONG_AGO = time.time() - 40 * 86_400
 
 
@@ -106,7 +104,7 @@ def test_the_folder_of_a_failed_job_goes_by_retention_and_the_job_says_so(host: 
     claimed = host.store.claim(datetime.now(UTC))
     assert claimed is not None
     host.store.start_stage(failed.id, claimed.attempt, Stage.PLAN)
-    host.store.finish_stage(failed.id, claimed.attempt, Stage.PLAN, 1.0, SOURCE)
+    host.store.finish_stage(failed.id, claimed.attempt, Stage.PLAN, 1.0, NOTHING_PLANNED)
     host.store.fail(failed.id, claimed.attempt, (), keep_stages=True, note="kept")
     retried = host.submit("retried")
     host.store.cancel(retried.id, "test")
@@ -115,7 +113,7 @@ def test_the_folder_of_a_failed_job_goes_by_retention_and_the_job_says_so(host: 
     host.folder(f"failed.{failed.id}", age_days=0.5)
     assert host.gc()[1]["folders"] == []
     assert host.store.get(failed.id).note == "kept"
-    assert host.store.finished_stages(failed.id) == SOURCE
+    assert host.store.finished_stages(failed.id) == Finished(plan=NOTHING_PLANNED)
 
     os.utime(host.conversions / f"failed.{failed.id}", (LONG_AGO, LONG_AGO))
     assert [Path(path).name for path in host.gc()[1]["folders"]] == [f"failed.{failed.id}"]

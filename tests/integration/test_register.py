@@ -12,15 +12,16 @@ import pytest
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.guest import Guest
-from hyper2kvmd.model.machine import Firmware, Hardware
+from hyper2kvmd.model.machine import Firmware
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import Artifact, PublishedDisk
 from hyper2kvmd.progress import Event, Warned
 from hyper2kvmd.stages.register import register
 from hyper2kvmd.targets.libvirt.connection import Libvirt
 from hyper2kvmd.targets.libvirt.definition import domain_exists
-from tests.support.libvirtd import context, registered, unplug, virsh
+from tests.support.benches import bench_for, hardware_for
 from tests.support.libvirtd import libvirt as libvirt
+from tests.support.libvirtd import registered, unplug, virsh
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,8 @@ def test_emulation_is_chosen_and_said_where_kvm_is_not(tmp_path: Path) -> None:
         disks=(PublishedDisk(path=image, file_bytes=1),), format="qcow2", report_json=image, report_markdown=image
     )
     order = Order(job_id="1", migration=migration, conversion_dir=tmp_path, output_dir=tmp_path, helper=("helper",))
-    with pytest.raises(MigrationFailed):  # the test driver has no qemu domains, and forgets all between two calls
-        register(order, Hardware(firmware="bios"), Guest(), artifact, own, context(heard.append))
+    # the test driver has no qemu domains, and forgets all between two calls
+    with pytest.raises(MigrationFailed), bench_for(order, own, heard.append) as bench:
+        register(bench, hardware_for("bios"), Guest(), artifact)
     assert ET.parse(tmp_path / "a.xml").getroot().get("type") == "qemu"
     assert [event for event in heard if isinstance(event, Warned) and "emulation" in event.message]

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 from hyper2kvmd.guest.linux.inspect import find_root
 from hyper2kvmd.guest.mounts.access import default_helper, open_image
 from hyper2kvmd.guest.mounts.rootside import Helper
-from tests.support.host import as_qcow2, looped, make_disk, moved
+from tests.support.host import as_qcow2, make_disk
+from tests.support.journals import copied_in_use
 from tests.support.kernel import Kernel
 
 
 def test_a_root_that_only_the_journal_knows_is_found(service_folder: Path) -> None:
     """The disk as it is while the guest runs: XFS has not written its folders to their places yet."""
     running = make_disk(service_folder / "running.raw", ("xfs",))
-    image = moved(running, service_folder / "disk.raw")
-    with looped(running.disks[0].path, running.layout.volumes[0].segments[0]) as root:
+
+    def write(root: Path) -> Path:
         (root / "usr").mkdir()
         (root / "etc" / "os-release").write_text("ID=debian\n")
-        handle = os.open(root / "etc" / "os-release", os.O_RDWR)
-        os.fsync(handle)
-        os.close(handle)
-        shutil.copyfile(running.disks[0].path, image.disks[0].path)
+        return root / "etc" / "os-release"
+
+    image = copied_in_use(running, service_folder / "disk.raw", write)
     for unclean in (as_qcow2(image), image):
         with open_image(unclean, Helper(default_helper()), service_folder) as opened:
             found = find_root(opened, unclean.layout)

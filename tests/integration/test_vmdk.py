@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.disk.files import require_unchanged
 from hyper2kvmd.disk.sources import vmdk
 from hyper2kvmd.errors import Failure
 from tests.support.disks import empty_disk, sh
@@ -41,17 +40,16 @@ def test_every_supported_subformat_is_seen_whole(subformat: str, tmp_path: Path)
     with vmdk.open_source(path) as source:
         assert (source.subformat, source.virtual_size) == (subformat, SIZE)
         assert {file.path for file in source.files} == set(tmp_path.iterdir())
-        require_unchanged(source.files)
+        source.require_unchanged()
 
 
 def test_a_source_that_changes_is_noticed(tmp_path: Path) -> None:
     path = make_vmdk(tmp_path, "monolithicFlat")
     with vmdk.open_source(path) as source:
-        files = source.files
-    with (tmp_path / "disk-flat.vmdk").open("r+b") as file:
-        file.write(b"x")
-    with pytest.raises(Failure) as caught:
-        require_unchanged(files)
+        with (tmp_path / "disk-flat.vmdk").open("r+b") as file:
+            file.write(b"x")
+        with pytest.raises(Failure) as caught:
+            source.require_unchanged()
     assert caught.value.code == "source-changed"
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from hyper2kvmd.model.disks import Image
 from tests.support.asking import ASKER, PROBE, ask, linear, mount_request, refusal
-from tests.support.host import HELPER, REPOSITORY, as_service
+from tests.support.host import HELPER, REPOSITORY, as_service, give, make_disk
+from tests.support.journals import copied_in_use
 from tests.support.kernel import Kernel
 
 
@@ -409,6 +410,18 @@ def test_a_disk_that_the_caller_may_only_read_is_never_written(
     assert answer["mounts"] == 1
     assert answer["handed"] == {"write": "Read-only file system", "clear read-only": "Operation not permitted"}
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["ext4", "xfs", "btrfs"])
+def test_a_read_only_mount_replays_no_journal(
+    installed_helper: tuple[str, ...], service_folder: Path, content: str
+) -> None:
+    running = make_disk(service_folder / "running.raw", (content,))
+    dirty = give(copied_in_use(running, service_folder / "dirty.raw"))
+    before = dirty.disks[0].path.read_bytes()
+    request = mount_request(dirty, fstype=content, read_only=True)
+    assert refusal(ask(installed_helper, request=request, fds=[["rw", str(dirty.disks[0].path)]])) == "journal-dirty"
+    assert dirty.disks[0].path.read_bytes() == before
 
 
 @pytest.mark.parametrize("flag", ["clear nosuid", "clear nodev", "clear noexec"])

@@ -15,9 +15,12 @@ from hyper2kvmd.disk.files import SourceFile, open_file
 from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.disk.qemu.qemu_img import Format
 from hyper2kvmd.disk.sources.foreign import ForeignSource
+from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.errors import Failure, Kind, MigrationFailed
 from hyper2kvmd.host.run import Sandbox, run
+from hyper2kvmd.stages.convert import prove_same
+from tests.support.converting import run_convert
 from tests.support.disks import sh
 from tests.support.host import MIB, USER, as_service
 from tests.support.service import PROGRAMS
@@ -270,6 +273,25 @@ def test_a_disk_swapped_behind_our_back_is_not_what_a_tool_opens(fmt: str, tmp_p
     assert (tmp_path / "out.raw").read_bytes().startswith(b"their own ")
 
 
+@pytest.mark.parametrize("subformat", ["monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse"])
+def test_a_vmdk_swapped_behind_our_back_is_not_what_qemu_compares(subformat: str, tmp_path: Path) -> None:
+    """Neither the named file nor an extent that it names is opened by name again."""
+    theirs, swapped, work = tmp_path / "theirs", tmp_path / "swapped", tmp_path / "work"
+    work.mkdir()
+    for folder, text in ((theirs, b"their own "), (swapped, SECRET)):
+        folder.mkdir()
+        (tmp_path / "raw").write_bytes((text * MIB)[:MIB])
+        option = f"subformat={subformat}"
+        sh("qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", option, tmp_path / "raw", folder / "disk.vmdk")
+    plan, image = run_convert(theirs / "disk.vmdk", work, out_format="raw")
+    with Sources(work) as sources:
+        opened = sources.planned(plan.disks)
+        theirs.rename(tmp_path / "away")
+        theirs.symlink_to(swapped)
+        evidence = prove_same(opened, plan, image, work)
+    assert any("the source read by QEMU" in line for line in evidence)
+
+
 @pytest.mark.parametrize(
     "name", ["a,file.filename=other.qcow2", "a,driver=raw,.qcow2", "a,file.driver=nbd,.qcow2", "a,,b.qcow2"]
 )
@@ -278,7 +300,7 @@ def test_a_name_is_a_name(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     sh("qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "plain", "3M")
     (tmp_path / "plain").rename(path)
-    assert qemu_img.virtual_size(path, "qcow2", (path,)) == 3 * MIB
+    assert qemu_img.virtual_size(path, "qcow2") == 3 * MIB
 
 
 def test_a_confined_tool_has_no_socket_no_other_file_and_no_new_privileges(tmp_path: Path) -> None:

@@ -24,12 +24,11 @@ from hyper2kvmd.errors import Unsafe
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.jobs import Job
-from hyper2kvmd.model.machine import Hardware
 from hyper2kvmd.model.orders import Bounds, Order
 from hyper2kvmd.model.results import Artifact, PublishedDisk
-from hyper2kvmd.progress import Context
 from hyper2kvmd.stages.register import register
 from hyper2kvmd.targets.libvirt.connection import Libvirt
+from tests.support.benches import bench_for, hardware_for
 from tests.support.host import USER, as_service, command, installed
 from tests.support.own_host import FOLDER_PREFIX
 from tests.support.service import PROGRAMS, Service, free_port
@@ -195,15 +194,8 @@ def test_a_job_that_is_taken_up_after_the_list_was_shortened(tmp_path: Path) -> 
     )
     published = PublishedDisk(path=tmp_path / "a.qcow2", file_bytes=1)
     artifact = Artifact(disks=(published,), format="qcow2", report_json=tmp_path / "r", report_markdown=tmp_path / "r")
-    with pytest.raises(Unsafe) as caught:
-        register(
-            order,
-            Hardware(firmware="bios"),
-            Guest(),
-            artifact,
-            tmp_path,
-            Context(lambda _event: None, lambda _source: None),
-        )
+    with pytest.raises(Unsafe) as caught, bench_for(order, tmp_path) as bench:
+        register(bench, hardware_for("bios"), Guest(), artifact)
     assert caught.value.code == "libvirt-uri-not-allowed"
 
 

@@ -11,6 +11,7 @@ from hyper2kvmd.errors import Failure
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Stage
 from hyper2kvmd.model.orders import Order
+from hyper2kvmd.model.results import FIELDS
 from hyper2kvmd.progress import Context, Event, StageFinished, StageStarted
 from hyper2kvmd.worker import migrate
 
@@ -39,8 +40,8 @@ class Attempts:
             if isinstance(event, StageStarted):
                 started.append(event.stage)
             elif isinstance(event, StageFinished):
-                made = {name: value for name, value in event.product if value is not None}
-                self.order = self.order.with_changes(finished=self.order.finished.with_changes(**made))
+                finished = self.order.finished.with_changes(**{FIELDS[type(event.product)]: event.product})
+                self.order = self.order.with_changes(finished=finished)
                 after(event.stage)
 
         try:

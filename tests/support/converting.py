@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Image, SourceDisk
-from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
-from hyper2kvmd.progress import (
-    Context,
-    Event,
-)
-from hyper2kvmd.stages.convert import convert
-from hyper2kvmd.stages.plan import read_sources
+from hyper2kvmd.progress import Event, Step
+from hyper2kvmd.stages.convert import convert, prove_all_same, prove_same
+from hyper2kvmd.stages.plan import read_disks
+from tests.support.benches import bench_for, plan_for, unheard
 
 
 def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -26,19 +26,40 @@ def order_for(migration: Migration, work: Path) -> Order:
 
 def run_convert(
     source: Path, work: Path, *, events: list[Event] | None = None, preallocate: bool = False, **wanted: object
-) -> tuple[Source, Image]:
+) -> tuple[Plan, Image]:
     migration = Migration.model_validate({"vmdk": source, "vm_name": "web01", **wanted})
     plan = planned(source, preallocate=preallocate)
     heard = events if events is not None else []
-    return plan, convert(order_for(migration, work), plan, work, Context(heard.append, lambda _source: None))
+    return plan, convert_planned(plan, order_for(migration, work), heard.append)
+
+
+def convert_planned(plan: Plan, order: Order, emit: Callable[[Event], None] = unheard) -> Image:
+    """In an attempt of its own, which opens the disks anew."""
+    with bench_for(order, order.conversion_dir, emit) as bench:
+        return convert(bench, plan)
+
+
+def prove(plan: Plan, image: Image, folder: Path) -> tuple[str, ...]:
+    with Sources(folder) as sources:
+        return prove_same(sources.planned(plan.disks), plan, image, folder)
+
+
+def prove_all(plan: Plan, image: Image, folder: Path) -> None:
+    """Of the machine's first disk."""
+    disk = plan.disks[0]
+    with Sources(folder) as sources:
+        (source,) = sources.planned(plan.disks)
+        step = Step("Comparing", disk.virtual_size, unheard)
+        prove_all_same(source, disk, image.disks[0], image.format, threads=2, step=step)
 
 
 def read_source(path: Path, folder: Path) -> SourceDisk:
-    (disk,), _ = read_sources((path,), folder)
+    with Sources(folder) as sources:
+        (disk,), _ = read_disks(sources, (path,))
     return disk
 
 
-def planned(*paths: Path, preallocate: bool = False) -> Source:
-    disks, layout = read_sources(paths, paths[0].parent)
-    disks = tuple(disk.with_changes(preallocate=preallocate) for disk in disks)
-    return Source(disks=disks, layout=layout, firmware="bios", needed_bytes=1)
+def planned(*paths: Path, preallocate: bool = False, keys: tuple[bytes, ...] = ()) -> Plan:
+    with Sources(paths[0].parent) as sources:
+        disks, layout = read_disks(sources, paths, keys)
+    return plan_for(tuple(disk.with_changes(preallocate=preallocate) for disk in disks), layout)

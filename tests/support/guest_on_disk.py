@@ -20,7 +20,7 @@ from hyper2kvmd.guest.files.tree import GuestTree
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Layout, Segment, Volume
 from hyper2kvmd.model.guest import Guest
-from hyper2kvmd.model.machine import Source, SourceNic
+from hyper2kvmd.model.machine import Plan, SourceNic
 from hyper2kvmd.progress import Context, Event
 from hyper2kvmd.stages.repair import repair_opened
 from hyper2kvmd.volumes.fat import Blocks
@@ -46,6 +46,10 @@ class FolderAccess:
         self._folders = folders
         self.mounted: list[tuple[str, bool]] = []
         """Names of volumes, and whether read-only."""
+
+    @property
+    def replayed(self) -> tuple[Volume, ...]:
+        return ()
 
     @contextmanager
     def blocks(self, volume: Volume, *, read_only: bool = False) -> Iterator[Blocks]:
@@ -153,7 +157,7 @@ def migration(**options: object) -> Migration:
 
 
 def quiet_context(events: list[Event] | None = None) -> Context:
-    def admit(_: Source) -> None:
+    def admit(_: Plan) -> None:
         raise AssertionError("repair asks for no space")
 
     return Context((events if events is not None else []).append, admit)

@@ -18,11 +18,12 @@ from hyper2kvmd.hardware import decide_firmware, decide_hardware
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Layout, SourceDisk
 from hyper2kvmd.model.guest import Guest, Nic
-from hyper2kvmd.model.machine import Firmware, Source
+from hyper2kvmd.model.machine import Firmware, Plan
 from hyper2kvmd.model.orders import Order
-from hyper2kvmd.model.results import Artifact, Domain, PublishedDisk
-from hyper2kvmd.progress import Context, Event
+from hyper2kvmd.model.results import Artifact, PublishedDisk, Registration
+from hyper2kvmd.progress import Event
 from hyper2kvmd.stages.register import register
+from tests.support.benches import bench_for, plan_for, unheard
 
 NOBODY = 65534
 
@@ -75,20 +76,13 @@ def libvirt() -> Iterator[tuple[str, Path]]:
             shutil.rmtree(place)
 
 
-def unplug(uri: str, domain: Domain) -> None:
+def unplug(uri: str, domain: Registration) -> None:
     """A session daemon has no networks, so a domain with cards does not start there."""
     for mac in domain.macs:
         virsh(uri, "detach-interface", domain.name, "network", "--mac", mac, "--config")
 
 
-def context(emit: Callable[[Event], None]) -> Context:
-    def admit(source: Source) -> None:
-        raise AssertionError("registering reserves no space")
-
-    return Context(emit, admit)
-
-
-def source(firmware: Firmware = "bios") -> Source:
+def source(firmware: Firmware = "bios") -> Plan:
     disk = SourceDisk(
         path=Path("/srv/web01.vmdk"),
         subformat="streamOptimized",
@@ -97,7 +91,7 @@ def source(firmware: Firmware = "bios") -> Source:
         files=(),
     )
     layout = Layout(tables=("dos",))
-    return Source.model_validate({"disks": (disk,), "layout": layout, "firmware": firmware, "needed_bytes": 1})
+    return plan_for((disk,), layout, firmware)
 
 
 def registered(
@@ -105,10 +99,10 @@ def registered(
     *,
     firmware: Firmware = "bios",
     job_id: str = "1",
-    emit: Callable[[Event], None] = lambda _event: None,
+    emit: Callable[[Event], None] = unheard,
     own: Path | None = None,
     **keys: Any,
-) -> Domain:
+) -> Registration:
     migration = Migration.model_validate({"vmdk": "/srv/web01.vmdk", "vm_name": "web01", **keys})
     images = [folder / name for name in migration.output_names]
     for image in images:
@@ -131,4 +125,5 @@ def registered(
     with tempfile.TemporaryDirectory() as another:
         found = source(decide_firmware(migration.uefi, firmware))
         hardware = decide_hardware(migration, found, guest)
-        return register(order, hardware, guest, artifact, own or Path(another), context(emit))
+        with bench_for(order, own or Path(another), emit) as bench:
+            return register(bench, hardware, guest, artifact)

@@ -9,11 +9,11 @@ from pathlib import Path
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import DiskImage, FileIdentity, Image, Layout, SourceDisk
 from hyper2kvmd.model.guest import Guest
-from hyper2kvmd.model.machine import Source
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import Artifact, Verdict
-from hyper2kvmd.progress import Context, Event
+from hyper2kvmd.progress import Event
 from hyper2kvmd.stages.publish import publish
+from tests.support.benches import bench_for, plan_for, unheard
 from tests.support.disks import empty_disk
 
 MIB = 1 << 20
@@ -34,7 +34,7 @@ def run_publish(
     *,
     reserve: bool = False,
     checksum: bool = False,
-    emit: Callable[[Event], None] = lambda _event: None,
+    emit: Callable[[Event], None] = unheard,
 ) -> Artifact:
     images = images if isinstance(images, tuple) else (images,)
     folder, sizes = images[0].parent, [image.stat().st_size for image in images]
@@ -55,15 +55,16 @@ def run_publish(
     made = tuple(
         DiskImage(path=image, virtual_size=size, file_bytes=size) for image, size in zip(images, sizes, strict=True)
     )
-    return publish(
-        Order(job_id="7", migration=migration, conversion_dir=folder, output_dir=output, helper=("none",)),
-        Source(disks=disks, layout=layout, firmware="bios", needed_bytes=sum(sizes)),
-        Image(disks=made, format="raw", layout=layout),
-        Guest(family="none"),
-        Verdict(level="check", evidence=("size",)),
-        {},
-        Context(emit, lambda _source: None),
-    )
+    order = Order(job_id="7", migration=migration, conversion_dir=folder, output_dir=output, helper=("none",))
+    image = Image(disks=made, format="raw", layout=layout)
+    with bench_for(order, folder, emit) as bench:
+        return publish(
+            bench,
+            plan_for(disks, layout),
+            image,
+            Guest(family="none"),
+            Verdict(level="check", evidence=("size",)),
+        )
 
 
 def names(folder: Path) -> set[str]:

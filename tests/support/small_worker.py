@@ -18,10 +18,11 @@ from types import FrameType
 
 from hyper2kvmd.host.workspace import image_name
 from hyper2kvmd.model.disks import DiskImage, Image, Layout
+from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.jobs import Problem, Stage
-from hyper2kvmd.model.machine import Source
+from hyper2kvmd.model.machine import Machine, Plan
 from hyper2kvmd.model.orders import Order
-from hyper2kvmd.model.results import Artifact, Finished, PublishedDisk
+from hyper2kvmd.model.results import FIELDS, Artifact, Product, PublishedDisk, Verdict
 from hyper2kvmd.progress import (
     AwaitingSpace,
     Ended,
@@ -47,20 +48,23 @@ def say(event: Event) -> None:
     print(event.model_dump_json(), flush=True)
 
 
-def product(order: Order, folder: Path, stage: Stage) -> Finished:
+def product(order: Order, folder: Path, stage: Stage) -> Product:
     if stage is Stage.PLAN:
-        source = Source(disks=(), layout=Layout(tables=()), firmware="bios", needed_bytes=1)
-        return Finished(source=source)
+        machine = Machine(disks=())
+        return Plan(machine=machine, disks=(), layout=Layout(tables=()), firmware="bios", needed_bytes=1)
     if stage is Stage.CONVERT:
         disk = DiskImage(path=folder / "disk.qcow2", virtual_size=1, file_bytes=4096)
-        image = Image(disks=(disk,), format="qcow2", layout=Layout(tables=("none",)))
-        return Finished(image=image)
+        return Image(disks=(disk,), format="qcow2", layout=Layout(tables=("none",)))
+    if stage is Stage.REPAIR:
+        return Guest()
+    if stage is Stage.VERIFY:
+        return Verdict(level="check", evidence=("it is there",))
     image_path = order.output_dir / order.migration.output_names[0]
     image_path.parent.mkdir(parents=True, exist_ok=True)
     image_path.write_text("an image")
     published = PublishedDisk(path=image_path, file_bytes=8)
     report = image_path.with_suffix(".json")
-    return Finished(artifact=Artifact(disks=(published,), format="qcow2", report_json=report, report_markdown=report))
+    return Artifact(disks=(published,), format="qcow2", report_json=report, report_markdown=report)
 
 
 def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
@@ -69,7 +73,7 @@ def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
         if word in ("plan", "convert", "publish"):
             stage = Stage(word)
             made = product(order, folder, stage)
-            if any(getattr(order.finished, name) for name, value in made if value is not None):
+            if getattr(order.finished, FIELDS[type(made)]) is not None:
                 continue
             say(StageStarted(stage=stage))
             say(StageFinished(stage=stage, seconds=0.5, product=made))

@@ -134,9 +134,9 @@ import json, sys, time
 from pathlib import Path
 from hyper2kvmd.proof import machine
 from hyper2kvmd.model.disks import Image
-from hyper2kvmd.model.machine import Hardware
+from tests.support.benches import hardware_for
 image, folder = Image.model_validate_json(sys.argv[1]), Path(sys.argv[2])
-hardware = Hardware(firmware="bios", memory=256)
+hardware = hardware_for("bios", memory=256)
 with machine.running(machine.overlay(image, folder), hardware, folder) as running:
     for _ in range(300):
         if running.disk_bytes():

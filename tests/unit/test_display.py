@@ -9,10 +9,11 @@ from rich.console import Console
 from hyper2kvmd import progress
 from hyper2kvmd.cli.display import Display
 from hyper2kvmd.cli.output import printable, size
+from hyper2kvmd.model.disks import Image, Layout
 from hyper2kvmd.model.jobs import Stage
-from hyper2kvmd.model.results import Finished
 
 GIB = 1 << 30
+IMAGE = Image(disks=(), format="raw", layout=Layout(tables=()))
 
 
 def work(display: Display) -> None:
@@ -22,7 +23,7 @@ def work(display: Display) -> None:
     for percent in range(101):
         display.emit(progress.Progress(title="Copying disk 1/1", done=GIB * percent // 100, total=GIB))
     context.warn("no swap\x1b[31m here")
-    display.emit(progress.StageFinished(stage=Stage.CONVERT, seconds=1.25, product=Finished()))
+    display.emit(progress.StageFinished(stage=Stage.CONVERT, seconds=1.25, product=IMAGE))
 
 
 def rendered(*, terminal: bool) -> str:

@@ -45,6 +45,14 @@ def test_a_dry_run_says_the_same_and_writes_nothing(case: GoldenCase, tmp_path: 
     assert promised == repaired(case.folders, case.layout, case.migration, case.vmx)
 
 
+def test_only_a_volume_with_a_change_is_mounted_writable(case: GoldenCase) -> None:
+    before = {name: files_below(folder) for name, folder in case.folders.items()}
+    access = FolderAccess(case.folders)
+    repair_opened(access, case.layout, case.migration, quiet_context(), case.vmx)
+    changed = {name for name, folder in case.folders.items() if files_below(folder) != before[name]}
+    assert {name for name, read_only in access.mounted if not read_only} == changed
+
+
 def test_no_file_changes_but_those_that_the_report_lists(case: GoldenCase, tmp_path: Path) -> None:
     """A path in the report is the guest's, a file here lies below its volume's folder, maybe a subvolume's."""
     before = files_below(tmp_path / "guest")

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import shutil
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.linux.inspect import Kernel, find_root, look_at
 from hyper2kvmd.model.disks import Layout, Volume
 from hyper2kvmd.progress import Event, Warned
@@ -104,6 +106,43 @@ def test_a_volume_that_does_not_mount_is_an_error_only_without_a_root(tmp_path: 
     with pytest.raises(MigrationFailed) as caught:
         find_root(FolderAccess({}), both)
     assert caught.value.code == "mount-failed"
+
+
+class FullStorage(FolderAccess):
+    """A host on which the replay of a journal fails at its end."""
+
+    @contextmanager
+    def mount(self, volume: Volume, *, read_only: bool = False) -> Iterator[int]:
+        with super().mount(volume, read_only=read_only) as handle:
+            yield handle
+        raise MigrationFailed("image-write-failed", f"{volume.name}: no space", hint="make space", kind=Kind.RETRY)
+
+
+def test_a_failure_of_the_host_is_no_trouble_of_the_guest(tmp_path: Path) -> None:
+    linux(tmp_path)
+    with pytest.raises(MigrationFailed) as caught:
+        find_root(FullStorage({"partition 1": tmp_path}), layout(partition(1)))
+    assert caught.value.code == "image-write-failed"
+
+
+class Dirty(FolderAccess):
+    """Volumes that were in use when their disk was copied."""
+
+    @property
+    def replayed(self) -> tuple[Volume, ...]:
+        return tuple(partition(1) for _ in self.mounted[:1])
+
+
+@pytest.mark.parametrize("family", ["linux", "none"])
+def test_a_replayed_journal_is_warned_of(tmp_path: Path, family: str) -> None:
+    if family == "linux":
+        linux(tmp_path)
+    events: list[Event] = []
+    asked = migration(regen_initramfs=False)
+    guest = repair_opened(Dirty({"partition 1": tmp_path}), layout(partition(1)), asked, quiet_context(events))
+    assert guest.family == family
+    assert guest.warnings[0].startswith("partition 1 (ext4): its journal was replayed")
+    assert Warned(message=guest.warnings[0]) in events
 
 
 @pytest.mark.parametrize(

@@ -49,13 +49,13 @@ def test_changes_are_diffs_by_fix(tmp_path: Path) -> None:
     assert "-one\n+1" in second.diff and "--- /etc/fstab" in second.diff
 
 
-def test_roll_back(tmp_path: Path) -> None:
+def test_restore(tmp_path: Path) -> None:
     put(tmp_path, "etc/fstab", "old\n")
     with tree_of(tmp_path) as tree:
         tree.write_text("/etc/a", "kept\n", fix="f", summary="s")
         mark = tree.mark()
         tree.write_text("/etc/fstab", "new\n", fix="f", summary="s")
-        tree.roll_back(mark)
+        tree.restore(mark)
         assert tree.read_text("/etc/fstab") == "old\n"
         assert [change.path for change in tree.commit()] == ["/etc/a"]
 

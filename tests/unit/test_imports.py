@@ -17,8 +17,9 @@ FLOORS = (
     {"daemon"},
     {"worker"},
     {"stages"},
+    {"stages.bench"},
     {"proof", "targets"},
-    {"guest.linux"},
+    {"guest.linux", "guest.windows"},
     {"guest.files"},
     {"guest.mounts"},
     {"machines"},
@@ -38,6 +39,7 @@ APART = {
     "host": {"base", "model", "errors"},
     "disk.engine": {"disk.images", "disk", "host", "base", "model", "errors"},
     "machines": {"disk", "host", "base", "model", "errors"},
+    "guest.windows": {"guest.files", "guest.mounts", "volumes", "host", "base", "model", "errors"},
 }
 """Rooms that may import less than all below them."""
 STORE_USERS = {"cli", "daemon", "jobs"}
@@ -162,6 +164,10 @@ def test_processes_start_in_one_place(path: Path) -> None:
         ("hyper2kvmd.disk.qemu", "import hyper2kvmd.guest.linux.inspect"),
         ("hyper2kvmd.guest.linux.fixes.fstab", "from hyper2kvmd.stages.plan import plan"),
         ("hyper2kvmd.stages.plan", "def f():\n    from hyper2kvmd import worker"),
+        ("hyper2kvmd.stages.plan", "from hyper2kvmd.stages.register import register"),
+        ("hyper2kvmd.stages.bench", "from hyper2kvmd.stages.plan import plan"),
+        ("hyper2kvmd.machines.vmx", "from hyper2kvmd.targets.target import Target"),
+        ("hyper2kvmd.disk.engine.copy", "from hyper2kvmd.disk.sources.foreign import ForeignSource"),
         ("hyper2kvmd.worker", "from hyper2kvmd.jobs.store import Store"),
         ("hyper2kvmd.worker", "from hyper2kvmd.daemon import spool"),
         ("hyper2kvmd.daemon.spool", "from hyper2kvmd.cli.ctl import main"),

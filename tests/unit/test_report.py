@@ -7,10 +7,10 @@ from pathlib import Path
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import DiskImage, FileIdentity, Image, Layout, SourceDisk
 from hyper2kvmd.model.guest import Change, Guest
-from hyper2kvmd.model.machine import Source
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import PublishedDisk, Verdict
 from hyper2kvmd.report import Report, markdown
+from tests.support.benches import plan_for
 
 DISK = SourceDisk(
     path=Path("/source.vmdk"),
@@ -34,7 +34,7 @@ def test_a_guest_cannot_speak_in_the_reports_own_voice() -> None:
             output_dir=Path("/o"),
             helper=("none",),
         ),
-        source=Source(disks=(DISK,), layout=LAYOUT, firmware="bios", needed_bytes=1),
+        plan=plan_for((DISK,), LAYOUT),
         image=Image(
             disks=(DiskImage(path=Path("/c/i"), virtual_size=512, file_bytes=512),), format="raw", layout=LAYOUT
         ),

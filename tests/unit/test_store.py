@@ -14,13 +14,15 @@ from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin, Refusal, Submission
 from hyper2kvmd.jobs.tables import MISPLACED
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.disks import Layout
+from hyper2kvmd.model.disks import Image, Layout
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.jobs import Job, Problem, Stage, State
-from hyper2kvmd.model.machine import Source
-from hyper2kvmd.model.results import Artifact, Finished, PublishedDisk
+from hyper2kvmd.model.results import Artifact, Finished, PublishedDisk, Verdict
+from tests.support.benches import plan_for
 
-SOURCE = Finished(source=Source(disks=(), layout=Layout(tables=()), firmware="bios", needed_bytes=7, publish_bytes=0))
+PLANNED = plan_for((), Layout(tables=()))
+IMAGE = Image(disks=(), format="raw", layout=PLANNED.layout)
+FINISHED = Finished(plan=PLANNED)
 CRASH = Problem(code="worker-crashed", message="the worker died", hint="look at the journal", kind="retry")
 
 
@@ -141,7 +143,7 @@ def test_every_write_of_an_older_attempt_is_fenced_off(store: Store) -> None:
     before = store.get(new.id), store.events(new.id)
     for attempt in (old.attempt, new.attempt + 1):
         assert not store.start_stage(old.id, attempt, Stage.PLAN)
-        assert not store.finish_stage(old.id, attempt, Stage.PLAN, 1.0, SOURCE)
+        assert not store.finish_stage(old.id, attempt, Stage.PLAN, 1.0, PLANNED)
         assert not store.record_progress(old.id, attempt, 0.5)
         assert not store.record_warning(old.id, attempt, "w")
         assert not store.reserve(old.id, attempt, 5)
@@ -158,25 +160,38 @@ def test_every_write_of_an_older_attempt_is_fenced_off(store: Store) -> None:
 def test_finished_stages_are_kept_or_forgotten(store: Store) -> None:
     add(store, "a")
     job = claim(store)
-    guest = Finished(guest=Guest(hostname="web01"))
-    assert store.finish_stage(job.id, 1, Stage.PLAN, 0.1, SOURCE)
-    assert store.finish_stage(job.id, 1, Stage.REPAIR, 0.1, guest)
-    assert store.finished_stages(job.id) == Finished(source=SOURCE.source, guest=guest.guest)
+    assert store.finish_stage(job.id, 1, Stage.PLAN, 0.1, PLANNED)
+    assert store.finish_stage(job.id, 1, Stage.CONVERT, 0.1, IMAGE)
+    assert store.finished_stages(job.id) == Finished(plan=PLANNED, image=IMAGE)
     store.requeue(job.id, 1, "", keep_stages=True)
     assert claim(store).attempt == 2
-    assert store.finished_stages(job.id).guest == guest.guest
+    assert store.finished_stages(job.id).image == IMAGE
     store.requeue(job.id, 2, "", keep_stages=False)
+    assert store.finished_stages(job.id) == Finished()
+
+
+def test_a_stage_that_begins_again_makes_all_after_it_void(store: Store) -> None:
+    """An attempt that plans anew and dies must not leave the image of the plan before to the next one."""
+    add(store, "a")
+    job = claim(store)
+    store.finish_stage(job.id, 1, Stage.PLAN, 0.1, PLANNED)
+    store.finish_stage(job.id, 1, Stage.CONVERT, 0.1, IMAGE)
+    store.requeue(job.id, 1, "", keep_stages=True)
+    assert claim(store).attempt == 2
+    assert store.start_stage(job.id, 2, Stage.CONVERT)
+    assert store.finished_stages(job.id) == Finished(plan=PLANNED)
+    assert store.start_stage(job.id, 2, Stage.PLAN)
     assert store.finished_stages(job.id) == Finished()
 
 
 def test_a_folder_that_is_gone_takes_its_stages_along(store: Store) -> None:
     add(store, "a")
     job = claim(store)
-    store.finish_stage(job.id, 1, Stage.PLAN, 0.1, SOURCE)
+    store.finish_stage(job.id, 1, Stage.PLAN, 0.1, PLANNED)
     store.note_removed_folder(job.id, "of a running job")
-    assert store.finished_stages(job.id) == SOURCE and store.get(job.id).note == ""
+    assert store.finished_stages(job.id) == FINISHED and store.get(job.id).note == ""
     store.fail(job.id, 1, (CRASH,), keep_stages=True, note="kept")
-    assert store.finished_stages(job.id) == SOURCE and store.get(job.id).note == "kept"
+    assert store.finished_stages(job.id) == FINISHED and store.get(job.id).note == "kept"
     store.note_removed_folder(job.id, "too old")
     store.note_removed_folder(job.id + 1, "of nobody")
     assert store.finished_stages(job.id) == Finished() and "too old" in store.get(job.id).note
@@ -186,10 +201,10 @@ def test_a_folder_that_is_gone_takes_its_stages_along(store: Store) -> None:
 def test_a_job_cancelled_in_the_queue_keeps_its_stages(store: Store) -> None:
     add(store, "a")
     job = claim(store)
-    store.finish_stage(job.id, 1, Stage.PLAN, 0.1, SOURCE)
+    store.finish_stage(job.id, 1, Stage.PLAN, 0.1, PLANNED)
     store.requeue(job.id, 1, "", keep_stages=True)
     store.cancel(job.id, "root")
-    assert store.finished_stages(job.id) == SOURCE
+    assert store.finished_stages(job.id) == FINISHED
 
 
 def test_what_was_published_is_never_forgotten(store: Store) -> None:
@@ -201,10 +216,14 @@ def test_what_was_published_is_never_forgotten(store: Store) -> None:
         report_json=Path("/o/a.json"),
         report_markdown=Path("/o/a.md"),
     )
-    store.finish_stage(job.id, 1, Stage.PLAN, 0.1, SOURCE)
-    store.finish_stage(job.id, 1, Stage.PUBLISH, 0.1, Finished(artifact=artifact))
+    all_of_them = Finished(
+        plan=PLANNED, image=IMAGE, guest=Guest(), verdict=Verdict(level="check", evidence=("size",)), artifact=artifact
+    )
+    for stage, product in zip(Stage, (product for _, product in all_of_them), strict=True):
+        if product is not None:
+            store.finish_stage(job.id, 1, stage, 0.1, product)
     assert store.fail(job.id, 1, (CRASH,), keep_stages=False)
-    assert store.finished_stages(job.id) == Finished(source=SOURCE.source, artifact=artifact)
+    assert store.finished_stages(job.id) == all_of_them
 
 
 def test_failures_count_failed_tries_only_and_a_retry_by_hand_begins_anew(store: Store) -> None:
@@ -265,13 +284,13 @@ def test_recover_requeues_what_a_dead_daemon_left_but_keeps_a_cancel(store: Stor
     add(store, "a")
     add(store, "b")
     kept, cancelled = claim(store), claim(store)
-    store.finish_stage(kept.id, 1, Stage.PLAN, 0.1, SOURCE)
+    store.finish_stage(kept.id, 1, Stage.PLAN, 0.1, PLANNED)
     store.reserve(kept.id, 1, 100)
     store.cancel(cancelled.id, "root")
     assert {job.id for job in store.recover()} == {kept.id, cancelled.id}
     again = store.get(kept.id)
     assert (again.state, again.reserved_bytes, store.failures(kept.id)) == (State.QUEUED, 0, 0)
-    assert store.finished_stages(kept.id) == SOURCE
+    assert store.finished_stages(kept.id) == FINISHED
     assert store.get(cancelled.id).state is State.CANCELLED
     assert not store.succeed(kept.id, 1, "a ghost")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.machines import vmx
-from hyper2kvmd.machines.vmx import Machine
+from hyper2kvmd.machines.vmx import Described
 from hyper2kvmd.model.machine import SourceNic
 
 CARD = """.encoding = "UTF-8"
@@ -49,9 +49,9 @@ def test_a_machine_of_another_name_that_has_the_disk(disk: Path) -> None:
 
 
 def test_nothing_is_known_without_a_machine_of_the_disk(disk: Path) -> None:
-    assert vmx.beside(disk) == Machine()
+    assert vmx.beside(disk) == Described()
     (disk.parent / "other.vmx").write_text(CARD)
-    assert vmx.beside(disk) == Machine()
+    assert vmx.beside(disk) == Described()
 
 
 def test_two_machines_of_one_disk_tell_nothing(disk: Path) -> None:
@@ -59,7 +59,7 @@ def test_two_machines_of_one_disk_tell_nothing(disk: Path) -> None:
     (disk.parent / "clone.vmx").write_text(CARD + 'scsi0:0.fileName = "web01.vmdk"\n')
     machine = vmx.beside(disk)
     assert machine.nics == ()
-    assert "clone.vmx, web01.vmx all have the disk web01.vmdk" in machine.warnings[0]
+    assert "clone.vmx, web01.vmx all have the disk web01.vmdk" in machine.concerns[0]
 
 
 @pytest.mark.parametrize(
@@ -77,5 +77,17 @@ def test_a_link_a_pipe_and_noise_are_no_machine(disk: Path, tmp_path: Path) -> N
     (tmp_path / "noise.vmx").write_bytes(os.urandom(1 << 16))
     machine = vmx.beside(disk)
     assert machine.nics == ()
-    assert len(machine.warnings) == 2
-    assert "symbolic link" in machine.warnings[1]
+    assert len(machine.concerns) == 2
+    assert "symbolic link" in machine.concerns[1]
+
+
+def test_memory_and_processors(disk: Path) -> None:
+    disk.with_suffix(".vmx").write_text('memSize = "4096"\nnumvcpus = "4"\n')
+    found = vmx.beside(disk)
+    assert (found.memory, found.vcpus) == (4096, 4)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1e9", "99999999999999999999", "\u0664", "4096 MB"])
+def test_what_is_no_sensible_number_is_unknown(text: str, disk: Path) -> None:
+    disk.with_suffix(".vmx").write_text(f'memsize = "{text}"\nnumvcpus = "{text}"\n')
+    assert vmx.beside(disk) == Described()

@@ -14,8 +14,8 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from hyper2kvmd.disk.files import SourceFile
 from hyper2kvmd.disk.images.qcow2 import full_size
 from hyper2kvmd.disk.images.qcow2.reader import open_image
 from hyper2kvmd.disk.qemu import nbd
-from hyper2kvmd.disk.qemu.qemu_img import Format
+from hyper2kvmd.disk.qemu.qemu_img import Format, linked
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host import run
 from hyper2kvmd.model.disks import Segment
@@ -71,28 +71,29 @@ def export(
     *,
     exports: Mapping[str, Segment | None],
     writable: bool,
-    extra_read: tuple[Path, ...] = (),
     backing: tuple[Path, Format] | None = None,
-    opened: SourceFile | None = None,
+    opened: Sequence[SourceFile] = (),
 ) -> Iterator[Exporter]:
     """Serve `path` as the named exports (`None`: the whole disk; a segment: exactly that range) during the block.
 
-    `extra_read` are the other files that the image consists of; `backing` is what a QCOW2 of ours lies upon, and is
-    only ever read; `opened` is the source at `path`, which is served by its descriptor, whatever its name has come to
-    mean. The server sees these and `path`, nothing else.
+    `backing` is what a QCOW2 of ours lies upon, and is only ever read. `opened` are the files of a source, that at
+    `path` first: they are served by their descriptors, whatever their names have come to mean. The server sees these,
+    or `path` where there are none, and nothing else.
     Raises MigrationFailed: `image-damaged`, `exporter-failed` when it cannot serve the image or does not end well after
     a writable export, `exporter-died` when it died during the block.
     """
     path = path.absolute()
-    with tempfile.TemporaryDirectory(prefix="export-", dir=folder, ignore_cleanup_errors=True) as private:
+    with (
+        tempfile.TemporaryDirectory(prefix="export-", dir=folder, ignore_cleanup_errors=True) as private,
+        ExitStack() as stack,
+    ):
         place = Path(private)
         below = (backing[0].absolute(), backing[1]) if backing else None
-        readable = (*(() if opened is not None else (path,)), *extra_read, *([below[0]] if below else []))
-        handles = () if opened is None else (opened.fd,)
-        sandbox = run.Sandbox(read=readable, handles=handles)
+        readable = (*(() if opened else (path,)), *([below[0]] if below else []))
+        sandbox = run.Sandbox(read=readable, handles=tuple(file.fd for file in opened))
         if writable:
             sandbox = replace(sandbox, write=(path,), file_size=_grown(path, fmt))
-        served = path if opened is None else opened.opened
+        served = stack.enter_context(linked(opened, place)) if opened else path
         with _listen(place / "nbd") as listener, (place / "output").open("wb") as output:
             process = run.start(
                 _command(served, fmt, exports, writable, listener.fileno(), below),

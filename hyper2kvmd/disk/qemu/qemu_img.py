@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,25 +36,41 @@ def node(path: Path, fmt: Format) -> str:
     return f"driver={fmt},file.driver=file,file.filename={str(path).replace(',', ',,')}"
 
 
-def virtual_size(path: Path, fmt: Format, files: tuple[Path, ...]) -> int:
-    """Bytes the guest sees. `files` are all the files the image consists of."""
-    found = _json(["qemu-img", "info", "--output=json", "--image-opts", node(path, fmt)], files)
-    return int(found["virtual-size"])
+@contextmanager
+def linked(files: Sequence[SourceFile], folder: Path) -> Iterator[Path]:
+    """The path of the first of `files`, all of one directory, for a tool that inherits their descriptors.
+
+    It lies in a new directory below `folder`, in which each has its own name, as a link to what was opened: a VMDK
+    names its extents and its parent, and whoever owns their directory may have given these names to other files.
+    """
+    with tempfile.TemporaryDirectory(prefix="source-", dir=folder, ignore_cleanup_errors=True) as place:
+        for file in files:
+            Path(place, file.path.name).symlink_to(file.opened)
+        yield Path(place, files[0].path.name)
 
 
-def reads_as(path: Path, fmt: Format, files: tuple[Path, ...], size: int) -> bool:
-    """True when QEMU can read this disk as well, and as one of `size` bytes. Raises MigrationFailed (`tool-stalled`).
+def virtual_size(image: Path, fmt: Format) -> int:
+    """Bytes the guest sees of an image of ours."""
+    argv = ["qemu-img", "info", "--output=json", "--image-opts", node(image, fmt)]
+    return int(json.loads(run.run(argv, sandbox=run.Sandbox(read=(image,))).stdout)["virtual-size"])
+
+
+def reads_as(files: Sequence[SourceFile], fmt: Format, size: int, folder: Path) -> bool:
+    """True when QEMU can read the disk that `files` make up (the named one first), and as one of `size` bytes.
+
+    Links to the files are made in `folder` meanwhile. Raises MigrationFailed (`tool-stalled`).
 
     QEMU has disks on which an assertion fails, such as a VMDK with a parent and nothing but ZERO extents (QEMU 7.2,
     vmdk_get_info).
     """
-    argv = ["qemu-img", "info", "--output=json", "--image-opts", node(path, fmt)]
-    try:
-        done = run.run(argv, sandbox=run.Sandbox(read=files), check=False)
-    except MigrationFailed as error:
-        if error.code == "tool-killed":
-            return False
-        raise
+    with linked(files, folder) as path:
+        argv = ["qemu-img", "info", "--output=json", "--image-opts", node(path, fmt)]
+        try:
+            done = run.run(argv, sandbox=run.Sandbox(handles=tuple(file.fd for file in files)), check=False)
+        except MigrationFailed as error:
+            if error.code == "tool-killed":
+                return False
+            raise
     return done.returncode == 0 and int(json.loads(done.stdout)["virtual-size"]) == size
 
 
@@ -166,7 +184,3 @@ def _check(image: Path, fmt: Format, sandbox: run.Sandbox) -> tuple[dict[str, An
 
 def _counted(found: dict[str, Any], kinds: tuple[str, ...]) -> str | None:
     return ", ".join(f"{found[kind]} {kind}" for kind in kinds if found.get(kind)) or None
-
-
-def _json(argv: list[str], files: tuple[Path, ...]) -> Any:
-    return json.loads(run.run(argv, sandbox=run.Sandbox(read=files)).stdout)

@@ -9,13 +9,13 @@ from hyper2kvmd.disk.blocks import RUN_LIMIT, Run
 from hyper2kvmd.disk.engine import copy
 from hyper2kvmd.disk.files import SourceFile
 from hyper2kvmd.disk.images.image import NewImage
-from hyper2kvmd.disk.sources.source import OnProgress, copy_by_engine
-from hyper2kvmd.model.disks import FileIdentity, SourceFormat
+from hyper2kvmd.disk.sources.source import FileBacked, OnProgress, copy_by_engine
+from hyper2kvmd.model.disks import SourceFormat
 
 SECTOR = 512
 
 
-class RawSource:
+class RawSource(FileBacked):
     """A `DiskSource` on an open file. Raises MigrationFailed (`source-truncated`) for half a sector."""
 
     format: SourceFormat = "raw"
@@ -27,7 +27,7 @@ class RawSource:
         faults.check_disk_size(file.path, file.size)
         self._file = file
         self.virtual_size = file.size
-        self.files: tuple[FileIdentity, ...] = (file.identity,)
+        self.files = (file,)
         self.data_bytes = sum(stop - start for start, stop in self._stored(0, file.size))
 
     def runs(self, start: int, stop: int) -> Iterator[Run]:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from hyper2kvmd.disk.blocks import Counted
 from hyper2kvmd.disk.engine import copy
+from hyper2kvmd.disk.files import SourceFile
 from hyper2kvmd.disk.images.image import NewImage
 from hyper2kvmd.model.disks import FileIdentity, SourceFormat
 
@@ -24,15 +25,40 @@ class DiskSource(Counted, Protocol):
     def subformat(self) -> str: ...
 
     @property
-    def files(self) -> tuple[FileIdentity, ...]: ...
+    def files(self) -> tuple[SourceFile, ...]:
+        """All that the disk consists of, open; the named file first."""
+        ...
+
+    @property
+    def identity(self) -> tuple[FileIdentity, ...]:
+        """What must be the same while the disk is read, and when another attempt opens it again."""
+        ...
+
+    def require_unchanged(self) -> None:
+        """Raise MigrationFailed (`source-changed`) when something wrote to the disk since it was opened."""
+        ...
 
     def copy_into(self, image: NewImage, limits: copy.Limits, on_progress: OnProgress) -> None:
         """Write the image, complete and flushed. Raises as `copy.copy` or `qemu_img.convert` do."""
         ...
 
 
+class FileBacked:
+    """The part of a `DiskSource` that is the same for all that consist of open files."""
+
+    files: tuple[SourceFile, ...]
+
+    @property
+    def identity(self) -> tuple[FileIdentity, ...]:
+        return tuple(file.identity for file in self.files)
+
+    def require_unchanged(self) -> None:
+        for file in self.files:
+            file.require_unchanged()
+
+
 def copy_by_engine(source: DiskSource, image: NewImage, limits: copy.Limits, on_progress: OnProgress) -> None:
     """Copy with our engine. What a killed attempt wrote of the same files is continued."""
-    identity = "\n".join(file.model_dump_json() for file in source.files)
+    identity = "\n".join(file.model_dump_json() for file in source.identity)
     with contextlib.closing(image.target(source.virtual_size)) as target:
         copy.copy(source, target, identity=identity, reserve=image.reserve, limits=limits, on_progress=on_progress)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from hyper2kvmd.guest.files.root import ConfinedRoot
 from hyper2kvmd.guest.files.tree import GuestTree
-from hyper2kvmd.guest.mounts.access import FILE_SYSTEMS, Access
+from hyper2kvmd.guest.mounts.access import Access
+from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS
 from hyper2kvmd.model.disks import Layout, Volume
 
 AT_THE_TOP = ("/vmlinu?*", "/grub*/grub.cfg", "/loader/entries/*.conf")

@@ -59,14 +59,16 @@ _Edit = _Content | _Appended | _Link | _Removed
 
 @dataclass(frozen=True)
 class Mark:
-    """A point to roll staged edits back to."""
+    """Edits that are staged, to be staged again: later, or in another tree of the same files."""
 
     edits: Mapping[str, _Edit]
     changes: tuple[Change, ...]
 
 
 class GuestTree:
-    """Paths are the guest's, absolute. `mounts` must name "/"."""
+    """Paths are the guest's, absolute. `mounts` must name the mount point of every path that is asked for: "/", except
+    in a tree that only commits.
+    """
 
     def __init__(self, mounts: Mapping[str, Files]) -> None:
         self._mounts = {posixpath.normpath(point): root for point, root in mounts.items()}
@@ -117,10 +119,14 @@ class GuestTree:
             raise
 
     def _locate(self, place: str) -> tuple[Files, str]:
+        point = self._mount_point(place)
+        return self._mounts[point], place.removeprefix(point).lstrip("/")
+
+    def _mount_point(self, place: str) -> str:
         point = place
         while point not in self._mounts:
             point = posixpath.dirname(point)
-        return self._mounts[point], place.removeprefix(point).lstrip("/")
+        return point
 
     # ------------------------------------------------------------ reading
 
@@ -309,10 +315,16 @@ class GuestTree:
     def changes(self) -> tuple[Change, ...]:
         return tuple(self._changes)
 
+    @property
+    def touched(self) -> tuple[str, ...]:
+        """Mount points of the file systems that staged edits lie in."""
+        return tuple({self._mount_point(place): None for place in self._edits})
+
     def mark(self) -> Mark:
         return Mark(dict(self._edits), self.changes)
 
-    def roll_back(self, mark: Mark) -> None:
+    def restore(self, mark: Mark) -> None:
+        """Stage what was staged then, and nothing else."""
         self._edits, self._changes = dict(mark.edits), list(mark.changes)
 
     # ------------------------------------------------------------ writing

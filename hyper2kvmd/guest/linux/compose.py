@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from hyper2kvmd.errors import MigrationFailed
@@ -27,6 +27,10 @@ XBOOTLDR_TYPES = ("bc13c2ff-59e6-4262-a352-b275fd6f7172",)
 UNLISTED = ((XBOOTLDR_TYPES, ("/boot",)), (ESP_TYPES, ("/efi", "/boot/efi", "/boot")))
 """What systemd mounts at the first of these folders that is empty when fstab does not name it. Source:
 systemd-gpt-auto-generator(8); /boot/efi is where others look."""
+
+
+Place = tuple[Volume, str]
+"""A volume, and the folder of it that is mounted; "" for all of it."""
 
 
 class Composition:
@@ -52,39 +56,52 @@ class Composition:
         self.esp: str | None = None
         """Where the EFI system partition lies in the tree, once it is mounted."""
         self._failed: set[Volume] = set()
+        self._places: dict[str, Place] = {}
+        """What is mounted at each mount point."""
 
     @contextmanager
     def mounted(self) -> Iterator[GuestTree]:
         with ExitStack() as stack:
-            top = _nothing(stack) if self._locked else self._confined(stack, self._volume)
+            top = _nothing(stack) if self._locked else self._mount(stack, self._volume, self._read_only)
             tops: dict[Volume, Files] = {self._volume: top}
-            mounts: dict[str, Files] = {
-                "/": stack.enter_context(top.folder(self._subvolume)) if self._subvolume else top
-            }
+            mounts: dict[str, Files] = {"/": _folder(stack, top, self._subvolume)}
+            self._places = {} if self._locked else {"/": (self._volume, self._subvolume)}
             crypttab = GuestTree(mounts).text_or_empty("/etc/crypttab")
             self.devices = Devices(self._layout, self._volume, crypttab)
             text = GuestTree(mounts).text_or_empty("/etc/fstab")
             wanted = [entry for entry in fstab.entries(text) if entry.mount_point.rstrip("/") in self._points]
             for entry in sorted(wanted, key=lambda entry: entry.mount_point.count("/")):
-                root = self._find(stack, tops, entry)
-                if root is not None:
-                    mounts[GuestTree(mounts).canonical(entry.mount_point)] = root
+                found = self._find(stack, tops, entry)
+                if found is not None:
+                    point = GuestTree(mounts).canonical(entry.mount_point)
+                    mounts[point], self._places[point] = found
             if self._boot is not None and (boot := self._top(stack, tops, self._boot, "/boot")):
                 mounts["/boot"] = boot
+                self._places["/boot"] = (self._boot, "")
             for types, points in UNLISTED:
                 self._add_unlisted(stack, tops, mounts, types, points)
             self.esp = self._esp(tops, mounts)
             yield GuestTree(mounts)
 
-    def _mount(self, stack: ExitStack, volume: Volume) -> Files:
+    @contextmanager
+    def writable(self, points: Iterable[str]) -> Iterator[GuestTree]:
+        """The file systems that were `mounted` at these points, and no others, writable: a tree to commit edits in."""
+        with ExitStack() as stack:
+            tops: dict[Volume, Files] = {}
+            mounts: dict[str, Files] = {}
+            for point in points:
+                volume, folder = self._places[point]
+                if volume not in tops:
+                    tops[volume] = self._mount(stack, volume, read_only=False)
+                mounts[point] = _folder(stack, tops[volume], folder)
+            yield GuestTree(mounts)
+
+    def _mount(self, stack: ExitStack, volume: Volume, read_only: bool) -> Files:
         if volume.content == "vfat":
-            return FatRoot(FatVolume(stack.enter_context(self._access.blocks(volume, read_only=self._read_only))))
-        return self._confined(stack, volume)
+            return FatRoot(FatVolume(stack.enter_context(self._access.blocks(volume, read_only=read_only))))
+        return ConfinedRoot(stack.enter_context(self._access.mount(volume, read_only=read_only)))
 
-    def _confined(self, stack: ExitStack, volume: Volume) -> ConfinedRoot:
-        return ConfinedRoot(stack.enter_context(self._access.mount(volume, read_only=self._read_only)))
-
-    def _find(self, stack: ExitStack, tops: dict[Volume, Files], entry: fstab.Entry) -> Files | None:
+    def _find(self, stack: ExitStack, tops: dict[Volume, Files], entry: fstab.Entry) -> tuple[Files, Place] | None:
         if "bind" in entry.options:
             return None
         volume = self.devices.find(entry.spec)
@@ -96,12 +113,12 @@ class Composition:
             self._leave_out(entry.mount_point, f"{entry.spec} is the root itself")
             return None
         root = self._top(stack, tops, volume, entry.mount_point)
-        if not isinstance(root, ConfinedRoot) or not subvolume:
-            return root
-        if not root.exists(subvolume):
+        if root is None:
+            return None
+        if subvolume and not root.exists(subvolume):
             self._leave_out(entry.mount_point, f"subvolume {subvolume} cannot be reached from the default one")
             return None
-        return stack.enter_context(root.folder(subvolume))
+        return _folder(stack, root, subvolume), (volume, subvolume)
 
     def _top(self, stack: ExitStack, tops: dict[Volume, Files], volume: Volume, point: str) -> Files | None:
         if volume in tops:
@@ -110,7 +127,7 @@ class Composition:
             self._leave_out(point, f"{describe(volume)}: {volume.obstacle or 'cannot be addressed'}")
             return None
         try:
-            tops[volume] = self._mount(stack, volume)
+            tops[volume] = self._mount(stack, volume, self._read_only)
         except MigrationFailed as failure:
             if point.rstrip("/") in NEEDED:
                 raise
@@ -146,11 +163,18 @@ class Composition:
             return
         root = self._top(stack, tops, volume, place)
         if root is not None:
-            mounts[tree.canonical(place)] = root
+            point = tree.canonical(place)
+            mounts[point] = root
+            self._places[point] = (volume, "")
 
     def _esp(self, tops: dict[Volume, Files], mounts: dict[str, Files]) -> str | None:
         found = [tops[volume] for volume in tops if volume.parttype in ESP_TYPES]
         return next((point for point, root in mounts.items() if any(root is esp for esp in found)), None)
+
+
+def _folder(stack: ExitStack, top: Files, name: str) -> Files:
+    """A folder of a file system, such as a btrfs subvolume, or all of it."""
+    return stack.enter_context(top.folder(name)) if isinstance(top, ConfinedRoot) and name else top
 
 
 def _nothing(stack: ExitStack) -> ConfinedRoot:

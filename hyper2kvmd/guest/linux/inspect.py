@@ -10,10 +10,10 @@ import posixpath
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.files import locked
 from hyper2kvmd.guest.files.root import ConfinedRoot
 from hyper2kvmd.guest.files.tree import GuestTree, printable
@@ -123,18 +123,14 @@ class System:
 
 
 def find_root(access: Access, layout: Layout) -> Found:
-    """Look into every volume that could hold a Linux root, read-only as long as one shows itself that way.
+    """Look into every volume that could hold a Linux root, read-only.
 
     Raises MigrationFailed: `guest-ambiguous` for several, `guest-root-missing` when none can be opened,
     `guest-not-linux`, `guest-hibernated`.
     """
     seen = tuple(describe(volume) for volume in layout.volumes)
     _refuse_hibernated(layout)
-    looked = _look(access, layout, read_only=True)
-    if not looked.roots:
-        # a file system that was not unmounted may hold its root folder in its journal alone, which only a writable
-        # mount replays
-        looked = replace(looked, roots=_look(access, layout, read_only=False).roots)
+    looked = _look(access, layout)
     roots, failures, troubles = looked.roots, looked.failures, looked.troubles
     if len(roots) > 1:
         names = ", ".join(describe(volume) + (f" in {folder}" if folder else "") for volume, folder in roots)
@@ -164,7 +160,7 @@ class _Looked:
     troubles: tuple[str, ...]
 
 
-def _look(access: Access, layout: Layout, *, read_only: bool) -> _Looked:
+def _look(access: Access, layout: Layout) -> _Looked:
     roots: list[tuple[Volume, str]] = []
     failures: list[MigrationFailed] = []
     troubles = []
@@ -175,9 +171,11 @@ def _look(access: Access, layout: Layout, *, read_only: bool) -> _Looked:
             troubles.append(f"{describe(volume)}: {volume.obstacle or 'cannot be addressed'}")
             continue
         try:
-            with access.mount(volume, read_only=read_only) as handle:
+            with access.mount(volume, read_only=True) as handle:
                 roots += [(volume, subvolume) for subvolume in _roots_in(ConfinedRoot(handle), volume)]
         except MigrationFailed as failure:
+            if failure.kind is Kind.RETRY:
+                raise
             failures.append(failure)
             troubles.append(f"{describe(volume)}: {failure.message}")
     return _Looked(tuple(roots), tuple(failures), tuple(troubles))

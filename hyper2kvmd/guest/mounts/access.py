@@ -11,15 +11,16 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 from hyper2kvmd.disk.qemu import nbd
 from hyper2kvmd.disk.qemu.export import WHOLE_DISK, Exporter, as_file, export
-from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
+from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.mounts import rootside
+from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, obstacle, unsupported
 from hyper2kvmd.guest.mounts.rootside import (
     Decrypted,
     Export,
@@ -27,10 +28,9 @@ from hyper2kvmd.guest.mounts.rootside import (
     Joined,
     Leg,
     MountRequest,
-    Probed,
+    Refused,
 )
 from hyper2kvmd.guest.mounts.rootside import default_helper as default_helper
-from hyper2kvmd.host import run
 from hyper2kvmd.model.disks import Image, Layout, Segment, Volume
 from hyper2kvmd.volumes import luks
 from hyper2kvmd.volumes.fat import Blocks
@@ -38,28 +38,21 @@ from hyper2kvmd.volumes.mapping import Machine
 from hyper2kvmd.volumes.superblock import BlockReader
 from hyper2kvmd.volumes.window import FileDisk, Window, WritableDisk
 
-FILE_SYSTEMS = {
-    "ext2": "ext4",
-    "ext3": "ext4",
-    "ext4": "ext4",
-    "xfs": "xfs",
-    "btrfs": "btrfs",
-    "ntfs": "ntfs3",
-}
-"""Volume content to the kernel's name; ext4 mounts its forebears, and only it id-maps them. FAT is not among them:
-`blocks` serves it, on every host alike."""
-LEGS_MAX = 64
-
 
 class Access(Protocol):
     """A machine's opened disks, whose volumes can be mounted, one or several at a time."""
 
+    @property
+    def replayed(self) -> tuple[Volume, ...]:
+        """Volumes that changed because a read-only mount needed their journal replayed."""
+        ...
+
     def mount(self, volume: Volume, *, read_only: bool = False) -> AbstractContextManager[int]:
         """A detached mount of `volume` as a directory fd, in which the service user acts as the guest's root.
 
-        The block's end proves that everything written has reached the image. Raises MigrationFailed
-        (`mount-failed`, `mount-unsupported`, `mount-busy`, `volume-locked`,
-        `image-write-failed`).
+        A read-only mount changes no byte of the image, unless a journal must be replayed to read the file system: see
+        `replayed`. The block's end proves that everything written has reached the image. Raises MigrationFailed
+        (`mount-failed`, `mount-unsupported`, `mount-busy`, `volume-locked`, `image-write-failed`).
         """
         ...
 
@@ -69,56 +62,6 @@ class Access(Protocol):
         Raises MigrationFailed (`mount-unsupported`, `mount-busy`).
         """
         ...
-
-
-@dataclass(frozen=True)
-class Reach:
-    """What this host can do for the volumes that were asked about."""
-
-    transport: Literal["nbd", "fuse"]
-    """How a QCOW2 image gets to the kernel."""
-    unmountable: tuple[tuple[Volume, str], ...] = ()
-    """Volumes that hold a file system which cannot be mounted here, each with the reason."""
-
-
-def check_helper(helper: Helper, volumes: tuple[Volume, ...], *, raw: bool = False) -> Reach:
-    """Ask the helper what this host can mount, of raw images alone or of QCOW2 as well.
-
-    Raises BrokenInstallation when repair could not work on this host, with the remedy: `helper-unreachable`,
-    `tool-missing`, or `transport-missing` when neither NBD nor FUSE gets a QCOW2 image to the kernel.
-    """
-    wanted = sorted({FILE_SYSTEMS[volume.content] for volume in volumes if volume.content in FILE_SYSTEMS})
-    kernel = rootside.probe(helper, "check", tuple(wanted))
-    run.tool("qemu-storage-daemon")
-    if not kernel.nbd and not raw:
-        _check_fuse(kernel)
-    obstacles = []
-    for volume in volumes:
-        if volume.content in FILE_SYSTEMS:
-            obstacle = _obstacle(volume) or _kernel_obstacle(volume, kernel)
-            if obstacle:
-                obstacles.append((volume, obstacle))
-    return Reach(transport="nbd" if kernel.nbd else "fuse", unmountable=tuple(obstacles))
-
-
-def _check_fuse(kernel: Probed) -> None:
-    if run.no_new_privileges() and os.geteuid() != 0:
-        raise BrokenInstallation(
-            "transport-missing",
-            "this host's kernel has no NBD, and fusermount3, which mounts QCOW2 images without it, is setuid: the "
-            "no_new_privs flag on this process forbids that",
-            hint="load the kernel module nbd (modprobe nbd), or ask for `out_format: raw` without `verify: boot`, or "
-            "run the service without NoNewPrivileges= and what implies it",
-        )
-    run.tool("nbdfuse")
-    run.tool("fusermount3")
-    missing = "/dev/fuse" if not os.access("/dev/fuse", os.R_OK | os.W_OK) else "loop devices"
-    if missing == "/dev/fuse" or not kernel.loop:
-        raise BrokenInstallation(
-            "transport-missing",
-            f"this host has neither NBD nor {missing}",
-            hint="load the kernel module nbd, or fuse and loop (modprobe; in a container, on its host)",
-        )
 
 
 @contextmanager
@@ -136,10 +79,10 @@ def open_image(
         if image.format == "raw":
             handles = tuple(_raw(stack, disk.path) for disk in image.disks)
             vault = _Vault(image.layout, tuple(_RawReader(handle) for handle in handles), keys)
-            yield _Opened(helper, job, _FromFile(handles), vault, ())
+            yield stack.enter_context(closing(_Opened(helper, job, _FromFile(handles), vault, ())))
             return
         ranges: list[dict[str, Segment]] = [{} for _ in image.disks]
-        mountable = [volume for volume in image.layout.volumes if not _obstacle(volume)]
+        mountable = [volume for volume in image.layout.volumes if not obstacle(volume)]
         # where there is nothing to mount, the kernel is left out of it, and so is the helper
         by_nbd = not mountable or rootside.probe(helper, job, ()).nbd
         for volume in mountable if by_nbd else ():
@@ -165,7 +108,8 @@ def open_image(
         else:
             transport = _FromFile(tuple(stack.enter_context(as_file(exporter)) for exporter in exporters))
         readers = tuple(stack.enter_context(nbd.Reader(exporter.socket, WHOLE_DISK)) for exporter in exporters)
-        yield _Opened(helper, job, transport, _Vault(image.layout, readers, keys), exporters)
+        vault = _Vault(image.layout, readers, keys)
+        yield stack.enter_context(closing(_Opened(helper, job, transport, vault, exporters)))
 
 
 def _raw(stack: ExitStack, path: Path) -> int:
@@ -243,7 +187,7 @@ class _FromNbd:
 
     def lend(self, stack: ExitStack, volume: Volume, /) -> tuple[list[int], list[Leg], tuple[Export, ...]]:
         if not self.known.issuperset(volume.segments):
-            raise _unsupported(volume, "it is not in the images' layout")
+            raise unsupported(volume, "it is not in the images' layout")
         sockets, exports = [], []
         for part in volume.segments:
             negotiated = self.exporters[part.disk].negotiate(_export_name(part))
@@ -263,30 +207,42 @@ class _Opened:
         self._helper, self._job, self._transport, self._vault = helper, job, transport, vault
         self._exporters = exporters
         self._mounted: list[Segment] = []
+        self._idle: dict[Volume, int] = {}
+        """Read-only mounts out of use, for who inspects the same volume next: a mount takes the helper a while."""
+        self._replayed: dict[Volume, None] = {}
+
+    def close(self) -> None:
+        while self._idle:
+            os.close(self._idle.popitem()[1])
+
+    @property
+    def replayed(self) -> tuple[Volume, ...]:
+        return tuple(self._replayed)
 
     @contextmanager
     def mount(self, volume: Volume, *, read_only: bool = False) -> Iterator[int]:
-        obstacle = _obstacle(volume)
-        if obstacle:
-            raise _unsupported(volume, obstacle)
+        if reason := obstacle(volume):
+            raise unsupported(volume, reason)
         with self._claimed(volume):
-            with ExitStack() as lent:
-                mounted = self._ask(volume, *self._request(lent, volume, read_only))
+            mounted, writable = self._attach(volume, read_only)
             try:
                 directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mounted)
                 try:
                     yield directory
-                    if not read_only:
+                    if writable:
                         _settle(directory, volume)
                 finally:
                     os.close(directory)
             finally:
-                os.close(mounted)
+                if writable:
+                    os.close(mounted)
+                else:
+                    self._idle[volume] = mounted
 
     @contextmanager
     def blocks(self, volume: Volume, *, read_only: bool = False) -> Iterator[Blocks]:
         if volume.obstacle or not Window.reaches(volume.stretches):
-            raise _unsupported(volume, volume.obstacle or "its bytes are striped or encrypted")
+            raise unsupported(volume, volume.obstacle or "its bytes are striped or encrypted")
         with self._claimed(volume), ExitStack() as stack:
             window = Window(self._transport.disks(stack), volume.stretches, read_only)
             yield window
@@ -295,10 +251,13 @@ class _Opened:
 
     @contextmanager
     def _claimed(self, volume: Volume) -> Iterator[None]:
+        """Nothing else has a byte of the volume mounted, but for an idle mount of itself."""
         if any(_overlap(part, other) for part in volume.segments for other in self._mounted):
             raise MigrationFailed(
                 "mount-busy", f"{volume.name} is mounted already", hint="report this: two repairs used one volume"
             )
+        for other in [other for other in self._idle if other != volume and _share_bytes(other, volume)]:
+            os.close(self._idle.pop(other))
         self._mounted.extend(volume.segments)
         try:
             yield
@@ -334,21 +293,42 @@ class _Opened:
         )
         return request, [*fds, *keys]
 
-    def _ask(self, volume: Volume, request: MountRequest, fds: list[int]) -> int:
-        answer = rootside.mount(self._helper, request, fds, self._kill_exporters)
-        if isinstance(answer, int):
-            return answer
-        if answer.error == "unsupported":
-            raise _unsupported(volume, answer.message)
-        raise MigrationFailed(
-            "mount-failed",
-            f"{volume.name} ({volume.content}) cannot be mounted: {answer.message} [{answer.error}]",
-            hint="repair the file system in the source VM (fsck), shut it down cleanly and export it again",
-        )
+    def _attach(self, volume: Volume, read_only: bool) -> tuple[int, bool]:
+        """A mount, and whether it is writable: so is a read-only one if a dirty journal must be replayed."""
+        idle = self._idle.pop(volume, None)
+        if idle is not None:
+            if read_only:
+                return idle, False
+            os.close(idle)
+        answer = self._ask(volume, read_only)
+        dirty = isinstance(answer, Refused) and answer.error == rootside.JOURNAL_DIRTY
+        if dirty:
+            answer = self._ask(volume, read_only=False)
+        mounted = _granted(volume, answer)
+        if dirty:
+            self._replayed[volume] = None
+        return mounted, dirty or not read_only
+
+    def _ask(self, volume: Volume, read_only: bool) -> int | Refused:
+        with ExitStack() as lent:
+            request, fds = self._request(lent, volume, read_only)
+            return rootside.mount(self._helper, request, fds, self._kill_exporters)
 
     def _kill_exporters(self) -> None:
         for exporter in self._exporters:
             exporter.kill()
+
+
+def _granted(volume: Volume, answer: int | Refused) -> int:
+    if isinstance(answer, int):
+        return answer
+    if answer.error == "unsupported":
+        raise unsupported(volume, answer.message)
+    raise MigrationFailed(
+        "mount-failed",
+        f"{volume.name} ({volume.content}) cannot be mounted: {answer.message} [{answer.error}]",
+        hint="repair the file system in the source VM (fsck), shut it down cleanly and export it again",
+    )
 
 
 def _sealed(lent: ExitStack, key: bytes) -> int:
@@ -375,6 +355,10 @@ def _settle(directory: int, volume: Volume) -> None:
         )
 
 
+def _share_bytes(one: Volume, other: Volume) -> bool:
+    return any(_overlap(part, theirs) for part in one.segments for theirs in other.segments)
+
+
 def _overlap(one: Segment, other: Segment) -> bool:
     same_disk = one.disk == other.disk
     return same_disk and one.offset < other.offset + other.length and other.offset < one.offset + one.length
@@ -384,52 +368,10 @@ def _export_name(segment: Segment) -> str:
     return f"{segment.offset}+{segment.length}"
 
 
-# ---------------------------------------------------------------- what cannot be mounted
-
-
-def _obstacle(volume: Volume) -> str | None:
-    if volume.content not in FILE_SYSTEMS:
-        return f"{volume.content} is not a supported file system"
-    if volume.obstacle or not volume.stretches:
-        return volume.obstacle or "its location on the disk is unknown"
-    if volume.multi_device:
-        return "its file system spans several devices"
-    if len(volume.segments) > LEGS_MAX:
-        return f"it is scattered over {len(volume.segments)} places"
-    if len({stretch.crypt is None for stretch in volume.stretches}) > 1:
-        return "only a part of it is encrypted"
-    return None
-
-
-def _kernel_obstacle(volume: Volume, kernel: Probed) -> str | None:
-    fstype = FILE_SYSTEMS[volume.content]
-    if fstype not in kernel.fstypes:
-        return f"this host's kernel has no {fstype}"
-    missing = sorted(_targets(volume) - set(kernel.dm))
-    if missing:
-        return f"this host's kernel has no device-mapper target {missing[0]}, which its layout on the disks needs"
-    return None
-
-
-def _targets(volume: Volume) -> set[str]:
-    """What of device-mapper its stretches need; nothing where it is one plain range."""
-    crypt = {"crypt" for stretch in volume.stretches if stretch.crypt}
-    return {stretch.kind for stretch in volume.stretches} | crypt if crypt or len(volume.segments) > 1 else set()
-
-
 def _locked(volume: Volume, reason: str) -> MigrationFailed:
     return MigrationFailed(
         "volume-locked",
         f"{volume.name} cannot be decrypted: {reason}",
         hint="give a key file that opens it (luks_keyfile)",
-        kind=Kind.OPERATOR,
-    )
-
-
-def _unsupported(volume: Volume, reason: str) -> MigrationFailed:
-    return MigrationFailed(
-        "mount-unsupported",
-        f"{volume.name} ({volume.content}) cannot be mounted: {reason}",
-        hint="load the named kernel module, or run the job on a host that has it",
         kind=Kind.OPERATOR,
     )

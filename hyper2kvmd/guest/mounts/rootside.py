@@ -31,6 +31,8 @@ from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.orders import HelperCall
 
 Outcome = Literal["ok", "refused", "failed"]
+JOURNAL_DIRTY = "journal-dirty"
+"""The answer to a read-only mount that needs a replay first, which only a writable one makes."""
 DEADLINE = 150.0
 """Seconds that the helper may take: more than it allows itself."""
 
@@ -137,7 +139,7 @@ def mount(helper: Helper, request: MountRequest, fds: Sequence[int], on_silence:
             os.close(handle)
         if isinstance(reply, Mounted):
             raise _other_version(data)
-        outcome.append("refused")
+        outcome.append("ok" if reply.error == JOURNAL_DIRTY else "refused")
         return reply
 
 

@@ -4,11 +4,11 @@ tests/unit/test_guards.py holds that the tables keep up with the code; `make tes
 """
 
 from tests.security.guards import boundary, destinations, inputs, names, places, service, strangers
-from tests.security.guards.guard import Cut, Guard
+from tests.security.guards.guard import Guard
 
 ALL = (boundary, service, inputs, places, destinations, names, strangers)
 GUARDS: tuple[Guard, ...] = tuple(guard for module in ALL for guard in module.GUARDS)
 OTHERS: dict[str, str] = {**boundary.OTHERS, **inputs.OTHERS}
 """Tests, or cases of them, that nothing of ours makes pass; and what does."""
 
-__all__ = ["GUARDS", "OTHERS", "Cut", "Guard"]
+__all__ = ["GUARDS", "OTHERS", "Guard"]

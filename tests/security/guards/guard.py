@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Cut:
-    """`text` stands in `file` once, and guards; `without` does not."""
-
-    file: str
-    text: str
-    without: str
+from tests.security.guards.cut import Cut, TextCut, apply
 
 
 @dataclass(frozen=True)
@@ -23,18 +16,26 @@ class Guard:
     """
 
     tests: tuple[str, ...]
-    cuts: tuple[Cut, ...]
+    cuts: tuple[Cut | TextCut, ...]
 
     @property
     def name(self) -> str:
-        return " + ".join(f"{cut.file}: {cut.text.strip().splitlines()[0][:60]}" for cut in self.cuts)
+        return " + ".join(cut.name for cut in self.cuts)
+
+    @property
+    def files(self) -> frozenset[str]:
+        return frozenset(cut.file for cut in self.cuts)
+
+    def without(self, file: str, source: str) -> str:
+        """`source`, which is the text of `file`, without the guard. Raises Misplaced."""
+        return apply((cut for cut in self.cuts if cut.file == file), source)
 
 
-def each(tests: str | tuple[str, ...], *rows: Cut | tuple[Cut, ...]) -> Iterator[Guard]:
+def each(tests: str | tuple[str, ...], *rows: Cut | TextCut | tuple[Cut | TextCut, ...]) -> Iterator[Guard]:
     """One guard for each row, all of them for the same tests."""
     named = (tests,) if isinstance(tests, str) else tests
     for row in rows:
-        yield Guard(tuple(map(_whole, named)), (row,) if isinstance(row, Cut) else row)
+        yield Guard(tuple(map(_whole, named)), row if isinstance(row, tuple) else (row,))
 
 
 def cases(test: str, *names: str) -> tuple[str, ...]:

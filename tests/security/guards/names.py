@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from tests.security.guards.guard import Cut, Guard, cases, each
+from tests.security.guards.cut import ALWAYS, GONE, NEVER, Cut
+from tests.security.guards.guard import Guard, cases, each
 
 OPENED = "test_named_files.py::test_root_does_not_publish_what_a_disk_names_by_a_hard_link"
 MAY_NAME = "test_named_files.py::test_what_an_owner_may_name"
@@ -31,29 +32,29 @@ GUARDS: tuple[Guard, ...] = (
             "test_named_files.py::test_a_job_of_somebody_who_may_read_both",
             *cases(VMX, "a link"),
         ),
-        mandate("            _require_reach(namer, handle, path)", "            pass"),
+        mandate("Mandate.require", "call _require_reach", GONE),
     ),
     *each(
         cases(OPENED, "flat extent", "second extent", "sparse extent", "parent's extent, below root's snapshot"),
-        vmdk("at, named = 0, opening.named_by(file)", "at, named = 0, mandate"),
+        vmdk("_open_layer", "call named_by", "mandate"),
     ),
-    *each(cases(OPENED, "parent"), vmdk("opening.named_by(child.file)", "opening.mandate")),
+    *each(cases(OPENED, "parent"), vmdk("_open_parent", "call named_by", "opening.mandate")),
     *each(
         cases(OPENED, "extent that root's snapshot names too"),
-        vmdk("            mandate.require(self.files[path].fd, path)\n", ""),
+        vmdk("Opening.open", "call require", GONE),
     ),
     *each(
         cases(VMX, "a link"),
-        Cut("hyper2kvmd/machines/vmx.py", "_beside(disk, mandate.named_by(file.fd, disk))", "_beside(disk, mandate)"),
+        Cut("hyper2kvmd/machines/vmx.py", "beside", "call named_by", "mandate"),
     ),
-    *each(cases(MAY_NAME, "their own, without any mode"), mandate("uid == owner.uid or ", "")),
+    *each(cases(MAY_NAME, "their own, without any mode"), mandate("_require_reach", "operand uid", NEVER)),
     *each(
         cases(MAY_NAME, "readable by all", "root's descriptor", "a chain"),
-        mandate("uid == owner.uid or owner.may(READ, handle)", "uid == owner.uid"),
+        mandate("_require_reach", "operand may", NEVER),
     ),
     *each(
         (*cases(MAY_NAME, "one owner"), *cases(VMX, "their own")),
-        mandate("if uid == owner.uid or owner.may(READ, handle):", "if False:"),
+        mandate("_require_reach", "if may", NEVER),
     ),
     # ---- which libvirt
     *each(
@@ -63,36 +64,34 @@ GUARDS: tuple[Guard, ...] = (
             "test_libvirt_uris.py::test_a_job_that_is_taken_up_after_the_list_was_shortened",
             "test_libvirt_uris.py::test_a_submitter_without_a_list",
         ),
-        libvirt("if restricted and uri not in", "if False and uri not in"),
-    ),
-    *each(
-        cases(UNLISTED, "no import"),
-        Cut("hyper2kvmd/stages/plan.py", "    Libvirt.of(order)  # refused before anything is started or made\n", ""),
+        libvirt("Libvirt.of", "if LOCAL_URIS", NEVER),
     ),
     *each(
         "test_libvirt_uris.py::test_a_submitter_without_a_list",
-        libvirt("order.submitter is not None or listed", "listed"),
+        libvirt("Libvirt.of", "operand submitter", NEVER),
     ),
     *each(
         "test_libvirt_uris.py::test_a_one_shot_run_has_the_persons_own_configuration",
-        libvirt("order.submitter is not None or listed is not None", "True"),
+        libvirt("Libvirt.of", "value submitter", ALWAYS),
     ),
     # ---- the way to another host
     *each(
         (ONLY_OTHERS_KNOW, OTHER_KEY, KNOWN),
-        libvirt("?command={quote(str(_ssh()))}&no_tty=1", ""),
-        ssh('[SSH, "-F", "/dev/null", ', "[SSH, "),
+        libvirt("Libvirt._address", "return _ssh", "self.uri"),
+        (ssh("command", "item -F", GONE), ssh("command", "item /dev/null", GONE)),
     ),
-    *each((ONLY_OTHERS_KNOW, OTHER_KEY), ssh('    "StrictHostKeyChecking=yes",', '    "StrictHostKeyChecking=no",')),
-    *each((ONLY_OTHERS_KNOW, KNOWN), ssh('    f"UserKnownHostsFile={KNOWN_HOSTS}",\n', "")),
-    *each(ONLY_OTHERS_KNOW, ssh('    "GlobalKnownHostsFile=/dev/null",\n', "")),
+    *each(
+        (ONLY_OTHERS_KNOW, OTHER_KEY), ssh("OPTIONS", "item StrictHostKeyChecking=yes", '"StrictHostKeyChecking=no"')
+    ),
+    *each((ONLY_OTHERS_KNOW, KNOWN), ssh("OPTIONS", "item KNOWN_HOSTS", GONE)),
+    *each(ONLY_OTHERS_KNOW, ssh("OPTIONS", "item GlobalKnownHostsFile=/dev/null", GONE)),
     *each(
         cases(LATER, "configuration", "configuration, joined", "jump", "agent", "PKCS #11", "key", "grouped"),
-        ssh("            raise Refused(word)", "            continue"),
+        ssh("command", "then ACCEPTED", "continue"),
     ),
-    *each(cases(LATER, *VALUES), ssh('raise Refused(f"{word} {value}")', "pass")),
+    *each(cases(LATER, *VALUES), ssh("command", "then fullmatch", "pass")),
     *each(
         "test_libvirt_uris.py::test_a_host_that_could_be_an_option",
-        ssh('if next(rest, "-").startswith("-"):', "if False:"),
+        ssh("command", "if startswith", NEVER),
     ),
 )

@@ -18,7 +18,8 @@ from pathlib import Path
 from hyper2kvmd.disk.qemu import export
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.guest.mounts import rootside
-from hyper2kvmd.guest.mounts.access import FILE_SYSTEMS, Access, check_helper, open_image
+from hyper2kvmd.guest.mounts.access import Access, open_image
+from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper
 from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.model.disks import Image, Volume
 
@@ -75,6 +76,14 @@ def read_only(access: Access, image: Image) -> None:
             os.open("etc/new", os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=root)
         except OSError as error:
             say(refused=error.strerror, names=names(os.open("etc", os.O_RDONLY, dir_fd=root)))
+
+
+def inspect(access: Access, image: Image) -> None:
+    """Say what `etc` holds, and which volumes were changed to read it."""
+    with access.mount(image.layout.volumes[0], read_only=True) as root:
+        etc = os.open("etc", os.O_RDONLY, dir_fd=root)
+        say(names=names(etc), replayed=[volume.name for volume in access.replayed])
+        os.close(etc)
 
 
 def twice(access: Access, image: Image) -> None:
@@ -145,6 +154,7 @@ ACTIONS: dict[str, Callable[[Access, Image], None]] = {
     "edit": edit,
     "hold": hold,
     "read-only": read_only,
+    "inspect": inspect,
     "twice": twice,
     "panic": panic,
     "escape": escape,

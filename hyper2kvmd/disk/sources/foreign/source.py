@@ -23,8 +23,7 @@ from hyper2kvmd.disk.sources.foreign.qcow2 import read_qcow2
 from hyper2kvmd.disk.sources.foreign.vdi import read_vdi
 from hyper2kvmd.disk.sources.foreign.vhdx import read_vhdx
 from hyper2kvmd.disk.sources.sampling import content_bytes
-from hyper2kvmd.disk.sources.source import OnProgress
-from hyper2kvmd.model.disks import FileIdentity
+from hyper2kvmd.disk.sources.source import FileBacked, OnProgress
 
 Format = Literal["qcow2", "vdi", "vhdx"]
 PIECE = 1 << 20
@@ -49,14 +48,14 @@ class Described(Protocol):
         ...
 
 
-class ForeignSource:
+class ForeignSource(FileBacked):
     """A `DiskSource` whose runs QEMU reads; valid inside `open_foreign` only."""
 
     def __init__(self, disk: Described, fmt: Format, folder: Path, stack: ExitStack) -> None:
         self.format: Format = fmt
         self.file = disk.file
         self.subformat, self.virtual_size = disk.subformat, disk.virtual_size
-        self.files: tuple[FileIdentity, ...] = (disk.file.identity,)
+        self.files = (disk.file,)
         self._disk, self._folder, self._stack = disk, folder, stack
         self._exporter: Exporter | None = None
         self._connecting = threading.Lock()
@@ -131,7 +130,7 @@ class ForeignSource:
                 self._folder,
                 exports={EXPORT: None},
                 writable=False,
-                opened=self.file,
+                opened=self.files,
             )
             self._exporter = self._stack.enter_context(served)
         return self._exporter

@@ -19,7 +19,7 @@ from hyper2kvmd.disk.blocks import RUN_LIMIT, Buffer, Run
 from hyper2kvmd.disk.engine import copy
 from hyper2kvmd.disk.files import Forward, SourceFile, open_file
 from hyper2kvmd.disk.images.image import NewImage
-from hyper2kvmd.disk.sources.source import OnProgress, copy_by_engine
+from hyper2kvmd.disk.sources.source import FileBacked, OnProgress, copy_by_engine
 from hyper2kvmd.disk.sources.vmdk import descriptor as text
 from hyper2kvmd.disk.sources.vmdk import esx, sparse
 from hyper2kvmd.disk.sources.vmdk.descriptor import SECTOR, Descriptor
@@ -30,7 +30,7 @@ from hyper2kvmd.disk.sources.vmdk.sparse import SparseExtent
 from hyper2kvmd.errors import Kind as Cure
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.host.mandate import ANYONE, Mandate
-from hyper2kvmd.model.disks import FileIdentity, SourceFormat
+from hyper2kvmd.model.disks import SourceFormat
 
 DEPTH_LIMIT = 32
 """Disks in a chain: as many as vSphere allows."""
@@ -86,22 +86,21 @@ class Opening:
         return self.open(path, mandate)
 
 
-class VmdkSource:
+class VmdkSource(FileBacked):
     """A `DiskSource`; valid inside `open_source` only. `load` may be called from several threads."""
 
     format: SourceFormat = "vmdk"
 
     def __init__(self, layers: tuple[Layer, ...], files: tuple[SourceFile, ...]) -> None:
         self._layers = layers
-        self._files = {file.fd: file for file in files}
+        self.files = files
+        self._by_descriptor = {file.fd: file for file in files}
         self._sparse = {
             extent.file.fd: extent for layer in layers for extent in layer.extents if isinstance(extent, SparseExtent)
         }
         self._threads = threading.local()
         self.virtual_size = layers[0].size
         self.subformat = layers[0].descriptor.create_type
-        self.files: tuple[FileIdentity, ...] = tuple(file.identity for file in files)
-        """Every file of the chain, that which was named first."""
         self.data_bytes = self._data_bytes()
         """Guest bytes that runs cover."""
 
@@ -131,7 +130,7 @@ class VmdkSource:
         if run.packed:
             extent = self._sparse[run.file]
             return extent.load(self._forward(extent.file), run.guest, run.length, run.offset)
-        return self._files[run.file].read_whole(run.offset, run.length)
+        return self._by_descriptor[run.file].read_whole(run.offset, run.length)
 
     def _forward(self, file: SourceFile) -> Forward:
         """This thread's, for the file that it read last."""

@@ -1,0 +1,70 @@
+"""A machine's source disks, opened by name once and held for every stage that reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from hyper2kvmd.disk.files import source_changed
+from hyper2kvmd.disk.sources.opening import open_source
+from hyper2kvmd.disk.sources.source import DiskSource
+from hyper2kvmd.host.mandate import ANYONE, Mandate
+from hyper2kvmd.model.disks import SourceDisk
+
+
+class Sources:
+    """Opens the disks of one machine when they are first needed, and closes them at the end of its block.
+
+    Sockets of QEMU's may be made in `folder`.
+    """
+
+    def __init__(self, folder: Path, mandate: Mandate = ANYONE) -> None:
+        self._folder, self._mandate = folder, mandate
+        self._stack = ExitStack()
+        self._opened: tuple[DiskSource, ...] = ()
+
+    def __enter__(self) -> Sources:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def close(self) -> None:
+        """Let go of the disks: no later stage needs them."""
+        self._stack.close()
+        self._opened = ()
+
+    def open(self, paths: Sequence[Path]) -> tuple[DiskSource, ...]:
+        """The machine's disks, vetted and open. Raises as `open_source` does."""
+        if not self._opened:
+            disks = (open_source(path, self._folder, self._mandate) for path in paths)
+            self._opened = tuple(self._stack.enter_context(disk) for disk in disks)
+        return self._opened
+
+    def planned(self, disks: Sequence[SourceDisk]) -> tuple[DiskSource, ...]:
+        """The disks as they were planned, by this attempt or an earlier one.
+
+        Raises MigrationFailed (`source-changed`) before anything of another file is copied, and as `open` does.
+        """
+        opened = self.open([disk.path for disk in disks])
+        for disk, source in zip(disks, opened, strict=True):
+            if source.identity != disk.files:
+                raise source_changed(disk.path)
+            source.require_unchanged()
+        return opened
+
+
+def describe(path: Path, source: DiskSource) -> SourceDisk:
+    """What an open disk is; `path` names it. Raises as `DiskSource.data_bytes` does."""
+    return SourceDisk(
+        path=path,
+        format=source.format,
+        subformat=source.subformat,
+        virtual_size=source.virtual_size,
+        data_bytes=source.data_bytes,
+        files=source.identity,
+    )

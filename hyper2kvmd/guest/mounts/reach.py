@@ -1,0 +1,112 @@
+"""Which volumes can be mounted on this host, and how an image gets to its kernel."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
+from hyper2kvmd.guest.mounts import rootside
+from hyper2kvmd.guest.mounts.rootside import Helper, Probed
+from hyper2kvmd.host import run
+from hyper2kvmd.model.disks import Volume
+
+FILE_SYSTEMS = {
+    "ext2": "ext4",
+    "ext3": "ext4",
+    "ext4": "ext4",
+    "xfs": "xfs",
+    "btrfs": "btrfs",
+    "ntfs": "ntfs3",
+}
+"""Volume content to the kernel's name; ext4 mounts its forebears, and only it id-maps them. FAT is not among them:
+`blocks` serves it, on every host alike."""
+LEGS_MAX = 64
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What this host can do for the volumes that were asked about."""
+
+    transport: Literal["nbd", "fuse"]
+    """How a QCOW2 image gets to the kernel."""
+    unmountable: tuple[tuple[Volume, str], ...] = ()
+    """Volumes that hold a file system which cannot be mounted here, each with the reason."""
+
+
+def check_helper(helper: Helper, volumes: tuple[Volume, ...], *, raw: bool = False) -> Reach:
+    """Ask the helper what this host can mount, of raw images alone or of QCOW2 as well.
+
+    Raises BrokenInstallation when repair could not work on this host, with the remedy: `helper-unreachable`,
+    `tool-missing`, or `transport-missing` when neither NBD nor FUSE gets a QCOW2 image to the kernel.
+    """
+    wanted = sorted({FILE_SYSTEMS[volume.content] for volume in volumes if volume.content in FILE_SYSTEMS})
+    kernel = rootside.probe(helper, "check", tuple(wanted))
+    run.tool("qemu-storage-daemon")
+    if not kernel.nbd and not raw:
+        _check_fuse(kernel)
+    mountable = [volume for volume in volumes if volume.content in FILE_SYSTEMS]
+    reasons = [(volume, obstacle(volume) or _kernel_obstacle(volume, kernel)) for volume in mountable]
+    unmountable = tuple((volume, reason) for volume, reason in reasons if reason is not None)
+    return Reach(transport="nbd" if kernel.nbd else "fuse", unmountable=unmountable)
+
+
+def _check_fuse(kernel: Probed) -> None:
+    if run.no_new_privileges() and os.geteuid() != 0:
+        raise BrokenInstallation(
+            "transport-missing",
+            "this host's kernel has no NBD, and fusermount3, which mounts QCOW2 images without it, is setuid: the "
+            "no_new_privs flag on this process forbids that",
+            hint="load the kernel module nbd (modprobe nbd), or ask for `out_format: raw` without `verify: boot`, or "
+            "run the service without NoNewPrivileges= and what implies it",
+        )
+    run.tool("nbdfuse")
+    run.tool("fusermount3")
+    missing = "/dev/fuse" if not os.access("/dev/fuse", os.R_OK | os.W_OK) else "loop devices"
+    if missing == "/dev/fuse" or not kernel.loop:
+        raise BrokenInstallation(
+            "transport-missing",
+            f"this host has neither NBD nor {missing}",
+            hint="load the kernel module nbd, or fuse and loop (modprobe; in a container, on its host)",
+        )
+
+
+def obstacle(volume: Volume) -> str | None:
+    """Why a volume can be mounted on no host."""
+    if volume.content not in FILE_SYSTEMS:
+        return f"{volume.content} is not a supported file system"
+    if volume.obstacle or not volume.stretches:
+        return volume.obstacle or "its location on the disk is unknown"
+    if volume.multi_device:
+        return "its file system spans several devices"
+    if len(volume.segments) > LEGS_MAX:
+        return f"it is scattered over {len(volume.segments)} places"
+    if len({stretch.crypt is None for stretch in volume.stretches}) > 1:
+        return "only a part of it is encrypted"
+    return None
+
+
+def _kernel_obstacle(volume: Volume, kernel: Probed) -> str | None:
+    fstype = FILE_SYSTEMS[volume.content]
+    if fstype not in kernel.fstypes:
+        return f"this host's kernel has no {fstype}"
+    missing = sorted(_targets(volume) - set(kernel.dm))
+    if missing:
+        return f"this host's kernel has no device-mapper target {missing[0]}, which its layout on the disks needs"
+    return None
+
+
+def _targets(volume: Volume) -> set[str]:
+    """What of device-mapper its stretches need; nothing where it is one plain range."""
+    crypt = {"crypt" for stretch in volume.stretches if stretch.crypt}
+    return {stretch.kind for stretch in volume.stretches} | crypt if crypt or len(volume.segments) > 1 else set()
+
+
+def unsupported(volume: Volume, reason: str) -> MigrationFailed:
+    return MigrationFailed(
+        "mount-unsupported",
+        f"{volume.name} ({volume.content}) cannot be mounted: {reason}",
+        hint="load the named kernel module, or run the job on a host that has it",
+        kind=Kind.OPERATOR,
+    )

@@ -1,0 +1,48 @@
+"""What every stage works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from hyper2kvmd.disk.key_files import read_keys
+from hyper2kvmd.disk.sources.opened import Sources
+from hyper2kvmd.guest.mounts.rootside import Helper
+from hyper2kvmd.host.mandate import Mandate
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.orders import Order
+from hyper2kvmd.progress import Context
+from hyper2kvmd.targets.choice import target_of
+from hyper2kvmd.targets.target import Target
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One job's order, its own folder, its way to speak, and what the order leads to."""
+
+    order: Order
+    folder: Path
+    ctx: Context
+    sources: Sources
+
+    @property
+    def migration(self) -> Migration:
+        return self.order.migration
+
+    @cached_property
+    def mandate(self) -> Mandate:
+        return Mandate.of(self.order)
+
+    @cached_property
+    def helper(self) -> Helper:
+        return Helper(self.order.helper, self.ctx.helper_answered)
+
+    @cached_property
+    def target(self) -> Target:
+        """Raises as `target_of` does."""
+        return target_of(self.order, self.folder, self.ctx)
+
+    def keys(self) -> tuple[bytes, ...]:
+        """What may open the guest's LUKS containers; kept nowhere. Raises as `read_keys` does."""
+        return read_keys(self.migration.luks_keyfile, self.mandate)

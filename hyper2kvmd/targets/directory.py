@@ -1,0 +1,159 @@
+"""Images and their report in the output directory: how every target that takes files gets them."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from hyper2kvmd import report
+from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.host import space
+from hyper2kvmd.host.destination import nearest_output
+from hyper2kvmd.host.files import copy_range, data_ranges
+from hyper2kvmd.host.placing import MODE, Placing, names_in
+from hyper2kvmd.host.workspace import require_writable, way_to_write
+from hyper2kvmd.model.disks import DiskImage, Image, SourceDisk
+from hyper2kvmd.model.machine import Plan
+from hyper2kvmd.model.orders import Order
+from hyper2kvmd.model.results import Artifact, PublishedDisk
+from hyper2kvmd.progress import Context, Step
+from hyper2kvmd.targets.target import MakeReport
+
+CHUNK = 4 << 20
+NOTE = "placing.json"
+
+
+def check(order: Order, more_names: Sequence[str] = ()) -> None:
+    """Judge the output directory, and see that no file has a name of the images, of the report or of `more_names`.
+
+    Raises OSError, MigrationFailed (`output-exists`), and Unsafe as `nearest_output` does.
+    """
+    migration, directory = order.migration, order.output_dir
+    with nearest_output(order) as nearest:
+        present = frozenset[str]() if nearest.missing else names_in(nearest.handle)
+        require_writable(Path(f"/proc/self/fd/{nearest.handle}"))
+    wanted = [*migration.output_names, *more_names, *report.names(migration)]
+    wanted += [f"{name}.sha256" for name in migration.output_names] if migration.checksum else []
+    taken = [name for name in wanted if name in present]
+    if taken:
+        raise MigrationFailed(
+            "output-exists",
+            f"{directory} already contains {' and '.join(taken)}",
+            hint="move it away, or choose another vm_name or output_dir: nothing is ever overwritten",
+            kind=Kind.OPERATOR,
+        )
+
+
+def unusable(directory: Path, error: OSError) -> MigrationFailed:
+    """Why the output directory cannot be used."""
+    return MigrationFailed(
+        "output-unwritable",
+        f"the output directory {directory} cannot be used: {error.strerror}",
+        hint=way_to_write(directory, error),
+        kind=Kind.OPERATOR,
+    )
+
+
+def room(order: Order, needed_bytes: int) -> int:
+    """All that is needed, where the output directory is on another file system than the conversion directory.
+
+    Raises OSError, MigrationFailed (`space-never`), and Unsafe as `nearest_output` does.
+    """
+    with nearest_output(order) as nearest:
+        if os.fstat(nearest.handle).st_dev == order.conversion_dir.stat().st_dev:
+            return 0
+        space.require_possible(Path(f"/proc/self/fd/{nearest.handle}"), needed_bytes)
+    return needed_bytes
+
+
+def place(order: Order, plan: Plan, image: Image, make_report: MakeReport, ctx: Context) -> Artifact:
+    """Put the images into the output directory: a hard link on one file system, a copy onto another.
+
+    Images and reports get their names together, at the end; whatever stops this before leaves none of them. Raises
+    MigrationFailed (`output-exists`, `output-unwritable`, `disk-full`), or Unsafe (`output-moved`, and as `check`
+    does).
+    """
+    migration = order.migration
+    try:
+        with Placing(order, image.disks[0].path.parent / NOTE) as placing:
+            disks = tuple(
+                _published(order, disk, one, name, placing, ctx)
+                for disk, one, name in zip(plan.disks, image.disks, migration.output_names, strict=True)
+            )
+            made = make_report(disks)
+            json_name, markdown_name = report.names(migration)
+            report_json = placing.write(
+                json_name, made.model_dump_json(indent=2, exclude={"order": {"finished", "bounds"}}) + "\n"
+            )
+            report_markdown = placing.write(markdown_name, report.markdown(made))
+            if placing.unreadable:
+                ctx.warn(
+                    f"{order.output_dir}: {order.submitter} cannot read the results: the file system has no ACLs. "
+                    "Mount it with ACLs, or give them read permission"
+                )
+        return Artifact(disks=disks, format=image.format, report_json=report_json, report_markdown=report_markdown)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise space.disk_full(order.output_dir) from error
+        raise MigrationFailed(
+            "output-unwritable",
+            f"images cannot be published in the output directory {order.output_dir}: {error.strerror}",
+            hint="correct the reported error (the directory must allow hard links), or name another output_dir",
+            kind=Kind.OPERATOR,
+        ) from error
+
+
+def _published(
+    order: Order, disk: SourceDisk, one: DiskImage, name: str, placing: Placing, ctx: Context
+) -> PublishedDisk:
+    total = one.path.stat().st_size
+    one.path.chmod(MODE)
+    with ctx.step(f"Publishing {name}", total=total) as step:
+        file = _placed(one.path, name, placing, reserve=disk.preallocate, step=step)
+    digest = None
+    if order.migration.checksum:
+        with ctx.step(f"Computing the checksum of {name}", total=total) as step:
+            digest = _sha256(file, step)
+        placing.write(f"{name}.sha256", f"{digest}  {name}\n")
+    return PublishedDisk(path=order.output_dir / name, file_bytes=os.fstat(file).st_blocks * 512, sha256=digest)
+
+
+def _placed(image: Path, name: str, placing: Placing, *, reserve: bool, step: Step) -> int:
+    """The published file, open."""
+    try:
+        return placing.link(name, image)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    target = placing.create(name)
+    _copy(image, target, reserve=reserve, step=step)
+    return target
+
+
+def _copy(image: Path, target: int, *, reserve: bool, step: Step) -> None:
+    """Copy data only, holes stay holes (or are reserved, when asked); flushed at the end."""
+    with open(image, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW)) as file:
+        source, size = file.fileno(), os.fstat(file.fileno()).st_size
+        os.ftruncate(target, size)
+        if reserve:
+            os.posix_fallocate(target, 0, size)
+        for start, end in data_ranges(source, 0, size):
+            while start < end:
+                copied = copy_range(source, target, start, min(CHUNK, end - start))
+                if copied == 0:
+                    raise OSError(errno.EIO, f"{image.name} became shorter while it was copied")
+                start += copied
+                step.advance_to(start)
+    os.fsync(target)
+
+
+def _sha256(handle: int, step: Step) -> str:
+    digest, done = hashlib.sha256(), 0
+    while chunk := os.pread(handle, CHUNK, done):
+        digest.update(chunk)
+        done += len(chunk)
+        step.advance_to(done)
+    return digest.hexdigest()

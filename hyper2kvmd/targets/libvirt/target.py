@@ -1,0 +1,114 @@
+"""libvirt as a target: images in the output directory, the domain XML beside them, and a domain when asked for.
+
+An existing domain is never overwritten: ours carries a UUID made from the job and the image, and libvirt refuses a
+second UUID for a name. What was defined is read back before it counts.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.host.destination import require_unshared
+from hyper2kvmd.host.placing import Placing
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.disks import Image
+from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.model.machine import Hardware, Plan
+from hyper2kvmd.model.orders import Order
+from hyper2kvmd.model.results import Artifact, Registration
+from hyper2kvmd.progress import Context
+from hyper2kvmd.targets import directory
+from hyper2kvmd.targets.libvirt.connection import Libvirt
+from hyper2kvmd.targets.libvirt.definition import choose_hypervisor, define, domain_exists
+from hyper2kvmd.targets.libvirt.domain import domain_xml
+from hyper2kvmd.targets.target import MakeReport
+
+NOTE = "registering.json"
+
+
+@dataclass(frozen=True)
+class LibvirtTarget:
+    """A `Target`; `folder` is the job's own."""
+
+    order: Order
+    folder: Path
+    ctx: Context
+    libvirt: Libvirt
+
+    @property
+    def _migration(self) -> Migration:
+        return self.order.migration
+
+    @property
+    def _xml(self) -> Path:
+        return self.order.output_dir / f"{self._migration.vm_name}.xml"
+
+    def check(self) -> None:
+        """Raises MigrationFailed (`output-unwritable`, `output-exists`, `libvirt-unreachable`, `domain-exists`), and
+        Unsafe (`output-shared`, and as `directory.check` does).
+        """
+        try:
+            directory.check(self.order, [self._xml.name])
+            if self._migration.libvirt_import:
+                require_unshared(self.order)
+        except OSError as error:
+            raise directory.unusable(self.order.output_dir, error) from error
+        if self._migration.libvirt_import and domain_exists(self.libvirt, self._migration.vm_name):
+            raise MigrationFailed(
+                "domain-exists",
+                f"libvirt at {self.libvirt.uri} already has a domain {self._migration.vm_name}",
+                hint="choose another vm_name, or undefine that domain first",
+                kind=Kind.OPERATOR,
+            )
+
+    def room(self, needed_bytes: int) -> int:
+        """Raises as `directory.room` does."""
+        return directory.room(self.order, needed_bytes)
+
+    def place(self, plan: Plan, image: Image, make_report: MakeReport) -> Artifact:
+        """Raises as `directory.place` does."""
+        return directory.place(self.order, plan, image, make_report, self.ctx)
+
+    def register(self, hardware: Hardware, guest: Guest, artifact: Artifact) -> Registration:
+        """Write `<output_dir>/<vm_name>.xml`; with `libvirt_import`, define it and see that libvirt has it.
+
+        libvirt gets the XML from the job's folder, since that of the output directory is its owner's to change. Raises
+        MigrationFailed: `libvirt-unreachable`, `domain-exists`, `libvirt-define-failed` (libvirt's own reason in the
+        message), `output-exists`, `xml-unwritable`, and Unsafe (`output-shared`, and as `output_of` does). Images and
+        XML stay in any case.
+        """
+        migration, wanted = self._migration, self._migration.libvirt_import
+        identity = str(uuid.uuid5(uuid.NAMESPACE_URL, f"hyper2kvmd:{self.order.job_id}:{artifact.disks[0].path}"))
+        hypervisor = choose_hypervisor(self.libvirt, migration, self.ctx)
+        with self.ctx.step(f"Writing {self._xml.name}"):
+            text = domain_xml(migration, hardware, guest, artifact, identity, hypervisor)
+            own = self.folder / "domain.xml"
+            own.write_text(text, encoding="utf-8")
+            self._place_xml(text)
+        if wanted:
+            require_unshared(self.order)
+            with self.ctx.step(f"Defining {migration.vm_name} in libvirt"):
+                define(self.libvirt, migration.vm_name, identity, own, self._xml, artifact)
+        return Registration(
+            name=migration.vm_name,
+            xml=self._xml,
+            macs=hardware.macs,
+            defined=wanted,
+            uri=self.libvirt.uri if wanted else None,
+        )
+
+    def _place_xml(self, text: str) -> None:
+        try:
+            with Placing(self.order, self.folder / NOTE) as placing:
+                if not placing.holds(self._xml.name, text):
+                    placing.write(self._xml.name, text)
+        except OSError as error:
+            raise MigrationFailed(
+                "xml-unwritable",
+                f"the domain XML {self._xml} cannot be written: {error.strerror}",
+                hint="correct the directory's owner, mode or free space, then retry",
+                kind=Kind.OPERATOR,
+            ) from error
