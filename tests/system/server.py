@@ -26,7 +26,7 @@ CACHE = REPOSITORY / ".cache" / "system"
 SIZE = 16 << 30
 UNREACHED = 255
 """ssh's own exit code, not one of what it ran."""
-PATIENCE = 600.0
+PATIENCE = 1500.0
 """Seconds for a command, and until something is so."""
 PERIOD = 4.0
 """Seconds between two looks: each takes an emulated machine a second of its processor."""
