@@ -54,7 +54,7 @@ from hyper2kvmd.progress import (
 )
 from hyper2kvmd.stages.bench import Bench
 from hyper2kvmd.stages.convert import convert
-from hyper2kvmd.stages.plan import plan, settled
+from hyper2kvmd.stages.plan import plan, with_real_directories
 from hyper2kvmd.stages.publish import publish
 from hyper2kvmd.stages.register import register
 from hyper2kvmd.stages.repair import repair
@@ -72,7 +72,7 @@ def migrate(order: Order, ctx: Context, *, keep_on_failure: bool = False) -> Fin
     """
     if order.migration.dry_run:
         return Finished(plan=plan_only(order, ctx))
-    order = settled(order)
+    order = with_real_directories(order)
     with (
         working_folder(
             order.conversion_dir,
@@ -83,7 +83,7 @@ def migrate(order: Order, ctx: Context, *, keep_on_failure: bool = False) -> Fin
         ) as folder,
         Sources(folder, Mandate.of(order)) as sources,
     ):
-        bench, done = Bench(order, folder, ctx, sources), _still_valid(order, folder)
+        bench, done = Bench(order, folder, ctx, sources), _valid_products(order, folder)
         planned = _stage(ctx, Stage.PLAN, done.plan, lambda: plan(bench))
         if done.artifact is None:  # what is published takes no more space
             ctx.admit(planned)
@@ -103,7 +103,7 @@ def migrate(order: Order, ctx: Context, *, keep_on_failure: bool = False) -> Fin
 
 def plan_only(order: Order, ctx: Context) -> Plan:
     """What `migrate` would do first, and nothing else: no output directory is created for it."""
-    order = settled(order)
+    order = with_real_directories(order)
     with (
         as_before(order.conversion_dir),
         working_folder(order.conversion_dir, order.migration.vm_name, order.job_id) as folder,
@@ -118,7 +118,7 @@ def admit_here(order: Order) -> Callable[[Plan], None]:
     def admit(planned: Plan) -> None:
         space.require(order.conversion_dir, planned.needed_bytes, order.space_reserve)
         if planned.publish_bytes:
-            with nearest_output(settled(order)) as nearest:
+            with nearest_output(with_real_directories(order)) as nearest:
                 space.require(name_of(nearest.handle), planned.publish_bytes, order.space_reserve)
 
     return admit
@@ -135,7 +135,7 @@ def _stage(ctx: Context, stage: Stage, earlier: Made | None, work: Callable[[], 
     return product
 
 
-def _still_valid(order: Order, folder: Path) -> Finished:
+def _valid_products(order: Order, folder: Path) -> Finished:
     """Earlier products, unless their images are not in `folder` or the source changed; published ones need neither."""
     finished = order.finished
     published = () if finished.artifact is None else finished.artifact.disks
@@ -219,7 +219,7 @@ def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _ask_for_space(order: Order, planned: Plan) -> None:
-    with nearest_output(settled(order)) as nearest:
+    with nearest_output(with_real_directories(order)) as nearest:
         volume = space.volume_of_open(nearest.handle)
     _emit(AwaitingSpace(needed_bytes=planned.needed_bytes, publish_bytes=planned.publish_bytes, publish_volume=volume))
     if sys.stdin.readline().strip() != "go":

@@ -50,16 +50,16 @@ class Display:
                 self._advance(event.title, event.done, event.total)
             case progress.StageFinished():
                 self._drop_bar()
-                self._say(f"{event.stage.value}: done in {event.seconds:.1f} s", style="green")
+                self._print(f"{event.stage.value}: done in {event.seconds:.1f} s", style="green")
             case progress.Warned():
-                self._say(f"warning: {event.message}", style="yellow")
+                self._print(f"warning: {event.message}", style="yellow")
             case progress.CommandStarted() | progress.HelperAnswered() | progress.AwaitingSpace() | progress.Ended():
                 pass
 
     def _step(self, title: str, total: int | None) -> None:
         self._said = 0.0
         if self._bars is None:
-            self._say(self._titled(title))
+            self._print(self._titled(title))
             return
         self._drop_bar()
         self._task = self._bars.add_task(printable(self._titled(title)), total=total, measure="")
@@ -74,7 +74,7 @@ class Display:
         share = done / total if total else 1.0
         if share - self._said >= PLAIN_STEP or (done >= total and self._said < 1.0):
             self._said = share
-            self._say(f"{self._titled(title)}: {share:.0%} ({size(done)} of {size(total)})")
+            self._print(f"{self._titled(title)}: {share:.0%} ({size(done)} of {size(total)})")
 
     def _titled(self, title: str) -> str:
         return f"{self._stage}: {title}" if self._stage else title
@@ -84,5 +84,5 @@ class Display:
             self._bars.remove_task(self._task)
             self._task = None
 
-    def _say(self, text: str, style: str = "") -> None:
+    def _print(self, text: str, style: str = "") -> None:
         self._console.print(Text(printable(text), style=style), soft_wrap=True)

@@ -115,7 +115,7 @@ class Attempt:
                 _kill(process)
             elif self.cancelled:
                 self._terminate(process)
-            await self._say(process, self._order.model_dump_json())
+            await self._send(process, self._order.model_dump_json())
             return await self._follow(process)
         finally:
             _kill(process)
@@ -151,11 +151,11 @@ class Attempt:
             case StageStarted(stage=stage):
                 self._log.info("%s", stage.value)
                 self._stage, self._step, self._progress = stage, "", None
-                return await ledger.insist(store.start_stage, job.id, job.attempt, stage)
+                return await ledger.ensure(store.start_stage, job.id, job.attempt, stage)
             case StageFinished(stage=stage, seconds=seconds, product=product):
                 self._log.info("%s finished in %.1f s", stage.value, seconds)
                 self._metrics.stage_finished(stage, seconds, product)
-                return await ledger.insist(store.finish_stage, job.id, job.attempt, stage, seconds, product)
+                return await ledger.ensure(store.finish_stage, job.id, job.attempt, stage, seconds, product)
             case StepStarted(title=title, total=total):
                 self._log.debug("%s", title)
                 self._step, self._progress, self._read = title, None if total is None else 0.0, 0
@@ -163,13 +163,13 @@ class Attempt:
                 return await self._advance(event)
             case Warned(message=message):
                 self._log.warning("%s", message)
-                return await ledger.insist(store.record_warning, job.id, job.attempt, message)
+                return await ledger.ensure(store.record_warning, job.id, job.attempt, message)
             case CommandStarted(line=line):
                 self._log.debug("%s", line)
             case HelperAnswered(verb=verb, outcome=outcome):
                 self._metrics.helper_answered(verb, outcome)
             case AwaitingSpace():
-                await self._say(process, "go" if await self._admit(event) else "wait")
+                await self._send(process, "go" if await self._admit(event) else "wait")
         return True
 
     async def _advance(self, event: Progress) -> bool:
@@ -181,11 +181,11 @@ class Attempt:
         if time.monotonic() - self._persisted < PERSIST_SECONDS:
             return True
         self._persisted = time.monotonic()
-        return await self._ledger.insist(
+        return await self._ledger.ensure(
             self._ledger.store.record_progress, self.job.id, self.job.attempt, self._progress
         )
 
-    async def _say(self, process: asyncio.subprocess.Process, line: str) -> None:
+    async def _send(self, process: asyncio.subprocess.Process, line: str) -> None:
         assert process.stdin is not None  # noqa: S101 - narrows the type
         with contextlib.suppress(ConnectionError):  # a worker that is gone shows by the end of its stdout
             process.stdin.write(line.encode() + b"\n")

@@ -34,7 +34,7 @@ def being_written(path: Path) -> bool:
     """Whether some process has the file open for writing.
 
     The kernel grants a read lease only when none has. It answers for files of our own (or with CAP_LEASE) alone;
-    for others the settle rule has to do.
+    for others the rule of STABLE_SECONDS has to do.
     """
     if not stat.S_ISREG(path.lstat().st_mode):
         return False

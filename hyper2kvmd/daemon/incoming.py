@@ -1,4 +1,4 @@
-"""Finds the files in `incoming/` and watches them until they have settled, at a bounded cost.
+"""Finds the files in `incoming/` and watches them until they are stable, at a bounded cost.
 
 However many files lie there, a scan reads MAX_READ names at most, and goes on there in the next scan.
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from hyper2kvmd.daemon.quota import Look
+from hyper2kvmd.daemon.quota import FileState
 from hyper2kvmd.host.person import Person
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ MAX_READ = 20_000
 """Names that are read in a scan: some 100 ms, when each is looked at."""
 MAX_WATCHED = 10_000
 """Files of one submitter that are watched at the same time."""
-SETTLED_SECONDS = 1.0
+STABLE_SECONDS = 1.0
 """A file that has looked the same for this long is taken to be whole."""
 MAX_NAME = 180
 """Bytes of a file name that are kept: room for our own additions within the 255 of a file system."""
@@ -36,24 +36,24 @@ class Incoming:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._listing: Iterator[os.DirEntry[str]] | None = None
-        self._watched: dict[str, tuple[Look, float]] = {}
+        self._watched: dict[str, tuple[FileState, float]] = {}
         """What each file looks like, and since when (monotonic)."""
         self._crowded: set[int] = set()
 
-    def settled(self) -> dict[str, Look]:
-        """Look at the folder once; returns the files that have looked the same for SETTLED_SECONDS. Raises OSError."""
+    def stable_files(self) -> dict[str, FileState]:
+        """Look at the folder once; returns the files that have looked the same for STABLE_SECONDS. Raises OSError."""
         now = time.monotonic()
-        settled: dict[str, Look] = {}
+        stable: dict[str, FileState] = {}
         before, self._watched = self._watched, {}
         for name, (look, since) in before.items():
-            again = self._look(name)
+            again = self._state_of(name)
             if again is None:
                 continue
             self._watched[name] = again, since if again == look else now
-            if again == look and now - since >= SETTLED_SECONDS and not stat.S_ISDIR(look.mode):
-                settled[name] = look
+            if again == look and now - since >= STABLE_SECONDS and not stat.S_ISDIR(look.mode):
+                stable[name] = look
         self._watch_more(now)
-        return settled
+        return stable
 
     def forget(self, name: str) -> None:
         """It was taken."""
@@ -63,7 +63,7 @@ class Incoming:
         numbers = Counter(look.uid for look, _ in self._watched.values())
         full: set[int] = set()
         for name in self._next_names():
-            if name in self._watched or not is_submission(name) or (look := self._look(name)) is None:
+            if name in self._watched or not is_submission(name) or (look := self._state_of(name)) is None:
                 continue
             if numbers[look.uid] >= MAX_WATCHED:
                 full.add(look.uid)
@@ -85,9 +85,9 @@ class Incoming:
             self._listing = listing
         return names
 
-    def _look(self, name: str) -> Look | None:
+    def _state_of(self, name: str) -> FileState | None:
         with suppress(OSError):  # what cannot be looked at is gone, or shows when the folder is read
-            return Look.at(f"{self._folder}/{name}")
+            return FileState.at(f"{self._folder}/{name}")
         return None
 
 

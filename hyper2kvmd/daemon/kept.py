@@ -44,7 +44,7 @@ def can_go_on(problems: Iterable[Problem]) -> bool:
     return not any(one.kind == "permanent" or one.code in IMAGE_IN_DOUBT for one in problems)
 
 
-def settle(named: Path, allowed: tuple[Path, ...], name: str, *, wanted: bool) -> bool:
+def keep_or_remove(named: Path, allowed: tuple[Path, ...], name: str, *, wanted: bool) -> bool:
     """Keep the working folder `name` if that is `wanted` and it holds an image, else remove it. Whether it is kept.
 
     `named` and `allowed` are as for `real_conversion_dir`.

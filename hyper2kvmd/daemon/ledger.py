@@ -29,7 +29,7 @@ class Ledger:
         """Do one of the store's verbs; raises what it raises."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, partial(verb, *args, **kwargs))
 
-    async def insist(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def ensure(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The same, again and again while the database does not answer: what a worker did must go on record."""
         while True:
             try:

@@ -29,8 +29,8 @@ KEPT = {State.REJECTED: 1_000, State.FAILED: 10_000, State.CANCELLED: 10_000, St
 """Jobs of one submitter that stay on record with their spool files, by how they ended. The oldest are removed."""
 
 
-class Look(NamedTuple):
-    """What a file looks like from outside. A file that has looked the same for a while has settled."""
+class FileState(NamedTuple):
+    """What a file looks like from outside. A file that has looked the same for a while is stable."""
 
     inode: int
     size: int
@@ -40,12 +40,12 @@ class Look(NamedTuple):
     mode: int
 
     @staticmethod
-    def at(path: Path | str) -> Look:
+    def at(path: Path | str) -> FileState:
         facts = os.lstat(path)
-        return Look(facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_uid, facts.st_mode)
+        return FileState(facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_uid, facts.st_mode)
 
 
-def in_turn(files: Mapping[str, Look], name_of: Callable[[str], str]) -> Iterator[str]:
+def in_turn(files: Mapping[str, FileState], name_of: Callable[[str], str]) -> Iterator[str]:
     """One file of each owner, then the next of each; the files of one owner by time of change, then by name."""
     queues: dict[int, list[str]] = defaultdict(list)
     for file in sorted(files, key=lambda file: (files[file].mtime_ns, name_of(file))):

@@ -14,7 +14,7 @@ import hyper2kvmd
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon.attempt import GRACE_SECONDS, Attempt, Result
 from hyper2kvmd.daemon.journal import JobLog
-from hyper2kvmd.daemon.kept import Kept, KeptFolder, can_go_on, settle, sufficient
+from hyper2kvmd.daemon.kept import Kept, KeptFolder, can_go_on, keep_or_remove, sufficient
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.space import Demand, Shortage, Space, volume_of
@@ -132,7 +132,7 @@ class Scheduler:
             bounds=self.config.bounds,
             space_reserve=self.config.space_reserve,
             limits=self.config.limits,
-            finished=await self._ledger.insist(self._ledger.store.finished_stages, job.id),
+            finished=await self._ledger.ensure(self._ledger.store.finished_stages, job.id),
         )
 
         async def admit(event: AwaitingSpace) -> bool:
@@ -159,7 +159,7 @@ class Scheduler:
             self._denied[job.id] = demand, shortage.note
             return False
         store = self._ledger.store
-        return await self._ledger.insist(store.reserve, job.id, job.attempt, event.needed_bytes + event.publish_bytes)
+        return await self._ledger.ensure(store.reserve, job.id, job.attempt, event.needed_bytes + event.publish_bytes)
 
     async def _kept_folders(self) -> tuple[KeptFolder, ...]:
         return await asyncio.to_thread(self._kept.folders, self.config.conversion_dirs, frozenset(self._waiting))
@@ -185,7 +185,7 @@ class Scheduler:
         try:
             result = await attempt.run(self._worker)
         finally:
-            self._space.settle(attempt.job.id)
+            self._space.release(attempt.job.id)
         await self._conclude(attempt, order, result)
         self._cancelling.discard(attempt.job.id)
         self.wake()
@@ -196,12 +196,12 @@ class Scheduler:
         if result.outcome == "fenced":
             return
         if result.outcome == "succeeded":
-            artifact = result.artifact or (await ledger.insist(store.finished_stages, job.id)).artifact
-            await ledger.insist(store.succeed, job.id, job.attempt, str(artifact.disks[0].path) if artifact else "")
+            artifact = result.artifact or (await ledger.ensure(store.finished_stages, job.id)).artifact
+            await ledger.ensure(store.succeed, job.id, job.attempt, str(artifact.disks[0].path) if artifact else "")
             self._metrics.ended(State.SUCCEEDED)
             JobLog(log, job.id).info("%s succeeded", job.vm_name)
         elif attempt.cancelled:
-            await self._finish_cancelled(job, order, kept=await self._settle(order, result, over=True))
+            await self._finish_cancelled(job, order, kept=await self._keep_or_remove(order, result, over=True))
             JobLog(log, job.id).info("cancelled")
         elif result.outcome == "deferred":
             later = datetime.now(UTC) + timedelta(seconds=SPACE_SECONDS)
@@ -215,16 +215,16 @@ class Scheduler:
 
     async def _fail_or_retry(self, job: Job, order: Order, result: Result) -> None:
         ledger, store, policy = self._ledger, self._ledger.store, self.config.retry
-        failures = await ledger.insist(store.failures, job.id)
+        failures = await ledger.ensure(store.failures, job.id)
         problems = result.problems
         summary = f"{problems[0].message} [{problems[0].code}]" if problems else "no reason was given"
         if problems and problems[0].kind == "retry" and failures + 1 < policy.max_attempts:
             later = datetime.now(UTC) + timedelta(seconds=policy.delay * policy.backoff**failures)
             await self._requeue(job, order, f"will be retried: {summary}", result, not_before=later)
             return
-        kept = await self._settle(order, result, over=True)
+        kept = await self._keep_or_remove(order, result, over=True)
         note = self._kept_note() if kept else ""
-        await ledger.insist(store.fail, job.id, job.attempt, problems, keep_stages=kept, note=note)
+        await ledger.ensure(store.fail, job.id, job.attempt, problems, keep_stages=kept, note=note)
         self._metrics.ended(State.FAILED, problems)
         JobLog(log, job.id).error("%s failed: %s", job.vm_name, summary)
         if kept:
@@ -233,7 +233,7 @@ class Scheduler:
     async def _finish_cancelled(self, job: Job, order: Order, *, kept: bool) -> None:
         note = self._kept_note() if kept else ""
         store = self._ledger.store
-        if await self._ledger.insist(store.finish_cancelled, job.id, job.attempt, keep_stages=kept, note=note):
+        if await self._ledger.ensure(store.finish_cancelled, job.id, job.attempt, keep_stages=kept, note=note):
             self._metrics.ended(State.CANCELLED)
             if kept:
                 await self._restore_reserve(_folder(order))
@@ -243,8 +243,8 @@ class Scheduler:
     ) -> bool:
         """False: the job was cancelled at the last moment."""
         JobLog(log, job.id).warning("back in the queue: %s", note)
-        store, kept = self._ledger.store, await self._settle(order, result, over=False)
-        requeued = await self._ledger.insist(
+        store, kept = self._ledger.store, await self._keep_or_remove(order, result, over=False)
+        requeued = await self._ledger.ensure(
             store.requeue,
             job.id,
             job.attempt,
@@ -257,17 +257,17 @@ class Scheduler:
             await self._finish_cancelled(job, order, kept=kept)
         return requeued
 
-    async def _settle(self, order: Order, result: Result, *, over: bool) -> bool:
+    async def _keep_or_remove(self, order: Order, result: Result, *, over: bool) -> bool:
         """Keep the working folder for another attempt, or remove it; whether it is kept.
 
         A job that is over needs none once its images are published.
         """
         wanted = can_go_on(result.problems)
         if wanted and over:
-            finished = await self._ledger.insist(self._ledger.store.finished_stages, int(order.job_id))
+            finished = await self._ledger.ensure(self._ledger.store.finished_stages, int(order.job_id))
             wanted = finished.artifact is None and self.config.retention.conversions > 0
         named, allowed = order.conversion_dir, order.bounds.conversion_dirs
-        return await asyncio.to_thread(settle, named, allowed, _folder(order).name, wanted=wanted)
+        return await asyncio.to_thread(keep_or_remove, named, allowed, _folder(order).name, wanted=wanted)
 
     def _kept_note(self) -> str:
         until = datetime.now(UTC) + timedelta(days=self.config.retention.conversions)
@@ -288,17 +288,17 @@ class Scheduler:
             self._waiting.pop(job_id, None)
             self._metrics.ended(State.CANCELLED)
             if job.migration is not None:
-                await self._settle_waiting(job, self._conversion_dir(job.migration))
+                await self._keep_or_remove_of(job, self._conversion_dir(job.migration))
         elif job_id in self._attempts:
             self._attempts[job_id][0].cancel()
         self.wake()
         return job
 
-    async def _settle_waiting(self, job: Job, conversion_dir: Path) -> None:
+    async def _keep_or_remove_of(self, job: Job, conversion_dir: Path) -> None:
         """A job that was cancelled in the queue may have a folder of an earlier attempt."""
         name, wanted = f"{job.vm_name}.{job.id}", self.config.retention.conversions > 0
         allowed = self.config.conversion_dirs
-        if await asyncio.to_thread(settle, conversion_dir, allowed, name, wanted=wanted):
+        if await asyncio.to_thread(keep_or_remove, conversion_dir, allowed, name, wanted=wanted):
             await self._ledger.call(self._ledger.store.note_kept_folder, job.id, self._kept_note())
 
     async def pause(self) -> None:

@@ -83,7 +83,7 @@ class Space:
         async with self._turn:
             return await self._lack(demand)
 
-    def settle(self, job_id: int) -> None:
+    def release(self, job_id: int) -> None:
         """The job is over: nothing is promised to it any more."""
         self._promised.pop(job_id, None)
 

@@ -28,7 +28,7 @@ from hyper2kvmd.daemon.dropped import asked_by, being_written, original
 from hyper2kvmd.daemon.incoming import Incoming, kept
 from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.metrics import Metrics
-from hyper2kvmd.daemon.quota import KEPT, Look, Quota, in_turn
+from hyper2kvmd.daemon.quota import KEPT, FileState, Quota, in_turn
 from hyper2kvmd.daemon.wire import Rejection
 from hyper2kvmd.errors import BrokenInstallation, Failure
 from hyper2kvmd.host import acl
@@ -120,14 +120,14 @@ class Scan:
     jobs: int
     """Files that became jobs."""
     more: bool
-    """Whether files have settled that the next scan would take, so that it need not wait."""
+    """Whether files are stable that the next scan would take, so that it need not wait."""
 
 
 class Spool:
     def __init__(self, spool_dir: Path, store: Store, metrics: Metrics) -> None:
         self._dir, self._store, self._metrics = spool_dir, store, metrics
         self._incoming = Incoming(spool_dir / "incoming")
-        self._active: dict[str, Look] = {}
+        self._active: dict[str, FileState] = {}
         self._entered: set[str] = set()
         self._complaints: dict[str, str] = {}
         self._quota = Quota(store)
@@ -137,39 +137,39 @@ class Spool:
 
         A file that cannot be read, moved or understood is a matter of that file. Raises only what the store does.
         """
-        more = self._claim_settled()
+        more = self._claim_stable()
         jobs = self._enter_claimed()
         self._put_away_ended()
         return Scan(jobs, more)
 
     # ------------------------------------------------------------ from incoming/ to active/
 
-    def _claim_settled(self) -> bool:
-        """Take what has settled and is open for writing nowhere, one of each owner in turn; whether there is more.
+    def _claim_stable(self) -> bool:
+        """Take stable files that nobody has open for writing, one of each owner in turn; whether there is more.
 
         When nothing could be taken, there is nothing more: the next scan would not be luckier.
         """
         folder, claimed = self._dir / "incoming", 0
-        settled: dict[str, Look] = {}
+        stable: dict[str, FileState] = {}
         with self._complaining(folder.name):
-            settled = self._incoming.settled()
-        if not settled:
+            stable = self._incoming.stable_files()
+        if not stable:
             return False
         self._quota.begin_scan()
-        for name in in_turn(settled, original):
-            if self._quota.allows(settled[name].uid):
+        for name in in_turn(stable, original):
+            if self._quota.allows(stable[name].uid):
                 with self._complaining(name):
-                    claimed += self._claim(folder / name, settled[name])
+                    claimed += self._claim(folder / name, stable[name])
         return self._quota.more and claimed > 0
 
-    def _claim(self, path: Path, look: Look) -> bool:
-        if Look.at(path) != look or being_written(path):
+    def _claim(self, path: Path, look: FileState) -> bool:
+        if FileState.at(path) != look or being_written(path):
             return False
         claim = self._dir / "active" / f"{secrets.token_hex(6)}.{kept(path.name)}"
         self._quota.take(look.uid)  # a claim that is refused costs a scan no less
         path.rename(claim)
         self._incoming.forget(path.name)
-        self._active[claim.name] = Look.at(claim)
+        self._active[claim.name] = FileState.at(claim)
         return True
 
     # ------------------------------------------------------------ from a file to a job
@@ -292,12 +292,12 @@ class Spool:
 
     # ------------------------------------------------------------ trouble
 
-    def _looks(self, folder: Path, names: Iterable[str]) -> dict[str, Look]:
+    def _looks(self, folder: Path, names: Iterable[str]) -> dict[str, FileState]:
         """What is still there of `names`."""
-        looks: dict[str, Look] = {}
+        looks: dict[str, FileState] = {}
         for name in names:
             with suppress(OSError):  # what cannot be looked at is gone, or shows when the folder is listed
-                looks[name] = Look.at(folder / name)
+                looks[name] = FileState.at(folder / name)
         return looks
 
     @contextmanager

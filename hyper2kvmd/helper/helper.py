@@ -751,7 +751,7 @@ def lies_on(mounted: int, fstype: str, device: Device) -> bool:
         os.close(handle)
 
 
-def nail_down(mounted: int) -> int:
+def lock_mount_flags(mounted: int) -> int:
     """The same mount with flags that its holder cannot change.
 
     Whoever holds a detached mount could enter a user namespace of its own, clear nodev there, and open a device node
@@ -839,7 +839,7 @@ def serve_mount(request: Mount, fds: list[int], caller: Caller) -> tuple[dict[st
     if mapper is not None:
         device = stack(mapper, table, crypts, keys, [part.name for part in devices], read_only)
     mounted = mount(device, fstype, read_only, mapping)
-    return {"ok": True, "device": device.name}, mounted if caller.uid == 0 else nail_down(mounted)
+    return {"ok": True, "device": device.name}, mounted if caller.uid == 0 else lock_mount_flags(mounted)
 
 
 def serve(channel: socket.socket, caller: Caller) -> tuple[str, dict[str, Any], int | None]:

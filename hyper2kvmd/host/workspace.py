@@ -198,7 +198,7 @@ def working_folder(
     try:
         keep = False
         try:
-            _devote(folder, purpose)
+            _start_over_for_another(folder, purpose)
             yield folder
         except BaseException:
             keep = keep_on_failure
@@ -234,7 +234,7 @@ def _locked(folder: Path) -> int:
             os.close(handle)
 
 
-def _devote(folder: Path, purpose: str) -> None:
+def _start_over_for_another(folder: Path, purpose: str) -> None:
     note = folder / PURPOSE
     with contextlib.suppress(FileNotFoundError):
         if note.read_text(encoding="utf-8") == purpose:

@@ -13,5 +13,5 @@ class Disks:
 
     def read(self, asked: Migration, mandate: Mandate) -> Machine:
         disks = tuple(MachineDisk(at=LocalFile(path=path)) for path in asked.vmdk)
-        found = vmx.beside(asked.vmdk[0], mandate)
+        found = vmx.read_for(asked.vmdk[0], mandate)
         return Machine(disks=disks, memory=found.memory, vcpus=found.vcpus, nics=found.nics, concerns=found.concerns)

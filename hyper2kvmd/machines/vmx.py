@@ -39,7 +39,7 @@ class Described:
     concerns: tuple[str, ...] = ()
 
 
-def beside(disk: Path, mandate: Mandate = ANYONE) -> Described:
+def read_for(disk: Path, mandate: Mandate = ANYONE) -> Described:
     """The machine that names this disk among its own, or that has the disk's name.
 
     A .vmx that the disk's owner neither owns nor can read is left out with a warning. Raises as `open_file` does for
@@ -47,12 +47,12 @@ def beside(disk: Path, mandate: Mandate = ANYONE) -> Described:
     """
     file = open_file(disk, mandate)
     try:
-        return _beside(disk, mandate.named_by(file.fd, disk))
+        return _read_for(disk, mandate.named_by(file.fd, disk))
     finally:
         os.close(file.fd)
 
 
-def _beside(disk: Path, mandate: Mandate) -> Described:
+def _read_for(disk: Path, mandate: Mandate) -> Described:
     machines, concerns = dict[Path, Mapping[str, str]](), []
     beside = disk.parent.glob("*.vmx") if mandate.may_list(disk.parent) else (disk.with_suffix(".vmx"),)
     for path in sorted(path for path in beside if os.path.lexists(path))[:MAX_FILES]:

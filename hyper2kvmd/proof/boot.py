@@ -38,7 +38,7 @@ BUSY_PATIENCE = 3
 """So many times longer for a guest that computes all the while: emulation takes minutes to check some kernels."""
 BUSY_SHARE = 0.5
 """Of one CPU."""
-SETTLED_SECONDS = 20.0
+STABLE_SECONDS = 20.0
 """How long a guest that has reached its last target may take for its login prompt; and how long one has to be at rest
 before its power button is pressed, again and again."""
 RESTARTS = 2
@@ -223,7 +223,7 @@ def _watch(machine: Machine, began: float, silence_seconds: float, disk_limit: i
         console.feed(said or b"")
         if sign := console.dead_end():
             raise _failure(console, sign.fact, sign.hint, sign.code)
-        if LOGIN.search(console.text) or (REACHED.search(console.text) and console.silent_seconds > SETTLED_SECONDS):
+        if LOGIN.search(console.text) or (REACHED.search(console.text) and console.silent_seconds > STABLE_SECONDS):
             return CameUp(console, console.heard - began, heard=True)
         if said is None:
             if machine.wait() != 0:
@@ -238,8 +238,8 @@ def _watch(machine: Machine, began: float, silence_seconds: float, disk_limit: i
             raise _failure(console, "it never becomes idle", "boot it by hand on a console to see why")
         if pulse.still_seconds > silence_seconds * (BUSY_PATIENCE if pulse.busy else 1):
             return CameUp(console, pulse.moved - began)
-        at_rest = pulse.still_seconds > SETTLED_SECONDS and not pulse.busy
-        if at_rest and (pressed is None or time.monotonic() - pressed > SETTLED_SECONDS):
+        at_rest = pulse.still_seconds > STABLE_SECONDS and not pulse.busy
+        if at_rest and (pressed is None or time.monotonic() - pressed > STABLE_SECONDS):
             machine.press_power_button()
             pressed = time.monotonic()
 

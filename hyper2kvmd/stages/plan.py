@@ -68,7 +68,7 @@ def plan(bench: Bench) -> Plan:
     )
 
 
-def settled(order: Order) -> Order:
+def with_real_directories(order: Order) -> Order:
     """The order with its directories as they are in truth, links followed once; before any directory is made.
 
     Raises Unsafe (`path-not-allowed`) for a directory that the job may not name.

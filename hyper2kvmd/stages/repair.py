@@ -10,8 +10,8 @@ from hyper2kvmd.guest.files.tree import GuestTree, Mark, printable
 from hyper2kvmd.guest.linux.compose import Composition
 from hyper2kvmd.guest.linux.fixes import FIXES, OUTSIDE
 from hyper2kvmd.guest.linux.fixes.fix import Case, Fix
-from hyper2kvmd.guest.linux.inspect import Found, describe, find_root, look_at
-from hyper2kvmd.guest.linux.network.cards import settle
+from hyper2kvmd.guest.linux.inspect import Found, describe, find_root, inspect_system
+from hyper2kvmd.guest.linux.network.cards import decide_cards
 from hyper2kvmd.guest.linux.network.survey import NOTHING, survey
 from hyper2kvmd.guest.mounts import access
 from hyper2kvmd.guest.mounts.access import Access
@@ -83,7 +83,7 @@ def repair_opened(
         warnings = [*_replayed(opened), NOT_LINUX[found.family]]
         for warning in warnings:
             ctx.warn(warning)
-        cards = settle(NOTHING, nics, migration.vm_name)
+        cards = decide_cards(NOTHING, nics, migration.vm_name)
         return Guest(
             family=found.family,
             nics=cards.nics,
@@ -125,11 +125,11 @@ def _mend(
 ) -> tuple[Guest, _Staged]:
     """What the guest is and needs, on read-only mounts; and the edits to write."""
     assert found.volume is not None  # noqa: S101 - narrows the type
-    system = look_at(tree)
+    system = inspect_system(tree)
     before = tree.text_or_empty(FSTAB)
     with ctx.step(f"Repairing {system.os_name}"):
         seen = survey(tree)
-        cards = settle(seen, nics, migration.vm_name)
+        cards = decide_cards(seen, nics, migration.vm_name)
         devices, esp = composition.devices, composition.esp
         fixes = OUTSIDE if found.family == "locked" else FIXES
         news = _apply_all(fixes, Case(system, tree, devices, found.volume, migration, seen, cards, esp))

@@ -97,7 +97,7 @@ def _place(fmt: Format, data: bytearray, pick: random.Random) -> int:
 
 
 def describe(path: Path, fmt: Format) -> None:
-    """Read what runs without a tool, and insist on what it promises."""
+    """Read what runs without a tool, and ensure on what it promises."""
     file = open_file(path)
     try:
         disk = READERS[fmt](file)

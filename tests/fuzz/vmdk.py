@@ -146,7 +146,7 @@ def _number(size: int, pick: random.Random) -> int:
 
 
 def read_all(path: Path) -> int:
-    """Read what there is, and insist on what `open_source` promises of it; the disk's size."""
+    """Read what there is, and ensure on what `open_source` promises of it; the disk's size."""
     with open_source(path) as source:
         assert 0 < source.virtual_size <= LARGEST_DISK
         at = covered = 0

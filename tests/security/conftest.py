@@ -23,7 +23,7 @@ from tests.support.own_host import own_host as own_host
 @pytest.fixture
 def settles_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that looks the same in two scans is taken, however soon they follow each other."""
-    monkeypatch.setattr(incoming, "SETTLED_SECONDS", 0)
+    monkeypatch.setattr(incoming, "STABLE_SECONDS", 0)
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,7 @@ def test_what_may_not_be_moved_is_told_once_and_stops_no_other(
     assert [job.vm_name for job in store.list()] == ["b-free"]
     assert len([record for record in caplog.records if "a-stuck.yaml" in record.getMessage()]) == 1
     monkeypatch.undo()
-    monkeypatch.setattr(incoming, "SETTLED_SECONDS", 0)
+    monkeypatch.setattr(incoming, "STABLE_SECONDS", 0)
     assert sum(spool.scan().jobs for _ in range(2)) == 1
 
 

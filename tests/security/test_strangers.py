@@ -540,13 +540,13 @@ def test_more_files_than_a_scan_reads(
     monkeypatch.setattr(incoming, "MAX_WATCHED", 20)
     monkeypatch.setattr(quota, "MAX_WAITING", 30)
     looks: list[int] = []
-    look = quota.Look.at
+    look = quota.FileState.at
 
-    def counted(path: Path) -> quota.Look:
+    def counted(path: Path) -> quota.FileState:
         looks[-1] += 1
         return look(path)
 
-    monkeypatch.setattr(quota.Look, "at", staticmethod(counted))
+    monkeypatch.setattr(quota.FileState, "at", staticmethod(counted))
     shared.drop(FLOODER, 400)
     shared.drop(OTHER, 20)
     for _ in range(12):
@@ -570,7 +570,7 @@ def test_a_directory_is_left_where_it_is(shared: Shared, caplog: pytest.LogCaptu
 def test_scans_in_quick_succession_take_no_file_before_its_time(
     shared: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(incoming, "SETTLED_SECONDS", 3600)
+    monkeypatch.setattr(incoming, "STABLE_SECONDS", 3600)
     shared.drop(FLOODER)
     shared.scan(times=10)
     assert shared.left(FLOODER) == 1

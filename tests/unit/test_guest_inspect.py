@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.guest.linux.inspect import Kernel, find_root, look_at
+from hyper2kvmd.guest.linux.inspect import Kernel, find_root, inspect_system
 from hyper2kvmd.model.disks import Layout, Volume
 from hyper2kvmd.progress import Event, Warned
 from hyper2kvmd.stages.repair import repair_opened
@@ -155,14 +155,14 @@ def test_architecture_from_the_elf_header(tmp_path: Path, machine: int, order: s
     (tmp_path / "bin").symlink_to("usr/bin")
     (tmp_path / "usr/bin/sh").symlink_to("dash")
     with tree_of(tmp_path) as tree:
-        assert look_at(tree).architecture == name
+        assert inspect_system(tree).architecture == name
 
 
 def test_architecture_of_this_machines_own_shell(tmp_path: Path) -> None:
     (linux(tmp_path) / "bin").mkdir()
     shutil.copy("/bin/sh", tmp_path / "bin/sh")
     with tree_of(tmp_path) as tree:
-        assert look_at(tree).architecture in ("x86_64", "aarch64")
+        assert inspect_system(tree).architecture in ("x86_64", "aarch64")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_kernels_and_their_initrds(tmp_path: Path, image: str, version: str, ini
         put(tmp_path, f"usr/lib/modules/{version}/pkgbase", "linux-zen\n")
     (tmp_path / "lib").symlink_to("usr/lib")
     with tree_of(tmp_path) as tree:
-        (kernel,) = look_at(tree).kernels
+        (kernel,) = inspect_system(tree).kernels
     assert kernel == Kernel(version, f"/usr/lib/modules/{version}", image, (initrd,))
 
 
@@ -192,7 +192,7 @@ def test_newest_kernel_comes_last(tmp_path: Path) -> None:
     for version in ("6.1.0-9-amd64", "6.1.0-18-amd64", "5.10.0-30-amd64"):
         put(tmp_path, f"lib/modules/{version}/modules.dep", "")
     with tree_of(linux(tmp_path)) as tree:
-        assert [kernel.version for kernel in look_at(tree).kernels] == [
+        assert [kernel.version for kernel in inspect_system(tree).kernels] == [
             "5.10.0-30-amd64",
             "6.1.0-9-amd64",
             "6.1.0-18-amd64",
@@ -233,7 +233,7 @@ def test_newest_kernel_comes_last(tmp_path: Path) -> None:
 def test_what_names_a_system(tmp_path: Path, path: str, text: str, os_id: str, name: str) -> None:
     put(tmp_path, path, text)
     with tree_of(tmp_path) as tree:
-        system = look_at(tree)
+        system = inspect_system(tree)
     assert system.os_id == os_id and system.os_name.startswith(name)
 
 
@@ -241,13 +241,13 @@ def test_oracle_says_red_hat_as_well(tmp_path: Path) -> None:
     put(tmp_path, "etc/redhat-release", "Red Hat Enterprise Linux Server release 6.10 (Santiago)\n")
     put(tmp_path, "etc/oracle-release", "Oracle Linux Server release 6.10\n")
     with tree_of(tmp_path) as tree:
-        assert (look_at(tree).os_id, look_at(tree).os_name) == ("ol", "Oracle Linux Server release 6.10")
+        assert (inspect_system(tree).os_id, inspect_system(tree).os_name) == ("ol", "Oracle Linux Server release 6.10")
 
 
 def test_hostname_of_old_systems(tmp_path: Path) -> None:
     put(tmp_path, "etc/sysconfig/network", "NETWORKING=yes\nHOSTNAME=old.example.com\n")
     with tree_of(tmp_path) as tree:
-        assert look_at(tree).hostname == "old.example.com"
+        assert inspect_system(tree).hostname == "old.example.com"
 
 
 @pytest.mark.parametrize(

@@ -49,17 +49,17 @@ def first_difference(
             for stop, batch in _batches(source, size):
                 pending.append((stop, pool.submit(_difference, source, image, batch)))
                 while len(pending) > threads * BATCHES_AHEAD:
-                    if (found := _settle(pending, on_progress)) is not None:
+                    if (found := _check_oldest(pending, on_progress)) is not None:
                         return found
             while pending:
-                if (found := _settle(pending, on_progress)) is not None:
+                if (found := _check_oldest(pending, on_progress)) is not None:
                     return found
         finally:
             pool.shutdown(cancel_futures=True)
     return None if source.virtual_size == image.virtual_size else size
 
 
-def _settle(pending: deque[tuple[int, Future[int | None]]], on_progress: Callable[[int], None]) -> int | None:
+def _check_oldest(pending: deque[tuple[int, Future[int | None]]], on_progress: Callable[[int], None]) -> int | None:
     stop, future = pending.popleft()
     found = future.result()
     if found is None:

@@ -227,7 +227,7 @@ class _Copy:
         """Take what threads have reported, waiting for something when `block`; the number of batches done."""
         count = 0
         while True:
-            self._say()
+            self._report_progress()
             try:
                 done = self._share.done.get(block and count == 0, PROGRESS_PERIOD)
             except Empty:
@@ -264,7 +264,7 @@ class _Copy:
             raise write_failure(error, self._target.path, found.position) from error
         self._keeper.checkpoints.put(found)
 
-    def _say(self) -> None:
+    def _report_progress(self) -> None:
         now = time.monotonic()
         if now - self._said >= PROGRESS_PERIOD:
             self._said = now

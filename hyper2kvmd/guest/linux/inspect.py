@@ -130,7 +130,7 @@ def find_root(access: Access, layout: Layout) -> Found:
     """
     seen = tuple(describe(volume) for volume in layout.volumes)
     _refuse_hibernated(layout)
-    looked = _look(access, layout)
+    looked = _find_roots(access, layout)
     roots, failures, troubles = looked.roots, looked.failures, looked.troubles
     if len(roots) > 1:
         names = ", ".join(describe(volume) + (f" in {folder}" if folder else "") for volume, folder in roots)
@@ -154,13 +154,13 @@ def find_root(access: Access, layout: Layout) -> Found:
 
 
 @dataclass(frozen=True)
-class _Looked:
+class _Roots:
     roots: tuple[tuple[Volume, str], ...]
     failures: tuple[MigrationFailed, ...]
     troubles: tuple[str, ...]
 
 
-def _look(access: Access, layout: Layout) -> _Looked:
+def _find_roots(access: Access, layout: Layout) -> _Roots:
     roots: list[tuple[Volume, str]] = []
     failures: list[MigrationFailed] = []
     troubles = []
@@ -178,7 +178,7 @@ def _look(access: Access, layout: Layout) -> _Looked:
                 raise
             failures.append(failure)
             troubles.append(f"{describe(volume)}: {failure.message}")
-    return _Looked(tuple(roots), tuple(failures), tuple(troubles))
+    return _Roots(tuple(roots), tuple(failures), tuple(troubles))
 
 
 def _roots_in(root: ConfinedRoot, volume: Volume) -> list[str]:
@@ -270,7 +270,7 @@ def describe(volume: Volume) -> str:
 # ---------------------------------------------------------------- the system
 
 
-def look_at(tree: GuestTree) -> System:
+def inspect_system(tree: GuestTree) -> System:
     """Facts about the Linux guest whose files `tree` is."""
     release = _os_release(tree)
     config = tree.text_or_empty("/etc/selinux/config")

@@ -153,7 +153,7 @@ class _Transport(Protocol):
         """The whole disks, by the way on which mounts reach them: the two never see different bytes."""
         ...
 
-    def lend(self, stack: ExitStack, volume: Volume, /) -> tuple[list[int], list[Leg], tuple[Export, ...]]:
+    def share(self, stack: ExitStack, volume: Volume, /) -> tuple[list[int], list[Leg], tuple[Export, ...]]:
         """Descriptors that are ours as long as `stack` is, the volume's segments in them, and what NBD needs."""
         ...
 
@@ -168,7 +168,7 @@ class _FromFile:
     def disks(self, _stack: ExitStack, /) -> tuple[WritableDisk, ...]:
         return tuple(FileDisk(handle) for handle in self.handles)
 
-    def lend(self, _stack: ExitStack, volume: Volume, /) -> tuple[list[int], list[Leg], tuple[Export, ...]]:
+    def share(self, _stack: ExitStack, volume: Volume, /) -> tuple[list[int], list[Leg], tuple[Export, ...]]:
         used = sorted({part.disk for part in volume.segments})
         legs = [Leg(fd=used.index(part.disk), offset=part.offset, length=part.length) for part in volume.segments]
         return [self.handles[disk] for disk in used], legs, ()
@@ -185,7 +185,7 @@ class _FromNbd:
     def disks(self, stack: ExitStack, /) -> tuple[WritableDisk, ...]:
         return tuple(stack.enter_context(nbd.Writer(exporter.socket, WHOLE_DISK)) for exporter in self.exporters)
 
-    def lend(self, stack: ExitStack, volume: Volume, /) -> tuple[list[int], list[Leg], tuple[Export, ...]]:
+    def share(self, stack: ExitStack, volume: Volume, /) -> tuple[list[int], list[Leg], tuple[Export, ...]]:
         if not self.known.issuperset(volume.segments):
             raise unsupported(volume, "it is not in the images' layout")
         sockets, exports = [], []
@@ -266,7 +266,7 @@ class _Opened:
                 self._mounted.remove(part)
 
     def _request(self, lent: ExitStack, volume: Volume, read_only: bool) -> tuple[MountRequest, list[int]]:
-        fds, legs, exports = self._transport.lend(lent, volume)
+        fds, legs, exports = self._transport.share(lent, volume)
         left = iter(legs)
         table = tuple(
             Joined(kind=stretch.kind, chunk=stretch.chunk, legs=tuple(next(left) for _ in stretch.legs))

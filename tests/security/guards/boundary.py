@@ -158,7 +158,7 @@ GUARDS: tuple[Guard, ...] = (
     *each(
         "test_helper.py::test_what_a_mount_gives_away",
         helper("mount", "value 0x10", "0x10 | $1"),
-        helper("nail_down", "return", 'os.open("/proc", os.O_RDONLY)'),
+        helper("lock_mount_flags", "return", 'os.open("/proc", os.O_RDONLY)'),
     ),
     *each(
         "test_helper.py::test_flags_of_a_mount_stay",

@@ -87,7 +87,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_destinations.py::test_a_result_is_named_by_where_it_lies",
-        Cut("hyper2kvmd/stages/plan.py", "settled", "call realpath", "$1"),
+        Cut("hyper2kvmd/stages/plan.py", "with_real_directories", "call realpath", "$1"),
     ),
     # ---- where it converts
     *each(

@@ -157,7 +157,7 @@ GUARDS: tuple[Guard, ...] = (
     *each(
         "test_submitter.py::test_an_output_outside_of_what_is_allowed",
         (
-            plan("settled", "call require_below", GONE),
+            plan("with_real_directories", "call require_below", GONE),
             Cut("hyper2kvmd/host/destination.py", "_require_allowed", "call require_below", GONE),
         ),
     ),

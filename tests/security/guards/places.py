@@ -21,7 +21,7 @@ person = partial(Cut, "hyper2kvmd/host/person.py")
 
 NEW = (placing("Placing.create", "mention O_EXCL", "0"), placing("Placing.create", "mention O_NOFOLLOW", "0"))
 OWN = definition("define", "call virsh define", "$0($1, $2, str(xml))")
-PURPOSE = workspace("_devote", "if read_text", "$0")
+PURPOSE = workspace("_start_over_for_another", "if read_text", "$0")
 
 GUARDS: tuple[Guard, ...] = (
     # ---- the output directory
@@ -117,7 +117,7 @@ GUARDS: tuple[Guard, ...] = (
     # ---- a working folder that was kept
     *each(
         "test_kept.py::test_a_right_that_was_withdrawn_meanwhile",
-        Cut("hyper2kvmd/worker.py", "_still_valid", "if are_as_before", NEVER),
+        Cut("hyper2kvmd/worker.py", "_valid_products", "if are_as_before", NEVER),
     ),
     *each("test_kept.py::test_the_finished_stages_of_another_submitter_under_the_same_number", PURPOSE),
     *each(

@@ -135,15 +135,15 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_strangers.py::test_a_directory_is_left_where_it_is",
-        incoming("Incoming.settled", "operand S_ISDIR", ALWAYS),
+        incoming("Incoming.stable_files", "operand S_ISDIR", ALWAYS),
     ),
     *each(
         "test_strangers.py::test_scans_in_quick_succession_take_no_file_before_its_time",
-        incoming("Incoming.settled", "operand SETTLED_SECONDS", ALWAYS),
+        incoming("Incoming.stable_files", "operand STABLE_SECONDS", ALWAYS),
     ),
     *each(
         "test_strangers.py::test_what_is_left_is_taken_at_once_when_it_may_be",
         quota("Quota.allows", "operand _later", ALWAYS),
-        spool("Spool._claim_settled", "operand 0", ALWAYS),
+        spool("Spool._claim_stable", "operand 0", ALWAYS),
     ),
 )

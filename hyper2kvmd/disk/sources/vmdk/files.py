@@ -7,7 +7,7 @@ from pathlib import Path
 from hyper2kvmd.errors import Unsafe
 
 
-def beside(path: Path, name: str) -> Path:
+def sibling(path: Path, name: str) -> Path:
     """The file `name` in the directory of `path`; raises Unsafe (`source-unsafe`) for any other kind of name."""
     if not is_plain_name(name) or name == path.name:
         raise Unsafe(

@@ -23,7 +23,7 @@ from hyper2kvmd.disk.sources.source import FileBacked, OnProgress, copy_by_engin
 from hyper2kvmd.disk.sources.vmdk import descriptor as text
 from hyper2kvmd.disk.sources.vmdk import esx, sparse
 from hyper2kvmd.disk.sources.vmdk.descriptor import SECTOR, Descriptor
-from hyper2kvmd.disk.sources.vmdk.files import beside, is_plain_name
+from hyper2kvmd.disk.sources.vmdk.files import is_plain_name, sibling
 from hyper2kvmd.disk.sources.vmdk.flat import ZeroExtent, open_flat
 from hyper2kvmd.disk.sources.vmdk.pieces import Extent, Kind, Piece
 from hyper2kvmd.disk.sources.vmdk.sparse import SparseExtent
@@ -229,7 +229,7 @@ def _open_layer(path: Path, mandate: Mandate, opening: Opening) -> Layer:
     descriptor = text.parse_descriptor(file.read(0, text.LIMIT + 1), path)
     _check_parent(descriptor, path)
     text.check_descriptor(descriptor, path, embedded=False)
-    names = [beside(path, extent.name) if extent.name is not None else None for extent in descriptor.extents]
+    names = [sibling(path, extent.name) if extent.name is not None else None for extent in descriptor.extents]
     extents: list[Extent] = []
     at, named = 0, opening.named_by(file)
     for line, name in zip(descriptor.extents, names, strict=True):
@@ -274,7 +274,7 @@ def _check_parent(descriptor: Descriptor, path: Path) -> None:
 
 def _open_parent(child: Layer, opening: Opening) -> Layer:
     """The disk that `child` was taken of, as it was then: its CID must be the one that the child remembers."""
-    path = beside(child.path, child.descriptor.parent_hint or "")
+    path = sibling(child.path, child.descriptor.parent_hint or "")
     if path in opening.files:
         raise faults.corrupt(child.path, f"its parent {path.name} is a part of the same snapshot chain already")
     parent = _open_layer(path, opening.named_by(child.file), opening)

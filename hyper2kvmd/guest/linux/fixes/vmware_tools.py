@@ -45,7 +45,7 @@ LOADED = re.compile(rf"^(?=[ \t]*(?:{'|'.join(MODULES)})[ \t]*$)", re.MULTILINE)
 def apply(case: Case) -> list[str]:
     tree = case.tree
     for unit in UNITS:
-        _still(case, unit)
+        _disable_unit(case, unit)
     for prefix in (*SYSV, "/etc/runlevels/*/"):
         for name in SERVICES:
             for link in tree.glob(prefix + name):
@@ -56,7 +56,7 @@ def apply(case: Case) -> list[str]:
     return warnings
 
 
-def _still(case: Case, unit: str) -> None:
+def _disable_unit(case: Case, unit: str) -> None:
     """No link pulls the unit in, unless it minds itself; masked when the tools are to go, its own file excepted."""
     tree = case.tree
     local = f"{LOCAL}/{unit}"

@@ -65,7 +65,7 @@ class _Card:
     name: str | None
 
 
-def settle(found: Survey, source: tuple[SourceNic, ...], vm_name: str) -> Cards:
+def decide_cards(found: Survey, source: tuple[SourceNic, ...], vm_name: str) -> Cards:
     """There is always one card at least: what the guest does not configure today it may tomorrow."""
     named, names = _knowledge(found)
     warnings: list[str] = []
