@@ -22,11 +22,11 @@ from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.stages.bench import Bench
 from hyper2kvmd.volumes.layout import firmware_of, read_layout
+from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS
 
 REPAIR_ALLOWANCE = 256 << 20
 """Bytes that repair may add: a virtio archive for each kernel, rewritten clusters."""
 TOOLS = ("qemu-img", "qemu-storage-daemon")
-LINUX_FILE_SYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs")
 
 
 def plan(bench: Bench) -> Plan:

@@ -20,6 +20,8 @@ EXT4_INCOMPAT = 0x40 | 0x80 | 0x200
 """extents, 64bit, flex_bg: none of them in ext3."""
 MD_MAGIC = struct.pack("<I", 0xA92B4EFC)
 
+LINUX_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs"})
+"""Those that a Linux root is looked for in."""
 MAGICS: tuple[tuple[int, bytes, str], ...] = (
     (65588, b"ReIsEr", "reiserfs"),
     (8244, b"ReIsEr", "reiserfs"),

@@ -27,6 +27,11 @@ class FileDisk:
 
     handle: int
 
+    @property
+    def size(self) -> int:
+        """Bytes. Raises OSError."""
+        return os.fstat(self.handle).st_size
+
     def read(self, offset: int, length: int) -> bytes:
         pieces = []
         while length and (piece := os.pread(self.handle, length, offset)):

@@ -21,8 +21,8 @@ from hyper2kvmd.guest.linux import pe
 from hyper2kvmd.guest.linux.entries import BOOTS, Entry, entries
 from hyper2kvmd.guest.mounts.access import Access
 from hyper2kvmd.model.disks import Layout, Volume
+from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS
 
-LINUX_FILE_SYSTEMS = ("ext4", "ext3", "ext2", "xfs", "btrfs")
 SUBVOLUMES = ("@", "root", "@rootfs", "@root", "rootfs")
 """Where distributions put their root when the default subvolume is not it."""
 FOREIGN = ("zfs_member", "ufs", "hfsplus", "apfs", "reiserfs", "jfs", "f2fs", "bcache", "VMFS_volume_member")

@@ -78,7 +78,7 @@ def open_image(
     with ExitStack() as stack:
         if image.format == "raw":
             handles = tuple(_raw(stack, disk.path) for disk in image.disks)
-            vault = _Vault(image.layout, tuple(_RawReader(handle) for handle in handles), keys)
+            vault = _Vault(image.layout, tuple(FileDisk(handle) for handle in handles), keys)
             yield stack.enter_context(closing(_Opened(helper, job, _FromFile(handles), vault, ())))
             return
         ranges: list[dict[str, Segment]] = [{} for _ in image.disks]
@@ -116,17 +116,6 @@ def _raw(stack: ExitStack, path: Path) -> int:
     handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     stack.callback(os.close, handle)
     return handle
-
-
-class _RawReader:
-    """An open raw image, for what reads containers."""
-
-    def __init__(self, handle: int) -> None:
-        self._handle = handle
-        self.size = os.fstat(handle).st_size
-
-    def read(self, offset: int, length: int) -> bytes:
-        return os.pread(self._handle, length, offset)
 
 
 @dataclass(frozen=True)
@@ -230,7 +219,7 @@ class _Opened:
                 try:
                     yield directory
                     if writable:
-                        _settle(directory, volume)
+                        _flush(directory, volume)
                 finally:
                     os.close(directory)
             finally:
@@ -340,7 +329,7 @@ def _sealed(lent: ExitStack, key: bytes) -> int:
     return handle
 
 
-def _settle(directory: int, volume: Volume) -> None:
+def _flush(directory: int, volume: Volume) -> None:
     """Everything to the image, and proof that the kernel met no error on the way: unmounting itself tells nothing."""
     failed = ctypes.CDLL(None, use_errno=True).syncfs(directory)
     reason = os.strerror(ctypes.get_errno()) if failed else ""
