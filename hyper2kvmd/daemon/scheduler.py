@@ -92,7 +92,8 @@ class Scheduler:
                 task.result()
         await self._wake_waiting()
         store = self._ledger.store
-        await self._ledger.call(store.paused)  # a database that does not answer shows here, busy or not
+        if self.mode != "running" or len(self._attempts) >= self.config.max_concurrent_jobs:
+            await self._ledger.call(store.paused)  # a database that does not answer shows here, without a claim
         while self.mode == "running" and len(self._attempts) < self.config.max_concurrent_jobs:
             job = await self._ledger.call(store.claim, datetime.now(UTC))
             if job is None:
@@ -336,8 +337,8 @@ class Scheduler:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def status(self) -> Status:
-        store = self._ledger.store
         conversion_dir = self.config.conversion_dir
+        counts, oldest_queued = await self._ledger.call(self._ledger.store.overview)
         try:
             free = (await asyncio.to_thread(volume_of, conversion_dir)).free
             reserved = await self._space.outstanding_on(conversion_dir)
@@ -346,10 +347,10 @@ class Scheduler:
         return Status(
             version=hyper2kvmd.__version__,
             state=self.mode,
-            counts=await self._ledger.call(store.counts),
+            counts=counts,
             running=tuple(attempt.view() for attempt, task in self._attempts.values() if not task.done()),
             max_concurrent_jobs=self.config.max_concurrent_jobs,
-            oldest_queued=await self._ledger.call(store.oldest_queued),
+            oldest_queued=oldest_queued,
             conversion_dir=conversion_dir,
             conversion_free_bytes=free,
             conversion_reserved_bytes=reserved,

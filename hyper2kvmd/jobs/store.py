@@ -329,10 +329,13 @@ class Store:
             rows = connection.execute(select(events).where(events.c.job_id == job_id).order_by(events.c.id))
             return [event_of(row) for row in rows.mappings()]
 
-    def counts(self) -> Counts:
+    def overview(self) -> tuple[Counts, datetime | None]:
+        """How many jobs there are, and when the one was submitted that has been queued for longest."""
+        query = select(jobs.c.state, func.count(), func.min(jobs.c.created)).group_by(jobs.c.state)
         with self._transaction() as connection:
-            rows = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
-        return Counts.model_validate({row[0]: row[1] for row in rows})
+            rows = connection.execute(query).all()
+        oldest = next((row[2] for row in rows if row[0] == State.QUEUED), None)
+        return Counts.model_validate({row[0]: row[1] for row in rows}), oldest
 
     def waiting(self) -> dict[str, int]:
         """How many jobs of each submitter are queued or held."""
@@ -340,12 +343,6 @@ class Store:
         with self._transaction() as connection:
             query = select(jobs.c.submitter, func.count()).where(waiting).group_by(jobs.c.submitter)
             return {row[0]: row[1] for row in connection.execute(query)}
-
-    def oldest_queued(self) -> datetime | None:
-        """When the job was submitted that has been queued for longest."""
-        with self._transaction() as connection:
-            query = select(jobs.c.created).where(jobs.c.state == State.QUEUED).order_by(jobs.c.created).limit(1)
-            return connection.execute(query).scalar()
 
     def active_ids(self) -> frozenset[int]:
         with self._transaction() as connection:

@@ -338,9 +338,9 @@ def test_page_requests_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     asked: list[str] = []
 
     class Counted(Store):
-        def counts(self) -> Counts:
-            asked.append("counts")
-            return super().counts()
+        def overview(self) -> tuple[Counts, datetime | None]:
+            asked.append("overview")
+            return super().overview()
 
         def paused(self) -> bool:
             asked.append("paused")
@@ -358,7 +358,7 @@ def test_page_requests_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ledger.close()
 
     asyncio.run(run())
-    assert asked == ["counts", "counts", "paused"], "the first two are the page and the metrics"
+    assert asked == ["overview", "overview", "paused"], "the first two are the page and the metrics"
 
 
 def test_a_list_of_jobs_that_are_all_as_large_as_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from hyper2kvmd.jobs.tables import MISPLACED
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Image, Layout
 from hyper2kvmd.model.guest import Guest
-from hyper2kvmd.model.jobs import Job, Problem, Stage, State
+from hyper2kvmd.model.jobs import Counts, Job, Problem, Stage, State
 from hyper2kvmd.model.results import Artifact, Finished, PublishedDisk, Verdict
 from tests.support.benches import plan_for
 
@@ -296,14 +296,14 @@ def test_recover_requeues_what_a_dead_daemon_left_but_keeps_a_cancel(store: Stor
 
 
 def test_counts_active_ids_and_oldest(store: Store) -> None:
-    assert store.oldest_queued() is None
+    assert store.overview() == (Counts(), None)
     first, second = add(store, "a"), add(store, "b")
     store.hold(first.id, "root")
     store.reject_all([Refusal("c", (CRASH,), Origin())])
-    counts = store.counts()
+    counts, oldest = store.overview()
     assert (counts.queued, counts.held, counts.rejected, counts.running) == (1, 1, 1, 0)
     assert store.active_ids() == {first.id, second.id}
-    assert store.oldest_queued() == second.created
+    assert oldest == second.created
     assert [job.id for job in store.list((State.HELD,))] == [first.id]
 
 
