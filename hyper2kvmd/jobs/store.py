@@ -115,11 +115,13 @@ class Store:
             return job
 
     def finished_stages(self, job_id: int) -> Finished:
-        """What earlier attempts completed and no later event made void."""
+        """What earlier attempts completed and no later event made void; nothing, if this version cannot read it."""
         with self._transaction() as connection:
             rows = connection.execute(select(stages.c.stage, stages.c.product).where(stages.c.job_id == job_id)).all()
-        products = (PRODUCTS[Stage(row.stage)].model_validate_json(row.product) for row in rows)
-        return Finished.of(products)
+        try:
+            return Finished.of(PRODUCTS[Stage(row.stage)].model_validate_json(row.product) for row in rows)
+        except ValueError:
+            return Finished()
 
     def start_stage(self, job_id: int, attempt: int, stage: Stage) -> bool:
         """What this stage and those after it produced in earlier attempts is void from now on."""

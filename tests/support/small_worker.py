@@ -1,9 +1,9 @@
 """A real worker program that speaks the worker's protocol and does what the "source" tells it, word by word.
 
-`plan`, `convert`, `publish`: a stage and its product, skipped when that was given. `start STAGE`, `progress DONE ALL`,
-`warn TEXT`, `warn-file PATH`, `helper VERB`: events. `space N`: asks for N bytes. `file N`: an image of N bytes.
-`wait PATH`: until that file exists. `fail KIND [CODE]`, `fault TRACEBACK`, `die`, `die-once`, `nonsense`: ends.
-`deaf`: SIGTERM is ignored.
+`plan`, `convert`, `publish`: a stage and its product, skipped when that was given (`publish`: and those before it).
+`start STAGE`, `progress DONE ALL`, `warn TEXT`, `warn-file PATH`, `helper VERB`: events. `space N`: asks for N bytes.
+`file N`: an image of N bytes. `wait PATH`: until that file exists. `fail KIND [CODE]`, `fault TRACEBACK`, `die`, `die-
+once`, `nonsense`: ends. `deaf`: SIGTERM is ignored.
 """
 
 from __future__ import annotations
@@ -72,11 +72,12 @@ def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
         word, _, rest = line.partition(" ")
         if word in ("plan", "convert", "publish"):
             stage = Stage(word)
-            made = product(order, folder, stage)
-            if getattr(order.finished, FIELDS[type(made)]) is not None:
-                continue
-            say(StageStarted(stage=stage))
-            say(StageFinished(stage=stage, seconds=0.5, product=made))
+            before = (Stage.CONVERT, Stage.REPAIR, Stage.VERIFY) if stage is Stage.PUBLISH else ()
+            for one in (*before, stage):
+                made = product(order, folder, one)
+                if getattr(order.finished, FIELDS[type(made)]) is None:
+                    say(StageStarted(stage=one))
+                    say(StageFinished(stage=one, seconds=0.5, product=made))
         elif word == "start":
             say(StageStarted(stage=Stage(rest)))
         elif word == "space":

@@ -184,6 +184,14 @@ def test_a_stage_that_begins_again_makes_all_after_it_void(store: Store) -> None
     assert store.finished_stages(job.id) == Finished()
 
 
+def test_what_this_version_cannot_read_is_not_finished(store: Store) -> None:
+    """After a downgrade the job starts over; the daemon must not stop for it."""
+    add(store, "a")
+    job = claim(store)
+    store.finish_stage(job.id, 1, Stage.CONVERT, 0.1, IMAGE)
+    assert store.finished_stages(job.id) == Finished()
+
+
 def test_a_folder_that_is_gone_takes_its_stages_along(store: Store) -> None:
     add(store, "a")
     job = claim(store)

@@ -196,7 +196,7 @@ def test_a_retry_goes_on_after_the_last_finished_stage(house: House) -> None:
     (house.root / "a.vmdk").write_text("plan\nconvert\npublish\n")
     house.ask("POST", "/v1/jobs/1/retry")
     assert house.reaches(1, State.SUCCEEDED).note == str(house.root / "images/a.qcow2")
-    assert started(house, 1) == ["plan", "convert", "publish"]
+    assert started(house, 1) == ["plan", "convert", "repair", "verify", "publish"]
     assert folders(house) == []
 
 
