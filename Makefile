@@ -18,7 +18,7 @@ NAMESPACE := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user)
 # one more than there are processors, since tests wait a lot; the tests of a file share what they set up
 SIDE_BY_SIDE := --numprocesses=$(shell expr $$(nproc) + 1) --dist=loadfile
 
-.PHONY: help setup lint audit test unit integration test-guests test-kernel test-system test-mutations fuzz bench bench-repair demo demo-guest reference release wheel deb rpm lock clean
+.PHONY: help setup lint audit test unit integration test-python test-guests test-kernel test-system test-mutations fuzz bench bench-repair demo demo-guest reference release wheel deb rpm lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
@@ -60,6 +60,9 @@ unit: $(INSTALLED) ## what needs neither root nor a package of the system: about
 integration: setup
 	$(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1 \
 		$(BIN)/pytest -p no:cacheprovider $(SIDE_BY_SIDE) -m "not slow" tests/integration tests/security tests/guests
+
+test-python: $(PACKAGES) ## the unit tests with the Python of another Debian release: SUITE=forky, trixie if not given
+	tests/python.sh $(or $(SUITE),trixie) $(SIDE_BY_SIDE)
 
 test-guests: setup ## broken guests of every kind, each migrated, booted on virtio and repaired once more
 	$(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1 \
