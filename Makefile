@@ -21,7 +21,7 @@ SIDE_BY_SIDE := --numprocesses=$(shell expr $$(nproc) + 1) --dist=loadfile
 WAITING := --numprocesses=$(shell expr $$(nproc) '*' 2) --dist=loadfile --no-loadscope-reorder
 AS_ROOT := $(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1
 
-.PHONY: help setup lint audit test unit integration test-python test-long test-kernel test-system test-mutations fuzz bench bench-repair demo demo-guest reference release wheel deb rpm lock clean
+.PHONY: help setup lint audit test unit integration coverage test-python test-long test-kernel test-system test-mutations fuzz bench bench-repair demo demo-guest reference release wheel deb rpm lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
@@ -65,6 +65,15 @@ integration: setup
 
 test-python: $(PACKAGES) ## the unit tests with the Python of another Debian release: SUITE=forky, trixie if not given
 	tests/python.sh $(or $(SUITE),trixie) $(SIDE_BY_SIDE)
+
+# No gate. A process that is killed leaves no record, and tests end their daemons so: the daemon's lines are undercounted.
+coverage: setup ## lines that the unit tests execute, or TESTS=tests/integration/test_vmdk.py, with their child processes
+	$(ROOT) rm -rf .cache/coverage && mkdir -p .cache/coverage && chmod 1777 .cache/coverage
+	$(AS_ROOT) COVERAGE_FOLDER="$(CURDIR)/.cache/coverage" $(BIN)/coverage run -m pytest -p no:cacheprovider $(WAITING) \
+		-m "not slow" $(or $(TESTS),tests/unit)
+	$(AS_ROOT) $(BIN)/coverage combine --quiet
+	$(AS_ROOT) $(BIN)/coverage html --quiet --directory .cache/coverage/html
+	$(BIN)/coverage report
 
 # Run it before a release, and when a repair, the boot proof, the copying engine or a reader of disks changes.
 test-long: setup ## what `make test` leaves out, since it repeats a check: more guests, formats and cases
