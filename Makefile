@@ -17,8 +17,11 @@ INSTALLED := $(VENV)/installed.done
 NAMESPACE := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user)
 # one more than there are processors, since tests wait a lot; the tests of a file share what they set up
 SIDE_BY_SIDE := --numprocesses=$(shell expr $$(nproc) + 1) --dist=loadfile
+# those with a daemon or a guest wait longer still; files begin in the order of tests/conftest.py
+WAITING := --numprocesses=$(shell expr $$(nproc) '*' 2) --dist=loadfile --no-loadscope-reorder
+AS_ROOT := $(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1
 
-.PHONY: help setup lint audit test unit integration test-guests test-kernel test-system test-mutations fuzz bench bench-repair demo demo-guest reference release wheel deb rpm lock clean
+.PHONY: help setup lint audit test unit integration coverage test-python test-long test-kernel test-system test-mutations fuzz bench bench-repair demo demo-guest reference release wheel deb rpm lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
@@ -58,19 +61,31 @@ unit: $(INSTALLED) ## what needs neither root nor a package of the system: about
 	$(NAMESPACE) $(BIN)/pytest $(SIDE_BY_SIDE) tests/unit
 
 integration: setup
-	$(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1 \
-		$(BIN)/pytest -p no:cacheprovider $(SIDE_BY_SIDE) -m "not slow" tests/integration tests/security tests/guests
+	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider $(WAITING) -m "not slow" tests/integration tests/security tests/guests
 
-test-guests: setup ## broken guests of every kind, each migrated, booted on virtio and repaired once more
-	$(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1 \
-		$(BIN)/pytest -p no:cacheprovider tests/guests
+test-python: $(PACKAGES) ## the unit tests with the Python of another Debian release: SUITE=forky, trixie if not given
+	tests/python.sh $(or $(SUITE),trixie) $(SIDE_BY_SIDE)
+
+# No gate. A process that is killed leaves no record, and tests end their daemons so: the daemon's lines are undercounted.
+coverage: setup ## lines that the unit tests execute, or TESTS=tests/integration/test_vmdk.py, with their child processes
+	$(ROOT) rm -rf .cache/coverage && mkdir -p .cache/coverage && chmod 1777 .cache/coverage
+	$(AS_ROOT) COVERAGE_FOLDER="$(CURDIR)/.cache/coverage" $(BIN)/coverage run -m pytest -p no:cacheprovider $(WAITING) \
+		-m "not slow" $(or $(TESTS),tests/unit)
+	$(AS_ROOT) $(BIN)/coverage combine --quiet
+	$(AS_ROOT) $(BIN)/coverage html --quiet --directory .cache/coverage/html
+	$(BIN)/coverage report
+
+# Run it before a release, and when a repair, the boot proof, the copying engine or a reader of disks changes.
+test-long: setup ## what `make test` leaves out, since it repeats a check: more guests, formats and cases
+	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider $(WAITING) -m slow tests/integration tests/security tests/guests
 
 test-kernel: setup ## the root boundary in a virtual machine whose kernel has NBD and device-mapper
 	$(ROOT) $(BIN)/pytest -p no:cacheprovider tests/system/test_kernel.py
 
+# the two machines have one processor each, and share nothing
 test-system: setup ## the packages on Debian servers, virtual machines both, from installation to purge
-	$(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" \
-		$(BIN)/pytest -p no:cacheprovider --durations=0 tests/system/test_server.py tests/system/test_newer_server.py
+	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider --numprocesses=2 --dist=loadfile --durations=0 \
+		tests/system/test_server.py tests/system/test_newer_server.py
 
 test-mutations: setup ## take each guard away in a copy: the attacks of tests/security must succeed then; half an hour
 	$(ROOT) $(BIN)/python -B -m tests.security.mutations $(WORDS)
@@ -116,7 +131,7 @@ rpm: setup ## RPM, for a distribution with the Python of this one, into dist/
 
 release: setup ## VERSION=1.2.3: test all, write version and changelog, tag, build everything into dist/
 	$(BIN)/python packaging/release.py check "$(VERSION)"
-	$(MAKE) test test-system
+	$(MAKE) test test-long test-system
 	$(BIN)/python packaging/release.py tag "$(VERSION)"
 	rm -rf dist
 	$(MAKE) wheel deb rpm VERSION=

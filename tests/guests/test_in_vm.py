@@ -1,7 +1,7 @@
 """Guests whose roots only md and device-mapper reach: repaired in a machine whose kernel has both, booted out here.
 
 That machine is emulated, and a boot inside it would be emulated twice. It is the machine of `tests/system`; the test
-lies here since what it shows is that guests boot, as all of `make test-guests` does.
+lies here since what it shows is that guests boot, as all of this folder does.
 """
 
 from __future__ import annotations

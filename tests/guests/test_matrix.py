@@ -14,7 +14,7 @@ from tests.guests.migration import as_vmdk, changed_nothing, changed_what_it_mus
 from tests.support.disks import empty_disk, loop, sh
 
 QUICK = ("lvm-xfs", "btrfs-subvolumes", "dracut", "extlinux")
-"""Those of Debian 12 whose packages other tests need as well. The rest are for `make test-guests`."""
+"""Those of Debian 12 whose packages other tests need as well. The rest are for `make test-long`."""
 
 
 def cases() -> list[Any]:

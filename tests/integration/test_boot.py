@@ -58,7 +58,9 @@ def test_a_healthy_guest_without_a_serial_console_is_heard_and_its_image_stays_u
     assert Kernel.now().clean
 
 
+@pytest.mark.slow
 def test_an_initramfs_without_virtio_fails_and_says_where(guest_folder: Path) -> None:
+    """As a guest that a migration leaves unrepaired does in test_migration.py, with a console of its own."""
     failed = failure(altered(Recipe(), guest_folder, mute))
     assert failed.code == "boot-failed"
     assert "initramfs shell" in failed.message
@@ -82,7 +84,9 @@ def test_a_panic_fails_with_the_kernels_own_words(guest_folder: Path) -> None:
     assert "Cannot open root device" in failed.message
 
 
+@pytest.mark.slow
 def test_a_uefi_guest_boots(guest_folder: Path) -> None:
+    """As migrated ones do in tests/guests/test_uefi.py."""
     image = altered(Recipe(broken=False, firmware="uefi"), guest_folder, mute)
     booted = boot_it(image, hardware=hardware_for("uefi"))
     assert any("web01 asked for a login" in line for line in booted.evidence)

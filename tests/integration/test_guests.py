@@ -18,7 +18,10 @@ def qemu_img_info(path: Path) -> dict[str, object]:
     return info
 
 
-@pytest.mark.parametrize("recipe", [Recipe(), Recipe(lvm=True)], ids=["partitions", "lvm"])
+@pytest.mark.parametrize(
+    "recipe",
+    [pytest.param(Recipe(), id="partitions"), pytest.param(Recipe(lvm=True), id="lvm", marks=pytest.mark.slow)],
+)
 def test_the_broken_guest_boots_from_vmwares_own_controller(tmp_path: Path, recipe: Recipe) -> None:
     overlay = tmp_path / "overlay.qcow2"
     create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(disk(recipe)), str(overlay)]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.guests.debian12 import Recipe, disk
 from tests.guests.networked import Card, address, card, migrated, see
 
 
+@pytest.mark.slow
 def test_a_static_address_on_ens192_is_there_after_the_migration(
     service_folder: Path, installed_helper: tuple[str, ...]
 ) -> None:
+    """As two of ifupdown's are in tests/guests/test_network.py."""
     del installed_helper
     files = {
         "etc/systemd/network/10-lan.network": "[Match]\nName=ens192\nDriver=vmxnet3\n\n"

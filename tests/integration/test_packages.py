@@ -20,8 +20,11 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd import __version__
+from tests.guests.build import base
+from tests.guests.guest import cache, locked
 from tests.support.disks import sh
 from tests.support.host import USER, as_service
+from tests.support.packages import built
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGING = REPOSITORY / "packaging"
@@ -29,7 +32,6 @@ PRIVATE = Path("usr/lib/hyper2kvmd")
 PROGRAMS = ("hyper2kvmd", "h2kvmctl", "hyper2kvm")
 INTERNAL = ("hyper2kvm-ssh",)
 """Not on PATH: other programs start them."""
-ENVIRONMENT = {**os.environ, "DPKG_DEB_COMPRESSOR_LEVEL": "0", "LC_ALL": "C.UTF-8"}
 
 
 @dataclass(frozen=True)
@@ -41,17 +43,9 @@ class Package:
     """Of each path, without a slash in front: mode as `ls` writes it, and owner/group."""
 
 
-def build(script: str, *words: str) -> tuple[Path, ...]:
-    """The packages that a script of packaging/ makes."""
-    argv = [str(PACKAGING / script), *words]
-    done = subprocess.run(argv, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return tuple(REPOSITORY / name for name in re.findall(r" -> '(dist/[^']+)'$", done.stdout, re.MULTILINE))
-
-
 @pytest.fixture(scope="module")
 def deb(tmp_path_factory: pytest.TempPathFactory) -> Package:
-    (file,) = build("deb.sh")
+    (file,) = built(PACKAGING / "deb.sh")
     root = tmp_path_factory.mktemp("deb")
     sh("dpkg-deb", "--extract", file, root)
     lines = [line.split(maxsplit=5) for line in sh("dpkg-deb", "--contents", file).splitlines()]
@@ -61,7 +55,7 @@ def deb(tmp_path_factory: pytest.TempPathFactory) -> Package:
 
 @pytest.fixture(scope="module")
 def rpm(tmp_path_factory: pytest.TempPathFactory) -> Package:
-    file, _source = build("rpm.sh")
+    file, _source = built(PACKAGING / "rpm.sh")
     root = tmp_path_factory.mktemp("rpm")
     sh("bash", "-euo", "pipefail", "-c", f"cd {root} && rpm2cpio {file} | cpio --extract --make-directories --quiet")
     query = "[%{FILENAMES}\t%{FILEMODES:perms}\t%{FILEUSERNAME}/%{FILEGROUPNAME}\n]"
@@ -224,8 +218,14 @@ def test_lintian_has_no_complaint(deb: Package) -> None:
     sh("lintian", "--allow-root", "--fail-on", "error", deb.file)
 
 
+INSIDE = """
+    mount --bind /dev "$1/dev"
+    mount -t proc proc "$1/proc"
+    mount -t sysfs sysfs "$1/sys"
+    exec chroot "$1" sh /root/life.sh
+"""
 RPM_LIFE = """
-    cd "$(dirname "$0")"
+    cd /root
     rpm --install --nodeps hyper2kvmd.rpm
     id --name --groups hyper2kvm
     h2kvmctl --version
@@ -248,17 +248,15 @@ RPM_LIFE = """
 
 def test_the_rpm_installs_upgrades_and_goes(rpm: Package, tmp_path: Path) -> None:
     """By rpm itself, on this release of Debian, whose presets enable what a package asks for; nothing runs in there."""
-    script = tmp_path / "life.sh"
-    script.write_text(f"set -eu\n{RPM_LIFE}")
-    shutil.copy(rpm.file, tmp_path / "hyper2kvmd.rpm")
-    said = tmp_path / "said"
-    hooks = (f"copy-in {tmp_path} /root", f'chroot "$1" sh /root/{tmp_path.name}/life.sh >{said}')
-    sh(
-        *("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--include=systemd,sudo,python3,rpm"),
-        *(f"--customize-hook={hook}" for hook in hooks),
-        *(platform.freedesktop_os_release()["VERSION_CODENAME"], "/dev/null"),
-    )
-    assert said.read_text().splitlines() == [
+    with locked(cache() / "lock"):
+        archive = base(platform.freedesktop_os_release()["VERSION_CODENAME"], ("systemd", "sudo", "python3", "rpm"))
+    root = tmp_path / "root"
+    root.mkdir()
+    sh("tar", "--extract", "--numeric-owner", "--exclude=./dev/*", "--file", archive, "--directory", root)
+    (root / "root/life.sh").write_text(f"set -eu\n{RPM_LIFE}")
+    shutil.copy(rpm.file, root / "root/hyper2kvmd.rpm")
+    said = sh("unshare", "--mount", "sh", "-euc", INSIDE, "sh", root)
+    assert said.splitlines() == [
         "hyper2kvm hyper2kvm-submit kvm libvirt",
         f"h2kvmctl, version {__version__}",
         "/etc/sudoers.d/hyper2kvm: parsed OK",

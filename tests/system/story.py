@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from tests.guests import debian12
 from tests.guests.altered import boot_it
 from tests.guests.debian12 import Recipe
 from tests.support.disks import empty_disk
-from tests.support.host import REPOSITORY, looped
+from tests.support.host import looped
+from tests.support.packages import built
 from tests.support.published import published
 from tests.system import server
 from tests.system.server import Server, until
@@ -81,8 +81,8 @@ class Machine:
 def package(suite: str, *words: str) -> Path:
     """The package for that suite, built anew."""
     words += (f"SUITE={suite}",) if suite != platform.freedesktop_os_release()["VERSION_CODENAME"] else ()
-    subprocess.run(["make", "deb", *words], cwd=REPOSITORY, check=True, timeout=900)
-    return max((REPOSITORY / "dist").glob("*.deb"), key=lambda path: path.stat().st_mtime_ns)
+    (file,) = built("make", "deb", *words)
+    return file
 
 
 def newer_package(suite: str, version: str, folder: Path) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.own_host import own_host as own_host
 from tests.system.story import CONFIGURATION, GUEST, Machine, installed, package
 
 WITHOUT_SUDO = f"""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.own_host import own_host as own_host
 from tests.system.server import until
 from tests.system.story import CONFIGURATION, GUEST, IMAGES, INSTALL, Machine, installed, newer_package, package
 

@@ -1,8 +1,8 @@
-"""wtmp, written by util-linux's own tool: which records prove a boot. (Journals are proven by guests that boot.)"""
+"""Which records of wtmp prove a boot. (Journals are proven by guests that boot.)"""
 
 from __future__ import annotations
 
-import subprocess
+import struct
 from pathlib import Path
 
 import pytest
@@ -10,16 +10,20 @@ import pytest
 from hyper2kvmd.proof.traces import new_since, traces
 from tests.support.guest_on_disk import put, tree_of
 
-BOOT = "[2] [00000] [~~  ] [reboot  ] [~           ] [6.1.0               ] [0.0.0.0        ] [{}]"
-EMERGENCY = "[1] [00049] [~~  ] [runlevel] [~           ] [6.1.0               ] [0.0.0.0        ] [{}]"
-RUNLEVEL = "[1] [00053] [~~  ] [runlevel] [~           ] [6.1.0               ] [0.0.0.0        ] [{}]"
-LOGIN = "[6] [00471] [tty1] [LOGIN   ] [tty1        ] [                    ] [0.0.0.0        ] [{}]"
-TIME = "2026-11-23T09:00:00,000000+00:00"
+RECORD = struct.Struct("<h2xi32s4s32s256s2h3i16s20x")
+"""utmp(5) on amd64: type, pid, line, id, user, host, exit status, session, seconds, microseconds, address."""
+SECONDS = 1795424400
 
 
-def records(*lines: str) -> bytes:
-    text = "\n".join(line.format(TIME) for line in lines) + "\n"
-    return subprocess.run(["utmpdump", "--reverse"], input=text.encode(), capture_output=True, check=True).stdout
+def record(kind: int, pid: int, line: str, identity: str, user: str) -> bytes:
+    words = (word.encode() for word in (line, identity, user, "6.1.0" if identity == "~~" else ""))
+    return RECORD.pack(kind, pid, *words, 0, 0, 0, SECONDS, 0, b"")
+
+
+BOOT = record(2, 0, "~", "~~", "reboot")
+EMERGENCY = record(1, 49, "~", "~~", "runlevel")
+RUNLEVEL = record(1, 53, "~", "~~", "runlevel")
+LOGIN = record(6, 471, "tty1", "tty1", "LOGIN")
 
 
 @pytest.mark.parametrize(
@@ -31,20 +35,20 @@ def records(*lines: str) -> bytes:
         ((BOOT,), ()),
     ],
 )
-def test_what_was_added_to_wtmp(tmp_path: Path, lines: tuple[str, ...], words: tuple[str, ...]) -> None:
-    wtmp = put(tmp_path, "/var/log/wtmp", records(BOOT, RUNLEVEL, LOGIN))
+def test_what_was_added_to_wtmp(tmp_path: Path, lines: tuple[bytes, ...], words: tuple[str, ...]) -> None:
+    wtmp = put(tmp_path, "/var/log/wtmp", b"".join((BOOT, RUNLEVEL, LOGIN)))
     with tree_of(tmp_path) as tree:
         before = traces(tree)
         assert new_since(before, tree) == ()
-        wtmp.write_bytes(wtmp.read_bytes() + records(*lines))
+        wtmp.write_bytes(wtmp.read_bytes() + b"".join(lines))
         assert new_since(before, tree) == words
 
 
 def test_a_wtmp_begun_anew_counts_from_its_start(tmp_path: Path) -> None:
-    wtmp = put(tmp_path, "/var/log/wtmp", records(BOOT, RUNLEVEL, LOGIN))
+    wtmp = put(tmp_path, "/var/log/wtmp", b"".join((BOOT, RUNLEVEL, LOGIN)))
     with tree_of(tmp_path) as tree:
         before = traces(tree)
-        wtmp.write_bytes(records(LOGIN))
+        wtmp.write_bytes(LOGIN)
         assert new_since(before, tree) == ("its wtmp shows that logins were offered on tty1",)
 
 

@@ -1,0 +1,24 @@
+"""Packages as the scripts of packaging/ build them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from tests.support.host import REPOSITORY
+
+ENVIRONMENT = {**os.environ, "DPKG_DEB_COMPRESSOR_LEVEL": "0", "LC_ALL": "C.UTF-8"}
+"""A package that lives as long as its test need not be small."""
+PATIENCE = 900
+"""Seconds until a build is called a failure."""
+
+
+def built(*argv: str | Path) -> tuple[Path, ...]:
+    """The packages that a command says it has put into dist/: another process may have put others there meanwhile."""
+    done = subprocess.run(
+        argv, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return tuple(REPOSITORY / name for name in re.findall(r" -> '(dist/[^']+)'$", done.stdout, re.MULTILINE))
