@@ -71,7 +71,7 @@ def _identity(volume: Volume) -> str:
 def migration(output: Output, file: Path, asked: Migration, conversion: Place, target: Place) -> None:
     """Every key with the value it will have, and whether the file gave it."""
     output.line(f"{file}: valid", style="green")
-    for name in Migration.model_fields:
+    for name in type(asked).model_fields:
         value, origin = getattr(asked, name), "" if name in asked.model_fields_set else "default"
         match name:
             case "conversion_dir":
