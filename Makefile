@@ -17,8 +17,8 @@ INSTALLED := $(VENV)/installed.done
 NAMESPACE := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user)
 # one more than there are processors, since tests wait a lot; the tests of a file share what they set up
 SIDE_BY_SIDE := --numprocesses=$(shell expr $$(nproc) + 1) --dist=loadfile
-# those with a daemon or a guest wait longer still; files begin in the order of tests/conftest.py
-WAITING := --numprocesses=$(shell expr $$(nproc) '*' 2) --dist=loadfile --no-loadscope-reorder
+# the long files begin first, in the order of tests/conftest.py
+LONG_FIRST := $(SIDE_BY_SIDE) --no-loadscope-reorder
 AS_ROOT := $(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1
 
 .PHONY: help setup lint audit test unit integration coverage test-python test-long test-kernel test-system test-mutations fuzz bench bench-repair demo demo-guest reference release wheel deb rpm lock clean
@@ -61,7 +61,7 @@ unit: $(INSTALLED) ## what needs neither root nor a package of the system: about
 	$(NAMESPACE) $(BIN)/pytest $(SIDE_BY_SIDE) tests/unit
 
 integration: setup
-	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider $(WAITING) -m "not slow" tests/integration tests/security tests/guests
+	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider $(LONG_FIRST) -m "not slow" tests/integration tests/security tests/guests
 
 test-python: $(PACKAGES) ## the unit tests with the Python of another Debian release: SUITE=forky, trixie if not given
 	tests/python.sh $(or $(SUITE),trixie) $(SIDE_BY_SIDE)
@@ -69,7 +69,7 @@ test-python: $(PACKAGES) ## the unit tests with the Python of another Debian rel
 # No gate. A process that is killed leaves no record, and tests end their daemons so: the daemon's lines are undercounted.
 coverage: setup ## lines that the unit tests execute, or TESTS=tests/integration/test_vmdk.py, with their child processes
 	$(ROOT) rm -rf .cache/coverage && mkdir -p .cache/coverage && chmod 1777 .cache/coverage
-	$(AS_ROOT) COVERAGE_FOLDER="$(CURDIR)/.cache/coverage" $(BIN)/coverage run -m pytest -p no:cacheprovider $(WAITING) \
+	$(AS_ROOT) COVERAGE_FOLDER="$(CURDIR)/.cache/coverage" $(BIN)/coverage run -m pytest -p no:cacheprovider $(LONG_FIRST) \
 		-m "not slow" $(or $(TESTS),tests/unit)
 	$(AS_ROOT) $(BIN)/coverage combine --quiet
 	$(AS_ROOT) $(BIN)/coverage html --quiet --directory .cache/coverage/html
@@ -77,7 +77,7 @@ coverage: setup ## lines that the unit tests execute, or TESTS=tests/integration
 
 # Run it before a release, and when a repair, the boot proof, the copying engine or a reader of disks changes.
 test-long: setup ## what `make test` leaves out, since it repeats a check: more guests, formats and cases
-	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider $(WAITING) -m slow tests/integration tests/security tests/guests
+	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider $(LONG_FIRST) -m slow tests/integration tests/security tests/guests
 
 test-kernel: setup ## the root boundary in a virtual machine whose kernel has NBD and device-mapper
 	$(ROOT) $(BIN)/pytest -p no:cacheprovider tests/system/test_kernel.py

@@ -64,7 +64,7 @@ def changes(report: dict[str, Any]) -> dict[str, str]:
 
 def assert_booted(report: dict[str, Any]) -> None:
     assert any("asked for a login" in line for line in report["verdict"]["evidence"])
-    assert report["source"]["firmware"] == "uefi"
+    assert report["plan"]["firmware"] == "uefi"
 
 
 def assert_repaired_for_good(folder: Path) -> None:

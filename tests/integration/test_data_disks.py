@@ -72,7 +72,7 @@ def test_a_data_disk_is_migrated_and_every_byte_is_proven(make: Callable[[Path],
     told = json.loads(report.read_text())
     size = told["image"]["disks"][0]["virtual_size"]
     assert f"all {size} bytes read the same from source and image" in told["image"]["evidence"]
-    assert {Path(file["path"]).name for file in told["source"]["disks"][0]["files"]} == set(before)
+    assert {Path(file["path"]).name for file in told["plan"]["disks"][0]["files"]} == set(before)
     assert {path.name: path.stat().st_mtime_ns for path in export.iterdir()} == before
     assert not [*(tmp_path / "work").iterdir()]
 

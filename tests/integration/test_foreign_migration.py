@@ -63,9 +63,9 @@ def test_a_data_disk_goes_the_whole_way(fmt: str, service_folder: Path, installe
     sh("qemu-img", "convert", "-f", "qcow2", "-O", "raw", images / "data01.qcow2", service_folder / "back")
     assert files_of(service_folder / "back") == files_of(raw)
     report = json.loads((images / "data01.report.json").read_text())
-    (disk,) = report["source"]["disks"]
+    (disk,) = report["plan"]["disks"]
     assert (disk["format"], disk["virtual_size"]) == (fmt, 128 * MIB)
-    assert [volume["content"] for volume in report["source"]["layout"]["volumes"]] == ["ext4"]
+    assert [volume["content"] for volume in report["plan"]["layout"]["volumes"]] == ["ext4"]
     assert any("all 134217728 bytes read the same" in line for line in report["verdict"]["evidence"])
     assert fingerprint(exports) == before
     assert list(conversions.iterdir()) == []

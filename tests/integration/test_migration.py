@@ -107,9 +107,9 @@ def test_lvm_guests_of_every_subformat_lying_there_at_start(
     try:
         service.succeeded("db01")
         report = service.report("db01")
-        assert report["source"]["disks"][0]["preallocate_reason"] == "the disk holds LVM"
+        assert report["plan"]["disks"][0]["preallocate_reason"] == "the disk holds LVM"
         image = service.images / "db01.qcow2"
-        assert image.stat().st_blocks * 512 >= report["source"]["disks"][0]["virtual_size"]
+        assert image.stat().st_blocks * 512 >= report["plan"]["disks"][0]["virtual_size"]
         assert "/etc/fstab" in {change["path"] for change in report["guest"]["changes"]}
         assert service.working_folders() == set()
     finally:
