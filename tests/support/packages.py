@@ -17,8 +17,18 @@ PATIENCE = 900
 
 def built(*argv: str | Path) -> tuple[Path, ...]:
     """The packages that a command says it has put into dist/: another process may have put others there meanwhile."""
+    # mmdebstrap gives to stderr what its hooks print
     done = subprocess.run(
-        argv, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE, check=False
+        argv,
+        cwd=REPOSITORY,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return tuple(REPOSITORY / name for name in re.findall(r" -> '(dist/[^']+)'$", done.stdout, re.MULTILINE))
+    assert done.returncode == 0, done.stdout
+    packages = tuple(REPOSITORY / name for name in re.findall(r" -> '(dist/[^']+)'$", done.stdout, re.MULTILINE))
+    assert packages, done.stdout
+    return packages
