@@ -80,6 +80,8 @@ def migration(output: Output, file: Path, asked: Migration, conversion: Place, t
                 value, origin = target.path, f"from {target.named_by}"
             case "to_output":
                 value = ", ".join(asked.output_names)
+            case "memory" | "vcpus" if value is None:
+                value = "as the source machine"
             case "vmdk" | "luks_keyfile":
                 value = ", ".join(map(str, value)) or None
         said = str(value).lower() if isinstance(value, bool) else "not set" if value is None else str(value)

@@ -41,7 +41,7 @@ def test_check_says_what_a_file_comes_to(good: Path, tmp_path: Path) -> None:
     assert f"vmdk: {tmp_path}/exports/web01.vmdk" in lines
     assert "vm_name: web01" in lines
     assert "no_grub: true" in lines
-    assert "memory: 2048  (default)" in lines
+    assert "memory: as the source machine  (default)" in lines
     assert f"output_dir: {tmp_path}  (from the current directory)" in lines
 
 

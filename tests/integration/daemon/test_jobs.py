@@ -48,7 +48,7 @@ def test_a_worker_that_dies_is_tried_again_from_its_first_unfinished_stage(house
     assert job.attempt == 2
     assert house.kinds(1) == [
         *("submitted", "claimed", "stage-started", "stage-finished", "stage-started", "stage-finished"),
-        *("requeued", "claimed", "stage-started", "stage-finished", "succeeded"),
+        *("requeued", "claimed", *["stage-started", "stage-finished"] * 3, "succeeded"),
     ]
     assert folders(house) == []
 

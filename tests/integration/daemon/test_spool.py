@@ -31,7 +31,7 @@ def test_a_file_moved_in_becomes_a_job_and_ends_in_done(house: House) -> None:
     assert house.kinds(1) == [
         "submitted",
         "claimed",
-        *["stage-started", "stage-finished"] * 3,
+        *["stage-started", "stage-finished"] * 5,
         "succeeded",
     ]
     assert house.files("incoming") == house.files("active") == house.files("failed") == []
