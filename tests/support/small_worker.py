@@ -68,7 +68,7 @@ def product(order: Order, folder: Path, stage: Stage) -> Product:
 
 
 def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
-    done: set[Stage] = set()
+    run: set[Stage] = set()
     for number, line in enumerate(words):
         word, _, rest = line.partition(" ")
         if word in ("plan", "convert", "publish"):
@@ -76,8 +76,8 @@ def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
             before = (Stage.CONVERT, Stage.REPAIR, Stage.VERIFY) if stage is Stage.PUBLISH else ()
             for one in (*before, stage):
                 made = product(order, folder, one)
-                if one not in done and getattr(order.finished, FIELDS[type(made)]) is None:
-                    done.add(one)
+                if one not in run and getattr(order.finished, FIELDS[type(made)]) is None:
+                    run.add(one)
                     say(StageStarted(stage=one))
                     say(StageFinished(stage=one, seconds=0.5, product=made))
         elif word == "start":
