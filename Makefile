@@ -57,7 +57,7 @@ audit: setup ## dependencies are as locked, unchanged, and not known to be vulne
 
 test: setup lint audit unit integration ## all that CI runs: lint, types, audit, import directions, unit and integration tests
 
-unit: $(INSTALLED) ## what needs neither root nor a package of the system: about a minute
+unit: $(INSTALLED) ## what needs no root, and of the system only git and mtools: about a minute
 	$(NAMESPACE) $(BIN)/pytest $(SIDE_BY_SIDE) tests/unit
 
 integration: setup

@@ -123,7 +123,7 @@ class Rejected(InvalidInput):
 
 
 def _first(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
-    if len(problems) <= MAX_PROBLEMS + 1:  # the last one takes no more room than its mention
+    if len(problems) <= MAX_PROBLEMS + 1:  # one more error is as short as the count of the rest
         return problems
     message = f"and {len(problems) - MAX_PROBLEMS} more errors"
     rest = yaml_source.problem("spec-invalid", message, "correct the errors above, then try again")

@@ -85,7 +85,7 @@ def migrate(order: Order, ctx: Context, *, keep_on_failure: bool = False) -> Fin
     ):
         bench, done = Bench(order, folder, ctx, sources), _valid_products(order, folder)
         planned = _stage(ctx, Stage.PLAN, done.plan, lambda: plan(bench))
-        if done.artifact is None:  # what is published takes no more space
+        if done.artifact is None:  # published images need no space
             ctx.admit(planned)
         image = _stage(ctx, Stage.CONVERT, done.image, lambda: convert(bench, planned))
         sources.close()

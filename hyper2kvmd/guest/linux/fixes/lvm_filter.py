@@ -27,7 +27,7 @@ FILTER = re.compile(
 STRING = re.compile(r"\"((?:[^\"\\\n]|\\.)*)\"")
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 MAX_PATTERN, MAX_QUANTIFIERS = 200, 6
-"""A pattern is a hostile guest's: with these it takes no time to try on a short name."""
+"""Of a pattern that a guest wrote: within these limits, matching a short name is fast."""
 
 
 class _NotUnderstood(Exception):

@@ -57,7 +57,10 @@ def apply(case: Case) -> list[str]:
 
 
 def _disable_unit(case: Case, unit: str) -> None:
-    """No link pulls the unit in, unless it minds itself; masked when the tools are to go, its own file excepted."""
+    """Remove the links that start the unit, unless it has a condition on virtualization.
+
+    With `remove_vmware_tools` the unit is masked as well, except one that the guest has in its own /etc.
+    """
     tree = case.tree
     local = f"{LOCAL}/{unit}"
     places = [f"{folder}/{unit}" for folder in (LOCAL, *SHIPPED) if tree.is_file(f"{folder}/{unit}")]
