@@ -1,4 +1,4 @@
-"""Guests: the way in (mounts/), their files (files/), and what each family needs (linux/).
+"""Guests: the way in (mounts/), their files (files/), the families (linux/, windows/) and their seam (family.py).
 
 The boot proof belongs to proof/.
 """

@@ -19,7 +19,7 @@ from pathlib import Path
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.files.tree import GuestTree, printable
 from hyper2kvmd.guest.linux.compose import Composition
-from hyper2kvmd.guest.linux.inspect import find_root
+from hyper2kvmd.guest.linux.root_search import find_locked_root, find_root
 from hyper2kvmd.guest.mounts import access
 from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.host.kvm import kvm_works
@@ -121,10 +121,10 @@ def _inside(overlaid: Overlay, helper: Helper, scratch: Path, keys: Sequence[byt
     """The guest's files on its overlay. Raises MigrationFailed, OSError."""
     layout = overlaid.base.layout
     with access.open_image(overlaid.image, helper, scratch, keys, backing=overlaid.base) as opened:
-        found = find_root(opened, layout)
-        if found.volume is None:
+        root = find_root(opened, layout) or find_locked_root(opened, layout)
+        if root is None:
             raise MigrationFailed("guest-root-missing", "no Linux root was found", hint="boot it by hand")
-        composition = Composition(opened, layout, found, read_only=False, also=VOLUMES)
+        composition = Composition(opened, layout, root, read_only=False, also=VOLUMES)
         with composition.mounted() as tree:
             yield tree
 

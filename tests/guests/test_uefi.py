@@ -12,10 +12,11 @@ import pytest
 
 from hyper2kvmd.disk.qemu.export import export
 from hyper2kvmd.disk.qemu.nbd import Reader
+from hyper2kvmd.guest.family import GuestDisks
 from hyper2kvmd.guest.mounts.access import open_image
 from hyper2kvmd.guest.mounts.rootside import Helper, default_helper
 from hyper2kvmd.model.disks import DiskImage, Image
-from hyper2kvmd.stages.repair import repair_opened
+from hyper2kvmd.stages.repair import repair_disks
 from hyper2kvmd.volumes.layout import read_layout
 from tests.guests import systemd_boot, uefi_grub
 from tests.guests.build import MIB
@@ -83,7 +84,7 @@ def assert_repaired_for_good(folder: Path) -> None:
     image = Image(disks=(made,), format="qcow2", layout=layout)
     before = path.read_bytes()
     with open_image(image, Helper(default_helper()), folder) as opened:
-        again = repair_opened(opened, layout, migration(), quiet_context())
+        again = repair_disks(GuestDisks(opened, layout, migration(), quiet_context()))
     assert (again.changes, again.warnings) == ((), ())
     assert path.read_bytes() == before
 

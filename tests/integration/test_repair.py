@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hyper2kvmd.guest.linux.inspect import find_root
+from hyper2kvmd.guest.linux.root_search import LinuxRoot, find_root
 from hyper2kvmd.guest.mounts.access import default_helper, open_image
 from hyper2kvmd.guest.mounts.rootside import Helper
 from tests.support.host import as_qcow2, make_disk
@@ -25,5 +25,5 @@ def test_a_root_that_only_the_journal_knows_is_found(service_folder: Path) -> No
     for unclean in (as_qcow2(image), image):
         with open_image(unclean, Helper(default_helper()), service_folder) as opened:
             found = find_root(opened, unclean.layout)
-        assert (found.family, found.volume) == ("linux", unclean.layout.volumes[0])
+        assert found == LinuxRoot(unclean.layout.volumes[0])
     assert Kernel.now().clean

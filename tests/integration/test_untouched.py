@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from hyper2kvmd.guest.family import GuestDisks
 from hyper2kvmd.guest.mounts.access import default_helper, open_image
 from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.model.disks import Image
-from hyper2kvmd.stages.repair import repair_opened
+from hyper2kvmd.stages.repair import repair_disks
 from tests.guests import debian12, uefi_grub
 from tests.guests.altered import image_of
 from tests.guests.guest import Guest, disk
@@ -42,7 +43,7 @@ def test_a_data_disk(installed_helper: tuple[str, ...], service_folder: Path, ou
 def repaired(image: Image, folder: Path) -> int:
     """How many changes there were."""
     with open_image(image, Helper(default_helper()), folder) as opened:
-        guest = repair_opened(opened, image.layout, migration(), quiet_context())
+        guest = repair_disks(GuestDisks(opened, image.layout, migration(), quiet_context()))
     assert guest.warnings == ()
     return len(guest.changes)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.guest.family import GuestDisks
 from hyper2kvmd.guest.files.root import ConfinedRoot
 from hyper2kvmd.guest.files.tree import GuestTree
 from hyper2kvmd.model.asked import Migration
@@ -22,7 +23,7 @@ from hyper2kvmd.model.disks import Layout, Segment, Volume
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.machine import Plan, SourceNic
 from hyper2kvmd.progress import Context, Event
-from hyper2kvmd.stages.repair import repair_opened
+from hyper2kvmd.stages.repair import repair_disks
 from hyper2kvmd.volumes.fat import Blocks
 from hyper2kvmd.volumes.mapping import linear
 from hyper2kvmd.volumes.window import FileDisk, Window
@@ -164,7 +165,7 @@ def quiet_context(events: list[Event] | None = None) -> Context:
 
 
 def repaired(folders: dict[str, Path], layout: Layout, asked: Migration, nics: tuple[SourceNic, ...] = ()) -> Guest:
-    return repair_opened(FolderAccess(folders), layout, asked, quiet_context(), nics)
+    return repair_disks(GuestDisks(FolderAccess(folders), layout, asked, quiet_context(), nics))
 
 
 class GoldenCase:

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.guest.linux.inspect import Kernel, find_root, inspect_system
+from hyper2kvmd.guest.family import GuestDisks
+from hyper2kvmd.guest.linux.inspect import Kernel, inspect_system
+from hyper2kvmd.guest.linux.root_search import LinuxRoot, find_root
 from hyper2kvmd.model.disks import Layout, Volume
 from hyper2kvmd.progress import Event, Warned
-from hyper2kvmd.stages.repair import repair_opened
+from hyper2kvmd.stages.repair import repair_disks
 from tests.support.guest_on_disk import (
     FolderAccess,
     logical,
@@ -43,7 +45,7 @@ def test_root_among_others(tmp_path: Path) -> None:
     folders = {"partition 1": tmp_path / "boot", "partition 2": tmp_path / "data", "vg/root": tmp_path / "root"}
     access = FolderAccess(folders)
     found = find_root(access, layout(*volumes))
-    assert (found.family, found.volume) == ("linux", volumes[2])
+    assert found == LinuxRoot(volumes[2])
     assert all(read_only for _, read_only in access.mounted)
 
 
@@ -58,18 +60,18 @@ def test_btrfs_subvolume(tmp_path: Path, name: str) -> None:
     linux(tmp_path / name)
     (tmp_path / "@home").mkdir()
     found = find_root(FolderAccess({"partition 1": tmp_path}), layout(partition(1, "btrfs")))
-    assert found.subvolume == name
+    assert found is not None and found.subvolume == name
 
 
 def test_a_folder_named_like_a_subvolume_is_nothing_on_ext4(tmp_path: Path) -> None:
     linux(tmp_path / "root")
-    assert find_root(FolderAccess({"partition 1": tmp_path}), layout(partition(1))).family == "none"
+    assert find_root(FolderAccess({"partition 1": tmp_path}), layout(partition(1))) is None
 
 
 def test_windows_is_recognised_and_said(tmp_path: Path) -> None:
     events: list[Event] = []
     disk = layout(partition(1, "ntfs"), partition(2, "ntfs"))
-    guest = repair_opened(FolderAccess({}), disk, migration(), quiet_context(events))
+    guest = repair_disks(GuestDisks(FolderAccess({}), disk, migration(), quiet_context(events)))
     assert guest.family == "windows" and "drivers were NOT injected" in guest.warnings[0]
     assert Warned(message=guest.warnings[0]) in events
 
@@ -89,7 +91,7 @@ def test_a_data_disk_is_none(tmp_path: Path) -> None:
 )
 def test_a_root_that_cannot_be_reached_is_unsupported(tmp_path: Path, volume: Volume, word: str) -> None:
     with pytest.raises(MigrationFailed, match=word) as caught:
-        find_root(FolderAccess({"partition 1": tmp_path}), layout(partition(1), volume))
+        repaired({"partition 1": tmp_path}, layout(partition(1), volume), migration())
     assert caught.value.code == "guest-root-missing" and "seen: partition 1 (ext4)" in caught.value.message
 
 
@@ -102,7 +104,8 @@ def test_a_hibernated_guest_is_refused(tmp_path: Path) -> None:
 def test_a_volume_that_does_not_mount_is_an_error_only_without_a_root(tmp_path: Path) -> None:
     linux(tmp_path)
     both = layout(partition(1), partition(2))
-    assert "partition 2 cannot be mounted" in find_root(FolderAccess({"partition 1": tmp_path}), both).troubles[0]
+    found = find_root(FolderAccess({"partition 1": tmp_path}), both)
+    assert found is not None and "partition 2 cannot be mounted" in found.troubles[0]
     with pytest.raises(MigrationFailed) as caught:
         find_root(FolderAccess({}), both)
     assert caught.value.code == "mount-failed"
@@ -139,7 +142,9 @@ def test_a_replayed_journal_is_warned_of(tmp_path: Path, family: str) -> None:
         linux(tmp_path)
     events: list[Event] = []
     asked = migration(regen_initramfs=False)
-    guest = repair_opened(Dirty({"partition 1": tmp_path}), layout(partition(1)), asked, quiet_context(events))
+    guest = repair_disks(
+        GuestDisks(Dirty({"partition 1": tmp_path}), layout(partition(1)), asked, quiet_context(events))
+    )
     assert guest.family == family
     assert guest.warnings[0].startswith("partition 1 (ext4): its journal was replayed")
     assert Warned(message=guest.warnings[0]) in events
@@ -257,7 +262,7 @@ def test_hostname_of_old_systems(tmp_path: Path) -> None:
 def test_systems_of_other_makes_are_named(kind: str, system: str) -> None:
     disk = layout(partition(1, "unknown"), partition(2, "unknown", parttype=kind))
     with pytest.raises(MigrationFailed, match=f"partition 2 is a partition of {system}; seen: partition 1") as caught:
-        find_root(FolderAccess({}), disk)
+        repaired({}, disk, migration())
     assert caught.value.code == "guest-not-linux"
 
 
@@ -274,8 +279,8 @@ def test_systems_of_other_makes_are_named(kind: str, system: str) -> None:
 def test_windows_is_told_from_a_data_disk(tmp_path: Path, files: list[str], family: str) -> None:
     for file in files:
         put(tmp_path, file, "")
-    assert find_root(FolderAccess({"partition 1": tmp_path}), layout(partition(1, "ntfs"))).family == family
+    assert repaired({"partition 1": tmp_path}, layout(partition(1, "ntfs")), migration()).family == family
 
 
 def test_an_encrypted_windows_is_windows() -> None:
-    assert find_root(FolderAccess({}), layout(partition(1, "BitLocker"))).family == "windows"
+    assert repaired({}, layout(partition(1, "BitLocker")), migration()).family == "windows"

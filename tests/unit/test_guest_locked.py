@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.guest.linux.inspect import find_root
+from hyper2kvmd.guest.family import GuestDisks
+from hyper2kvmd.guest.linux.root_search import find_root
 from hyper2kvmd.model.disks import Layout, Volume
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.progress import Event, Warned
-from hyper2kvmd.stages.repair import repair_opened
+from hyper2kvmd.stages.repair import repair_disks
 from hyper2kvmd.volumes.layout import ESP_TYPES
 from tests.support.efi_programs import program
 from tests.support.guest_on_disk import FolderAccess, migration, partition, put, quiet_context
@@ -37,7 +38,7 @@ def boot(tmp_path: Path) -> Path:
 
 
 def mended(folders: dict[str, Path], disk: Layout, events: list[Event] | None = None, **keys: object) -> Guest:
-    return repair_opened(FolderAccess(folders), disk, migration(**keys), quiet_context(events))
+    return repair_disks(GuestDisks(FolderAccess(folders), disk, migration(**keys), quiet_context(events)))
 
 
 def test_what_lies_outside_is_mended_and_the_rest_is_told(boot: Path) -> None:
@@ -77,5 +78,5 @@ def test_a_container_beside_the_root_is_told_of(tmp_path: Path) -> None:
     put(tmp_path, "etc/fstab", "")
     (tmp_path / "usr").mkdir()
     found = find_root(FolderAccess({"partition 1": tmp_path}), layout(partition(1)))
-    assert found.family == "linux"
+    assert found is not None and not found.locked
     assert found.troubles == ("partition 2, decrypted: it is encrypted, and no key was given",)

@@ -20,7 +20,9 @@ FLOORS = (
     {"stages"},
     {"stages.bench"},
     {"proof", "targets"},
-    {"guest.linux", "guest.windows"},
+    {"guest.choice"},
+    {"guest.linux", "guest.windows", "guest.data_disks"},
+    {"guest.family", "guest.nics"},
     {"guest.files"},
     {"guest.mounts"},
     {"machines"},
@@ -40,7 +42,17 @@ APART = {
     "host": {"base", "model", "errors"},
     "disk.engine": {"disk.images", "disk", "host", "base", "model", "errors"},
     "machines": {"disk", "host", "base", "model", "errors"},
-    "guest.windows": {"guest.files", "guest.mounts", "volumes", "host", "base", "model", "errors"},
+    "guest.windows": {
+        "guest.family",
+        "guest.nics",
+        "guest.files",
+        "guest.mounts",
+        "volumes",
+        "host",
+        "base",
+        "model",
+        "errors",
+    },
 }
 """Rooms that may import less than all below them."""
 STORE_USERS = {"cli", "daemon", "jobs"}

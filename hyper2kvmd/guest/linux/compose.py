@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.guest.family import describe
 from hyper2kvmd.guest.files.fat_root import FatRoot
 from hyper2kvmd.guest.files.interface import Files
 from hyper2kvmd.guest.files.root import ConfinedRoot
 from hyper2kvmd.guest.files.tree import GuestTree, printable
 from hyper2kvmd.guest.linux import fstab
 from hyper2kvmd.guest.linux.devices import Devices
-from hyper2kvmd.guest.linux.inspect import Found, describe
+from hyper2kvmd.guest.linux.root_search import LinuxRoot
 from hyper2kvmd.guest.mounts.access import Access
 from hyper2kvmd.model.disks import Layout, Volume
 from hyper2kvmd.volumes.fat import FatVolume
@@ -40,7 +41,7 @@ class Composition:
         self,
         access: Access,
         layout: Layout,
-        found: Found,
+        root: LinuxRoot,
         *,
         read_only: bool,
         also: tuple[str, ...] = (),
@@ -48,9 +49,8 @@ class Composition:
         """`also` are mount points to include beside those that repairs need."""
         self._points = (*NEEDED, *ESP_POINTS, *also)
         self._access, self._layout, self._read_only = access, layout, read_only
-        assert found.volume is not None  # noqa: S101 - narrows the type
-        self._volume, self._subvolume, self._boot = found.volume, found.subvolume, found.boot
-        self._locked = found.family == "locked"
+        self._volume, self._subvolume, self._boot = root.volume, root.subvolume, root.boot
+        self._locked = root.locked
         self.devices = Devices(layout, self._volume)
         self.warnings: list[str] = []
         self.esp: str | None = None

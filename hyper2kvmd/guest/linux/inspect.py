@@ -1,7 +1,7 @@
-"""What a disk holds: which volume is the root of which operating system, and what boots it.
+"""What a Linux guest is: its release, its kernels, what boots it.
 
-Owns the search for the root and the facts read from it. Nothing of the guest is run; the architecture is read
-from an ELF header, the rest from text. Sources: os-release(5), hostname(5), file-hierarchy(7), elf(5).
+Nothing of the guest is run; the architecture is read from an ELF header, the rest from text. Sources: os-release(5),
+hostname(5), file-hierarchy(7), elf(5).
 """
 
 from __future__ import annotations
@@ -11,42 +11,11 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
-from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.guest.files import locked
-from hyper2kvmd.guest.files.root import ConfinedRoot
 from hyper2kvmd.guest.files.tree import GuestTree, printable
 from hyper2kvmd.guest.linux import pe
 from hyper2kvmd.guest.linux.entries import BOOTS, Entry, entries
-from hyper2kvmd.guest.mounts.access import Access
-from hyper2kvmd.model.disks import Layout, Volume
-from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS
 
-SUBVOLUMES = ("@", "root", "@rootfs", "@root", "rootfs")
-"""Where distributions put their root when the default subvolume is not it."""
-FOREIGN = ("zfs_member", "ufs", "hfsplus", "apfs", "reiserfs", "jfs", "f2fs", "bcache", "VMFS_volume_member")
-FOREIGN_TYPES = {
-    "a5": "FreeBSD",
-    "a6": "OpenBSD",
-    "a9": "NetBSD",
-    "af": "macOS",
-    "be": "Solaris",
-    "bf": "Solaris",
-    "fb": "VMware ESXi",
-    "516e7cb4-6ecf-11d6-8ff8-00022d09712b": "FreeBSD",
-    "516e7cb6-6ecf-11d6-8ff8-00022d09712b": "FreeBSD",
-    "516e7cba-6ecf-11d6-8ff8-00022d09712b": "FreeBSD",
-    "83bd6b9d-7f41-11dc-be0b-001560b84f0f": "FreeBSD",
-    "824cc7a0-36a8-11e3-890a-952519ad3f61": "OpenBSD",
-    "49f48d5a-b10e-11dc-b99b-0019d1879648": "NetBSD",
-    "48465300-0000-11aa-aa11-00306543ecac": "macOS",
-    "7c3457ef-0000-11aa-aa11-00306543ecac": "macOS",
-    "6a82cb45-1dd2-11b2-99a6-080020736631": "Solaris",
-    "6a85cf4d-1dd2-11b2-99a6-080020736631": "Solaris",
-    "aa31e02a-400f-11db-9590-000c2911d1b8": "VMware ESXi",
-}
-"""Partition types of systems that are not repaired. Solaris shares 6a898cc3... with every ZFS."""
 RELEASE_FILES = (
     ("/etc/oracle-release", "ol"),
     ("/etc/centos-release", "centos"),
@@ -60,30 +29,11 @@ RELEASE_FILES = (
 )
 """What told a system before os-release, with the ID that os-release would have. Clones have their maker's file too."""
 BARE_VERSION = {"alpine": "Alpine Linux ", "debian": "Debian "}
-NTFS_LOADERS = ("bootmgr", "ntldr")
-REGISTRY = ("windows", "system32", "config", "system")
-HIBERNATED = "swsuspend"
 ELF_PLACES = ("/bin/sh", "/bin/bash", "/sbin/init", "/bin/ls", "/lib64/ld-linux-x86-64.so.2")
 MACHINES = {3: "i686", 21: "ppc64", 22: "s390x", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
 UNIFIED_LIMIT = 512 << 20
 """Bytes of a unified kernel image."""
 MODULE_FOLDERS = ("/lib/modules", "/usr/lib/modules")
-
-
-@dataclass(frozen=True)
-class Found:
-    """Where the guest's root is. `volume` is None unless the family is linux; `subvolume` is a folder of it.
-
-    A `locked` guest has its root in a LUKS container that no key opens: `volume` is the inside of one, which nobody
-    can read, and `boot` the volume with its kernels, if that is outside.
-    """
-
-    family: Literal["linux", "locked", "windows", "none"]
-    volume: Volume | None = None
-    subvolume: str = ""
-    boot: Volume | None = None
-    troubles: tuple[str, ...] = ()
-    """Volumes that could not be looked into."""
 
 
 @dataclass(frozen=True)
@@ -117,157 +67,6 @@ class System:
     unified: tuple[Unified, ...]
     boot_loaders: tuple[str, ...]
     selinux: bool
-
-
-# ---------------------------------------------------------------- the root
-
-
-def find_root(access: Access, layout: Layout) -> Found:
-    """Look into every volume that could hold a Linux root, read-only.
-
-    Raises MigrationFailed: `guest-ambiguous` for several, `guest-root-missing` when none can be opened,
-    `guest-not-linux`, `guest-hibernated`.
-    """
-    seen = tuple(describe(volume) for volume in layout.volumes)
-    _refuse_hibernated(layout)
-    looked = _find_roots(access, layout)
-    roots, failures, troubles = looked.roots, looked.failures, looked.troubles
-    if len(roots) > 1:
-        names = ", ".join(describe(volume) + (f" in {folder}" if folder else "") for volume, folder in roots)
-        raise MigrationFailed(
-            "guest-ambiguous",
-            f"the disks hold several Linux systems: {names}",
-            hint="leave one system on them: it is unclear which one to repair",
-        )
-    if roots:
-        closed = tuple(f"{printable(volume.name)}: {volume.obstacle}" for volume in locked.closed(layout))
-        return Found("linux", roots[0][0], roots[0][1], troubles=(*troubles, *closed))
-    if failures:
-        raise failures[0]
-    if _holds_windows(access, layout):
-        return Found("windows")
-    if containers := locked.closed(layout):
-        return Found("locked", containers[0], boot=locked.find_boot(access, layout))
-    _refuse_hidden(layout, seen)
-    _refuse_foreign(layout, seen)
-    return Found("none")
-
-
-@dataclass(frozen=True)
-class _Roots:
-    roots: tuple[tuple[Volume, str], ...]
-    failures: tuple[MigrationFailed, ...]
-    troubles: tuple[str, ...]
-
-
-def _find_roots(access: Access, layout: Layout) -> _Roots:
-    roots: list[tuple[Volume, str]] = []
-    failures: list[MigrationFailed] = []
-    troubles = []
-    for volume in layout.volumes:
-        if volume.content not in LINUX_FILE_SYSTEMS:
-            continue
-        if volume.obstacle or not volume.stretches:
-            troubles.append(f"{describe(volume)}: {volume.obstacle or 'cannot be addressed'}")
-            continue
-        try:
-            with access.mount(volume, read_only=True) as handle:
-                roots += [(volume, subvolume) for subvolume in _roots_in(ConfinedRoot(handle), volume)]
-        except MigrationFailed as failure:
-            if failure.kind is Kind.RETRY:
-                raise
-            failures.append(failure)
-            troubles.append(f"{describe(volume)}: {failure.message}")
-    return _Roots(tuple(roots), tuple(failures), tuple(troubles))
-
-
-def _roots_in(root: ConfinedRoot, volume: Volume) -> list[str]:
-    """Folders of a mounted volume that are a Linux root; "" is its top, which hides the others."""
-    if is_root(GuestTree({"/": root})):
-        return [""]
-    found = []
-    for name in SUBVOLUMES if volume.content == "btrfs" else ():
-        if root.exists(name):
-            with root.folder(name) as folder:
-                found += [name] if is_root(GuestTree({"/": folder})) else []
-    return found
-
-
-def is_root(tree: GuestTree) -> bool:
-    described = any(tree.is_file(path) for path in ("/etc/os-release", "/usr/lib/os-release", "/etc/fstab"))
-    return described and tree.is_dir("/etc") and (tree.is_dir("/usr") or tree.is_dir("/lib"))
-
-
-def _refuse_hibernated(layout: Layout) -> None:
-    """The memory image in the swap believes in file systems as they were: edits below it would destroy them."""
-    for volume in layout.volumes:
-        if volume.content == HIBERNATED:
-            raise MigrationFailed(
-                "guest-hibernated",
-                f"the guest is hibernated: {volume.name} holds the image of its memory",
-                hint="start the guest on VMware, shut it down cleanly, export it again",
-            )
-
-
-def _holds_windows(access: Access, layout: Layout) -> bool:
-    """A boot manager or a registry on NTFS; where the host cannot mount that, NTFS or BitLocker itself."""
-    if any(volume.content == "BitLocker" for volume in layout.volumes):
-        return True
-    for volume in layout.volumes:
-        if volume.content != "ntfs":
-            continue
-        try:
-            with access.mount(volume, read_only=True) as handle:
-                if is_windows(GuestTree({"/": ConfinedRoot(handle)})):
-                    return True
-        except MigrationFailed:
-            return True
-    return False
-
-
-def is_windows(tree: GuestTree) -> bool:
-    """NTFS keeps the case of names and Windows minds none."""
-    top = {name.lower() for name in tree.listdir("/")}
-    place = "/"
-    for part in REGISTRY:
-        name = next((name for name in tree.listdir(place) if name.lower() == part), None)
-        if name is None:
-            return not top.isdisjoint(NTFS_LOADERS)
-        place = posixpath.join(place, name)
-    return True
-
-
-def _refuse_foreign(layout: Layout, seen: tuple[str, ...]) -> None:
-    for volume in layout.volumes:
-        if system := FOREIGN_TYPES.get(volume.parttype or ""):
-            raise MigrationFailed(
-                "guest-not-linux",
-                f"{volume.name} is a partition of {system}; seen: {'; '.join(seen)}",
-                hint="only Linux guests are repaired: install virtio drivers in this one, and migrate it by hand",
-            )
-
-
-def _refuse_hidden(layout: Layout, seen: tuple[str, ...]) -> None:
-    for volume in layout.volumes:
-        if volume.content in FOREIGN:
-            reason = f"{volume.name} holds {volume.content}"
-        elif volume.obstacle:
-            reason = f"{volume.name}: {volume.obstacle}"
-        else:
-            continue
-        raise MigrationFailed(
-            "guest-root-missing",
-            f"no Linux root that can be opened: {reason}; seen: {'; '.join(seen)}",
-            hint="prepare the guest by hand (virtio in its initramfs, stable names in fstab) and boot it from the "
-            "source's own converted image, or move its root to a volume that can be opened",
-        )
-
-
-def describe(volume: Volume) -> str:
-    return printable(f"{volume.name} ({volume.content}{', UUID ' + volume.uuid if volume.uuid else ''})")
-
-
-# ---------------------------------------------------------------- the system
 
 
 def inspect_system(tree: GuestTree) -> System:

@@ -13,14 +13,13 @@ from fnmatch import fnmatchcase
 
 from hyper2kvmd.guest.linux.network.selector import NIC_NAME, Selector
 from hyper2kvmd.guest.linux.network.survey import Survey
+from hyper2kvmd.guest.nics import MAX_CARDS
 from hyper2kvmd.mac import given_mac
 from hyper2kvmd.model.guest import Nic
 from hyper2kvmd.model.machine import SourceNic
 
 SLOTS = {"0000:03:00.0": 160, "0000:0b:00.0": 192, "0000:13:00.0": 224, "0000:1b:00.0": 256}
 """VMware's PCI slot numbers by the places that guests see: those that kernel logs of VMware guests show."""
-MAX_CARDS = 16
-"""More than VMware's ten; libvirt's root ports are not without end."""
 PREDICTED, ENUMERATED = "enp1s0", "eth0"
 """What the first card is called on KVM when nothing names it, with and without predictable names."""
 VMWARE_NAMES = ("ens192", "ens160", "ens33", "eth0", "eno1")

@@ -51,10 +51,6 @@ class Survey:
     """Whether udev gives a card without a rule a name of its place (`enp1s0`), not the kernel's (`eth0`)."""
 
 
-NOTHING = Survey((), has_udev=False, predictable=False)
-"""Of a guest that is not looked into."""
-
-
 def _files(*patterns: str) -> Callable[[GuestTree], list[str]]:
     def files(tree: GuestTree) -> list[str]:
         found = {tree.canonical(path): None for pattern in patterns for path in tree.glob(pattern)}

@@ -1,0 +1,164 @@
+"""Linux guests: found by their root, repaired by the fixes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.guest.family import GuestDisks, describe
+from hyper2kvmd.guest.files.tree import GuestTree, Mark, printable
+from hyper2kvmd.guest.linux.compose import Composition
+from hyper2kvmd.guest.linux.fixes import FIXES, OUTSIDE
+from hyper2kvmd.guest.linux.fixes.fix import Case, Fix
+from hyper2kvmd.guest.linux.inspect import inspect_system
+from hyper2kvmd.guest.linux.locked import closed
+from hyper2kvmd.guest.linux.network.cards import decide_cards
+from hyper2kvmd.guest.linux.network.survey import survey
+from hyper2kvmd.guest.linux.root_search import LinuxRoot, find_locked_root, find_root
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.disks import Layout
+from hyper2kvmd.model.guest import Change, Guest
+
+FSTAB = "/etc/fstab"
+RELABEL = "/.autorelabel"
+"""Makes the guest label its files and restart when it boots next: some hosts' kernels let nobody but root label a new
+file."""
+FIXFILES = ("/sbin/fixfiles", "/usr/sbin/fixfiles")
+"""What does that in the guest."""
+LOCKED = (
+    "there is no Linux root outside of it, so the guest was NOT repaired: fstab, crypttab and network settings are "
+    "unchanged, and the initramfs got no virtio drivers, because they are inside; give the key (luks_keyfile) and "
+    "convert again, unless that initramfs already contains virtio"
+)
+
+
+@dataclass(frozen=True)
+class _Staged:
+    """Repairs that are to be written."""
+
+    edits: Mark
+    points: tuple[str, ...]
+    """Mount points of the file systems that they lie in."""
+    selinux: bool
+    relabels: bool
+    """Whether the guest can label its files when it boots."""
+
+
+@dataclass(frozen=True)
+class FoundLinux:
+    """A guest whose root is found, though maybe closed."""
+
+    disks: GuestDisks
+    root: LinuxRoot
+
+    def repair(self) -> Guest:
+        """Raises MigrationFailed: as every required repair does, and `volume-locked`."""
+        ctx, migration = self.disks.ctx, self.disks.migration
+        locked = [_locked(self.disks.layout, migration)] if self.root.locked else []
+        composition = Composition(self.disks.access, self.disks.layout, self.root, read_only=True)
+        with composition.mounted() as tree:
+            troubles = [f"{trouble}; it was not inspected" for trouble in self.root.troubles]
+            warnings = [*troubles, *locked, *composition.warnings]
+            for warning in warnings:
+                ctx.warn(warning)
+            guest, staged = _stage_repairs(tree, composition, self.disks, self.root)
+        written = guest.changes
+        if staged.points and not migration.dry_run:
+            with ctx.step(f"Writing the repairs of {guest.os_name}"):
+                written, unlabelled = _write(composition, staged)
+            for warning in unlabelled:
+                ctx.warn(warning)
+            warnings += unlabelled
+        return guest.with_changes(changes=written, warnings=(*warnings, *guest.warnings))
+
+
+def find(disks: GuestDisks) -> FoundLinux | None:
+    """Raises MigrationFailed as `find_root` does."""
+    root = find_root(disks.access, disks.layout)
+    return FoundLinux(disks, root) if root else None
+
+
+def find_locked(disks: GuestDisks) -> FoundLinux | None:
+    """Raises MigrationFailed as `find_locked_root` does."""
+    root = find_locked_root(disks.access, disks.layout)
+    return FoundLinux(disks, root) if root else None
+
+
+def _stage_repairs(
+    tree: GuestTree, composition: Composition, disks: GuestDisks, root: LinuxRoot
+) -> tuple[Guest, _Staged]:
+    """What the guest is and needs, on read-only mounts; and the edits to write."""
+    migration, ctx = disks.migration, disks.ctx
+    system = inspect_system(tree)
+    before = tree.text_or_empty(FSTAB)
+    with ctx.step(f"Repairing {system.os_name}"):
+        seen = survey(tree)
+        cards = decide_cards(seen, disks.nics, migration.vm_name)
+        devices, esp = composition.devices, composition.esp
+        fixes = OUTSIDE if root.locked else FIXES
+        news = _apply_all(fixes, Case(system, tree, devices, root.volume, migration, seen, cards, esp))
+        relabels = any(tree.is_file(path) for path in FIXFILES)
+        staged = _Staged(tree.mark(), tree.touched, selinux=system.selinux, relabels=relabels)
+    for warning in news:
+        ctx.warn(warning)
+    guest = Guest(
+        family="linux",
+        os_id=system.os_id,
+        os_name=system.os_name,
+        hostname=system.hostname,
+        architecture=system.architecture,
+        kernels=tuple(printable(kernel.version) for kernel in system.kernels),
+        boot_loader=", ".join(system.boot_loaders),
+        root=describe(root.volume) + (f", subvolume {root.subvolume}" if root.subvolume else ""),
+        nics=cards.nics,
+        fstab_before=printable(before),
+        fstab_after=printable(tree.text_or_empty(FSTAB)),
+        changes=tree.changes,
+        warnings=tuple(news),
+    )
+    return guest, staged
+
+
+def _write(composition: Composition, staged: _Staged) -> tuple[tuple[Change, ...], list[str]]:
+    """What was changed, and warnings. Raises MigrationFailed as `Access.mount` and `GuestTree.commit` do."""
+    with composition.writable(staged.points) as tree:
+        tree.restore(staged.edits)
+        changes = tree.commit()
+        unlabelled = ", ".join(tree.unlabelled) if staged.selinux else ""
+    if not unlabelled:
+        return changes, []
+    if not staged.relabels:
+        return changes, [f"files without an SELinux label: {unlabelled}; run restorecon on them"]
+    with composition.writable(("/",)) as tree:
+        tree.write_text(RELABEL, "", fix="selinux", summary=f"the next boot labels all files: {unlabelled}")
+        return changes + tree.commit(), []
+
+
+def _locked(layout: Layout, migration: Migration) -> str:
+    """What to tell of a root that nobody can read. Raises MigrationFailed (`volume-locked`) where a key was given."""
+    fact = "; ".join(printable(f"{volume.name}: {volume.obstacle}") for volume in closed(layout))
+    if migration.luks_keyfile:
+        raise MigrationFailed(
+            "volume-locked",
+            f"no Linux root that can be opened: {fact}",
+            hint="give a key file that opens it (luks_keyfile), or none at all to have it converted without a repair",
+            kind=Kind.OPERATOR,
+        )
+    return f"{fact}; {LOCKED}"
+
+
+def _apply_all(fixes: tuple[Fix, ...], case: Case) -> list[str]:
+    """Stage every repair that is wanted; an optional one that fails leaves no edit behind."""
+    warnings = []
+    for fix in fixes:
+        if not fix.wanted(case.migration):
+            continue
+        mark = case.tree.mark()
+        try:
+            warnings += [printable(f"{fix.name}: {warning}") for warning in fix.apply(case)]
+        except MigrationFailed as failure:
+            if fix.required:
+                raise
+            case.tree.restore(mark)
+            warnings.append(printable(f"{fix.name} was not repaired: {failure.message}"))
+    return warnings

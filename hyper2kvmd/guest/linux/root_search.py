@@ -1,0 +1,119 @@
+"""Which volume of the disks is the root of a Linux guest. Source: file-hierarchy(7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.guest.family import describe
+from hyper2kvmd.guest.files.root import ConfinedRoot
+from hyper2kvmd.guest.files.tree import GuestTree, printable
+from hyper2kvmd.guest.linux import locked
+from hyper2kvmd.guest.mounts.access import Access
+from hyper2kvmd.model.disks import Layout, Volume
+from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS
+
+SUBVOLUMES = ("@", "root", "@rootfs", "@root", "rootfs")
+"""Where distributions put their root when the default subvolume is not it."""
+HIBERNATED = "swsuspend"
+
+
+@dataclass(frozen=True)
+class LinuxRoot:
+    """Where the guest's root is; `subvolume` is a folder of `volume`.
+
+    A `locked` root lies in a LUKS container that no key opens: `volume` is the inside of one, which nobody can read,
+    and `boot` the volume with its kernels, if that is outside.
+    """
+
+    volume: Volume
+    subvolume: str = ""
+    locked: bool = False
+    boot: Volume | None = None
+    troubles: tuple[str, ...] = ()
+    """Volumes that could not be looked into."""
+
+
+def find_root(access: Access, layout: Layout) -> LinuxRoot | None:
+    """Look into every volume that could hold a Linux root, read-only; None if none does.
+
+    Raises MigrationFailed: `guest-ambiguous` for several, `guest-hibernated`; and if none was found, what kept a volume
+    from being mounted.
+    """
+    _refuse_hibernated(layout)
+    looked = _find_roots(access, layout)
+    if len(looked.roots) > 1:
+        names = ", ".join(describe(volume) + (f" in {folder}" if folder else "") for volume, folder in looked.roots)
+        raise MigrationFailed(
+            "guest-ambiguous",
+            f"the disks hold several Linux systems: {names}",
+            hint="leave one system on them: it is unclear which one to repair",
+        )
+    if looked.roots:
+        closed = tuple(f"{printable(volume.name)}: {volume.obstacle}" for volume in locked.closed(layout))
+        return LinuxRoot(*looked.roots[0], troubles=(*looked.troubles, *closed))
+    if looked.failures:
+        raise looked.failures[0]
+    return None
+
+
+def find_locked_root(access: Access, layout: Layout) -> LinuxRoot | None:
+    """The container that stays closed, if there is one. Raises MigrationFailed as `locked.find_boot` does."""
+    containers = locked.closed(layout)
+    return LinuxRoot(containers[0], locked=True, boot=locked.find_boot(access, layout)) if containers else None
+
+
+@dataclass(frozen=True)
+class _Roots:
+    roots: tuple[tuple[Volume, str], ...]
+    failures: tuple[MigrationFailed, ...]
+    troubles: tuple[str, ...]
+
+
+def _find_roots(access: Access, layout: Layout) -> _Roots:
+    roots: list[tuple[Volume, str]] = []
+    failures: list[MigrationFailed] = []
+    troubles = []
+    for volume in layout.volumes:
+        if volume.content not in LINUX_FILE_SYSTEMS:
+            continue
+        if volume.obstacle or not volume.stretches:
+            troubles.append(f"{describe(volume)}: {volume.obstacle or 'cannot be addressed'}")
+            continue
+        try:
+            with access.mount(volume, read_only=True) as handle:
+                roots += [(volume, subvolume) for subvolume in _roots_in(ConfinedRoot(handle), volume)]
+        except MigrationFailed as failure:
+            if failure.kind is Kind.RETRY:
+                raise
+            failures.append(failure)
+            troubles.append(f"{describe(volume)}: {failure.message}")
+    return _Roots(tuple(roots), tuple(failures), tuple(troubles))
+
+
+def _roots_in(root: ConfinedRoot, volume: Volume) -> list[str]:
+    """Folders of a mounted volume that are a Linux root; "" is its top, which hides the others."""
+    if is_root(GuestTree({"/": root})):
+        return [""]
+    found = []
+    for name in SUBVOLUMES if volume.content == "btrfs" else ():
+        if root.exists(name):
+            with root.folder(name) as folder:
+                found += [name] if is_root(GuestTree({"/": folder})) else []
+    return found
+
+
+def is_root(tree: GuestTree) -> bool:
+    described = any(tree.is_file(path) for path in ("/etc/os-release", "/usr/lib/os-release", "/etc/fstab"))
+    return described and tree.is_dir("/etc") and (tree.is_dir("/usr") or tree.is_dir("/lib"))
+
+
+def _refuse_hibernated(layout: Layout) -> None:
+    """The memory image in the swap believes in file systems as they were: edits below it would destroy them."""
+    for volume in layout.volumes:
+        if volume.content == HIBERNATED:
+            raise MigrationFailed(
+                "guest-hibernated",
+                f"the guest is hibernated: {volume.name} holds the image of its memory",
+                hint="start the guest on VMware, shut it down cleanly, export it again",
+            )

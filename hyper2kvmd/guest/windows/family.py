@@ -1,0 +1,67 @@
+"""Finding a Windows guest. It is not repaired yet: its drivers stay as they are."""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass
+
+from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.guest.family import GuestDisks
+from hyper2kvmd.guest.files.root import ConfinedRoot
+from hyper2kvmd.guest.files.tree import GuestTree
+from hyper2kvmd.guest.mounts.access import Access
+from hyper2kvmd.guest.nics import nics_as_they_were
+from hyper2kvmd.model.disks import Layout
+from hyper2kvmd.model.guest import Capabilities, Guest
+
+NTFS_LOADERS = ("bootmgr", "ntldr")
+REGISTRY = ("windows", "system32", "config", "system")
+WITHOUT_DRIVERS = Capabilities(disk_bus="sata", nic_model="e1000e", rtc="localtime")
+"""What Windows drives without virtio drivers; it keeps the hardware clock in local time."""
+NOT_REPAIRED = (
+    "this is a Windows guest: virtio drivers were NOT injected, so its domain has SATA disks and e1000e network cards; "
+    "install the virtio drivers in it before you change these to virtio"
+)
+
+
+@dataclass(frozen=True)
+class FoundWindows:
+    disks: GuestDisks
+
+    def repair(self) -> Guest:
+        """Nothing is written."""
+        self.disks.ctx.warn(NOT_REPAIRED)
+        nics = nics_as_they_were(self.disks.nics, self.disks.migration.vm_name)
+        return Guest(family="windows", nics=nics, capabilities=WITHOUT_DRIVERS, warnings=(NOT_REPAIRED,))
+
+
+def find(disks: GuestDisks) -> FoundWindows | None:
+    return FoundWindows(disks) if _holds_windows(disks.access, disks.layout) else None
+
+
+def _holds_windows(access: Access, layout: Layout) -> bool:
+    """A boot manager or a registry on NTFS; where the host cannot mount that, NTFS or BitLocker itself."""
+    if any(volume.content == "BitLocker" for volume in layout.volumes):
+        return True
+    for volume in layout.volumes:
+        if volume.content != "ntfs":
+            continue
+        try:
+            with access.mount(volume, read_only=True) as handle:
+                if _is_windows(GuestTree({"/": ConfinedRoot(handle)})):
+                    return True
+        except MigrationFailed:
+            return True
+    return False
+
+
+def _is_windows(tree: GuestTree) -> bool:
+    """NTFS keeps the case of names and Windows minds none."""
+    top = {name.lower() for name in tree.listdir("/")}
+    place = "/"
+    for part in REGISTRY:
+        name = next((name for name in tree.listdir(place) if name.lower() == part), None)
+        if name is None:
+            return not top.isdisjoint(NTFS_LOADERS)
+        place = posixpath.join(place, name)
+    return True
