@@ -1,4 +1,4 @@
-"""Finds, in the sources, every error code that the package can raise or report, and the kind that it has there.
+"""Finds, in the sources, every error code that the package can raise or report, and the effect that it has there.
 
 A code is written as a literal where a failure is made, or handed to a parameter named `code` by whoever calls that
 function. So each code can be found without running anything; what cannot be followed is an error of its own.
@@ -10,6 +10,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 Name = tuple[str, str]
 """A module, and a function or class in it."""
@@ -18,11 +19,18 @@ HELPERS: Name = ("hyper2kvmd.helper.helper", "Refusal")
 """Its program imports nothing of ours, so it has a class of its own."""
 
 
+class Effect(NamedTuple):
+    """None where only whoever takes the code up gives it one."""
+
+    kind: str | None = None
+    exit_code: int | None = None
+    """Of the command that ends with this failure."""
+
+
 @dataclass(frozen=True)
 class Raised:
     code: str
-    kind: str | None
-    """None where only whoever takes the code up gives it a kind."""
+    effect: Effect
     place: str
 
 
@@ -32,7 +40,7 @@ class Carrier:
 
     position: int
     default: ast.expr | None = None
-    kinds: set[str | None] = field(default_factory=set)
+    effects: set[Effect] = field(default_factory=set)
 
 
 @dataclass
@@ -52,18 +60,18 @@ def raised_codes(package: Path) -> list[Raised]:
     paths = sorted(path for path in package.rglob("*.py") if path.parent.name != "catalogue")
     modules = [_read(package, path) for path in paths]
     carriers = {name: carrier for module in modules for name, carrier in _fields(module)}
-    carriers |= {name: Carrier(0, kinds={kind}) for name, kind in _failures(modules).items()}
+    carriers |= {name: Carrier(0, effects={effect}) for name, effect in _failures(modules).items()}
     functions = {name: carrier for module in modules for name, carrier in _parameters(module)}
     carriers |= functions
     calls = [(module, *found) for module in modules for found in _calls(module, module.tree, None, None)]
-    while True:  # a function that hands its code on gives it the kind of what it hands it to
-        before = sum(len(carrier.kinds) for carrier in carriers.values())
+    while True:  # a function that hands its code on gives it the effect of what it hands it to
+        before = sum(len(carrier.effects) for carrier in carriers.values())
         for module, call, owner, inside in calls:
             target = _target(module, call, owner)
             if target in carriers and _is_handed_on(_code_of(call, carriers[target]), inside):
                 assert inside is not None
-                functions[module.name, inside.name].kinds |= _kinds(call, carriers[target])
-        if before == sum(len(carrier.kinds) for carrier in carriers.values()):
+                functions[module.name, inside.name].effects |= _effects(call, carriers[target])
+        if before == sum(len(carrier.effects) for carrier in carriers.values()):
             break
     replies = (found for module in modules if module.name == HELPERS[0] for found in _replies(module))
     return [*_defaults(carriers), *_literals(calls, carriers), *replies]
@@ -88,35 +96,39 @@ def _fields(module: Module) -> Iterator[tuple[Name, Carrier]]:
             names = [ast.unparse(line.target) for line in fields]
             if "code" in names:
                 position = names.index("code")
-                yield (module.name, node.name), Carrier(position, fields[position].value, {None})
+                yield (module.name, node.name), Carrier(position, fields[position].value, {Effect()})
 
 
-def _failures(modules: list[Module]) -> dict[Name, str | None]:
-    """The classes of failures that take a code, with the kind that each has by itself; the helper's comes without.
+def _failures(modules: list[Module]) -> dict[Name, Effect]:
+    """The classes of failures that take a code, with the effect that each has by itself; the helper's comes without.
 
     A class with an `__init__` of its own takes none: it gives one to its base.
     """
     classes = [(module, node) for module in modules for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)]
     root = next(node for module, node in classes if (module.name, node.name) == ROOT)
-    found: dict[Name, str | None] = {ROOT: _own_kind(root), HELPERS: None}
+    found = {ROOT: _own_effect(root), HELPERS: Effect()}
     for _ in classes:  # as deep as they can be
         for module, node in classes:
             bases = [module.names.get(ast.unparse(base), ("", "")) for base in node.bases]
             above = next((base for base in bases if base in found), None)
             if above is not None and not any(isinstance(line, ast.FunctionDef) for line in node.body):
-                found[module.name, node.name] = _own_kind(node) or found[above]
+                own = _own_effect(node)
+                kind, exit_code = own.kind or found[above].kind, own.exit_code or found[above].exit_code
+                found[module.name, node.name] = Effect(kind, exit_code)
     return found
 
 
-def _own_kind(node: ast.ClassDef) -> str | None:
+def _own_effect(node: ast.ClassDef) -> Effect:
+    own: dict[str, ast.expr] = {}
     for line in node.body:
         match line:
             case (
-                ast.Assign(targets=[ast.Name(id="kind")], value=value)
-                | ast.AnnAssign(target=ast.Name(id="kind"), value=ast.expr() as value)
+                ast.Assign(targets=[ast.Name(id=name)], value=value)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
             ):
-                return _kind(value)
-    return None
+                own[name] = value
+    kind = _kind(own["kind"]) if "kind" in own else None
+    return Effect(kind, ast.literal_eval(own["exit_code"]) if "exit_code" in own else None)
 
 
 def _parameters(module: Module) -> Iterator[tuple[Name, Carrier]]:
@@ -164,9 +176,11 @@ def _is_handed_on(code: ast.expr | None, inside: ast.FunctionDef | None) -> bool
     return "code" in [argument.arg for argument in inside.args.args] and inside.name != "__init__"
 
 
-def _kinds(call: ast.Call, carrier: Carrier) -> set[str | None]:
+def _effects(call: ast.Call, carrier: Carrier) -> set[Effect]:
     given = next((keyword.value for keyword in call.keywords if keyword.arg == "kind"), None)
-    return carrier.kinds if given is None else {_kind(given)}
+    if given is None:
+        return carrier.effects
+    return {Effect(_kind(given), effect.exit_code) for effect in carrier.effects}
 
 
 def _kind(value: ast.expr) -> str | None:
@@ -184,7 +198,7 @@ def _defaults(carriers: dict[Name, Carrier]) -> Iterator[Raised]:
     for (module, name), carrier in carriers.items():
         match carrier.default:
             case ast.Constant(value=str(code)):
-                yield from (Raised(code, kind, f"{module}.{name}") for kind in carrier.kinds)
+                yield from (Raised(code, effect, f"{module}.{name}") for effect in carrier.effects)
 
 
 def _literals(
@@ -198,7 +212,7 @@ def _literals(
         code, place = _code_of(call, carriers[target]), f"{module.name}:{call.lineno}"
         match code:
             case ast.Constant(value=str(text)):
-                yield from (Raised(text, kind, place) for kind in _kinds(call, carriers[target]))
+                yield from (Raised(text, effect, place) for effect in _effects(call, carriers[target]))
             case ast.Attribute(attr="code") | ast.Subscript(slice=ast.Constant(value="error")) | None:
                 pass  # of a failure or a reply that there is already, or by default
             case _ if not _is_handed_on(code, inside):
@@ -212,4 +226,4 @@ def _replies(module: Module) -> Iterator[Raised]:
             for key, value in zip(node.keys, node.values, strict=True):
                 match key, value:
                     case ast.Constant(value="error"), ast.Constant(value=str(code)):
-                        yield Raised(code, None, f"{module.name}:{node.lineno}")
+                        yield Raised(code, Effect(), f"{module.name}:{node.lineno}")

@@ -38,8 +38,15 @@ def test_codes_are_those_of_the_program(raised: dict[str, list[Raised]]) -> None
 
 def test_a_code_has_one_kind_and_the_catalogue_knows_it(raised: dict[str, list[Raised]]) -> None:
     for code, places in raised.items():
-        kinds = {one.kind for one in places} - {None}
+        kinds = {one.effect.kind for one in places} - {None}
         assert kinds == {ENTRIES[code].kind} - {None}, places
+
+
+def test_a_code_ends_a_command_with_one_exit_status(raised: dict[str, list[Raised]]) -> None:
+    several = {
+        code: places for code, places in raised.items() if len({one.effect.exit_code for one in places} - {None}) > 1
+    }
+    assert several == {}
 
 
 def test_a_code_stands_once() -> None:
@@ -125,7 +132,15 @@ def package_of(folder: Path, source: str) -> Path:
     ],
 )
 def test_codes_are_found(source: str, found: set[tuple[str, str | None]], tmp_path: Path) -> None:
-    assert {(one.code, one.kind) for one in raised_codes(package_of(tmp_path, source))} == found
+    assert {(one.code, one.effect.kind) for one in raised_codes(package_of(tmp_path, source))} == found
+
+
+def test_exit_statuses_are_found(tmp_path: Path) -> None:
+    source = "class Own(TryLater): exit_code = 7\nclass Same(Own): pass\n"
+    source += "".join(
+        f"{name}('a-b', '', hint='h', kind=Kind.RETRY)\n" for name in ("MigrationFailed", "TryLater", "Same")
+    )
+    assert {one.effect.exit_code for one in raised_codes(package_of(tmp_path, source))} == {1, 75, 7}
 
 
 @pytest.mark.parametrize(
