@@ -80,69 +80,69 @@ GUARDS: tuple[Guard, ...] = (
     ),
     # ---- files
     *each(
-        "test_strangers.py::test_many_copies_of_one_file",
+        "test_crowds.py::test_many_copies_of_one_file",
         spool("Spool._free", "for", '($0, *(f"{count}." + $0 for count in range(1000)), $1)'),
     ),
     *each(
-        "test_strangers.py::test_a_file_with_thousands_of_errors",
+        "test_crowds.py::test_a_file_with_thousands_of_errors",
         spec("_first", "if MAX_PROBLEMS", ALWAYS),
     ),
     *each(
         (
-            "test_strangers.py::test_one_file_beside_five_hundred",
-            "test_strangers.py::test_a_file_that_comes_after_five_hundred",
+            "test_crowds.py::test_one_file_beside_five_hundred",
+            "test_crowds.py::test_a_file_that_comes_after_five_hundred",
         ),
         quota("in_turn", "mention uid", "0"),
     ),
     *each(
-        "test_strangers.py::test_a_file_that_comes_after_five_hundred",
+        "test_crowds.py::test_a_file_that_comes_after_five_hundred",
         quota("MAX_IN_A_SCAN", "value", "1000"),
     ),
     *each(
-        "test_strangers.py::test_files_of_one_submitter_in_their_order",
+        "test_crowds.py::test_files_of_one_submitter_in_their_order",
         quota("in_turn", "item mtime_ns", GONE),
         quota("in_turn", "item name_of", GONE),
     ),
     *each(
-        "test_strangers.py::test_too_many_jobs_of_one_submitter_wait",
+        "test_crowds.py::test_too_many_jobs_of_one_submitter_wait",
         quota("Quota._allowance", "return min", "$2"),
     ),
     *each(
-        "test_strangers.py::test_too_many_files_of_one_submitter_within_an_hour",
+        "test_crowds.py::test_too_many_files_of_one_submitter_within_an_hour",
         quota("Quota._allowance", "return min", "$1"),
     ),
     *each(
-        ("test_strangers.py::test_rejected_files_without_end", "test_strangers.py::test_failed_jobs_without_end"),
+        ("test_crowds.py::test_rejected_files_without_end", "test_crowds.py::test_failed_jobs_without_end"),
         spool("Spool._put_away_ended", "call _forget_surplus", GONE),
         spool("Spool._forget_surplus", "call forget_jobs", GONE),
         spool("Spool._forget_surplus", "call unlink #1", GONE),
     ),
     *each(
-        "test_strangers.py::test_rejected_files_without_end",
+        "test_crowds.py::test_rejected_files_without_end",
         spool("Spool._forget_surplus", "call unlink with_name", GONE),
         store("Store.surplus", "item submitter", GONE),
     ),
     *each(
-        cases("test_strangers.py::test_rejected_files_without_end", "duplicates"),
+        cases("test_crowds.py::test_rejected_files_without_end", "duplicates"),
         submissions("_record_duplicate", "if duplicate", ALWAYS),
     ),
     *each(
-        "test_strangers.py::test_more_files_than_a_scan_reads",
+        "test_crowds.py::test_more_files_than_a_scan_reads",
         incoming("Incoming._next_names", "call islice", "$1"),
         incoming("Incoming._next_names", "then MAX_READ", "pass"),
         incoming("Incoming._watch_more", "if MAX_WATCHED", NEVER),
         incoming("Incoming._watch_more", "for _crowded", "$0"),
     ),
     *each(
-        "test_strangers.py::test_a_directory_is_left_where_it_is",
+        "test_crowds.py::test_a_directory_is_left_where_it_is",
         incoming("Incoming.stable_files", "operand S_ISDIR", ALWAYS),
     ),
     *each(
-        "test_strangers.py::test_scans_in_quick_succession_take_no_file_before_its_time",
+        "test_crowds.py::test_scans_in_quick_succession_take_no_file_before_its_time",
         incoming("Incoming.stable_files", "operand STABLE_SECONDS", ALWAYS),
     ),
     *each(
-        "test_strangers.py::test_what_is_left_is_taken_at_once_when_it_may_be",
+        "test_crowds.py::test_what_is_left_is_taken_at_once_when_it_may_be",
         quota("Quota.allows", "operand _later", ALWAYS),
         spool("Spool._claim_stable", "operand 0", ALWAYS),
     ),
