@@ -11,8 +11,9 @@ if [ ! -d "$place/root" ]; then
 	rm -rf "$place"
 	mkdir -p "$place"
 	trap 'rm -rf "$place"' EXIT
-	# unpacked only: no program of that release runs as root
-	mmdebstrap --quiet --mode=chrootless --variant=extract --include="$packages" "$suite" "$place/unfinished"
+	# Unpacked only: no program of that release runs as root. A mirror of a suite in development may be some days old.
+	mmdebstrap --quiet --mode=chrootless --variant=extract --aptopt='Acquire::Check-Valid-Until "false"' \
+		--include="$packages" "$suite" "$place/unfinished"
 	mv "$place/unfinished" "$place/root"
 	trap - EXIT
 fi

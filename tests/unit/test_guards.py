@@ -44,7 +44,7 @@ def test_a_guard_stands_where_the_table_says(guard: Guard) -> None:
         source = (CHECKOUT / file).read_text()
         assert all(apply([cut], source) != source for cut in guard.cuts if cut.file == file)
         if file.endswith(".py"):  # the attack must succeed without the guard, not fail at a name that is gone
-            assert undefined(guard.without(file, source)) == set()
+            assert undefined(guard.without(file, source)) <= undefined(source)
 
 
 def test_every_attack_has_a_guard() -> None:
