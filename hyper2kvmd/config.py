@@ -24,6 +24,8 @@ DEFAULT_PATH = Path("/etc/hyper2kvm/hyper2kvmd.yaml")
 HIGHEST_PORT = 65535
 CONVERSION_DIR_VARIABLE = "HYPER2KVM_CONVERSION_DIR"
 """Environment variable that takes precedence over `conversion_dir`."""
+SPOOL_FOLDERS = {"incoming": 0o3770, "active": 0o700, "rejected": 0o2750, "done": 0o2750, "failed": 0o2750}
+"""With their modes, those of packaging/tmpfiles.d: submitters drop files, touch nobody else's, and read the results."""
 DEFAULT_HELPER = ("sudo", "-n", "/usr/libexec/hyper2kvm/helper")
 
 
@@ -98,13 +100,15 @@ class DaemonConfig(Frozen):
     @property
     def bounds(self) -> Bounds:
         """What a submitter's job may name."""
+        # the folders of the spool as well: each may be mounted in a second place by itself, as for an SFTP server
+        spool = (self.spool_dir, *(self.spool_dir / name for name in SPOOL_FOLDERS))
         outer = tuple(directory for directory in (self.state_dir, *_homes()) if directory != Path("/"))
         return Bounds(
             source_dirs=self.allowed_source_dirs,
             output_dirs=(*self.allowed_output_dirs, self.output_dir) if self.allowed_output_dirs else (),
             shared_output_dir=self.output_dir,
             conversion_dirs=self.conversion_dirs,
-            private_dirs=(self.spool_dir, *self.conversion_dirs, *outer),
+            private_dirs=(*spool, *self.conversion_dirs, *outer),
             outer_dirs=outer,
             libvirt_uris=self.allowed_libvirt_uris,
         )

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd import spec
+from hyper2kvmd.config import SPOOL_FOLDERS
 from hyper2kvmd.daemon.dropped import asked_by, being_written, original
 from hyper2kvmd.daemon.incoming import Incoming, kept
 from hyper2kvmd.daemon.journal import JobLog
@@ -44,8 +45,6 @@ log = logging.getLogger(__name__)
 trouble = logging.getLogger(f"{__name__}.trouble")
 """For what a submitter can cause again and again: journal.LIMITED."""
 
-FOLDERS = {"incoming": 0o3770, "active": 0o700, "rejected": 0o2750, "done": 0o2750, "failed": 0o2750}
-"""With their modes, those of packaging/tmpfiles.d: submitters drop files, touch nobody else's, and read the results."""
 MAX_ENTERED = 1000
 """Claimed files that are read in a scan."""
 MAX_COMPLAINTS = 1000
@@ -73,13 +72,13 @@ def prepare(spool_dir: Path) -> None:
     """
     try:
         spool_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-        for name, mode in FOLDERS.items():
+        for name, mode in SPOOL_FOLDERS.items():
             folder = spool_dir / name
             if not folder.is_dir():
                 _make(folder, mode)
             if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
                 raise PermissionError(errno.EACCES, "this user may not write there", str(folder))
-        devices = {(spool_dir / name).stat().st_dev for name in FOLDERS}
+        devices = {(spool_dir / name).stat().st_dev for name in SPOOL_FOLDERS}
     except OSError as error:
         raise BrokenInstallation(
             "spool-unusable",

@@ -109,11 +109,10 @@ def open_file(path: Path, mandate: Mandate = ANYONE) -> SourceFile:
     """Open a regular file that is no symbolic link; the caller closes `fd`.
 
     Raises MigrationFailed (`source-missing`, `source-unreadable`, `file-limit`), or Unsafe (`source-unsafe`, and as
-    `mandate.require` does).
+    `mandate.open` and `mandate.require` do).
     """
-    mandate.require_way(path)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = mandate.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise MigrationFailed(
             "source-missing",

@@ -27,6 +27,7 @@ from hyper2kvmd.host.person import (
     name_of,
     strangers_may_write,
 )
+from hyper2kvmd.host.way import way_to
 from hyper2kvmd.model.orders import Bounds, Order
 
 DIRECTORY_MODE = 0o751
@@ -44,12 +45,10 @@ def output_of(order: Order) -> Iterator[int]:
 
     Raises OSError, or Unsafe (`output-moved`, `path-not-allowed`, `output-private`, `submitter-may-not-write`).
     """
-    handle = os.open(order.output_dir, OPEN_DIRECTORY)
-    try:
-        _require_allowed(order, handle)
-        yield handle
-    finally:
-        os.close(handle)
+    with nearest_output(order) as nearest:
+        if nearest.missing:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(order.output_dir))
+        yield nearest.handle
 
 
 @dataclass(frozen=True)
@@ -69,19 +68,23 @@ class Place:
     missing: tuple[str, ...] = ()
 
 
-def _present(directory: Path) -> Path:
-    """The directory, or the nearest one above it that exists as far as this user can see."""
-    return next(one for one in (directory, *directory.parents) if os.path.lexists(one))
-
-
 @contextmanager
-def _nearest(directory: Path) -> Iterator[Nearest]:
-    present = _present(directory)
-    handle = os.open(present, OPEN_DIRECTORY)
-    try:
-        yield Nearest(handle, directory.relative_to(present).parts)
-    finally:
-        os.close(handle)
+def _nearest(directory: Path, person: Person | None = None) -> Iterator[Nearest]:
+    with way_to(directory, person) as way:
+        handle = os.open(".", OPEN_DIRECTORY, dir_fd=way.folder)
+        try:
+            yield Nearest(handle, way.rest)
+        finally:
+            os.close(handle)
+
+
+def real_output_dir(order: Order) -> Path:
+    """The output directory without links: followed by the rights of the submitter, the configured one by our own.
+
+    Raises OSError as `way_to` does.
+    """
+    with way_to(order.output_dir, _judged(order)) as way:
+        return way.real
 
 
 @contextmanager
@@ -90,7 +93,7 @@ def nearest_output(order: Order) -> Iterator[Nearest]:
 
     Raises OSError, and Unsafe as `output_of` does.
     """
-    with _nearest(order.output_dir) as nearest:
+    with _nearest(order.output_dir, _judged(order)) as nearest:
         _require_allowed(order, nearest.handle, nearest.missing)
         yield nearest
 
@@ -205,7 +208,12 @@ def _require_allowed(order: Order, handle: int, missing: tuple[str, ...] = ()) -
 def _is_configured(order: Order) -> bool:
     """Whether it is the configured directory, which is for everybody's results and so for no submitter to write to."""
     shared = order.bounds.shared_output_dir
-    return shared is not None and order.output_dir == shared.resolve()
+    return shared is not None and order.output_dir in (shared, shared.resolve())
+
+
+def _judged(order: Order) -> Person | None:
+    """By whose rights the way to the output directory is walked; None for this process's own."""
+    return None if _is_configured(order) else Person.who_submitted(order)
 
 
 def _require_apart(directory: Path, nearest: Nearest, bounds: Bounds, open_dirs: tuple[Path, ...]) -> None:
@@ -229,7 +237,7 @@ def _require_apart(directory: Path, nearest: Nearest, bounds: Bounds, open_dirs:
 def _way_of(directory: Path) -> tuple[Place, ...]:
     """By name, since this user may not be able to open it."""
     real = directory.resolve()
-    present = _present(real)
+    present = next(one for one in (real, *real.parents) if os.path.lexists(one))
     return _places((_identity(one.stat()) for one in (present, *present.parents)), real.relative_to(present).parts)
 
 

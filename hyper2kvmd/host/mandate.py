@@ -6,12 +6,14 @@ elsewhere by the time it is opened.
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyper2kvmd.errors import Unsafe
 from hyper2kvmd.host.person import READ, SEARCH, Person, lineage, name_of
+from hyper2kvmd.host.way import way_to
 from hyper2kvmd.model.orders import Order
 
 
@@ -48,21 +50,22 @@ class Mandate:
         """Whether the person may see which files lie in `folder`. Raises OSError."""
         return self.person is None or self.person.may(READ | SEARCH, folder)
 
-    def require_way(self, path: Path) -> None:
-        """Raise Unsafe (`submitter-may-not-read`) unless the person may search the directories above `path`.
+    def open(self, path: Path, flags: int) -> int:
+        """Open a file that is no link, by directories that the person may search. It is not judged itself.
 
-        Asked before the file is looked for, and answered as for one that is there: what lies in a directory that is
-        closed to them is not even said to exist.
+        Raises OSError, and Unsafe: `path-not-allowed`, and `submitter-may-not-read` for a directory that is closed to
+        them, whatever lies in it.
         """
-        if self.person is None:
-            return
-        for folder in Path(os.path.realpath(path.parent)).joinpath(path.name).parents:
-            try:
-                reached = self.person.may(SEARCH, folder)
-            except FileNotFoundError:
-                continue  # in a directory that they may search, if they get that far
-            if not reached:
-                raise _not_theirs(path, folder, self.person)
+        flags |= os.O_NOFOLLOW
+        if self.person is None and not self.folders:
+            return os.open(path, flags)
+        with way_to(path.parent, self.person) as way:
+            require_below(path, way.real / path.name, self.folders, "source")
+            if way.closed and self.person is not None:
+                raise _not_theirs(path, name_of(way.folder), self.person)
+            if way.rest:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+            return os.open(path.name, flags, dir_fd=way.folder)
 
     def require(self, handle: int, path: Path) -> None:
         """Raise Unsafe unless the open file may be used as `path`.

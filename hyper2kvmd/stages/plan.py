@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper
 from hyper2kvmd.hardware import decide_firmware
 from hyper2kvmd.host import run, space
+from hyper2kvmd.host.destination import real_output_dir
 from hyper2kvmd.host.mandate import require_below
 from hyper2kvmd.host.workspace import real_conversion_dir
 from hyper2kvmd.machines.reader import read_machine
@@ -21,6 +21,7 @@ from hyper2kvmd.model.disks import Layout, SourceDisk, Volume
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.stages.bench import Bench
+from hyper2kvmd.targets.directory import unusable
 from hyper2kvmd.volumes.layout import firmware_of, read_layout
 from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS
 
@@ -42,8 +43,6 @@ def plan(bench: Bench) -> Plan:
     with ctx.step("Checking the output"):
         target.check()
     with ctx.step("Reading the source"):
-        for path in (*migration.vmdk, *migration.luks_keyfile):
-            _require_below(path, order.bounds.source_dirs, "source")
         machine = read_machine(migration, bench.mandate)
         disks, layout = read_disks(bench.sources, [disk.at.path for disk in machine.disks], bench.keys())
     for concern in machine.concerns:
@@ -71,10 +70,14 @@ def plan(bench: Bench) -> Plan:
 def with_real_directories(order: Order) -> Order:
     """The order with its directories as they are in truth, links followed once; before any directory is made.
 
-    Raises Unsafe (`path-not-allowed`) for a directory that the job may not name.
+    Raises Unsafe (`path-not-allowed`) for a directory that the job may not name, and MigrationFailed
+    (`output-unwritable`) for an output directory that cannot be one.
     """
     conversion_dir = real_conversion_dir(order.conversion_dir, order.bounds.conversion_dirs)
-    output_dir = Path(os.path.realpath(order.output_dir))
+    try:
+        output_dir = real_output_dir(order)
+    except OSError as error:
+        raise unusable(order.output_dir, error) from error
     require_below(order.output_dir, output_dir, order.bounds.output_dirs, "output")
     return order.with_changes(conversion_dir=conversion_dir, output_dir=output_dir)
 
@@ -134,8 +137,3 @@ def _preallocation(migration: Migration, scattered: str | None) -> tuple[bool, s
     if migration.sparse == "auto" and scattered is not None:
         return True, f"the disk holds {scattered}"
     return False, "holes are kept"
-
-
-def _require_below(path: Path, allowed: tuple[Path, ...], what: str) -> None:
-    """Before anything is opened or made: what lies elsewhere is not even said to exist."""
-    require_below(path, Path(os.path.realpath(path)), allowed, what)

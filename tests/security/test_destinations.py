@@ -32,7 +32,21 @@ from tests.support.disks import sh
 from tests.support.host import USER
 from tests.support.own_host import FOLDER_PREFIX
 from tests.support.service import Service, until
-from tests.support.submitters import GROUP, GROUPS, MASK, NOBODY, OTHER, OWNER, USERS, VICTIM, disk, drop, set_acl
+from tests.support.submitters import (
+    GROUP,
+    GROUPS,
+    IN_CLOSED,
+    MASK,
+    NOBODY,
+    OTHER,
+    OWNER,
+    USERS,
+    VICTIM,
+    closed_folder,
+    disk,
+    drop,
+    set_acl,
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +57,7 @@ def daemon(installed_helper: tuple[str, ...]) -> Iterator[Service]:
     service = Service(root, installed_helper)
     own = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir="/var/tmp"))
     shutil.chown(own, USER, USER)
+    own.chmod(0o755)
     service.conversions, service.images = own / "conversions", service.state / "images"
     service.settings |= {
         "conversion_dir": service.conversions,
@@ -98,6 +113,7 @@ PRIVATE = {
     "above": "{root}",
     "other-name": "{root}/mounted",
     "other-name-below": "{root}/mounted/new",
+    "other-name-of-incoming": "{root}/dropbox",
     "by-link": "{root}/link",
 }
 
@@ -115,10 +131,11 @@ def asked_for_private(daemon: Service) -> dict[str, tuple[str, ...]]:
             stack.callback(directory.chmod, stat.S_IMODE(before.st_mode))
             shutil.chown(directory, USER)
             directory.chmod(0o777)
-        mounted = daemon.root / "mounted"
-        mounted.mkdir()
-        sh("mount", "--bind", daemon.spool, mounted)
-        stack.callback(sh, "umount", mounted)
+        for name, folder in (("mounted", daemon.spool), ("dropbox", daemon.spool / "incoming")):
+            mounted = daemon.root / name
+            mounted.mkdir()
+            sh("mount", "--bind", folder, mounted)
+            stack.callback(sh, "umount", mounted)
         aims["by-link"].symlink_to(daemon.spool / "incoming")
         for name, aim in aims.items():
             asked(daemon, f"to-{name}", output_dir=aim)
@@ -248,6 +265,17 @@ def test_a_directory_where_they_may_create_nothing(daemon: Service, name: str) -
     job = daemon.failed(f"into-{name}", "submitter-may-not-write")
     assert "nobody (who submitted this job)" in job.problems[0].message
     assert not [path for path in place.rglob("*") if path.name != "inner"]
+
+
+def test_what_lies_in_a_closed_directory_is_not_said(daemon: Service) -> None:
+    """Whether it exists, of which kind it is, where a link leads to."""
+    closed = closed_folder(daemon.root / "place-shut")
+    said = set()
+    for way in ("nothing", *IN_CLOSED):
+        asked(daemon, f"unsaid-{way}", output_dir=closed / way)
+        (problem,) = daemon.failed(f"unsaid-{way}", "submitter-may-not-write").problems
+        said.add(problem.message.replace(str(closed / way), "DIRECTORY"))
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("kind", ["theirs", "acl", "configured", "new"])

@@ -35,6 +35,7 @@ from tests.support.service import Service, until
 from tests.support.submitters import (
     GROUP,
     GROUPS,
+    IN_CLOSED,
     MASK,
     NOBODY,
     NOGROUP,
@@ -42,6 +43,7 @@ from tests.support.submitters import (
     OWNER,
     USERS,
     VICTIM,
+    closed_folder,
     disk,
     drop,
     set_acl,
@@ -94,11 +96,16 @@ def test_a_disk_in_a_folder_that_is_closed_to_them(daemon: Service) -> None:
 
 
 def test_what_lies_in_a_closed_folder_is_not_even_said_to_exist(daemon: Service) -> None:
-    folder = daemon.root / "shared/shut"
-    folder.mkdir(mode=0o700)
-    shutil.chown(folder, USER)
-    drop(daemon, "shut", vmdk=folder / "disk.raw")
-    refused(daemon, "shut", "submitter-may-not-read")
+    """Nor of which kind it is, nor where a link there leads to: the closed folder alone is named."""
+    closed = closed_folder(daemon.root / "shared/shut")
+    said = set()
+    for way in ("disk.raw", "nothing/disk.raw", *(f"{name}/disk.raw" for name in IN_CLOSED)):
+        name = f"shut-{way.replace('/', '-')}"
+        drop(daemon, name, vmdk=closed / way)
+        (problem,) = daemon.failed(name, "submitter-may-not-read").problems
+        said.add(problem.message.replace(str(closed / way), "DISK"))
+    (message,) = said
+    assert message.endswith(f"permission denied at {closed}")
 
 
 def test_the_same_text_of_somebody_else_is_no_duplicate(daemon: Service) -> None:

@@ -9,7 +9,7 @@ import shutil
 import struct
 from pathlib import Path
 
-from tests.support.host import MIB
+from tests.support.host import MIB, USER
 from tests.support.service import Service
 
 VICTIM = "nobody"
@@ -29,6 +29,21 @@ def drop(daemon: Service, name: str, *, owner: str = VICTIM, mode: int = 0o644, 
     shutil.chown(draft, owner)
     draft.chmod(mode)
     draft.rename(daemon.spool / "incoming" / draft.name)
+
+
+IN_CLOSED = ("folder", "file", "link")
+
+
+def closed_folder(path: Path) -> Path:
+    """A folder that only the service may search, with something of each kind in it."""
+    path.mkdir()
+    (path / "folder").mkdir(mode=0o700)
+    (path / "file").write_text("customers")
+    (path / "link").symlink_to("/srv/secret-project")
+    for one in (path, path / "folder", path / "file"):
+        shutil.chown(one, USER)
+    path.chmod(0o700)
+    return path
 
 
 OWNER, USERS, GROUP, GROUPS, MASK, OTHER = 1, 2, 4, 8, 16, 32

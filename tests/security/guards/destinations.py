@@ -87,7 +87,15 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_destinations.py::test_a_result_is_named_by_where_it_lies",
-        Cut("hyper2kvmd/stages/plan.py", "with_real_directories", "call realpath", "$1"),
+        Cut("hyper2kvmd/stages/plan.py", "with_real_directories", "call real_output_dir", "order.output_dir"),
+    ),
+    *each(
+        "test_destinations.py::test_what_lies_in_a_closed_directory_is_not_said",
+        Cut("hyper2kvmd/host/way.py", "way_to", "if SEARCH", NEVER),
+    ),
+    *each(
+        cases("test_destinations.py::test_a_directory_of_the_service_itself", "other-name-of-incoming"),
+        Cut("hyper2kvmd/config.py", "DaemonConfig.bounds", "item SPOOL_FOLDERS", GONE),
     ),
     # ---- where it converts
     *each(

@@ -38,7 +38,7 @@ root = partial(Cut, "hyper2kvmd/guest/files/root.py")
 journal = partial(Cut, "hyper2kvmd/daemon/journal.py")
 web = partial(Cut, "hyper2kvmd/daemon/web.py")
 
-ALLOWED = plan("plan", "call _require_below", GONE)
+ALLOWED = mandate("Mandate.open", "call require_below", GONE)
 ALLOWED_AS_OPENED = mandate("Mandate.require", "call require_below", GONE)
 NO_LINK = dropped("_read", "mention O_NOFOLLOW", "0")
 ANYTHING = dropped("_read", "argument S_ISREG lstat", ALWAYS)
@@ -57,7 +57,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(cases(VETTED, "extent json:"), descriptor("parse_descriptor", "if EXTENT_LIKE", NEVER)),
     *each(cases(VETTED, "device mapping"), descriptor("check_descriptor", "operand EXTENT_TYPES", NEVER)),
-    *each(cases(VETTED, "extent is a link", "source is a link"), files("open_file", "mention O_NOFOLLOW", "0")),
+    *each(cases(VETTED, "extent is a link", "source is a link"), mandate("Mandate.open", "mention O_NOFOLLOW", "0")),
     *each(
         cases(VETTED, "extent is a FIFO", "extent is a device"),
         files("open_file", "if S_ISREG", NEVER),
@@ -132,7 +132,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_submitter.py::test_what_lies_in_a_closed_folder_is_not_even_said_to_exist",
-        files("open_file", "call require_way", GONE),
+        mandate("Mandate.open", "if closed", NEVER),
     ),
     *each(
         "test_submitter.py::test_the_same_text_of_somebody_else_is_no_duplicate",
