@@ -182,5 +182,5 @@ def _uri_fault(uri: str) -> str | None:
     if not LIBVIRT_URI.fullmatch(uri):
         return "which is not the address of a QEMU/KVM host"
     if uri.startswith(("qemu+libssh:", "qemu+libssh2:")):
-        return "whose ssh library reads the service user's configuration; qemu+ssh does not"
+        return "whose SSH library reads the service user's configuration: use qemu+ssh"
     return None

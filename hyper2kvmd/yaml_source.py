@@ -228,7 +228,7 @@ class _Reader:
             value = self._node(next(self._events), depth=depth + 1)
             if not isinstance(name, Scalar):
                 if name is not None:
-                    self._report("yaml-refused", "a key is not a word", "write `key: value`", name.place)
+                    self._report("yaml-refused", "a key is not plain text", "write `key: value`", name.place)
             elif name.text == "<<" and not name.quoted:
                 self._report("yaml-refused", "the merge key << is refused", "write the keys themselves", name.place)
             elif (key := name.text.replace("-", "_")) in entries:

@@ -17,9 +17,9 @@ SUBJECTS = ("migration", "spool", "source", "conversion", "mount", "guest", "boo
 """The files, in the order of a migration."""
 KINDS = {
     Kind.RETRY: "the daemon tries the job again by itself",
-    Kind.OPERATOR: "change something on the host, then retry: the job goes on after its last finished stage",
+    Kind.OPERATOR: "change something on the host, then retry: the job continues after its last finished stage",
     Kind.PERMANENT: "the input is at fault; the same job fails again",
-    None: "the root helper's reason, inside the message of another error",
+    None: "a reply of the root helper, which is quoted in the message of another error",
 }
 
 
@@ -28,7 +28,7 @@ class Entry(Frozen):
 
     code: str
     kind: Kind | None = None
-    """None for a reply of the root helper: the error that carries it has a kind of its own."""
+    """None for a reply of the root helper: the error that quotes it has a kind of its own."""
     meaning: str
     causes: tuple[str, ...]
     remedy: tuple[str, ...]
@@ -69,7 +69,7 @@ the entry on the terminal.
 
 Each code has one meaning and one kind:
 
-| kind | what it says |
+| kind | what it means |
 | --- | --- |
 """
 

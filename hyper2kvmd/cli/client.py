@@ -47,7 +47,7 @@ def read(adapter: TypeAdapter[Answer], answer: bytes) -> Answer:
         raise BrokenInstallation(
             "daemon-foreign",
             "the answer on the control socket comes from another version or another program",
-            hint="restart hyper2kvmd after an update, or name its socket by --socket",
+            hint="restart hyper2kvmd after an update, or give the path of its socket with --socket",
         ) from error
 
 
@@ -101,7 +101,7 @@ def _unreachable(socket: Path, error: OSError) -> Failure:
     return TryLater(
         "daemon-unreachable",
         f"no daemon answers on the control socket {socket} ({reason})",
-        hint="start it (`systemctl start hyper2kvmd`), or name its socket by --socket",
+        hint="start it (`systemctl start hyper2kvmd`), or give the path of its socket with --socket",
     )
 
 

@@ -112,7 +112,7 @@ def _opened_log(state_dir: Path) -> Iterator[TextIO]:
         raise BrokenInstallation(
             "log-unusable",
             f"the log {path} cannot be written: {error.strerror}",
-            hint="correct the owner of state_dir, or name another one",
+            hint="correct the owner of state_dir, or set another state_dir",
         ) from error
     with os.fdopen(handle, "w", buffering=1) as log:
         yield log
@@ -134,7 +134,7 @@ def _locked_pidfile(path: Path) -> Iterator[None]:
         raise BrokenInstallation(
             "pidfile-unusable",
             f"the pidfile {path} cannot be written: {error.strerror}",
-            hint="name a file in a directory that the daemon's user may write to",
+            hint="use a path in a directory that the daemon's user can write to",
         ) from error
     try:
         os.ftruncate(handle, 0)

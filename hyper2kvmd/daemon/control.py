@@ -59,7 +59,7 @@ def listen(path: Path) -> socket.socket:
         raise BrokenInstallation(
             "socket-unusable",
             f"the control socket {path} cannot be created: {error.strerror or error}",
-            hint="name another path, of less than 108 bytes, as control_socket, or correct its directory's owner",
+            hint="correct the owner of its directory, or set control_socket to a path of at most 107 bytes",
         ) from error
     return listener
 
@@ -71,7 +71,7 @@ def _remove_stale(path: Path) -> None:
         raise BrokenInstallation(
             "socket-unusable",
             f"{path} exists and is not a socket",
-            hint="remove it, or name another path as control_socket",
+            hint="remove it, or set control_socket to another path",
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
@@ -82,7 +82,7 @@ def _remove_stale(path: Path) -> None:
     raise BrokenInstallation(
         "socket-in-use",
         f"another program listens on the control socket {path}",
-        hint="stop it, or name another path as control_socket",
+        hint="stop it, or set control_socket to another path",
     )
 
 
@@ -207,7 +207,7 @@ async def _refusing(request: web.Request, handler: Handler) -> web.StreamRespons
             raise
         text = f"{request.method} {request.path}: {failure.reason}"
         return _refusal(
-            Problem(code="request-invalid", message=text, hint="see the documented interface", kind="permanent"),
+            Problem(code="request-invalid", message=text, hint="use h2kvmctl of the same version", kind="permanent"),
             failure.status,
         )
 

@@ -21,7 +21,7 @@ def asked_by(owner: Person, path: Path, incoming: Path) -> str:
     The service's own user asks for nothing here: a file of its own may be the result of somebody's job.
     """
     fact = f"belongs to {owner.name}, the user that this service runs as"
-    remedy = "drop it as the person who wants the migration, or use h2kvmctl submit"
+    remedy = "drop it as the user who needs the migration, or use h2kvmctl submit"
     _require(owner.uid != os.geteuid() or owner.uid == 0, "spool-own-file", path, fact, remedy)
     data = _read(path, owner)
     theirs = owner.may(WRITE | SEARCH, incoming)
@@ -64,7 +64,7 @@ def _read(path: Path, owner: Person) -> bytes:
         raise InvalidInput(
             "spool-unreadable",
             f"{original(path.name)} cannot be read by the daemon",
-            hint="chmod o+r it, or drop a copy (cp, not mv): that is readable for the daemon's group",
+            hint="drop a copy (cp, not mv), which the daemon's group can read, or chmod o+r it",
         ) from error
     try:
         facts = os.fstat(handle)
@@ -75,7 +75,7 @@ def _read(path: Path, owner: Person) -> bytes:
         )
         _require(not shared, "spool-shared", path, "can be written by others", "chmod go-w it, then drop it again")
         size = f"has {facts.st_size} bytes, more than {MAX_TEXT}"
-        _require(facts.st_size <= MAX_TEXT, "spool-too-large", path, size, "a migration needs a few hundred bytes")
+        _require(facts.st_size <= MAX_TEXT, "spool-too-large", path, size, "drop the migration YAML only")
         data = b""
         while chunk := os.read(handle, MAX_TEXT + 1 - len(data)):
             data += chunk

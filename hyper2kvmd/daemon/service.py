@@ -89,7 +89,7 @@ def _only_one(state_dir: Path) -> Iterator[None]:
         raise BrokenInstallation(
             "state-dir-unusable",
             f"the state directory {state_dir} cannot be used: {error.strerror}",
-            hint="create it for the daemon's user, or name another one as state_dir",
+            hint="create it for the daemon's user, or set another state_dir",
         ) from error
     try:
         try:
@@ -128,7 +128,7 @@ def _listen(address: str) -> socket.socket:
         raise BrokenInstallation(
             "metrics-unusable",
             f"cannot listen on metrics_listen {address}: {getattr(error, 'strerror', None) or error}",
-            hint="name a free address and port of this host as metrics_listen",
+            hint="set metrics_listen to a free address and port of this host",
         ) from error
     return listener
 

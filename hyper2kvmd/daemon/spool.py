@@ -83,13 +83,13 @@ def prepare(spool_dir: Path) -> None:
         raise BrokenInstallation(
             "spool-unusable",
             f"the spool directory {error.filename or spool_dir} cannot be used: {error.strerror}",
-            hint="create it for the daemon's user, or name another one as spool_dir",
+            hint="create it for the daemon's user, or set another spool_dir",
         ) from error
     if len(devices) != 1:
         raise BrokenInstallation(
             "spool-split",
             f"the folders of {spool_dir} are on different file systems",
-            hint="keep them on one, because files are moved by a rename",
+            hint="keep them on one file system: files are moved by renaming",
         )
 
 
@@ -318,7 +318,7 @@ def _duplicate(asked: Submission, job: Job) -> Refusal:
     fact = Problem(
         code="duplicate",
         message=f"{asked.origin.name} has the same content as job {job.id}, which is {job.state.value}",
-        hint="wait for that job; drop the file again once it has ended to run it once more",
+        hint="wait for that job; to run it again, drop the file again after that job has finished",
         kind="permanent",
     )
     return Refusal(asked.migration.vm_name, (fact,), asked.origin)

@@ -61,7 +61,7 @@ def has_parent(path: Path, fact: str) -> MigrationFailed:
     return MigrationFailed(
         "source-has-parent",
         f"{path} {fact}",
-        hint="merge it with its parent where it was made (or by qemu-img convert), then name the merged disk",
+        hint="merge it with the hypervisor that created it, or with qemu-img convert, then use the merged disk",
     )
 
 

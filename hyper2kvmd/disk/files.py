@@ -180,4 +180,4 @@ def source_changed(path: Path) -> MigrationFailed:
 
 
 def _unsafe(path: Path, kind: str) -> Unsafe:
-    return Unsafe("source-unsafe", f"{path} is {kind}", hint="name the file itself")
+    return Unsafe("source-unsafe", f"{path} is {kind}", hint="use the path of the file itself")

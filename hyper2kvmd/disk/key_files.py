@@ -25,7 +25,7 @@ def _read(path: Path, mandate: Mandate) -> bytes:
             raise MigrationFailed(
                 "key-unusable",
                 f"{path} has {file.size} bytes, which is not a valid size for a LUKS key",
-                hint=f"name a file with the passphrase or the key as it is, of 1 to {LIMIT} bytes, as luks_keyfile",
+                hint=f"set luks_keyfile to a file of 1 to {LIMIT} bytes that contains only the passphrase or key",
                 kind=Kind.OPERATOR,
             )
         return file.read(0, file.size)

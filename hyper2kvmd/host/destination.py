@@ -146,7 +146,7 @@ def require_unshared(order: Order) -> None:
                     "output-shared",
                     f"{order.output_dir}: libvirt_import needs a directory that only root and "
                     f"{own.name} can write to, but others can write to {name_of(folder)}",
-                    hint="leave output_dir out, or set libvirt_import: false and define the domain yourself",
+                    hint="remove output_dir, or set libvirt_import: false and define the domain yourself",
                 )
 
 
@@ -184,7 +184,7 @@ def _require_allowed(order: Order, handle: int, missing: tuple[str, ...] = ()) -
         raise Unsafe(
             "output-moved",
             f"{order.output_dir}: the output directory was moved or replaced during the migration",
-            hint="retry, with a directory that nobody renames meanwhile",
+            hint="do not move the directory while a job runs, then retry",
         )
     require_below(order.output_dir, order.output_dir, order.bounds.output_dirs, "output")
     person = Person.who_submitted(order)
@@ -201,7 +201,7 @@ def _require_allowed(order: Order, handle: int, missing: tuple[str, ...] = ()) -
             "submitter-may-not-write",
             f"{order.output_dir}: {person.name or 'an unknown user'} (who submitted this job) cannot create files "
             "there: permission denied",
-            hint="name a directory in which they can, give them write permission (setfacl), or leave output_dir out",
+            hint="give them write permission (setfacl), use another output_dir, or remove output_dir",
         )
 
 
@@ -230,7 +230,7 @@ def _require_apart(directory: Path, nearest: Nearest, bounds: Bounds, open_dirs:
         raise Unsafe(
             "output-private",
             f"{directory}: an output directory must not be, contain or lie in a directory of the service itself",
-            hint="name another output_dir, or leave it out; the configured one may lie in state_dir",
+            hint="use another output_dir, or remove the key; only the configured output_dir may be in state_dir",
         )
 
 

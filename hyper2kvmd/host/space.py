@@ -36,7 +36,7 @@ def require_possible(path: Path, needed: int) -> None:
         raise MigrationFailed(
             "space-never",
             f"{path} is on a file system of {gib(size)}; the migration needs {gib(needed)}",
-            hint="name a directory on a larger file system",
+            hint="use a directory on a larger file system",
         )
 
 
@@ -47,7 +47,7 @@ def require(path: Path, needed: int, reserve: str) -> None:
         raise TryLater(
             "space-short",
             f"{path} has {gib(free)} available (after the reserve of {reserve}); the migration needs {gib(needed)}",
-            hint="free space there, or name a directory on another file system",
+            hint="free space there, or use a directory on another file system",
         )
 
 
@@ -59,6 +59,6 @@ def disk_full(folder: Path) -> MigrationFailed:
     return MigrationFailed(
         "disk-full",
         f"the file system that holds {folder} is full",
-        hint="free space there or name another conversion directory, then retry",
+        hint="free space there, or use another conversion directory, then retry",
         kind=Kind.OPERATOR,
     )

@@ -127,7 +127,7 @@ def way_to_write(directory: Path, error: OSError) -> str:
             f"mount it for writing; where the service's unit keeps it read-only, add ReadWritePaths={directory} to it "
             "in a drop-in (systemctl edit)"
         )
-    return "create it for the user that runs the migration, or name another one"
+    return "create it for the user that runs the migration, or use another directory"
 
 
 def _make(folder: Path, mode: int) -> None:
@@ -149,7 +149,7 @@ def _require_safe(path: Path, folder: int | Path, owners: tuple[int, ...], stick
         "directory-shared",
         f"the conversion directory {path} is not protected from others: {name} belongs to {owner}, "
         f"mode {stat.S_IMODE(facts.st_mode):04o}",
-        hint=f"give {name} to {rightful} and close it to others (chown, chmod go-w), or name a directory elsewhere",
+        hint=f"run `chown {rightful} {name}` and `chmod go-w {name}`, or use another directory",
     )
 
 
@@ -164,7 +164,7 @@ def _require_own_link(path: Path, link: Path, count: int) -> None:
         raise Unsafe(
             "directory-shared",
             f"the conversion directory {path} is not protected from others: the link {link} belongs to {maker.name}",
-            hint="remove the link, or name the directory that it leads to",
+            hint="remove the link, or use the path of the directory that it leads to",
         )
 
 

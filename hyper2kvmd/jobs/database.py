@@ -44,7 +44,7 @@ def open_database(address: str) -> Engine:
     if not url.database or url.database == ":memory:":
         raise BrokenInstallation(
             "database-url-invalid",
-            "database_url names no file: a queue in memory is lost with the daemon",
+            "database_url specifies a database in memory, which would be lost when the daemon stops",
             hint="write it as sqlite:////path/to/file",
         )
     path = Path(url.database)
@@ -133,7 +133,7 @@ def _upgraded(engine: Engine, name: str, *, empty: bool = False) -> Engine:
                 raise BrokenInstallation(
                     "database-foreign",
                     f"{name} is a database of another program",
-                    hint="name another one as database_url",
+                    hint="set database_url to another database",
                 )
             if current is None and engine.dialect.name == "sqlite" and not empty:
                 raise corrupt(name, "it holds no queue")
@@ -178,5 +178,5 @@ def _unreadable(name: Path | str, fact: str) -> BrokenInstallation:
     return BrokenInstallation(
         "database-unreadable",
         f"the database {name} cannot be used: {fact}",
-        hint="correct its owner, mode and file system, or name another one as database_url",
+        hint="correct its owner, mode and file system, or set database_url to another database",
     )

@@ -208,7 +208,7 @@ def _come_up(overlaid: Overlay, hardware: Hardware, scratch: Path, silence_secon
             return came_up
     raise MigrationFailed(
         "boot-failed",
-        f"{overlaid.base.disks[0].path.name} restarted or switched itself off {RESTARTS + 1} times before it came up",
+        f"{overlaid.base.disks[0].path.name} restarted or powered off {RESTARTS + 1} times before it came up",
         hint="boot it by hand on a console to see why",
     )
 
@@ -227,8 +227,8 @@ def _watch(machine: Machine, began: float, silence_seconds: float, disk_limit: i
             return CameUp(console, console.heard - began, heard=True)
         if said is None:
             if machine.wait() != 0:
-                hint = "this is the emulator's own message: correct the cause"
-                raise _failure(console, "the emulator ended", hint, "emulator-ended")
+                hint = "the console lines contain QEMU's own message: correct the cause"
+                raise _failure(console, "QEMU exited with an error", hint, "emulator-ended")
             if pressed is not None and machine.ending == "guest-shutdown":
                 return CameUp(console, pressed - began, answered=True)
             return None

@@ -214,5 +214,7 @@ def uefi_firmware() -> tuple[Path, Path]:
         ):
             return Path(mapping["executable"]["filename"]), Path(mapping["nvram-template"]["filename"])
     raise BrokenInstallation(
-        "firmware-missing", "no UEFI firmware for virtual machines is installed", hint="install the package ovmf"
+        "firmware-missing",
+        "no UEFI firmware for virtual machines is installed",
+        hint="install the package ovmf or edk2-ovmf",
     )

@@ -80,7 +80,7 @@ class Monitor:
         except TimeoutError:
             raise MigrationFailed(
                 "emulator-stalled",
-                f"the emulator has not answered for {ANSWER_SECONDS:.0f} s",
+                f"QEMU has not responded for {ANSWER_SECONDS:.0f} s",
                 hint="check memory and storage of this host, then retry",
                 kind=Kind.RETRY,
             ) from None
@@ -103,6 +103,6 @@ class Monitor:
 def no_qmp() -> MigrationFailed:
     return MigrationFailed(
         "emulator-failed",
-        "the emulator's monitor sent a message that is not valid QMP",
-        hint="examine the guest with care: it may control its (confined) emulator",
+        "QEMU's monitor sent a message that is not valid QMP",
+        hint="treat the guest as hostile: it may have compromised QEMU, which runs confined",
     )

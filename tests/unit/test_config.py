@@ -92,7 +92,7 @@ def test_the_helper_is_a_command_or_a_socket(tmp_path: Path) -> None:
         ),
         (
             "allowed_libvirt_uris: [qemu+libssh2://kvm02/system]\n",
-            "1:23: allowed_libvirt_uris has qemu+libssh2://kvm02/system, whose ssh library reads",
+            "1:23: allowed_libvirt_uris has qemu+libssh2://kvm02/system, whose SSH library reads",
         ),
         (
             "allowed_libvirt_uris: ['qemu+ssh://kvm02/system?command=/x']\n",

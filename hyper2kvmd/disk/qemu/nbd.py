@@ -214,7 +214,7 @@ def _handshake(sock: socket.socket, name: str) -> Negotiated:
             raise MigrationFailed(
                 "nbd-refused",
                 f"the NBD server refuses the export {name!r}: {data.decode(errors='replace') or hex(kind)}",
-                hint="report this with the job's log: the exporter does not have the requested exports",
+                hint="this is a bug in hyper2kvmd: report it with the job's log",
             )
         if kind == REP_ACK:
             if export is None or length:
@@ -262,7 +262,7 @@ def _protocol(what: str) -> MigrationFailed:
     return MigrationFailed(
         "nbd-protocol",
         f"the NBD server {what}",
-        hint="check that the qemu packages of this host are whole, then retry",
+        hint="verify the QEMU packages of this host (dpkg --verify, rpm -V), then retry",
         kind=Kind.OPERATOR,
     )
 

@@ -100,8 +100,8 @@ def _differs(file: SourceFile, found: SourceFormat, named: SourceFormat | None) 
     return MigrationFailed(
         "source-format-differs",
         f"{file.path} has the suffix of {named} but the content of {found}",
-        hint=f"if you know that it is {found}, let its name end in .{found}; what a guest wrote into its own disk must"
-        " not decide that",
+        hint=f"rename it to end in .{found} only if you know that it is {found}: a guest can write such a header into"
+        " its own raw disk",
     )
 
 
@@ -110,10 +110,10 @@ def _unclear(file: SourceFile, named: SourceFormat | None) -> MigrationFailed:
         return MigrationFailed(
             "source-format-differs",
             f"{file.path} has the suffix of {named} but not its content",
-            hint="copy or export it again; let its name end in .raw if it is a raw disk",
+            hint="copy or export it again; if it is a raw disk, rename it to end in .raw",
         )
     return MigrationFailed(
         "source-format-unclear",
         f"neither the content of {file.path} nor its name shows its format",
-        hint="let the name of a raw disk end in .raw; VMDK, QCOW2, VDI and VHDX are known by their content",
+        hint="rename a raw disk to end in .raw; VMDK, QCOW2, VDI and VHDX are recognized by their content",
     )

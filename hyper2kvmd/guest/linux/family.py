@@ -141,7 +141,7 @@ def _locked(layout: Layout, migration: Migration) -> str:
         raise MigrationFailed(
             "volume-locked",
             f"no Linux root that can be opened: {fact}",
-            hint="give a key file that opens it (luks_keyfile), or none at all to have it converted without a repair",
+            hint="correct luks_keyfile, or remove it to convert the guest without a repair",
             kind=Kind.OPERATOR,
         )
     return f"{fact}; {LOCKED}"

@@ -361,6 +361,6 @@ def _locked(volume: Volume, reason: str) -> MigrationFailed:
     return MigrationFailed(
         "volume-locked",
         f"{volume.name} cannot be decrypted: {reason}",
-        hint="give a key file that opens it (luks_keyfile)",
+        hint="set luks_keyfile to a file with its passphrase or key",
         kind=Kind.OPERATOR,
     )

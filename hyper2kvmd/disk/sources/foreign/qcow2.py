@@ -77,7 +77,7 @@ def read_qcow2(file: SourceFile) -> Qcow2:
         file.read_whole(0, HEADER.size)
     )
     if version not in (2, 3):
-        raise faults.unsupported(file.path, f"is QCOW of version {version}", "make it version 3 by qemu-img convert")
+        raise faults.unsupported(file.path, f"is QCOW version {version}", "convert it with qemu-img convert -O qcow2")
     if backing:
         raise faults.has_parent(file.path, "is a QCOW2 overlay: it contains only the differences from a backing file")
     if encryption:
@@ -121,7 +121,7 @@ def _check_features(file: SourceFile) -> None:
         raise faults.unsupported(
             file.path,
             f"uses unsupported features ({features & ~KNOWN:#x})",
-            "convert it by qemu-img convert",
+            "convert it with qemu-img convert -O qcow2",
         )
 
 
@@ -140,5 +140,5 @@ def _encrypted(file: SourceFile) -> MigrationFailed:
     return MigrationFailed(
         "source-encrypted",
         f"{file.path} is encrypted",
-        hint="decrypt it by qemu-img convert with its secret; secrets are not supported here",
+        hint="decrypt it with qemu-img convert and its secret: encrypted images are not supported",
     )

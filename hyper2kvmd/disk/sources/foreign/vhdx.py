@@ -133,7 +133,7 @@ def read_vhdx(file: SourceFile) -> Vhdx:
         raise faults.unsupported(
             file.path,
             f"has logical sectors of {sector} bytes: its guest would not find its partitions where they are {SECTOR}",
-            "clone the disk inside the guest to one made by New-VHD -LogicalSectorSizeBytes 512",
+            "clone the disk inside the guest to one created with New-VHD -LogicalSectorSizeBytes 512",
         )
     if size == 0 or size % SECTOR:
         raise faults.corrupt(file.path, f"its metadata describes a disk of {size} bytes")

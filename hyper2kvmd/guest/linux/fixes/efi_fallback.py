@@ -53,7 +53,7 @@ def apply(case: Case) -> list[str]:
         raise MigrationFailed(
             "efi-loader-missing",
             f"a UEFI firmware finds no boot loader in {efi}, and boot entries stay behind with the old firmware",
-            hint="set uefi: false if the guest boots by BIOS, or install its boot loader to the removable media path "
+            hint="set uefi: false if the guest boots with BIOS, or install its boot loader to the removable media path "
             "(grub-install --removable, bootctl install) and convert again",
         )
     return warnings

@@ -76,7 +76,7 @@ def _kernel(case: Case, image: Unified) -> Kernel:
     if kernel is None:
         raise MigrationFailed(
             "unified-kernel-orphaned",
-            f"{image.path} holds the kernel {image.version or 'of no version'}, whose modules are not in the guest",
+            f"{image.path} contains kernel {image.version or '(unknown version)'}, whose modules are not in the guest",
             hint="remove it in the guest, or install that kernel's modules, then convert again",
         )
     return kernel
