@@ -32,8 +32,13 @@ SLOWEST = 10 << 20
 
 
 def node(path: Path, fmt: Format) -> str:
-    """The --image-opts form of a local file: neither its name nor its content can change the protocol or the format."""
-    return f"driver={fmt},file.driver=file,file.filename={str(path).replace(',', ',,')}"
+    """QEMU's name of a local file: neither that of the file nor its content changes the protocol or the format.
+
+    Nor does the content of a QCOW2 add a backing file, whatever its header says by the time QEMU reads it. Source:
+    qemu(1), section "Device URL Syntax" (json:), and BlockdevOptionsGenericCOWFormat.
+    """
+    options: dict[str, object] = {"driver": fmt, "file": {"driver": "file", "filename": str(path)}}
+    return "json:" + json.dumps(options | ({"backing": None} if fmt == "qcow2" else {}))
 
 
 @contextmanager
@@ -51,7 +56,7 @@ def linked(files: Sequence[SourceFile], folder: Path) -> Iterator[Path]:
 
 def virtual_size(image: Path, fmt: Format) -> int:
     """Bytes the guest sees of an image of ours."""
-    argv = ["qemu-img", "info", "--output=json", "--image-opts", node(image, fmt)]
+    argv = ["qemu-img", "info", "--output=json", node(image, fmt)]
     return int(json.loads(run.run(argv, sandbox=run.Sandbox(read=(image,))).stdout)["virtual-size"])
 
 
@@ -64,7 +69,7 @@ def reads_as(files: Sequence[SourceFile], fmt: Format, size: int, folder: Path) 
     vmdk_get_info).
     """
     with linked(files, folder) as path:
-        argv = ["qemu-img", "info", "--output=json", "--image-opts", node(path, fmt)]
+        argv = ["qemu-img", "info", "--output=json", node(path, fmt)]
         try:
             done = run.run(argv, sandbox=run.Sandbox(handles=tuple(file.fd for file in files)), check=False)
         except MigrationFailed as error:
@@ -105,7 +110,7 @@ def convert(
     handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     argv += ["-t", "none"] if direct.possible(target) else []
     argv += ["-T", "none"] if direct.possible(source.opened) else []
-    argv += ["--image-opts", node(source.opened, source_format), str(target)]
+    argv += [node(source.opened, source_format), str(target)]
 
     def on_output(text: str) -> None:
         for match in PERCENT.finditer(text):
@@ -143,7 +148,7 @@ def walk(source: SourceFile, fmt: Format, take: Callable[[int, int, int | None],
             if extent["data"] and not extent["zero"]:
                 take(extent["start"], extent["start"] + extent["length"], extent.get("offset"))
 
-    argv = ["qemu-img", "map", "--output=json", "--image-opts", node(source.opened, fmt)]
+    argv = ["qemu-img", "map", "--output=json", node(source.opened, fmt)]
     run.run(argv, sandbox=run.Sandbox(handles=(source.fd,)), on_output=read)
 
 
@@ -173,7 +178,7 @@ def corruption(source: SourceFile, fmt: Format) -> str | None:
 
 def _check(image: Path, fmt: Format, sandbox: run.Sandbox) -> tuple[dict[str, Any] | None, str | None]:
     """What qemu-img counted, if it came to that, and what it complained of."""
-    argv = ["qemu-img", "check", "--output=json", "--image-opts", node(image, fmt)]
+    argv = ["qemu-img", "check", "--output=json", node(image, fmt)]
     done = run.run(argv, sandbox=sandbox, check=False)
     said = " / ".join(done.stderr.strip().splitlines()) or f"qemu-img check ended with {done.returncode}"
     try:

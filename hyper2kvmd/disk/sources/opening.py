@@ -23,7 +23,8 @@ from hyper2kvmd.disk.sources.foreign import (
 from hyper2kvmd.disk.sources.raw import RawSource
 from hyper2kvmd.disk.sources.source import DiskSource
 from hyper2kvmd.disk.sources.vmdk import descriptor, sparse
-from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.errors import MigrationFailed, Unsafe
+from hyper2kvmd.host import run
 from hyper2kvmd.host.mandate import ANYONE, Mandate
 from hyper2kvmd.model.disks import SourceFormat
 
@@ -55,8 +56,8 @@ SUFFIXES: dict[str, SourceFormat] = {
 def open_source(path: Path, folder: Path, mandate: Mandate = ANYONE) -> Iterator[DiskSource]:
     """The disk that `path` names, vetted and ready to be read; a socket of QEMU's may be made in `folder`.
 
-    Raises MigrationFailed (`source-format-unclear`, `source-format-differs`), and as `open_file`, `vmdk.open_source`,
-    `RawSource` and `open_foreign` do.
+    Raises MigrationFailed (`source-format-unclear`, `source-format-differs`), Unsafe (`confinement-missing`), and as
+    `open_file`, `vmdk.open_source`, `RawSource` and `open_foreign` do.
     """
     file = open_file(path, mandate)
     try:
@@ -67,6 +68,8 @@ def open_source(path: Path, folder: Path, mandate: Mandate = ANYONE) -> Iterator
         elif fmt == "raw":
             yield RawSource(file)
         else:
+            if fmt == "qcow2" and mandate.person is not None and not run.confinement_available():
+                raise _unconfined(path)
             with open_foreign(file, fmt, folder) as served:
                 yield served
     finally:
@@ -94,6 +97,15 @@ def _found(file: SourceFile) -> SourceFormat | None:
             file.path, "is a VHD, which is not supported", "convert it: qemu-img convert -f vpc -O vhdx, or Convert-VHD"
         )
     return None
+
+
+def _unconfined(path: Path) -> Unsafe:
+    """Its owner could write the name of another file into it after it was vetted, for QEMU to open."""
+    return Unsafe(
+        "confinement-missing",
+        f"{path}: QEMU cannot be confined while it reads a QCOW2, because this host's kernel has no Landlock",
+        hint="boot a kernel with Landlock, or convert the disk to raw and submit that",
+    )
 
 
 def _differs(file: SourceFile, found: SourceFormat, named: SourceFormat | None) -> MigrationFailed:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import re
 import signal
 import socket
 import sqlite3
 import stat
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from hyper2kvmd.daemon.wire import Refusal
 from hyper2kvmd.errors import BrokenInstallation
 from hyper2kvmd.model.jobs import Job, State
+from tests.support.filtered import without_landlock
 from tests.support.house import House, notify_socket, until
 
 PROGRAM = Path(sys.executable).with_name("hyper2kvmd")
@@ -53,17 +51,6 @@ def test_systemd_hears_ready_status_watchdog_and_stopping(house: House) -> None:
         until(lambda: said("STOPPING=1"), "STOPPING=1")
     order = [next(i for i, message in enumerate(messages) if word in message) for word in ("READY", "STOPPING")]
     assert order == sorted(order)
-
-
-def without_landlock() -> None:
-    """Answer landlock_create_ruleset(2) as a kernel does that lacks it; for this process, and what it starts."""
-    load, equal, give_back, allow, missing = 0x20, 0x15, 0x06, 0x7FFF0000, 0x00050000 | errno.ENOSYS
-    steps = ((load, 0, 0, 0), (equal, 0, 1, 444), (give_back, 0, 0, missing), (give_back, 0, 0, allow))
-    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
-    libc = ctypes.CDLL(None)
-    no_new_privs, seccomp, by_filter = 38, 22, 2
-    assert libc.prctl(no_new_privs, 1, 0, 0, 0) == 0
-    assert libc.prctl(seccomp, by_filter, struct.pack("@HP", len(steps), ctypes.addressof(code)), 0, 0) == 0
 
 
 @pytest.mark.parametrize("missing", [False, True])
