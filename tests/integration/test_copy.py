@@ -148,6 +148,8 @@ class Damaged(MadeSource):
     def __init__(self, path: Path, how: str) -> None:
         super().__init__(path, 64 * MIB, [Part(at * MIB, content(at, MIB), at % 2 == 0) for at in range(64)])
         self.how = how
+        if how == "more":
+            self.data_bytes -= 40 * MIB
 
     def runs(self, start: int, stop: int) -> Iterator[Run]:
         found = list(super().runs(start, stop))
@@ -172,6 +174,7 @@ class Damaged(MadeSource):
     ("how", "code"),
     [
         ("fewer", "content-incomplete"),
+        ("more", "source-changed"),
         ("overlap", "content-invalid"),
         ("outside", "content-invalid"),
         ("short", "content-incomplete"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import shutil
 import struct
 import subprocess
@@ -12,9 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from hyper2kvmd.disk.engine.copy import Limits
 from hyper2kvmd.disk.files import SourceFile, open_file
+from hyper2kvmd.disk.images.image import NewImage
 from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.disk.qemu.qemu_img import Format
+from hyper2kvmd.disk.ranges import UNIT, Ranges
+from hyper2kvmd.disk.sources import sampling
 from hyper2kvmd.disk.sources.foreign import ForeignSource
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.disk.sources.opening import open_source
@@ -425,3 +431,42 @@ def test_a_qcow2_of_a_submitter_where_qemu_cannot_be_confined(tmp_path: Path) ->
     assert unconfined(OPEN_AS_SUBMITTER, image).stdout.strip() == "confinement-missing"
     confined = sh(sys.executable, "-B", "-c", OPEN_AS_SUBMITTER, image)
     assert confined.strip() == "open"
+
+
+FILLED = 192 * MIB
+
+
+@pytest.mark.parametrize("fmt", ["raw", "qcow2"])
+def test_a_disk_that_is_filled_while_it_is_copied(fmt: str, tmp_path: Path) -> None:
+    """More than space was promised for is not written."""
+    path, image = tmp_path / f"disk.{fmt}", NewImage(tmp_path / "image", "raw", data_bytes=4 * MIB)
+    sh("qemu-img", "create", "-q", "-f", fmt, path, "256M")
+    fill(path, fmt, 4 * MIB)
+    later = Path(shutil.copy(path, tmp_path / "later"))
+    fill(later, fmt, FILLED)
+    with open_source(path, tmp_path) as source:
+        assert source.data_bytes == 4 * MIB
+        with path.open("r+b") as file:  # not by QEMU, which respects its own lock
+            file.write(later.read_bytes())
+        with pytest.raises(MigrationFailed) as caught:
+            source.copy_into(image, Limits(threads=1), lambda _: None)
+    assert caught.value.code == "source-changed"
+    assert image.path.stat().st_blocks * 512 < FILLED
+
+
+def fill(path: Path, fmt: str, length: int) -> None:
+    sh("qemu-io", "-f", fmt, "-c", f"write -q -P 7 0 {length}", path)
+
+
+def test_a_disk_that_holds_nothing_where_samples_could_be_expected() -> None:
+    """Of each size the same places were looked at: one could be made that seems empty."""
+    units = 4 * sampling.SAMPLES
+    expected = random.Random(units)  # noqa: S311 - as it was
+    shares = [units * number // sampling.SAMPLES for number in range(sampling.SAMPLES + 1)]
+    empty = {expected.randrange(low, high) * UNIT for low, high in itertools.pairwise(shares)}
+    stored = Ranges([(0, units * UNIT)])
+
+    def read(start: int, stop: int) -> bytes:
+        return bytes(stop - start) if start in empty else b"x"
+
+    assert sampling.content_bytes(stored, read) > stored.length // 2

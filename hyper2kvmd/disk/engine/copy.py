@@ -29,7 +29,7 @@ from hyper2kvmd.disk.engine.copy_worker import (
     work,
 )
 from hyper2kvmd.disk.images.target import Target
-from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.errors import Kind, MigrationFailed
 
 MAX_THREADS = 8
 """More would wait for Python's lock."""
@@ -192,7 +192,7 @@ class _Copy:
         block = os.fstatvfs(target.fd).f_frsize
         cutter = Cutter(target.unit, target.window, block, self._clonable())
         in_flight = 0
-        for batch in cutter.batches(self._checked(runs_from), start):
+        for batch in cutter.batches(self._checked(start, runs_from), start):
             self._share.work.put(batch)
             in_flight += 1
             while in_flight >= AHEAD * self._workers:
@@ -206,9 +206,9 @@ class _Copy:
             return lambda _file: False
         return functools.cache(lambda file: kernel.can_clone(file, target.path.parent))
 
-    def _checked(self, runs_from: int) -> Iterator[Run]:
-        """The source's runs, shown to be in order and inside the disk."""
-        size, end = self._source.virtual_size, 0
+    def _checked(self, start: int, runs_from: int) -> Iterator[Run]:
+        """The source's runs, shown to be in order, inside the disk, and no more than space was promised for."""
+        size, end, offered = self._source.virtual_size, 0, self._resumed
         files: set[int] = set()
         for run in self._source.runs(runs_from, size):
             if run.file not in files:
@@ -221,6 +221,14 @@ class _Copy:
                     hint="export the disk again: its tables are damaged",
                 )
             end = run.guest + run.length
+            offered += max(0, end - max(run.guest, start))
+            if offered > self._total:
+                raise MigrationFailed(
+                    "source-changed",
+                    f"the source holds more than the {self._total} bytes of data that it held when the job began",
+                    hint="stop whatever writes to it (is the VM still running?), then retry",
+                    kind=Kind.OPERATOR,
+                )
             yield run
 
     def _collect(self, *, block: bool) -> int:

@@ -24,12 +24,18 @@ def content_bytes(stored: Ranges, read: Callable[[int, int], bytes]) -> int:
     units = -(-stored.length // UNIT)
     if units <= SAMPLES:
         return sum(stop - start for start, stop in _units(stored, range(units)) if _holds_any(read(start, stop)))
-    pick = random.Random(units)  # noqa: S311 - spreads samples, guards nothing
+    pick = random.SystemRandom()  # a disk may be made to hold nothing in places that are known beforehand
     shares = [units * number // SAMPLES for number in range(SAMPLES + 1)]
     chosen = [pick.randrange(low, high) for low, high in itertools.pairwise(shares)]
     share = sum(_holds_any(read(start, stop)) for start, stop in _units(stored, chosen)) / SAMPLES
     error = math.sqrt(share * (1 - share) / SAMPLES)
     return int(stored.length * min(1.0, share + CONFIDENCE * error))
+
+
+def upper_bound(estimate: int, stored: int) -> int:
+    """The most bytes that there can be where `content_bytes` said `estimate`: six standard errors more."""
+    share = max(estimate / max(stored, 1), 1 / SAMPLES)
+    return int(estimate + 6 * math.sqrt(share / SAMPLES) * stored)
 
 
 def _holds_any(data: bytes) -> bool:

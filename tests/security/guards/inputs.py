@@ -100,6 +100,18 @@ GUARDS: tuple[Guard, ...] = (
         "test_images.py::test_a_vmdk_swapped_behind_our_back_is_not_what_qemu_compares",
         Cut("hyper2kvmd/stages/convert.py", "_second_opinion", "keyword opened", GONE),
     ),
+    *each(
+        cases("test_images.py::test_a_disk_that_is_filled_while_it_is_copied", "raw"),
+        Cut("hyper2kvmd/disk/engine/copy.py", "_Copy._checked", "if offered", NEVER),
+    ),
+    *each(
+        cases("test_images.py::test_a_disk_that_is_filled_while_it_is_copied", "qcow2"),
+        Cut("hyper2kvmd/disk/sources/foreign/source.py", "ForeignSource.copy_into", "if most", NEVER),
+    ),
+    *each(
+        "test_images.py::test_a_disk_that_holds_nothing_where_samples_could_be_expected",
+        Cut("hyper2kvmd/disk/sources/sampling.py", "content_bytes", "call SystemRandom", "random.Random(units)"),
+    ),
     *each("test_images.py::test_a_name_is_a_name", qemu_img("node", "return", NAIVE)),
     *each(
         "test_images.py::test_a_backing_file_that_is_written_after_the_image_was_vetted",

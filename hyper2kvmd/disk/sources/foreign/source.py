@@ -14,15 +14,15 @@ from typing import Literal, Protocol
 from hyper2kvmd.disk import ranges
 from hyper2kvmd.disk.blocks import Run
 from hyper2kvmd.disk.engine import copy
-from hyper2kvmd.disk.files import SourceFile
-from hyper2kvmd.disk.images.image import NewImage
+from hyper2kvmd.disk.files import SourceFile, source_changed
+from hyper2kvmd.disk.images.image import NewImage, image_bytes
 from hyper2kvmd.disk.qemu import nbd, qemu_img
 from hyper2kvmd.disk.qemu.export import Exporter, export
 from hyper2kvmd.disk.ranges import Ranges
 from hyper2kvmd.disk.sources.foreign.qcow2 import read_qcow2
 from hyper2kvmd.disk.sources.foreign.vdi import read_vdi
 from hyper2kvmd.disk.sources.foreign.vhdx import read_vhdx
-from hyper2kvmd.disk.sources.sampling import content_bytes
+from hyper2kvmd.disk.sources.sampling import content_bytes, upper_bound
 from hyper2kvmd.disk.sources.source import FileBacked, OnProgress
 
 Format = Literal["qcow2", "vdi", "vhdx"]
@@ -81,11 +81,18 @@ class ForeignSource(FileBacked):
                 yield Run(begin, end - begin, self.file.fd, begin, packed=True)
 
     def copy_into(self, image: NewImage, limits: copy.Limits, on_progress: OnProgress) -> None:
-        """By qemu-img, which starts over when it was killed. Raises as `qemu_img.convert` does."""
+        """By qemu-img, which starts over when it was killed.
+
+        Raises as `qemu_img.convert` does, and MigrationFailed (`source-changed`) if the source holds more than it did.
+        """
         total = image.data_bytes
+        most = image_bytes(self.virtual_size, upper_bound(total, self._stored.length), image.format)
 
         def on_fraction(done: float) -> None:
-            on_progress(copy.Amounts(int(done * total), image.path.stat().st_blocks * 512, total))
+            written = image.path.stat().st_blocks * 512
+            if written > most + qemu_img.PREALLOCATION and not image.reserve:
+                raise source_changed(self.file.path)
+            on_progress(copy.Amounts(int(done * total), written, total))
 
         qemu_img.convert(
             self.file,
