@@ -59,6 +59,7 @@ from hyper2kvmd.stages.publish import publish
 from hyper2kvmd.stages.register import register
 from hyper2kvmd.stages.repair import repair
 from hyper2kvmd.stages.verify import verify
+from hyper2kvmd.targets.directory import is_as_published
 
 Made = TypeVar("Made", bound=Product)
 EMITTING = threading.Lock()
@@ -139,7 +140,7 @@ def _valid_products(order: Order, folder: Path) -> Finished:
     """Earlier products, unless their images are not in `folder` or the source changed; published ones need neither."""
     finished = order.finished
     published = () if finished.artifact is None else finished.artifact.disks
-    if published and all(disk.path.parent == order.output_dir and disk.path.exists() for disk in published):
+    if published and all(disk.path.parent == order.output_dir and is_as_published(disk) for disk in published):
         return finished
     planned, image = finished.plan, finished.image
     if planned is None or image is None:

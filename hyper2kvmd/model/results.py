@@ -31,6 +31,9 @@ class PublishedDisk(Frozen):
     file_bytes: int
     """What it occupies."""
     sha256: str | None = None
+    inode: int | None = None
+    mtime_ns: int | None = None
+    """Both as they were when it was published; None in the record of an earlier version."""
 
 
 class Artifact(Frozen):

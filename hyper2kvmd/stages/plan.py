@@ -27,6 +27,8 @@ from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS
 
 REPAIR_ALLOWANCE = 256 << 20
 """Bytes that repair may add: a virtio archive for each kernel, rewritten clusters."""
+MAX_HASHED_HOLES = 4 << 40
+"""Bytes: about an hour."""
 TOOLS = ("qemu-img", "qemu-storage-daemon")
 
 
@@ -34,7 +36,7 @@ def plan(bench: Bench) -> Plan:
     """Look at the source and at the host.
 
     Raises the failures of `open_source` and of the target's `check` and `room`, and `tool-missing`, `source-repeated`,
-    `path-not-allowed`, `helper-unreachable`, `mount-unsupported`, `space-never`.
+    `path-not-allowed`, `helper-unreachable`, `mount-unsupported`, `checksum-too-long`, `space-never`.
     """
     order, migration, ctx = bench.order, bench.migration, bench.ctx
     target = bench.target  # refused before anything is started or made
@@ -52,6 +54,7 @@ def plan(bench: Bench) -> Plan:
             linux = tuple(volume for volume in layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
             _check_reach(bench, linux)
     disks = tuple(_allotted(migration, layout, number, disk) for number, disk in enumerate(disks))
+    _require_hashable(migration, disks)
     needed = REPAIR_ALLOWANCE
     for disk in disks:
         stored = None if disk.preallocate else disk.data_bytes
@@ -106,6 +109,18 @@ def _require_apart(disks: Sequence[SourceDisk]) -> None:
                     f"{other.path} and {disk.path} both use {file.path}",
                     hint="name each disk of the machine once, and only the topmost snapshot of a chain",
                 )
+
+
+def _require_hashable(migration: Migration, disks: Sequence[SourceDisk]) -> None:
+    """A checksum covers the holes of a raw image, which occupy no space: nothing else bounds their size."""
+    holes = sum(disk.virtual_size - disk.data_bytes for disk in disks)
+    if migration.checksum and migration.out_format == "raw" and holes > MAX_HASHED_HOLES:
+        raise MigrationFailed(
+            "checksum-too-long",
+            f"the disks have {space.gib(holes)} of zeros, and a checksum of raw images covers at most "
+            f"{space.gib(MAX_HASHED_HOLES)} of them",
+            hint="set checksum: false, or out_format: qcow2",
+        )
 
 
 def _allotted(migration: Migration, layout: Layout, number: int, disk: SourceDisk) -> SourceDisk:

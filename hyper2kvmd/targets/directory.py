@@ -118,7 +118,23 @@ def _published(
         with ctx.step(f"Computing the checksum of {name}", total=total) as step:
             digest = _sha256(file, step)
         placing.write(f"{name}.sha256", f"{digest}  {name}\n")
-    return PublishedDisk(path=order.output_dir / name, file_bytes=os.fstat(file).st_blocks * 512, sha256=digest)
+    facts = os.fstat(file)
+    return PublishedDisk(
+        path=order.output_dir / name,
+        file_bytes=facts.st_blocks * 512,
+        sha256=digest,
+        inode=facts.st_ino,
+        mtime_ns=facts.st_mtime_ns,
+    )
+
+
+def is_as_published(disk: PublishedDisk) -> bool:
+    """Whether the file of that name is still the one that was published: another job's may have its name by now."""
+    try:
+        facts = disk.path.lstat()
+    except OSError:
+        return False
+    return (facts.st_ino, facts.st_mtime_ns) == (disk.inode, disk.mtime_ns)
 
 
 def _placed(image: Path, name: str, placing: Placing, *, reserve: bool, step: Step) -> int:
@@ -151,9 +167,18 @@ def _copy(image: Path, target: int, *, reserve: bool, step: Step) -> None:
 
 
 def _sha256(handle: int, step: Step) -> str:
-    digest, done = hashlib.sha256(), 0
-    while chunk := os.pread(handle, CHUNK, done):
-        digest.update(chunk)
-        done += len(chunk)
-        step.advance_to(done)
+    """Of all bytes of the file; its holes are not read."""
+    digest, zeros, done, size = hashlib.sha256(), bytes(CHUNK), 0, os.fstat(handle).st_size
+    for start, stop in (*data_ranges(handle, 0, size), (size, size)):
+        while done < start:
+            digest.update(memoryview(zeros)[: start - done])
+            done = min(start, done + CHUNK)
+            step.advance_to(done)
+        while done < stop:
+            chunk = os.pread(handle, min(CHUNK, stop - done), done)
+            if not chunk:
+                raise OSError(errno.EIO, "the published image became shorter")
+            digest.update(chunk)
+            done += len(chunk)
+            step.advance_to(done)
     return digest.hexdigest()

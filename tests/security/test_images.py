@@ -26,7 +26,9 @@ from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.run import Sandbox, run
+from hyper2kvmd.model.jobs import Stage
 from hyper2kvmd.stages.convert import prove_same
+from tests.support.attempts import Attempts
 from tests.support.converting import run_convert
 from tests.support.disks import sh
 from tests.support.filtered import without_landlock
@@ -470,3 +472,10 @@ def test_a_disk_that_holds_nothing_where_samples_could_be_expected() -> None:
         return bytes(stop - start) if start in empty else b"x"
 
     assert sampling.content_bytes(stored, read) > stored.length // 2
+
+
+def test_a_checksum_of_holes_without_end(tmp_path: Path) -> None:
+    """A file of 16 TiB that occupies nothing would be hashed for hours."""
+    job = Attempts(tmp_path, checksum=True, dry_run=True)
+    os.truncate(job.source, 5 << 40)
+    assert job.run() == ([Stage.PLAN], "checksum-too-long")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hyper2kvmd.model.jobs import Stage
 from hyper2kvmd.model.orders import Bounds
 from hyper2kvmd.model.results import Finished
 from tests.support.attempts import Attempts
@@ -56,3 +57,15 @@ def test_the_finished_stages_of_another_submitter_under_the_same_number(job: Att
     job.order = job.order.with_changes(submitter="root", submitter_uid=0, migration=asked)
     assert job.run()[1] == ""
     assert job.result.read_bytes() == theirs.read_bytes()
+
+
+def test_an_image_that_has_the_name_of_what_was_published(job: Attempts) -> None:
+    """The operator removed the first image before the retry, and another submitter's has its name now."""
+    assert job.run()[1] == ""
+    job.order = job.order.with_changes(finished=job.order.finished.with_changes(registration=None))
+    assert job.run() == ([Stage.REGISTER], "")
+    job.order = job.order.with_changes(finished=job.order.finished.with_changes(registration=None))
+    job.result.with_name("victims").write_bytes(b"the victim's")
+    job.result.with_name("victims").rename(job.result)
+    started, code = job.run()
+    assert Stage.REGISTER not in started and code == "output-exists"
