@@ -239,5 +239,8 @@ def _explained(key: str, detail: ErrorDetails) -> tuple[str, str]:
             return f"{key} is {shown(str(detail['input']))}, which is invalid", f"match {context['pattern']}"
         case "too_short":
             return f"{key} is empty", "give it at least one element, or remove the key"
+        case "too_long":
+            most = context["max_length"]
+            return f"{key} has {context['actual_length']} elements, more than {most}", f"give it at most {most}"
         case _:
             return f"{key}: {shown(detail['msg'], 200)}", "correct the value"

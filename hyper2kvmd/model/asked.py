@@ -11,6 +11,7 @@ from hyper2kvmd.model.frozen import Frozen
 
 DISKS_MAX = 26
 """Disks of one machine: vda to vdz."""
+KEYS_MAX = 16
 
 
 def _as_tuple(value: object) -> object:
@@ -48,7 +49,7 @@ class Migration(Frozen):
     dry_run: bool = False
     print_fstab: bool = False
 
-    luks_keyfile: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)] = ()
+    luks_keyfile: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple), Field(max_length=KEYS_MAX)] = ()
     """Files whose content, as it is, may open the guest's LUKS volumes; each is tried on each."""
 
     @property

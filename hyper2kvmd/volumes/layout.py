@@ -81,7 +81,7 @@ def _decrypted(volume: Volume, machine: Machine, keys: Sequence[bytes]) -> Volum
     stretches: Stretches = ()
     obstacle = None
     try:
-        opened = luks.unlock(machine.reader(volume.stretches), keys)
+        opened = luks.unlock(machine.reader(volume.stretches), keys, machine.budget)
         stretches = encrypted(cut(volume.stretches, opened.offset, opened.length), opened.how)
         machine.keys[opened.how.container] = opened.key
     except (luks.Locked, Unmappable) as reason:

@@ -1,7 +1,7 @@
 """LUKS containers opened without privilege: headers, key slots, and what the kernel needs to decrypt the rest.
 
 A header may be hostile: its texts are bounded, its checksum verified, and key derivations that would cost more than a
-real one does are refused.
+real one does are refused. All containers of a machine share one budget.
 
 Sources: LUKS1 On-Disk Format Specification 1.2.3, LUKS2 On-Disk Format Specification 1.1.1, RFC 9106 (Argon2).
 """
@@ -24,6 +24,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from hyper2kvmd.model.disks import Cipher, Crypt, SectorSize
 from hyper2kvmd.volumes import crypt
+from hyper2kvmd.volumes.budget import Budget, Exhausted
 from hyper2kvmd.volumes.superblock import BlockReader
 
 SECTOR = 512
@@ -40,6 +41,15 @@ MEMORY_LIMIT = 4 << 20
 """Of Argon2, in KiB: cryptsetup's own limit."""
 COST_LIMIT = 64 << 20
 """Of Argon2, passes times KiB, in all key slots together: a minute."""
+BLOCKS_A_SECOND = {"sha1": 2_500_000, "sha256": 2_500_000, "sha512": 1_000_000}
+"""Of PBKDF2: iterations on one core, each of which makes one block of a digest's size."""
+KIB_A_SECOND = 1 << 20
+"""Of Argon2: passes times KiB."""
+SLOT_SECONDS = 0.05
+"""For the anti-forensic stripes of one key slot."""
+HEADER_BYTES_A_SECOND = 20 << 20
+REMEMBERED = 1024
+"""Derived keys: at least as many as an honest machine needs, for its containers, keys and slots."""
 
 
 class Locked(Exception):
@@ -77,6 +87,13 @@ class _Derivation:
         fair = 8 * self.lanes <= self.memory <= MEMORY_LIMIT and 0 < self.lanes <= 64 and len(self.salt) >= 8
         return self.cost > 0 and fair
 
+    def seconds(self, length: int) -> float:
+        """What deriving `length` bytes costs, estimated."""
+        if self.kind != "pbkdf2":
+            return self.cost * self.memory / KIB_A_SECOND
+        blocks = -(-length // hashlib.new(self.hash).digest_size)
+        return self.cost * blocks / BLOCKS_A_SECOND[self.hash]
+
 
 @dataclass(frozen=True)
 class _Slot:
@@ -101,13 +118,20 @@ class _Header:
     iv: int
 
 
-def unlock(reader: BlockReader, keys: Iterable[bytes]) -> Unlocked:
+def unlock(reader: BlockReader, keys: Iterable[bytes], budget: Budget) -> Unlocked:
     """Open the container that `reader` is with the first of `keys` that fits one of its key slots.
 
     A key is the content of a key file, or a passphrase; the line end after a passphrase in a file is not part of it.
-    Raises Locked.
+    Raises Locked, also when `budget` is used up.
     """
-    header = _header(reader)
+    try:
+        return _unlock(reader, keys, budget)
+    except Exhausted as reason:
+        raise Locked(f"it is encrypted, and {reason}") from None
+
+
+def _unlock(reader: BlockReader, keys: Iterable[bytes], budget: Budget) -> Unlocked:
+    header = _header(reader, budget)
     if not header.slots:
         raise Locked("it is encrypted, and has no key slot of a supported kind")
     cipher = _cipher(header.cipher, header.key_bytes)
@@ -121,6 +145,7 @@ def unlock(reader: BlockReader, keys: Iterable[bytes]) -> Unlocked:
     _check_cost([slot.derivation for slot in header.slots] + [header.digest])
     for text in candidates:
         for slot in header.slots:
+            budget.spend(_seconds_of(header, slot))
             key = _open_slot(reader, header, slot, text)
             if hmac.compare_digest(_derive(header.digest, key, len(header.wanted)), header.wanted):
                 how = Crypt(container=header.uuid, cipher=cipher, sector=header.sector, iv=header.iv)
@@ -143,6 +168,11 @@ def _check_cost(derivations: list[_Derivation]) -> None:
         raise Locked("its header has unrealistic key derivation parameters")
 
 
+def _seconds_of(header: _Header, slot: _Slot) -> float:
+    """What trying one key on one slot costs, estimated."""
+    return SLOT_SECONDS + slot.derivation.seconds(slot.key_bytes) + header.digest.seconds(len(header.wanted))
+
+
 def _open_slot(reader: BlockReader, header: _Header, slot: _Slot, text: bytes) -> bytes:
     """What this slot makes of `text`: the volume key, if it is the right text."""
     cipher = _cipher(slot.cipher, slot.key_bytes)
@@ -153,7 +183,7 @@ def _open_slot(reader: BlockReader, header: _Header, slot: _Slot, text: bytes) -
     return _merge(crypt.decrypt(cipher, derived, reader.read(slot.offset, size)), header.key_bytes, slot.hash)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=REMEMBERED)
 def _derive(how: _Derivation, text: bytes, length: int) -> bytes:
     """Remembered: a layout is read several times in one migration, and this is made to be slow."""
     if how.kind == "pbkdf2":
@@ -186,13 +216,13 @@ def _diffuse(block: bytes, name: str) -> bytes:
     )
 
 
-def _header(reader: BlockReader) -> _Header:
+def _header(reader: BlockReader, budget: Budget) -> _Header:
     start = reader.read(0, 592)
     version = struct.unpack_from(">H", start, 6)[0] if start[:6] == MAGICS[0] else 2
     if version == 1:
         return _version_1(start)
     for at in (0, *HEADER_SIZES):
-        text = _json_area(reader, at)
+        text = _json_area(reader, at, budget)
         if text is not None:
             return _version_2(*text)
     raise Locked(DAMAGED)
@@ -240,7 +270,7 @@ def _known(name: str) -> str:
 # ---------------------------------------------------------------- LUKS2
 
 
-def _json_area(reader: BlockReader, at: int) -> tuple[str, bytes] | None:
+def _json_area(reader: BlockReader, at: int, budget: Budget) -> tuple[str, bytes] | None:
     """UUID and JSON text of the header at `at`, when its checksum is right."""
     if at + 4096 > reader.size:
         return None
@@ -249,6 +279,7 @@ def _json_area(reader: BlockReader, at: int) -> tuple[str, bytes] | None:
     place = struct.unpack_from(">Q", head, 256)[0]
     if head[:6] != MAGICS[at > 0] or version != 2 or size not in HEADER_SIZES or place != at or at + size > reader.size:
         return None
+    budget.spend(size / HEADER_BYTES_A_SECOND)
     text = reader.read(at + 4096, size - 4096)
     name = _known(_text(head[72:104]))
     found = hashlib.new(name, head[:448] + bytes(64) + head[512:] + text).digest()

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import cast
 
 from hyper2kvmd.model.disks import Stretch, Volume
 from hyper2kvmd.volumes import md
+from hyper2kvmd.volumes.budget import Budget, Exhausted
 from hyper2kvmd.volumes.mapping import (
     Machine,
     Stretches,
@@ -27,7 +28,9 @@ from hyper2kvmd.volumes.superblock import BlockReader
 SECTOR = 512
 MDA_MAGIC = b" LVM2 x[5A%r0N*>"
 METADATA_LIMIT = 16 << 20
-"""Bytes of metadata text accepted; LVM's own default area is 1 MiB."""
+"""Bytes of metadata text accepted of all physical volumes, the same text once; LVM's default area is 1 MiB."""
+BYTES_A_SECOND = 20 << 20
+"""Of metadata text, read once more for each physical volume."""
 DEPTH_LIMIT = 8
 TOKEN = re.compile(r'#[^\n]*|"(?:\\.|[^"\\])*"|[{}\[\]=,]|[^\s{}\[\]=,#"]+')
 
@@ -48,26 +51,42 @@ def logical_volumes(machine: Machine, physical: Iterable[Volume]) -> list[Volume
     """
     groups: dict[str, tuple[int, str, Section]] = {}
     places: dict[str, Volume] = {}
+    texts = _Texts()
     for volume in physical:
         try:
-            uuid, texts = _physical_volume(machine.reader(volume.stretches))
+            uuid, found_texts = _physical_volume(machine.reader(volume.stretches), machine.budget)
             places[uuid] = volume
-            for text in texts:
+            for text in filter(texts.accept, found_texts):
                 name, group = _group(_parse(text))
                 seqno = _number(group, "seqno")
                 identity = _string(group, "id")
                 if identity not in groups or groups[identity][0] < seqno:
                     groups[identity] = (seqno, name, group)
-        except (Damaged, struct.error, UnicodeDecodeError, RecursionError):
+        except (Damaged, Exhausted, struct.error, UnicodeDecodeError, RecursionError):
             continue
-    found = []
+    found: list[Volume] = []
     for _, name, section in groups.values():
         with suppress(Damaged):
             found += _volumes_of(name, _Group(machine, section, places))
     return found
 
 
-def _physical_volume(pv: BlockReader) -> tuple[str, list[str]]:
+class _Texts:
+    """Metadata texts that are parsed: each once, and not more than METADATA_LIMIT together."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        self._size = 0
+
+    def accept(self, text: str) -> bool:
+        if text in self._seen or self._size + len(text) > METADATA_LIMIT:
+            return False
+        self._seen.add(text)
+        self._size += len(text)
+        return True
+
+
+def _physical_volume(pv: BlockReader, budget: Budget) -> tuple[str, list[str]]:
     """UUID (without dashes) and the current metadata text of each metadata area."""
     for sector in range(4):
         label = pv.read(sector * SECTOR, SECTOR)
@@ -87,10 +106,10 @@ def _physical_volume(pv: BlockReader) -> tuple[str, list[str]]:
             lists.append([])
         else:
             lists[-1].append(entry)
-    return uuid, [text for offset, size in lists[1] if (text := _metadata(pv, offset, size)) is not None]
+    return uuid, [text for offset, size in lists[1] if (text := _metadata(pv, offset, size, budget)) is not None]
 
 
-def _metadata(pv: BlockReader, start: int, size: int) -> str | None:
+def _metadata(pv: BlockReader, start: int, size: int, budget: Budget) -> str | None:
     """The text that the first raw location of a metadata area points to; the area is a ring buffer."""
     if size < 2 * SECTOR or start + size > pv.size:
         raise Damaged
@@ -100,6 +119,7 @@ def _metadata(pv: BlockReader, start: int, size: int) -> str | None:
         return None
     if length > min(METADATA_LIMIT, size - SECTOR) or not SECTOR <= offset < size:
         raise Damaged
+    budget.spend(length / BYTES_A_SECOND)
     first = min(length, size - offset)
     text = pv.read(start + offset, first)
     if length > first:
@@ -189,39 +209,40 @@ def _words(section: Mapping[str, object], key: str) -> list[str]:
     return [word for word in value if isinstance(word, str)]
 
 
-def _volumes_of(name: str, group: _Group) -> list[Volume]:
-    found = []
+def _volumes_of(name: str, group: _Group) -> Iterator[Volume]:
+    """The first one that there are no pieces left for is the last one."""
     for lv in group.logical:
         section = _subsection(group.logical, lv)
         if "VISIBLE" not in _words(section, "status"):
             continue
-        stretches: Stretches = ()
-        obstacle = None
         try:
-            stretches = joined(group.stretches(lv, DEPTH_LIMIT))
+            yield _volume(name, lv, group, joined(group.stretches(lv, DEPTH_LIMIT)))
         except Unmappable as reason:
-            obstacle = str(reason)
+            yield _volume(name, lv, group, obstacle=str(reason))
         except Damaged:
-            obstacle = "its LVM metadata is damaged"
-        found.append(
-            Volume(
-                kind="lv",
-                name=f"{name}/{lv}",
-                disk=stretches[0].legs[0].disk if stretches else group.first_disk,
-                vg=name,
-                lv=lv,
-                stretches=stretches,
-                obstacle=obstacle,
-            )
-        )
-    return found
+            yield _volume(name, lv, group, obstacle="its LVM metadata is damaged")
+        except Exhausted as reason:
+            yield _volume(name, lv, group, obstacle=str(reason))
+            return
+
+
+def _volume(name: str, lv: str, group: _Group, stretches: Stretches = (), obstacle: str | None = None) -> Volume:
+    return Volume(
+        kind="lv",
+        name=f"{name}/{lv}",
+        disk=stretches[0].legs[0].disk if stretches else group.first_disk,
+        vg=name,
+        lv=lv,
+        stretches=stretches,
+        obstacle=obstacle,
+    )
 
 
 class _Group:
     """A volume group's metadata, with the physical volumes that are at hand. Raises Damaged throughout."""
 
     def __init__(self, machine: Machine, group: Section, places: Mapping[str, Volume]) -> None:
-        self._machine = machine
+        self._machine, self._budget = machine, machine.budget
         self._extent = _number(group, "extent_size") * SECTOR
         self.logical = _subsection(group, "logical_volumes")
         self._physical: dict[str, tuple[Volume | None, int]] = {}
@@ -247,12 +268,17 @@ class _Group:
         return found
 
     def stretches(self, lv: str, depth: int) -> Stretches:
-        """Where the bytes of the logical volume `lv` lie. Raises Unmappable."""
+        """Where the bytes of the logical volume `lv` lie. Raises Unmappable, and Exhausted.
+
+        Volumes in volumes are mapped again for each that contains them, so the work could grow exponentially.
+        """
+        self._budget.map_pieces(1)
         if depth == 0:
             raise Damaged
         if lv in self._snapshots:
             raise Unmappable(self._snapshots[lv])
         section = _subsection(self.logical, lv)
+        status = _words(section, "status")
         found: list[Stretch] = []
         reached = 0
         for index in range(1, _number(section, "segment_count") + 1):
@@ -261,7 +287,9 @@ class _Group:
             if _number(segment, "start_extent") * self._extent != reached or length == 0:
                 raise Damaged
             reached += length
-            found += self._segment(segment, _words(section, "status"), length, depth)
+            pieces = self._segment(segment, status, length, depth)
+            self._budget.map_pieces(len(pieces))
+            found += pieces
         return tuple(found)
 
     def _segment(self, segment: Section, status: list[str], length: int, depth: int) -> Stretches:
@@ -270,6 +298,7 @@ class _Group:
             areas = segment.get("stripes")
             if not isinstance(areas, list) or not areas or len(areas) % 2 or length % (len(areas) // 2):
                 raise Damaged
+            self._budget.map_pieces(len(areas))
             size = length // (len(areas) // 2)
             parts = [self._area(name, first, size, depth) for name, first in zip(areas[::2], areas[1::2], strict=True)]
             return striped(parts, _number(segment, "stripe_size") * SECTOR if len(parts) > 1 else 0)
@@ -293,11 +322,11 @@ class _Group:
         metadata, images = names[::2], names[1::2]
         if not images or len(metadata) != len(images):
             raise Damaged
-        for image in images:
-            status = status + _words(_subsection(self.logical, image), "status")
+        self._budget.map_pieces(len(names))
+        marked = [status, *(_words(_subsection(self.logical, image), "status") for image in images)]
         differ = (
             "its copies were never synchronised"
-            if UNEVEN & set(status)
+            if any(UNEVEN.intersection(words) for words in marked)
             else md.difference([self._machine.reader(self.stretches(name, depth - 1)) for name in metadata])
         )
         if differ:

@@ -12,9 +12,12 @@ from collections.abc import Iterable, Sequence
 
 from hyper2kvmd.model.disks import Crypt, Segment, Stretch
 from hyper2kvmd.volumes import crypt
+from hyper2kvmd.volumes.budget import Budget
 from hyper2kvmd.volumes.superblock import BlockReader
 
 Stretches = tuple[Stretch, ...]
+LEGS_LIMIT = 4096
+"""Of one mirror: each copy is split where any of them is. The root helper accepts 64 for a mount."""
 
 
 class Unmappable(Exception):
@@ -22,10 +25,11 @@ class Unmappable(Exception):
 
 
 class Machine:
-    """A machine's disks, and the volume keys of those of its LUKS containers that have been opened, by UUID."""
+    """A machine's disks, the budget for reading them, and the volume keys of opened LUKS containers, by UUID."""
 
-    def __init__(self, disks: Sequence[BlockReader]) -> None:
+    def __init__(self, disks: Sequence[BlockReader], budget: Budget | None = None) -> None:
         self.disks = disks
+        self.budget = budget or Budget()
         self.keys: dict[str, bytes] = {}
 
     def reader(self, stretches: Stretches) -> BlockReader:
@@ -148,6 +152,8 @@ def mirrored(copies: Sequence[Stretches]) -> Stretches:
         return copies[0]
     _plain(copies)
     ends = sorted({end for copy in copies for end in itertools.accumulate(stretch.length for stretch in copy)})
+    if len(ends) * len(copies) > LEGS_LIMIT:
+        raise Unmappable("its copies consist of too many pieces")
     if {sum(stretch.length for stretch in copy) for copy in copies} != {ends[-1]}:
         raise Unmappable("its copies are of different lengths")
     return joined(

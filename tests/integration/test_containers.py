@@ -19,6 +19,7 @@ from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Layout, Volume
 from hyper2kvmd.volumes import luks
+from hyper2kvmd.volumes.budget import Budget
 from hyper2kvmd.volumes.layout import read_layout
 from tests.support.converting import convert_planned, order_for, planned, prove
 from tests.support.disks import FileReader, empty_disk, loop, sh
@@ -94,7 +95,7 @@ def test_luks1_is_opened(tmp_path: Path, key: Path, options: tuple[str, ...]) ->
     volume_key = tmp_path / "volume-key"
     sh("cryptsetup", "luksDump", "--dump-volume-key", "--volume-key-file", volume_key, "-q", "--key-file", key, disk)
     reader = FileReader(disk)
-    opened = luks.unlock(reader, [b"wrong", b"correct horse"])
+    opened = luks.unlock(reader, [b"wrong", b"correct horse"], Budget())
     assert opened.key == volume_key.read_bytes()
     assert opened.key.hex() not in repr(opened)
     assert opened.offset + opened.length == 16 * MIB

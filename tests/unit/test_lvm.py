@@ -9,20 +9,9 @@ import pytest
 from hyper2kvmd.model.disks import Volume
 from hyper2kvmd.volumes.layout import read_layout
 from tests.support.bytes_reader import Bytes
+from tests.support.lvm import DATA, EXTENT, MIB, group, lv, physical_volume
 
-MIB = 1 << 20
-EXTENT = MIB
-DATA = MIB
-IDS = tuple(
-    f"{letter * 6}-{letter * 4}-{letter * 4}-{letter * 4}-{letter * 4}-{letter * 4}-{letter * 6}" for letter in "AB"
-)
 CLEAN = (1 << 64) - 1
-
-
-def lv(name: str, segment: str, *, extents: int = 4, status: str = '"READ", "WRITE", "VISIBLE"') -> str:
-    return f"""
-    {name} {{ id = "x" status = [{status}] segment_count = 1
-      segment1 {{ start_extent = 0 extent_count = {extents} {segment} }} }}"""
 
 
 def on(pv: int, extent: int) -> str:
@@ -41,20 +30,6 @@ def raid1(*, image_status: str = HIDDEN, status: str = '"READ", "WRITE", "VISIBL
     return "".join(parts)
 
 
-def physical_volume(number: int, text: str) -> bytearray:
-    """Ten MiB of a disk with a label, one metadata area at 4 KiB and its extents from 1 MiB on."""
-    disk = bytearray(10 * MIB)
-    header = struct.pack("<32sQ", IDS[number].replace("-", "").encode(), len(disk))
-    header += struct.pack("<6Q", DATA, 0, 0, 0, 4096, DATA - 4096) + bytes(16)
-    disk[512 : 512 + 32] = struct.pack("<8sQII8s", b"LABELONE", 1, 0, 32, b"LVM2 001")
-    disk[544 : 544 + len(header)] = header
-    raw = text.encode() + b"\0"
-    area = struct.pack("<I16sIQQQQII", 0, b" LVM2 x[5A%r0N*>", 1, 4096, DATA - 4096, 512, len(raw), 0, 0)
-    disk[4096 : 4096 + len(area)] = area
-    disk[4608 : 4608 + len(raw)] = raw
-    return disk
-
-
 def volumes(
     logical: str,
     *,
@@ -63,9 +38,7 @@ def volumes(
     planted: dict[int, bytes] | None = None,
 ) -> dict[str, Volume]:
     """`planted` in the first disk, by byte offset."""
-    physical = "".join(f'pv{n} {{ id = "{IDS[n]}" pe_start = {DATA // 512} {flags if n else ""} }}\n' for n in (0, 1))
-    text = f"""vg {{ id = "group" seqno = 1 extent_size = {EXTENT // 512}
-      physical_volumes {{ {physical} }} logical_volumes {{ {logical} }} }}"""
+    text = group(logical, physical=2, flags=flags)
     disks = [physical_volume(number, text) for number in (0, 1)]
     for disk, state in zip(disks, states, strict=True):
         told = {"magic": 0x64526D44, "events": 5, "failed": 0, "recovered": CLEAN, "synced": CLEAN, "level": 1} | state

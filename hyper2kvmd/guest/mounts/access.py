@@ -130,7 +130,8 @@ class _Vault:
         """The volume key of the container `uuid`. Raises luks.Locked."""
         for volume in self.layout.volumes:
             if volume.content == "crypto_LUKS" and volume.uuid == uuid:
-                return luks.unlock(Machine(self.readers).reader(volume.stretches), self.keys).key
+                machine = Machine(self.readers)
+                return luks.unlock(machine.reader(volume.stretches), self.keys, machine.budget).key
         raise luks.Locked(f"its container {uuid} is not in the images' layout")
 
 

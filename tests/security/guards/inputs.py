@@ -163,7 +163,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_submitter.py::test_a_key_that_only_the_service_may_read",
-        Cut("hyper2kvmd/disk/key_files.py", "_read", "argument mandate", GONE),
+        Cut("hyper2kvmd/disk/key_files.py", "read_keys", "argument mandate", GONE),
     ),
     *each(
         cases("test_submitter.py::test_a_source_outside_of_what_is_allowed", "absent-/srv/none.raw"),
