@@ -19,11 +19,18 @@ from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import FileSystem
 from hyper2kvmd.model.results import PRODUCTS, Finished, Product
 
+SHORTENED = "... (shortened)"
 PROGRESS_PERIOD = 0.2
 """Seconds between two progress events of a step: at most five a second."""
 
 MAX_LINE = 8000
 """Characters of a logged command."""
+MAX_TEXT = 4000
+"""Characters of a problem's message or hint; with two paths as long as they can be, it is shortened."""
+MAX_WARNING = 1000
+"""Characters."""
+MAX_WARNINGS = 50
+"""Of one attempt, on record and in the log; the report has more of them."""
 MAX_TRACEBACK = 8000
 """Characters: the last ones tell where it happened."""
 
@@ -121,8 +128,12 @@ event_adapter: TypeAdapter[Event] = TypeAdapter(Event)
 
 
 def problem(failure: Failure) -> Problem:
-    message, hint = _printable(failure.message), _printable(failure.hint)
+    message, hint = (shortened(_printable(text), MAX_TEXT) for text in (failure.message, failure.hint))
     return Problem(code=failure.code, message=message, hint=hint, kind=failure.kind.value)
+
+
+def shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - len(SHORTENED)] + SHORTENED
 
 
 def _printable(text: str) -> str:
@@ -155,6 +166,7 @@ class Context:
         self.emit = emit
         self.admit = admit
         self.seconds: dict[Stage, float] = {}
+        self._warnings = 0
 
     @contextmanager
     def step(self, title: str, total: int | None = None) -> Iterator[Step]:
@@ -165,4 +177,8 @@ class Context:
         self.emit(HelperAnswered(verb=verb, outcome=outcome))
 
     def warn(self, message: str) -> None:
-        self.emit(Warned(message=_printable(message)))
+        self._warnings += 1
+        if self._warnings <= MAX_WARNINGS:
+            self.emit(Warned(message=shortened(_printable(message), MAX_WARNING)))
+        elif self._warnings == MAX_WARNINGS + 1:
+            self.emit(Warned(message="there are more warnings; those of the repairs are in the report"))

@@ -39,7 +39,7 @@ from hyper2kvmd.host.workspace import as_before, working_folder
 from hyper2kvmd.model.jobs import Stage
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
-from hyper2kvmd.model.results import Finished, Product
+from hyper2kvmd.model.results import RECORD_LIMIT, Finished, Product, recorded
 from hyper2kvmd.progress import (
     MAX_LINE,
     MAX_TRACEBACK,
@@ -131,9 +131,20 @@ def _stage(ctx: Context, stage: Stage, earlier: Made | None, work: Callable[[], 
     ctx.emit(StageStarted(stage=stage))
     started = time.monotonic()
     product = work()
+    _require_recordable(stage, product)
     ctx.seconds[stage] = time.monotonic() - started
     ctx.emit(StageFinished(stage=stage, seconds=ctx.seconds[stage], product=product))
     return product
+
+
+def _require_recordable(stage: Stage, product: Product) -> None:
+    size = len(recorded(product).encode(errors="replace"))
+    if size > RECORD_LIMIT:
+        raise MigrationFailed(
+            "source-too-complex",
+            f"the result of {stage.value} has {size} bytes of details, more than {RECORD_LIMIT}",
+            hint="migrate fewer disks in one job, or reduce the number of extents, partitions and logical volumes",
+        )
 
 
 def _valid_products(order: Order, folder: Path) -> Finished:
@@ -233,7 +244,7 @@ def _ask_for_space(order: Order, planned: Plan) -> None:
 
 def _emit(event: Event) -> None:
     with EMITTING:  # threads that read a disk start QEMU as well
-        sys.stdout.write(event.model_dump_json() + "\n")
+        sys.stdout.write(recorded(event) + "\n")
         sys.stdout.flush()
 
 

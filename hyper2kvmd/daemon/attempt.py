@@ -22,7 +22,7 @@ from hyper2kvmd.daemon.wire import RunningJob
 from hyper2kvmd.host.run import spawn_worker
 from hyper2kvmd.model.jobs import Job, Problem, Stage
 from hyper2kvmd.model.orders import Order
-from hyper2kvmd.model.results import Artifact
+from hyper2kvmd.model.results import Artifact, recorded
 from hyper2kvmd.progress import (
     AwaitingSpace,
     CommandStarted,
@@ -115,7 +115,7 @@ class Attempt:
                 _kill(process)
             elif self.cancelled:
                 self._terminate(process)
-            await self._send(process, self._order.model_dump_json())
+            await self._send(process, recorded(self._order))
             return await self._follow(process)
         finally:
             _kill(process)

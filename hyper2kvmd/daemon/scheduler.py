@@ -63,6 +63,8 @@ class Scheduler:
         """Take up where a dead daemon left off. Call it once, before `follow`."""
         for job in await self._ledger.call(self._ledger.store.recover):
             JobLog(log, job.id).warning("was running when the daemon died")
+            if job.state is State.CANCELLED and job.migration is not None:
+                await self._keep_or_remove_of(job, self._conversion_dir(job.migration))
         if await self._ledger.call(self._ledger.store.paused):
             self.mode = "paused"
 
@@ -296,11 +298,13 @@ class Scheduler:
         return job
 
     async def _keep_or_remove_of(self, job: Job, conversion_dir: Path) -> None:
-        """A job that was cancelled in the queue may have a folder of an earlier attempt."""
+        """A job that was cancelled without a worker may have a folder of an earlier attempt."""
         name, wanted = f"{job.vm_name}.{job.id}", self.config.retention.conversions > 0
         allowed = self.config.conversion_dirs
         if await asyncio.to_thread(keep_or_remove, conversion_dir, allowed, name, wanted=wanted):
             await self._ledger.call(self._ledger.store.note_kept_folder, job.id, self._kept_note())
+        else:
+            await self._ledger.call(self._ledger.store.forget_finished_stages, job.id)
 
     async def pause(self) -> None:
         """Start nothing new; the pause outlives the daemon."""

@@ -12,6 +12,9 @@ from sqlalchemy.sql.elements import ColumnElement
 from hyper2kvmd.errors import InvalidInput
 from hyper2kvmd.jobs.tables import events, job_of, jobs, stages
 from hyper2kvmd.model.jobs import Job, Problem, Stage, State
+from hyper2kvmd.model.results import PRODUCTS, Finished, recorded
+
+EVENTS_KEPT = 500
 
 
 def is_active() -> ColumnElement[bool]:
@@ -47,15 +50,38 @@ def one(connection: Connection, job_id: int) -> Job:
 
 def forget_stages(connection: Connection, job_id: int, keep: bool) -> None:
     """A working folder that is gone takes its stages along, but what was published stays published."""
+    if keep:
+        return
     published = select(stages.c.job_id).where(stages.c.job_id == job_id, stages.c.stage == Stage.PUBLISH.value)
-    if not keep and connection.execute(published).first() is None:
-        connection.execute(delete(stages).where(stages.c.job_id == job_id))
+    if connection.execute(published).first() is None:
+        forget_products(connection, job_id)
+        return
+    for stage, product in finished_stages(connection, job_id).without_content().products().items():
+        where = stages.c.job_id == job_id, stages.c.stage == stage.value
+        connection.execute(update(stages).where(*where).values(product=recorded(product)))
 
 
-def forget_products(connection: Connection, job_id: int, stage: Stage) -> None:
+def finished_stages(connection: Connection, job_id: int) -> Finished:
+    """Nothing, if this version cannot read it."""
+    rows = connection.execute(select(stages.c.stage, stages.c.product).where(stages.c.job_id == job_id)).all()
+    try:
+        return Finished.of(PRODUCTS[Stage(row.stage)].model_validate_json(row.product) for row in rows)
+    except ValueError:
+        return Finished()
+
+
+def forget_products(connection: Connection, job_id: int, stage: Stage = Stage.PLAN) -> None:
     """Forget what the stage and those after it produced."""
     later = [one.value for one in list(Stage)[list(Stage).index(stage) :]]
     connection.execute(delete(stages).where(stages.c.job_id == job_id, stages.c.stage.in_(later)))
+
+
+def forget_early_events(connection: Connection, job_id: int) -> None:
+    """Keep the newest EVENTS_KEPT of a job, and those of its submission: it may be tried without end."""
+    of_job = events.c.job_id == job_id
+    newest = select(events.c.id).where(of_job).order_by(events.c.id.desc()).limit(1).offset(EVENTS_KEPT)
+    early = of_job, events.c.id <= newest.scalar_subquery(), events.c.kind != "submitted"
+    connection.execute(delete(events).where(*early))
 
 
 def first_line(problems: Sequence[Problem]) -> str:

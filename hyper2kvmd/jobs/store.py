@@ -19,7 +19,9 @@ from hyper2kvmd.jobs.changes import (
     can_be_retried,
     change,
     fence,
+    finished_stages,
     first_line,
+    forget_early_events,
     forget_products,
     forget_stages,
     is_active,
@@ -43,7 +45,7 @@ from hyper2kvmd.jobs.tables import (
 )
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Counts, Job, JobEvent, Problem, Stage, State
-from hyper2kvmd.model.results import PRODUCTS, Finished, Product
+from hyper2kvmd.model.results import Finished, Product, recorded
 
 
 class Store:
@@ -112,16 +114,13 @@ class Store:
                 return None
             job = job_of(row)
             record(connection, job, "claimed", f"attempt {job.attempt}")
+            forget_early_events(connection, job.id)
             return job
 
     def finished_stages(self, job_id: int) -> Finished:
         """What earlier attempts completed and no later event made void; nothing, if this version cannot read it."""
         with self._transaction() as connection:
-            rows = connection.execute(select(stages.c.stage, stages.c.product).where(stages.c.job_id == job_id)).all()
-        try:
-            return Finished.of(PRODUCTS[Stage(row.stage)].model_validate_json(row.product) for row in rows)
-        except ValueError:
-            return Finished()
+            return finished_stages(connection, job_id)
 
     def start_stage(self, job_id: int, attempt: int, stage: Stage) -> bool:
         """What this stage and those after it produced in earlier attempts is void from now on."""
@@ -143,7 +142,7 @@ class Store:
                     stage=stage.value,
                     attempt=attempt,
                     seconds=seconds,
-                    product=product.model_dump_json(),
+                    product=recorded(product),
                 )
             )
             record_at(connection, job_id, attempt, "stage-finished", f"{stage.value} in {seconds:.1f} s")
@@ -161,9 +160,14 @@ class Store:
         return self._write(job_id, attempt, "space-reserved", message, reserved_bytes=reserved_bytes)
 
     def succeed(self, job_id: int, attempt: int, note: str) -> bool:
-        return self._write(
-            job_id, attempt, "succeeded", note, **over(State.SUCCEEDED), note=note, progress=1.0, stage=None
-        )
+        """What the stages produced is forgotten: nothing goes on from there."""
+        with self._transaction(writes=True) as connection:
+            values = {**over(State.SUCCEEDED), "note": note, "progress": 1.0, "stage": None}
+            if not change(connection, fence(job_id, attempt), **values):
+                return False
+            forget_products(connection, job_id)
+            record_at(connection, job_id, attempt, "succeeded", note)
+            return True
 
     def fail(
         self, job_id: int, attempt: int, problems: Sequence[Problem], *, keep_stages: bool, note: str = ""
@@ -225,8 +229,17 @@ class Store:
                 forget_stages(connection, job_id, keep=False)
                 record(connection, one(connection, job_id), "folder-removed", why)
 
+    def forget_finished_stages(self, job_id: int) -> None:
+        """Of a failed or cancelled job without a working folder."""
+        with self._transaction(writes=True) as connection:
+            if change(connection, can_be_retried(job_id), stage=jobs.c.stage):
+                forget_stages(connection, job_id, keep=False)
+
     def recover(self) -> Sequence[Job]:
-        """Requeue what a dead daemon left running, with the stages it had finished. Call it before any claim."""
+        """Requeue what a dead daemon left running, with the stages it had finished. Call it before any claim.
+
+        Those that were being cancelled are cancelled.
+        """
         recovered = []
         with self._transaction(writes=True) as connection:
             running = connection.execute(select(jobs).where(jobs.c.state == State.RUNNING)).mappings().all()
@@ -236,7 +249,7 @@ class Store:
                 change(connection, (jobs.c.id == row["id"],), **values, note="" if cancelled else "the daemon had died")
                 kind, message = ("cancelled", "") if cancelled else ("requeued", "the daemon had died")
                 record_at(connection, row["id"], row["attempt"], kind, message)
-                recovered.append(job_of(row))
+                recovered.append(one(connection, row["id"]))
         return recovered
 
     # ------------------------------------------------------------ the operator

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import (
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+)
 
 from hyper2kvmd.model.frozen import Frozen
 
 Table = Literal["gpt", "dos", "none"]
+COMPACT: Mapping[str, bool] = {"compact": True}
+"""The context of a serialization for the record, see `results.recorded`."""
 
 
 class Segment(Frozen):
@@ -146,6 +156,32 @@ class SourceDisk(Frozen):
     """All that the disk consists of: of a VMDK the descriptor and every extent."""
     preallocate: bool = False
     preallocate_reason: str = ""
+
+    @field_serializer("files", mode="wrap")
+    def _named_beside(
+        self, files: tuple[FileIdentity, ...], handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> Any:
+        """On record, a file in the directory of `path` has its bare name: a thousand extents have the same one."""
+        shown = handler(files)
+        if info.context == COMPACT:
+            for file, one in zip(files, shown, strict=True):
+                if file.path.parent == self.path.parent:
+                    one["path"] = file.path.name
+        return shown
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _found_beside(cls, files: Any, info: ValidationInfo) -> Any:
+        if not isinstance(files, list) or "path" not in info.data:
+            return files
+        return [_beside(info.data["path"].parent, file) for file in files]
+
+
+def _beside(directory: Path, file: Any) -> Any:
+    """A file of the record; a bare name is a name in `directory`."""
+    if isinstance(file, dict) and isinstance(name := file.get("path"), str) and "/" not in name:
+        return {**file, "path": str(directory / name)}
+    return file
 
 
 class DiskImage(Frozen):

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, Self
 
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.machine import DiskBus, NicModel, Rtc
+
+FSTAB_KEPT, WARNING_KEPT = 64 << 10, 1000
+"""Characters of one text."""
+DIFFS_KEPT = 256 << 10
+"""Characters of all diffs together."""
+WARNINGS_KEPT = 200
 
 
 class Change(Frozen):
@@ -52,3 +59,32 @@ class Guest(Frozen):
     capabilities: Capabilities = Capabilities()
     changes: tuple[Change, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    def shortened(self) -> Self:
+        """With as much of texts, diffs and warnings as is kept on record and reported."""
+        return self.with_changes(
+            fstab_before=_begin(self.fstab_before, FSTAB_KEPT),
+            fstab_after=_begin(self.fstab_after, FSTAB_KEPT),
+            changes=tuple(_with_diffs_up_to(self.changes, DIFFS_KEPT)),
+            warnings=tuple(_first(self.warnings)),
+        )
+
+
+def _begin(text: str, length: int) -> str:
+    return text if len(text) <= length else text[:length] + "\n... (shortened)"
+
+
+def _with_diffs_up_to(changes: Iterable[Change], left: int) -> Iterator[Change]:
+    """All changes; diffs as long as there is room for them."""
+    for change in changes:
+        if len(change.diff) <= left:
+            left -= len(change.diff)
+            yield change
+        else:
+            yield change.with_changes(diff="... (left out: the diffs of this guest are too long)")
+
+
+def _first(warnings: Sequence[str]) -> Iterator[str]:
+    yield from (_begin(warning, WARNING_KEPT) for warning in warnings[:WARNINGS_KEPT])
+    if len(warnings) > WARNINGS_KEPT:
+        yield f"and {len(warnings) - WARNINGS_KEPT} more warnings"

@@ -8,7 +8,7 @@ from typing import Literal, Self, TypeAlias
 
 from pydantic import model_validator
 
-from hyper2kvmd.model.disks import Image
+from hyper2kvmd.model.disks import COMPACT, Image, Layout
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.jobs import Stage
@@ -55,6 +55,9 @@ class Registration(Frozen):
     uri: str | None = None
 
 
+RECORD_LIMIT = 1 << 20
+"""Bytes of one stage's product on record."""
+
 Product: TypeAlias = Plan | Image | Guest | Verdict | Artifact | Registration
 PRODUCTS: Mapping[Stage, type[Product]] = {
     Stage.PLAN: Plan,
@@ -88,6 +91,22 @@ class Finished(Frozen):
     def of(products: Iterable[Product]) -> Finished:
         """These products, in any order. Raises pydantic.ValidationError where one is missing before another."""
         return Finished(**{FIELDS[type(product)]: product for product in products})
+
+    def products(self) -> Mapping[Stage, Product]:
+        return {stage: product for stage, (_, product) in zip(PRODUCTS, self, strict=True) if product is not None}
+
+    def without_content(self) -> Self:
+        """What a stage after `publish` needs: nothing about the bytes of disks and guest files."""
+        nothing = Layout(tables=())
+        plan = self.plan and self.plan.with_changes(disks=(), layout=nothing)
+        image = self.image and self.image.with_changes(disks=(), layout=nothing, evidence=())
+        guest = self.guest and self.guest.with_changes(changes=(), warnings=(), fstab_before="", fstab_after="")
+        return self.with_changes(plan=plan, image=image, guest=guest)
+
+
+def recorded(value: Frozen) -> str:
+    """A product, or what contains products, as it is kept on record and passed between processes."""
+    return value.model_dump_json(context=dict(COMPACT))
 
 
 FIELDS: Mapping[type[Product], str] = {

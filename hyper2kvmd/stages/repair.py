@@ -41,4 +41,4 @@ def repair_disks(disks: GuestDisks) -> Guest:
     )
     for warning in replayed:
         disks.ctx.warn(warning)
-    return guest.with_changes(warnings=(*replayed, *guest.warnings))
+    return guest.with_changes(warnings=(*replayed, *guest.warnings)).shortened()
