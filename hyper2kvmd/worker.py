@@ -154,7 +154,7 @@ def _valid_products(order: Order, folder: Path) -> Finished:
     if published and all(disk.path.parent == order.output_dir and is_as_published(disk) for disk in published):
         return finished
     planned, image = finished.plan, finished.image
-    if planned is None or image is None:
+    if planned is None or image is None or not image.disks:  # none: see `Finished.without_content`
         return Finished()
     if not all(disk.path.parent == folder and disk.path.exists() for disk in image.disks):
         return Finished()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -95,6 +96,17 @@ def test_a_published_job_keeps_little(store: Store) -> None:
     assert (kept.plan and kept.plan.machine, kept.artifact) == (PLAN.machine, artifact)
     assert kept.guest and kept.guest.hostname == "web01"
     assert len(recorded(kept)) < 2000
+
+
+def test_a_published_image_that_is_gone_by_now(tmp_path: Path) -> None:
+    """The job starts over: what was kept is no image that could be published."""
+    job = Attempts(tmp_path)
+    assert job.run()[1] == ""
+    job.order = job.order.with_changes(finished=job.order.finished.without_content())
+    assert job.run() == ([], ""), "nothing is left to do"
+    shutil.rmtree(job.out)
+    assert job.run()[0][:2] == [Stage.PLAN, Stage.CONVERT]
+    assert job.result.stat().st_size == job.source.stat().st_size
 
 
 # ---------------------------------------------------------------- the daemon
