@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 LONGEST = (
     "tests/integration/test_migration.py",
@@ -24,6 +25,9 @@ LONGEST = (
 """Begun first: a process that takes up one of them last keeps the others waiting. A missing one costs time only."""
 
 pytest.register_assert_rewrite("tests.support")
+
+settings.register_profile("untimed", deadline=None)  # a machine that is busy is no fault
+settings.load_profile("untimed")
 
 
 def pytest_sessionstart() -> None:

@@ -148,7 +148,7 @@ def test_progress_ends_at_the_end_of_the_disk_and_never_goes_back(tmp_path: Path
     packed=st.sampled_from([0, 4096, 65536]),
     in_source=st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_one_flipped_bit_anywhere_is_found_where_it_is(
     offset: int, bit: int, fmt: str, packed: int, in_source: bool
 ) -> None:
@@ -171,7 +171,7 @@ def test_one_flipped_bit_anywhere_is_found_where_it_is(
     flips=st.lists(st.tuples(st.integers(0, 4 * 65536 - 1), st.integers(0, 255)), min_size=1, max_size=4),
     options=st.sampled_from([[], ["-c"], ["-c", "-o", "compression_type=zstd"]]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_damaged_image_is_an_error_or_a_difference_never_a_crash(
     flips: list[tuple[int, int]], options: list[str]
 ) -> None:

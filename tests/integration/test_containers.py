@@ -208,7 +208,7 @@ def test_a_damaged_first_header_is_read_from_the_second(container: Path) -> None
     assert only(layout_of([container], b"correct horse"), "luks").obstacle is None
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(patches=st.lists(st.tuples(st.integers(0, 600), st.binary(min_size=1, max_size=4)), min_size=1, max_size=4))
 def test_damaged_headers_never_lead_outside_the_disk(patches: list[tuple[int, bytes]], container: Path) -> None:
     reader = PatchedReader(container, patches)

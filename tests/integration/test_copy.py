@@ -25,7 +25,7 @@ from tests.support.sources import KINDS, Kind, MadeSource, Part, RawSource, cont
 
 
 @given(disk=disks(), kind=st.sampled_from(KINDS), threads=st.integers(1, 3))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_extents_read_the_same(disk: tuple[int, list[Part], int], kind: Kind, threads: int, tmp_path: Path) -> None:
     size, parts, gap = disk
     image = tmp_path / "image"

@@ -179,7 +179,7 @@ class Ending(MadeSource):
 @given(
     disk=disks(), kind=st.sampled_from(KINDS), threads=st.integers(1, 3), stops=st.lists(st.integers(1, 9), max_size=4)
 )
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_ended_between_any_batches(
     disk: tuple[int, list[Part], int],
     kind: Kind,

@@ -178,9 +178,7 @@ PLACES = st.one_of(
 )
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(patches=st.lists(st.tuples(PLACES, st.binary(min_size=1, max_size=8)), min_size=1, max_size=6))
 def test_damaged_tables_never_lead_outside_the_disk(
     patches: list[tuple[int, bytes]], lvm_disk: tuple[Path, dict[str, list[str]]]

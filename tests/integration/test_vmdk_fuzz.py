@@ -54,7 +54,7 @@ def shapes(draw: st.DrawFn) -> Shape:
 
 
 @given(shape=shapes())
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_sound_disk_of_any_shape_is_what_it_was_made_of_and_what_qemu_reads(shape: Shape, tmp_path: Path) -> None:
     size = shape.grain * SECTOR
     image = hosted(

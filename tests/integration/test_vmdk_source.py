@@ -35,7 +35,7 @@ def test_every_byte_is_what_qemu_reads(subformat: str, size: int, fill: Callable
 
 
 @pytest.mark.parametrize("subformat", SUBFORMATS)
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size=st.integers(1, 9000),
     writes=st.lists(st.tuples(st.integers(0, 8999), st.integers(1, 700), st.integers(0, 255)), max_size=12),

@@ -261,7 +261,7 @@ def test_an_image_whose_modules_are_gone_fails_and_says_so(machine: Machine) -> 
     machine.with_kernel()
     put(machine.root, f"boot/vmlinuz-{VERSION}", "")
     with pytest.raises(
-        MigrationFailed, match=r"debian\.efi holds the kernel 5\.10\.0, whose modules are not in the guest"
+        MigrationFailed, match=r"debian\.efi contains kernel 5\.10\.0, whose modules are not in the guest"
     ):
         machine.repair(regen_initramfs=True)
 

@@ -49,7 +49,7 @@ def mended(text: bytes, mode: str) -> bytes:
         return (folder / "etc/fstab").read_bytes()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(LINES, max_size=8).map("\n".join), st.sampled_from(["stabilize-all", "bypath-only"]))
 def test_only_first_fields_change_and_a_second_repair_changes_nothing(text: str, mode: str) -> None:
     before = text.encode()
@@ -68,7 +68,7 @@ def test_only_first_fields_change_and_a_second_repair_changes_nothing(text: str,
         assert new[start : len(new) - end] in (f"UUID={ROOT_UUID}".encode(), f"UUID={SWAP_UUID}".encode())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_text_stay(text: bytes) -> None:
     assert mended(text, "noop") == text

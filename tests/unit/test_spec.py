@@ -217,7 +217,7 @@ LINES = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(LINES, max_size=8).map("".join), st.text(max_size=20), st.sampled_from([None, Path("/base")]))
 def test_nothing_but_a_migration_or_a_rejection(text: str, name: str, base: Path | None) -> None:
     found: tuple[Problem, ...] = ()

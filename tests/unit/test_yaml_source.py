@@ -86,7 +86,7 @@ def test_keys_and_values_are_counted() -> None:
 yamlish = st.text(alphabet=st.sampled_from(list("ab01 \n\t:-?[]{},&*!|>'\"%@#~<\\\x00\x85\u2028é\ufeff")), max_size=80)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.one_of(yamlish, st.text(max_size=60), st.text(alphabet=st.characters(), max_size=40)))
 def test_any_text_gives_a_tree_or_problems(text: str) -> None:
     document = yaml_source.read(text)
