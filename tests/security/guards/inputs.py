@@ -41,6 +41,7 @@ journal = partial(Cut, "hyper2kvmd/daemon/journal.py")
 web = partial(Cut, "hyper2kvmd/daemon/web.py")
 
 ALLOWED = mandate("Mandate.open", "call require_below", GONE)
+CLOSED = mandate("Mandate.open", "if closed", NEVER)
 ALLOWED_AS_OPENED = mandate("Mandate.require", "call require_below", GONE)
 NO_LINK = dropped("_read", "mention O_NOFOLLOW", "0")
 ANYTHING = dropped("_read", "argument S_ISREG lstat", ALWAYS)
@@ -151,11 +152,11 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_submitter.py::test_a_disk_in_a_folder_that_is_closed_to_them",
-        mandate("Mandate.require", "if may SEARCH", NEVER),
+        (CLOSED, mandate("Mandate.require", "if may SEARCH", NEVER)),
     ),
     *each(
         "test_submitter.py::test_what_lies_in_a_closed_folder_is_not_even_said_to_exist",
-        mandate("Mandate.open", "if closed", NEVER),
+        CLOSED,
     ),
     *each(
         "test_submitter.py::test_the_same_text_of_somebody_else_is_no_duplicate",
@@ -176,7 +177,7 @@ GUARDS: tuple[Guard, ...] = (
         ),
         (ALLOWED, ALLOWED_AS_OPENED),
     ),
-    *each("test_submitter.py::test_a_folder_swapped_for_a_link_while_it_is_opened", ALLOWED_AS_OPENED),
+    *each("test_submitter.py::test_a_folder_swapped_for_a_link_while_it_is_opened", (ALLOWED, ALLOWED_AS_OPENED)),
     *each(
         "test_submitter.py::test_an_output_outside_of_what_is_allowed",
         (
@@ -242,7 +243,11 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_submitter.py::test_a_closed_folder_exchanged_for_an_open_one_while_a_disk_is_opened",
-        Cut("hyper2kvmd/host/mandate.py", "Mandate.require", "for lineage", "()"),
+        (
+            CLOSED,
+            Cut("hyper2kvmd/host/way.py", "way_to", "if SEARCH", NEVER),
+            mandate("Mandate.require", "for lineage", "()"),
+        ),
     ),
     *each(
         "test_spool_rights.py::test_a_file_of_another_user_that_may_not_be_read_is_rejected_with_the_remedy",
