@@ -306,7 +306,7 @@ def test_a_vmdk_swapped_behind_our_back_is_not_what_qemu_compares(subformat: str
 
 @pytest.mark.parametrize(
     "name",
-    ["a,file.filename=other.qcow2", "a,driver=raw,.qcow2", "json:a.qcow2", 'a"}, "driver": "raw", "x": {"y": "b.qcow2'],
+    ['a"}, "driver": "raw", "x": {"y": "b.qcow2', r"a\u0062.qcow2"],
 )
 def test_a_name_is_a_name(name: str, tmp_path: Path) -> None:
     """To QEMU as well: no option, no protocol, no other file."""

@@ -179,7 +179,11 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each("test_submitter.py::test_a_folder_swapped_for_a_link_while_it_is_opened", (ALLOWED, ALLOWED_AS_OPENED)),
     *each(
-        "test_submitter.py::test_an_output_outside_of_what_is_allowed",
+        cases("test_submitter.py::test_an_output_outside_of_what_is_allowed", "conversion_dir"),
+        Cut("hyper2kvmd/host/workspace.py", "real_conversion_dir", "if allowed", NEVER),
+    ),
+    *each(
+        cases("test_submitter.py::test_an_output_outside_of_what_is_allowed", "output_dir"),
         (
             plan("with_real_directories", "call require_below", GONE),
             Cut("hyper2kvmd/host/destination.py", "_require_allowed", "call require_below", GONE),
