@@ -13,6 +13,8 @@ from pathlib import Path
 
 from tests.support.host import REPOSITORY, command
 
+SECONDS = 3600
+"""For all tests of a machine, emulated on a busy host."""
 ROOT = REPOSITORY / ".cache" / "system" / "rootfs"
 PACKAGES = (
     "linux-image-cloud-amd64 python3 sudo qemu-utils qemu-system-common libnbd-bin fuse3 e2fsprogs xfsprogs "
@@ -62,7 +64,7 @@ def checked_inside(tests: str, folder: Path, *disks: Path, systemd: bool = False
             *("-display", "none", "-monitor", "none", "-serial", f"file:{console}", "-nic", "none", "-no-reboot"),
         ],
         check=True,
-        timeout=1800,
+        timeout=SECONDS,
     )
     said = console.read_text(errors="replace")
     assert "OUTCOME 0" in said, said[-8000:]
