@@ -6,7 +6,6 @@ elsewhere by the time it is opened.
 
 from __future__ import annotations
 
-import errno
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,7 +63,7 @@ class Mandate:
             if way.closed and self.person is not None:
                 raise _not_theirs(path, name_of(way.folder), self.person)
             if way.rest:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+                raise OSError(way.reason, os.strerror(way.reason), str(path))
             return os.open(path.name, flags, dir_fd=way.folder)
 
     def require(self, handle: int, path: Path) -> None:

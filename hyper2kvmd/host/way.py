@@ -31,6 +31,8 @@ class Way:
     """Names that were not looked up below it: those of missing directories, and of what lies in a closed one."""
     closed: bool
     """Whether `folder` may not be searched by the person."""
+    reason: int
+    """errno of why the first of `rest` was not opened: ENOENT, or EACCES if this process may not search `folder`."""
 
     @property
     def real(self) -> Path:
@@ -45,14 +47,17 @@ def way_to(directory: Path, person: Person | None) -> Iterator[Way]:
     Raises OSError: ELOOP for too many links, ENOTDIR for what is no directory.
     """
     handle = os.open("/" if directory.is_absolute() else ".", LOOK)
-    names, links = _names(str(directory)), 0
+    names, links, reason = _names(str(directory)), 0, errno.ENOENT
     try:
         while names:
             if person is not None and not person.may(SEARCH, handle):
                 break
             try:
                 found = os.open(names[0], LOOK, dir_fd=handle)
-            except (FileNotFoundError, PermissionError):
+            except FileNotFoundError:
+                break
+            except PermissionError:
+                reason = errno.EACCES
                 break
             target, kind = "", os.fstat(found).st_mode
             if stat.S_ISLNK(kind):
@@ -65,7 +70,7 @@ def way_to(directory: Path, person: Person | None) -> Iterator[Way]:
                 number = errno.ELOOP if links > MAX_LINKS else errno.ENOTDIR
                 raise OSError(number, os.strerror(number), str(directory))
         closed = person is not None and not person.may(SEARCH, handle)
-        yield Way(handle, tuple(names), closed)
+        yield Way(handle, tuple(names), closed, reason)
     finally:
         os.close(handle)
 

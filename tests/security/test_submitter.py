@@ -108,6 +108,19 @@ def test_what_lies_in_a_closed_folder_is_not_even_said_to_exist(daemon: Service)
     assert message.endswith(f"permission denied at {closed}")
 
 
+def test_a_folder_that_they_may_search_and_the_service_may_not(daemon: Service) -> None:
+    """Their disk is there: the error names the permission that the service lacks."""
+    folder = daemon.root / "shared/private"
+    folder.mkdir()
+    source = disk(folder / "disk.raw", VICTIM, 0o644)
+    shutil.chown(folder, VICTIM)
+    folder.chmod(0o700)
+    for way in (source, folder / "inner/disk.raw"):
+        name = f"unreached-{way.parent.name}"
+        drop(daemon, name, vmdk=way)
+        refused(daemon, name, "source-unreadable")
+
+
 def test_the_same_text_of_somebody_else_is_no_duplicate(daemon: Service) -> None:
     """Else who copies a YAML first keeps its owner's from being done."""
     daemon.ctl("pause")

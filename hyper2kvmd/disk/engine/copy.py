@@ -30,6 +30,7 @@ from hyper2kvmd.disk.engine.copy_worker import (
 )
 from hyper2kvmd.disk.images.target import Target
 from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.host.space import gib
 
 MAX_THREADS = 8
 """More would wait for Python's lock."""
@@ -225,7 +226,7 @@ class _Copy:
             if offered > self._total:
                 raise MigrationFailed(
                     "source-changed",
-                    f"the source holds more than the {self._total} bytes of data that it held when the job began",
+                    f"the source holds more than the {gib(self._total)} of data that it held when the job began",
                     hint="stop whatever writes to it (is the VM still running?), then retry",
                     kind=Kind.OPERATOR,
                 )

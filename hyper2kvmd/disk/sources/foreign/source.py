@@ -89,7 +89,8 @@ class ForeignSource(FileBacked):
         most = image_bytes(self.virtual_size, upper_bound(total, self._stored.length), image.format)
 
         def on_fraction(done: float) -> None:
-            written = image.path.stat().st_blocks * 512
+            facts = image.path.stat()
+            written = min(facts.st_blocks * 512, facts.st_size)  # XFS reserves blocks behind the end of a growing file
             if written > most + qemu_img.PREALLOCATION and not image.reserve:
                 raise source_changed(self.file.path)
             on_progress(copy.Amounts(int(done * total), written, total))
