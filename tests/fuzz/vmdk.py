@@ -18,12 +18,11 @@ from pathlib import Path
 
 from hyper2kvmd.disk.blocks import RUN_LIMIT
 from hyper2kvmd.disk.faults import LARGEST_DISK
-from hyper2kvmd.disk.sources.vmdk import open_source
 from hyper2kvmd.errors import Failure
 from tests.fuzz import harness
 from tests.fuzz.harness import NUMBERS
 from tests.fuzz.second_opinion import LARGEST, second_opinion
-from tests.support.vmdk_images import Grains, cowd, descriptor, hosted, sesparse, stream
+from tests.support.vmdk_images import Grains, cowd, descriptor, hosted, sesparse, stream, vmdk_source
 
 ASKED = 10
 """QEMU is asked about each seed that is a multiple of this: a process takes as long as fifty attempts."""
@@ -147,7 +146,7 @@ def _number(size: int, pick: random.Random) -> int:
 
 def read_all(path: Path) -> int:
     """Read what there is, and ensure on what `open_source` promises of it; the disk's size."""
-    with open_source(path) as source:
+    with vmdk_source(path) as source:
         assert 0 < source.virtual_size <= LARGEST_DISK
         at = covered = 0
         for run in source.runs(0, source.virtual_size):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.disk.sources import vmdk
 from hyper2kvmd.errors import Failure
 from tests.support.disks import empty_disk, sh
 from tests.support.vmdk import SUBFORMATS
+from tests.support.vmdk_images import vmdk_source
 
 SIZE = 3 << 30
 
@@ -27,7 +27,7 @@ def make_vmdk(folder: Path, subformat: str) -> Path:
 
 
 def refused(path: Path, code: str) -> Failure:
-    with pytest.raises(Failure) as caught, vmdk.open_source(path):
+    with pytest.raises(Failure) as caught, vmdk_source(path):
         pass
     assert caught.value.code == code
     assert "\n" not in str(caught.value)
@@ -37,7 +37,7 @@ def refused(path: Path, code: str) -> Failure:
 @pytest.mark.parametrize("subformat", SUBFORMATS)
 def test_every_supported_subformat_is_seen_whole(subformat: str, tmp_path: Path) -> None:
     path = make_vmdk(tmp_path, subformat)
-    with vmdk.open_source(path) as source:
+    with vmdk_source(path) as source:
         assert (source.subformat, source.virtual_size) == (subformat, SIZE)
         assert {file.path for file in source.files} == set(tmp_path.iterdir())
         source.require_unchanged()
@@ -45,7 +45,7 @@ def test_every_supported_subformat_is_seen_whole(subformat: str, tmp_path: Path)
 
 def test_a_source_that_changes_is_noticed(tmp_path: Path) -> None:
     path = make_vmdk(tmp_path, "monolithicFlat")
-    with vmdk.open_source(path) as source:
+    with vmdk_source(path) as source:
         with (tmp_path / "disk-flat.vmdk").open("r+b") as file:
             file.write(b"x")
         with pytest.raises(Failure) as caught:

@@ -6,17 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.disk.sources.vmdk import open_source
 from hyper2kvmd.errors import Failure
 from tests.support.disks import sh
 from tests.support.vmdk import SUBFORMATS, child_of, cid_of, full, make, mixed, seen_by_qemu
-from tests.support.vmdk_images import Grains, content, cowd, descriptor, expected, hosted, sesparse
+from tests.support.vmdk_images import Grains, content, cowd, descriptor, expected, hosted, sesparse, vmdk_source
 
 SIZE = 5 * 1024 * 1024 + 1536
 
 
 def failed(path: Path) -> Failure:
-    with pytest.raises(Failure) as caught, open_source(path):
+    with pytest.raises(Failure) as caught, vmdk_source(path):
         pass
     assert "\n" not in str(caught.value)
     return caught.value
@@ -33,7 +32,7 @@ def test_a_chain_of_three_is_one_disk(subformat: str, tmp_path: Path) -> None:
     assert seen == seen_by_qemu(second)
     assert seen[70000:71000] == b"\1" * 1000 and seen[SIZE - 512 :] == b"\5" * 512
     assert seen[3 << 20 : (3 << 20) + 65536] == bytes(65536)
-    with open_source(second) as source:
+    with vmdk_source(second) as source:
         assert source.files[0].path == second
         assert {file.path for file in source.files} == set(tmp_path.iterdir())
 
@@ -90,7 +89,7 @@ def test_an_sesparse_snapshot_of_a_flat_disk(tmp_path: Path) -> None:
     seen = content(child)
     assert seen == seen_by_qemu(child)
     assert seen[4 * 4096 : 5 * 4096] == seen[7 * 4096 : 8 * 4096] == bytes(4096)
-    with open_source(child) as source:
+    with vmdk_source(child) as source:
         assert source.data_bytes == (capacity - 2 * 8) * 512
         assert [file.path.name for file in source.files] == [
             "web-000001.vmdk",
@@ -103,7 +102,7 @@ def test_an_sesparse_snapshot_of_a_flat_disk(tmp_path: Path) -> None:
 def test_a_parent_that_was_written_to_is_refused(tmp_path: Path) -> None:
     base = make(tmp_path, "monolithicSparse", mixed(SIZE), SIZE, "base.vmdk")
     child = child_of(base, "child.vmdk", "write -P 1 0 512")
-    with open_source(child):
+    with vmdk_source(child):
         pass
     sh("qemu-io", "-f", "vmdk", "-c", "write -P 9 0 512", base)
     assert failed(child).code == "source-parent-differs"

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.disk.sources.vmdk import open_source
 from hyper2kvmd.errors import Failure
 from tests.support.vmdk import full, seen_by_qemu
-from tests.support.vmdk_images import Grains, content, cowd, descriptor, expected, hosted, sesparse, stream
+from tests.support.vmdk_images import Grains, content, cowd, descriptor, expected, hosted, sesparse, stream, vmdk_source
 
 CAPACITY = 128 * 600 + 3
 """Sectors: two grain tables, the last grain three sectors long."""
@@ -50,7 +49,7 @@ def patched_file(path: Path, data: bytes) -> Path:
 def test_a_stream_as_vsphere_exports_it(tmp_path: Path) -> None:
     path = patched_file(tmp_path / "disk.vmdk", stream(DISK, CAPACITY))
     assert content(path) == expected(DISK, CAPACITY * 512, 65536) == seen_by_qemu(path)
-    with open_source(path) as source:
+    with vmdk_source(path) as source:
         assert source.subformat == "streamOptimized"
         assert source.data_bytes == 6 * 65536 + 3 * 512
         assert all(run.packed and run.length <= 65536 for run in source.runs(0, source.virtual_size))
@@ -329,7 +328,7 @@ def test_memory_does_not_grow_with_the_disk(tmp_path: Path) -> None:
             file.seek(((1 << 20) + place * 8) * 512)
             file.write(bytes([place + 1]) * 4096)
     tracemalloc.start()
-    with open_source(path) as source:
+    with vmdk_source(path) as source:
         found = [(run.guest, source.load(run)[:1]) for run in source.runs(0, source.virtual_size)]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

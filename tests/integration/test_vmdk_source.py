@@ -10,11 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hyper2kvmd.disk.blocks import RUN_LIMIT
-from hyper2kvmd.disk.sources.vmdk import open_source
 from hyper2kvmd.errors import Failure
 from tests.support.disks import sh
 from tests.support.vmdk import GRAIN, SUBFORMATS, full, make, mixed, seen_by_qemu
-from tests.support.vmdk_images import content, read
+from tests.support.vmdk_images import content, read, vmdk_source
 
 SIZES = [512, GRAIN, 3 * GRAIN + 512, 32 * 1024 * 1024 + GRAIN - 1536]
 
@@ -56,7 +55,7 @@ def test_random_extents(
 def test_windows_of_any_size_give_the_same_runs(subformat: str, tmp_path: Path) -> None:
     size = 3 * RUN_LIMIT + 5 * 512
     path = make(tmp_path, subformat, mixed(size), size)
-    with open_source(path) as source:
+    with vmdk_source(path) as source:
         whole = list(source.runs(0, size))
         for window in (512, 65536 + 512, 5 << 20, RUN_LIMIT, 1 << 40):
             assert [run for at in range(0, size, window) for run in source.runs(at, at + window)] == whole
@@ -75,7 +74,7 @@ def test_a_split_disk_is_read_across_its_extents(tmp_path: Path) -> None:
         places = [0, 2 * gib - 4096, 4 * gib - 8192]
         for place in places:
             sh("qemu-io", "-f", "vmdk", "-c", f"write -P {place // gib + 1} {place} 8k", path)
-        with open_source(path) as source:
+        with vmdk_source(path) as source:
             assert source.virtual_size == 4 * gib + 512
             assert len(source.files) == 4
             assert source.data_bytes < 1 << 20
@@ -98,7 +97,7 @@ def test_holes_of_flat_extents_cost_nothing(tmp_path: Path) -> None:
         '# Disk DescriptorFile\nparentCID=ffffffff\ncreateType="vmfs"\n'
         f'RW {(1 << 40) // 512} VMFS "disk-flat.vmdk"\nRW 2048 ZERO\nRW 16 FLAT "disk-flat.vmdk" {(1 << 39) // 512}\n'
     )
-    with open_source(path) as source:
+    with vmdk_source(path) as source:
         runs = list(source.runs(0, source.virtual_size))
         assert source.virtual_size == (1 << 40) + (1 << 20) + 8192
         assert [(run.guest, run.offset) for run in runs] == [(1 << 39, 1 << 39), ((1 << 40) + (1 << 20), 1 << 39)]
@@ -112,7 +111,7 @@ def test_a_flat_extent_cut_short_is_noticed(tmp_path: Path) -> None:
     flat = tmp_path / "disk-flat.vmdk"
     with flat.open("r+b") as file:
         file.truncate((1 << 20) - 512)
-    with pytest.raises(Failure) as caught, open_source(path):
+    with pytest.raises(Failure) as caught, vmdk_source(path):
         pass
     assert caught.value.code == "source-truncated"
     assert f"ends at byte {(1 << 20) - 512}" in caught.value.message
@@ -121,7 +120,7 @@ def test_a_flat_extent_cut_short_is_noticed(tmp_path: Path) -> None:
 def test_the_file_opened_is_the_one_that_is_read(tmp_path: Path) -> None:
     path = make(tmp_path, "monolithicSparse", mixed(1 << 20), 1 << 20)
     before = seen_by_qemu(path)
-    with open_source(path) as source:
+    with vmdk_source(path) as source:
         path.rename(tmp_path / "moved")
         path.write_bytes(b"something else")
         assert read(source) == before

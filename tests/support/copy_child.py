@@ -15,8 +15,8 @@ from pathlib import Path
 from hyper2kvmd.disk.blocks import Counted
 from hyper2kvmd.disk.engine import copy as engine
 from hyper2kvmd.disk.engine.copy import Amounts, Limits, copy
-from hyper2kvmd.disk.sources.vmdk import open_source
 from tests.support.sources import RawSource, make_target
+from tests.support.vmdk_images import vmdk_source
 
 THREADS = 2
 NEARLY = 0.95
@@ -25,7 +25,7 @@ NEARLY = 0.95
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Counted]:
     if path.suffix == ".vmdk":
-        with open_source(path) as source:
+        with vmdk_source(path) as source:
             yield source
     else:
         with contextlib.closing(RawSource(path)) as raw:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd.disk.blocks import RUN_LIMIT
-from hyper2kvmd.disk.sources.vmdk import VmdkSource, open_source
+from hyper2kvmd.disk.files import open_file
+from hyper2kvmd.disk.sources.vmdk import VmdkSource, open_vmdk
+from hyper2kvmd.host.mandate import ANYONE, Mandate
 
 SECTOR = 512
 HEADER = struct.Struct("<4sIIQQQQIQQQB4sH")
@@ -19,9 +24,19 @@ Grains = dict[int, bytes | None]
 """Content by number of the grain; None is a grain known to be zeros."""
 
 
+@contextmanager
+def vmdk_source(path: Path, mandate: Mandate = ANYONE) -> Iterator[VmdkSource]:
+    file = open_file(path, mandate)
+    try:
+        with open_vmdk(file, mandate) as source:
+            yield source
+    finally:
+        os.close(file.fd)
+
+
 def content(path: Path) -> bytes:
-    """The whole disk as `open_source` gives it; what it promises of runs is checked on the way."""
-    with open_source(path) as source:
+    """The whole disk as `open_vmdk` gives it; what it promises of runs is checked on the way."""
+    with vmdk_source(path) as source:
         return read(source)
 
 

@@ -57,13 +57,13 @@ def open_source(path: Path, folder: Path, mandate: Mandate = ANYONE) -> Iterator
     """The disk that `path` names, vetted and ready to be read; a socket of QEMU's may be made in `folder`.
 
     Raises MigrationFailed (`source-format-unclear`, `source-format-differs`), Unsafe (`confinement-missing`), and as
-    `open_file`, `vmdk.open_source`, `RawSource` and `open_foreign` do.
+    `open_file`, `vmdk.open_vmdk`, `RawSource` and `open_foreign` do.
     """
     file = open_file(path, mandate)
     try:
         fmt = _format_of(file)
         if fmt == "vmdk":
-            with vmdk.open_source(path, mandate) as disk:
+            with vmdk.open_vmdk(file, mandate) as disk:
                 yield disk
         elif fmt == "raw":
             yield RawSource(file)

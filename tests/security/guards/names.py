@@ -36,7 +36,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         cases(OPENED, "flat extent", "second extent", "sparse extent", "parent's extent, below root's snapshot"),
-        vmdk("_open_layer", "call named_by", "mandate"),
+        vmdk("_layer", "call named_by", "opening.mandate"),
     ),
     *each(cases(OPENED, "parent"), vmdk("_open_parent", "call named_by", "opening.mandate")),
     *each(

@@ -1,10 +1,10 @@
 """A reader of VMware virtual disks: hosted sparse and streamOptimized, flat, split, ESX snapshots, and chains of them.
 
-`open_source` vets the whole disk and gives its bytes. All offsets and sizes are bytes unless a name says otherwise;
+`open_vmdk` vets the whole disk and gives its bytes. All offsets and sizes are bytes unless a name says otherwise;
 everything a file says is checked before it is used.
 """
 
 from hyper2kvmd.disk.sources.vmdk.descriptor import Descriptor, parse_descriptor
-from hyper2kvmd.disk.sources.vmdk.source import VmdkSource, open_source
+from hyper2kvmd.disk.sources.vmdk.source import VmdkSource, open_vmdk
 
-__all__ = ["Descriptor", "VmdkSource", "open_source", "parse_descriptor"]
+__all__ = ["Descriptor", "VmdkSource", "open_vmdk", "parse_descriptor"]

@@ -11,7 +11,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd.disk import faults
@@ -60,11 +60,11 @@ class Layer:
 
 @dataclass
 class Opening:
-    """The files opened so far, each once; all are closed with `stack`."""
+    """The files opened so far, each once; those that are opened here are closed with `stack`."""
 
     stack: ExitStack
     mandate: Mandate
-    files: dict[Path, SourceFile] = field(default_factory=dict)
+    files: dict[Path, SourceFile]
 
     def named_by(self, file: SourceFile) -> Mandate:
         return self.mandate.named_by(file.fd, file.path)
@@ -87,7 +87,7 @@ class Opening:
 
 
 class VmdkSource(FileBacked):
-    """A `DiskSource`; valid inside `open_source` only. `load` may be called from several threads."""
+    """A `DiskSource`; valid inside `open_vmdk` only. `load` may be called from several threads."""
 
     format: SourceFormat = "vmdk"
 
@@ -189,20 +189,20 @@ def _joined(pieces: Iterator[Piece]) -> Iterator[Piece]:
 
 
 @contextlib.contextmanager
-def open_source(path: Path, mandate: Mandate = ANYONE) -> Iterator[VmdkSource]:
-    """Open `path` and all that belongs to it, and check every table; the files are closed at the end.
+def open_vmdk(file: SourceFile, mandate: Mandate = ANYONE) -> Iterator[VmdkSource]:
+    """Open all that belongs to the open VMDK `file`, and check every table; what is opened is closed at the end.
 
     Raises MigrationFailed (`source-missing`, `source-unreadable`, `source-not-vmdk`, `source-unsupported`,
     `source-parent-missing`, `source-parent-differs`, `source-truncated`, `source-corrupt`,
     `source-extent`, `source-unclean`) or Unsafe (as `open_file` does).
     """
     with ExitStack() as stack:
-        opening = Opening(stack, mandate)
-        layers = [_open_layer(path, mandate, opening)]
+        opening = Opening(stack, mandate, {file.path: file})
+        layers = [_layer(file, opening)]
         while layers[-1].descriptor.has_parent:
             if len(layers) == DEPTH_LIMIT:
                 raise faults.unsupported(
-                    path,
+                    file.path,
                     f"is a snapshot with more than {DEPTH_LIMIT - 1} parents",
                     "consolidate the snapshots in vSphere, then export the disk",
                 )
@@ -210,10 +210,9 @@ def open_source(path: Path, mandate: Mandate = ANYONE) -> Iterator[VmdkSource]:
         yield VmdkSource(tuple(layers), tuple(opening.files.values()))
 
 
-def _open_layer(path: Path, mandate: Mandate, opening: Opening) -> Layer:
-    """The disk `path`, opened by `mandate`; its extents are opened as the files that it names."""
-    file = opening.open_new(path, mandate)
-    head = file.read(0, SECTOR)
+def _layer(file: SourceFile, opening: Opening) -> Layer:
+    """The disk that the open `file` describes; its extents are opened as the files that it names."""
+    path, head = file.path, file.read(0, SECTOR)
     if head.startswith(sparse.MAGIC):
         header = sparse.read_header(file)
         descriptor = text.parse_descriptor(sparse.embedded_descriptor(file, header), path)
@@ -277,7 +276,7 @@ def _open_parent(child: Layer, opening: Opening) -> Layer:
     path = sibling(child.path, child.descriptor.parent_hint or "")
     if path in opening.files:
         raise faults.corrupt(child.path, f"its parent {path.name} is a part of the same snapshot chain already")
-    parent = _open_layer(path, opening.named_by(child.file), opening)
+    parent = _layer(opening.open_new(path, opening.named_by(child.file)), opening)
     if not _same_cid(parent.descriptor.cid, child.descriptor.parent_cid):
         raise MigrationFailed(
             "source-parent-differs",
