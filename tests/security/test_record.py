@@ -31,9 +31,9 @@ from hyper2kvmd.model.results import (
     recorded,
 )
 from hyper2kvmd.progress import Context, Event, Warned
-from hyper2kvmd.stages import repair
 from tests.support.attempts import Attempts
 from tests.support.benches import plan_for
+from tests.support.guest_on_disk import ROOT_UUID, migration, partition, put, repaired
 from tests.support.house import House, until
 
 FAULT = Problem(code="worker-crashed", message="the worker died", hint="look at the journal", kind="retry")
@@ -204,24 +204,18 @@ def test_a_long_problem() -> None:
     assert len(told.message) == len(told.hint) == progress.MAX_TEXT
 
 
-def test_a_guest_of_many_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    change = Change(fix="fstab", path="/etc/fstab", summary="s", diff="d" * 60_000)
-    found = Guest(fstab_before="f" * 4_000_000, changes=(change,) * 100, warnings=("w" * 5000,) * 5000)
-
-    class Found:
-        def repair(self) -> Guest:
-            return found
-
-    class Disks:
-        ctx = Context(lambda _event: None, lambda _plan: None)
-
-        class access:  # noqa: N801 - stands for an attribute
-            replayed = ()
-
-    monkeypatch.setattr(repair, "find_guest", lambda _disks: Found())
-    guest = repair.repair_disks(Disks())  # type: ignore[arg-type]
-    assert len(guest.fstab_before) < model.FSTAB_KEPT + 100
-    assert [len(one.diff) for one in guest.changes[:5]] == [60_000] * 4 + [len(guest.changes[4].diff)]
-    assert sum(len(one.diff) for one in guest.changes) < model.DIFFS_KEPT + 100 * 100
-    assert len(guest.warnings) == model.WARNINGS_KEPT + 1 and "4800 more" in guest.warnings[-1]
+def test_a_guest_of_many_words(tmp_path: Path) -> None:
+    """Long files, many that are edited, many entries that match nothing."""
+    absent = "".join(f"/dev/sdz{number} /mnt/{number} ext4 defaults 0 0\n" for number in range(3000))
+    put(tmp_path, "etc/fstab", f"/dev/sda1 / ext4 defaults 0 1\n{absent}")
+    (tmp_path / "usr").mkdir()
+    for number in range(20):
+        put(tmp_path, f"boot/loader/entries/{number}.conf", f"title a\noptions root=/dev/sda1 {'q' * 20_000}\n")
+    root = partition(1, uuid=ROOT_UUID)
+    asked = migration(regen_initramfs=False)
+    guest = repaired({"partition 1": tmp_path}, Layout(tables=("gpt",), volumes=(root,)), asked)
+    assert model.FSTAB_KEPT < len(guest.fstab_before) < model.FSTAB_KEPT + 100
+    assert len(guest.changes) > 20
+    assert model.DIFFS_KEPT / 2 < sum(len(one.diff) for one in guest.changes) < model.DIFFS_KEPT + 100 * 100
+    assert len(guest.warnings) == model.WARNINGS_KEPT + 1 and "more warnings" in guest.warnings[-1]
     assert len(recorded(guest)) < RECORD_LIMIT
