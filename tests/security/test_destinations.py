@@ -30,7 +30,6 @@ from hyper2kvmd.model.jobs import State
 from hyper2kvmd.model.orders import Bounds, Order
 from tests.support.disks import sh
 from tests.support.host import USER
-from tests.support.own_host import FOLDER_PREFIX
 from tests.support.service import Service, until
 from tests.support.submitters import (
     GROUP,
@@ -45,19 +44,16 @@ from tests.support.submitters import (
     closed_folder,
     disk,
     drop,
+    service_root,
     set_acl,
 )
 
 
 @pytest.fixture(scope="module")
 def daemon(installed_helper: tuple[str, ...]) -> Iterator[Service]:
-    root = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir="/var/tmp"))
-    shutil.chown(root, USER, USER)
-    root.chmod(0o755)
+    root = service_root()
     service = Service(root, installed_helper)
-    own = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir="/var/tmp"))
-    shutil.chown(own, USER, USER)
-    own.chmod(0o755)
+    own = service_root()
     service.conversions, service.images = own / "conversions", service.state / "images"
     service.settings |= {
         "conversion_dir": service.conversions,

@@ -46,6 +46,7 @@ from tests.support.submitters import (
     closed_folder,
     disk,
     drop,
+    service_root,
     set_acl,
 )
 from tests.support.vmdk_images import descriptor
@@ -54,9 +55,7 @@ from tests.support.vmdk_images import descriptor
 @pytest.fixture(scope="module")
 def daemon(installed_helper: tuple[str, ...]) -> Iterator[Service]:
     """One daemon for all attacks; anybody may drop files, and may have sources and outputs below `shared`."""
-    root = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir="/var/tmp"))
-    shutil.chown(root, USER, USER)
-    root.chmod(0o755)
+    root = service_root()
     service = Service(root, installed_helper)
     shared = root / "shared"
     for folder in (shared, shared / "out"):

@@ -7,12 +7,22 @@ import os
 import pwd
 import shutil
 import struct
+import tempfile
 from pathlib import Path
 
 from tests.support.host import MIB, USER
+from tests.support.own_host import FOLDER_PREFIX
 from tests.support.service import Service
 
 VICTIM = "nobody"
+
+
+def service_root() -> Path:
+    """A folder of the service's own that everybody may enter. Remove it."""
+    root = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir="/var/tmp"))
+    shutil.chown(root, USER, USER)
+    root.chmod(0o755)
+    return root
 
 
 def disk(path: Path, owner: str, mode: int) -> Path:

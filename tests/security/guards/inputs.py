@@ -102,25 +102,28 @@ GUARDS: tuple[Guard, ...] = (
         Cut("hyper2kvmd/stages/convert.py", "_second_opinion", "keyword opened", GONE),
     ),
     *each(
-        cases("test_images.py::test_a_disk_that_is_filled_while_it_is_copied", "raw"),
+        cases("test_changing_images.py::test_a_disk_that_is_filled_while_it_is_copied", "raw"),
         Cut("hyper2kvmd/disk/engine/copy.py", "_Copy._checked", "if offered", NEVER),
     ),
     *each(
-        cases("test_images.py::test_a_disk_that_is_filled_while_it_is_copied", "qcow2"),
+        cases("test_changing_images.py::test_a_disk_that_is_filled_while_it_is_copied", "qcow2"),
         Cut("hyper2kvmd/disk/sources/foreign/source.py", "ForeignSource.copy_into", "if most", NEVER),
     ),
     *each(
-        "test_images.py::test_a_disk_that_holds_nothing_where_samples_could_be_expected",
+        "test_changing_images.py::test_a_disk_that_holds_nothing_where_samples_could_be_expected",
         Cut("hyper2kvmd/disk/sources/sampling.py", "content_bytes", "call SystemRandom", "random.Random(units)"),
     ),
-    *each("test_images.py::test_a_checksum_of_holes_without_end", plan("_require_hashable", "operand holes", NEVER)),
+    *each(
+        "test_changing_images.py::test_a_checksum_of_holes_without_end",
+        plan("_require_hashable", "operand holes", NEVER),
+    ),
     *each("test_images.py::test_a_name_is_a_name", qemu_img("node", "return", NAIVE)),
     *each(
-        "test_images.py::test_a_backing_file_that_is_written_after_the_image_was_vetted",
+        "test_changing_images.py::test_a_backing_file_that_is_written_after_the_image_was_vetted",
         qemu_img("node", "if qcow2", NEVER),
     ),
     *each(
-        "test_images.py::test_a_qcow2_of_a_submitter_where_qemu_cannot_be_confined",
+        "test_changing_images.py::test_a_qcow2_of_a_submitter_where_qemu_cannot_be_confined",
         Cut("hyper2kvmd/disk/sources/opening.py", "open_source", "if confinement_available", NEVER),
     ),
     *each(
