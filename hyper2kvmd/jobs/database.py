@@ -78,8 +78,10 @@ def _create(url: URL, path: Path) -> None:
         draft.with_name(draft.name + "-journal").unlink(missing_ok=True)
         draft.rename(path)
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        os.fsync(folder)
-        os.close(folder)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from error
 

@@ -22,5 +22,5 @@ DISKS: MachineReader = Disks()
 
 
 def read_machine(asked: Migration, mandate: Mandate = ANYONE) -> Machine:
-    """The machine that the migration names, by the reader for its source key. Raises as that reader does."""
+    """The machine that the migration names: by its disks, the only source key so far. Raises as `Disks.read` does."""
     return DISKS.read(asked, mandate)

@@ -23,7 +23,7 @@ class Migration(Frozen):
 
     cmd: Literal["local"] = "local"
     vmdk: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=DISKS_MAX)]
-    """The machine's disks, whatever their format (the key keeps its old name), that which it boots from first."""
+    """The machine's disks, of any format (the key keeps its old name), the boot disk first."""
     vm_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     output_dir: Path | None = None
     to_output: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")

@@ -43,7 +43,7 @@ class Machine(Frozen):
     """What the source machine was, as far as its description tells. None: it does not say."""
 
     disks: tuple[MachineDisk, ...]
-    """The one that it boots from first."""
+    """The boot disk first."""
     memory: int | None = None
     """MiB."""
     vcpus: int | None = None

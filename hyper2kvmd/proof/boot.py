@@ -86,7 +86,7 @@ def boot(
         inside = functools.partial(_inside, overlaid, helper, scratch, keys)
         with ctx.step("Giving a throwaway overlay a serial console"):
             prepared = _prepare(inside)
-        with ctx.step(f"Booting {image.disks[0].path.name} on virtio"):
+        with ctx.step(f"Booting {image.disks[0].path.name}"):
             came_up = _come_up(overlaid, hardware, scratch, silence_seconds)
         left = () if came_up.heard else _left_behind(inside, prepared)
     if not (came_up.heard or came_up.answered or left):

@@ -17,7 +17,7 @@ from hyper2kvmd.stages.bench import Bench
 def verify(bench: Bench, hardware: Hardware, image: Image, guest: Guest) -> Verdict:
     """Check the images, and boot throwaway overlays of them when the migration asks for that.
 
-    Raises MigrationFailed (`image-damaged`), and what `guest.boot.boot` raises.
+    Raises MigrationFailed (`image-damaged`), and what `proof.boot.boot` raises.
     """
     migration, ctx = bench.migration, bench.ctx
     evidence = list(image.evidence)

@@ -17,7 +17,6 @@ OFFSET_AT = 0x3C
 FILE = struct.Struct("<4sHHIIIHH")
 SECTION = struct.Struct("<8sIIIIIIHHI")
 SECTIONS_LIMIT = 96
-OPTIONAL = struct.Struct("<H30xIIIIIIIIIII")
 ALIGNMENTS_AT, IMAGE_SIZE_AT, HEADERS_SIZE_AT, CHECKSUM_AT = 32, 56, 60, 64
 DIRECTORIES_AT = {0x10B: 96, 0x20B: 112}
 """By the magic number of the optional header: PE32 and PE32+."""
