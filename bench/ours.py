@@ -30,7 +30,7 @@ def main() -> None:
             compare(source, asked.target, asked.threads)
         else:
             image = NewImage(asked.target, "qcow2", data_bytes, compress=asked.compress)
-            source.copy_into(image, copy.Limits(threads=asked.threads), lambda _amounts: None)
+            source.copy_into(image, copy.CopyLimits(threads=asked.threads), lambda _amounts: None)
 
 
 def compare(source: DiskSource, image_path: Path, threads: int) -> None:

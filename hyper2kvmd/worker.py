@@ -15,7 +15,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TypeVar
 
@@ -59,7 +58,6 @@ from hyper2kvmd.stages.publish import publish
 from hyper2kvmd.stages.register import register
 from hyper2kvmd.stages.repair import repair
 from hyper2kvmd.stages.verify import verify
-from hyper2kvmd.targets.directory import is_as_published
 
 Made = TypeVar("Made", bound=Product)
 EMITTING = threading.Lock()
@@ -84,7 +82,8 @@ def migrate(order: Order, ctx: Context, *, keep_on_failure: bool = False) -> Fin
         ) as folder,
         Sources(folder, Mandate.of(order)) as sources,
     ):
-        bench, done = Bench(order, folder, ctx, sources), _valid_products(order, folder)
+        bench = Bench(order, folder, ctx, sources)
+        done = _valid_products(bench)
         planned = _stage(ctx, Stage.PLAN, done.plan, lambda: plan(bench))
         if done.artifact is None:  # published images need no space
             ctx.admit(planned)
@@ -147,18 +146,17 @@ def _require_recordable(stage: Stage, product: Product) -> None:
         )
 
 
-def _valid_products(order: Order, folder: Path) -> Finished:
-    """Earlier products, unless their images are not in `folder` or the source changed; published ones need neither."""
-    finished = order.finished
-    published = () if finished.artifact is None else finished.artifact.disks
-    if published and all(disk.path.parent == order.output_dir and is_as_published(disk) for disk in published):
+def _valid_products(bench: Bench) -> Finished:
+    """Earlier products, unless their images are not in the folder or the source changed; placed ones need neither."""
+    finished = bench.order.finished
+    if finished.artifact is not None and bench.target.holds(finished.artifact):
         return finished
     planned, image = finished.plan, finished.image
     if planned is None or image is None or not image.disks:  # none: see `Finished.without_content`
         return Finished()
-    if not all(disk.path.parent == folder and disk.path.exists() for disk in image.disks):
+    if not all(disk.path.parent == bench.folder and disk.path.exists() for disk in image.disks):
         return Finished()
-    if not are_as_before([file for disk in planned.disks for file in disk.files], Mandate.of(order)):
+    if not are_as_before([file for disk in planned.disks for file in disk.files], bench.mandate):
         return Finished()
     return finished.with_changes(artifact=None, registration=None)
 

@@ -24,7 +24,7 @@ from hyper2kvmd.yaml_source import (
     Listing,
     Mapping,
     Node,
-    Place,
+    Position,
     Scalar,
     problem,
     shown,
@@ -62,7 +62,7 @@ class Bound(Generic[M]):
     value: M | None
     problems: tuple[Problem, ...]
     valid: MappingABC[str, object]
-    places: MappingABC[str, Place]
+    places: MappingABC[str, Position]
 
 
 def bind(
@@ -96,7 +96,7 @@ def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 class _Mistyped(Exception):
     """Carries what is wrong with one node; `_Binder` turns it into a problem."""
 
-    def __init__(self, place: Place, message: str, hint: str) -> None:
+    def __init__(self, place: Position, message: str, hint: str) -> None:
         super().__init__(message)
         self.place, self.message, self.hint = place, message, hint
 
@@ -105,7 +105,7 @@ class _Binder:
     def __init__(self, rules: Rules, problems: list[Problem]) -> None:
         self.rules = rules
         self.problems = problems
-        self.places: dict[str, Place] = {}
+        self.places: dict[str, Position] = {}
         self._given: set[str] = set()
 
     def mapping(self, node: Mapping, model: type[Frozen], prefix: str) -> dict[str, object]:

@@ -34,7 +34,7 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """Both count from 1."""
 
     line: int
@@ -45,29 +45,29 @@ class Place:
 class Scalar:
     text: str
     quoted: bool
-    place: Place
+    place: Position
 
 
 @dataclass(frozen=True)
 class Listing:
     items: tuple[Node, ...]
-    place: Place
+    place: Position
 
 
 @dataclass(frozen=True)
-class Entry:
+class KeyValue:
     key: str
     """As the model spells it: `-` is `_`."""
     written: str
-    place: Place
+    place: Position
     value: Node | None
     """None when the value was reported already."""
 
 
 @dataclass(frozen=True)
 class Mapping:
-    entries: tuple[Entry, ...]
-    place: Place
+    entries: tuple[KeyValue, ...]
+    place: Position
 
 
 Node = Scalar | Listing | Mapping
@@ -81,7 +81,7 @@ class Document:
     problems: tuple[Problem, ...]
 
 
-def problem(code: str, message: str, hint: str, *, place: Place | None = None, key: str | None = None) -> Problem:
+def problem(code: str, message: str, hint: str, *, place: Position | None = None, key: str | None = None) -> Problem:
     return Problem(
         code=code,
         message=message,
@@ -131,17 +131,17 @@ def read(text: str) -> Document:
     text = text.removeprefix("\ufeff")
     if found := FORBIDDEN.search(text):
         before = text[: found.start()]
-        place = Place(before.count("\n") + 1, found.start() - (before.rfind("\n") + 1) + 1)
+        place = Position(before.count("\n") + 1, found.start() - (before.rfind("\n") + 1) + 1)
         message = f"the character U+{ord(found[0]):04X} is not allowed"
         return Document(None, (problem("yaml-syntax", message, "remove it, or save the file as UTF-8", place=place),))
-    return _Reader(text).document()
+    return _Parser(text).document()
 
 
 class _Unreadable(Exception):
     """The rest of the text means nothing; its problem is already on the list."""
 
 
-class _Reader:
+class _Parser:
     def __init__(self, text: str) -> None:
         self._events: Iterator[yaml.Event] = iter(yaml.parse(text, Loader=yaml.SafeLoader))
         self._problems: list[Problem] = []
@@ -155,7 +155,7 @@ class _Reader:
             pass
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            place = Place(mark.line + 1, mark.column + 1) if mark else None
+            place = Position(mark.line + 1, mark.column + 1) if mark else None
             reason = " ".join(part for part in (error.context, error.problem) if part)
             hint = "correct the YAML there: quote values that contain ':' or '#', indent with spaces"
             self._report("yaml-syntax", f"not valid YAML: {shown(reason, 2 * SHOWN)}", hint, place)
@@ -167,7 +167,7 @@ class _Reader:
         next(self._events)
         start = next(self._events)
         if isinstance(start, yaml.StreamEndEvent):
-            return Mapping((), Place(1, 1))
+            return Mapping((), Position(1, 1))
         node = self._node(next(self._events), depth=0)
         next(self._events)
         after = next(self._events)
@@ -177,7 +177,7 @@ class _Reader:
         if not isinstance(node, Mapping):
             if isinstance(node, Scalar) and not node.text:
                 return Mapping((), node.place)
-            place = node.place if node else Place(1, 1)
+            place = node.place if node else Position(1, 1)
             self._fatal("the file is not a mapping", "write lines of the form `key: value`", place)
         return node
 
@@ -206,14 +206,14 @@ class _Reader:
             return self._listing(place, depth)
         return self._mapping(place, depth)
 
-    def _scalar(self, event: yaml.ScalarEvent, place: Place) -> Scalar | None:
+    def _scalar(self, event: yaml.ScalarEvent, place: Position) -> Scalar | None:
         if found := CONTROL.search(event.value):
             message = f"a value contains the control character U+{ord(found[0]):04X}"
             self._report("yaml-refused", message, "write the value on one line, without escapes", place)
             return None
         return Scalar(event.value, event.style is not None, place)
 
-    def _listing(self, place: Place, depth: int) -> Listing:
+    def _listing(self, place: Position, depth: int) -> Listing:
         items: list[Node] = []
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
             node = self._node(event, depth=depth + 1)
@@ -221,8 +221,8 @@ class _Reader:
                 items.append(node)
         return Listing(tuple(items), place)
 
-    def _mapping(self, place: Place, depth: int) -> Mapping:
-        entries: dict[str, Entry] = {}
+    def _mapping(self, place: Position, depth: int) -> Mapping:
+        entries: dict[str, KeyValue] = {}
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             name = self._node(event, depth=depth + 1)
             value = self._node(next(self._events), depth=depth + 1)
@@ -237,17 +237,17 @@ class _Reader:
                 message += f" on line {first.place.line}"
                 self._report("key-duplicate", message, "keep one of the two", name.place, key)
             else:
-                entries[key] = Entry(key, name.text, name.place, value)
+                entries[key] = KeyValue(key, name.text, name.place, value)
         return Mapping(tuple(entries.values()), place)
 
-    def _report(self, code: str, message: str, hint: str, place: Place | None, key: str | None = None) -> None:
+    def _report(self, code: str, message: str, hint: str, place: Position | None, key: str | None = None) -> None:
         self._problems.append(problem(code, message, hint, place=place, key=key))
 
-    def _fatal(self, message: str, hint: str, place: Place) -> NoReturn:
+    def _fatal(self, message: str, hint: str, place: Position) -> NoReturn:
         self._report("yaml-refused", message, hint, place)
         raise _Unreadable
 
 
-def _place(event: yaml.Event) -> Place:
+def _place(event: yaml.Event) -> Position:
     mark = event.start_mark
-    return Place(mark.line + 1, mark.column + 1) if mark else Place(1, 1)
+    return Position(mark.line + 1, mark.column + 1) if mark else Position(1, 1)

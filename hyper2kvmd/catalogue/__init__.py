@@ -23,7 +23,7 @@ KINDS = {
 }
 
 
-class Entry(Frozen):
+class Explanation(Frozen):
     """One code. Texts are Markdown of one line each, with commands in backticks."""
 
     code: str
@@ -36,7 +36,7 @@ class Entry(Frozen):
 
 class Subject(Frozen):
     title: str
-    entries: tuple[Entry, ...]
+    entries: tuple[Explanation, ...]
 
 
 def read() -> tuple[Subject, ...]:
@@ -44,7 +44,7 @@ def read() -> tuple[Subject, ...]:
     return tuple(_subject(name) for name in SUBJECTS)
 
 
-def entries() -> dict[str, Entry]:
+def entries() -> dict[str, Explanation]:
     """Every entry by its code."""
     return {entry.code: entry for subject in read() for entry in subject.entries}
 
@@ -57,7 +57,7 @@ def _subject(name: str) -> Subject:
             title = value
         else:
             tables[key] = value
-    return Subject(title=title, entries=tuple(Entry(code=code, **table) for code, table in tables.items()))
+    return Subject(title=title, entries=tuple(Explanation(code=code, **table) for code, table in tables.items()))
 
 
 # ---------------------------------------------------------------- as a page of the documentation

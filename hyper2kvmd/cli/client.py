@@ -13,7 +13,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from hyper2kvmd import config
-from hyper2kvmd.daemon.wire import Refusal
+from hyper2kvmd.daemon.wire import RefusalBody
 from hyper2kvmd.errors import (
     BrokenInstallation,
     Failure,
@@ -107,7 +107,7 @@ def _unreachable(socket: Path, error: OSError) -> Failure:
 
 def _refused(status: int, answer: bytes, path: str) -> Failure:
     try:
-        problems = Refusal.model_validate_json(answer).problems
+        problems = RefusalBody.model_validate_json(answer).problems
     except ValidationError:
         problems = ()
     if not problems:

@@ -14,31 +14,31 @@ import click
 
 import hyper2kvmd
 from hyper2kvmd import errors
-from hyper2kvmd.cli.lazy import LazyGroup, Place
+from hyper2kvmd.cli.lazy import LazyCommand, LazyGroup
 from hyper2kvmd.cli.options import FILE, FOLDER, Given
 from hyper2kvmd.cli.output import Output, json_option
 
 COMMANDS = {
-    "cancel": Place("queue", "Stop a job."),
-    "check": Place("local", "List the errors of migration YAMLs, or their resulting settings."),
-    "drain": Place("queue", "Finish running jobs, then stop the daemon."),
-    "explain": Place("explain", "Explain an error code and its remedy, or list all codes."),
-    "gc": Place(
+    "cancel": LazyCommand("queue", "Stop a job."),
+    "check": LazyCommand("local", "List the errors of migration YAMLs, or their resulting settings."),
+    "drain": LazyCommand("queue", "Finish running jobs, then stop the daemon."),
+    "explain": LazyCommand("explain", "Explain an error code and its remedy, or list all codes."),
+    "gc": LazyCommand(
         "gc", "Remove abandoned working folders, old spool files and rows of old jobs, never those of a live job."
     ),
-    "hold": Place("queue", "Hold a queued job until it is released."),
-    "list": Place("queue", "List jobs, newest first."),
-    "local": Place("local", ""),
-    "logs": Place("queue", "Show the events of a job with their times."),
-    "pause": Place("queue", "Start no more jobs; running jobs continue."),
-    "plan": Place("local", "Read the source and show what a migration would do and need."),
-    "release": Place("queue", "Allow a held job to start."),
-    "resume": Place("queue", "Start jobs again."),
-    "retry": Place("queue", "Queue a failed or cancelled job again."),
-    "show": Place("queue", "Show one job: its state, its settings and its problems."),
-    "status": Place("queue", "Show the state of the daemon."),
-    "submit": Place("queue", "Submit migration YAMLs to the daemon."),
-    "watch": Place("queue", "Follow a job until it finishes."),
+    "hold": LazyCommand("queue", "Hold a queued job until it is released."),
+    "list": LazyCommand("queue", "List jobs, newest first."),
+    "local": LazyCommand("local", ""),
+    "logs": LazyCommand("queue", "Show the events of a job with their times."),
+    "pause": LazyCommand("queue", "Start no more jobs; running jobs continue."),
+    "plan": LazyCommand("local", "Read the source and show what a migration would do and need."),
+    "release": LazyCommand("queue", "Allow a held job to start."),
+    "resume": LazyCommand("queue", "Start jobs again."),
+    "retry": LazyCommand("queue", "Queue a failed or cancelled job again."),
+    "show": LazyCommand("queue", "Show one job: its state, its settings and its problems."),
+    "status": LazyCommand("queue", "Show the state of the daemon."),
+    "submit": LazyCommand("queue", "Submit migration YAMLs to the daemon."),
+    "watch": LazyCommand("queue", "Follow a job until it finishes."),
 }
 
 

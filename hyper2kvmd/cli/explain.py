@@ -14,7 +14,7 @@ from hyper2kvmd.cli.output import Output, json_option
 from hyper2kvmd.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from hyper2kvmd.catalogue import Entry
+    from hyper2kvmd.catalogue import Explanation
 
 WIDTH = 88
 """Columns of the longest line, apart from commands, which are never broken."""
@@ -43,7 +43,7 @@ def explain(output: Output, code: str | None) -> None:
         _show(output, entry)
 
 
-def _find(wanted: str) -> Entry:
+def _find(wanted: str) -> Explanation:
     """Raises InvalidInput (`code-unknown`)."""
     from hyper2kvmd import catalogue
 
@@ -67,7 +67,7 @@ def _list(output: Output) -> None:
         output.line("")
 
 
-def _show(output: Output, entry: Entry) -> None:
+def _show(output: Output, entry: Explanation) -> None:
     from hyper2kvmd import catalogue
 
     output.line(entry.code, style="bold")

@@ -11,7 +11,7 @@ import click
 
 
 @dataclass(frozen=True)
-class Place:
+class LazyCommand:
     """Where a command is found: in the list COMMANDS of that module of hyper2kvmd.cli."""
 
     module: str
@@ -20,7 +20,7 @@ class Place:
 
 
 class LazyGroup(click.Group):
-    def __init__(self, *arguments: Any, places: Mapping[str, Place], **settings: Any) -> None:
+    def __init__(self, *arguments: Any, places: Mapping[str, LazyCommand], **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._places = places
 

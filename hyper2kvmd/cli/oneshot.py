@@ -28,14 +28,14 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
-class Place:
+class NamedDirectory:
     """A directory, and who named it."""
 
     path: Path
     named_by: str
 
 
-def conversion_place(migration: Migration, option: Path | None) -> Place:
+def conversion_place(migration: Migration, option: Path | None) -> NamedDirectory:
     """Command line, YAML, environment, daemon's configuration, home directory: the first that names one.
 
     The daemon's configuration counts only where the directory it names is this user's own: on a workstation, and for
@@ -44,28 +44,28 @@ def conversion_place(migration: Migration, option: Path | None) -> Place:
     Raises BrokenInstallation (`config-invalid`) and InvalidInput (`home-unknown`).
     """
     if option is not None:
-        return Place(option.absolute(), "--conversion-dir")
+        return NamedDirectory(option.absolute(), "--conversion-dir")
     if migration.conversion_dir is not None:
-        return Place(migration.conversion_dir, "the YAML")
+        return NamedDirectory(migration.conversion_dir, "the YAML")
     if given := os.environ.get(VARIABLE):
-        return Place(Path(given).absolute(), VARIABLE)
+        return NamedDirectory(Path(given).absolute(), VARIABLE)
     if os.access(config.DEFAULT_PATH, os.R_OK):
         directory = config.load(config.DEFAULT_PATH).conversion_dir
         if _is_ours(directory):
-            return Place(directory, str(config.DEFAULT_PATH))
+            return NamedDirectory(directory, str(config.DEFAULT_PATH))
     try:
-        return Place(Path.home() / CACHE, "the home directory")
+        return NamedDirectory(Path.home() / CACHE, "the home directory")
     except RuntimeError as error:
         hint = f"set HOME, or name one by --conversion-dir or {VARIABLE}"
         raise InvalidInput("home-unknown", "this user has no home directory to convert in", hint=hint) from error
 
 
-def output_place(migration: Migration, option: Path | None) -> Place:
+def output_place(migration: Migration, option: Path | None) -> NamedDirectory:
     if option is not None:
-        return Place(option.absolute(), "--output-dir")
+        return NamedDirectory(option.absolute(), "--output-dir")
     if migration.output_dir is not None:
-        return Place(migration.output_dir, "the YAML")
-    return Place(Path.cwd(), "the current directory")
+        return NamedDirectory(migration.output_dir, "the YAML")
+    return NamedDirectory(Path.cwd(), "the current directory")
 
 
 def helper() -> HelperCall:

@@ -19,7 +19,7 @@ from hyper2kvmd.cli.output import (
     printable,
     problems_of,
 )
-from hyper2kvmd.daemon.wire import Status, Submission, events_adapter, jobs_adapter
+from hyper2kvmd.daemon.wire import Status, SubmissionBody, events_adapter, jobs_adapter
 from hyper2kvmd.errors import InvalidInput, MigrationFailed
 from hyper2kvmd.model.jobs import Job, State
 
@@ -74,7 +74,7 @@ def submit(output: Output, ask: Ask, files: tuple[Path, ...]) -> None:
     refused: list[tuple[Path, InvalidInput]] = []
     for file in files:
         try:
-            given = Submission(text=yaml_source.read_file(file), base=Path.cwd(), name=printable(file.stem))
+            given = SubmissionBody(text=yaml_source.read_file(file), base=Path.cwd(), name=printable(file.stem))
             jobs.append(client.read(JOB_ANSWER, ask("POST", "/v1/jobs", given.model_dump(mode="json"))))
         except InvalidInput as failure:
             refused.append((file, failure))

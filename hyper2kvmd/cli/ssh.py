@@ -44,7 +44,7 @@ FAILED = 255
 """ssh's own exit status for an error."""
 
 
-class Refused(Exception):
+class ArgumentRefused(Exception):
     """An argument that libvirt does not pass."""
 
 
@@ -55,12 +55,12 @@ def command(arguments: Sequence[str]) -> list[str]:
         if word == "--":
             break
         if word not in ACCEPTED:
-            raise Refused(word)
+            raise ArgumentRefused(word)
         wanted = ACCEPTED[word]
         if wanted is not None and not wanted.fullmatch(value := next(rest, "")):
-            raise Refused(f"{word} {value}")
+            raise ArgumentRefused(f"{word} {value}")
     if next(rest, "-").startswith("-"):
-        raise Refused("a command line without a host after --")
+        raise ArgumentRefused("a command line without a host after --")
     options = [word for option in OPTIONS for word in ("-o", option)]
     return [SSH, "-F", "/dev/null", *options, *arguments]
 
@@ -68,7 +68,7 @@ def command(arguments: Sequence[str]) -> list[str]:
 def main() -> int:
     try:
         argv = command(sys.argv[1:])
-    except Refused as refusal:
+    except ArgumentRefused as refusal:
         return _fail(f"{refusal}: not accepted: only libvirt starts this program. Use ssh. [ssh-option-refused]")
     try:
         os.execve(SSH, argv, ENVIRONMENT)  # noqa: S606 - no shell is wanted

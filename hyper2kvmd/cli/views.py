@@ -11,7 +11,7 @@ from hyper2kvmd.cli.output import Output, located, more_about, size
 
 if TYPE_CHECKING:
     from hyper2kvmd.cli.cleanup import Removed
-    from hyper2kvmd.cli.oneshot import Place
+    from hyper2kvmd.cli.oneshot import NamedDirectory
     from hyper2kvmd.daemon.wire import Status
     from hyper2kvmd.model.asked import Migration
     from hyper2kvmd.model.disks import Volume
@@ -68,7 +68,7 @@ def _identity(volume: Volume) -> str:
     return " ".join(f"{name}={value}" for name, value in names if value)
 
 
-def migration(output: Output, file: Path, asked: Migration, conversion: Place, target: Place) -> None:
+def migration(output: Output, file: Path, asked: Migration, conversion: NamedDirectory, target: NamedDirectory) -> None:
     """Every key with the value it will have, and whether the file gave it."""
     output.line(f"{file}: valid", style="green")
     for name in type(asked).model_fields:

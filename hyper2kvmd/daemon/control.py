@@ -21,8 +21,8 @@ from hyper2kvmd.daemon.scheduler import Scheduler
 from hyper2kvmd.daemon.spool import content_key
 from hyper2kvmd.daemon.wire import (
     MAX_TEXT,
-    Refusal,
-    Submission,
+    RefusalBody,
+    SubmissionBody,
 )
 from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput, TryLater
 from hyper2kvmd.host.person import Person
@@ -137,7 +137,7 @@ class Control:
 
     async def _submit(self, request: web.Request) -> web.Response:
         try:
-            submission = Submission.model_validate_json(await request.read())
+            submission = SubmissionBody.model_validate_json(await request.read())
         except ValidationError as error:
             first = error.errors()[0]
             raise InvalidInput(
@@ -197,7 +197,7 @@ async def _refusing(request: web.Request, handler: Handler) -> web.StreamRespons
     try:
         return await handler(request)
     except spec.Rejected as failure:
-        return _answer(Refusal(problems=failure.problems), status=422)
+        return _answer(RefusalBody(problems=failure.problems), status=422)
     except Failure as failure:
         own = {"job-unknown": 404, "request-invalid": 400}
         kinds = {InvalidInput: 409, TryLater: 503}
@@ -212,7 +212,7 @@ async def _refusing(request: web.Request, handler: Handler) -> web.StreamRespons
         )
 
 
-def _key(submission: Submission, migration: Migration, submitter: str) -> str:
+def _key(submission: SubmissionBody, migration: Migration, submitter: str) -> str:
     """The key that the spool would give the same text; relative paths make the directory part of the content."""
     data = submission.text.encode()
     if submission.base is not None and not _means_the_same_anywhere(submission, migration):
@@ -220,7 +220,7 @@ def _key(submission: Submission, migration: Migration, submitter: str) -> str:
     return content_key(data, submitter, migration.vm_name)
 
 
-def _means_the_same_anywhere(submission: Submission, migration: Migration) -> bool:
+def _means_the_same_anywhere(submission: SubmissionBody, migration: Migration) -> bool:
     with contextlib.suppress(spec.Rejected):
         return spec.parse(submission.text, base=None, default_name=submission.name) == migration
     return False
@@ -240,7 +240,7 @@ async def _list_answer(items: Sequence[Frozen]) -> web.Response:
 
 
 def _refusal(fact: Problem, status: int) -> web.Response:
-    return _answer(Refusal(problems=(fact,)), status=status)
+    return _answer(RefusalBody(problems=(fact,)), status=status)
 
 
 def _number(request: web.Request) -> int:

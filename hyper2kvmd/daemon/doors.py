@@ -57,7 +57,7 @@ class BoundedServer:
     def __init__(self, application: web.Application, listener: socket.socket, name: str) -> None:
         application.middlewares.insert(0, self._mark_busy)
         self._listener, self._name = listener, name
-        self._connections: dict[web.RequestHandler, _Connection] = {}
+        self._connections: dict[web.RequestHandler, _Accepted] = {}
         self._changed = asyncio.Event()
         self._runner = web.AppRunner(
             application,
@@ -103,7 +103,7 @@ class BoundedServer:
     async def _connect(self, client: socket.socket) -> None:
         server = self._runner.server
         assert server is not None  # noqa: S101 - `serve` has set it up
-        connection = _Connection(server(), self._release)
+        connection = _Accepted(server(), self._release)
         self._connections[connection.http] = connection
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, client)
@@ -129,7 +129,7 @@ class BoundedServer:
         if idle:
             min(idle, key=lambda one: one.idle_since).abort()
 
-    def _release(self, connection: _Connection) -> None:
+    def _release(self, connection: _Accepted) -> None:
         """Give the place to others, once the client is gone and nothing is done for it any more."""
         if connection.lost and not connection.busy:
             self._connections.pop(connection.http, None)
@@ -181,10 +181,10 @@ async def _read_body(request: web.Request) -> None:
         raise web.HTTPBadRequest from error
 
 
-class _Connection(asyncio.Protocol):
+class _Accepted(asyncio.Protocol):
     """Passes everything on to aiohttp's protocol, and keeps what the limits depend on."""
 
-    def __init__(self, http: web.RequestHandler, release: Callable[[_Connection], None]) -> None:
+    def __init__(self, http: web.RequestHandler, release: Callable[[_Accepted], None]) -> None:
         self.http = http
         self.busy = self.reading = self.lost = False
         self.opened = self.idle_since = time.monotonic()

@@ -18,7 +18,7 @@ jobs_adapter: TypeAdapter[tuple[Job, ...]] = TypeAdapter(tuple[Job, ...])
 events_adapter: TypeAdapter[tuple[JobEvent, ...]] = TypeAdapter(tuple[JobEvent, ...])
 
 
-class Submission(Frozen):
+class SubmissionBody(Frozen):
     """Body of `POST /v1/jobs`. Relative paths in `text` are resolved against `base`, or refused without one."""
 
     text: str
@@ -27,7 +27,7 @@ class Submission(Frozen):
     """The VM's name where the text gives none: the file's stem."""
 
 
-class Refusal(Frozen):
+class RefusalBody(Frozen):
     """Body of every answer that is not 2xx."""
 
     problems: tuple[Problem, ...]

@@ -23,7 +23,7 @@ NO_LIST = (errno.ENODATA, errno.ENOTSUP)
 
 
 @dataclass(frozen=True)
-class Entry:
+class AclEntry:
     tag: int
     granted: int
     """Permission bits: 4 read, 2 write, 1 search."""
@@ -31,7 +31,7 @@ class Entry:
     """The uid or gid that a USER or GROUP entry is for."""
 
 
-def entries(target: int | Path) -> tuple[Entry, ...]:
+def entries(target: int | Path) -> tuple[AclEntry, ...]:
     """Of an open file or a path; empty where it has no list, or its file system none. Raises OSError."""
     try:
         data = os.getxattr(_path(target), ATTRIBUTE)
@@ -39,22 +39,22 @@ def entries(target: int | Path) -> tuple[Entry, ...]:
         if error.errno in NO_LIST:
             return ()
         raise
-    return tuple(Entry(tag, granted, number) for tag, granted, number in ENTRY.iter_unpack(data[VERSION.size :]))
+    return tuple(AclEntry(tag, granted, number) for tag, granted, number in ENTRY.iter_unpack(data[VERSION.size :]))
 
 
-def grant(handle: int, added: Entry) -> None:
+def grant(handle: int, added: AclEntry) -> None:
     """Add an entry for one user or one group to the open file. Nobody else gets another right than before.
 
     Raises OSError (ENOTSUP).
     """
     mode = os.fstat(handle).st_mode
     before = entries(handle) or (
-        Entry(OWNER, mode >> 6 & 7),
-        Entry(OWNING_GROUP, mode >> 3 & 7),
-        Entry(OTHER, mode & 7),
+        AclEntry(OWNER, mode >> 6 & 7),
+        AclEntry(OWNING_GROUP, mode >> 3 & 7),
+        AclEntry(OTHER, mode & 7),
     )
     mask = mode >> 3 & 7  # in the mode of a file with a list
-    replaced = (Entry(MASK, mask | added.granted), added)
+    replaced = (AclEntry(MASK, mask | added.granted), added)
     named = {(entry.tag, entry.number) for entry in replaced}
     kept = [_masked(entry, mask) for entry in before if (entry.tag, entry.number) not in named]
     wanted = sorted([*kept, *replaced], key=lambda entry: (entry.tag, entry.number))
@@ -67,17 +67,19 @@ def let_group_read_new_files(folder: Path) -> None:
     Without effect on a file system without ACLs. Raises OSError.
     """
     try:
-        os.setxattr(folder, DEFAULT_ATTRIBUTE, _packed([Entry(OWNER, 7), Entry(OWNING_GROUP, 5), Entry(OTHER, 0)]))
+        os.setxattr(
+            folder, DEFAULT_ATTRIBUTE, _packed([AclEntry(OWNER, 7), AclEntry(OWNING_GROUP, 5), AclEntry(OTHER, 0)])
+        )
     except OSError as error:
         if error.errno not in NO_LIST:
             raise
 
 
-def _packed(wanted: list[Entry]) -> bytes:
+def _packed(wanted: list[AclEntry]) -> bytes:
     return VERSION.pack(2) + b"".join(ENTRY.pack(entry.tag, entry.granted, entry.number) for entry in wanted)
 
 
-def _masked(entry: Entry, mask: int) -> Entry:
+def _masked(entry: AclEntry, mask: int) -> AclEntry:
     """The entry with the rights that it has in effect, so that a wider mask adds none."""
     return replace(entry, granted=entry.granted & mask) if entry.tag in MASKED else entry
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyper2kvmd.errors import Unsafe
+from hyper2kvmd.errors import Kind, MigrationFailed, Unsafe
 from hyper2kvmd.host import acl
 from hyper2kvmd.host.mandate import require_below
 from hyper2kvmd.host.person import (
@@ -28,6 +28,7 @@ from hyper2kvmd.host.person import (
     strangers_may_write,
 )
 from hyper2kvmd.host.way import way_to
+from hyper2kvmd.host.workspace import way_to_write
 from hyper2kvmd.model.orders import Bounds, Order
 
 DIRECTORY_MODE = 0o751
@@ -61,7 +62,7 @@ class Nearest:
 
 
 @dataclass(frozen=True)
-class Place:
+class DirectoryIdentity:
     """A directory by its identity, or one that is missing, by the nearest one that exists above it."""
 
     nearest: Identity
@@ -96,6 +97,16 @@ def nearest_output(order: Order) -> Iterator[Nearest]:
     with _nearest(order.output_dir, _judged(order)) as nearest:
         _require_allowed(order, nearest.handle, nearest.missing)
         yield nearest
+
+
+def unusable(directory: Path, error: OSError) -> MigrationFailed:
+    """Why the output directory cannot be used."""
+    return MigrationFailed(
+        "output-unwritable",
+        f"the output directory {directory} cannot be used: {error.strerror}",
+        hint=way_to_write(directory, error),
+        kind=Kind.OPERATOR,
+    )
 
 
 def require_configured(bounds: Bounds) -> None:
@@ -156,7 +167,7 @@ def share(order: Order, handle: int) -> bool:
     if person is None:
         return True
     with suppress(OSError):
-        acl.grant(handle, acl.Entry(acl.USER, READ, person.uid))
+        acl.grant(handle, acl.AclEntry(acl.USER, READ, person.uid))
     return person.may(READ, handle)
 
 
@@ -172,7 +183,7 @@ def share_in_team(handle: int, directory: int) -> None:
         os.fchown(handle, -1, folder.st_gid)
     except PermissionError:
         with suppress(OSError):
-            acl.grant(handle, acl.Entry(acl.GROUP, READ, folder.st_gid))
+            acl.grant(handle, acl.AclEntry(acl.GROUP, READ, folder.st_gid))
 
 
 # ---------------------------------------------------------------- whose directory it is
@@ -234,22 +245,22 @@ def _require_apart(directory: Path, nearest: Nearest, bounds: Bounds, open_dirs:
         )
 
 
-def _way_of(directory: Path) -> tuple[Place, ...]:
+def _way_of(directory: Path) -> tuple[DirectoryIdentity, ...]:
     """By name, since this user may not be able to open it."""
     real = directory.resolve()
     present = next(one for one in (real, *real.parents) if os.path.lexists(one))
     return _places((_identity(one.stat()) for one in (present, *present.parents)), real.relative_to(present).parts)
 
 
-def _way_up(nearest: Nearest) -> tuple[Place, ...]:
+def _way_up(nearest: Nearest) -> tuple[DirectoryIdentity, ...]:
     """The directory and every one above it, as the kernel has them."""
     return _places((_identity(os.fstat(folder)) for folder in lineage(nearest.handle)), nearest.missing)
 
 
-def _places(existing: Iterable[Identity], missing: tuple[str, ...]) -> tuple[Place, ...]:
+def _places(existing: Iterable[Identity], missing: tuple[str, ...]) -> tuple[DirectoryIdentity, ...]:
     upward = tuple(existing)
-    below = (Place(upward[0], missing[:count]) for count in range(len(missing), 0, -1))
-    return (*below, *map(Place, upward))
+    below = (DirectoryIdentity(upward[0], missing[:count]) for count in range(len(missing), 0, -1))
+    return (*below, *map(DirectoryIdentity, upward))
 
 
 def _may_create(person: Person, handle: int) -> bool:
@@ -288,7 +299,7 @@ def _make_directory(parent: int, name: str, order: Order) -> int:
             os.fchmod(handle, DIRECTORY_MODE | os.fstat(handle).st_mode & stat.S_ISGID)
         person = _made_for(order)
         if service and person is not None:
-            acl.grant(handle, acl.Entry(acl.USER, READ | WRITE | SEARCH, person.uid))
+            acl.grant(handle, acl.AclEntry(acl.USER, READ | WRITE | SEARCH, person.uid))
     except BaseException:
         os.close(handle)
         raise

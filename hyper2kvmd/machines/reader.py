@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from hyper2kvmd.host.mandate import ANYONE, Mandate
-from hyper2kvmd.machines.disks import Disks
+from hyper2kvmd.machines.vmx import Vmx
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.machine import Machine
 
@@ -18,9 +18,10 @@ class MachineReader(Protocol):
         ...
 
 
-DISKS: MachineReader = Disks()
+VMDK: MachineReader = Vmx()
+"""The reader of the key `vmdk`, the only key for a source so far."""
 
 
 def read_machine(asked: Migration, mandate: Mandate = ANYONE) -> Machine:
-    """The machine that the migration names: by its disks, the only source key so far. Raises as `Disks.read` does."""
-    return DISKS.read(asked, mandate)
+    """The machine that the migration names. Raises as its reader does."""
+    return VMDK.read(asked, mandate)

@@ -9,50 +9,51 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd.disk.files import open_file
 from hyper2kvmd.errors import Failure
-from hyper2kvmd.host.mandate import ANYONE, Mandate
+from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.mac import normal_mac
-from hyper2kvmd.model.machine import SourceNic
+from hyper2kvmd.machines.disks import Disks
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.machine import MAX_MEMORY, MAX_VCPUS, Machine, SourceNic
 
+DISKS = Disks()
 MAX_BYTES = 1 << 20
 MAX_FILES = 64
 MAX_NICS = 10
 """ethernet0 to ethernet9."""
-MEMORY = range(4, (16 << 20) + 1)
-"""MiB."""
-VCPUS = range(1, 1025)
+MEMORY = range(4, MAX_MEMORY + 1)
+"""MiB; VMware has no smaller machines than 4."""
+VCPUS = range(1, MAX_VCPUS + 1)
 SETTING = re.compile(r"[ \t]*([A-Za-z0-9_.:-]+)[ \t]*=[ \t]*\"([^\"\n]*)\"")
 
 
-@dataclass(frozen=True)
-class Described:
-    """What the .vmx files tell of one disk's machine; empty when they do not."""
+class Vmx:
+    """A `MachineReader`: the disks that are asked for, and the .vmx that names the first one or has its name."""
 
-    memory: int | None = None
-    """MiB."""
-    vcpus: int | None = None
-    nics: tuple[SourceNic, ...] = ()
-    concerns: tuple[str, ...] = ()
+    def read(self, asked: Migration, mandate: Mandate) -> Machine:
+        """A .vmx that the disk's owner neither owns nor can read is left out with a warning.
 
-
-def read_for(disk: Path, mandate: Mandate = ANYONE) -> Described:
-    """The machine that names this disk among its own, or that has the disk's name.
-
-    A .vmx that the disk's owner neither owns nor can read is left out with a warning. Raises as `open_file` does for
-    the disk itself.
-    """
-    file = open_file(disk, mandate)
-    try:
-        return _read_for(disk, mandate.named_by(file.fd, disk))
-    finally:
-        os.close(file.fd)
+        Raises as `open_file` does for the disk itself.
+        """
+        machine, disk = DISKS.read(asked, mandate), asked.vmdk[0]
+        file = open_file(disk, mandate)
+        try:
+            settings, concerns = _settings_for(disk, mandate.named_by(file.fd, disk))
+        finally:
+            os.close(file.fd)
+        return machine.with_changes(
+            memory=_number(settings, "memsize", MEMORY),
+            vcpus=_number(settings, "numvcpus", VCPUS),
+            nics=_nics(settings),
+            concerns=concerns,
+        )
 
 
-def _read_for(disk: Path, mandate: Mandate) -> Described:
+def _settings_for(disk: Path, mandate: Mandate) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    """The settings of the one machine that has this disk, else none; and what is wrong with the files."""
     machines, concerns = dict[Path, Mapping[str, str]](), []
     beside = disk.parent.glob("*.vmx") if mandate.may_list(disk.parent) else (disk.with_suffix(".vmx"),)
     for path in sorted(path for path in beside if os.path.lexists(path))[:MAX_FILES]:
@@ -66,12 +67,11 @@ def _read_for(disk: Path, mandate: Mandate) -> Described:
             machines[path] = settings
     if len(machines) == 1:
         (settings,) = machines.values()
-        memory, vcpus = _number(settings, "memsize", MEMORY), _number(settings, "numvcpus", VCPUS)
-        return Described(memory, vcpus, _nics(settings), tuple(concerns))
+        return settings, tuple(concerns)
     if machines:
         names = ", ".join(path.name for path in machines)
         concerns.append(f"{names} all have the disk {disk.name}: its memory, processors and network cards are unclear")
-    return Described(concerns=tuple(concerns))
+    return {}, tuple(concerns)
 
 
 def _read(path: Path, mandate: Mandate) -> Mapping[str, str]:

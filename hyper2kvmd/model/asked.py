@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from hyper2kvmd.model.frozen import Frozen
+from hyper2kvmd.model.machine import MAX_MEMORY, MAX_VCPUS
 
 DISKS_MAX = 26
 """Disks of one machine: vda to vdz."""
@@ -38,9 +39,9 @@ class Migration(Frozen):
     libvirt_import: bool = False
     libvirt_uri: str = "qemu:///system"
     libvirt_network: str = "default"
-    memory: int | None = Field(default=None, ge=64, le=16 * 1024 * 1024, description="MiB")
+    memory: int | None = Field(default=None, ge=64, le=MAX_MEMORY, description="MiB")
     """This and the next three override what the source machine had."""
-    vcpus: int | None = Field(default=None, ge=1, le=1024)
+    vcpus: int | None = Field(default=None, ge=1, le=MAX_VCPUS)
     uefi: bool | None = None
     machine: str | None = Field(default=None, pattern=r"^[a-z0-9.-]{1,40}$")
     checksum: bool = False

@@ -12,6 +12,12 @@ Firmware = Literal["bios", "uefi"]
 DiskBus = Literal["virtio", "sata"]
 NicModel = Literal["virtio", "e1000e"]
 Rtc = Literal["utc", "localtime"]
+Video = Literal["vga"]
+Extra = Literal["usb", "agent", "balloon", "rng"]
+"""A USB controller with a tablet; the channel of QEMU's guest agent; virtio's memory balloon and source of entropy."""
+MAX_MEMORY = 16 << 20
+"""MiB."""
+MAX_VCPUS = 1024
 
 
 class LocalFile(Frozen):
@@ -80,3 +86,7 @@ class Hardware(Frozen):
     disk_bus: DiskBus = "virtio"
     nic_model: NicModel = "virtio"
     rtc: Rtc = "utc"
+    video: Video = "vga"
+    """Every guest has a driver for it."""
+    extras: tuple[Extra, ...] = ("usb", "agent", "balloon", "rng")
+    """What makes a guest easier to use; one without drivers for them boots all the same."""

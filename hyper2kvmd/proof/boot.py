@@ -28,7 +28,7 @@ from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.machine import Hardware
 from hyper2kvmd.progress import Context
 from hyper2kvmd.proof.console import LOGIN, REACHED, SPOKE, Console
-from hyper2kvmd.proof.machine import Machine, Overlay, overlay, running
+from hyper2kvmd.proof.machine import Overlay, RunningMachine, overlay, running
 from hyper2kvmd.proof.serial import speak_on_serial
 from hyper2kvmd.proof.traces import VOLUMES, Traces, new_since, traces
 
@@ -213,7 +213,7 @@ def _come_up(overlaid: Overlay, hardware: Hardware, scratch: Path, silence_secon
     )
 
 
-def _watch(machine: Machine, began: float, silence_seconds: float, disk_limit: int) -> CameUp | None:
+def _watch(machine: RunningMachine, began: float, silence_seconds: float, disk_limit: int) -> CameUp | None:
     """One run of the machine up to its verdict, or to its silence; None when it restarted or powered itself off."""
     console = Console()
     pulse = Pulse(console)

@@ -17,7 +17,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from hyper2kvmd.host.kvm import EMULATOR, KVM_DEVICE, READABLE, kvm_works
 from hyper2kvmd.host.run import Sandbox, run, start, stop
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.frozen import Frozen
-from hyper2kvmd.model.machine import Hardware
+from hyper2kvmd.model.machine import Extra, Hardware
 from hyper2kvmd.proof.monitor import ANSWER_SECONDS, Monitor, no_qmp
 
 FIRMWARE_DESCRIPTORS = Path("/usr/share/qemu/firmware")
@@ -41,6 +41,16 @@ EMULATED_VCPUS = 1
 just rewriting the kernel's code, and found it withdrawn already.
 """
 NIC_DEVICES = {"virtio": "virtio-net-pci", "e1000e": "e1000e"}
+VIDEO_CARDS = {"vga": "std"}
+CONTROLLERS: Mapping[Extra, str] = {"usb": "qemu-xhci,id=usb", "agent": "virtio-serial-pci,id=serial"}
+"""libvirt places them before the disks."""
+PCI_DEVICES: Mapping[Extra, str] = {"balloon": "virtio-balloon-pci", "rng": "virtio-rng-pci,rng=entropy"}
+"""libvirt places them behind the disks."""
+ATTACHED: Mapping[Extra, str] = {
+    "usb": "usb-tablet,bus=usb.0",
+    "agent": "virtserialport,bus=serial.0,chardev=agent,name=org.qemu.guest_agent.0",
+}
+"""What is attached to the controllers."""
 SATA_PORTS = 6
 """Of one controller."""
 OVERLAY_LIMIT = 16 << 30
@@ -71,7 +81,7 @@ def overlay(base: Image, folder: Path) -> Overlay:
     return Overlay(base=base, image=base.with_changes(disks=tuple(disks), format="qcow2"))
 
 
-class Machine:
+class RunningMachine:
     """A running guest. `console` is its serial console, to be read; the rest is asked over QMP."""
 
     def __init__(self, process: subprocess.Popen[bytes], monitor: Monitor) -> None:
@@ -120,7 +130,7 @@ class Machine:
 
 
 @contextmanager
-def running(overlaid: Overlay, hardware: Hardware, scratch: Path) -> Iterator[Machine]:
+def running(overlaid: Overlay, hardware: Hardware, scratch: Path) -> Iterator[RunningMachine]:
     """A machine with the overlay's disks, the first one to boot from, killed at the block's end.
 
     UEFI variables begin pristine and stay in `scratch`. Raises BrokenInstallation (`tool-missing`,
@@ -148,7 +158,7 @@ def running(overlaid: Overlay, hardware: Hardware, scratch: Path) -> Iterator[Ma
             process = start(argv, sandbox=sandbox, pass_fds=(theirs.fileno(),))
         try:
             with Monitor(ours) as monitor:
-                yield Machine(process, monitor)
+                yield RunningMachine(process, monitor)
         finally:
             stop(process, grace=0)
 
@@ -158,7 +168,8 @@ def _escaped(path: Path) -> str:
 
 
 def _command(hardware: Hardware, disks: int, monitor: int) -> list[str]:
-    argv = [EMULATOR, "-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-vga", "std"]
+    argv = [EMULATOR, "-no-user-config", "-nodefaults", "-no-reboot", "-display", "none"]
+    argv += ["-vga", VIDEO_CARDS[hardware.video]]
     argv += ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
     argv += ["-accel", "kvm", "-cpu", "host"] if kvm_works() else ["-accel", "tcg", "-cpu", "max"]
     processors = min(hardware.vcpus, VCPU_CAP, os.cpu_count() or 1) if kvm_works() else EMULATED_VCPUS
@@ -171,12 +182,12 @@ def _command(hardware: Hardware, disks: int, monitor: int) -> list[str]:
     for number, mac in enumerate(hardware.macs):
         argv += ["-netdev", f"user,id=net{number},restrict=on"]
         devices.append(f"{NIC_DEVICES[hardware.nic_model]},netdev=net{number},mac={mac},romfile=")
-    devices += ["qemu-xhci,id=usb", "virtio-serial-pci,id=serial"]
+    devices += [device for extra, device in CONTROLLERS.items() if extra in hardware.extras]
     if hardware.disk_bus == "virtio":
         devices += [f"virtio-blk-pci,drive=disk{number}" + ",bootindex=1" * (number == 0) for number in range(disks)]
     else:
         devices += [f"ich9-ahci,id=sata{number}" for number in range(-(-disks // SATA_PORTS))]
-    devices += ["virtio-balloon-pci", "virtio-rng-pci,rng=entropy"]
+    devices += [device for extra, device in PCI_DEVICES.items() if extra in hardware.extras]
     for number, device in enumerate(devices):
         if "q35" in hardware.machine:
             argv += ["-device", f"pcie-root-port,id=port{number},chassis={number + 1}"]
@@ -185,8 +196,9 @@ def _command(hardware: Hardware, disks: int, monitor: int) -> list[str]:
     for number in range(disks if hardware.disk_bus == "sata" else 0):
         port = f"bus=sata{number // SATA_PORTS}.{number % SATA_PORTS}"
         argv += ["-device", f"ide-hd,drive=disk{number},{port}" + ",bootindex=1" * (number == 0)]
-    argv += ["-device", "usb-tablet,bus=usb.0"]
-    return [*argv, "-device", "virtserialport,bus=serial.0,chardev=agent,name=org.qemu.guest_agent.0"]
+    for extra, device in ATTACHED.items():
+        argv += ["-device", device] if extra in hardware.extras else []
+    return argv
 
 
 def _disks(overlaid: Overlay) -> list[str]:

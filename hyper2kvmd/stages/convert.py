@@ -14,7 +14,7 @@ from hyper2kvmd.disk.images.image import NewImage
 from hyper2kvmd.disk.images.qcow2.reader import open_image
 from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.disk.qemu.export import export
-from hyper2kvmd.disk.qemu.nbd import Reader
+from hyper2kvmd.disk.qemu.nbd import NbdReader
 from hyper2kvmd.disk.reader import SourceReader
 from hyper2kvmd.disk.sources.source import DiskSource
 from hyper2kvmd.errors import Kind, MigrationFailed
@@ -66,7 +66,7 @@ def _converted(bench: Bench, plan: Plan, number: int, source: DiskSource) -> Dis
 
 
 def _compared(bench: Bench, plan: Plan, image: Image, number: int, source: DiskSource) -> str:
-    disk, threads = plan.disks[number], bench.order.limits.threads or copy.Limits().threads
+    disk, threads = plan.disks[number], bench.order.limits.threads or copy.CopyLimits().threads
     title = f"Comparing every byte of disk {number + 1}/{len(plan.disks)}"
     with bench.ctx.step(title, total=disk.virtual_size) as step:
         prove_all_same(source, disk, image.disks[number], image.format, threads=threads, step=step)
@@ -77,10 +77,10 @@ def _of(number: int, plan: Plan) -> str:
     return f"disk {number + 1}: " if len(plan.disks) > 1 else ""
 
 
-def copy_limits(limits: Limits) -> copy.Limits:
+def copy_limits(limits: Limits) -> copy.CopyLimits:
     """A job's limits as the engine takes them."""
-    threads = limits.threads or copy.Limits().threads
-    return copy.Limits(threads=threads, bytes_per_second=limits.bandwidth_limit or None)
+    threads = limits.threads or copy.CopyLimits().threads
+    return copy.CopyLimits(threads=threads, bytes_per_second=limits.bandwidth_limit or None)
 
 
 def prove_same(
@@ -123,7 +123,7 @@ def _prove_samples(source: DiskSource, disk: SourceDisk, theirs: BlockReader, fo
 def _read_by_qemu(one: DiskImage, fmt: Literal["qcow2", "raw"], folder: Path) -> Iterator[BlockReader]:
     with (
         export(one.path, fmt, folder, exports={"image": None}, writable=False) as exporter,
-        Reader(exporter.socket, "image") as reader,
+        NbdReader(exporter.socket, "image") as reader,
     ):
         yield reader
 
@@ -135,7 +135,7 @@ def _second_opinion(source: DiskSource, folder: Path) -> Iterator[tuple[BlockRea
     if qemu_img.reads_as(files, fmt, source.virtual_size, folder):
         with (
             export(path, fmt, folder, exports={"source": None}, writable=False, opened=files) as exporter,
-            Reader(exporter.socket, "source") as reader,
+            NbdReader(exporter.socket, "source") as reader,
         ):
             yield reader, "the source read by QEMU"
     else:

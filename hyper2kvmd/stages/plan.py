@@ -12,7 +12,7 @@ from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper
 from hyper2kvmd.hardware import decide_firmware
 from hyper2kvmd.host import run, space
-from hyper2kvmd.host.destination import real_output_dir
+from hyper2kvmd.host.destination import real_output_dir, unusable
 from hyper2kvmd.host.mandate import require_below
 from hyper2kvmd.host.workspace import real_conversion_dir
 from hyper2kvmd.machines.reader import read_machine
@@ -21,7 +21,6 @@ from hyper2kvmd.model.disks import Layout, SourceDisk, Volume
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.stages.bench import Bench
-from hyper2kvmd.targets.directory import unusable
 from hyper2kvmd.volumes.layout import firmware_of, read_layout
 from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS
 

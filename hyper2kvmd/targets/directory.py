@@ -14,7 +14,7 @@ from hyper2kvmd.host import space
 from hyper2kvmd.host.destination import nearest_output
 from hyper2kvmd.host.files import copy_range, data_ranges
 from hyper2kvmd.host.placing import MODE, Placing, names_in
-from hyper2kvmd.host.workspace import require_writable, way_to_write
+from hyper2kvmd.host.workspace import require_writable
 from hyper2kvmd.model.disks import DiskImage, Image, SourceDisk
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
@@ -45,16 +45,6 @@ def check(order: Order, more_names: Sequence[str] = ()) -> None:
             hint="move it away, or choose another vm_name or output_dir: nothing is ever overwritten",
             kind=Kind.OPERATOR,
         )
-
-
-def unusable(directory: Path, error: OSError) -> MigrationFailed:
-    """Why the output directory cannot be used."""
-    return MigrationFailed(
-        "output-unwritable",
-        f"the output directory {directory} cannot be used: {error.strerror}",
-        hint=way_to_write(directory, error),
-        kind=Kind.OPERATOR,
-    )
 
 
 def room(order: Order, needed_bytes: int) -> int:
@@ -128,7 +118,12 @@ def _published(
     )
 
 
-def is_as_published(disk: PublishedDisk) -> bool:
+def holds(order: Order, artifact: Artifact) -> bool:
+    """Whether the images are still in the order's output directory."""
+    return all(disk.path.parent == order.output_dir and _is_as_published(disk) for disk in artifact.disks)
+
+
+def _is_as_published(disk: PublishedDisk) -> bool:
     """Whether the file of that name is still the one that was published: another job's may have its name by now."""
     try:
         facts = disk.path.lstat()

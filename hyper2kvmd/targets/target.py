@@ -32,6 +32,10 @@ class Target(Protocol):
         """Put images and report in place, together or not at all."""
         ...
 
+    def holds(self, artifact: Artifact) -> bool:
+        """Whether what an earlier attempt placed is there and unchanged."""
+        ...
+
     def register(self, hardware: Hardware, guest: Guest, artifact: Artifact) -> Registration:
         """Make the machine known. What was placed stays, whatever happens."""
         ...

@@ -10,12 +10,12 @@ import uuid
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from hyper2kvmd.model.disks import Layout, Segment, Table, Volume
+from hyper2kvmd.model.machine import Firmware
 from hyper2kvmd.volumes import luks, lvm, md
 from hyper2kvmd.volumes.mapping import (
-    Machine,
+    OpenDisks,
     Stretches,
     Unmappable,
     cut,
@@ -53,7 +53,7 @@ def read_layout(disks: Sequence[BlockReader], keys: Sequence[bytes] = ()) -> Lay
 
     Damaged tables and metadata show up as missing volumes or as obstacles.
     """
-    machine = Machine(disks)
+    machine = OpenDisks(disks)
     prefixes = [""] if len(disks) == 1 else [f"disk {number}, " for number in range(1, len(disks) + 1)]
     found = [_outer(disk, number, prefix) for number, (disk, prefix) in enumerate(zip(disks, prefixes, strict=True))]
     volumes = [_with_content(volume, machine) for _, outer in found for volume in outer]
@@ -66,7 +66,7 @@ def read_layout(disks: Sequence[BlockReader], keys: Sequence[bytes] = ()) -> Lay
     return Layout(tables=tuple(table for table, _ in found), volumes=tuple(volumes))
 
 
-def _inside(machine: Machine, volumes: list[Volume], fresh: list[Volume], keys: Sequence[bytes]) -> list[Volume]:
+def _inside(machine: OpenDisks, volumes: list[Volume], fresh: list[Volume], keys: Sequence[bytes]) -> list[Volume]:
     """What the containers among `fresh` hold. Volume groups come last: they may span what lies at different depths."""
     arrays = md.arrays(machine, [volume for volume in fresh if volume.content == "linux_raid_member"])
     opened = [_decrypted(volume, machine, keys) for volume in fresh if volume.content == "crypto_LUKS"]
@@ -77,7 +77,7 @@ def _inside(machine: Machine, volumes: list[Volume], fresh: list[Volume], keys: 
     return [volume for volume in lvm.logical_volumes(machine, physical) if (volume.vg, volume.lv) not in known]
 
 
-def _decrypted(volume: Volume, machine: Machine, keys: Sequence[bytes]) -> Volume:
+def _decrypted(volume: Volume, machine: OpenDisks, keys: Sequence[bytes]) -> Volume:
     stretches: Stretches = ()
     obstacle = None
     try:
@@ -91,7 +91,7 @@ def _decrypted(volume: Volume, machine: Machine, keys: Sequence[bytes]) -> Volum
     )
 
 
-def firmware_of(layout: Layout) -> Literal["bios", "uefi"]:
+def firmware_of(layout: Layout) -> Firmware:
     """`uefi` for a machine with an EFI system partition, else `bios`."""
     return "uefi" if any(volume.parttype in ESP_TYPES for volume in layout.volumes) else "bios"
 
@@ -126,7 +126,7 @@ def _volume(partition: Partition, disk: int, prefix: str) -> Volume:
     )
 
 
-def _with_content(volume: Volume, machine: Machine) -> Volume:
+def _with_content(volume: Volume, machine: OpenDisks) -> Volume:
     if not volume.stretches or volume.parttype in {f"{kind:02x}" for kind in EXTENDED_TYPES}:
         return volume
     reader = machine.reader(volume.stretches)
@@ -142,7 +142,7 @@ def _with_content(volume: Volume, machine: Machine) -> Volume:
     )
 
 
-def _claim(volume: Volume, content: Content, machine: Machine) -> str | None:
+def _claim(volume: Volume, content: Content, machine: OpenDisks) -> str | None:
     """What keeps it from being mounted: each of its parts is a device of the host's meanwhile."""
     if content.type in CLAIMED:
         return None

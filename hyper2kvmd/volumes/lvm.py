@@ -15,7 +15,7 @@ from hyper2kvmd.model.disks import Stretch, Volume
 from hyper2kvmd.volumes import md
 from hyper2kvmd.volumes.budget import Budget, Exhausted
 from hyper2kvmd.volumes.mapping import (
-    Machine,
+    OpenDisks,
     Stretches,
     Unmappable,
     cut,
@@ -45,7 +45,7 @@ class Damaged(Exception):
     """Metadata that cannot be understood; never leaves this module."""
 
 
-def logical_volumes(machine: Machine, physical: Iterable[Volume]) -> list[Volume]:
+def logical_volumes(machine: OpenDisks, physical: Iterable[Volume]) -> list[Volume]:
     """The logical volumes on the physical volumes of a machine's disks; those that cannot be mapped, and those of
     which a part is missing, with an obstacle.
     """
@@ -241,7 +241,7 @@ def _volume(name: str, lv: str, group: _Group, stretches: Stretches = (), obstac
 class _Group:
     """A volume group's metadata, with the physical volumes that are at hand. Raises Damaged throughout."""
 
-    def __init__(self, machine: Machine, group: Section, places: Mapping[str, Volume]) -> None:
+    def __init__(self, machine: OpenDisks, group: Section, places: Mapping[str, Volume]) -> None:
         self._machine, self._budget = machine, machine.budget
         self._extent = _number(group, "extent_size") * SECTOR
         self.logical = _subsection(group, "logical_volumes")

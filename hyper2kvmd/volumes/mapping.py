@@ -24,7 +24,7 @@ class Unmappable(Exception):
     """Why bytes cannot be addressed, in words that follow a volume's name."""
 
 
-class Machine:
+class OpenDisks:
     """A machine's disks, the budget for reading them, and the volume keys of opened LUKS containers, by UUID."""
 
     def __init__(self, disks: Sequence[BlockReader], budget: Budget | None = None) -> None:
@@ -34,11 +34,11 @@ class Machine:
 
     def reader(self, stretches: Stretches) -> BlockReader:
         """The bytes of `stretches`, one after the other, decrypted; the containers that they name are open."""
-        return _Reader(self, stretches)
+        return _StretchReader(self, stretches)
 
 
-class _Reader:
-    def __init__(self, machine: Machine, stretches: Stretches) -> None:
+class _StretchReader:
+    def __init__(self, machine: OpenDisks, stretches: Stretches) -> None:
         self._machine, self._stretches = machine, stretches
         self.size = sum(stretch.length for stretch in stretches)
 

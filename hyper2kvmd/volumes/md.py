@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from hyper2kvmd.model.disks import Volume
 from hyper2kvmd.volumes.mapping import (
-    Machine,
+    OpenDisks,
     Stretches,
     Unmappable,
     cut,
@@ -151,7 +151,7 @@ def holds_table(disk: BlockReader) -> bool:
     return found is not None and found.offset == 0
 
 
-def arrays(machine: Machine, members: Iterable[Volume]) -> list[Volume]:
+def arrays(machine: OpenDisks, members: Iterable[Volume]) -> list[Volume]:
     """The arrays that `members` make up; those that cannot be mapped with an obstacle."""
     groups: dict[str, list[tuple[Superblock, Volume]]] = {}
     lost = []

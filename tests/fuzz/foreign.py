@@ -18,13 +18,13 @@ from hyper2kvmd.disk.faults import LARGEST_DISK
 from hyper2kvmd.disk.files import open_file
 from hyper2kvmd.disk.sources.foreign.crc32c import crc32c
 from hyper2kvmd.disk.sources.foreign.qcow2 import read_qcow2
-from hyper2kvmd.disk.sources.foreign.source import READERS, Format
+from hyper2kvmd.disk.sources.foreign.source import READERS, ForeignFormat
 from hyper2kvmd.errors import Failure
 from tests.fuzz import harness
 from tests.fuzz.harness import NUMBERS
 
 MIB = 1 << 20
-PLACES: dict[Format, tuple[tuple[int, int], ...]] = {
+PLACES: dict[ForeignFormat, tuple[tuple[int, int], ...]] = {
     "qcow2": ((0, 128), (0, 1024)),
     "vdi": ((0x40, 0x1C8), (0x200, 0x240)),
     "vhdx": ((64 << 10, (64 << 10) + 80), (128 << 10, (128 << 10) + 80), (192 << 10, (192 << 10) + 80)),
@@ -34,10 +34,10 @@ SEALED = ((64 << 10, 4 << 10), (128 << 10, 4 << 10), (192 << 10, 64 << 10), (256
 """Stretches of a VHDX with a checksum of their own."""
 
 
-def samples() -> dict[Format, bytes]:
+def samples() -> dict[ForeignFormat, bytes]:
     """A sound disk of each format, of a few MiB."""
-    made: dict[Format, bytes] = {}
-    kinds: tuple[tuple[Format, str], ...] = (
+    made: dict[ForeignFormat, bytes] = {}
+    kinds: tuple[tuple[ForeignFormat, str], ...] = (
         ("qcow2", "cluster_size=64k"),
         ("vdi", "static=off"),
         ("vhdx", "block_size=1M"),
@@ -54,7 +54,7 @@ def samples() -> dict[Format, bytes]:
     return made
 
 
-def damage(fmt: Format, data: bytes, pick: random.Random) -> bytes:
+def damage(fmt: ForeignFormat, data: bytes, pick: random.Random) -> bytes:
     changed = bytearray(data)
     for _ in range(pick.choice((1, 1, 2, 4))):
         at = _place(fmt, changed, pick)
@@ -87,7 +87,7 @@ def seal(data: bytearray) -> None:
             data[at + 4 : at + 8] = struct.pack("<I", crc32c(data[at : at + length]))
 
 
-def _place(fmt: Format, data: bytearray, pick: random.Random) -> int:
+def _place(fmt: ForeignFormat, data: bytearray, pick: random.Random) -> int:
     places = PLACES[fmt]
     if fmt == "vhdx" and pick.randrange(2):
         begin = pick.choice((MIB, 2 * MIB, 2 * MIB + (64 << 10), 3 * MIB))
@@ -96,7 +96,7 @@ def _place(fmt: Format, data: bytearray, pick: random.Random) -> int:
     return min(pick.randrange(begin, end), len(data) - 1)
 
 
-def describe(path: Path, fmt: Format) -> None:
+def describe(path: Path, fmt: ForeignFormat) -> None:
     """Read what runs without a tool, and ensure on what it promises."""
     file = open_file(path)
     try:
@@ -114,7 +114,7 @@ def describe(path: Path, fmt: Format) -> None:
         os.close(file.fd)
 
 
-def attempt(seed: int, corpus: dict[Format, bytes], folder: Path) -> str:
+def attempt(seed: int, corpus: dict[ForeignFormat, bytes], folder: Path) -> str:
     """Damage one sample and read it; what came of it. Raises whatever is not a Failure."""
     pick = random.Random(seed)  # noqa: S311
     fmt = pick.choice(sorted(corpus))

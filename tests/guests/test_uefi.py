@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hyper2kvmd.disk.qemu.export import export
-from hyper2kvmd.disk.qemu.nbd import Reader
+from hyper2kvmd.disk.qemu.nbd import NbdReader
 from hyper2kvmd.guest.family import GuestDisks
 from hyper2kvmd.guest.mounts.access import open_image
 from hyper2kvmd.guest.mounts.rootside import Helper, default_helper
@@ -73,7 +73,7 @@ def assert_repaired_for_good(folder: Path) -> None:
     path = folder / "out" / "web01.qcow2"
     with (
         export(path, "qcow2", folder, exports={"": None}, writable=False) as exporter,
-        Reader(exporter.socket, "") as reader,
+        NbdReader(exporter.socket, "") as reader,
     ):
         layout = read_layout([reader])
         (esp,) = (volume for volume in layout.volumes if volume.content == "vfat")

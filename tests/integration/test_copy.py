@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hyper2kvmd.disk.blocks import Run
 from hyper2kvmd.disk.engine import checkpoint
-from hyper2kvmd.disk.engine.copy import Amounts, Limits
+from hyper2kvmd.disk.engine.copy import Amounts, CopyLimits
 from hyper2kvmd.disk.images.qcow2 import CLUSTER, full_size
 from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.errors import Failure, Interrupted
@@ -31,7 +31,7 @@ def test_any_extents_read_the_same(disk: tuple[int, list[Part], int], kind: Kind
     image = tmp_path / "image"
     image.unlink(missing_ok=True)
     with contextlib.closing(MadeSource(tmp_path / "made", size, parts, gap)) as source:
-        amounts = image_of(source, image, kind, limits=Limits(threads=threads))
+        amounts = image_of(source, image, kind, limits=CopyLimits(threads=threads))
     assert amounts.read == amounts.total == sum(len(part.data) for part in parts)
     require_same(write_raw(tmp_path / "raw", size, parts), image, kind)
 
@@ -64,8 +64,8 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_full_disk_becomes_the_same_file_with_any_number_of_threads(kind: Kind, full: Path, tmp_path: Path) -> None:
     with contextlib.closing(RawSource(full)) as source:
-        image_of(source, tmp_path / "one", kind, limits=Limits(threads=1))
-        image_of(source, tmp_path / "five", kind, limits=Limits(threads=5))
+        image_of(source, tmp_path / "one", kind, limits=CopyLimits(threads=1))
+        image_of(source, tmp_path / "five", kind, limits=CopyLimits(threads=5))
     sh("cmp", tmp_path / "one", tmp_path / "five")
     require_same(full, tmp_path / "one", kind)
     assert (tmp_path / "one").stat().st_blocks * 512 <= 343 * MIB
@@ -202,7 +202,7 @@ def test_progress_ends_with_everything_and_an_interruption_ends_the_copy(full: P
             raise Interrupted("interrupted", "stopped", hint="start again")
 
     with contextlib.closing(RawSource(full)) as source:
-        slow = Limits(bytes_per_second=100 * MIB)
+        slow = CopyLimits(bytes_per_second=100 * MIB)
         assert failure(lambda: image_of(source, tmp_path / "image", on_progress=stop, limits=slow)) == "interrupted"
         assert 0 < heard[-1].read < heard[-1].total
         image_of(source, tmp_path / "image", on_progress=heard.append)
@@ -215,5 +215,5 @@ def test_progress_ends_with_everything_and_an_interruption_ends_the_copy(full: P
 def test_bandwidth_is_capped(tmp_path: Path) -> None:
     heard: list[Amounts] = []
     with contextlib.closing(MadeSource(tmp_path / "made", 12 * MIB, [Part(0, content(1, 12 * MIB), False)])) as source:
-        image_of(source, tmp_path / "image", on_progress=heard.append, limits=Limits(2, 12 * MIB))
+        image_of(source, tmp_path / "image", on_progress=heard.append, limits=CopyLimits(2, 12 * MIB))
     assert len({amounts.read for amounts in heard}) >= 3

@@ -20,7 +20,7 @@ from hyper2kvmd.disk.blocks import Run
 from hyper2kvmd.disk.engine import batches, checkpoint, copy_worker
 from hyper2kvmd.disk.engine import copy as engine
 from hyper2kvmd.disk.engine.checkpoint import Checkpoint
-from hyper2kvmd.disk.engine.copy import Amounts, Limits, copy
+from hyper2kvmd.disk.engine.copy import Amounts, CopyLimits, copy
 from hyper2kvmd.disk.images.qcow2 import WINDOW
 from tests.support.copy_child import opened
 from tests.support.copying import disks, image_of, mounted, require_same
@@ -196,7 +196,7 @@ def test_ended_between_any_batches(
     size, parts, gap = disk
     for leftover in tmp_path.iterdir():
         leftover.unlink()
-    limits = Limits(threads)
+    limits = CopyLimits(threads)
     with contextlib.closing(MadeSource(tmp_path / "made", size, parts, gap)) as source:
         image_of(source, tmp_path / "undisturbed", kind, limits=limits)
         for stop in stops:
@@ -219,7 +219,7 @@ def test_ended_between_shared_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyP
         with contextlib.closing(Ending(place / "made", size, parts, 4096)) as source:
             source.left = 9
             with pytest.raises(Gone):
-                image_of(source, place / "image", limits=Limits(1))
+                image_of(source, place / "image", limits=CopyLimits(1))
             source.left = len(parts)
             moved = image_of(source, place / "image")
             assert moved.resumed >= 3 * 8 * MIB

@@ -16,7 +16,7 @@ from typing import Literal
 import pytest
 
 from hyper2kvmd.disk.qemu.export import Exporter, as_file, export
-from hyper2kvmd.disk.qemu.nbd import Reader, Writer
+from hyper2kvmd.disk.qemu.nbd import NbdReader, NbdWriter
 from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host import run
@@ -65,7 +65,7 @@ def test_a_vmdk_is_read_in_place(tmp_path: Path, content: bytes, subformat: str)
         open_source(path, tmp_path) as source,
         export(path, "vmdk", tmp_path, exports={"": None}, writable=False, opened=source.files) as exporter,
     ):
-        with Reader(exporter.socket, "") as reader:
+        with NbdReader(exporter.socket, "") as reader:
             assert reader.size == len(content)
             assert reader.read(0, len(content)) == content
             assert reader.read(1_000_001, 33) == content[1_000_001:1_000_034]
@@ -77,7 +77,7 @@ def test_what_is_written_is_in_the_image(tmp_path: Path, content: bytes) -> None
     path = converted(tmp_path, "qcow2")
     with (
         export(path, "qcow2", tmp_path, exports={"": None}, writable=True) as exporter,
-        Writer(exporter.socket, "") as writer,
+        NbdWriter(exporter.socket, "") as writer,
     ):
         writer.write(1_000_001, b"odd place")
         writer.write(0, b"start")
@@ -96,7 +96,7 @@ def test_what_is_written_is_in_the_image(tmp_path: Path, content: bytes) -> None
 def test_a_read_only_export_refuses_a_write(tmp_path: Path, content: bytes) -> None:
     path = converted(tmp_path, "qcow2")
     with export(path, "qcow2", tmp_path, exports={"": None}, writable=False) as exporter:
-        with Writer(exporter.socket, "") as writer, pytest.raises(MigrationFailed) as caught:
+        with NbdWriter(exporter.socket, "") as writer, pytest.raises(MigrationFailed) as caught:
             writer.write(0, b"start")
         assert caught.value.code == "image-write-failed"
 
@@ -122,7 +122,7 @@ def test_ranges_are_exact_and_writable_together(tmp_path: Path, content: bytes) 
     ranges = {"one": Segment(offset=MIB, length=MIB), "two": Segment(offset=3 * MIB, length=512)}
     with export(image, "qcow2", tmp_path, exports={"": None, **ranges}, writable=True) as exporter:
         for name, segment in ranges.items():
-            with Reader(exporter.socket, name) as reader:
+            with NbdReader(exporter.socket, name) as reader:
                 assert reader.size == segment.length
                 end = segment.offset + segment.length
                 assert reader.read(0, segment.length) == content[segment.offset : end]
@@ -175,7 +175,7 @@ def test_paths_of_any_length_and_spelling(tmp_path: Path, content: bytes) -> Non
     command("qemu-img", "convert", "-f", "raw", "-O", "qcow2", tmp_path / "disk.raw", image)
     with (
         export(image, "qcow2", folder, exports={"": None}, writable=True) as exporter,
-        Reader(exporter.socket, "") as reader,
+        NbdReader(exporter.socket, "") as reader,
     ):
         assert reader.read(0, 512) == content[:512]
 

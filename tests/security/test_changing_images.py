@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.disk.engine.copy import Limits
+from hyper2kvmd.disk.engine.copy import CopyLimits
 from hyper2kvmd.disk.images.image import NewImage
 from hyper2kvmd.disk.ranges import UNIT, Ranges
 from hyper2kvmd.disk.sources import sampling
@@ -115,7 +115,7 @@ def test_a_disk_that_is_filled_while_it_is_copied(fmt: str, tmp_path: Path) -> N
         with path.open("r+b") as file:  # not by QEMU, which respects its own lock
             file.write(later.read_bytes())
         with pytest.raises(MigrationFailed) as caught:
-            source.copy_into(image, Limits(threads=1), lambda _: None)
+            source.copy_into(image, CopyLimits(threads=1), lambda _: None)
     assert caught.value.code == "source-changed"
     assert image.path.stat().st_blocks * 512 < FILLED
 

@@ -345,7 +345,7 @@ def test_a_right_for_the_submitter_is_none_for_others(limited: tuple[int, int, i
     set_acl(folder, (OWNER, 7, -1), limited, *others, (MASK, 5, -1), (OTHER, 5, -1))
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        acl.grant(handle, acl.Entry(acl.USER, READ | WRITE | SEARCH, NOBODY))
+        acl.grant(handle, acl.AclEntry(acl.USER, READ | WRITE | SEARCH, NOBODY))
         assert as_user(VICTIM, "test", "-w", folder).returncode == 0
         assert as_user("games", "test", "-r", folder).returncode == 0
         assert as_user("games", "test", "-w", folder).returncode == 1

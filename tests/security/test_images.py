@@ -13,7 +13,7 @@ import pytest
 
 from hyper2kvmd.disk.files import SourceFile, open_file
 from hyper2kvmd.disk.qemu import qemu_img
-from hyper2kvmd.disk.qemu.qemu_img import Format
+from hyper2kvmd.disk.qemu.qemu_img import QemuFormat
 from hyper2kvmd.disk.sources.foreign import ForeignSource
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.disk.sources.opening import open_source
@@ -215,7 +215,7 @@ def test_refused_by_name_before_a_tool_runs(name: str, service_folder: Path, sec
     assert SECRET.decode() not in said and "Traceback" not in said
 
 
-CONFINED: dict[str, Format] = {
+CONFINED: dict[str, QemuFormat] = {
     "absolute extent": "vmdk",
     "header of nothing": "vmdk",
     "backing file": "qcow2",
@@ -224,7 +224,7 @@ CONFINED: dict[str, Format] = {
 }
 
 
-def converted(source: SourceFile, fmt: Format, target: Path) -> None:
+def converted(source: SourceFile, fmt: QemuFormat, target: Path) -> None:
     """By qemu-img as we start it."""
     qemu_img.convert(
         source,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from hyper2kvmd.disk.engine.copy import Limits
+from hyper2kvmd.disk.engine.copy import CopyLimits
 from hyper2kvmd.disk.images.image import NewImage
 from hyper2kvmd.disk.sources.opening import open_source
 
@@ -17,7 +17,7 @@ def main(source: str, folder: str, rate: str) -> None:
     with open_source(Path(source), Path(folder)) as disk:
         disk.copy_into(
             NewImage(Path(folder) / "disk1.qcow2", "qcow2", disk.data_bytes),
-            Limits(threads=2, bytes_per_second=int(rate)),
+            CopyLimits(threads=2, bytes_per_second=int(rate)),
             lambda amounts: print(amounts.read, flush=True),
         )
 

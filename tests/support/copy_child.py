@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hyper2kvmd.disk.blocks import Counted
 from hyper2kvmd.disk.engine import copy as engine
-from hyper2kvmd.disk.engine.copy import Amounts, Limits, copy
+from hyper2kvmd.disk.engine.copy import Amounts, CopyLimits, copy
 from tests.support.sources import RawSource, make_target
 from tests.support.vmdk_images import vmdk_source
 
@@ -44,7 +44,7 @@ def main(source: str, image: str, kind: str, rate: str) -> None:
         opened(Path(source)) as disk,
         contextlib.closing(make_target(kind, Path(image), disk.virtual_size)) as target,
     ):
-        limits = Limits(threads=THREADS, bytes_per_second=int(rate) or None)
+        limits = CopyLimits(threads=THREADS, bytes_per_second=int(rate) or None)
         copy(disk, target, identity="one", limits=limits, on_progress=say)
 
 

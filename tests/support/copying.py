@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from hyper2kvmd.disk.engine.copy import Amounts, Limits, copy
+from hyper2kvmd.disk.engine.copy import Amounts, CopyLimits, copy
 from hyper2kvmd.disk.images.qcow2 import WINDOW
 from hyper2kvmd.disk.qemu import qemu_img
 from tests.support.disks import sh
@@ -23,7 +23,7 @@ def image_of(
     path: Path,
     kind: Kind = "qcow2",
     *,
-    limits: Limits | None = None,
+    limits: CopyLimits | None = None,
     reserve: bool = False,
     on_progress: Callable[[Amounts], None] = lambda _: None,
 ) -> Amounts:

@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import Literal
 
 from hyper2kvmd.disk.blocks import Run
-from hyper2kvmd.disk.images.qcow2 import Writer
+from hyper2kvmd.disk.image_file import ImageFile
+from hyper2kvmd.disk.images.qcow2 import Qcow2Writer
 from hyper2kvmd.disk.images.raw import RawTarget
-from hyper2kvmd.disk.images.target import Target
 
 Kind = Literal["qcow2", "compressed", "raw"]
 KINDS: tuple[Kind, ...] = ("qcow2", "compressed", "raw")
 
 
-def make_target(kind: str, path: Path, virtual_size: int) -> Target:
-    return RawTarget(path, virtual_size) if kind == "raw" else Writer(path, virtual_size, compress=kind == "compressed")
+def make_target(kind: str, path: Path, virtual_size: int) -> ImageFile:
+    return (
+        RawTarget(path, virtual_size)
+        if kind == "raw"
+        else Qcow2Writer(path, virtual_size, compress=kind == "compressed")
+    )
 
 
 def content(seed: int, length: int) -> bytes:

@@ -12,7 +12,7 @@ import pytest
 
 import hyper2kvmd
 from hyper2kvmd import catalogue
-from hyper2kvmd.catalogue import Entry
+from hyper2kvmd.catalogue import Explanation
 from tests.support.raised_codes import Raised, Untraceable, raised_codes
 
 PACKAGE = Path(hyper2kvmd.__file__).parent
@@ -64,7 +64,7 @@ def test_entries_of_a_subject_are_sorted() -> None:
 
 
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
-def test_an_entry_is_made_of_sentences(entry: Entry) -> None:
+def test_an_entry_is_made_of_sentences(entry: Explanation) -> None:
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", entry.code)
     assert entry.causes and entry.remedy
     for text in (entry.meaning, *entry.causes, *entry.remedy):

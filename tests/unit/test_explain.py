@@ -57,7 +57,7 @@ def test_lines_are_short_and_commands_stay_whole(code: str, run: Run) -> None:
 def test_an_entry_as_json(run: Run) -> None:
     status, out, _ = run("source-missing", "--json")
     assert status == 0
-    assert catalogue.Entry.model_validate_json(out) == ENTRIES["source-missing"]
+    assert catalogue.Explanation.model_validate_json(out) == ENTRIES["source-missing"]
 
 
 def test_all_codes_are_listed(run: Run) -> None:

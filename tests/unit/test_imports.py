@@ -40,7 +40,7 @@ every other module at the top level (spec, config, hardware, progress and what t
 APART = {
     "volumes": {"base", "model", "errors"},
     "host": {"base", "model", "errors"},
-    "disk.engine": {"disk.images", "disk", "host", "base", "model", "errors"},
+    "disk.engine": {"disk", "host", "base", "model", "errors"},
     "machines": {"disk", "host", "base", "model", "errors"},
     "guest.windows": {
         "guest.family",
@@ -183,6 +183,7 @@ def test_processes_start_in_one_place(path: Path) -> None:
         ("hyper2kvmd.stages.bench", "from hyper2kvmd.stages.plan import plan"),
         ("hyper2kvmd.machines.vmx", "from hyper2kvmd.targets.target import Target"),
         ("hyper2kvmd.disk.engine.copy", "from hyper2kvmd.disk.sources.foreign import ForeignSource"),
+        ("hyper2kvmd.disk.engine.copy", "from hyper2kvmd.disk.images.raw import RawTarget"),
         ("hyper2kvmd.worker", "from hyper2kvmd.jobs.store import Store"),
         ("hyper2kvmd.worker", "from hyper2kvmd.daemon import spool"),
         ("hyper2kvmd.daemon.spool", "from hyper2kvmd.cli.ctl import main"),
@@ -232,6 +233,16 @@ def test_a_started_process_is_seen(line: str) -> None:
 
 def test_naming_a_process_type_is_no_start() -> None:
     assert process_starts("import subprocess\ndef f(p: subprocess.Popen[bytes]) -> None: p.wait(subprocess.PIPE)") == []
+
+
+def test_a_class_has_a_name_of_its_own() -> None:
+    """The root helper imports nothing of ours, and repeats the types of its requests under their names."""
+    homes: dict[str, list[str]] = {}
+    for path in modules():
+        for node in ast.walk(ast.parse((HOUSE / path).read_text())):
+            if isinstance(node, ast.ClassDef) and "helper" not in path.parts:
+                homes.setdefault(node.name, []).append(str(path))
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
 
 
 def test_every_module_can_be_imported() -> None:

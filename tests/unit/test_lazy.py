@@ -9,7 +9,7 @@ import click
 import pytest
 
 from hyper2kvmd.cli import ctl
-from hyper2kvmd.cli.lazy import Place
+from hyper2kvmd.cli.lazy import LazyCommand
 
 CONTEXT = click.Context(ctl.cli)
 HEAVY = ("pydantic", "rich", "aiohttp", "sqlalchemy", "yaml", "asyncio")
@@ -17,7 +17,7 @@ HEAVY = ("pydantic", "rich", "aiohttp", "sqlalchemy", "yaml", "asyncio")
 
 
 @pytest.mark.parametrize(("name", "place"), ctl.COMMANDS.items())
-def test_a_command_is_where_the_list_says_and_is_what_it_says(name: str, place: Place) -> None:
+def test_a_command_is_where_the_list_says_and_is_what_it_says(name: str, place: LazyCommand) -> None:
     command = ctl.cli.get_command(CONTEXT, name)
     assert command is not None
     assert command.hidden == (place.help == "")

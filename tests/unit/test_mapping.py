@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from hyper2kvmd.model.disks import Crypt, Segment, Stretch
 from hyper2kvmd.volumes.mapping import (
-    Machine,
+    OpenDisks,
     Stretches,
     Unmappable,
     cut,
@@ -29,14 +29,14 @@ KEY = os.urandom(64)
 
 
 @pytest.fixture
-def machine() -> Machine:
+def machine() -> OpenDisks:
     disks = [Bytes(os.urandom(DISK)) for _ in range(2)]
-    machine = Machine(disks)
+    machine = OpenDisks(disks)
     machine.keys["c"] = KEY
     return machine
 
 
-def whole(machine: Machine, stretches: Stretches) -> bytes:
+def whole(machine: OpenDisks, stretches: Stretches) -> bytes:
     reader = machine.reader(stretches)
     return reader.read(0, reader.size)
 
@@ -49,14 +49,14 @@ def in_stripes() -> Stretches:
     return striped([range_of(0, 16 * KIB, 64 * KIB), range_of(1, 0, 64 * KIB)], CHUNK)
 
 
-def test_stripes_are_read_in_turns(machine: Machine) -> None:
+def test_stripes_are_read_in_turns(machine: OpenDisks) -> None:
     one, two = machine.disks[0].read(16 * KIB, 64 * KIB), machine.disks[1].read(0, 64 * KIB)
     rows = range(0, 64 * KIB, CHUNK)
     assert whole(machine, in_stripes()) == b"".join(one[at : at + CHUNK] + two[at : at + CHUNK] for at in rows)
 
 
 @pytest.mark.parametrize("sector", [512, 4096])
-def test_what_is_cut_is_what_was_there(machine: Machine, sector: int) -> None:
+def test_what_is_cut_is_what_was_there(machine: OpenDisks, sector: int) -> None:
     plain = (*range_of(1, 128 * KIB, 32 * KIB), *in_stripes(), *range_of(0, 200 * KIB, 8 * KIB))
     how = Crypt.model_validate({"container": "c", "cipher": "aes-xts-plain64", "sector": sector, "iv": 8})
     for stretches in (plain, encrypted(plain, how)):
@@ -68,14 +68,14 @@ def test_what_is_cut_is_what_was_there(machine: Machine, sector: int) -> None:
 
 
 @pytest.mark.parametrize(("sector", "iv"), [(512, 0), (512, 1 << 33), (4096, 16)])
-def test_decryption_is_dm_crypts(machine: Machine, sector: int, iv: int) -> None:
+def test_decryption_is_dm_crypts(machine: OpenDisks, sector: int, iv: int) -> None:
     clear = os.urandom(64 * KIB)
     hidden = b""
     for at in range(0, len(clear), sector):
         tweak = (iv + at // 512).to_bytes(16, "little")
         encryptor = Cipher(algorithms.AES(KEY), modes.XTS(tweak)).encryptor()
         hidden += encryptor.update(clear[at : at + sector])
-    machine = Machine([Bytes(hidden)])
+    machine = OpenDisks([Bytes(hidden)])
     machine.keys["c"] = KEY
     how = Crypt.model_validate({"container": "c", "cipher": "aes-xts-plain64", "sector": sector, "iv": iv})
     assert whole(machine, encrypted(range_of(0, 0, 64 * KIB), how)) == clear

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.disk.qemu.nbd import Reader, negotiate
+from hyper2kvmd.disk.qemu.nbd import NbdReader, negotiate
 from hyper2kvmd.errors import MigrationFailed
 
 GREETING = b"NBDMAGICIHAVEOPT" + struct.pack(">H", 3)
@@ -124,7 +124,7 @@ def answer(data: bytes, *, magic: int = 0x67446698, error: int = 0, handle: byte
     return struct.pack(">II", magic, error) + handle + data
 
 
-def failure(reader: Reader, offset: int, length: int) -> str:
+def failure(reader: NbdReader, offset: int, length: int) -> str:
     with pytest.raises(MigrationFailed) as caught:
         reader.read(offset, length)
     return caught.value.code
@@ -135,7 +135,7 @@ def test_reads_are_aligned_and_split(tmp_path: Path) -> None:
     first, second = content[512:66048], content[66048:66560]
     with (
         saying(tmp_path, GREETING + EXPORT + BLOCKS + ACK, (answer(first), answer(second))) as path,
-        Reader(path, "disk") as reader,
+        NbdReader(path, "disk") as reader,
     ):
         assert reader.size == SIZE
         assert reader.read(515, 65_600) == content[515 : 515 + 65_600]
@@ -153,13 +153,13 @@ def test_reads_are_aligned_and_split(tmp_path: Path) -> None:
     ],
 )
 def test_a_server_that_answers_reads_with_nonsense(tmp_path: Path, words: bytes, code: str) -> None:
-    with saying(tmp_path, GREETING + EXPORT + ACK, (words,)) as path, Reader(path, "disk") as reader:
+    with saying(tmp_path, GREETING + EXPORT + ACK, (words,)) as path, NbdReader(path, "disk") as reader:
         code_seen = failure(reader, 0, 512)
     assert code_seen == code
 
 
 @pytest.mark.parametrize(("offset", "length"), [(SIZE, 1), (SIZE - 1, 2), (-1, 1), (0, -1)])
 def test_reads_outside_are_never_sent(tmp_path: Path, offset: int, length: int) -> None:
-    with saying(tmp_path, GREETING + EXPORT + ACK, (b"",)) as path, Reader(path, "disk") as reader:
+    with saying(tmp_path, GREETING + EXPORT + ACK, (b"",)) as path, NbdReader(path, "disk") as reader:
         code_seen = failure(reader, offset, length)
     assert code_seen == "disk-range"

@@ -40,7 +40,7 @@ def test_our_options_stand_before_libvirts(given: str) -> None:
 
 @pytest.mark.parametrize("given", ["", "-p", "-p x -- a b", "-e ^ -- a b", "-T kvm02", "-X -- a b", "-l -- a b"])
 def test_anything_else_is_refused(given: str) -> None:
-    with pytest.raises(ssh.Refused):
+    with pytest.raises(ssh.ArgumentRefused):
         ssh.command(given.split())
 
 

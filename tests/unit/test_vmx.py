@@ -1,4 +1,4 @@
-"""The .vmx beside a disk: its network cards, and nothing else of it."""
+"""The .vmx beside a disk: its memory, processors and network cards."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.machines import vmx
-from hyper2kvmd.machines.vmx import Described
-from hyper2kvmd.model.machine import SourceNic
+from hyper2kvmd.host.mandate import ANYONE
+from hyper2kvmd.machines.disks import Disks
+from hyper2kvmd.machines.vmx import Vmx
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.machine import Machine, SourceNic
 
 CARD = """.encoding = "UTF-8"
 displayName = "web \x00 01"
@@ -18,6 +20,14 @@ ethernet0.addressType = "vpx"
 ethernet0.generatedAddress = "00:50:56:8A:10:01"
 ethernet0.pciSlotNumber = "192"
 """
+
+
+def machine_of(disk: Path) -> Machine:
+    return Vmx().read(Migration(vmdk=disk, vm_name="web01"), ANYONE)
+
+
+def bare(disk: Path) -> Machine:
+    return Disks().read(Migration(vmdk=disk, vm_name="web01"), ANYONE)
 
 
 @pytest.fixture
@@ -35,7 +45,7 @@ def test_cards_in_order_with_the_address_that_counts(disk: Path) -> None:
         'ethernet4.present = "TRUE"\n'
     )
     disk.with_suffix(".vmx").write_text(text)
-    assert vmx.read_for(disk).nics == (
+    assert machine_of(disk).nics == (
         SourceNic(mac="00:50:56:8a:10:01", slot=192),
         SourceNic(mac="00:50:56:01:02:03"),
         SourceNic(mac=None),
@@ -45,19 +55,19 @@ def test_cards_in_order_with_the_address_that_counts(disk: Path) -> None:
 def test_a_machine_of_another_name_that_has_the_disk(disk: Path) -> None:
     (disk.parent / "machine.vmx").write_text(CARD + 'scsi0:0.fileName = "web01.vmdk"\n')
     (disk.parent / "other.vmx").write_text(CARD + 'scsi0:0.fileName = "db01.vmdk"\n')
-    assert [nic.slot for nic in vmx.read_for(disk).nics] == [192]
+    assert [nic.slot for nic in machine_of(disk).nics] == [192]
 
 
 def test_nothing_is_known_without_a_machine_of_the_disk(disk: Path) -> None:
-    assert vmx.read_for(disk) == Described()
+    assert machine_of(disk) == bare(disk)
     (disk.parent / "other.vmx").write_text(CARD)
-    assert vmx.read_for(disk) == Described()
+    assert machine_of(disk) == bare(disk)
 
 
 def test_two_machines_of_one_disk_tell_nothing(disk: Path) -> None:
     (disk.parent / "web01.vmx").write_text(CARD)
     (disk.parent / "clone.vmx").write_text(CARD + 'scsi0:0.fileName = "web01.vmdk"\n')
-    machine = vmx.read_for(disk)
+    machine = machine_of(disk)
     assert machine.nics == ()
     assert "clone.vmx, web01.vmx all have the disk web01.vmdk" in machine.concerns[0]
 
@@ -67,7 +77,7 @@ def test_two_machines_of_one_disk_tell_nothing(disk: Path) -> None:
 )
 def test_an_address_that_no_card_has_is_none(disk: Path, address: str) -> None:
     disk.with_suffix(".vmx").write_text(CARD.replace("00:50:56:8A:10:01", address))
-    assert vmx.read_for(disk).nics == (SourceNic(mac=None, slot=192),)
+    assert machine_of(disk).nics == (SourceNic(mac=None, slot=192),)
 
 
 def test_a_link_a_pipe_and_noise_are_no_machine(disk: Path, tmp_path: Path) -> None:
@@ -75,7 +85,7 @@ def test_a_link_a_pipe_and_noise_are_no_machine(disk: Path, tmp_path: Path) -> N
     link.symlink_to("/etc/passwd")
     os.mkfifo(pipe)
     (tmp_path / "noise.vmx").write_bytes(os.urandom(1 << 16))
-    machine = vmx.read_for(disk)
+    machine = machine_of(disk)
     assert machine.nics == ()
     assert len(machine.concerns) == 2
     assert "symbolic link" in machine.concerns[1]
@@ -83,11 +93,11 @@ def test_a_link_a_pipe_and_noise_are_no_machine(disk: Path, tmp_path: Path) -> N
 
 def test_memory_and_processors(disk: Path) -> None:
     disk.with_suffix(".vmx").write_text('memSize = "4096"\nnumvcpus = "4"\n')
-    found = vmx.read_for(disk)
+    found = machine_of(disk)
     assert (found.memory, found.vcpus) == (4096, 4)
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1e9", "99999999999999999999", "\u0664", "4096 MB"])
 def test_what_is_no_sensible_number_is_unknown(text: str, disk: Path) -> None:
     disk.with_suffix(".vmx").write_text(f'memsize = "{text}"\nnumvcpus = "{text}"\n')
-    assert vmx.read_for(disk) == Described()
+    assert machine_of(disk) == bare(disk)

@@ -21,9 +21,9 @@ def test_places_are_those_of_the_text() -> None:
     root = yaml_source.read("# a comment\nvmdk: /a\nretry:\n  max-attempts: 3\n").root
     assert root is not None
     vmdk, retry = root.entries
-    assert (vmdk.place, retry.place) == (yaml_source.Place(2, 1), yaml_source.Place(3, 1))
+    assert (vmdk.place, retry.place) == (yaml_source.Position(2, 1), yaml_source.Position(3, 1))
     assert isinstance(vmdk.value, yaml_source.Scalar)
-    assert vmdk.value.place == yaml_source.Place(2, 7)
+    assert vmdk.value.place == yaml_source.Position(2, 7)
     assert isinstance(retry.value, yaml_source.Mapping)
     assert retry.value.entries[0].key == "max_attempts"
     assert retry.value.entries[0].written == "max-attempts"

@@ -50,7 +50,7 @@ class Checkpoint(Frozen):
             raise ValueError(str(error)) from error
 
 
-class Completed(Frozen):
+class FinishedImage(Frozen):
     """The image that `key` names, as it was left; one that was written to since then differs."""
 
     key: str
@@ -106,7 +106,7 @@ def complete(image: Path, key: str, fd: int) -> None:
 def is_complete(image: Path, key: str, fd: int) -> bool:
     """Whether the image open as `fd` was finished by this very copy, and not touched since."""
     try:
-        found = Completed.model_validate_json(path_for(image, COMPLETE).read_bytes())
+        found = FinishedImage.model_validate_json(path_for(image, COMPLETE).read_bytes())
     except (OSError, ValidationError):
         return False
     return found == _completed(key, fd)
@@ -125,6 +125,6 @@ def boot_id() -> str:
     return BOOT_ID.read_text().strip()
 
 
-def _completed(key: str, fd: int) -> Completed:
+def _completed(key: str, fd: int) -> FinishedImage:
     file = os.fstat(fd)
-    return Completed(key=key, size=file.st_size, mtime_ns=file.st_mtime_ns, ctime_ns=file.st_ctime_ns)
+    return FinishedImage(key=key, size=file.st_size, mtime_ns=file.st_mtime_ns, ctime_ns=file.st_ctime_ns)

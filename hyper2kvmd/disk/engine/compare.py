@@ -21,7 +21,7 @@ BATCHES_AHEAD = 4
 """For each thread: what bounds the memory."""
 
 
-class Image(Protocol):
+class ReadableImage(Protocol):
     """The other side of the comparison; safe to read from several threads."""
 
     @property
@@ -35,7 +35,7 @@ class Image(Protocol):
 
 
 def first_difference(
-    source: Source, image: Image, *, threads: int, on_progress: Callable[[int], None] = lambda _done: None
+    source: Source, image: ReadableImage, *, threads: int, on_progress: Callable[[int], None] = lambda _done: None
 ) -> int | None:
     """Guest offset of the first byte that differs; None when source and image are the same disk.
 
@@ -97,7 +97,7 @@ def _pieces(run: Run, size: int) -> Iterator[Run]:
         yield replace(run, guest=run.guest + offset, offset=run.offset + offset, length=length)
 
 
-def _difference(source: Source, image: Image, batch: list[tuple[int, int] | Run]) -> int | None:
+def _difference(source: Source, image: ReadableImage, batch: list[tuple[int, int] | Run]) -> int | None:
     for part in batch:
         if isinstance(part, Run):
             length = min(part.length, image.virtual_size - part.guest)
@@ -113,7 +113,7 @@ def _difference(source: Source, image: Image, batch: list[tuple[int, int] | Run]
     return None
 
 
-def _first_not_zero(image: Image, start: int, stop: int) -> int | None:
+def _first_not_zero(image: ReadableImage, start: int, stop: int) -> int | None:
     for begin, end in image.allocated(start, stop):
         for offset in range(begin, end, PIECE):
             length = min(PIECE, end - offset)

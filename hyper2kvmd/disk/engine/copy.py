@@ -28,7 +28,7 @@ from hyper2kvmd.disk.engine.copy_worker import (
     Share,
     work,
 )
-from hyper2kvmd.disk.images.target import Target
+from hyper2kvmd.disk.image_file import ImageFile
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.space import gib
 
@@ -61,7 +61,7 @@ class Amounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class CopyLimits:
     """What a copy may take of the host."""
 
     threads: int = min(MAX_THREADS, os.cpu_count() or 1)
@@ -72,11 +72,11 @@ class Limits:
 
 def copy(
     source: Counted,
-    target: Target,
+    target: ImageFile,
     *,
     identity: str,
     reserve: bool = False,
-    limits: Limits | None = None,
+    limits: CopyLimits | None = None,
     on_progress: Callable[[Amounts], None] = lambda _: None,
 ) -> Amounts:
     """Copy all of `source` into `target`, finish that, and return what was moved; all of it is on disk then.
@@ -90,7 +90,7 @@ def copy(
     """
     if source.virtual_size != target.virtual_size:
         raise ValueError(f"a disk of {source.virtual_size} bytes into an image of {target.virtual_size}")
-    return _Copy(source, target, identity, reserve, limits or Limits(), on_progress).run()
+    return _Copy(source, target, identity, reserve, limits or CopyLimits(), on_progress).run()
 
 
 class _Copy:
@@ -99,10 +99,10 @@ class _Copy:
     def __init__(
         self,
         source: Counted,
-        target: Target,
+        target: ImageFile,
         identity: str,
         reserve: bool,
-        limits: Limits,
+        limits: CopyLimits,
         on_progress: Callable[[Amounts], None],
     ) -> None:
         self._source, self._target, self._reserve = source, target, reserve

@@ -17,7 +17,7 @@ from hyper2kvmd.disk.engine import checkpoint
 from hyper2kvmd.disk.engine.batches import Batch, Piece
 from hyper2kvmd.disk.engine.checkpoint import Checkpoint
 from hyper2kvmd.disk.engine.copy_errors import read_failure, short_read, write_failure
-from hyper2kvmd.disk.images.target import Target
+from hyper2kvmd.disk.image_file import ImageFile
 
 CHECKPOINT_SECONDS = 5.0
 """A copy that is slower than its share of bytes records how far it got this often."""
@@ -52,7 +52,7 @@ class Done:
 
 
 @dataclass(slots=True)
-class Extent:
+class Placement:
     """Whole units of guest space that are placed together, and what is to be written into them.
 
     `length` is what lies in the file: less than the units where they are `packed`.
@@ -69,7 +69,7 @@ class Share:
     """What the threads of one copy have in common. `stop` is set once and never reset."""
 
     source: Source
-    target: Target
+    target: ImageFile
     bytes_per_second: int | None
     section: int
     """Guest bytes after which a checkpoint is due."""
@@ -130,10 +130,10 @@ def _copied(share: Share, direct: DirectFile, batch: Batch, zeros: bytes) -> Don
     share.pay(batch.loaded)
     with share.computing:
         items = _load(share.source, batch.pieces, share.target.unit)
-        extents = list(_extents(items, share.target, zeros))
+        placements = list(_placements(items, share.target, zeros))
     with share.turned:
         share.in_turn(batch.number)
-        placed = [_place(share.target, extent) for extent in extents]
+        placed = [_place(share.target, placement) for placement in placements]
         placed.append([*share.target.take_tables()])
         sealed = share.seal(batch)
         share.turn += 1
@@ -184,10 +184,10 @@ def _raw(run: Run, guest: int, length: int) -> Buffer:
     return view
 
 
-def _extents(items: Iterator[tuple[int, Buffer | Piece]], target: Target, zeros: bytes) -> Iterator[Extent]:
+def _placements(items: Iterator[tuple[int, Buffer | Piece]], target: ImageFile, zeros: bytes) -> Iterator[Placement]:
     """The units that hold anything but zeros."""
     if target.compress:
-        yield from _packed_extents(items, target, zeros)
+        yield from _packed_placements(items, target, zeros)
         return
     unit, held = target.unit, None
     for guest, what in items:
@@ -203,16 +203,18 @@ def _extents(items: Iterator[tuple[int, Buffer | Piece]], target: Target, zeros:
             continue
         if held is not None:
             yield held
-        held = Extent(first, stop, [(guest, what)])
+        held = Placement(first, stop, [(guest, what)])
     if held is not None:
         yield held
 
 
-def _packed_extents(items: Iterator[tuple[int, Buffer | Piece]], target: Target, zeros: bytes) -> Iterator[Extent]:
+def _packed_placements(
+    items: Iterator[tuple[int, Buffer | Piece]], target: ImageFile, zeros: bytes
+) -> Iterator[Placement]:
     for guest, cluster in _units(items, target.unit):
         if cluster == zeros:
             continue
-        yield Extent(guest, guest + target.unit, [(guest, cluster)], target.pack(cluster))
+        yield Placement(guest, guest + target.unit, [(guest, cluster)], target.pack(cluster))
 
 
 def _units(items: Iterator[tuple[int, Buffer | Piece]], unit: int) -> Iterator[tuple[int, bytes]]:
@@ -235,12 +237,12 @@ def _units(items: Iterator[tuple[int, Buffer | Piece]], unit: int) -> Iterator[t
         yield at, bytes(held)
 
 
-def _place(target: Target, extent: Extent) -> list[tuple[int, Buffer | Piece]]:
-    """The extent's items with the file offsets that are theirs."""
-    if extent.packed is not None:
-        return [(target.place_packed(extent.guest, len(extent.packed)), extent.packed)]
-    move = target.place(extent.guest, extent.stop - extent.guest) - extent.guest
-    return [(guest + move, what) for guest, what in extent.items]
+def _place(target: ImageFile, placement: Placement) -> list[tuple[int, Buffer | Piece]]:
+    """The placement's items with the file offsets that are theirs."""
+    if placement.packed is not None:
+        return [(target.place_packed(placement.guest, len(placement.packed)), placement.packed)]
+    move = target.place(placement.guest, placement.stop - placement.guest) - placement.guest
+    return [(guest + move, what) for guest, what in placement.items]
 
 
 def _write(share: Share, direct: DirectFile, placed: list[list[tuple[int, Buffer | Piece]]]) -> int:
@@ -292,7 +294,7 @@ def _cloned(share: Share, piece: Piece, offset: int) -> Iterator[tuple[int, list
         yield offset + at, [_raw(run, piece.guest + at, size)]
 
 
-def write_at(target: Target, offset: int, buffers: list[Buffer]) -> None:
+def write_at(target: ImageFile, offset: int, buffers: list[Buffer]) -> None:
     """Write all of `buffers` from `offset` on. Raises MigrationFailed (`disk-full`, `disk-write-failed`)."""
     left = buffers
     while left:

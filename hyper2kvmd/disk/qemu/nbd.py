@@ -90,7 +90,7 @@ def negotiate(socket_path: Path, name: str, *, timeout: float = TIMEOUT) -> Nego
         raise
 
 
-class Reader:
+class NbdReader:
     """Exact reads of one export, for parsers that take bytes at offsets. Use as a context manager."""
 
     def __init__(self, socket_path: Path, name: str, *, timeout: float = TIMEOUT) -> None:
@@ -159,7 +159,7 @@ class Reader:
         self.close()
 
 
-class Writer(Reader):
+class NbdWriter(NbdReader):
     """Exact writes besides. Raises as `read` does, and MigrationFailed (`image-write-failed`)."""
 
     def write(self, offset: int, data: bytes) -> None:

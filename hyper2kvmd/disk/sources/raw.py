@@ -37,7 +37,7 @@ class RawSource(FileBacked):
             if start <= begin < stop:
                 yield Run(begin, end - begin, self._file.fd, begin)
 
-    def copy_into(self, image: NewImage, limits: copy.Limits, on_progress: OnProgress) -> None:
+    def copy_into(self, image: NewImage, limits: copy.CopyLimits, on_progress: OnProgress) -> None:
         """Raises as `copy.copy` does."""
         copy_by_engine(self, image, limits, on_progress)
 

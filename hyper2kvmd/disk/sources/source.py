@@ -38,7 +38,7 @@ class DiskSource(Counted, Protocol):
         """Raise MigrationFailed (`source-changed`) when something wrote to the disk since it was opened."""
         ...
 
-    def copy_into(self, image: NewImage, limits: copy.Limits, on_progress: OnProgress) -> None:
+    def copy_into(self, image: NewImage, limits: copy.CopyLimits, on_progress: OnProgress) -> None:
         """Write the image, complete and flushed. Raises as `copy.copy` or `qemu_img.convert` do."""
         ...
 
@@ -57,7 +57,7 @@ class FileBacked:
             file.require_unchanged()
 
 
-def copy_by_engine(source: DiskSource, image: NewImage, limits: copy.Limits, on_progress: OnProgress) -> None:
+def copy_by_engine(source: DiskSource, image: NewImage, limits: copy.CopyLimits, on_progress: OnProgress) -> None:
     """Copy with our engine. What a killed attempt wrote of the same files is continued."""
     identity = "\n".join(file.model_dump_json() for file in source.identity)
     with contextlib.closing(image.target(source.virtual_size)) as target:

@@ -101,7 +101,7 @@ class Composition:
             return FatRoot(FatVolume(stack.enter_context(self._access.blocks(volume, read_only=read_only))))
         return ConfinedRoot(stack.enter_context(self._access.mount(volume, read_only=read_only)))
 
-    def _find(self, stack: ExitStack, tops: dict[Volume, Files], entry: fstab.Entry) -> tuple[Files, Place] | None:
+    def _find(self, stack: ExitStack, tops: dict[Volume, Files], entry: fstab.FstabEntry) -> tuple[Files, Place] | None:
         if "bind" in entry.options:
             return None
         volume = self.devices.find(entry.spec)

@@ -16,7 +16,7 @@ BOOTS = ("/boot", "/efi", "/boot/efi")
 
 
 @dataclass(frozen=True)
-class Entry:
+class BootEntry:
     """Paths are the guest's. `version` is empty when the entry does not say it."""
 
     version: str
@@ -28,13 +28,13 @@ class Entry:
         return self.version == version or any(name == version or name.endswith(f"-{version}") for name in names)
 
 
-def entries(tree: GuestTree) -> Iterator[Entry]:
+def entries(tree: GuestTree) -> Iterator[BootEntry]:
     for boot in BOOTS:
         for path in tree.glob(f"{boot}/loader/entries/*.conf"):
             words = [line.split(None, 1) for line in tree.text_or_empty(path).split("\n")]
             told = [(word[0], word[1].strip()) for word in words if len(word) == 2]
             values = dict(reversed(told))
-            yield Entry(
+            yield BootEntry(
                 values.get("version", ""),
                 posixpath.normpath(f"{boot}/{values.get('linux', '')}"),
                 tuple(posixpath.normpath(f"{boot}/{value}") for key, value in told if key == "initrd"),

@@ -14,7 +14,7 @@ OPTIONS = re.compile(r"([ \t]*\S+[ \t]+\S+[ \t]+[^\s]+(?:[ \t]+(?=\S))?)([^ \t\r
 
 
 @dataclass(frozen=True)
-class Entry:
+class FstabEntry:
     """One mount. `number` counts lines from 0."""
 
     number: int
@@ -32,12 +32,12 @@ class Entry:
         return None
 
 
-def entries(text: str) -> Iterator[Entry]:
+def entries(text: str) -> Iterator[FstabEntry]:
     for number, line in enumerate(text.split("\n")):
         match = LINE.fullmatch(line)
         fields = FIELD.findall(match[3]) if match else []
         if match and fields:
-            yield Entry(
+            yield FstabEntry(
                 number,
                 match[2],
                 fields[0].replace("\\040", " "),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from hyper2kvmd.guest.files.tree import GuestTree, printable
 from hyper2kvmd.guest.linux import pe
-from hyper2kvmd.guest.linux.entries import BOOTS, Entry, entries
+from hyper2kvmd.guest.linux.entries import BOOTS, BootEntry, entries
 
 RELEASE_FILES = (
     ("/etc/oracle-release", "ol"),
@@ -204,7 +204,7 @@ def _unified(tree: GuestTree) -> Iterator[Unified]:
     yield from sorted(found, key=lambda image: _version_key(image.version))
 
 
-def _named_by(told: tuple[Entry, ...], version: str) -> list[str]:
+def _named_by(told: tuple[BootEntry, ...], version: str) -> list[str]:
     """The last initrd of an entry is the initramfs, those before it are microcode and the like."""
     return [entry.initrds[-1] for entry in told if entry.initrds and entry.is_of(version)]
 

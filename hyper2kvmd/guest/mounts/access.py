@@ -34,7 +34,7 @@ from hyper2kvmd.guest.mounts.rootside import default_helper as default_helper
 from hyper2kvmd.model.disks import Image, Layout, Segment, Volume
 from hyper2kvmd.volumes import luks
 from hyper2kvmd.volumes.fat import Blocks
-from hyper2kvmd.volumes.mapping import Machine
+from hyper2kvmd.volumes.mapping import OpenDisks
 from hyper2kvmd.volumes.superblock import BlockReader
 from hyper2kvmd.volumes.window import FileDisk, Window, WritableDisk
 
@@ -107,7 +107,7 @@ def open_image(
             transport = _FromNbd(exporters, known)
         else:
             transport = _FromFile(tuple(stack.enter_context(as_file(exporter)) for exporter in exporters))
-        readers = tuple(stack.enter_context(nbd.Reader(exporter.socket, WHOLE_DISK)) for exporter in exporters)
+        readers = tuple(stack.enter_context(nbd.NbdReader(exporter.socket, WHOLE_DISK)) for exporter in exporters)
         vault = _Vault(image.layout, readers, keys)
         yield stack.enter_context(closing(_Opened(helper, job, transport, vault, exporters)))
 
@@ -130,7 +130,7 @@ class _Vault:
         """The volume key of the container `uuid`. Raises luks.Locked."""
         for volume in self.layout.volumes:
             if volume.content == "crypto_LUKS" and volume.uuid == uuid:
-                machine = Machine(self.readers)
+                machine = OpenDisks(self.readers)
                 return luks.unlock(machine.reader(volume.stretches), self.keys, machine.budget).key
         raise luks.Locked(f"its container {uuid} is not in the images' layout")
 
@@ -173,7 +173,7 @@ class _FromNbd:
     name: Literal["nbd"] = "nbd"
 
     def disks(self, stack: ExitStack, /) -> tuple[WritableDisk, ...]:
-        return tuple(stack.enter_context(nbd.Writer(exporter.socket, WHOLE_DISK)) for exporter in self.exporters)
+        return tuple(stack.enter_context(nbd.NbdWriter(exporter.socket, WHOLE_DISK)) for exporter in self.exporters)
 
     def share(self, stack: ExitStack, volume: Volume, /) -> tuple[list[int], list[Leg], tuple[Export, ...]]:
         if not self.known.issuperset(volume.segments):

@@ -28,10 +28,10 @@ END_SECONDS = 10.0
 
 
 class Silence(Exception):
-    """Raised within `Way.opened` where no reply came; the way tells why."""
+    """Raised within `Channel.opened` where no reply came; the way tells why."""
 
 
-class Way(Protocol):
+class Channel(Protocol):
     def opened(self) -> AbstractContextManager[socket.socket]:
         """A connection to one run of the helper, for one request; the block's end waits for the helper's, which holds
         the mount that it gave away until then.

@@ -20,10 +20,10 @@ from hyper2kvmd.config import DEFAULT_HELPER
 from hyper2kvmd.errors import BrokenInstallation
 from hyper2kvmd.guest.mounts.channel import (
     HELPER_SOURCE,
+    Channel,
     Command,
     Service,
     Silence,
-    Way,
     unreachable,
 )
 from hyper2kvmd.model.disks import Cipher
@@ -109,7 +109,7 @@ class Helper:
     heard: Callable[[str, Outcome], None] = lambda _verb, _outcome: None
 
     @property
-    def way(self) -> Way:
+    def way(self) -> Channel:
         return Service(self.call) if isinstance(self.call, Path) else Command(self.call)
 
 
@@ -178,7 +178,7 @@ def _heard(helper: Helper, verb: str) -> Iterator[list[Outcome]]:
 
 
 def _exchange(
-    way: Way,
+    way: Channel,
     request: ProbeRequest | MountRequest,
     fds: Sequence[int],
     on_silence: Callable[[], None] | None,

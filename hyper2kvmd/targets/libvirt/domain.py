@@ -64,7 +64,8 @@ def _devices(devices: ET.Element, network: str, hardware: Hardware, artifact: Ar
         ET.SubElement(disk, "target", dev=f"{letters}{string.ascii_lowercase[number]}", bus=hardware.disk_bus)
         if number == 0:
             ET.SubElement(disk, "boot", order="1")
-    ET.SubElement(devices, "controller", type="usb", model="qemu-xhci")
+    if "usb" in hardware.extras:
+        ET.SubElement(devices, "controller", type="usb", model="qemu-xhci")
     for mac in hardware.macs:
         interface = ET.SubElement(devices, "interface", type="network")
         ET.SubElement(interface, "mac", address=mac)
@@ -73,15 +74,19 @@ def _devices(devices: ET.Element, network: str, hardware: Hardware, artifact: Ar
     for port, kind in (("serial", {}), ("console", {"type": "serial"})):
         element = ET.SubElement(devices, port, type="pty")
         ET.SubElement(element, "target", {**kind, "port": "0"})
-    channel = ET.SubElement(devices, "channel", type="unix")
-    ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
-    ET.SubElement(devices, "input", type="tablet", bus="usb")
+    if "agent" in hardware.extras:
+        channel = ET.SubElement(devices, "channel", type="unix")
+        ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
+    if "usb" in hardware.extras:
+        ET.SubElement(devices, "input", type="tablet", bus="usb")
     ET.SubElement(devices, "graphics", type="vnc", autoport="yes", listen="127.0.0.1")
     video = ET.SubElement(devices, "video")
-    ET.SubElement(video, "model", type="vga")  # every guest has a driver for it
-    ET.SubElement(devices, "memballoon", model="virtio")
-    rng = ET.SubElement(devices, "rng", model="virtio")
-    _text(rng, "backend", "/dev/urandom", model="random")
+    ET.SubElement(video, "model", type=hardware.video)
+    # without the element, libvirt adds a balloon by itself
+    ET.SubElement(devices, "memballoon", model="virtio" if "balloon" in hardware.extras else "none")
+    if "rng" in hardware.extras:
+        rng = ET.SubElement(devices, "rng", model="virtio")
+        _text(rng, "backend", "/dev/urandom", model="random")
 
 
 def _text(parent: ET.Element, name: str, text: str, **attributes: str) -> None:

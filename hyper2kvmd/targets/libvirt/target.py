@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.host.destination import require_unshared
+from hyper2kvmd.host.destination import require_unshared, unusable
 from hyper2kvmd.host.placing import Placing
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Image
@@ -55,7 +55,7 @@ class LibvirtTarget:
             if self._migration.libvirt_import:
                 require_unshared(self.order)
         except OSError as error:
-            raise directory.unusable(self.order.output_dir, error) from error
+            raise unusable(self.order.output_dir, error) from error
         if self._migration.libvirt_import and domain_exists(self.libvirt, self._migration.vm_name):
             raise MigrationFailed(
                 "domain-exists",
@@ -71,6 +71,9 @@ class LibvirtTarget:
     def place(self, plan: Plan, image: Image, make_report: MakeReport) -> Artifact:
         """Raises as `directory.place` does."""
         return directory.place(self.order, plan, image, make_report, self.ctx)
+
+    def holds(self, artifact: Artifact) -> bool:
+        return directory.holds(self.order, artifact)
 
     def register(self, hardware: Hardware, guest: Guest, artifact: Artifact) -> Registration:
         """Write `<output_dir>/<vm_name>.xml`; with `libvirt_import`, define it and see that libvirt has it.

@@ -25,7 +25,7 @@ CODE_PAGE = "cp437"
 
 
 @dataclass(frozen=True)
-class Entry:
+class DirectoryEntry:
     """A file or a folder. `slots` are its place in the folder; the last one is the short name's."""
 
     name: str
@@ -41,7 +41,7 @@ class Entry:
         return bool(self.attributes & FOLDER)
 
 
-def entries(data: bytes) -> list[Entry]:
+def entries(data: bytes) -> list[DirectoryEntry]:
     """Every file and folder; what has a name that FAT forbids does not count as one, nor does a volume label."""
     found = []
     long: list[bytes] = []
@@ -61,11 +61,13 @@ def entries(data: bytes) -> list[Entry]:
     return found
 
 
-def _entry(index: int, slot: bytes, long: list[bytes]) -> Entry:
+def _entry(index: int, slot: bytes, long: list[bytes]) -> DirectoryEntry:
     short, attributes, case, _, _, _, _, high, _, _, low, size = SHORT.unpack(slot)
     name = _long_name(long, _checksum(short))
     first = index - len(long) if name else index
-    return Entry(name or _short_name(short, case), short, attributes, high << 16 | low, size, range(first, index + 1))
+    return DirectoryEntry(
+        name or _short_name(short, case), short, attributes, high << 16 | low, size, range(first, index + 1)
+    )
 
 
 def _long_name(parts: list[bytes], checksum: int) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from hyper2kvmd.volumes.fat import directory
-from hyper2kvmd.volumes.fat.directory import ARCHIVE, FOLDER, Entry
+from hyper2kvmd.volumes.fat.directory import ARCHIVE, FOLDER, DirectoryEntry
 from hyper2kvmd.volumes.fat.geometry import (
     SLOT,
     Blocks,
@@ -23,7 +23,7 @@ FOLDER_LIMIT = 2 << 20
 """Bytes: what the specification allows."""
 FILE_LIMIT = (4 << 30) - 1
 IO_STEP = 8 << 20
-TOP = Entry("", b"", FOLDER, 0, 0, range(0))
+TOP = DirectoryEntry("", b"", FOLDER, 0, 0, range(0))
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _Folder:
     """Empty for the fixed root folder of FAT12 and FAT16."""
     extents: tuple[tuple[int, int], ...]
     data: bytes
-    entries: tuple[Entry, ...]
+    entries: tuple[DirectoryEntry, ...]
 
     def pieces(self, start: int, data: bytes) -> Iterator[tuple[int, bytes]]:
         """`data` at byte `start` of the folder, as what to write where."""
@@ -62,7 +62,7 @@ class FatVolume:
 
     # ------------------------------------------------------------ looking
 
-    def entry(self, path: str) -> Entry:
+    def entry(self, path: str) -> DirectoryEntry:
         """Raises OSError ENOENT and ENOTDIR."""
         found = TOP
         for part in _parts(path):
@@ -75,7 +75,7 @@ class FatVolume:
     def spelling(self, path: str) -> str:
         """`path` as the disk spells it, as far as it exists."""
         done: list[str] = []
-        found: Entry | None = TOP
+        found: DirectoryEntry | None = TOP
         for part in _parts(path):
             found = self._in_folder(found, part, path) if found is not None and found.is_folder else None
             done.append(found.name if found is not None else part)
@@ -93,24 +93,24 @@ class FatVolume:
                 yield self._blocks.read(at, min(IO_STEP, offset + min(length, left) - at))
             left -= min(length, left)
 
-    def _in_folder(self, folder: Entry, name: str, path: str) -> Entry | None:
+    def _in_folder(self, folder: DirectoryEntry, name: str, path: str) -> DirectoryEntry | None:
         entries = self._folder(folder, path).entries
         return next((entry for entry in entries if directory.same_name(entry.name, name)), None)
 
-    def _file(self, path: str) -> Entry:
+    def _file(self, path: str) -> DirectoryEntry:
         entry = self.entry(path)
         if entry.is_folder:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         return entry
 
-    def _chain(self, entry: Entry) -> list[int]:
+    def _chain(self, entry: DirectoryEntry) -> list[int]:
         """All clusters of a file: enough for its size, perhaps more."""
         clusters = self._table.chain(entry.cluster)
         if len(clusters) * self._geometry.cluster < entry.size:
             raise damaged("a file is longer than its clusters")
         return clusters
 
-    def _folder(self, entry: Entry, path: str) -> _Folder:
+    def _folder(self, entry: DirectoryEntry, path: str) -> _Folder:
         if not entry.is_folder:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         geometry = self._geometry
@@ -203,7 +203,7 @@ class FatVolume:
     def sync(self) -> None:
         self._blocks.flush()
 
-    def _parent(self, path: str) -> tuple[Entry, str]:
+    def _parent(self, path: str) -> tuple[DirectoryEntry, str]:
         *above, name = _parts(path) or [""]
         if not directory.is_name(name):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
@@ -218,7 +218,7 @@ class FatVolume:
             start = max(0, start - length)
         self._blocks.flush()
 
-    def _make_room(self, parent: Entry, name: str, path: str) -> None:
+    def _make_room(self, parent: DirectoryEntry, name: str, path: str) -> None:
         """See that the folder has the slots for a new name, of whatever length it may be."""
         folder = self._folder(parent, path)
         if directory.free_run(folder.data, _most_slots(name)) is not None:
@@ -230,7 +230,7 @@ class FatVolume:
         self._table.link(added, after=folder.clusters[-1])
         self._folders.clear()
 
-    def _add(self, parent: Entry, name: str, attributes: int, cluster: int, size: int, path: str) -> None:
+    def _add(self, parent: DirectoryEntry, name: str, attributes: int, cluster: int, size: int, path: str) -> None:
         folder = self._folder(parent, path)
         shorts = {entry.short for entry in folder.entries}
         slots = directory.slots_for(name, shorts, attributes, cluster, size, datetime.now(UTC))
@@ -242,12 +242,12 @@ class FatVolume:
         for at in range(0, len(slots), SLOT):
             self._write_slots(parent, index + at // SLOT, slots[at : at + SLOT], path)
 
-    def _update(self, parent: Entry, entry: Entry, cluster: int, size: int, path: str) -> None:
+    def _update(self, parent: DirectoryEntry, entry: DirectoryEntry, cluster: int, size: int, path: str) -> None:
         slot = entry.slots[-1]
         before = self._folder(parent, path).data[slot * SLOT : (slot + 1) * SLOT]
         self._write_slots(parent, slot, directory.updated(before, cluster, size, datetime.now(UTC)), path)
 
-    def _write_slots(self, parent: Entry, slot: int, data: bytes, path: str) -> None:
+    def _write_slots(self, parent: DirectoryEntry, slot: int, data: bytes, path: str) -> None:
         for offset, piece in self._folder(parent, path).pieces(slot * SLOT, data):
             self._blocks.write(offset, piece)
         self._blocks.flush()

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from hyper2kvmd.daemon.wire import Refusal
+from hyper2kvmd.daemon.wire import RefusalBody
 from hyper2kvmd.errors import BrokenInstallation
 from hyper2kvmd.model.jobs import Job, State
 from tests.support.filtered import without_landlock
@@ -231,7 +231,7 @@ def test_healthz_and_what_is_not_served(house: House) -> None:
 
 def refusal(answer: tuple[int, bytes], code: int) -> str:
     assert answer[0] == code, answer
-    problem = Refusal.model_validate_json(answer[1]).problems[0]
+    problem = RefusalBody.model_validate_json(answer[1]).problems[0]
     assert problem.message and problem.hint
     return problem.code
 
@@ -271,7 +271,7 @@ def test_relative_paths_make_the_directory_part_of_the_content(house: House) -> 
 def test_what_the_socket_refuses(house: House) -> None:
     house.start()
     bad = house.ask("POST", "/v1/jobs", {"text": "vmdk: /a\nbanana: 1\nmemory: x\n", "base": None, "name": "a"})
-    assert bad[0] == 422 and len(Refusal.model_validate_json(bad[1]).problems) >= 2
+    assert bad[0] == 422 and len(RefusalBody.model_validate_json(bad[1]).problems) >= 2
     assert refusal(house.ask("POST", "/v1/jobs", {"text": "vmdk: /a\n"}), 400) == "request-invalid"
     assert refusal(house.ask("POST", "/v1/jobs", {"text": "#" * 70000, "name": "a"}), 400) == "request-invalid"
     assert refusal(house.ask("GET", "/v1/jobs/7"), 404) == "job-unknown"

@@ -46,9 +46,9 @@ ALLOWED_AS_OPENED = mandate("Mandate.require", "call require_below", GONE)
 NO_LINK = dropped("_read", "mention O_NOFOLLOW", "0")
 ANYTHING = dropped("_read", "argument S_ISREG lstat", ALWAYS)
 ANYTHING_OPENED = dropped("_read", "argument S_ISREG #2", ALWAYS)
-ALIAS = yaml("_Reader._node", "then AliasEvent", "return None")
-ANCHOR = yaml("_Reader._node", "if anchor", NEVER)
-MERGE = yaml("_Reader._mapping", "if <<", NEVER)
+ALIAS = yaml("_Parser._node", "then AliasEvent", "return None")
+ANCHOR = yaml("_Parser._node", "if anchor", NEVER)
+MERGE = yaml("_Parser._mapping", "if <<", NEVER)
 ONE_LINE = journal("_OneLine.formatMessage", "call join", "record.message")
 PRINTABLE = journal("_printable", "if isprintable", ALWAYS)
 
@@ -286,21 +286,21 @@ GUARDS: tuple[Guard, ...] = (
     # ---- YAML
     *each(cases(TEXT, "billion laughs", "an alias of itself"), (ALIAS, ANCHOR)),
     *each(cases(TEXT, "merge keys"), (ALIAS, ANCHOR, MERGE)),
-    *each(cases(TEXT, "a constructor", "a tag that types"), yaml("_Reader._node", "if tag", NEVER)),
+    *each(cases(TEXT, "a constructor", "a tag that types"), yaml("_Parser._node", "if tag", NEVER)),
     *each(
         cases(TEXT, "a key given twice", "the same key, spelled twice"),
-        yaml("_Reader._mapping", "if replace", "$0 in ()"),
+        yaml("_Parser._mapping", "if replace", "$0 in ()"),
     ),
-    *each(cases(TEXT, "a second document"), yaml("_Reader._root", "if StreamEndEvent #2", NEVER)),
-    *each(cases(TEXT, "a million brackets", "nested mappings"), yaml("_Reader._node", "if MAX_DEPTH", NEVER)),
-    *each(cases(TEXT, "many keys"), yaml("_Reader._node", "if MAX_NODES", NEVER)),
+    *each(cases(TEXT, "a second document"), yaml("_Parser._root", "if StreamEndEvent #2", NEVER)),
+    *each(cases(TEXT, "a million brackets", "nested mappings"), yaml("_Parser._node", "if MAX_DEPTH", NEVER)),
+    *each(cases(TEXT, "many keys"), yaml("_Parser._node", "if MAX_NODES", NEVER)),
     *each(cases(TEXT, "a huge text"), yaml("read_file", "if MAX_BYTES", NEVER)),
     *each(cases(TEXT, "no UTF-8"), yaml("read_file", "argument utf-8", '"utf-8", "replace"')),
     *each(
         cases(TEXT, "characters that turn text around", "a line break of its own kind"),
         yaml("read", "call FORBIDDEN", GONE),
     ),
-    *each(cases(TEXT, "control characters"), yaml("_Reader._scalar", "call CONTROL", GONE)),
+    *each(cases(TEXT, "control characters"), yaml("_Parser._scalar", "call CONTROL", GONE)),
     *each(cases(TEXT, "a huge number", "a number that is a time"), binding("WHOLE", "argument", '".*"')),
     *each(
         cases(TEXT, "a name that leads out", "a name that is an option"),

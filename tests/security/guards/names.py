@@ -45,7 +45,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         cases(VMX, "a link"),
-        Cut("hyper2kvmd/machines/vmx.py", "read_for", "call named_by", "mandate"),
+        Cut("hyper2kvmd/machines/vmx.py", "Vmx.read", "call named_by", "mandate"),
     ),
     *each(cases(MAY_NAME, "their own, without any mode"), mandate("_require_reach", "operand uid", NEVER)),
     *each(

@@ -121,7 +121,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_kept.py::test_an_image_that_has_the_name_of_what_was_published",
-        Cut("hyper2kvmd/targets/directory.py", "is_as_published", "return inode", ALWAYS),
+        Cut("hyper2kvmd/targets/directory.py", "_is_as_published", "return inode", ALWAYS),
     ),
     *each("test_kept.py::test_the_finished_stages_of_another_submitter_under_the_same_number", PURPOSE),
     *each(

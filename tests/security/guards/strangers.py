@@ -33,7 +33,7 @@ GUARDS: tuple[Guard, ...] = (
     *each(
         "test_strangers.py::test_a_request_that_never_comes",
         (
-            doors("_Connection.overdue", "if busy", ALWAYS),
+            doors("_Accepted.overdue", "if busy", ALWAYS),
             doors("BoundedServer.__init__", "keyword keepalive_timeout", "3600"),
         ),
     ),
@@ -43,8 +43,8 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_strangers.py::test_a_response_that_is_never_read",
-        doors("_Connection.overdue", "mention RESPONSE_SECONDS", "3600"),
-        doors("_Connection.abort", "call abort", "self._transport.close()"),
+        doors("_Accepted.overdue", "mention RESPONSE_SECONDS", "3600"),
+        doors("_Accepted.abort", "call abort", "self._transport.close()"),
     ),
     *each(cases(LARGE, "line"), doors("BoundedServer.__init__", "keyword max_line_size", GONE)),
     *each(cases(LARGE, "field"), doors("BoundedServer.__init__", "keyword max_field_size", GONE)),

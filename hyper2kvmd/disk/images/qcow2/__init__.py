@@ -4,6 +4,6 @@ Source: QEMU's docs/interop/qcow2.txt.
 """
 
 from hyper2kvmd.disk.images.qcow2.tables import CLUSTER, WINDOW
-from hyper2kvmd.disk.images.qcow2.writer import Writer, full_size
+from hyper2kvmd.disk.images.qcow2.writer import Qcow2Writer, full_size
 
-__all__ = ["CLUSTER", "WINDOW", "Writer", "full_size"]
+__all__ = ["CLUSTER", "WINDOW", "Qcow2Writer", "full_size"]

@@ -50,7 +50,7 @@ def full_size(virtual_size: int, data_bytes: int | None = None) -> int:
     return (used + blocks + table) * CLUSTER
 
 
-class Writer:
+class Qcow2Writer:
     """A QCOW2 v3 image of `virtual_size` bytes at `path`, which is created if missing and never shared.
 
     Guest space is placed in ascending order, in whole clusters, by one thread at a time; `pack` may be called by many.

@@ -25,13 +25,13 @@ from hyper2kvmd.disk.sources.foreign.vhdx import read_vhdx
 from hyper2kvmd.disk.sources.sampling import content_bytes, upper_bound
 from hyper2kvmd.disk.sources.source import FileBacked, OnProgress
 
-Format = Literal["qcow2", "vdi", "vhdx"]
+ForeignFormat = Literal["qcow2", "vdi", "vhdx"]
 PIECE = 1 << 20
 """Bytes that QEMU is asked for at once; divides `blocks.RUN_LIMIT`."""
 EXPORT = "source"
 
 
-class Described(Protocol):
+class ForeignDisk(Protocol):
     """A disk as its headers describe it."""
 
     @property
@@ -51,15 +51,15 @@ class Described(Protocol):
 class ForeignSource(FileBacked):
     """A `DiskSource` whose runs QEMU reads; valid inside `open_foreign` only."""
 
-    def __init__(self, disk: Described, fmt: Format, folder: Path, stack: ExitStack) -> None:
-        self.format: Format = fmt
+    def __init__(self, disk: ForeignDisk, fmt: ForeignFormat, folder: Path, stack: ExitStack) -> None:
+        self.format: ForeignFormat = fmt
         self.file = disk.file
         self.subformat, self.virtual_size = disk.subformat, disk.virtual_size
         self.files = (disk.file,)
         self._disk, self._folder, self._stack = disk, folder, stack
         self._exporter: Exporter | None = None
         self._connecting = threading.Lock()
-        self._idle: SimpleQueue[nbd.Reader] = SimpleQueue()
+        self._idle: SimpleQueue[nbd.NbdReader] = SimpleQueue()
 
     @cached_property
     def data_bytes(self) -> int:
@@ -80,7 +80,7 @@ class ForeignSource(FileBacked):
             if start <= begin < stop:
                 yield Run(begin, end - begin, self.file.fd, begin, packed=True)
 
-    def copy_into(self, image: NewImage, limits: copy.Limits, on_progress: OnProgress) -> None:
+    def copy_into(self, image: NewImage, limits: copy.CopyLimits, on_progress: OnProgress) -> None:
         """By qemu-img, which starts over when it was killed.
 
         Raises as `qemu_img.convert` does, and MigrationFailed (`source-changed`) if the source holds more than it did.
@@ -126,9 +126,9 @@ class ForeignSource(FileBacked):
     def _stored(self) -> Ranges:
         return Ranges(ranges.in_units(self._disk.stored(), self.virtual_size))
 
-    def _connect(self) -> nbd.Reader:
+    def _connect(self) -> nbd.NbdReader:
         with self._connecting:
-            return self._stack.enter_context(nbd.Reader(self._serve().socket, EXPORT))
+            return self._stack.enter_context(nbd.NbdReader(self._serve().socket, EXPORT))
 
     def _serve(self) -> Exporter:
         if self._exporter is None:
@@ -144,11 +144,15 @@ class ForeignSource(FileBacked):
         return self._exporter
 
 
-READERS: Mapping[Format, Callable[[SourceFile], Described]] = {"qcow2": read_qcow2, "vdi": read_vdi, "vhdx": read_vhdx}
+READERS: Mapping[ForeignFormat, Callable[[SourceFile], ForeignDisk]] = {
+    "qcow2": read_qcow2,
+    "vdi": read_vdi,
+    "vhdx": read_vhdx,
+}
 
 
 @contextlib.contextmanager
-def open_foreign(file: SourceFile, fmt: Format, folder: Path) -> Iterator[ForeignSource]:
+def open_foreign(file: SourceFile, fmt: ForeignFormat, folder: Path) -> Iterator[ForeignSource]:
     """The disk of format `fmt` in `file`, vetted. QEMU is started when it is first read; its socket is in `folder`.
 
     Raises as `read_qcow2`, `read_vdi` and `read_vhdx` do.

@@ -28,7 +28,7 @@ EXTENT_TYPES = {"SPARSE", "FLAT", "VMFS", "VMFSSPARSE", "SESPARSE", "ZERO"}
 
 
 @dataclass(frozen=True)
-class Extent:
+class ExtentLine:
     """One line of the descriptor: `sectors` of 512 bytes, held by `name` beside the descriptor (None for ZERO)."""
 
     sectors: int
@@ -44,7 +44,7 @@ class Descriptor:
     create_type: str
     parent_cid: str
     parent_hint: str | None
-    extents: tuple[Extent, ...]
+    extents: tuple[ExtentLine, ...]
     cid: str = ""
 
     @property
@@ -61,7 +61,7 @@ def parse_descriptor(data: bytes, path: Path) -> Descriptor:
     for line in data.rstrip(b"\0").decode("utf-8", errors="replace").splitlines():
         extent = EXTENT.match(line)
         if extent:
-            extents.append(Extent(int(extent[2]), extent[3], extent[4], extent[1], int(extent[5] or 0)))
+            extents.append(ExtentLine(int(extent[2]), extent[3], extent[4], extent[1], int(extent[5] or 0)))
             continue
         if EXTENT_LIKE.match(line):
             raise faults.not_vmdk(path, f"its extent line {line[:80]!r} is invalid")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hyper2kvmd.disk import faults
 from hyper2kvmd.disk.files import SourceFile
-from hyper2kvmd.disk.sources.vmdk.pieces import Kind, Piece
+from hyper2kvmd.disk.sources.vmdk.pieces import ExtentPiece, PieceKind
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class FlatExtent:
     stop: int
     offset: int
 
-    def pieces(self, lo: int, hi: int) -> Iterator[Piece]:
+    def pieces(self, lo: int, hi: int) -> Iterator[ExtentPiece]:
         shift = self.offset - self.start
         for begin, end in self.file.data_ranges(max(lo, self.start) + shift, min(hi, self.stop) + shift):
-            yield Piece(begin - shift, end - begin, self.file.fd, begin, Kind.RAW)
+            yield ExtentPiece(begin - shift, end - begin, self.file.fd, begin, PieceKind.RAW)
 
     @property
     def stored(self) -> int:
@@ -43,7 +43,7 @@ class ZeroExtent:
     stop: int
     stored: int = 0
 
-    def pieces(self, lo: int, hi: int) -> Iterator[Piece]:
+    def pieces(self, lo: int, hi: int) -> Iterator[ExtentPiece]:
         lo, hi = max(lo, self.start), min(hi, self.stop)
         if lo < hi:
-            yield Piece(lo, hi - lo, -1, 0, Kind.ZERO)
+            yield ExtentPiece(lo, hi - lo, -1, 0, PieceKind.ZERO)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from hyper2kvmd.disk import faults
 from hyper2kvmd.disk.files import SourceFile
 from hyper2kvmd.disk.sources.vmdk.descriptor import SECTOR
-from hyper2kvmd.disk.sources.vmdk.pieces import Kind, Piece
+from hyper2kvmd.disk.sources.vmdk.pieces import ExtentPiece, PieceKind
 from hyper2kvmd.errors import MigrationFailed
 
 CHUNK = 65536
@@ -68,16 +68,16 @@ class GrainMap:
         own = replace(self, reserved=(*self.reserved, range(self.directory, self.directory + self.directory_bytes)))
         mapped = stored = 0
         for piece in own.pieces(self.start, self.stop):
-            if piece.kind is not Kind.ZERO:
+            if piece.kind is not PieceKind.ZERO:
                 mapped += piece.length
-                stored += max(SECTOR, piece.length // BEST_RATIO) if piece.kind is Kind.PACKED else piece.length
+                stored += max(SECTOR, piece.length // BEST_RATIO) if piece.kind is PieceKind.PACKED else piece.length
                 if stored > self.file.size:
                     raise faults.corrupt(
                         self.file.path, f"its tables map more than the {self.file.size} bytes it has: grains overlap"
                     )
         return mapped
 
-    def pieces(self, lo: int, hi: int) -> Iterator[Piece]:
+    def pieces(self, lo: int, hi: int) -> Iterator[ExtentPiece]:
         lo, hi = max(lo, self.start) - self.start, min(hi, self.stop) - self.start
         if lo >= hi:
             return
@@ -92,18 +92,18 @@ class GrainMap:
             for position, grains, kind, offset in self._grains(self._decode(data, at), first, last):
                 begin = base + position * self.grain
                 end = begin + grains * self.grain
-                if kind is not Kind.ZERO:
+                if kind is not PieceKind.ZERO:
                     self._check(offset, min(end, self.stop - self.start) - begin, at + position * self.entry_bytes)
                 cut = max(lo - begin, 0)
-                yield Piece(
+                yield ExtentPiece(
                     self.start + begin + cut,
                     min(end, hi) - begin - cut,
                     self.file.fd,
-                    offset + cut if kind is Kind.RAW else offset,
+                    offset + cut if kind is PieceKind.RAW else offset,
                     kind,
                 )
 
-    def _grains(self, table: Sequence[int], position: int, last: int) -> Iterator[tuple[int, int, Kind, int]]:
+    def _grains(self, table: Sequence[int], position: int, last: int) -> Iterator[tuple[int, int, PieceKind, int]]:
         """Position, number, kind and file offset of grains that lie one after the other."""
         step, packed = self.grain // SECTOR, self.packed
         while position < last:
@@ -115,15 +115,15 @@ class GrainMap:
             if entry == ZEROED and self.zero_entries:
                 while end < last and table[end] == ZEROED:
                     end += 1
-                yield position, end - position, Kind.ZERO, 0
+                yield position, end - position, PieceKind.ZERO, 0
             elif packed:
-                yield position, 1, Kind.PACKED, entry * SECTOR
+                yield position, 1, PieceKind.PACKED, entry * SECTOR
             else:
                 expected = entry + step
                 while end < last and table[end] == expected:
                     end += 1
                     expected += step
-                yield position, end - position, Kind.RAW, entry * SECTOR
+                yield position, end - position, PieceKind.RAW, entry * SECTOR
             position = end
 
     def _tables(self, first: int, last: int) -> Iterator[tuple[int, int]]:

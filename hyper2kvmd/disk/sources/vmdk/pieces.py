@@ -7,7 +7,7 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 
-class Kind(Enum):
+class PieceKind(Enum):
     RAW = "raw"
     """Bytes as they are at `offset` of `file`."""
     PACKED = "packed"
@@ -16,14 +16,14 @@ class Kind(Enum):
     """Known to be zeros, whatever a parent holds."""
 
 
-class Piece(NamedTuple):
+class ExtentPiece(NamedTuple):
     """Guest bytes `guest` to `guest + length`, counted from the start of the disk; `file` is a file descriptor."""
 
     guest: int
     length: int
     file: int
     offset: int
-    kind: Kind
+    kind: PieceKind
 
 
 class Extent(Protocol):
@@ -40,6 +40,6 @@ class Extent(Protocol):
         """How many of the guest bytes are stored, as its checked tables say."""
         ...
 
-    def pieces(self, lo: int, hi: int) -> Iterator[Piece]:
+    def pieces(self, lo: int, hi: int) -> Iterator[ExtentPiece]:
         """What is stored of the guest bytes from `lo` to `hi`, in order, without overlap, cut at `lo` and `hi`."""
         ...

@@ -25,10 +25,9 @@ from hyper2kvmd.disk.sources.vmdk import esx, sparse
 from hyper2kvmd.disk.sources.vmdk.descriptor import SECTOR, Descriptor
 from hyper2kvmd.disk.sources.vmdk.files import is_plain_name, sibling
 from hyper2kvmd.disk.sources.vmdk.flat import ZeroExtent, open_flat
-from hyper2kvmd.disk.sources.vmdk.pieces import Extent, Kind, Piece
+from hyper2kvmd.disk.sources.vmdk.pieces import Extent, ExtentPiece, PieceKind
 from hyper2kvmd.disk.sources.vmdk.sparse import SparseExtent
-from hyper2kvmd.errors import Kind as Cure
-from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.mandate import ANYONE, Mandate
 from hyper2kvmd.model.disks import SourceFormat
 
@@ -50,7 +49,7 @@ class Layer:
     def path(self) -> Path:
         return self.file.path
 
-    def pieces(self, lo: int, hi: int) -> Iterator[Piece]:
+    def pieces(self, lo: int, hi: int) -> Iterator[ExtentPiece]:
         first = max(0, bisect_right(self.extents, lo, key=lambda extent: extent.start) - 1)
         for extent in self.extents[first:]:
             if extent.start >= hi:
@@ -116,9 +115,9 @@ class VmdkSource(FileBacked):
             if piece.guest >= stop:
                 return
             if piece.guest >= start:
-                yield Run(piece.guest, piece.length, piece.file, piece.offset, piece.kind is Kind.PACKED)
+                yield Run(piece.guest, piece.length, piece.file, piece.offset, piece.kind is PieceKind.PACKED)
 
-    def copy_into(self, image: NewImage, limits: copy.Limits, on_progress: OnProgress) -> None:
+    def copy_into(self, image: NewImage, limits: copy.CopyLimits, on_progress: OnProgress) -> None:
         """Raises as `copy.copy` does."""
         copy_by_engine(self, image, limits, on_progress)
 
@@ -143,9 +142,9 @@ class VmdkSource(FileBacked):
         if len(self._layers) == 1:
             return sum(extent.stored for extent in self._layers[0].extents)
         pieces = self._pieces(0, 0, self.virtual_size)
-        return sum(piece.length for piece in pieces if piece.kind is not Kind.ZERO)
+        return sum(piece.length for piece in pieces if piece.kind is not PieceKind.ZERO)
 
-    def _pieces(self, depth: int, lo: int, hi: int) -> Iterator[Piece]:
+    def _pieces(self, depth: int, lo: int, hi: int) -> Iterator[ExtentPiece]:
         """What the disk at `depth` of the chain holds, its gaps filled by the disks below."""
         layer, deepest = self._layers[depth], depth + 1 == len(self._layers)
         hi = min(hi, layer.size)
@@ -161,15 +160,15 @@ class VmdkSource(FileBacked):
             yield from self._pieces(depth + 1, lo, hi)
 
 
-def _joined(pieces: Iterator[Piece]) -> Iterator[Piece]:
+def _joined(pieces: Iterator[ExtentPiece]) -> Iterator[ExtentPiece]:
     """Pieces that hold data, joined where they continue one another, cut at multiples of RUN_LIMIT."""
-    pending: Piece | None = None
+    pending: ExtentPiece | None = None
     for piece in pieces:
-        if piece.kind is Kind.ZERO:
+        if piece.kind is PieceKind.ZERO:
             continue
         if (
             pending is not None
-            and piece.kind is pending.kind is Kind.RAW
+            and piece.kind is pending.kind is PieceKind.RAW
             and piece.file == pending.file
             and piece.guest == pending.guest + pending.length
             and piece.offset == pending.offset + pending.length
@@ -182,7 +181,7 @@ def _joined(pieces: Iterator[Piece]) -> Iterator[Piece]:
         while pending.guest // RUN_LIMIT < (pending.guest + pending.length - 1) // RUN_LIMIT:
             head = RUN_LIMIT - pending.guest % RUN_LIMIT
             yield pending._replace(length=head)
-            offset = pending.offset + head if pending.kind is Kind.RAW else pending.offset
+            offset = pending.offset + head if pending.kind is PieceKind.RAW else pending.offset
             pending = pending._replace(guest=pending.guest + head, length=pending.length - head, offset=offset)
     if pending is not None:
         yield pending
@@ -237,7 +236,7 @@ def _layer(file: SourceFile, opening: Opening) -> Layer:
     return Layer(file, descriptor, at, tuple(extents))
 
 
-def _open_extent(line: text.Extent, path: Path | None, start: int, mandate: Mandate, opening: Opening) -> Extent:
+def _open_extent(line: text.ExtentLine, path: Path | None, start: int, mandate: Mandate, opening: Opening) -> Extent:
     stop = start + line.sectors * SECTOR
     if path is None:
         return ZeroExtent(start, stop)
@@ -283,7 +282,7 @@ def _open_parent(child: Layer, opening: Opening) -> Layer:
             f"{path} was changed after the snapshot {child.path.name}: its CID is {parent.descriptor.cid[:8]!r},"
             f" the snapshot was taken of {child.descriptor.parent_cid[:8]!r}",
             hint="export the disk with all of its snapshots again, or consolidate them in vSphere",
-            kind=Cure.OPERATOR,
+            kind=Kind.OPERATOR,
         )
     return parent
 

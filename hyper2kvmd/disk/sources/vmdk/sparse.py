@@ -17,7 +17,7 @@ from hyper2kvmd.disk.files import Forward, SourceFile
 from hyper2kvmd.disk.sources.vmdk import stream
 from hyper2kvmd.disk.sources.vmdk.descriptor import LIMIT, SECTOR, START, check_size
 from hyper2kvmd.disk.sources.vmdk.grains import GrainMap
-from hyper2kvmd.disk.sources.vmdk.pieces import Piece
+from hyper2kvmd.disk.sources.vmdk.pieces import ExtentPiece
 from hyper2kvmd.errors import MigrationFailed
 
 MAGIC = b"KDMV"
@@ -119,7 +119,7 @@ class SparseExtent:
     def stop(self) -> int:
         return self.grains.stop
 
-    def pieces(self, lo: int, hi: int) -> Iterator[Piece]:
+    def pieces(self, lo: int, hi: int) -> Iterator[ExtentPiece]:
         return self.grains.pieces(lo, hi)
 
     def load(self, forward: Forward, guest: int, length: int, offset: int) -> Buffer:

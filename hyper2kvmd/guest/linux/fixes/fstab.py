@@ -47,7 +47,7 @@ def apply(case: Case) -> list[str]:
     return warnings
 
 
-def _concerned(mode: str, entry: fstab.Entry) -> bool:
+def _concerned(mode: str, entry: fstab.FstabEntry) -> bool:
     if any(fs_type in REMOVABLE for fs_type in entry.fs_type.split(",")):
         return False
     return {

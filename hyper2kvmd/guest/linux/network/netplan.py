@@ -13,12 +13,12 @@ from hyper2kvmd.yaml_source import (
     Listing,
     Mapping,
     Node,
-    Place,
+    Position,
     Scalar,
     read,
 )
 
-NOTHING = Mapping((), Place(1, 1))
+NOTHING = Mapping((), Position(1, 1))
 
 
 def visit(file: str, text: str, choose: Choose) -> str:

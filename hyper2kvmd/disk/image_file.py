@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 
-class Target(Protocol):
+class ImageFile(Protocol):
     """An image file in the making. All offsets and lengths are bytes.
 
     Guest space is placed in ascending order by one thread at a time; the engine writes the data itself, to `fd`, at
