@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
@@ -24,8 +25,26 @@ DEFAULT_PATH = Path("/etc/hyper2kvm/hyper2kvmd.yaml")
 HIGHEST_PORT = 65535
 CONVERSION_DIR_VARIABLE = "HYPER2KVM_CONVERSION_DIR"
 """Environment variable that takes precedence over `conversion_dir`."""
-SPOOL_FOLDERS = {"incoming": 0o3770, "active": 0o700, "rejected": 0o2750, "done": 0o2750, "failed": 0o2750}
-"""With their modes, those of packaging/tmpfiles.d: submitters drop files, touch nobody else's, and read the results."""
+
+
+class SpoolFolder(StrEnum):
+    """A folder of the spool directory."""
+
+    INCOMING = "incoming"
+    ACTIVE = "active"
+    REJECTED = "rejected"
+    DONE = "done"
+    FAILED = "failed"
+
+
+SPOOL_MODES: Mapping[SpoolFolder, int] = {
+    SpoolFolder.INCOMING: 0o3770,
+    SpoolFolder.ACTIVE: 0o700,
+    SpoolFolder.REJECTED: 0o2750,
+    SpoolFolder.DONE: 0o2750,
+    SpoolFolder.FAILED: 0o2750,
+}
+"""Those of packaging/tmpfiles.d: submitters drop files, touch nobody else's, and read the results."""
 DEFAULT_HELPER = ("sudo", "-n", "/usr/libexec/hyper2kvm/helper")
 
 
@@ -101,7 +120,7 @@ class DaemonConfig(Frozen):
     def bounds(self) -> Bounds:
         """What a submitter's job may name."""
         # the folders of the spool as well: each may be mounted in a second place by itself, as for an SFTP server
-        spool = (self.spool_dir, *(self.spool_dir / name for name in SPOOL_FOLDERS))
+        spool = (self.spool_dir, *(self.spool_dir / name for name in SpoolFolder))
         outer = tuple(directory for directory in (self.state_dir, *_homes()) if directory != Path("/"))
         return Bounds(
             source_dirs=self.allowed_source_dirs,
@@ -159,8 +178,14 @@ def load(path: Path) -> DaemonConfig:
 
 
 def _with_environment(config: DaemonConfig) -> DaemonConfig:
+    named = conversion_dir_variable()
+    return config if named is None else config.with_changes(conversion_dir=named)
+
+
+def conversion_dir_variable() -> Path | None:
+    """The conversion directory that the environment names."""
     named = os.environ.get(CONVERSION_DIR_VARIABLE)
-    return config.with_changes(conversion_dir=Path(named)) if named else config
+    return Path(named) if named else None
 
 
 def _conflicts(bound: Bound[DaemonConfig]) -> Iterator[Problem]:

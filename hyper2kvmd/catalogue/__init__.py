@@ -1,7 +1,7 @@
 """The error catalogue: what each code means, what causes it, and what to do.
 
-The entries are data, one TOML file for each subject. `h2kvmctl explain` prints them, and `docs/reference/errors.md` is
-generated from them by `python -m hyper2kvmd.catalogue`.
+The entries are data, one TOML file for each subject: `h2kvmctl explain` prints them, and `docs/reference/errors.md` is
+made of them. Where an error is raised, and its message, belong to the code that finds it.
 """
 
 from __future__ import annotations

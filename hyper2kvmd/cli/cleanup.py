@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyper2kvmd.config import DaemonConfig
+from hyper2kvmd.config import DaemonConfig, SpoolFolder
 from hyper2kvmd.errors import BrokenInstallation, Failure
 from hyper2kvmd.host.workspace import OPEN_DIRECTORY, not_removed, open_conversion_dir
 from hyper2kvmd.model.frozen import Frozen
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hyper2kvmd.jobs.store import Store
 
 DAY = 86_400
-OVER = ("done", "failed", "rejected")
+OVER = (SpoolFolder.DONE, SpoolFolder.FAILED, SpoolFolder.REJECTED)
 """Folders of the spool whose files have had their day; the others hold work."""
 
 

@@ -47,8 +47,8 @@ def conversion_place(migration: Migration, option: Path | None) -> NamedDirector
         return NamedDirectory(option.absolute(), "--conversion-dir")
     if migration.conversion_dir is not None:
         return NamedDirectory(migration.conversion_dir, "the YAML")
-    if given := os.environ.get(VARIABLE):
-        return NamedDirectory(Path(given).absolute(), VARIABLE)
+    if named := config.conversion_dir_variable():
+        return NamedDirectory(named.absolute(), VARIABLE)
     if os.access(config.DEFAULT_PATH, os.R_OK):
         directory = config.load(config.DEFAULT_PATH).conversion_dir
         if _is_ours(directory):

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd import spec
-from hyper2kvmd.config import SPOOL_FOLDERS
+from hyper2kvmd.config import SPOOL_MODES, SpoolFolder
 from hyper2kvmd.daemon.dropped import asked_by, being_written, original
 from hyper2kvmd.daemon.incoming import Incoming, kept
 from hyper2kvmd.daemon.journal import JobLog
@@ -49,11 +49,11 @@ MAX_ENTERED = 1000
 """Claimed files that are read in a scan."""
 MAX_COMPLAINTS = 1000
 """That are remembered, so as not to be repeated."""
-PLACES = {
-    State.SUCCEEDED: "done",
-    State.FAILED: "failed",
-    State.CANCELLED: "failed",
-    State.REJECTED: "rejected",
+FOLDERS = {
+    State.SUCCEEDED: SpoolFolder.DONE,
+    State.FAILED: SpoolFolder.FAILED,
+    State.CANCELLED: SpoolFolder.FAILED,
+    State.REJECTED: SpoolFolder.REJECTED,
 }
 
 
@@ -72,13 +72,13 @@ def prepare(spool_dir: Path) -> None:
     """
     try:
         spool_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-        for name, mode in SPOOL_FOLDERS.items():
+        for name, mode in SPOOL_MODES.items():
             folder = spool_dir / name
             if not folder.is_dir():
                 _make(folder, mode)
             if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
                 raise PermissionError(errno.EACCES, "this user may not write there", str(folder))
-        devices = {(spool_dir / name).stat().st_dev for name in SPOOL_FOLDERS}
+        devices = {(spool_dir / name).stat().st_dev for name in SpoolFolder}
     except OSError as error:
         raise BrokenInstallation(
             "spool-unusable",
@@ -109,7 +109,7 @@ def _make(folder: Path, mode: int) -> None:
             f"{folder} is missing, and {owner} cannot create it for the group {theirs}: {error.strerror}",
             hint=f"create it as root: install -d -m {mode:04o} -o {owner} -g {theirs} {folder}",
         ) from error
-    if folder.name == "incoming":
+    if folder.name == SpoolFolder.INCOMING:
         acl.let_group_read_new_files(draft)
     draft.rename(folder)
 
@@ -125,7 +125,7 @@ class Scan:
 class Spool:
     def __init__(self, spool_dir: Path, store: Store, metrics: Metrics) -> None:
         self._dir, self._store, self._metrics = spool_dir, store, metrics
-        self._incoming = Incoming(spool_dir / "incoming")
+        self._incoming = Incoming(spool_dir / SpoolFolder.INCOMING)
         self._active: dict[str, FileState] = {}
         self._entered: set[str] = set()
         self._complaints: dict[str, str] = {}
@@ -148,7 +148,7 @@ class Spool:
 
         When nothing could be taken, there is nothing more: the next scan would not be luckier.
         """
-        folder, claimed = self._dir / "incoming", 0
+        folder, claimed = self._dir / SpoolFolder.INCOMING, 0
         stable: dict[str, FileState] = {}
         with self._complaining(folder.name):
             stable = self._incoming.stable_files()
@@ -164,7 +164,7 @@ class Spool:
     def _claim(self, path: Path, look: FileState) -> bool:
         if FileState.at(path) != look or being_written(path):
             return False
-        claim = self._dir / "active" / f"{secrets.token_hex(6)}.{kept(path.name)}"
+        claim = self._dir / SpoolFolder.ACTIVE / f"{secrets.token_hex(6)}.{kept(path.name)}"
         self._quota.take(look.uid)  # a claim that is refused costs a scan no less
         path.rename(claim)
         self._incoming.forget(path.name)
@@ -206,7 +206,7 @@ class Spool:
 
     def _fresh_claims(self) -> list[str]:
         """Files in active/ that are whole and may not be on record yet, MAX_ENTERED at most."""
-        folder = self._dir / "active"
+        folder = self._dir / SpoolFolder.ACTIVE
         names: set[str] = set()
         with self._complaining(folder.name):
             names.update(os.listdir(folder))  # noqa: PTH208 - names, not paths, are what is compared
@@ -222,13 +222,13 @@ class Spool:
         return fresh
 
     def _read(self, claim: str) -> Submission | Refusal:
-        path = self._dir / "active" / claim
+        path = self._dir / SpoolFolder.ACTIVE / claim
         name = original(claim)
         stem = Path(name).stem
         owner = Person.of(path.lstat().st_uid)
         origin = Origin(submitter=owner.name, uid=owner.uid, name=name, claim=claim, path=f"active/{claim}")
         try:
-            text = asked_by(owner, path, self._dir / "incoming")
+            text = asked_by(owner, path, self._dir / SpoolFolder.INCOMING)
             migration = spec.parse(text, base=None, default_name=stem)
         except spec.Rejected as failure:
             return Refusal(stem, failure.problems, origin)
@@ -257,7 +257,7 @@ class Spool:
             if job.state is State.REJECTED:
                 target = self._reject(path, Rejection(file=name, job_id=job.id, problems=job.problems), job.id)
             else:
-                target = self._free(PLACES[job.state], name, job.id)
+                target = self._free(FOLDERS[job.state], name, job.id)
                 path.rename(target)
         except FileNotFoundError:
             JobLog(log, job.id).warning("its spool file %s is gone", path.name)
@@ -275,7 +275,7 @@ class Spool:
 
     def _reject(self, path: Path, rejection: Rejection, job_id: int) -> Path:
         path.lstat()
-        target = self._free("rejected", rejection.file, job_id)
+        target = self._free(SpoolFolder.REJECTED, rejection.file, job_id)
         text = json.dumps(rejection.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
         write_durably(target.with_name(f"{target.name}.reason.json"), text)
         path.rename(target)

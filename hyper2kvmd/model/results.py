@@ -109,11 +109,4 @@ def recorded(value: Frozen) -> str:
     return value.model_dump_json(context=dict(COMPACT))
 
 
-FIELDS: Mapping[type[Product], str] = {
-    Plan: "plan",
-    Image: "image",
-    Guest: "guest",
-    Verdict: "verdict",
-    Artifact: "artifact",
-    Registration: "registration",
-}
+FIELDS: Mapping[type[Product], str] = dict(zip(PRODUCTS.values(), Finished.model_fields, strict=True))

@@ -60,7 +60,8 @@ class Booted(Frozen):
     seconds: float
     console_tail: tuple[str, ...]
     evidence: tuple[str, ...]
-    failed_units: tuple[str, ...] = ()
+    failed_units: tuple[str, ...]
+    """What it failed to start."""
 
 
 def boot(
@@ -93,15 +94,12 @@ def boot(
         raise _silence(came_up.console, prepared)
     answer = ("it answered the power button with an orderly shutdown",) if came_up.answered else ()
     evidence = (*came_up.console.evidence(), *answer, *left)
-    failed = came_up.console.failed_units()
-    for unit in failed:
-        ctx.warn(f"the guest booted, but failed to start {unit}")
     by = "KVM" if kvm_works() else "emulation"
     return Booted(
         seconds=round(came_up.seconds, 1),
         console_tail=came_up.console.tail,
         evidence=(*evidence, *prepared.notes, f"its userspace was up after {came_up.seconds:.0f} s, by {by}"),
-        failed_units=failed,
+        failed_units=came_up.console.failed_units(),
     )
 
 

@@ -31,6 +31,8 @@ def verify(bench: Bench, hardware: Hardware, image: Image, guest: Guest) -> Verd
     if migration.verify != "boot":
         return Verdict(level=migration.verify, evidence=tuple(evidence))
     booted = boot(image, hardware, bench.helper, bench.folder, ctx, keys=bench.keys())
+    for unit in booted.failed_units:
+        ctx.warn(f"the guest booted, but failed to start {unit}")
     return Verdict(
         level="boot",
         evidence=(*evidence, *booted.evidence),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -253,3 +254,9 @@ def test_every_module_can_be_imported() -> None:
     argv = [sys.executable, "-W", "error::DeprecationWarning", "-c", loads, *wanted]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", [path for path in modules() if path.name == "__init__.py"], ids=str)
+def test_a_folder_says_what_belongs_there_and_what_does_not(path: Path) -> None:
+    said = ast.get_docstring(ast.parse((HOUSE / path).read_text())) or ""
+    assert len(re.findall(r"\.(?:\s|$)", said)) > 1, "two sentences"

@@ -1,5 +1,5 @@
-"""Windows guests: how they are found, and what hardware they can drive. Their inspection and the injection of drivers
-belong here as well.
+"""Windows guests: how they are found, and the hardware that they can drive.
 
-What both families need (mounts, files) belongs in the rooms beside this one.
+Their inspection and the injection of drivers belong here as well. What Linux guests need too (mounts, files) belongs to
+the rooms beside this one.
 """

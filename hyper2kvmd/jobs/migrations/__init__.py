@@ -1,1 +1,4 @@
-"""Schema steps; a released one is never edited, only followed by another."""
+"""Steps of the database's schema; a released one is never edited, only followed by another.
+
+The tables as they are now belong to jobs/tables.py.
+"""

@@ -4,7 +4,8 @@ No mount, no privilege, no other program. Every number that the disk says is che
 changed is changed so that a crash at any instant leaves the old file or the new one: data first, then the table,
 then the one directory entry that makes them a file.
 
-Sources: Microsoft's FAT specification (fatgen103), UEFI specification 2.10, 13.3.
+Which files are edited belongs to guest/. Sources: Microsoft's FAT specification (fatgen103), UEFI specification 2.10,
+section 13.3.
 """
 
 from hyper2kvmd.volumes.fat.geometry import Blocks

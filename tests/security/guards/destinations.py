@@ -95,7 +95,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         cases("test_destinations.py::test_a_directory_of_the_service_itself", "other-name-of-incoming"),
-        Cut("hyper2kvmd/config.py", "DaemonConfig.bounds", "item SPOOL_FOLDERS", GONE),
+        Cut("hyper2kvmd/config.py", "DaemonConfig.bounds", "item SpoolFolder", GONE),
     ),
     # ---- where it converts
     *each(

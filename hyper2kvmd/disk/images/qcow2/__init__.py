@@ -1,6 +1,6 @@
-"""QCOW2 images written once, front to back; needs nothing of the rest of this program.
+"""QCOW2 images: a writer that places every cluster once, front to back, and a reader that judges it.
 
-Source: QEMU's docs/interop/qcow2.txt.
+QCOW2 disks as sources belong to disk/sources/foreign/. Source: QEMU's docs/interop/qcow2.txt.
 """
 
 from hyper2kvmd.disk.images.qcow2.tables import CLUSTER, WINDOW

@@ -1,4 +1,7 @@
-"""Every repair, in the order in which they are made."""
+"""Every repair of a Linux guest, one for each file, and the order in which they are made.
+
+A repair turns texts into texts; what several of them read belongs to linux/, and network configuration to network/.
+"""
 
 from __future__ import annotations
 
