@@ -13,12 +13,12 @@ import pytest
 
 from hyper2kvmd.disk.files import SourceFile, open_file
 from hyper2kvmd.disk.qemu import qemu_img
-from hyper2kvmd.disk.qemu.qemu_img import QemuFormat
 from hyper2kvmd.disk.sources.foreign import ForeignSource
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.run import Sandbox, run
+from hyper2kvmd.model.disks import SourceFormat
 from hyper2kvmd.stages.convert import prove_same
 from tests.support.converting import run_convert
 from tests.support.disks import sh
@@ -215,7 +215,7 @@ def test_refused_by_name_before_a_tool_runs(name: str, service_folder: Path, sec
     assert SECRET.decode() not in said and "Traceback" not in said
 
 
-CONFINED: dict[str, QemuFormat] = {
+CONFINED: dict[str, SourceFormat] = {
     "absolute extent": "vmdk",
     "header of nothing": "vmdk",
     "backing file": "qcow2",
@@ -224,7 +224,7 @@ CONFINED: dict[str, QemuFormat] = {
 }
 
 
-def converted(source: SourceFile, fmt: QemuFormat, target: Path) -> None:
+def converted(source: SourceFile, fmt: SourceFormat, target: Path) -> None:
     """By qemu-img as we start it."""
     qemu_img.convert(
         source,

@@ -23,10 +23,10 @@ from hyper2kvmd.disk.files import SourceFile
 from hyper2kvmd.disk.images.qcow2 import full_size
 from hyper2kvmd.disk.images.qcow2.reader import open_image
 from hyper2kvmd.disk.qemu import nbd
-from hyper2kvmd.disk.qemu.qemu_img import QemuFormat, linked
+from hyper2kvmd.disk.qemu.qemu_img import linked
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host import run
-from hyper2kvmd.model.disks import Segment
+from hyper2kvmd.model.disks import Segment, SourceFormat
 
 WHOLE_DISK = ""
 """Name of the export that `as_file` uses."""
@@ -66,12 +66,12 @@ class Exporter:
 @contextmanager
 def export(
     path: Path,
-    fmt: QemuFormat,
+    fmt: SourceFormat,
     folder: Path,
     *,
     exports: Mapping[str, Segment | None],
     writable: bool,
-    backing: tuple[Path, QemuFormat] | None = None,
+    backing: tuple[Path, SourceFormat] | None = None,
     opened: Sequence[SourceFile] = (),
 ) -> Iterator[Exporter]:
     """Serve `path` as the named exports (`None`: the whole disk; a segment: exactly that range) during the block.
@@ -174,7 +174,7 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
     return process.returncode is not None
 
 
-def _grown(path: Path, fmt: QemuFormat) -> int:
+def _grown(path: Path, fmt: SourceFormat) -> int:
     """Bytes of an image file when all of its disk was written anew behind what it holds."""
     size = path.stat().st_size
     if fmt == "raw":
@@ -183,7 +183,7 @@ def _grown(path: Path, fmt: QemuFormat) -> int:
         return size + full_size(image.virtual_size)
 
 
-def layer(path: Path, fmt: QemuFormat) -> dict[str, object]:
+def layer(path: Path, fmt: SourceFormat) -> dict[str, object]:
     """An image below another one, as QEMU's -blockdev takes it: read-only, and no header decides what is opened."""
     file = {"driver": "file", "filename": str(path), "read-only": True}
     bottom: dict[str, object] = {"backing": None} if fmt == "qcow2" else {}
@@ -196,7 +196,7 @@ def _command(
     exports: Mapping[str, Segment | None],
     writable: bool,
     listener: int,
-    backing: tuple[Path, QemuFormat] | None,
+    backing: tuple[Path, SourceFormat] | None,
 ) -> list[str]:
     file: dict[str, object] = {"driver": "file", "filename": str(path), "locking": "on"}
     disk: dict[str, object] = {"driver": fmt, "file": file, "node-name": "disk", "read-only": not writable}

@@ -20,8 +20,8 @@ from hyper2kvmd.disk.images.qcow2 import full_size
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host import run
 from hyper2kvmd.host.space import disk_full
+from hyper2kvmd.model.disks import SourceFormat
 
-QemuFormat = Literal["vmdk", "qcow2", "raw", "vdi", "vhdx"]
 PERCENT = re.compile(r"\((\d+\.\d+)/100%\)")
 PER_THREAD, MOST_REQUESTS = 8, 16
 """Requests that qemu-img has in flight, for each thread that it may keep busy, and the most that it takes."""
@@ -31,7 +31,7 @@ SLOWEST = 10 << 20
 """Bytes of the source that a conversion of more than a day must do in a second of processor time."""
 
 
-def node(path: Path, fmt: QemuFormat) -> str:
+def node(path: Path, fmt: SourceFormat) -> str:
     """QEMU's name of a local file: neither that of the file nor its content changes the protocol or the format.
 
     Nor does the content of a QCOW2 add a backing file, whatever its header says by the time QEMU reads it. Source:
@@ -54,13 +54,13 @@ def linked(files: Sequence[SourceFile], folder: Path) -> Iterator[Path]:
         yield Path(place, files[0].path.name)
 
 
-def virtual_size(image: Path, fmt: QemuFormat) -> int:
+def virtual_size(image: Path, fmt: SourceFormat) -> int:
     """Bytes the guest sees of an image of ours."""
     argv = ["qemu-img", "info", "--output=json", node(image, fmt)]
     return int(json.loads(run.run(argv, sandbox=run.Sandbox(read=(image,))).stdout)["virtual-size"])
 
 
-def reads_as(files: Sequence[SourceFile], fmt: QemuFormat, size: int, folder: Path) -> bool:
+def reads_as(files: Sequence[SourceFile], fmt: SourceFormat, size: int, folder: Path) -> bool:
     """True when QEMU can read the disk that `files` make up (the named one first), and as one of `size` bytes.
 
     Links to the files are made in `folder` meanwhile. Raises MigrationFailed (`tool-stalled`).
@@ -81,7 +81,7 @@ def reads_as(files: Sequence[SourceFile], fmt: QemuFormat, size: int, folder: Pa
 
 def convert(
     source: SourceFile,
-    source_format: QemuFormat,
+    source_format: SourceFormat,
     target: Path,
     target_format: Literal["qcow2", "raw"],
     *,
@@ -134,7 +134,7 @@ def convert(
         os.close(handle)
 
 
-def walk(source: SourceFile, fmt: QemuFormat, take: Callable[[int, int, int | None], None]) -> None:
+def walk(source: SourceFile, fmt: SourceFormat, take: Callable[[int, int, int | None], None]) -> None:
     """Give `take` each guest range (start, stop) of an image of one file that QEMU finds data in, in order, and where
     in the file that lies as it is. Raises MigrationFailed (`tool-failed`).
     """
@@ -160,7 +160,7 @@ def check(image: Path) -> str | None:
     return _counted(found, ("corruptions", "leaks", "check-errors")) or said
 
 
-def corruption(source: SourceFile, fmt: QemuFormat) -> str | None:
+def corruption(source: SourceFile, fmt: SourceFormat) -> str | None:
     """What keeps an image from being read as it was written; clusters that nothing uses do not.
 
     Raises MigrationFailed (`source-check-failed`) for one that QEMU cannot check, such as one that is in use.
@@ -176,7 +176,7 @@ def corruption(source: SourceFile, fmt: QemuFormat) -> str | None:
     return _counted(found, ("corruptions", "check-errors"))
 
 
-def _check(image: Path, fmt: QemuFormat, sandbox: run.Sandbox) -> tuple[dict[str, Any] | None, str | None]:
+def _check(image: Path, fmt: SourceFormat, sandbox: run.Sandbox) -> tuple[dict[str, Any] | None, str | None]:
     """What qemu-img counted, if it came to that, and what it complained of."""
     argv = ["qemu-img", "check", "--output=json", node(image, fmt)]
     done = run.run(argv, sandbox=sandbox, check=False)
