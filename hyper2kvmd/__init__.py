@@ -1,7 +1,7 @@
-"""A migration service: VMware disks in, guests that boot on KVM out.
+"""A service that migrates VMware disks to guests that boot on KVM.
 
-Modules here are what all rooms use: failures, strict YAML, the two configurations, progress and reports. What has a
-subject of its own belongs to the room of that subject (docs/architecture.md).
+Modules here are used by all folders: failures, strict YAML, the two configurations, progress and reports. Code with a
+subject of its own belongs to the folder of that subject (docs/architecture.md).
 """
 
 __version__ = "0.1.0"

@@ -44,12 +44,12 @@ SPOOL_MODES: Mapping[SpoolFolder, int] = {
     SpoolFolder.DONE: 0o2750,
     SpoolFolder.FAILED: 0o2750,
 }
-"""Those of packaging/tmpfiles.d: submitters drop files, touch nobody else's, and read the results."""
+"""The modes of packaging/tmpfiles.d: submitters drop files, cannot change those of others, and read the results."""
 DEFAULT_HELPER = ("sudo", "-n", "/usr/libexec/hyper2kvm/helper")
 
 
 class Retry(Frozen):
-    """How often a job that failed for a passing reason is tried, and how long between tries (seconds)."""
+    """How often a job with a temporary failure is tried, and the time between tries (seconds)."""
 
     max_attempts: int = Field(default=3, ge=1, le=100)
     delay: float = Field(default=60.0, ge=0)
@@ -113,13 +113,13 @@ class DaemonConfig(Frozen):
 
     @property
     def conversion_dirs(self) -> tuple[Path, ...]:
-        """Where jobs may have their working folders."""
+        """The directories in which jobs may have their working folders."""
         return (self.conversion_dir, *self.allowed_conversion_dirs)
 
     @property
     def bounds(self) -> Bounds:
-        """What a submitter's job may name."""
-        # the folders of the spool as well: each may be mounted in a second place by itself, as for an SFTP server
+        """The directories and URIs that a submitter's job may name."""
+        # each folder of the spool too: it may also be mounted elsewhere by itself, for example for an SFTP server
         spool = (self.spool_dir, *(self.spool_dir / name for name in SpoolFolder))
         outer = tuple(directory for directory in (self.state_dir, *_homes()) if directory != Path("/"))
         return Bounds(
@@ -134,7 +134,7 @@ class DaemonConfig(Frozen):
 
 
 def _homes() -> Iterator[Path]:
-    """Where programs look for this user's settings: some ask the user database, some the environment."""
+    """Home directories in which programs look for this user's settings: of the environment and the user database."""
     if home := os.environ.get("HOME"):
         yield Path(home)
     with suppress(KeyError):
@@ -158,7 +158,7 @@ RULES = Rules(
 
 
 def load(path: Path) -> DaemonConfig:
-    """The configuration in `path`, the defaults when it is DEFAULT_PATH and missing; with the environment applied.
+    """The configuration in `path`, or the defaults if DEFAULT_PATH is missing, with the environment applied.
 
     Raises BrokenInstallation (`config-invalid`), whose message has one line for each error.
     """

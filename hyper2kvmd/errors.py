@@ -1,7 +1,7 @@
-"""The one hierarchy of failures that a person gets to see.
+"""The hierarchy of all failures that the worker, the spool, the control socket and the command line show to a person.
 
-Every failure names the object, the fact and the remedy. It is shown by the worker, the spool, the control socket or the
-command line. Code in between catches one only to add a fact, to clean up, or to go on with a warning.
+Every failure names the object, the fact and the remedy. Code in between catches one only to add a fact, to clean up, or
+to continue with a warning.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ class Kind(StrEnum):
     """What can be done about a failure."""
 
     RETRY = "retry"
-    """Time may cure it: the daemon tries again by itself."""
+    """It may be temporary: the daemon tries again by itself."""
     OPERATOR = "operator"
     """A person has to change something on the host, then retry."""
     PERMANENT = "permanent"
@@ -22,11 +22,11 @@ class Kind(StrEnum):
 
 
 class Failure(Exception):
-    """Base of everything this program refuses or fails at.
+    """Base of all errors and refusals of this program.
 
-    `code` is a stable kebab-case identifier such as `source-missing`, a literal where the failure is made, with one
-    meaning, one kind and an entry in `catalogue/`; `message` is one line with object and fact; `hint` is the remedy, an
-    imperative sentence.
+    `code` is a stable kebab-case identifier such as `source-missing`, a literal where the failure is created. It has
+    one meaning, one kind and an entry in `catalogue/`. `message` is one line with object and fact. `hint` is the
+    remedy, an imperative sentence.
     """
 
     exit_code: ClassVar[int] = 1
@@ -55,20 +55,20 @@ class InvalidInput(Failure):
 
 
 class Unsafe(Failure):
-    """Refused: going on could give away or damage something that is not ours."""
+    """Refused: continuing could disclose or damage data that is not ours."""
 
     exit_code = 3
 
 
 class TryLater(Failure):
-    """Nothing is wrong with the job; the host cannot take it now."""
+    """Nothing is wrong with the job; the host cannot run it now."""
 
     exit_code = 75
     kind = Kind.RETRY
 
 
 class BrokenInstallation(Failure):
-    """The configuration or the database cannot be used; nothing is recreated behind the administrator's back."""
+    """The configuration or the database cannot be used; nothing is recreated without the administrator."""
 
     exit_code = 78
     kind = Kind.OPERATOR

@@ -1,6 +1,6 @@
-"""Decides what the new machine consists of, once, for the boot proof and for every target.
+"""Decides the hardware of the new machine once, for the boot proof and for every target.
 
-The order is the same for each part: what the migration asks for, else what the source machine had, else a default.
+Each part is set by the migration, else by the source machine, else by a default.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ DEFAULT_VCPUS = 2
 
 
 def decide_firmware(asked: bool | None, found: Firmware) -> Firmware:
-    """What the migration's `uefi` asks for, else what the disks were found to need."""
+    """The firmware that the migration's `uefi` sets, else the one that the disks were found to need."""
     if asked is None:
         return found
     return "uefi" if asked else "bios"
 
 
 def decide_hardware(migration: Migration, plan: Plan, guest: Guest) -> Hardware:
-    """The new machine, on devices that the guest has drivers for."""
+    """The new machine, with devices that the guest has drivers for."""
     source = plan.machine
     return Hardware(
         firmware=plan.firmware,

@@ -1,6 +1,6 @@
-"""What a worker says while it works: frozen events, and the context that stages use to say them.
+"""Frozen events that a worker sends while it works, and the context through which stages send them.
 
-Under the daemon each event is one JSON line on the worker's stdout; on a workstation it moves a progress bar.
+Under the daemon each event is one JSON line on the worker's stdout; in a one-shot run it moves a progress bar.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ PROGRESS_PERIOD = 0.2
 MAX_LINE = 8000
 """Characters of a logged command."""
 MAX_TEXT = 4000
-"""Characters of a problem's message or hint; with two paths as long as they can be, it is shortened."""
+"""Characters of a problem's message or hint; a text with two paths of maximum length is shortened."""
 MAX_WARNING = 1000
 """Characters."""
 MAX_WARNINGS = 50
-"""Of one attempt, on record and in the log; the report has more of them."""
+"""Warnings of one attempt on record and in the log; the report has more of them."""
 MAX_TRACEBACK = 8000
-"""Characters: the last ones tell where it happened."""
+"""Characters. The last ones are kept: they show where the error happened."""
 
 
 class StageStarted(Frozen):
@@ -64,7 +64,7 @@ class Progress(Frozen):
     event: Literal["progress"] = "progress"
     title: str
     done: int
-    """Bytes read, or gone through, of `total`."""
+    """Bytes of `total` that were read or processed."""
     total: int
     written: int = 0
     """Bytes."""
@@ -80,11 +80,11 @@ class CommandStarted(Frozen):
 
     event: Literal["command-started"] = "command-started"
     line: str = Field(max_length=MAX_LINE)
-    """As a shell takes it."""
+    """A shell command line."""
 
 
 class HelperAnswered(Frozen):
-    """One request to the root helper came to its end."""
+    """One request to the root helper has ended."""
 
     event: Literal["helper-answered"] = "helper-answered"
     verb: str = Field(pattern="^[a-z-]{1,32}$")
@@ -98,7 +98,7 @@ class AwaitingSpace(Frozen):
     needed_bytes: int
     publish_bytes: int
     publish_volume: FileSystem | None = None
-    """Where the results go, as the worker judged it: the daemon looks at no directory that a submitter names."""
+    """Destination of the results, as the worker found it: the daemon accesses no directory that a submitter names."""
 
 
 class Ended(Frozen):
@@ -109,7 +109,7 @@ class Ended(Frozen):
     problems: tuple[Problem, ...] = ()
     product: Finished = Finished()
     traceback: str = Field(default="", max_length=MAX_TRACEBACK)
-    """Of an exception that no code of ours expected: the daemon logs it as one line."""
+    """Traceback of an unexpected exception, which the daemon logs as one line."""
 
 
 Event = Annotated[
@@ -137,7 +137,7 @@ def shortened(text: str, length: int) -> str:
 
 
 def _printable(text: str) -> str:
-    """A file name in it need not be UTF-8, and would not pass as JSON."""
+    """Replace bytes of file names that are not UTF-8: they cannot be sent as JSON."""
     return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
@@ -149,7 +149,7 @@ class Step:
         self._last = 0.0
 
     def advance_to(self, done: int, *, written: int = 0) -> None:
-        """Report `done` of `total` bytes, as often as the caller likes."""
+        """Report `done` of `total` bytes; may be called at any rate."""
         if self._total is None:
             return
         now = time.monotonic()
@@ -160,7 +160,7 @@ class Step:
 
 
 class Context:
-    """A stage's way to speak. `admit` returns when the planned space is reserved, or raises `TryLater`."""
+    """Sends the events of the stages. `admit` returns when the planned space is reserved, or raises `TryLater`."""
 
     def __init__(self, emit: Callable[[Event], None], admit: Callable[[Plan], None]) -> None:
         self.emit = emit

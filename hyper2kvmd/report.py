@@ -1,4 +1,4 @@
-"""The report beside the images: what was found, changed, proven, and how long it took."""
+"""The report next to the images: findings, changes, evidence and durations."""
 
 from __future__ import annotations
 
@@ -94,18 +94,18 @@ def _table(rows: list[tuple[str, str]]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """A guest's own words on one line, without a meaning to Markdown or HTML."""
+    """Text from a guest on one line, without effect in Markdown or HTML."""
     return re.sub(r"[\\`*\[\]|!#]", r"\\\g<0>", html.escape(" ".join(text.split()), quote=False))
 
 
 def _code(text: str) -> str:
-    """Words of ours or a path, in a table; backticks of its own do not end it."""
+    """Our own text or a path, as code in a table; backticks in it do not end the code."""
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     space = " " if "`" in text else ""
     return f"{fence}{space}{text}{space}{fence}".replace("|", "\\|")
 
 
 def _fenced(text: str, language: str = "") -> list[str]:
-    """A block that its text cannot end."""
+    """A code block that the text in it cannot end."""
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
     return [f"{fence}{language}", text.rstrip("\n"), fence]

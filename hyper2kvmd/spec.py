@@ -1,4 +1,4 @@
-"""Migration YAML to `Migration`: the border where a stranger's text becomes a frozen type, or a list of errors."""
+"""Turns the untrusted text of a migration YAML into a frozen `Migration`, or into a list of errors."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ AMBIGUOUS_NAME = re.compile(r"[0-9]+|([0-9A-Fa-f]-*){32}")
 """virsh looks for a domain by ID, then by UUID, then by name. libvirt accepts a UUID with hyphens anywhere between its
 digits (virUUIDParse)."""
 MAX_PROBLEMS = 20
-"""Errors of one YAML that are named. A YAML can have thousands, and all that are named go on record."""
+"""Errors of one YAML that are listed. A YAML can have thousands, and every listed error goes on record."""
 SUFFIXES = {"qcow2": (".qcow2", ".qcow", ".img"), "raw": (".raw", ".img")}
-"""Endings of an image's name, for each format: none that anything but an image has."""
+"""Suffixes of image names, for each format. None of them is used for other files."""
 
 REMEDIES = {
     "cmd": "write `cmd: local`, the only supported command: export the disk to a file first, then name it as vmdk",
@@ -99,7 +99,7 @@ FOREIGN = {
     **dict.fromkeys(("user_config_inject", "service_config_inject", "hostname_config_inject"), _INJECT),
     **dict.fromkeys(("windows", "virtio_drivers_dir", "win_stage", "win_driver_iso", "virtio_win_iso"), _WINDOWS),
 }
-"""Keys of hyper2kvm that have no place here, and what its users do instead."""
+"""Keys of hyper2kvm that are not supported here, and what to do instead."""
 
 RULES = Rules(
     remedies=REMEDIES,
@@ -131,10 +131,10 @@ def _first(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
 
 
 def parse(text: str, *, base: Path | None = None, default_name: str) -> Migration:
-    """The migration that `text` asks for. Reads nothing but its arguments.
+    """The migration that `text` describes. Reads nothing but its arguments.
 
-    `base` is the absolute directory where relative paths begin; without one they are refused. `default_name`
-    names the VM when the text does not: the stem of the YAML's own file name.
+    `base` is the absolute directory to which relative paths refer; without one they are refused. `default_name`
+    is the VM's name when the text gives none: the stem of the YAML's file name.
 
     Raises Rejected (`spec-invalid`) with the problems in order of place.
     """
@@ -147,7 +147,7 @@ def parse(text: str, *, base: Path | None = None, default_name: str) -> Migratio
 
 
 def load(path: Path, *, base: Path | None = None) -> Migration:
-    """`parse` for a file, named after it. Raises InvalidInput (`file-...`) besides."""
+    """`parse` for a file; its stem is the default name. Also raises InvalidInput (`file-...`)."""
     return parse(yaml_source.read_file(path), base=base, default_name=path.stem)
 
 
@@ -161,7 +161,7 @@ def _missing(one: Problem, default_name: str) -> Problem:
 
 
 def _conflicts(bound: Bound[Migration]) -> Iterator[Problem]:
-    """What no single field can know, judged on the fields that are good by themselves."""
+    """Errors that `bind` cannot find, in the fields that are valid by themselves."""
     asked = Migration(vmdk=(Path("/"),), vm_name="x").with_changes(**bound.valid)
 
     def conflict(key: str, message: str, hint: str) -> Problem:

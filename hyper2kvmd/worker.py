@@ -1,7 +1,7 @@
-"""One migration, straight from plan to register; read this second, after model/.
+"""One migration, from plan to register; read this second, after model/.
 
-`migrate` runs under the daemon (this module as a process: an `Order` as one JSON line on stdin, events as JSON
-lines on stdout) and inside `h2kvmctl --config` alike. It never touches the database.
+`migrate` runs in a worker process of the daemon and in `h2kvmctl --config`, and never touches the database. The worker
+process is this module: it reads an `Order` as one JSON line from stdin, and writes events as JSON lines to stdout.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def migrate(order: Order, ctx: Context, *, keep_on_failure: bool = False) -> Fin
     """Run every stage that `order.finished` lacks, and return all products.
 
     With `dry_run` it ends after the plan. The working folder is removed, except with `keep_on_failure` when this
-    raises: somebody can retry the job then.
+    raises: the job can be retried then.
     """
     if order.migration.dry_run:
         return Finished(plan=plan_only(order, ctx))
@@ -102,7 +102,7 @@ def migrate(order: Order, ctx: Context, *, keep_on_failure: bool = False) -> Fin
 
 
 def plan_only(order: Order, ctx: Context) -> Plan:
-    """What `migrate` would do first, and nothing else: no output directory is created for it."""
+    """Run the plan stage and nothing else: no output directory is created."""
     order = with_real_directories(order)
     with (
         as_before(order.conversion_dir),
@@ -113,7 +113,7 @@ def plan_only(order: Order, ctx: Context) -> Plan:
 
 
 def admit_here(order: Order) -> Callable[[Plan], None]:
-    """Admission for a run without a daemon: what is free now must do. Raises TryLater (`space-short`)."""
+    """Admission for a run without a daemon: the space must be free now. Raises TryLater (`space-short`)."""
 
     def admit(planned: Plan) -> None:
         space.require(order.conversion_dir, planned.needed_bytes, order.space_reserve)
@@ -147,7 +147,7 @@ def _require_recordable(stage: Stage, product: Product) -> None:
 
 
 def _valid_products(bench: Bench) -> Finished:
-    """Earlier products, unless their images are not in the folder or the source changed; placed ones need neither."""
+    """Earlier products, if their images are in the folder and the source is unchanged; published ones need neither."""
     finished = bench.order.finished
     if finished.artifact is not None and bench.target.holds(finished.artifact):
         return finished
@@ -173,7 +173,7 @@ def main() -> int:
 
 
 class _Commands(logging.Handler):
-    """What `host.run` logs becomes events: the daemon has the log, and knows the job."""
+    """Turns log messages of `host.run` into events: the daemon has the log, and knows the job."""
 
     def emit(self, record: logging.LogRecord) -> None:
         _emit(CommandStarted(line=record.getMessage()[:MAX_LINE]))
@@ -192,13 +192,13 @@ def _run() -> Ended:
         return Ended(outcome="interrupted", problems=(problem(failure),))
     except Failure as failure:
         return Ended(outcome="failed", problems=(problem(failure),))
-    except Exception as error:  # the boundary of the process: anything else is our own fault and says so
+    except Exception as error:  # the boundary of the process: any other exception is reported as a failure
         return failed_unexpectedly(error)
     return Ended(outcome="succeeded", product=product)
 
 
 def failed_unexpectedly(error: Exception) -> Ended:
-    """The last event of a worker that an exception ended; with its traceback, unless the host is at fault."""
+    """The last event of a worker after an unexpected exception, with its traceback unless the host is at fault."""
     failure = internal_error(error)
     trace = "" if isinstance(error, OSError) else "".join(traceback.format_exception(error))
     trace = trace.encode(errors="backslashreplace").decode()[-MAX_TRACEBACK:]
@@ -206,7 +206,7 @@ def failed_unexpectedly(error: Exception) -> Ended:
 
 
 def internal_error(error: Exception) -> MigrationFailed:
-    """An exception that no code of ours expected, as a failure that a person can report, or mend."""
+    """An unexpected exception as a failure: a bug to report, or a system error to correct."""
     if isinstance(error, OSError) and error.strerror:
         fact = f"{error.filename or 'the system'}: {error.strerror}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -222,7 +222,7 @@ def internal_error(error: Exception) -> MigrationFailed:
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    """Signal handler: unwind, clean up, say so. Further signals are ignored while that goes on."""
+    """Signal handler: raise Interrupted. Further signals are ignored during the cleanup."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise Interrupted("interrupted", "the migration was stopped by a signal", hint="start it again when ready")
@@ -241,7 +241,7 @@ def _ask_for_space(order: Order, planned: Plan) -> None:
 
 
 def _emit(event: Event) -> None:
-    with EMITTING:  # threads that read a disk start QEMU as well
+    with EMITTING:  # threads that read a disk also start QEMU, which is an event
         sys.stdout.write(recorded(event) + "\n")
         sys.stdout.flush()
 

@@ -1,6 +1,6 @@
-"""From a tree of YAML nodes to a frozen model: each scalar is read as the field it is for, every error is kept.
+"""Binds a tree of YAML nodes to a frozen model: each field determines the type of its scalar, every error is kept.
 
-YAML's own guesses never apply: `no` for a name is the text "no", `0123` for a name keeps its zero.
+YAML's own typing never applies: `no` for a name is the text "no", `0123` for a name keeps its zero.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ LONGEST_PATH, LONGEST_NAME = 4095, 255
 
 @dataclass(frozen=True)
 class Rules:
-    """What a kind of file asks beyond its model."""
+    """Rules of a kind of file in addition to its model."""
 
     remedies: MappingABC[str, str] = field(default_factory=dict)
-    """By dotted key: what to write instead of a value that does not fit."""
+    """Remedies for invalid values, by dotted key."""
     foreign: MappingABC[str, str] = field(default_factory=dict)
     """Keys of another program, and what to do about each."""
     base: Path | None = None
-    """Where relative paths begin; None refuses them."""
+    """The directory to which relative paths refer; None refuses them."""
     absolute_because: str = "use an absolute path"
     one_or_more: frozenset[str] = frozenset()
-    """Keys of lists that may also be written as their only element."""
+    """Keys of lists for which a single element may be written without a list."""
 
 
 @dataclass(frozen=True)
 class Bound(Generic[M]):
-    """`value` is there only when `problems` is empty; `valid` holds the fields that are good in any case."""
+    """`value` is None unless `problems` is empty; `valid` holds the valid fields in any case."""
 
     value: M | None
     problems: tuple[Problem, ...]
@@ -68,7 +68,7 @@ class Bound(Generic[M]):
 def bind(
     document: Document, model: type[M], rules: Rules, *, defaults: MappingABC[str, object] | None = None
 ) -> Bound[M]:
-    """Every error of the document and of each field, in order of place; those without a place come last.
+    """The model, or every error of the document and its fields, in order of place; those without a place come last.
 
     `defaults` are values for keys that the document does not give.
     """
@@ -89,12 +89,12 @@ def bind(
 
 
 def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """By place in the text; what has none comes last."""
+    """Problems by place in the text; those without a place come last."""
     return tuple(sorted(problems, key=lambda one: (one.line or float("inf"), one.column or 0)))
 
 
 class _Mistyped(Exception):
-    """Carries what is wrong with one node; `_Binder` turns it into a problem."""
+    """The error of one node; `_Binder` turns it into a problem."""
 
     def __init__(self, place: Position, message: str, hint: str) -> None:
         super().__init__(message)
@@ -132,7 +132,7 @@ class _Binder:
         self.problems.append(problem("value-invalid", error.message, hint, place=error.place, key=key))
 
     def refused(self, detail: ErrorDetails) -> None:
-        """Add what pydantic found, in our words and with its place."""
+        """Add an error that pydantic found, in our words and with its place."""
         names = [str(part) for part in detail["loc"]]
         key = ".".join(name for name in names if not name.isdigit())
         place = self.places.get(key)

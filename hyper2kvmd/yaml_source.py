@@ -1,7 +1,7 @@
-"""Strict YAML: text in, a tree of nodes that know their place out.
+"""Parses strict YAML into a tree of nodes with their places.
 
-Reads parser events only: nothing is resolved, constructed or expanded, so aliases, merge keys and tags have no
-way to act; they are reported like any other error. Typing is left to `yaml_binding`, which knows the target.
+It reads parser events only and resolves, constructs or expands nothing. Aliases, merge keys and tags have no effect and
+are reported as errors; types are left to `yaml_binding`, which has the model.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ SHOWN = 60
 FORBIDDEN = re.compile(
     "[^\t\n\r\x20-\x7e\xa0-\u2027\u202f-\u2065\u206a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
-"""Control characters, NUL, surrogates, what YAML 1.1 takes for a line break but no editor shows as one, and what lets
-an editor show the text in another order than it is read in."""
+"""Control characters, NUL, surrogates, and line breaks of YAML 1.1 that no editor shows as such. Also characters that
+make an editor show the text in another order than it is read in."""
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
@@ -57,7 +57,7 @@ class Listing:
 @dataclass(frozen=True)
 class KeyValue:
     key: str
-    """As the model spells it: `-` is `_`."""
+    """As spelled in the model: `_` for `-`."""
     written: str
     place: Position
     value: Node | None
@@ -94,7 +94,7 @@ def problem(code: str, message: str, hint: str, *, place: Position | None = None
 
 
 def shown(text: str, limit: int = SHOWN) -> str:
-    """Text of a stranger, fit for one line of a message."""
+    """Untrusted text, made fit for one line of a message."""
     clean = "".join(character if character.isprintable() else " " for character in text[: limit + 1])
     return clean if len(clean) <= limit else clean[:limit] + "..."
 
@@ -124,7 +124,7 @@ def read_file(path: Path) -> str:
 
 
 def read(text: str) -> Document:
-    """The one mapping that `text` holds, empty for empty text. Never raises: everything wrong is in `problems`."""
+    """The mapping in `text`, empty for empty text. Never raises: all errors are in `problems`."""
     if len(text) > MAX_BYTES or len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         message = f"the text is larger than {MAX_BYTES // 1024} KiB"
         return Document(None, (problem("yaml-too-large", message, "give one migration per file, without data in it"),))
@@ -138,7 +138,7 @@ def read(text: str) -> Document:
 
 
 class _Unreadable(Exception):
-    """The rest of the text means nothing; its problem is already on the list."""
+    """The rest of the text cannot be read; the problem is already on the list."""
 
 
 class _Parser:

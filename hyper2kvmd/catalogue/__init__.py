@@ -1,7 +1,7 @@
-"""The error catalogue: what each code means, what causes it, and what to do.
+"""The error catalogue: the meaning, the causes and the remedies of each code.
 
 The entries are data, one TOML file for each subject: `h2kvmctl explain` prints them, and `docs/reference/errors.md` is
-made of them. Where an error is raised, and its message, belong to the code that finds it.
+generated from them. Raising an error, and its message, belong to the code that finds it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ Each code has one meaning and one kind:
 
 
 def markdown() -> str:
-    """`docs/reference/errors.md`."""
+    """The text of `docs/reference/errors.md`."""
     kinds = "".join(f"| {kind or 'helper'} | {text} |\n" for kind, text in KINDS.items())
     subjects = read()
     contents = "".join(f"- {subject.title}: {_links(subject)}\n" for subject in subjects)

@@ -1,7 +1,7 @@
-"""`h2kvmctl gc`: what killed workers and finished jobs leave behind, once its time is over.
+"""`h2kvmctl gc`: removes leftovers of killed workers and finished jobs after their retention time.
 
-The database says which jobs live. Where it cannot be asked nothing is removed. Directories are opened once, and what
-lies in them is found and removed below the descriptor: run by root, this follows no link of the service's.
+The database determines which jobs are live; without it nothing is removed. Directories are opened once, and entries are
+found and removed through the descriptor, so that root follows no link of the service's.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
 
 DAY = 86_400
 OVER = (SpoolFolder.DONE, SpoolFolder.FAILED, SpoolFolder.REJECTED)
-"""Folders of the spool whose files have had their day; the others hold work."""
+"""Folders of the spool with files of finished jobs; the others hold work."""
 
 
 class Removed(Frozen):
-    """What was removed, or would be: folders of dead workers, spool files, rows of finished jobs."""
+    """Entries that were removed, or would be: folders of dead workers, spool files, rows of finished jobs."""
 
     folders: tuple[Path, ...] = ()
     spool_files: tuple[Path, ...] = ()
     jobs: int = 0
     problems: tuple[Problem, ...] = ()
-    """What could not be removed."""
+    """Errors about entries that could not be removed."""
 
 
 def collect(config: DaemonConfig, *, dry_run: bool) -> Removed:
-    """Remove what retention no longer covers.
+    """Remove files and jobs whose retention time is over.
 
-    Raises BrokenInstallation (`database-...`) with nothing removed when the database cannot be used.
+    Raises BrokenInstallation (`database-...`), with nothing removed, when the database cannot be used.
     """
     from hyper2kvmd.jobs.store import Store
 
@@ -64,7 +64,7 @@ def collect(config: DaemonConfig, *, dry_run: bool) -> Removed:
 
 
 def _require_database(config: DaemonConfig) -> None:
-    """Opening a missing SQLite file would make an empty one, in which no job lives."""
+    """Opening a missing SQLite file would create an empty one, without live jobs."""
     path = config.database_url.removeprefix("sqlite:///")
     if path != config.database_url and not Path(path).exists():
         raise BrokenInstallation(
@@ -75,7 +75,7 @@ def _require_database(config: DaemonConfig) -> None:
 
 
 def _working_folders(config: DaemonConfig, store: Store, *, dry_run: bool) -> Iterator[Path | Problem]:
-    """Those that were removed, or would be, and what could not be."""
+    """Folders that were removed, or would be, and errors about the others."""
     live, age = _live(store), config.retention.conversions * DAY
     for place in filter(os.path.exists, config.conversion_dirs):
         try:
@@ -108,14 +108,14 @@ def _note_removed(store: Store, name: str) -> None:
 
 
 def _service_uid(config: DaemonConfig) -> int:
-    """The user that the daemon runs as: its state directory belongs to it."""
+    """The user that the daemon runs as: the owner of its state directory."""
     return config.state_dir.stat().st_uid if config.state_dir.exists() else os.geteuid()
 
 
 def _spool_files(config: DaemonConfig, folder: Path, *, dry_run: bool) -> Iterator[Path | Problem]:
-    """Those that were removed, or would be, and what could not be.
+    """Files that were removed, or would be, and errors about the others.
 
-    By the time of the last rename too: a YAML may be older than its job.
+    The time of the last rename counts too: a YAML may be older than its job.
     """
     oldest = time.time() - config.retention.spool * DAY
     try:

@@ -1,4 +1,4 @@
-"""The control socket from the operator's side: one request, one answer, every refusal a `Failure`."""
+"""Client of the control socket: one request, one answer; every refusal is a `Failure`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TIMEOUT = 60.0
 
 
 def default_socket() -> Path:
-    """As the configuration says, where this user may read it. Raises BrokenInstallation (`config-invalid`)."""
+    """The configured path if this user may read it, else the default. Raises BrokenInstallation (`config-invalid`)."""
     if os.access(config.DEFAULT_PATH, os.R_OK):
         return config.load(config.DEFAULT_PATH).control_socket
     return config.DaemonConfig().control_socket
@@ -52,10 +52,10 @@ def read(adapter: TypeAdapter[Answer], answer: bytes) -> Answer:
 
 
 def request(socket: Path, method: str, path: str, body: object = None) -> bytes:
-    """The answer's JSON text.
+    """The JSON text of the answer.
 
     Raises TryLater (`daemon-unreachable`, `daemon-silent`), InvalidInput (`socket-forbidden`), Rejected for a
-    migration with errors, and for other refusals what the daemon says.
+    migration with errors, and for other refusals the failure that the daemon reports.
     """
     connection = _Connection(socket)
     try:

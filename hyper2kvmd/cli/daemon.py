@@ -57,7 +57,7 @@ def _die(failure: Failure) -> None:
 
 
 def _into_background(config: DaemonConfig, config_path: Path, pidfile: Path) -> None:
-    """Return when the daemon is ready; exit with its code and words when it cannot become so."""
+    """Return when the daemon is ready; exit with its code and message if it fails to start."""
     inlet, outlet = os.pipe()
     child = os.fork()
     if child == 0:
@@ -120,7 +120,7 @@ def _opened_log(state_dir: Path) -> Iterator[TextIO]:
 
 @contextmanager
 def _locked_pidfile(path: Path) -> Iterator[None]:
-    """Our pid in `path`, under a lock that dies with us: a stale pidfile is simply taken over."""
+    """Our pid in `path`, under a lock that ends with this process: a stale pidfile is simply taken over."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -17,7 +17,7 @@ PLAIN_STEP = 0.1
 
 
 class Display:
-    """Takes a worker's events while it is entered; `emit` fits `progress.Context`."""
+    """Shows a worker's events while it is entered; `emit` fits `progress.Context`."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -1,4 +1,4 @@
-"""A group of commands that imports a command's module only when that command is wanted."""
+"""A group of commands that imports the module of a command only when that command is used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 @dataclass(frozen=True)
 class LazyCommand:
-    """Where a command is found: in the list COMMANDS of that module of hyper2kvmd.cli."""
+    """A command in the list COMMANDS of a module of hyper2kvmd.cli."""
 
     module: str
     help: str

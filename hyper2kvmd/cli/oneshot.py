@@ -1,4 +1,4 @@
-"""One migration in this process, without a daemon: where it works, and how it is stopped."""
+"""One migration in this process, without a daemon: its directories, and how it is stopped."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True)
 class NamedDirectory:
-    """A directory, and who named it."""
+    """A directory, and the place where it was named."""
 
     path: Path
     named_by: str
 
 
 def conversion_place(migration: Migration, option: Path | None) -> NamedDirectory:
-    """Command line, YAML, environment, daemon's configuration, home directory: the first that names one.
+    """The first one named: by command line, YAML, environment, daemon's configuration or home directory.
 
-    The daemon's configuration counts only where the directory it names is this user's own: on a workstation, and for
-    root, it is the service's, and one-shot runs go to the home directory.
+    The daemon's configuration counts only if the directory it names belongs to this user. On a workstation, and for
+    root, it belongs to the service, and one-shot runs use the home directory.
 
     Raises BrokenInstallation (`config-invalid`) and InvalidInput (`home-unknown`).
     """
@@ -69,9 +69,12 @@ def output_place(migration: Migration, option: Path | None) -> NamedDirectory:
 
 
 def helper() -> HelperCall:
-    """sudo, or the file itself for root. Where the daemon's configuration names a socket that is taken instead by whom
-    sudo does not serve: where setuid programs are without effect, in a container that is; where it is not installed;
-    and by the service's own user, whose line in its rules may be gone.
+    """The call of the root helper: through sudo, or directly as root.
+
+    If the daemon's configuration names a socket, the socket is used instead where sudo may not work:
+    - setuid programs have no effect, as in a container
+    - sudo is not installed
+    - this is the service's own user, whose line in the sudo rules may be gone
 
     Raises BrokenInstallation (`config-invalid`).
     """
@@ -105,7 +108,7 @@ def order(migration: Migration, conversion_dir: Path, output_dir: Path, limits: 
 
 
 def migrate(asked: Order, emit: Callable[[progress.Event], None]) -> Finished:
-    """The whole way. Raises Failure; the working folder is gone whichever way it ends."""
+    """Run the whole migration. Raises Failure; the working folder is removed in any case."""
     from hyper2kvmd import worker
 
     with interruptible(), _explained():
@@ -113,7 +116,7 @@ def migrate(asked: Order, emit: Callable[[progress.Event], None]) -> Finished:
 
 
 def plan(asked: Order, emit: Callable[[progress.Event], None]) -> Plan:
-    """What would be done. Raises Failure."""
+    """Run the plan stage only. Raises Failure."""
     from hyper2kvmd import worker
 
     with interruptible(), _explained():
@@ -122,7 +125,7 @@ def plan(asked: Order, emit: Callable[[progress.Event], None]) -> Plan:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """What no code of ours expected still ends in one line; before it goes its traceback, if it is our fault."""
+    """Turn an unexpected exception into a failure of one line; before it, print the traceback if it is our fault."""
     from hyper2kvmd import worker
 
     try:
@@ -137,7 +140,7 @@ def _explained() -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Turn the first SIGINT, SIGTERM or SIGHUP into `Interrupted`; later ones must not disturb the cleaning up."""
+    """Turn the first SIGINT, SIGTERM or SIGHUP into `Interrupted`; later ones must not disturb the cleanup."""
 
     def stop(number: int, _frame: FrameType | None) -> None:
         for each in STOPPING:

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from hyper2kvmd.model.jobs import Problem
 
 UNWRAPPED = 10_000
-"""Columns when stdout is no terminal: lines are for grep, not for eyes."""
+"""Columns when stdout is not a terminal: lines stay whole for grep."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def printable(text: str) -> str:
-    """Text that guests or other users may have had a hand in, without its power over a terminal."""
+    """Text that guests or other users may have influenced, without control over the terminal."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
@@ -34,7 +34,7 @@ def printable(text: str) -> str:
 class Output:
     json: bool = False
     source: str = ""
-    """The file that the command is about, where there is just one."""
+    """The file that the command is about, if there is only one."""
 
     @cached_property
     def console(self) -> Console:
@@ -42,7 +42,7 @@ class Output:
 
     @property
     def events(self) -> Console:
-        """Where a running migration is shown: never among the JSON."""
+        """The console for a running migration: stderr if stdout is JSON."""
         return _console(sys.stderr) if self.json else self.console
 
     def line(self, text: str, style: str = "") -> None:
@@ -51,7 +51,7 @@ class Output:
         self.console.print(Text(printable(text), style=style), soft_wrap=True)
 
     def facts(self, rows: list[tuple[str, str]]) -> None:
-        """Two columns: a name and what it is."""
+        """Two columns: names and values."""
         width = max((len(name) for name, _ in rows), default=0)
         for name, value in rows:
             self.line(f"{name:<{width}}  {value}")
@@ -72,7 +72,7 @@ class Output:
         click.echo(json.dumps(to_jsonable_python(value), ensure_ascii=False))
 
     def failure(self, failure: Failure, *, source: str = "") -> None:
-        """The end of a command that failed; `source` is the file that the problems are in."""
+        """Print the errors of a failed command; `source` is the file that contains them."""
         from hyper2kvmd.progress import problem
         from hyper2kvmd.spec import Rejected
 
@@ -99,7 +99,7 @@ def problems_of(failure: Failure) -> list[Problem]:
 
 
 def located(problem: Problem, source: str) -> str:
-    """`file:line:column: message: remedy [code]`, as compilers say it and editors understand it."""
+    """`file:line:column: message: remedy [code]`, as compilers print it and editors understand it."""
     place = f"{problem.line}:{problem.column}:" if problem.line else ""
     prefix = f"{source}:{place} " if source else f"{place} ".lstrip()
     return printable(f"{prefix}{problem.message}: {problem.hint} [{problem.code}]")

@@ -25,7 +25,7 @@ from hyper2kvmd.model.jobs import Job, State
 
 POLL_SECONDS = 0.5
 EXIT_CODES = {State.SUCCEEDED: 0, State.REJECTED: InvalidInput.exit_code}
-"""Of `watch`, by the state that a job ends in; the others are failures."""
+"""Exit codes of `watch`, by the final state of the job; the other states are failures."""
 
 JOB_ANSWER, STATUS = TypeAdapter(Job), TypeAdapter(Status)
 

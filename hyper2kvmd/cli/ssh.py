@@ -1,4 +1,4 @@
-"""`hyper2kvm-ssh`: the ssh that the service's virsh starts. No user's configuration changes what it does.
+"""`hyper2kvm-ssh`: the ssh command that the service's virsh starts. No user's configuration affects it.
 
 Sources: ssh(1), ssh_config(5); libvirt's virNetSocketNewConnectSSH for the arguments that it passes.
 """
@@ -29,7 +29,7 @@ OPTIONS = (
     "ClearAllForwardings=yes",
     "Tunnel=no",
 )
-"""ssh takes the first value that it is given for each."""
+"""ssh uses the first value that is given for each."""
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
 ACCEPTED = {
     "-T": None,
@@ -39,7 +39,7 @@ ACCEPTED = {
     "-p": re.compile(r"[0-9]{1,5}"),
 }
 """libvirt's options, and the values of those that have one. Others are refused: some of them, such as -F, -A and -I,
-win over OPTIONS although they come later."""
+override OPTIONS although they come later."""
 FAILED = 255
 """ssh's own exit status for an error."""
 
@@ -49,7 +49,7 @@ class ArgumentRefused(Exception):
 
 
 def command(arguments: Sequence[str]) -> list[str]:
-    """The argv for ssh. Raises Refused."""
+    """The argv for ssh. Raises ArgumentRefused."""
     rest = iter(arguments)
     for word in rest:
         if word == "--":

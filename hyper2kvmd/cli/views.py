@@ -1,4 +1,4 @@
-"""How results look to a person; `--json` prints the types themselves instead."""
+"""Shows results to people; `--json` prints the types themselves instead."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def finished(output: Output, asked: Migration, result: Finished) -> None:
-    """What there is now, and where. Warnings were shown when they came."""
+    """The results and their paths. Warnings were shown when they occurred."""
     if asked.print_fstab and result.guest is not None:
         for title, text in (("before", result.guest.fstab_before), ("after", result.guest.fstab_after)):
             output.line(f"/etc/fstab {title}:", style="bold")
@@ -69,7 +69,7 @@ def _identity(volume: Volume) -> str:
 
 
 def migration(output: Output, file: Path, asked: Migration, conversion: NamedDirectory, target: NamedDirectory) -> None:
-    """Every key with the value it will have, and whether the file gave it."""
+    """Every key with its effective value, and whether the file sets it."""
     output.line(f"{file}: valid", style="green")
     for name in type(asked).model_fields:
         value, origin = getattr(asked, name), "" if name in asked.model_fields_set else "default"

@@ -1,4 +1,4 @@
-"""The service: takes submissions, runs workers, and shows what they do.
+"""The service: takes submissions, runs workers, and shows their progress.
 
-How a migration is carried out belongs to worker.py and stages/; what is stored, and how, belongs to jobs/.
+The steps of a migration belong to worker.py and stages/; storage belongs to jobs/.
 """

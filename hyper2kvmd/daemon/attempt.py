@@ -1,4 +1,4 @@
-"""One attempt of one job: a worker process from its start to its end, and what it tells put on record."""
+"""One attempt of one job: runs a worker process from start to end, and records its events."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ from hyper2kvmd.progress import (
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 30.0
-"""What a worker gets to unwind after SIGTERM, and to exit after its last event."""
+"""Time for a worker to clean up after SIGTERM, and to exit after its last event."""
 PERSIST_SECONDS = 1.0
-"""Between two writes of one job's progress to the database."""
+"""Time between two writes of one job's progress to the database."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """How an attempt ended. `crashed`: without a word."""
+    """How an attempt ended. `crashed`: without a valid last event."""
 
     outcome: Literal["succeeded", "failed", "interrupted", "deferred", "fenced"]
     problems: tuple[Problem, ...] = ()
@@ -90,7 +90,7 @@ class Attempt:
         )
 
     def cancel(self) -> None:
-        """Ask the worker to stop, and make it stop when it does not."""
+        """Ask the worker to stop, and kill it if it does not."""
         if self.cancelled:
             return
         self.cancelled = True
@@ -98,7 +98,7 @@ class Attempt:
             self._terminate(self._process)
 
     def abandon(self) -> None:
-        """End the worker where it is: what it leaves is what the next attempt goes on from."""
+        """Kill the worker at once: the next attempt continues from the files that it leaves."""
         self._abandoned = True
         if self._process is not None:
             _kill(self._process)
@@ -187,7 +187,7 @@ class Attempt:
 
     async def _send(self, process: asyncio.subprocess.Process, line: str) -> None:
         assert process.stdin is not None  # noqa: S101 - narrows the type
-        with contextlib.suppress(ConnectionError):  # a worker that is gone shows by the end of its stdout
+        with contextlib.suppress(ConnectionError):  # the end of its stdout shows that a worker is gone
             process.stdin.write(line.encode() + b"\n")
             await process.stdin.drain()
 
@@ -216,7 +216,7 @@ class Attempt:
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
-    """The whole process group, as long as it is certain to be the worker's."""
+    """Kill the whole process group, as long as it is certain to be the worker's."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The control socket: what an operator may ask and order, as HTTP with JSON on a unix socket (0660)."""
+"""The control socket: queries and commands of operators, as HTTP with JSON on a Unix socket (0660)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MAX_LISTED = 1000
 
 
 def listen(path: Path) -> socket.socket:
-    """A listening socket at `path`, for the owner and the group; what a dead daemon left there is removed.
+    """A listening socket at `path`, for the owner and the group; the socket of a dead daemon is removed.
 
     Raises BrokenInstallation (`socket-in-use`, `socket-unusable`).
     """
@@ -193,7 +193,7 @@ class Control:
 
 @web.middleware
 async def _refusing(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Failures as JSON, with the status that says whose turn it is."""
+    """Failures as JSON, with the HTTP status for their code or class."""
     try:
         return await handler(request)
     except spec.Rejected as failure:
@@ -213,7 +213,7 @@ async def _refusing(request: web.Request, handler: Handler) -> web.StreamRespons
 
 
 def _key(submission: SubmissionBody, migration: Migration, submitter: str) -> str:
-    """The key that the spool would give the same text; relative paths make the directory part of the content."""
+    """The key of the same text in the spool; with relative paths, the directory is part of the content."""
     data = submission.text.encode()
     if submission.base is not None and not _means_the_same_anywhere(submission, migration):
         data += b"\0" + os.fsencode(submission.base)
@@ -231,7 +231,7 @@ def _answer(body: Frozen, *, status: int = 200) -> web.Response:
 
 
 async def _list_answer(items: Sequence[Frozen]) -> web.Response:
-    """Made in a thread, one item at a time: one dump of them all would hold the event loop up from there as well."""
+    """Dumped in a thread, item by item: one dump of them all would block the event loop even from a thread."""
 
     def dump() -> bytes:
         return b"[" + b",".join(item.model_dump_json().encode() for item in items) + b"]"
@@ -248,12 +248,12 @@ def _number(request: web.Request) -> int:
 
 
 def _peer(request: web.Request) -> str:
-    """The name of the user at the other end, or their uid where there is none."""
+    """The name of the connected user, or the uid if it has no name."""
     return Person.of(_peer_uid(request)).name
 
 
 def _peer_uid(request: web.Request) -> int:
-    """As the kernel knows them; NOBODY_AT_ALL once the connection is gone."""
+    """The uid as reported by the kernel; NOBODY_AT_ALL once the connection is gone."""
     connection = None if request.transport is None else request.transport.get_extra_info("socket")
     if connection is None:
         return NOBODY_AT_ALL

@@ -22,7 +22,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_CONNECTIONS = 64
 """Open at the same time, for each listening socket. One more may be accepted and wait for its place."""
 MIN_AGE_SECONDS = 0.25
-"""A connection is left alone for this long: time for an honest client to send its request.
+"""A connection is not closed for this long, so that an honest client can send its request.
 
 So a flood of silent clients is accepted at 256 connections a second at most. With 1 s, an honest client among them
 often timed out.
@@ -31,27 +31,27 @@ REQUEST_SECONDS = 10.0
 """From the start of a connection, or its last response, until the next request's header is complete."""
 BODY_SECONDS = 10.0
 RESPONSE_SECONDS = 30.0
-"""For the client to read a response, where that does not fit into the kernel's buffers."""
+"""For the client to read a response that does not fit into the kernel's buffers."""
 LINGER_SECONDS = 1.0
-"""How long the rest of a refused body is read, so that the client gets to see the refusal."""
+"""How long the rest of a refused body is read, so that the client receives the refusal."""
 MAX_FIELD_BYTES = 4096
 """Of the request line, and of the name and the value of each header field."""
 MAX_FIELDS = 32
-"""Header fields of a request. Browsers send some 15, so that one request takes 256 KiB at most."""
+"""Header fields of a request: 256 KiB at most in one request. Browsers send about 15."""
 BACKLOG = 128
-"""Connections that the kernel accepts ahead of the metrics port. A client that finds no room tries again by itself."""
+"""Connections that the kernel queues for the metrics port. A client that finds no room tries again by itself."""
 CONTROL_BACKLOG = 1024
 """The same for the control socket, where a client that finds no room fails."""
 SWEEP_SECONDS = 1.0
 PAUSE_SECONDS = 0.1
-"""Until the next attempt when there is no descriptor, or no connection that may be closed."""
+"""Time until the next attempt when there is no descriptor, or no connection that may be closed."""
 
 
 class BoundedServer:
     """Serves one application on one listening socket.
 
     When all places are taken, the connection that has been idle longest is closed for a new one. A request that is
-    being handled is never interrupted; its connection ends with its response then.
+    being handled is never interrupted; its connection then ends with the response.
     """
 
     def __init__(self, application: web.Application, listener: socket.socket, name: str) -> None:
@@ -130,7 +130,7 @@ class BoundedServer:
             min(idle, key=lambda one: one.idle_since).abort()
 
     def _release(self, connection: _Accepted) -> None:
-        """Give the place to others, once the client is gone and nothing is done for it any more."""
+        """Free the place once the client is gone and its request is no longer handled."""
         if connection.lost and not connection.busy:
             self._connections.pop(connection.http, None)
             self._changed.set()
@@ -148,11 +148,11 @@ class BoundedServer:
     @web.middleware
     async def _mark_busy(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         connection = self._connections.get(request.protocol)
-        if connection is None:  # it was lost before its request came to be handled
+        if connection is None:  # it was lost before its request was handled
             return web.Response(status=503)
         connection.reading = True
         try:
-            await _read_body(request)  # not busy yet: who sends slowly makes room for others
+            await _read_body(request)  # not busy yet: a slow sender is closed for a new client
             connection.reading, connection.busy = False, True
             response = await handler(request)
             self._end_if_full(response)
@@ -166,7 +166,7 @@ class BoundedServer:
             self._release(connection)
 
     def _end_if_full(self, response: web.StreamResponse) -> None:
-        """Without this, clients that never pause could keep all places for ever."""
+        """Close the connection when all places are taken: clients that never pause could keep them for ever."""
         if self._full:
             response.force_close()
 
@@ -182,7 +182,7 @@ async def _read_body(request: web.Request) -> None:
 
 
 class _Accepted(asyncio.Protocol):
-    """Passes everything on to aiohttp's protocol, and keeps what the limits depend on."""
+    """Passes everything on to aiohttp's protocol, and keeps the state that the limits depend on."""
 
     def __init__(self, http: web.RequestHandler, release: Callable[[_Accepted], None]) -> None:
         self.http = http

@@ -1,4 +1,4 @@
-"""Judges one file that was dropped into the spool, and reads what its owner asks for."""
+"""Checks one file that was dropped into the spool, and reads its text."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from hyper2kvmd.host.person import SEARCH, WRITE, Person
 
 
 def asked_by(owner: Person, path: Path, incoming: Path) -> str:
-    """What `owner` asks for: nobody else may have written it, or put it there for them. Raises InvalidInput.
+    """The text of a file that only `owner` can have written and dropped. Raises InvalidInput.
 
-    The service's own user asks for nothing here: a file of its own may be the result of somebody's job.
+    Files of the service's own user are refused, unless it is root: they may be results of a job.
     """
     fact = f"belongs to {owner.name}, the user that this service runs as"
     remedy = "drop it as the user who needs the migration, or use h2kvmctl submit"
@@ -31,10 +31,10 @@ def asked_by(owner: Person, path: Path, incoming: Path) -> str:
 
 
 def being_written(path: Path) -> bool:
-    """Whether some process has the file open for writing.
+    """Whether a process has the file open for writing.
 
-    The kernel grants a read lease only when none has. It answers for files of our own (or with CAP_LEASE) alone;
-    for others the rule of STABLE_SECONDS has to do.
+    The kernel grants a read lease only if none has, and only on files of our own (or with CAP_LEASE). For other files
+    only the rule of STABLE_SECONDS applies.
     """
     if not stat.S_ISREG(path.lstat().st_mode):
         return False
@@ -43,7 +43,7 @@ def being_written(path: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)  # a broken lease's SIGIO would kill us; this one is ignored
+        fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)  # a broken lease's SIGIO would kill us; SIGURG is ignored
         fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except BlockingIOError:
@@ -56,7 +56,7 @@ def being_written(path: Path) -> bool:
 
 
 def _read(path: Path, owner: Person) -> bytes:
-    """The whole of a small regular file that has one name, and that only its owner may write. Raises InvalidInput."""
+    """The content of a small regular file with one name that only its owner may write. Raises InvalidInput."""
     _require(stat.S_ISREG(path.lstat().st_mode), "spool-not-a-file", path, "is not a regular file", "drop a plain file")
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -101,5 +101,5 @@ def _require(condition: bool, code: str, path: Path, fact: str, hint: str) -> No
 
 
 def original(name: str) -> str:
-    """The name that a claimed file was dropped under."""
+    """The name under which a claimed file was dropped."""
     return re.sub("^[0-9a-f]{12}[.]", "", name)

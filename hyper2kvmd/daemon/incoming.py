@@ -1,6 +1,6 @@
 """Finds the files in `incoming/` and watches them until they are stable, at a bounded cost.
 
-However many files lie there, a scan reads MAX_READ names at most, and goes on there in the next scan.
+However many files there are, a scan reads MAX_READ names at most; the next scan continues after them.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from hyper2kvmd.daemon.quota import FileState
 from hyper2kvmd.host.person import Person
 
 log = logging.getLogger(__name__)
-"""All that is logged here can be caused by a submitter again and again: journal.LIMITED."""
+"""Its messages are limited, because a submitter can cause them again and again: journal.LIMITED."""
 
 SUFFIXES = (".yaml", ".yml")
 MAX_READ = 20_000
-"""Names that are read in a scan: some 100 ms, when each is looked at."""
+"""Names that are read in a scan: about 100 ms if each is examined."""
 MAX_WATCHED = 10_000
 """Files of one submitter that are watched at the same time."""
 STABLE_SECONDS = 1.0
-"""A file that has looked the same for this long is taken to be whole."""
+"""A file that has not changed for this long is assumed to be complete."""
 MAX_NAME = 180
 """Bytes of a file name that are kept: room for our own additions within the 255 of a file system."""
 
@@ -37,11 +37,11 @@ class Incoming:
         self._folder = folder
         self._listing: Iterator[os.DirEntry[str]] | None = None
         self._watched: dict[str, tuple[FileState, float]] = {}
-        """What each file looks like, and since when (monotonic)."""
+        """The state of each file, and since when it is unchanged (monotonic)."""
         self._crowded: set[int] = set()
 
     def stable_files(self) -> dict[str, FileState]:
-        """Look at the folder once; returns the files that have looked the same for STABLE_SECONDS. Raises OSError."""
+        """Scan the folder once; return the files that have not changed for STABLE_SECONDS. Raises OSError."""
         now = time.monotonic()
         stable: dict[str, FileState] = {}
         before, self._watched = self._watched, {}
@@ -56,7 +56,7 @@ class Incoming:
         return stable
 
     def forget(self, name: str) -> None:
-        """It was taken."""
+        """Stop watching a file that was taken."""
         self._watched.pop(name, None)
 
     def _watch_more(self, now: float) -> None:
@@ -78,7 +78,7 @@ class Incoming:
         self._crowded = {uid for uid in self._crowded | full if numbers[uid] >= MAX_WATCHED}
 
     def _next_names(self) -> list[str]:
-        """Of the folder, MAX_READ at most; after the last of all the next call begins with the first."""
+        """The next names of the folder, MAX_READ at most; after the last one, the next call begins with the first."""
         listing, self._listing = self._listing or os.scandir(self._folder), None
         names = [entry.name for entry in itertools.islice(listing, MAX_READ)]
         if len(names) == MAX_READ:
@@ -86,7 +86,7 @@ class Incoming:
         return names
 
     def _state_of(self, name: str) -> FileState | None:
-        with suppress(OSError):  # what cannot be looked at is gone, or shows when the folder is read
+        with suppress(OSError):  # the file is gone, or the error shows when the folder is read
             return FileState.at(f"{self._folder}/{name}")
         return None
 
@@ -96,7 +96,7 @@ def is_submission(name: str) -> bool:
 
 
 def kept(name: str) -> str:
-    """The file name as we keep it: printable, valid UTF-8, and short enough for our additions."""
+    """The file name for the spool: printable, valid UTF-8, and short enough for our additions."""
     text = name.encode(errors="surrogateescape").decode(errors="replace")
     text = "".join(letter if letter.isprintable() else "_" for letter in text)
     path = Path(text)

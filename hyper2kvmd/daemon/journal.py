@@ -1,8 +1,7 @@
-"""The daemon's log: to the journal with its fields where stderr is the journal, else lines on stderr.
+"""The daemon's log: journal entries with fields if stderr is the journal, else lines on stderr.
 
-A message is one printable line, whatever a guest, a tool or a file name put into it. What concerns one job goes
-through a `JobLog`: it begins with the job's number, which is the field JOB_ID in the journal. Messages that strangers
-can cause are limited in number.
+A message is one printable line, whatever a guest, a tool or a file name put into it. Messages about a job go through
+`JobLog`, and the number of messages that strangers can cause is limited.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ LIMITED = (
 )
 """Loggers whose messages strangers can cause."""
 MAX_MESSAGES = 10
-"""For each limited logger and PERIOD_SECONDS; bad requests are counted apart from errors of our own."""
+"""For each limited logger and PERIOD_SECONDS; bad requests are counted separately from errors of our own."""
 PERIOD_SECONDS = 60.0
 
 
 def set_up(level: str) -> None:
-    """Begin to log, once; `level` may be set again later."""
+    """Start logging, once; later calls only set `level` again."""
     root = logging.getLogger()
     root.setLevel(level.upper())
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -45,7 +44,7 @@ def set_up(level: str) -> None:
 
 
 def report_omitted() -> None:
-    """Log how many messages were left out in the periods that are over. Call it now and then."""
+    """Log how many messages were left out in the periods that are over. Call it regularly."""
     for name in LIMITED:
         for limit in logging.getLogger(name).filters:
             if isinstance(limit, Limit):
@@ -54,7 +53,7 @@ def report_omitted() -> None:
 
 def _handler() -> logging.Handler:
     if check_journal_stream():
-        with contextlib.suppress(OSError):  # its socket is not in reach, then its stream is
+        with contextlib.suppress(OSError):  # its socket cannot be reached: use its stream
             return _Journal()
     return _lines()
 
@@ -106,7 +105,7 @@ class _Budget:
 
 
 class JobLog(logging.LoggerAdapter[logging.Logger]):
-    """What `log` is told of one job."""
+    """Messages about one job. They begin with its number, which is the field JOB_ID in the journal."""
 
     def __init__(self, log: logging.Logger, job_id: int | str) -> None:
         super().__init__(log, {"job_id": job_id})

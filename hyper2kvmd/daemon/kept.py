@@ -1,4 +1,4 @@
-"""Working folders that a retry goes on from: which are kept, and which go when a job needs their space."""
+"""Working folders from which a retry continues: which are kept, and which are removed when a job needs their space."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hyper2kvmd.model.jobs import Problem, State
 log = logging.getLogger(__name__)
 
 IMAGE_IN_DOUBT = frozenset({"content-differs", "disk-write-failed", "image-write-failed", "exporter-failed"})
-"""Errors after which an image need not hold what was written to it: a retry converts again."""
+"""Errors after which an image may lack data that was written to it: a retry converts again."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class KeptFolder:
     device: int
     kept_since: float
     freed_bytes: int
-    """What its removal frees."""
+    """Space that its removal frees."""
     waiting: bool
     """Its job is in the queue and waits for space."""
 
@@ -40,12 +40,12 @@ class KeptFolder:
 
 
 def can_go_on(problems: Iterable[Problem]) -> bool:
-    """Whether an attempt that ended with these leaves images that another attempt can use."""
+    """Whether another attempt can use the images of an attempt that ended with these problems."""
     return not any(one.kind == "permanent" or one.code in IMAGE_IN_DOUBT for one in problems)
 
 
 def keep_or_remove(named: Path, allowed: tuple[Path, ...], name: str, *, wanted: bool) -> bool:
-    """Keep the working folder `name` if that is `wanted` and it holds an image, else remove it. Whether it is kept.
+    """Keep the working folder `name` if `wanted` and it holds an image, else remove it; return whether it is kept.
 
     `named` and `allowed` are as for `real_conversion_dir`.
     """
@@ -53,7 +53,7 @@ def keep_or_remove(named: Path, allowed: tuple[Path, ...], name: str, *, wanted:
         conversion_dir = real_conversion_dir(named, allowed)
         if not (conversion_dir / name).is_dir():
             return False
-    except (Failure, OSError):  # where the job could not work either
+    except (Failure, OSError):  # the job cannot use the directory either
         return False
     try:
         with open_conversion_dir(conversion_dir, os.geteuid()) as directory:
@@ -67,9 +67,9 @@ def keep_or_remove(named: Path, allowed: tuple[Path, ...], name: str, *, wanted:
 
 
 def sufficient(folders: Iterable[KeptFolder], shortage: Shortage, *, all_needed: bool = True) -> Sequence[KeptFolder]:
-    """The folders to remove to end the shortage: those of jobs that are over first, then the oldest first.
+    """The folders to remove to end the shortage: those of finished jobs first, then the oldest first.
 
-    No folder where all together are not enough, unless `all_needed` is False.
+    No folder if all together are not enough, unless `all_needed` is False.
     """
     chosen: list[KeptFolder] = []
     gained = 0
@@ -81,15 +81,15 @@ def sufficient(folders: Iterable[KeptFolder], shortage: Shortage, *, all_needed:
 
 
 class Kept:
-    """The kept folders of one daemon. Its methods block: call them in a thread. They may raise what the store does."""
+    """The kept folders of one daemon. Its methods block: call them in a thread. They may raise the store's errors."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._stuck: set[Path] = set()
-        """Folders that could not be removed; no space is expected of them."""
+        """Folders that could not be removed; their space is not counted."""
 
     def folders(self, directories: Iterable[Path], waiting: Collection[int]) -> tuple[KeptFolder, ...]:
-        """Those in the given conversion directories; `waiting` are the jobs that wait for space."""
+        """Kept folders in the given conversion directories; `waiting` are the jobs that wait for space."""
         live = {str(job_id) for job_id in self._store.active_ids() - frozenset(waiting)}
         found: list[KeptFolder] = []
         for place in directories:
@@ -112,7 +112,7 @@ class Kept:
                     )
 
     def remove(self, folders: Iterable[KeptFolder], why: str) -> bool:
-        """Remove those whose job was not started meanwhile; whether there were any."""
+        """Remove the folders whose job was not started meanwhile; return whether any was removed."""
         removed = [self._remove(folder, why) for folder in folders]
         return any(removed)
 

@@ -1,4 +1,4 @@
-"""The store as the event loop uses it: in one thread of its own, so that a slow disk never stalls the loop."""
+"""The store for the event loop: it runs in a thread of its own, so that a slow disk never stalls the loop."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Ledger:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
 
     async def call(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do one of the store's verbs; raises what it raises."""
+        """Call one of the store's verbs; raises its errors."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, partial(verb, *args, **kwargs))
 
     async def ensure(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The same, again and again while the database does not answer: what a worker did must go on record."""
+        """The same, repeated while the database does not respond: a worker's results must go on record."""
         while True:
             try:
                 return await self.call(verb, *args, **kwargs)

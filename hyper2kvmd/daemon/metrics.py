@@ -1,4 +1,4 @@
-"""What Prometheus reads. Counters grow as things happen; gauges are told anew from the database at each reading."""
+"""Metrics for Prometheus. Counters grow with each event; gauges are set from the daemon's status at each scrape."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 43200, 864
 
 
 class Metrics(Collector):
-    """Counters whose labels are known beforehand begin at 0: of a first appearance `increase()` sees nothing."""
+    """Counters with known labels begin at 0, because `increase()` does not count the first appearance of a series."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -101,8 +101,7 @@ class Metrics(Collector):
         self._helper.labels(verb, outcome).inc()
 
     def render(self, status: Status, last_tick: float) -> bytes:
-        """The text that Prometheus reads, with `status` as the gauges' truth; `last_tick` is the scheduler's, by the
-        monotonic clock."""
+        """Text for Prometheus, with gauges from `status`; `last_tick` is the scheduler's, by the monotonic clock."""
         self._status = status
         self._last_tick = time.time() - (time.monotonic() - last_tick)
         return generate_latest(self.registry)

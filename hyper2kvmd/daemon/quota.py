@@ -1,6 +1,6 @@
 """Shares the spool between submitters: whose file is taken next, and how many files of one submitter are taken.
 
-A submitter is the owner of a file. What is over a limit stays in `incoming/` and is taken later.
+A submitter is the owner of a file. Files over a limit stay in `incoming/` and are taken later.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KEPT = {State.REJECTED: 1_000, State.FAILED: 10_000, State.CANCELLED: 10_000, St
 
 
 class FileState(NamedTuple):
-    """What a file looks like from outside. A file that has looked the same for a while is stable."""
+    """The attributes that show a change of a file. A file is stable when they have been the same for a while."""
 
     inode: int
     size: int
@@ -67,10 +67,10 @@ class Quota:
         """How many more the next scans may take, for each uid."""
         self._limited: set[int] = set()
         self.more = False
-        """Whether a file was refused in this scan that the next one would take."""
+        """Whether this scan refused a file that the next one would take."""
 
     def begin_scan(self) -> None:
-        """Raises what the store does."""
+        """Raises the errors of the store."""
         self._waiting = self._store.waiting()
         self._left, self._later, self.more = {}, {}, False
 

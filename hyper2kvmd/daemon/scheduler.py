@@ -1,4 +1,4 @@
-"""Which job runs when: slots, space, retries, cancelling, and what becomes of a job when its attempt has ended."""
+"""Decides which job runs when (slots, space, retries, cancelling), and the state of a job after an attempt."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 SPACE_SECONDS = 600.0
-"""After this long a job that waits for space plans anew, even when nothing was seen to change."""
+"""After this time a job that waits for space plans again, even if no change was seen."""
 Mode = Literal["running", "paused", "draining", "stopping"]
 
 
@@ -50,7 +50,7 @@ class Scheduler:
         self._woken = asyncio.Event()
 
     def configure(self, config: DaemonConfig) -> None:
-        """Take over what a reload can change; running jobs keep what they were started with."""
+        """Apply the settings that a reload can change; running jobs keep those they were started with."""
         self.config = config
         self._space.reserve = config.space_reserve
         self.wake()
@@ -60,7 +60,7 @@ class Scheduler:
         self._woken.set()
 
     async def recover(self) -> None:
-        """Take up where a dead daemon left off. Call it once, before `follow`."""
+        """Continue where a dead daemon stopped. Call it once, before `follow`."""
         for job in await self._ledger.call(self._ledger.store.recover):
             JobLog(log, job.id).warning("was running when the daemon died")
             if job.state is State.CANCELLED and job.migration is not None:
@@ -69,9 +69,9 @@ class Scheduler:
             self.mode = "paused"
 
     async def follow(self, after_tick: Callable[[], object]) -> None:
-        """Schedule until `quit`. `after_tick` is called whenever the work could be done.
+        """Schedule until `quit`. `after_tick` is called after each run in which the database responded.
 
-        Raises what makes going on pointless: BrokenInstallation.
+        Raises BrokenInstallation, after which continuing is pointless.
         """
         while self.mode != "stopping":
             self._woken.clear()
@@ -95,7 +95,7 @@ class Scheduler:
         await self._wake_waiting()
         store = self._ledger.store
         if self.mode != "running" or len(self._attempts) >= self.config.max_concurrent_jobs:
-            await self._ledger.call(store.paused)  # a database that does not answer shows here, without a claim
+            await self._ledger.call(store.paused)  # checks the database when nothing is claimed
         while self.mode == "running" and len(self._attempts) < self.config.max_concurrent_jobs:
             job = await self._ledger.call(store.claim, datetime.now(UTC))
             if job is None:
@@ -105,7 +105,7 @@ class Scheduler:
             self.drained.set()
 
     async def _wake_waiting(self) -> None:
-        """Let the jobs be claimed that would fit by now, perhaps in place of kept folders."""
+        """Let jobs be claimed that wait for space and fit now, possibly in place of kept folders."""
         kept: Sequence[KeptFolder] | None = None
         for job_id, demand in list(self._waiting.items()):
             shortage = await self._space.shortage(demand)
@@ -115,7 +115,7 @@ class Scheduler:
                 others = [folder for folder in kept if folder.job_id != job_id]
                 if not sufficient(others, shortage):
                     continue
-                kept = ()  # taken into account for one job at a time
+                kept = ()  # they count for one job at a time
             del self._waiting[job_id]
             await self._ledger.call(self._ledger.store.wake, [job_id])
 
@@ -168,7 +168,7 @@ class Scheduler:
         return await asyncio.to_thread(self._kept.folders, self.config.conversion_dirs, frozenset(self._waiting))
 
     async def _make_room(self, shortage: Shortage, why: str, *, all_needed: bool = True) -> bool:
-        """Remove kept folders, if they are `sufficient`; whether any was removed."""
+        """Remove kept folders, if they are `sufficient`; return whether any was removed."""
         try:
             chosen = sufficient(await self._kept_folders(), shortage, all_needed=all_needed)
             return await asyncio.to_thread(self._kept.remove, chosen, why)
@@ -177,7 +177,7 @@ class Scheduler:
             return False
 
     async def _restore_reserve(self, folder: Path) -> None:
-        """Remove kept folders, as far as they go, where the file system of one that was just kept is too full."""
+        """Remove kept folders, even if too few, when the file system of one that was just kept is too full."""
         shortage = await self._space.shortage(Demand(folder, 0, self.config.output_dir, 0))
         if shortage is not None:
             await self._make_room(shortage, "the file system was full up to space_reserve", all_needed=False)
@@ -244,7 +244,7 @@ class Scheduler:
     async def _requeue(
         self, job: Job, order: Order, note: str, result: Result, *, not_before: datetime | None = None
     ) -> bool:
-        """False: the job was cancelled at the last moment."""
+        """Returns False if the job was cancelled at the last moment."""
         JobLog(log, job.id).warning("back in the queue: %s", note)
         store, kept = self._ledger.store, await self._keep_or_remove(order, result, over=False)
         requeued = await self._ledger.ensure(
@@ -261,9 +261,9 @@ class Scheduler:
         return requeued
 
     async def _keep_or_remove(self, order: Order, result: Result, *, over: bool) -> bool:
-        """Keep the working folder for another attempt, or remove it; whether it is kept.
+        """Keep the working folder for another attempt, or remove it; return whether it is kept.
 
-        A job that is over needs none once its images are published.
+        A finished job needs none once its images are published.
         """
         wanted = can_go_on(result.problems)
         if wanted and over:
@@ -307,7 +307,7 @@ class Scheduler:
             await self._ledger.call(self._ledger.store.forget_finished_stages, job.id)
 
     async def pause(self) -> None:
-        """Start nothing new; the pause outlives the daemon."""
+        """Start no more jobs; the pause survives a restart of the daemon."""
         await self._ledger.call(self._ledger.store.set_paused, True)
         if self.mode != "stopping":
             self.mode = "paused"
@@ -319,18 +319,18 @@ class Scheduler:
         self.wake()
 
     def drain(self) -> None:
-        """Start nothing new; when the running jobs have ended, so does the daemon."""
+        """Finish the running jobs, then stop the daemon."""
         if self.mode != "stopping":
             self.mode = "draining"
         self.wake()
 
     def quit(self) -> None:
-        """Start nothing new and let `follow` return."""
+        """Start no more jobs and let `follow` return."""
         self.mode = "stopping"
         self.wake()
 
     async def stop(self) -> None:
-        """End the workers and give their jobs back, to go on from there. Call it when `follow` has returned."""
+        """Kill the workers and requeue their jobs, which continue from there. Call it when `follow` has returned."""
         for attempt, _ in self._attempts.values():
             attempt.abandon()
         tasks = [task for _, task in self._attempts.values()]
@@ -346,7 +346,7 @@ class Scheduler:
         try:
             free = (await asyncio.to_thread(volume_of, conversion_dir)).free
             reserved = await self._space.outstanding_on(conversion_dir)
-        except OSError:  # a file system that is away has no space to offer
+        except OSError:  # an unavailable file system has no free space
             free = reserved = 0
         return Status(
             version=hyper2kvmd.__version__,

@@ -1,4 +1,4 @@
-"""The daemon's life: what it takes hold of at the start, what systemd hears of it, signals, and the orderly end."""
+"""The life cycle of the daemon: its lock and sockets, notifications to systemd, signals, and an orderly shutdown."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 WORKER = (sys.executable, "-I", "-m", "hyper2kvmd.worker")
 UMASK = 0o027
-"""The group may read what the spool and the output directory hold; nobody else may."""
+"""The group may read the files in the spool and the output directory; others may not."""
 RELOADABLE = frozenset(
     {
         "max_concurrent_jobs",
@@ -69,7 +69,7 @@ def serve(
     """Run the daemon until SIGTERM, SIGINT or the end of a drain.
 
     `config_path` is read again on SIGHUP. Raises BrokenInstallation: `already-running`, `config-invalid`,
-    `metrics-unusable`, and what the store, the spool and the control socket raise.
+    `metrics-unusable`, and those of the store, the spool and the control socket.
     """
     os.umask(UMASK)
     journal.set_up(config.log_level)
@@ -80,7 +80,7 @@ def serve(
 
 @contextmanager
 def _only_one(state_dir: Path) -> Iterator[None]:
-    """A lock that dies with the process, unlike a pidfile."""
+    """A lock that ends with the process, unlike a pidfile."""
     path = state_dir / "daemon.lock"
     try:
         state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ def _listen(address: str) -> socket.socket:
 
 
 def status_line(status: Status) -> str:
-    """What `systemctl status` shows: `2 running: web01 convert 43 %, db02 repair; 5 queued`."""
+    """The line in `systemctl status`, such as `2 running: web01 convert 43 %, db02 repair; 5 queued`."""
     jobs = []
     for job in status.running:
         percent = "" if job.progress is None else f" {100 * job.progress:.0f} %"
@@ -146,9 +146,9 @@ def status_line(status: Status) -> str:
 
 
 def _require_output_apart(config: DaemonConfig) -> None:
-    """Submitters' results lie in `output_dir`. Raises BrokenInstallation (`config-invalid`).
+    """`output_dir` must be fit for submitters' results. Raises BrokenInstallation (`config-invalid`).
 
-    A directory that cannot be opened now is judged when a job publishes in it.
+    A directory that cannot be opened now is checked when a job publishes in it.
     """
     try:
         require_configured(config.bounds)
@@ -228,7 +228,7 @@ class _Service:
         loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
 
     async def _work(self) -> None:
-        """Until something asks for the end, or makes going on pointless: that is raised then."""
+        """Run until a stop is requested, or until a task fails; its error is raised then."""
         scheduling = asyncio.create_task(self._scheduler.follow(self._feed_watchdog))
         others = [
             asyncio.create_task(self._watch_spool()),
@@ -301,7 +301,7 @@ class _Service:
             self._notify("READY=1")
 
     def _reloadable(self, new: DaemonConfig) -> DaemonConfig:
-        """`new`, with what only a restart can change left as it is."""
+        """`new`, except for settings that only a restart can change: they keep their values."""
         fixed = {name: value for name, value in self._config if name not in RELOADABLE}
         for name, value in fixed.items():
             if getattr(new, name) != value:

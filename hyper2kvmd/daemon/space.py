@@ -1,6 +1,6 @@
-"""Space promised to running jobs, per file system, so that no job fails half way for want of it.
+"""Space promised to running jobs, per file system, so that no job fails half way for lack of space.
 
-A promise shrinks as its job writes: what the working folder already occupies is no longer free anyway.
+A promise shrinks as its job writes, because the space that the working folder occupies is no longer free.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from hyper2kvmd.model.orders import FileSystem
 
 @dataclass(frozen=True)
 class Demand:
-    """What one job is about to write, in bytes."""
+    """Bytes that one job is about to write."""
 
     folder: Path
     """The working folder; `conversion` bytes go there."""
     conversion: int
     output: Path | FileSystem
-    """The configured output directory. Another one is its submitter's to move, to close or to let hang, so all that is
-    known of it is what the worker saw."""
+    """The configured output directory, or the file system of another one as the worker found it. The daemon does not
+    access another one: its submitter can move it, close it or make it hang."""
     publish: int
 
 
 @dataclass(frozen=True)
 class Shortage:
-    """What a demand lacks, in bytes of one file system; None for a place that cannot be looked at."""
+    """Bytes that a demand lacks on one file system; `device` is None if a place cannot be examined."""
 
     note: str
     device: int | None = None
@@ -39,7 +39,7 @@ class Shortage:
 
 
 def volume_of(path: Path) -> FileSystem:
-    """The file system that `path` is on, or would be on once it is made. Raises OSError."""
+    """The file system that `path` is on, or would be on once it is created. Raises OSError."""
     while not path.exists():
         path = path.parent
     facts = os.statvfs(path)
@@ -53,7 +53,7 @@ def occupied(folder: Path) -> int:
 
 
 def freed_by_removal(folder: Path) -> int:
-    """Of these, the bytes of files that have no other name: a published image is a hard link."""
+    """Bytes on disk of its files that have no other name: a published image is a hard link."""
     return sum(facts.st_blocks * 512 for facts in _files(folder) if facts.st_nlink == 1)
 
 
@@ -71,7 +71,7 @@ class Space:
         self._turn = asyncio.Lock()
 
     async def admit(self, job_id: int, demand: Demand) -> Shortage | None:
-        """Promise the space, or return what is missing."""
+        """Promise the space, or return the shortage."""
         async with self._turn:
             shortage = await self._lack(demand)
             if shortage is None:
@@ -79,12 +79,12 @@ class Space:
             return shortage
 
     async def shortage(self, demand: Demand) -> Shortage | None:
-        """What `admit` would miss."""
+        """The shortage that `admit` would return."""
         async with self._turn:
             return await self._lack(demand)
 
     def release(self, job_id: int) -> None:
-        """The job is over: nothing is promised to it any more."""
+        """End the promise to a job that is over."""
         self._promised.pop(job_id, None)
 
     async def outstanding_on(self, path: Path) -> int:
@@ -129,6 +129,6 @@ def _volume(place: Path | FileSystem) -> FileSystem:
 
 
 def _parts(demand: Demand) -> tuple[tuple[Path | FileSystem, int], ...]:
-    """Where and how much a job has still to write."""
+    """The places where a job still has to write, with the bytes."""
     conversion = (demand.folder, max(0, demand.conversion - occupied(demand.folder)))
     return (conversion, (demand.output, demand.publish)) if demand.publish else (conversion,)

@@ -1,12 +1,7 @@
 """The spool: files dropped into `incoming/` become jobs, and end in `done/`, `failed/` or `rejected/`.
 
-A scan is the truth, about once a second, and again at once while files are left to be taken. There is no inotify: it
-says nothing of remote writers on NFS, tells of files before they are whole, and loses events when it matters, so a scan
-would be needed all the same.
-
-A file is claimed by a rename into `active/` under a name of its own, which its job carries: whatever moment the
-daemon dies at, the next scan finds either a file without a job, and enters it, or a job that is over whose file is
-still to be moved, and moves it.
+A file is claimed by a rename into `active/`, under a unique name that is recorded in its job. Whenever the daemon dies,
+the next scan enters files that have no job, and moves the files of finished jobs that are still to be moved.
 """
 
 from __future__ import annotations
@@ -43,12 +38,12 @@ from hyper2kvmd.progress import problem
 
 log = logging.getLogger(__name__)
 trouble = logging.getLogger(f"{__name__}.trouble")
-"""For what a submitter can cause again and again: journal.LIMITED."""
+"""For messages that a submitter can cause again and again: journal.LIMITED."""
 
 MAX_ENTERED = 1000
 """Claimed files that are read in a scan."""
 MAX_COMPLAINTS = 1000
-"""That are remembered, so as not to be repeated."""
+"""Logged errors that are remembered, so that they are not repeated."""
 FOLDERS = {
     State.SUCCEEDED: SpoolFolder.DONE,
     State.FAILED: SpoolFolder.FAILED,
@@ -58,15 +53,15 @@ FOLDERS = {
 
 
 def content_key(data: bytes, submitter: str, vm_name: str) -> str:
-    """The same for the same text of the same person under the same VM name, which may be that of the file.
+    """The same key for the same text, submitter and VM name, which may come from the file name.
 
-    Nobody's copy may pass for another's own submission.
+    A copy by another user is not the same submission.
     """
     return hashlib.sha256(b"\0".join((submitter.encode(), vm_name.encode(), data))).hexdigest()
 
 
 def prepare(spool_dir: Path) -> None:
-    """Make the folders that are missing, as the packages make them: in the group of `spool_dir`, with its rights.
+    """Create missing folders as the packages do: with the group of `spool_dir`, and with its rights.
 
     Raises BrokenInstallation (`spool-unusable`, `spool-incomplete`, `spool-split`).
     """
@@ -94,7 +89,7 @@ def prepare(spool_dir: Path) -> None:
 
 
 def _make(folder: Path, mode: int) -> None:
-    """It appears under its name only when it is as it should be."""
+    """Create a folder, which gets its name only when its group and rights are set."""
     draft = folder.with_name(f".{folder.name}.draft")
     draft.mkdir(mode=0o700, exist_ok=True)
     group = folder.parent.stat().st_gid
@@ -119,7 +114,7 @@ class Scan:
     jobs: int
     """Files that became jobs."""
     more: bool
-    """Whether files are stable that the next scan would take, so that it need not wait."""
+    """Whether the next scan would take more stable files, so that it need not wait."""
 
 
 class Spool:
@@ -132,9 +127,10 @@ class Spool:
         self._quota = Quota(store)
 
     def scan(self) -> Scan:
-        """Look at everything once.
+        """Scan all folders once: about once a second, and again at once while files are left to be taken.
 
-        A file that cannot be read, moved or understood is a matter of that file. Raises only what the store does.
+        inotify could not replace this: it misses remote writers on NFS, reports incomplete files, and loses events.
+        A file that cannot be read, moved or understood affects no other file. Raises only the errors of the store.
         """
         more = self._claim_stable()
         jobs = self._enter_claimed()
@@ -144,9 +140,9 @@ class Spool:
     # ------------------------------------------------------------ from incoming/ to active/
 
     def _claim_stable(self) -> bool:
-        """Take stable files that nobody has open for writing, one of each owner in turn; whether there is more.
+        """Take stable files that are not open for writing, one of each owner in turn; return whether there are more.
 
-        When nothing could be taken, there is nothing more: the next scan would not be luckier.
+        False if nothing could be taken: an immediate scan could not take anything either.
         """
         folder, claimed = self._dir / SpoolFolder.INCOMING, 0
         stable: dict[str, FileState] = {}
@@ -165,7 +161,7 @@ class Spool:
         if FileState.at(path) != look or being_written(path):
             return False
         claim = self._dir / SpoolFolder.ACTIVE / f"{secrets.token_hex(6)}.{kept(path.name)}"
-        self._quota.take(look.uid)  # a claim that is refused costs a scan no less
+        self._quota.take(look.uid)  # a claim that fails costs a scan no less
         path.rename(claim)
         self._incoming.forget(path.name)
         self._active[claim.name] = FileState.at(claim)
@@ -174,7 +170,7 @@ class Spool:
     # ------------------------------------------------------------ from a file to a job
 
     def _enter_claimed(self) -> int:
-        """Put the claimed files on record, in few transactions; returns how many became jobs."""
+        """Put the claimed files on record, in few transactions; return how many became jobs."""
         claims = self._fresh_claims()
         known = self._store.known_claims(claims)
         asked: list[Submission] = []
@@ -205,7 +201,7 @@ class Spool:
         return jobs
 
     def _fresh_claims(self) -> list[str]:
-        """Files in active/ that are whole and may not be on record yet, MAX_ENTERED at most."""
+        """Complete files in active/ that may not be on record yet, MAX_ENTERED at most."""
         folder = self._dir / SpoolFolder.ACTIVE
         names: set[str] = set()
         with self._complaining(folder.name):
@@ -239,7 +235,7 @@ class Spool:
     # ------------------------------------------------------------ at the end
 
     def _put_away_ended(self) -> None:
-        """Move the files of jobs that are over to their places, and remove the oldest that are more than KEPT."""
+        """Move the files of finished jobs to their folders, and remove the oldest ones beyond KEPT."""
         moved: dict[int, str | None] = {}
         ended: set[tuple[str, State]] = set()
         for job, path in self._store.misplaced():
@@ -251,7 +247,7 @@ class Spool:
             self._forget_surplus(submitter, state)
 
     def _put_away(self, job: Job, path: Path) -> str | None:
-        """Where the file is then, relative to the spool directory; None when it is gone."""
+        """The new path of the file, relative to the spool directory; None when it is gone."""
         name = job.spool_name or path.name
         try:
             if job.state is State.REJECTED:
@@ -282,7 +278,7 @@ class Spool:
         return target
 
     def _free(self, folder: str, name: str, job_id: int) -> Path:
-        """`name` in `folder`; with the job's number before the suffix when that is taken, and a random one besides."""
+        """A free path for `name` in `folder`, if necessary with the job's number, then also a random number."""
         path = Path(name)
         for candidate in (name, f"{path.stem}.{job_id}{path.suffix}"):
             if not os.path.lexists(self._dir / folder / candidate):
@@ -292,16 +288,16 @@ class Spool:
     # ------------------------------------------------------------ trouble
 
     def _looks(self, folder: Path, names: Iterable[str]) -> dict[str, FileState]:
-        """What is still there of `names`."""
+        """The states of those of `names` that still exist."""
         looks: dict[str, FileState] = {}
         for name in names:
-            with suppress(OSError):  # what cannot be looked at is gone, or shows when the folder is listed
+            with suppress(OSError):  # the file is gone, or the error shows when the folder is listed
                 looks[name] = FileState.at(folder / name)
         return looks
 
     @contextmanager
     def _complaining(self, name: str) -> Iterator[None]:
-        """One file's trouble is logged, once, and is no other file's."""
+        """Log an error of one file once, without an effect on other files."""
         try:
             yield
         except OSError as error:

@@ -1,4 +1,4 @@
-"""What `metrics_listen` serves, read-only: `/metrics`, `/healthz` and a status page for people."""
+"""Serves `/metrics`, `/healthz` and a status page for people on `metrics_listen`, read-only."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from hyper2kvmd.model.jobs import Job, State
 T = TypeVar("T")
 
 STALE_SECONDS = 30.0
-"""A scheduler that has not come round for so long is not healthy."""
+"""A scheduler that has been unresponsive for this long is not healthy."""
 ANSWER_SECONDS = 10.0
 SHARE_SECONDS = 1.0
 MAX_BODY_BYTES = 1024
-"""Nothing that is served here takes a body."""
+"""No request to this server needs a body."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -48,9 +48,9 @@ th { font-weight: 600; color: var(--soft); } progress { width: 8rem; accent-colo
 
 
 class Shared(Generic[T]):
-    """One answer for all requests within SHARE_SECONDS, and for all that come while it is being made.
+    """One answer for all requests within SHARE_SECONDS, and for those that arrive while it is being made.
 
-    So the number of requests does not change how often the database is asked.
+    So the number of requests does not change how often the database is queried.
     """
 
     def __init__(self, make: Callable[[], Coroutine[None, None, T]]) -> None:
@@ -59,7 +59,7 @@ class Shared(Generic[T]):
         self._task: asyncio.Task[T] | None = None
 
     async def get(self) -> T:
-        """Raises what `make` raises, and TimeoutError after ANSWER_SECONDS."""
+        """Raises the errors of `make`, and TimeoutError after ANSWER_SECONDS."""
         now = time.monotonic()
         if self._task is None or (self._task.done() and now - self._begun >= SHARE_SECONDS):
             self._begun = now
@@ -69,7 +69,7 @@ class Shared(Generic[T]):
 
 
 def _mark_retrieved(task: asyncio.Task[T]) -> None:
-    """A failure that all clients were too impatient to wait for needs no line in the log."""
+    """Keep a failure out of the log that no client waited for."""
     if not task.cancelled():
         task.exception()
 
@@ -96,7 +96,7 @@ class Web:
         return self._metrics.render(await self._scheduler.status(), self._scheduler.last_tick)
 
     async def _health(self, _request: web.Request) -> web.Response:
-        """200 when the scheduler comes round and the database answers, else 503 with the fact."""
+        """200 when the scheduler runs and the database responds, else 503 with the fact."""
         age = time.monotonic() - self._scheduler.last_tick
         if age > STALE_SECONDS:
             reason = f"the scheduler has been unresponsive for {age:.0f} s\n"
@@ -120,7 +120,7 @@ class Web:
 
 @web.middleware
 async def _unavailable(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """A database that does not answer, or not in time, is status 503."""
+    """Status 503 when the database does not respond, or not in time."""
     try:
         return await handler(request)
     except (Failure, TimeoutError) as failure:

@@ -1,4 +1,4 @@
-"""What the control socket speaks besides `model.Job` and `model.JobEvent`: frozen types, dumped as JSON."""
+"""Frozen types that the control socket exchanges as JSON, besides `model.Job` and `model.JobEvent`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Counts, Job, JobEvent, Problem, Stage
 
 MAX_TEXT = 64 * 1024
-"""Bytes of one migration YAML, by whichever door it comes."""
+"""Bytes of one migration YAML, from the spool or the control socket."""
 
 jobs_adapter: TypeAdapter[tuple[Job, ...]] = TypeAdapter(tuple[Job, ...])
 events_adapter: TypeAdapter[tuple[JobEvent, ...]] = TypeAdapter(tuple[JobEvent, ...])
@@ -34,7 +34,7 @@ class RefusalBody(Frozen):
 
 
 class RunningJob(Frozen):
-    """A running job as its worker last told. `progress` is that of the step at hand, None when it has no measure."""
+    """A running job as its worker last reported. `progress` is that of the current step, None if it has no measure."""
 
     id: int
     vm_name: str
@@ -61,10 +61,10 @@ class Status(Frozen):
 
 
 class Rejection(Frozen):
-    """`rejected/NAME.reason.json`: why the file beside it did not become a job."""
+    """`rejected/NAME.reason.json`: why the file next to it did not become a job."""
 
     file: str
-    """As it was dropped."""
+    """Its name when it was dropped."""
     job_id: int | None = None
     """The rejected job on record."""
     problems: tuple[Problem, ...]

@@ -1,14 +1,16 @@
 #!/usr/bin/python3 -IS
-"""The root side: mount these byte ranges of these open files as this file system, for the caller.
+"""The root helper: mounts byte ranges of open files as a file system, for its caller.
 
-One request comes in on stdin (a unix SOCK_SEQPACKET socket: JSON, plus file descriptors), one reply goes out (JSON,
-plus the mount's descriptor), then this process ends. Either sudo starts it, or systemd for each connection to a socket
-of root's. It opens nothing that a caller names, reads no byte of an image, takes no argument and no environment.
-Everything it makes hangs on an open descriptor, so that its death, or later the caller's, at any instant unmakes it;
-the two short windows where the kernel keeps a name (NBD before its close flag, device-mapper before its removal is
-queued) are swept by identifier at the next start.
+It receives one request on stdin (a unix SOCK_SEQPACKET socket: JSON, plus file descriptors), sends one reply (JSON,
+plus the mount's descriptor), and ends. It is started by sudo, or by systemd for each connection to a socket of root.
+It opens nothing that a caller names, reads no byte of an image, takes no argument, and reads no environment but
+SUDO_UID.
 
-Standard library only, and nothing of ours: this file is read and installed on its own.
+Everything that it creates exists only while a descriptor is open: its own, later the caller's. So the death of the
+process that holds it, at any instant, removes it. In two short windows the kernel keeps a name: NBD before its close
+flag, device-mapper before its removal is queued. The next helper removes such leftovers by their identifier.
+
+Standard library only, no other module of the project: this file is read and installed on its own.
 
 Requests, every field required, every number in bytes:
   {"verb": "probe", "job": text, "fstypes": [name...]}
@@ -16,9 +18,9 @@ Requests, every field required, every number in bytes:
    "table": [{"kind": "linear" | "striped" | "mirror", "chunk": n, "legs": [{"fd": index, "offset": n, "length": n}...]}
              ...], "crypt": [{"key": index, "cipher": name, "sector": n, "iv": sectors}...],
    "nbd": [{"size": n, "flags": int}...]}
-The stretches of `table` are joined in order; `crypt` has nothing, or says for each of them how it is decrypted, with a
-key that lies in a sealed memfd. `nbd` has one entry for each descriptor that legs name (a unix stream socket past NBD
-negotiation, that carries one whole leg) and nothing for transport "file". Descriptors of keys come after the others.
+The stretches of `table` are joined in order. `crypt` is empty, or has one entry for the decryption of each stretch; the
+key is in a sealed memfd. `nbd` is empty for transport "file", else it has one entry for each descriptor that legs name:
+a unix stream socket after NBD negotiation, which carries one whole leg. Descriptors of keys come after the others.
 Replies: {"ok": true, ...} or {"error": code, "message": text}.
 
 Sources: loop(4), fsopen(2), mount_setattr(2), linux/{loop,nbd-netlink,dm-ioctl,genetlink}.h, the kernel's own
@@ -52,9 +54,9 @@ SECTOR = 512
 TIME_LIMIT = 120
 """Seconds for everything; then the reply is an error, or the socket closes."""
 NBD_TIMEOUT = 30
-"""Seconds. Without it a frozen server leaves the mount's holder stuck even after that server was killed."""
+"""Seconds. Without it, a frozen server blocks the holder of the mount even after that server was killed."""
 
-# What each file system is told besides nosuid,nodev,noexec,noatime: never panic because of a guest's disk, never
+# Mount options of each file system besides nosuid,nodev,noexec,noatime: never panic because of a guest's disk, never
 # resume a guest's own maintenance.
 OPTIONS: dict[str, tuple[tuple[str, str | None], ...]] = {
     "ext4": (("errors", "remount-ro"),),
@@ -63,10 +65,10 @@ OPTIONS: dict[str, tuple[tuple[str, str | None], ...]] = {
     "ntfs3": (),
 }
 NEEDS_REPLAY = {"ext4": errno.EROFS, "xfs": errno.EROFS, "btrfs": errno.EIO}
-"""How a read-only mount fails when the journal has to be replayed first: that writes, and the device is read-only.
+"""Error of a read-only mount when the journal has to be replayed first: replay writes, and the device is read-only.
 Sources: ext4_load_journal, xfs_dev_is_read_only, btrfs_replay_log."""
 CIPHERS = {"aes-xts-plain64": (32, 64), "aes-cbc-essiv:sha256": (16, 32)}
-"""What is decrypted here, with the sizes of its keys in bytes."""
+"""Supported ciphers, with their key sizes in bytes."""
 TARGETS = ("linear", "striped", "mirror", "crypt")
 SECTOR_SIZES = (512, 1024, 2048, 4096)
 SEALED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_WRITE
@@ -76,7 +78,7 @@ libc.syscall.restype = ctypes.c_long
 
 
 class Refusal(Exception):
-    """An answer of no: a stable code, and one line with the object and the fact."""
+    """A refused request: a stable code, and one line with the object and the fact."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -93,7 +95,7 @@ class Caller(NamedTuple):
     gid: int
 
 
-# What a request consists of: exactly these fields, of exactly these types.
+# A request has exactly these fields, of exactly these types.
 
 
 class Probe(NamedTuple):
@@ -177,7 +179,7 @@ def sysfs(path: str) -> str:
 
 
 def die_with(parent: int) -> None:
-    """In a child: end when `parent` does."""
+    """In a child: end when `parent` ends."""
     libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         os._exit(1)
@@ -185,7 +187,7 @@ def die_with(parent: int) -> None:
 
 @contextmanager
 def child(work: Callable[[], None]) -> Iterator[int]:
-    """A process that does `work`; it lives no longer than the block, nor than we do."""
+    """A child process that does `work`; it ends with the block or with this process."""
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
@@ -197,7 +199,7 @@ def child(work: Callable[[], None]) -> Iterator[int]:
     try:
         yield pid
     finally:
-        with suppress(PermissionError):  # one that acts as the caller is the caller's to signal, and ends by itself
+        with suppress(PermissionError):  # one that runs as the caller cannot be signalled; it ends by itself
             os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 
@@ -207,12 +209,12 @@ def load_module(name: str) -> None:
     try:
         pid = os.posix_spawn("/sbin/modprobe", ["modprobe", "-q", name], {}, file_actions=nothing)
     except OSError:
-        return  # no modprobe here: the next look at the kernel gives the answer
+        return  # no modprobe here: the next check of the kernel shows the result
     os.waitpid(pid, 0)
 
 
 def keep_only_needed_capabilities() -> None:
-    """Forget every capability but SETGID, SETUID and SYS_ADMIN, for this process and any program."""
+    """Drop every capability but SETGID, SETUID and SYS_ADMIN, for this process and any program that it starts."""
     kept = sum(1 << number for number in (6, 7, 21))
     header = struct.pack("=Ii", 0x20080522, 0)
     low = struct.pack("=III", kept, kept, 0)
@@ -221,14 +223,14 @@ def keep_only_needed_capabilities() -> None:
     libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
 
 
-# ---------------------------------------------------------------- who asks, and for what
+# ---------------------------------------------------------------- the caller and its request
 
 
 def identify(channel: socket.socket) -> Caller:
-    """The caller as the kernel knows it.
+    """The caller as identified by the kernel.
 
-    With sudo, which has let it in, what sudo says must agree; no caller can keep sudo from saying it. Where nobody was
-    asked before us, at a socket that systemd listens on, the service user alone is let in, besides root.
+    With sudo, which has admitted the caller, SUDO_UID must be the same uid; no caller can keep sudo from setting it. At
+    a socket of systemd nothing has checked the caller before: only the service user and root are admitted.
     """
     packets = channel.family == socket.AF_UNIX and channel.type == socket.SOCK_SEQPACKET
     require(packets, "bad-channel", "stdin is not a unix SOCK_SEQPACKET socket")
@@ -296,7 +298,7 @@ def shaped(value: object, form: type[Form]) -> Form:
 
 
 def parse_table(request: Mount, fds: list[int]) -> tuple[list[Stretch], list[Crypt]]:
-    """The stretches and what decrypts them; no two legs share a byte, and every descriptor has its use."""
+    """The stretches and their decryption; no two legs share a byte, and every descriptor is used."""
     table = [shaped(entry, Stretch) for entry in request.table]
     table = [stretch._replace(legs=[shaped(leg, Leg) for leg in stretch.legs]) for stretch in table]
     crypts = [shaped(entry, Crypt) for entry in request.crypt]
@@ -318,7 +320,7 @@ def parse_table(request: Mount, fds: list[int]) -> tuple[list[Stretch], list[Cry
 
 
 def check_stretch(stretch: Stretch) -> None:
-    """Each leg inside 63 bits and of whole sectors; as many, as long and as finely striped as their kind can be."""
+    """Require legs of whole sectors below 2**62 bytes, with a number, length and chunk size that fit their kind."""
     kind, chunk, count = stretch.kind, stretch.chunk, len(stretch.legs)
     require(
         kind in ("linear", "striped", "mirror"), "bad-request", "a stretch is neither linear nor striped nor mirror"
@@ -346,7 +348,7 @@ def check_crypt(crypt: Crypt, stretch: Stretch) -> None:
 
 
 def read_key(handle: int, cipher: str) -> str:
-    """A volume key in hexadecimal, out of memory that nobody can change or make us wait for."""
+    """A volume key in hexadecimal, from a sealed memfd: it cannot change, and reading it cannot block."""
     try:
         sealed = fcntl.fcntl(handle, fcntl.F_GET_SEALS) & SEALED == SEALED
     except OSError:
@@ -363,7 +365,7 @@ def read_key(handle: int, cipher: str) -> str:
 def as_caller(caller: Caller, work: Callable[[], None]) -> None:
     """Do `work` in a child that has the caller's credentials and nothing else.
 
-    A FUSE file answers only its mounter, and what the caller may not do is not done for it.
+    A FUSE file can be used only by the user who mounted it, and the caller gets no rights beyond its own.
     """
     parent = os.getpid()
     source, sink = os.pipe()
@@ -374,7 +376,7 @@ def as_caller(caller: Caller, work: Callable[[], None]) -> None:
             os.setgroups([])
             os.setresgid(caller.gid, caller.gid, caller.gid)
             os.setresuid(caller.uid, caller.uid, caller.uid)
-            die_with(parent)  # anew: the kernel forgets it when credentials change
+            die_with(parent)  # again: the kernel clears it when credentials change
             work()
             answer = {}
         except Refusal as refusal:
@@ -479,10 +481,10 @@ class Netlink:
                     position += max(4, size + 3 & ~3)
 
     def connect(self, connection: int, size: int, flags: int, name: str) -> int:
-        """Number of the device; it must be opened and then `close_with_last_user`.
+        """Number of the device; open it, then call `close_with_last_user`.
 
-        Its node stays when it is disconnected, without a size: an `lvs` of the host that looks just then would complain
-        of one that vanishes.
+        After a disconnect its node stays, without a size: an `lvs` of the host that reads it at that moment would
+        complain about a vanished node.
         """
         sockets = attribute(0x8007, attribute(0x8001, attribute(1, connection, "=I")))
         answer = self._ask(
@@ -547,7 +549,7 @@ class Mapper:
         return buffer
 
     def make(self, name: str, rows: list[tuple[int, str, str]], read_only: bool) -> Device:
-        """A device of these rows (bytes, target, parameters); it vanishes with its last user."""
+        """A device of these rows (bytes, target, parameters); it is removed when its last user closes it."""
         table, start = b"", 0
         for length, target, parameters in rows:
             size = 40 + len(parameters) + 8 & ~7
@@ -565,7 +567,7 @@ class Mapper:
             self.remove(name)
             raise
         self._call(4, name, flags=1 << 17)  # DM_DEV_REMOVE, deferred to the last close
-        self._call(6, name, event=0x6E << 16)  # DM_DEV_SUSPEND without its flag: resume; udev is told to leave it alone
+        self._call(6, name, event=0x6E << 16)  # DM_DEV_SUSPEND without its flag: resume; udev must ignore the device
         return Device(f"dm-{minor}", handle)
 
     def has(self, target: str) -> bool:
@@ -593,7 +595,7 @@ class Mapper:
 def stack(
     mapper: Mapper, table: list[Stretch], crypts: list[Crypt], keys: list[str], devices: list[str], read_only: bool
 ) -> Device:
-    """One device out of whole ones, which come in the order of the table's legs: joined, and decrypted above that."""
+    """One device from whole devices, in the order of the table's legs: they are joined, and decrypted above that."""
     rows, left = [], iter(devices)
     for stretch in table:
         legs = " ".join(f"/dev/{next(left)} 0" for _ in stretch.legs)
@@ -620,7 +622,7 @@ Driver = TypeVar("Driver", Netlink, Mapper)
 
 
 def driver(kind: type[Driver], module: str) -> Driver | None:
-    """The kernel's NBD or device-mapper, loaded if need be; None when it has none."""
+    """The kernel's NBD or device-mapper, loaded if necessary; None when the kernel has none."""
     for attempt in (1, 2):
         try:
             return kind()
@@ -639,7 +641,7 @@ def started(pid: int | str) -> str:
 
 
 def identifier(suffix: str = "") -> str:
-    """Name of what this process makes: a later run can tell whether its maker still lives."""
+    """Name for a device of this process, from which a later helper determines whether this process still runs."""
     return f"h2k-{os.getpid()}-{started('self')}{suffix}"
 
 
@@ -654,7 +656,7 @@ def abandoned(name: str) -> bool:
 
 
 def sweep(netlink: Netlink | None, mapper: Mapper | None) -> None:
-    """Remove what a helper left that was killed in one of its two windows; what is in use answers busy and stays."""
+    """Remove devices of helpers that were killed in one of the two windows; a device in use is busy and stays."""
     if mapper:
         for name in filter(abandoned, mapper.names()):
             with suppress(OSError):
@@ -704,7 +706,7 @@ def open_file_system(fstype: str) -> int:
 
 
 def mount(device: Device, fstype: str, read_only: bool, mapping: int | None) -> int:
-    """A detached mount that only its descriptor keeps alive."""
+    """A detached mount, which exists only while its descriptor is open."""
     context = open_file_system(fstype)
     options = (("source", f"/dev/{device.name}"), *OPTIONS[fstype], *((("ro", None),) if read_only else ()))
     attributes = 0x2 | 0x4 | 0x8 | 0x10 | (1 if read_only else 0)  # nosuid, nodev, noexec, noatime, read-only
@@ -735,8 +737,10 @@ def mount(device: Device, fstype: str, read_only: bool, mapping: int | None) -> 
 
 
 def lies_on(mounted: int, fstype: str, device: Device) -> bool:
-    """Whether it is that device's, and no other's. btrfs takes in whatever else the host has seen of the same UUID, and
-    has a device number of its own; so it is asked.
+    """Whether the mount is on this device and on no other.
+
+    btrfs adds other devices of the same UUID that the host has seen, and has a device number of its own; so its
+    devices are queried.
     """
     if fstype != "btrfs":
         return os.fstat(mounted).st_dev == os.fstat(device.handle).st_rdev
@@ -754,9 +758,9 @@ def lies_on(mounted: int, fstype: str, device: Device) -> bool:
 def lock_mount_flags(mounted: int) -> int:
     """The same mount with flags that its holder cannot change.
 
-    Whoever holds a detached mount could enter a user namespace of its own, clear nodev there, and open a device node
-    that lies in the image. The kernel locks the flags of mounts that it copies into a less privileged mount
-    namespace; a clone made in there, detached again, keeps the locks.
+    The holder of a detached mount could enter a user namespace of its own, clear nodev there, and open a device node
+    in the image. The kernel locks the flags of mounts that it copies into a less privileged mount namespace; a
+    detached clone that is made there keeps the locks.
     """
     ours, theirs = socket.socketpair()
 
@@ -777,7 +781,7 @@ def lock_mount_flags(mounted: int) -> int:
 
 
 def explanation(context: int) -> str:
-    """What the file system itself said, if anything."""
+    """The messages of the file system itself, if there are any."""
     said: list[str] = []
     with suppress(OSError):
         while len(said) < 8:
@@ -843,7 +847,7 @@ def serve_mount(request: Mount, fds: list[int], caller: Caller) -> tuple[dict[st
 
 
 def serve(channel: socket.socket, caller: Caller) -> tuple[str, dict[str, Any], int | None]:
-    """What was asked (for the log), the reply, and the mount."""
+    """The request (for the log), the reply, and the mount."""
     asked = "?"
     try:
         request, fds = receive(channel)
@@ -875,7 +879,7 @@ def out_of_time(_number: int, _frame: object) -> NoReturn:
 
 
 def become_plain() -> None:
-    """Undo what a caller may have arranged: blocked or ignored signals, closed standard streams, core dumps."""
+    """Undo settings that a caller may have made: blocked or ignored signals, closed standard streams, core dumps."""
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, out_of_time)
@@ -909,8 +913,8 @@ def main() -> int:
     try:
         channel.sendmsg([json.dumps(reply).encode()], rights)
     except OSError:
-        return 1  # the caller is gone, and its mount goes with us
-    os.closerange(3, 1 << 16)  # the caller waits for the end of its channel: nothing else may be held longer
+        return 1  # the caller is gone; its mount ends with this process
+    os.closerange(3, 1 << 16)  # the caller waits until its channel closes: nothing else may stay open longer
     return 0
 
 

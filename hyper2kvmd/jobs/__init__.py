@@ -1,4 +1,4 @@
 """The queue: jobs, their finished stages and their history, in one database.
 
-All use of SQLAlchemy is here. When a job runs, and what it does, belongs to daemon/ and worker.py.
+All use of SQLAlchemy is here. Scheduling belongs to daemon/, and the migration itself to worker.py.
 """

@@ -1,4 +1,4 @@
-"""The statements that the store's verbs are made of, for use within one transaction."""
+"""The statements that make up the store's verbs, for use within one transaction."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def one(connection: Connection, job_id: int) -> Job:
 
 
 def forget_stages(connection: Connection, job_id: int, keep: bool) -> None:
-    """A working folder that is gone takes its stages along, but what was published stays published."""
+    """Forget the stages of a job whose working folder is gone; published images stay on record."""
     if keep:
         return
     published = select(stages.c.job_id).where(stages.c.job_id == job_id, stages.c.stage == Stage.PUBLISH.value)
@@ -62,7 +62,7 @@ def forget_stages(connection: Connection, job_id: int, keep: bool) -> None:
 
 
 def finished_stages(connection: Connection, job_id: int) -> Finished:
-    """Nothing, if this version cannot read it."""
+    """The finished stages; none if this version cannot read them."""
     rows = connection.execute(select(stages.c.stage, stages.c.product).where(stages.c.job_id == job_id)).all()
     try:
         return Finished.of(PRODUCTS[Stage(row.stage)].model_validate_json(row.product) for row in rows)
@@ -71,13 +71,13 @@ def finished_stages(connection: Connection, job_id: int) -> Finished:
 
 
 def forget_products(connection: Connection, job_id: int, stage: Stage = Stage.PLAN) -> None:
-    """Forget what the stage and those after it produced."""
+    """Forget the products of this stage and of those after it."""
     later = [one.value for one in list(Stage)[list(Stage).index(stage) :]]
     connection.execute(delete(stages).where(stages.c.job_id == job_id, stages.c.stage.in_(later)))
 
 
 def forget_early_events(connection: Connection, job_id: int) -> None:
-    """Keep the newest EVENTS_KEPT of a job, and those of its submission: it may be tried without end."""
+    """Keep the newest EVENTS_KEPT of a job, and those of its submission: the number of tries is unlimited."""
     of_job = events.c.job_id == job_id
     newest = select(events.c.id).where(of_job).order_by(events.c.id.desc()).limit(1).offset(EVENTS_KEPT)
     early = of_job, events.c.id <= newest.scalar_subquery(), events.c.kind != "submitted"

@@ -1,7 +1,7 @@
-"""Opening the database, and nothing but: the one place that knows SQLite from other databases.
+"""Opens the database, and handles the differences between SQLite and other databases.
 
-A database is created only where there is no file, checked before it is used, and refused when it is damaged or of
-a newer program: an administrator decides what becomes of it.
+A database is created only if there is no file, and checked before it is used. One that is damaged or of a newer program
+is refused: an administrator decides what to do with it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 from hyper2kvmd.errors import BrokenInstallation, TryLater
 
 BUSY_SECONDS = 30.0
-"""How long one transaction waits for another process's."""
+"""How long a transaction waits for that of another process."""
 MIGRATIONS = Path(__file__).with_name("migrations")
 REMEDY = "stop the daemon, then restore the file from a backup, or move it away to begin with an empty queue"
 
 
 def open_database(address: str) -> Engine:
-    """An engine on a database of today's schema.
+    """An engine for a database with the current schema.
 
     Raises BrokenInstallation: `database-url-invalid`, `database-unreadable`, `database-corrupt`,
     `database-newer`, `database-foreign`, `database-incomplete`; TryLater (`database-busy`).
@@ -61,7 +61,7 @@ def _server(url: URL) -> Engine:
 
 
 def _create(url: URL, path: Path) -> None:
-    """Make the file complete under another name first: a kill half way leaves no half-made database behind."""
+    """Complete the file under another name first, so that a kill leaves no incomplete database behind."""
     if path.with_name(path.name + "-journal").exists():
         raise BrokenInstallation(
             "database-incomplete",
@@ -91,14 +91,14 @@ def _sqlite(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # we say BEGIN ourselves, below
+        connection.isolation_level = None  # BEGIN is sent explicitly, below
         # TRUNCATE, not WAL: see the WAL-reset bug of 3.7.0 to 3.51.2; EXTRA also syncs the directory.
         for pragma in ("journal_mode=TRUNCATE", "synchronous=EXTRA", "foreign_keys=ON", "cell_size_check=ON"):
             connection.execute(f"PRAGMA {pragma}").close()
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # A transaction that turns from reading to writing fails "locked" at once, whatever the timeout.
+        # A transaction that changes from reading to writing fails with "locked" at once, whatever the timeout.
         writes = connection.get_execution_options().get("writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 

@@ -1,7 +1,7 @@
-"""The queue as verbs. Every change and the event that tells of it are one transaction.
+"""The verbs of the queue. Every change and its event are one transaction.
 
-Results are frozen. A write of a worker's doings names the job and the attempt that it belongs to; it returns False,
-and changes nothing, when that attempt is no longer the job's own.
+Results are frozen. A write for a worker names its job and attempt; it returns False and changes nothing if that is no
+longer the running attempt of the job.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Store:
             return [submit(connection, submission) for submission in submissions]
 
     def reject_all(self, refusals: Sequence[Refusal]) -> list[Job]:
-        """Put submissions on record that could not become jobs, in one transaction."""
+        """Record submissions that could not become jobs, in one transaction."""
         if not refusals:
             return []
         with self._transaction(writes=True) as connection:
@@ -118,12 +118,12 @@ class Store:
             return job
 
     def finished_stages(self, job_id: int) -> Finished:
-        """What earlier attempts completed and no later event made void; nothing, if this version cannot read it."""
+        """Stages that earlier attempts finished and that are still valid; none if this version cannot read them."""
         with self._transaction() as connection:
             return finished_stages(connection, job_id)
 
     def start_stage(self, job_id: int, attempt: int, stage: Stage) -> bool:
-        """What this stage and those after it produced in earlier attempts is void from now on."""
+        """Forget the products of this stage and of those after it from earlier attempts."""
         with self._transaction(writes=True) as connection:
             if not change(connection, fence(job_id, attempt), stage=stage, progress=0.0):
                 return False
@@ -160,7 +160,7 @@ class Store:
         return self._write(job_id, attempt, "space-reserved", message, reserved_bytes=reserved_bytes)
 
     def succeed(self, job_id: int, attempt: int, note: str) -> bool:
-        """What the stages produced is forgotten: nothing goes on from there."""
+        """Forget the products of the stages: no attempt will continue from them."""
         with self._transaction(writes=True) as connection:
             values = {**over(State.SUCCEEDED), "note": note, "progress": 1.0, "stage": None}
             if not change(connection, fence(job_id, attempt), **values):
@@ -191,9 +191,9 @@ class Store:
         not_before: datetime | None = None,
         problems: Sequence[Problem] = (),
     ) -> bool:
-        """Give a running job back to the queue; with `problems`, as one try that failed.
+        """Give a running job back to the queue; with `problems`, it counts as a failed try.
 
-        False as well when its cancellation was asked for meanwhile.
+        Also returns False if its cancellation was requested meanwhile.
         """
         with self._transaction(writes=True) as connection:
             values = {
@@ -218,27 +218,27 @@ class Store:
             return True
 
     def note_kept_folder(self, job_id: int, note: str) -> None:
-        """Say of a failed or cancelled job that its working folder is kept."""
+        """Note for a failed or cancelled job that its working folder is kept."""
         with self._transaction(writes=True) as connection:
             change(connection, can_be_retried(job_id), note=note)
 
     def note_removed_folder(self, job_id: int, why: str) -> None:
-        """Say of a failed or cancelled job that its working folder is gone, and forget its stages."""
+        """Note for a failed or cancelled job that its working folder is gone, and forget its stages."""
         with self._transaction(writes=True) as connection:
             if change(connection, can_be_retried(job_id), note=f"working folder removed: {why}"):
                 forget_stages(connection, job_id, keep=False)
                 record(connection, one(connection, job_id), "folder-removed", why)
 
     def forget_finished_stages(self, job_id: int) -> None:
-        """Of a failed or cancelled job without a working folder."""
+        """Forget the stages of a failed or cancelled job without a working folder."""
         with self._transaction(writes=True) as connection:
             if change(connection, can_be_retried(job_id), stage=jobs.c.stage):
                 forget_stages(connection, job_id, keep=False)
 
     def recover(self) -> Sequence[Job]:
-        """Requeue what a dead daemon left running, with the stages it had finished. Call it before any claim.
+        """Requeue jobs that a dead daemon left running, with their finished stages. Call it before any claim.
 
-        Those that were being cancelled are cancelled.
+        Jobs that were being cancelled are cancelled.
         """
         recovered = []
         with self._transaction(writes=True) as connection:
@@ -255,9 +255,9 @@ class Store:
     # ------------------------------------------------------------ the operator
 
     def cancel(self, job_id: int, by: str) -> Job:
-        """End a waiting job, or mark a running one: its worker's end is its own.
+        """Cancel a waiting job, or mark a running one, which ends with its worker.
 
-        This and the next three raise InvalidInput: `job-unknown`, or `job-state` when the job's state does not
+        This and the next three methods raise InvalidInput: `job-unknown`, or `job-state` if the job's state does not
         allow it.
         """
         with self._transaction(writes=True) as connection:
@@ -277,9 +277,9 @@ class Store:
         return self._move(job_id, by, "release", "released", (State.HELD,), **queued(), note="")
 
     def retry(self, job_id: int, by: str) -> Job:
-        """Queue a job again that failed or was cancelled. Its worker goes on after the last finished stage on record.
+        """Queue a failed or cancelled job again. Its worker continues after the last finished stage on record.
 
-        Raises InvalidInput (`job-duplicate`) besides, when the same content is active as another job.
+        Also raises InvalidInput (`job-duplicate`) when another active job has the same content.
         """
         values = {**queued(), "failures": 0, "finished": None, "not_before": None, "note": "", "problems": "[]"}
         try:
@@ -292,7 +292,7 @@ class Store:
             ) from error
 
     def wake(self, job_ids: Sequence[int]) -> None:
-        """Let queued jobs be claimed at once that were to wait."""
+        """Let queued jobs be claimed at once, without further waiting."""
         with self._transaction(writes=True) as connection:
             connection.execute(
                 update(jobs).where(jobs.c.id.in_(job_ids), jobs.c.state == State.QUEUED).values(not_before=None)
@@ -303,7 +303,7 @@ class Store:
             connection.execute(update(queue).values(paused=paused))
 
     def move_spool_files(self, paths: Mapping[int, str | None]) -> None:
-        """Record where spool files now are, by job: relative to the spool directory, or None for one that is gone."""
+        """Record the new paths of spool files, by job: relative to the spool directory, or None if the file is gone."""
         if not paths:
             return
         with self._transaction(writes=True) as connection:
@@ -311,7 +311,7 @@ class Store:
                 change(connection, (jobs.c.id == job_id,), spool_path=path)
 
     def forget(self, before: datetime, *, dry_run: bool = False) -> int:
-        """Delete the jobs that ended before then, with their history; how many. `dry_run` only counts them."""
+        """Delete the jobs that ended before then, with their history; return the number. `dry_run` only counts them."""
         old = ~is_active() & (jobs.c.finished < before)
         with self._transaction(writes=not dry_run) as connection:
             count = connection.execute(select(func.count()).select_from(jobs).where(old)).scalar_one()
@@ -320,7 +320,7 @@ class Store:
             return int(count)
 
     def forget_jobs(self, job_ids: Sequence[int]) -> None:
-        """Delete those that are over, with their history."""
+        """Delete the finished ones of these jobs, with their history."""
         with self._transaction(writes=True) as connection:
             connection.execute(delete(jobs).where(jobs.c.id.in_(job_ids), ~is_active()))
 
@@ -345,7 +345,7 @@ class Store:
             return [event_of(row) for row in rows.mappings()]
 
     def overview(self) -> tuple[Counts, datetime | None]:
-        """How many jobs there are, and when the one was submitted that has been queued for longest."""
+        """The number of jobs by state, and the submission time of the oldest queued one."""
         query = select(jobs.c.state, func.count(), func.min(jobs.c.created)).group_by(jobs.c.state)
         with self._transaction() as connection:
             rows = connection.execute(query).all()
@@ -369,7 +369,7 @@ class Store:
             return int(connection.execute(select(jobs.c.failures).where(jobs.c.id == job_id)).scalar_one())
 
     def known_claims(self, claims: Sequence[str]) -> frozenset[str]:
-        """Those of the claimed spool files that are on record as jobs."""
+        """The claimed spool files that are on record as jobs."""
         if not claims:
             return frozenset()
         with self._transaction() as connection:
@@ -378,13 +378,13 @@ class Store:
             )
 
     def misplaced(self) -> Sequence[tuple[Job, str]]:
-        """Jobs that are over whose spool file is not in the folder of that end, and where that file is."""
+        """Finished jobs whose spool file is not in the folder of their state, and the path of that file."""
         with self._transaction() as connection:
             rows = connection.execute(select(jobs).where(text(MISPLACED)).order_by(jobs.c.id)).mappings().all()
             return [(job_of(row), row["spool_path"]) for row in rows]
 
     def surplus(self, submitter: str, state: State, kept: int) -> Sequence[tuple[int, str | None]]:
-        """The submitter's jobs in that state but for the newest `kept`, 1,000 at most: numbers and spool files."""
+        """Numbers and spool files of the submitter's jobs in that state, except the newest `kept`; 1,000 at most."""
         theirs = jobs.c.submitter == submitter, jobs.c.state == state
         query = select(jobs.c.id, jobs.c.spool_path).where(*theirs).order_by(jobs.c.id.desc())
         with self._transaction() as connection:

@@ -1,4 +1,4 @@
-"""What comes into the queue, and the statements that put it there, for use within one transaction."""
+"""Submissions, and the statements that put them into the queue, for use within one transaction."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Job, Problem, State
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a submission came from. `claim` names the spool file for good, `name` as its owner named it."""
+    """Origin of a submission. `claim` is the permanent name of the spool file, `name` the one its owner gave it."""
 
     submitter: str = ""
     uid: int = NOBODY_AT_ALL
     name: str | None = None
     claim: str | None = None
     path: str | None = None
-    """Of the spool file now, relative to the spool directory."""
+    """Current path of the spool file, relative to the spool directory."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A submission that cannot become a job that runs."""
+    """A submission that cannot be run and is rejected."""
 
     vm_name: str
     problems: tuple[Problem, ...]
@@ -76,7 +76,7 @@ def submit(connection: Connection, asked: Submission) -> Submitted:
 
 
 def refuse(connection: Connection, refusal: Refusal) -> Job:
-    """Put a submission on record that is rejected."""
+    """Record a rejected submission."""
     job = _insert(
         connection,
         refusal.origin,
@@ -92,7 +92,7 @@ def refuse(connection: Connection, refusal: Refusal) -> Job:
 
 
 def _record_duplicate(connection: Connection, job: Job, origin: Origin) -> None:
-    """Of many in a row the first is recorded."""
+    """Record the first of several duplicates in a row."""
     last = select(events.c.kind).where(events.c.job_id == job.id).order_by(events.c.id.desc()).limit(1)
     if connection.execute(last).scalar() != "duplicate":
         record(connection, job, "duplicate", f"the same content again: {origin.name or 'API'}")

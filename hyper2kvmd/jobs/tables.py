@@ -1,4 +1,4 @@
-"""The tables of the queue as the newest migration leaves them, and how a row becomes a frozen `Job`."""
+"""The tables of the queue after the newest migration, and the conversion of rows to frozen types."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ MISPLACED = (
     "spool_path NOT LIKE CASE state WHEN 'succeeded' THEN 'done/%' WHEN 'failed' THEN 'failed/%'"
     " WHEN 'cancelled' THEN 'failed/%' WHEN 'rejected' THEN 'rejected/%' END"
 )
-"""Whose spool file is not in the folder of the job's end. Written out: the index serves the very same words only."""
+"""The spool file is not in the folder of the job's state. Written out: the index serves identical text only."""
 problems_adapter: TypeAdapter[tuple[Problem, ...]] = TypeAdapter(tuple[Problem, ...])
 
 
 class Instant(TypeDecorator[datetime]):
-    """A point in time, aware and in UTC on our side, whatever the database keeps."""
+    """A point in time: aware and in UTC in Python, whatever the database stores."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -93,8 +93,8 @@ jobs = Table(
     ),
     sqlite_autoincrement=True,
 )
-"""`id` is never used twice: working folders and outputs carry it. `failures` counts the tries that failed, which
-`attempt`, growing with every claim, does not."""
+"""`id` is never used twice: working folders and outputs carry it. `failures` counts failed tries, while `attempt`
+counts every claim."""
 
 stages = Table(
     "stages",
@@ -124,7 +124,7 @@ queue = Table(
     Column("id", Integer, primary_key=True),
     Column("paused", Boolean, nullable=False),
 )
-"""One row: what the operator said about the queue as a whole."""
+"""One row: the operator's setting for the queue as a whole."""
 
 
 def job_of(row: RowMapping) -> Job:

@@ -1,4 +1,4 @@
 """Steps of the database's schema; a released one is never edited, only followed by another.
 
-The tables as they are now belong to jobs/tables.py.
+The current tables belong to jobs/tables.py.
 """

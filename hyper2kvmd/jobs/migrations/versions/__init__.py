@@ -1,4 +1,4 @@
 """One module for each step, numbered in the order in which they are applied.
 
-What every step needs to run belongs to jobs/migrations/env.py.
+The code that runs the steps belongs to jobs/migrations/env.py.
 """

@@ -1,4 +1,4 @@
-"""Indexes for the spool: files that are not where their job's end wants them, and the jobs of one submitter."""
+"""Indexes for the spool: files that are not in the folder of their job's final state, and the jobs of one submitter."""
 
 from __future__ import annotations
 

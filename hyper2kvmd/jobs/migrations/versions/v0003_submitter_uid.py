@@ -1,4 +1,4 @@
-"""The uid of each job's submitter. Of jobs that were submitted before, it is looked up by name."""
+"""The uid of each job's submitter. For jobs that were submitted before, it is looked up by name."""
 
 from __future__ import annotations
 

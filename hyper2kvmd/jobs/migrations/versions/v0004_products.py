@@ -1,4 +1,4 @@
-"""The product of a stage as it is: before, it lay in an object under a key. What was planned has the machine in it."""
+"""Stores the product of a stage directly, no longer in an object under a key. The plan contains the machine."""
 
 from __future__ import annotations
 
