@@ -1,4 +1,4 @@
-"""Disks: what all of its rooms share (blocks, ranges, open files) lies here, the rest in the rooms below.
+"""Disks: the code that all subfolders share (blocks, ranges, open files).
 
-What lies inside a disk belongs to volumes/.
+The contents of a disk belong to volumes/.
 """

@@ -1,4 +1,4 @@
-"""What the copy engine needs of a source and of a target; it knows no format.
+"""The interface of a source for the copy engine, which knows no format.
 
 All offsets and lengths are bytes. Guest offsets count from the start of the virtual disk.
 """
@@ -11,15 +11,15 @@ from typing import Protocol
 
 Buffer = bytes | bytearray | memoryview
 RUN_LIMIT = 8 << 20
-"""Bytes. No run of a source crosses a multiple of this, so any two readings of a disk cut it in the same places."""
+"""Bytes. No run crosses a multiple of this, so all readings of a disk cut it in the same places."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """Consecutive guest bytes that are stored together.
 
-    With `packed` the run is one unit that only `Source.load` can read (a compressed grain); otherwise its bytes lie
-    as they are at `offset` of the file descriptor `file`, and may be copied without passing through here.
+    With `packed`, the run is one unit that only `Source.load` can read (a compressed grain). Otherwise its bytes are
+    stored unchanged at `offset` of the file descriptor `file` and can be copied directly.
     """
 
     guest: int
@@ -30,7 +30,7 @@ class Run:
 
 
 class Source(Protocol):
-    """A disk to read. What no run covers reads as zeros."""
+    """A disk to read. Bytes that no run covers are zeros."""
 
     @property
     def virtual_size(self) -> int: ...
@@ -40,14 +40,14 @@ class Source(Protocol):
         ...
 
     def load(self, run: Run) -> Buffer:
-        """Exactly `run.length` bytes, checked as far as the format can. Safe to call from several threads."""
+        """Exactly `run.length` bytes, checked as far as the format allows. Safe to call from several threads."""
         ...
 
 
 class Counted(Source, Protocol):
-    """A source whose tables say beforehand how much there is."""
+    """A source whose tables show the amount of data beforehand."""
 
     @property
     def data_bytes(self) -> int:
-        """Guest bytes that all runs together cover, exactly."""
+        """Exact number of guest bytes that all runs cover."""
         ...

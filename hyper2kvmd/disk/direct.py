@@ -1,4 +1,4 @@
-"""Past the page cache: an image is larger than what is worth keeping there, and copying into it costs a core."""
+"""Writes past the page cache: an image is too large to keep there, and copying into it costs a core."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from hyper2kvmd.disk.blocks import Buffer
 
 ALIGNMENT = 4096
-"""Bytes. A multiple of every device's logical block, which open(2) asks of offset, length and memory."""
+"""Bytes. A multiple of every device's logical block: open(2) requires it of offset, length and memory."""
 CAPACITY = 4 << 20
 """Bytes gathered for one write."""
 
 
 def possible(path: Path) -> bool:
-    """Whether the file system lets this file be read and written past the page cache."""
+    """Whether the file system can read and write this file past the page cache."""
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC))
     except OSError:
@@ -25,7 +25,7 @@ def possible(path: Path) -> bool:
 
 
 class DirectFile:
-    """The file at `path`, for one thread. Where it cannot be opened so, nothing is written here."""
+    """The file at `path`, for one thread. If it cannot be opened this way, nothing is written."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -35,9 +35,9 @@ class DirectFile:
         self._memory = memoryview(mmap.mmap(-1, CAPACITY))
 
     def write(self, offset: int, size: int, buffers: list[Buffer]) -> bool:
-        """Write all of `buffers`, `size` bytes, from `offset` on; False for what can only go through the page cache.
+        """Write all `size` bytes of `buffers` at `offset`; False if that is only possible through the page cache.
 
-        After False anything may have been written of it. Raises OSError.
+        After False, any part may have been written. Raises OSError.
         """
         if self._fd < 0 or offset % ALIGNMENT or size % ALIGNMENT:
             return False
@@ -65,7 +65,7 @@ class DirectFile:
         self._fd = -1
 
     def _flush(self, offset: int, held: int) -> int:
-        """Write the first `held` gathered bytes; where they end."""
+        """Write the first `held` gathered bytes; returns their end."""
         done = 0
         while done < held:
             count = os.pwrite(self._fd, self._memory[done:held], offset + done)

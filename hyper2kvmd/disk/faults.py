@@ -1,7 +1,7 @@
-"""How a source can be at fault, in the words that a person gets to see.
+"""Errors of source files, with their messages.
 
-`source-truncated` is a file that ends too early, `source-corrupt` one whose bytes contradict themselves; both say at
-which byte of which file.
+`source-truncated` is a file that ends too early, `source-corrupt` one whose bytes contradict themselves; both name the
+byte and the file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from hyper2kvmd.errors import Kind, MigrationFailed
 
 LARGEST_DISK = 62 << 40
-"""Bytes: the largest virtual disk that vSphere makes."""
+"""Bytes: the largest virtual disk in vSphere."""
 
 
 def truncated(path: Path, fact: str) -> MigrationFailed:
@@ -32,7 +32,7 @@ def corrupt(path: Path, fact: str) -> MigrationFailed:
 
 
 def overfull(path: Path) -> MigrationFailed:
-    """Tables that name the same bytes again and again, and so describe a disk without end."""
+    """Tables that name the same bytes repeatedly, and so describe an endless disk."""
     return corrupt(path, "its tables name more data than the file has bytes")
 
 
@@ -66,7 +66,7 @@ def has_parent(path: Path, fact: str) -> MigrationFailed:
 
 
 def check_disk_size(path: Path, size: int) -> None:
-    """Refuse a disk that no target could hold: MigrationFailed (`source-unsupported`)."""
+    """Refuse a disk that is too large: MigrationFailed (`source-unsupported`)."""
     if size > LARGEST_DISK:
         raise unsupported(
             path,

@@ -1,4 +1,4 @@
-"""The files that a source consists of: opened once, identified by what was opened, read by offset."""
+"""The files of a source: opened once, identified by the open file, read by offset."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hyper2kvmd.model.disks import FileIdentity
 
 @dataclass(frozen=True)
 class SourceFile:
-    """An open regular file; `fd` belongs to whoever opened it."""
+    """An open regular file; its opener closes `fd`."""
 
     fd: int
     identity: FileIdentity
@@ -29,7 +29,7 @@ class SourceFile:
 
     @property
     def opened(self) -> Path:
-        """What a tool that inherits `fd` opens: whoever owns the folder may swap what `path` leads to."""
+        """The path for a tool that inherits `fd`: the folder's owner may replace the file at `path`."""
         return Path(f"/proc/self/fd/{self.fd}")
 
     @property
@@ -37,15 +37,15 @@ class SourceFile:
         return self.identity.size
 
     def require_unchanged(self) -> None:
-        """Raise MigrationFailed (`source-changed`) when the open file is not what it was when it was opened.
+        """Raise MigrationFailed (`source-changed`) if the open file has changed since it was opened.
 
-        A write changes its times; a file that took its name changes them as well, with its count of links.
+        A write changes its times. So does another file that takes its name, because the count of links changes.
         """
         if _identity(self.path, os.fstat(self.fd)) != self.identity:
             raise source_changed(self.path)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes: fewer only where the file ends. Raises `disk-read-failed`."""
+        """Up to `length` bytes, fewer only at the end of the file. Raises `disk-read-failed`."""
         if offset >= self.size:
             return b""
         data = self._pread(length, offset)
@@ -64,7 +64,7 @@ class SourceFile:
         return data
 
     def data_ranges(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Where the file system keeps data in [start, stop); the rest reads as zeros. Raises `disk-read-failed`."""
+        """Ranges in [start, stop) with data on the file system; others are zeros. Raises `disk-read-failed`."""
         try:
             yield from data_ranges(self.fd, start, stop)
         except OSError as error:
@@ -86,7 +86,7 @@ class SourceFile:
 
 
 class Forward:
-    """One thread's reads of a file that mostly go forward: neighbours come by one system call."""
+    """Mostly sequential reads of a file by one thread: adjacent reads share one system call."""
 
     AHEAD = 256 << 10
     """Bytes."""
@@ -106,7 +106,7 @@ class Forward:
 
 
 def open_file(path: Path, mandate: Mandate = ANYONE) -> SourceFile:
-    """Open a regular file that is no symbolic link; the caller closes `fd`.
+    """Open a regular file that is not a symbolic link; the caller closes `fd`.
 
     Raises MigrationFailed (`source-missing`, `source-unreadable`, `file-limit`), or Unsafe (`source-unsafe`, and as
     `mandate.open` and `mandate.require` do).
@@ -145,7 +145,7 @@ def open_file(path: Path, mandate: Mandate = ANYONE) -> SourceFile:
 
 
 def are_as_before(files: Sequence[FileIdentity], mandate: Mandate = ANYONE) -> bool:
-    """Whether all can still be opened, and are what they were. Device numbers may change when the host restarts."""
+    """Whether all can still be opened and are unchanged. Device numbers may change when the host restarts."""
     try:
         now = [_identify(before.path, mandate) for before in files]
     except Failure:

@@ -1,4 +1,4 @@
-"""What the copy engine needs of a file it writes; it knows no format."""
+"""The interface of an image for the copy engine, which knows no format."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Protocol
 
 
 class ImageFile(Protocol):
-    """An image file in the making. All offsets and lengths are bytes.
+    """An unfinished image file. All offsets and lengths are bytes.
 
-    Guest space is placed in ascending order by one thread at a time; the engine writes the data itself, to `fd`, at
-    the offsets it is told. `pack` is called by several threads. What is placed but not written reads as zeros.
+    Guest space is placed in ascending order by one thread at a time. The engine writes the data itself, to `fd`, at
+    the returned offsets. `pack` is called by several threads. Space that was placed but not written reads as zeros.
     """
 
     path: Path
@@ -18,33 +18,33 @@ class ImageFile(Protocol):
     virtual_size: int
     compress: bool
     unit: int
-    """What is placed is whole units, from a multiple of it to a multiple of it or to the end of the disk."""
+    """Space is placed in whole units: from a multiple of it to another multiple or to the end of the disk."""
     window: int
-    """What is placed at once lies between two multiples of it; a multiple of `unit`."""
+    """Space placed in one call is between two multiples of it; a multiple of `unit`."""
 
     @property
     def options(self) -> str:
-        """What, besides the source, decides the bytes of the file."""
+        """Settings that determine the file's bytes, besides the source."""
         ...
 
     @property
     def full_size(self) -> int:
-        """Length of the file when a guest has written all of its disk."""
+        """Length of the file after a guest has written all of its disk."""
         ...
 
     def begin(self) -> None:
-        """Start afresh, whatever the file holds."""
+        """Start anew; discard the file's content."""
         ...
 
     def resume(self, state: bytes) -> None:
-        """Go on from `state`; what was written after it counts for nothing.
+        """Continue from `state`; later writes are discarded.
 
-        Raises ValueError where that cannot be, and OSError (what was written before is lost, perhaps).
+        Raises ValueError if that is impossible, and OSError (earlier writes may be lost).
         """
         ...
 
     def state(self) -> bytes:
-        """What `resume` needs, once all that was placed and all `take_tables` gave is written."""
+        """The state for `resume`, valid once all placed data and all taken tables are written."""
         ...
 
     def place(self, guest: int, length: int) -> int:
@@ -56,15 +56,15 @@ class ImageFile(Protocol):
         ...
 
     def pack(self, cluster: bytes) -> bytes | None:
-        """One unit compressed; None where that does not pay."""
+        """One unit, compressed; None if that saves too little."""
         ...
 
     def take_tables(self) -> list[tuple[int, bytes]]:
-        """(file offset, bytes) of what became complete since this was asked last: to be written like the data."""
+        """(file offset, bytes) of the tables completed since the last call, to be written like the data."""
         ...
 
     def finish(self) -> int:
-        """All data is written: make the file a complete image, on disk. The bytes written for that."""
+        """After all data is written, complete the image on disk; returns the bytes written for that."""
         ...
 
     def close(self) -> None: ...

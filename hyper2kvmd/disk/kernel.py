@@ -1,4 +1,4 @@
-"""Calls of kernel and C library that the copy engine needs and Python does not offer."""
+"""Calls of the kernel and C library for the copy engine that Python lacks."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ SYNC_FILE_RANGE_WRITE = 2
 FICLONERANGE = 0x4020940D
 CLONE_RANGE = struct.Struct("qQQQ")
 UNSHARABLE = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.EPERM, errno.ETXTBSY, errno.EBADF}
-"""Why blocks cannot be shared here, as against a device that fails."""
+"""Errors of blocks that cannot be shared, not of a failing device."""
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory(block: int, total: int) -> None:
-    """Let the allocator keep what is freed, up to `total` bytes in blocks of up to `block`, for what comes next.
+    """Let the allocator keep freed memory for reuse: up to `total` bytes in blocks of up to `block`.
 
-    By default glibc gives the pages back at once and asks for them anew: half the system time of a copy. Where the
-    C library is another one, nothing happens. Source: mallopt(3).
+    By default glibc returns the pages at once and requests them anew: half the system time of a copy. With another
+    C library, nothing happens. Source: mallopt(3).
     """
     if hasattr(_libc, "mallopt"):
         _libc.mallopt(M_MMAP_THRESHOLD, block)
@@ -35,15 +35,15 @@ def keep_freed_memory(block: int, total: int) -> None:
 
 
 def reserve(fd: int, length: int) -> None:
-    """Give the file blocks for its first `length` bytes, beyond its end too, without changing its length.
+    """Allocate the file's first `length` bytes, also beyond its end, without changing its length.
 
-    Raises OSError: ENOSPC, or EOPNOTSUPP where the file system cannot.
+    Raises OSError: ENOSPC, or EOPNOTSUPP if the file system cannot.
     """
     _checked(_libc.fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, length))
 
 
 def start_writeback(fd: int, offset: int, length: int) -> None:
-    """Have dirty pages of the range written soon; waits for nothing, promises nothing."""
+    """Start to write dirty pages of the range, without waiting or a guarantee."""
     _libc.sync_file_range(fd, offset, length, SYNC_FILE_RANGE_WRITE)
 
 
@@ -53,7 +53,7 @@ def clone_range(source: int, offset: int, length: int, target: int, at: int) -> 
 
 
 def can_clone(source: int, folder: Path) -> bool:
-    """Whether files in `folder` can share blocks with the open file `source`; tried on a nameless file."""
+    """Whether files in `folder` can share blocks with the open file `source`; tested with a nameless file."""
     try:
         probe = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError:

@@ -1,4 +1,4 @@
-"""Files that open LUKS containers: read when a stage needs them, kept nowhere."""
+"""Files that open LUKS containers: read when a stage needs them, stored nowhere."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.mandate import ANYONE, Mandate
 
 LIMIT = 8 << 20
-"""Bytes; cryptsetup reads no more of a key file either."""
+"""Bytes; cryptsetup has the same limit for a key file."""
 TOTAL_LIMIT = 16 << 20
-"""Bytes of all key files of a job: they are in memory together."""
+"""Bytes of all key files of a job, which are in memory together."""
 
 Inode = tuple[int, int]
 """Device and inode."""
 
 
 def read_keys(paths: tuple[Path, ...], mandate: Mandate = ANYONE) -> tuple[bytes, ...]:
-    """The content of each file, once if several paths lead to it.
+    """The content of each file, once if it has several paths.
 
     Raises as `open_file` does, and MigrationFailed (`key-unusable`).
     """

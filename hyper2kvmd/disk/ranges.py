@@ -1,4 +1,4 @@
-"""Stretches of a disk as (start, stop) in bytes: ordered, and none overlapping another."""
+"""Ranges of a disk as (start, stop) in bytes, ordered and without overlap."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
 UNIT = 65536
-"""Bytes. What an image stores of a disk is whole units: a hole inside one saves nothing."""
+"""Bytes. An image stores whole units of a disk: a hole inside one saves nothing."""
 
 
 class Ranges:
-    """Many ranges in little memory; looked up by place."""
+    """Many ranges in little memory, with lookup by place."""
 
     def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
         self._starts, self._stops = array("Q"), array("Q")
@@ -19,7 +19,7 @@ class Ranges:
             self.add(start, stop)
 
     def add(self, start: int, stop: int) -> None:
-        """One more, behind all others; one that continues the last is joined to it."""
+        """Add a range after all others; it is joined to the last if they touch."""
         if self._stops and self._stops[-1] == start:
             self._stops[-1] = stop
         else:
@@ -34,7 +34,7 @@ class Ranges:
         return sum(self._stops) - sum(self._starts)
 
     def within(self, lo: int, hi: int) -> Iterator[tuple[int, int]]:
-        """The ranges in [lo, hi), cut there."""
+        """The ranges in [lo, hi), cut at both."""
         for index in range(max(0, bisect_right(self._starts, lo) - 1), len(self._starts)):
             start, stop = self._starts[index], self._stops[index]
             if start >= hi:
@@ -44,7 +44,7 @@ class Ranges:
 
 
 def in_units(ranges: Iterable[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
-    """Ranges of a disk of `size` bytes widened to whole units, and joined where these touch."""
+    """Ranges of a disk of `size` bytes, widened to whole units and joined where they touch."""
     held: tuple[int, int] | None = None
     for start, stop in ranges:
         start, stop = start // UNIT * UNIT, min(size, -(-stop // UNIT) * UNIT)
@@ -59,7 +59,7 @@ def in_units(ranges: Iterable[tuple[int, int]], size: int) -> Iterator[tuple[int
 
 
 def cut(ranges: Iterable[tuple[int, int]], limit: int) -> Iterator[tuple[int, int]]:
-    """The same stretches, none across a multiple of `limit`."""
+    """The same ranges, cut at multiples of `limit`."""
     for start, stop in ranges:
         while start < stop:
             end = min(stop, start - start % limit + limit)

@@ -7,7 +7,7 @@ from hyper2kvmd.errors import MigrationFailed
 
 
 class SourceReader:
-    """A `superblock.BlockReader` on an open source; for one thread."""
+    """A `superblock.BlockReader` on an open source, for one thread."""
 
     def __init__(self, source: Source) -> None:
         self._source = source

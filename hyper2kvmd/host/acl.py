@@ -28,11 +28,11 @@ class AclEntry:
     granted: int
     """Permission bits: 4 read, 2 write, 1 search."""
     number: int = NO_ID
-    """The uid or gid that a USER or GROUP entry is for."""
+    """The uid or gid of a USER or GROUP entry."""
 
 
 def entries(target: int | Path) -> tuple[AclEntry, ...]:
-    """Of an open file or a path; empty where it has no list, or its file system none. Raises OSError."""
+    """Of an open file or a path; empty if it has no list or its file system no ACLs. Raises OSError."""
     try:
         data = os.getxattr(_path(target), ATTRIBUTE)
     except OSError as error:
@@ -43,7 +43,7 @@ def entries(target: int | Path) -> tuple[AclEntry, ...]:
 
 
 def grant(handle: int, added: AclEntry) -> None:
-    """Add an entry for one user or one group to the open file. Nobody else gets another right than before.
+    """Add an entry for one user or one group to the open file. No one else's rights change.
 
     Raises OSError (ENOTSUP).
     """
@@ -62,9 +62,9 @@ def grant(handle: int, added: AclEntry) -> None:
 
 
 def let_group_read_new_files(folder: Path) -> None:
-    """Whatever the umask: what is created in `folder` is for its group to read, and for its owner alone to write.
+    """Make new files in `folder` readable for its group and writable for the owner only, whatever the umask.
 
-    Without effect on a file system without ACLs. Raises OSError.
+    No effect on a file system without ACLs. Raises OSError.
     """
     try:
         os.setxattr(
@@ -80,10 +80,10 @@ def _packed(wanted: list[AclEntry]) -> bytes:
 
 
 def _masked(entry: AclEntry, mask: int) -> AclEntry:
-    """The entry with the rights that it has in effect, so that a wider mask adds none."""
+    """The entry reduced to its effective rights, so that a wider mask adds none."""
     return replace(entry, granted=entry.granted & mask) if entry.tag in MASKED else entry
 
 
 def _path(target: int | Path) -> str | Path:
-    """By this name a directory that was opened with O_PATH has attributes as well."""
+    """Under this name, a directory opened with O_PATH has attributes as well."""
     return f"/proc/self/fd/{target}" if isinstance(target, int) else target

@@ -1,16 +1,15 @@
-"""Confine, then exec: the last thing that runs before a tool that parses untrusted bytes.
+"""Confines its own process, then executes a tool that parses untrusted bytes.
 
-Runs alone (`python -IS confine.py POLICY TOOL ARG...`, standard library only) in a fresh process, so that no
+It runs alone (`python -IS confine.py POLICY TOOL ARG...`, standard library only) in a fresh process, so that no
 code of ours runs between fork and exec. POLICY is a JSON object:
 
-`parent`: pid of the starter; the tool is killed when that one dies.
+`parent`: pid of the starter; the tool is killed when the starter dies.
 `landlock`: null for no confinement, else {"read": [...], "write": [...], "execute": [...]} with absolute paths;
-a directory grants all below it. Everything else on the file system is out of reach.
+a directory grants everything below it. All other files are inaccessible.
 `limits`: {"address_space": bytes, "file_size": bytes, "cpu": seconds}, each optional.
 
-A confined tool makes no socket either, of whatever kind: Landlock knows nothing of UDP, and lets everybody connect to
-the unix sockets of whoever serves this user, libvirt's among them. A system call filter sees to it, on x86-64 and
-64-bit ARM; tools inherit the sockets that they serve.
+On x86-64 and 64-bit ARM, a system call filter keeps confined tools from creating sockets of any kind; they inherit
+those that they serve. Landlock does not cover UDP, nor unix sockets of services for this user, such as libvirt's.
 
 Sources: landlock(7), prctl(2), seccomp(2), linux/landlock.h, linux/filter.h.
 """
@@ -42,12 +41,12 @@ ALL_IN_ABI_1 = (1 << 13) - 1
 REFER, TRUNCATE, IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 NET_BIND_AND_CONNECT_TCP = 3
 SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS = 3
-"""Abi 6. Signals to the starter are none of a tool's business, nor are abstract sockets."""
+"""ABI 6. A tool must not send signals to its starter or use abstract sockets."""
 FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 
 SOCKET_CALLS = {"x86_64": (0xC000003E, 41, 53), "aarch64": (0xC00000B7, 198, 199)}
-"""By machine: the kernel's name for its system calls, and the numbers of socket(2) and socketpair(2) among them: one of
-a pair of datagram sockets could be told to send elsewhere."""
+"""By machine: the kernel's number for its ABI, and the numbers of socket(2) and socketpair(2). A datagram socket of a
+pair could be used to send elsewhere."""
 IO_URING_SETUP, FOREIGN_CALLS = 425, 0x40000000
 LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
 ALLOW, FAIL_WITH = 0x7FFF0000, 0x00050000
@@ -73,7 +72,7 @@ def syscall(number: int, *arguments: object) -> int:
 
 
 def landlock_abi() -> int:
-    """Version of Landlock in this kernel; 0 when there is none."""
+    """Version of Landlock in this kernel; 0 if there is none."""
     try:
         return syscall(
             SYS_LANDLOCK_CREATE_RULESET,
@@ -86,7 +85,7 @@ def landlock_abi() -> int:
 
 
 def restrict(read: list[str], write: list[str], execute: list[str]) -> None:
-    """Leave this process only the named paths, no TCP and no signals outwards, as far as the kernel can."""
+    """Limit this process to the named paths, without TCP and signals outwards, as far as the kernel can."""
     abi = landlock_abi()
     if abi == 0:
         return
@@ -106,7 +105,7 @@ def restrict(read: list[str], write: list[str], execute: list[str]) -> None:
         if not os.path.isdir(path):  # noqa: PTH112 - this file runs without pathlib's start-up cost
             rights &= FILE_RIGHTS
             if stat.S_ISCHR(os.fstat(handle).st_mode):
-                rights |= IOCTL_DEV  # a device such as /dev/kvm is nothing but its ioctls
+                rights |= IOCTL_DEV  # a device such as /dev/kvm is used by ioctls only
         rule = struct.pack("=Qi", rights & handled, handle)
         syscall(
             SYS_LANDLOCK_ADD_RULE,
@@ -121,7 +120,7 @@ def restrict(read: list[str], write: list[str], execute: list[str]) -> None:
 
 
 def cut_off() -> None:
-    """Leave this process no new socket; io_uring, which has a way around, does not exist for it."""
+    """Deny this process new sockets, and io_uring, which could create them as well."""
     known = SOCKET_CALLS.get(os.uname().machine)
     if known is None:
         return
@@ -150,7 +149,7 @@ def main(arguments: list[str]) -> None:
     if os.getppid() != policy["parent"]:
         raise SystemExit("the starter is gone")
     for name, value in policy.get("limits", {}).items():
-        spare = TO_BE_TOLD if name == "cpu" else 0  # at the hard limit it would be SIGKILL, which says nothing
+        spare = TO_BE_TOLD if name == "cpu" else 0  # at the hard limit it gets SIGKILL, which shows no cause
         resource.setrlimit(LIMITS[name], (value, value + spare))
     if policy.get("landlock") is not None:
         if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):

@@ -1,8 +1,8 @@
-"""Output directories: found or made, opened once, and judged as opened.
+"""Output directories: found or made, opened once, and judged by the open directory.
 
-What the service creates belongs to the service, so a submitter could borrow its rights by choosing where: a file in
-the spool would be the service's own migration, one in its home its own configuration. A directory is therefore the
-configured one or one in which the submitter can create files, and never the service's own.
+The service owns the files that it creates, so a submitter's choice of directory could misuse its rights: a file in the
+spool would become its migration, one in its home its configuration. Allowed are therefore the configured directory and
+those in which the submitter can create files, never the service's own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from hyper2kvmd.host.workspace import way_to_write
 from hyper2kvmd.model.orders import Bounds, Order
 
 DIRECTORY_MODE = 0o751
-"""QEMU's user passes through to the images."""
+"""QEMU's user passes through it to the images."""
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 ATTEMPTS = 16
 """Several jobs may create the same directory at once."""
@@ -58,12 +58,12 @@ class Nearest:
 
     handle: int
     missing: tuple[str, ...]
-    """The directories below it that are still to be created."""
+    """The directories below it that are to be created."""
 
 
 @dataclass(frozen=True)
 class DirectoryIdentity:
-    """A directory by its identity, or one that is missing, by the nearest one that exists above it."""
+    """A directory by its identity; a missing one by that of the nearest existing one above it."""
 
     nearest: Identity
     missing: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ def _nearest(directory: Path, person: Person | None = None) -> Iterator[Nearest]
 
 
 def real_output_dir(order: Order) -> Path:
-    """The output directory without links: followed by the rights of the submitter, the configured one by our own.
+    """The output directory without links, followed with the submitter's rights; the configured one with our own.
 
     Raises OSError as `way_to` does.
     """
@@ -110,9 +110,9 @@ def unusable(directory: Path, error: OSError) -> MigrationFailed:
 
 
 def require_configured(bounds: Bounds) -> None:
-    """Raise Unsafe (`output-private`) where the configured output directory is no place for submitters' results.
+    """Raise Unsafe (`output-private`) if the configured output directory is not valid for submitters' results.
 
-    Judged before any job names it, as it is judged then. Raises OSError for one that cannot be opened.
+    The same check as for a job, before any job. Raises OSError for a directory that cannot be opened.
     """
     if bounds.shared_output_dir is not None:
         directory = bounds.shared_output_dir.resolve()
@@ -121,7 +121,7 @@ def require_configured(bounds: Bounds) -> None:
 
 
 def make_output(order: Order) -> None:
-    """Create the output directory, and its parents, where they are missing: for the submitter to use as well.
+    """Create the output directory and its parents if missing, so that the submitter can use them as well.
 
     Raises OSError, and Unsafe as `output_of` does, before anything is made.
     """
@@ -132,7 +132,7 @@ def make_output(order: Order) -> None:
 
 
 def _make_missing(order: Order) -> None:
-    """Raises FileExistsError for a directory that has appeared meanwhile: it has to be judged as well."""
+    """Raises FileExistsError for a directory that has appeared meanwhile: it must be judged as well."""
     with nearest_output(order) as nearest, ExitStack() as stack:
         handle = nearest.handle
         for name in nearest.missing:
@@ -141,9 +141,9 @@ def _make_missing(order: Order) -> None:
 
 
 def require_unshared(order: Order) -> None:
-    """Nobody but root and this process's user can put something else in an image's place, which libvirt opens as root.
+    """Require that only root and this process's user can replace an image, which libvirt opens as root.
 
-    One that a job creates is its submitter's to write to. Raises OSError, or Unsafe (`output-shared`, and as
+    A directory that a job creates is writable for its submitter. Raises OSError, or Unsafe (`output-shared`, and as
     `output_of` does).
     """
     with nearest_output(order) as nearest:
@@ -162,7 +162,7 @@ def require_unshared(order: Order) -> None:
 
 
 def share(order: Order, handle: int) -> bool:
-    """Let the submitter read an open file that is made for them; False where its file system has no ACLs."""
+    """Let the submitter read an open file made for them; False if its file system has no ACLs."""
     person = _submitter(order)
     if person is None:
         return True
@@ -172,9 +172,9 @@ def share(order: Order, handle: int) -> bool:
 
 
 def share_in_team(handle: int, directory: int) -> None:
-    """In a setgid directory, let the directory's group read an open file that was not created there, but linked.
+    """In a setgid directory, let the directory's group read an open file that was linked, not created, there.
 
-    It gets that group, as a file that is created there does, if this process may set it, else an ACL entry.
+    It gets that group, like a new file there, if this process may set it, else an ACL entry.
     """
     folder, facts = os.fstat(directory), os.fstat(handle)
     if not folder.st_mode & stat.S_ISGID or folder.st_gid == facts.st_gid:
@@ -190,7 +190,7 @@ def share_in_team(handle: int, directory: int) -> None:
 
 
 def _require_allowed(order: Order, handle: int, missing: tuple[str, ...] = ()) -> None:
-    """Judge the open directory, or the one that is to be made by creating the `missing` ones in it."""
+    """Judge the open directory, or the one that results from creating the `missing` ones in it."""
     if name_of(handle).joinpath(*missing) != order.output_dir:
         raise Unsafe(
             "output-moved",
@@ -217,20 +217,20 @@ def _require_allowed(order: Order, handle: int, missing: tuple[str, ...] = ()) -
 
 
 def _is_configured(order: Order) -> bool:
-    """Whether it is the configured directory, which is for everybody's results and so for no submitter to write to."""
+    """Whether it is the configured directory, which has all submitters' results and is writable for none of them."""
     shared = order.bounds.shared_output_dir
     return shared is not None and order.output_dir in (shared, shared.resolve())
 
 
 def _judged(order: Order) -> Person | None:
-    """By whose rights the way to the output directory is walked; None for this process's own."""
+    """The person with whose rights the path is followed; None for this process's own."""
     return None if _is_configured(order) else Person.who_submitted(order)
 
 
 def _require_apart(directory: Path, nearest: Nearest, bounds: Bounds, open_dirs: tuple[Path, ...]) -> None:
-    """Raise Unsafe unless it is apart from the service's own directories; below `open_dirs` it may lie.
+    """Raise Unsafe unless it is apart from the service's own directories; it may be below `open_dirs`.
 
-    Compared by identity, not by name: a directory may be mounted in a second place.
+    Compared by identity, not by name: a directory may be mounted in two places.
     """
     way = _way_up(nearest)
     private, permitted = [_way_of(one) for one in bounds.private_dirs], {_way_of(one)[0] for one in open_dirs}
@@ -246,14 +246,14 @@ def _require_apart(directory: Path, nearest: Nearest, bounds: Bounds, open_dirs:
 
 
 def _way_of(directory: Path) -> tuple[DirectoryIdentity, ...]:
-    """By name, since this user may not be able to open it."""
+    """By name, because this user may not be able to open it."""
     real = directory.resolve()
     present = next(one for one in (real, *real.parents) if os.path.lexists(one))
     return _places((_identity(one.stat()) for one in (present, *present.parents)), real.relative_to(present).parts)
 
 
 def _way_up(nearest: Nearest) -> tuple[DirectoryIdentity, ...]:
-    """The directory and every one above it, as the kernel has them."""
+    """The directory and every one above it, from the kernel."""
     return _places((_identity(os.fstat(folder)) for folder in lineage(nearest.handle)), nearest.missing)
 
 
@@ -269,12 +269,12 @@ def _may_create(person: Person, handle: int) -> bool:
 
 
 def _made_for(order: Order) -> Person | None:
-    """Who may write to an output directory that is created: nobody besides the service to the configured one."""
+    """The person who may write to a new output directory; None for the configured one: only the service may."""
     return None if _is_configured(order) else _submitter(order)
 
 
 def _submitter(order: Order) -> Person | None:
-    """Whom results are made for; None where that is this process's own user, or root, or unknown to the host."""
+    """The person to share results with; None for this process's own user, root, or a user unknown to the host."""
     person = Person.who_submitted(order)
     return None if person is None or person.uid in (os.geteuid(), 0) or person.uid < 0 else person
 
@@ -285,9 +285,8 @@ def _submitter(order: Order) -> Person | None:
 def _make_directory(parent: int, name: str, order: Order) -> int:
     """Returns it, open.
 
-    Rights are given on nothing but what was made here: the owner of `parent` could put another directory of the
-    service's in its place, so it has to be empty. Raises FileExistsError, and OSError: ENOTSUP for a file system
-    without ACLs.
+    Rights are granted only on a directory made here. The owner of `parent` could replace it by another directory of
+    the service, so it must be empty. Raises FileExistsError, and OSError: ENOTSUP for a file system without ACLs.
     """
     service = order.submitter is not None
     os.mkdir(name, DIRECTORY_MODE if service else 0o777, dir_fd=parent)
@@ -295,7 +294,7 @@ def _make_directory(parent: int, name: str, order: Order) -> int:
     try:
         if os.fstat(handle).st_uid != os.geteuid() or os.listdir(handle):  # noqa: PTH208
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
-        if service and not acl.entries(handle):  # else it has inherited what the parent's owner wants
+        if service and not acl.entries(handle):  # else it has inherited the ACL of its parent's owner
             os.fchmod(handle, DIRECTORY_MODE | os.fstat(handle).st_mode & stat.S_ISGID)
         person = _made_for(order)
         if service and person is not None:

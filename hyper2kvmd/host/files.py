@@ -1,4 +1,4 @@
-"""Files of this host: what of them is data, copies within the kernel, and names that come with their whole content."""
+"""Files of this host: their data ranges, copies within the kernel, and durable atomic writes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 OUT_OF_REACH = (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
-"""Why copy_file_range(2) does not serve two files, as against a device that fails."""
+"""Errors if copy_file_range(2) does not support two files, not of a failing device."""
 
 
 def data_ranges(file: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Where the file system keeps data in [start, stop) of an open file; the rest is holes, or reserved, so zeros.
+    """Ranges with data in [start, stop) of an open file; the rest is holes or reserved space, so zeros.
 
     Raises OSError.
     """
@@ -21,7 +21,7 @@ def data_ranges(file: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
             begin = os.lseek(file, start, os.SEEK_DATA)
             end = os.lseek(file, begin, os.SEEK_HOLE) if begin < stop else stop
         except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+            if error.errno == errno.ENXIO:  # only a hole up to the end
                 return
             raise
         if begin >= stop:
@@ -33,7 +33,7 @@ def data_ranges(file: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
 def copy_range(source: int, target: int, at: int, length: int) -> int:
     """Bytes copied from `at` in one open file to `at` in the other; 0 at the end of `source`. Raises OSError.
 
-    The two share blocks where their file system can do that. The position of `target` changes.
+    The two share blocks if their file system supports it. The position of `target` changes.
     """
     try:
         return os.copy_file_range(source, target, length, at, at)
@@ -45,7 +45,7 @@ def copy_range(source: int, target: int, at: int, length: int) -> int:
 
 
 def write_durably(path: Path, text: str) -> None:
-    """Let `path` lead to `text`; after a power cut, to all of it or to what was there before. Raises OSError."""
+    """Replace `path` with `text`; after a power cut it has all of it or its previous content. Raises OSError."""
     draft = path.with_name(f".{path.name}.draft")
     with draft.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -56,7 +56,7 @@ def write_durably(path: Path, text: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Returns when the names in `folder` are on the disk. Raises OSError."""
+    """Return when the names in `folder` are on the disk. Raises OSError."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)

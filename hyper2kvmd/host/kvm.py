@@ -15,13 +15,13 @@ from hyper2kvmd.host.run import Sandbox, run
 EMULATOR = "qemu-system-x86_64"
 KVM_DEVICE = Path("/dev/kvm")
 READABLE = tuple(Path(path) for path in ("/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe"))
-"""What QEMU reads of its own."""
+"""Files of QEMU that it reads."""
 PROBE_SECONDS = 2.0
-"""Working KVM needs a tenth of this. A nested one that needs more is slower than emulation, where it works at all."""
+"""Working KVM needs a tenth of this. Nested KVM that needs more is slower than emulation, if it works at all."""
 EXIT_PORT = 0xF4
 PROBE_VALUE = 0x21
 PROBE_EXIT = PROBE_VALUE << 1 | 1
-"""What QEMU's isa-debug-exit makes of the value."""
+"""QEMU's exit status for the value (isa-debug-exit)."""
 BOOT_SECTOR = bytes((0xBA, EXIT_PORT, 0, 0xB0, PROBE_VALUE, 0xEE, 0xF4, 0xEB, 0xFD))
 """mov dx, port; mov al, value; out dx, al; then hlt for ever."""
 

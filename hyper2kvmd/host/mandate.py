@@ -1,7 +1,7 @@
-"""On whose behalf sources are opened, below which folders, and who named them.
+"""The rules for opening sources: for which person, below which folders, and named by which files.
 
-Judged on what was opened, by the name that the kernel has for it: a name that was looked at before could lead
-elsewhere by the time it is opened.
+They are checked on the open file, by its name in the kernel: a name that was checked earlier could lead elsewhere by
+then.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Namer:
 
 @dataclass(frozen=True)
 class Mandate:
-    """`person` is None for whoever runs this program: the kernel judges them. No `folders`: anywhere."""
+    """`person` is None for the user of this process, whom the kernel judges. No `folders`: anywhere."""
 
     person: Person | None = None
     folders: tuple[Path, ...] = ()
     namers: tuple[Namer, ...] = ()
-    """The files that lead to what is opened, the first one first. Empty: the migration names it itself."""
+    """The chain of files that name the opened one, in order. Empty: the migration itself names it."""
 
     @staticmethod
     def of(order: Order) -> Mandate:
@@ -40,20 +40,20 @@ class Mandate:
     def named_by(self, handle: int, path: Path) -> Mandate:
         """The mandate for files that the open file `path` names.
 
-        Whoever writes such a file, or puts it beside a hard link, chooses what this program opens with its own rights.
-        So the named files must be the owner's, or be readable by the owner, in addition to all else.
+        Anyone who writes such a file, or puts it next to a hard link, chooses what this program opens with its rights.
+        So the named files must also belong to its owner or be readable by its owner.
         """
         return replace(self, namers=(*self.namers, Namer(path, Person.of(os.fstat(handle).st_uid))))
 
     def may_list(self, folder: Path) -> bool:
-        """Whether the person may see which files lie in `folder`. Raises OSError."""
+        """Whether the person may list the files in `folder`. Raises OSError."""
         return self.person is None or self.person.may(READ | SEARCH, folder)
 
     def open(self, path: Path, flags: int) -> int:
-        """Open a file that is no link, by directories that the person may search. It is not judged itself.
+        """Open a file that is no link, through directories that the person may search. It is not judged itself.
 
         Raises OSError, and Unsafe: `path-not-allowed`, and `submitter-may-not-read` for a directory that is closed to
-        them, whatever lies in it.
+        them, whether or not the file exists.
         """
         flags |= os.O_NOFOLLOW
         if self.person is None and not self.folders:
@@ -97,7 +97,7 @@ ANYONE = Mandate()
 
 
 def require_below(path: Path, real: Path, allowed: tuple[Path, ...], what: str) -> None:
-    """Raise Unsafe (`path-not-allowed`) when `path`, which is `real` in truth, lies below none of `allowed`."""
+    """Raise Unsafe (`path-not-allowed`) if `path`, with the real path `real`, is below none of `allowed`."""
     if allowed and not any(real.is_relative_to(os.path.realpath(directory)) for directory in allowed):
         raise Unsafe(
             "path-not-allowed",
@@ -107,7 +107,7 @@ def require_below(path: Path, real: Path, allowed: tuple[Path, ...], what: str) 
 
 
 def _require_reach(namer: Namer, handle: int, path: Path) -> None:
-    """Raise Unsafe (`named-file-not-readable`) unless the open file is the namer's owner's or readable by them."""
+    """Raise Unsafe (`named-file-not-readable`) unless the namer's owner owns or can read the open file."""
     owner, uid = namer.owner, os.fstat(handle).st_uid
     if uid == owner.uid or owner.may(READ, handle):
         return

@@ -1,8 +1,8 @@
-"""Who asked for something, and what a file's permissions let them do.
+"""The person who submitted something, and a file's permissions for them.
 
-The daemon opens files with its own rights. What it opens for somebody else they must be able to open themselves, and
-the kernel cannot be asked that without being them: so owner, group, others and POSIX ACLs are judged here as it would.
-Groups are those of the user database, not those that somebody's session still has.
+The daemon opens files with its own rights, but only those that the person could open. Only a process of that person
+could ask the kernel, so owner, group, others and POSIX ACLs are evaluated here, with groups from the user database, not
+from a running session.
 
 Source: acl(5), section "Access check algorithm".
 """
@@ -32,7 +32,7 @@ class Person:
 
     @staticmethod
     def of(uid: int) -> Person:
-        """Found by the uid alone: a name may belong to somebody else by now, or to two users."""
+        """Found by the uid alone: the name may by now belong to another user, or to two users."""
         try:
             entry = pwd.getpwuid(uid)
         except KeyError:
@@ -41,11 +41,11 @@ class Person:
 
     @staticmethod
     def who_submitted(order: Order) -> Person | None:
-        """None for whoever runs this program."""
+        """None for the user of this process."""
         return None if order.submitter is None else Person.of(order.submitter_uid)
 
     def alone_in(self, group: int) -> bool:
-        """Whether that is their own private group: called as they are, and with no other member."""
+        """Whether this is their private group: it has their name and no other member."""
         try:
             entry = grp.getgrgid(group)
         except KeyError:
@@ -55,14 +55,14 @@ class Person:
         return not any(user.pw_gid == group and user.pw_uid != self.uid for user in pwd.getpwall())
 
     def may(self, wanted: int, target: int | Path) -> bool:
-        """Whether the open file or the folder `target` grants them all of `wanted`. Raises OSError."""
+        """Whether the open file or folder `target` grants them all rights in `wanted`. Raises OSError."""
         facts = os.fstat(target) if isinstance(target, int) else target.stat()
         if self.uid == 0:
             return True
         if self.uid == facts.st_uid:
             return facts.st_mode >> 6 & wanted == wanted
-        masked = facts.st_mode >> 3 & 7  # with an ACL these bits of the mode are its mask
-        entries = acl.entries(target) if masked else ()  # the kernel does not look at one that masks everything
+        masked = facts.st_mode >> 3 & 7  # with an ACL, these mode bits are its mask
+        entries = acl.entries(target) if masked else ()  # the kernel ignores an ACL that masks everything
         for entry in entries:
             if (entry.tag, entry.number) == (acl.USER, self.uid):
                 return entry.granted & masked & wanted == wanted
@@ -75,7 +75,7 @@ class Person:
 
 
 def group_name(number: int) -> str:
-    """Its name, or its number where it has none."""
+    """Its name, or its number if it has none."""
     try:
         return grp.getgrgid(number).gr_name
     except KeyError:
@@ -83,20 +83,20 @@ def group_name(number: int) -> str:
 
 
 def strangers_may_write(folder: int | Path, user: Person) -> bool:
-    """Whether anybody may but root, its owner, and `user` by a private group. Raises OSError."""
+    """Whether others may than root, its owner, and `user` by a private group. Raises OSError."""
     facts = os.fstat(folder) if isinstance(folder, int) else folder.lstat()
-    if not facts.st_mode & stat.S_IWGRP:  # with an ACL: what it grants to anybody it names
+    if not facts.st_mode & stat.S_IWGRP:  # with an ACL, the limit of its named entries
         return bool(facts.st_mode & stat.S_IWOTH)
     return bool(facts.st_mode & stat.S_IWOTH) or not user.alone_in(facts.st_gid) or bool(acl.entries(folder))
 
 
 def name_of(handle: int) -> Path:
-    """The path that the kernel has for what is open."""
+    """The kernel's path of an open file or directory."""
     return Path(f"/proc/self/fd/{handle}").readlink()
 
 
 def lineage(handle: int) -> Iterator[int]:
-    """The open directory, then every one above it up to the root, as the kernel has them; each open for its turn."""
+    """The open directory, then every one above it up to the root, from the kernel; each is open during its turn."""
     folder = os.dup(handle)
     try:
         while True:

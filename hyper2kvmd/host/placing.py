@@ -1,9 +1,8 @@
-"""Owns how finished files get their names in a directory of somebody else's: all of them or none, over nobody's.
+"""Gives finished files their names in another user's directory: all or none, and without overwriting.
 
-The directory is opened once, and judged as opened: who may rename it, or a folder above it, cannot lead us elsewhere.
-Each file is made under a hidden draft name there, and stays open; only when all are whole do they get their names, by
-hard links to what is open, which fail rather than overwrite. A note in the job's own folder says beforehand which files
-these are, so that the next attempt of a job that was killed half way takes them back, and nobody else's.
+The directory is opened once and judged by the open directory, so renaming it or a folder above it has no effect. Each
+file has a hidden draft name until all are complete; a note in the job's folder then lists them, so the next attempt
+of a killed job removes these files and no others.
 """
 
 from __future__ import annotations
@@ -29,9 +28,10 @@ def names_in(directory: int) -> frozenset[str]:
 
 
 class Placing:
-    """One set of names in the output directory; leaving the block gives them to the drafts, an exception removes those.
+    """One set of names in the output directory. Leaving the block gives them to the drafts; an exception removes these.
 
-    What is made first gets its name last. Raises MigrationFailed (`output-exists`), OSError, and Unsafe as `output_of`.
+    Names are hard links, which fail rather than overwrite. The first file gets its name last.
+    Raises MigrationFailed (`output-exists`), OSError, and Unsafe as `output_of`.
     """
 
     def __init__(self, order: Order, note: Path) -> None:
@@ -40,7 +40,7 @@ class Placing:
         self._files: dict[str, int] = {}
         self._placed: list[str] = []
         self.unreadable: list[str] = []
-        """Names of files that the submitter cannot read: their file system has no ACLs."""
+        """Names of files that the submitter cannot read: the file system has no ACLs."""
 
     def __enter__(self) -> Placing:
         with ExitStack() as stack:
@@ -67,7 +67,7 @@ class Placing:
                 raise
 
     def link(self, name: str, path: Path) -> int:
-        """A file of the job's own folder is to be called `name`; returns it, open for reading.
+        """Add a file of the job's own folder under `name`; returns it, open for reading.
 
         Raises OSError: EXDEV for a file on another file system.
         """
@@ -76,14 +76,14 @@ class Placing:
         return self._file(name, handle)
 
     def create(self, name: str) -> int:
-        """Returns a new file that is to be called `name`, open for reading and writing."""
+        """Add a new file under `name`; returns it, open for reading and writing."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         handle = self._keep(os.open(self._draft(name), flags, MODE, dir_fd=self._directory))
         os.fchmod(handle, MODE)
         return self._file(name, handle)
 
     def write(self, name: str, text: str) -> Path:
-        """A small file; returns the path that it will have."""
+        """Add a small file; returns its later path."""
         with os.fdopen(self.create(name), "w", encoding="utf-8", closefd=False) as file:
             file.write(text)
             file.flush()
@@ -91,7 +91,7 @@ class Placing:
         return self._order.output_dir / name
 
     def holds(self, name: str, text: str) -> bool:
-        """Whether a file of that name says just that: of an earlier attempt whose folder, and note, are gone."""
+        """Whether file `name` contains exactly `text`: from an earlier attempt whose folder and note are gone."""
         wanted = text.encode()
         with suppress(OSError):
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -141,9 +141,9 @@ class Placing:
             os.fsync(file.fileno())
 
     def _take_back(self) -> None:
-        """Remove what an earlier attempt left: its drafts, by their names, and what it had noted to place.
+        """Remove the files of an earlier attempt: its drafts, by their names, and the files in its note.
 
-        Another host with a queue of its own may publish here under the same job number; its machine is another one.
+        Another host with its own queue may publish here under the same job number, but for another machine.
         """
         names = names_in(self._directory)
         asked = self._order.migration
@@ -151,7 +151,7 @@ class Placing:
         self._remove(name for name in names if name.startswith(beginnings) and name.endswith(self._ending))
         try:
             noted = json.loads(self._note.read_text())
-        except (FileNotFoundError, ValueError):  # a note that is not whole was written before anything was placed
+        except (FileNotFoundError, ValueError):  # an incomplete note was written before any file was placed
             return
         ours = (name for name in noted if name in names and self._identity(name) == noted[name])
         self._remove(ours)
@@ -166,5 +166,5 @@ class Placing:
 
 
 def _identity(facts: os.stat_result) -> list[int]:
-    """The same before and after a restart of the host, when device numbers may change."""
+    """Unchanged by a restart of the host, which may change device numbers."""
     return [facts.st_ino, facts.st_size, facts.st_mtime_ns]

@@ -1,7 +1,7 @@
 """The only place that starts a process.
 
-Every process gets an argv list, a clean environment, a closed stdin, its own process group (killed on the way
-out) and dies with its starter. Tools that parse untrusted bytes get a `Sandbox` besides.
+Every process gets an argv list, a clean environment, a closed stdin and its own process group (killed at the end),
+and dies with its starter. Tools that parse untrusted bytes also get a `Sandbox`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", "HOME": "/"}
 OUTPUT_TAIL = 2000
-"""Characters of a failed tool's output that its error carries."""
+"""Characters of a failed tool's output in its error."""
 CONFINE = Path(__file__).with_name("confine.py")
 LIBRARIES = ("/usr/lib", "/lib", "/lib64", "/usr/lib64", "/etc/ld.so.cache")
 PACKAGES = {
@@ -51,17 +51,17 @@ DAY = 24 * 3600
 
 @dataclass(frozen=True)
 class Sandbox:
-    """What a confined tool may touch besides its own libraries. Paths are absolute; a directory grants all below it."""
+    """What a confined tool may access besides its libraries. Paths are absolute; a directory includes all below it."""
 
     read: tuple[Path, ...] = ()
     write: tuple[Path, ...] = ()
     handles: tuple[int, ...] = ()
-    """Open files that it inherits and may read, as /proc/self/fd/N: no name can lead to another one."""
+    """Open files that it inherits and may read as /proc/self/fd/N: no name can lead to another file."""
     address_space: int | None = 8 << 30
     file_size: int = 1 << 20
-    """Bytes that any file may grow to by its hand: enough for its own words. Who writes an image is given more."""
+    """Largest size of a file that it writes, in bytes: enough for messages. Tools that write images get more."""
     cpu: int = DAY
-    """Seconds of processor time: for a tool that an image sends around in circles."""
+    """Seconds of processor time: a limit for a tool that an image makes loop."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def confinement_available() -> bool:
 
 
 def no_new_privileges() -> bool:
-    """Whether setuid programs, such as sudo and fusermount3, are without effect for this process."""
+    """Whether setuid programs, such as sudo and fusermount3, have no effect for this process."""
     status = Path("/proc/self/status").read_text()
     return re.search(r"^NoNewPrivs:\s*1", status, re.MULTILINE) is not None
 
@@ -128,10 +128,10 @@ def start(
     stdout: int = subprocess.PIPE,
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a tool and hand it to the caller, who must `stop` it. stderr goes where stdout goes.
+    """Start a tool, which the caller must `stop`. stderr goes to stdout.
 
-    sudo is started without `confine.py`: a setuid program cannot be bound to our death, and its helper ends by
-    itself when its socket closes.
+    sudo is started without `confine.py`: a setuid program cannot be killed when we die, and its helper ends when its
+    socket closes.
     """
     if Path(argv[0]).name == "sudo":
         log.debug("%s", shell_line(argv))
@@ -165,7 +165,7 @@ def stop(process: subprocess.Popen[bytes], *, grace: float = 5.0) -> None:
 
 @contextlib.contextmanager
 def service(argv: Sequence[str], *, sandbox: Sandbox | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A tool that runs as long as the block; its output is kept for `tail`."""
+    """A tool that runs as long as the block."""
     process = start(argv, sandbox=sandbox)
     try:
         yield process
@@ -184,9 +184,9 @@ def run(
 ) -> Completed:
     """Run a tool to its end.
 
-    `on_output` gets stdout as it comes. A tool that neither prints nor ends nor moves a byte for `stall_seconds` is
-    killed: big disks take long, so only standing still counts. With `check`, a non-zero exit raises `MigrationFailed`
-    (`tool-failed`) with the tail of the output; a stall (`tool-stalled`) and a death by signal (`tool-killed`,
+    `on_output` gets stdout as it arrives. A tool is killed if it neither prints nor ends nor moves a byte for
+    `stall_seconds`: big disks take long, so only a stall counts. With `check`, a non-zero exit raises `MigrationFailed`
+    (`tool-failed`) with the tail of the output. A stall (`tool-stalled`) and a death by signal (`tool-killed`,
     `tool-cpu-limit`) always do. `environment` is added to the clean one.
     """
     process = subprocess.Popen(
@@ -262,7 +262,7 @@ def run(
 
 
 def _bytes_moved(pid: int) -> int:
-    """Read and written so far by a process of ours; 0 when it has ended."""
+    """Bytes read and written so far by a process of ours; 0 if it has ended."""
     with contextlib.suppress(OSError):
         counters = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
         return int(counters["rchar"]) + int(counters["wchar"])

@@ -1,4 +1,4 @@
-"""Free space, less what is kept back: asked before a byte is written."""
+"""Free space, less the reserve, checked before a byte is written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def available(path: Path, reserve: str) -> int:
 
 
 def require_possible(path: Path, needed: int) -> None:
-    """Raise MigrationFailed (`space-never`) where even an empty file system would not do: waiting is no help."""
+    """Raise MigrationFailed (`space-never`) if even an empty file system is too small: waiting does not help."""
     status = os.statvfs(path)
     size = status.f_blocks * status.f_frsize
     if needed > size:
@@ -41,7 +41,7 @@ def require_possible(path: Path, needed: int) -> None:
 
 
 def require(path: Path, needed: int, reserve: str) -> None:
-    """Raise TryLater (`space-short`) where there is not enough now."""
+    """Raise TryLater (`space-short`) if there is not enough now."""
     free = available(path, reserve)
     if needed > free:
         raise TryLater(

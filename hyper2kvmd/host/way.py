@@ -1,7 +1,7 @@
-"""The way to a file or directory, walked one directory after the other, each judged before anything is looked up in it.
+"""Following a path one directory at a time; each is judged before a name is looked up in it.
 
-So what lies in a directory that is closed to somebody is not even said to exist to them. What is found is opened from
-the directory that was walked to: nobody can exchange the way meanwhile. Source: path_resolution(7).
+So the names in a directory that is closed to a person are not revealed to them. Each name is opened from the open
+directory above it, so the path cannot be exchanged meanwhile. Source: path_resolution(7).
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ class Way:
     """Where a walk ended."""
 
     folder: int
-    """The last directory, open (O_PATH) as long as the walk is."""
+    """The last directory, open (O_PATH) during the block."""
     rest: tuple[str, ...]
-    """Names that were not looked up below it: those of missing directories, and of what lies in a closed one."""
+    """Names below it that were not opened: missing directories, and everything in a closed one."""
     closed: bool
-    """Whether `folder` may not be searched by the person."""
+    """Whether the person may not search `folder`."""
     reason: int
-    """errno of why the first of `rest` was not opened: ENOENT, or EACCES if this process may not search `folder`."""
+    """Why the first of `rest` was not opened: ENOENT, or EACCES if this process may not search `folder`."""
 
     @property
     def real(self) -> Path:
-        """The path without links, as far as it was walked."""
+        """The path without links, as far as it was followed."""
         return Path(os.path.normpath(name_of(self.folder).joinpath(*self.rest)))
 
 
 @contextmanager
 def way_to(directory: Path, person: Person | None) -> Iterator[Way]:
-    """Walk to a directory, links followed; `person` is None for whoever runs this program.
+    """Follow a path with its links; `person` is None for the user of this process.
 
-    Raises OSError: ELOOP for too many links, ENOTDIR for what is no directory.
+    Raises OSError: ELOOP for too many links, ENOTDIR for a part that is no directory.
     """
     handle = os.open("/" if directory.is_absolute() else ".", LOOK)
     names, links, reason = _names(str(directory)), 0, errno.ENOENT

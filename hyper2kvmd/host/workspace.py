@@ -1,7 +1,7 @@
 """The working folder of one job: `conversion_dir/<vm_name>.<job_id>/`, mode 0700.
 
-A live folder carries an flock on itself, held by the worker: a kernel fact that no stale pidfile can fake, for
-the daemon's jobs and for one-shot runs alike.
+The worker holds an flock on the folder while it runs, for jobs of the daemon and for one-shot runs. Unlike a pidfile,
+such a lock is never stale.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from hyper2kvmd.errors import Kind, MigrationFailed, TryLater, Unsafe
 from hyper2kvmd.host.person import Person, lineage, name_of, strangers_may_write
 
 FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\.([0-9]+|[0-9]{8}T[0-9]{6}Z-[0-9]+)")
-"""`<vm_name>.<job id>`, of the daemon's jobs and of one-shot runs. Nothing else in a conversion directory is ours."""
+"""`<vm_name>.<job id>`, of the daemon's jobs and one-shot runs. Nothing else in a conversion directory is ours."""
 IMAGE_PREFIX = "disk"
-"""What the names of a working folder's images and of their checkpoints begin with."""
+"""The prefix of the names of a working folder's images and their checkpoints."""
 PURPOSE = "purpose"
-"""A file in a working folder: a digest of what the folder was made for."""
+"""A file in a working folder with a digest of the folder's purpose."""
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MAX_LINKS = 40
-"""On the way to a directory; as many as the kernel follows (path_resolution(7))."""
+"""In a path; as many as the kernel follows (path_resolution(7))."""
 
 
 def ensure_private_dir(path: Path) -> None:
-    """Create `path`, which has no link in it, and its parents if missing; the directory itself gets mode 0700 then.
+    """Create `path`, which has no link in it, and its parents if missing; a new `path` gets mode 0700.
 
-    All that is done in there is done by name, so nobody else may be able to put something in its place: Unsafe
-    (`directory-shared`) unless it is this user's, every folder above it this user's or root's, and none writable by
-    others (above it, but with the sticky bit). Raises MigrationFailed (`directory-unusable`) as well.
+    Its files are accessed by name, so no one else may be able to replace it. Raises Unsafe (`directory-shared`) unless
+    it is this user's, every folder above it this user's or root's, and none writable by others (one above it may be,
+    with the sticky bit). Raises MigrationFailed (`directory-unusable`) as well.
     """
     try:
         for folder in reversed(path.parents):
@@ -54,8 +54,8 @@ def ensure_private_dir(path: Path) -> None:
 def real_conversion_dir(named: Path, allowed: tuple[Path, ...]) -> Path:
     """`named` with its links followed.
 
-    Raises Unsafe (`path-not-allowed`) unless it is written as one of `allowed`; an empty list allows any. A link of the
-    submitter's that leads to one of them could lead elsewhere later. Raises as `follow_links` does as well.
+    Raises Unsafe (`path-not-allowed`) unless it is written as one of `allowed`; an empty list allows any. A submitter's
+    link to one of them could lead elsewhere later. Also raises as `follow_links` does.
     """
     if allowed and named not in allowed:
         raise Unsafe(
@@ -69,9 +69,8 @@ def real_conversion_dir(named: Path, allowed: tuple[Path, ...]) -> Path:
 def follow_links(path: Path) -> Path:
     """`path` with its links followed, as far as it exists.
 
-    Raises Unsafe (`directory-shared`) for a link that belongs to, or can be replaced by, anybody but root and this
-    user: its owner could choose in which directory files are created and removed. Raises MigrationFailed
-    (`directory-unusable`).
+    Raises Unsafe (`directory-shared`) for a link that others than root and this user own or can replace: they could
+    choose the directory in which files are created and removed. Raises MigrationFailed (`directory-unusable`).
     """
     real, left, links = Path("/"), list(reversed(path.parts[1:])), 0
     try:
@@ -90,7 +89,7 @@ def follow_links(path: Path) -> Path:
 
 @contextlib.contextmanager
 def open_conversion_dir(path: Path, owner: int) -> Iterator[ConversionDir]:
-    """An existing conversion directory of the user `owner` or of this user, judged as a run judges it.
+    """An existing conversion directory of the user `owner` or of this user, judged as in a run.
 
     Raises Unsafe (`directory-shared`), MigrationFailed (`directory-unusable`).
     """
@@ -114,14 +113,14 @@ def open_conversion_dir(path: Path, owner: int) -> Iterator[ConversionDir]:
 
 
 def require_writable(directory: Path) -> None:
-    """Raises OSError that says why not."""
+    """Raises OSError with the reason."""
     if not os.access(directory, os.W_OK | os.X_OK):
         code = errno.EROFS if os.statvfs(directory).f_flag & os.ST_RDONLY else errno.EACCES
         raise OSError(code, os.strerror(code))
 
 
 def way_to_write(directory: Path, error: OSError) -> str:
-    """The remedy for a directory that cannot be made, or written to."""
+    """The remedy for a directory that cannot be made or written to."""
     if error.errno == errno.EROFS:
         return (
             f"mount it for writing; where the service's unit keeps it read-only, add ReadWritePaths={directory} to it "
@@ -136,7 +135,7 @@ def _make(folder: Path, mode: int) -> None:
 
 
 def _require_safe(path: Path, folder: int | Path, owners: tuple[int, ...], sticky: int = 0) -> None:
-    """Of the open `folder`, or the one of that name; the last of `owners` may have write permission by their group."""
+    """For the open `folder`, or the one of that name; the last of `owners` may have write permission by their group."""
     facts = os.fstat(folder) if isinstance(folder, int) else folder.lstat()
     if not stat.S_ISDIR(facts.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -186,11 +185,10 @@ def image_name(number: int, extension: str) -> str:
 def working_folder(
     conversion_dir: Path, vm_name: str, job_id: str, *, purpose: str = "", keep_on_failure: bool = False
 ) -> Iterator[Path]:
-    """Hold the job's folder, locked, for the length of the block, and remove it afterwards.
+    """Lock the job's folder during the block, and remove it afterwards.
 
-    With `keep_on_failure`, an exception leaves the folder for the next attempt of the same job, as SIGKILL does. What
-    was left there for another `purpose` is removed first. Raises as `ensure_private_dir` does, and TryLater
-    (`job-already-running`).
+    With `keep_on_failure`, an exception leaves the folder for the next attempt of the same job, as SIGKILL does. Files
+    for another `purpose` are removed first. Raises as `ensure_private_dir` does, and TryLater (`job-already-running`).
     """
     ensure_private_dir(conversion_dir)
     folder = conversion_dir / f"{vm_name}.{job_id}"
@@ -212,7 +210,7 @@ def working_folder(
 
 
 def _locked(folder: Path) -> int:
-    """The open folder, made if it is missing. One that was removed before it was locked is made again."""
+    """The open folder, made if missing. A folder that was removed before it was locked is made again."""
     while True:
         folder.mkdir(mode=0o700, exist_ok=True)
         handle = -1
@@ -249,7 +247,7 @@ def _start_over_for_another(folder: Path, purpose: str) -> None:
 
 @contextlib.contextmanager
 def as_before(*directories: Path) -> Iterator[None]:
-    """Remove the directories that the block had to make, as far as they are empty at its end."""
+    """Remove the directories that the block made, if they are empty at its end."""
     missing = {path for directory in directories for path in (directory, *directory.parents) if not path.exists()}
     try:
         yield
@@ -271,13 +269,13 @@ def signals_held() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class ConversionDir:
-    """An open conversion directory. What lies in it is found and removed below the descriptor."""
+    """An open conversion directory. Its entries are found and removed below the descriptor."""
 
     path: Path
     handle: int
 
     def orphans(self, live_job_ids: Collection[str], *, older_than_seconds: float) -> tuple[str, ...]:
-        """Names of working folders that no process holds, no active job owns, and nothing touched for that long."""
+        """Names of working folders that no process holds, no active job owns, and that are unchanged for that long."""
         found = []
         for name in sorted(os.listdir(self.handle)):  # noqa: PTH208 - of the descriptor
             if FOLDER.fullmatch(name) and name.rpartition(".")[2] not in live_job_ids:
@@ -289,7 +287,7 @@ class ConversionDir:
         return tuple(found)
 
     def keep(self, name: str) -> bool:
-        """Count the age of a working folder from now on. False: it holds no image, whole or in part, or is not there.
+        """Restart the age of a working folder. False: it has no image, whole or partial, or does not exist.
 
         Raises OSError.
         """
@@ -306,7 +304,7 @@ class ConversionDir:
             os.close(handle)
 
     def discard(self, name: str, is_abandoned: Callable[[], bool]) -> bool:
-        """Remove a folder that no job needs, asked again once no worker can take it. False: somebody holds or owns it.
+        """Remove a folder that no job needs, checked again under its lock. False: it is held or owned.
 
         Raises MigrationFailed (`leftover-not-removed`).
         """
@@ -325,7 +323,7 @@ class ConversionDir:
 
     @contextlib.contextmanager
     def _held(self, name: str) -> Iterator[bool]:
-        """Hold the folder's lock, if nobody else does and its owner lets us."""
+        """Hold the folder's lock, if no one else does and we have permission."""
         try:
             handle = os.open(name, OPEN_DIRECTORY, dir_fd=self.handle)
         except (PermissionError, FileNotFoundError):

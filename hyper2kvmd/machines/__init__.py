@@ -1,4 +1,4 @@
-"""Readers of what a virtual machine was: one for each kind of description, such as a .vmx file.
+"""Readers of source machines: one for each kind of description, such as a .vmx file.
 
-How its disks are read belongs to disk/; what the new machine becomes belongs to targets/.
+Reading the disks belongs to disk/; the new machine belongs to targets/.
 """

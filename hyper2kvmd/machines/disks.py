@@ -1,4 +1,4 @@
-"""A machine of which the disks are all that is known."""
+"""A machine of which only the disks are known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seam for descriptions of machines, and the choice of the reader."""
+"""The interface for readers of machines, and the choice of the reader."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class MachineReader(Protocol):
     """Reads one kind of description."""
 
     def read(self, asked: Migration, mandate: Mandate) -> Machine:
-        """What the migration's source was. Raises as `open_file` does for the files that the migration names."""
+        """The migration's source machine. Raises as `open_file` does for the files that the migration names."""
         ...
 
 

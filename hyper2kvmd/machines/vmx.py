@@ -1,7 +1,7 @@
-"""The .vmx beside a VMDK: memory, processors and network cards of its virtual machine.
+"""The .vmx next to a VMDK: memory, processors and network cards of its virtual machine.
 
-An untrusted text like any other: a regular file, opened once, of a size that such files have. It is never needed; what
-is wrong with it is a warning. Source: VMware's own files, `key = "value"` by line.
+It is untrusted: only a regular file is read, opened once and up to a limit. It is never required; its errors are
+warnings. Source: VMware's own files, `key = "value"` by line.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ MAX_FILES = 64
 MAX_NICS = 10
 """ethernet0 to ethernet9."""
 MEMORY = range(4, MAX_MEMORY + 1)
-"""MiB; VMware has no smaller machines than 4."""
+"""MiB; VMware's smallest machine has 4."""
 VCPUS = range(1, MAX_VCPUS + 1)
 SETTING = re.compile(r"[ \t]*([A-Za-z0-9_.:-]+)[ \t]*=[ \t]*\"([^\"\n]*)\"")
 
 
 class Vmx:
-    """A `MachineReader`: the disks that are asked for, and the .vmx that names the first one or has its name."""
+    """A `MachineReader`: the migration's disks, and the .vmx that names the first one or has its name."""
 
     def read(self, asked: Migration, mandate: Mandate) -> Machine:
-        """A .vmx that the disk's owner neither owns nor can read is left out with a warning.
+        """A .vmx that the disk's owner neither owns nor can read is ignored with a warning.
 
         Raises as `open_file` does for the disk itself.
         """
@@ -53,7 +53,7 @@ class Vmx:
 
 
 def _settings_for(disk: Path, mandate: Mandate) -> tuple[Mapping[str, str], tuple[str, ...]]:
-    """The settings of the one machine that has this disk, else none; and what is wrong with the files."""
+    """The settings of the only machine with this disk, or none; and warnings about the files."""
     machines, concerns = dict[Path, Mapping[str, str]](), []
     beside = disk.parent.glob("*.vmx") if mandate.may_list(disk.parent) else (disk.with_suffix(".vmx"),)
     for path in sorted(path for path in beside if os.path.lexists(path))[:MAX_FILES]:
@@ -75,7 +75,7 @@ def _settings_for(disk: Path, mandate: Mandate) -> tuple[Mapping[str, str], tupl
 
 
 def _read(path: Path, mandate: Mandate) -> Mapping[str, str]:
-    """Settings by key in lower case; the last one counts, as for VMware. Raises as `open_file` does."""
+    """Settings by key in lower case; the last one counts, as in VMware. Raises as `open_file` does."""
     file = open_file(path, mandate)
     try:
         data = file.read(0, MAX_BYTES)

@@ -1,4 +1,4 @@
-"""What a migration asks for: one YAML, parsed."""
+"""The content of a migration YAML."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Migration(Frozen):
 
     cmd: Literal["local"] = "local"
     vmdk: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=DISKS_MAX)]
-    """The machine's disks, of any format (the key keeps its old name), the boot disk first."""
+    """The machine's disks in any format (the key keeps its old name), boot disk first."""
     vm_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     output_dir: Path | None = None
     to_output: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
@@ -40,7 +40,7 @@ class Migration(Frozen):
     libvirt_uri: str = "qemu:///system"
     libvirt_network: str = "default"
     memory: int | None = Field(default=None, ge=64, le=MAX_MEMORY, description="MiB")
-    """This and the next three override what the source machine had."""
+    """This and the next three override the source machine's values."""
     vcpus: int | None = Field(default=None, ge=1, le=MAX_VCPUS)
     uefi: bool | None = None
     machine: str | None = Field(default=None, pattern=r"^[a-z0-9.-]{1,40}$")
@@ -51,7 +51,7 @@ class Migration(Frozen):
     print_fstab: bool = False
 
     luks_keyfile: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple), Field(max_length=KEYS_MAX)] = ()
-    """Files whose content, as it is, may open the guest's LUKS volumes; each is tried on each."""
+    """Key files for the guest's LUKS volumes, used unchanged; each is tried on each."""
 
     @property
     def output_names(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Disks and what they hold: layouts, source disks, images. Sizes and offsets are bytes unless a name says otherwise."""
+"""Disks and their contents: layouts, source disks, images. Sizes and offsets are bytes unless a name says otherwise."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from hyper2kvmd.model.frozen import Frozen
 
 Table = Literal["gpt", "dos", "none"]
 COMPACT: Mapping[str, bool] = {"compact": True}
-"""The context of a serialization for the record, see `results.recorded`."""
+"""The context of a serialization for the record; see `results.recorded`."""
 
 
 class Segment(Frozen):
-    """A byte range of one disk, which is told by its place among the machine's disks."""
+    """A byte range of one disk. `disk` is the index among the machine's disks."""
 
     disk: int = Field(default=0, ge=0)
     offset: int = Field(ge=0)
@@ -31,34 +31,34 @@ class Segment(Frozen):
 
 
 Cipher = Literal["aes-xts-plain64", "aes-cbc-essiv:sha256"]
-"""Those that LUKS has had as its defaults."""
+"""The past and present defaults of LUKS."""
 
 
 SectorSize = Literal[512, 1024, 2048, 4096]
 
 
 class Crypt(Frozen):
-    """How a stretch is encrypted, in dm-crypt's terms. The key itself is never part of a layout."""
+    """The encryption of a stretch, in dm-crypt's terms. The key itself is never part of a layout."""
 
     container: str
     """UUID of the LUKS container, whose header has the key."""
     cipher: Cipher
     sector: SectorSize = 512
-    """Bytes that are encrypted as one."""
+    """Bytes of one encrypted unit."""
     iv: int = Field(default=0, ge=0)
-    """What the initialization vector counts the stretch's first 512 bytes as."""
+    """The initialization vector's number for the first 512 bytes of the stretch."""
 
 
 class Stretch(Frozen):
-    """A run of a volume's bytes: one byte range, or several that hold it in turns (`striped`) or each (`mirror`)."""
+    """A run of a volume's bytes: one byte range, several in turn (`striped`), or several copies (`mirror`)."""
 
     kind: Literal["linear", "striped", "mirror"] = "linear"
     legs: tuple[Segment, ...] = Field(min_length=1)
-    """Of one length."""
+    """Of equal length."""
     chunk: int = Field(default=0, ge=0)
-    """Bytes on one leg before the next one's turn; 0 unless striped."""
+    """Bytes on one leg before the next leg's turn; 0 unless striped."""
     crypt: Crypt | None = None
-    """Over whatever the legs make up."""
+    """Of the joined legs."""
 
     @property
     def length(self) -> int:
@@ -66,18 +66,18 @@ class Stretch(Frozen):
 
 
 class Volume(Frozen):
-    """Something that holds a file system, swap or a container: a whole disk, a partition, or what lies in those:
-    a logical volume, an md array, the inside of a LUKS container.
+    """A whole disk, a partition, or a volume inside them: a logical volume, md array or opened LUKS container.
 
-    `stretches` in order make up its content, however deep it is nested. It is empty for what cannot be addressed
-    that way (a thin LV, a degraded array, a container without its key); `obstacle` then says why.
+    It contains a file system, swap or a container. `stretches` in order are its content, at any depth of nesting.
+    They are empty if it cannot be addressed (a thin LV, a degraded array, a container without its key); `obstacle` then
+    gives the reason.
     """
 
     kind: Literal["disk", "partition", "lv", "md", "luks"]
     name: str
     """`partition 2`, `vg0/root`, `whole disk`, `disk 2, partition 1`: for messages."""
     disk: int = 0
-    """Which disk a partition is on, or where anything else begins."""
+    """The disk of a partition, or on which any other volume begins."""
     number: int | None = None
     vg: str | None = None
     lv: str | None = None
@@ -85,7 +85,7 @@ class Volume(Frozen):
     """Name of an md array, without the host's: `0`, `boot`."""
     stretches: tuple[Stretch, ...] = ()
     content: str = "unknown"
-    """As blkid names it: ext4, xfs, btrfs, vfat, swap, ntfs, LVM2_member, linux_raid_member, crypto_LUKS..."""
+    """blkid's name: ext4, xfs, btrfs, vfat, swap, ntfs, LVM2_member, linux_raid_member, crypto_LUKS..."""
     uuid: str | None = None
     label: str | None = None
     partuuid: str | None = None
@@ -107,14 +107,14 @@ class Volume(Frozen):
 
 
 class Layout(Frozen):
-    """What a machine's disks hold, read from their own bytes."""
+    """Contents of a machine's disks, read from their own bytes."""
 
     tables: tuple[Table, ...]
     """The partition table of each disk."""
     volumes: tuple[Volume, ...] = ()
 
     def on_disk(self, disk: int) -> tuple[Volume, ...]:
-        """The partitions of one disk, or the disk itself where it has none."""
+        """The partitions of one disk, or the disk itself if it has none."""
         outer = ("disk", "partition")
         return tuple(volume for volume in self.volumes if volume.disk == disk and volume.kind in outer)
 
@@ -130,7 +130,7 @@ class Layout(Frozen):
 
 
 class FileIdentity(Frozen):
-    """What must not change while a source is read."""
+    """Facts that must not change while a source is read."""
 
     path: Path
     device: int
@@ -147,13 +147,13 @@ class SourceDisk(Frozen):
     path: Path
     format: SourceFormat = "vmdk"
     subformat: str
-    """Which kind of that format: the createType of a VMDK, such as monolithicSparse."""
+    """The variant of the format: the createType of a VMDK, such as monolithicSparse."""
     virtual_size: int
     data_bytes: int
-    """Bytes of the guest's disk that the source stores: what there is to copy, and about what the image will occupy
-    when holes are kept."""
+    """Bytes of the guest's disk that the source stores: the data to copy, and the approximate size of an image with
+    holes."""
     files: tuple[FileIdentity, ...]
-    """All that the disk consists of: of a VMDK the descriptor and every extent."""
+    """All files of the disk: for a VMDK, the descriptor and every extent."""
     preallocate: bool = False
     preallocate_reason: str = ""
 
@@ -161,7 +161,7 @@ class SourceDisk(Frozen):
     def _named_beside(
         self, files: tuple[FileIdentity, ...], handler: SerializerFunctionWrapHandler, info: SerializationInfo
     ) -> Any:
-        """On record, a file in the directory of `path` has its bare name: a thousand extents have the same one."""
+        """On record, a file in the directory of `path` has its bare name: a thousand extents may share it."""
         shown = handler(files)
         if info.context == COMPACT:
             for file, one in zip(files, shown, strict=True):
@@ -178,7 +178,7 @@ class SourceDisk(Frozen):
 
 
 def _beside(directory: Path, file: Any) -> Any:
-    """A file of the record; a bare name is a name in `directory`."""
+    """A file of the record; a bare name means a file in `directory`."""
     if isinstance(file, dict) and isinstance(name := file.get("path"), str) and "/" not in name:
         return {**file, "path": str(directory / name)}
     return file
@@ -190,17 +190,17 @@ class DiskImage(Frozen):
     path: Path
     virtual_size: int
     file_bytes: int
-    """What it occupies."""
+    """Bytes that it occupies."""
 
 
 class Image(Frozen):
-    """The machine's converted disks in the working folder, in the order of the source's."""
+    """The machine's converted disks in the working folder, in the source's order."""
 
     disks: tuple[DiskImage, ...]
     format: Literal["qcow2", "raw"]
     layout: Layout
     evidence: tuple[str, ...] = ()
-    """What was proven of its content while the source was at hand."""
+    """The proofs of its content that needed the source."""
 
     @property
     def file_bytes(self) -> int:

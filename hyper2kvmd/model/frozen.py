@@ -1,4 +1,4 @@
-"""The base of every type that flows."""
+"""The base of all model types."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     def with_changes(self, **changes: object) -> Self:
-        """The same with other values. Raises pydantic.ValidationError for a name or a value that does not fit."""
+        """A copy with other values. Raises pydantic.ValidationError for an invalid name or value."""
         return self.model_validate({**dict(self), **changes})

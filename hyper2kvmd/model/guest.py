@@ -1,4 +1,4 @@
-"""The guest on the disks: what it is and what was repaired."""
+"""The guest on the disks and its repairs."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Nic(Frozen):
     """A network card of the migrated machine."""
 
     name: str | None
-    """What the guest will call its interface; None when nothing in the guest asks for a name."""
+    """The guest's name for its interface; None if nothing in the guest requires a name."""
     mac: str
 
 
 class Capabilities(Frozen):
-    """The devices that the guest has drivers for when it boots next, and how it reads the clock."""
+    """The devices for which the guest has drivers at its next boot, and how it reads the clock."""
 
     disk_bus: DiskBus = "virtio"
     nic_model: NicModel = "virtio"
@@ -42,7 +42,7 @@ class Capabilities(Frozen):
 
 
 class Guest(Frozen):
-    """What the disk holds, what was repaired and what could not be."""
+    """The guest on the disk, its repairs and the warnings."""
 
     family: Literal["linux", "windows", "none"] = "linux"
     os_id: str = ""
@@ -61,7 +61,7 @@ class Guest(Frozen):
     warnings: tuple[str, ...] = ()
 
     def shortened(self) -> Self:
-        """With as much of texts, diffs and warnings as is kept on record and reported."""
+        """With texts, diffs and warnings cut to the limits of record and report."""
         return self.with_changes(
             fstab_before=_begin(self.fstab_before, FSTAB_KEPT),
             fstab_after=_begin(self.fstab_after, FSTAB_KEPT),
@@ -75,7 +75,7 @@ def _begin(text: str, length: int) -> str:
 
 
 def _with_diffs_up_to(changes: Iterable[Change], left: int) -> Iterator[Change]:
-    """All changes; diffs as long as there is room for them."""
+    """All changes, with diffs up to `left` characters."""
     for change in changes:
         if len(change.diff) <= left:
             left -= len(change.diff)

@@ -12,7 +12,7 @@ from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.frozen import Frozen
 
 NOBODY_AT_ALL = -1
-"""A uid that owns nothing: of a submitter who is not known."""
+"""A uid that owns nothing, for an unknown submitter."""
 
 
 class State(StrEnum):
@@ -39,7 +39,7 @@ class Stage(StrEnum):
 
 
 class Problem(Frozen):
-    """A failure as data: what `errors.Failure` carries, for events, rows and `--json`."""
+    """The data of an `errors.Failure`, for events, rows and `--json`."""
 
     code: str
     message: str
@@ -51,7 +51,7 @@ class Problem(Frozen):
 
 
 class Job(Frozen):
-    """A row of the queue. `attempt` fences claims: it grows by one with each and every later write names it."""
+    """A row of the queue. `attempt` fences claims: each increments it, and every later write names it."""
 
     id: int
     state: State
@@ -75,7 +75,7 @@ class Job(Frozen):
 
 
 class JobEvent(Frozen):
-    """One transition of a job, as it was recorded with the change itself."""
+    """One transition of a job, recorded together with the change itself."""
 
     id: int
     job_id: int

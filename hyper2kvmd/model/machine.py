@@ -1,4 +1,4 @@
-"""The machine: what it was, what was planned for it, and the hardware of the new one."""
+"""The source machine, the plan for it, and the hardware of the new machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NicModel = Literal["virtio", "e1000e"]
 Rtc = Literal["utc", "localtime"]
 Video = Literal["vga"]
 Extra = Literal["usb", "agent", "balloon", "rng"]
-"""A USB controller with a tablet; the channel of QEMU's guest agent; virtio's memory balloon and source of entropy."""
+"""A USB controller with a tablet; the channel of QEMU's guest agent; virtio's memory balloon and entropy source."""
 MAX_MEMORY = 16 << 20
 """MiB."""
 MAX_VCPUS = 1024
@@ -27,7 +27,7 @@ class LocalFile(Frozen):
 
 
 DiskRef = LocalFile
-"""Where the bytes of a disk are. Members of archives and remote disks will be further kinds."""
+"""The location of a disk. Members of archives and remote disks will be further kinds."""
 
 
 class MachineDisk(Frozen):
@@ -37,7 +37,7 @@ class MachineDisk(Frozen):
 
 
 class SourceNic(Frozen):
-    """A network card of the source, as its .vmx has it."""
+    """A network card of the source, from its .vmx."""
 
     mac: str | None
     """Six octets in lower case, with colons; None for a machine that never ran."""
@@ -46,7 +46,7 @@ class SourceNic(Frozen):
 
 
 class Machine(Frozen):
-    """What the source machine was, as far as its description tells. None: it does not say."""
+    """The source machine, from its description. None: not in the description."""
 
     disks: tuple[MachineDisk, ...]
     """The boot disk first."""
@@ -54,26 +54,26 @@ class Machine(Frozen):
     """MiB."""
     vcpus: int | None = None
     nics: tuple[SourceNic, ...] = ()
-    """Empty when nothing tells."""
+    """Empty if unknown."""
     concerns: tuple[str, ...] = ()
-    """What is missing or unclear in the description: warnings."""
+    """Warnings about missing or unclear parts of the description."""
 
 
 class Plan(Frozen):
-    """What the disks were found to hold, and what the migration needs."""
+    """The contents of the disks, and the needs of the migration."""
 
     machine: Machine
     disks: tuple[SourceDisk, ...]
     layout: Layout
     firmware: Firmware
     needed_bytes: int
-    """To be free in the conversion directory's file system before the first byte."""
+    """To be free on the conversion directory's file system before the first write."""
     publish_bytes: int = 0
-    """To be free in the output directory's, when that is another one."""
+    """To be free on the output directory's, if that is another one."""
 
 
 class Hardware(Frozen):
-    """What the new machine consists of: the boot proof and every target render the same value."""
+    """The hardware of the new machine, the same for the boot proof and every target."""
 
     firmware: Firmware
     machine: str
@@ -89,4 +89,4 @@ class Hardware(Frozen):
     video: Video = "vga"
     """Every guest has a driver for it."""
     extras: tuple[Extra, ...] = ("usb", "agent", "balloon", "rng")
-    """What makes a guest easier to use; one without drivers for them boots all the same."""
+    """They make a guest easier to use; a guest without drivers for them boots as well."""

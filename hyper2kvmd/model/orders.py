@@ -1,4 +1,4 @@
-"""What a worker is told: one job, its bounds and its limits."""
+"""The order for a worker: one job, its bounds and its limits."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from hyper2kvmd.model.results import Finished
 
 
 class Limits(Frozen):
-    """How much of the host one job may take."""
+    """How much of the host one job may use."""
 
     threads: int = Field(default=0, ge=0, le=256)
-    """Of the copy engine; 0: one for each core."""
+    """Threads of the copy engine; 0: one for each core."""
     bandwidth_limit: int = Field(default=0, ge=0)
     """Bytes a second that the conversion may read; 0: no limit."""
     io_priority: Literal["normal", "idle"] = "normal"
 
 
 HelperCall: TypeAlias = tuple[str, ...] | Path
-"""How the root helper is called: the command that runs it, or the socket where systemd runs it."""
+"""How the root helper is called: by a command, or through the socket if systemd runs it."""
 
 
 class FileSystem(Frozen):
-    """A file system as it was when somebody looked. Sizes are bytes."""
+    """A file system at one point in time. Sizes are bytes."""
 
     device: int
     free: int
@@ -37,37 +37,37 @@ class FileSystem(Frozen):
 
 
 class Bounds(Frozen):
-    """What a submitter's job may name, besides what the submitter's own rights allow.
+    """Limits on what a job may name, in addition to the submitter's own rights.
 
-    The default is for a run without a daemon: the kernel judges whoever runs it.
+    The default is for a one-shot run: the kernel checks the rights of its user.
     """
 
     source_dirs: tuple[Path, ...] = ()
-    """Sources lie below one of them. Empty: anywhere."""
+    """Sources are below one of them. Empty: anywhere."""
     output_dirs: tuple[Path, ...] = ()
-    """Output directories lie in or below one of them. Empty: anywhere."""
+    """Output directories are one of them or below one. Empty: anywhere."""
     shared_output_dir: Path | None = None
-    """The configured output directory, where every submitter's results may go."""
+    """The configured output directory, which every submitter's results may use."""
     conversion_dirs: tuple[Path, ...] = ()
     """The conversion directories that a job may name. Empty: any."""
     private_dirs: tuple[Path, ...] = ()
-    """The service's own directories: no output directory is one of them, lies in one or contains one."""
+    """The service's own directories: no output directory may be one of them, be in one or contain one."""
     outer_dirs: tuple[Path, ...] = ()
-    """Those of them in which the configured output directory may lie nevertheless."""
+    """Those of them that may contain the configured output directory nevertheless."""
     libvirt_uris: tuple[str, ...] | None = None
     """The URIs that a job may name besides those of this host. None: any, for a job without a submitter."""
 
 
 class Order(Frozen):
-    """All that a worker is told: one job, where to work, and how to reach the helper. One JSON object on its stdin."""
+    """The complete order for a worker: one job, its directories, and the helper. One JSON object on its stdin."""
 
     job_id: str
     attempt: int = 1
     migration: Migration
     submitter: str | None = None
-    """The name of whose rights count; None: those of whoever runs this."""
+    """Name of the user whose rights apply; None: this process's user."""
     submitter_uid: int = NOBODY_AT_ALL
-    """The same person, as the kernel knew them when they submitted the job."""
+    """The same user's uid, as given by the kernel at submission."""
     conversion_dir: Path
     output_dir: Path
     helper: HelperCall
@@ -79,7 +79,7 @@ class Order(Frozen):
 
     @property
     def purpose(self) -> str:
-        """A digest of what is to be made, and for whom. A key that a later version adds does not change it."""
+        """A digest of the requested result and submitter. A key that a later version adds does not change it."""
         asked = self.migration.model_dump_json(exclude_defaults=True)
         parts = (asked, self.submitter or "", str(self.submitter_uid), str(self.output_dir))
         return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()

@@ -1,4 +1,4 @@
-"""What the stages produce, and what a job has finished so far."""
+"""The products of the stages, and those of a job so far."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hyper2kvmd.model.machine import Plan
 
 
 class Verdict(Frozen):
-    """Positive evidence that the image is good; an empty tuple never happens."""
+    """Positive evidence that the image is good; the tuple is never empty."""
 
     level: Literal["check", "content", "boot"]
     evidence: tuple[str, ...]
@@ -29,15 +29,15 @@ class PublishedDisk(Frozen):
 
     path: Path
     file_bytes: int
-    """What it occupies."""
+    """Bytes that it occupies."""
     sha256: str | None = None
     inode: int | None = None
     mtime_ns: int | None = None
-    """Both as they were when it was published; None in the record of an earlier version."""
+    """Both from the time of publishing; None in the record of an earlier version."""
 
 
 class Artifact(Frozen):
-    """What was put in the output directory."""
+    """The files in the output directory."""
 
     disks: tuple[PublishedDisk, ...]
     format: Literal["qcow2", "raw"]
@@ -46,7 +46,7 @@ class Artifact(Frozen):
 
 
 class Registration(Frozen):
-    """How the target knows the machine: the domain XML beside the image, and whether libvirt has it."""
+    """The machine on the target: its domain XML next to the image, and whether libvirt has defined it."""
 
     name: str
     xml: Path
@@ -67,11 +67,11 @@ PRODUCTS: Mapping[Stage, type[Product]] = {
     Stage.PUBLISH: Artifact,
     Stage.REGISTER: Registration,
 }
-"""What each stage produces."""
+"""The product of each stage."""
 
 
 class Finished(Frozen):
-    """The products of the stages that are done: all up to one stage, and none after it."""
+    """The products of the finished stages: all up to one stage, and none after it."""
 
     plan: Plan | None = None
     image: Image | None = None
@@ -89,14 +89,14 @@ class Finished(Frozen):
 
     @staticmethod
     def of(products: Iterable[Product]) -> Finished:
-        """These products, in any order. Raises pydantic.ValidationError where one is missing before another."""
+        """These products, in any order. Raises pydantic.ValidationError if one is missing before another."""
         return Finished(**{FIELDS[type(product)]: product for product in products})
 
     def products(self) -> Mapping[Stage, Product]:
         return {stage: product for stage, (_, product) in zip(PRODUCTS, self, strict=True) if product is not None}
 
     def without_content(self) -> Self:
-        """What a stage after `publish` needs: nothing about the bytes of disks and guest files."""
+        """For the stages after `publish`: without data about the bytes of disks and guest files."""
         nothing = Layout(tables=())
         plan = self.plan and self.plan.with_changes(disks=(), layout=nothing)
         image = self.image and self.image.with_changes(disks=(), layout=nothing, evidence=())
@@ -105,7 +105,7 @@ class Finished(Frozen):
 
 
 def recorded(value: Frozen) -> str:
-    """A product, or what contains products, as it is kept on record and passed between processes."""
+    """The JSON of a product, or of a type with products, for the record and other processes."""
     return value.model_dump_json(context=dict(COMPACT))
 
 

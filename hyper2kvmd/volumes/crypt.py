@@ -1,4 +1,4 @@
-"""Disk encryption as dm-crypt does it: sectors decrypted one by one, for reading a container without privilege.
+"""Decryption of sectors as dm-crypt does it, to read a container without privilege.
 
 Sources: the kernel's device-mapper documentation (dm-crypt), IEEE 1619 (XTS), drivers/md/dm-crypt.c for ESSIV.
 """
@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives.ciphers import algorithms, modes
 from hyper2kvmd.model.disks import Cipher
 
 KEY_BYTES: dict[Cipher, tuple[int, int]] = {"aes-xts-plain64": (32, 64), "aes-cbc-essiv:sha256": (16, 32)}
-"""Every cipher that is decrypted here, with its key sizes."""
+"""Every supported cipher with its key sizes in bytes."""
 IV_UNIT = 512
-"""Bytes that an initialization vector counts as one, however large a sector is."""
+"""Bytes per step of the initialization vector, for every sector size."""
 
 
 def decrypt(cipher: Cipher, key: bytes, data: bytes, *, iv: int = 0, sector: int = 512) -> bytes:
-    """`data`, whole sectors of `sector` bytes, the first of which has the number `iv`."""
+    """Decrypt `data`: whole sectors of `sector` bytes, the first with number `iv`."""
     step = sector // IV_UNIT
     return b"".join(
         _sector(cipher, key, data[at : at + sector], iv + at // sector * step) for at in range(0, len(data), sector)

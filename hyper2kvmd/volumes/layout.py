@@ -1,6 +1,6 @@
-"""What a machine's disks hold: partitions, logical volumes, file systems; read from their own bytes, without privilege.
+"""The layout of a machine's disks (partitions, logical volumes, file systems), read without privilege.
 
-Sources: UEFI specification 2.10, chapter 5 (GPT and MBR); LVM2 through `disk.lvm`.
+Sources: UEFI specification 2.10, chapter 5 (GPT and MBR); LVM2 through `volumes.lvm`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ SECTOR = 512
 GPT_ENTRIES_LIMIT = 1024
 LOGICAL_LIMIT = 128
 NESTING_LIMIT = 6
-"""Containers in containers: LVM in LUKS on LVM on md is four."""
+"""Nested containers: LVM in LUKS on LVM on md is four."""
 EXTENDED_TYPES = (0x05, 0x0F, 0x85)
 PROTECTIVE = 0xEE
 CLAIMED = ("LVM2_member", "linux_raid_member")
-"""What a host's own tools look for on every device that they see."""
+"""Content that a host's own tools look for on every device."""
 ESP_TYPES = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef")
 
 
@@ -49,7 +49,7 @@ class Partition:
 
 
 def read_layout(disks: Sequence[BlockReader], keys: Sequence[bytes] = ()) -> Layout:
-    """The layout of one machine's disks, `keys` tried on each LUKS container.
+    """The layout of one machine's disks; `keys` are tried on each LUKS container.
 
     Damaged tables and metadata show up as missing volumes or as obstacles.
     """
@@ -67,7 +67,7 @@ def read_layout(disks: Sequence[BlockReader], keys: Sequence[bytes] = ()) -> Lay
 
 
 def _inside(machine: OpenDisks, volumes: list[Volume], fresh: list[Volume], keys: Sequence[bytes]) -> list[Volume]:
-    """What the containers among `fresh` hold. Volume groups come last: they may span what lies at different depths."""
+    """The volumes inside the containers among `fresh`. Volume groups come last: they may span several depths."""
     arrays = md.arrays(machine, [volume for volume in fresh if volume.content == "linux_raid_member"])
     opened = [_decrypted(volume, machine, keys) for volume in fresh if volume.content == "crypto_LUKS"]
     if arrays or opened:
@@ -143,7 +143,7 @@ def _with_content(volume: Volume, machine: OpenDisks) -> Volume:
 
 
 def _claim(volume: Volume, content: Content, machine: OpenDisks) -> str | None:
-    """What keeps it from being mounted: each of its parts is a device of the host's meanwhile."""
+    """Why it cannot be mounted: each of its parts is a device of the host during the mount."""
     if content.type in CLAIMED:
         return None
     for segment in volume.segments:
@@ -158,7 +158,7 @@ def _fits(reader: BlockReader, start: int, sectors: int) -> bool:
 
 
 def _gpt(reader: BlockReader) -> tuple[Partition, ...] | None:
-    """Partitions of the primary table, or of the backup at the disk's end when the primary is damaged."""
+    """Partitions of the primary table, or of the backup at the end of the disk if the primary is damaged."""
     last = reader.size // SECTOR - 1
     for lba in (1, last):
         if reader.size < 34 * SECTOR:
@@ -199,7 +199,7 @@ def _gpt_entries(reader: BlockReader, entries: bytes, size: int) -> list[Partiti
 
 
 def _dos(reader: BlockReader) -> tuple[Partition, ...] | None:
-    """Primary and logical partitions; None for a disk that begins with something else."""
+    """Primary and logical partitions; None for a disk without an MBR partition table."""
     if reader.size < 2 * SECTOR:
         return None
     record = reader.read(0, SECTOR)

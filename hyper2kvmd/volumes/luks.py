@@ -1,7 +1,7 @@
-"""LUKS containers opened without privilege: headers, key slots, and what the kernel needs to decrypt the rest.
+"""LUKS containers opened without privilege: headers, key slots, and the parameters for dm-crypt.
 
-A header may be hostile: its texts are bounded, its checksum verified, and key derivations that would cost more than a
-real one does are refused. All containers of a machine share one budget.
+A header may be hostile: its texts are bounded, its checksum is verified, and key derivations that cost more than real
+ones are refused. All containers of a machine share one budget.
 
 Sources: LUKS1 On-Disk Format Specification 1.2.3, LUKS2 On-Disk Format Specification 1.1.1, RFC 9106 (Argon2).
 """
@@ -30,35 +30,35 @@ from hyper2kvmd.volumes.superblock import BlockReader
 SECTOR = 512
 MAGICS = (b"LUKS\xba\xbe", b"SKUL\xba\xbe")
 HEADER_SIZES = tuple(1 << power for power in range(14, 23))
-"""Bytes that a LUKS2 header may have, its JSON included."""
+"""Allowed sizes of a LUKS2 header in bytes, JSON included."""
 ACTIVE = 0x00AC71F3
 STRIPES = 4000
 DAMAGED = "its LUKS header is damaged"
 HASHES = ("sha1", "sha256", "sha512")
 ITERATIONS_LIMIT = 150_000_000
-"""Of PBKDF2, in all key slots together: a minute; cryptsetup's own choice takes two seconds for each."""
+"""Of PBKDF2, in all key slots together: a minute. By default cryptsetup chooses two seconds for each."""
 MEMORY_LIMIT = 4 << 20
 """Of Argon2, in KiB: cryptsetup's own limit."""
 COST_LIMIT = 64 << 20
 """Of Argon2, passes times KiB, in all key slots together: a minute."""
 BLOCKS_A_SECOND = {"sha1": 2_500_000, "sha256": 2_500_000, "sha512": 1_000_000}
-"""Of PBKDF2: iterations on one core, each of which makes one block of a digest's size."""
+"""Of PBKDF2: iterations per second on one core, each for one block of the digest's size."""
 KIB_A_SECOND = 1 << 20
 """Of Argon2: passes times KiB."""
 SLOT_SECONDS = 0.05
 """For the anti-forensic stripes of one key slot."""
 HEADER_BYTES_A_SECOND = 20 << 20
 REMEMBERED = 1024
-"""Derived keys: at least as many as an honest machine needs, for its containers, keys and slots."""
+"""Derived keys; enough for the containers, keys and slots of a normal machine."""
 
 
 class Locked(Exception):
-    """Why a container stays closed, in words that follow its name."""
+    """Why a container stays closed, as text to follow its name."""
 
 
 @dataclass(frozen=True)
 class Unlocked:
-    """An opened container: `length` bytes at its `offset` are encrypted as `how` says, with `key`."""
+    """An opened container: `length` bytes at its `offset` are encrypted with `key` and `how`."""
 
     how: Crypt
     offset: int
@@ -66,12 +66,12 @@ class Unlocked:
     key: bytes = field(repr=False)
 
 
-# ---------------------------------------------------------------- what a header says, of either version
+# ---------------------------------------------------------------- content of a header, of either version
 
 
 @dataclass(frozen=True)
 class _Derivation:
-    """How a text becomes a key. `cost` is PBKDF2's iterations or Argon2's passes, `memory` in KiB."""
+    """A key derivation. `cost` is PBKDF2's iterations or Argon2's passes; `memory` is in KiB."""
 
     kind: str
     salt: bytes
@@ -88,7 +88,7 @@ class _Derivation:
         return self.cost > 0 and fair
 
     def seconds(self, length: int) -> float:
-        """What deriving `length` bytes costs, estimated."""
+        """Estimated time to derive `length` bytes."""
         if self.kind != "pbkdf2":
             return self.cost * self.memory / KIB_A_SECOND
         blocks = -(-length // hashlib.new(self.hash).digest_size)
@@ -119,9 +119,9 @@ class _Header:
 
 
 def unlock(reader: BlockReader, keys: Iterable[bytes], budget: Budget) -> Unlocked:
-    """Open the container that `reader` is with the first of `keys` that fits one of its key slots.
+    """Open the container in `reader` with the first of `keys` that fits one of its key slots.
 
-    A key is the content of a key file, or a passphrase; the line end after a passphrase in a file is not part of it.
+    A key is the content of a key file, or a passphrase; a line end after a passphrase in a file is not part of it.
     Raises Locked, also when `budget` is used up.
     """
     try:
@@ -169,12 +169,12 @@ def _check_cost(derivations: list[_Derivation]) -> None:
 
 
 def _seconds_of(header: _Header, slot: _Slot) -> float:
-    """What trying one key on one slot costs, estimated."""
+    """Estimated time to try one key on one slot."""
     return SLOT_SECONDS + slot.derivation.seconds(slot.key_bytes) + header.digest.seconds(len(header.wanted))
 
 
 def _open_slot(reader: BlockReader, header: _Header, slot: _Slot, text: bytes) -> bytes:
-    """What this slot makes of `text`: the volume key, if it is the right text."""
+    """The result of this slot for `text`: the volume key if `text` is right."""
     cipher = _cipher(slot.cipher, slot.key_bytes)
     size = header.key_bytes * STRIPES
     if slot.offset + size > header.offset:
@@ -185,7 +185,7 @@ def _open_slot(reader: BlockReader, header: _Header, slot: _Slot, text: bytes) -
 
 @functools.lru_cache(maxsize=REMEMBERED)
 def _derive(how: _Derivation, text: bytes, length: int) -> bytes:
-    """Remembered: a layout is read several times in one migration, and this is made to be slow."""
+    """Cached: a layout is read several times in one migration, and this is slow by design."""
     if how.kind == "pbkdf2":
         return hashlib.pbkdf2_hmac(how.hash, text, how.salt, how.cost, length)
     argon2 = Argon2i if how.kind == "argon2i" else Argon2id
@@ -198,7 +198,7 @@ def _derive(how: _Derivation, text: bytes, length: int) -> bytes:
 
 
 def _merge(material: bytes, length: int, name: str) -> bytes:
-    """What the anti-forensic splitter scattered, together again."""
+    """The key that the anti-forensic splitter split into stripes."""
     state = bytes(length)
     for at in range(0, len(material), length):
         state = bytes(a ^ b for a, b in zip(state, material[at : at + length], strict=True))
@@ -271,7 +271,7 @@ def _known(name: str) -> str:
 
 
 def _json_area(reader: BlockReader, at: int, budget: Budget) -> tuple[str, bytes] | None:
-    """UUID and JSON text of the header at `at`, when its checksum is right."""
+    """UUID and JSON text of the header at `at` if its checksum is right."""
     if at + 4096 > reader.size:
         return None
     head = reader.read(at, 4096)
@@ -296,7 +296,7 @@ def _decoded(value: object) -> object:
 
 
 class _Part(BaseModel):
-    """What is read of the JSON; numbers of bytes are strings there."""
+    """The JSON that is read; byte counts are strings in it."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 

@@ -1,4 +1,4 @@
-"""LVM2 metadata, read from physical volumes without privilege: where each logical volume's bytes lie.
+"""LVM2 metadata, read from physical volumes without privilege: the place of each logical volume's bytes.
 
 Source: LVM2 lib/format_text (layout.h: label, PV header, metadata area header; the text format of `vgcfgbackup`).
 """
@@ -28,26 +28,27 @@ from hyper2kvmd.volumes.superblock import BlockReader
 SECTOR = 512
 MDA_MAGIC = b" LVM2 x[5A%r0N*>"
 METADATA_LIMIT = 16 << 20
-"""Bytes of metadata text accepted of all physical volumes, the same text once; LVM's default area is 1 MiB."""
+"""Bytes of metadata text accepted from all physical volumes, without repetitions. LVM's default area is 1 MiB."""
 BYTES_A_SECOND = 20 << 20
-"""Of metadata text, read once more for each physical volume."""
+"""Of metadata text, which is read for each physical volume."""
 DEPTH_LIMIT = 8
 TOKEN = re.compile(r'#[^\n]*|"(?:\\.|[^"\\])*"|[{}\[\]=,]|[^\s{}\[\]=,#"]+')
 
 UNEVEN = {"NOTSYNCED", "REBUILD"}
-"""Status of a RAID 1, or of an image of one, whose copies were never made the same."""
+"""Status of a RAID 1, or of one of its images, whose copies were never synchronised."""
 
 Value = int | str | list["Value"]
 Section = dict[str, "Value | Section"]
 
 
 class Damaged(Exception):
-    """Metadata that cannot be understood; never leaves this module."""
+    """Metadata is invalid; never leaves this module."""
 
 
 def logical_volumes(machine: OpenDisks, physical: Iterable[Volume]) -> list[Volume]:
-    """The logical volumes on the physical volumes of a machine's disks; those that cannot be mapped, and those of
-    which a part is missing, with an obstacle.
+    """The logical volumes on a machine's physical volumes.
+
+    Those that cannot be mapped or miss a part have an obstacle.
     """
     groups: dict[str, tuple[int, str, Section]] = {}
     places: dict[str, Volume] = {}
@@ -72,7 +73,7 @@ def logical_volumes(machine: OpenDisks, physical: Iterable[Volume]) -> list[Volu
 
 
 class _Texts:
-    """Metadata texts that are parsed: each once, and not more than METADATA_LIMIT together."""
+    """The metadata texts to parse: each once, and at most METADATA_LIMIT together."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
@@ -210,7 +211,7 @@ def _words(section: Mapping[str, object], key: str) -> list[str]:
 
 
 def _volumes_of(name: str, group: _Group) -> Iterator[Volume]:
-    """The first one that there are no pieces left for is the last one."""
+    """Ends with the first volume for which no pieces are left."""
     for lv in group.logical:
         section = _subsection(group.logical, lv)
         if "VISIBLE" not in _words(section, "status"):
@@ -239,7 +240,7 @@ def _volume(name: str, lv: str, group: _Group, stretches: Stretches = (), obstac
 
 
 class _Group:
-    """A volume group's metadata, with the physical volumes that are at hand. Raises Damaged throughout."""
+    """A volume group's metadata and its available physical volumes. All methods raise Damaged."""
 
     def __init__(self, machine: OpenDisks, group: Section, places: Mapping[str, Volume]) -> None:
         self._machine, self._budget = machine, machine.budget
@@ -256,7 +257,7 @@ class _Group:
         self._snapshots = self._read_snapshots()
 
     def _read_snapshots(self) -> dict[str, str]:
-        """Logical volumes that are not what their own bytes are, each with the reason."""
+        """Logical volumes that are a snapshot or have one, each with the obstacle."""
         found = {}
         for section in self.logical.values():
             if not isinstance(section, dict):
@@ -268,9 +269,9 @@ class _Group:
         return found
 
     def stretches(self, lv: str, depth: int) -> Stretches:
-        """Where the bytes of the logical volume `lv` lie. Raises Unmappable, and Exhausted.
+        """The place of the bytes of logical volume `lv`. Raises Unmappable, and Exhausted.
 
-        Volumes in volumes are mapped again for each that contains them, so the work could grow exponentially.
+        A nested volume is mapped again for each volume that contains it, so the work could grow exponentially.
         """
         self._budget.map_pieces(1)
         if depth == 0:
@@ -307,7 +308,7 @@ class _Group:
         raise Unmappable(f"a segment of type {kind} cannot be mapped")
 
     def _area(self, name: Value, first: Value, length: int, depth: int) -> Stretches:
-        """`length` bytes from extent `first` on, of a physical volume or of another logical one."""
+        """`length` bytes from extent `first` of a physical volume or of another logical one."""
         if not isinstance(name, str) or not isinstance(first, int) or first < 0:
             raise Damaged
         if name not in self._physical:
@@ -318,7 +319,7 @@ class _Group:
         return cut(volume.stretches, start + first * self._extent, length)
 
     def _raid1(self, names: list[str], status: list[str], length: int, depth: int) -> Stretches:
-        """The images of a RAID 1, when their own superblocks say that they are the same."""
+        """The images of a RAID 1, if their superblocks show that they are the same."""
         metadata, images = names[::2], names[1::2]
         if not images or len(metadata) != len(images):
             raise Damaged

@@ -1,8 +1,7 @@
-"""Where a volume's bytes lie: stretches of the machine's disks, cut out of each other and read, however nested.
+"""The place of a volume's bytes, as stretches of the machine's disks.
 
-Nesting is flattened as it is found: a logical volume on a RAID 1 becomes mirrored stretches, one in a LUKS container
-encrypted stretches. So a reader, and the root helper, meet two levels at most: ranges joined, and encryption over
-that.
+Nesting is flattened: a logical volume on a RAID 1 becomes mirrored stretches, one in a LUKS container becomes encrypted
+stretches. Readers and the root helper therefore see two levels at most: joined ranges, and encryption over them.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from hyper2kvmd.volumes.superblock import BlockReader
 
 Stretches = tuple[Stretch, ...]
 LEGS_LIMIT = 4096
-"""Of one mirror: each copy is split where any of them is. The root helper accepts 64 for a mount."""
+"""Of one mirror: all copies are split where any of them is. The root helper accepts 64 for a mount."""
 
 
 class Unmappable(Exception):
-    """Why bytes cannot be addressed, in words that follow a volume's name."""
+    """Why bytes cannot be addressed, as text to follow a volume's name."""
 
 
 class OpenDisks:
@@ -33,7 +32,7 @@ class OpenDisks:
         self.keys: dict[str, bytes] = {}
 
     def reader(self, stretches: Stretches) -> BlockReader:
-        """The bytes of `stretches`, one after the other, decrypted; the containers that they name are open."""
+        """The bytes of `stretches` in order, decrypted; the containers that they name must be open."""
         return _StretchReader(self, stretches)
 
 
@@ -87,7 +86,7 @@ def linear(*segments: Segment) -> Stretches:
 
 
 def joined(stretches: Iterable[Stretch]) -> Stretches:
-    """The same bytes in as few stretches as can be."""
+    """The same bytes in as few stretches as possible."""
     found: list[Stretch] = []
     for stretch in stretches:
         if found and _continues(found[-1], stretch):
@@ -112,7 +111,7 @@ def _continues(before: Stretch, after: Stretch) -> bool:
 
 
 def cut(stretches: Stretches, offset: int, length: int) -> Stretches:
-    """The `length` bytes at `offset`. Raises Unmappable, also for what is not all inside."""
+    """The `length` bytes at `offset`. Raises Unmappable, also for a range not fully inside."""
     found = []
     wanted = length
     for stretch in stretches:
@@ -147,7 +146,7 @@ def _part(stretch: Stretch, offset: int, length: int) -> Stretch:
 
 
 def mirrored(copies: Sequence[Stretches]) -> Stretches:
-    """Bytes that each of `copies` holds whole. Raises Unmappable."""
+    """Bytes that each of `copies` contains in full. Raises Unmappable."""
     if len(copies) == 1:
         return copies[0]
     _plain(copies)
@@ -163,7 +162,7 @@ def mirrored(copies: Sequence[Stretches]) -> Stretches:
 
 
 def striped(parts: Sequence[Stretches], chunk: int) -> Stretches:
-    """Bytes that lie on each of `parts` in turns, `chunk` bytes at a time. Raises Unmappable."""
+    """Bytes on each of `parts` in turn, `chunk` bytes at a time. Raises Unmappable."""
     if len(parts) == 1:
         return parts[0]
     _plain(parts)
@@ -176,7 +175,7 @@ def striped(parts: Sequence[Stretches], chunk: int) -> Stretches:
 
 
 def _plain(parts: Sequence[Stretches]) -> None:
-    """What is joined here is joined of plain ranges: nothing under it may be joined or encrypted itself."""
+    """Require plain ranges: the parts of a RAID must not be RAIDs or encrypted themselves."""
     for stretch in itertools.chain.from_iterable(parts):
         if stretch.crypt is not None:
             raise Unmappable("it is a RAID of encrypted devices")
@@ -185,7 +184,7 @@ def _plain(parts: Sequence[Stretches]) -> None:
 
 
 def encrypted(stretches: Stretches, how: Crypt) -> Stretches:
-    """What `stretches` hold, decrypted; `how` says it for their first byte. Raises Unmappable."""
+    """`stretches`, decrypted; `how` is for their first byte. Raises Unmappable."""
     found, at = [], how.iv
     for stretch in stretches:
         if stretch.crypt is not None:

@@ -1,7 +1,7 @@
-"""Linux software RAID: superblocks read without privilege, and the RAID 1 arrays that are whole and clean.
+"""Linux software RAID: superblocks read without privilege, and complete, clean RAID 1 arrays.
 
-Writing to an array behind the back of its superblocks keeps it whole only where every member is there, the same and
-at rest: then each gets the same bytes, and no superblock has to change. Everything else is refused by name.
+Writes that leave the superblocks unchanged are safe only if all members are present, identical and cleanly stopped:
+each then gets the same bytes. Every other array is refused with its reason.
 
 Source: linux include/uapi/linux/raid/md_p.h, drivers/md/md.c (super_90_load, super_1_load).
 """
@@ -34,23 +34,23 @@ FEATURES = {
     0x8: "one of its members has bad blocks",
     0x10: "one of its members is being replaced",
 }
-"""Of metadata 1.x, each with why it keeps an array from being mapped."""
+"""Of metadata 1.x, each with the reason why such an array is not mapped."""
 AT_REST = (1 << 64) - 1
 """`resync_offset` of an array that was stopped cleanly."""
 DEVICES_LIMIT = 1920
 SPARE = 0xFFFF
 CLEAN_090 = 1
 SLACK_090 = 1 << 20
-"""Bytes of a member that 0.90 may leave unused; it does not say where its superblock is meant to be."""
+"""Bytes of a member that 0.90 may leave unused; its superblock does not state its own place."""
 DM_RAID_MAGIC, BITMAP_MAGIC = b"DmRd", b"bitm"
 DM_RAID_BITMAP, DM_RAID_BITS = 4096, 4096 + 256
-"""Where, in bytes, the write-intent bitmap of LVM's RAID lies on each metadata volume, and its bits."""
+"""Byte offsets of LVM RAID's write-intent bitmap on each metadata volume, and of its bits."""
 BITMAP_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True)
 class Superblock:
-    """`offset` and `size` in bytes: where the array's data lies on this member."""
+    """`offset` and `size`, in bytes, are those of the array's data on this member."""
 
     array: str
     name: str
@@ -65,7 +65,7 @@ class Superblock:
 
 
 def superblock(reader: BlockReader) -> Superblock | None:
-    """The member's superblock, of whichever version; None where there is none that is meant for this very device."""
+    """The member's superblock, of any version; None if there is none for this very device."""
     sectors = reader.size // SECTOR
     for at in (0, 8, ((sectors - 16) & ~7)):
         if at >= 0 and (at + 8) <= sectors:
@@ -115,7 +115,7 @@ def _version_1(reader: BlockReader, at: int) -> Superblock | None:
 
 
 def _sum(block: bytes) -> int:
-    """The checksum of 1.x: 32-bit words and what is left, added up, the carry folded in once."""
+    """The checksum of 1.x: the sum of 32-bit words and the rest, with the carry added once."""
     words = len(block) // 4
     total: int = sum(struct.unpack_from(f"<{words}I", block)) + int.from_bytes(block[words * 4 :], "little")
     return (total & 0xFFFFFFFF) + (total >> 32) & 0xFFFFFFFF
@@ -130,7 +130,7 @@ def _version_090(reader: BlockReader, at: int) -> Superblock | None:
     damaged = (total & 0xFFFFFFFF) + (total >> 32) & 0xFFFFFFFF != words[38]
     size = words[8] * 1024
     if not 0 <= at * SECTOR - size <= SLACK_090:
-        return None  # a partition's, seen from the disk that the partition ends
+        return None  # it belongs to a partition at the end of this disk
     return Superblock(
         array=str(uuid.UUID(bytes=struct.pack("<4I", words[5], *words[13:16]))),
         name=str(words[11]),
@@ -146,13 +146,13 @@ def _version_090(reader: BlockReader, at: int) -> Superblock | None:
 
 
 def holds_table(disk: BlockReader) -> bool:
-    """Whether a whole disk is a member whose data begins where it begins: a partition table there is the array's."""
+    """Whether a whole disk is a member with data from its first byte: a partition table there is the array's."""
     found = superblock(disk)
     return found is not None and found.offset == 0
 
 
 def arrays(machine: OpenDisks, members: Iterable[Volume]) -> list[Volume]:
-    """The arrays that `members` make up; those that cannot be mapped with an obstacle."""
+    """The arrays of `members`; those that cannot be mapped have an obstacle."""
     groups: dict[str, list[tuple[Superblock, Volume]]] = {}
     lost = []
     for volume in members:
@@ -200,7 +200,7 @@ def _stretches(group: list[tuple[Superblock, Volume]]) -> Stretches:
 
 
 def difference(metadata: Sequence[BlockReader]) -> str | None:
-    """Why the images of LVM's own RAID 1 may not be the same, told by their metadata volumes; None when they are."""
+    """Why the images of an LVM RAID 1 may differ, by their metadata volumes; None if they are the same."""
     states = set()
     for reader in metadata:
         if reader.size < DM_RAID_BITS:

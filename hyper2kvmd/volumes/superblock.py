@@ -1,8 +1,8 @@
-"""What a byte range holds, told by its magic numbers, as blkid tells it.
+"""The content of a byte range by its magic numbers, as blkid names it.
 
 Sources: the on-disk headers of ext2/3/4 (linux fs/ext4/ext4.h), XFS (xfs_format.h), btrfs (btrfs_tree.h), FAT
-(Microsoft fatgen103), NTFS, swap (linux include/linux/swap.h), LVM2 (lib/format_text), md (md_p.h), LUKS. Of what no
-repair works in only the magic number is known: reiserfs_fs.h, jfs_superblock.h, FreeBSD's ffs/fs.h, f2fs_fs.h, Apple's
+(Microsoft fatgen103), NTFS, swap (linux include/linux/swap.h), LVM2 (lib/format_text), md (md_p.h), LUKS. For content
+without repairs, only the magic number: reiserfs_fs.h, jfs_superblock.h, FreeBSD's ffs/fs.h, f2fs_fs.h, Apple's
 TN1150 and APFS reference, bcache.h, OpenZFS's uberblock_impl.h, util-linux for VMFS.
 """
 
@@ -21,7 +21,7 @@ EXT4_INCOMPAT = 0x40 | 0x80 | 0x200
 MD_MAGIC = struct.pack("<I", 0xA92B4EFC)
 
 LINUX_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs"})
-"""Those that a Linux root is looked for in."""
+"""Those that are searched for a Linux root."""
 MAGICS: tuple[tuple[int, bytes, str], ...] = (
     (65588, b"ReIsEr", "reiserfs"),
     (8244, b"ReIsEr", "reiserfs"),
@@ -37,11 +37,11 @@ MAGICS: tuple[tuple[int, bytes, str], ...] = (
 )
 """Offset, magic number, name."""
 UBERBLOCKS, UBERBLOCK, UBERBLOCK_MAGIC = 128 << 10, 1 << 10, (0x00BAB10C).to_bytes(8, "little")
-"""Of ZFS's first label: where its ring of uberblocks begins and how long that is; the smallest step in it."""
+"""In the first ZFS label: offset and length of the ring of uberblocks; the smallest step in it."""
 
 
 class BlockReader(Protocol):
-    """A disk, read by byte range; `size` in bytes."""
+    """A disk, read by byte range; `size` is in bytes."""
 
     @property
     def size(self) -> int: ...
@@ -53,17 +53,17 @@ class BlockReader(Protocol):
 
 @dataclass(frozen=True)
 class Content:
-    """`type` as blkid names it; `unknown` when no magic number matches."""
+    """`type` is blkid's name; `unknown` if no magic number matches."""
 
     type: str
     uuid: str | None = None
     label: str | None = None
     multi_device: bool = False
-    """A btrfs of several, or an ext4 whose journal is another one, by its superblock or its own mount options."""
+    """A btrfs on several, or an ext4 with its journal on another, by its superblock or the mount options in it."""
 
 
 def identify(reader: BlockReader) -> Content:
-    """Containers are looked for before file systems: a RAID 1 leg also looks like what it holds."""
+    """Containers are checked before file systems: a RAID 1 leg also looks like its content."""
     if reader.size < HEAD:
         return Content("unknown")
     head = reader.read(0, HEAD)
@@ -95,7 +95,7 @@ def _md(reader: BlockReader, head: bytes) -> Content | None:
 
 
 def _md_uuid(block: bytes) -> bytes:
-    """Format 1 has it in one piece, 0.90 in four numbers of the machine's own byte order, the first one apart."""
+    """Format 1 has it in one piece; 0.90 in four numbers in native byte order, the first one apart."""
     if struct.unpack_from("<I", block, 4)[0] != 0:
         return block[16:32]
     return struct.pack(">4I", *struct.unpack_from("<I", block, 20), *struct.unpack_from("<3I", block, 52))

@@ -1,4 +1,4 @@
-"""A volume's bytes, and nothing else of the disks: for a file system that is worked on without a mount."""
+"""The bytes of a volume, and nothing else of the disks, for a file system that is not mounted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hyper2kvmd.volumes.mapping import Stretches, cut
 
 
 class WritableDisk(Protocol):
-    """A whole disk; `flush` returns when what was written is on it."""
+    """A whole disk; `flush` returns when all writes are on it."""
 
     def read(self, offset: int, length: int) -> bytes: ...
 
@@ -23,7 +23,7 @@ class WritableDisk(Protocol):
 
 @dataclass(frozen=True)
 class FileDisk:
-    """A disk by an open descriptor, which stays its owner's. Raises MigrationFailed (`image-write-failed`)."""
+    """A disk by an open descriptor, which the caller closes. Raises MigrationFailed (`image-write-failed`)."""
 
     handle: int
 
@@ -57,9 +57,9 @@ class FileDisk:
 
 @dataclass(frozen=True)
 class Window:
-    """A volume's bytes, counted from its start; a mirrored byte is read once and written to each leg.
+    """A volume's bytes, counted from its start. A mirrored byte is read once and written to each leg.
 
-    `disks` are the machine's, in its order. With `read_only` a write is refused.
+    `disks` are the machine's disks in order. With `read_only`, writes are refused.
     """
 
     disks: Sequence[WritableDisk]

@@ -1,4 +1,4 @@
-"""A source's runs cut into pieces of work: small enough to be held in memory, large enough to be worth a thread."""
+"""A source's runs, cut into batches: small enough for memory, large enough to be worth a thread."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple
 from hyper2kvmd.disk.blocks import Run
 
 BATCH = 4 << 20
-"""Bytes that a batch holds in memory, about; a packed run larger than that is held whole."""
+"""Approximate bytes of a batch in memory; a larger packed run is held whole."""
 PIECE = 1 << 20
 PIECES = 1024
 JOINED = 512 << 20
-"""Bytes of neighbouring runs that are looked at together."""
+"""Bytes up to which adjacent runs are joined."""
 
 
 class Piece(NamedTuple):
@@ -23,19 +23,19 @@ class Piece(NamedTuple):
     length: int
     run: Run
     clone: bool
-    """The bytes are to be shared, not copied: they lie block-aligned on both sides."""
+    """The bytes are shared, not copied: they are block-aligned on both sides."""
 
 
 @dataclass(slots=True)
 class Batch:
-    """Pieces in one window of the target. No unit is in two batches, so a copy can be taken up between any two."""
+    """Pieces in one window of the target. No unit is in two batches, so a copy can resume between any two."""
 
     number: int
     pieces: list[Piece] = field(default_factory=list)
     length: int = 0
     """Guest bytes."""
     loaded: int = 0
-    """Of these, what passes through memory."""
+    """Of these, the bytes read into memory."""
 
     def add(self, piece: Piece) -> None:
         self.pieces.append(piece)
@@ -48,7 +48,7 @@ class Batch:
 
     @property
     def end(self) -> tuple[int, int]:
-        """Where the next batch may begin, and with which run: that which lies across the place, or one behind it."""
+        """Where the next batch may begin, and the start of its first run: one across that place, or one after it."""
         last = self.pieces[-1]
         position = last.guest + last.length
         return position, last.run.guest if last.run.guest + last.run.length > position else position
@@ -56,7 +56,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Cutter:
-    """How to cut: `unit` and `window` are the target's, `block` the file system's, `clonable` is asked of each file."""
+    """The rules for cutting. `unit` and `window` are the target's, `block` the file system's; `clonable` is by file."""
 
     unit: int
     window: int
@@ -105,7 +105,7 @@ class Cutter:
                 guest = stop
 
     def _clone_bounds(self, run: Run, guest: int, end: int) -> tuple[int, int]:
-        """The part of [guest, end) that can be shared; empty at `end` where nothing can."""
+        """The part of [guest, end) that can be shared; empty, at `end`, if none can."""
         block = self.block
         if (run.guest - run.offset) % block or not self.clonable(run.file):
             return end, end
@@ -118,7 +118,7 @@ def _ceil(offset: int, step: int) -> int:
 
 
 def _joined(runs: Iterable[Run]) -> Iterator[Run]:
-    """Neighbours that lie together in the file as one run."""
+    """Runs, with those that are adjacent in the file joined."""
     held: Run | None = None
     for run in runs:
         if held is not None:

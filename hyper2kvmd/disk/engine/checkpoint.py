@@ -1,11 +1,11 @@
-"""How far a copy got, in small files beside the image.
+"""The progress of a copy, in small files beside the image.
 
-Three records, each about as large as the tables in the making:
+Three records, each about as large as the unfinished tables:
 
-- the *latest* holds for as long as the host runs: what it speaks of is in the file, perhaps in memory only. It costs
-  no flush, so there are many, and a copy that was killed repeats little however slow the disk is;
-- the *durable* one speaks of what is on disk, for the day when the host itself went down;
-- the *complete* one says that the image was finished, and what the file then looked like from outside.
+- the *latest* covers data in the file, possibly only in memory, and is valid while the host runs. It needs no flush,
+  so it is written often: a copy that was killed repeats little, even on a slow disk;
+- the *durable* one covers data on disk and remains valid when the host itself goes down;
+- the *complete* one states that the image was finished, with the size and times of its file.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ class Checkpoint(Frozen):
     """All guest space before `position` is in the file."""
 
     key: str
-    """Digest of all that decides the bytes of the image, and of which file it is."""
+    """Digest of everything that determines the bytes of the image, and of its file."""
     position: int
     runs_from: int
-    """Where the run begins that lies across `position`; otherwise `position`."""
+    """Start of the run across `position`; otherwise `position`."""
     read: int
-    """Guest bytes taken from the source so far."""
+    """Guest bytes read from the source so far."""
     state: str
     """The target's own, packed."""
     boot: str = ""
-    """Of the host, while which it holds; empty in a durable one."""
+    """The boot of the host for which it is valid; empty if durable."""
 
     def target_state(self) -> bytes:
-        """Raises ValueError for what was damaged."""
+        """Raises ValueError if it is damaged."""
         try:
             return zlib.decompress(base64.b64decode(self.state))
         except zlib.error as error:
@@ -51,7 +51,7 @@ class Checkpoint(Frozen):
 
 
 class FinishedImage(Frozen):
-    """The image that `key` names, as it was left; one that was written to since then differs."""
+    """The file of the finished image `key`; it differs if the image was written to since."""
 
     key: str
     size: int
@@ -64,7 +64,7 @@ def pack_state(state: bytes) -> str:
 
 
 def make_key(identity: str, options: str, fd: int) -> str:
-    """`identity` names the source, `options` the way of writing; `fd` is the image."""
+    """`identity` is the source, `options` the format and its settings, `fd` the image."""
     file = os.fstat(fd)
     return hashlib.sha256(f"2\n{identity}\n{options}\n{file.st_dev}:{file.st_ino}".encode()).hexdigest()
 
@@ -74,7 +74,7 @@ def path_for(image: Path, kind: str) -> Path:
 
 
 def load(image: Path, key: str) -> list[Checkpoint]:
-    """The checkpoints of this very copy that can be used, the one that got furthest first."""
+    """The valid checkpoints of this very copy, the most advanced one first."""
     found = []
     for kind, boot in ((LATEST, boot_id()), (DURABLE, "")):
         with contextlib.suppress(OSError, ValidationError):
@@ -85,7 +85,7 @@ def load(image: Path, key: str) -> list[Checkpoint]:
 
 
 def note(image: Path, checkpoint: Checkpoint) -> None:
-    """Replace the latest one. What it speaks of is written, and need not be on disk."""
+    """Replace the latest one. Its data is written, but need not be on disk."""
     path = path_for(image, LATEST)
     fresh = path.with_name(path.name + ".new")
     fresh.write_text(checkpoint.with_changes(boot=boot_id()).model_dump_json())
@@ -93,18 +93,18 @@ def note(image: Path, checkpoint: Checkpoint) -> None:
 
 
 def save(image: Path, checkpoint: Checkpoint) -> None:
-    """Replace the durable one. What it speaks of is on disk."""
+    """Replace the durable one. Its data is on disk."""
     write_durably(path_for(image, DURABLE), checkpoint.model_dump_json())
 
 
 def complete(image: Path, key: str, fd: int) -> None:
-    """The image open as `fd` is finished and on disk, and nothing writes to it any more."""
+    """The image open as `fd` is finished and on disk; nothing may write to it any more."""
     write_durably(path_for(image, COMPLETE), _completed(key, fd).model_dump_json())
     drop(image, LATEST, DURABLE)
 
 
 def is_complete(image: Path, key: str, fd: int) -> bool:
-    """Whether the image open as `fd` was finished by this very copy, and not touched since."""
+    """Whether the image open as `fd` was finished by this very copy and is unchanged since."""
     try:
         found = FinishedImage.model_validate_json(path_for(image, COMPLETE).read_bytes())
     except (OSError, ValidationError):

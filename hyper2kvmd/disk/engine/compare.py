@@ -1,6 +1,6 @@
-"""Whether a guest reads the same bytes from a source and from its image: the whole disk, in parallel.
+"""Comparison of all bytes that a guest reads from a source and from its image, in parallel.
 
-Cost grows with the bytes that either side stores. Where neither stores any, both read as zeros.
+The cost grows with the bytes that either side stores. Where neither stores any, both read as zeros.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import Protocol
 from hyper2kvmd.disk.blocks import Buffer, Run, Source
 
 PIECE = 1 << 20
-"""Most bytes of one side that are read at once."""
+"""Most bytes that are read at once from one side."""
 BATCH = 2 << 20
-"""Bytes that one thread compares before it takes its next share."""
+"""Bytes that one thread compares before it takes its next batch."""
 BATCHES_AHEAD = 4
-"""For each thread: what bounds the memory."""
+"""For each thread; limits the memory."""
 
 
 class ReadableImage(Protocol):
-    """The other side of the comparison; safe to read from several threads."""
+    """The image side of the comparison; safe to read from several threads."""
 
     @property
     def virtual_size(self) -> int: ...
 
     def allocated(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Guest ranges (start, stop) in [start, stop) that may hold anything but zeros, in order."""
+        """Guest ranges (start, stop) in [start, stop) that may contain anything but zeros, in order."""
         ...
 
     def read(self, start: int, length: int) -> bytes: ...
@@ -37,10 +37,10 @@ class ReadableImage(Protocol):
 def first_difference(
     source: Source, image: ReadableImage, *, threads: int, on_progress: Callable[[int], None] = lambda _done: None
 ) -> int | None:
-    """Guest offset of the first byte that differs; None when source and image are the same disk.
+    """Guest offset of the first byte that differs; None if source and image are equal.
 
-    `on_progress` gets the bytes of the guest's disk that are done. A disk that is longer than the other differs
-    where the other ends. Raises what `source.load` and `image.read` raise.
+    `on_progress` gets the number of guest bytes compared. If one disk is longer, they differ where the other ends.
+    Raises what `source.load` and `image.read` raise.
     """
     size = min(source.virtual_size, image.virtual_size)
     pending: deque[tuple[int, Future[int | None]]] = deque()
@@ -68,7 +68,7 @@ def _check_oldest(pending: deque[tuple[int, Future[int | None]]], on_progress: C
 
 
 def _batches(source: Source, size: int) -> Iterator[tuple[int, list[tuple[int, int] | Run]]]:
-    """The disk from 0 to `size` in order, in shares: (guest offset where it ends, its runs and its gaps)."""
+    """The disk from 0 to `size` in order, in batches: (guest offset of its end, its runs and gaps)."""
     batch: list[tuple[int, int] | Run] = []
     weight, at = 0, 0
     for run in source.runs(0, size):
@@ -88,7 +88,7 @@ def _batches(source: Source, size: int) -> Iterator[tuple[int, list[tuple[int, i
 
 
 def _pieces(run: Run, size: int) -> Iterator[Run]:
-    """A packed run whole, since it cannot be split; any other in pieces, and not past the end of the disk."""
+    """A packed run whole, because it cannot be split; any other in pieces up to the end of the disk."""
     if run.packed:
         yield run
         return
@@ -124,7 +124,7 @@ def _first_not_zero(image: ReadableImage, start: int, stop: int) -> int | None:
 
 
 def _first_unequal(ours: Buffer, theirs: Buffer) -> int | None:
-    """The first place where two blocks differ; a short one differs where it ends."""
+    """The first place where two blocks differ; a shorter block differs at its end."""
     if ours == theirs:
         return None
     low, high = 0, min(len(ours), len(theirs))

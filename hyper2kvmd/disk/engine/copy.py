@@ -1,7 +1,7 @@
-"""The copy engine: a Source's runs into a Target, with all cores, bounded memory and a way to go on after a crash.
+"""The copy engine: it copies a source into an image with all cores and bounded memory, and can resume after a crash.
 
-Work is placed in guest order whatever thread finishes first, so the same source gives the same file; and a copy that
-was killed, taken up again from its checkpoint, gives that file too.
+Data is placed in guest order, whichever thread finishes first, so the same source gives the same file. A copy that was
+killed and resumed from its checkpoint also gives that file.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from hyper2kvmd.host.space import gib
 MAX_THREADS = 8
 """More would wait for Python's lock."""
 WORKERS, MAX_WORKERS = 3, 10
-"""For each thread that may compute, and in all: while one inflates, others wait for the disk. Each costs 10 MiB."""
+"""For each computing thread, and in total: while one inflates, others wait for the disk. Each costs 10 MiB."""
 KEPT = 128 << 20
 """Bytes of freed memory."""
 PROGRESS_PERIOD = 0.2
@@ -44,28 +44,28 @@ AHEAD = 3
 """Batches handed out per worker."""
 WORKER_BYTES = 64 << 20
 FEW_WORKERS = 4
-"""More than these only for so many bytes each: what is under way when a copy is killed is done again."""
+"""More are started only for WORKER_BYTES each: work in progress is repeated after a copy was killed."""
 SECTIONS = 32
-"""Checkpoints of a copy, when it is fast."""
+"""Checkpoints of a fast copy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """Bytes: `read` of the `total` guest bytes that the source holds, `written` into the image file."""
+    """Bytes: `read` of the `total` guest bytes in the source, `written` into the image file."""
 
     read: int
     written: int
     total: int
     resumed: int = 0
-    """Of `read`, what an earlier attempt had done."""
+    """The part of `read` from an earlier attempt."""
 
 
 @dataclass(frozen=True, slots=True)
 class CopyLimits:
-    """What a copy may take of the host."""
+    """Limits of a copy on this host."""
 
     threads: int = min(MAX_THREADS, os.cpu_count() or 1)
-    """That compute at any one time."""
+    """Those that compute at once."""
     bytes_per_second: int | None = None
     """Guest bytes copied; sharing blocks is free."""
 
@@ -79,11 +79,11 @@ def copy(
     limits: CopyLimits | None = None,
     on_progress: Callable[[Amounts], None] = lambda _: None,
 ) -> Amounts:
-    """Copy all of `source` into `target`, finish that, and return what was moved; all of it is on disk then.
+    """Copy all of `source` into `target`, finish it on disk, and return the amounts.
 
-    `identity` names the source's files as they are now: a checkpoint of another identity is not used. With `reserve`
-    the image gets blocks for all that its guest may ever write, and shares none with the source. `on_progress` is
-    called in this thread, as is whatever a signal handler raises; both end the copy.
+    `identity` identifies the source's files in their present state; a checkpoint of another identity is not used. With
+    `reserve`, the image gets blocks for its guest's whole disk and shares none with the source. `on_progress` is called
+    in this thread. An exception from it or from a signal handler ends the copy.
 
     Raises MigrationFailed (`content-incomplete`, `content-invalid`, `disk-full`, `disk-read-failed`,
     `disk-write-failed`, `reserve-failed`), and what the source raises.
@@ -94,7 +94,7 @@ def copy(
 
 
 class _Copy:
-    """One copy, seen from its caller's thread."""
+    """One copy, run in its caller's thread."""
 
     def __init__(
         self,
@@ -117,15 +117,15 @@ class _Copy:
         self._read = self._written = self._resumed = 0
         self._said = 0.0
         self._done: dict[int, Done] = {}
-        """By number, those that another batch has to precede."""
+        """By number: batches that wait for an earlier one."""
         self._next = self._kept = 0
-        """The batch before which all are in the file, and the guest bytes in these."""
+        """All batches before this one are in the file; the guest bytes in them."""
 
     def run(self) -> Amounts:
         try:
             return self._run()
         except MigrationFailed:
-            # After a failed write, what was not flushed need not be in the file: only the durable record holds.
+            # After a failed write, data that was not flushed may be lost: only the durable record is valid.
             with contextlib.suppress(OSError):
                 checkpoint.drop(self._target.path, checkpoint.LATEST)
             raise
@@ -208,7 +208,7 @@ class _Copy:
         return functools.cache(lambda file: kernel.can_clone(file, target.path.parent))
 
     def _checked(self, start: int, runs_from: int) -> Iterator[Run]:
-        """The source's runs, shown to be in order, inside the disk, and no more than space was promised for."""
+        """The source's runs, checked to be in order, inside the disk, and no more than the planned data."""
         size, end, offered = self._source.virtual_size, 0, self._resumed
         files: set[int] = set()
         for run in self._source.runs(runs_from, size):
@@ -233,7 +233,7 @@ class _Copy:
             yield run
 
     def _collect(self, *, block: bool) -> int:
-        """Take what threads have reported, waiting for something when `block`; the number of batches done."""
+        """Take the threads' reports, with `block` at least one; returns the number of batches done."""
         count = 0
         while True:
             self._report_progress()
@@ -259,7 +259,7 @@ class _Copy:
                 self._record(first.sealed)
 
     def _record(self, sealed: Sealed) -> None:
-        """Every batch that `sealed` speaks of is in the file."""
+        """Every batch that `sealed` covers is in the file."""
         found = Checkpoint(
             key=self._key,
             position=sealed.position,

@@ -1,4 +1,4 @@
-"""What can go wrong with the storage under a copy, said so that a person can act on it."""
+"""Errors of the storage under a copy, each with a remedy."""
 
 from __future__ import annotations
 

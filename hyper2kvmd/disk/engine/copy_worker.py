@@ -20,21 +20,21 @@ from hyper2kvmd.disk.engine.copy_errors import read_failure, short_read, write_f
 from hyper2kvmd.disk.image_file import ImageFile
 
 CHECKPOINT_SECONDS = 5.0
-"""A copy that is slower than its share of bytes records how far it got this often."""
+"""Period of checkpoints for a copy that is too slow to fill a section in this time."""
 FLUSH_SECONDS = 1.0
-"""From one flush to the next, at least; a copy that takes less has none before its end."""
+"""Shortest time between two flushes; a shorter copy flushes only at its end."""
 IOVECS = 1024
 SLICE = 0.1
-"""Seconds that a waiting thread sleeps before it looks whether the copy was stopped."""
+"""Seconds after which a waiting thread checks again whether the copy was stopped."""
 
 
 class Stopped(Exception):
-    """The copy ends early; whoever stopped it knows why."""
+    """The copy ends early; the reason is reported elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """Everything before `position` is placed, and `state` true once all batches so far are in the file."""
+    """Everything before `position` is placed; `state` is valid once all batches so far are in the file."""
 
     position: int
     runs_from: int
@@ -53,10 +53,7 @@ class Done:
 
 @dataclass(slots=True)
 class Placement:
-    """Whole units of guest space that are placed together, and what is to be written into them.
-
-    `length` is what lies in the file: less than the units where they are `packed`.
-    """
+    """Whole units of guest space that are placed together, and the data to write into them."""
 
     guest: int
     stop: int
@@ -66,7 +63,7 @@ class Placement:
 
 @dataclass
 class Share:
-    """What the threads of one copy have in common. `stop` is set once and never reset."""
+    """The state that the threads of one copy share. `stop` is set once and never reset."""
 
     source: Source
     target: ImageFile
@@ -93,7 +90,7 @@ class Share:
             self.turned.wait(SLICE)
 
     def seal(self, batch: Batch) -> Sealed | None:
-        """What a checkpoint behind `batch`, just placed, would say, if one is due. The caller holds `turned`."""
+        """The checkpoint after `batch`, which was just placed, if one is due. The caller holds `turned`."""
         self.unsealed += batch.length
         now = time.monotonic()
         if self.unsealed < self.section and now - self.sealed_at < CHECKPOINT_SECONDS:
@@ -102,7 +99,7 @@ class Share:
         return Sealed(*batch.end, self.target.state())
 
     def pay(self, size: int) -> None:
-        """Return when `size` more bytes are within the bandwidth."""
+        """Return when the bandwidth allows `size` more bytes."""
         if self.bytes_per_second is None:
             return
         with self.paying:
@@ -115,7 +112,7 @@ class Share:
 
 
 def work(share: Share) -> None:
-    """A worker's life: batches from `work` until None; an error goes to `done` and ends it."""
+    """Run a worker: copy batches from `work` until None. An error goes to `done` and ends it."""
 
     def each() -> None:
         zeros = bytes(share.target.unit)
@@ -143,7 +140,7 @@ def _copied(share: Share, direct: DirectFile, batch: Batch, zeros: bytes) -> Don
 
 
 def _load(source: Source, pieces: list[Piece], unit: int) -> Iterator[tuple[int, Buffer | Piece]]:
-    """(guest offset, bytes) inside one unit each, or (guest offset, piece) for what is to be shared."""
+    """(guest offset, bytes) inside one unit each, or (guest offset, piece) for a piece to share."""
     for piece in pieces:
         guest, length, run, clone = piece
         if clone:
@@ -185,7 +182,7 @@ def _raw(run: Run, guest: int, length: int) -> Buffer:
 
 
 def _placements(items: Iterator[tuple[int, Buffer | Piece]], target: ImageFile, zeros: bytes) -> Iterator[Placement]:
-    """The units that hold anything but zeros."""
+    """The units that contain anything but zeros."""
     if target.compress:
         yield from _packed_placements(items, target, zeros)
         return
@@ -218,7 +215,7 @@ def _packed_placements(
 
 
 def _units(items: Iterator[tuple[int, Buffer | Piece]], unit: int) -> Iterator[tuple[int, bytes]]:
-    """Whole units, what no item covers filled with zeros."""
+    """Whole units; bytes that no item covers are zeros."""
     held: bytearray | None = None
     at = -1
     for guest, data in items:
@@ -238,7 +235,7 @@ def _units(items: Iterator[tuple[int, Buffer | Piece]], unit: int) -> Iterator[t
 
 
 def _place(target: ImageFile, placement: Placement) -> list[tuple[int, Buffer | Piece]]:
-    """The placement's items with the file offsets that are theirs."""
+    """The placement's items with their file offsets."""
     if placement.packed is not None:
         return [(target.place_packed(placement.guest, len(placement.packed)), placement.packed)]
     move = target.place(placement.guest, placement.stop - placement.guest) - placement.guest
@@ -246,7 +243,7 @@ def _place(target: ImageFile, placement: Placement) -> list[tuple[int, Buffer | 
 
 
 def _write(share: Share, direct: DirectFile, placed: list[list[tuple[int, Buffer | Piece]]]) -> int:
-    """Write all, neighbours in one call; the bytes written. What cannot be shared after all is copied."""
+    """Write all, adjacent data in one call; the bytes written. Blocks that cannot be shared are copied."""
     written = 0
     for offset, buffers in _gathered(share, placed):
         size = sum(len(buffer) for buffer in buffers)
@@ -280,7 +277,7 @@ def _gathered(share: Share, placed: list[list[tuple[int, Buffer | Piece]]]) -> I
 
 
 def _cloned(share: Share, piece: Piece, offset: int) -> Iterator[tuple[int, list[Buffer]]]:
-    """Nothing when the blocks are shared; otherwise the bytes, to be written."""
+    """Share the blocks and yield nothing, or yield the bytes to write."""
     run = piece.run
     try:
         kernel.clone_range(run.file, run.offset + piece.guest - run.guest, piece.length, share.target.fd, offset)
@@ -295,7 +292,7 @@ def _cloned(share: Share, piece: Piece, offset: int) -> Iterator[tuple[int, list
 
 
 def write_at(target: ImageFile, offset: int, buffers: list[Buffer]) -> None:
-    """Write all of `buffers` from `offset` on. Raises MigrationFailed (`disk-full`, `disk-write-failed`)."""
+    """Write all of `buffers` at `offset`. Raises MigrationFailed (`disk-full`, `disk-write-failed`)."""
     left = buffers
     while left:
         try:
@@ -311,12 +308,12 @@ def write_at(target: ImageFile, offset: int, buffers: list[Buffer]) -> None:
 
 
 class Keeper:
-    """Makes the newest checkpoint durable, again and again; that takes as long as the disk needs."""
+    """Makes the newest checkpoint durable, repeatedly; the disk determines how long each takes."""
 
     def __init__(self, share: Share) -> None:
         self._share = share
         self.checkpoints: SimpleQueue[Checkpoint | None] = SimpleQueue()
-        """Of what is in the file; None ends it."""
+        """Their data is in the file; None ends it."""
 
     def live(self) -> None:
         _live(self._share, self._each)
@@ -331,7 +328,7 @@ class Keeper:
             due = time.monotonic() + FLUSH_SECONDS
 
     def _newest(self, found: Checkpoint, due: float) -> Checkpoint | None:
-        """`found`, or what came last until `due`; None where the copy ends before."""
+        """`found`, or the last one until `due`; None if the copy ends before."""
         with contextlib.suppress(Empty):
             while (later := self.checkpoints.get(timeout=max(0.0, due - time.monotonic()))) is not None:
                 found = later

@@ -1,4 +1,4 @@
-"""Images by the name of their format: what is to be written, how large it becomes, and the target that writes it."""
+"""Images by format: the image to write, its size, and the target that writes it."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ ImageFormat = Literal["qcow2", "raw"]
 
 @dataclass(frozen=True)
 class NewImage:
-    """An image file that is to be written."""
+    """An image file to write."""
 
     path: Path
     format: ImageFormat
     data_bytes: int
-    """Guest bytes that there are to copy, as planned: the measure of progress."""
+    """Planned number of guest bytes to copy, for the progress."""
     compress: bool = False
     reserve: bool = False
     """Reserve the full size on the file system."""
 
     def target(self, virtual_size: int) -> ImageFile:
-        """The engine's target for a disk of so many bytes. Close it."""
+        """The engine's target for a disk of that size; the caller closes it."""
         if self.format == "raw":
             return RawTarget(self.path, virtual_size)
         return qcow2.Qcow2Writer(self.path, virtual_size, compress=self.compress)
 
 
 def image_bytes(virtual_size: int, data_bytes: int | None, target_format: ImageFormat) -> int:
-    """What an uncompressed image of a disk with so much data occupies; of all of the disk when that is None."""
+    """Bytes that an uncompressed image with that much data occupies; with None, the whole disk is data."""
     if target_format == "raw":
         return virtual_size if data_bytes is None else data_bytes
     return qcow2.full_size(virtual_size, data_bytes)

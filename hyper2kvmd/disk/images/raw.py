@@ -1,4 +1,4 @@
-"""A raw image as the target of a copy: every byte at its own place, holes where nothing is written."""
+"""A raw image as the target of a copy: file and guest offsets are equal, unwritten space is a hole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 class RawTarget:
     """A raw image of `virtual_size` bytes at `path`, which is created if missing.
 
-    It has its full size from the start, so only the end of the copy tells a complete one.
+    It has its full size from the start, so its size does not show whether it is complete.
     """
 
     unit = 65536
@@ -22,7 +22,7 @@ class RawTarget:
 
     @property
     def options(self) -> str:
-        """What, besides the source, decides the bytes of the file."""
+        """Settings that determine the file's bytes, besides the source."""
         return f"raw {self.virtual_size}"
 
     @property
@@ -31,12 +31,12 @@ class RawTarget:
         return self.virtual_size
 
     def begin(self) -> None:
-        """Start afresh, whatever the file holds."""
+        """Start anew; discard the file's content."""
         os.ftruncate(self.fd, 0)
         os.ftruncate(self.fd, self.virtual_size)
 
     def resume(self, state: bytes) -> None:
-        """Go on: what lies beyond is written again with the same bytes. Raises ValueError for another file's state."""
+        """Continue: later data is written again with the same bytes. Raises ValueError for another file's state."""
         if state or os.fstat(self.fd).st_size != self.virtual_size:
             raise ValueError("not a state of this image")
         os.fdatasync(self.fd)

@@ -1,8 +1,8 @@
-"""A disk image served over NBD by one confined, unprivileged qemu-storage-daemon; and, on top, as a FUSE file.
+"""A disk image served over NBD by one confined, unprivileged qemu-storage-daemon, and optionally as a FUSE file.
 
-This module owns both processes and their order of death. A frozen server leaves whoever waits for a mount on top
-of it stuck in the kernel, beyond any time-out of ours; so each server is asked for a sign of life all the while,
-and killed when it gives none: the mount then answers EIO, and everything can be taken down.
+This module controls both processes and the order in which they end. A frozen server would block users of its mount in
+the kernel, beyond any time-out, so each server is polled and killed if silent: the mount then returns EIO and can be
+removed.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from hyper2kvmd.host import run
 from hyper2kvmd.model.disks import Segment, SourceFormat
 
 WHOLE_DISK = ""
-"""Name of the export that `as_file` uses."""
+"""Name of the export for `as_file`."""
 PERIOD = 5.0
-"""Seconds between two signs of life."""
+"""Seconds between two polls."""
 PATIENCE = 30.0
-"""Seconds that a server may take to give one, before it is killed."""
+"""Seconds that a server may take to answer before it is killed."""
 START_SECONDS = 30.0
 STOP_SECONDS = 120.0
 """For a last flush of the image."""
 DYING_SECONDS = 1.0
 RELEASE_SECONDS = 20.0
-"""For the kernel to let go of the last descriptor of a FUSE file."""
+"""For the kernel to close the last descriptor of a FUSE file."""
 
 
 @dataclass(frozen=True)
 class Exporter:
-    """A running server; `socket` is its unix socket, below `folder`, which is private to this export."""
+    """A running server; `socket` is its unix socket in `folder`, which is private to this export."""
 
     folder: Path
     socket: Path
@@ -55,11 +55,11 @@ class Exporter:
         return nbd.negotiate(self.socket, name)
 
     def kill(self) -> None:
-        """End the server at once; whoever waits for it gets an error. For a helper that does not come back."""
+        """Kill the server, so that all its users get an error. For a helper that does not return."""
         self.process.kill()
 
     def output(self) -> str:
-        """What the server printed, as one line."""
+        """The server's output as one line."""
         return " / ".join((self.folder / "output").read_text(errors="replace").split("\n")).strip(" /")[-2000:]
 
 
@@ -76,11 +76,11 @@ def export(
 ) -> Iterator[Exporter]:
     """Serve `path` as the named exports (`None`: the whole disk; a segment: exactly that range) during the block.
 
-    `backing` is what a QCOW2 of ours lies upon, and is only ever read. `opened` are the files of a source, that at
-    `path` first: they are served by their descriptors, whatever their names have come to mean. The server sees these,
-    or `path` where there are none, and nothing else.
-    Raises MigrationFailed: `image-damaged`, `exporter-failed` when it cannot serve the image or does not end well after
-    a writable export, `exporter-died` when it died during the block.
+    `backing` is the backing file of a QCOW2 of ours, opened read-only. `opened` are the files of a source, that at
+    `path` first: they are served by their descriptors, even if their names now lead to other files. The server can
+    open only these, or `path` if there are none, and `backing`.
+    Raises MigrationFailed: `image-damaged`, `exporter-failed` if it cannot serve the image or fails at the end of a
+    writable export, `exporter-died` if it died during the block.
     """
     path = path.absolute()
     with (
@@ -124,9 +124,9 @@ def export(
 def as_file(exporter: Exporter) -> Iterator[int]:
     """The whole disk of a writable exporter as an open file, through nbdfuse, for kernels without NBD.
 
-    The FUSE mount is detached as soon as the file is open: it lives by descriptors alone, and nbdfuse ends when the
-    last one closes. nbdfuse is outside the sandbox, for fusermount3 is setuid; it parses nothing but NBD. Raises
-    MigrationFailed: `fuse-failed`, `fuse-died` when it died under the block, `image-busy` when something still uses
+    The FUSE mount is detached as soon as the file is open, and nbdfuse ends when the last descriptor is closed. nbdfuse
+    is not in the sandbox because fusermount3 is setuid; it parses only NBD.
+    Raises MigrationFailed: `fuse-failed`, `fuse-died` if it died during the block, `image-busy` if a process still uses
     the file at the end.
     """
     mountpoint = exporter.folder / "fuse"
@@ -168,14 +168,14 @@ def as_file(exporter: Exporter) -> Iterator[int]:
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:
-    """Whether a server is dead, or just dying: its clients' I/O errors come before the news of its death."""
+    """Whether a server has ended or is ending: its clients' I/O errors arrive before its exit status."""
     with suppress(subprocess.TimeoutExpired):
         process.wait(DYING_SECONDS)
     return process.returncode is not None
 
 
 def _grown(path: Path, fmt: SourceFormat) -> int:
-    """Bytes of an image file when all of its disk was written anew behind what it holds."""
+    """Bytes of an image file after its whole disk was written anew behind its content."""
     size = path.stat().st_size
     if fmt == "raw":
         return size
@@ -184,7 +184,7 @@ def _grown(path: Path, fmt: SourceFormat) -> int:
 
 
 def layer(path: Path, fmt: SourceFormat) -> dict[str, object]:
-    """An image below another one, as QEMU's -blockdev takes it: read-only, and no header decides what is opened."""
+    """A backing image for QEMU's -blockdev: read-only, and without a backing file from its own header."""
     file = {"driver": "file", "filename": str(path), "read-only": True}
     bottom: dict[str, object] = {"backing": None} if fmt == "qcow2" else {}
     return {"driver": fmt, "file": file, "read-only": True, **bottom}
@@ -217,7 +217,7 @@ def _command(
 
 @contextmanager
 def _listen(path: Path) -> Iterator[socket.socket]:
-    """A listening unix socket, however long its path is; the server inherits it, so it can be connected to at once."""
+    """A listening unix socket with a path of any length; the server inherits it, so clients can connect at once."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         handle = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -243,7 +243,7 @@ def _sign_of_life(exporter: Exporter, name: str) -> None:
 
 @contextmanager
 def _watched(ask: Callable[[], object], process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Kill `process` when `ask` does not come back in time; an answer that is an error is an answer."""
+    """Kill `process` if `ask` does not return in time; an error also counts as an answer."""
     over = threading.Event()
 
     def ask_once() -> None:

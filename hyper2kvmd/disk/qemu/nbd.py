@@ -1,7 +1,7 @@
-"""A small NBD client: negotiation for whoever will own the socket, exact reads and writes for parsers of ours.
+"""A small NBD client: negotiation for the later owner of the socket, exact reads and writes for our parsers.
 
-Newstyle fixed negotiation, NBD_OPT_GO and simple replies only. The server may be a tool gone wrong on a hostile
-image, so every magic, length and handle is checked, and every wait has an end.
+It supports only fixed newstyle negotiation, NBD_OPT_GO and simple replies. A hostile image may have compromised the
+server, so every magic, length and handle is checked, and every wait has a time-out.
 
 Source: the NBD protocol document (doc/proto.md of the NetworkBlockDevice project).
 """
@@ -41,7 +41,7 @@ SUN_PATH_MAX = 107
 
 @dataclass(frozen=True)
 class Negotiated:
-    """A socket in transmission phase, and what the server said of the export. Whoever holds it closes `sock`."""
+    """A socket in transmission phase, and the server's data about the export. The owner closes `sock`."""
 
     sock: socket.socket
     size: int
@@ -53,7 +53,7 @@ class Negotiated:
 
 
 def connect(path: Path, *, timeout: float = TIMEOUT) -> socket.socket:
-    """Connect to a unix stream socket, however long its path is. Raises OSError."""
+    """Connect to a unix stream socket with a path of any length. Raises OSError."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(timeout)
@@ -105,8 +105,8 @@ class NbdReader:
     def read(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes at `offset`.
 
-        Raises MigrationFailed: `disk-range` for what is not inside the export, `disk-read-failed` for an error of
-        the server's own, `nbd-unreachable` and `nbd-protocol` for a server gone wrong.
+        Raises MigrationFailed: `disk-range` for a range outside the export, `disk-read-failed` for an error that
+        the server reports, `nbd-unreachable` and `nbd-protocol` for a faulty server.
         """
         start, end = self._aligned(offset, length)
         pieces = [self._ask(CMD_READ, at, size) for at, size in self._steps(start, end)]
@@ -146,7 +146,7 @@ class NbdReader:
         try:
             self._export.sock.sendall(struct.pack(">IHHQQI", REQUEST, 0, CMD_DISC, 0, 0, 0))
         except OSError:
-            pass  # it is gone already, which is what was asked for
+            pass  # the connection is closed already
         finally:
             self._export.sock.close()
 
@@ -160,7 +160,7 @@ class NbdReader:
 
 
 class NbdWriter(NbdReader):
-    """Exact writes besides. Raises as `read` does, and MigrationFailed (`image-write-failed`)."""
+    """Also exact writes. Raises as `read` does, and MigrationFailed (`image-write-failed`)."""
 
     def write(self, offset: int, data: bytes) -> None:
         start, end = self._aligned(offset, len(data))
@@ -171,7 +171,7 @@ class NbdWriter(NbdReader):
             self._ask(CMD_WRITE, at, size, whole[at - start : at - start + size])
 
     def flush(self) -> None:
-        """What was written is on the disk when this returns."""
+        """Return when all writes are on the disk."""
         if self._export.flags & FLAG_SEND_FLUSH:
             self._ask(CMD_FLUSH, 0, 0)
 

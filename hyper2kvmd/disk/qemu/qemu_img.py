@@ -1,6 +1,6 @@
 """qemu-img, confined to the files of one migration, with explicit formats everywhere.
 
-Its exit status is never taken for evidence: callers look at what it wrote.
+Its exit status is not evidence of success: callers check its output.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from hyper2kvmd.model.disks import SourceFormat
 
 PERCENT = re.compile(r"\((\d+\.\d+)/100%\)")
 PER_THREAD, MOST_REQUESTS = 8, 16
-"""Requests that qemu-img has in flight, for each thread that it may keep busy, and the most that it takes."""
+"""Requests that qemu-img has in flight for each thread that it may use, and the most that it accepts."""
 PREALLOCATION = 64 << 20
-"""Bytes that QEMU may add to an image when it reserves all of it: it counts its tables on the safe side."""
+"""Bytes that QEMU may add to an image that it fully reserves: it overestimates the tables."""
 SLOWEST = 10 << 20
-"""Bytes of the source that a conversion of more than a day must do in a second of processor time."""
+"""Bytes of the source that a conversion of more than a day must process per second of processor time."""
 
 
 def node(path: Path, fmt: SourceFormat) -> str:
-    """QEMU's name of a local file: neither that of the file nor its content changes the protocol or the format.
+    """QEMU's name of a local file: neither its path nor its content can change the protocol or format.
 
-    Nor does the content of a QCOW2 add a backing file, whatever its header says by the time QEMU reads it. Source:
-    qemu(1), section "Device URL Syntax" (json:), and BlockdevOptionsGenericCOWFormat.
+    The header of a QCOW2 cannot add a backing file either, even if it changed before QEMU reads it. Source: qemu(1),
+    section "Device URL Syntax" (json:), and BlockdevOptionsGenericCOWFormat.
     """
     options: dict[str, object] = {"driver": fmt, "file": {"driver": "file", "filename": str(path)}}
     return "json:" + json.dumps(options | ({"backing": None} if fmt == "qcow2" else {}))
@@ -45,8 +45,8 @@ def node(path: Path, fmt: SourceFormat) -> str:
 def linked(files: Sequence[SourceFile], folder: Path) -> Iterator[Path]:
     """The path of the first of `files`, all of one directory, for a tool that inherits their descriptors.
 
-    It lies in a new directory below `folder`, in which each has its own name, as a link to what was opened: a VMDK
-    names its extents and its parent, and whoever owns their directory may have given these names to other files.
+    A new directory in `folder` has a link for each, with the same name, to the open file. A VMDK names its extents and
+    its parent, and the owner of their directory may have given these names to other files.
     """
     with tempfile.TemporaryDirectory(prefix="source-", dir=folder, ignore_cleanup_errors=True) as place:
         for file in files:
@@ -55,17 +55,17 @@ def linked(files: Sequence[SourceFile], folder: Path) -> Iterator[Path]:
 
 
 def virtual_size(image: Path, fmt: SourceFormat) -> int:
-    """Bytes the guest sees of an image of ours."""
+    """Bytes of the guest's disk in an image of ours."""
     argv = ["qemu-img", "info", "--output=json", node(image, fmt)]
     return int(json.loads(run.run(argv, sandbox=run.Sandbox(read=(image,))).stdout)["virtual-size"])
 
 
 def reads_as(files: Sequence[SourceFile], fmt: SourceFormat, size: int, folder: Path) -> bool:
-    """True when QEMU can read the disk that `files` make up (the named one first), and as one of `size` bytes.
+    """Whether QEMU can read the disk in `files` (the named one first) as one of `size` bytes.
 
-    Links to the files are made in `folder` meanwhile. Raises MigrationFailed (`tool-stalled`).
+    Temporary links to the files are made in `folder`. Raises MigrationFailed (`tool-stalled`).
 
-    QEMU has disks on which an assertion fails, such as a VMDK with a parent and nothing but ZERO extents (QEMU 7.2,
+    Some disks make an assertion in QEMU fail, such as a VMDK with a parent and only ZERO extents (QEMU 7.2,
     vmdk_get_info).
     """
     with linked(files, folder) as path:
@@ -92,11 +92,11 @@ def convert(
     bytes_per_second: int | None,
     on_fraction: Callable[[float], None],
 ) -> None:
-    """Write `target` anew from the one file `source`; all of it is on disk at the end. `on_fraction` gets 0 to 1.
+    """Write `target` anew from the single file `source` and flush it. `on_fraction` gets 0 to 1.
 
-    Past the page cache where the file systems let it. Elsewhere its own flush (`-t writeback`) would wait for the disk
-    at every table it updates; one fsync at the end does not, and has little left to do when the kernel is told at
-    every step to begin writing.
+    It bypasses the page cache if the file systems allow it. Otherwise qemu-img's own flush (`-t writeback`) would wait
+    for the disk at every updated table. One fsync at the end does not, and is short because the kernel is asked at
+    every step to start writing.
     Raises MigrationFailed (`disk-full`, `tool-failed`, `tool-stalled`, `tool-killed`, `tool-cpu-limit`).
     """
     options = ["cluster_size=65536", "compat=1.1"] if target_format == "qcow2" else []
@@ -135,8 +135,9 @@ def convert(
 
 
 def walk(source: SourceFile, fmt: SourceFormat, take: Callable[[int, int, int | None], None]) -> None:
-    """Give `take` each guest range (start, stop) of an image of one file that QEMU finds data in, in order, and where
-    in the file that lies as it is. Raises MigrationFailed (`tool-failed`).
+    """Call `take` for each guest range with data in a single-file image, in order.
+
+    It gets start, stop and the file offset if the data is stored unchanged. Raises MigrationFailed (`tool-failed`).
     """
     rest = ""
 
@@ -153,7 +154,7 @@ def walk(source: SourceFile, fmt: SourceFormat, take: Callable[[int, int, int | 
 
 
 def check(image: Path) -> str | None:
-    """What is wrong with a QCOW2's metadata, leaks included; None when it is clean."""
+    """The errors in a QCOW2's metadata, leaks included; None if there are none."""
     found, said = _check(image, "qcow2", run.Sandbox(read=(image,)))
     if found is None:
         return said
@@ -161,9 +162,9 @@ def check(image: Path) -> str | None:
 
 
 def corruption(source: SourceFile, fmt: SourceFormat) -> str | None:
-    """What keeps an image from being read as it was written; clusters that nothing uses do not.
+    """The errors that make an image's data unreliable; leaked clusters are not among them.
 
-    Raises MigrationFailed (`source-check-failed`) for one that QEMU cannot check, such as one that is in use.
+    Raises MigrationFailed (`source-check-failed`) if QEMU cannot check it, for example while it is in use.
     """
     found, said = _check(source.opened, fmt, run.Sandbox(handles=(source.fd,)))
     if found is None:
@@ -177,7 +178,7 @@ def corruption(source: SourceFile, fmt: SourceFormat) -> str | None:
 
 
 def _check(image: Path, fmt: SourceFormat, sandbox: run.Sandbox) -> tuple[dict[str, Any] | None, str | None]:
-    """What qemu-img counted, if it came to that, and what it complained of."""
+    """The counts of qemu-img, if it reported any, and its error message."""
     argv = ["qemu-img", "check", "--output=json", node(image, fmt)]
     done = run.run(argv, sandbox=sandbox, check=False)
     said = " / ".join(done.stderr.strip().splitlines()) or f"qemu-img check ended with {done.returncode}"

@@ -1,4 +1,4 @@
-"""A machine's source disks, opened by name once and held for every stage that reads them."""
+"""A machine's source disks, opened by name once and kept open for every stage that reads them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hyper2kvmd.model.disks import SourceDisk
 
 
 class Sources:
-    """Opens the disks of one machine when they are first needed, and closes them at the end of its block.
+    """Opens the disks of one machine at first use, and closes them at the end of its block.
 
-    Sockets of QEMU's may be made in `folder`.
+    QEMU's sockets may be made in `folder`.
     """
 
     def __init__(self, folder: Path, mandate: Mandate = ANYONE) -> None:
@@ -34,7 +34,7 @@ class Sources:
         self._stack.__exit__(kind, error, trace)
 
     def close(self) -> None:
-        """Let go of the disks: no later stage needs them."""
+        """Close the disks: no later stage needs them."""
         self._stack.close()
         self._opened = ()
 
@@ -48,7 +48,7 @@ class Sources:
     def planned(self, disks: Sequence[SourceDisk]) -> tuple[DiskSource, ...]:
         """The disks as they were planned, by this attempt or an earlier one.
 
-        Raises MigrationFailed (`source-changed`) before anything of another file is copied, and as `open` does.
+        Raises MigrationFailed (`source-changed`) before anything is copied from another file, and as `open` does.
         """
         opened = self.open([disk.path for disk in disks])
         for disk, source in zip(disks, opened, strict=True):
@@ -59,7 +59,7 @@ class Sources:
 
 
 def describe(path: Path, source: DiskSource) -> SourceDisk:
-    """What an open disk is; `path` names it. Raises as `DiskSource.data_bytes` does."""
+    """The model of an open disk; `path` names it. Raises as `DiskSource.data_bytes` does."""
     return SourceDisk(
         path=path,
         format=source.format,

@@ -1,7 +1,7 @@
-"""Which format a source has, and the reader for it: the only place that chooses.
+"""The choice of a source's format and reader, made only here.
 
-The file's own bytes say which format it has, and its name must not say otherwise: a guest writes what it likes into
-its raw disk, an image's header too, and must not choose how that disk is read.
+The file's content determines the format, and its name must not contradict it. A guest can write any bytes to its raw
+disk, also an image's header, and must not choose how that disk is read.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ MAGICS: tuple[tuple[int, bytes, SourceFormat], ...] = (
     (0, vhdx.MAGIC, "vhdx"),
     (vdi.MAGIC_AT, vdi.MAGIC, "vdi"),
 )
-"""(byte of the file, what stands there, format)."""
+"""(byte of the file, magic number, format)."""
 VHD_MAGIC, VHD_FOOTER = b"conectix", 512
-"""Of Virtual PC's and older Hyper-V's format: the start of its footer, which only a dynamic disk has in front too."""
+"""In the format of Virtual PC and older Hyper-V: the start of its footer; a dynamic disk also begins with it."""
 HEAD_BYTES = 512
 SUFFIXES: dict[str, SourceFormat] = {
     ".vmdk": "vmdk",
@@ -54,7 +54,7 @@ SUFFIXES: dict[str, SourceFormat] = {
 
 @contextlib.contextmanager
 def open_source(path: Path, folder: Path, mandate: Mandate = ANYONE) -> Iterator[DiskSource]:
-    """The disk that `path` names, vetted and ready to be read; a socket of QEMU's may be made in `folder`.
+    """The disk at `path`, vetted and ready to be read; QEMU's socket may be made in `folder`.
 
     Raises MigrationFailed (`source-format-unclear`, `source-format-differs`), Unsafe (`confinement-missing`), and as
     `open_file`, `vmdk.open_vmdk`, `RawSource` and `open_foreign` do.
@@ -79,7 +79,7 @@ def open_source(path: Path, folder: Path, mandate: Mandate = ANYONE) -> Iterator
 def _format_of(file: SourceFile) -> SourceFormat:
     found, named = _found(file), SUFFIXES.get(file.path.suffix.lower())
     if found is None:
-        if named == "raw" or named == "vmdk":  # the VMDK reader says best what is wrong with one
+        if named == "raw" or named == "vmdk":  # the VMDK reader reports its errors best
             return named
         raise _unclear(file, named)
     if named not in (None, found):
@@ -100,7 +100,7 @@ def _found(file: SourceFile) -> SourceFormat | None:
 
 
 def _unconfined(path: Path) -> Unsafe:
-    """Its owner could write the name of another file into it after it was vetted, for QEMU to open."""
+    """After the check, its owner could write the name of another file into it, and QEMU would open that."""
     return Unsafe(
         "confinement-missing",
         f"{path}: QEMU cannot be confined while it reads a QCOW2, because this host's kernel has no Landlock",

@@ -1,4 +1,4 @@
-"""A raw disk as a source of the copy engine: its bytes as they lie, less the holes that its file system keeps."""
+"""A raw disk as a source of the copy engine: its bytes unchanged, without the holes in its file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECTOR = 512
 
 
 class RawSource(FileBacked):
-    """A `DiskSource` on an open file. Raises MigrationFailed (`source-truncated`) for half a sector."""
+    """A `DiskSource` on an open file. Raises MigrationFailed (`source-truncated`) for a partial sector."""
 
     format: SourceFormat = "raw"
     subformat = "flat"
@@ -46,6 +46,6 @@ class RawSource(FileBacked):
         return self._file.read_whole(run.offset, run.length)
 
     def _stored(self, lo: int, hi: int) -> Iterator[tuple[int, int]]:
-        """Data of the windows of RUN_LIMIT that [lo, hi) touches; `lo` is where one begins."""
+        """Data in the windows of RUN_LIMIT that [lo, hi) touches; `lo` is the start of one."""
         hi = min(self.virtual_size, -(-hi // RUN_LIMIT) * RUN_LIMIT)
         return ranges.in_units(self._file.data_ranges(lo, hi), self.virtual_size)

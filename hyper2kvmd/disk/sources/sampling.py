@@ -1,7 +1,7 @@
-"""How much of what a disk stores is anything but zeros, told from samples.
+"""An estimate, from samples, of how much of a disk's stored data is not zeros.
 
-Formats with large blocks store the zeros around a few bytes of data too, and a copy of a sparse file stores all of
-them; an image keeps none. To know how large it will be, all of the disk would have to be read; this reads a little.
+Formats with large blocks also store the zeros around a few bytes of data, and a copy of a sparse file stores all zeros;
+an image stores none. Its exact size would need a read of the whole disk.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from collections.abc import Callable, Iterator
 from hyper2kvmd.disk.ranges import UNIT, Ranges
 
 SAMPLES = 8192
-"""Units, one of each of so many equal shares of what is stored. With no more units than that, all are read."""
+"""Units to read, one from each of as many equal shares of the stored data. Up to this number, all are read."""
 CONFIDENCE = 1.0
-"""Standard errors that are added: rather a little too much space than too little."""
+"""Standard errors to add: a little too much space is better than too little."""
 
 
 def content_bytes(stored: Ranges, read: Callable[[int, int], bytes]) -> int:
-    """About how many bytes of `stored`, which are whole units, an image has to keep; `read` gives those of a range."""
+    """Estimated bytes of `stored` (whole units) that an image has to keep; `read` returns the bytes of a range."""
     units = -(-stored.length // UNIT)
     if units <= SAMPLES:
         return sum(stop - start for start, stop in _units(stored, range(units)) if _holds_any(read(start, stop)))
-    pick = random.SystemRandom()  # a disk may be made to hold nothing in places that are known beforehand
+    pick = random.SystemRandom()  # a disk may be made to have only zeros in predictable places
     shares = [units * number // SAMPLES for number in range(SAMPLES + 1)]
     chosen = [pick.randrange(low, high) for low, high in itertools.pairwise(shares)]
     share = sum(_holds_any(read(start, stop)) for start, stop in _units(stored, chosen)) / SAMPLES
@@ -33,7 +33,7 @@ def content_bytes(stored: Ranges, read: Callable[[int, int], bytes]) -> int:
 
 
 def upper_bound(estimate: int, stored: int) -> int:
-    """The most bytes that there can be where `content_bytes` said `estimate`: six standard errors more."""
+    """The most bytes to expect where `content_bytes` returned `estimate`: six standard errors more."""
     share = max(estimate / max(stored, 1), 1 / SAMPLES)
     return int(estimate + 6 * math.sqrt(share / SAMPLES) * stored)
 
@@ -43,7 +43,7 @@ def _holds_any(data: bytes) -> bool:
 
 
 def _units(stored: Ranges, numbers: range | list[int]) -> Iterator[tuple[int, int]]:
-    """(start, stop) of the units of those numbers, which ascend, counted through what is stored."""
+    """(start, stop) of the units with these ascending numbers, counted through the stored data."""
     wanted, first = iter(numbers), 0
     number = next(wanted, None)
     for start, stop in stored:

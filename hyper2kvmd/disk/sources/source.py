@@ -1,4 +1,4 @@
-"""The seam for source formats: what every reader of a source disk is to the rest of the program."""
+"""The interface that every reader of a source disk implements."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class DiskSource(Counted, Protocol):
 
     @property
     def files(self) -> tuple[SourceFile, ...]:
-        """All that the disk consists of, open; the named file first."""
+        """All files of the disk, open; the named file first."""
         ...
 
     @property
     def identity(self) -> tuple[FileIdentity, ...]:
-        """What must be the same while the disk is read, and when another attempt opens it again."""
+        """Of its files: it must not change while the disk is read, nor until another attempt opens it."""
         ...
 
     def require_unchanged(self) -> None:
-        """Raise MigrationFailed (`source-changed`) when something wrote to the disk since it was opened."""
+        """Raise MigrationFailed (`source-changed`) if the disk was written to since it was opened."""
         ...
 
     def copy_into(self, image: NewImage, limits: copy.CopyLimits, on_progress: OnProgress) -> None:
@@ -44,7 +44,7 @@ class DiskSource(Counted, Protocol):
 
 
 class FileBacked:
-    """The part of a `DiskSource` that is the same for all that consist of open files."""
+    """The common part of every `DiskSource` that consists of open files."""
 
     files: tuple[SourceFile, ...]
 
@@ -58,7 +58,7 @@ class FileBacked:
 
 
 def copy_by_engine(source: DiskSource, image: NewImage, limits: copy.CopyLimits, on_progress: OnProgress) -> None:
-    """Copy with our engine. What a killed attempt wrote of the same files is continued."""
+    """Copy with our engine. The copy of a killed attempt from the same files is continued."""
     identity = "\n".join(file.model_dump_json() for file in source.identity)
     with contextlib.closing(image.target(source.virtual_size)) as target:
         copy.copy(source, target, identity=identity, reserve=image.reserve, limits=limits, on_progress=on_progress)

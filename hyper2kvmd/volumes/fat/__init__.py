@@ -1,8 +1,7 @@
-"""FAT12, FAT16 and FAT32, read and written in place: what an EFI system partition is made of.
+"""FAT12, FAT16 and FAT32 (EFI system partitions), read and written without a mount, privilege or other program.
 
-No mount, no privilege, no other program. Every number that the disk says is checked before it is used. What is
-changed is changed so that a crash at any instant leaves the old file or the new one: data first, then the table,
-then the one directory entry that makes them a file.
+Every number on the disk is checked before use, and a crash leaves the old file or the new one: data is written first,
+then the table, then the directory entry.
 
 Which files are edited belongs to guest/. Sources: Microsoft's FAT specification (fatgen103), UEFI specification 2.10,
 section 13.3.

@@ -1,4 +1,4 @@
-"""What a folder's bytes say: 32-byte slots, a file's short name in one of them, its long name in those before it."""
+"""The format of a folder: 32-byte slots, one for a file's short name, those before it for its long name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CODE_PAGE = "cp437"
 
 @dataclass(frozen=True)
 class DirectoryEntry:
-    """A file or a folder. `slots` are its place in the folder; the last one is the short name's."""
+    """A file or a folder. `slots` are its slots in the folder; the last one has the short name."""
 
     name: str
     short: bytes
@@ -42,7 +42,7 @@ class DirectoryEntry:
 
 
 def entries(data: bytes) -> list[DirectoryEntry]:
-    """Every file and folder; what has a name that FAT forbids does not count as one, nor does a volume label."""
+    """Every file and folder, without volume labels and entries with a name that FAT forbids."""
     found = []
     long: list[bytes] = []
     for index in range(len(data) // SLOT):
@@ -71,7 +71,7 @@ def _entry(index: int, slot: bytes, long: list[bytes]) -> DirectoryEntry:
 
 
 def _long_name(parts: list[bytes], checksum: int) -> str:
-    """Empty when the parts are not whole, in order and this very file's."""
+    """Empty unless the parts are complete, in order and of this file."""
     units = b""
     for number, part in enumerate(reversed(parts), start=1):
         order, first, _, _, mark, second, _, third = LONG.unpack(part)
@@ -109,7 +109,7 @@ def _checksum(short: bytes) -> int:
 
 
 def slots_for(name: str, shorts: Collection[bytes], attributes: int, cluster: int, size: int, now: datetime) -> bytes:
-    """The slots of a new entry; `shorts` are the short names that its folder has already."""
+    """The slots of a new entry; `shorts` are the short names already in its folder."""
     short = _fitting(name)
     parts: list[bytes] = []
     if short is None:
@@ -131,7 +131,7 @@ def short_slot(short: bytes, attributes: int, cluster: int, size: int, now: date
 
 
 def updated(slot: bytes, cluster: int, size: int, now: datetime) -> bytes:
-    """An entry's short-name slot with other content; the name, the attributes and the day of creation stay."""
+    """An entry's short-name slot with new content; its name, attributes and creation date are kept."""
     fields = list(SHORT.unpack(slot))
     fields[6], fields[8], fields[9] = _dos_time(now)[0], _dos_time(now)[1], _dos_time(now)[0]
     fields[7], fields[10], fields[11] = cluster >> 16, cluster & 0xFFFF, size
@@ -152,7 +152,7 @@ def free_run(data: bytes, count: int) -> int | None:
 
 
 def _fitting(name: str) -> bytes | None:
-    """The name as a short one, if it is one as it stands."""
+    """The name as a short name, if it is a valid one."""
     base, dot, suffix = name.rpartition(".") if "." in name else (name, "", "")
     if not 0 < len(base) <= 8 or len(suffix) > 3 or (dot and not suffix):
         return None

@@ -1,4 +1,4 @@
-"""Where the parts of a FAT file system lie, by its boot sector. All offsets and lengths are bytes."""
+"""The places of the parts of a FAT file system, from its boot sector. Offsets and lengths are bytes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ SLOT = 32
 TABLE_LIMIT = 64 << 20
 MIRRORING_OFF = 0x80
 NOWHERE = (0, 0xFFFF)
-"""What FAT32 says in place of a sector for the information that it does not keep."""
+"""Values of the sector number when a FAT32 has no information sector."""
 FIRST = 2
 """The number of the first cluster."""
 
 
 class Blocks(Protocol):
-    """The bytes of one volume. `read` and `write` raise MigrationFailed for what is not inside it."""
+    """The bytes of one volume. `read` and `write` raise MigrationFailed for a range outside it."""
 
     @property
     def size(self) -> int: ...
@@ -30,7 +30,7 @@ class Blocks(Protocol):
     def write(self, offset: int, data: bytes) -> None: ...
 
     def flush(self) -> None:
-        """What was written is on the disk when this returns, before anything that is written later."""
+        """Return when all earlier writes are on the disk; they precede all later writes."""
         ...
 
 
@@ -40,17 +40,17 @@ class Geometry:
     sector: int
     cluster: int
     clusters: int
-    """How many; their numbers begin with FIRST."""
+    """The count; cluster numbers begin with FIRST."""
     tables: tuple[int, ...]
-    """Offsets of the copies to keep alike; the first one counts."""
+    """Offsets of the copies to keep equal; the first one is read."""
     table_bytes: int
     root: tuple[int, int]
-    """Offset and length of the root folder; FAT32 has it in clusters like any other."""
+    """Offset and length of the root folder; FAT32 stores it in clusters like any other."""
     root_cluster: int
     data: int
     """Offset of the first cluster."""
     information: int | None
-    """Offset of FAT32's sector with the number of free clusters."""
+    """Offset of the FAT32 sector with the number of free clusters."""
 
     def offset(self, cluster: int) -> int:
         return self.data + (cluster - FIRST) * self.cluster

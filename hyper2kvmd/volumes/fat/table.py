@@ -1,4 +1,4 @@
-"""The allocation table: which cluster follows which. It is held in memory as a whole, and saved where it changed."""
+"""The allocation table, which links clusters. It is kept in memory; only changed sectors are written."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ FREE = 0
 LAST = 0x0FFFFFFF
 MASK = {12: 0xFFF, 16: 0xFFFF, 32: 0x0FFFFFFF}
 ENDS = 7
-"""Values from the mask less this on end a chain; the one before them is a bad cluster's."""
+"""Values from mask - ENDS on end a chain; the one before them marks a bad cluster."""
 INFORMATION = (b"RRaA", b"rrAa")
 
 
 class Table:
-    """Links of one file system. `save` writes what changed since the last time."""
+    """Links of one file system. `save` writes the changes since its last call."""
 
     def __init__(self, blocks: Blocks, geometry: Geometry) -> None:
         self._blocks, self._geometry = blocks, geometry
@@ -30,7 +30,7 @@ class Table:
         self.free_clusters = sum(1 for cluster in range(FIRST, self._stop) if not self._links[cluster] & self._mask)
 
     def chain(self, first: int, limit: int | None = None) -> list[int]:
-        """Clusters of a file, in order; none for an empty one. Raises MigrationFailed (`guest-damaged`)."""
+        """Clusters of a file, in order; none for an empty file. Raises MigrationFailed (`guest-damaged`)."""
         found: list[int] = []
         cluster = first
         while cluster:
@@ -47,7 +47,7 @@ class Table:
         return found
 
     def take(self, count: int) -> list[int]:
-        """Free clusters, the lowest first, and still free: `link` makes them a chain.
+        """Free clusters, lowest first. They stay free until `link` makes them a chain.
 
         Raises MigrationFailed (`guest-full`).
         """
@@ -62,7 +62,7 @@ class Table:
         return found
 
     def link(self, clusters: list[int], after: int | None = None) -> None:
-        """Make `clusters` a chain of their own, then the end of the chain whose last cluster is `after`; saved."""
+        """Make `clusters` a chain and save it; then append it to the chain that ends with `after` and save."""
         for cluster, following in zip(clusters, [*clusters, LAST][1:], strict=True):
             self._set(cluster, following)
         self.save()
@@ -106,7 +106,7 @@ class Table:
         return links.tobytes()
 
     def _save_information(self) -> None:
-        """FAT32's count of free clusters, which Linux believes; where to look for the next one is a mere hint."""
+        """FAT32's count of free clusters, which Linux relies on; the next free cluster is only a hint."""
         at = self._geometry.information
         if at is None or at + self._geometry.sector > self._geometry.tables[0]:
             return

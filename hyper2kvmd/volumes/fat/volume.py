@@ -1,4 +1,4 @@
-"""Files and folders of one FAT file system, by path: `EFI/BOOT/BOOTX64.EFI`, in whatever case."""
+"""Files and folders of one FAT file system by path (`EFI/BOOT/BOOTX64.EFI`, in any case)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hyper2kvmd.volumes.fat.geometry import (
 from hyper2kvmd.volumes.fat.table import Table, full
 
 FOLDER_LIMIT = 2 << 20
-"""Bytes: what the specification allows."""
+"""Bytes; the limit of the specification."""
 FILE_LIMIT = (4 << 30) - 1
 IO_STEP = 8 << 20
 TOP = DirectoryEntry("", b"", FOLDER, 0, 0, range(0))
@@ -28,7 +28,7 @@ TOP = DirectoryEntry("", b"", FOLDER, 0, 0, range(0))
 
 @dataclass(frozen=True)
 class _Folder:
-    """A folder as it is on the disk. `extents` are the byte ranges that make it up."""
+    """A folder on the disk. `extents` are its byte ranges."""
 
     clusters: tuple[int, ...]
     """Empty for the fixed root folder of FAT12 and FAT16."""
@@ -37,7 +37,7 @@ class _Folder:
     entries: tuple[DirectoryEntry, ...]
 
     def pieces(self, start: int, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """`data` at byte `start` of the folder, as what to write where."""
+        """`data` for byte `start` of the folder, as (disk offset, bytes)."""
         for offset, length in self.extents:
             if start < length and data:
                 yield offset + start, data[: length - start]
@@ -46,8 +46,8 @@ class _Folder:
 
 
 class FatVolume:
-    """Raises OSError for what a caller gets wrong, MigrationFailed for what the disk does: `guest-damaged`, and
-    `guest-full` before anything is written.
+    """Raises OSError for a caller's errors and MigrationFailed for the disk's: `guest-damaged`, and `guest-full`
+    before anything is written.
     """
 
     def __init__(self, blocks: Blocks) -> None:
@@ -73,7 +73,7 @@ class FatVolume:
         return found
 
     def spelling(self, path: str) -> str:
-        """`path` as the disk spells it, as far as it exists."""
+        """`path` as spelled on the disk, as far as it exists."""
         done: list[str] = []
         found: DirectoryEntry | None = TOP
         for part in _parts(path):
@@ -85,7 +85,7 @@ class FatVolume:
         return tuple(entry.name for entry in self._folder(self.entry(path), path).entries)
 
     def pieces(self, path: str) -> Iterator[bytes]:
-        """A file's bytes, in pieces of a bounded size."""
+        """A file's bytes, in pieces of at most IO_STEP."""
         entry = self._file(path)
         left = entry.size
         for offset, length in self._runs(self._chain(entry)):
@@ -104,7 +104,7 @@ class FatVolume:
         return entry
 
     def _chain(self, entry: DirectoryEntry) -> list[int]:
-        """All clusters of a file: enough for its size, perhaps more."""
+        """All clusters of a file: enough for its size, possibly more."""
         clusters = self._table.chain(entry.cluster)
         if len(clusters) * self._geometry.cluster < entry.size:
             raise damaged("a file is longer than its clusters")
@@ -128,7 +128,7 @@ class FatVolume:
         return folder
 
     def _runs(self, clusters: list[int]) -> Iterator[tuple[int, int]]:
-        """Byte ranges, neighbours joined."""
+        """Byte ranges; adjacent ones are joined."""
         size = self._geometry.cluster
         start, length = 0, 0
         for cluster in clusters:
@@ -145,7 +145,7 @@ class FatVolume:
     # ------------------------------------------------------------ changing
 
     def replace(self, path: str, data: bytes) -> None:
-        """Put `data` in place of a file, or make one."""
+        """Replace or create a file with `data`."""
         _require_size(path, len(data))
         parent, name = self._parent(path)
         old = self._in_folder(parent, name, path)
@@ -165,7 +165,7 @@ class FatVolume:
         self._table.release(released)
 
     def append(self, path: str, data: bytes) -> None:
-        """Make a file longer: its old clusters stay, and its old size until all is there."""
+        """Extend a file: it keeps its clusters, and its old size until all data is written."""
         entry = self._file(path)
         _require_size(path, entry.size + len(data))
         parent, _ = self._parent(path)
@@ -210,7 +210,7 @@ class FatVolume:
         return self.entry("/".join(above)), name
 
     def _fill(self, clusters: list[int], start: int, data: bytes) -> None:
-        """Write `data` from byte `start` of a chain on, durably."""
+        """Write `data` from byte `start` of a chain, and flush."""
         for offset, length in self._runs(clusters):
             if start < length and data:
                 self._blocks.write(offset + start, data[: length - start])
@@ -219,7 +219,7 @@ class FatVolume:
         self._blocks.flush()
 
     def _make_room(self, parent: DirectoryEntry, name: str, path: str) -> None:
-        """See that the folder has the slots for a new name, of whatever length it may be."""
+        """Give the folder enough free slots for a new name, whatever its length."""
         folder = self._folder(parent, path)
         if directory.free_run(folder.data, _most_slots(name)) is not None:
             return
@@ -235,10 +235,10 @@ class FatVolume:
         shorts = {entry.short for entry in folder.entries}
         slots = directory.slots_for(name, shorts, attributes, cluster, size, datetime.now(UTC))
         index = directory.free_run(folder.data, len(slots) // SLOT)
-        assert index is not None  # noqa: S101 - _make_room has seen to it
+        assert index is not None  # noqa: S101 - _make_room ensures it
         end = index * SLOT + len(slots)
         if directory.END in folder.data[:end:SLOT] and end < len(folder.data):
-            self._write_slots(parent, end // SLOT, bytes(SLOT), path)  # the end of the folder moves on first
+            self._write_slots(parent, end // SLOT, bytes(SLOT), path)  # the end mark moves first
         for at in range(0, len(slots), SLOT):
             self._write_slots(parent, index + at // SLOT, slots[at : at + SLOT], path)
 

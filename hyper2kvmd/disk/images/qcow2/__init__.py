@@ -1,4 +1,4 @@
-"""QCOW2 images: a writer that places every cluster once, front to back, and a reader that judges it.
+"""QCOW2 images: a writer that places every cluster once, front to back, and a reader that verifies it.
 
 QCOW2 disks as sources belong to disk/sources/foreign/. Source: QEMU's docs/interop/qcow2.txt.
 """

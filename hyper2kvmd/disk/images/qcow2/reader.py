@@ -1,7 +1,7 @@
-"""What a guest would read from a QCOW2, by its own tables: the image side of the content comparison.
+"""The bytes that a guest reads from a QCOW2, for the content comparison.
 
-Reads images that stand alone: no backing file, no external data file, no snapshots' states, no encryption. Every
-offset is checked against the file before it is used. Safe to read from several threads.
+Images must have no backing file, external data file, snapshots or encryption. Every offset is checked against the file
+before use; several threads may read at once.
 Source: QEMU, docs/interop/qcow2.txt.
 """
 
@@ -34,15 +34,15 @@ OFFSET_MASK = ((1 << 56) - 1) & ~0x1FF
 COMPRESSED = 1 << 62
 READS_AS_ZERO = 1
 L1_LIMIT = 32 << 20
-"""Bytes of the L1 table, as QEMU limits it."""
+"""Bytes of the L1 table; QEMU's limit."""
 TABLES_KEPT = 16
 ZLIB_WINDOW = -12
 ZSTD = 1
-"""The compression type; else it is deflate."""
+"""The compression type; otherwise it is deflate."""
 
 
 class Qcow2Image:
-    """One QCOW2, open for reading. Raises MigrationFailed (`image-damaged`) for what breaks the format's rules."""
+    """One QCOW2, open for reading. Raises MigrationFailed (`image-damaged`) for violations of the format."""
 
     def __init__(self, file: int, name: str) -> None:
         self._file, self._name = file, name
@@ -56,7 +56,7 @@ class Qcow2Image:
         return self._virtual_size
 
     def allocated(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Guest ranges (start, stop) in [start, stop) that may hold anything but zeros, in order."""
+        """Guest ranges (start, stop) in [start, stop) that may contain anything but zeros, in order."""
         for guest, length, entry in self._extents(start, stop):
             if entry is None:
                 continue
@@ -67,7 +67,7 @@ class Qcow2Image:
                 yield guest + begin - entry, guest + end - entry
 
     def read(self, start: int, length: int) -> bytes:
-        """`length` bytes from guest offset `start` on; both lie inside the disk."""
+        """`length` bytes from guest offset `start`, all inside the disk."""
         pieces = []
         for guest, size, entry in self._extents(start, start + length):
             if entry is None:
@@ -77,13 +77,16 @@ class Qcow2Image:
                 pieces.append(self._inflated(entry)[inside : inside + size])
             else:
                 found = os.pread(self._file, size, entry)
-                # the last cluster of a file may be cut where the disk ends; QEMU reads zeros there
+                # the last cluster of a file may be cut at the end of the disk; QEMU reads zeros there
                 pieces.append(found if len(found) == size else found + bytes(size - len(found)))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _extents(self, start: int, stop: int) -> Iterator[tuple[int, int, int | None]]:
-        """(guest offset, length, where) without gaps: the file offset of plain data, a compressed cluster's whole
-        entry, or None for zeros. Neighbours that lie in one piece are one extent; compressed clusters never are."""
+        """(guest offset, length, where) without gaps.
+
+        `where` is the file offset of plain data, the entry of a compressed cluster, or None for zeros. Adjacent
+        clusters are joined, except compressed ones.
+        """
         begin, length, where = start, 0, None
         for guest, size, entry in self._clusters(start, stop):
             joins = (
@@ -101,7 +104,7 @@ class Qcow2Image:
             yield begin, length, where
 
     def _clusters(self, start: int, stop: int) -> Iterator[tuple[int, int, int | None]]:
-        """As `_extents`, cluster by cluster; where there is no L2 table, all that it would cover at once."""
+        """As `_extents`, cluster by cluster; the whole span of a missing L2 table is one item."""
         cluster, span = self._cluster, self._cluster * self._entries
         guest = start
         while guest < stop:
@@ -131,7 +134,7 @@ class Qcow2Image:
         return offset
 
     def _table(self, number: int) -> array[int] | None:
-        """The L2 table of that number, or None when all it would map reads as zeros."""
+        """The L2 table of that number, or None if its whole span reads as zeros."""
         entry = self._l1[number]
         offset = entry & OFFSET_MASK
         if not offset:
@@ -151,7 +154,7 @@ class Qcow2Image:
         return table
 
     def _inflated(self, entry: int) -> bytes:
-        """One compressed cluster, whole."""
+        """One compressed cluster, inflated."""
         sector_shift = 62 - (self._cluster_bits - 8)
         offset = entry & ((1 << sector_shift) - 1)
         sectors = (entry >> sector_shift) & ((1 << (self._cluster_bits - 8)) - 1)
@@ -216,11 +219,11 @@ class RawImage:
         self.virtual_size = os.fstat(file).st_size
 
     def allocated(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Guest ranges (start, stop) in [start, stop) that may hold anything but zeros, in order."""
+        """Guest ranges (start, stop) in [start, stop) that may contain anything but zeros, in order."""
         return data_ranges(self._file, start, min(stop, self.virtual_size))
 
     def read(self, start: int, length: int) -> bytes:
-        """`length` bytes from guest offset `start` on; both lie inside the disk."""
+        """`length` bytes from guest offset `start`, all inside the disk."""
         return os.pread(self._file, length, start)
 
 

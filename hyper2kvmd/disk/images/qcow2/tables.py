@@ -17,7 +17,7 @@ COPIED = 1 << 63
 COMPRESSED = 1 << 62
 SECTOR = 512
 SECTORS_SHIFT = 62 - (CLUSTER_BITS - 8)
-"""Where a compressed entry holds the number of sectors after its first."""
+"""Bit offset, in a compressed entry, of the number of further sectors."""
 ZSTD = 1
 COMPRESSION_TYPE = 1 << 3
 """Incompatible feature: the header's compression type is not deflate."""
@@ -59,7 +59,7 @@ def compressed_entry(offset: int, size: int) -> int:
 
 
 def big_endian(table: array[int]) -> bytes:
-    """`table` as it is stored; `table` itself is left alone."""
+    """`table` in its stored form; `table` itself is not changed."""
     stored = table[:]
     if sys.byteorder == "little":
         stored.byteswap()
@@ -72,7 +72,7 @@ def clusters(size: int) -> int:
 
 
 def closing(used: int, counted: int) -> tuple[int, int]:
-    """Refcount blocks and table clusters still to be added to `used` clusters when `counted` blocks are written."""
+    """Refcount blocks and table clusters to add to `used` clusters after `counted` blocks are written."""
     blocks = 0
     while True:
         table = clusters((counted + blocks) * 8) or 1

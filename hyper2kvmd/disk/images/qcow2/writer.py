@@ -1,9 +1,8 @@
-"""One QCOW2 file while it is written: what goes where, and the tables that say so.
+"""One QCOW2 file while it is written: header, L1 table, then an L2 table and data for each window with data.
 
-The file is laid out as it grows: header, L1 table, then for each window (512 MiB of guest space) that holds
-anything its L2 table and its data; refcount blocks follow the clusters they count; the last of them, with the
-refcount table, end the file. The same sequence of calls gives the same bytes. The header is written last: until
-`finish` returns nothing takes the file for an image.
+A window is 512 MiB of guest space; refcount blocks follow the clusters they count, and the last of them and the
+refcount table end the file. The same sequence of calls gives the same bytes, and the header is written last: the file
+is not an image until `finish` returns.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ else:
 
 COMPRESSION_LEVEL = 3
 WORTH_PACKING = CLUSTER - 4096
-"""A cluster is stored compressed when that saves at least one block of common file systems."""
+"""A cluster is stored compressed if that saves at least one block of common file systems."""
 MAX_VIRTUAL_SIZE = 62 << 40
 STATE = struct.Struct("<5QqQ")
 
 
 def full_size(virtual_size: int, data_bytes: int | None = None) -> int:
-    """Bytes of an uncompressed image file of which `data_bytes` (all, by default) are mapped, one behind the other."""
+    """Bytes of an uncompressed image file with `data_bytes` (all, by default) mapped contiguously."""
     windows = -(-virtual_size // WINDOW)
     data = clusters(virtual_size if data_bytes is None else data_bytes)
     tables = windows if data_bytes is None else min(windows, data)
@@ -53,9 +52,9 @@ def full_size(virtual_size: int, data_bytes: int | None = None) -> int:
 class Qcow2Writer:
     """A QCOW2 v3 image of `virtual_size` bytes at `path`, which is created if missing and never shared.
 
-    Guest space is placed in ascending order, in whole clusters, by one thread at a time; `pack` may be called by many.
-    The caller writes the data itself, to `fd`, at the offsets that it is told. Raises ValueError for what no such
-    image can hold, and OSError.
+    Guest space is placed in ascending order, in whole clusters, by one thread at a time; many may call `pack`. The
+    caller writes the data itself, to `fd`, at the returned offsets. Raises ValueError for a size that such an image
+    cannot have, and OSError.
     """
 
     unit = CLUSTER
@@ -73,37 +72,37 @@ class Qcow2Writer:
         self._window: int
         self._open: int
         self._tables: list[tuple[int, bytes]]
-        """Complete, and not handed out yet."""
+        """Complete, but not yet handed out."""
         self._refs: array[int]
-        """Refcounts of the clusters from `_base` on; those before are counted by `_blocks`, already written."""
+        """Refcounts of the clusters from `_base` on; those before are in `_blocks`, already written."""
         self._blocks: array[int]
         self._base: int
         self._packed: int
-        """File offset for the next compressed bytes, inside a cluster begun for such; 0 when there is none."""
+        """File offset for the next compressed bytes, in a cluster for such data; 0 if there is none."""
         self._empty()
 
     @property
     def options(self) -> str:
-        """What, besides the source, decides the bytes of the file."""
+        """Settings that determine the file's bytes, besides the source."""
         kind = f"zstd{COMPRESSION_LEVEL}" if self.compress else "plain"
         return f"qcow2 1 {self.virtual_size} {kind}"
 
     @property
     def full_size(self) -> int:
-        """The file's length when a guest has written all of its disk, in bytes: all that is to be reserved."""
+        """The file's length in bytes after a guest has written all of its disk: the space to reserve."""
         full = full_size(self.virtual_size)
         return full + self._end if self.compress else full
 
     def begin(self) -> None:
-        """Start afresh, whatever the file holds."""
+        """Start anew; discard the file's content."""
         os.ftruncate(self.fd, 0)
         self._empty()
         os.ftruncate(self.fd, self._end)
 
     def resume(self, state: bytes) -> None:
-        """Go on from `state`, as it was when that was taken.
+        """Continue from `state`.
 
-        Raises ValueError for a state that is not this image's, and OSError.
+        Raises ValueError for a state of another image, and OSError.
         """
         try:
             used, packed, base, refs, blocks, window, place = STATE.unpack_from(state)
@@ -124,12 +123,12 @@ class Qcow2Writer:
         os.ftruncate(self.fd, self._end)
 
     def state(self) -> bytes:
-        """All that `resume` needs, valid once all data placed so far and the tables taken are written."""
+        """The state for `resume`, valid once all data placed so far and the tables taken are written."""
         sizes = self._used, self._packed, self._base, len(self._refs), len(self._blocks), self._window, self._open
         return STATE.pack(*sizes) + b"".join(part.tobytes() for part in (self._l1, self._blocks, self._refs, self._l2))
 
     def place(self, guest: int, length: int) -> int:
-        """Where in the file to write the `length` guest bytes at `guest`: whole clusters of one window."""
+        """The file offset for the `length` guest bytes at `guest`: whole clusters of one window."""
         count, table = clusters(length), self._table(guest)
         offset = self._take(count, 1)
         first = guest // CLUSTER % L2_ENTRIES
@@ -137,7 +136,7 @@ class Qcow2Writer:
         return offset
 
     def place_packed(self, guest: int, size: int) -> int:
-        """Where to write the `size` bytes that `pack` made of the cluster at `guest`."""
+        """The file offset for the `size` bytes that `pack` made of the cluster at `guest`."""
         table, room = self._table(guest), -self._packed % CLUSTER
         if room < size:
             fresh = self._take(1, 0)
@@ -150,7 +149,7 @@ class Qcow2Writer:
         return offset
 
     def pack(self, cluster: bytes) -> bytes | None:
-        """One cluster compressed, or None where that does not pay."""
+        """One cluster, compressed; None if that saves too little."""
         compressor = getattr(self._threads, "compressor", None)
         if compressor is None:
             compressor = self._threads.compressor = zstd.ZstdCompressor(COMPRESSION_LEVEL)
@@ -163,7 +162,7 @@ class Qcow2Writer:
         return taken
 
     def finish(self) -> int:
-        """Everything placed is written: complete the tables, flush, then write the header that makes it an image.
+        """After everything placed is written: complete the tables, flush, then write the header.
 
         Returns the bytes written.
         """
@@ -189,7 +188,7 @@ class Qcow2Writer:
 
     @property
     def _used(self) -> int:
-        """Clusters that the file has."""
+        """Clusters in the file."""
         return self._base + len(self._refs)
 
     @property
@@ -219,7 +218,7 @@ class Qcow2Writer:
         return self._l2
 
     def _close_table(self) -> None:
-        """The open L2 table, and the refcount blocks that are full by now."""
+        """Complete the open L2 table, and the refcount blocks that are full."""
         if self._window < 0:
             return
         self._tables.append((self._open, big_endian(self._l2)))

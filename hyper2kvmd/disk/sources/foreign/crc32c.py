@@ -1,4 +1,4 @@
-"""CRC-32C (Castagnoli), which VHDX uses for its headers; slow, for some KiB.
+"""CRC-32C (Castagnoli) for the headers of VHDX; slow, meant for a few KiB.
 
 Source: RFC 3720, appendix B.4.
 """

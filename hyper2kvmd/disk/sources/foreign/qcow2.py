@@ -1,4 +1,4 @@
-"""QCOW2 as a source: its header vetted here; its tables are QEMU's to read.
+"""QCOW2 as a source: its header is vetted here; QEMU reads its tables.
 
 Source: QEMU, docs/interop/qcow2.txt, sections "Header" and "Header extensions".
 """
@@ -25,14 +25,14 @@ EXTENSION = struct.Struct(">II")
 EXTENSIONS_END, DATA_FILE_NAME = 0, 0x44415441
 SMALLEST_CLUSTER_BITS, LARGEST_CLUSTER_BITS = 9, 21
 SMALLEST_COMPRESSED = 8
-"""Bytes that no compressed cluster is smaller than."""
+"""Bytes of the smallest compressed cluster."""
 LARGEST_L1 = 32 << 20
-"""Bytes, as QEMU limits it."""
+"""Bytes; QEMU's limit."""
 
 
 @dataclass(frozen=True)
 class Qcow2:
-    """A QCOW2 that stands alone. `snapshots` are internal ones: states of the past, which are left behind."""
+    """A QCOW2 without a backing file. `snapshots` counts internal snapshots, which are not migrated."""
 
     file: SourceFile
     version: int
@@ -45,7 +45,7 @@ class Qcow2:
         return f"version {self.version}{left}"
 
     def stored(self) -> Iterator[tuple[int, int]]:
-        """As QEMU reads it, once QEMU found its tables sound: it takes clusters past the file's end for zeros.
+        """The ranges that QEMU reads, after it has checked the tables: it reads clusters past the file's end as zeros.
 
         Raises MigrationFailed (`source-corrupt`, `disk-read-failed`, `source-check-failed`).
         """
@@ -126,7 +126,7 @@ def _check_features(file: SourceFile) -> None:
 
 
 def _extensions(file: SourceFile, at: int) -> Iterator[int]:
-    """The kinds of its header extensions; they end with the first cluster, at the latest."""
+    """The kinds of its header extensions, which end with the first cluster at the latest."""
     stop = min(file.size, 1 << LARGEST_CLUSTER_BITS)
     while at + EXTENSION.size <= stop:
         kind, length = EXTENSION.unpack(file.read_whole(at, EXTENSION.size))

@@ -27,12 +27,12 @@ from hyper2kvmd.disk.sources.source import FileBacked, OnProgress
 
 ForeignFormat = Literal["qcow2", "vdi", "vhdx"]
 PIECE = 1 << 20
-"""Bytes that QEMU is asked for at once; divides `blocks.RUN_LIMIT`."""
+"""Bytes of one request to QEMU; divides `blocks.RUN_LIMIT`."""
 EXPORT = "source"
 
 
 class ForeignDisk(Protocol):
-    """A disk as its headers describe it."""
+    """A disk as described by its headers."""
 
     @property
     def file(self) -> SourceFile: ...
@@ -44,7 +44,7 @@ class ForeignDisk(Protocol):
     def virtual_size(self) -> int: ...
 
     def stored(self) -> Iterator[tuple[int, int]]:
-        """Guest ranges that may hold anything but zeros, in order; what they lie in was found to be in the file."""
+        """Guest ranges that may contain anything but zeros, in order; their data was found to be in the file."""
         ...
 
 
@@ -63,15 +63,15 @@ class ForeignSource(FileBacked):
 
     @cached_property
     def data_bytes(self) -> int:
-        """About how many guest bytes are anything but zeros: runs cover more. Raises as `runs` and `load` do."""
+        """Estimated number of guest bytes in units with data; runs cover more. Raises as `runs` and `load` do."""
         if self._stored.length:
             self._serve()
         return content_bytes(self._stored, self._read)
 
     def runs(self, start: int, stop: int) -> Iterator[Run]:
-        """The runs that begin in [start, stop), in guest order: each for `load` alone, none longer than PIECE.
+        """The runs that begin in [start, stop), in guest order: only for `load`, none longer than PIECE.
 
-        For the thread that owns the source: it starts QEMU here, which dies with the thread that started it.
+        Only for the thread that owns the source: this starts QEMU, which dies with the thread that started it.
         """
         self._serve()
         lo = start // PIECE * PIECE
@@ -81,9 +81,9 @@ class ForeignSource(FileBacked):
                 yield Run(begin, end - begin, self.file.fd, begin, packed=True)
 
     def copy_into(self, image: NewImage, limits: copy.CopyLimits, on_progress: OnProgress) -> None:
-        """By qemu-img, which starts over when it was killed.
+        """Copy with qemu-img, which starts over after it was killed.
 
-        Raises as `qemu_img.convert` does, and MigrationFailed (`source-changed`) if the source holds more than it did.
+        Raises as `qemu_img.convert` does, and MigrationFailed (`source-changed`) if the amount of data has grown.
         """
         total = image.data_bytes
         most = image_bytes(self.virtual_size, upper_bound(total, self._stored.length), image.format)
@@ -110,7 +110,7 @@ class ForeignSource(FileBacked):
         on_fraction(1.0)
 
     def load(self, run: Run) -> bytes:
-        """Safe to call from several threads: each takes a connection. Raises as `export` and `nbd.Reader.read` do."""
+        """Safe to call from several threads: each takes a connection. Raises as `export` and `NbdReader.read` do."""
         return self._read(run.guest, run.guest + run.length)
 
     def _read(self, start: int, stop: int) -> bytes:
@@ -153,7 +153,7 @@ READERS: Mapping[ForeignFormat, Callable[[SourceFile], ForeignDisk]] = {
 
 @contextlib.contextmanager
 def open_foreign(file: SourceFile, fmt: ForeignFormat, folder: Path) -> Iterator[ForeignSource]:
-    """The disk of format `fmt` in `file`, vetted. QEMU is started when it is first read; its socket is in `folder`.
+    """The disk of format `fmt` in `file`, vetted. QEMU starts at the first read, with its socket in `folder`.
 
     Raises as `read_qcow2`, `read_vdi` and `read_vhdx` do.
     """

@@ -1,4 +1,4 @@
-"""VDI, the disk of VirtualBox, as a source: header and block map, dynamic or fixed.
+"""VDI, the disk format of VirtualBox, as a source: header and block map, dynamic or fixed.
 
 Source: VirtualBox, include/VBox/vd-image formats as QEMU documents them in block/vdi.c (all numbers little-endian).
 """
@@ -17,18 +17,18 @@ HEADER_BYTES = 512
 START = struct.Struct("<4sIII")
 """At MAGIC_AT: magic, version, bytes of the header, type of the image."""
 PLACES = struct.Struct("<II")
-"""At 0x154: where the block map and the blocks lie."""
+"""At 0x154: the offsets of the block map and the blocks."""
 SIZES = struct.Struct("<IIQIIII16s16s16s16s")
-"""At 0x168: bytes of a sector, unused, of the disk, of a block, of its extra; blocks, those allocated; UUIDs of the
-image, of its last change, of its parent and of its parent's last change."""
+"""At 0x168: bytes of a sector, unused, of the disk, of a block, of its extra data; all blocks, allocated ones. Then the
+UUIDs of the image, of its last change, of its parent and of its parent's last change."""
 VERSION = 0x10001
 DYNAMIC, FIXED, UNDO, DIFFERENCING = 1, 2, 3, 4
 NAMES = {DYNAMIC: "dynamic", FIXED: "fixed"}
 SECTOR = 512
 BLOCK = 1 << 20
-"""Bytes: the one size that VirtualBox writes and QEMU reads."""
+"""Bytes: the only size that VirtualBox writes and QEMU reads."""
 UNALLOCATED = 0xFFFFFFFE
-"""From here on an entry of the map is no block, and reads as zeros."""
+"""Map entries from this value on are no blocks, and read as zeros."""
 CHUNK = 1 << 20
 """Bytes of the map that are read at once."""
 NOBODY = bytes(16)
@@ -36,7 +36,7 @@ NOBODY = bytes(16)
 
 @dataclass(frozen=True)
 class Vdi:
-    """`map_at` and `blocks_at` in bytes; `blocks` is how many the disk has."""
+    """`map_at` and `blocks_at` are in bytes; `blocks` is the number of blocks."""
 
     file: SourceFile
     subformat: str

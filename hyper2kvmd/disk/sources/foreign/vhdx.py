@@ -1,4 +1,4 @@
-"""VHDX, the disk of Hyper-V, as a source: headers, regions, metadata and the block allocation table.
+"""VHDX, the disk format of Hyper-V, as a source: headers, regions, metadata and the block allocation table.
 
 Source: Microsoft, [MS-VHDX] Virtual Hard Disk v2 File Format, sections 2.2 to 2.6 (all numbers little-endian).
 """
@@ -47,7 +47,7 @@ PARENT_LOCATOR = _guid("a8d35f2d-b30b-454d-abf7-d3d84834ab0c")
 KNOWN_ITEMS = {FILE_PARAMETERS, DISK_SIZE, DISK_ID, LOGICAL_SECTOR, PHYSICAL_SECTOR, PARENT_LOCATOR}
 SECTOR = 512
 BITMAP_SECTORS = 1 << 23
-"""Sectors that one block of sector bitmaps covers; its entry follows those of the blocks it is about."""
+"""Sectors that one block of sector bitmaps covers; its entry follows those of the blocks that it covers."""
 FULLY_PRESENT, PARTIALLY_PRESENT = 6, 7
 CHUNK = 1 << 20
 """Bytes of the table that are read at once."""
@@ -83,7 +83,7 @@ class Vhdx:
         return self.blocks + (self.blocks - 1) // self.between_bitmaps
 
     def stored(self) -> Iterator[tuple[int, int]]:
-        """QEMU reads all of the disk, stored or not; so this is the only place where the table speaks.
+        """The ranges from the table, which only this method checks: QEMU reads the whole disk, stored or not.
 
         Raises MigrationFailed (`source-corrupt`, `source-truncated`).
         """
@@ -145,7 +145,7 @@ def read_vhdx(file: SourceFile) -> Vhdx:
 
 
 def _check_log(file: SourceFile) -> None:
-    """The header in force is the sound one with the higher number; what its log holds is not yet in the disk."""
+    """The valid header with the higher number is in force; the changes in its log are not yet in the disk."""
     found: list[tuple[int, bytes]] = []
     for at in HEADERS:
         data = file.read_whole(at, HEADER_BYTES)
@@ -190,7 +190,7 @@ def _regions(file: SourceFile) -> dict[bytes, Region]:
 
 
 def _metadata(file: SourceFile, region: Region) -> dict[bytes, Region]:
-    """Where its items lie in the file."""
+    """The places of its items in the file."""
     if region.length < REGION_TABLE_BYTES:
         raise faults.corrupt(file.path, f"its metadata has {region.length} bytes")
     data = file.read_whole(region.offset, REGION_TABLE_BYTES)
@@ -220,7 +220,7 @@ def _item(file: SourceFile, items: dict[bytes, Region], kind: bytes, length: int
 
 
 def _sound(data: bytes) -> bool:
-    """Whether the checksum in a header or region table is that of its bytes, the checksum itself taken as zero."""
+    """Whether the checksum of a header or region table is right; its own bytes count as zero."""
     claimed = int.from_bytes(data[CHECKSUM], "little")
     blank = bytearray(data)
     blank[CHECKSUM] = bytes(4)

@@ -1,4 +1,4 @@
-"""The text part of a VMDK: what kind of disk it is, its extents and its parent.
+"""The text part of a VMDK: the type of the disk, its extents and its parent.
 
 Source: VMware, Virtual Disk Format 5.0 (2011), section "The Descriptor File".
 """
@@ -29,7 +29,7 @@ EXTENT_TYPES = {"SPARSE", "FLAT", "VMFS", "VMFSSPARSE", "SESPARSE", "ZERO"}
 
 @dataclass(frozen=True)
 class ExtentLine:
-    """One line of the descriptor: `sectors` of 512 bytes, held by `name` beside the descriptor (None for ZERO)."""
+    """One line of the descriptor: `sectors` of 512 bytes in `name` next to the descriptor (None for ZERO)."""
 
     sectors: int
     type: str
@@ -53,7 +53,7 @@ class Descriptor:
 
 
 def parse_descriptor(data: bytes, path: Path) -> Descriptor:
-    """The text part of a VMDK. `path` names it in errors only; raises MigrationFailed (`source-not-vmdk`)."""
+    """Parse the text part of a VMDK. `path` is for errors only. Raises MigrationFailed (`source-not-vmdk`)."""
     if len(data) > LIMIT:
         raise faults.not_vmdk(path, f"its descriptor is larger than {LIMIT} bytes")
     values: dict[str, str] = {}
@@ -80,7 +80,7 @@ def parse_descriptor(data: bytes, path: Path) -> Descriptor:
 
 
 def check_descriptor(descriptor: Descriptor, path: Path, *, embedded: bool) -> None:
-    """Let through what this package reads; `embedded` is a descriptor inside a sparse file.
+    """Accept only supported descriptors; `embedded` is a descriptor inside a sparse file.
 
     Raises MigrationFailed (`source-unsupported`, `source-not-vmdk`) or Unsafe (`source-unsafe`).
     """
@@ -112,7 +112,7 @@ def check_descriptor(descriptor: Descriptor, path: Path, *, embedded: bool) -> N
 
 
 def check_size(sectors: int, path: Path) -> None:
-    """Refuse a disk of no sectors, or of more than vSphere can make."""
+    """Refuse a disk without sectors, or one too large for vSphere."""
     if sectors == 0:
         raise faults.not_vmdk(path, "it has no sectors")
     faults.check_disk_size(path, sectors * SECTOR)

@@ -1,7 +1,7 @@
 """Sparse extents that ESX writes for snapshots: COWD (VMFSsparse) and SEsparse.
 
 Neither has a published specification. Sources: VMware, Virtual Disk Format 5.0 (2011), section "ESX Server Sparse
-Extents", for COWD; for both, what QEMU's VMDK driver accepts, which this is tested against.
+Extents", for COWD; for both, QEMU's VMDK driver, against which this module is tested.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def open_cowd(file: SourceFile, start: int) -> SparseExtent:
 
 @dataclass(frozen=True, kw_only=True)
 class SEsparseMap(GrainMap):
-    """Tables of 64-bit entries: the top four bits say what a grain is, the others count from `tables` or `data`."""
+    """Tables of 64-bit entries: the top four bits are the grain's type, the others count from `tables` or `data`."""
 
     tables: int
     """Byte offset of the first grain table."""

@@ -1,4 +1,4 @@
-"""The files that a VMDK names: only such as lie beside it."""
+"""The files that a VMDK names: only those in its directory."""
 
 from __future__ import annotations
 

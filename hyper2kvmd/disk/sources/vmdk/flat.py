@@ -1,4 +1,4 @@
-"""Extents without tables: a file that holds the bytes as they are, and none at all."""
+"""Extents without tables: flat files, and extents of zeros without a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hyper2kvmd.disk.sources.vmdk.pieces import ExtentPiece, PieceKind
 
 @dataclass(frozen=True)
 class FlatExtent:
-    """Guest bytes `start` to `stop` lie at `offset` of `file`; its holes are zeros and cost nothing."""
+    """Guest bytes `start` to `stop` are at `offset` of `file`; its holes are zeros and cost nothing."""
 
     file: SourceFile
     start: int
@@ -30,7 +30,7 @@ class FlatExtent:
 
 
 def open_flat(file: SourceFile, start: int, stop: int, offset: int) -> FlatExtent:
-    """Raises MigrationFailed (`source-truncated`) when `file` ends before the extent does."""
+    """Raises MigrationFailed (`source-truncated`) if `file` ends before the extent."""
     needed = offset + stop - start
     if file.size < needed:
         raise faults.truncated(file.path, f"it ends at byte {file.size} of {needed}")

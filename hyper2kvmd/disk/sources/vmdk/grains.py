@@ -1,7 +1,7 @@
-"""Two levels of tables that say where each grain of a sparse extent lies in its file.
+"""The two levels of tables that map each grain of a sparse extent to its place in the file.
 
-Tables are read as they are asked for and never kept, so memory does not grow with the disk. Nothing in them is
-believed: each entry is checked against the file's real size and against the file's own metadata.
+Tables are read on demand and never kept, so memory does not grow with the disk. Each entry is checked against the
+file's real size and against the file's own metadata.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from hyper2kvmd.errors import MigrationFailed
 CHUNK = 65536
 """Bytes of a directory that are read at once."""
 LARGEST_DIRECTORY = 64 << 20
-"""Bytes. A disk of 62 TiB has 8 MiB of it, in SEsparse 32: more is work for its own sake."""
+"""Bytes. A disk of 62 TiB has a directory of 8 MiB, in SEsparse of 32 MiB; more has no use."""
 BEST_RATIO = 1032
-"""Bytes that one byte of deflate becomes at most (RFC 1951: 258 bytes for two bits)."""
+"""Most bytes from one byte of deflate (RFC 1951: 258 bytes for two bits)."""
 ABSENT, ZEROED = 0, 1
 
 
 @dataclass(frozen=True)
 class GrainMap:
-    """Guest bytes `start` to `stop` in grains of `grain` bytes; the directory lies at byte `directory`.
+    """Guest bytes `start` to `stop` in grains of `grain` bytes; the directory is at byte `directory`.
 
     Entries are 32-bit sector numbers in the file. `reserved` are byte ranges of metadata that no grain may touch.
     """
@@ -41,10 +41,10 @@ class GrainMap:
     directory: int
     reserved: tuple[range, ...]
     zero_entries: bool = False
-    """An entry of 1 is a grain of zeros."""
+    """An entry of 1 means a grain of zeros."""
     packed: bool = False
     whole: bool = False
-    """The file is known to have its end: an entry that points behind it is no sign of a cut."""
+    """The file is known to be complete: an entry that points behind it is no sign of truncation."""
 
     TYPECODE = "I"
 
@@ -61,7 +61,7 @@ class GrainMap:
         return -(-(self.stop - self.start) // (self.grain * self.per_table)) * self.entry_bytes
 
     def survey(self) -> int:
-        """Read and check every table; the guest bytes that they map. Raises `source-corrupt`, `source-truncated`."""
+        """Check every table; returns the guest bytes that they map. Raises `source-corrupt`, `source-truncated`."""
         if self.directory_bytes > LARGEST_DIRECTORY:
             raise faults.corrupt(self.file.path, f"its grain directory has {self.directory_bytes} bytes")
         self._require_inside(self.directory, self.directory_bytes, "its grain directory lies")
@@ -104,7 +104,7 @@ class GrainMap:
                 )
 
     def _grains(self, table: Sequence[int], position: int, last: int) -> Iterator[tuple[int, int, PieceKind, int]]:
-        """Position, number, kind and file offset of grains that lie one after the other."""
+        """Position, number, kind and file offset of contiguous grains."""
         step, packed = self.grain // SECTOR, self.packed
         while position < last:
             entry = table[position]
@@ -127,7 +127,7 @@ class GrainMap:
             position = end
 
     def _tables(self, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """Number and byte offset of the tables that exist, from number `first` to `last`."""
+        """Number and byte offset of the existing tables from number `first` to `last`."""
         size, found = self.entry_bytes, 0
         while first < last:
             count = min(last - first, CHUNK // size)
@@ -151,7 +151,7 @@ class GrainMap:
         return entries
 
     def _locate(self, entry: int, at: int) -> int:  # noqa: ARG002
-        """Byte offset of the grain table that the directory's `entry`, read at byte `at`, points to."""
+        """Byte offset of the grain table for the directory's `entry`, which was read at byte `at`."""
         return entry * SECTOR
 
     def _decode(self, data: bytes, at: int) -> Sequence[int]:  # noqa: ARG002
@@ -175,7 +175,7 @@ class GrainMap:
             raise self._beyond(f"{what} at bytes {offset} to {offset + length}", offset)
 
     def _beyond(self, fact: str, offset: int) -> MigrationFailed:
-        """No complete file of this disk is larger than its metadata and all of its data."""
+        """A complete file of this disk is not larger than its metadata and all of its data."""
         fact = f"{fact}, but it ends at byte {self.file.size}"
         plausible = offset < self.file.size + (self.stop - self.start)
         if self.whole or not plausible:

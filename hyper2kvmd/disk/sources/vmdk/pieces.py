@@ -1,4 +1,4 @@
-"""What an extent tells of itself: where each stretch of the disk is stored, and whether it is stored at all."""
+"""The pieces of an extent: where each range of the disk is stored, and whether it is stored at all."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple, Protocol
 
 class PieceKind(Enum):
     RAW = "raw"
-    """Bytes as they are at `offset` of `file`."""
+    """Bytes stored unchanged at `offset` of `file`."""
     PACKED = "packed"
     """All or a part of the one compressed grain whose record begins at `offset` of `file`."""
     ZERO = "zero"
-    """Known to be zeros, whatever a parent holds."""
+    """Known to be zeros, whatever a parent contains."""
 
 
 class ExtentPiece(NamedTuple):
@@ -27,7 +27,7 @@ class ExtentPiece(NamedTuple):
 
 
 class Extent(Protocol):
-    """Guest bytes `start` to `stop` of one disk. What no piece covers is left to the parent, or zeros."""
+    """Guest bytes `start` to `stop` of one disk. Bytes that no piece covers come from the parent, or are zeros."""
 
     @property
     def start(self) -> int: ...
@@ -37,9 +37,9 @@ class Extent(Protocol):
 
     @property
     def stored(self) -> int:
-        """How many of the guest bytes are stored, as its checked tables say."""
+        """The number of stored guest bytes, from its checked tables."""
         ...
 
     def pieces(self, lo: int, hi: int) -> Iterator[ExtentPiece]:
-        """What is stored of the guest bytes from `lo` to `hi`, in order, without overlap, cut at `lo` and `hi`."""
+        """The stored pieces of the guest bytes from `lo` to `hi`, in order, without overlap, cut at `lo` and `hi`."""
         ...

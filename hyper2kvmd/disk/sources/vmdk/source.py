@@ -1,6 +1,6 @@
-"""A VMDK as one disk: its extents side by side, its parents underneath, read as `blocks.Source` asks.
+"""A VMDK as one disk (`blocks.Source`): its extents one after the other, over those of its parents.
 
-A snapshot is flattened while it is read: the topmost disk of the chain that has a grain wins.
+A snapshot is flattened while it is read: each grain comes from the topmost disk of the chain that has it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DEPTH_LIMIT = 32
 
 @dataclass(frozen=True)
 class Layer:
-    """One disk of a chain, by itself."""
+    """One disk of a chain, alone."""
 
     file: SourceFile
     """The file with the descriptor: it names the extents and the parent."""
@@ -59,7 +59,7 @@ class Layer:
 
 @dataclass
 class Opening:
-    """The files opened so far, each once; those that are opened here are closed with `stack`."""
+    """The files opened so far, each once; those opened here are closed with `stack`."""
 
     stack: ExitStack
     mandate: Mandate
@@ -69,7 +69,7 @@ class Opening:
         return self.mandate.named_by(file.fd, file.path)
 
     def open(self, path: Path, mandate: Mandate) -> SourceFile:
-        """The file `path`; one that several files name is judged for each of them."""
+        """The file `path`; if several files name it, it is checked for each of them."""
         if path in self.files:
             mandate.require(self.files[path].fd, path)
             return self.files[path]
@@ -79,7 +79,7 @@ class Opening:
         return file
 
     def open_new(self, path: Path, mandate: Mandate) -> SourceFile:
-        """A file that nothing else of this disk may be."""
+        """A file that this disk may use only once."""
         if path in self.files:
             raise faults.corrupt(path, "it is named twice by the same disk")
         return self.open(path, mandate)
@@ -122,7 +122,7 @@ class VmdkSource(FileBacked):
         copy_by_engine(self, image, limits, on_progress)
 
     def load(self, run: Run) -> Buffer:
-        """Exactly `run.length` bytes; a compressed grain's checksum is checked.
+        """Exactly `run.length` bytes; a compressed grain's checksum is verified.
 
         Raises MigrationFailed (`source-corrupt`, `source-truncated`, `disk-read-failed`).
         """
@@ -132,7 +132,7 @@ class VmdkSource(FileBacked):
         return self._by_descriptor[run.file].read_whole(run.offset, run.length)
 
     def _forward(self, file: SourceFile) -> Forward:
-        """This thread's, for the file that it read last."""
+        """This thread's reader, kept for the file read last."""
         held: Forward | None = getattr(self._threads, "forward", None)
         if held is None or held.file is not file:
             held = self._threads.forward = Forward(file)
@@ -145,7 +145,7 @@ class VmdkSource(FileBacked):
         return sum(piece.length for piece in pieces if piece.kind is not PieceKind.ZERO)
 
     def _pieces(self, depth: int, lo: int, hi: int) -> Iterator[ExtentPiece]:
-        """What the disk at `depth` of the chain holds, its gaps filled by the disks below."""
+        """The pieces of the disk at `depth` of the chain, with its gaps filled from the disks below."""
         layer, deepest = self._layers[depth], depth + 1 == len(self._layers)
         hi = min(hi, layer.size)
         if deepest:
@@ -161,7 +161,7 @@ class VmdkSource(FileBacked):
 
 
 def _joined(pieces: Iterator[ExtentPiece]) -> Iterator[ExtentPiece]:
-    """Pieces that hold data, joined where they continue one another, cut at multiples of RUN_LIMIT."""
+    """Pieces with data, joined where they are contiguous, cut at multiples of RUN_LIMIT."""
     pending: ExtentPiece | None = None
     for piece in pieces:
         if piece.kind is PieceKind.ZERO:
@@ -189,7 +189,7 @@ def _joined(pieces: Iterator[ExtentPiece]) -> Iterator[ExtentPiece]:
 
 @contextlib.contextmanager
 def open_vmdk(file: SourceFile, mandate: Mandate = ANYONE) -> Iterator[VmdkSource]:
-    """Open all that belongs to the open VMDK `file`, and check every table; what is opened is closed at the end.
+    """Open all files of the open VMDK `file`, and check every table; they are closed at the end.
 
     Raises MigrationFailed (`source-missing`, `source-unreadable`, `source-not-vmdk`, `source-unsupported`,
     `source-parent-missing`, `source-parent-differs`, `source-truncated`, `source-corrupt`,
@@ -210,7 +210,7 @@ def open_vmdk(file: SourceFile, mandate: Mandate = ANYONE) -> Iterator[VmdkSourc
 
 
 def _layer(file: SourceFile, opening: Opening) -> Layer:
-    """The disk that the open `file` describes; its extents are opened as the files that it names."""
+    """The disk that the open `file` describes; the files that it names are opened as its extents."""
     path, head = file.path, file.read(0, SECTOR)
     if head.startswith(sparse.MAGIC):
         header = sparse.read_header(file)
@@ -271,7 +271,7 @@ def _check_parent(descriptor: Descriptor, path: Path) -> None:
 
 
 def _open_parent(child: Layer, opening: Opening) -> Layer:
-    """The disk that `child` was taken of, as it was then: its CID must be the one that the child remembers."""
+    """The disk that `child` is a snapshot of, unchanged since: its CID must be the one recorded in the child."""
     path = sibling(child.path, child.descriptor.parent_hint or "")
     if path in opening.files:
         raise faults.corrupt(child.path, f"its parent {path.name} is a part of the same snapshot chain already")

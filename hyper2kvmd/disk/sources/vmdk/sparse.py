@@ -84,7 +84,7 @@ def read_header(file: SourceFile, at: int = 0) -> Header:
 
 
 def embedded_descriptor(file: SourceFile, header: Header) -> bytes:
-    """The descriptor of a sparse extent that stands alone."""
+    """The descriptor inside a sparse extent."""
     if header.descriptor == 0 or header.descriptor_size == 0:
         raise MigrationFailed(
             "source-extent",
@@ -123,7 +123,7 @@ class SparseExtent:
         return self.grains.pieces(lo, hi)
 
     def load(self, forward: Forward, guest: int, length: int, offset: int) -> Buffer:
-        """Guest bytes that lie in the one compressed grain at byte `offset` of the file."""
+        """Guest bytes in the one compressed grain at byte `offset` of the file."""
         grain = self.grains.grain
         begin = (guest - self.start) // grain * grain
         needed = min(grain, self.stop - self.start - begin)
@@ -135,7 +135,7 @@ class SparseExtent:
 def open_sparse(file: SourceFile, header: Header, start: int) -> SparseExtent:
     """The extent in `file`, which begins at guest byte `start`; its tables have been read and checked.
 
-    Where the first set of tables is damaged, the redundant set is taken. Raises MigrationFailed
+    If the first set of tables is damaged, the redundant set is used. Raises MigrationFailed
     (`source-truncated`, `source-corrupt`, `disk-read-failed`).
     """
     directory, whole = header.directory, False
@@ -166,7 +166,7 @@ def open_sparse(file: SourceFile, header: Header, start: int) -> SparseExtent:
 
 
 def _survey(primary: GrainMap, spare: GrainMap | None) -> tuple[GrainMap, int]:
-    """The tables to believe, and the bytes that they map. Wiped tables are as damaged as wrong ones."""
+    """The valid tables, and the bytes that they map. Wiped tables count as damaged."""
     try:
         stored = primary.survey()
     except MigrationFailed as damage:

@@ -1,4 +1,4 @@
-"""Compressed grains and the markers between them, as streamOptimized files have them.
+"""Compressed grains and the markers between them in streamOptimized files.
 
 Source: VMware, Virtual Disk Format 5.0 (2011), section "Stream-Optimized Compressed Sparse Extents".
 """
@@ -14,7 +14,7 @@ from hyper2kvmd.disk.files import Forward, SourceFile
 from hyper2kvmd.disk.sources.vmdk.descriptor import SECTOR
 
 MARKER = struct.Struct("<QII")
-"""A value, a size and a type. With a size it is a grain: the value is its sector, its data follows the size."""
+"""A value, a size and a type. With a size, it is a grain: the value is its sector, and data follows the size."""
 GRAIN = struct.Struct("<QI")
 END_OF_STREAM, GRAIN_TABLE, GRAIN_DIRECTORY, FOOTER = range(4)
 
@@ -64,8 +64,8 @@ def _marked(forward: Forward, record: memoryview, offset: int, sector: int, grai
 def find_footer(file: SourceFile, first: int, capacity: int, grain: int) -> int:
     """Byte offset of the footer of a stream whose markers begin at byte `first`; `capacity` and `grain` in sectors.
 
-    It is the last sector but one. Where it is not, the stream is followed from its start, which tells a file that was
-    cut from one whose bytes are wrong: raises MigrationFailed (`source-truncated`, `source-corrupt`).
+    It is the last sector but one. Otherwise the stream is followed from its start, to distinguish a truncated file from
+    a corrupt one. Raises MigrationFailed (`source-truncated`, `source-corrupt`).
     """
     expected = file.size - 2 * SECTOR
     if file.size % SECTOR == 0 and expected - SECTOR >= first:
