@@ -1,4 +1,4 @@
-"""Guests: the way in (mounts/), their files (files/), the families (linux/, windows/) and their seam (family.py).
+"""Guests: access to volumes (mounts/), files (files/), families (linux/, windows/) and their interface (family.py).
 
 The boot proof belongs to proof/.
 """

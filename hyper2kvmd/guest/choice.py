@@ -1,4 +1,4 @@
-"""Which guest is on the disks: the only place that chooses a family."""
+"""Finds the guest on the disks; the only place that chooses a family."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hyper2kvmd.guest.linux import family as linux
 from hyper2kvmd.guest.windows import family as windows
 
 FAMILIES: tuple[Family, ...] = (linux.find, windows.find, linux.find_locked)
-"""In the order in which they look. A container that stays closed comes last: it may hold the data of any system."""
+"""In the order of the search. A locked container comes last: it may hold the data of any system."""
 
 
 def find_guest(disks: GuestDisks) -> Found:

@@ -1,4 +1,4 @@
-"""Disks without a system that can be repaired: data disks, and systems of other makes."""
+"""Disks without a system that can be repaired: data disks, and unsupported systems."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FOREIGN_TYPES = {
     "6a85cf4d-1dd2-11b2-99a6-080020736631": "Solaris",
     "aa31e02a-400f-11db-9590-000c2911d1b8": "VMware ESXi",
 }
-"""Partition types of systems that are not repaired. Solaris shares 6a898cc3... with every ZFS."""
+"""Partition types of systems that are not repaired. 6a898cc3... is left out: Solaris shares it with every ZFS."""
 NOTHING_FOUND = "no operating system was found on this disk: it was converted as a data disk, nothing was repaired"
 
 
@@ -47,8 +47,8 @@ class DataDisks:
 
 
 def without_system(disks: GuestDisks) -> DataDisks:
-    """Raises MigrationFailed: `guest-root-missing` if a volume that nothing can read may hold a system,
-    `guest-not-linux` for a system of another make.
+    """Raises MigrationFailed: `guest-root-missing` if an unreadable volume may hold a system, `guest-not-linux` for an
+    unsupported system.
     """
     seen = "; ".join(describe(volume) for volume in disks.layout.volumes)
     _refuse_hidden(disks.layout, seen)

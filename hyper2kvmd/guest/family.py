@@ -1,4 +1,4 @@
-"""The seam for families of guests: what finds a system on the disks, and makes it boot on KVM."""
+"""The interface of the guest families: finding a system on the disks, and making it boot on KVM."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hyper2kvmd.progress import Context
 
 @dataclass(frozen=True)
 class GuestDisks:
-    """The disks of one machine, open, and what is asked of the guest on them."""
+    """The open disks of one machine, and the migration of the guest on them."""
 
     access: Access
     layout: Layout
@@ -31,19 +31,19 @@ class Found(Protocol):
     """A guest that a family has found on the disks."""
 
     def repair(self) -> Guest:
-        """Make it boot on KVM, without running anything of it; say what it is, what changed and what it can drive.
+        """Make it boot on KVM, without running any of its programs; returns its facts, changes and capabilities.
 
         A file system is mounted writable only if an edit is written to it or its journal is dirty. A dry run writes
-        nothing and says the same. Raises MigrationFailed.
+        nothing and returns the same. Raises MigrationFailed.
         """
         ...
 
 
 Family = Callable[[GuestDisks], Found | None]
-"""Looks for a guest of one family, read-only; None where there is none. Raises MigrationFailed where one is there that
-cannot be repaired."""
+"""Looks for a guest of one family, read-only; None if there is none. Raises MigrationFailed if there is one that cannot
+be repaired."""
 
 
 def describe(volume: Volume) -> str:
-    """What messages call a volume: its name, content and UUID."""
+    """A volume as messages show it: its name, content and UUID."""
     return printable(f"{volume.name} ({volume.content}{', UUID ' + volume.uuid if volume.uuid else ''})")

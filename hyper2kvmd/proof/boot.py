@@ -1,9 +1,8 @@
-"""Owns the proof that a guest boots: on throwaway overlays, on the devices that its libvirt domain will have.
+"""The proof that a guest boots: on throwaway overlays, on the devices that its libvirt domain will have.
 
-The images are only read. The guest is heard on a serial console that its kernel lines are given on the overlay; where
-none of them is in reach, it is proven by what it does: it shuts down when the power button is pressed, and it leaves
-on its disk what only a system that came up writes there. What ends the wait is that nothing moves any more, neither
-console nor disk: a slow host is not a failure.
+The images are only read; on the overlay, the guest's kernel lines get a serial console that shows how far it boots.
+Without console output, the proof is a shutdown when the power button is pressed, or traces on its disk that only a
+system that came up writes. The wait ends when console and disk are both idle: a slow host is not a failure.
 """
 
 from __future__ import annotations
@@ -33,35 +32,35 @@ from hyper2kvmd.proof.serial import speak_on_serial
 from hyper2kvmd.proof.traces import VOLUMES, Traces, new_since, traces
 
 SILENCE_SECONDS = 200.0
-"""Longer than the waits that a Linux boot does in silence: 90 s for a device in systemd, 180 s in dracut."""
+"""Longer than the silent waits of a Linux boot: 90 s for a device in systemd, 180 s in dracut."""
 BUSY_PATIENCE = 3
-"""So many times longer for a guest that computes all the while: emulation takes minutes to check some kernels."""
+"""Factor of the wait for a guest that uses the CPU all the time: emulation takes minutes to check some kernels."""
 BUSY_SHARE = 0.5
 """Of one CPU."""
 STABLE_SECONDS = 20.0
-"""How long a guest that has reached its last target may take for its login prompt; and how long one has to be at rest
-before its power button is pressed, again and again."""
+"""The time that a guest may take from its last target to its login prompt. Also the idle time before each press of its
+power button."""
 RESTARTS = 2
-"""A first boot may end in a restart, after an SELinux relabel for one."""
+"""A first boot may end in a restart, for example after an SELinux relabel."""
 CONSOLE_LIMIT = 32 << 20
-"""Bytes: no boot says more, so this is a loop."""
+"""Bytes: no boot prints more, so this is a loop."""
 DISK_STEP = 1 << 20
-"""Bytes read or written that count as progress: a system at rest does less, over minutes."""
+"""Bytes read or written that count as progress: an idle system does less, even over minutes."""
 DISK_LIMIT = 64 << 30
-"""Bytes beside four times the disks' size: no boot reads more, so this is a loop."""
+"""Bytes in addition to four times the disks' size: no boot reads more, so this is a loop."""
 
 
 Inside = Callable[[], AbstractContextManager[GuestTree]]
 
 
 class Booted(Frozen):
-    """How a boot went that reached its end."""
+    """The result of a successful boot."""
 
     seconds: float
     console_tail: tuple[str, ...]
     evidence: tuple[str, ...]
     failed_units: tuple[str, ...]
-    """What it failed to start."""
+    """Units that it failed to start."""
 
 
 def boot(
@@ -74,12 +73,12 @@ def boot(
     keys: Sequence[bytes] = (),
     silence_seconds: float = SILENCE_SECONDS,
 ) -> Booted:
-    """Boot from the first disk of `image` and return when userspace has shown itself. Scratch files go to `folder`.
+    """Boot from the first disk of `image` and return when its userspace is up. Scratch files go to `folder`.
 
-    `keys` open LUKS containers, to look at what the guest has left there.
+    `keys` open LUKS containers, to look for traces that the guest has left there.
 
-    Raises MigrationFailed: `boot-failed` when it cannot come up, `boot-unproven` when it never showed itself in any
-    way, `emulator-ended` when QEMU failed; BrokenInstallation (`tool-missing`, `firmware-missing`).
+    Raises MigrationFailed: `boot-failed` if it cannot come up, `boot-unproven` if there is no evidence that it did,
+    `emulator-ended` if QEMU failed; BrokenInstallation (`tool-missing`, `firmware-missing`).
     """
     with tempfile.TemporaryDirectory(prefix="boot-", dir=folder) as name:
         scratch = Path(name)
@@ -108,7 +107,7 @@ def boot(
 
 @dataclass(frozen=True)
 class Prepared:
-    """The overlay before the boot. `before` is None when the guest's files could not be looked at."""
+    """The overlay before the boot. `before` is None if the guest's files could not be read."""
 
     before: Traces | None
     notes: tuple[str, ...]
@@ -156,17 +155,17 @@ def _left_behind(inside: Inside, prepared: Prepared) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class CameUp:
-    """How far the guest got, in seconds from its start: `heard` on its console, or fallen silent."""
+    """How far the guest got, in seconds from its start: `heard` on its console, or idle."""
 
     console: Console
     seconds: float
     heard: bool = False
     answered: bool = False
-    """The power button, with a shutdown."""
+    """Whether it answered the power button with a shutdown."""
 
 
 class Pulse:
-    """Whether the guest still gets anywhere: new words on its console, or a megabyte more of disk traffic."""
+    """Whether the guest makes progress: new text on its console, or another megabyte of disk traffic."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -183,7 +182,7 @@ class Pulse:
 
     @property
     def moved(self) -> float:
-        """When it last got somewhere."""
+        """When it last made progress."""
         return self._moved
 
     @property
@@ -192,7 +191,7 @@ class Pulse:
 
     @property
     def busy(self) -> bool:
-        """It computes all the while: not at rest, but not getting anywhere that could be seen either."""
+        """It uses the CPU all the time: not idle, but without visible progress."""
         return self._cpu - self._cpu_mark > BUSY_SHARE * self.still_seconds
 
 
@@ -212,7 +211,7 @@ def _come_up(overlaid: Overlay, hardware: Hardware, scratch: Path, silence_secon
 
 
 def _watch(machine: RunningMachine, began: float, silence_seconds: float, disk_limit: int) -> CameUp | None:
-    """One run of the machine up to its verdict, or to its silence; None when it restarted or powered itself off."""
+    """One run of the machine until its result, or until it is idle; None if it restarted or powered itself off."""
     console = Console()
     pulse = Pulse(console)
     pressed: float | None = None

@@ -1,7 +1,7 @@
-"""What a booting guest says on its serial console, and what that means.
+"""The output of a booting guest on its serial console, and its meaning.
 
-Owns the texts that are evidence and those that are dead ends. The guest writes them, so nothing here is trusted to be
-short, printable or new; and no pattern repeats without a bound after a place where it may begin, for a hostile line
+Defines the texts that are evidence and those that are dead ends. The guest writes them, so no text is trusted to be
+short, printable or new. No pattern repeats without a bound after a place where it may begin, because a hostile line
 would make the search quadratic.
 """
 
@@ -14,7 +14,7 @@ from typing import Literal
 from hyper2kvmd.model.frozen import Frozen
 
 CONSOLE_KEPT = 1 << 18
-"""Characters: four times what a talkative boot prints."""
+"""Characters: four times the output of a verbose boot."""
 TAIL_LINES = 12
 LINE_KEPT = 300
 
@@ -22,7 +22,7 @@ ESCAPES = re.compile(
     r"\x1b\[[0-9;?=]*[A-Za-z]|\x1b\][^\x07\x1b\n]{0,200}(?:\x07|\x1b\\)|\x1b[()][A-Z0-9]|\x1b[a-zA-Z=>]"
     r"|[\x00-\x06\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]"
 )
-"""An escape sequence may come in two pieces, so its first character stays until the rest is there."""
+"""An escape sequence may come in two pieces, so its first character stays until the rest arrives."""
 LOGIN = re.compile(r"^(\S{1,64}) login: ?", re.IGNORECASE | re.MULTILINE)
 REACHED = re.compile(
     r"Reached target.{0,200}?((?:Multi-User System|Graphical Interface|(?:multi-user|graphical)\.target)\b)"
@@ -32,21 +32,21 @@ REACHED = re.compile(
     r"|(Entering non-interactive startup)",
     re.MULTILINE,
 )
-"""The last things that systemd, cloud-init, sysvinit, OpenRC and Red Hat's old rc say on the way up. Emergency mode
-says none of them; it does reach `Login Prompts`."""
+"""The last messages of systemd, cloud-init, sysvinit, OpenRC and Red Hat's old rc during a boot. Emergency mode
+prints none of them; it does reach `Login Prompts`."""
 KERNEL = re.compile(r"Linux version (\S+)")
 SPOKE = re.compile(r"Linux version|^\[ *\d+\.\d+\]|systemd\[1\]|^Welcome to (?!GRUB)|Reached target", re.MULTILINE)
 COMPLAINT = re.compile(
     r"\[(?:FAILED|DEPEND| TIME )\] .+|ALERT! .+|^.{0,80}Cannot open root device.+|^dracut.{0,80}Warning: .+|^error: .+",
     re.MULTILINE,
 )
-"""What systemd, initramfs-tools, the kernel, dracut and GRUB say of what they miss."""
+"""Messages of systemd, initramfs-tools, the kernel, dracut and GRUB about failures."""
 COMPLAINTS_KEPT = 6
 FAILED_UNIT = re.compile(r"\[FAILED\] Failed to (?:start|mount|activate) (.{1,200}?)\.?[ \t]{0,80}$", re.MULTILINE)
 
 
 class Sign(Frozen):
-    """Something on a console that means: this will never boot."""
+    """A text on a console that shows that the boot cannot succeed."""
 
     pattern: str
     fact: str
@@ -97,12 +97,12 @@ SIGNS = (
 
 
 class Console:
-    """What the guest has said so far. Only text that it has not said before counts as progress."""
+    """The guest's output so far. Only text that it has not printed before counts as progress."""
 
     def __init__(self) -> None:
         self.received = 0
         self.heard = time.monotonic()
-        """When it last said something new."""
+        """When it last printed something new."""
         self._text = ""
         self._known: set[str] = set()
 
@@ -135,14 +135,14 @@ class Console:
         return next((sign for sign in SIGNS if re.search(sign.pattern, text, re.MULTILINE)), None)
 
     def complaints(self) -> tuple[str, ...]:
-        """The first things that it said were missing or failed."""
+        """Its first messages about missing or failed things."""
         return tuple(dict.fromkeys(map(_plain, COMPLAINT.findall(self.text))))[:COMPLAINTS_KEPT]
 
     def failed_units(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(map(_plain, FAILED_UNIT.findall(self.text))))
 
     def evidence(self) -> tuple[str, ...]:
-        """What it said of its way up, in words."""
+        """The evidence of its boot, in words."""
         text, found = self.text, []
         if kernel := KERNEL.search(text):
             found.append(f"its kernel {kernel[1]} started from a virtio disk")

@@ -1,8 +1,8 @@
-"""The virtual machine that a boot is proven on: the devices that the libvirt domain will have, in a confined QEMU.
+"""The virtual machine for the boot proof: the devices that the libvirt domain will have, in a confined QEMU.
 
-Owns its command line, what of this host it needs (KVM that works, firmware), and the conversation with a running one
-over QMP. Virtio devices sit behind PCI Express root ports where the machine has them, in libvirt's order: there they
-are virtio 1 only, which an old kernel may not know. The guest's network answers DHCP and leads nowhere.
+Covers its command line, its needs of this host (KVM that works, firmware), and the QMP connection to a running one.
+Virtio devices are behind PCI Express root ports if the machine has them, in libvirt's order: there they are virtio 1
+only, which an old kernel may not support. The guest's network answers DHCP and is isolated.
 
 Sources: QEMU's docs/interop (QMP, firmware.json), libvirt's qemu_domain_address.c.
 """
@@ -37,8 +37,8 @@ FIRMWARE_DESCRIPTORS = Path("/usr/share/qemu/firmware")
 MEMORY_CAP, VCPU_CAP = 4096, 4
 """MiB and CPUs: the boot proves the disk, not the size of the guest."""
 EMULATED_VCPUS = 1
-"""With two, kernels died on busy hosts ("Oops: int3", QEMU 7.2): one CPU ran into the breakpoint by which the other was
-just rewriting the kernel's code, and found it withdrawn already.
+"""With two, kernels died on busy hosts ("Oops: int3", QEMU 7.2): one CPU hit the breakpoint with which the other was
+rewriting the kernel's code, and found it already removed.
 """
 NIC_DEVICES = {"virtio": "virtio-net-pci", "e1000e": "e1000e"}
 VIDEO_CARDS = {"vga": "std"}
@@ -50,18 +50,18 @@ ATTACHED: Mapping[Extra, str] = {
     "usb": "usb-tablet,bus=usb.0",
     "agent": "virtserialport,bus=serial.0,chardev=agent,name=org.qemu.guest_agent.0",
 }
-"""What is attached to the controllers."""
+"""Devices on the controllers."""
 SATA_PORTS = 6
 """Of one controller."""
 OVERLAY_LIMIT = 16 << 30
 """Bytes that a guest may write to one disk."""
 GATHER_SECONDS = 0.1
-"""An emulated serial port hands over single characters; what they mean is worth a look ten times a second."""
+"""An emulated serial port delivers single characters; they are evaluated at most ten times a second."""
 
 
 class Overlay(Frozen):
-    """Throwaway QCOW2s on the disks of an image that is only read. Their headers name no backing file: whoever opens
-    one says so.
+    """Throwaway QCOW2s on the disks of an image that is only read. Their headers name no backing file: it is given when
+    one is opened.
     """
 
     base: Image
@@ -82,7 +82,7 @@ def overlay(base: Image, folder: Path) -> Overlay:
 
 
 class RunningMachine:
-    """A running guest. `console` is its serial console, to be read; the rest is asked over QMP."""
+    """A running guest. `console` is its serial console, to be read; other requests use QMP."""
 
     def __init__(self, process: subprocess.Popen[bytes], monitor: Monitor) -> None:
         assert process.stdout is not None  # noqa: S101 - narrows the type
@@ -96,7 +96,7 @@ class RunningMachine:
         return self._monitor.ending
 
     def read_console(self, seconds: float) -> bytes | None:
-        """What was said within that time; None when the machine has ended."""
+        """The output within that time; None when the machine has ended."""
         ready, _, _ = select.select([self.console], [], [], seconds)
         if not ready:
             return b""
@@ -118,11 +118,11 @@ class RunningMachine:
         return 0.0
 
     def press_power_button(self) -> None:
-        """The ACPI event: only a userspace that has come up does anything about it. Raises as `Monitor` does."""
+        """Send the ACPI event: only a userspace that is up reacts to it. Raises as `Monitor` does."""
         self._monitor.ask("system_powerdown")
 
     def wait(self) -> int:
-        """Its exit status, once the console has ended; `ending` is known then. -1 for one that does not end."""
+        """Its exit status, once the console has ended; `ending` is known then. -1 if it does not end."""
         with contextlib.suppress(MigrationFailed, subprocess.TimeoutExpired):
             self._monitor.follow()
             return self._process.wait(ANSWER_SECONDS)
@@ -131,9 +131,9 @@ class RunningMachine:
 
 @contextmanager
 def running(overlaid: Overlay, hardware: Hardware, scratch: Path) -> Iterator[RunningMachine]:
-    """A machine with the overlay's disks, the first one to boot from, killed at the block's end.
+    """A machine that boots from the first of the overlay's disks, killed at the end of the block.
 
-    UEFI variables begin pristine and stay in `scratch`. Raises BrokenInstallation (`tool-missing`,
+    UEFI variables start from the template and stay in `scratch`. Raises BrokenInstallation (`tool-missing`,
     `firmware-missing`).
     """
     ours, theirs = socket.socketpair()
@@ -202,7 +202,7 @@ def _command(hardware: Hardware, disks: int, monitor: int) -> list[str]:
 
 
 def _disks(overlaid: Overlay) -> list[str]:
-    """The graph is spelt out, so that no header decides which file is opened, or how."""
+    """The graph is explicit, so that no header determines which file is opened, or how."""
     argv = []
     for number, (base, disk) in enumerate(zip(overlaid.base.disks, overlaid.image.disks, strict=True)):
         file = {"driver": "file", "filename": str(disk.path), "cache": {"no-flush": True}}
@@ -212,7 +212,7 @@ def _disks(overlaid: Overlay) -> list[str]:
 
 
 def uefi_firmware() -> tuple[Path, Path]:
-    """OVMF's code and its pristine variables, without Secure Boot, by the descriptors that QEMU and libvirt read."""
+    """OVMF's code and its template of variables, without Secure Boot, from QEMU's and libvirt's descriptors."""
     for descriptor in sorted(FIRMWARE_DESCRIPTORS.glob("*.json")):
         firmware = json.loads(descriptor.read_bytes())
         machines = {machine for target in firmware["targets"] for machine in target["machines"]}

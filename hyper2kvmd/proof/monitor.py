@@ -1,4 +1,4 @@
-"""The QMP monitor of a running QEMU whose guest may have taken it over: every wait is limited, nothing piles up.
+"""The QMP monitor of a running QEMU that its guest may have compromised: all waits and queues are limited.
 
 Source: QEMU's docs/interop/qmp-spec.
 """
@@ -26,14 +26,14 @@ from qemu.qmp import (
 from hyper2kvmd.errors import Kind, MigrationFailed
 
 ANSWER_SECONDS = 60.0
-"""For an answer of QEMU's, which takes milliseconds on a healthy host."""
+"""Time for an answer from QEMU, which takes milliseconds on a healthy host."""
 
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
-"""The library logs every message that it cannot route, and the emulator chooses how many of those there are."""
+"""The library logs every message that it cannot route, and the emulator determines their number."""
 
 
 class Monitor:
-    """Raises MigrationFailed (`emulator-stalled`, `emulator-failed`), when it is opened as well."""
+    """Raises MigrationFailed (`emulator-stalled`, `emulator-failed`), also when it is opened."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.ending: str | None = None
@@ -87,7 +87,7 @@ class Monitor:
         except (EOFError, OSError):
             return None
         except (QMPError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            # the library lets others than its own pass
+            # the library also raises exceptions other than its own
             raise no_qmp() from None
 
     async def _answered(self, answer: Awaitable[Any]) -> Any:

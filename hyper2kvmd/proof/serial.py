@@ -1,8 +1,8 @@
-"""The serial console, put on a guest's kernel lines: on a throwaway overlay alone, so that a boot can be heard.
+"""Adds the serial console to a guest's kernel lines, only on a throwaway overlay, to get output of a boot.
 
-Owns which words are added and where each boot loader keeps its kernel lines. The words come last, since the last
-`console=` is the one that userspace speaks on; systemd starts a login prompt there by itself. Everything else on the
-line stays: what is proven is the guest's own root=, initramfs and fstab.
+Defines the added words, and the places where each boot loader keeps its kernel lines. The words come last, since
+userspace uses the last `console=`; systemd starts a login prompt there by itself. Everything else on the line stays:
+the proof is about the guest's own root=, initramfs and fstab.
 
 Sources: kernel-parameters.txt, systemd-getty-generator(8), kernel-command-line(7).
 """
@@ -17,12 +17,12 @@ from hyper2kvmd.guest.linux.fixes import bls, extlinux, grub_cfg
 WORDS = "console=ttyS0,115200 loglevel=6 systemd.show_status=1 plymouth.enable=0 no_timer_check"
 """`quiet` alone would keep the kernel and systemd off the console, and so would a splash screen.
 On a busy host the timer of an emulated machine comes so late that the kernel's check of it ends in a panic ("IO-APIC +
-timer doesn't work!"); on KVM a kernel leaves that check out by itself.
+timer doesn't work!"). On KVM a kernel skips that check by itself.
 """
 
 
 def _ending(commands: str) -> re.Pattern[str]:
-    """A line with one of these commands, up to where words can be added to it."""
+    """A line with one of these commands, up to the place for added words."""
     return re.compile(rf"^([ \t]*(?:{commands})[ \t]+[^\s#][^\r\n]*?)(?=[ \t\\]*\r?$)", re.MULTILINE | re.IGNORECASE)
 
 
@@ -34,9 +34,9 @@ PLACES = (
 
 
 def speak_on_serial(tree: GuestTree) -> tuple[str, ...]:
-    """Add the serial console to every kernel line in reach and write that; the files that were changed.
+    """Add the serial console to every kernel line in reach and write that; returns the changed files.
 
-    Raises MigrationFailed as all writing in a guest does.
+    Raises MigrationFailed as every write to a guest does.
     """
     done: dict[str, None] = {}
     for patterns, ending in PLACES:

@@ -1,8 +1,8 @@
-"""What a system writes on its own disk when it comes up, and only then: proof of a boot that nobody could hear.
+"""Traces that a system writes to its own disk only when it comes up: proof of a boot without console output.
 
-Counted before and after, so that earlier boots do not count: in wtmp, gettys and runlevels 2 to 5 (emergency mode and
-a rescue shell write neither); in the journal, that a target at the end of the boot was reached. A journal keeps equal
-messages once and counts their entries.
+They are counted before and after, so that earlier boots do not count. In wtmp they are gettys and runlevels 2 to 5
+(emergency mode and a rescue shell write neither); in the journal, messages that a target at the end of the boot was
+reached. A journal keeps equal messages once and counts their entries.
 
 Sources: utmp(5), systemd's JOURNAL_FILE_FORMAT.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from hyper2kvmd.guest.files.tree import GuestTree, printable
 
 VOLUMES = ("/var", "/var/log")
-"""Mount points below which the traces may lie."""
+"""Mount points below which the traces may be."""
 WTMP = "/var/log/wtmp"
 RECORD = struct.Struct("<hxxi32s")
 """Type, process (or runlevel), terminal: the head of each record."""
@@ -38,9 +38,9 @@ REACHED = re.compile(
 @dataclass(frozen=True)
 class Journal:
     identity: bytes
-    """journald gives each file its own; an unclean one is put aside at boot and a new one begun."""
+    """journald gives each file its own; at boot it puts an unclean one aside and starts a new one."""
     reached: int
-    """Entries that say that the boot's last target was reached."""
+    """Entries that show that the boot's last target was reached."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class Traces:
 
 
 def traces(tree: GuestTree) -> Traces:
-    """What is there now, to compare a later look with. Raises OSError, MigrationFailed."""
+    """The current traces, for a later comparison. Raises OSError, MigrationFailed."""
     journals = {path: _journal(tree, path) for path in tree.glob(JOURNALS) if tree.is_file(path)}
     return Traces(tree.size(WTMP) if tree.is_file(WTMP) else 0, journals)
 
 
 def new_since(before: Traces, tree: GuestTree) -> tuple[str, ...]:
-    """What a boot has left since then, in words. Raises as `traces` does."""
+    """The traces that a boot has left since then, in words. Raises as `traces` does."""
     found = _logins(tree, before.wtmp_size) if tree.is_file(WTMP) else []
     for path, journal in traces(tree).journals.items():
         earlier = before.journals.get(path)

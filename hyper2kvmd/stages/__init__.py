@@ -1,4 +1,4 @@
-"""The line: one function for each stage, each with one frozen type as its product.
+"""The stages of a migration: one function each, which returns one frozen type.
 
 A stage calls rooms below it and no other stage.
 """

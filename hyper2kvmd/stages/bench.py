@@ -1,4 +1,4 @@
-"""What every stage works with."""
+"""The objects that every stage works with."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hyper2kvmd.targets.target import Target
 
 @dataclass(frozen=True)
 class Bench:
-    """One job's order, its own folder, its way to speak, and what the order leads to."""
+    """One job's order, its folder, its context and sources, and objects derived from the order."""
 
     order: Order
     folder: Path
@@ -44,5 +44,5 @@ class Bench:
         return target_of(self.order, self.folder, self.ctx)
 
     def keys(self) -> tuple[bytes, ...]:
-        """What may open the guest's LUKS containers; kept nowhere. Raises as `read_keys` does."""
+        """Possible keys of the guest's LUKS containers; not stored. Raises as `read_keys` does."""
         return read_keys(self.migration.luks_keyfile, self.mandate)

@@ -1,4 +1,4 @@
-"""convert: the source's bytes become images in the working folder, and are shown to be the same bytes."""
+"""convert: copy the source's bytes into images in the working folder, and prove that they are the same."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SAMPLE_BYTES = 65536
 
 
 def convert(bench: Bench, plan: Plan) -> Image:
-    """Convert the planned disks into the job's folder, going on from what an earlier attempt left if it can be used.
+    """Convert the planned disks into the job's folder, continuing from an earlier attempt if possible.
 
     Raises MigrationFailed (`source-changed`, `content-differs`), and as `DiskSource.copy_into` does.
     """
@@ -78,7 +78,7 @@ def _of(number: int, plan: Plan) -> str:
 
 
 def copy_limits(limits: Limits) -> copy.CopyLimits:
-    """A job's limits as the engine takes them."""
+    """A job's limits, for the copy engine."""
     threads = limits.threads or copy.CopyLimits().threads
     return copy.CopyLimits(threads=threads, bytes_per_second=limits.bandwidth_limit or None)
 
@@ -86,10 +86,9 @@ def copy_limits(limits: Limits) -> copy.CopyLimits:
 def prove_same(
     sources: Sequence[DiskSource], plan: Plan, image: Image, folder: Path, keys: tuple[bytes, ...] = ()
 ) -> tuple[str, ...]:
-    """Sizes, layout with every superblock's UUID, and samples spread over the disks, seen from both sides.
+    """Compare sizes, layout with every superblock's UUID, and samples spread over the disks; returns evidence.
 
-    QEMU reads the images, and the source as well where it can, so that neither our reader nor our writer is its own
-    only witness.
+    QEMU reads the images, and the source as well if it can, so that our reader and writer are checked independently.
     """
     evidence = []
     with ExitStack() as stack:
@@ -130,7 +129,7 @@ def _read_by_qemu(one: DiskImage, fmt: Literal["qcow2", "raw"], folder: Path) ->
 
 @contextmanager
 def _second_opinion(source: DiskSource, folder: Path) -> Iterator[tuple[BlockReader, str]]:
-    """The source as QEMU reads it; as we do, for the kinds of VMDK that QEMU knows nothing of."""
+    """The source as QEMU reads it, or as we do, if QEMU does not support this kind of VMDK."""
     path, fmt, files = source.files[0].path, source.format, source.files
     if qemu_img.reads_as(files, fmt, source.virtual_size, folder):
         with (
@@ -145,7 +144,7 @@ def _second_opinion(source: DiskSource, folder: Path) -> Iterator[tuple[BlockRea
 def prove_all_same(
     source: DiskSource, disk: SourceDisk, one: DiskImage, fmt: Literal["qcow2", "raw"], *, threads: int, step: Step
 ) -> None:
-    """Every byte of a disk and its image; raises MigrationFailed (`content-differs`)."""
+    """Compare every byte of a disk and its image; raises MigrationFailed (`content-differs`)."""
     with open_image(one.path, fmt) as opened:
         at = first_difference(source, opened, threads=threads, on_progress=step.advance_to)
     if at is not None:
@@ -153,7 +152,7 @@ def prove_all_same(
 
 
 def _sample_offsets(size: int) -> list[int]:
-    """Both ends, and one place in each of SAMPLES equal parts of the disk, which nobody knows beforehand."""
+    """Both ends, and one place in each of SAMPLES equal parts of the disk, which is unpredictable."""
     pick = random.SystemRandom()
     part = max(SAMPLE_BYTES, size // SAMPLES)
     offsets = (start + pick.randrange(max(1, part - SAMPLE_BYTES)) for start in range(0, size, part))

@@ -1,4 +1,4 @@
-"""plan: everything that can fail early fails here, before a byte is written."""
+"""plan: find everything that can fail early, before a byte is written."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TOOLS = ("qemu-img", "qemu-storage-daemon")
 
 
 def plan(bench: Bench) -> Plan:
-    """Look at the source and at the host.
+    """Read the source and check the host.
 
     Raises the failures of `open_source` and of the target's `check` and `room`, and `tool-missing`, `source-repeated`,
     `path-not-allowed`, `helper-unreachable`, `mount-unsupported`, `checksum-too-long`, `space-never`.
@@ -70,10 +70,10 @@ def plan(bench: Bench) -> Plan:
 
 
 def with_real_directories(order: Order) -> Order:
-    """The order with its directories as they are in truth, links followed once; before any directory is made.
+    """The order with the real paths of its directories, links followed once; before any directory is made.
 
     Raises Unsafe (`path-not-allowed`) for a directory that the job may not name, and MigrationFailed
-    (`output-unwritable`) for an output directory that cannot be one.
+    (`output-unwritable`) for an unusable output directory.
     """
     conversion_dir = real_conversion_dir(order.conversion_dir, order.bounds.conversion_dirs)
     try:
@@ -87,7 +87,7 @@ def with_real_directories(order: Order) -> Order:
 def read_disks(
     sources: Sources, paths: Sequence[Path], keys: tuple[bytes, ...] = ()
 ) -> tuple[tuple[SourceDisk, ...], Layout]:
-    """Open a machine's disks and read what they hold, together; `keys` are tried on LUKS containers.
+    """Open a machine's disks and read their common layout; `keys` are tried on LUKS containers.
 
     Raises as `Sources.open` does, and MigrationFailed (`source-repeated`) for files that two of them share.
     """
@@ -111,7 +111,7 @@ def _require_apart(disks: Sequence[SourceDisk]) -> None:
 
 
 def _require_hashable(migration: Migration, disks: Sequence[SourceDisk]) -> None:
-    """A checksum covers the holes of a raw image, which occupy no space: nothing else bounds their size."""
+    """A checksum covers the holes of a raw image, which occupy no space: nothing else limits their size."""
     holes = sum(disk.virtual_size - disk.data_bytes for disk in disks)
     if migration.checksum and migration.out_format == "raw" and holes > MAX_HASHED_HOLES:
         raise MigrationFailed(
@@ -128,7 +128,7 @@ def _allotted(migration: Migration, layout: Layout, number: int, disk: SourceDis
 
 
 def _check_reach(bench: Bench, volumes: tuple[Volume, ...]) -> None:
-    """Some file systems out of reach are a warning: only `repair` knows which of them matter. All of them are not."""
+    """Some unmountable file systems cause a warning: only `repair` shows which matter. If all are, that is an error."""
     raw = bench.migration.out_format == "raw" and bench.migration.verify != "boot"
     reach = check_helper(bench.helper, volumes, raw=raw)
     for volume, reason in reach.unmountable:

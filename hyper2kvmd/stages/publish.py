@@ -1,4 +1,4 @@
-"""publish: the images and their report appear at the target, whole or not at all."""
+"""publish: put the images and their report at the target, all or none."""
 
 from __future__ import annotations
 

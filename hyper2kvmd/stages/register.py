@@ -1,4 +1,4 @@
-"""register: the target knows the machine."""
+"""register: make the machine known to the target."""
 
 from __future__ import annotations
 

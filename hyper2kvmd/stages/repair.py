@@ -1,4 +1,4 @@
-"""Repair: make the guest in the converted image boot on KVM, offline, without running anything of it."""
+"""Repair: make the guest in the converted image boot on KVM, offline, without running any of its programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hyper2kvmd.stages.bench import Bench
 
 
 def repair(bench: Bench, plan: Plan, image: Image) -> Guest:
-    """Find the guest in `image`, repair it, and say what changed.
+    """Find the guest in `image` and repair it; returns its description with the changes.
 
     Raises MigrationFailed: as its family and `Access.mount` do, and `guest-damaged` for a file system that fails while
     it is read.

@@ -1,4 +1,4 @@
-"""Where a machine goes: one folder for each target.
+"""The targets of migrations: one folder each.
 
-Images arrive here finished; nothing here reads a guest.
+Images are finished when they arrive here; nothing here reads a guest.
 """

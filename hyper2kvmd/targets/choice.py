@@ -1,4 +1,4 @@
-"""Which target an order has: the only place that chooses."""
+"""Chooses the target of an order; the only place that does."""
 
 from __future__ import annotations
 

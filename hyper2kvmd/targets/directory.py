@@ -1,4 +1,4 @@
-"""Images and their report in the output directory: how every target that takes files gets them."""
+"""Puts images and their report into the output directory, for every target that takes files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOTE = "placing.json"
 
 
 def check(order: Order, more_names: Sequence[str] = ()) -> None:
-    """Judge the output directory, and see that no file has a name of the images, of the report or of `more_names`.
+    """Check the output directory, and that no file has a name of the images, of the report or of `more_names`.
 
     Raises OSError, MigrationFailed (`output-exists`), and Unsafe as `nearest_output` does.
     """
@@ -48,7 +48,7 @@ def check(order: Order, more_names: Sequence[str] = ()) -> None:
 
 
 def room(order: Order, needed_bytes: int) -> int:
-    """All that is needed, where the output directory is on another file system than the conversion directory.
+    """`needed_bytes`; 0 if the output directory is on the file system of the conversion directory.
 
     Raises OSError, MigrationFailed (`space-never`), and Unsafe as `nearest_output` does.
     """
@@ -60,9 +60,9 @@ def room(order: Order, needed_bytes: int) -> int:
 
 
 def place(order: Order, plan: Plan, image: Image, make_report: MakeReport, ctx: Context) -> Artifact:
-    """Put the images into the output directory: a hard link on one file system, a copy onto another.
+    """Put the images into the output directory: a hard link on the same file system, a copy on another.
 
-    Images and reports get their names together, at the end; whatever stops this before leaves none of them. Raises
+    Images and reports get their names together, at the end; a failure before that leaves none of them. Raises
     MigrationFailed (`output-exists`, `output-unwritable`, `disk-full`), or Unsafe (`output-moved`, and as `check`
     does).
     """
@@ -124,7 +124,7 @@ def holds(order: Order, artifact: Artifact) -> bool:
 
 
 def _is_as_published(disk: PublishedDisk) -> bool:
-    """Whether the file of that name is still the one that was published: another job's may have its name by now."""
+    """Whether the file of that name is still the one that was published: one of another job may now have its name."""
     try:
         facts = disk.path.lstat()
     except OSError:
@@ -145,7 +145,7 @@ def _placed(image: Path, name: str, placing: Placing, *, reserve: bool, step: St
 
 
 def _copy(image: Path, target: int, *, reserve: bool, step: Step) -> None:
-    """Copy data only, holes stay holes (or are reserved, when asked); flushed at the end."""
+    """Copy only data, holes stay holes (or are reserved on request), and flush at the end."""
     with open(image, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW)) as file:
         source, size = file.fileno(), os.fstat(file.fileno()).st_size
         os.ftruncate(target, size)
@@ -162,7 +162,7 @@ def _copy(image: Path, target: int, *, reserve: bool, step: Step) -> None:
 
 
 def _sha256(handle: int, step: Step) -> str:
-    """Of all bytes of the file; its holes are not read."""
+    """The checksum of all bytes of the file; its holes are not read."""
     digest, zeros, done, size = hashlib.sha256(), bytes(CHUNK), 0, os.fstat(handle).st_size
     for start, stop in (*data_ranges(handle, 0, size), (size, size)):
         while done < start:

@@ -1,4 +1,4 @@
-"""The seam for targets: what can run the migrated machine."""
+"""The interface of targets: platforms that can run the migrated machine."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ MakeReport = Callable[[tuple[PublishedDisk, ...]], Report]
 
 
 class Target(Protocol):
-    """Where the machine of one order goes. Nothing that exists there is overwritten."""
+    """The target of one order. Nothing that exists there is overwritten."""
 
     def check(self) -> None:
-        """Before a byte is written: refuse what `place` or `register` would refuse at the end."""
+        """Before a byte is written, refuse everything that `place` or `register` would refuse at the end."""
         ...
 
     def room(self, needed_bytes: int) -> int:
-        """How many of these bytes must be free where the images go, besides the conversion directory.
+        """How many of these bytes must be free at the images' destination, besides the conversion directory.
 
-        Raises MigrationFailed (`space-never`) where they can never be.
+        Raises MigrationFailed (`space-never`) if they can never be free.
         """
         ...
 
     def place(self, plan: Plan, image: Image, make_report: MakeReport) -> Artifact:
-        """Put images and report in place, together or not at all."""
+        """Put images and report in place, all or none."""
         ...
 
     def holds(self, artifact: Artifact) -> bool:
-        """Whether what an earlier attempt placed is there and unchanged."""
+        """Whether the files that an earlier attempt placed are there and unchanged."""
         ...
 
     def register(self, hardware: Hardware, guest: Guest, artifact: Artifact) -> Registration:
-        """Make the machine known. What was placed stays, whatever happens."""
+        """Make the machine known. Placed files stay in any case."""
         ...

@@ -1,4 +1,4 @@
-"""A FAT file system of the guest, to the tree what `ConfinedRoot` is: files, but no links, owners or modes."""
+"""A FAT file system of the guest as `Files`. It has no links, owners or modes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hyper2kvmd.volumes.fat import FatVolume
 
 MODES = {True: stat.S_IFDIR | 0o755, False: stat.S_IFREG | 0o644}
 OPEN_LIMIT = 1 << 30
-"""Bytes of the largest file that is looked into: an initrd is a tenth of that."""
+"""Bytes of the largest file that is opened: an initrd is a tenth of that."""
 
 
 class FatRoot:
@@ -59,7 +59,7 @@ class FatRoot:
 
     @contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:
-        """The file as a copy in memory, for those who need a descriptor."""
+        """The file as a copy in memory, for callers that need a descriptor."""
         if self._volume.entry(path).size > OPEN_LIMIT:
             raise too_large(path, OPEN_LIMIT)
         with os.fdopen(os.memfd_create("guest-file", os.MFD_CLOEXEC), "w+b") as copy:

@@ -1,6 +1,6 @@
-"""What the guest's tree needs of a file system, whatever gives access to it.
+"""The file system interface of the guest's tree, for every kind of access.
 
-Names are relative to the file system, or to the folder of it that stands for a mount.
+Names are relative to the file system, or to its folder that is mounted.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from typing import BinaryIO, Protocol
 
 
 class Files(Protocol):
-    """One mounted file system. Methods raise OSError as the system calls do that they are named for."""
+    """One mounted file system. Methods raise OSError like the system calls of the same name."""
 
     def lstat(self, path: str) -> os.stat_result: ...
 
     def exists(self, path: str) -> bool: ...
 
     def spelling(self, path: str) -> str:
-        """`path` as the file system writes it, where case does not tell names apart."""
+        """`path` as the file system spells it, if case does not distinguish names."""
         ...
 
     def is_foreign(self, path: str) -> bool:
-        """Whether a file's owner keeps us from replacing it."""
+        """Whether the file's owner prevents its replacement."""
         ...
 
     def room(self) -> int | None:
-        """Bytes that files may still take; None where that shows only in the act."""
+        """Bytes that files may still occupy; None if unknown before a write."""
         ...
 
     def readlink(self, path: str) -> str: ...
@@ -42,7 +42,7 @@ class Files(Protocol):
         ...
 
     def replace(self, path: str, data: bytes, *, new_mode: int = 0o644) -> bool:
-        """Atomically. False when the file ends without an SELinux label that it should have; so does `append`."""
+        """Atomically. False if the file lacks an SELinux label that it should have; `append` likewise."""
         ...
 
     def append(self, path: str, data: bytes) -> bool: ...

@@ -1,8 +1,8 @@
 """File access inside one mounted file system, by names that cannot lead out of it.
 
-Owns `openat2`: every name is resolved with the mount as its root (an absolute link or `..` stays inside), magic
-links refused, and nothing but regular files and directories is ever opened for data, so that no FIFO or device
-of a guest can block or trigger anything. Names are relative to the mount; a leading slash is the mount itself.
+`openat2` resolves every name with the mount as its root (an absolute link or `..` stays inside) and refuses magic
+links. Only regular files and directories are opened for data, so that no FIFO or device of a guest can block or
+trigger anything. Names are relative to the mount; a leading slash is the mount itself.
 
 Sources: openat2(2), renameat2(2), path_resolution(7), linux/openat2.h.
 """
@@ -28,7 +28,7 @@ RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
 RESOLUTION = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 MAX_EAGAIN = 32
-"""The kernel gives up a `..` inside the root when something was renamed meanwhile; trying again is the remedy."""
+"""The kernel fails a `..` inside the root with EAGAIN after a concurrent rename; trying again is the remedy."""
 
 RENAME_EXCHANGE = 2
 """linux/fs.h"""
@@ -37,12 +37,12 @@ COPY_CHUNK = 1 << 24
 SPARE_BYTES = 1 << 20
 """Left free after an append, for the file system's own metadata."""
 OVERFLOW_ID = 65534
-"""What an unmapped owner looks like (the kernel's default for overflowuid and overflowgid)."""
+"""The ID of an unmapped owner (the kernel's default for overflowuid and overflowgid)."""
 UNMAPPED = (errno.EPERM, errno.EINVAL, errno.EOVERFLOW)
-"""What chown says of an owner that an id-mapped mount does not know: the file becomes root's, and nobody gains."""
+"""Errors of chown for an owner unknown to an id-mapped mount: the file then belongs to root, so no user gains."""
 SELINUX = "security.selinux"
 NOT_ALLOWED = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENODATA)
-"""What setting an extended attribute says to those who may not; only root may set an SELinux label everywhere."""
+"""Errors of setting an extended attribute without permission; only root may set an SELinux label everywhere."""
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -88,7 +88,7 @@ def too_large(path: str, limit: int) -> MigrationFailed:
 
 
 class ConfinedRoot:
-    """One mounted file system, or a folder of it. The fd may be O_PATH; whoever opened it closes it."""
+    """One mounted file system, or a folder of it. The fd may be O_PATH; the caller closes it."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -103,7 +103,7 @@ class ConfinedRoot:
 
     @contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, str]]:
-        """The folder of `path`, open for a change in it, and the name there."""
+        """The folder of `path`, open for changes in it, and the name there."""
         folder, _, name = path.rstrip("/").rpartition("/")
         if name in ("", ".", ".."):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
@@ -127,7 +127,7 @@ class ConfinedRoot:
             return os.fstat(handle)
 
     def exists(self, path: str) -> bool:
-        """False as well for a dangling link, a loop of links and a name below a file."""
+        """Also False for a dangling link, a loop of links and a name below a file."""
         try:
             self.stat(path)
         except OSError as error:
@@ -142,12 +142,12 @@ class ConfinedRoot:
 
     @staticmethod
     def room() -> None:
-        """Not told ahead: compression, sparse files and shared blocks make it a guess; `append` looks by itself."""
+        """Unknown: compression, sparse files and shared blocks make it a guess; `append` checks by itself."""
 
     def is_foreign(self, path: str) -> bool:
-        """Whether an existing file's owner or group is one that the id-mapped mount does not know.
+        """Whether an existing file's owner or group is unknown to the id-mapped mount.
 
-        The kernel lets nobody but root replace or remove such a file.
+        The kernel lets only root replace or remove such a file.
         """
         try:
             status = self.lstat(path)
@@ -195,19 +195,20 @@ class ConfinedRoot:
     # ------------------------------------------------------------ changing
 
     def replace(self, path: str, data: bytes, *, new_mode: int = 0o644) -> bool:
-        """Put `data` in place of `path`, atomically and durably, or create it with `new_mode`.
+        """Replace the content of `path` with `data`, atomically and durably, or create it with `new_mode`.
 
-        Mode, owner and extended attributes stay; other hard links keep the old content, unless the file has an
-        SELinux label that only root may give to another one. A symbolic link at `path` is refused (OSError
-        ELOOP). False when a new file ends without a label that it should have, for want of privilege.
+        Mode, owner and extended attributes stay. Other hard links keep the old content, unless the file has an
+        SELinux label that only root may give to another file. A symbolic link at `path` is refused (OSError
+        ELOOP). False if a new file lacks a label that it should have, because privilege is missing.
         """
         with self._parent(path) as (parent, name), self._draft(parent, name, path, new_mode) as draft:
             _write_all(draft.handle, data)
             return draft.install(parent, name, lambda original: _rewrite(original, data))
 
     def append(self, path: str, data: bytes) -> bool:
-        """Make `path` longer by `data`, atomically: a copy beside it (shared blocks where the file system can)
-        takes its place. Raises MigrationFailed (`guest-full`) before anything is written. Returns as `replace`.
+        """Append `data` to `path` atomically: a copy in its folder replaces it, with shared blocks if possible.
+
+        Raises MigrationFailed (`guest-full`) before anything is written. Returns as `replace`.
         """
         size = self.lstat(path).st_size
         with self._parent(path) as (parent, name):
@@ -249,7 +250,7 @@ class ConfinedRoot:
 
     @contextmanager
     def _draft(self, parent: int, name: str, path: str, new_mode: int) -> Iterator[_Draft]:
-        """An empty file in `parent` that already looks like `name`; gone afterwards unless installed."""
+        """An empty file in `parent` with the mode, owner and attributes of `name`; removed unless installed."""
         temporary = f".{name[:100]}.{secrets.token_hex(4)}"
         handle = openat2(parent, temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
@@ -291,7 +292,7 @@ class ConfinedRoot:
 
 @contextmanager
 def _writable(folder: int) -> Iterator[None]:
-    """Owning a folder is not enough here: Red Hat's /boot has mode 0555, which only a real root may ignore."""
+    """Ownership of a folder is not enough: Red Hat's /boot has mode 0555, which only a real root may ignore."""
     if os.access(".", os.W_OK, dir_fd=folder, effective_ids=True):
         yield
         return
@@ -305,7 +306,7 @@ def _writable(folder: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Draft:
-    """A file that is about to appear, or to take another one's place."""
+    """A file that is about to be created, or to replace another one."""
 
     handle: int
     temporary: str
@@ -314,11 +315,11 @@ class _Draft:
     """False when its SELinux label is missing."""
 
     def install(self, parent: int, name: str, rewrite: Callable[[int], None]) -> bool:
-        """Let `name` lead to the draft's content; whether it has the label that it needs.
+        """Give `name` the draft's content; returns whether the file has the label that it needs.
 
-        A label that the draft could not get stays with the original: while the draft stands in, `rewrite` gives the
-        original the same content, and it takes its place back. At every instant the name leads to all of the old
-        content or to all of the new.
+        If the draft could not get the label, the original is kept. The draft has the name while `rewrite` gives the
+        original the same content; then the original gets its name back. At every instant the name has the whole old
+        content or the whole new one.
         """
         os.fsync(self.handle)
         if self.labelled or not self.replaces:
@@ -343,7 +344,7 @@ def _exchange(folder: int, one: str, other: str) -> None:
 
 @contextmanager
 def _opened_for_writing(folder: int, name: str) -> Iterator[int]:
-    """A file that its owner may not write to (Debian's grub.cfg) is made so for the moment of opening it."""
+    """A file that its owner may not write to (Debian's grub.cfg) is made writable while it is opened."""
     reading = openat2(folder, name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         mode = stat.S_IMODE(os.fstat(reading).st_mode)
@@ -371,13 +372,13 @@ def _extend(handle: int, data: bytes) -> None:
 
 
 def _set_mode(handle: int, mode: int) -> None:
-    """FAT has no modes to set: what already holds is not asked for again."""
+    """Set the mode only if it differs: FAT has no modes to set."""
     if stat.S_IMODE(os.fstat(handle).st_mode) != mode:
         os.fchmod(handle, mode)
 
 
 def _inherit_label(folder: int, handle: int) -> bool:
-    """Give a new file its folder's SELinux label, as SELinux would; False when it should have one and has not."""
+    """Give a new file its folder's SELinux label, as SELinux would; False if it should have one and has not."""
     try:
         label = os.getxattr(folder, SELINUX)
     except OSError:
@@ -392,7 +393,7 @@ def _inherit_label(folder: int, handle: int) -> bool:
 
 
 def _copy_attributes(source: int, target: int) -> bool:
-    """Copy extended attributes; False when the SELinux label could not be."""
+    """Copy extended attributes; False if the SELinux label could not be copied."""
     kept = True
     try:
         names = os.listxattr(source)

@@ -1,8 +1,8 @@
-"""The guest's files as the guest sees them, with edits that are staged first and written by `commit` alone.
+"""The guest's files as the guest sees them, with edits that are staged first and written only by `commit`.
 
-Owns the composition of mounted file systems by mount point and the walk through symbolic links across them (an
-absolute link means the guest's root, whichever file system it lies on). A fix reads through what earlier fixes
-staged, so a dry run shows exactly the diff that a real one would make.
+Combines mounted file systems by mount point, and follows symbolic links across them (an absolute link on any file
+system starts at the guest's root). A fix reads the edits that earlier fixes staged, so a dry run shows exactly the
+diff of a real one.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ TEXT_LIMIT = 4 << 20
 BINARY_LIMIT = 64 << 20
 MAX_LINKS = 40
 MAX_DIFF = 64 << 10
-"""Characters of a diff that the report carries."""
+"""Characters of a diff that the report contains."""
 FILE_OVERHEAD = 64 << 10
-"""Bytes that a file may take besides its content: the rest of its last cluster, a longer folder."""
+"""Bytes that a file may occupy besides its content: the rest of its last cluster, a longer folder."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ _Edit = _Content | _Appended | _Link | _Removed
 
 @dataclass(frozen=True)
 class Mark:
-    """Edits that are staged, to be staged again: later, or in another tree of the same files."""
+    """Staged edits, to be staged again later or in another tree of the same files."""
 
     edits: Mapping[str, _Edit]
     changes: tuple[Change, ...]
 
 
 class GuestTree:
-    """Paths are the guest's, absolute. `mounts` must name the mount point of every path that is asked for: "/", except
+    """Paths are absolute, as in the guest. `mounts` must have a mount point for every path that is used: "/", except
     in a tree that only commits.
     """
 
@@ -161,12 +161,12 @@ class GuestTree:
         return stat.S_ISREG(self._mode(path))
 
     def size(self, path: str) -> int:
-        """Bytes of a file on the disk, staged edits aside."""
+        """Bytes of a file on the disk, without staged edits."""
         root, inside = self._locate(self.canonical(path))
         return root.lstat(inside).st_size
 
     def link_target(self, path: str) -> str | None:
-        """Where a symbolic link points, as written in it; None for anything else."""
+        """The target of a symbolic link, as written in it; None for anything else."""
         folder, name = posixpath.split(path)
         return self._link_at(posixpath.join(self.canonical(folder), name))
 
@@ -223,7 +223,7 @@ class GuestTree:
         return data + edit.data if isinstance(edit, _Appended) else data
 
     def read_text(self, path: str) -> str:
-        """The text of a file, every byte kept: what is not UTF-8 comes as surrogates."""
+        """The text of a file without loss: bytes that are not UTF-8 become surrogates."""
         return self.read_bytes(path, TEXT_LIMIT).decode(errors="surrogateescape")
 
     def text_or_empty(self, path: str) -> str:
@@ -231,7 +231,7 @@ class GuestTree:
 
     @contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:
-        """A large file as it is on the disk, staged edits aside."""
+        """A large file as on the disk, without staged edits."""
         root, inside = self._locate(self.canonical(path))
         with root.open(inside) as stream:
             yield stream
@@ -239,9 +239,9 @@ class GuestTree:
     # ------------------------------------------------------------ staging
 
     def write_text(self, path: str, text: str, *, fix: str, summary: str, mode: int = 0o644) -> None:
-        """Stage new content; nothing when it is the old one. `mode` is for a file that does not exist yet.
+        """Stage new content unless it is the old one. `mode` is for a file that does not exist yet.
 
-        Raises MigrationFailed (`guest-file-owner`), as all that stages does.
+        Raises MigrationFailed (`guest-file-owner`), as every staging method does.
         """
         place = self.canonical(path)
         before = self.read_text(place) if self.exists(place) else ""
@@ -268,7 +268,7 @@ class GuestTree:
         self._stage(place, _Removed(), fix, summary, diff)
 
     def symlink(self, path: str, target: str, *, fix: str, summary: str) -> None:
-        """Stage a symbolic link, in place of the link or file that may be there."""
+        """Stage a symbolic link, which replaces an existing link or file."""
         place = self._unresolved(path)
         if self._link_at(place) == target:
             return
@@ -296,7 +296,7 @@ class GuestTree:
         self._changes.append(Change(fix=fix, path=printable(place), summary=printable(summary), diff=printable(diff)))
 
     def _require_room(self, place: str, edit: _Edit) -> None:
-        """A small file system is told before anything is written that it is too small."""
+        """Check before anything is written that a small file system has room for the edits."""
         root, _ = self._locate(place)
         room = root.room()
         if room is None:
@@ -317,20 +317,20 @@ class GuestTree:
 
     @property
     def touched(self) -> tuple[str, ...]:
-        """Mount points of the file systems that staged edits lie in."""
+        """Mount points of the file systems with staged edits."""
         return tuple({self._mount_point(place): None for place in self._edits})
 
     def mark(self) -> Mark:
         return Mark(dict(self._edits), self.changes)
 
     def restore(self, mark: Mark) -> None:
-        """Stage what was staged then, and nothing else."""
+        """Stage exactly the edits of `mark`."""
         self._edits, self._changes = dict(mark.edits), list(mark.changes)
 
     # ------------------------------------------------------------ writing
 
     def commit(self) -> tuple[Change, ...]:
-        """Write what is staged, durably, each file atomically.
+        """Write the staged edits durably, each file atomically.
 
         Raises MigrationFailed (`guest-write-failed`, `guest-full`).
         """
@@ -378,7 +378,7 @@ class GuestTree:
 
 
 def printable(text: str) -> str:
-    """Text of a guest, fit for a terminal, JSON and a report: no control characters, no half characters."""
+    """Text of a guest, safe for a terminal, JSON and a report: no control or incomplete characters."""
     clean = text.encode(errors="surrogateescape").decode(errors="replace")
     return "".join(char if char in "\n\t" or char.isprintable() else "�" for char in clean.replace("\r\n", "\n"))
 

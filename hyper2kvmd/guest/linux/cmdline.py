@@ -1,4 +1,4 @@
-"""Kernel command lines inside any configuration text: the devices that `root=`, `resume=` and their like name.
+"""Kernel command lines inside any configuration text: the devices in `root=`, `resume=` and similar parameters.
 
 Sources: kernel-parameters.txt, dracut.cmdline(7), initramfs-tools(7); `boot=` of a kernel in FIPS mode, which does
 not boot without it; `cryptdevice=` of Arch, `cryptroot=` of Alpine, `rootpartition=` of Photon's grub.cfg.
@@ -23,13 +23,13 @@ class Rewritten:
     summary: str
     """`root=/dev/sda1 is now root=UUID=...`, or empty."""
     unresolved: tuple[str, ...]
-    """Parameters whose device cannot be told."""
+    """Parameters whose device cannot be determined."""
 
 
 def stabilize(text: str, devices: Devices, *, root: Volume | None = None, without_initramfs: bool = False) -> Rewritten:
-    """`text` with every unstable device of a kernel command line exchanged. Comment lines stay as they are.
+    """`text` with every unstable device of a kernel command line replaced. Comment lines do not change.
 
-    `root` stands for a `root=` that cannot be resolved, if the text names no other root.
+    `root` replaces a `root=` that cannot be resolved, if the text names no other root.
     """
     roots = {match[2] for match in PARAMETER.finditer(text) if match[1] == "root"}
     fallback = root if len(roots) == 1 else None

@@ -1,4 +1,4 @@
-"""The guest's mounted volumes, put together as its own fstab says."""
+"""The guest's volumes, mounted as its own fstab specifies."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ NEEDED = ("/usr", "/boot")
 ESP_POINTS = ("/boot/efi", "/efi")
 XBOOTLDR_TYPES = ("bc13c2ff-59e6-4262-a352-b275fd6f7172",)
 UNLISTED = ((XBOOTLDR_TYPES, ("/boot",)), (ESP_TYPES, ("/efi", "/boot/efi", "/boot")))
-"""What systemd mounts at the first of these folders that is empty when fstab does not name it. Source:
+"""Partition types that systemd mounts at the first empty one of these folders if fstab does not name them. Source:
 systemd-gpt-auto-generator(8); /boot/efi is where others look."""
 
 
 Place = tuple[Volume, str]
-"""A volume, and the folder of it that is mounted; "" for all of it."""
+"""A volume and its mounted folder; "" for the whole volume."""
 
 
 class Composition:
-    """Mounts, one volume after the other, under the guest's own mount points. `warnings` says what is left out."""
+    """Mounts one volume after the other at the guest's own mount points. `warnings` lists those left out."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Composition:
         read_only: bool,
         also: tuple[str, ...] = (),
     ) -> None:
-        """`also` are mount points to include beside those that repairs need."""
+        """`also` are mount points to include besides those that repairs need."""
         self._points = (*NEEDED, *ESP_POINTS, *also)
         self._access, self._layout, self._read_only = access, layout, read_only
         self._volume, self._subvolume, self._boot = root.volume, root.subvolume, root.boot
@@ -54,10 +54,10 @@ class Composition:
         self.devices = Devices(layout, self._volume)
         self.warnings: list[str] = []
         self.esp: str | None = None
-        """Where the EFI system partition lies in the tree, once it is mounted."""
+        """Mount point of the EFI system partition in the tree, once it is mounted."""
         self._failed: set[Volume] = set()
         self._places: dict[str, Place] = {}
-        """What is mounted at each mount point."""
+        """The mounted place for each mount point."""
 
     @contextmanager
     def mounted(self) -> Iterator[GuestTree]:
@@ -85,7 +85,7 @@ class Composition:
 
     @contextmanager
     def writable(self, points: Iterable[str]) -> Iterator[GuestTree]:
-        """The file systems that were `mounted` at these points, and no others, writable: a tree to commit edits in."""
+        """A writable tree to commit edits in: only the file systems that were `mounted` at these points."""
         with ExitStack() as stack:
             tops: dict[Volume, Files] = {}
             mounts: dict[str, Files] = {}
@@ -147,8 +147,9 @@ class Composition:
         types: tuple[str, ...],
         points: tuple[str, ...],
     ) -> None:
-        """The first volume of these types, unless it is mounted already; at a made-up /efi when no folder is free,
-        for the firmware reads it wherever the guest has it.
+        """Mount the first volume of these types, unless it is mounted already.
+
+        If no folder is free, an ESP gets a made-up /efi: the firmware reads it wherever the guest mounts it.
         """
         tree = GuestTree(mounts)
         volume = next((volume for volume in self._layout.volumes if volume.parttype in types), None)

@@ -18,7 +18,7 @@ MAX_NAME = 4096
 
 
 class Archive:
-    """An archive in the making: entries in the order given, everything root's, time 0."""
+    """Builds an archive: entries in the given order, owned by root, time 0."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -52,7 +52,7 @@ def _padding(length: int) -> bytes:
 
 
 class Stream:
-    """Bytes pulled in pieces of any size (b"" at the end), read in pieces of the size asked for."""
+    """Bytes pulled in pieces of any size (b"" at the end), read in pieces of the requested size."""
 
     def __init__(self, pull: Callable[[], bytes]) -> None:
         self._pull = pull
@@ -74,7 +74,7 @@ class Stream:
         return data
 
     def skip(self, size: int) -> bool:
-        """False when the end came first."""
+        """False if the stream ends first."""
         while size > len(self._held):
             size -= len(self._held)
             self._held = self._pull()
@@ -84,7 +84,7 @@ class Stream:
         return True
 
     def some(self) -> bytes:
-        """Whatever is at hand, b"" at the end."""
+        """The next available bytes, b"" at the end."""
         data, self._held = self._held or self._pull(), b""
         return data
 
@@ -101,7 +101,7 @@ class Stream:
 
 @dataclass
 class Contents:
-    """What archives hold: names without a leading slash, and the content of the files that were asked for."""
+    """The contents of archives: names without a leading slash, and the content of the requested files."""
 
     names: set[str] = field(default_factory=set)
     links: set[str] = field(default_factory=set)
@@ -112,7 +112,7 @@ MAX_KEPT = 1 << 20
 
 
 def read(stream: Stream, contents: Contents, keep: Callable[[str], bool]) -> None:
-    """One archive up to its trailer, from a stream that stands on its magic.
+    """Read one archive up to its trailer, from a stream that is at its magic.
 
     Raises MigrationFailed (`initrd-damaged`).
     """
@@ -150,7 +150,7 @@ def damaged(fact: str) -> MigrationFailed:
 
 
 def parents(path: str, below: Collection[str]) -> list[str]:
-    """Folders above `path`, outermost first, as far as they are not named in `below`."""
+    """Folders above `path` that are not in `below`, outermost first."""
     parts = path.split("/")[:-1]
     folders = ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
     return [folder for folder in folders if folder not in below]

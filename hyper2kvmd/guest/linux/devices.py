@@ -1,8 +1,8 @@
-"""Names of block devices as guests write them, and the volumes of the machine that they mean.
+"""Names of block devices as guests write them, and the volumes that they refer to.
 
-Owns the answer to two questions about a word in fstab or on a kernel command line: which volume is it, and what
-may stand there instead that another hypervisor cannot change. Sources: fstab(5), udev's persistent storage rules,
-device-mapper's name mangling (`-` in a VG or LV name is doubled).
+For a word in fstab or on a kernel command line, this module determines the volume, and a name that does not change
+with the hypervisor. Sources: fstab(5), udev's persistent storage rules, device-mapper's name mangling (`-` in a VG
+or LV name is doubled).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ARRAY = re.compile(r"/dev/(?:md/|md(?=\d+$))(.+)")
 OCTAL = re.compile(r"\\([0-7]{3})")
 UDEV_HEX = re.compile(r"\\x([0-9a-fA-F]{2})")
 MEMBERS = ("LVM2_member", "linux_raid_member")
-"""Parts of something else, which no fstab and no command line can mean."""
+"""Parts of other volumes, to which no fstab and no command line can refer."""
 
 TAGS: tuple[tuple[str, str, Callable[[Volume], str | None]], ...] = (
     ("UUID", "by-uuid", lambda volume: volume.uuid),
@@ -41,7 +41,7 @@ class Devices:
     """The volumes of one guest, by every name that it may use for them."""
 
     def __init__(self, layout: Layout, root: Volume | None = None, crypttab: str = "") -> None:
-        """`crypttab` is the guest's: it names the insides of LUKS containers."""
+        """`crypttab` is the guest's: it names the opened LUKS containers."""
         self._layout, self._volumes, self._root = layout, layout.volumes, root
         self._decrypted: dict[str, Volume] = {}
         self._decrypted |= self._decrypted_names(crypttab)
@@ -56,9 +56,9 @@ class Devices:
         return UNSTABLE.fullmatch(spec) is not None
 
     def find(self, spec: str) -> Volume | None:
-        """The volume that a spec means (`/dev/sda1`, `UUID=...`, `/dev/mapper/vg-lv`), or None when nothing can tell.
+        """The volume of a spec (`/dev/sda1`, `UUID=...`, `/dev/mapper/vg-lv`), or None if it cannot be determined.
 
-        `spec` may carry fstab's octal escapes and quotes.
+        `spec` may contain fstab's octal escapes and quotes.
         """
         spec = OCTAL.sub(lambda match: chr(int(match[1], 8)), spec).strip("\"'")
         tag, equals, value = spec.partition("=")
@@ -74,20 +74,20 @@ class Devices:
         return self._on_disk(*address) if address else self._by_dm_name(spec) or self._by_array(spec)
 
     def _only(self, tag: str, attribute: Callable[[Volume], str | None], value: str) -> Volume | None:
-        """The one volume with that tag; a tag that two volumes carry tells nothing."""
+        """The only volume with that tag; None if two volumes have it."""
         fold = str.lower if tag in ("UUID", "PARTUUID") else str
         found = [volume for volume in self._volumes if fold(attribute(volume) or "") == fold(value)]
         return found[0] if len(found) == 1 and value else None
 
     def whole_disk(self, spec: str) -> int | None:
-        """Which disk, from 0, a name without a partition means."""
+        """The disk, from 0, to which a name without a partition refers."""
         address = self._address(spec)
         return address[0] if address and not address[1] and address[0] < len(self._layout.tables) else None
 
     def _address(self, spec: str) -> tuple[int, str] | None:
-        """Disk, from 0, and partition number, if any, of a name that the kernel or udev makes of the hardware.
+        """Disk, from 0, and partition number, if any, of a name that the kernel or udev derives from hardware.
 
-        by-path and by-id name a controller or a serial number that is gone; with one disk only it is that one.
+        by-path and by-id name a controller or serial number that is gone: they are resolved only with a single disk.
         """
         if match := LETTERED.fullmatch(spec):
             return _letters_to_index(match[1]), match[2]
@@ -112,7 +112,7 @@ class Devices:
         return None
 
     def _decrypted_names(self, crypttab: str) -> Iterator[tuple[str, Volume]]:
-        """Name under /dev/mapper and volume: what crypttab says, and what an initramfs without one makes up."""
+        """Name under /dev/mapper and volume: as in crypttab, and as an initramfs without crypttab names it."""
         insides = [volume for volume in self._volumes if volume.kind == "luks" and volume.stretches]
         by_container = {how.container: inside for inside in insides if (how := inside.stretches[0].crypt)}
         yield from ((f"luks-{container}", inside) for container, inside in by_container.items())
@@ -124,7 +124,7 @@ class Devices:
                     yield words[0], by_container[container.uuid]
 
     def _by_array(self, spec: str) -> Volume | None:
-        """md arrays by the names in their superblocks; /dev/md127 and the like are made up at each start."""
+        """An md array by the name in its superblock; names such as /dev/md127 are assigned at each start."""
         match = ARRAY.fullmatch(spec)
         found = [volume for volume in self._volumes if match and volume.array == match[1]]
         return found[0] if len(found) == 1 else None
@@ -136,9 +136,9 @@ class Devices:
         return None
 
     def stable(self, volume: Volume, *, without_initramfs: bool = False) -> str | None:
-        """`UUID=...`, else PARTUUID, LABEL, PARTLABEL; None when the volume has no name that is its own alone.
+        """`UUID=...`, else PARTUUID, LABEL, PARTLABEL; None if the volume has no unique name.
 
-        The kernel itself, `without_initramfs`, knows PARTUUID only.
+        The kernel itself, `without_initramfs`, supports only PARTUUID.
         """
         if volume.content in MEMBERS:
             return None
@@ -146,15 +146,15 @@ class Devices:
         return f"{tag[0]}={tag[2]}" if tag else None
 
     def stable_path(self, volume: Volume, *, rewritten: bool = False) -> str | None:
-        """As `stable`, but the path of udev's link, for readers that know no tags.
+        """As `stable`, but the path of udev's link, for programs that do not support tags.
 
-        Of a volume whose content is `rewritten` at every boot only the partition table tells.
+        A volume whose content is `rewritten` at every boot is identified only by the partition table.
         """
         tag = self._tag(volume, ("PARTUUID",) if rewritten else ("UUID", "PARTUUID"))
         return f"/dev/disk/{tag[1]}/{tag[2]}" if tag else None
 
     def _tag(self, volume: Volume, wanted: tuple[str, ...]) -> tuple[str, str, str] | None:
-        """Tag, folder of links and value of the first name wanted that is this volume's alone."""
+        """Tag, folder of links and value of the first wanted name that is unique to this volume."""
         for name, link, attribute in TAGS:
             value = attribute(volume)
             if name not in wanted or not value or self._only(name, attribute, value) != volume:
@@ -164,12 +164,13 @@ class Devices:
         return None
 
     def virtio_name(self, volume: Volume) -> str:
-        """What the kernel calls a partition or a whole disk on virtio: for readers that know no stable name."""
+        """The kernel's name of a partition or whole disk on virtio, for programs that support no stable name."""
         return virtio_disk(volume.disk) + str(volume.number or "")
 
     def for_kernel(self, volume: Volume, *, without_initramfs: bool = False) -> str | None:
-        """What `root=` and `resume=` may say: a logical volume by its mapper name, since many an initramfs activates
-        only the volume that it is told by name; anything else as `stable`.
+        """The value for `root=` and `resume=`: a logical volume by its mapper name, anything else as `stable`.
+
+        The mapper name is needed because many initramfs activate only the volume named there.
         """
         if volume.kind == "lv":
             return f"/dev/mapper/{dm_name(volume)}"

@@ -1,4 +1,4 @@
-"""Boot loader entries of type 1: text files that name a kernel and its initrds on the very partition they lie on.
+"""Boot loader entries of type 1: text files that name a kernel and its initrds on their own partition.
 
 Source: the Boot Loader Specification.
 """
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from hyper2kvmd.guest.files.tree import GuestTree
 
 BOOTS = ("/boot", "/efi", "/boot/efi")
-"""Where a partition with entries may be mounted."""
+"""Possible mount points of a partition with entries."""
 
 
 @dataclass(frozen=True)
 class BootEntry:
-    """Paths are the guest's. `version` is empty when the entry does not say it."""
+    """Paths are the guest's. `version` is empty if the entry does not contain it."""
 
     version: str
     linux: str

@@ -21,10 +21,9 @@ from hyper2kvmd.model.guest import Change, Guest
 
 FSTAB = "/etc/fstab"
 RELABEL = "/.autorelabel"
-"""Makes the guest label its files and restart when it boots next: some hosts' kernels let nobody but root label a new
-file."""
+"""Makes the guest label its files and restart at its next boot: some hosts' kernels let only root label a new file."""
 FIXFILES = ("/sbin/fixfiles", "/usr/sbin/fixfiles")
-"""What does that in the guest."""
+"""Programs that label the files in the guest."""
 LOCKED = (
     "there is no Linux root outside of it, so the guest was NOT repaired: fstab, crypttab and network settings are "
     "unchanged, and the initramfs got no virtio drivers, because they are inside; give the key (luks_keyfile) and "
@@ -38,7 +37,7 @@ class _Staged:
 
     edits: Mark
     points: tuple[str, ...]
-    """Mount points of the file systems that they lie in."""
+    """Mount points of the file systems with these repairs."""
     selinux: bool
     relabels: bool
     """Whether the guest can label its files when it boots."""
@@ -46,7 +45,7 @@ class _Staged:
 
 @dataclass(frozen=True)
 class FoundLinux:
-    """A guest whose root is found, though maybe closed."""
+    """A guest whose root was found, but may be locked."""
 
     disks: GuestDisks
     root: LinuxRoot
@@ -87,7 +86,7 @@ def find_locked(disks: GuestDisks) -> FoundLinux | None:
 def _stage_repairs(
     tree: GuestTree, composition: Composition, disks: GuestDisks, root: LinuxRoot
 ) -> tuple[Guest, _Staged]:
-    """What the guest is and needs, on read-only mounts; and the edits to write."""
+    """The guest as found on read-only mounts, and the edits to write."""
     migration, ctx = disks.migration, disks.ctx
     system = inspect_system(tree)
     before = tree.text_or_empty(FSTAB)
@@ -120,7 +119,7 @@ def _stage_repairs(
 
 
 def _write(composition: Composition, staged: _Staged) -> tuple[tuple[Change, ...], list[str]]:
-    """What was changed, and warnings. Raises MigrationFailed as `Access.mount` and `GuestTree.commit` do."""
+    """The changes, and warnings. Raises MigrationFailed as `Access.mount` and `GuestTree.commit` do."""
     with composition.writable(staged.points) as tree:
         tree.restore(staged.edits)
         changes = tree.commit()
@@ -135,7 +134,7 @@ def _write(composition: Composition, staged: _Staged) -> tuple[tuple[Change, ...
 
 
 def _locked(layout: Layout, migration: Migration) -> str:
-    """What to tell of a root that nobody can read. Raises MigrationFailed (`volume-locked`) where a key was given."""
+    """The warning about a root that cannot be read. Raises MigrationFailed (`volume-locked`) if a key was given."""
     fact = "; ".join(printable(f"{volume.name}: {volume.obstacle}") for volume in closed(layout))
     if migration.luks_keyfile:
         raise MigrationFailed(

@@ -1,4 +1,4 @@
-"""Lines of fstab, taken apart so that one field alone can be exchanged. Source: fstab(5)."""
+"""Lines of fstab, parsed so that a single field can be replaced. Source: fstab(5)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LINE = re.compile(r"([ \t]*)([^\s#]\S*)([ \t].*)", re.DOTALL)
 FIELD = re.compile(r"[^ \t\r]+")
 
 OPTIONS = re.compile(r"([ \t]*\S+[ \t]+\S+[ \t]+[^\s]+(?:[ \t]+(?=\S))?)([^ \t\r]*)(.*)", re.DOTALL)
-"""What stands before the fourth field, that field, the rest."""
+"""The text before the fourth field, that field, the rest."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def entries(text: str) -> Iterator[FstabEntry]:
 
 
 def with_spec(text: str, number: int, spec: str) -> str:
-    """`text` with the first field of line `number` exchanged; every other byte stays."""
+    """`text` with the first field of line `number` replaced; every other byte stays."""
     lines = text.split("\n")
     match = LINE.fullmatch(lines[number])
     if match is not None:

@@ -1,7 +1,7 @@
 """An initrd file as the kernel sees it: archives one after the other, each plain or compressed.
 
-Owns reading what they hold and packing an archive so that it can follow the others. gzip, xz, lzma and bzip2 are
-unpacked here; zstd, lz4 and lzo by their own tools, confined, with the guest's file as their stdin.
+Reads their contents, and packs an archive that can follow the others. gzip, xz, lzma and bzip2 are unpacked here;
+zstd, lz4 and lzo by their own confined tools, with the guest's file as their stdin.
 Sources: lib/decompress_*.c and init/initramfs.c of Linux, RFC 1952, lz4_Block_format.md, lz4's legacy frame.
 """
 
@@ -22,7 +22,7 @@ from hyper2kvmd.guest.linux import cpio
 from hyper2kvmd.host import run
 
 MARKER = b"hyper2kvm-virtio-appended"
-"""Name in the gzip header of our archive, and of an empty file in it: tells that an initrd was mended already."""
+"""Name in the gzip header of our archive, and of an empty file in it: it marks an initrd as already repaired."""
 MARKER_FILE = "." + MARKER.decode()
 CHUNK = 1 << 20
 MAX_UNPACKED = 4 << 30
@@ -53,7 +53,7 @@ FORMATS: tuple[tuple[bytes, Callable[[], _Decompressor]], ...] = (
 
 @dataclass(frozen=True)
 class Initrd:
-    """What an initrd holds, and how the next archive must follow."""
+    """The contents of an initrd, and how the next archive must follow."""
 
     size: int
     contents: cpio.Contents
@@ -61,9 +61,9 @@ class Initrd:
 
 
 def read(file: BinaryIO, keep: Callable[[str], bool]) -> Initrd:
-    """Names in all archives of an initrd, and the content of the small files that `keep` picks.
+    """Names in all archives of an initrd, and the content of the small files that `keep` selects.
 
-    What follows a zstd, lz4 or lzo archive is not looked at. Raises MigrationFailed (`initrd-damaged`) and
+    Data after a zstd, lz4 or lzo archive is not read. Raises MigrationFailed (`initrd-damaged`) and
     BrokenInstallation (`tool-missing`).
     """
     size = os.fstat(file.fileno()).st_size
@@ -139,7 +139,7 @@ def _read_by_tool(
 
 
 def _read_archives(stream: cpio.Stream, contents: cpio.Contents, keep: Callable[[str], bool]) -> None:
-    """Archives inside one compressed piece; there must be one."""
+    """Read the archives in one compressed piece; there must be at least one."""
     cpio.read(stream, contents, keep)
     stream.skip_zeros()
     while stream.peek(6) in cpio.MAGIC:
@@ -159,10 +159,10 @@ def is_mended(file: BinaryIO) -> bool:
 
 
 def follow_up(before: Initrd, archive: bytes) -> bytes:
-    """The bytes to put at the end of an initrd so that the kernel unpacks `archive` after the rest.
+    """The bytes to append to an initrd so that the kernel unpacks `archive` after the rest.
 
-    A gzip member on a four-byte boundary, except behind a legacy lz4 stream: that one has no end of its own, so
-    kernels before 5.10 take whatever comes for more lz4. There the archive goes on as stored lz4 blocks.
+    A gzip member on a four-byte boundary, except after a legacy lz4 stream: that has no end mark, so kernels before
+    5.10 read everything after it as lz4. There the archive follows as stored lz4 blocks.
     """
     if before.ends_in_lz4:
         return _stored_lz4(archive)

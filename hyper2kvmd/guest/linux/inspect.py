@@ -1,4 +1,4 @@
-"""What a Linux guest is: its release, its kernels, what boots it.
+"""Facts about a Linux guest: its release, its kernels, its boot loaders.
 
 Nothing of the guest is run; the architecture is read from an ELF header, the rest from text. Sources: os-release(5),
 hostname(5), file-hierarchy(7), elf(5).
@@ -27,7 +27,7 @@ RELEASE_FILES = (
     ("/etc/arch-release", "arch"),
     ("/etc/debian_version", "debian"),
 )
-"""What told a system before os-release, with the ID that os-release would have. Clones have their maker's file too."""
+"""Files that identified a system before os-release, with its os-release ID. Clones also have the original's file."""
 BARE_VERSION = {"alpine": "Alpine Linux ", "debian": "Debian "}
 ELF_PLACES = ("/bin/sh", "/bin/bash", "/sbin/init", "/bin/ls", "/lib64/ld-linux-x86-64.so.2")
 MACHINES = {3: "i686", 21: "ppc64", 22: "s390x", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
@@ -43,7 +43,7 @@ class Kernel:
     """Its module folder."""
     image: str | None
     initrds: tuple[str, ...]
-    """Each file that a boot loader may pass to it: a copy on the EFI partition is as good as the one in /boot."""
+    """Each file that a boot loader may pass to it: a copy on the EFI partition counts like the one in /boot."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Unified:
 
     path: str
     version: str
-    """Empty when it does not say it."""
+    """Empty if the image does not contain it."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class System:
 
 
 def inspect_system(tree: GuestTree) -> System:
-    """Facts about the Linux guest whose files `tree` is."""
+    """Facts about the Linux guest with the files in `tree`."""
     release = _os_release(tree)
     config = tree.text_or_empty("/etc/selinux/config")
     return System(
@@ -101,7 +101,7 @@ def _os_release(tree: GuestTree) -> dict[str, str]:
 
 
 def _named_in(first: str, name: str) -> str:
-    """Scientific Linux, Fedora and old CentOS fill redhat-release, and say so in it."""
+    """Scientific Linux, Fedora and old CentOS use redhat-release, with their own name in it."""
     called = {"CentOS": "centos", "Fedora": "fedora", "Scientific": "scientific", "openSUSE": "opensuse"}
     return next((os_id for word, os_id in called.items() if first.startswith(word)), name)
 

@@ -1,6 +1,6 @@
-"""A guest whose root lies in a LUKS container that stays closed: what lies outside of it.
+"""A guest whose root is in a locked LUKS container: the volumes outside of it.
 
-The kernels do, where GRUB does not ask for the key itself: on a volume of its own, which is /boot in the guest.
+Unless GRUB asks for the key itself, the kernels are outside, on a separate volume, which is /boot in the guest.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS
 from hyper2kvmd.model.disks import Layout, Volume
 
 AT_THE_TOP = ("/vmlinu?*", "/grub*/grub.cfg", "/loader/entries/*.conf")
-"""Of a volume that is /boot."""
+"""Files in a volume that is /boot."""
 
 
 def closed(layout: Layout) -> tuple[Volume, ...]:
-    """The insides of containers that no key has opened."""
+    """The volumes in containers that no key has opened."""
     return tuple(volume for volume in layout.volumes if volume.kind == "luks" and volume.obstacle)
 
 
 def find_boot(access: Access, layout: Layout) -> Volume | None:
-    """The volume that holds the kernels. Raises MigrationFailed for one that cannot be mounted."""
+    """The volume with the kernels. Raises MigrationFailed for a volume that cannot be mounted."""
     for volume in layout.volumes:
         if volume.content not in FILE_SYSTEMS or volume.obstacle or not volume.stretches:
             continue

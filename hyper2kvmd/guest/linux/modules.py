@@ -1,6 +1,6 @@
-"""Kernel modules of a guest: what depends on what, and the index that modprobe reads.
+"""Kernel modules of a guest: their dependencies, and the index that modprobe reads.
 
-Owns `modules.dep`, read and written, in text and in kmod's binary form (a trie). Sources: modules.dep(5), kmod's
+Reads and writes `modules.dep` as text, and writes kmod's binary form (a trie). Sources: modules.dep(5), kmod's
 libkmod-index.h.
 """
 
@@ -19,7 +19,7 @@ HAS_PREFIX, HAS_VALUES, HAS_CHILDREN = 0x80000000, 0x40000000, 0x20000000
 
 
 def module_name(path: str) -> str:
-    """The name that modprobe knows: `kernel/drivers/block/virtio-blk.ko.xz` is virtio_blk."""
+    """The name for modprobe: `kernel/drivers/block/virtio-blk.ko.xz` is virtio_blk."""
     return SUFFIX.sub("", posixpath.basename(path)).replace("-", "_")
 
 
@@ -29,14 +29,14 @@ def is_module(path: str) -> bool:
 
 @dataclass(frozen=True)
 class Dependencies:
-    """`paths`: module name to file, relative to the kernel's module folder. `needs`: to the files of what it needs,
-    in modules.dep's order."""
+    """`paths`: module name to file, relative to the kernel's module folder. `needs`: to the files of its dependencies,
+    in the order of modules.dep."""
 
     paths: Mapping[str, str]
     needs: Mapping[str, tuple[str, ...]]
 
     def with_needs(self, wanted: Iterable[str]) -> list[str]:
-        """Names of the wanted modules that exist and of all that they need, each once."""
+        """Names of the wanted modules that exist and of all their dependencies, each once."""
         found: dict[str, None] = {}
         for name in wanted:
             if name in self.paths:
@@ -70,8 +70,8 @@ def builtins(text: str) -> frozenset[str]:
 def index(dependencies: Dependencies, present: Mapping[str, str]) -> tuple[bytes, bytes]:
     """`modules.dep` and `modules.dep.bin` for the modules that are `present` (name to file).
 
-    A module lies there under the name it has there, which need not be the guest's own: initramfs-tools unpacks
-    `.ko.xz` to `.ko`, and an index that says otherwise makes every module unloadable.
+    A module's file there can have another name than in the guest: initramfs-tools unpacks `.ko.xz` to `.ko`. An
+    index with the wrong names makes every module unloadable.
     """
     lines: dict[str, str] = {}
     for name in sorted(present):
@@ -101,7 +101,7 @@ def _binary(lines: Mapping[str, str]) -> bytes:
 
 
 def _write_node(node: _Node, out: bytearray) -> int:
-    """Write a node after its children; its offset with flags. A chain of single children becomes a prefix."""
+    """Write a node after its children; returns its offset with flags. A chain of single children becomes a prefix."""
     prefix = bytearray()
     while node.value is None and len(node.children) == 1:
         char, node = next(iter(node.children.items()))
@@ -124,5 +124,5 @@ def _write_node(node: _Node, out: bytearray) -> int:
 
 
 def missing(dependencies: Dependencies, wanted: Iterable[str], present: Collection[str]) -> list[str]:
-    """What has to be added so that the wanted modules can be loaded."""
+    """The modules to add so that the wanted ones can be loaded."""
     return [name for name in dependencies.with_needs(wanted) if name not in present]

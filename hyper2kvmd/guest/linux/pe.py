@@ -1,4 +1,4 @@
-"""PE files, as EFI programs are: which machine they are for, what their sections hold, and the same with other content.
+"""PE files, the format of EFI programs: their machine, their sections, and programs with changed sections.
 
 Source: Microsoft's PE format specification.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from hyper2kvmd.errors import MigrationFailed
 
 SUFFIXES = {0x8664: "x64", 0x014C: "ia32", 0xAA64: "aa64", 0x01C2: "arm", 0x5064: "riscv64"}
-"""What the UEFI specification (3.5.1.1) calls a machine in the name of its fallback loader."""
+"""Names of machines in the UEFI specification (3.5.1.1), for the fallback loader."""
 OFFSET_AT = 0x3C
 FILE = struct.Struct("<4sHHIIIHH")
 SECTION = struct.Struct("<8sIIIIIIHHI")
@@ -26,7 +26,7 @@ CERTIFICATES = 4
 
 @dataclass(frozen=True)
 class Section:
-    """`start` and `stored` are the place of its content in the file, `size` is that without the padding."""
+    """`start` and `stored` are the offset and size of its content in the file, `size` excludes padding."""
 
     name: str
     address: int
@@ -59,7 +59,7 @@ class Program:
 
 
 def suffix(head: bytes) -> str | None:
-    """`x64`, `aa64` and so on, from the first KiB of a file; None for what is no EFI program that is known."""
+    """`x64`, `aa64` and so on, from the first KiB of a file; None if it is not a known EFI program."""
     at = _file_header(head)
     return None if at is None else SUFFIXES.get(FILE.unpack_from(head, at)[1])
 
@@ -72,7 +72,7 @@ def _file_header(data: bytes) -> int | None:
 
 
 def parse(data: bytes) -> Program | None:
-    """None for what is no program with sections, or contradicts itself."""
+    """None if it is not a program with sections, or is inconsistent."""
     at = _file_header(data)
     if at is None:
         return None
@@ -96,7 +96,7 @@ def parse(data: bytes) -> Program | None:
 def with_sections(program: Program, contents: Mapping[str, bytes]) -> bytes:
     """The program with other content in the sections that `contents` names, and without its signatures.
 
-    A section that outgrows its place among the addresses moves behind all others. Raises MigrationFailed
+    A section that becomes too large for its address range moves behind all others. Raises MigrationFailed
     (`unified-kernel-unsupported`) when the file has an unsupported layout.
     """
     data = program.data

@@ -1,4 +1,4 @@
-"""Which volume of the disks is the root of a Linux guest. Source: file-hierarchy(7)."""
+"""Finds the volume that is the root of a Linux guest. Source: file-hierarchy(7)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from hyper2kvmd.model.disks import Layout, Volume
 from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS
 
 SUBVOLUMES = ("@", "root", "@rootfs", "@root", "rootfs")
-"""Where distributions put their root when the default subvolume is not it."""
+"""Subvolumes of distributions for the root, if it is not the default one."""
 HIBERNATED = "swsuspend"
 
 
 @dataclass(frozen=True)
 class LinuxRoot:
-    """Where the guest's root is; `subvolume` is a folder of `volume`.
+    """The place of the guest's root; `subvolume` is a folder of `volume`.
 
-    A `locked` root lies in a LUKS container that no key opens: `volume` is the inside of one, which nobody can read,
-    and `boot` the volume with its kernels, if that is outside.
+    A `locked` root is in a LUKS container that no key opens: `volume` is its unreadable content, and `boot` the volume
+    with its kernels, if that is outside.
     """
 
     volume: Volume
@@ -31,14 +31,14 @@ class LinuxRoot:
     locked: bool = False
     boot: Volume | None = None
     troubles: tuple[str, ...] = ()
-    """Volumes that could not be looked into."""
+    """Volumes that could not be searched."""
 
 
 def find_root(access: Access, layout: Layout) -> LinuxRoot | None:
-    """Look into every volume that could hold a Linux root, read-only; None if none does.
+    """Search every volume that could hold a Linux root, read-only; None if none does.
 
-    Raises MigrationFailed: `guest-ambiguous` for several, `guest-hibernated`; and if none was found, what kept a volume
-    from being mounted.
+    Raises MigrationFailed: `guest-ambiguous` for several, `guest-hibernated`; and if none was found, the failure to
+    mount a volume.
     """
     _refuse_hibernated(layout)
     looked = _find_roots(access, layout)
@@ -58,7 +58,7 @@ def find_root(access: Access, layout: Layout) -> LinuxRoot | None:
 
 
 def find_locked_root(access: Access, layout: Layout) -> LinuxRoot | None:
-    """The container that stays closed, if there is one. Raises MigrationFailed as `locked.find_boot` does."""
+    """The locked container, if there is one. Raises MigrationFailed as `locked.find_boot` does."""
     containers = locked.closed(layout)
     return LinuxRoot(containers[0], locked=True, boot=locked.find_boot(access, layout)) if containers else None
 
@@ -92,7 +92,7 @@ def _find_roots(access: Access, layout: Layout) -> _Roots:
 
 
 def _roots_in(root: ConfinedRoot, volume: Volume) -> list[str]:
-    """Folders of a mounted volume that are a Linux root; "" is its top, which hides the others."""
+    """Folders of a mounted volume that are a Linux root; "" is its top, which excludes the others."""
     if is_root(GuestTree({"/": root})):
         return [""]
     found = []
@@ -109,7 +109,7 @@ def is_root(tree: GuestTree) -> bool:
 
 
 def _refuse_hibernated(layout: Layout) -> None:
-    """The memory image in the swap believes in file systems as they were: edits below it would destroy them."""
+    """The memory image in the swap depends on unchanged file systems: edits would destroy them."""
     for volume in layout.volumes:
         if volume.content == HIBERNATED:
             raise MigrationFailed(

@@ -1,4 +1,4 @@
-"""The way to a guest's file systems: requests to the root helper and the mounts that it returns.
+"""Access to a guest's file systems: requests to the root helper and the mounts that it returns.
 
-What is read and written there belongs to files/.
+Reading and writing in them belongs to files/.
 """

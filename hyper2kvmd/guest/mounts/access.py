@@ -1,7 +1,7 @@
-"""How the service user reaches a guest's file systems: an interface, and the root helper behind it.
+"""The service user's access to a guest's file systems: an interface, and the root helper behind it.
 
 This module chooses the transport (a raw image's own descriptor, kernel NBD, or nbdfuse), asks the helper for
-mounts, and proves at the end of each that what was written arrived.
+mounts, and proves at the end of each that all writes arrived.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ class Access(Protocol):
         """A detached mount of `volume` as a directory fd, in which the service user acts as the guest's root.
 
         A read-only mount changes no byte of the image, unless a journal must be replayed to read the file system: see
-        `replayed`. The block's end proves that everything written has reached the image. Raises MigrationFailed
+        `replayed`. The end of the block proves that all writes have reached the image. Raises MigrationFailed
         (`mount-failed`, `mount-unsupported`, `mount-busy`, `volume-locked`, `image-write-failed`).
         """
         ...
 
     def blocks(self, volume: Volume, *, read_only: bool = False) -> AbstractContextManager[Blocks]:
-        """The bytes of a volume whose file system is worked on here, without root and without a mount.
+        """The bytes of a volume, for work on its file system without root and without a mount.
 
         Raises MigrationFailed (`mount-unsupported`, `mount-busy`).
         """
@@ -70,9 +70,9 @@ def open_image(
 ) -> Iterator[Access]:
     """Hold all disks of `image` open for mounts: raw as files, qcow2 through confined exporters in `folder`.
 
-    `keys` are tried on the LUKS containers that volumes lie in, as `disk.layout.read_layout` does. `backing` is the
-    image below a qcow2 that is an overlay of ours; what is written reaches the overlay alone. Raises what
-    `check_helper`, `disk.export.export` and `disk.export.as_file` raise.
+    `keys` are tried on the LUKS containers of volumes, as `volumes.layout.read_layout` does. `backing` is the image
+    below a qcow2 that is an overlay of ours; writes reach only the overlay. Raises as `rootside.probe`,
+    `disk.qemu.export.export` and `disk.qemu.export.as_file` do.
     """
     job = re.sub(r"[^A-Za-z0-9._-]", "-", folder.name)[:128] or "job"
     with ExitStack() as stack:
@@ -83,7 +83,7 @@ def open_image(
             return
         ranges: list[dict[str, Segment]] = [{} for _ in image.disks]
         mountable = [volume for volume in image.layout.volumes if not obstacle(volume)]
-        # where there is nothing to mount, the kernel is left out of it, and so is the helper
+        # if there is nothing to mount, neither the kernel nor the helper is needed
         by_nbd = not mountable or rootside.probe(helper, job, ()).nbd
         for volume in mountable if by_nbd else ():
             for segment in volume.segments:
@@ -120,7 +120,7 @@ def _raw(stack: ExitStack, path: Path) -> int:
 
 @dataclass(frozen=True)
 class _Vault:
-    """Volume keys, read out of the containers' headers when a mount needs them."""
+    """Volume keys, read from the containers' headers when a mount needs them."""
 
     layout: Layout
     readers: tuple[BlockReader, ...]
@@ -140,11 +140,11 @@ class _Transport(Protocol):
     def name(self) -> Literal["file", "nbd"]: ...
 
     def disks(self, stack: ExitStack, /) -> tuple[WritableDisk, ...]:
-        """The whole disks, by the way on which mounts reach them: the two never see different bytes."""
+        """The whole disks, through the transport of the mounts: both always see the same bytes."""
         ...
 
     def share(self, stack: ExitStack, volume: Volume, /) -> tuple[list[int], list[Leg], tuple[Export, ...]]:
-        """Descriptors that are ours as long as `stack` is, the volume's segments in them, and what NBD needs."""
+        """Descriptors that are valid as long as `stack`, the volume's segments in them, and the NBD exports."""
         ...
 
 
@@ -198,7 +198,7 @@ class _Opened:
         self._exporters = exporters
         self._mounted: list[Segment] = []
         self._idle: dict[Volume, int] = {}
-        """Read-only mounts out of use, for who inspects the same volume next: a mount takes the helper a while."""
+        """Unused read-only mounts, for the next inspection of the same volume: a mount takes the helper a while."""
         self._replayed: dict[Volume, None] = {}
 
     def close(self) -> None:
@@ -241,7 +241,7 @@ class _Opened:
 
     @contextmanager
     def _claimed(self, volume: Volume) -> Iterator[None]:
-        """Nothing else has a byte of the volume mounted, but for an idle mount of itself."""
+        """No other mount shares a byte with the volume, except an idle mount of itself."""
         if any(_overlap(part, other) for part in volume.segments for other in self._mounted):
             raise MigrationFailed(
                 "mount-busy", f"{volume.name} is mounted already", hint="report this: two repairs used one volume"
@@ -284,7 +284,7 @@ class _Opened:
         return request, [*fds, *keys]
 
     def _attach(self, volume: Volume, read_only: bool) -> tuple[int, bool]:
-        """A mount, and whether it is writable: so is a read-only one if a dirty journal must be replayed."""
+        """A mount, and whether it is writable, as is a read-only one if a dirty journal must be replayed."""
         idle = self._idle.pop(volume, None)
         if idle is not None:
             if read_only:
@@ -322,7 +322,7 @@ def _granted(volume: Volume, answer: int | Refused) -> int:
 
 
 def _sealed(lent: ExitStack, key: bytes) -> int:
-    """A key in memory that has no name and cannot change."""
+    """A key in anonymous memory that cannot change."""
     handle = os.memfd_create("key", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     lent.callback(os.close, handle)
     os.write(handle, key)
@@ -331,7 +331,7 @@ def _sealed(lent: ExitStack, key: bytes) -> int:
 
 
 def _flush(directory: int, volume: Volume) -> None:
-    """Everything to the image, and proof that the kernel met no error on the way: unmounting itself tells nothing."""
+    """Flush everything to the image, and check that the kernel met no error: unmounting does not report errors."""
     failed = ctypes.CDLL(None, use_errno=True).syncfs(directory)
     reason = os.strerror(ctypes.get_errno()) if failed else ""
     if not reason and os.fstatvfs(directory).f_flag & os.ST_RDONLY:

@@ -1,7 +1,7 @@
-"""The two ways to the root helper, and what a person is told when one of them leads nowhere.
+"""The two ways to the root helper, and the error messages if it cannot be reached.
 
-`Command`: we run it, with sudo as a rule, which has many ways to say no, each with its own remedy. `Service`: systemd
-runs it for each connection to a socket of root's; nothing here needs a setuid program then.
+`Command`: we run it, usually with sudo, which can refuse for many reasons, each with its own remedy. `Service`: systemd
+runs it for each connection to a socket of root, so no setuid program is needed.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from hyper2kvmd.host import run
 HELPER_SOURCE = Path(str(resources.files("hyper2kvmd") / "helper" / "helper.py"))
 CONNECT_SECONDS = 30.0
 END_SECONDS = 10.0
-"""For a helper that has answered, to end."""
+"""Time for a helper to end after its answer."""
 
 
 class Silence(Exception):
-    """Raised within `Channel.opened` where no reply came; the way tells why."""
+    """Raised within `Channel.opened` if no reply came; the channel finds the reason."""
 
 
 class Channel(Protocol):
     def opened(self) -> AbstractContextManager[socket.socket]:
-        """A connection to one run of the helper, for one request; the block's end waits for the helper's, which holds
-        the mount that it gave away until then.
+        """A connection to one run of the helper, for one request.
 
-        Raises BrokenInstallation (`helper-unreachable`), also when the block raises Silence.
+        The end of the block waits for the helper to end, which holds the returned mount until then. Raises
+        BrokenInstallation (`helper-unreachable`), also when the block raises Silence.
         """
         ...
 
@@ -83,7 +83,7 @@ class Command:
                 raise unreachable(f"{program} is not installed", f"install the helper there: {_install_line(program)}")
 
     def _silent(self, process: subprocess.Popen[bytes]) -> BrokenInstallation:
-        """Why the helper ended, or hangs, without an answer: sudo's own words, and what to do about them."""
+        """Why the helper ended, or hangs, without an answer: sudo's own output, and the remedy."""
         said, user = "", os.geteuid()
         try:
             output, _ = process.communicate(timeout=5)

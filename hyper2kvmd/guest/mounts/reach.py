@@ -1,4 +1,4 @@
-"""Which volumes can be mounted on this host, and how an image gets to its kernel."""
+"""Determines which volumes this host can mount, and the transport of an image to its kernel."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ FILE_SYSTEMS = {
     "btrfs": "btrfs",
     "ntfs": "ntfs3",
 }
-"""Volume content to the kernel's name; ext4 mounts its forebears, and only it id-maps them. FAT is not among them:
-`blocks` serves it, on every host alike."""
+"""Volume content to the kernel's name; ext4 mounts its predecessors, and only ext4 id-maps them. FAT is not included:
+`blocks` serves it on every host."""
 LEGS_MAX = 64
 
 
 @dataclass(frozen=True)
 class Reach:
-    """What this host can do for the volumes that were asked about."""
+    """How this host can mount the requested volumes."""
 
     transport: Literal["nbd", "fuse"]
-    """How a QCOW2 image gets to the kernel."""
+    """The transport of a QCOW2 image to the kernel."""
     unmountable: tuple[tuple[Volume, str], ...] = ()
-    """Volumes that hold a file system which cannot be mounted here, each with the reason."""
+    """Volumes whose file system cannot be mounted here, each with the reason."""
 
 
 def check_helper(helper: Helper, volumes: tuple[Volume, ...], *, raw: bool = False) -> Reach:
-    """Ask the helper what this host can mount, of raw images alone or of QCOW2 as well.
+    """Ask the helper what this host can mount, from raw images only or from QCOW2 as well.
 
-    Raises BrokenInstallation when repair could not work on this host, with the remedy: `helper-unreachable`,
-    `tool-missing`, or `transport-missing` when neither NBD nor FUSE gets a QCOW2 image to the kernel.
+    Raises BrokenInstallation if repair cannot work on this host, with the remedy: `helper-unreachable`,
+    `tool-missing`, or `transport-missing` if the kernel can read a QCOW2 image through neither NBD nor FUSE.
     """
     wanted = sorted({FILE_SYSTEMS[volume.content] for volume in volumes if volume.content in FILE_SYSTEMS})
     kernel = rootside.probe(helper, "check", tuple(wanted))
@@ -73,7 +73,7 @@ def _check_fuse(kernel: Probed) -> None:
 
 
 def obstacle(volume: Volume) -> str | None:
-    """Why a volume can be mounted on no host."""
+    """Why no host can mount a volume."""
     if volume.content not in FILE_SYSTEMS:
         return f"{volume.content} is not a supported file system"
     if volume.obstacle or not volume.stretches:
@@ -98,7 +98,7 @@ def _kernel_obstacle(volume: Volume, kernel: Probed) -> str | None:
 
 
 def _targets(volume: Volume) -> set[str]:
-    """What of device-mapper its stretches need; nothing where it is one plain range."""
+    """The device-mapper targets that its stretches need; none if it is one plain range."""
     crypt = {"crypt" for stretch in volume.stretches if stretch.crypt}
     return {stretch.kind for stretch in volume.stretches} | crypt if crypt or len(volume.segments) > 1 else set()
 

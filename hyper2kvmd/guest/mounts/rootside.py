@@ -1,6 +1,6 @@
 """The caller's end of the root helper's protocol: one request, one reply, and descriptors both ways.
 
-What the helper itself promises is said in `helper/helper.py`; how it is reached, in `channel.py`.
+The helper's guarantees are documented in `helper/helper.py`; `channel.py` connects to it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from hyper2kvmd.model.orders import HelperCall
 
 Outcome = Literal["ok", "refused", "failed"]
 JOURNAL_DIRTY = "journal-dirty"
-"""The answer to a read-only mount that needs a replay first, which only a writable one makes."""
+"""The answer to a read-only mount that needs a replay first, which only a writable one performs."""
 DEADLINE = 150.0
-"""Seconds that the helper may take: more than it allows itself."""
+"""Seconds that the helper may take: more than its own time limit."""
 
 
 class Probed(Frozen):
@@ -103,7 +103,7 @@ class MountRequest(Frozen):
 
 @dataclass(frozen=True)
 class Helper:
-    """How to call the root helper; `heard` is told the verb and the outcome of each request."""
+    """How to call the root helper; `heard` receives the verb and the outcome of each request."""
 
     call: HelperCall
     heard: Callable[[str, Outcome], None] = lambda _verb, _outcome: None
@@ -121,10 +121,10 @@ def default_helper() -> tuple[str, ...]:
 
 
 def mount(helper: Helper, request: MountRequest, fds: Sequence[int], on_silence: Callable[[], None]) -> int | Refused:
-    """A detached mount as a descriptor, or the helper's reasoned no.
+    """A detached mount as a descriptor, or the helper's refusal.
 
-    `on_silence` is called when the helper hangs in the kernel: it must kill what the mount waits for. Raises
-    BrokenInstallation (`helper-unreachable`).
+    `on_silence` is called when the helper hangs in the kernel: it must kill the exporters that the mount waits for.
+    Raises BrokenInstallation (`helper-unreachable`).
     """
     with _heard(helper, request.verb) as outcome:
         data, received = _exchange(helper.way, request, fds, on_silence)
@@ -144,7 +144,7 @@ def mount(helper: Helper, request: MountRequest, fds: Sequence[int], on_silence:
 
 
 def probe(helper: Helper, job: str, fstypes: tuple[str, ...]) -> Probed:
-    """What this kernel offers, and which of `fstypes` it has. Raises BrokenInstallation (`helper-unreachable`)."""
+    """The abilities of this kernel, and which of `fstypes` it has. Raises BrokenInstallation (`helper-unreachable`)."""
     request = ProbeRequest(job=job, fstypes=fstypes)
     with _heard(helper, request.verb) as outcome:
         data, received = _exchange(helper.way, request, [], None)
@@ -169,7 +169,7 @@ def _remedy(reply: Refused) -> str:
 
 @contextmanager
 def _heard(helper: Helper, verb: str) -> Iterator[list[Outcome]]:
-    """Tell how a request ended: as the block says, or `failed` when it had nothing to say."""
+    """Report the outcome of a request: the one that the block adds, or `failed` without one."""
     outcome: list[Outcome] = []
     try:
         yield outcome
@@ -185,8 +185,8 @@ def _exchange(
 ) -> tuple[bytes, list[int]]:
     """One run of the helper: its reply and the descriptors in it.
 
-    A helper that is silent for `DEADLINE` waits for a frozen exporter in the kernel: that one is killed first,
-    which lets the helper go on, to an error.
+    A helper that is silent for `DEADLINE` waits for a frozen exporter in the kernel: the exporter is killed, so that
+    the helper continues and fails with an error.
     """
     with way.opened() as channel:
         data, received = b"", list[int]()

@@ -1,5 +1,5 @@
-"""Windows guests: how they are found, and the hardware that they can drive.
+"""Windows guests: how they are found, and their capabilities.
 
-Their inspection and the injection of drivers belong here as well. What Linux guests need too (mounts, files) belongs to
-the rooms beside this one.
+Their inspection and the injection of drivers belong here as well. Code that Linux guests also need belongs to mounts/
+and files/.
 """

@@ -1,4 +1,4 @@
-"""Finding a Windows guest. It is not repaired yet: its drivers stay as they are."""
+"""Finds a Windows guest. It is not repaired yet: its drivers do not change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hyper2kvmd.model.guest import Capabilities, Guest
 NTFS_LOADERS = ("bootmgr", "ntldr")
 REGISTRY = ("windows", "system32", "config", "system")
 WITHOUT_DRIVERS = Capabilities(disk_bus="sata", nic_model="e1000e", rtc="localtime")
-"""What Windows drives without virtio drivers; it keeps the hardware clock in local time."""
+"""Hardware that Windows supports without virtio drivers; its hardware clock is in local time."""
 NOT_REPAIRED = (
     "this is a Windows guest: virtio drivers were NOT injected, so its domain has SATA disks and e1000e network cards; "
     "install the virtio drivers in it before you change these to virtio"
@@ -40,7 +40,7 @@ def find(disks: GuestDisks) -> FoundWindows | None:
 
 
 def _holds_windows(access: Access, layout: Layout) -> bool:
-    """A boot manager or a registry on NTFS; where the host cannot mount that, NTFS or BitLocker itself."""
+    """A boot manager or a registry on NTFS; if the host cannot mount that, NTFS or BitLocker itself."""
     if any(volume.content == "BitLocker" for volume in layout.volumes):
         return True
     for volume in layout.volumes:
@@ -56,7 +56,7 @@ def _holds_windows(access: Access, layout: Layout) -> bool:
 
 
 def _is_windows(tree: GuestTree) -> bool:
-    """NTFS keeps the case of names and Windows minds none."""
+    """NTFS keeps the case of names, and Windows ignores it."""
     top = {name.lower() for name in tree.listdir("/")}
     place = "/"
     for part in REGISTRY:

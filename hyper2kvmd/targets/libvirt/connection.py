@@ -1,4 +1,4 @@
-"""Which libvirt a job may use, and the only way to virsh."""
+"""Determines which libvirt a job may use; the only caller of virsh."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ LOCAL_URIS = ("qemu:///system", "qemu:///session", "test:///default")
 """This host's own libvirt, which every job may use."""
 STALL_SECONDS = 60.0
 SESSION_VARIABLES = ("HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "SSH_AUTH_SOCK")
-"""What virsh needs to find a person's own libvirt, or the keys to another host's."""
+"""Variables that virsh needs to find a person's own libvirt, or the keys for another host."""
 SSH = "hyper2kvm-ssh"
 
 
 @dataclass(frozen=True)
 class Libvirt:
     uri: str
-    """As the migration has it: messages and products show this one."""
+    """As the migration has it: messages and results show this one."""
     restricted: bool = False
-    """Whether the service connects, on behalf of a submitter: then no user's configuration counts."""
+    """Whether the service connects, on behalf of a submitter: then no user's configuration is used."""
 
     @staticmethod
     def of(order: Order) -> Libvirt:
@@ -55,7 +55,7 @@ class Libvirt:
 
     @property
     def remedy(self) -> str:
-        """What to do when this libvirt does not answer."""
+        """The remedy if this libvirt does not respond."""
         if self._by_our_ssh:
             return (
                 "add the host's key to /etc/hyper2kvm/known_hosts, and the service user's public key to"
@@ -68,14 +68,14 @@ class Libvirt:
         return self.restricted and self.uri.startswith("qemu+ssh:")
 
     def _address(self) -> str:
-        """The URI with the program that is to be libvirt's ssh (libvirt.org/uri.html, "ssh transport")."""
+        """The URI with the program that libvirt uses as ssh (libvirt.org/uri.html, "ssh transport")."""
         if self._by_our_ssh:
             return f"{self.uri}?command={quote(str(_ssh()))}&no_tty=1"
         return self.uri
 
 
 def _ssh() -> Path:
-    """The program `cli/ssh.py`, where the installation put it beside its Python."""
+    """The program `cli/ssh.py`, which is installed next to the Python interpreter."""
     program = Path(sys.executable).with_name(SSH)
     if not os.access(program, os.X_OK):
         raise BrokenInstallation("tool-missing", f"{program}: not installed", hint="install hyper2kvmd again")

@@ -1,4 +1,4 @@
-"""Defines a domain in libvirt, over none that exists, and reads back what was defined."""
+"""Defines a domain in libvirt, never over an existing one, and reads it back."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def domain_exists(libvirt: Libvirt, name: str) -> bool:
 
 
 def choose_hypervisor(libvirt: Libvirt, migration: Migration, ctx: Context) -> Hypervisor:
-    """KVM, unless the libvirt that is to run this guest cannot: such a domain would never start."""
+    """KVM, unless this guest's libvirt does not support it: such a domain would never start."""
     if not migration.libvirt_import:
         return "kvm"
     offered = libvirt.virsh("domcapabilities", "--virttype", "kvm", "--arch", "x86_64").returncode == 0
@@ -46,9 +46,9 @@ def choose_hypervisor(libvirt: Libvirt, migration: Migration, ctx: Context) -> H
 
 
 def define(libvirt: Libvirt, name: str, identity: str, own: Path, xml: Path, artifact: Artifact) -> None:
-    """Define the domain from our `own` copy; `xml` is the one that the messages name.
+    """Define the domain from our `own` copy; `xml` is the copy that messages name.
 
-    virsh takes an argument for an ID or a UUID before it takes it for a name, so ours is asked for by its UUID.
+    virsh tries an argument as an ID or a UUID before it tries a name, so our domain is looked up by its UUID.
     """
     existed = domain_exists(libvirt, name)
     if existed:

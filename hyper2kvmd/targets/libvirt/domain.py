@@ -1,4 +1,4 @@
-"""The domain XML: one `Hardware` as libvirt's schema has it."""
+"""The domain XML: one `Hardware` in libvirt's schema."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DISK_NAMES = {"virtio": "vd", "sata": "sd"}
 def domain_xml(
     migration: Migration, hardware: Hardware, guest: Guest, artifact: Artifact, identity: str, hypervisor: Hypervisor
 ) -> str:
-    """The domain as libvirt's schema has it (libvirt.org, Domain XML format)."""
+    """The domain in libvirt's schema (libvirt.org, Domain XML format)."""
     domain = ET.Element("domain", type=hypervisor)
     _text(domain, "name", migration.vm_name)
     _text(domain, "uuid", identity)
@@ -60,7 +60,7 @@ def _devices(devices: ET.Element, network: str, hardware: Hardware, artifact: Ar
         disk = ET.SubElement(devices, "disk", type="file", device="disk")
         ET.SubElement(disk, "driver", name="qemu", type=artifact.format, discard="unmap")
         ET.SubElement(disk, "source", file=str(published.path))
-        ET.SubElement(disk, "backingStore")  # an image swapped for one with a backing file leads libvirt nowhere
+        ET.SubElement(disk, "backingStore")  # so libvirt follows no backing file of an image swapped in later
         ET.SubElement(disk, "target", dev=f"{letters}{string.ascii_lowercase[number]}", bus=hardware.disk_bus)
         if number == 0:
             ET.SubElement(disk, "boot", order="1")

@@ -1,7 +1,7 @@
-"""libvirt as a target: images in the output directory, the domain XML beside them, and a domain when asked for.
+"""libvirt as a target: images in the output directory, the domain XML next to them, and a domain on request.
 
-An existing domain is never overwritten: ours carries a UUID made from the job and the image, and libvirt refuses a
-second UUID for a name. What was defined is read back before it counts.
+An existing domain is never overwritten: ours has a UUID derived from the job and the image, and libvirt refuses a
+second UUID for a name. The definition is read back before it counts.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ class LibvirtTarget:
         return directory.holds(self.order, artifact)
 
     def register(self, hardware: Hardware, guest: Guest, artifact: Artifact) -> Registration:
-        """Write `<output_dir>/<vm_name>.xml`; with `libvirt_import`, define it and see that libvirt has it.
+        """Write `<output_dir>/<vm_name>.xml`; with `libvirt_import`, define it and check that libvirt has it.
 
-        libvirt gets the XML from the job's folder, since that of the output directory is its owner's to change. Raises
+        libvirt gets the XML from the job's folder, since the owner of the output directory can change that one. Raises
         MigrationFailed: `libvirt-unreachable`, `domain-exists`, `libvirt-define-failed` (libvirt's own reason in the
         message), `output-exists`, `xml-unwritable`, and Unsafe (`output-shared`, and as `output_of` does). Images and
         XML stay in any case.

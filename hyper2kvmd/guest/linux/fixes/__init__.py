@@ -1,6 +1,6 @@
-"""Every repair of a Linux guest, one for each file, and the order in which they are made.
+"""All repairs of a Linux guest, one in each file, and their order.
 
-A repair turns texts into texts; what several of them read belongs to linux/, and network configuration to network/.
+A repair turns texts into texts. Readers that several repairs share belong to linux/, network configuration to network/.
 """
 
 from __future__ import annotations
@@ -74,4 +74,4 @@ OUTSIDE: tuple[Fix, ...] = (
     device_map.FIX,
     efi_fallback.FIX,
 )
-"""Those that need no more than what the boot loader itself reads: all that a guest with a locked root can get."""
+"""The repairs of files that the boot loader itself reads: a guest with a locked root can get only these."""

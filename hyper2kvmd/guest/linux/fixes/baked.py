@@ -1,6 +1,6 @@
-"""Copies of the guest's settings inside its initramfs: what its builder baked in would wait for disks that are gone.
+"""Copies of the guest's settings inside its initramfs, which would make it wait for disks that are gone.
 
-Each is mended by the repair of the file that it is a copy of. Sources: hooks of initramfs-tools, cryptsetup, lvm2 and
+Each copy is repaired by the repair of its original file. Sources: hooks of initramfs-tools, cryptsetup, lvm2 and
 mdadm in Debian; dracut's modules 90lvm, 90mdraid and 90crypt, and the etc/cmdline.d of a host-only dracut.
 """
 
@@ -21,5 +21,5 @@ FILES: dict[str, Mender] = {
 
 
 def mender(name: str) -> Mender | None:
-    """The repair for a file of an initramfs, by its name in there; None for what is no setting."""
+    """The repair for a file of an initramfs, by its name there; None if the file is not a setting."""
     return FILES.get(name) or next((mend for folder, mend in FOLDERS if name.startswith(folder)), None)

@@ -1,7 +1,7 @@
-"""Boot loaders whose configuration cannot be mended as text: told by name.
+"""Boot loaders whose configuration cannot be repaired as text: a warning names them.
 
-Looks for LILO, ELILO, zipl and yaboot where none of those is that repairs know. LILO and zipl boot from lists of
-blocks that their own installer writes: only that can change what they pass to the kernel.
+Looks for LILO, ELILO, zipl and yaboot if the guest has no supported boot loader. LILO and zipl boot from lists of
+blocks that their own installer writes: only the installer can change their kernel parameters.
 """
 
 from __future__ import annotations

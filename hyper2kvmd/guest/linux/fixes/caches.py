@@ -1,7 +1,7 @@
-"""Caches of device names: what LVM and blkid remember of the old machine's disks.
+"""Caches of device names: LVM's and blkid's records of the old machine's disks.
 
-Looks for LVM's persistent cache and blkid's and removes them; both are made anew. An old LVM trusts its cache and
-does not look at disks that are not in it. Sources: lvm.conf(5), `write_cache_state`; libblkid(3).
+Removes LVM's persistent cache and blkid's; both are created again. An old LVM trusts its cache and does not scan
+disks that are not in it. Sources: lvm.conf(5), `write_cache_state`; libblkid(3).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """/etc/crypttab: the devices to unlock at boot.
 
-Looks for source devices whose names the next hypervisor hands out differently. Puts the UUID of the LUKS header in
-their place; swap with a key of one boot has no header, so there it is the partition's own UUID. A guest that waits
-for /dev/sda3 there ends in emergency mode. Sources: crypttab(5) of systemd and of Debian's cryptsetup.
+Replaces source devices whose names change on another hypervisor with the UUID of the LUKS header. Swap with a new
+key at every boot has no header, so it gets the partition's own UUID. A guest that waits for /dev/sda3 there ends in
+emergency mode. Sources: crypttab(5) of systemd and of Debian's cryptsetup.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""GRUB's device.map: which BIOS disk was which device on the old machine.
+"""GRUB's device.map: the BIOS disks and their devices on the old machine.
 
-Looks for /boot/grub*/device.map. GRUB 2 finds the disks by itself, and only a stale map can send the guest's next
-grub-install to a disk that is not there: it is removed. GRUB legacy's tools read partition numbers through it, so
-there the disks get the names that they have on KVM.
+GRUB 2 finds the disks by itself, but a stale /boot/grub*/device.map can direct the guest's next grub-install to a
+missing disk, so it is removed. GRUB legacy's tools read partition numbers through it, so there the disks get their
+names on KVM.
 """
 
 from __future__ import annotations

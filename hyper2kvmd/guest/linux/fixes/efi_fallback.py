@@ -1,10 +1,9 @@
-"""EFI/BOOT on the EFI system partition: what a firmware starts that has no boot entries.
+"""EFI/BOOT on the EFI system partition: the loader that a firmware without boot entries starts.
 
-The guest's boot entries were in VMware's firmware variables, and stay behind. Looks for a boot loader whose place a
-new firmware knows by itself; without one, copies the guest's own loader there, with what it needs beside it: shim
-takes its fallback, which finds the loader's own folder by BOOT*.CSV and renews the entries, or else GRUB and the key
-manager. GRUB and systemd-boot find the rest from any folder. Sources: UEFI specification 2.10, 3.5.1.1; shim's
-README.fallback; bootctl(1).
+The guest's boot entries were in VMware's firmware variables and are lost. If EFI/BOOT has no loader, the guest's own
+is copied there; GRUB and systemd-boot find their files from any folder. shim is copied with its fallback, which finds
+the loader's own folder by BOOT*.CSV and renews the entries, or else with GRUB and the key manager.
+Sources: UEFI specification 2.10, 3.5.1.1; shim's README.fallback; bootctl(1).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from hyper2kvmd.guest.linux.fixes.fix import Case, Fix, unless_no_grub
 FALLBACK_FOLDER = "BOOT"
 NOT_LINUX = ("microsoft", "apple", "tools")
 LOADERS = ("shim*.efi", "grub*.efi", "systemd-boot*.efi")
-"""In the order of preference: what verifies starts what it verifies."""
+"""In the order of preference: a loader comes before those that it verifies and starts."""
 HEAD = 4096
 
 
@@ -73,7 +72,7 @@ def _loaders(tree: GuestTree, efi: str) -> Iterator[Loader]:
 
 
 def _rank(case: Case, loader: Loader) -> tuple[bool, str, int, str]:
-    """The distribution's own folder first, then any other one in the order of names; in it, by preference."""
+    """The distribution's own folder first, then the others by name; inside a folder, by preference."""
     folder, name = (part.lower() for part in posixpath.split(loader.path))
     vendor = posixpath.basename(folder)
     own = case.system.os_id.startswith(vendor) or (case.system.os_id == "rhel" and vendor == "redhat")
@@ -94,7 +93,7 @@ def _install(tree: GuestTree, efi: str, loader: Loader) -> None:
 
 
 def _companions(tree: GuestTree, source: str, suffix: str) -> list[str]:
-    """What shim loads from its own folder."""
+    """The files that shim loads from its own folder."""
     fallback = f"fb{suffix}.efi"
     if tree.is_file(f"{source}/{fallback}") and tree.is_file(f"{source}/BOOT{suffix.upper()}.CSV"):
         return [fallback]

@@ -1,7 +1,7 @@
-"""extlinux and syslinux: the `append` lines of their configuration, and what the next one is written from.
+"""extlinux and syslinux: the `append` lines of their configuration, and the files it is generated from.
 
-Looks for unstable names there, in update-extlinux.conf of Alpine and in /etc/default/extlinux of Debian. Puts
-stable ones in their place.
+Replaces unstable names with stable ones there, in update-extlinux.conf of Alpine and in /etc/default/extlinux of
+Debian.
 """
 
 from __future__ import annotations

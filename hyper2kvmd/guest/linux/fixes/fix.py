@@ -1,4 +1,4 @@
-"""What a repair is: one file here each, saying what it looks for, what it changes and why."""
+"""The interface of repairs. Each repair is one file here, which states what it looks for, what it changes and why."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hyper2kvmd.model.disks import Volume
 
 @dataclass(frozen=True)
 class Case:
-    """One guest on the table. Repairs read `tree` and stage their edits in it."""
+    """One guest under repair. Repairs read `tree` and stage their edits in it."""
 
     system: System
     tree: GuestTree
@@ -27,12 +27,12 @@ class Case:
     survey: Survey
     cards: Cards
     esp: str | None = None
-    """Where the EFI system partition lies in `tree`."""
+    """Mount point of the EFI system partition in `tree`."""
 
 
 @dataclass(frozen=True)
 class Mended:
-    """A text after a repair, what was done (empty: nothing), and what could not be."""
+    """A text after a repair, a summary of the changes (empty: none), and the failures."""
 
     text: str
     summary: str = ""
@@ -40,7 +40,7 @@ class Mended:
 
 
 Mender = Callable[[Case, str, str], Mended]
-"""Case, text and the path that the text has in messages. A copy in an initramfs is mended by the same one."""
+"""Takes the case, the text and its path in messages. It also repairs the copy in an initramfs."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def when_stabilizing(migration: Migration) -> bool:
 
 
 def mend_files(case: Case, fix: str, mender: Mender, *patterns: str) -> list[str]:
-    """Mend every regular file that matches; warnings."""
+    """Repair every regular file that matches; returns warnings."""
     warnings: list[str] = []
     for path in regular_files(case, *patterns):
         mended = mender(case, case.tree.read_text(path), path)
@@ -80,7 +80,7 @@ def mend_files(case: Case, fix: str, mender: Mender, *patterns: str) -> list[str
 
 
 def mend_cmdline(case: Case, fix: str, *patterns: str) -> list[str]:
-    """Stabilize the kernel command lines in text files; warnings for devices that nothing can tell."""
+    """Stabilize the kernel command lines in text files; returns warnings for unknown devices."""
     return mend_files(case, fix, command_lines, *patterns)
 
 
@@ -101,6 +101,6 @@ def unresolved(path: str, parameter: str) -> str:
 
 
 def regular_files(case: Case, *patterns: str) -> list[str]:
-    """Regular files that match, each once whatever links lead to it."""
+    """Regular files that match, each once even if several links lead to it."""
     found = {case.tree.canonical(path): None for pattern in patterns for path in case.tree.glob(pattern)}
     return [path for path in found if case.tree.is_file(path)]

@@ -1,8 +1,8 @@
-"""/etc/fstab: names of disks that the next hypervisor hands out differently.
+"""/etc/fstab: names of disks that change on another hypervisor.
 
-Looks for specs that depend on bus, order or make of a disk, and for logical volumes. Puts UUID=, else PARTUUID=,
-LABEL=, PARTLABEL= in their place, nothing else on the line. A guest that waits for /dev/sda1 while its disk is
-/dev/vda ends in emergency mode. So does one whose VMware shared folder cannot be mounted: that gets `nofail`.
+Replaces specs that depend on bus, order or make of a disk, and logical volumes, with UUID=, else PARTUUID=, LABEL=,
+PARTLABEL=; the rest of the line stays. A guest that waits for /dev/sda1 while its disk is /dev/vda ends in emergency
+mode. So does one whose VMware shared folder cannot be mounted: that gets `nofail`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""GRUB's own configuration: what the next boot passes to the kernel.
+"""GRUB's own configuration: the kernel parameters of the next boot.
 
-Looks for `root=`, `resume=` and their like with unstable names in every grub.cfg (and in menu.lst of GRUB legacy), on
-`linux`, `linux16`, `linuxefi` and `kernel` lines alike. Puts stable names there; `search --fs-uuid` lines are stable
-already, and `root (hd0,0)` counts disks as the firmware does, which is right here too.
+Replaces unstable names in `root=`, `resume=` and similar parameters in every grub.cfg (and in menu.lst of GRUB
+legacy), on `linux`, `linux16`, `linuxefi` and `kernel` lines. `search --fs-uuid` lines are stable already, and
+`root (hd0,0)` counts disks as the firmware does, which is right on KVM too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""/etc/default/grub: what the guest's next update-grub will write; /etc/sysconfig/bootloader of SLES 11 likewise.
+"""/etc/default/grub: the input of the guest's next update-grub; /etc/sysconfig/bootloader of SLES 11 likewise.
 
-Looks for unstable names in GRUB_CMDLINE_LINUX*, GRUB_DEVICE* and DEFAULT_APPEND. Without this the repair lasts until
-the next kernel update.
+Looks for unstable names in GRUB_CMDLINE_LINUX*, GRUB_DEVICE* and DEFAULT_APPEND. Without this, the repair lasts only
+until the next kernel update.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def apply(case: Case) -> list[str]:
         done = [rewritten.summary] if rewritten.summary else []
 
         def exchange(match: re.Match[str], done: list[str] = done) -> str:
-            """grub-probe asks the device itself, so this one stays a path."""
+            """grub-probe examines the device itself, so this one stays a path."""
             volume = case.devices.find(match[3])
             if not case.devices.is_unstable(match[3]) or volume is None or not volume.uuid:
                 return match[0]

@@ -1,8 +1,8 @@
-"""Where the guest's next grub-install goes, when an update of GRUB runs it.
+"""The target of the guest's next grub-install, which an update of GRUB runs.
 
-Looks for the disk that Debian keeps in debconf, SUSE in grub_installdevice and Red Hat's old releases in
-/etc/sysconfig/grub. An update that does not find it there leaves old boot code with new modules, or fails. A disk has
-no name of its own beside the one the kernel gives it, so this is /dev/vda; a partition gets its by-uuid link.
+Debian keeps this disk in debconf, SUSE in grub_installdevice and Red Hat's old releases in /etc/sysconfig/grub. An
+update that does not find the disk leaves old boot code with new modules, or fails. A disk has only the name that the
+kernel gives it, so this is /dev/vda; a partition gets its by-uuid link.
 Sources: debconf-devel(7), perl-Bootloader's grub2 module.
 """
 
@@ -26,7 +26,7 @@ DEVICE = re.compile(r"/dev/[^\s,\"']+")
 
 
 def mend_debconf(case: Case, text: str, path: str) -> Mended:
-    """The value of one question, and of no other."""
+    """Change the value of one question only."""
     start = f"\n{text}".find(f"\n{QUESTION}\n")
     value = text.find("\nValue: ", start) if start >= 0 else -1
     end = text.find("\n\n", start) if start >= 0 else -1
@@ -40,7 +40,7 @@ def mend_debconf(case: Case, text: str, path: str) -> Mended:
 
 
 def mend_list(case: Case, text: str, path: str) -> Mended:
-    """A device a line, with words such as `activate` between."""
+    """One device per line, with words such as `activate` in between."""
     return _lines(case, text, path, lambda line: not line.lstrip().startswith("#"))
 
 

@@ -1,7 +1,7 @@
 """GRUB's environment block: `kernelopts` of RHEL 8 and Fedora, which every BLS entry there refers to.
 
-Looks for unstable names in it. The block is 1024 bytes filled up with `#` and must stay that size: GRUB writes into
-it in place.
+Looks for unstable names in it. The block is 1024 bytes, padded with `#`, and must keep that size: GRUB writes into it
+in place.
 """
 
 from __future__ import annotations

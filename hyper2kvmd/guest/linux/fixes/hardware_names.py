@@ -1,7 +1,7 @@
-"""Settings that name a disk on purpose, where no other name would be right: told, not changed.
+"""Settings that name a disk on purpose and cannot use another name: warned about, not changed.
 
 Looks for sd and hd devices in the configuration of hdparm, smartd, kdump, multipath, Oracle's ASM, rc.local and local
-udev rules. What those lines mean on a virtual disk of KVM is for the administrator to say: many are to be removed.
+udev rules. The administrator must decide about these lines on KVM: many should be removed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NAMED = re.compile(
 )
 
 MAX_LINE = 4096
-"""Characters of a line that are looked at."""
+"""Characters of a line that are searched."""
 
 
 def apply(case: Case) -> list[str]:
@@ -39,7 +39,7 @@ def apply(case: Case) -> list[str]:
 
 
 def _named(case: Case, path: str) -> list[str]:
-    """One warning a file, for its first line that names a disk."""
+    """One warning per file, for its first line that names a disk."""
     for number, line in enumerate(case.tree.read_text(path).split("\n"), 1):
         if not line.lstrip().startswith("#") and (match := NAMED.search(line[:MAX_LINE])):
             return [f"{path} line {number} names {match[0]}, which is not a disk name on KVM; adapt or remove it"]

@@ -1,10 +1,9 @@
-"""Virtio in the initramfs of every installed kernel, by appending an archive of the guest's own modules.
+"""Virtio in the initramfs of every installed kernel: an archive of the guest's own modules is appended.
 
-Looks for kernels whose initramfs lacks the drivers of KVM's disks: one built for VMware's hardware finds no root.
-Appends a cpio archive with the missing modules (copied as they are), the kernel's module indexes, and a module
-dependency index that fits what is then in the initramfs; udev in there loads them by alias. Settings with stale names
-that the guest's builder baked in are mended on the way, and LVM's devices file is taken out when it names disks of the
-old machine. No program of the guest is run, and nothing of its initramfs changes.
+An initramfs built for VMware's hardware lacks the drivers of KVM's disks and finds no root; no program of the guest is
+run to change that. The cpio archive has the missing modules unchanged, the kernel's module indexes and a dependency
+index for the extended initramfs, whose udev loads them by alias. It also overrides baked-in settings with stale names,
+and LVM's devices file if that names disks of the old machine; the existing archives stay unchanged.
 """
 
 from __future__ import annotations
@@ -45,9 +44,9 @@ INDEXES = (
     "modules.symbols",
     "modules.symbols.bin",
 )
-"""modules.dep is made anew."""
+"""modules.dep is generated."""
 NOWHERE = "taken-out-by-hyper2kvm"
-"""Target of a link in place of a file: no archive can remove one, but what leads nowhere is not there."""
+"""Target of a link that replaces a file: no archive can remove one, but a dangling link counts as missing."""
 
 
 def apply(case: Case) -> list[str]:
@@ -72,7 +71,7 @@ def apply(case: Case) -> list[str]:
 
 
 def _mend(case: Case, kernel: Kernel, *, loose: bool) -> None:
-    """`loose`: no unified kernel image has the initramfs inside."""
+    """`loose`: no unified kernel image contains the initramfs."""
     if not kernel.initrds and loose and not _modules_of(case, kernel)[1].issuperset(("virtio_pci", "virtio_blk")):
         raise MigrationFailed(
             "initrd-missing",
@@ -87,7 +86,7 @@ def _mend(case: Case, kernel: Kernel, *, loose: bool) -> None:
 
 
 def _modules_of(case: Case, kernel: Kernel) -> tuple[modules.Dependencies, frozenset[str]]:
-    """The kernel's modules and what is built into it; virtio is in one of them."""
+    """The kernel's modules and its built-in ones; virtio is in one of them."""
     tree = case.tree
     dependencies = modules.parse(tree.text_or_empty(f"{kernel.modules}/modules.dep"), kernel.modules)
     builtin = modules.builtins(tree.text_or_empty(f"{kernel.modules}/modules.builtin"))
@@ -103,14 +102,14 @@ def _modules_of(case: Case, kernel: Kernel) -> tuple[modules.Dependencies, froze
 
 @dataclass(frozen=True)
 class More:
-    """What an initramfs lacks: bytes to put at its end, and what they are in words."""
+    """The addition that an initramfs needs: bytes to append, and their description."""
 
     data: bytes
     facts: str
 
 
 def addition(case: Case, kernel: Kernel, file: BinaryIO, path: str) -> More | None:
-    """What must follow the initramfs in `file`; None when it has all. `path` is its name, for messages.
+    """The addition that the initramfs in `file` needs; None if it is complete. `path` is its name in messages.
 
     Raises MigrationFailed (`virtio-missing`, `module-missing`, `initrd-damaged`).
     """
@@ -143,8 +142,8 @@ def addition(case: Case, kernel: Kernel, file: BinaryIO, path: str) -> More | No
 def _modules_in(contents: cpio.Contents, version: str) -> tuple[str, dict[str, str]]:
     """The initramfs's own module folder, and its modules: name to file relative to that folder.
 
-    `lib` may be a symbolic link in there, which a directory entry of ours would replace: without any module to
-    go by the folder is lib/modules, and no entry for `lib` is ever written.
+    `lib` may be a symbolic link in the initramfs, which a directory entry of ours would replace: no entry for `lib`
+    is ever written. If there are no modules, the folder is below lib/modules.
     """
     for parent in ("usr/lib/modules", "lib/modules"):
         folder = f"{parent}/{version}"
@@ -203,7 +202,7 @@ def _add_modules(
 
 
 class _Addition:
-    """Our archive: its folders are made as files need them, never one that the initramfs has already."""
+    """Our archive: it gets the folders that its files need, except those that the initramfs already has."""
 
     def __init__(self, before: cpio.Contents) -> None:
         self._archive = cpio.Archive()
@@ -217,7 +216,7 @@ class _Addition:
         self._archive.file(path, data)
 
     def symlink(self, path: str, target: str) -> None:
-        """In place of a file that the initramfs has."""
+        """Replace a file that the initramfs has."""
         self._archive.symlink(path, target)
 
     def finish(self) -> bytes:

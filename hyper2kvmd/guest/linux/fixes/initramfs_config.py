@@ -1,8 +1,8 @@
-"""Configuration of the guest's initramfs builder: virtio in every initramfs to come.
+"""Configuration of the guest's initramfs builder: virtio in every future initramfs.
 
-Looks for initramfs-tools, dracut (also host-only, which takes what `add_drivers` names whatever it finds), mkinitcpio,
-Alpine's mkinitfs and mkinitrd of SLES 11, and names the virtio modules in their configuration. A kernel update that
-builds for the hardware it finds would keep them anyway; one made in a chroot or rescue system would not.
+Adds the virtio modules to the configuration of initramfs-tools, dracut (`add_drivers` also works if it is host-only),
+mkinitcpio, Alpine's mkinitfs and mkinitrd of SLES 11. A kernel update that builds for the hardware it finds would
+include them anyway; one in a chroot or rescue system would not.
 Sources: initramfs-tools(7), dracut.conf(5), mkinitcpio(8), the comments of mkinitfs.conf and /etc/sysconfig/kernel.
 """
 
@@ -25,7 +25,7 @@ NOTE = "# Added by hyper2kvm: this guest runs on KVM."
 INITRAMFS_TOOLS = "/etc/initramfs-tools/modules"
 DRACUT = "/etc/dracut.conf.d/90-hyper2kvm.conf"
 DRACUT_MARKS = ("/etc/dracut.conf.d", "/etc/dracut.conf", "/usr/lib/dracut/modules.d", "/usr/share/dracut/modules.d")
-"""Of dracut itself: initramfs-tools of Debian 13 has its `dracut-install` below /usr/lib/dracut as well."""
+"""Paths of dracut itself: initramfs-tools of Debian 13 also has its `dracut-install` below /usr/lib/dracut."""
 CLOSING = re.compile(r"[)\"']")
 SUMMARY = "the next initramfs will include virtio"
 
@@ -50,7 +50,7 @@ def apply(case: Case) -> list[str]:
 
 
 def _with(variable: str, wanted: Sequence[str]) -> Mender:
-    """Words at the end of a shell variable's list, in the quotes or brackets that it has."""
+    """Adds words at the end of a shell variable's list, inside its quotes or brackets."""
     opening = re.compile(rf"^[ \t]*{variable}=[(\"']", re.MULTILINE)
 
     def mend(_: Case, text: str, __: str) -> Mended:

@@ -1,6 +1,6 @@
-"""/etc/kernel/cmdline: what kernel-install writes into the entry of the next kernel.
+"""/etc/kernel/cmdline: the command line that kernel-install writes into the entry of the next kernel.
 
-Looks for unstable names there. Without this the repair lasts until the next kernel update. Source:
+Looks for unstable names there. Without this, the repair lasts only until the next kernel update. Source:
 kernel-install(8).
 """
 

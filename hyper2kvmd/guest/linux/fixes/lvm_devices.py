@@ -1,8 +1,8 @@
 """LVM's devices file: the list of disks that it may use.
 
-Looks for entries that identify a disk by what the hypervisor made up, a serial number or WWID: LVM uses nothing
-else than the disks in that file, and finds no volume on the new ones. Removes the file, without which LVM uses
-every disk (`vgimportdevices --all` makes a new one). Source: lvmdevices(8).
+Looks for entries that identify a disk by a serial number or WWID of the hypervisor: LVM uses only the disks in that
+file, and finds no volume on the new ones. Removes the file; without it, LVM uses every disk
+(`vgimportdevices --all` makes a new one). Source: lvmdevices(8).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def is_devices_file(path: str) -> bool:
 
 
 def is_stale(path: str, text: str) -> bool:
-    """Whether `path` is a devices file by which LVM would not use the disks of the new machine."""
+    """Whether `path` is a devices file that keeps LVM from using the disks of the new machine."""
     return is_devices_file(path) and OF_THE_HARDWARE.search(text) is not None
 
 

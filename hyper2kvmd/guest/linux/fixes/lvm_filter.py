@@ -1,8 +1,8 @@
-"""lvm.conf: the `filter` that says which disks LVM may look at.
+"""lvm.conf: the `filter` that determines which disks LVM may scan.
 
-Looks for filters that would not let this disk's physical volumes through once it is a virtio disk: the root's volume
-group is then not found. Puts one pattern that accepts exactly those first; what the filter keeps out stays out.
-Source: lvm.conf(5): of the patterns the first that matches decides, for each of a device's names.
+Looks for filters that reject the physical volumes once they are on virtio disks: the root's volume group is then not
+found. Puts patterns that accept exactly those volumes first; everything else that the filter rejects stays rejected.
+Source: lvm.conf(5): for each name of a device, the first pattern that matches decides.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FILTER = re.compile(
 STRING = re.compile(r"\"((?:[^\"\\\n]|\\.)*)\"")
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 MAX_PATTERN, MAX_QUANTIFIERS = 200, 6
-"""Of a pattern that a guest wrote: within these limits, matching a short name is fast."""
+"""Limits of a pattern from a guest: within them, matching a short name is fast."""
 
 
 class _NotUnderstood(Exception):
@@ -88,7 +88,7 @@ def _accepts(patterns: list[tuple[bool, re.Pattern[str]]], names: Iterable[str])
 
 
 def _names(case: Case, volume: Volume) -> list[str]:
-    """What udev will call a physical volume on a virtio disk without a serial number."""
+    """The udev names of a physical volume on a virtio disk without a serial number."""
     slot = "/dev/disk/by-path/virtio-pci-0000:04:00.0" + (f"-part{volume.number}" if volume.number else "")
     links = [slot, slot.replace("virtio-", ""), f"/dev/disk/by-id/lvm-pv-uuid-{volume.uuid}"]
     partition = [f"/dev/disk/by-partuuid/{volume.partuuid}"] if volume.partuuid else []

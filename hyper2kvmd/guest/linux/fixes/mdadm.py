@@ -1,8 +1,8 @@
-"""mdadm.conf: which devices may be members of an array, and which are.
+"""mdadm.conf: the possible and the actual members of arrays.
 
-Looks for `DEVICE` lines that allow disks of the old machine alone, and for `ARRAY` lines that list their members by
-name: both leave the array in pieces once the disks are /dev/vda and /dev/vdb. `DEVICE partitions` considers every
-disk, as mdadm does by itself; an array is told by its UUID. Source: mdadm.conf(5).
+Looks for `DEVICE` lines that allow only disks of the old machine, and for `ARRAY` lines that list their members by
+name. Either prevents assembly of the array once the disks are /dev/vda and /dev/vdb. `DEVICE partitions` considers
+every disk, as mdadm does by default; an array is identified by its UUID. Source: mdadm.conf(5).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _by_uuid(case: Case, statement: str, path: str, done: list[str], warnings: l
 
 
 def _array_uuid(case: Case, name: str) -> str | None:
-    """In mdadm's own way of writing it: four words of eight digits."""
+    """In mdadm's notation: four words of eight digits."""
     volume = case.devices.find(name)
     if volume is None or volume.content != "linux_raid_member" or volume.uuid is None:
         return None

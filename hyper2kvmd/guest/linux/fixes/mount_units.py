@@ -1,7 +1,7 @@
 """systemd's own units for mounts and swap: `What=` in /etc/systemd/system.
 
-Looks for unstable names there and puts the path of the by-uuid link in their place. It is the same trap as in fstab:
-the guest waits for a device that never comes. Sources: systemd.mount(5), systemd.swap(5).
+Replaces unstable names there with the path of the by-uuid link. As with fstab, the guest would otherwise wait for a
+device that never appears. Sources: systemd.mount(5), systemd.swap(5).
 """
 
 from __future__ import annotations

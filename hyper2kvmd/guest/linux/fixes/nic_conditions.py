@@ -1,7 +1,7 @@
-"""What the guest's configuration knows its network cards by: MAC address, driver, place on the PCI bus.
+"""Conditions for network cards in the guest's configuration: MAC address, driver, place on the PCI bus.
 
-Looks for conditions that only VMware's card meets. A MAC address becomes the one that the card has now, VMware's
-drivers become virtio_net, a place on the bus becomes the MAC address. Names, addresses and routes stay.
+Looks for conditions that only VMware's card meets. A MAC address becomes the card's new one, VMware's drivers become
+virtio_net, a place on the bus becomes the MAC address. Names, addresses and routes stay.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ SUMMARY = "network cards are matched by their properties on KVM"
 
 
 def apply(case: Case) -> list[str]:
-    """One file that cannot be mended is no reason to leave the others."""
+    """A file that cannot be repaired does not stop the repair of the others."""
     warnings = list(case.cards.warnings)
     for kind in FORMATS:
         for path in kind.files(case.tree)[:MAX_FILES]:

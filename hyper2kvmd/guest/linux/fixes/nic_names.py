@@ -1,9 +1,8 @@
 """The names of network interfaces: each card gets the one that the guest's configuration uses, by its MAC address.
 
-On KVM a card has another place on the bus, so udev would call ens192 enp1s0, and its static address would wait for a
-card that never comes. One udev rule per card puts that right on everything from udev 147 to today's systemd. A .link
-file would not: before systemd 240 udev does not apply it to a card that the initramfs has renamed already. Required,
-because a server without its address is not migrated.
+On KVM a card has another place on the bus, so udev would rename ens192 to enp1s0, and its static address would be lost.
+One udev rule per card prevents that from udev 147 to today's systemd; before systemd 240, a .link file would not apply
+to a card that the initramfs has already renamed. Required, because a server without its address is not migrated.
 Sources: udev(7), systemd.link(5), systemd issues 9006 and 9807.
 """
 
@@ -33,7 +32,7 @@ def apply(case: Case) -> list[str]:
 
 
 def _rule(nic: Nic) -> str:
-    """DRIVERS leaves out the bonds, bridges and VLANs that share the card's address: they have no bus."""
+    """DRIVERS excludes the bonds, bridges and VLANs that share the card's address: they have no bus."""
     card = f'DRIVERS=="?*", ATTR{{address}}=="{nic.mac}", ATTR{{type}}=="1"'
     return f'SUBSYSTEM=="net", ACTION=="add", {card}, NAME="{nic.name}"\n'
 

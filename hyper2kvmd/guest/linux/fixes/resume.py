@@ -1,7 +1,7 @@
 """/etc/initramfs-tools/conf.d: the swap to resume from.
 
-Looks for RESUME= with an unstable name. Puts the swap's stable name there: else the next initramfs that the guest
-builds waits half a minute at every boot for a disk that never comes.
+Replaces an unstable name in RESUME= with the swap's stable name. Otherwise, the next initramfs that the guest builds
+would wait half a minute at every boot for a disk that never appears.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Unified kernel images: a kernel, its initrd and its command line in one EFI program.
 
-Looks for unstable names on the command line and for an initrd without virtio, as the repairs of loose files do, and
-writes the program anew with mended ones. A signature cannot survive that: it is dropped, and said. Sources: the Boot
+Looks for unstable names on the command line and for an initrd without virtio, as the repairs of separate files do, and
+rewrites the program with repaired ones. This invalidates a signature: it is removed, with a warning. Sources: the Boot
 Loader Specification (type 2 entries), systemd-stub(7).
 """
 
@@ -26,7 +26,7 @@ from hyper2kvmd.guest.linux.inspect import UNIFIED_LIMIT, Kernel, Unified
 
 
 def apply(case: Case) -> list[str]:
-    """Raises MigrationFailed when none of them would find its root."""
+    """Raises MigrationFailed if none of the images would find its root."""
     warnings: list[str] = []
     failures: list[MigrationFailed] = []
     images = case.system.unified
@@ -71,7 +71,7 @@ def _mend(case: Case, image: Unified) -> list[str]:
 
 
 def _kernel(case: Case, image: Unified) -> Kernel:
-    """Whose modules go with it."""
+    """The kernel whose modules belong to the image."""
     kernel = next((kernel for kernel in case.system.kernels if kernel.version == image.version), None)
     if kernel is None:
         raise MigrationFailed(

@@ -1,8 +1,8 @@
-"""Settings that only make sense for VMware's network cards, and those that bring an interface down on any other.
+"""Settings that only make sense for VMware's network cards, and those that fail on any other card.
 
-Looks for options and aliases of VMware's drivers in the module configuration, udev rules that tune such a card, and
-`ethtool` in /etc/network/interfaces that sizes rings, queues or interrupt moderation: virtio_net refuses what vmxnet3
-took, and ifupdown then leaves the interface half configured. All of these go.
+Removes options and aliases of VMware's drivers in the module configuration, udev rules that tune such a card, and
+`ethtool` in /etc/network/interfaces that sizes rings, queues or interrupt moderation. virtio_net rejects values that
+vmxnet3 accepted, and ifupdown then leaves the interface half configured.
 Sources: modprobe.d(5), modules-load.d(5), interfaces(5), ethtool(8).
 """
 
@@ -19,7 +19,7 @@ from hyper2kvmd.guest.linux.network.selector import VMWARE_DRIVERS, is_vmware_dr
 DRIVERS = "|".join(VMWARE_DRIVERS)
 MODPROBE = re.compile(rf"[ \t]*(options[ \t]+({DRIVERS})\b.*|alias[ \t]+eth\d+[ \t]+({DRIVERS})[ \t]*)")
 MODULES = re.compile(r"[ \t]*(vmxnet3|vmxnet)[ \t]*")
-"""VMware's own: loading vmxnet, which newer kernels lack, fails the unit that loads modules."""
+"""VMware's own: newer kernels lack vmxnet, so loading it fails the unit that loads modules."""
 TUNING = re.compile(
     r"[ \t]*(pre-up|up|post-up)[ \t]+(/\S*/)?ethtool[ \t]+"
     r"(-G|--set-ring|-L|--set-channels|-C|--coalesce)[ \t].*|[ \t]*hardware-(dma-ring|irq-coalesce)-\S+[ \t].*"
@@ -47,7 +47,7 @@ def apply(case: Case) -> list[str]:
 
 
 def _tunes_vmware(line: str) -> bool:
-    """A rule for VMware's cards, by driver or by vendor, that names none: it only tunes them."""
+    """Whether it is a rule for VMware's cards, by driver or vendor, that only tunes them and names none."""
     tokens = list(udev.TOKEN.finditer(line))
     if line.lstrip().startswith("#") or any(token[1] == "NAME" and token[3] != "==" for token in tokens):
         return False

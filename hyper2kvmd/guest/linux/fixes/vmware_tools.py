@@ -1,11 +1,9 @@
-"""VMware's guest tools: nothing of them starts, or is waited for, at boot.
+"""VMware's guest tools: at boot, none of them starts or is waited for.
 
-Looks for their systemd units, SysV and OpenRC links and upstart jobs. A unit with a ConditionVirtualization= passes
-itself over on KVM and is left. Of the rest, which would start daemons and load modules for hardware that is gone,
-the links that pull them in are removed: that is how the guest's own tools disable a service, and how an administrator
-can take it back. `remove_vmware_tools` goes further: every unit is masked, so that no dependency and no update of the
-package starts it again, and VMware's modules are no longer loaded by name. Packages stay, for the guest's own
-package manager to remove, and so do the settings in /etc/vmware-tools, which nothing else reads.
+Disables their systemd units, SysV and OpenRC links and upstart jobs, which would start daemons and load modules for
+hardware that is gone. With `remove_vmware_tools`, units are also masked and VMware's modules are no longer loaded by
+name. Packages stay, for the guest's own package manager to remove, and so do the settings in /etc/vmware-tools, which
+nothing else reads.
 Sources: systemd.unit(5), init(5) of upstart, openrc-run(8), modules-load.d(5).
 """
 
@@ -57,9 +55,10 @@ def apply(case: Case) -> list[str]:
 
 
 def _disable_unit(case: Case, unit: str) -> None:
-    """Remove the links that start the unit, unless it has a condition on virtualization.
+    """Remove the links that start the unit, as the guest's own tools do: an administrator can restore them.
 
-    With `remove_vmware_tools` the unit is masked as well, except one that the guest has in its own /etc.
+    A unit with a ConditionVirtualization= does not start on KVM and is left. With `remove_vmware_tools`, every unit is
+    masked, so that no dependency and no package update starts it again, except one in the guest's own /etc.
     """
     tree = case.tree
     local = f"{LOCAL}/{unit}"
@@ -84,7 +83,7 @@ def _pulling_in(case: Case, unit: str) -> list[str]:
 
 
 def without_start(_: Case, text: str, __: str) -> Mended:
-    """An upstart job that waits to be asked: `start on`, with the lines that its brackets hold open, is a comment."""
+    """Disable an upstart job: `start on`, with all lines up to its closing bracket, becomes a comment."""
     match = START_ON.search(text)
     if match is None:
         return Mended(text)

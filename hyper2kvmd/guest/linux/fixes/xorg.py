@@ -1,9 +1,9 @@
 """X configuration that VMware's tools wrote: the driver of a graphics card that is gone.
 
 Looks for `Driver "vmware"` in Device sections and `Driver "vmmouse"` in InputClass sections below /etc/X11. Turns
-these lines into comments, with the card's BusID: X then picks the driver by the hardware, where it would else say
-"no screens found". An InputDevice section must name a driver, and X passes one with vmmouse over by itself, so that
-stays. Sources: xorg.conf(5), autoConfigDevice and validateInput of the X server.
+these lines and the card's BusID into comments: X then selects the driver by the hardware, and does not fail with
+"no screens found". An InputDevice section must name a driver and stays: X itself skips one with vmmouse.
+Sources: xorg.conf(5), autoConfigDevice and validateInput of the X server.
 """
 
 from __future__ import annotations

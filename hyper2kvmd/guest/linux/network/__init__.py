@@ -1,11 +1,10 @@
-"""The guest's network configuration, read as text: which interfaces it names, and by what it knows their cards.
+"""The guest's network configuration, read as text: its interfaces, and the selectors of their cards.
 
-Each format has one function that visits a text: it shows every selector (what picks a card: a name, a MAC address, a
-driver, a place on the PCI bus) to a callback, and returns the text with the conditions that the callback's answer
-calls for. Asked by `survey`, the callback only listens; asked by a repair, it answers with the card. So what is read
-and what is rewritten can never be two different things.
+Each format has one function that passes every selector in a text (a name, a MAC address, a driver, a place on the PCI
+bus) to a callback. That of `survey` only records them; that of a repair returns the card, and the function returns the
+text with conditions for this card, so that reading and rewriting cannot differ.
 
-Addresses, routes and name servers are never touched. The cards of the source machine belong to machines/.
+Addresses, routes and name servers are never touched; the cards of the source machine belong to machines/.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which network cards the migrated machine gets: their MAC addresses, their names, their order.
+"""The network cards of the migrated machine: their MAC addresses, their names, their order.
 
-A MAC address is the source's own where a .vmx tells it, else the one that the guest's configuration knows its card by,
-else one made from the VM's name.
+A MAC address is the source's own if a .vmx contains it, else the card's one in the guest's configuration, else one
+derived from the VM's name.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from hyper2kvmd.model.guest import Nic
 from hyper2kvmd.model.machine import SourceNic
 
 SLOTS = {"0000:03:00.0": 160, "0000:0b:00.0": 192, "0000:13:00.0": 224, "0000:1b:00.0": 256}
-"""VMware's PCI slot numbers by the places that guests see: those that kernel logs of VMware guests show."""
+"""VMware's PCI slot numbers by the places that guests see, from kernel logs of VMware guests."""
 PREDICTED, ENUMERATED = "enp1s0", "eth0"
-"""What the first card is called on KVM when nothing names it, with and without predictable names."""
+"""Names of the first card on KVM if nothing names it, with and without predictable names."""
 VMWARE_NAMES = ("ens192", "ens160", "ens33", "eth0", "eno1")
-"""Names that VMware guests have most often, for a configuration that asks for a pattern of names only."""
+"""The most frequent names in VMware guests, for a configuration that has only a name pattern."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Cards:
     _by_place: Mapping[str, Nic] = field(default_factory=dict)
 
     def choose(self, selector: Selector) -> Nic | None:
-        """The one card that a selector of this guest picks; None when it picks none, or several."""
+        """The only card that a selector of this guest matches; None if it matches none, or several."""
         names, macs = [name for name in selector.literal_names if name in self._by_name], selector.macs
         if len(names) > 1 or len(macs) > 1:
             return None
@@ -57,7 +57,7 @@ class _Wanted:
 
 @dataclass(frozen=True, eq=False)
 class _Card:
-    """A card that there will be: what is wanted of it, and what is known of it on the source."""
+    """A card of the new machine, with its configuration and its card on the source."""
 
     want: _Wanted
     source: SourceNic
@@ -65,7 +65,7 @@ class _Card:
 
 
 def decide_cards(found: Survey, source: tuple[SourceNic, ...], vm_name: str) -> Cards:
-    """There is always one card at least: what the guest does not configure today it may tomorrow."""
+    """There is always at least one card: the guest may configure one later."""
     named, names = _knowledge(found)
     warnings: list[str] = []
     wanted = _wanted(found, named, names, warnings)
@@ -93,7 +93,7 @@ def decide_cards(found: Survey, source: tuple[SourceNic, ...], vm_name: str) -> 
 
 
 def _knowledge(found: Survey) -> tuple[dict[str, str], dict[str, str]]:
-    """MAC address by name and name by MAC address; a configuration knows better than a rule."""
+    """MAC address by name and name by MAC address; a configuration overrides a rule."""
     named: dict[str, str] = {}
     for selector in sorted(found.selectors, key=lambda selector: selector.claims):
         if len(selector.literal_names) == len(selector.macs) == 1:
@@ -102,7 +102,7 @@ def _knowledge(found: Survey) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _wanted(found: Survey, named: Mapping[str, str], names: Mapping[str, str], warnings: list[str]) -> list[_Wanted]:
-    """What is configured by the name of a card: one that looks so, or one that is known by more than its name."""
+    """The cards that are configured. A name counts if it looks like a card's, or has a MAC address or a place."""
     known = {name for selector in found.selectors if selector.macs or selector.place for name in selector.names}
     places = {name: selector.place for selector in found.selectors if selector.place for name in selector.names}
     wanted: dict[object, _Wanted] = {}
@@ -136,10 +136,10 @@ def _wanted(found: Survey, named: Mapping[str, str], names: Mapping[str, str], w
 
 
 def _by_source(wanted: list[_Wanted], source: tuple[SourceNic, ...], warnings: list[str]) -> list[_Card]:
-    """The source's cards, each with what the configuration wants of it: by MAC, by slot, then in order.
+    """The source's cards, each with its configuration: matched by MAC, by slot, then in order.
 
-    In order come first those whose MAC address the guest does not know: one that is known and not there is stale.
-    What asks for nothing but a place is never guessed: its address could come up on another network.
+    In order, configurations without a MAC address come first: a MAC address that the source lacks is stale. One with
+    only a place is never guessed: its address could come up on another network.
     """
     left = sorted(wanted, key=lambda want: (want.mac is not None, _natural(want.name)))
     found: dict[int, _Wanted] = {}
@@ -168,23 +168,23 @@ def _by_source(wanted: list[_Wanted], source: tuple[SourceNic, ...], warnings: l
 
 
 def _is_in(want: _Wanted, slot: int) -> bool:
-    """Whether the place of a wanted card, or else its name, tells that it is in this slot."""
+    """Whether a wanted card is in this slot, by its place or else by its name."""
     return SLOTS[want.place] == slot if want.place in SLOTS else want.name == slot_name(slot)
 
 
 def slot_name(slot: int) -> str:
-    """What a guest with predictable names calls the card in a slot; further functions of a port count on from it."""
+    """The predictable name of the card in a slot; further functions of a port are numbered on from it."""
     return f"ens{(slot & 1023) + (slot >> 10)}"
 
 
 def _bus(card: SourceNic) -> tuple[bool, int, int]:
-    """Where the kernel meets a card that has a slot; the others after those, as the .vmx has them."""
+    """Cards with a slot in the order in which the kernel finds them, then the others in .vmx order."""
     return card.slot is None, (card.slot or 0) & 1023, (card.slot or 0) >> 10
 
 
 def _named(found: Survey, names: Mapping[str, str], cards: list[_Card]) -> list[_Card]:
-    """A card that nothing names keeps the name that a rule gave it, or that its slot had; or gets one that a pattern
-    in the configuration asks for."""
+    """A card without a name gets the one that a rule gave it, or that of its slot, or one that matches a pattern in
+    the configuration."""
     taken = {card.name for card in cards if card.name}
     natural = PREDICTED if found.predictable else ENUMERATED
     named = []
@@ -203,8 +203,8 @@ def _named(found: Survey, names: Mapping[str, str], cards: list[_Card]) -> list[
 
 
 def _in_order(cards: list[_Card]) -> list[_Card]:
-    """Cards in the order of their names, and ethN in the place where the kernel calls it ethN by itself: udev does
-    not exchange two names."""
+    """Cards in the order of their names, but ethN at the position where the kernel itself names it ethN: udev does
+    not swap two names."""
     left = sorted(cards, key=lambda card: _natural(card.name))
     fixed: dict[int, _Card] = {}
     for card in cards:
@@ -216,7 +216,7 @@ def _in_order(cards: list[_Card]) -> list[_Card]:
 
 
 def _for_pattern(found: Survey, existing: set[str], slot: int | None) -> str | None:
-    """A name for a configuration whose pattern would match no card of this guest any more."""
+    """A name for a configuration whose pattern would no longer match any card."""
     likely = [slot_name(slot), *VMWARE_NAMES] if slot else list(VMWARE_NAMES)
     for selector in found.selectors:
         if not selector.claims or selector.macs or selector.place or selector.literal_names:

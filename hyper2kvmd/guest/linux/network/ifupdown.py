@@ -1,4 +1,4 @@
-"""/etc/network/interfaces and what it sources: names only, for it picks cards by nothing else.
+"""/etc/network/interfaces and the files it sources: only names, because they select cards only by name.
 
 Sources: interfaces(5), vlan-interfaces(5), bridge-utils-interfaces(5), ifenslave's README.Debian.
 """
@@ -15,20 +15,20 @@ MAIN = "/etc/network/interfaces"
 MAX_FILES = 256
 NAMING = ("auto", "allow-hotplug", "allow-auto", "iface", "mapping")
 LOWER = re.compile(r"bond[-_](slaves|primary)|slaves|bridge[-_]ports|vlan[-_]raw[-_]device|physdev")
-"""Options of a virtual interface that name what lies below it."""
+"""Options of a virtual interface that name the interfaces below it."""
 DROP_IN = re.compile(r"[A-Za-z0-9_-]+")
-"""What `source-directory` reads."""
+"""Names of files that `source-directory` reads."""
 
 
 def files(tree: GuestTree) -> list[str]:
-    """The main file and all that it leads to, each once."""
+    """The main file and all files that it includes, each once."""
     found, pending = dict[str, None](), [MAIN]
     while pending and len(found) < MAX_FILES:
         path = tree.canonical(pending.pop(0))
         if path in found or not tree.is_file(path):
             continue
         found[path] = None
-        text = tree.read_text(path) if tree.size(path) <= TEXT_LIMIT else ""  # whoever visits it will say so
+        text = tree.read_text(path) if tree.size(path) <= TEXT_LIMIT else ""  # its visit reports that
         for words in _lines(text):
             if words[0] == "source":
                 pending += [match for word in words[1:] for match in tree.glob(posixpath.join("/etc/network", word))]

@@ -1,4 +1,4 @@
-"""INI as systemd and NetworkManager write it, edited by line: what is not changed stays as it was, byte for byte.
+"""INI as systemd and NetworkManager write it, edited by line: unchanged lines stay the same, byte for byte.
 
 Sources: systemd.syntax(7), nm-settings-keyfile(5).
 """
@@ -42,7 +42,7 @@ class Ini:
         return [word for setting in self.all(section, *keys) for word in re.split(r"[\s;]+", setting.value) if word]
 
     def replace(self, setting: Setting, value: str) -> None:
-        """Another value; nothing when it is the old one."""
+        """Set another value; no change if it is the old one."""
         if value != setting.value:
             self._lines[setting.line] = f"{setting.key}={value}"
 

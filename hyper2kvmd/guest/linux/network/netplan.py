@@ -1,6 +1,6 @@
-"""netplan's YAML: `ethernets`, by the same strict reader that takes our own files, edited where it found the values.
+"""netplan's YAML: `ethernets`, read by the strict reader of our own files; values are edited in place.
 
-What that reader refuses (anchors, tags, a file beyond its limits) is not understood here either, and is told.
+A file that this reader refuses (anchors, tags, a file beyond its limits) is not supported, and is reported.
 Source: netplan's YAML reference.
 """
 
@@ -22,7 +22,7 @@ NOTHING = Mapping((), Position(1, 1))
 
 
 def visit(file: str, text: str, choose: Choose) -> str:
-    """Raises MigrationFailed (`guest-network-unclear`) for a text that cannot be read to its end."""
+    """Raises MigrationFailed (`guest-network-unclear`) for a text that cannot be parsed completely."""
     document = read(text)
     if document.root is None:
         raise MigrationFailed(
@@ -67,7 +67,7 @@ def _scalars(node: Node | None) -> list[Scalar]:
 
 
 def _exchange(lines: list[str], scalar: Scalar, text: str) -> None:
-    """Both texts are words without escapes, so what stands there is the scalar itself, quoted or not."""
+    """Both texts are words without escapes, so the line contains the scalar itself, quoted or not."""
     line, column = scalar.place.line - 1, scalar.place.column - 1 + scalar.quoted
     before, after = lines[line][:column], lines[line][column:]
     if after.startswith(scalar.text):

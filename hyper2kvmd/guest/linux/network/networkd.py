@@ -44,9 +44,10 @@ def visit(file: str, text: str, choose: Choose) -> str:
 
 
 def _as_narrow_as_a_place(nic: Nic, *, link: bool) -> tuple[tuple[str, str], ...]:
-    """Conditions that only this card meets. The MAC address alone is not one: the VLANs over a card have it as well,
-    and would take the card's configuration for their own. They have another driver. A .link file cannot ask for the
-    name that a rule gives."""
+    """Conditions that only this card meets.
+
+    The MAC address alone is not enough: the VLANs over a card have it as well, and would use the card's configuration.
+    They have another driver. A .link file cannot match the name from a rule."""
     if nic.name and not link:
         return (("Name", nic.name),)
     return ("Driver", OUR_DRIVER), ("MACAddress", nic.mac)

@@ -1,4 +1,4 @@
-"""What picks a network card in a guest's configuration, whatever the format."""
+"""Selectors of network cards in a guest's configuration, in any format."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATTERN = re.compile(r"[*?\[!]")
 
 @dataclass(frozen=True)
 class Selector:
-    """One place of a configuration that picks cards. Without names, MACs or a place it picks by driver, or all."""
+    """One part of a configuration that selects cards. Without names, MACs or a place: by driver, or all."""
 
     file: str
     number: int
@@ -31,9 +31,9 @@ class Selector:
     """Interface names, or patterns of them."""
     macs: tuple[str, ...] = ()
     place: str = ""
-    """What it says of the card's place on the bus: `0000:0b:00.0`, or other words of its own."""
+    """The card's place on the bus as configured: `0000:0b:00.0`, or another text."""
     claims: bool = True
-    """Whether it configures the card; a rule that only names cards may speak of some that are long gone."""
+    """Whether it configures the card; a rule that only names cards may name some that are long gone."""
 
     @property
     def literal_names(self) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ class Selector:
 
 Choose = Callable[[Selector], Nic | None]
 Visit = Callable[[str, str, Choose], str]
-"""(file, text, choose) to the text with its selectors turned to the cards that were chosen."""
+"""(file, text, choose) to the text with its selectors changed to the chosen cards."""
 
 
 def macs_of(words: list[str]) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ def macs_of(words: list[str]) -> tuple[str, ...]:
 
 
 def is_vmware_driver(pattern: str) -> bool:
-    """Whether a driver's name, or a pattern of one, means a card of VMware's and not ours."""
+    """Whether a driver's name or pattern matches a card of VMware's and not ours."""
     if fnmatchcase(OUR_DRIVER, pattern) or pattern.startswith("!"):
         return False
     return any(fnmatchcase(driver, pattern) for driver in VMWARE_DRIVERS)
@@ -66,7 +66,7 @@ def our_drivers(words: list[str]) -> list[str]:
 
 
 def place_of(words: list[str]) -> str:
-    """The one PCI address that conditions on a card's place name, else their own words; "" for no condition."""
+    """The only PCI address in conditions on a card's place, else their text; "" for no condition."""
     addresses = set(PCI_ADDRESS.findall(" ".join(words).lower()))
     return addresses.pop() if len(addresses) == 1 else " ".join(words)
 

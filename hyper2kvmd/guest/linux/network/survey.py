@@ -1,4 +1,4 @@
-"""Every file of a guest that picks network cards, and what all of them say together."""
+"""Every file of a guest that selects network cards, and their combined contents."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hyper2kvmd.guest.linux.network import (
 from hyper2kvmd.guest.linux.network.selector import Selector, Visit
 
 MAX_FILES = 512
-"""Of one format; a guest with more is read that far."""
+"""Files of one format; further ones are not read."""
 RULES = ("/lib/udev/rules.d", "/usr/lib/udev/rules.d")
 COMMAND_LINES = (
     "/boot/grub*/grub.cfg",
@@ -37,7 +37,7 @@ COMMAND_LINES = (
 
 @dataclass(frozen=True)
 class Format:
-    """One format: where its files lie, and how they are visited."""
+    """One format: how its files are found and visited."""
 
     files: Callable[[GuestTree], list[str]]
     visit: Visit
@@ -48,7 +48,7 @@ class Survey:
     selectors: tuple[Selector, ...]
     has_udev: bool
     predictable: bool
-    """Whether udev gives a card without a rule a name of its place (`enp1s0`), not the kernel's (`eth0`)."""
+    """Whether udev names a card without a rule by its place (`enp1s0`), not by the kernel's name (`eth0`)."""
 
 
 def _files(*patterns: str) -> Callable[[GuestTree], list[str]]:
@@ -75,7 +75,7 @@ FORMATS = (
 
 
 def survey(tree: GuestTree) -> Survey:
-    """Read it all, as far as it can be read: the repair that visits the same files says what cannot."""
+    """Read all files that can be read: the repair that visits the same files reports the others."""
     selectors: list[Selector] = []
     for kind in FORMATS:
         for path in kind.files(tree)[:MAX_FILES]:
@@ -91,7 +91,7 @@ def survey(tree: GuestTree) -> Survey:
 
 
 def _named_by_the_kernel(tree: GuestTree) -> bool:
-    """net.ifnames=0 in what the guest boots with. Sources: systemd-udevd.service(8), systemd.net-naming-scheme(7)."""
+    """Whether the guest boots with net.ifnames=0. Sources: systemd-udevd.service(8), systemd.net-naming-scheme(7)."""
     for path in (path for pattern in COMMAND_LINES for path in tree.glob(pattern)):
         if tree.is_file(path):
             with suppress(MigrationFailed):

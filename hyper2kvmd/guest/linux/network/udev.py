@@ -1,6 +1,6 @@
 """udev rules that name network cards, such as 70-persistent-net.rules.
 
-A rule is knowledge, not configuration: the old generator kept a line for every card that it ever saw.
+A rule names a card, but does not configure one: the old generator kept a line for every card that it ever saw.
 Source: udev(7), write_net_rules of udev 147 to 204.
 """
 
@@ -31,7 +31,7 @@ def visit(file: str, text: str, choose: Choose) -> str:
 
 
 def _visit_line(file: str, number: int, line: str, choose: Choose) -> str | None:
-    """The line, mended; None for one that would give a card of ours another name than its own."""
+    """The repaired line; None for one that would give a card of ours another name."""
     tokens = list(TOKEN.finditer(line))
     if line.lstrip().startswith("#") or not any(_is_of_cards(token) for token in tokens):
         return line
@@ -44,7 +44,7 @@ def _visit_line(file: str, number: int, line: str, choose: Choose) -> str | None
     if nic is not None and nic.name != names[-1]:
         return None
     if nic is not None and place and not macs:
-        return None  # our own rule says it by the MAC address
+        return None  # our own rule uses the MAC address
     for token in reversed(tokens):
         value = token[4]
         if key(token) in DRIVERS and is_vmware_driver(value):
@@ -56,7 +56,7 @@ def _visit_line(file: str, number: int, line: str, choose: Choose) -> str | None
 
 
 def _is_of_cards(token: re.Match[str]) -> bool:
-    """Rules of udev before 098 know no subsystem."""
+    """Rules of udev before 098 have no subsystem."""
     return (token[1] == "SUBSYSTEM" and token[4] == "net") or (token[1] == "KERNEL" and token[4].startswith("eth"))
 
 
