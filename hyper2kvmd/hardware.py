@@ -1,6 +1,7 @@
 """Decides the hardware of the new machine once, for the boot proof and for every target.
 
-Each part is set by the migration, else by the source machine, else by a default.
+Size and machine type are set by the migration, else by the source machine, else by a default. The guest decides the
+models of its devices and its MAC addresses, the disks or the migration the firmware.
 """
 
 from __future__ import annotations

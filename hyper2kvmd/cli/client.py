@@ -55,7 +55,8 @@ def request(socket: Path, method: str, path: str, body: object = None) -> bytes:
     """The JSON text of the answer.
 
     Raises TryLater (`daemon-unreachable`, `daemon-silent`), InvalidInput (`socket-forbidden`), Rejected for a
-    migration with errors, and for other refusals the failure that the daemon reports.
+    migration with errors, the failure that the daemon reports for other refusals, and MigrationFailed
+    (`daemon-refused`) for one without a report.
     """
     connection = _Connection(socket)
     try:

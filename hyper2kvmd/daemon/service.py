@@ -69,7 +69,7 @@ def serve(
     """Run the daemon until SIGTERM, SIGINT or the end of a drain.
 
     `config_path` is read again on SIGHUP. Raises BrokenInstallation: `already-running`, `config-invalid`,
-    `metrics-unusable`, and those of the store, the spool and the control socket.
+    `metrics-unusable`, `state-dir-unusable`, and those of the store, the spool and the control socket.
     """
     os.umask(UMASK)
     journal.set_up(config.log_level)

@@ -241,7 +241,7 @@ class GuestTree:
     def write_text(self, path: str, text: str, *, fix: str, summary: str, mode: int = 0o644) -> None:
         """Stage new content unless it is the old one. `mode` is for a file that does not exist yet.
 
-        Raises MigrationFailed (`guest-file-owner`), as every staging method does.
+        Raises MigrationFailed (`guest-file-owner`, `guest-full`), as every staging method does.
         """
         place = self.canonical(path)
         before = self.read_text(place) if self.exists(place) else ""

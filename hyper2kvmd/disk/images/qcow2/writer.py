@@ -50,7 +50,7 @@ def full_size(virtual_size: int, data_bytes: int | None = None) -> int:
 
 
 class Qcow2Writer:
-    """A QCOW2 v3 image of `virtual_size` bytes at `path`, which is created if missing and never shared.
+    """A QCOW2 v3 image of `virtual_size` bytes at `path`, which is created if missing. No cluster is shared.
 
     Guest space is placed in ascending order, in whole clusters, by one thread at a time; many may call `pack`. The
     caller writes the data itself, to `fd`, at the returned offsets. Raises ValueError for a size that such an image

@@ -2,7 +2,7 @@
 
 Debian keeps this disk in debconf, SUSE in grub_installdevice and Red Hat's old releases in /etc/sysconfig/grub. An
 update that does not find the disk leaves old boot code with new modules, or fails. A disk has only the name that the
-kernel gives it, so this is /dev/vda; a partition gets its by-uuid link.
+kernel gives it, so this is /dev/vda; a partition gets its by-uuid or by-partuuid link.
 Sources: debconf-devel(7), perl-Bootloader's grub2 module.
 """
 

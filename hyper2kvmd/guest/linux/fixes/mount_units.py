@@ -1,6 +1,6 @@
 """systemd's own units for mounts and swap: `What=` in /etc/systemd/system.
 
-Replaces unstable names there with the path of the by-uuid link. As with fstab, the guest would otherwise wait for a
+Replaces unstable names there with a by-uuid or by-partuuid link. As with fstab, the guest would otherwise wait for a
 device that never appears. Sources: systemd.mount(5), systemd.swap(5).
 """
 
