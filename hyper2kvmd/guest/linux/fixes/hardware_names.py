@@ -1,7 +1,8 @@
 """Settings that name a disk on purpose and cannot use another name: warned about, not changed.
 
-Looks for names of sd and hd devices, by-path and by-id links among them, in the configuration of hdparm, smartd, kdump, multipath, Oracle's ASM, rc.local and local
-udev rules. The administrator must decide about these lines on KVM: many should be removed.
+Looks for names of sd and hd devices, by-path and by-id links among them. It reads the configuration of hdparm, smartd,
+kdump, multipath, Oracle's ASM, rc.local and local udev rules. The administrator must decide about these lines on KVM:
+many should be removed.
 """
 
 from __future__ import annotations
