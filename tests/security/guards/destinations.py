@@ -58,7 +58,10 @@ GUARDS: tuple[Guard, ...] = (
     *each(NO_RIGHT, destination("_require_allowed", "if _may_create", NEVER)),
     *each(
         cases(NO_RIGHT, "shut-above"),
-        destination("_may_create", "mention SEARCH #1", "0"),
+        (
+            Cut("hyper2kvmd/host/way.py", "way_to", "if SEARCH", NEVER),
+            destination("_may_create", "mention SEARCH #1", "0"),
+        ),
     ),
     *each(cases(RIGHT, "theirs", "acl", "new"), destination("_require_allowed", "if _may_create", ALWAYS)),
     *each(
