@@ -40,6 +40,8 @@ def being_written(path: Path) -> bool:
         return False
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except BlockingIOError:  # a write lease
+        return True
     except OSError:
         return False
     try:
@@ -60,7 +62,7 @@ def _read(path: Path, owner: Person) -> bytes:
     _require(stat.S_ISREG(path.lstat().st_mode), "spool-not-a-file", path, "is not a regular file", "drop a plain file")
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except PermissionError as error:
+    except (PermissionError, BlockingIOError) as error:  # no permission, or a write lease
         raise InvalidInput(
             "spool-unreadable",
             f"{original(path.name)} cannot be read by the daemon",

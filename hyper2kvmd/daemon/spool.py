@@ -13,6 +13,8 @@ import json
 import logging
 import os
 import secrets
+import stat
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -40,6 +42,8 @@ log = logging.getLogger(__name__)
 trouble = logging.getLogger(f"{__name__}.trouble")
 """For messages that a submitter can cause again and again: journal.LIMITED."""
 
+ACTIVE_SECONDS = 600.0
+"""A claimed file is read after this time at the latest: its owner can still write to it through an open file."""
 MAX_ENTERED = 1000
 """Claimed files that are read in a scan."""
 MAX_COMPLAINTS = 1000
@@ -121,7 +125,8 @@ class Spool:
     def __init__(self, spool_dir: Path, store: Store, metrics: Metrics) -> None:
         self._dir, self._store, self._metrics = spool_dir, store, metrics
         self._incoming = Incoming(spool_dir / SpoolFolder.INCOMING)
-        self._active: dict[str, FileState] = {}
+        self._active: dict[str, tuple[FileState, float]] = {}
+        """The last state of each file in active/, and since when it is known (monotonic)."""
         self._entered: set[str] = set()
         self._complaints: dict[str, str] = {}
         self._quota = Quota(store)
@@ -164,7 +169,11 @@ class Spool:
         self._quota.take(look.uid)  # a claim that fails costs a scan no less
         path.rename(claim)
         self._incoming.forget(path.name)
-        self._active[claim.name] = FileState.at(claim)
+        claimed = FileState.at(claim)
+        if stat.S_ISDIR(claimed.mode):  # it took the file's place just before
+            claim.rename(path)
+            return False
+        self._active[claim.name] = claimed, time.monotonic()
         return True
 
     # ------------------------------------------------------------ from a file to a job
@@ -202,7 +211,7 @@ class Spool:
 
     def _fresh_claims(self) -> list[str]:
         """Complete files in active/ that may not be on record yet, MAX_ENTERED at most."""
-        folder = self._dir / SpoolFolder.ACTIVE
+        folder, now = self._dir / SpoolFolder.ACTIVE, time.monotonic()
         names: set[str] = set()
         with self._complaining(folder.name):
             names.update(os.listdir(folder))  # noqa: PTH208 - names, not paths, are what is compared
@@ -211,10 +220,12 @@ class Spool:
         fresh: list[str] = []
         for claim in itertools.islice(in_turn(looks, original), MAX_ENTERED):
             with self._complaining(claim):
-                if self._active.get(claim) == looks[claim] and not being_written(folder / claim):
+                look, since = self._active.get(claim, (None, now))
+                complete = look == looks[claim] and not being_written(folder / claim)
+                if complete or now - since > ACTIVE_SECONDS:
                     fresh.append(claim)
                 else:
-                    self._active[claim] = looks[claim]
+                    self._active[claim] = looks[claim], since
         return fresh
 
     def _read(self, claim: str) -> Submission | Refusal:

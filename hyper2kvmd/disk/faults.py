@@ -14,6 +14,11 @@ LARGEST_DISK = 62 << 40
 """Bytes: the largest virtual disk in vSphere."""
 
 
+LARGEST_NUMBER_OF_EXTENTS = 8192
+"""Of a chain: the largest disk of VMware Workstation (8 TiB in pieces of 2 GiB) with a snapshot. Each extent costs half
+a kilobyte of memory."""
+
+
 def truncated(path: Path, fact: str) -> MigrationFailed:
     return MigrationFailed(
         "source-truncated",
@@ -42,6 +47,14 @@ def not_vmdk(path: Path, fact: str) -> MigrationFailed:
 
 def unsupported(path: Path, fact: str, hint: str) -> MigrationFailed:
     return MigrationFailed("source-unsupported", f"{path} {fact}", hint=hint)
+
+
+def too_many_extents(path: Path) -> MigrationFailed:
+    return MigrationFailed(
+        "source-too-complex",
+        f"{path}: the disk and its parents have more than {LARGEST_NUMBER_OF_EXTENTS} extents",
+        hint="join the extents into one file (vmware-vdiskmanager -r web01.vmdk -t 0 joined.vmdk)",
+    )
 
 
 def unclean(path: Path, fact: str, hint: str) -> MigrationFailed:

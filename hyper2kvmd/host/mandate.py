@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from hyper2kvmd.errors import Unsafe
@@ -45,9 +46,17 @@ class Mandate:
         """
         return replace(self, namers=(*self.namers, Namer(path, Person.of(os.fstat(handle).st_uid))))
 
-    def may_list(self, folder: Path) -> bool:
-        """Whether the person may list the files in `folder`. Raises OSError."""
-        return self.person is None or self.person.may(READ | SEARCH, folder)
+    def names_in(self, folder: Path, limit: int) -> tuple[str, ...]:
+        """The first `limit` names in a folder that the person may list; none in any other. Raises OSError."""
+        with way_to(folder, self.person) as way:
+            if way.rest or way.closed or not (self.person is None or self.person.may(READ, way.folder)):
+                return ()
+            handle = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=way.folder)
+            try:
+                with os.scandir(handle) as entries:
+                    return tuple(entry.name for entry in islice(entries, limit))
+            finally:
+                os.close(handle)
 
     def open(self, path: Path, flags: int) -> int:
         """Open a file that is no link, through directories that the person may search. It is not judged itself.

@@ -22,9 +22,13 @@ from hyper2kvmd.model.orders import Order
 MODE = 0o640
 
 
-def names_in(directory: int) -> frozenset[str]:
-    with os.scandir(directory) as entries:
-        return frozenset(entry.name for entry in entries)
+def contains(directory: int, name: str) -> bool:
+    """Whether the open directory has an entry of that name. Raises OSError."""
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 class Placing:
@@ -145,15 +149,18 @@ class Placing:
 
         Another host with its own queue may publish here under the same job number, but for another machine.
         """
-        names = names_in(self._directory)
         asked = self._order.migration
         beginnings = tuple(f".{name}." for name in (asked.vm_name, *asked.output_names))
-        self._remove(name for name in names if name.startswith(beginnings) and name.endswith(self._ending))
+        with os.scandir(self._directory) as entries:
+            drafts = [
+                one.name for one in entries if one.name.startswith(beginnings) and one.name.endswith(self._ending)
+            ]
+        self._remove(drafts)
         try:
             noted = json.loads(self._note.read_text())
         except (FileNotFoundError, ValueError):  # an incomplete note was written before any file was placed
             return
-        ours = (name for name in noted if name in names and self._identity(name) == noted[name])
+        ours = (name for name in noted if contains(self._directory, name) and self._identity(name) == noted[name])
         self._remove(ours)
 
     def _identity(self, name: str) -> list[int]:

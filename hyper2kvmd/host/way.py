@@ -18,6 +18,8 @@ from hyper2kvmd.host.person import SEARCH, Person, name_of
 
 MAX_LINKS = 40
 """As many as the kernel follows."""
+MAX_STEPS = 512
+"""Directories and links on the way, those of links included: each costs a look at its permissions."""
 LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -44,12 +46,16 @@ class Way:
 def way_to(directory: Path, person: Person | None) -> Iterator[Way]:
     """Follow a path with its links; `person` is None for the user of this process.
 
-    Raises OSError: ELOOP for too many links, ENOTDIR for a part that is no directory.
+    Raises OSError: ELOOP for too many links, ENAMETOOLONG for too many directories, ENOTDIR for a part that is no
+    directory.
     """
     handle = os.open("/" if directory.is_absolute() else ".", LOOK)
-    names, links, reason = _names(str(directory)), 0, errno.ENOENT
+    names, links, steps, reason = _names(str(directory)), 0, 0, errno.ENOENT
     try:
         while names:
+            steps += 1
+            if steps > MAX_STEPS:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(directory))
             if person is not None and not person.may(SEARCH, handle):
                 break
             try:

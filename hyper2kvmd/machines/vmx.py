@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from hyper2kvmd.disk.files import open_file
@@ -22,6 +23,8 @@ from hyper2kvmd.model.machine import MAX_MEMORY, MAX_VCPUS, Machine, SourceNic
 DISKS = Disks()
 MAX_BYTES = 1 << 20
 MAX_FILES = 64
+MAX_NAMES = 20_000
+"""Names in the folder that are looked at."""
 MAX_NICS = 10
 """ethernet0 to ethernet9."""
 MEMORY = range(4, MAX_MEMORY + 1)
@@ -55,12 +58,12 @@ class Vmx:
 def _settings_for(disk: Path, mandate: Mandate) -> tuple[Mapping[str, str], tuple[str, ...]]:
     """The settings of the only machine with this disk, or none; and warnings about the files."""
     machines, concerns = dict[Path, Mapping[str, str]](), []
-    beside = disk.parent.glob("*.vmx") if mandate.may_list(disk.parent) else (disk.with_suffix(".vmx"),)
-    for path in sorted(path for path in beside if os.path.lexists(path))[:MAX_FILES]:
+    for path in _candidates(disk, mandate):
         try:
             settings = _read(path, mandate)
         except Failure as failure:
-            concerns.append(f"{failure.message}: its memory, processors and network cards are unknown")
+            if failure.code != "source-missing":
+                concerns.append(f"{failure.message}: its memory, processors and network cards are unknown")
             continue
         disks = {value for key, value in settings.items() if key.endswith(".filename")}
         if disk.name in disks or path.stem == disk.stem:
@@ -72,6 +75,16 @@ def _settings_for(disk: Path, mandate: Mandate) -> tuple[Mapping[str, str], tupl
         names = ", ".join(path.name for path in machines)
         concerns.append(f"{names} all have the disk {disk.name}: its memory, processors and network cards are unclear")
     return {}, tuple(concerns)
+
+
+def _candidates(disk: Path, mandate: Mandate) -> list[Path]:
+    """The .vmx with the disk's name, whether or not it exists, and others in its folder; MAX_FILES at most."""
+    names: tuple[str, ...] = ()
+    with suppress(OSError):  # a folder that cannot be listed may contain the first one all the same
+        names = mandate.names_in(disk.parent, MAX_NAMES)
+    own = disk.with_suffix(".vmx").name
+    others = sorted({name for name in names if name.endswith(".vmx")} - {own})[: MAX_FILES - 1]
+    return [disk.with_name(name) for name in sorted((own, *others))]
 
 
 def _read(path: Path, mandate: Mandate) -> Mapping[str, str]:

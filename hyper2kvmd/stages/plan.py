@@ -89,25 +89,11 @@ def read_disks(
 ) -> tuple[tuple[SourceDisk, ...], Layout]:
     """Open a machine's disks and read their common layout; `keys` are tried on LUKS containers.
 
-    Raises as `Sources.open` does, and MigrationFailed (`source-repeated`) for files that two of them share.
+    Raises as `Sources.open` does.
     """
     opened = sources.open(paths)
     disks = tuple(describe(path, source) for path, source in zip(paths, opened, strict=True))
-    _require_apart(disks)
     return disks, read_layout([SourceReader(source) for source in opened], keys)
-
-
-def _require_apart(disks: Sequence[SourceDisk]) -> None:
-    owner: dict[tuple[int, int], SourceDisk] = {}
-    for disk in disks:
-        for file in disk.files:
-            other = owner.setdefault((file.device, file.inode), disk)
-            if other is not disk:
-                raise MigrationFailed(
-                    "source-repeated",
-                    f"{other.path} and {disk.path} both use {file.path}",
-                    hint="name each disk of the machine once, and only the topmost snapshot of a chain",
-                )
 
 
 def _require_hashable(migration: Migration, disks: Sequence[SourceDisk]) -> None:

@@ -13,7 +13,7 @@ from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host import space
 from hyper2kvmd.host.destination import nearest_output
 from hyper2kvmd.host.files import copy_range, data_ranges
-from hyper2kvmd.host.placing import MODE, Placing, names_in
+from hyper2kvmd.host.placing import MODE, Placing, contains
 from hyper2kvmd.host.workspace import require_writable
 from hyper2kvmd.model.disks import DiskImage, Image, SourceDisk
 from hyper2kvmd.model.machine import Plan
@@ -32,12 +32,11 @@ def check(order: Order, more_names: Sequence[str] = ()) -> None:
     Raises OSError, MigrationFailed (`output-exists`), and Unsafe as `nearest_output` does.
     """
     migration, directory = order.migration, order.output_dir
-    with nearest_output(order) as nearest:
-        present = frozenset[str]() if nearest.missing else names_in(nearest.handle)
-        require_writable(Path(f"/proc/self/fd/{nearest.handle}"))
     wanted = [*migration.output_names, *more_names, *report.names(migration)]
     wanted += [f"{name}.sha256" for name in migration.output_names] if migration.checksum else []
-    taken = [name for name in wanted if name in present]
+    with nearest_output(order) as nearest:
+        taken = [name for name in wanted if not nearest.missing and contains(nearest.handle, name)]
+        require_writable(Path(f"/proc/self/fd/{nearest.handle}"))
     if taken:
         raise MigrationFailed(
             "output-exists",

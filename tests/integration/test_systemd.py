@@ -125,6 +125,7 @@ def test_the_daemons_unit_says_what_the_daemon_relies_on() -> None:
         "Restart=on-failure",
         "RestartPreventExitStatus=78",
         "OOMPolicy=continue",
+        "OOMScoreAdjust=500",
         "User=hyper2kvm",
         "Group=hyper2kvm",
     } <= lines

@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.daemon import incoming, quota
+from hyper2kvmd.daemon import incoming, quota, spool
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.spool import Spool, prepare
 from hyper2kvmd.jobs.store import Store
@@ -20,6 +23,14 @@ from hyper2kvmd.model.jobs import Job, State
 from tests.support.house import House, until
 
 FLOODER, OTHER = "nobody", "games"
+LEASE = """
+import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+for line in sys.stdin:
+    handle = os.open(line.rstrip(), os.O_RDONLY)
+    fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    print("held", flush=True)
+"""
 
 
 @dataclass
@@ -194,6 +205,77 @@ def test_a_directory_is_left_where_it_is(shared: Shared, caplog: pytest.LogCaptu
     assert [path.name for path in (shared.folder / "incoming").iterdir()] == ["folder.yaml"]
     assert [job.submitter for job in shared.store.list()] == [FLOODER]
     assert caplog.text.count("folder.yaml is a directory") == 1
+
+
+def test_a_directory_that_takes_the_place_of_a_file(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Just before it is claimed. The service could remove nothing in it, wherever it would be put."""
+    shared.drop(FLOODER)
+    (file,) = (shared.folder / "incoming").iterdir()
+
+    def exchanged(path: Path) -> bool:
+        if path.parent.name == "incoming":
+            path.unlink()
+            path.mkdir(mode=0o777)
+        return False
+
+    monkeypatch.setattr(spool, "being_written", exchanged)
+    shared.scan(times=4)
+    assert file.is_dir()
+    assert list((shared.folder / "active").iterdir()) == list((shared.folder / "rejected").iterdir()) == []
+
+
+@pytest.fixture
+def leased(shared: Shared) -> Iterator[Callable[[Path], None]]:
+    """Gives write leases of files to another process: until it ends, nobody can open them."""
+    with subprocess.Popen([sys.executable, "-c", LEASE], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+
+        def lease(path: Path) -> None:
+            assert holder.stdin is not None
+            assert holder.stdout is not None
+            holder.stdin.write(bytes(path) + b"\n")
+            holder.stdin.flush()
+            assert holder.stdout.readline() == b"held\n"
+
+        yield lease
+        holder.stdin.close()
+
+
+def test_files_under_leases_are_not_taken(shared: Shared, leased: Callable[[Path], None]) -> None:
+    """They would count as neither waiting nor rejected, and be looked at in every scan."""
+    shared.drop(FLOODER, 2)
+    for path in sorted((shared.folder / "incoming").iterdir())[:1]:
+        leased(path)
+    shared.scan(times=4)
+    assert shared.left(FLOODER) == 1
+    assert len(shared.jobs(FLOODER, State.QUEUED)) == 1
+    assert list((shared.folder / "rejected").iterdir()) == []
+
+
+@pytest.mark.parametrize("held", ["lease", "open for writing"])
+def test_a_claimed_file_is_not_held_for_ever(
+    shared: Shared, leased: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch, held: str
+) -> None:
+    """Its owner can open it again through a descriptor, even where only the service can reach it by name."""
+    shared.drop(FLOODER)
+    shared.scan(times=1)
+    (file,) = (shared.folder / "incoming").iterdir()
+    claim = shared.folder / "active" / f"{'0' * 12}.{file.name}"
+    file.rename(claim)
+    with ExitStack() as stack:
+        if held == "lease":
+            leased(claim)
+        else:
+            stack.enter_context(claim.open("a"))
+        shared.scan(times=4)
+        assert claim.exists()
+        assert shared.store.list() == []
+        monkeypatch.setattr(spool, "ACTIVE_SECONDS", -1.0)
+        shared.scan(times=2)
+        (job,) = shared.store.list()
+    assert job.state is (State.REJECTED if held == "lease" else State.QUEUED)
+    assert [problem.code for problem in job.problems] == (["spool-unreadable"] if held == "lease" else [])
 
 
 def test_scans_in_quick_succession_take_no_file_before_its_time(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +10,7 @@ from types import TracebackType
 from hyper2kvmd.disk.files import source_changed
 from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.disk.sources.source import DiskSource
+from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.host.mandate import ANYONE, Mandate
 from hyper2kvmd.model.disks import SourceDisk
 
@@ -39,10 +40,17 @@ class Sources:
         self._opened = ()
 
     def open(self, paths: Sequence[Path]) -> tuple[DiskSource, ...]:
-        """The machine's disks, vetted and open. Raises as `open_source` does."""
+        """The machine's disks, vetted and open.
+
+        Raises as `open_source` does, and MigrationFailed (`source-repeated`) for a file that two of them use.
+        """
         if not self._opened:
-            disks = (open_source(path, self._folder, self._mandate) for path in paths)
-            self._opened = tuple(self._stack.enter_context(disk) for disk in disks)
+            opened: list[DiskSource] = []
+            for path in paths:
+                disk = self._stack.enter_context(open_source(path, self._folder, self._mandate))
+                _require_apart(path, disk, dict(zip(paths, opened, strict=False)))
+                opened.append(disk)
+            self._opened = tuple(opened)
         return self._opened
 
     def planned(self, disks: Sequence[SourceDisk]) -> tuple[DiskSource, ...]:
@@ -68,3 +76,15 @@ def describe(path: Path, source: DiskSource) -> SourceDisk:
         data_bytes=source.data_bytes,
         files=source.identity,
     )
+
+
+def _require_apart(path: Path, disk: DiskSource, others: Mapping[Path, DiskSource]) -> None:
+    files = {(file.device, file.inode): file.path for file in disk.identity}
+    for name, other in others.items():
+        for file in other.identity:
+            if (file.device, file.inode) in files:
+                raise MigrationFailed(
+                    "source-repeated",
+                    f"{name} and {path} both use {files[file.device, file.inode]}",
+                    hint="name each disk of the machine once, and only the topmost snapshot of a chain",
+                )

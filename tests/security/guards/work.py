@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from tests.security.guards.cut import ALWAYS, GONE, NEVER, Cut
-from tests.security.guards.guard import Guard, each
+from tests.security.guards.guard import Guard, cases, each
 
 luks = partial(Cut, "hyper2kvmd/volumes/luks.py")
 lvm = partial(Cut, "hyper2kvmd/volumes/lvm.py")
@@ -14,6 +14,10 @@ changes = partial(Cut, "hyper2kvmd/jobs/changes.py")
 progress = partial(Cut, "hyper2kvmd/progress.py")
 guest = partial(Cut, "hyper2kvmd/model/guest.py")
 key_files = partial(Cut, "hyper2kvmd/disk/key_files.py")
+vmdk = partial(Cut, "hyper2kvmd/disk/sources/vmdk/source.py")
+mandate = partial(Cut, "hyper2kvmd/host/mandate.py")
+spool = partial(Cut, "hyper2kvmd/daemon/spool.py")
+dropped = partial(Cut, "hyper2kvmd/daemon/dropped.py")
 
 TRIES = luks("_unlock", "call spend", GONE)
 MAPPED = lvm("_Group.stretches", "call map_pieces 1", GONE)
@@ -49,6 +53,55 @@ GUARDS: tuple[Guard, ...] = (
     *each(
         "test_work.py::test_copies_split_in_many_places",
         Cut("hyper2kvmd/volumes/mapping.py", "mirrored", "if LEGS_LIMIT", NEVER),
+    ),
+    *each(
+        "test_extents.py::test_extents_without_end",
+        Cut("hyper2kvmd/disk/sources/vmdk/descriptor.py", "parse_descriptor", "if LARGEST_NUMBER_OF_EXTENTS", NEVER),
+    ),
+    *each(
+        "test_extents.py::test_extents_without_end_in_a_chain", vmdk("open_vmdk", "if LARGEST_NUMBER_OF_EXTENTS", NEVER)
+    ),
+    *each("test_extents.py::test_extents_with_bytes_in_common", vmdk("open_vmdk", "call _require_apart", GONE)),
+    *each(
+        "test_extents.py::test_a_file_that_is_named_again_is_judged_once",
+        vmdk("Opening.open", "if checked", ALWAYS),
+    ),
+    *each(
+        "test_extents.py::test_a_disk_of_another_name_is_refused_before_others_are_opened",
+        Cut("hyper2kvmd/disk/sources/opened.py", "Sources.open", "call _require_apart", GONE),
+    ),
+    *each(
+        "test_extents.py::test_a_path_without_end",
+        Cut("hyper2kvmd/host/way.py", "way_to", "if MAX_STEPS", NEVER),
+    ),
+    *each(
+        "test_extents.py::test_names_in_a_folder_that_may_be_searched_and_not_listed",
+        mandate("Mandate.names_in", "call may", ALWAYS),
+    ),
+    *each(
+        "test_extents.py::test_names_in_a_folder_that_takes_the_place_of_another",
+        mandate("Mandate.names_in", "call open", "os.open(folder, os.O_RDONLY)"),
+    ),
+    *each(
+        "test_extents.py::test_a_folder_of_many_files",
+        mandate("Mandate.names_in", "call islice", "$1"),
+    ),
+    # ---- files in the spool
+    *each(
+        "test_crowds.py::test_a_directory_that_takes_the_place_of_a_file",
+        spool("Spool._claim", "if S_ISDIR", NEVER),
+    ),
+    *each(
+        "test_crowds.py::test_files_under_leases_are_not_taken",
+        dropped("being_written", "except BlockingIOError #1", "ZeroDivisionError"),
+    ),
+    *each(
+        "test_crowds.py::test_a_claimed_file_is_not_held_for_ever",
+        spool("Spool._fresh_claims", "operand ACTIVE_SECONDS", NEVER),
+    ),
+    *each(
+        cases("test_crowds.py::test_a_claimed_file_is_not_held_for_ever", "lease"),
+        dropped("_read", "except PermissionError", "PermissionError"),
     ),
     # ---- key files
     *each(

@@ -53,14 +53,19 @@ class Descriptor:
 
 
 def parse_descriptor(data: bytes, path: Path) -> Descriptor:
-    """Parse the text part of a VMDK. `path` is for errors only. Raises MigrationFailed (`source-not-vmdk`)."""
+    """Parse the text part of a VMDK. `path` is for errors only.
+
+    Raises MigrationFailed (`source-not-vmdk`, `source-too-complex`).
+    """
     if len(data) > LIMIT:
         raise faults.not_vmdk(path, f"its descriptor is larger than {LIMIT} bytes")
     values: dict[str, str] = {}
-    extents = []
+    extents: list[ExtentLine] = []
     for line in data.rstrip(b"\0").decode("utf-8", errors="replace").splitlines():
         extent = EXTENT.match(line)
         if extent:
+            if len(extents) == faults.LARGEST_NUMBER_OF_EXTENTS:
+                raise faults.too_many_extents(path)
             extents.append(ExtentLine(int(extent[2]), extent[3], extent[4], extent[1], int(extent[5] or 0)))
             continue
         if EXTENT_LIKE.match(line):

@@ -9,9 +9,10 @@ import contextlib
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from hyper2kvmd.disk import faults
@@ -24,7 +25,7 @@ from hyper2kvmd.disk.sources.vmdk import descriptor as text
 from hyper2kvmd.disk.sources.vmdk import esx, sparse
 from hyper2kvmd.disk.sources.vmdk.descriptor import SECTOR, Descriptor
 from hyper2kvmd.disk.sources.vmdk.files import is_plain_name, sibling
-from hyper2kvmd.disk.sources.vmdk.flat import ZeroExtent, open_flat
+from hyper2kvmd.disk.sources.vmdk.flat import FlatExtent, ZeroExtent, open_flat
 from hyper2kvmd.disk.sources.vmdk.pieces import Extent, ExtentPiece, PieceKind
 from hyper2kvmd.disk.sources.vmdk.sparse import SparseExtent
 from hyper2kvmd.errors import Kind, MigrationFailed
@@ -64,18 +65,22 @@ class Opening:
     stack: ExitStack
     mandate: Mandate
     files: dict[Path, SourceFile]
+    checked: set[tuple[Path, Mandate]] = field(default_factory=set)
 
     def named_by(self, file: SourceFile) -> Mandate:
         return self.mandate.named_by(file.fd, file.path)
 
     def open(self, path: Path, mandate: Mandate) -> SourceFile:
-        """The file `path`; if several files name it, it is checked for each of them."""
+        """The file `path`; if several files name it, it is checked once for each of them."""
         if path in self.files:
-            mandate.require(self.files[path].fd, path)
+            if (path, mandate) not in self.checked:
+                mandate.require(self.files[path].fd, path)
+                self.checked.add((path, mandate))
             return self.files[path]
         file = open_file(path, mandate)
         self.stack.callback(os.close, file.fd)
         self.files[path] = file
+        self.checked.add((path, mandate))
         return file
 
     def open_new(self, path: Path, mandate: Mandate) -> SourceFile:
@@ -193,7 +198,7 @@ def open_vmdk(file: SourceFile, mandate: Mandate = ANYONE) -> Iterator[VmdkSourc
 
     Raises MigrationFailed (`source-missing`, `source-unreadable`, `source-not-vmdk`, `source-unsupported`,
     `source-parent-missing`, `source-parent-differs`, `source-truncated`, `source-corrupt`,
-    `source-extent`, `source-unclean`) or Unsafe (as `open_file` does).
+    `source-extent`, `source-unclean`, `source-too-complex`) or Unsafe (as `open_file` does).
     """
     with ExitStack() as stack:
         opening = Opening(stack, mandate, {file.path: file})
@@ -206,7 +211,19 @@ def open_vmdk(file: SourceFile, mandate: Mandate = ANYONE) -> Iterator[VmdkSourc
                     "consolidate the snapshots in vSphere, then export the disk",
                 )
             layers.append(_open_parent(layers[-1], opening))
+            if sum(len(layer.extents) for layer in layers) > faults.LARGEST_NUMBER_OF_EXTENTS:
+                raise faults.too_many_extents(file.path)
+        _require_apart([extent for layer in layers for extent in layer.extents])
         yield VmdkSource(tuple(layers), tuple(opening.files.values()))
+
+
+def _require_apart(extents: Sequence[Extent]) -> None:
+    """Refuse flat extents with bytes in common: a disk could name a small file any number of times."""
+    flat = [extent for extent in extents if isinstance(extent, FlatExtent)]
+    flat.sort(key=lambda extent: (extent.file.fd, extent.offset))
+    for one, following in pairwise(flat):
+        if one.file is following.file and following.offset < one.offset + one.stop - one.start:
+            raise faults.corrupt(one.file.path, f"two extents of the disk contain its byte {following.offset}")
 
 
 def _layer(file: SourceFile, opening: Opening) -> Layer:
