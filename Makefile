@@ -55,7 +55,7 @@ audit: setup ## dependencies are as locked, unchanged, and not known to be vulne
 	$(BIN)/pip check --disable-pip-version-check
 	$(BIN)/python -B -m tests.audit
 
-test: setup lint audit unit integration ## all that CI runs: lint, types, audit, import directions, unit and integration tests
+test: setup lint audit unit integration ## lint, types, audit, import directions, unit and integration tests
 
 unit: $(INSTALLED) ## what needs no root, and of the system only git and mtools: about a minute
 	$(NAMESPACE) $(BIN)/pytest $(SIDE_BY_SIDE) tests/unit

@@ -181,4 +181,7 @@ def _conflicts(bound: Bound[Migration]) -> Iterator[Problem]:
         yield conflict("vm_name", message, "add a letter, or set libvirt_import: false")
     if not LIBVIRT_URI.fullmatch(asked.libvirt_uri):
         message = f"libvirt_uri is {yaml_source.shown(asked.libvirt_uri)}, which is not the address of a QEMU/KVM host"
-        yield conflict("libvirt_uri", message, "write qemu:///system or qemu:///session")
+        hint = "write qemu:///system or qemu:///session"
+        yield yaml_source.problem(
+            "value-invalid", message, hint, place=bound.places.get("libvirt_uri"), key="libvirt_uri"
+        )

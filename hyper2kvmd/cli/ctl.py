@@ -23,9 +23,7 @@ COMMANDS = {
     "check": LazyCommand("local", "List the errors of migration YAMLs, or their resulting settings."),
     "drain": LazyCommand("queue", "Finish running jobs, then stop the daemon."),
     "explain": LazyCommand("explain", "Explain an error code and its remedy, or list all codes."),
-    "gc": LazyCommand(
-        "gc", "Remove abandoned working folders, old spool files and rows of old jobs, never those of a live job."
-    ),
+    "gc": LazyCommand("gc", "Remove old working folders, spool files and rows of jobs that are over."),
     "hold": LazyCommand("queue", "Hold a queued job until it is released."),
     "list": LazyCommand("queue", "List jobs, newest first."),
     "local": LazyCommand("local", ""),

@@ -20,7 +20,7 @@ from hyper2kvmd.cli.output import Output, json_option
 @json_option
 @click.pass_obj
 def gc(output: Output, dry_run: bool, file: Path) -> None:
-    """Remove abandoned working folders, old spool files and rows of old jobs, never those of a live job."""
+    """Remove old working folders, spool files and rows of jobs that are over."""
     removed = cleanup.collect(config.load(file), dry_run=dry_run)
     if output.json:
         output.data(removed)

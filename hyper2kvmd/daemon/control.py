@@ -215,12 +215,12 @@ async def _refusing(request: web.Request, handler: Handler) -> web.StreamRespons
 def _key(submission: SubmissionBody, migration: Migration, submitter: str) -> str:
     """The key of the same text in the spool; with relative paths, the directory is part of the content."""
     data = submission.text.encode()
-    if submission.base is not None and not _means_the_same_anywhere(submission, migration):
+    if submission.base is not None and not _needs_no_base(submission, migration):
         data += b"\0" + os.fsencode(submission.base)
     return content_key(data, submitter, migration.vm_name)
 
 
-def _means_the_same_anywhere(submission: SubmissionBody, migration: Migration) -> bool:
+def _needs_no_base(submission: SubmissionBody, migration: Migration) -> bool:
     with contextlib.suppress(spec.Rejected):
         return spec.parse(submission.text, base=None, default_name=submission.name) == migration
     return False

@@ -232,7 +232,7 @@ class _Service:
         scheduling = asyncio.create_task(self._scheduler.follow(self._feed_watchdog))
         others = [
             asyncio.create_task(self._watch_spool()),
-            asyncio.create_task(self._tell_status()),
+            asyncio.create_task(self._report_status()),
             asyncio.create_task(self._reload_when_asked()),
             asyncio.create_task(self._until_stopped()),
         ]
@@ -271,7 +271,7 @@ class _Service:
                 log.error("%s", failure)
             await asyncio.sleep(0 if more else TICK_SECONDS)
 
-    async def _tell_status(self) -> None:
+    async def _report_status(self) -> None:
         while True:
             journal.report_omitted()
             with contextlib.suppress(TryLater):

@@ -84,7 +84,7 @@ def real_output_dir(order: Order) -> Path:
 
     Raises OSError as `way_to` does.
     """
-    with way_to(order.output_dir, _judged(order)) as way:
+    with way_to(order.output_dir, _followed_as(order)) as way:
         return way.real
 
 
@@ -94,7 +94,7 @@ def nearest_output(order: Order) -> Iterator[Nearest]:
 
     Raises OSError, and Unsafe as `output_of` does.
     """
-    with _nearest(order.output_dir, _judged(order)) as nearest:
+    with _nearest(order.output_dir, _followed_as(order)) as nearest:
         _require_allowed(order, nearest.handle, nearest.missing)
         yield nearest
 
@@ -222,7 +222,7 @@ def _is_configured(order: Order) -> bool:
     return shared is not None and order.output_dir in (shared, shared.resolve())
 
 
-def _judged(order: Order) -> Person | None:
+def _followed_as(order: Order) -> Person | None:
     """The person with whose rights the path is followed; None for this process's own."""
     return None if _is_configured(order) else Person.who_submitted(order)
 

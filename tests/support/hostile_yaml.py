@@ -34,10 +34,10 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
     "a name that is an option": ("vmdk: /srv/a\nvm_name: --config\n", "value-invalid"),
     "an output that leads out": ("vmdk: /srv/a\nto_output: ../../etc/cron.d/x\n", "value-invalid"),
     "a number that is a time": ("vmdk: /srv/a\nmemory: 1:30\n", "value-invalid"),
-    "a program as libvirt": ("vmdk: /a\nlibvirt_uri: qemu+ext:///system?command=PLACE/evil\n", "value-conflict"),
-    "a socket as libvirt": ("vmdk: /a\nlibvirt_uri: qemu+unix:///system?socket=PLACE/evil\n", "value-conflict"),
-    "an option as libvirt's host": ("vmdk: /a\nlibvirt_uri: qemu+ssh://-oX/system\n", "value-conflict"),
-    "an option behind libvirt's user": ("vmdk: /a\nlibvirt_uri: qemu+ssh://root@-oX/system\n", "value-conflict"),
+    "a program as libvirt": ("vmdk: /a\nlibvirt_uri: qemu+ext:///system?command=PLACE/evil\n", "value-invalid"),
+    "a socket as libvirt": ("vmdk: /a\nlibvirt_uri: qemu+unix:///system?socket=PLACE/evil\n", "value-invalid"),
+    "an option as libvirt's host": ("vmdk: /a\nlibvirt_uri: qemu+ssh://-oX/system\n", "value-invalid"),
+    "an option behind libvirt's user": ("vmdk: /a\nlibvirt_uri: qemu+ssh://root@-oX/system\n", "value-invalid"),
     "a name that virsh takes for an ID": ("vmdk: /a\nlibvirt_import: true\nvm_name: '7'\n", "value-conflict"),
     "a name that virsh takes for a UUID": (
         "vmdk: /a\nlibvirt_import: true\nvm_name: 6695eb01-f6a4-8304-79aa-97f2502e193f\n",
@@ -47,5 +47,5 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
         "vmdk: /a\nlibvirt_import: true\nvm_name: 66-95eb01f6a4---830479aa97f2502e193f\n",
         "value-conflict",
     ),
-    "a host file as libvirt": ("vmdk: /a\nlibvirt_uri: test:///etc/shadow\n", "value-conflict"),
+    "a host file as libvirt": ("vmdk: /a\nlibvirt_uri: test:///etc/shadow\n", "value-invalid"),
 }

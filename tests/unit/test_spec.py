@@ -93,8 +93,8 @@ def test_scalars_are_read_as_their_field(line: str, field: str, value: object) -
         ("vm_name: '7'\nlibvirt_import: true", "vm_name", 10, "value-conflict"),
         ("vm_name: 6695eb01-f6a4-8304-79aa-97f2502e193f\nlibvirt_import: true", "vm_name", 10, "value-conflict"),
         ("to_output: web.vmdk", "to_output", 12, "value-conflict"),
-        ("libvirt_uri: xen:///system", "libvirt_uri", 14, "value-conflict"),
-        ("libvirt_uri: qemu:system", "libvirt_uri", 14, "value-conflict"),
+        ("libvirt_uri: xen:///system", "libvirt_uri", 14, "value-invalid"),
+        ("libvirt_uri: qemu:system", "libvirt_uri", 14, "value-invalid"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_place(line: str, key: str, column: int, code: str) -> None:

@@ -254,14 +254,14 @@ class ConfinedRoot:
         temporary = f".{name[:100]}.{secrets.token_hex(4)}"
         handle = openat2(parent, temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
-            replaces, labelled = self._dress(parent, name, path, handle, new_mode)
+            replaces, labelled = self._copy_metadata(parent, name, path, handle, new_mode)
             yield _Draft(handle, temporary, replaces, labelled)
         finally:
             os.close(handle)
             with suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=parent)
 
-    def _dress(self, parent: int, name: str, path: str, handle: int, new_mode: int) -> tuple[bool, bool]:
+    def _copy_metadata(self, parent: int, name: str, path: str, handle: int, new_mode: int) -> tuple[bool, bool]:
         """Whether there is a file to replace, and whether `handle` has the SELinux label that it needs."""
         try:
             original = openat2(parent, name, os.O_PATH | os.O_NOFOLLOW)

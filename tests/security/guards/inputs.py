@@ -338,7 +338,7 @@ GUARDS: tuple[Guard, ...] = (
         (TRAP, "test_guests.py::test_a_folder_swapped_for_a_link_while_it_is_used"),
         root("RESOLUTION", "mention RESOLVE_IN_ROOT", "0"),
     ),
-    *each(cases(TRAP, "links in a circle"), root("ConfinedRoot._dress", "if S_ISLNK", NEVER)),
+    *each(cases(TRAP, "links in a circle"), root("ConfinedRoot._copy_metadata", "if S_ISLNK", NEVER)),
     *each(
         cases(TRAP, "a FIFO", "a device", "a folder"),
         root("ConfinedRoot._require_regular", "if S_ISREG", NEVER),
@@ -348,7 +348,7 @@ GUARDS: tuple[Guard, ...] = (
         root("ConfinedRoot.read", "argument 1", "$0"),
     ),
     *each(cases(TRAP, "two names"), root("_Draft.install", "if labelled", NEVER)),
-    *each(cases(TRAP, "setuid"), root("ConfinedRoot._dress", "argument S_IMODE", "0o644")),
+    *each(cases(TRAP, "setuid"), root("ConfinedRoot._copy_metadata", "argument S_IMODE", "0o644")),
     *each(
         cases(TRAP, "etc is a link to /", "two names"),
         Cut("hyper2kvmd/helper/helper.py", "mount", "before id-map", NEVER),

@@ -37,13 +37,13 @@ def visit(file: str, text: str, choose: Choose) -> str:
     for path in paths:
         ini.drop(path)
     if paths and not macs and (link or not names):
-        for key, value in _as_narrow_as_a_place(nic, link=link):
+        for key, value in _conditions_for(nic, link=link):
             if not ini.all("Match", key):
                 ini.add("Match", key, value)
     return ini.text
 
 
-def _as_narrow_as_a_place(nic: Nic, *, link: bool) -> tuple[tuple[str, str], ...]:
+def _conditions_for(nic: Nic, *, link: bool) -> tuple[tuple[str, str], ...]:
     """Conditions that only this card meets.
 
     The MAC address alone is not enough: the VLANs over a card have it as well, and would use the card's configuration.
