@@ -13,6 +13,7 @@ from hyper2kvmd.model.jobs import Stage
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import PublishedDisk, Verdict
+from hyper2kvmd.units import duration, size
 
 
 class Report(Frozen):
@@ -43,9 +44,9 @@ def markdown(report: Report) -> str:
             [
                 (
                     "Source",
-                    f"{_code(str(disk.path))} ({disk.format} {_plain(disk.subformat)}, {disk.virtual_size} bytes)",
+                    f"{_code(str(disk.path))} ({disk.format} {_plain(disk.subformat)}, {size(disk.virtual_size)})",
                 ),
-                ("Image", f"{_code(made.path.name)}, {report.image.format}, {made.file_bytes} bytes on disk"),
+                ("Image", f"{_code(made.path.name)}, {report.image.format}, {size(made.file_bytes)} on disk"),
                 ("SHA-256", made.sha256 or "not asked for"),
                 ("Space", _plain(space)),
             ]
@@ -79,7 +80,7 @@ def markdown(report: Report) -> str:
     lines += ["", f"## Evidence (verify: {report.verdict.level})", ""]
     lines += [f"- {_plain(item)}" for item in report.verdict.evidence]
     if report.verdict.boot_seconds is not None:
-        lines += ["", f"Time to boot: {report.verdict.boot_seconds:.1f} s."]
+        lines += ["", f"Time to boot: {duration(report.verdict.boot_seconds)}."]
     if report.verdict.console_tail:
         lines += ["", "Last lines of the console:", "", *_fenced("\n".join(report.verdict.console_tail))]
     lines += ["", "## Time", "", "| stage | seconds |", "|---|---|"]

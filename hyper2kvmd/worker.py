@@ -20,6 +20,7 @@ from typing import NoReturn, TypeVar
 
 import psutil
 
+from hyper2kvmd import units
 from hyper2kvmd.disk.files import are_as_before
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.errors import (
@@ -235,7 +236,7 @@ def _ask_for_space(order: Order, planned: Plan) -> None:
     if sys.stdin.readline().strip() != "go":
         raise TryLater(
             "space-short",
-            f"{order.conversion_dir} has no space for another {space.gib(planned.needed_bytes)} beside the other jobs",
+            f"{order.conversion_dir} has no space for another {units.size(planned.needed_bytes)} beside the other jobs",
             hint="free space there, or wait for the running jobs",
         )
 

@@ -10,7 +10,8 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from hyper2kvmd import progress
-from hyper2kvmd.cli.output import printable, size
+from hyper2kvmd.cli.output import printable
+from hyper2kvmd.units import duration, size
 
 PLAIN_STEP = 0.1
 """Share of a step between two of its plain lines."""
@@ -50,7 +51,7 @@ class Display:
                 self._advance(event.title, event.done, event.total)
             case progress.StageFinished():
                 self._drop_bar()
-                self._print(f"{event.stage.value}: done in {event.seconds:.1f} s", style="green")
+                self._print(f"{event.stage.value}: done in {duration(event.seconds)}", style="green")
             case progress.Warned():
                 self._print(f"warning: {event.message}", style="yellow")
             case progress.CommandStarted() | progress.HelperAnswered() | progress.AwaitingSpace() | progress.Ended():

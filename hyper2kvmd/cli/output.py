@@ -126,13 +126,3 @@ def _console(stream: Any) -> Console:
     if stream.isatty():
         return Console(file=stream, highlight=False)
     return Console(file=stream, highlight=False, width=UNWRAPPED, no_color=True, emoji=False)
-
-
-def size(count: int) -> str:
-    """Bytes for people, in binary units."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"

@@ -7,7 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyper2kvmd.cli.output import Output, located, more_about, size
+from hyper2kvmd.cli.output import Output, located, more_about
+from hyper2kvmd.units import local_time, size
 
 if TYPE_CHECKING:
     from hyper2kvmd.cli.cleanup import Removed
@@ -164,4 +165,4 @@ def _progress(one: Job) -> str:
 
 
 def _when(moment: datetime | None) -> str:
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}" if moment else ""
+    return local_time(moment) if moment else ""

@@ -25,6 +25,7 @@ from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Job, State
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import AwaitingSpace
+from hyper2kvmd.units import local_time
 
 log = logging.getLogger(__name__)
 
@@ -274,7 +275,7 @@ class Scheduler:
 
     def _kept_note(self) -> str:
         until = datetime.now(UTC) + timedelta(days=self.config.retention.conversions)
-        return f"working folder kept until {until.astimezone():%Y-%m-%d %H:%M %z} or another job needs its space"
+        return f"working folder kept until {local_time(until)} or another job needs its space"
 
     # ------------------------------------------------------------ the operator
 

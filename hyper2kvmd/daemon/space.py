@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyper2kvmd.host.space import gib, kept
+from hyper2kvmd.host.space import kept
 from hyper2kvmd.model.orders import FileSystem
+from hyper2kvmd.units import size
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,8 @@ class Space:
             if wanted[volume.device] > free:
                 where = place if isinstance(place, Path) else "the output directory"
                 note = (
-                    f"waiting for space on the file system of {where}: {gib(wanted[volume.device])} needed, "
-                    f"{gib(max(0, free))} available (after the reserve and the running jobs)"
+                    f"waiting for space on the file system of {where}: {size(wanted[volume.device])} needed, "
+                    f"{size(max(0, free))} available (after the reserve and the running jobs)"
                 )
                 return Shortage(note, volume.device, wanted[volume.device] - free)
         return None

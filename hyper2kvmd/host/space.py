@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hyper2kvmd import units
 from hyper2kvmd.errors import Kind, MigrationFailed, TryLater
 from hyper2kvmd.model.orders import FileSystem
 
@@ -35,7 +36,7 @@ def require_possible(path: Path, needed: int) -> None:
     if needed > size:
         raise MigrationFailed(
             "space-never",
-            f"{path} is on a file system of {gib(size)}; the migration needs {gib(needed)}",
+            f"{path} is on a file system of {units.size(size)}; the migration needs {units.size(needed)}",
             hint="use a directory on a larger file system",
         )
 
@@ -46,13 +47,10 @@ def require(path: Path, needed: int, reserve: str) -> None:
     if needed > free:
         raise TryLater(
             "space-short",
-            f"{path} has {gib(free)} available (after the reserve of {reserve}); the migration needs {gib(needed)}",
+            f"{path} has {units.size(free)} available (after the reserve of {reserve}); the migration "
+            f"needs {units.size(needed)}",
             hint="free space there, or use a directory on another file system",
         )
-
-
-def gib(count: int) -> str:
-    return f"{count / (1 << 30):.2f} GiB"
 
 
 def disk_full(folder: Path) -> MigrationFailed:

@@ -46,6 +46,7 @@ from hyper2kvmd.jobs.tables import (
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Counts, Job, JobEvent, Problem, Stage, State
 from hyper2kvmd.model.results import Finished, Product, recorded
+from hyper2kvmd.units import duration, size
 
 
 class Store:
@@ -145,7 +146,7 @@ class Store:
                     product=recorded(product),
                 )
             )
-            record_at(connection, job_id, attempt, "stage-finished", f"{stage.value} in {seconds:.1f} s")
+            record_at(connection, job_id, attempt, "stage-finished", f"{stage.value} in {duration(seconds)}")
             return True
 
     def record_progress(self, job_id: int, attempt: int, progress: float) -> bool:
@@ -156,7 +157,7 @@ class Store:
         return self._write(job_id, attempt, "warned", message)
 
     def reserve(self, job_id: int, attempt: int, reserved_bytes: int) -> bool:
-        message = f"{reserved_bytes} bytes reserved"
+        message = f"{size(reserved_bytes)} reserved"
         return self._write(job_id, attempt, "space-reserved", message, reserved_bytes=reserved_bytes)
 
     def succeed(self, job_id: int, attempt: int, note: str) -> bool:

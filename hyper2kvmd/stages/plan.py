@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hyper2kvmd import units
 from hyper2kvmd.disk.images.image import image_bytes
 from hyper2kvmd.disk.reader import SourceReader
 from hyper2kvmd.disk.sources.opened import Sources, describe
@@ -102,8 +103,8 @@ def _require_hashable(migration: Migration, disks: Sequence[SourceDisk]) -> None
     if migration.checksum and migration.out_format == "raw" and holes > MAX_HASHED_HOLES:
         raise MigrationFailed(
             "checksum-too-long",
-            f"the disks have {space.gib(holes)} of zeros, and a checksum of raw images covers at most "
-            f"{space.gib(MAX_HASHED_HOLES)} of them",
+            f"the disks have {units.size(holes)} of zeros, and a checksum of raw images covers at most "
+            f"{units.size(MAX_HASHED_HOLES)} of them",
             hint="set checksum: false, or out_format: qcow2",
         )
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from hyper2kvmd import progress
 from hyper2kvmd.cli.display import Display
-from hyper2kvmd.cli.output import printable, size
+from hyper2kvmd.cli.output import printable
 from hyper2kvmd.model.disks import Image, Layout
 from hyper2kvmd.model.jobs import Stage
 
@@ -53,13 +53,3 @@ def test_a_bar_on_a_terminal() -> None:
 
 def test_strangers_get_no_power_over_the_terminal() -> None:
     assert printable("a\x1b[2Jb\nc\u202e") == "a\ufffd[2Jb\ufffdc\ufffd"
-
-
-def test_sizes() -> None:
-    assert [size(0), size(1023), size(1536), size(20 * GIB), size(3 * 1024 * GIB)] == [
-        "0 B",
-        "1023 B",
-        "1.5 KiB",
-        "20.0 GiB",
-        "3.0 TiB",
-    ]

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from queue import Empty
 
+from hyper2kvmd import units
 from hyper2kvmd.disk import kernel
 from hyper2kvmd.disk.blocks import Counted, Run
 from hyper2kvmd.disk.engine import checkpoint
@@ -30,7 +31,6 @@ from hyper2kvmd.disk.engine.copy_worker import (
 )
 from hyper2kvmd.disk.image_file import ImageFile
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.host.space import gib
 
 MAX_THREADS = 8
 """More would wait for Python's lock."""
@@ -226,7 +226,7 @@ class _Copy:
             if offered > self._total:
                 raise MigrationFailed(
                     "source-changed",
-                    f"the source holds more than the {gib(self._total)} of data that it held when the job began",
+                    f"the source holds more than the {units.size(self._total)} of data that it held when the job began",
                     hint="stop whatever writes to it (is the VM still running?), then retry",
                     kind=Kind.OPERATOR,
                 )

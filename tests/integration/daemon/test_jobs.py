@@ -299,7 +299,7 @@ def test_a_job_that_does_not_fit_waits_saying_so_and_runs_when_it_does(small_dis
     house.start()
     house.drop("big.yaml", house.migration("big", "plan", f"space {30 * MIB}", "convert"))
     job = until(lambda: next((job for job in house.jobs() if job.state is State.QUEUED and job.note), None), "it waits")
-    assert "waiting for space" in job.note and str(house.conversions) in job.note and "0.03 GiB needed" in job.note
+    assert "waiting for space" in job.note and str(house.conversions) in job.note and "MiB needed" in job.note
     assert job.not_before is not None and job.problems == ()
     house.drop("small.yaml", house.migration("small", "plan", f"space {MIB}", "convert"))
     assert house.reaches(2, State.SUCCEEDED)
