@@ -1,4 +1,4 @@
-# `make demo` shows it, `make test` proves it. Each sets up what it needs; nothing here needs a machine prepared.
+# Each target sets up what it needs. `make demo` shows a migration, `make test` runs the tests.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c

@@ -22,7 +22,7 @@ LONGEST = (
     "tests/security/test_destinations.py",
     "tests/integration/daemon/test_service.py",
 )
-"""Begun first: a process that takes up one of them last keeps the others waiting. A missing one costs time only."""
+"""Run first: if a process began one of them last, the others would wait for it. A missing file costs time only."""
 
 pytest.register_assert_rewrite("tests.support")
 

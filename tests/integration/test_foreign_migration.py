@@ -35,7 +35,7 @@ def make_data_disk(folder: Path) -> Path:
 
 
 def files_of(raw: Path) -> dict[str, bytes]:
-    """What a guest finds; looking for a system in it, the repair mounted it, which its superblock tells."""
+    """The files that a guest would find."""
     with looped(raw, Segment(offset=MIB, length=120 * MIB)) as root:
         return {path.name: path.read_bytes() for path in (root / "srv").iterdir()}
 

@@ -1,5 +1,4 @@
-"""What watches the daemon: rules that fire when they should, a dashboard that shows what there is, by Prometheus' own
-tool and against the metrics of a daemon that has worked."""
+"""Alert rules and the dashboard, checked by promtool and against the metrics of a daemon that has worked."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ UNITS = {
     r"^time\(\) - |_seconds_bucket": "s",
     r"^up\b": "none",
 }
-"""Grafana's word for what a query comes to."""
+"""Grafana's unit for the result of a query."""
 
 
 def promtool(*words: object, given: str | None = None) -> str:
@@ -91,7 +90,7 @@ def test_each_alert_fires_and_keeps_still() -> None:
 
 
 def test_no_alert_is_left_out_of_the_test() -> None:
-    """One that fires, for fewer than there are: what keeps still is part of each test."""
+    """Each test names the alerts that fire; alerts that must not fire are a part of it."""
     fired = set()
     for case in yaml.safe_load((MONITORING / "alerts_test.yaml").read_text())["tests"]:
         for check in case["alert_rule_test"]:

@@ -20,7 +20,7 @@ HELPERS: Name = ("hyper2kvmd.helper.helper", "Refusal")
 
 
 class Effect(NamedTuple):
-    """None where only whoever takes the code up gives it one."""
+    """The kind and the exit status of a code; None if the code that catches the failure decides."""
 
     kind: str | None = None
     exit_code: int | None = None
