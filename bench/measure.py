@@ -120,7 +120,7 @@ def flush(path: Path) -> None:
 
 
 def free_bytes(place: Path) -> int:
-    """Free bytes, once they no longer change: XFS frees the blocks of a removed file in the background, after a sync."""
+    """Free bytes, once they no longer change: XFS frees the blocks of a removed file later, even after a sync."""
     before, same = -1, 0
     while same < SETTLED_READINGS:
         os.sync()
