@@ -89,18 +89,19 @@ def test_a_split_disk_is_read_across_its_extents(tmp_path: Path) -> None:
 def test_holes_of_flat_extents_cost_nothing(tmp_path: Path) -> None:
     flat = tmp_path / "disk-flat.vmdk"
     with flat.open("wb") as file:
-        file.truncate(1 << 40)
         file.seek(1 << 39)
         file.write(b"x" * 65536)
+        file.seek(1 << 40)
+        file.write(b"x" * 8192)
     path = tmp_path / "disk.vmdk"
     path.write_text(
         '# Disk DescriptorFile\nparentCID=ffffffff\ncreateType="vmfs"\n'
-        f'RW {(1 << 40) // 512} VMFS "disk-flat.vmdk"\nRW 2048 ZERO\nRW 16 FLAT "disk-flat.vmdk" {(1 << 39) // 512}\n'
+        f'RW {(1 << 40) // 512} VMFS "disk-flat.vmdk"\nRW 2048 ZERO\nRW 16 FLAT "disk-flat.vmdk" {(1 << 40) // 512}\n'
     )
     with vmdk_source(path) as source:
         runs = list(source.runs(0, source.virtual_size))
         assert source.virtual_size == (1 << 40) + (1 << 20) + 8192
-        assert [(run.guest, run.offset) for run in runs] == [(1 << 39, 1 << 39), ((1 << 40) + (1 << 20), 1 << 39)]
+        assert [(run.guest, run.offset) for run in runs] == [(1 << 39, 1 << 39), ((1 << 40) + (1 << 20), 1 << 40)]
         assert source.data_bytes == sum(run.length for run in runs) == 65536 + 8192
         assert source.load(runs[1]) == b"x" * 8192
         assert len(source.files) == 2
