@@ -855,7 +855,7 @@ def serve(channel: socket.socket, caller: Caller) -> tuple[str, dict[str, Any], 
         if isinstance(request, Mount):
             asked += f" {request.fstype} {request.transport} read_only={request.read_only}"
             return asked, *serve_mount(request, fds, caller)
-        require(not fds, "bad-fd", "a probe takes no descriptor")
+        require(not fds, "bad-fd", "a probe has no descriptors")
         return asked, probe(request, caller), None
     except Refusal as refusal:
         return asked, {"error": refusal.code, "message": refusal.message}, None

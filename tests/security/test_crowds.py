@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.daemon import incoming, quota, spool
+from hyper2kvmd.daemon.dropped import being_written
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.spool import Spool, prepare
 from hyper2kvmd.jobs.store import Store
@@ -213,10 +214,11 @@ def test_a_directory_that_takes_the_place_of_a_file(shared: Shared, monkeypatch:
     (file,) = (shared.folder / "incoming").iterdir()
 
     def exchanged(path: Path) -> bool:
+        answer = being_written(path)
         if path.parent.name == "incoming":
             path.unlink()
             path.mkdir(mode=0o777)
-        return False
+        return answer
 
     monkeypatch.setattr(spool, "being_written", exchanged)
     shared.scan(times=4)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from hyper2kvmd.host import mandate, way
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.host.person import READ, Person, lineage
 from hyper2kvmd.host.way import way_to
+from tests.support.own_host import FOLDER_PREFIX
 from tests.support.submitters import NOBODY, VICTIM
 from tests.support.vmdk_images import descriptor, vmdk_source
 
@@ -96,8 +97,7 @@ def test_a_path_without_end(tmp_path: Path) -> None:
 
 @pytest.fixture
 def shared() -> Iterator[Path]:
-    folder = Path("/var/tmp") / f"h2k-test-extents-{os.getpid()}"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir="/var/tmp"))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)

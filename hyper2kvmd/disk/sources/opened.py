@@ -45,12 +45,12 @@ class Sources:
         Raises as `open_source` does, and MigrationFailed (`source-repeated`) for a file that two of them use.
         """
         if not self._opened:
-            opened: list[DiskSource] = []
+            opened: dict[Path, DiskSource] = {}
             for path in paths:
                 disk = self._stack.enter_context(open_source(path, self._folder, self._mandate))
-                _require_apart(path, disk, dict(zip(paths, opened, strict=False)))
-                opened.append(disk)
-            self._opened = tuple(opened)
+                _require_apart(path, disk, opened)
+                opened[path] = disk
+            self._opened = tuple(opened.values())
         return self._opened
 
     def planned(self, disks: Sequence[SourceDisk]) -> tuple[DiskSource, ...]:
