@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
 from hyper2kvmd import yaml_source
-from hyper2kvmd.errors import BrokenInstallation, InvalidInput
+from hyper2kvmd.errors import BrokenInstallation, InvalidInput, sentences
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Problem
 from hyper2kvmd.model.orders import Bounds, HelperCall, Limits
@@ -143,17 +143,17 @@ def _homes() -> Iterator[Path]:
 
 RULES = Rules(
     remedies={
-        "metrics_listen": "write host:port, such as 127.0.0.1:9180 or [::1]:9180",
-        "space_reserve": "write bytes or a percentage below 100, such as 5%",
-        "threads": "write a number from 1 to 256, or 0 for one thread on each core",
-        "bandwidth_limit": "write bytes a second, or 0 for no limit",
-        "io_priority": "write normal or idle",
-        "allowed_libvirt_uris": "write URIs without parameters, such as qemu+ssh://kvm02/system or qemu+tls://kvm02/system",
-        "log_level": "write debug, info, warning or error",
-        "helper": "write the command as a list, such as [sudo, -n, /usr/libexec/hyper2kvm/helper], or the path of the "
+        "metrics_listen": "Write host:port, such as 127.0.0.1:9180 or [::1]:9180",
+        "space_reserve": "Write bytes or a percentage below 100, such as 5%",
+        "threads": "Write a number from 1 to 256, or 0 for one thread on each core",
+        "bandwidth_limit": "Write bytes a second, or 0 for no limit",
+        "io_priority": "Write normal or idle",
+        "allowed_libvirt_uris": "Write URIs without parameters, such as qemu+ssh://kvm02/system or qemu+tls://kvm02/system",
+        "log_level": "Write debug, info, warning or error",
+        "helper": "Write the command as a list, such as [sudo, -n, /usr/libexec/hyper2kvm/helper], or the path of the "
         "helper's socket, such as /run/hyper2kvm-helper.sock",
     },
-    absolute_because="use an absolute path",
+    absolute_because="Use an absolute path",
 )
 
 
@@ -171,9 +171,9 @@ def load(path: Path) -> DaemonConfig:
     bound = bind(yaml_source.read(text), DaemonConfig, RULES)
     problems = in_order([*bound.problems, *_conflicts(bound)])
     if problems or bound.value is None:
-        lines = [f"{path}:{one.line}:{one.column}: {one.message}: {one.hint}" for one in problems]
+        lines = [f"{path}:{one.line}:{one.column}: {sentences(one.message, one.hint)}" for one in problems]
         message = "\n  ".join([f"the configuration {path} cannot be used:", *lines])
-        raise BrokenInstallation("config-invalid", message, hint="correct it, then start again")
+        raise BrokenInstallation("config-invalid", message, hint="Correct it, then start the daemon again")
     return _with_environment(bound.value)
 
 

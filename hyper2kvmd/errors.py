@@ -21,12 +21,27 @@ class Kind(StrEnum):
     """The input itself is at fault; the same job will fail again."""
 
 
+def rendered(message: str, hint: str, code: str) -> str:
+    """An error as a person reads it: `object: fact. Remedy. [code]`."""
+    return f"{sentences(message, hint)} [{code}]"
+
+
+def sentences(message: str, hint: str) -> str:
+    return f"{_ended(message)} {_ended(hint)}"
+
+
+def _ended(text: str) -> str:
+    """As a sentence; the text of a tool may end with punctuation of its own."""
+    text = text.rstrip(" :;,")
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
 class Failure(Exception):
     """Base of all errors and refusals of this program.
 
     `code` is a stable kebab-case identifier such as `source-missing`, a literal where the failure is created. It has
     one meaning, one kind and an entry in `catalogue/`. `message` is one line with object and fact. `hint` is the
-    remedy, an imperative sentence.
+    remedy: one or more imperative sentences that begin with a capital letter; the last one has no period.
     """
 
     exit_code: ClassVar[int] = 1
@@ -41,7 +56,7 @@ class Failure(Exception):
             self.kind = kind
 
     def __str__(self) -> str:
-        return f"{self.message}: {self.hint} [{self.code}]"
+        return rendered(self.message, self.hint, self.code)
 
 
 class MigrationFailed(Failure):

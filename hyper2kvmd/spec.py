@@ -29,41 +29,41 @@ SUFFIXES = {"qcow2": (".qcow2", ".qcow", ".img"), "raw": (".raw", ".img")}
 """Suffixes of image names, for each format. None of them is used for other files."""
 
 REMEDIES = {
-    "cmd": "write `cmd: local`, the only supported command: export the disk to a file first, then name it as vmdk",
-    "vm_name": "use letters, digits, '.', '_' and '-', at most 63, beginning with a letter or a digit",
-    "to_output": "give a file name without a directory (letters, digits, '.', '_', '-'); the folder is output_dir",
-    "memory": "write MiB as a plain number, 64 to 16777216, such as `memory: 4096`",
-    "machine": "write a machine type as `virsh capabilities` lists it, such as q35",
+    "cmd": "Write `cmd: local`, the only supported command. Export the disk to a file first, and name it in vmdk",
+    "vm_name": "Use letters, digits, '.', '_' and '-', at most 63, and begin with a letter or a digit",
+    "to_output": "Give a file name of letters, digits, '.', '_' and '-'. Set its directory in output_dir",
+    "memory": "Write MiB as a plain number, 64 to 16777216, such as `memory: 4096`",
+    "machine": "Write a machine type as `virsh capabilities` lists it, such as q35",
 }
 
 NAME_THE_DISK = (
-    "add a line `vmdk: /path/to/disk.vmdk` (a raw, QCOW2, VDI or VHDX disk will do as well), "
+    "Add a line `vmdk: /path/to/disk.vmdk` (or the path of a raw, QCOW2, VDI or VHDX disk), "
     "or `vmdk: [first, second]` for a machine with several disks"
 )
-_FLATTENED = "remove the key: snapshot chains are always flattened"
-_REPORT = "remove the key: a report is always written beside the image"
-_BOOT = "remove the key and write `verify: boot`, which boots the result on a throwaway overlay"
-_VCENTER = "remove the key: this service reads disks that are files; export them from vCenter first"
-_LIVE = "remove the key: guests are repaired offline, never over SSH"
-_UNTOUCHED = "remove the key: the source is never written to and needs no backup"
-_VERBOSITY = "remove the key: set log_level in the daemon's configuration"
-_LOG = "remove the key: the journal keeps the log, and `h2kvmctl logs ID` shows it"
-_DEFINE = "rename it to libvirt_import, which defines the domain; its XML is written in any case"
-_DOMAIN = "remove the key: the domain uses virtio with a serial console; change it afterwards with `virsh edit`"
-_LUKS = "remove the key; write the passphrase or key to a file and set luks_keyfile to its path"
-_INJECT = "remove the key: the guest is repaired, not configured; use cloud-init or your configuration management"
-_WORKERS = "remove the key: max_concurrent_jobs in the daemon's configuration sets how many jobs run"
-_RESIZE = "remove the key: resize the guest after the migration, with qemu-img resize and growpart"
-_WINDOWS = "remove the key: Windows drivers are not injected"
-_RESUME = "remove the key: a job whose worker died continues after its last finished stage"
+_FLATTENED = "Remove the key: snapshot chains are always flattened"
+_REPORT = "Remove the key: a report is always written beside the image"
+_BOOT = "Remove the key and write `verify: boot`, which boots the result on a throwaway overlay"
+_VCENTER = "Remove the key: this service reads disks that are files. Export them from vCenter first"
+_LIVE = "Remove the key: guests are repaired offline, never over SSH"
+_UNTOUCHED = "Remove the key: the source is never written to and needs no backup"
+_VERBOSITY = "Remove the key, and set log_level in the daemon's configuration"
+_LOG = "Remove the key: the journal keeps the log, and `h2kvmctl logs ID` shows it"
+_DEFINE = "Rename it to libvirt_import, which defines the domain. Its XML is written in any case"
+_DOMAIN = "Remove the key: the domain uses virtio with a serial console. Change it afterwards with `virsh edit`"
+_LUKS = "Remove the key, write the passphrase to a file, and set luks_keyfile to its path"
+_INJECT = "Remove the key: the guest is repaired, not configured. Use cloud-init or your configuration management"
+_WORKERS = "Remove the key: max_concurrent_jobs in the daemon's configuration sets how many jobs run"
+_RESIZE = "Remove the key, and resize the guest after the migration with qemu-img resize and growpart"
+_WINDOWS = "Remove the key: Windows drivers are not injected"
+_RESUME = "Remove the key: a job whose worker died continues after its last finished stage"
 
 FOREIGN = {
-    "command": "rename it to cmd",
-    "output": "rename it to output_dir",
-    "name": "rename it to vm_name",
-    "disk": "rename it to vmdk",
-    "input": "rename it to vmdk",
-    "workdir": "rename it to conversion_dir",
+    "command": "Rename it to cmd",
+    "output": "Rename it to output_dir",
+    "name": "Rename it to vm_name",
+    "disk": "Rename it to vmdk",
+    "input": "Rename it to vmdk",
+    "workdir": "Rename it to conversion_dir",
     "flatten": _FLATTENED,
     "flatten_format": _FLATTENED,
     "no_backup": _UNTOUCHED,
@@ -73,19 +73,19 @@ FOREIGN = {
     "report": _REPORT,
     "libvirt_test": _BOOT,
     "qemu_test": _BOOT,
-    "timeout": "remove the key: the boot check sets its own limit",
-    "keep_domain": "remove the key: `libvirt_import: true` keeps the domain",
-    "headless": "remove the key: the domain always has a serial console",
+    "timeout": "Remove the key: the boot check sets its own limit",
+    "keep_domain": "Remove the key: `libvirt_import: true` keeps the domain",
+    "headless": "Remove the key: the domain always has a serial console",
     "emit_domain_xml": _DEFINE,
     "virsh_define": _DEFINE,
-    "compress_level": "remove the key: `compress: true` uses the format's own level",
-    "no_regen_initramfs": "write `regen_initramfs: false`",
-    "initramfs_add_drivers": "remove the key: virtio and what it needs are added from the guest's own modules",
+    "compress_level": "Remove the key: `compress: true` uses the format's own level",
+    "no_regen_initramfs": "Write `regen_initramfs: false`",
+    "initramfs_add_drivers": "Remove the key: virtio and what it needs are added from the guest's own modules",
     "resize": _RESIZE,
     "enable_recovery": _RESUME,
     "parallel_processing": _WORKERS,
     "workers": _WORKERS,
-    "vms": "write one file for each VM and drop them all",
+    "vms": "Write one file for each VM, and drop them all",
     **dict.fromkeys(("vcenter", "vc_user", "vc_password", "vc_password_env", "vc_insecure", "vs_action"), _VCENTER),
     **dict.fromkeys(("dc_name", "datastore", "esxi_host", "vsphere", "host"), _VCENTER),
     **dict.fromkeys(("user", "port", "identity", "ssh_opt", "sudo", "ssh_user", "ssh_host", "ssh_port"), _LIVE),
@@ -105,7 +105,7 @@ RULES = Rules(
     remedies=REMEDIES,
     foreign=FOREIGN,
     one_or_more=frozenset({"vmdk", "luks_keyfile"}),
-    absolute_because="use an absolute path: relative paths are not resolved in files dropped into the spool",
+    absolute_because="Use an absolute path: relative paths are not resolved in files dropped into the spool",
 )
 
 
@@ -126,7 +126,7 @@ def _first(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
     if len(problems) <= MAX_PROBLEMS + 1:  # one more error is as short as the count of the rest
         return problems
     message = f"and {len(problems) - MAX_PROBLEMS} more errors"
-    rest = yaml_source.problem("spec-invalid", message, "correct the errors above, then try again")
+    rest = yaml_source.problem("spec-invalid", message, "Correct the errors above, then try again")
     return *problems[:MAX_PROBLEMS], rest
 
 
@@ -157,7 +157,7 @@ def _missing(one: Problem, default_name: str) -> Problem:
     if one.key == "vmdk":
         return one.with_changes(hint=NAME_THE_DISK)
     message = f"the key vm_name is missing, and the file name {yaml_source.shown(default_name)} is not a valid vm_name"
-    return one.with_changes(message=message, hint=f"add vm_name: {REMEDIES['vm_name']}")
+    return one.with_changes(message=message, hint=f"Add the key vm_name. {REMEDIES['vm_name']}")
 
 
 def _conflicts(bound: Bound[Migration]) -> Iterator[Problem]:
@@ -170,18 +170,20 @@ def _conflicts(bound: Bound[Migration]) -> Iterator[Problem]:
     suffixes = SUFFIXES[asked.out_format]
     if asked.to_output and Path(asked.to_output).suffix.lower() not in suffixes:
         message = f"to_output {asked.to_output} is not the name of a {asked.out_format} image"
-        yield conflict("to_output", message, f"let it end in {' or '.join(suffixes)}, or change out_format")
+        yield conflict(
+            "to_output", message, f"Choose a name that ends in {' or '.join(suffixes)}, or change out_format"
+        )
     if asked.compress and asked.out_format == "raw":
-        yield conflict("compress", "compress is true but a raw image cannot be compressed", "use out_format: qcow2")
+        yield conflict("compress", "compress is true but a raw image cannot be compressed", "Use out_format: qcow2")
     if asked.compress and asked.sparse == "never":
         message = "compress is true but sparse: never reserves the full size"
-        yield conflict("compress", message, "remove one of the two")
+        yield conflict("compress", message, "Remove one of the two")
     if asked.libvirt_import and AMBIGUOUS_NAME.fullmatch(asked.vm_name):
         message = f"vm_name {asked.vm_name} would be read by libvirt as the ID or UUID of a domain"
-        yield conflict("vm_name", message, "add a letter, or set libvirt_import: false")
+        yield conflict("vm_name", message, "Add a letter, or set libvirt_import: false")
     if not LIBVIRT_URI.fullmatch(asked.libvirt_uri):
         message = f"libvirt_uri is {yaml_source.shown(asked.libvirt_uri)}, which is not the address of a QEMU/KVM host"
-        hint = "write qemu:///system or qemu:///session"
+        hint = "Write qemu:///system or qemu:///session"
         yield yaml_source.problem(
             "value-invalid", message, hint, place=bound.places.get("libvirt_uri"), key="libvirt_uri"
         )

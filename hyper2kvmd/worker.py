@@ -143,7 +143,7 @@ def _require_recordable(stage: Stage, product: Product) -> None:
         raise MigrationFailed(
             "source-too-complex",
             f"the result of {stage.value} has {size} bytes of details, more than {RECORD_LIMIT}",
-            hint="migrate fewer disks in one job, or reduce the number of extents, partitions and logical volumes",
+            hint="Migrate fewer disks in one job, or reduce the number of extents, partitions and logical volumes",
         )
 
 
@@ -211,13 +211,13 @@ def internal_error(error: Exception) -> MigrationFailed:
     if isinstance(error, OSError) and error.strerror:
         fact = f"{error.filename or 'the system'}: {error.strerror}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return MigrationFailed("disk-full", fact, hint="free space there, then retry", kind=Kind.OPERATOR)
-        hint = "correct the reported error, then retry"
+            return MigrationFailed("disk-full", fact, hint="Free space there, then retry", kind=Kind.OPERATOR)
+        hint = "Correct the reported error, then retry"
         return MigrationFailed("system-error", fact, hint=hint, kind=Kind.OPERATOR)
     return MigrationFailed(
         "internal-error",
         f"the migration stopped because of an unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}",
-        hint="this is a bug in hyper2kvmd: report it with the traceback from the journal",
+        hint="Report this bug in hyper2kvmd with the traceback from the journal",
         kind=Kind.OPERATOR,
     )
 
@@ -226,7 +226,9 @@ def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     """Signal handler: raise Interrupted. Further signals are ignored during the cleanup."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise Interrupted("interrupted", "the migration was stopped by a signal", hint="start it again when ready")
+    raise Interrupted(
+        "interrupted", "the migration was stopped by a signal", hint="Start it again when the host is ready"
+    )
 
 
 def _ask_for_space(order: Order, planned: Plan) -> None:
@@ -237,7 +239,7 @@ def _ask_for_space(order: Order, planned: Plan) -> None:
         raise TryLater(
             "space-short",
             f"{order.conversion_dir} has no space for another {units.size(planned.needed_bytes)} beside the other jobs",
-            hint="free space there, or wait for the running jobs",
+            hint="Free space there, or wait for the running jobs",
         )
 
 

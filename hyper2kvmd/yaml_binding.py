@@ -50,7 +50,7 @@ class Rules:
     """Keys of another program, and what to do about each."""
     base: Path | None = None
     """The directory to which relative paths refer; None refuses them."""
-    absolute_because: str = "use an absolute path"
+    absolute_because: str = "Use an absolute path"
     one_or_more: frozenset[str] = frozenset()
     """Keys of lists for which a single element may be written without a list."""
 
@@ -138,7 +138,7 @@ class _Binder:
         place = self.places.get(key)
         if detail["type"] == "missing":
             if key not in self._given:
-                hint = f"add a line `{key}: ...`"
+                hint = f"Add a line `{key}: ...`"
                 self.problems.append(problem("key-missing", f"the key {key} is missing", hint, key=key))
             return
         message, hint = _explained(key, detail)
@@ -150,7 +150,7 @@ class _Binder:
             return self.rules.foreign[key]
         known = list(model.model_fields)
         close = difflib.get_close_matches(key.lower()[:40], known, n=1, cutoff=0.6)
-        return f"did you mean {close[0]}?" if close else f"remove it; the keys are {', '.join(known)}"
+        return f"Did you mean {close[0]}?" if close else f"Remove it. The keys are {', '.join(known)}"
 
     def _typed(self, node: Node, wanted: Any, key: str) -> object:
         origin, arguments = get_origin(wanted), get_args(wanted)
@@ -164,17 +164,17 @@ class _Binder:
             if isinstance(node, Scalar) and key in self.rules.one_or_more:
                 return (self._typed(node, arguments[0], key),)
             if not isinstance(node, Listing):
-                raise _Mistyped(node.place, f"{key} is not a list", f"write `{key}: [first, second]`")
+                raise _Mistyped(node.place, f"{key} is not a list", f"Write `{key}: [first, second]`")
             return self._listing(node, arguments[0], key)
         if isinstance(wanted, type) and issubclass(wanted, Frozen):
             if not isinstance(node, Mapping):
                 fields = ", ".join(wanted.model_fields)
-                raise _Mistyped(node.place, f"{key} is not a mapping", f"indent its own keys below it: {fields}")
+                raise _Mistyped(node.place, f"{key} is not a mapping", f"Indent its own keys below it: {fields}")
             return self.mapping(node, wanted, prefix=f"{key}.")
         if not isinstance(node, Scalar):
-            raise _Mistyped(node.place, f"{key} takes a single value", f"write `{key}: value` on one line")
+            raise _Mistyped(node.place, f"{key} takes a single value", f"Write `{key}: value` on one line")
         if not node.text:
-            raise _Mistyped(node.place, f"{key} has no value", "give it one, or remove the key")
+            raise _Mistyped(node.place, f"{key} has no value", "Give it one, or remove the key")
         return self._scalar(node, wanted, key)
 
     def _listing(self, node: Listing, wanted: Any, key: str) -> tuple[object, ...]:
@@ -190,16 +190,16 @@ class _Binder:
         text, place = node.text, node.place
         if wanted is bool:
             if text.lower() not in TRUE + FALSE:
-                raise _Mistyped(place, f"{key} is {shown(text)}, neither true nor false", "write true or false")
+                raise _Mistyped(place, f"{key} is {shown(text)}, neither true nor false", "Write true or false")
             return text.lower() in TRUE
         if wanted is int:
             if not WHOLE.fullmatch(text):
-                hint = "write a plain decimal number, without a unit or leading zeros"
+                hint = "Write a plain decimal number, without a unit or leading zeros"
                 raise _Mistyped(place, f"{key} is {shown(text)}, not a whole number", hint)
             return int(text)
         if wanted is float:
             if not DECIMAL.fullmatch(text):
-                raise _Mistyped(place, f"{key} is {shown(text)}, not a number", "write a number such as 30 or 1.5")
+                raise _Mistyped(place, f"{key} is {shown(text)}, not a number", "Write a number such as 30 or 1.5")
             return float(text)
         if wanted is Path:
             return self._path(node, key)
@@ -210,7 +210,7 @@ class _Binder:
     def _path(self, node: Scalar, key: str) -> Path:
         text = node.text
         if text.startswith("~"):
-            hint = "use an absolute path: `~` is not expanded in migration and configuration files"
+            hint = "Use an absolute path: `~` is not expanded in migration and configuration files"
             raise _Mistyped(node.place, f"{key} begins with ~", hint)
         path = Path(text)
         if not path.is_absolute():
@@ -218,29 +218,32 @@ class _Binder:
                 raise _Mistyped(node.place, f"{key} is the relative path {shown(text)}", self.rules.absolute_because)
             path = self.rules.base / path
         if len(bytes(path)) > LONGEST_PATH or any(len(part.encode()) > LONGEST_NAME for part in path.parts):
-            raise _Mistyped(node.place, f"{key} is longer than file systems allow", "correct the path")
+            raise _Mistyped(node.place, f"{key} is longer than file systems allow", "Correct the path")
         return path
 
 
 def _choice(text: str, choices: tuple[str, ...]) -> str:
     close = difflib.get_close_matches(text.lower()[:40], choices, n=1)
     listed = ", ".join(choices)
-    return f"did you mean {close[0]}? the choices are {listed}" if close else f"write one of {listed}"
+    return f"Did you mean {close[0]}? The choices are {listed}" if close else f"Write one of {listed}"
 
 
 def _explained(key: str, detail: ErrorDetails) -> tuple[str, str]:
     context = detail.get("ctx", {})
     match detail["type"]:
         case "greater_than_equal":
-            return f"{key} is {detail['input']}, less than {context['ge']}", f"write at least {context['ge']}"
+            return f"{key} is {detail['input']}, less than {context['ge']}", f"Write at least {context['ge']}"
         case "less_than_equal":
-            return f"{key} is {detail['input']}, more than {context['le']}", f"write at most {context['le']}"
+            return f"{key} is {detail['input']}, more than {context['le']}", f"Write at most {context['le']}"
         case "string_pattern_mismatch":
-            return f"{key} is {shown(str(detail['input']))}, which is invalid", f"match {context['pattern']}"
+            return (
+                f"{key} is {shown(str(detail['input']))}, which is invalid",
+                f"Write a value that matches {context['pattern']}",
+            )
         case "too_short":
-            return f"{key} is empty", "give it at least one element, or remove the key"
+            return f"{key} is empty", "Give it at least one element, or remove the key"
         case "too_long":
             most = context["max_length"]
-            return f"{key} has {context['actual_length']} elements, more than {most}", f"give it at most {most}"
+            return f"{key} has {context['actual_length']} elements, more than {most}", f"Give it at most {most}"
         case _:
-            return f"{key}: {shown(detail['msg'], 200)}", "correct the value"
+            return f"{key}: {shown(detail['msg'], 200)}", "Correct the value"

@@ -108,32 +108,32 @@ def read_file(path: Path) -> str:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise InvalidInput("file-unreadable", f"{path} is not a regular file", hint="name a YAML file")
+                raise InvalidInput("file-unreadable", f"{path} is not a regular file", hint="Name a YAML file")
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        hint = "correct the path, or the owner and mode of the file"
+        hint = "Correct the path, or the owner and mode of the file"
         raise InvalidInput("file-unreadable", f"{path} cannot be read: {error.strerror}", hint=hint) from error
     if len(data) > MAX_BYTES:
-        hint = "give one migration per file, without data in it"
+        hint = "Give one migration per file, without data in it"
         raise InvalidInput("file-too-large", f"{path} is larger than {MAX_BYTES // 1024} KiB", hint=hint)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         where = f"byte {error.start + 1}"
-        raise InvalidInput("file-not-text", f"{path} is not UTF-8 at {where}", hint="save it as UTF-8") from error
+        raise InvalidInput("file-not-text", f"{path} is not UTF-8 at {where}", hint="Save it as UTF-8") from error
 
 
 def read(text: str) -> Document:
     """The mapping in `text`, empty for empty text. Never raises: all errors are in `problems`."""
     if len(text) > MAX_BYTES or len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         message = f"the text is larger than {MAX_BYTES // 1024} KiB"
-        return Document(None, (problem("yaml-too-large", message, "give one migration per file, without data in it"),))
+        return Document(None, (problem("yaml-too-large", message, "Give one migration per file, without data in it"),))
     text = text.removeprefix("\ufeff")
     if found := FORBIDDEN.search(text):
         before = text[: found.start()]
         place = Position(before.count("\n") + 1, found.start() - (before.rfind("\n") + 1) + 1)
         message = f"the character U+{ord(found[0]):04X} is not allowed"
-        return Document(None, (problem("yaml-syntax", message, "remove it, or save the file as UTF-8", place=place),))
+        return Document(None, (problem("yaml-syntax", message, "Remove it, or save the file as UTF-8", place=place),))
     return _Parser(text).document()
 
 
@@ -157,10 +157,10 @@ class _Parser:
             mark = error.problem_mark or error.context_mark
             place = Position(mark.line + 1, mark.column + 1) if mark else None
             reason = " ".join(part for part in (error.context, error.problem) if part)
-            hint = "correct the YAML there: quote values that contain ':' or '#', indent with spaces"
+            hint = "Correct the YAML there: quote values that contain ':' or '#', and indent with spaces"
             self._report("yaml-syntax", f"not valid YAML: {shown(reason, 2 * SHOWN)}", hint, place)
         except (yaml.YAMLError, ValueError, OverflowError) as error:
-            self._report("yaml-syntax", f"not valid YAML: {shown(str(error), 2 * SHOWN)}", "correct the YAML", None)
+            self._report("yaml-syntax", f"not valid YAML: {shown(str(error), 2 * SHOWN)}", "Correct the YAML", None)
         return Document(root, tuple(self._problems))
 
     def _root(self) -> Mapping:
@@ -172,33 +172,33 @@ class _Parser:
         next(self._events)
         after = next(self._events)
         if not isinstance(after, yaml.StreamEndEvent):
-            hint = "give each document a file of its own"
+            hint = "Give each document a file of its own"
             self._fatal("a second document begins here", hint, _place(after))
         if not isinstance(node, Mapping):
             if isinstance(node, Scalar) and not node.text:
                 return Mapping((), node.place)
             place = node.place if node else Position(1, 1)
-            self._fatal("the file is not a mapping", "write lines of the form `key: value`", place)
+            self._fatal("the file is not a mapping", "Write lines of the form `key: value`", place)
         return node
 
     def _node(self, event: yaml.Event, *, depth: int) -> Node | None:
         place = _place(event)
         self._nodes += 1
         if depth > MAX_DEPTH:
-            self._fatal("nested too deeply", f"nest at most {MAX_DEPTH} levels", place)
+            self._fatal("nested too deeply", f"Nest at most {MAX_DEPTH} levels", place)
         if self._nodes > MAX_NODES:
-            self._fatal(f"more than {MAX_NODES} keys and values", "split the file", place)
+            self._fatal(f"more than {MAX_NODES} keys and values", "Split the file", place)
         if isinstance(event, yaml.AliasEvent):
             self._report(
-                "yaml-refused", f"the alias *{shown(event.anchor or '')} is refused", "write the value itself", place
+                "yaml-refused", f"the alias *{shown(event.anchor or '')} is refused", "Write the value itself", place
             )
             return None
         if not isinstance(event, yaml.ScalarEvent | yaml.SequenceStartEvent | yaml.MappingStartEvent):
             raise _Unreadable
         if event.anchor is not None:
-            self._report("yaml-refused", f"the anchor &{shown(event.anchor)} is refused", "remove it", place)
+            self._report("yaml-refused", f"the anchor &{shown(event.anchor)} is refused", "Remove it", place)
         if event.tag is not None:
-            hint = "remove it: the key determines the type of its value"
+            hint = "Remove it: the key determines the type of its value"
             self._report("yaml-refused", f"the tag {shown(event.tag)} is refused", hint, place)
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event, place)
@@ -209,7 +209,7 @@ class _Parser:
     def _scalar(self, event: yaml.ScalarEvent, place: Position) -> Scalar | None:
         if found := CONTROL.search(event.value):
             message = f"a value contains the control character U+{ord(found[0]):04X}"
-            self._report("yaml-refused", message, "write the value on one line, without escapes", place)
+            self._report("yaml-refused", message, "Write the value on one line, without escapes", place)
             return None
         return Scalar(event.value, event.style is not None, place)
 
@@ -228,14 +228,14 @@ class _Parser:
             value = self._node(next(self._events), depth=depth + 1)
             if not isinstance(name, Scalar):
                 if name is not None:
-                    self._report("yaml-refused", "a key is not plain text", "write `key: value`", name.place)
+                    self._report("yaml-refused", "a key is not plain text", "Write `key: value`", name.place)
             elif name.text == "<<" and not name.quoted:
-                self._report("yaml-refused", "the merge key << is refused", "write the keys themselves", name.place)
+                self._report("yaml-refused", "the merge key << is refused", "Write the keys themselves", name.place)
             elif (key := name.text.replace("-", "_")) in entries:
                 first = entries[key]
                 message = f"the key {shown(name.text)} was given before, as {shown(first.written)}"
                 message += f" on line {first.place.line}"
-                self._report("key-duplicate", message, "keep one of the two", name.place, key)
+                self._report("key-duplicate", message, "Keep one of the two", name.place, key)
             else:
                 entries[key] = KeyValue(key, name.text, name.place, value)
         return Mapping(tuple(entries.values()), place)

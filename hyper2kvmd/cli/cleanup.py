@@ -70,7 +70,7 @@ def _require_database(config: DaemonConfig) -> None:
         raise BrokenInstallation(
             "database-missing",
             f"the job database {path} does not exist, so the live jobs are unknown",
-            hint="start hyper2kvmd once, or specify its configuration with --config",
+            hint="Start hyper2kvmd once, or specify its configuration with --config",
         )
 
 

@@ -47,7 +47,7 @@ def read(adapter: TypeAdapter[Answer], answer: bytes) -> Answer:
         raise BrokenInstallation(
             "daemon-foreign",
             "the answer on the control socket comes from another version or another program",
-            hint="restart hyper2kvmd after an update, or give the path of its socket with --socket",
+            hint="Restart hyper2kvmd after an update, or give the path of its socket with --socket",
         ) from error
 
 
@@ -70,7 +70,9 @@ def request(socket: Path, method: str, path: str, body: object = None) -> bytes:
             status, answer = response.status, response.read()
         except (OSError, http.client.HTTPException) as error:
             fact = f"the daemon behind {socket} did not answer: {error or type(error).__name__}"
-            raise TryLater("daemon-silent", fact, hint="look at `journalctl -u hyper2kvmd`, then try again") from error
+            raise TryLater(
+                "daemon-silent", fact, hint="Read its log (`journalctl -u hyper2kvmd`), then try again"
+            ) from error
     finally:
         connection.close()
     if status >= 400:
@@ -97,12 +99,12 @@ def _unreachable(socket: Path, error: OSError) -> Failure:
         return InvalidInput(
             "socket-forbidden",
             f"this user may not use the control socket {socket}",
-            hint="become a member of the group hyper2kvm, or use sudo",
+            hint="Become a member of the group hyper2kvm, or use sudo",
         )
     return TryLater(
         "daemon-unreachable",
         f"no daemon answers on the control socket {socket} ({reason})",
-        hint="start it (`systemctl start hyper2kvmd`), or give the path of its socket with --socket",
+        hint="Start it (`systemctl start hyper2kvmd`), or give the path of its socket with --socket",
     )
 
 
@@ -115,7 +117,7 @@ def _refused(status: int, answer: bytes, path: str) -> Failure:
         return MigrationFailed(
             "daemon-refused",
             f"the daemon answered {path} with HTTP status {status}",
-            hint="look at `journalctl -u hyper2kvmd`",
+            hint="Read its log: `journalctl -u hyper2kvmd`",
             kind=Kind.OPERATOR,
         )
     if status == 422:

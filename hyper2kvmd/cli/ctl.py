@@ -91,7 +91,7 @@ def _run(output: Output) -> int:
     except click.ClickException as error:
         if output.json or "--json" in sys.argv[1:]:  # the error may come before the option was reached
             output.json = True
-            hint = "see `h2kvmctl --help` and the --help of the command"
+            hint = "See `h2kvmctl --help` and the --help of the command"
             output.failure(errors.InvalidInput("usage", error.format_message(), hint=hint))
         else:
             error.show()
@@ -104,7 +104,7 @@ def _run(output: Output) -> int:
         return 128 + signal.SIGPIPE
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        hint = "correct the reported error, then try again"
+        hint = "Correct the reported error, then try again"
         output.failure(errors.MigrationFailed("system-error", what, hint=hint, kind=errors.Kind.OPERATOR))
         return errors.MigrationFailed.exit_code
     except (click.Abort, KeyboardInterrupt):

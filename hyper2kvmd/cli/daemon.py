@@ -40,7 +40,9 @@ def main(config_path: Path, daemonize: bool, pidfile: Path | None) -> None:
     """Migrate virtual machines from VMware to KVM, from a spool directory and a queue."""
     try:
         if daemonize != (pidfile is not None):
-            raise InvalidInput("usage", "--daemonize and --pidfile belong together", hint="give both or neither")
+            raise InvalidInput(
+                "usage", "--daemonize and --pidfile belong together", hint="Give both of them, or neither"
+            )
         config_path = config_path.absolute()
         config = configuration.load(config_path)
         if pidfile is None:
@@ -112,7 +114,7 @@ def _opened_log(state_dir: Path) -> Iterator[TextIO]:
         raise BrokenInstallation(
             "log-unusable",
             f"the log {path} cannot be written: {error.strerror}",
-            hint="correct the owner of state_dir, or set another state_dir",
+            hint="Correct the owner of state_dir, or set another state_dir",
         ) from error
     with os.fdopen(handle, "w", buffering=1) as log:
         yield log
@@ -128,13 +130,13 @@ def _locked_pidfile(path: Path) -> Iterator[None]:
         raise BrokenInstallation(
             "already-running",
             f"the process that wrote {path} is still running",
-            hint="stop that daemon, or give this one a pidfile and directories of its own",
+            hint="Stop that daemon, or give this one a pidfile and directories of its own",
         ) from error
     except OSError as error:
         raise BrokenInstallation(
             "pidfile-unusable",
             f"the pidfile {path} cannot be written: {error.strerror}",
-            hint="use a path in a directory that the daemon's user can write to",
+            hint="Use a path in a directory that the daemon's user can write to",
         ) from error
     try:
         os.ftruncate(handle, 0)

@@ -51,7 +51,7 @@ def _find(wanted: str) -> Explanation:
     if wanted in known:
         return known[wanted]
     near = difflib.get_close_matches(wanted, known, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "list all codes: `h2kvmctl explain`"
+    hint = f"Did you mean {' or '.join(near)}?" if near else "List all codes: `h2kvmctl explain`"
     raise InvalidInput("code-unknown", f"{wanted} is not an error code", hint=hint)
 
 

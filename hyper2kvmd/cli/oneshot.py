@@ -56,7 +56,7 @@ def conversion_place(migration: Migration, option: Path | None) -> NamedDirector
     try:
         return NamedDirectory(Path.home() / CACHE, "the home directory")
     except RuntimeError as error:
-        hint = f"set HOME, or name one by --conversion-dir or {VARIABLE}"
+        hint = f"Set HOME, or name one by --conversion-dir or {VARIABLE}"
         raise InvalidInput("home-unknown", "this user has no home directory to convert in", hint=hint) from error
 
 
@@ -146,7 +146,7 @@ def interruptible() -> Iterator[None]:
         for each in STOPPING:
             signal.signal(each, signal.SIG_IGN)
         name = signal.Signals(number).name
-        hint = "run the command again: the source is as it was, and nothing is left behind"
+        hint = "Run the command again: the source is as it was, and nothing is left behind"
         raise Interrupted("interrupted", f"the migration was stopped by {name}", hint=hint)
 
     before = {number: signal.signal(number, stop) for number in STOPPING}

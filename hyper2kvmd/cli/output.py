@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hyper2kvmd.errors import Failure
+from hyper2kvmd.errors import Failure, rendered
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -86,7 +86,7 @@ class Output:
                 click.echo(located(one, source), err=True)
         else:
             message = "\n".join(printable(line) for line in failure.message.splitlines())
-            click.echo(f"h2kvmctl: {message}: {printable(failure.hint)} [{failure.code}]", err=True)
+            click.echo(f"h2kvmctl: {rendered(message, printable(failure.hint), failure.code)}", err=True)
             if sys.stderr.isatty():
                 click.echo(more_about(failure.code), err=True)
 
@@ -99,10 +99,10 @@ def problems_of(failure: Failure) -> list[Problem]:
 
 
 def located(problem: Problem, source: str) -> str:
-    """`file:line:column: message: remedy [code]`, as compilers print it and editors understand it."""
+    """`file:line:column: message. Remedy. [code]`, as compilers print it and editors understand it."""
     place = f"{problem.line}:{problem.column}:" if problem.line else ""
     prefix = f"{source}:{place} " if source else f"{place} ".lstrip()
-    return printable(f"{prefix}{problem.message}: {problem.hint} [{problem.code}]")
+    return printable(f"{prefix}{rendered(problem.message, problem.hint, problem.code)}")
 
 
 def more_about(code: str) -> str:

@@ -230,6 +230,6 @@ def _problem(code: str, message: str) -> Problem:
     return Problem(
         code=code,
         message=message,
-        hint="look for the job's number in the daemon's log; the daemon tries again by itself",
+        hint="Look for the job's number in the daemon's log. The daemon tries again by itself",
         kind="retry",
     )

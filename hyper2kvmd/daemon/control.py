@@ -59,7 +59,7 @@ def listen(path: Path) -> socket.socket:
         raise BrokenInstallation(
             "socket-unusable",
             f"the control socket {path} cannot be created: {error.strerror or error}",
-            hint="correct the owner of its directory, or set control_socket to a path of at most 107 bytes",
+            hint="Correct the owner of its directory, or set control_socket to a path of at most 107 bytes",
         ) from error
     return listener
 
@@ -71,7 +71,7 @@ def _remove_stale(path: Path) -> None:
         raise BrokenInstallation(
             "socket-unusable",
             f"{path} exists and is not a socket",
-            hint="remove it, or set control_socket to another path",
+            hint="Remove it, or set control_socket to another path",
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
@@ -82,7 +82,7 @@ def _remove_stale(path: Path) -> None:
     raise BrokenInstallation(
         "socket-in-use",
         f"another program listens on the control socket {path}",
-        hint="stop it, or set control_socket to another path",
+        hint="Stop that daemon, or set control_socket to another path",
     )
 
 
@@ -123,7 +123,7 @@ class Control:
             limit = min(MAX_LISTED, max(1, int(request.query.get("limit", str(MAX_LISTED)))))
         except ValueError as error:
             raise InvalidInput(
-                "request-invalid", f"the query is invalid: {error}", hint="give state and limit as documented"
+                "request-invalid", f"the query is invalid: {error}", hint="Give state and limit as documented"
             ) from error
         jobs = await self._ledger.call(self._ledger.store.list, states, limit)
         return await _list_answer(jobs)
@@ -143,12 +143,12 @@ class Control:
             raise InvalidInput(
                 "request-invalid",
                 f"the request is invalid: {'.'.join(map(str, first['loc']))}: {first['msg']}",
-                hint='send {"text": YAML, "base": absolute directory or null, "name": default VM name}',
+                hint='Send {"text": YAML, "base": absolute directory or null, "name": default VM name}',
             ) from error
         data = submission.text.encode()
         if len(data) > MAX_TEXT:
             raise InvalidInput(
-                "request-invalid", f"the text has {len(data)} bytes, more than {MAX_TEXT}", hint="shorten it"
+                "request-invalid", f"the text has {len(data)} bytes, more than {MAX_TEXT}", hint="Shorten the text"
             )
         migration = spec.parse(submission.text, base=submission.base, default_name=submission.name)
         submitted = await self._ledger.call(
@@ -207,7 +207,7 @@ async def _refusing(request: web.Request, handler: Handler) -> web.StreamRespons
             raise
         text = f"{request.method} {request.path}: {failure.reason}"
         return _refusal(
-            Problem(code="request-invalid", message=text, hint="use h2kvmctl of the same version", kind="permanent"),
+            Problem(code="request-invalid", message=text, hint="Use h2kvmctl of the same version", kind="permanent"),
             failure.status,
         )
 

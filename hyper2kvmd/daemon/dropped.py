@@ -21,12 +21,12 @@ def asked_by(owner: Person, path: Path, incoming: Path) -> str:
     Files of the service's own user are refused, unless it is root: they may be results of a job.
     """
     fact = f"belongs to {owner.name}, the user that this service runs as"
-    remedy = "drop it as the user who needs the migration, or use h2kvmctl submit"
+    remedy = "Drop it as the user who needs the migration, or use `h2kvmctl submit`"
     _require(owner.uid != os.geteuid() or owner.uid == 0, "spool-own-file", path, fact, remedy)
     data = _read(path, owner)
     theirs = owner.may(WRITE | SEARCH, incoming)
     fact = f"belongs to {owner.name}, who may not drop files here"
-    _require(theirs, "spool-not-theirs", path, fact, "drop a copy of your own (cp, not mv)")
+    _require(theirs, "spool-not-theirs", path, fact, "Drop a copy of your own (cp, not mv)")
     return _text(data)
 
 
@@ -59,25 +59,31 @@ def being_written(path: Path) -> bool:
 
 def _read(path: Path, owner: Person) -> bytes:
     """The content of a small regular file with one name that only its owner may write. Raises InvalidInput."""
-    _require(stat.S_ISREG(path.lstat().st_mode), "spool-not-a-file", path, "is not a regular file", "drop a plain file")
+    _require(stat.S_ISREG(path.lstat().st_mode), "spool-not-a-file", path, "is not a regular file", "Drop a plain file")
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (PermissionError, BlockingIOError) as error:  # no permission, or a write lease
         raise InvalidInput(
             "spool-unreadable",
             f"{original(path.name)} cannot be read by the daemon",
-            hint="drop a copy (cp, not mv), which the daemon's group can read, or chmod o+r it",
+            hint="Drop a copy (cp, not mv), which the daemon's group can read, or make it readable (chmod o+r)",
         ) from error
     try:
         facts = os.fstat(handle)
-        _require(stat.S_ISREG(facts.st_mode), "spool-not-a-file", path, "is not a regular file", "drop a plain file")
-        _require(facts.st_nlink == 1, "spool-hard-linked", path, "has a second hard link", "drop a copy instead")
+        _require(stat.S_ISREG(facts.st_mode), "spool-not-a-file", path, "is not a regular file", "Drop a plain file")
+        _require(facts.st_nlink == 1, "spool-hard-linked", path, "has a second hard link", "Drop a copy instead")
         shared = facts.st_mode & stat.S_IWOTH or (
             facts.st_mode & stat.S_IWGRP and (acl.entries(handle) or not owner.alone_in(facts.st_gid))
         )
-        _require(not shared, "spool-shared", path, "can be written by others", "chmod go-w it, then drop it again")
+        _require(
+            not shared,
+            "spool-shared",
+            path,
+            "can be written by others",
+            "Remove the write permission of others (chmod go-w), then drop it again",
+        )
         size = f"has {facts.st_size} bytes, more than {MAX_TEXT}"
-        _require(facts.st_size <= MAX_TEXT, "spool-too-large", path, size, "drop the migration YAML only")
+        _require(facts.st_size <= MAX_TEXT, "spool-too-large", path, size, "Drop the migration YAML only")
         data = b""
         while chunk := os.read(handle, MAX_TEXT + 1 - len(data)):
             data += chunk
@@ -93,7 +99,7 @@ def _text(data: bytes) -> str:
         raise InvalidInput(
             "spool-not-utf8",
             f"the file is not UTF-8: byte {error.start} is {data[error.start]:#04x}",
-            hint="save the file as UTF-8",
+            hint="Save the file as UTF-8",
         ) from error
 
 

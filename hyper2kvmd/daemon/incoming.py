@@ -71,7 +71,7 @@ class Incoming:
             numbers[look.uid] += 1
             self._watched[name] = look, now
             if stat.S_ISDIR(look.mode):
-                log.warning("spool: %s is a directory: drop files. It stays where it is", kept(name))
+                log.warning("spool: %s is a directory. It stays where it is. Drop files", kept(name))
         for uid in full - self._crowded:
             said = "spool: %s has more than %d files in incoming/. The others wait until these have been taken"
             log.warning(said, Person.of(uid).name, MAX_WATCHED)

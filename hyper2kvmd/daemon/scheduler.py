@@ -21,6 +21,7 @@ from hyper2kvmd.daemon.space import Demand, Shortage, Space, volume_of
 from hyper2kvmd.daemon.wire import Status
 from hyper2kvmd.errors import Failure, TryLater
 from hyper2kvmd.host import run
+from hyper2kvmd.jobs.changes import first_line
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Job, State
 from hyper2kvmd.model.orders import Order
@@ -221,7 +222,7 @@ class Scheduler:
         ledger, store, policy = self._ledger, self._ledger.store, self.config.retry
         failures = await ledger.ensure(store.failures, job.id)
         problems = result.problems
-        summary = f"{problems[0].message} [{problems[0].code}]" if problems else "no reason was given"
+        summary = first_line(problems) or "no reason was given"
         if problems and problems[0].kind == "retry" and failures + 1 < policy.max_attempts:
             later = datetime.now(UTC) + timedelta(seconds=policy.delay * policy.backoff**failures)
             await self._requeue(job, order, f"will be retried: {summary}", result, not_before=later)

@@ -89,7 +89,7 @@ def _only_one(state_dir: Path) -> Iterator[None]:
         raise BrokenInstallation(
             "state-dir-unusable",
             f"the state directory {state_dir} cannot be used: {error.strerror}",
-            hint="create it for the daemon's user, or set another state_dir",
+            hint="Create it for the daemon's user, or set another state_dir",
         ) from error
     try:
         try:
@@ -99,7 +99,7 @@ def _only_one(state_dir: Path) -> Iterator[None]:
             raise BrokenInstallation(
                 "already-running",
                 f"another hyper2kvmd (process {holder}) works in {state_dir}",
-                hint="stop that one, or give this one directories of its own",
+                hint="Stop that daemon, or give this one directories of its own",
             ) from error
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
@@ -128,7 +128,7 @@ def _listen(address: str) -> socket.socket:
         raise BrokenInstallation(
             "metrics-unusable",
             f"cannot listen on metrics_listen {address}: {getattr(error, 'strerror', None) or error}",
-            hint="set metrics_listen to a free address and port of this host",
+            hint="Set metrics_listen to a free address and port of this host",
         ) from error
     return listener
 
@@ -156,7 +156,7 @@ def _require_output_apart(config: DaemonConfig) -> None:
         raise BrokenInstallation(
             "config-invalid",
             f"output_dir {refusal.message}",
-            hint="name a directory that holds nothing but finished images",
+            hint="Name a directory that holds nothing but finished images",
         ) from refusal
     except OSError as error:
         log.warning("output_dir %s: %s", config.output_dir, error.strerror)

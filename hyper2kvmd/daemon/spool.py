@@ -82,13 +82,13 @@ def prepare(spool_dir: Path) -> None:
         raise BrokenInstallation(
             "spool-unusable",
             f"the spool directory {error.filename or spool_dir} cannot be used: {error.strerror}",
-            hint="create it for the daemon's user, or set another spool_dir",
+            hint="Create it for the daemon's user, or set another spool_dir",
         ) from error
     if len(devices) != 1:
         raise BrokenInstallation(
             "spool-split",
             f"the folders of {spool_dir} are on different file systems",
-            hint="keep them on one file system: files are moved by renaming",
+            hint="Keep them on one file system: files are moved by renaming",
         )
 
 
@@ -106,7 +106,7 @@ def _make(folder: Path, mode: int) -> None:
         raise BrokenInstallation(
             "spool-incomplete",
             f"{folder} is missing, and {owner} cannot create it for the group {theirs}: {error.strerror}",
-            hint=f"create it as root: install -d -m {mode:04o} -o {owner} -g {theirs} {folder}",
+            hint=f"Create it as root: `install -d -m {mode:04o} -o {owner} -g {theirs} {folder}`",
         ) from error
     if folder.name == SpoolFolder.INCOMING:
         acl.let_group_read_new_files(draft)
@@ -325,7 +325,7 @@ def _duplicate(asked: Submission, job: Job) -> Refusal:
     fact = Problem(
         code="duplicate",
         message=f"{asked.origin.name} has the same content as job {job.id}, which is {job.state.value}",
-        hint="wait for that job; to run it again, drop the file again after that job has finished",
+        hint="Wait for that job. To run it again, drop the file again after that job has finished",
         kind="permanent",
     )
     return Refusal(asked.migration.vm_name, (fact,), asked.origin)

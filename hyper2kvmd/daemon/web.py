@@ -18,6 +18,7 @@ from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.scheduler import Scheduler
 from hyper2kvmd.daemon.wire import RunningJob, Status
 from hyper2kvmd.errors import Failure
+from hyper2kvmd.jobs.changes import first_line
 from hyper2kvmd.model.jobs import Job, State
 
 T = TypeVar("T")
@@ -174,5 +175,5 @@ def _waiting_row(job: Job) -> tuple[str, ...]:
 
 def _ended_row(job: Job) -> tuple[str, ...]:
     when = f"{job.finished:%Y-%m-%d %H:%M}" if job.finished else ""
-    what = job.problems[0].message if job.problems else job.note
+    what = first_line(job.problems) or job.note
     return str(job.id), escape(job.vm_name), escape(job.state), when, escape(what)

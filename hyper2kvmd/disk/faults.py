@@ -23,7 +23,7 @@ def truncated(path: Path, fact: str) -> MigrationFailed:
     return MigrationFailed(
         "source-truncated",
         f"{path} is incomplete: {fact}",
-        hint="compare its size with the original's, then copy or export it again",
+        hint="Compare its size with the original's, then copy or export it again",
         kind=Kind.OPERATOR,
     )
 
@@ -32,7 +32,7 @@ def corrupt(path: Path, fact: str) -> MigrationFailed:
     return MigrationFailed(
         "source-corrupt",
         f"{path} is corrupt: {fact}",
-        hint="compare its checksum with the export's manifest, then copy or export it again",
+        hint="Compare its checksum with the export's manifest, then copy or export it again",
     )
 
 
@@ -42,7 +42,7 @@ def overfull(path: Path) -> MigrationFailed:
 
 
 def not_vmdk(path: Path, fact: str) -> MigrationFailed:
-    return MigrationFailed("source-not-vmdk", f"{path} is damaged or not a VMDK: {fact}", hint="export the disk again")
+    return MigrationFailed("source-not-vmdk", f"{path} is damaged or not a VMDK: {fact}", hint="Export the disk again")
 
 
 def unsupported(path: Path, fact: str, hint: str) -> MigrationFailed:
@@ -53,7 +53,7 @@ def too_many_extents(path: Path) -> MigrationFailed:
     return MigrationFailed(
         "source-too-complex",
         f"{path}: the disk and its parents have more than {LARGEST_NUMBER_OF_EXTENTS} extents",
-        hint="join the extents into one file (vmware-vdiskmanager -r web01.vmdk -t 0 joined.vmdk)",
+        hint="Join the extents into one file: `vmware-vdiskmanager -r web01.vmdk -t 0 joined.vmdk`",
     )
 
 
@@ -65,7 +65,7 @@ def unreadable(path: Path, error: OSError) -> MigrationFailed:
     return MigrationFailed(
         "source-unreadable",
         f"{path} cannot be read: {error.strerror}",
-        hint="give the user that runs the migration read access to the disk and its directory",
+        hint="Give the user that runs the migration read access to the disk and its directory",
         kind=Kind.OPERATOR,
     )
 
@@ -74,7 +74,7 @@ def has_parent(path: Path, fact: str) -> MigrationFailed:
     return MigrationFailed(
         "source-has-parent",
         f"{path} {fact}",
-        hint="merge it with the hypervisor that created it, or with qemu-img convert, then use the merged disk",
+        hint="Merge it with the hypervisor that created it, or with qemu-img convert, then use the merged disk",
     )
 
 
@@ -84,5 +84,5 @@ def check_disk_size(path: Path, size: int) -> None:
         raise unsupported(
             path,
             f"describes a disk of {size} bytes, more than {LARGEST_DISK}",
-            "check the file: no hypervisor makes a disk larger than 62 TiB",
+            "Check the file: no hypervisor makes a disk larger than 62 TiB",
         )

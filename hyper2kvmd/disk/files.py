@@ -80,7 +80,7 @@ class SourceFile:
         return MigrationFailed(
             "disk-read-failed",
             f"{self.path} cannot be read at byte {offset}: {error.strerror}",
-            hint="check the storage that holds it (dmesg names the device), then retry",
+            hint="Check the storage that holds it (dmesg names the device), then retry",
             kind=Kind.OPERATOR,
         )
 
@@ -117,7 +117,7 @@ def open_file(path: Path, mandate: Mandate = ANYONE) -> SourceFile:
         raise MigrationFailed(
             "source-missing",
             f"{path} does not exist",
-            hint="correct the path, or wait for the export to end, then retry",
+            hint="Correct the path, or wait for the export to end, then retry",
             kind=Kind.OPERATOR,
         ) from error
     except OSError as error:
@@ -129,7 +129,7 @@ def open_file(path: Path, mandate: Mandate = ANYONE) -> SourceFile:
             raise MigrationFailed(
                 "file-limit",
                 f"{path} cannot be opened: the disk has more files than this process may hold open",
-                hint="raise the limit of open files (LimitNOFILE= of the service, ulimit -n)",
+                hint="Raise the limit of open files (LimitNOFILE= of the service, ulimit -n)",
                 kind=Kind.OPERATOR,
             ) from error
         raise faults.unreadable(path, error) from error
@@ -174,10 +174,10 @@ def source_changed(path: Path) -> MigrationFailed:
     return MigrationFailed(
         "source-changed",
         f"{path} was changed or replaced during the migration",
-        hint="stop whatever writes to it (is the VM still running?), then retry",
+        hint="Stop whatever writes to it (is the VM still running?), then retry",
         kind=Kind.OPERATOR,
     )
 
 
 def _unsafe(path: Path, kind: str) -> Unsafe:
-    return Unsafe("source-unsafe", f"{path} is {kind}", hint="use the path of the file itself")
+    return Unsafe("source-unsafe", f"{path} is {kind}", hint="Use the path of the file itself")

@@ -42,13 +42,13 @@ def _require_usable(file: SourceFile, others: Collection[bytes]) -> None:
         raise MigrationFailed(
             "key-unusable",
             f"{file.path} has {file.size} bytes, which is not a valid size for a LUKS key",
-            hint=f"set luks_keyfile to a file of 1 to {LIMIT} bytes that contains only the passphrase or key",
+            hint=f"Set luks_keyfile to a file of 1 to {LIMIT} bytes that contains only the passphrase or key",
             kind=Kind.OPERATOR,
         )
     if file.size + sum(map(len, others)) > TOTAL_LIMIT:
         raise MigrationFailed(
             "key-unusable",
             f"{file.path} and the key files before it have more than {TOTAL_LIMIT >> 20} MiB together",
-            hint="remove the files from luks_keyfile that open no disk of this machine",
+            hint="Remove the files from luks_keyfile that open no disk of this machine",
             kind=Kind.OPERATOR,
         )

@@ -21,7 +21,7 @@ class SourceReader:
             raise MigrationFailed(
                 "disk-range",
                 f"{length} bytes at {offset} are not inside a disk of {self.size} bytes",
-                hint="the disk's own tables are damaged or truncated: export the disk again",
+                hint="Export the disk again: its own tables are damaged or truncated",
             )
         data, stop = bytearray(length), offset + length
         for run in self._source.runs(offset // RUN_LIMIT * RUN_LIMIT, stop):

@@ -67,7 +67,7 @@ def _refuse_hidden(layout: Layout, seen: str) -> None:
         raise MigrationFailed(
             "guest-root-missing",
             f"no Linux root that can be opened: {reason}; seen: {seen}",
-            hint="prepare the guest by hand (virtio in its initramfs, stable names in fstab) and boot it from the "
+            hint="Prepare the guest by hand (virtio in its initramfs, stable names in fstab) and boot it from the "
             "source's own converted image, or move its root to a volume that can be opened",
         )
 
@@ -78,5 +78,5 @@ def _refuse_foreign(layout: Layout, seen: str) -> None:
             raise MigrationFailed(
                 "guest-not-linux",
                 f"{volume.name} is a partition of {system}; seen: {seen}",
-                hint="only Linux guests are repaired: install virtio drivers in this one, and migrate it by hand",
+                hint="Only Linux guests are repaired: install virtio drivers in this one, and migrate it by hand",
             )

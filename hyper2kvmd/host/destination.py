@@ -157,7 +157,7 @@ def require_unshared(order: Order) -> None:
                     "output-shared",
                     f"{order.output_dir}: libvirt_import needs a directory that only root and "
                     f"{own.name} can write to, but others can write to {name_of(folder)}",
-                    hint="remove output_dir, or set libvirt_import: false and define the domain yourself",
+                    hint="Remove output_dir, or set libvirt_import: false and define the domain yourself",
                 )
 
 
@@ -195,7 +195,7 @@ def _require_allowed(order: Order, handle: int, missing: tuple[str, ...] = ()) -
         raise Unsafe(
             "output-moved",
             f"{order.output_dir}: the output directory was moved or replaced during the migration",
-            hint="do not move the directory while a job runs, then retry",
+            hint="Retry, and do not move the directory while a job runs",
         )
     require_below(order.output_dir, order.output_dir, order.bounds.output_dirs, "output")
     person = Person.who_submitted(order)
@@ -212,7 +212,7 @@ def _require_allowed(order: Order, handle: int, missing: tuple[str, ...] = ()) -
             "submitter-may-not-write",
             f"{order.output_dir}: {person.name or 'an unknown user'} (who submitted this job) cannot create files "
             "there: permission denied",
-            hint="give them write permission (setfacl), use another output_dir, or remove output_dir",
+            hint="Give them write permission (setfacl), use another output_dir, or remove output_dir",
         )
 
 
@@ -241,7 +241,7 @@ def _require_apart(directory: Path, nearest: Nearest, bounds: Bounds, open_dirs:
         raise Unsafe(
             "output-private",
             f"{directory}: an output directory must not be, contain or lie in a directory of the service itself",
-            hint="use another output_dir, or remove the key; only the configured output_dir may be in state_dir",
+            hint="Use another output_dir, or remove the key. Only the configured output_dir may be in state_dir",
         )
 
 

@@ -111,7 +111,7 @@ def require_below(path: Path, real: Path, allowed: tuple[Path, ...], what: str) 
         raise Unsafe(
             "path-not-allowed",
             f"the {what} {path} is outside the directories that this daemon may use",
-            hint=f"move it below {', '.join(map(str, allowed))}, or extend allowed_{what}_dirs",
+            hint=f"Move it below {', '.join(map(str, allowed))}, or extend allowed_{what}_dirs",
         )
 
 
@@ -123,7 +123,7 @@ def _require_reach(namer: Namer, handle: int, path: Path) -> None:
     raise Unsafe(
         "named-file-not-readable",
         f"{path}: belongs to {Person.of(uid).name}, and {owner.name}, the owner of {namer.path}, cannot read it",
-        hint=f"give {owner.name} read permission (chmod, setfacl), or give both files the same owner (chown)",
+        hint=f"Give {owner.name} read permission (chmod, setfacl), or give both files the same owner (chown)",
     )
 
 
@@ -132,5 +132,5 @@ def _not_theirs(path: Path, obstacle: Path, person: Person) -> Unsafe:
         "submitter-may-not-read",
         f"{person.name or 'an unknown user'} (who submitted this job) cannot read {path}: "
         f"permission denied at {obstacle}",
-        hint="give them read permission (chmod, setfacl), or have the job submitted by a user who can read it",
+        hint="Give them read permission (chmod, setfacl), or have the job submitted by a user who can read it",
     )

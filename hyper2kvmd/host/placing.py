@@ -132,7 +132,7 @@ class Placing:
                 raise MigrationFailed(
                     "output-exists",
                     f"{self._order.output_dir / name} appeared during the migration",
-                    hint="move it away and retry: nothing is ever overwritten",
+                    hint="Move it away, then retry: nothing is ever overwritten",
                     kind=Kind.OPERATOR,
                 ) from error
             self._placed.append(name)

@@ -88,7 +88,7 @@ def tool(name: str) -> str:
         raise BrokenInstallation(
             "tool-missing",
             f"the program {name} is not installed",
-            hint=f"install the package {PACKAGES.get(name, name)}",
+            hint=f"Install the package {PACKAGES.get(name, name)}",
         )
     return path
 
@@ -215,7 +215,7 @@ def run(
                         raise MigrationFailed(
                             "tool-stalled",
                             f"{name} made no progress for {stall_seconds:.0f} s",
-                            hint="check the storage that holds the source and the conversion directory, then retry",
+                            hint="Check the storage that holds the source and the conversion directory, then retry",
                             kind=Kind.RETRY,
                         )
                 deadline = time.monotonic() + stall_seconds
@@ -240,14 +240,14 @@ def run(
         raise MigrationFailed(
             "tool-cpu-limit",
             f"{name} was killed: it exceeded the CPU-time limit",
-            hint="the image makes it loop: copy or export the disk again",
+            hint="Copy or export the disk again: the image makes the tool loop",
             kind=Kind.OPERATOR,
         )
     if process.returncode < 0:
         raise MigrationFailed(
             "tool-killed",
             f"{name} was killed: {signal.strsignal(-process.returncode)}",
-            hint="look for the reason in the kernel's log (most often, lack of memory), then retry",
+            hint="Look for the reason in the kernel's log (most often, lack of memory), then retry",
             kind=Kind.RETRY,
         )
     if check and process.returncode != 0:
@@ -255,7 +255,7 @@ def run(
         raise MigrationFailed(
             "tool-failed",
             f"{name} failed: {' / '.join(tail.splitlines())}",
-            hint="this is the tool's own message: correct the cause, then retry",
+            hint="Correct what the tool's message names, then retry",
             kind=Kind.OPERATOR,
         )
     return Completed(stdout=stdout, stderr=stderr, returncode=process.returncode)

@@ -37,7 +37,7 @@ def require_possible(path: Path, needed: int) -> None:
         raise MigrationFailed(
             "space-never",
             f"{path} is on a file system of {units.size(size)}; the migration needs {units.size(needed)}",
-            hint="use a directory on a larger file system",
+            hint="Use a directory on a larger file system",
         )
 
 
@@ -49,7 +49,7 @@ def require(path: Path, needed: int, reserve: str) -> None:
             "space-short",
             f"{path} has {units.size(free)} available (after the reserve of {reserve}); the migration "
             f"needs {units.size(needed)}",
-            hint="free space there, or use a directory on another file system",
+            hint="Free space there, or use a directory on another file system",
         )
 
 
@@ -57,6 +57,6 @@ def disk_full(folder: Path) -> MigrationFailed:
     return MigrationFailed(
         "disk-full",
         f"the file system that holds {folder} is full",
-        hint="free space there, or use another conversion directory, then retry",
+        hint="Free space there, or use another conversion directory, then retry",
         kind=Kind.OPERATOR,
     )

@@ -61,7 +61,7 @@ def real_conversion_dir(named: Path, allowed: tuple[Path, ...]) -> Path:
         raise Unsafe(
             "path-not-allowed",
             f"{named}: the daemon's configuration does not allow this conversion_dir",
-            hint="leave conversion_dir out, or let an administrator add it to allowed_conversion_dirs",
+            hint="Leave conversion_dir out, or let an administrator add it to allowed_conversion_dirs",
         )
     return follow_links(named)
 
@@ -106,7 +106,7 @@ def open_conversion_dir(path: Path, owner: int) -> Iterator[ConversionDir]:
             else:
                 _require_safe(path, folder, (0, rightful), sticky=stat.S_ISVTX)
         if name_of(handle) != real:
-            raise Unsafe("directory-shared", f"{path}: was replaced while it was opened", hint="retry")
+            raise Unsafe("directory-shared", f"{path}: was replaced while it was opened", hint="Retry the job")
         yield ConversionDir(real, handle)
     finally:
         os.close(handle)
@@ -123,10 +123,10 @@ def way_to_write(directory: Path, error: OSError) -> str:
     """The remedy for a directory that cannot be made or written to."""
     if error.errno == errno.EROFS:
         return (
-            f"mount it for writing; where the service's unit keeps it read-only, add ReadWritePaths={directory} to it "
+            f"Mount it for writing. If the service's unit keeps it read-only, add ReadWritePaths={directory} to it "
             "in a drop-in (systemctl edit)"
         )
-    return "create it for the user that runs the migration, or use another directory"
+    return "Create it for the user that runs the migration, or use another directory"
 
 
 def _make(folder: Path, mode: int) -> None:
@@ -148,7 +148,7 @@ def _require_safe(path: Path, folder: int | Path, owners: tuple[int, ...], stick
         "directory-shared",
         f"the conversion directory {path} is not protected from others: {name} belongs to {owner}, "
         f"mode {stat.S_IMODE(facts.st_mode):04o}",
-        hint=f"run `chown {rightful} {name}` and `chmod go-w {name}`, or use another directory",
+        hint=f"Run `chown {rightful} {name}` and `chmod go-w {name}`, or use another directory",
     )
 
 
@@ -163,7 +163,7 @@ def _require_own_link(path: Path, link: Path, count: int) -> None:
         raise Unsafe(
             "directory-shared",
             f"the conversion directory {path} is not protected from others: the link {link} belongs to {maker.name}",
-            hint="remove the link, or use the path of the directory that it leads to",
+            hint="Remove the link, or use the path of the directory that it leads to",
         )
 
 
@@ -226,7 +226,7 @@ def _locked(folder: Path) -> int:
             raise TryLater(
                 "job-already-running",
                 f"another process is using {folder}",
-                hint="wait for it to end: two workers must never share a job",
+                hint="Wait for it to end: two workers must never share a job",
             ) from error
         if handle >= 0:
             os.close(handle)
@@ -343,6 +343,6 @@ def not_removed(path: Path, error: OSError) -> MigrationFailed:
     return MigrationFailed(
         "leftover-not-removed",
         f"{path} cannot be removed: {error.strerror}",
-        hint="remove it as its owner or as root",
+        hint="Remove it as its owner or as root",
         kind=Kind.OPERATOR,
     )

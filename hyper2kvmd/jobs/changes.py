@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from hyper2kvmd.errors import InvalidInput
+from hyper2kvmd.errors import InvalidInput, rendered
 from hyper2kvmd.jobs.tables import events, job_of, jobs, stages
 from hyper2kvmd.model.jobs import Job, Problem, Stage, State
 from hyper2kvmd.model.results import PRODUCTS, Finished, recorded
@@ -44,7 +44,9 @@ def change(connection: Connection, where: tuple[ColumnElement[bool], ...], **val
 def one(connection: Connection, job_id: int) -> Job:
     row = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().first()
     if row is None:
-        raise InvalidInput("job-unknown", f"there is no job {job_id}", hint="run `h2kvmctl list` for the job numbers")
+        raise InvalidInput(
+            "job-unknown", f"there is no job {job_id}", hint="Run `h2kvmctl list` to see the job numbers"
+        )
     return job_of(row)
 
 
@@ -85,7 +87,7 @@ def forget_early_events(connection: Connection, job_id: int) -> None:
 
 
 def first_line(problems: Sequence[Problem]) -> str:
-    return f"{problems[0].message} [{problems[0].code}]" if problems else ""
+    return rendered(problems[0].message, problems[0].hint, problems[0].code) if problems else ""
 
 
 def record(connection: Connection, job: Job, kind: str, message: str = "") -> None:

@@ -22,7 +22,7 @@ from hyper2kvmd.errors import BrokenInstallation, TryLater
 BUSY_SECONDS = 30.0
 """How long a transaction waits for that of another process."""
 MIGRATIONS = Path(__file__).with_name("migrations")
-REMEDY = "stop the daemon, then restore the file from a backup, or move it away to begin with an empty queue"
+REMEDY = "Stop the daemon, then restore the file from a backup, or move it away to begin with an empty queue"
 
 
 def open_database(address: str) -> Engine:
@@ -37,7 +37,7 @@ def open_database(address: str) -> Engine:
         raise BrokenInstallation(
             "database-url-invalid",
             f"database_url {address!r} is not a database address",
-            hint="write it as sqlite:////path/to/file or postgresql+psycopg://user@host/name",
+            hint="Write it as sqlite:////path/to/file or postgresql+psycopg://user@host/name",
         ) from error
     if url.get_backend_name() != "sqlite":
         return _upgraded(_server(url), url.render_as_string())
@@ -45,7 +45,7 @@ def open_database(address: str) -> Engine:
         raise BrokenInstallation(
             "database-url-invalid",
             "database_url specifies a database in memory, which would be lost when the daemon stops",
-            hint="write it as sqlite:////path/to/file",
+            hint="Write it as sqlite:////path/to/file",
         )
     path = Path(url.database)
     if not os.path.lexists(path):
@@ -66,7 +66,7 @@ def _create(url: URL, path: Path) -> None:
         raise BrokenInstallation(
             "database-incomplete",
             f"{path} is missing, but its journal is there",
-            hint="put the database back beside its journal, or move the journal away to begin with an empty queue",
+            hint="Put the database back beside its journal, or move the journal away to begin with an empty queue",
         )
     draft = path.with_name(path.name + ".creating")
     try:
@@ -135,7 +135,7 @@ def _upgraded(engine: Engine, name: str, *, empty: bool = False) -> Engine:
                 raise BrokenInstallation(
                     "database-foreign",
                     f"{name} is a database of another program",
-                    hint="set database_url to another database",
+                    hint="Set database_url to another database",
                 )
             if current is None and engine.dialect.name == "sqlite" and not empty:
                 raise corrupt(name, "it holds no queue")
@@ -143,7 +143,7 @@ def _upgraded(engine: Engine, name: str, *, empty: bool = False) -> Engine:
                 raise BrokenInstallation(
                     "database-newer",
                     f"{name} was written by a newer hyper2kvmd (schema {current})",
-                    hint="install that version again, or restore the backup made before its installation",
+                    hint="Install that version again, or restore the backup made before its installation",
                 )
             if current != script.get_current_head():
                 config.attributes["connection"] = connection
@@ -168,7 +168,7 @@ def _busy(name: str) -> TryLater:
     return TryLater(
         "database-busy",
         f"another program has held a lock on the database {name} for {BUSY_SECONDS:.0f} s",
-        hint="let it finish, or end it (`fuser` names it), then try again",
+        hint="Let it finish, or end it (`fuser` names it), then try again",
     )
 
 
@@ -180,5 +180,5 @@ def _unreadable(name: Path | str, fact: str) -> BrokenInstallation:
     return BrokenInstallation(
         "database-unreadable",
         f"the database {name} cannot be used: {fact}",
-        hint="correct its owner, mode and file system, or set database_url to another database",
+        hint="Correct its owner, mode and file system, or set database_url to another database",
     )

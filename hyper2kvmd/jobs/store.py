@@ -289,7 +289,7 @@ class Store:
             raise InvalidInput(
                 "job-duplicate",
                 f"job {job_id} cannot be retried: the same migration is active as another job",
-                hint="wait for that job, or cancel it first",
+                hint="Wait for that job, or cancel it first",
             ) from error
 
     def wake(self, job_ids: Sequence[int]) -> None:
@@ -406,7 +406,7 @@ class Store:
             raise TryLater(
                 "database-unavailable",
                 f"the job database does not respond: {error.orig}",
-                hint="check the space and the mode of its file system",
+                hint="Check the space and the mode of its file system",
             ) from error
         except IntegrityError:
             raise
@@ -433,6 +433,6 @@ class Store:
             raise InvalidInput(
                 "job-state",
                 f"job {job_id} is {job.state.value}: {verb} is not possible",
-                hint=f"{verb} a job that is {' or '.join(state.value for state in allowed)}",
+                hint=f"Choose a job that is {' or '.join(state.value for state in allowed)}",
             )
         return job

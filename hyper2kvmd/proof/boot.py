@@ -120,7 +120,7 @@ def _inside(overlaid: Overlay, helper: Helper, scratch: Path, keys: Sequence[byt
     with access.open_image(overlaid.image, helper, scratch, keys, backing=overlaid.base) as opened:
         root = find_root(opened, layout) or find_locked_root(opened, layout)
         if root is None:
-            raise MigrationFailed("guest-root-missing", "no Linux root was found", hint="boot it by hand")
+            raise MigrationFailed("guest-root-missing", "no Linux root was found", hint="Boot the guest by hand")
         composition = Composition(opened, layout, root, read_only=False, also=VOLUMES)
         with composition.mounted() as tree:
             yield tree
@@ -206,7 +206,7 @@ def _come_up(overlaid: Overlay, hardware: Hardware, scratch: Path, silence_secon
     raise MigrationFailed(
         "boot-failed",
         f"{overlaid.base.disks[0].path.name} restarted or powered off {RESTARTS + 1} times before it came up",
-        hint="boot it by hand on a console to see why",
+        hint="Boot the guest by hand on a console to see why",
     )
 
 
@@ -224,7 +224,7 @@ def _watch(machine: RunningMachine, began: float, silence_seconds: float, disk_l
             return CameUp(console, console.heard - began, heard=True)
         if said is None:
             if machine.wait() != 0:
-                hint = "the console lines contain QEMU's own message: correct the cause"
+                hint = "Read QEMU's own message in the console lines, and correct the cause"
                 raise _failure(console, "QEMU exited with an error", hint, "emulator-ended")
             if pressed is not None and machine.ending == "guest-shutdown":
                 return CameUp(console, pressed - began, answered=True)
@@ -232,7 +232,7 @@ def _watch(machine: RunningMachine, began: float, silence_seconds: float, disk_l
         disk_bytes = machine.disk_bytes()
         pulse.beat(disk_bytes, machine.cpu_seconds())
         if console.received > CONSOLE_LIMIT or disk_bytes > disk_limit:
-            raise _failure(console, "it never becomes idle", "boot it by hand on a console to see why")
+            raise _failure(console, "it never becomes idle", "Boot the guest by hand on a console to see why")
         if pulse.still_seconds > silence_seconds * (BUSY_PATIENCE if pulse.busy else 1):
             return CameUp(console, pulse.moved - began)
         at_rest = pulse.still_seconds > STABLE_SECONDS and not pulse.busy
@@ -252,8 +252,8 @@ def _failure(console: Console, fact: str, hint: str, code: str = "boot-failed") 
 def _silence(console: Console, prepared: Prepared) -> MigrationFailed:
     fact = "its console and its disk are idle"
     if SPOKE.search(console.text):
-        return _failure(console, fact, "read the console lines above")
-    hint = "give its kernel console=ttyS0,115200 to get its output, or set verify: content"
+        return _failure(console, fact, "Read the console lines above")
+    hint = "Add console=ttyS0,115200 to its kernel's command line to get its output, or set verify: content"
     return _failure(
         console,
         f"{fact}; its serial console has no output, its logs show no login and no target, and it did not answer "

@@ -54,9 +54,9 @@ class Sign(Frozen):
     code: Literal["boot-failed", "boot-unproven"] = "boot-failed"
 
 
-NO_ROOT = "let the repair add virtio drivers and stable names (regen_initramfs: true, fstab_mode: stabilize-all)"
-NO_LOADER = "check that firmware and boot loader fit together (uefi: true or false), and that this is the boot disk"
-READ = "read the console lines above"
+NO_ROOT = "Let the repair add virtio drivers and stable names (regen_initramfs: true, fstab_mode: stabilize-all)"
+NO_LOADER = "Check that firmware and boot loader match (uefi: true or false), and that this is the boot disk"
+READ = "Read the console lines above"
 SIGNS = (
     Sign(
         pattern=r"^\(initramfs\)|initramfs emergency recovery shell|^\[rootfs [^\]\n]{0,80}\]# |-- exiting to /bin/sh",
@@ -74,7 +74,7 @@ SIGNS = (
         r"|Cannot open access to console|Dropping you to a shell; the system will reboot"
         r"|A maintenance shell will now be started",
         fact="it stopped in emergency mode",
-        hint=f"{READ}: a mount in its fstab most likely names a disk that is not there",
+        hint="Read the console lines above. A mount in its fstab most likely names a missing disk",
     ),
     Sign(pattern=r"Freezing execution", fact="its init froze", hint=READ),
     Sign(
@@ -90,7 +90,7 @@ SIGNS = (
     Sign(
         pattern=r"Please (?:enter|unlock)\b.{0,200}\b(?:passphrase|disk)|Enter passphrase for ",
         fact="it found its encrypted disk and waits for the passphrase",
-        hint="boot it by hand and type the passphrase; here, set verify: content",
+        hint="Set verify: content, then boot the guest by hand and type the passphrase",
         code="boot-unproven",
     ),
 )

@@ -228,5 +228,5 @@ def uefi_firmware() -> tuple[Path, Path]:
     raise BrokenInstallation(
         "firmware-missing",
         "no UEFI firmware for virtual machines is installed",
-        hint="install the package ovmf or edk2-ovmf",
+        hint="Install the package ovmf or edk2-ovmf",
     )

@@ -81,7 +81,7 @@ class Monitor:
             raise MigrationFailed(
                 "emulator-stalled",
                 f"QEMU has not responded for {ANSWER_SECONDS:.0f} s",
-                hint="check memory and storage of this host, then retry",
+                hint="Check memory and storage of this host, then retry",
                 kind=Kind.RETRY,
             ) from None
         except (EOFError, OSError):
@@ -104,5 +104,5 @@ def no_qmp() -> MigrationFailed:
     return MigrationFailed(
         "emulator-failed",
         "QEMU's monitor sent a message that is not valid QMP",
-        hint="treat the guest as hostile: it may have compromised QEMU, which runs confined",
+        hint="Treat the guest as hostile: it may have compromised QEMU, which runs confined",
     )

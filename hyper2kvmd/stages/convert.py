@@ -164,6 +164,6 @@ def _differs(disk: SourceDisk, fact: str) -> MigrationFailed:
     return MigrationFailed(
         "content-differs",
         f"the image of {disk.path} is not a faithful copy: {fact}",
-        hint="check the storage of source and conversion directory for errors, then retry",
+        hint="Check the storage of source and conversion directory for errors, then retry",
         kind=Kind.RETRY,
     )

@@ -105,7 +105,7 @@ def _require_hashable(migration: Migration, disks: Sequence[SourceDisk]) -> None
             "checksum-too-long",
             f"the disks have {units.size(holes)} of zeros, and a checksum of raw images covers at most "
             f"{units.size(MAX_HASHED_HOLES)} of them",
-            hint="set checksum: false, or out_format: qcow2",
+            hint="Set checksum: false, or out_format: qcow2",
         )
 
 
@@ -125,7 +125,7 @@ def _check_reach(bench: Bench, volumes: tuple[Volume, ...]) -> None:
         raise MigrationFailed(
             "mount-unsupported",
             f"no file system of this guest can be mounted on this host: {volume.name} ({volume.content}): {reason}",
-            hint="load the named kernel module, or run the job on a host that has it",
+            hint="Load the named kernel module, or run the job on a host that has it",
             kind=Kind.OPERATOR,
         )
 

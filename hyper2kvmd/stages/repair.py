@@ -25,7 +25,7 @@ def repair(bench: Bench, plan: Plan, image: Image) -> Guest:
         raise MigrationFailed(
             "guest-damaged",
             f"a file system of the guest is not usable: {error}",
-            hint="check it in the guest (fsck), shut the guest down cleanly, export it again",
+            hint="Check it in the guest (fsck), shut the guest down cleanly, then export it again",
             kind=Kind.PERMANENT,
         ) from error
 

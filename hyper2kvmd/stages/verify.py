@@ -54,5 +54,5 @@ def _damaged(disk: DiskImage, fact: str) -> MigrationFailed:
     return MigrationFailed(
         "image-damaged",
         f"the converted image {disk.path.name} is damaged: {fact}",
-        hint="check the storage of the conversion directory for errors, then retry",
+        hint="Check the storage of the conversion directory for errors, then retry",
     )

@@ -41,7 +41,7 @@ def check(order: Order, more_names: Sequence[str] = ()) -> None:
         raise MigrationFailed(
             "output-exists",
             f"{directory} already contains {' and '.join(taken)}",
-            hint="move it away, or choose another vm_name or output_dir: nothing is ever overwritten",
+            hint="Move it away, or choose another vm_name or output_dir: nothing is ever overwritten",
             kind=Kind.OPERATOR,
         )
 
@@ -81,7 +81,7 @@ def place(order: Order, plan: Plan, image: Image, make_report: MakeReport, ctx: 
             if placing.unreadable:
                 ctx.warn(
                     f"{order.output_dir}: {order.submitter} cannot read the results: the file system has no ACLs. "
-                    "Mount it with ACLs, or give them read permission"
+                    "Mount it with ACLs, or give them read permission."
                 )
         return Artifact(disks=disks, format=image.format, report_json=report_json, report_markdown=report_markdown)
     except OSError as error:
@@ -90,7 +90,7 @@ def place(order: Order, plan: Plan, image: Image, make_report: MakeReport, ctx: 
         raise MigrationFailed(
             "output-unwritable",
             f"images cannot be published in the output directory {order.output_dir}: {error.strerror}",
-            hint="correct the reported error (the directory must allow hard links), or name another output_dir",
+            hint="Correct the reported error (the directory must allow hard links), or name another output_dir",
             kind=Kind.OPERATOR,
         ) from error
 

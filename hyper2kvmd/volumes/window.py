@@ -88,7 +88,9 @@ class Window:
         self._require_inside(offset, len(data))
         if self.read_only:
             raise MigrationFailed(
-                "volume-read-only", "a volume was opened read-only", hint="report this: an inspection tried to write"
+                "volume-read-only",
+                "a volume was opened read-only",
+                hint="Report this bug: an inspection tried to write",
             )
         done = 0
         for stretch in cut(self.stretches, offset, len(data)) if data else ():
@@ -105,7 +107,7 @@ class Window:
             raise MigrationFailed(
                 "guest-damaged",
                 f"a file system of {self.size} bytes refers to data beyond its end, at {offset}",
-                hint="check it in the guest (fsck), shut the guest down cleanly, export it again",
+                hint="Check it in the guest (fsck), shut the guest down cleanly, then export it again",
             )
 
 
@@ -113,6 +115,6 @@ def _unwritten(error: OSError) -> MigrationFailed:
     return MigrationFailed(
         "image-write-failed",
         f"the image cannot be written: {error.strerror}",
-        hint="check space and storage of the conversion directory, then retry",
+        hint="Check space and storage of the conversion directory, then retry",
         kind=Kind.RETRY,
     )

@@ -171,7 +171,7 @@ def http(status: str, body: dict[str, Any] | str) -> bytes:
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(data)}\r\nConnection: close\r\n\r\n".encode() + data
 
 
-PROBLEM = {"code": "job-unknown", "message": "there is no job 7\x1b[2J", "hint": "list the jobs", "kind": "permanent"}
+PROBLEM = {"code": "job-unknown", "message": "there is no job 7\x1b[2J", "hint": "List the jobs", "kind": "permanent"}
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ PROBLEM = {"code": "job-unknown", "message": "there is no job 7\x1b[2J", "hint":
         (b"", 75, "daemon-silent"),
         (b"SSH-2.0-OpenSSH\r\n", 75, "daemon-silent"),
         (http("500 Internal Server Error", "oops"), 1, "HTTP status 500"),
-        (http("404 Not Found", {"problems": [PROBLEM]}), 2, "there is no job 7\ufffd[2J: list the jobs [job-unknown]"),
+        (http("404 Not Found", {"problems": [PROBLEM]}), 2, "there is no job 7\ufffd[2J. List the jobs. [job-unknown]"),
         (http("409 Conflict", {"problems": [{**PROBLEM, "code": "job-state"}]}), 2, "[job-state]"),
         (http("503 Service Unavailable", {"problems": [{**PROBLEM, "kind": "retry"}]}), 75, "[job-unknown]"),
         (http("422 Unprocessable", {"problems": [{**PROBLEM, "line": 3, "column": 5}]}), 2, "3:5: there is no job"),

@@ -247,7 +247,7 @@ def test_a_place_that_somebody_else_can_swap(order: Order, service_folder: Path,
     judged.chmod(mode)
     (problem,) = problems(order, place)
     assert problem.code == "directory-shared"
-    assert problem.hint.startswith(f"run `chown {rightful} {judged}` and `chmod go-w {judged}`")
+    assert problem.hint.startswith(f"Run `chown {rightful} {judged}` and `chmod go-w {judged}`")
 
 
 def test_what_an_acl_lets_somebody_swap(order: Order, service_folder: Path) -> None:

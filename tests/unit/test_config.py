@@ -66,8 +66,8 @@ def test_the_helper_is_a_command_or_a_socket(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("max_concurent_jobs: 2\n", "1:1: the key max_concurent_jobs is not known: did you mean max_concurrent_jobs?"),
-        ("retry: {delai: 2}\n", "1:9: the key delai is not known: did you mean delay?"),
+        ("max_concurent_jobs: 2\n", "1:1: the key max_concurent_jobs is not known. Did you mean max_concurrent_jobs?"),
+        ("retry: {delai: 2}\n", "1:9: the key delai is not known. Did you mean delay?"),
         ("retry:\n  max_attempts: 0\n", "2:17: retry.max_attempts is 0"),
         ("retry: 3\n", "1:8: retry is not a mapping"),
         ("allowed_source_dirs: /srv\n", "1:22: allowed_source_dirs is not a list"),
@@ -75,9 +75,9 @@ def test_the_helper_is_a_command_or_a_socket(tmp_path: Path) -> None:
         ("helper: []\n", "1:9: helper is empty"),
         (
             "helper: sudo -n /opt/helper\n",
-            "1:9: helper is the relative path sudo -n /opt/helper: write the command",
+            "1:9: helper is the relative path sudo -n /opt/helper. Write the command",
         ),
-        ("helper: {socket: /run/x}\n", "1:9: helper takes a single value: write the command as a list"),
+        ("helper: {socket: /run/x}\n", "1:9: helper takes a single value. Write the command as a list"),
         ("helper: ~\n", "1:9: helper begins with ~"),
         ("metrics_listen: 127.0.0.1:99999\n", "1:17: metrics_listen is 127.0.0.1:99999, whose port is invalid"),
         ("metrics_listen: '9180'\n", "1:17: metrics_listen is 9180"),

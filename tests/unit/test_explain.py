@@ -70,7 +70,7 @@ def test_all_codes_are_listed(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "hint"), [("source-mising", "did you mean source-missing"), ("qqq", "list all codes")]
+    ("written", "hint"), [("source-mising", "Did you mean source-missing"), ("qqq", "List all codes")]
 )
 def test_an_unknown_code_leads_to_near_ones(written: str, hint: str, run: Run) -> None:
     status, out, err = run(written)

@@ -151,7 +151,7 @@ def test_lvm_filter(guest: Path, before: str, accepted: bool) -> None:
 def test_a_filter_that_cannot_be_judged_is_told(guest: Path, pattern: str) -> None:
     text = f'filter = [ "{pattern}", "r|.*|" ]\n'
     after, warnings = mended(guest, "etc/lvm/lvm.conf", text)
-    assert after == text and "is unclear; make sure that it includes /dev/vda2" in warnings[0]
+    assert after == text and "is unclear. Make sure that it includes /dev/vda2." in warnings[0]
 
 
 def test_caches_go(guest: Path) -> None:

@@ -162,7 +162,7 @@ def test_append_to_a_full_file_system_says_so_and_writes_nothing(root: ConfinedR
     os.truncate(path, room.f_bavail * room.f_frsize)
     with pytest.raises(MigrationFailed, match="bytes free") as caught:
         root.append("/boot/initrd", b"tail")
-    assert caught.value.code == "guest-full" and "remove old kernels" in caught.value.hint
+    assert caught.value.code == "guest-full" and "Remove old kernels" in caught.value.hint
     assert root.listdir("/boot") == ("initrd",)
 
 

@@ -131,8 +131,8 @@ def test_a_given_key_with_an_error_is_not_also_missing() -> None:
 
 
 def test_unknown_keys_get_a_suggestion_or_the_list() -> None:
-    assert only("vmdk: /a\nvm_nmae: x\n").hint == "did you mean vm_name?"
-    assert only("vmdk: /a\nVMDK: /b\n").hint == "did you mean vmdk?"
+    assert only("vmdk: /a\nvm_nmae: x\n").hint == "Did you mean vm_name?"
+    assert only("vmdk: /a\nVMDK: /b\n").hint == "Did you mean vmdk?"
     assert "libvirt_import" in only("vmdk: /a\nzzzzzz: x\n").hint
 
 
@@ -146,7 +146,7 @@ def test_unknown_keys_get_a_suggestion_or_the_list() -> None:
         ("log_file", "journal"),
         ("libvirt_test", "verify: boot"),
         ("qemu_test", "verify: boot"),
-        ("vcenter", "export them"),
+        ("vcenter", "Export them"),
         ("ssh-opt", "offline"),
         ("virsh_define", "libvirt_import"),
         ("command", "cmd"),

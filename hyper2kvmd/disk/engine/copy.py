@@ -219,7 +219,7 @@ class _Copy:
                 raise MigrationFailed(
                     "content-invalid",
                     f"the source's tables place {run.length} bytes at offset {run.guest} of a disk of {size} bytes",
-                    hint="export the disk again: its tables are damaged",
+                    hint="Export the disk again: its tables are damaged",
                 )
             end = run.guest + run.length
             offered += max(0, end - max(run.guest, start))
@@ -227,7 +227,7 @@ class _Copy:
                 raise MigrationFailed(
                     "source-changed",
                     f"the source holds more than the {units.size(self._total)} of data that it held when the job began",
-                    hint="stop whatever writes to it (is the VM still running?), then retry",
+                    hint="Stop whatever writes to it (is the VM still running?), then retry",
                     kind=Kind.OPERATOR,
                 )
             yield run
@@ -288,7 +288,7 @@ class _Copy:
             raise MigrationFailed(
                 "content-incomplete",
                 f"{self._read} of the {self._total} bytes that the source holds were copied",
-                hint="make sure that nothing writes to the source, then retry",
+                hint="Make sure that nothing writes to the source, then retry",
             )
         self._take_space()
         try:

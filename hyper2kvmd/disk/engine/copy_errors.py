@@ -14,7 +14,7 @@ def read_failure(error: OSError, guest: int) -> MigrationFailed:
     return MigrationFailed(
         "disk-read-failed",
         f"the source cannot be read at offset {guest} of the disk: {os.strerror(error.errno or errno.EIO)}",
-        hint="check the storage that holds the source, or export it again",
+        hint="Check the storage that holds the source, or export it again",
         kind=Kind.OPERATOR,
     )
 
@@ -23,7 +23,7 @@ def short_read(guest: int, wanted: int, got: int) -> MigrationFailed:
     return MigrationFailed(
         "content-incomplete",
         f"the source returned {got} of the {wanted} bytes at offset {guest} of the disk",
-        hint="export the disk again: its file ends too early or is damaged",
+        hint="Export the disk again: its file ends too early or is damaged",
     )
 
 
@@ -33,7 +33,7 @@ def write_failure(error: OSError, image: Path, offset: int) -> MigrationFailed:
     return MigrationFailed(
         "disk-write-failed",
         f"{image} cannot be written at offset {offset}: {os.strerror(error.errno or errno.EIO)}",
-        hint="check the storage that holds the conversion directory, then retry",
+        hint="Check the storage that holds the conversion directory, then retry",
         kind=Kind.OPERATOR,
     )
 
@@ -44,6 +44,6 @@ def cannot_reserve(error: OSError, image: Path, size: int) -> MigrationFailed:
     return MigrationFailed(
         "reserve-failed",
         f"the file system that holds {image} cannot reserve {size} bytes: {os.strerror(error.errno or errno.EIO)}",
-        hint="name a conversion directory on ext4, XFS or btrfs, or set sparse: always",
+        hint="Name a conversion directory on ext4, XFS or btrfs, or set sparse: always",
         kind=Kind.OPERATOR,
     )

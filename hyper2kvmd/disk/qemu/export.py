@@ -160,7 +160,7 @@ def as_file(exporter: Exporter) -> Iterator[int]:
             raise MigrationFailed(
                 "image-busy",
                 "a process still uses the image at the end of its repair",
-                hint="look for processes that hold files of this job open, then retry",
+                hint="Look for processes that hold files of this job open, then retry",
                 kind=Kind.RETRY,
             ) from None
     finally:
@@ -276,7 +276,7 @@ def _open_when_there(path: Path, process: subprocess.Popen[bytes], output: Path)
     raise MigrationFailed(
         "fuse-failed",
         f"nbdfuse did not serve the image: {said or f'exit status {process.poll()}'}",
-        hint="make sure that /dev/fuse exists and that fusermount3 is setuid root, then retry",
+        hint="Make sure that /dev/fuse exists and that fusermount3 is setuid root, then retry",
         kind=Kind.OPERATOR,
     )
 
@@ -285,7 +285,7 @@ def _fuse_died(process: subprocess.Popen[bytes]) -> MigrationFailed:
     return MigrationFailed(
         "fuse-died",
         f"nbdfuse died while it served the image: status {process.returncode}",
-        hint="check memory and storage of this host (a server that freezes is killed), then retry",
+        hint="Check memory and storage of this host (a server that freezes is killed), then retry",
         kind=Kind.RETRY,
     )
 
@@ -295,7 +295,7 @@ def _died(exporter: Exporter, path: Path) -> MigrationFailed:
         "exporter-died",
         f"qemu-storage-daemon died while it served {path}: "
         f"{exporter.output() or f'status {exporter.process.returncode}'}",
-        hint="check memory and storage of this host (a server that freezes is killed), then retry",
+        hint="Check memory and storage of this host (a server that freezes is killed), then retry",
         kind=Kind.RETRY,
     )
 
@@ -305,6 +305,6 @@ def _failed(exporter: Exporter, path: Path, what: str) -> MigrationFailed:
     return MigrationFailed(
         "exporter-failed",
         f"qemu-storage-daemon {what} {path}: {said}",
-        hint="this is the tool's own message: correct the cause, then retry",
+        hint="Correct what the tool's message names, then retry",
         kind=Kind.OPERATOR,
     )

@@ -118,7 +118,7 @@ class NbdReader:
             raise MigrationFailed(
                 "disk-range",
                 f"{length} bytes at {offset} are not inside a disk of {self.size} bytes",
-                hint="the disk's own tables are damaged or truncated: export the disk again",
+                hint="Export the disk again: its own tables are damaged or truncated",
             )
         align = self._export.min_block
         start = offset - offset % align
@@ -181,13 +181,13 @@ def _refused(command: int, offset: int, length: int, reason: str) -> MigrationFa
         return MigrationFailed(
             "disk-read-failed",
             f"{length} bytes at {offset} cannot be read: {reason}",
-            hint="check the storage that holds the disk, or export it again",
+            hint="Check the storage that holds the disk, or export it again",
             kind=Kind.OPERATOR,
         )
     return MigrationFailed(
         "image-write-failed",
         f"{length} bytes at {offset} cannot be written: {reason}",
-        hint="check space and storage of the conversion directory, then retry",
+        hint="Check space and storage of the conversion directory, then retry",
         kind=Kind.RETRY,
     )
 
@@ -214,7 +214,7 @@ def _handshake(sock: socket.socket, name: str) -> Negotiated:
             raise MigrationFailed(
                 "nbd-refused",
                 f"the NBD server refuses the export {name!r}: {data.decode(errors='replace') or hex(kind)}",
-                hint="this is a bug in hyper2kvmd: report it with the job's log",
+                hint="Report this bug in hyper2kvmd with the job's log",
             )
         if kind == REP_ACK:
             if export is None or length:
@@ -262,7 +262,7 @@ def _protocol(what: str) -> MigrationFailed:
     return MigrationFailed(
         "nbd-protocol",
         f"the NBD server {what}",
-        hint="verify the QEMU packages of this host (dpkg --verify, rpm -V), then retry",
+        hint="Verify the QEMU packages of this host (dpkg --verify, rpm -V), then retry",
         kind=Kind.OPERATOR,
     )
 
@@ -271,6 +271,6 @@ def _unreachable(what: str, error: OSError) -> MigrationFailed:
     return MigrationFailed(
         "nbd-unreachable",
         f"{what}: {error.strerror or error}",
-        hint="see the exporter's own message in the job's log, then retry",
+        hint="Read the exporter's own message in the job's log, then retry",
         kind=Kind.RETRY,
     )

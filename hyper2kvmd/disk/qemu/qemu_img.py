@@ -171,7 +171,7 @@ def corruption(source: SourceFile, fmt: SourceFormat) -> str | None:
         raise MigrationFailed(
             "source-check-failed",
             f"QEMU cannot check {source.path}: {said}",
-            hint="shut the guest down if it still runs, else copy or export the disk again",
+            hint="Shut the guest down if it still runs. Otherwise, copy or export the disk again",
             kind=Kind.OPERATOR,
         )
     return _counted(found, ("corruptions", "check-errors"))

@@ -86,5 +86,5 @@ def _require_apart(path: Path, disk: DiskSource, others: Mapping[Path, DiskSourc
                 raise MigrationFailed(
                     "source-repeated",
                     f"{name} and {path} both use {files[file.device, file.inode]}",
-                    hint="name each disk of the machine once, and only the topmost snapshot of a chain",
+                    hint="Name each disk of the machine once, and only the topmost snapshot of a chain",
                 )

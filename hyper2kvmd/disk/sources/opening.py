@@ -94,7 +94,9 @@ def _found(file: SourceFile) -> SourceFormat | None:
             return fmt
     if head.startswith(VHD_MAGIC) or file.read(max(0, file.size - VHD_FOOTER), VHD_FOOTER).startswith(VHD_MAGIC):
         raise faults.unsupported(
-            file.path, "is a VHD, which is not supported", "convert it: qemu-img convert -f vpc -O vhdx, or Convert-VHD"
+            file.path,
+            "is a VHD, which is not supported",
+            "Convert it with `qemu-img convert -f vpc -O vhdx`, or with Convert-VHD",
         )
     return None
 
@@ -104,7 +106,7 @@ def _unconfined(path: Path) -> Unsafe:
     return Unsafe(
         "confinement-missing",
         f"{path}: QEMU cannot be confined while it reads a QCOW2, because this host's kernel has no Landlock",
-        hint="boot a kernel with Landlock, or convert the disk to raw and submit that",
+        hint="Boot a kernel with Landlock, or convert the disk to raw and submit that",
     )
 
 
@@ -112,7 +114,7 @@ def _differs(file: SourceFile, found: SourceFormat, named: SourceFormat | None) 
     return MigrationFailed(
         "source-format-differs",
         f"{file.path} has the suffix of {named} but the content of {found}",
-        hint=f"rename it to end in .{found} only if you know that it is {found}: a guest can write such a header into"
+        hint=f"Rename it to end in .{found} only if you know that it is {found}. A guest can write such a header into"
         " its own raw disk",
     )
 
@@ -122,10 +124,10 @@ def _unclear(file: SourceFile, named: SourceFormat | None) -> MigrationFailed:
         return MigrationFailed(
             "source-format-differs",
             f"{file.path} has the suffix of {named} but not its content",
-            hint="copy or export it again; if it is a raw disk, rename it to end in .raw",
+            hint="Copy or export it again. If it is a raw disk, rename it to end in .raw",
         )
     return MigrationFailed(
         "source-format-unclear",
         f"neither the content of {file.path} nor its name shows its format",
-        hint="rename a raw disk to end in .raw; VMDK, QCOW2, VDI and VHDX are recognized by their content",
+        hint="Rename a raw disk to end in .raw. VMDK, QCOW2, VDI and VHDX are recognized by their content",
     )

@@ -82,7 +82,7 @@ class FatRoot:
         raise MigrationFailed(
             "fat-symlink",
             f"a symbolic link from {path} to {target} is not possible on a FAT file system",
-            hint="report this with the layout of the guest's disk",
+            hint="Report this bug with the layout of the guest's disk",
         )
 
     def unlink(self, path: str) -> None:

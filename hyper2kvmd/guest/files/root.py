@@ -68,7 +68,7 @@ def openat2(directory: int, path: str, flags: int, mode: int = 0) -> int:
             raise BrokenInstallation(
                 "kernel-too-old",
                 "this kernel has no openat2, so guest files cannot be opened safely",
-                hint="run on Linux 5.12 or newer",
+                hint="Run it on Linux 5.12 or newer",
             )
         if code != errno.EAGAIN:
             break
@@ -83,7 +83,7 @@ def too_large(path: str, limit: int) -> MigrationFailed:
     return MigrationFailed(
         "guest-file-too-large",
         f"the guest's file {path} is larger than {limit} bytes",
-        hint="check the file in the guest: it should be small",
+        hint="Check the file in the guest: it should be small",
     )
 
 
@@ -189,7 +189,7 @@ class ConfinedRoot:
             raise MigrationFailed(
                 "guest-file-odd",
                 f"the guest's {path} is not a regular file ({stat.filemode(status.st_mode)})",
-                hint="replace it in the guest with the original file",
+                hint="Replace it in the guest with the original file",
             )
 
     # ------------------------------------------------------------ changing
@@ -219,7 +219,7 @@ class ConfinedRoot:
                     "guest-full",
                     f"the guest's file system with {path} has {free} bytes free, "
                     f"{size + len(data) + SPARE_BYTES} are needed",
-                    hint="remove old kernels in the guest, or set regen_initramfs: false",
+                    hint="Remove old kernels in the guest, or set regen_initramfs: false",
                 )
             with self._draft(parent, name, path, 0o600) as draft, self.open(path) as original:
                 _copy(original.fileno(), draft.handle, size)
@@ -425,7 +425,7 @@ def _copy(source: int, target: int, size: int) -> None:
             raise MigrationFailed(
                 "guest-file-shrank",
                 f"a guest file ended {size - done} bytes early while it was copied",
-                hint="retry: nothing else should write to this image",
+                hint="Make sure that nothing else writes to this image, then retry",
                 kind=Kind.RETRY,
             )
         done += copied

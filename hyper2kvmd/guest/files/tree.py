@@ -289,7 +289,7 @@ class GuestTree:
                 raise MigrationFailed(
                     "guest-file-owner",
                     f"the guest's {printable(touched)} does not belong to root and root's group",
-                    hint=f"chown root:root {printable(touched)} in the guest, then convert again",
+                    hint=f"Run `chown root:root {printable(touched)}` in the guest, then convert again",
                 )
         self._require_room(place, edit)
         self._edits[place] = edit
@@ -308,7 +308,7 @@ class GuestTree:
             raise MigrationFailed(
                 "guest-full",
                 f"the guest's file system with {printable(place)} has {room} bytes free, {needed} are needed",
-                hint="remove old kernels from it in the guest, or enlarge it, then convert again",
+                hint="Remove old kernels from it in the guest, or enlarge it, then convert again",
             )
 
     @property
@@ -344,7 +344,7 @@ class GuestTree:
                 raise MigrationFailed(
                     "guest-write-failed",
                     f"the guest's {printable(place)} could not be written: {error.strerror}",
-                    hint="free space in the guest, or check its file system, then convert again",
+                    hint="Free space in the guest, or check its file system, then convert again",
                 ) from error
         for root in self._mounts.values() if self._edits else ():
             root.sync()

@@ -145,7 +145,7 @@ def damaged(fact: str) -> MigrationFailed:
     return MigrationFailed(
         "initrd-damaged",
         f"an initramfs of the guest cannot be read: {fact}",
-        hint="rebuild it in the guest before the migration, or set regen_initramfs: false",
+        hint="Rebuild it in the guest before the migration, or set regen_initramfs: false",
     )
 
 

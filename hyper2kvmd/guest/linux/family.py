@@ -26,8 +26,8 @@ FIXFILES = ("/sbin/fixfiles", "/usr/sbin/fixfiles")
 """Programs that label the files in the guest."""
 LOCKED = (
     "there is no Linux root outside of it, so the guest was NOT repaired: fstab, crypttab and network settings are "
-    "unchanged, and the initramfs got no virtio drivers, because they are inside; give the key (luks_keyfile) and "
-    "convert again, unless that initramfs already contains virtio"
+    "unchanged, and the initramfs got no virtio drivers, because they are inside. Give the key (luks_keyfile) and "
+    "convert again, unless that initramfs already contains virtio."
 )
 
 
@@ -140,7 +140,7 @@ def _locked(layout: Layout, migration: Migration) -> str:
         raise MigrationFailed(
             "volume-locked",
             f"no Linux root that can be opened: {fact}",
-            hint="correct luks_keyfile, or remove it to convert the guest without a repair",
+            hint="Correct luks_keyfile, or remove it to convert the guest without a repair",
             kind=Kind.OPERATOR,
         )
     return f"{fact}; {LOCKED}"

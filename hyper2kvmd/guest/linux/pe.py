@@ -153,5 +153,5 @@ def not_understood() -> MigrationFailed:
     return MigrationFailed(
         "unified-kernel-unsupported",
         "a unified kernel image of the guest has an unsupported layout",
-        hint="rebuild it in the guest, with virtio drivers in its initrd and a root= that is not /dev/sdX",
+        hint="Rebuild it in the guest, with virtio drivers in its initrd and a root= that is not /dev/sdX",
     )

@@ -47,7 +47,7 @@ def find_root(access: Access, layout: Layout) -> LinuxRoot | None:
         raise MigrationFailed(
             "guest-ambiguous",
             f"the disks hold several Linux systems: {names}",
-            hint="leave one system on them: it is unclear which one to repair",
+            hint="Leave one system on them: it is unclear which one to repair",
         )
     if looked.roots:
         closed = tuple(f"{printable(volume.name)}: {volume.obstacle}" for volume in locked.closed(layout))
@@ -115,5 +115,5 @@ def _refuse_hibernated(layout: Layout) -> None:
             raise MigrationFailed(
                 "guest-hibernated",
                 f"the guest is hibernated: {volume.name} holds the image of its memory",
-                hint="start the guest on VMware, shut it down cleanly, export it again",
+                hint="Start the guest on VMware, shut it down cleanly, then export it again",
             )

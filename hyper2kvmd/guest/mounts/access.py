@@ -244,7 +244,7 @@ class _Opened:
         """No other mount shares a byte with the volume, except an idle mount of itself."""
         if any(_overlap(part, other) for part in volume.segments for other in self._mounted):
             raise MigrationFailed(
-                "mount-busy", f"{volume.name} is mounted already", hint="report this: two repairs used one volume"
+                "mount-busy", f"{volume.name} is mounted already", hint="Report this bug: two repairs used one volume"
             )
         for other in [other for other in self._idle if other != volume and _share_bytes(other, volume)]:
             os.close(self._idle.pop(other))
@@ -317,7 +317,7 @@ def _granted(volume: Volume, answer: int | Refused) -> int:
     raise MigrationFailed(
         "mount-failed",
         f"{volume.name} ({volume.content}) cannot be mounted: {answer.message} [{answer.error}]",
-        hint="repair the file system in the source VM (fsck), shut it down cleanly and export it again",
+        hint="Repair the file system in the source VM (fsck), shut it down cleanly, and export it again",
     )
 
 
@@ -340,7 +340,7 @@ def _flush(directory: int, volume: Volume) -> None:
         raise MigrationFailed(
             "image-write-failed",
             f"not all data written to {volume.name} reached the image: {reason}",
-            hint="check free space and storage of the conversion directory, then retry",
+            hint="Check free space and storage of the conversion directory, then retry",
             kind=Kind.RETRY,
         )
 
@@ -362,6 +362,6 @@ def _locked(volume: Volume, reason: str) -> MigrationFailed:
     return MigrationFailed(
         "volume-locked",
         f"{volume.name} cannot be decrypted: {reason}",
-        hint="set luks_keyfile to a file with its passphrase or key",
+        hint="Set luks_keyfile to a file with its passphrase or key",
         kind=Kind.OPERATOR,
     )

@@ -73,14 +73,13 @@ class Command:
         if run.no_new_privileges():
             raise unreachable(
                 "the no_new_privs flag is set on this process, so that sudo cannot work",
-                "remove NoNewPrivileges= and what implies it (PrivateDevices=, ProtectKernel*=, Restrict*=, "
-                "SystemCall*=, DynamicUser=) from the unit, or allow privilege escalation in the container; or reach "
-                f"the helper without sudo: {SOCKET_LINE}, and `helper:` with that socket's path in the configuration",
+                "Remove NoNewPrivileges= and what implies it from its unit (in a container, allow privilege "
+                f"escalation). Or use no sudo: run `{SOCKET_LINE}`, and set helper: to that socket's path",
             )
         program = next((word for word in self.argv[1:] if word.startswith("/")), None)
         with suppress(PermissionError):
             if program is not None and not Path(program).exists():
-                raise unreachable(f"{program} is not installed", f"install the helper there: {_install_line(program)}")
+                raise unreachable(f"{program} is not installed", f"Install the helper: {_install_line(program)}")
 
     def _silent(self, process: subprocess.Popen[bytes]) -> BrokenInstallation:
         """Why the helper ended, or hangs, without an answer: sudo's own output, and the remedy."""
@@ -90,27 +89,21 @@ class Command:
             said = " / ".join(output.decode(errors="replace").split("\n")).strip(" /")[-1000:]
         except subprocess.TimeoutExpired:
             said = "it gave no answer in time"
-        remedies = (
-            (
-                r"password is required|not allowed to (run|execute)|not in the sudoers|unknown (user|uid)|"
-                r"terminal is required",
-                "install sudoers.d/hyper2kvm as /etc/sudoers.d/hyper2kvm (root:root, mode 0440) and run as the user "
-                f"that it names; this is uid {user}",
-            ),
-            (r"command not found|No such file", f"install the helper: {_install_line(self.argv[-1])}"),
-            (r"no new privileges", "remove NoNewPrivileges= from the unit"),
-            (
-                r"must be (owned by uid 0|setuid)|effective uid is not 0|nosuid",
-                "reinstall sudo: it must be setuid root",
-            ),
-        )
-        hint = next((remedy for pattern, remedy in remedies if re.search(pattern, said)), None)
-        fallback = f"run `{' '.join(self.argv)} < /dev/null` as this user and read its output"
+        remedies = {
+            r"password is required|not allowed to (run|execute)|not in the sudoers|unknown (user|uid)|"
+            r"terminal is required": "Install sudoers.d/hyper2kvm as /etc/sudoers.d/hyper2kvm (root:root, mode 0440), "
+            f"and run as the user that it names. This is uid {user}",
+            r"command not found|No such file": f"Install the helper: {_install_line(self.argv[-1])}",
+            r"no new privileges": "Remove NoNewPrivileges= from the unit",
+            r"must be (owned by uid 0|setuid)|effective uid is not 0|nosuid": "Reinstall sudo: it must be setuid root",
+        }
+        hint = next((remedy for pattern, remedy in remedies.items() if re.search(pattern, said)), None)
+        fallback = f"Run `{' '.join(self.argv)} < /dev/null` as this user and read its output"
         return unreachable(f"the root helper does not respond: {said or f'status {process.poll()}'}", hint or fallback)
 
 
 def _install_line(program: str) -> str:
-    return f"install -D -o root -g root -m 0755 {HELPER_SOURCE} {program}"
+    return f"`install -D -o root -g root -m 0755 {HELPER_SOURCE} {program}`"
 
 
 # ---------------------------------------------------------------- a socket that systemd listens on
@@ -142,18 +135,18 @@ class Service:
     def _closed(self, error: OSError) -> BrokenInstallation:
         reason = error.strerror or str(error)
         remedies = {
-            errno.ENOENT: SOCKET_LINE,
-            errno.ECONNREFUSED: f"systemctl restart {SOCKET_UNIT}",
-            errno.EACCES: "run as the user hyper2kvm, in the group that the socket belongs to (SocketGroup= in "
-            f"{SOCKET_UNIT}); this is uid {os.geteuid()}",
-            errno.EPROTOTYPE: f"name the socket of {SOCKET_UNIT} in the configuration: this is another one",
+            errno.ENOENT: f"Start it: `{SOCKET_LINE}`",
+            errno.ECONNREFUSED: f"Restart it: `systemctl restart {SOCKET_UNIT}`",
+            errno.EACCES: "Run as the user hyper2kvm, in the group that the socket belongs to (SocketGroup= in "
+            f"{SOCKET_UNIT}). This is uid {os.geteuid()}",
+            errno.EPROTOTYPE: f"Name the socket of {SOCKET_UNIT} in the configuration: this is another one",
         }
-        hint = remedies.get(error.errno or 0, f"see `systemctl status {SOCKET_UNIT}`")
+        hint = remedies.get(error.errno or 0, f"Read its state: `systemctl status {SOCKET_UNIT}`")
         return unreachable(f"the root helper's socket {self.path} cannot be reached: {reason}", hint)
 
     def _silent(self) -> BrokenInstallation:
         return unreachable(
             f"the root helper behind {self.path} closed the connection without a reply, or gave none in time",
-            "see why in its log: journalctl -t hyper2kvm-helper; it serves the user hyper2kvm alone, "
+            "Read its log: `journalctl -t hyper2kvm-helper`. It serves the user hyper2kvm only, "
             f"and this is uid {os.geteuid()}",
         )

@@ -58,7 +58,7 @@ def _check_fuse(kernel: Probed) -> None:
             "transport-missing",
             "this host's kernel has no NBD, and fusermount3, which mounts QCOW2 images without it, is setuid: the "
             "no_new_privs flag on this process forbids that",
-            hint="load the kernel module nbd (modprobe nbd), or ask for `out_format: raw` without `verify: boot`, or "
+            hint="Load the kernel module nbd (modprobe nbd), or set `out_format: raw` without `verify: boot`, or "
             "run the service without NoNewPrivileges= and what implies it",
         )
     run.tool("nbdfuse")
@@ -68,7 +68,7 @@ def _check_fuse(kernel: Probed) -> None:
         raise BrokenInstallation(
             "transport-missing",
             f"this host has neither NBD nor {missing}",
-            hint="load the kernel module nbd, or fuse and loop (modprobe; in a container, on its host)",
+            hint="Load the kernel module nbd, or fuse and loop, with modprobe (for a container, on its host)",
         )
 
 
@@ -107,6 +107,6 @@ def unsupported(volume: Volume, reason: str) -> MigrationFailed:
     return MigrationFailed(
         "mount-unsupported",
         f"{volume.name} ({volume.content}) cannot be mounted: {reason}",
-        hint="load the named kernel module, or run the job on a host that has it",
+        hint="Load the named kernel module, or run the job on a host that has it",
         kind=Kind.OPERATOR,
     )

@@ -163,8 +163,8 @@ def probe(helper: Helper, job: str, fstypes: tuple[str, ...]) -> Probed:
 
 def _remedy(reply: Refused) -> str:
     if reply.error == "unsupported":
-        return "allow user namespaces (sysctl user.max_user_namespaces), and run the service in no chroot"
-    return "reinstall the helper and the daemon together"
+        return "Allow user namespaces (sysctl user.max_user_namespaces), and run the service outside a chroot"
+    return "Reinstall the helper and the daemon together"
 
 
 @contextmanager
@@ -209,5 +209,5 @@ def _exchange(
 def _other_version(data: bytes) -> BrokenInstallation:
     return unreachable(
         f"the root helper's answer is invalid: {data[:200].decode(errors='replace')!r}",
-        "reinstall the helper and the daemon together: they are of different versions",
+        "Reinstall the helper and the daemon together: they are of different versions",
     )

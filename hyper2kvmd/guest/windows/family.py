@@ -19,8 +19,8 @@ REGISTRY = ("windows", "system32", "config", "system")
 WITHOUT_DRIVERS = Capabilities(disk_bus="sata", nic_model="e1000e", rtc="localtime")
 """Hardware that Windows supports without virtio drivers; its hardware clock is in local time."""
 NOT_REPAIRED = (
-    "this is a Windows guest: virtio drivers were NOT injected, so its domain has SATA disks and e1000e network cards; "
-    "install the virtio drivers in it before you change these to virtio"
+    "this is a Windows guest: virtio drivers were NOT injected, so its domain has SATA disks and e1000e network cards. "
+    "Install the virtio drivers in it before you change these to virtio."
 )
 
 

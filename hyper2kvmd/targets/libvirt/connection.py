@@ -39,7 +39,7 @@ class Libvirt:
             raise Unsafe(
                 "libvirt-uri-not-allowed",
                 f"libvirt_uri {uri}: not local, and not listed in allowed_libvirt_uris",
-                hint="use qemu:///system, or ask the administrator to add the URI to allowed_libvirt_uris",
+                hint="Use qemu:///system, or ask the administrator to add the URI to allowed_libvirt_uris",
             )
         return Libvirt(uri, restricted)
 
@@ -58,10 +58,10 @@ class Libvirt:
         """The remedy if this libvirt does not respond."""
         if self._by_our_ssh:
             return (
-                "add the host's key to /etc/hyper2kvm/known_hosts, and the service user's public key to"
+                "Add the host's key to /etc/hyper2kvm/known_hosts, and the service user's public key to"
                 " authorized_keys on that host"
             )
-        return "start libvirtd, add this user to the group libvirt, or correct libvirt_uri"
+        return "Start libvirtd, add this user to the group libvirt, or correct libvirt_uri"
 
     @property
     def _by_our_ssh(self) -> bool:
@@ -78,5 +78,5 @@ def _ssh() -> Path:
     """The program `cli/ssh.py`, which is installed next to the Python interpreter."""
     program = Path(sys.executable).with_name(SSH)
     if not os.access(program, os.X_OK):
-        raise BrokenInstallation("tool-missing", f"{program}: not installed", hint="install hyper2kvmd again")
+        raise BrokenInstallation("tool-missing", f"{program}: not installed", hint="Install hyper2kvmd again")
     return program

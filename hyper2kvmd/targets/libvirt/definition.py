@@ -56,7 +56,7 @@ def define(libvirt: Libvirt, name: str, identity: str, own: Path, xml: Path, art
             raise MigrationFailed(
                 "domain-exists",
                 f"libvirt at {libvirt.uri} already has a domain {name}; the images and {xml} are kept",
-                hint=f"rename the old one (virsh domrename) or undefine it, then run virsh define {xml}",
+                hint=f"Rename the old one (virsh domrename) or undefine it, then run `virsh define {xml}`",
                 kind=Kind.OPERATOR,
             )
     else:
@@ -78,7 +78,7 @@ def _define_failed(uri: str, name: str, reason: str, xml: Path) -> MigrationFail
     return MigrationFailed(
         "libvirt-define-failed",
         f"libvirt at {uri} rejected the domain {name}: {reason}; the images and {xml} are kept",
-        hint=f"correct the cause, then run virsh --connect {uri} define {xml}",
+        hint=f"Correct the cause, then run `virsh --connect {uri} define {xml}`",
         kind=Kind.OPERATOR,
     )
 

@@ -60,7 +60,7 @@ class LibvirtTarget:
             raise MigrationFailed(
                 "domain-exists",
                 f"libvirt at {self.libvirt.uri} already has a domain {self._migration.vm_name}",
-                hint="choose another vm_name, or undefine that domain first",
+                hint="Choose another vm_name, or undefine that domain first",
                 kind=Kind.OPERATOR,
             )
 
@@ -112,6 +112,6 @@ class LibvirtTarget:
             raise MigrationFailed(
                 "xml-unwritable",
                 f"the domain XML {self._xml} cannot be written: {error.strerror}",
-                hint="correct the directory's owner, mode or free space, then retry",
+                hint="Correct the directory's owner, mode or free space, then retry",
                 kind=Kind.OPERATOR,
             ) from error

@@ -108,5 +108,5 @@ def damaged(fact: str) -> MigrationFailed:
     return MigrationFailed(
         "guest-damaged",
         f"a FAT file system of the guest is damaged: {fact}",
-        hint="check the EFI partition in the guest (fsck.vfat), shut the guest down cleanly, export it again",
+        hint="Check the EFI partition in the guest (fsck.vfat), shut the guest down cleanly, then export it again",
     )

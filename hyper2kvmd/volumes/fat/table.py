@@ -119,7 +119,7 @@ def full(free: int, needed: int) -> MigrationFailed:
     return MigrationFailed(
         "guest-full",
         f"the guest's EFI partition has {free} bytes free, {needed} are needed",
-        hint="remove old kernels from it in the guest, or enlarge it, then convert again",
+        hint="Remove old kernels from it in the guest, or enlarge it, then convert again",
     )
 
 

@@ -137,7 +137,7 @@ def test_log_lines_carry_the_level_and_the_job(house: House) -> None:
     lines = [line.split(maxsplit=2)[-1] for line in house.log.splitlines()]
     assert any(line.startswith("INFO job 1: plan") for line in lines)
     assert "WARNING job 1: two / lines" in lines
-    assert "ERROR job 1: a failed: told to fail [told-to]" in lines
+    assert "ERROR job 1: a failed: told to fail. Tell it otherwise. [told-to]" in lines
 
 
 # ---------------------------------------------------------------- Prometheus and people

@@ -207,7 +207,7 @@ class Qcow2Image:
         return MigrationFailed(
             "image-damaged",
             f"the image {self._name} is damaged: {fact}",
-            hint="check the storage of the conversion directory for errors, then retry",
+            hint="Check the storage of the conversion directory for errors, then retry",
         )
 
 

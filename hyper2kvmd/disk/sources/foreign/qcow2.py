@@ -77,7 +77,7 @@ def read_qcow2(file: SourceFile) -> Qcow2:
         file.read_whole(0, HEADER.size)
     )
     if version not in (2, 3):
-        raise faults.unsupported(file.path, f"is QCOW version {version}", "convert it with qemu-img convert -O qcow2")
+        raise faults.unsupported(file.path, f"is QCOW version {version}", "Convert it with `qemu-img convert -O qcow2`")
     if backing:
         raise faults.has_parent(file.path, "is a QCOW2 overlay: it contains only the differences from a backing file")
     if encryption:
@@ -115,13 +115,13 @@ def _check_features(file: SourceFile) -> None:
         raise faults.unclean(
             file.path,
             "was not closed cleanly (its dirty bit is set)",
-            "shut the guest down, then qemu-img check -r all",
+            f"Shut the guest down, then run `qemu-img check -r all {file.path}`",
         )
     if features & ~KNOWN:
         raise faults.unsupported(
             file.path,
             f"uses unsupported features ({features & ~KNOWN:#x})",
-            "convert it with qemu-img convert -O qcow2",
+            "Convert it with `qemu-img convert -O qcow2`",
         )
 
 
@@ -140,5 +140,5 @@ def _encrypted(file: SourceFile) -> MigrationFailed:
     return MigrationFailed(
         "source-encrypted",
         f"{file.path} is encrypted",
-        hint="decrypt it with qemu-img convert and its secret: encrypted images are not supported",
+        hint="Decrypt it first, with qemu-img convert and its secret: encrypted disks are not supported",
     )

@@ -76,7 +76,7 @@ def read_vdi(file: SourceFile) -> Vdi:
     map_at, blocks_at = PLACES.unpack_from(header, 0x154)
     sector, _, size, block, _, blocks, _, _, _, link, parent = SIZES.unpack_from(header, 0x168)
     if version != VERSION:
-        raise faults.unsupported(file.path, f"is VDI of version {version:#x}", "clone it by VBoxManage clonemedium")
+        raise faults.unsupported(file.path, f"is VDI of version {version:#x}", "Clone it with `VBoxManage clonemedium`")
     if kind in (UNDO, DIFFERENCING) or link != NOBODY or parent != NOBODY:
         raise faults.has_parent(file.path, "is a VirtualBox snapshot: it contains only the differences from its parent")
     if kind not in NAMES:
@@ -85,7 +85,7 @@ def read_vdi(file: SourceFile) -> Vdi:
         raise faults.unsupported(
             file.path,
             f"has sectors of {sector} and blocks of {block} bytes, not {SECTOR} and {BLOCK}",
-            "clone it by VBoxManage clonemedium",
+            "Clone it with `VBoxManage clonemedium`",
         )
     size += -size % SECTOR  # VBoxManage can write half a sector, and QEMU counts it as a whole one
     faults.check_disk_size(file.path, size)

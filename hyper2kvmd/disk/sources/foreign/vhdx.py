@@ -133,7 +133,7 @@ def read_vhdx(file: SourceFile) -> Vhdx:
         raise faults.unsupported(
             file.path,
             f"has logical sectors of {sector} bytes: its guest would not find its partitions where they are {SECTOR}",
-            "clone the disk inside the guest to one created with New-VHD -LogicalSectorSizeBytes 512",
+            "Clone the disk inside the guest to one created with New-VHD -LogicalSectorSizeBytes 512",
         )
     if size == 0 or size % SECTOR:
         raise faults.corrupt(file.path, f"its metadata describes a disk of {size} bytes")
@@ -158,7 +158,7 @@ def _check_log(file: SourceFile) -> None:
         raise faults.unclean(
             file.path,
             "has changes in its log that are not in the disk yet: it was not detached cleanly",
-            "shut the VM down, or attach the disk to Hyper-V once (Mount-VHD, then Dismount-VHD), then copy it again",
+            "Shut the VM down, or attach the disk to Hyper-V once (Mount-VHD, then Dismount-VHD), then copy it again",
         )
 
 
@@ -176,7 +176,7 @@ def _regions(file: SourceFile) -> dict[bytes, Region]:
         if kind not in (BAT_REGION, METADATA_REGION):
             if flags & REQUIRED_REGION:
                 raise faults.unsupported(
-                    file.path, f"needs an unsupported region ({UUID(bytes_le=kind)})", "convert it in Hyper-V"
+                    file.path, f"needs an unsupported region ({UUID(bytes_le=kind)})", "Convert it in Hyper-V"
                 )
             continue
         if kind in regions or offset < MIB or offset % MIB or not length:
@@ -203,7 +203,7 @@ def _metadata(file: SourceFile, region: Region) -> dict[bytes, Region]:
         if kind not in KNOWN_ITEMS:
             if flags & REQUIRED_ITEM:
                 raise faults.unsupported(
-                    file.path, f"needs unsupported metadata ({UUID(bytes_le=kind)})", "convert it in Hyper-V"
+                    file.path, f"needs unsupported metadata ({UUID(bytes_le=kind)})", "Convert it in Hyper-V"
                 )
             continue
         if kind in items or offset + length > region.length:

@@ -100,17 +100,17 @@ def check_descriptor(descriptor: Descriptor, path: Path, *, embedded: bool) -> N
             raise faults.unsupported(
                 path,
                 f"has an extent of type {extent.type}",
-                f"export it with extents of type {', '.join(sorted(EXTENT_TYPES))}",
+                f"Export it with extents of type {', '.join(sorted(EXTENT_TYPES))}",
             )
         if extent.access == "NOACCESS":
             raise faults.unsupported(
-                path, "has an extent marked NOACCESS", "unlock the disk where it comes from, then export it again"
+                path, "has an extent marked NOACCESS", "Unlock the disk where it comes from, then export it again"
             )
         if embedded and extent.type != "SPARSE":
             raise Unsafe(
                 "source-unsafe",
                 f"{path} is a sparse file whose descriptor points to {extent.type} extent {extent.name!r}",
-                hint="do not use this file: no VMware product writes such files",
+                hint="Do not use this file: no VMware product writes such files",
             )
     if not embedded:
         check_size(sum(extent.sectors for extent in descriptor.extents), path)
@@ -125,4 +125,4 @@ def check_size(sectors: int, path: Path) -> None:
 
 def _unsupported_type(descriptor: Descriptor, path: Path, *, embedded: bool) -> MigrationFailed:
     fact = f"has createType {descriptor.create_type[:40]!r}{' inside a sparse file' if embedded else ''}"
-    return faults.unsupported(path, fact, f"export it as one of {', '.join(sorted(ONE_FILE | SEVERAL_FILES))}")
+    return faults.unsupported(path, fact, f"Export it as one of {', '.join(sorted(ONE_FILE | SEVERAL_FILES))}")

@@ -101,7 +101,7 @@ def open_sesparse(file: SourceFile, start: int) -> SparseExtent:
         raise faults.unsupported(
             file.path,
             f"is SEsparse of version {version:#x} with grains of {grain}, tables of {table} sectors, flags {flags:#x}",
-            "consolidate the snapshots in vSphere, then export the disk",
+            "Consolidate the snapshots in vSphere, then export the disk",
         )
     check_size(capacity, file.path)
     state = SE_VOLATILE.unpack(file.read_whole(volatile * SECTOR, SE_VOLATILE.size)) if volatile < file.size else ()
@@ -111,7 +111,7 @@ def open_sesparse(file: SourceFile, start: int) -> SparseExtent:
         raise faults.unclean(
             file.path,
             "was not closed: its journal was never replayed",
-            "power the VM off or consolidate its snapshots in vSphere, then export the disk",
+            "Power the VM off or consolidate its snapshots in vSphere, then export the disk",
         )
     if grains_at < 2:
         raise faults.corrupt(file.path, f"its grains begin at sector {grains_at}, inside the header")

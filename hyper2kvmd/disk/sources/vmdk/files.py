@@ -13,7 +13,7 @@ def sibling(path: Path, name: str) -> Path:
         raise Unsafe(
             "source-unsafe",
             f"{path} names the file {name!r}, which is not in the same directory",
-            hint="put all files of the disk in the descriptor's directory and name them without a path",
+            hint="Put all files of the disk in the descriptor's directory and name them without a path",
         )
     return path.with_name(name)
 

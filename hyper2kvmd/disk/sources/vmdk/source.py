@@ -208,7 +208,7 @@ def open_vmdk(file: SourceFile, mandate: Mandate = ANYONE) -> Iterator[VmdkSourc
                 raise faults.unsupported(
                     file.path,
                     f"is a snapshot with more than {DEPTH_LIMIT - 1} parents",
-                    "consolidate the snapshots in vSphere, then export the disk",
+                    "Consolidate the snapshots in vSphere, then export the disk",
                 )
             layers.append(_open_parent(layers[-1], opening))
             if sum(len(layer.extents) for layer in layers) > faults.LARGEST_NUMBER_OF_EXTENTS:
@@ -239,7 +239,7 @@ def _layer(file: SourceFile, opening: Opening) -> Layer:
         raise MigrationFailed(
             "source-not-vmdk",
             f"{path} is not a VMDK: it begins with neither a sparse header nor a descriptor",
-            hint="name the .vmdk descriptor or a sparse VMDK file, not a -flat.vmdk, an OVA or another format",
+            hint="Name the .vmdk descriptor or a sparse VMDK file, not a -flat.vmdk, an OVA or another format",
         )
     descriptor = text.parse_descriptor(file.read(0, text.LIMIT + 1), path)
     _check_parent(descriptor, path)
@@ -282,7 +282,7 @@ def _check_parent(descriptor: Descriptor, path: Path) -> None:
         raise MigrationFailed(
             "source-parent-missing",
             f"{path} is a snapshot whose parent ({hint[:80]!r}, CID {cid[:8]!r}) is not a file beside it",
-            hint="put the parent's files in the same directory and its bare name into parentFileNameHint, or"
+            hint="Put the parent's files in the same directory and its bare name into parentFileNameHint, or"
             " consolidate the snapshots in vSphere, then export again",
         )
 
@@ -298,7 +298,7 @@ def _open_parent(child: Layer, opening: Opening) -> Layer:
             "source-parent-differs",
             f"{path} was changed after the snapshot {child.path.name}: its CID is {parent.descriptor.cid[:8]!r},"
             f" the snapshot was taken of {child.descriptor.parent_cid[:8]!r}",
-            hint="export the disk with all of its snapshots again, or consolidate them in vSphere",
+            hint="Export the disk with all of its snapshots again, or consolidate them in vSphere",
             kind=Kind.OPERATOR,
         )
     return parent

@@ -77,7 +77,7 @@ def read_header(file: SourceFile, at: int = 0) -> Header:
         raise faults.unsupported(
             file.path,
             f"is compressed by method {header.compression} with flags {header.flags:#x}",
-            "export it again: only deflate (1) is supported",
+            "Export it again: only deflate (1) is supported",
         )
     check_size(header.capacity, file.path)
     return header
@@ -89,7 +89,7 @@ def embedded_descriptor(file: SourceFile, header: Header) -> bytes:
         raise MigrationFailed(
             "source-extent",
             f"{file.path} is one extent of a disk, not the disk",
-            hint="name the small .vmdk descriptor file beside it",
+            hint="Name the small .vmdk descriptor file beside it",
         )
     if header.descriptor_size * SECTOR > LIMIT:
         raise faults.not_vmdk(file.path, f"its descriptor is larger than {LIMIT} bytes")

@@ -32,7 +32,7 @@ def mend(case: Case, text: str, path: str) -> Mended:
         lines.append(line if spec is None else match[1] + spec + match[3])
         if spec is None:
             warnings.append(
-                f"{path} line {number}: {match[2]} matches no volume on these disks; write a UUID there by hand"
+                f"{path} line {number}: {match[2]} matches no volume on these disks. Write a UUID there by hand."
             )
         else:
             done.append(f"{match[2]} is now {spec}")

@@ -52,7 +52,7 @@ def apply(case: Case) -> list[str]:
         raise MigrationFailed(
             "efi-loader-missing",
             f"a UEFI firmware finds no boot loader in {efi}, and boot entries stay behind with the old firmware",
-            hint="set uefi: false if the guest boots with BIOS, or install its boot loader to the removable media path "
+            hint="Set uefi: false if the guest boots with BIOS, or install its boot loader to the removable media path "
             "(grub-install --removable, bootctl install) and convert again",
         )
     return warnings
@@ -102,7 +102,7 @@ def _companions(tree: GuestTree, source: str, suffix: str) -> list[str]:
         raise MigrationFailed(
             "efi-shim-incomplete",
             f"shim in {source} has neither {grub} nor {fallback} and BOOT{suffix.upper()}.CSV beside it",
-            hint="reinstall the guest's boot loader (grub-install), then convert again",
+            hint="Reinstall the guest's boot loader (grub-install), then convert again",
         )
     return [grub, *([keys] if tree.is_file(f"{source}/{keys}") else [])]
 

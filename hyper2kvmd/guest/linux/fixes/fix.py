@@ -97,7 +97,7 @@ def stabilized(case: Case, text: str) -> cmdline.Rewritten:
 
 
 def unresolved(path: str, parameter: str) -> str:
-    return f"{path}: {parameter} matches no volume on these disks; write a UUID there by hand"
+    return f"{path}: {parameter} matches no volume on these disks. Write a UUID there by hand."
 
 
 def regular_files(case: Case, *patterns: str) -> list[str]:

@@ -24,7 +24,7 @@ def apply(case: Case) -> list[str]:
     for entry in fstab.entries(text):
         place = f"{PATH} line {entry.number + 1}: {entry.spec} ({entry.mount_point})"
         if entry.fs_type.startswith(("fuse.vmhgfs", "vmhgfs")):
-            warnings.append(f"{place} is a VMware shared folder, which is not available on KVM; remove the line")
+            warnings.append(f"{place} is a VMware shared folder, which is not available on KVM. Remove the line.")
             if mode == "stabilize-all" and not {"nofail", "noauto"}.intersection(entry.options):
                 text = fstab.with_option(text, entry.number, "nofail")
                 done.append(f"{entry.mount_point} may be missing")
@@ -42,7 +42,7 @@ def apply(case: Case) -> list[str]:
             done.append(f"{entry.spec} is now {spec}")
         elif unstable:
             why = "has no UUID or label" if volume is not None else "matches no volume on these disks"
-            warnings.append(f"{place} {why}; correct or remove the line, or the guest waits for it when it boots")
+            warnings.append(f"{place} {why}. Correct or remove the line, or the guest waits for it when it boots.")
     case.tree.write_text(PATH, text, fix=FIX.name, summary=", ".join(done))
     return warnings
 

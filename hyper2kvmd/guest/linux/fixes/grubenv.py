@@ -34,7 +34,7 @@ def apply(case: Case) -> list[str]:
             raise MigrationFailed(
                 "grubenv-full",
                 f"the guest's {path} has {size} bytes, {used} are needed for stable names",
-                hint="remove variables from it in the guest (grub-editenv), or set no_grub: true",
+                hint="Remove variables from it in the guest (grub-editenv), or set no_grub: true",
             )
         if rewritten.summary:
             text = rewritten.text + "#" * (size - used)

@@ -57,7 +57,7 @@ def apply(case: Case) -> list[str]:
         raise MigrationFailed(
             "guest-kernel-missing",
             "no installed kernel was found in the guest: nothing in /boot belongs to a folder in /lib/modules",
-            hint="set regen_initramfs: false if the guest boots a kernel with virtio from another place",
+            hint="Set regen_initramfs: false if the guest boots a kernel with virtio from another place",
         )
     failures: list[tuple[Kernel, MigrationFailed]] = []
     for kernel in reversed(kernels):  # the newest one first, as long as there is room
@@ -76,7 +76,7 @@ def _mend(case: Case, kernel: Kernel, *, loose: bool) -> None:
         raise MigrationFailed(
             "initrd-missing",
             f"the guest's kernel {kernel.version} has no initramfs, and its virtio drivers are modules",
-            hint="build an initramfs for it in the guest, then convert again",
+            hint="Build an initramfs for it in the guest, then convert again",
         )
     for path in kernel.initrds:
         with case.tree.open(path) as file:
@@ -95,7 +95,7 @@ def _modules_of(case: Case, kernel: Kernel) -> tuple[modules.Dependencies, froze
             raise MigrationFailed(
                 "virtio-missing",
                 f"the guest's kernel {kernel.version} has no module {name}",
-                hint="install a kernel with virtio drivers in the guest, then convert again",
+                hint="Install a kernel with virtio drivers in the guest, then convert again",
             )
     return dependencies, builtin
 
@@ -188,7 +188,7 @@ def _add_modules(
             raise MigrationFailed(
                 "module-missing",
                 f"the guest's {file} is missing, though modules.dep names it",
-                hint=f"reinstall the kernel package {kernel.version} in the guest, then convert again",
+                hint=f"Reinstall the kernel package {kernel.version} in the guest, then convert again",
             )
         after[name] = path
         archive.file(f"{folder}/{path}", tree.read_bytes(file))

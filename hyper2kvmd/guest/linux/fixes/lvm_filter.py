@@ -50,7 +50,7 @@ def mend(case: Case, text: str, path: str) -> Mended:
             patterns = [_pattern(written) for written in STRING.findall(match[4] or match[5] or "")]
         except _NotUnderstood:
             names = ", ".join(case.devices.virtio_name(volume) for volume in members)
-            warnings.append(f"{path}: what {match[2]} accepts is unclear; make sure that it includes {names}")
+            warnings.append(f"{path}: what {match[2]} accepts is unclear. Make sure that it includes {names}.")
             return match[0]
         shut_out = [volume for volume in members if not _accepts(patterns, _names(case, volume))]
         if not shut_out:

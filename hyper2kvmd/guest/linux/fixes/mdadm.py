@@ -60,7 +60,7 @@ def _by_uuid(case: Case, statement: str, path: str, done: list[str], warnings: l
     if not HAS_UUID.search(statement):
         uuid = next((uuid for name in match[2].split(",") if (uuid := _array_uuid(case, name))), None)
         if uuid is None:
-            warnings.append(f"{path}: devices={match[2]} matches no array on these disks; write its UUID= by hand")
+            warnings.append(f"{path}: devices={match[2]} matches no array on these disks. Write its UUID= by hand.")
             return statement
         replacement = f"{match[1]}UUID={uuid}"
     done.append(f"devices={match[2]} is now {replacement.strip() or 'left out: the UUID is sufficient'}")

@@ -29,7 +29,7 @@ def mend(case: Case, text: str, path: str) -> Mended:
         volume = case.devices.find(match[2])
         spec = case.devices.stable_path(volume) if volume else None
         if spec is None:
-            warnings.append(f"{path}: {match[2]} matches no volume on these disks; correct the unit, or disable it")
+            warnings.append(f"{path}: {match[2]} matches no volume on these disks. Correct the unit, or disable it.")
             return match[0]
         done.append(f"{match[2]} is now {spec}")
         return match[1] + spec

@@ -23,7 +23,7 @@ def apply(case: Case) -> list[str]:
         if all(nic.name == f"eth{number}" for number, nic in enumerate(pinned)):
             return []
         names = ", ".join(str(nic.name) for nic in pinned)
-        return [f"this guest has no udev to name its network cards; check that they are still called {names}"]
+        return [f"this guest has no udev to name its network cards. Check that they are still called {names}."]
     if pinned:
         text = HEAD + "".join(map(_rule, pinned))
         names = ", ".join(f"{nic.mac} is {nic.name}" for nic in pinned)

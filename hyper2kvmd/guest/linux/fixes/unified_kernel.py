@@ -77,7 +77,7 @@ def _kernel(case: Case, image: Unified) -> Kernel:
         raise MigrationFailed(
             "unified-kernel-orphaned",
             f"{image.path} contains kernel {image.version or '(unknown version)'}, whose modules are not in the guest",
-            hint="remove it in the guest, or install that kernel's modules, then convert again",
+            hint="Remove it in the guest, or install that kernel's modules, then convert again",
         )
     return kernel
 

@@ -157,7 +157,7 @@ def _by_source(wanted: list[_Wanted], source: tuple[SourceNic, ...], warnings: l
     free = sorted((number for number in range(len(source)) if number not in found), key=lambda n: _bus(source[n]))
     if guessed := [want.name or str(want.mac) for want in left if want.name or want.mac][: len(free)]:
         if len(free) > 1:
-            warnings.append(f"it is unclear which card is {', '.join(guessed)}: assigned in bus order; check it")
+            warnings.append(f"it is unclear which card is {', '.join(guessed)}: assigned in bus order. Check it.")
         for number in free:
             take(number, next((want for want in left if want.name or want.mac), None))
     if stale := [want.name or want.mac or want.place for want in left]:

@@ -28,7 +28,7 @@ def visit(file: str, text: str, choose: Choose) -> str:
         raise MigrationFailed(
             "guest-network-unclear",
             f"the guest's {file} cannot be parsed: {document.problems[0].message}",
-            hint="compare its network settings with the interfaces of the new virtual machine by hand",
+            hint="Compare its network settings with the interfaces of the new virtual machine by hand",
             kind=Kind.PERMANENT,
         )
     body = text.removeprefix("\ufeff")
