@@ -51,10 +51,26 @@ SERVICE_USER = "hyper2kvm"
 REQUEST_BYTES = 16 * 1024
 LEGS_MAX = 64
 SECTOR = 512
+RANGE_END = 1 << 62
+"""No range may reach this byte, so that sums of offsets and lengths fit the kernel's signed 64 bits (loff_t)."""
+CHUNK_MIN = 4096
+"""Bytes. A chunk of a striped target is no smaller than a page (the kernel's documentation of dm-stripe)."""
 TIME_LIMIT = 120
 """Seconds for everything; then the reply is an error, or the socket closes."""
+CLEANUP_SECONDS = 10
+"""More seconds after that, for the reply; then the process is killed."""
+REQUEST_SECONDS = 10
+NETLINK_SECONDS = 20
 NBD_TIMEOUT = 30
 """Seconds. Without it, a frozen server blocks the holder of the mount even after that server was killed."""
+LOOP_ATTEMPTS = 32
+"""Free loop devices that may be lost to other processes."""
+LINE_CHARACTERS = 900
+"""Of a log line, which syslog limits to 1024 bytes with its header (RFC 3164, section 4.1)."""
+NO_ID = 0xFFFFFFFF
+"""(uid_t) -1, which is no user, and which setresuid(2) reads as "unchanged"."""
+REFUSED, CALLER_GONE = 2, 1
+"""Exit statuses besides 0."""
 
 # Mount options of each file system besides nosuid,nodev,noexec,noatime: never panic because of a guest's disk, never
 # resume a guest's own maintenance.
@@ -70,6 +86,7 @@ Sources: ext4_load_journal, xfs_dev_is_read_only, btrfs_replay_log."""
 CIPHERS = {"aes-xts-plain64": (32, 64), "aes-cbc-essiv:sha256": (16, 32)}
 """Supported ciphers, with their key sizes in bytes."""
 TARGETS = ("linear", "striped", "mirror", "crypt")
+KEY_MAX = max(max(sizes) for sizes in CIPHERS.values())
 SECTOR_SIZES = (512, 1024, 2048, 4096)
 SEALED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_WRITE
 
@@ -155,6 +172,19 @@ class Device(NamedTuple):
 
 # ---------------------------------------------------------------- kernel calls
 
+# asm-generic/unistd.h: the same numbers on every architecture except alpha
+OPEN_TREE, MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT, MOUNT_SETATTR = 428, 429, 430, 431, 432, 442
+# linux/prctl.h
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
+# linux/sched.h
+CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
+# linux/capability.h
+CAPABILITY_VERSION_3 = 0x20080522
+CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN = 6, 7, 21
+STANDARD_STREAMS = (0, 1, 2)
+DESCRIPTORS_END = 1 << 16
+"""More than this program ever has."""
+
 
 def syscall(number: int, *arguments: int | bytes | None) -> int:
     wide = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
@@ -180,7 +210,7 @@ def sysfs(path: str) -> str:
 
 def die_with(parent: int) -> None:
     """In a child: end when `parent` ends."""
-    libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -205,7 +235,7 @@ def child(work: Callable[[], None]) -> Iterator[int]:
 
 
 def load_module(name: str) -> None:
-    nothing = [(os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_RDWR, 0) for number in (0, 1, 2)]
+    nothing = [(os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_RDWR, 0) for number in STANDARD_STREAMS]
     try:
         pid = os.posix_spawn("/sbin/modprobe", ["modprobe", "-q", name], {}, file_actions=nothing)
     except OSError:
@@ -215,15 +245,19 @@ def load_module(name: str) -> None:
 
 def keep_only_needed_capabilities() -> None:
     """Drop every capability but SETGID, SETUID and SYS_ADMIN, for this process and any program that it starts."""
-    kept = sum(1 << number for number in (6, 7, 21))
-    header = struct.pack("=Ii", 0x20080522, 0)
-    low = struct.pack("=III", kept, kept, 0)
-    if libc.capset(header, low + bytes(12)):
+    kept = sum(1 << number for number in (CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN))
+    header = struct.pack("=Ii", CAPABILITY_VERSION_3, 0)
+    low = struct.pack("=III", kept, kept, 0)  # effective, permitted, inheritable: capabilities 0 to 31
+    high = struct.pack("=III", 0, 0, 0)  # 32 to 63
+    if libc.capset(header, low + high):
         raise Refusal("not-root", "the helper does not have the capabilities that it needs")
-    libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 # ---------------------------------------------------------------- the caller and its request
+
+UCRED = struct.Struct("=iII")
+"""struct ucred (unix(7)): pid, uid, gid."""
 
 
 def identify(channel: socket.socket) -> Caller:
@@ -235,14 +269,14 @@ def identify(channel: socket.socket) -> Caller:
     packets = channel.family == socket.AF_UNIX and channel.type == socket.SOCK_SEQPACKET
     require(packets, "bad-channel", "stdin is not a unix SOCK_SEQPACKET socket")
     require(os.geteuid() == 0, "not-root", "the helper does not run as root")
-    _, uid, gid = struct.unpack("=iII", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    _, uid, gid = UCRED.unpack(channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
     claimed = os.environ.get("SUDO_UID")
     if claimed is None:
         require(uid in served(), "bad-caller", f"uid {uid} is not the user {SERVICE_USER}")
     else:
         agreed = claimed == str(uid)
         require(agreed, "bad-caller", f"the socket was made by uid {uid}, but sudo was run by uid {claimed!a}")
-    require(0xFFFFFFFF not in (uid, gid), "bad-caller", "the caller has no ids here")
+    require(NO_ID not in (uid, gid), "bad-caller", "the caller has no ids here")
     return Caller(uid, gid)
 
 
@@ -254,7 +288,7 @@ def served() -> tuple[int, ...]:
 
 
 def receive(channel: socket.socket) -> tuple[Probe | Mount, list[int]]:
-    channel.settimeout(10)
+    channel.settimeout(REQUEST_SECONDS)
     space = socket.CMSG_SPACE((LEGS_MAX + 1) * array.array("i").itemsize)
     try:
         data, extras, flags, _ = channel.recvmsg(REQUEST_BYTES + 1, space, socket.MSG_CMSG_CLOEXEC)
@@ -329,12 +363,12 @@ def check_stretch(stretch: Stretch) -> None:
         count == 1 if kind == "linear" else count > 1, "bad-request", f"a stretch cannot be {kind} with {count} legs"
     )
     for _, offset, length in stretch.legs:
-        inside = offset >= 0 and length > 0 and offset + length < 1 << 62
+        inside = offset >= 0 and length > 0 and offset + length < RANGE_END
         require(inside, "bad-range", f"{length} bytes at {offset} are no range")
         whole = offset % SECTOR == 0 and length % SECTOR == 0
         require(whole, "bad-range", f"{length} bytes at {offset} are not whole sectors")
         require(length == stretch.legs[0].length, "bad-range", "the legs of a stretch are of different lengths")
-    fine = chunk >= 4096 and chunk % SECTOR == 0 and stretch.legs[0].length % chunk == 0
+    fine = chunk >= CHUNK_MIN and chunk % SECTOR == 0 and stretch.legs[0].length % chunk == 0
     require(
         fine if kind == "striped" else chunk == 0, "bad-range", f"a stretch cannot be {kind} with {chunk} bytes a chunk"
     )
@@ -343,7 +377,7 @@ def check_stretch(stretch: Stretch) -> None:
 def check_crypt(crypt: Crypt, stretch: Stretch) -> None:
     known = crypt.cipher in CIPHERS and crypt.sector in SECTOR_SIZES
     require(known, "bad-request", "an encryption is not one that is known here")
-    whole = 0 <= crypt.iv < 1 << 62 and crypt.iv * SECTOR % crypt.sector == 0 and stretch.length % crypt.sector == 0
+    whole = 0 <= crypt.iv < RANGE_END and crypt.iv * SECTOR % crypt.sector == 0 and stretch.length % crypt.sector == 0
     require(whole, "bad-range", f"{stretch.length} bytes from sector {crypt.iv} on are not whole encrypted sectors")
 
 
@@ -353,13 +387,22 @@ def read_key(handle: int, cipher: str) -> str:
         sealed = fcntl.fcntl(handle, fcntl.F_GET_SEALS) & SEALED == SEALED
     except OSError:
         sealed = False
-    key = os.pread(handle, 65, 0) if sealed else b""
+    key = os.pread(handle, KEY_MAX + 1, 0) if sealed else b""
     if len(key) not in CIPHERS[cipher]:
         raise Refusal("bad-fd", "a descriptor is not a sealed memfd with a key in it")
     return key.hex()
 
 
 # ---------------------------------------------------------------- loop devices
+
+# linux/loop.h
+LOOP_CONFIGURE, LOOP_CTL_GET_FREE = 0x4C0A, 0x4C82
+LO_FLAGS_READ_ONLY, LO_FLAGS_AUTOCLEAR = 1, 4
+LOOP_INFO64_BYTES = 232
+LO_OFFSET_AT, LO_FLAGS_AT = 24, 52
+"""Offsets in struct loop_info64; lo_sizelimit follows lo_offset."""
+LOOP_CONFIG_RESERVED_BYTES = 64
+"""At the end of struct loop_config, which is: file descriptor, block size, struct loop_info64, these."""
 
 
 def as_caller(caller: Caller, work: Callable[[], None]) -> None:
@@ -405,12 +448,13 @@ def configure_loop(handle: int, backing: int, leg: Leg, read_only: bool) -> None
     require(fitting, "bad-fd", "a descriptor is not open for what was asked")
     inside = leg.offset + leg.length <= facts.st_size
     require(inside, "bad-range", f"{leg.length} bytes at {leg.offset} end behind {facts.st_size} bytes")
-    flags = 4 | (1 if read_only else 0)  # LO_FLAGS_AUTOCLEAR, LO_FLAGS_READ_ONLY
-    info = bytearray(232)  # struct loop_info64
-    struct.pack_into("=QQ", info, 24, leg.offset, leg.length)
-    struct.pack_into("=I", info, 52, flags)
+    flags = LO_FLAGS_AUTOCLEAR | (LO_FLAGS_READ_ONLY if read_only else 0)
+    info = bytearray(LOOP_INFO64_BYTES)
+    struct.pack_into("=QQ", info, LO_OFFSET_AT, leg.offset, leg.length)
+    struct.pack_into("=I", info, LO_FLAGS_AT, flags)
+    config = struct.pack("=II", backing, SECTOR) + bytes(info) + bytes(LOOP_CONFIG_RESERVED_BYTES)
     try:
-        fcntl.ioctl(handle, 0x4C0A, struct.pack("=II", backing, SECTOR) + bytes(info) + bytes(64))  # LOOP_CONFIGURE
+        fcntl.ioctl(handle, LOOP_CONFIGURE, config)
     except OSError as error:
         if error.errno == errno.EBUSY:
             raise Refusal("busy", "another process took the loop device") from None
@@ -420,8 +464,8 @@ def configure_loop(handle: int, backing: int, leg: Leg, read_only: bool) -> None
 def attach_loop(backing: int, leg: Leg, read_only: bool, caller: Caller) -> Device:
     control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     try:
-        for _ in range(32):
-            name = f"loop{fcntl.ioctl(control, 0x4C82)}"  # LOOP_CTL_GET_FREE
+        for _ in range(LOOP_ATTEMPTS):
+            name = f"loop{fcntl.ioctl(control, LOOP_CTL_GET_FREE)}"
             handle = open_device(f"/dev/{name}", os.O_RDWR)
             try:
                 as_caller(caller, lambda: configure_loop(handle, backing, leg, read_only))  # noqa: B023
@@ -440,45 +484,83 @@ def attach_loop(backing: int, leg: Leg, read_only: bool, caller: Caller) -> Devi
 
 # ---------------------------------------------------------------- NBD, by generic netlink
 
+# linux/netlink.h
+NETLINK_GENERIC = 16
+NLM_F_REQUEST, NLM_F_ACK = 1, 4
+NLMSG_ERROR = 2
+NLA_F_NESTED, NLA_TYPE_MASK = 0x8000, 0x3FFF
+NLMSGHDR = struct.Struct("=IHHII")
+"""Length, type, flags, sequence number, port."""
+NLATTR = struct.Struct("=HH")
+"""Length, type."""
+ALIGNMENT = 4
+"""Bytes, of messages and attributes (NLMSG_ALIGNTO, NLA_ALIGNTO)."""
+ANSWER_BYTES = 65536
+# linux/genetlink.h
+GENL_ID_CTRL = 16
+CTRL_CMD_GETFAMILY = 3
+CTRL_ATTR_FAMILY_ID, CTRL_ATTR_FAMILY_NAME = 1, 2
+GENLMSGHDR = struct.Struct("=BBH")
+"""Command, version, reserved."""
+GENL_VERSION = 1
+"""Of the nbd family (NBD_GENL_VERSION); the controller accepts any."""
+GENL_BODY_AT = NLMSGHDR.size + GENLMSGHDR.size
+# linux/nbd-netlink.h
+NBD_CMD_CONNECT, NBD_CMD_DISCONNECT, NBD_CMD_RECONFIGURE = 1, 2, 3
+NBD_ATTR_INDEX, NBD_ATTR_SIZE_BYTES, NBD_ATTR_BLOCK_SIZE_BYTES, NBD_ATTR_TIMEOUT = 1, 2, 3, 4
+NBD_ATTR_SERVER_FLAGS, NBD_ATTR_CLIENT_FLAGS, NBD_ATTR_SOCKETS, NBD_ATTR_BACKEND_IDENTIFIER = 5, 6, 7, 10
+NBD_SOCK_ITEM, NBD_SOCK_FD = 1, 1
+# linux/nbd.h
+NBD_CFLAG_DISCONNECT_ON_CLOSE = 2
+NBD_FLAG_HAS_FLAGS, NBD_FLAG_READ_ONLY = 1, 2
+NBD_FLAGS_PASSED = 0x17F
+"""Flags of an export that the kernel gets: bits 0 to 6 and 8 of the transmission flags in the NBD protocol
+(github.com/NetworkBlockDevice/nbd, doc/proto.md): what the server can do, up to CAN_MULTI_CONN, without DF."""
+
 
 def attribute(kind: int, value: bytes | int, form: str = "=Q") -> bytes:
     payload = struct.pack(form, value) if isinstance(value, int) else value
-    return struct.pack("=HH", 4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
+    return NLATTR.pack(NLATTR.size + len(payload), kind) + payload + bytes(-len(payload) % ALIGNMENT)
+
+
+def aligned(length: int) -> int:
+    return length + ALIGNMENT - 1 & -ALIGNMENT
 
 
 class Netlink:
     """The `nbd` family. Raises OSError; ENOENT when this kernel, or this network namespace, has none."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16)  # NETLINK_GENERIC
-        self._socket.settimeout(20)
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_GENERIC)
+        self._socket.settimeout(NETLINK_SECONDS)
         self._socket.bind((0, 0))
         self._sequence = 0
-        answer = self._ask(16, 3, attribute(2, b"nbd\0"))  # GENL_ID_CTRL, CTRL_CMD_GETFAMILY
-        self._family = struct.unpack("=H", answer[1])[0]
+        answer = self._ask(GENL_ID_CTRL, CTRL_CMD_GETFAMILY, attribute(CTRL_ATTR_FAMILY_NAME, b"nbd\0"))
+        self._family = struct.unpack("=H", answer[CTRL_ATTR_FAMILY_ID])[0]
 
     def _ask(self, family: int, command: int, attributes: bytes) -> dict[int, bytes]:
         self._sequence += 1
-        body = struct.pack("=BBH", command, 1, 0) + attributes
-        self._socket.send(struct.pack("=IHHII", 16 + len(body), family, 5, self._sequence, 0) + body)
+        body = GENLMSGHDR.pack(command, GENL_VERSION, 0) + attributes
+        length, flags = NLMSGHDR.size + len(body), NLM_F_REQUEST | NLM_F_ACK
+        self._socket.send(NLMSGHDR.pack(length, family, flags, self._sequence, 0) + body)
         answer: dict[int, bytes] = {}
         while True:
-            data = self._socket.recv(65536)
-            while len(data) >= 20:
-                length, kind, _, sequence, _ = struct.unpack_from("=IHHII", data)
-                message, data = data[:length], data[max(20, length + 3 & ~3) :]
+            data = self._socket.recv(ANSWER_BYTES)
+            while len(data) >= GENL_BODY_AT:
+                length, kind, _, sequence, _ = NLMSGHDR.unpack_from(data)
+                message, data = data[:length], data[max(GENL_BODY_AT, aligned(length)) :]
                 if sequence != self._sequence:
                     continue
-                if kind == 2:  # NLMSG_ERROR, also the acknowledgement
-                    code = -struct.unpack_from("=i", message, 16)[0]
+                if kind == NLMSG_ERROR:  # also the acknowledgement, with the code 0
+                    code = -struct.unpack_from("=i", message, NLMSGHDR.size)[0]
                     if code:
                         raise OSError(code, os.strerror(code))
                     return answer
-                position = 20
-                while position + 4 <= len(message):
-                    size, name = struct.unpack_from("=HH", message, position)
-                    answer[name & 0x3FFF] = message[position + 4 : position + size]
-                    position += max(4, size + 3 & ~3)
+                position = GENL_BODY_AT
+                while position + NLATTR.size <= len(message):
+                    size, name = NLATTR.unpack_from(message, position)
+                    answer[name & NLA_TYPE_MASK] = message[position + NLATTR.size : position + size]
+                    position += max(NLATTR.size, aligned(size))
 
     def connect(self, connection: int, size: int, flags: int, name: str) -> int:
         """Number of the device; open it, then call `close_with_last_user`.
@@ -486,25 +568,31 @@ class Netlink:
         After a disconnect its node stays, without a size: an `lvs` of the host that reads it at that moment would
         complain about a vanished node.
         """
-        sockets = attribute(0x8007, attribute(0x8001, attribute(1, connection, "=I")))
+        item = attribute(NLA_F_NESTED | NBD_SOCK_ITEM, attribute(NBD_SOCK_FD, connection, "=I"))
         answer = self._ask(
             self._family,
-            1,
-            attribute(2, size)
-            + attribute(3, SECTOR)
-            + attribute(4, NBD_TIMEOUT)
-            + attribute(5, flags)
-            + attribute(6, 0)  # not yet DISCONNECT_ON_CLOSE, which would race with udev's open and close
-            + attribute(10, name.encode() + b"\0")
-            + sockets,
+            NBD_CMD_CONNECT,
+            attribute(NBD_ATTR_SIZE_BYTES, size)
+            + attribute(NBD_ATTR_BLOCK_SIZE_BYTES, SECTOR)
+            + attribute(NBD_ATTR_TIMEOUT, NBD_TIMEOUT)
+            + attribute(NBD_ATTR_SERVER_FLAGS, flags)
+            + attribute(NBD_ATTR_CLIENT_FLAGS, 0)  # not yet DISCONNECT_ON_CLOSE, which would race with udev's open
+            + attribute(NBD_ATTR_BACKEND_IDENTIFIER, name.encode() + b"\0")
+            + attribute(NLA_F_NESTED | NBD_ATTR_SOCKETS, item),
         )
-        return int(struct.unpack("=I", answer[1])[0])
+        return int(struct.unpack("=I", answer[NBD_ATTR_INDEX])[0])
 
     def close_with_last_user(self, index: int, name: str) -> None:
-        self._ask(self._family, 3, attribute(1, index, "=I") + attribute(6, 2) + attribute(10, name.encode() + b"\0"))
+        self._ask(
+            self._family,
+            NBD_CMD_RECONFIGURE,
+            attribute(NBD_ATTR_INDEX, index, "=I")
+            + attribute(NBD_ATTR_CLIENT_FLAGS, NBD_CFLAG_DISCONNECT_ON_CLOSE)
+            + attribute(NBD_ATTR_BACKEND_IDENTIFIER, name.encode() + b"\0"),
+        )
 
     def disconnect(self, index: int) -> None:
-        self._ask(self._family, 2, attribute(1, index, "=I"))
+        self._ask(self._family, NBD_CMD_DISCONNECT, attribute(NBD_ATTR_INDEX, index, "=I"))
 
 
 def attach_nbd(netlink: Netlink, connection: int, export: Export, read_only: bool) -> Device:
@@ -513,10 +601,11 @@ def attach_nbd(netlink: Netlink, connection: int, export: Export, read_only: boo
         require(stream, "bad-fd", "a descriptor is not a unix stream socket")
         sock.getpeername()
     size, flags = export
-    allowed = flags & 1 and (read_only or not flags & 2)  # HAS_FLAGS, READ_ONLY
+    allowed = flags & NBD_FLAG_HAS_FLAGS and (read_only or not flags & NBD_FLAG_READ_ONLY)
     require(bool(allowed), "bad-request", "the export's flags do not allow what was asked")
     name = identifier()
-    index = netlink.connect(connection, size, (flags & 0x17F) | (2 if read_only else 0), name)
+    passed = (flags & NBD_FLAGS_PASSED) | (NBD_FLAG_READ_ONLY if read_only else 0)
+    index = netlink.connect(connection, size, passed, name)
     try:
         handle = open_device(f"/dev/nbd{index}", os.O_RDONLY if read_only else os.O_RDWR)
         netlink.close_with_last_user(index, name)
@@ -530,66 +619,93 @@ def attach_nbd(netlink: Netlink, connection: int, export: Export, read_only: boo
 
 # ---------------------------------------------------------------- device-mapper
 
+# linux/dm-ioctl.h
+DM_VERSION, DM_LIST_DEVICES, DM_DEV_CREATE, DM_DEV_REMOVE, DM_DEV_SUSPEND, DM_TABLE_LOAD = 0, 2, 3, 4, 6, 9
+DM_GET_TARGET_VERSION = 17
+DM_IOCTL = 0xC138FD00
+"""_IOWR(0xfd, 0, struct dm_ioctl), to which the command is added."""
+DM_READONLY_FLAG, DM_SECURE_DATA_FLAG, DM_DEFERRED_REMOVE = 1 << 0, 1 << 15, 1 << 17
+DM_VERSION_MAJOR = 4
+DM_HEADER = struct.Struct("=IIIIIIiIIIQ")
+"""struct dm_ioctl up to its name: version (3 numbers), data_size, data_start, target_count, open_count, flags,
+event_nr, padding, dev."""
+DM_DEV_AT, DM_NAME_AT, DM_DATA_AT = 40, 48, 312
+"""Offsets in struct dm_ioctl, whose size is the last of them."""
+DM_ANSWER_BYTES = 16384
+DM_TARGET_SPEC = struct.Struct("=QQiI16s")
+"""struct dm_target_spec: start and length in sectors, status, bytes to the next one, type. Its parameters follow."""
+DM_ALIGNMENT = 8
+DM_NAME_LIST = struct.Struct("=QI")
+"""struct dm_name_list up to its name: dev, bytes to the next one."""
+UDEV_IGNORES = 0x6E << 16
+"""Upper half of a udev cookie (libdevmapper.h, DM_UDEV_FLAGS_SHIFT): DISABLE_SUBSYSTEM_RULES, DISABLE_DISK_RULES,
+DISABLE_OTHER_RULES, DISABLE_LIBRARY_FALLBACK, PRIMARY_SOURCE."""
+REGION_SECTORS_MAX = 1024
+"""Of a mirror (the kernel's documentation of dm-log); a power of two that is no larger than the device."""
+
 
 class Mapper:
     """device-mapper's control node. Raises OSError when this kernel has none."""
 
     def __init__(self) -> None:
         self._control = os.open("/dev/mapper/control", os.O_RDWR | os.O_CLOEXEC)
-        self._call(0)
+        self._call(DM_VERSION)
 
     def _call(
         self, command: int, name: str = "", *, flags: int = 0, event: int = 0, targets: int = 0, data: bytes = b""
     ) -> bytearray:
-        buffer = bytearray(16384 + len(data))
-        struct.pack_into("=IIIIIIiIIIQ", buffer, 0, 4, 0, 0, len(buffer), 312, targets, 0, flags, event, 0, 0)
-        buffer[48 : 48 + len(name)] = name.encode()
-        buffer[312 : 312 + len(data)] = data
-        fcntl.ioctl(self._control, 0xC138FD00 | command, buffer)
+        buffer = bytearray(DM_ANSWER_BYTES + len(data))
+        version = (DM_VERSION_MAJOR, 0, 0)
+        DM_HEADER.pack_into(buffer, 0, *version, len(buffer), DM_DATA_AT, targets, 0, flags, event, 0, 0)
+        buffer[DM_NAME_AT : DM_NAME_AT + len(name)] = name.encode()
+        buffer[DM_DATA_AT : DM_DATA_AT + len(data)] = data
+        fcntl.ioctl(self._control, DM_IOCTL | command, buffer)
         return buffer
 
     def make(self, name: str, rows: list[tuple[int, str, str]], read_only: bool) -> Device:
         """A device of these rows (bytes, target, parameters); it is removed when its last user closes it."""
         table, start = b"", 0
         for length, target, parameters in rows:
-            size = 40 + len(parameters) + 8 & ~7
-            table += struct.pack("=QQiI16s", start // SECTOR, length // SECTOR, 0, size, target.encode())
-            table += parameters.encode().ljust(size - 40, b"\0")
+            # with a zero byte after the parameters
+            size = DM_TARGET_SPEC.size + len(parameters) + DM_ALIGNMENT & -DM_ALIGNMENT
+            table += DM_TARGET_SPEC.pack(start // SECTOR, length // SECTOR, 0, size, target.encode())
+            table += parameters.encode().ljust(size - DM_TARGET_SPEC.size, b"\0")
             start += length
-        created = self._call(3, name)  # DM_DEV_CREATE
+        created = self._call(DM_DEV_CREATE, name)
         try:
-            number = struct.unpack_from("=Q", created, 40)[0]
-            minor = number & 0xFF | number >> 12 & 0xFFF00
-            flags = 1 << 15 | (1 if read_only else 0)  # DM_SECURE_DATA_FLAG (there may be a key), DM_READONLY_FLAG
-            self._call(9, name, flags=flags, targets=len(rows), data=table)  # DM_TABLE_LOAD
+            minor = os.minor(struct.unpack_from("=Q", created, DM_DEV_AT)[0])
+            flags = DM_SECURE_DATA_FLAG | (DM_READONLY_FLAG if read_only else 0)  # there may be a key in the table
+            self._call(DM_TABLE_LOAD, name, flags=flags, targets=len(rows), data=table)
             handle = open_device(f"/dev/dm-{minor}", os.O_RDONLY if read_only else os.O_RDWR)
         except BaseException:
             self.remove(name)
             raise
-        self._call(4, name, flags=1 << 17)  # DM_DEV_REMOVE, deferred to the last close
-        self._call(6, name, event=0x6E << 16)  # DM_DEV_SUSPEND without its flag: resume; udev must ignore the device
+        self._call(DM_DEV_REMOVE, name, flags=DM_DEFERRED_REMOVE)  # at the last close
+        self._call(DM_DEV_SUSPEND, name, event=UDEV_IGNORES)  # without DM_SUSPEND_FLAG: resume
         return Device(f"dm-{minor}", handle)
 
     def has(self, target: str) -> bool:
         try:
-            self._call(17, target)  # DM_GET_TARGET_VERSION, which loads the target's module
+            self._call(DM_GET_TARGET_VERSION, target)  # loads the target's module
         except OSError:
             return False
         return True
 
     def remove(self, name: str) -> None:
-        self._call(4, name)
+        self._call(DM_DEV_REMOVE, name)
 
     def names(self) -> list[str]:
-        data = self._call(2)  # DM_LIST_DEVICES
-        position, found = 312, []
-        while struct.unpack_from("=Q", data, position)[0]:
-            step = struct.unpack_from("=I", data, position + 8)[0]
-            found.append(data[position + 12 : data.index(0, position + 12)].decode(errors="replace"))
+        data = self._call(DM_LIST_DEVICES)
+        position, found = DM_DATA_AT, list[str]()
+        while True:
+            number, step = DM_NAME_LIST.unpack_from(data, position)
+            if not number:
+                return found
+            begin = position + DM_NAME_LIST.size
+            found.append(data[begin : data.index(0, begin)].decode(errors="replace"))
             if not step:
-                break
+                return found
             position += step
-        return found
 
 
 def stack(
@@ -600,7 +716,7 @@ def stack(
     for stretch in table:
         legs = " ".join(f"/dev/{next(left)} 0" for _ in stretch.legs)
         count = len(stretch.legs)
-        region = min(1024, 1 << (stretch.length // SECTOR).bit_length() - 1)
+        region = min(REGION_SECTORS_MAX, 1 << (stretch.length // SECTOR).bit_length() - 1)
         parameters = {
             "linear": legs,
             "striped": f"{count} {stretch.chunk // SECTOR} {legs}",
@@ -634,10 +750,13 @@ def driver(kind: type[Driver], module: str) -> Driver | None:
 
 # ---------------------------------------------------------------- names that outlive a process, and their sweep
 
+START_TIME_AT = 22 - 3
+"""proc_pid_stat(5): starttime is field 22, and field 3 is the first one after the name in parentheses."""
+
 
 def started(pid: int | str) -> str:
     with open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[19]
+        return file.read().rpartition(")")[2].split()[START_TIME_AT]
 
 
 def identifier(suffix: str = "") -> str:
@@ -673,6 +792,29 @@ def sweep(netlink: Netlink | None, mapper: Mapper | None) -> None:
 
 # ---------------------------------------------------------------- the mount
 
+# linux/mount.h
+FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC = 1, 1
+FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 0, 1, 6
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOATIME = 1, 2, 4, 8, 0x10
+MOUNT_ATTRIBUTES = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOATIME
+MOUNT_ATTR_IDMAP = 0x100000
+MOUNT_ATTR = struct.Struct("=QQQQ")
+"""struct mount_attr: attributes to set, to clear, propagation, descriptor of a user namespace."""
+MOVE_MOUNT_F_EMPTY_PATH = 4
+OPEN_TREE_CLONE = 1
+MS_REC, MS_PRIVATE = 1 << 14, 1 << 18
+# linux/fcntl.h
+AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
+# linux/btrfs.h
+BTRFS_IOC_FS_INFO, BTRFS_IOC_DEV_INFO = 0x8400941F, 0xD000941E
+BTRFS_FS_INFO_BYTES, BTRFS_DEV_INFO_BYTES = 1024, 4096
+BTRFS_DEV_PATH_AT = 3072
+"""Offset in struct btrfs_ioctl_dev_info_args."""
+# fsopen(2): a message begins with its level and a space
+MESSAGE_TEXT_AT = 2
+MESSAGE_BYTES, MESSAGES_MAX = 1024, 8
+EXPLANATION_CHARACTERS = 600
+
 
 def id_map(caller: Caller) -> int | None:
     """A user namespace in which the caller is root; None for root, who needs none."""
@@ -681,7 +823,7 @@ def id_map(caller: Caller) -> int | None:
     source, sink = os.pipe()
 
     def step() -> None:
-        if libc.unshare(0x10000000) == 0:  # CLONE_NEWUSER
+        if libc.unshare(CLONE_NEWUSER) == 0:
             os.write(sink, b"x")
             signal.pause()
 
@@ -698,7 +840,7 @@ def id_map(caller: Caller) -> int | None:
 
 def open_file_system(fstype: str) -> int:
     try:
-        return syscall(430, fstype.encode() + b"\0", 1)  # fsopen, FSOPEN_CLOEXEC
+        return syscall(FSOPEN, fstype.encode() + b"\0", FSOPEN_CLOEXEC)
     except OSError as error:
         if error.errno == errno.ENODEV:
             raise Refusal("unsupported", f"this kernel has no {fstype}") from None
@@ -709,22 +851,22 @@ def mount(device: Device, fstype: str, read_only: bool, mapping: int | None) -> 
     """A detached mount, which exists only while its descriptor is open."""
     context = open_file_system(fstype)
     options = (("source", f"/dev/{device.name}"), *OPTIONS[fstype], *((("ro", None),) if read_only else ()))
-    attributes = 0x2 | 0x4 | 0x8 | 0x10 | (1 if read_only else 0)  # nosuid, nodev, noexec, noatime, read-only
+    attributes = MOUNT_ATTRIBUTES | (MOUNT_ATTR_RDONLY if read_only else 0)
     step = "mount"
     try:
         for name, value in options:
             step = f"set {name} for"
-            key = name.encode() + b"\0"
-            syscall(431, context, 0 if value is None else 1, key, value.encode() + b"\0" if value else None, 0)
+            key, text = name.encode() + b"\0", value.encode() + b"\0" if value else None
+            syscall(FSCONFIG, context, FSCONFIG_SET_FLAG if value is None else FSCONFIG_SET_STRING, key, text, 0)
         step = "mount"
-        syscall(431, context, 6, None, None, 0)  # FSCONFIG_CMD_CREATE
-        result = syscall(432, context, 1, attributes)  # fsmount, FSMOUNT_CLOEXEC
+        syscall(FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0)
+        result = syscall(FSMOUNT, context, FSMOUNT_CLOEXEC, attributes)
         if not lies_on(result, fstype, device):
             raise Refusal("mount-failed", f"the {fstype} that was mounted is not on {device.name} alone")
         if mapping is not None:
             step = "id-map"
-            setting = struct.pack("=QQQQ", 0x100000, 0, 0, mapping)  # MOUNT_ATTR_IDMAP
-            syscall(442, result, b"\0", 0x1000, setting, len(setting))  # mount_setattr, AT_EMPTY_PATH
+            setting = MOUNT_ATTR.pack(MOUNT_ATTR_IDMAP, 0, 0, mapping)
+            syscall(MOUNT_SETATTR, result, b"\0", AT_EMPTY_PATH, setting, len(setting))
     except OSError as error:
         fact = f"cannot {step} {fstype}: {error.strerror}{explanation(context)}"
         if step == "id-map" and error.errno == errno.EINVAL:
@@ -746,11 +888,11 @@ def lies_on(mounted: int, fstype: str, device: Device) -> bool:
         return os.fstat(mounted).st_dev == os.fstat(device.handle).st_rdev
     handle = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mounted)
     try:
-        facts = fcntl.ioctl(handle, 0x8400941F, bytes(1024))  # BTRFS_IOC_FS_INFO
-        newest, count = struct.unpack_from("=QQ", facts)
-        about = bytearray(struct.pack("=Q", newest).ljust(4096, b"\0"))
-        fcntl.ioctl(handle, 0xD000941E, about)  # BTRFS_IOC_DEV_INFO
-        return count == 1 and about[3072:].rstrip(b"\0").decode(errors="replace") == f"/dev/{device.name}"
+        facts = fcntl.ioctl(handle, BTRFS_IOC_FS_INFO, bytes(BTRFS_FS_INFO_BYTES))
+        newest, count = struct.unpack_from("=QQ", facts)  # max_id, num_devices
+        about = bytearray(struct.pack("=Q", newest).ljust(BTRFS_DEV_INFO_BYTES, b"\0"))
+        fcntl.ioctl(handle, BTRFS_IOC_DEV_INFO, about)
+        return count == 1 and about[BTRFS_DEV_PATH_AT:].rstrip(b"\0").decode(errors="replace") == f"/dev/{device.name}"
     finally:
         os.close(handle)
 
@@ -765,11 +907,11 @@ def lock_mount_flags(mounted: int) -> int:
     ours, theirs = socket.socketpair()
 
     def step() -> None:
-        if libc.unshare(0x20000) or libc.mount(None, b"/", None, 0x44000, None):  # CLONE_NEWNS, MS_REC|MS_PRIVATE
+        if libc.unshare(CLONE_NEWNS) or libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None):
             return
-        syscall(429, mounted, b"\0", -100, b"/proc\0", 4)  # move_mount, MOVE_MOUNT_F_EMPTY_PATH
-        if libc.unshare(0x10000000 | 0x20000) == 0:  # CLONE_NEWUSER, CLONE_NEWNS
-            clone = syscall(428, -100, b"/proc\0", 1 | os.O_CLOEXEC)  # open_tree, OPEN_TREE_CLONE
+        syscall(MOVE_MOUNT, mounted, b"\0", AT_FDCWD, b"/proc\0", MOVE_MOUNT_F_EMPTY_PATH)
+        if libc.unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0:
+            clone = syscall(OPEN_TREE, AT_FDCWD, b"/proc\0", OPEN_TREE_CLONE | os.O_CLOEXEC)  # OPEN_TREE_CLOEXEC
             socket.send_fds(theirs, [b"x"], [clone])
 
     with child(step):
@@ -784,9 +926,9 @@ def explanation(context: int) -> str:
     """The messages of the file system itself, if there are any."""
     said: list[str] = []
     with suppress(OSError):
-        while len(said) < 8:
-            said.append(os.read(context, 1024)[2:].decode(errors="replace").strip())
-    return f" ({'; '.join(said)[:600]})" if said else ""
+        while len(said) < MESSAGES_MAX:
+            said.append(os.read(context, MESSAGE_BYTES)[MESSAGE_TEXT_AT:].decode(errors="replace").strip())
+    return f" ({'; '.join(said)[:EXPLANATION_CHARACTERS]})" if said else ""
 
 
 # ---------------------------------------------------------------- the verbs
@@ -869,12 +1011,12 @@ def serve(channel: socket.socket, caller: Caller) -> tuple[str, dict[str, Any], 
 def plain(text: str) -> str:
     """One line of printable ASCII."""
     escaped = text.encode("ascii", "backslashreplace").decode()
-    return re.sub(r"[^ -~]", lambda match: f"\\x{ord(match[0]):02x}", escaped)[:900]
+    return re.sub(r"[^ -~]", lambda match: f"\\x{ord(match[0]):02x}", escaped)[:LINE_CHARACTERS]
 
 
 def out_of_time(_number: int, _frame: object) -> NoReturn:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(10)
+    signal.alarm(CLEANUP_SECONDS)
     raise Refusal("timed-out", f"the kernel did not finish within {TIME_LIMIT} s")
 
 
@@ -886,7 +1028,7 @@ def become_plain() -> None:
     signal.alarm(TIME_LIMIT)
     while True:
         handle = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        if handle > 2:
+        if handle not in STANDARD_STREAMS:
             os.close(handle)
             break
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -904,7 +1046,7 @@ def main() -> int:
     except (Refusal, OSError) as error:
         syslog.syslog(syslog.LOG_ERR, plain(f"refused: {error}"))
         sys.stderr.write(plain(f"hyper2kvm helper: {error}") + "\n")
-        return 2
+        return REFUSED
     asked, reply, result = serve(channel, caller)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     level = syslog.LOG_INFO if "ok" in reply else syslog.LOG_WARNING
@@ -913,8 +1055,9 @@ def main() -> int:
     try:
         channel.sendmsg([json.dumps(reply).encode()], rights)
     except OSError:
-        return 1  # the caller is gone; its mount ends with this process
-    os.closerange(3, 1 << 16)  # the caller waits until its channel closes: nothing else may stay open longer
+        return CALLER_GONE  # the caller is gone; its mount ends with this process
+    # the caller waits until its channel closes: nothing else may stay open longer
+    os.closerange(len(STANDARD_STREAMS), DESCRIPTORS_END)
     return 0
 
 

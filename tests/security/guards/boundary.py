@@ -16,7 +16,7 @@ ANOTHER_COMMAND = "test_sudo.py::test_no_other_command_user_group_or_setting"
 GRANT = 'ALL=(root:root) NOPASSWD: /usr/libexec/hyper2kvm/helper ""'
 
 # Each of these alone leaves the other one to refuse the same request.
-INSIDE = helper("check_stretch", "value 62", ALWAYS)
+INSIDE = helper("check_stretch", "value RANGE_END", ALWAYS)
 INSIDE_FILE = helper("configure_loop", "value st_size", ALWAYS)
 BECAME = helper("attach_loop", "value length offset", ALWAYS)
 REGULAR = helper("configure_loop", "argument S_ISREG", ALWAYS)
@@ -31,7 +31,7 @@ VERB = helper("receive", "argument mount probe", ALWAYS)
 FIELDS = helper("shaped", "operand set", NEVER)
 TYPES = helper("shaped", "argument type", ALWAYS)
 WHOLE_SECTORS = helper("check_crypt", "value iv", ALWAYS)
-AUTOCLEAR = helper("configure_loop", "mention 4", "0")
+AUTOCLEAR = helper("configure_loop", "mention LO_FLAGS_AUTOCLEAR", "0")
 ISOLATED = TextCut(HELPER, "#!/usr/bin/python3 -IS", "#!/usr/bin/python3")
 SUDO_CLEANS = sudoers("env_reset", 'env_reset, env_keep += "PYTHONPATH PYTHONHOME"')
 
@@ -157,7 +157,7 @@ GUARDS: tuple[Guard, ...] = (
     # ---- what is given away
     *each(
         "test_helper.py::test_what_a_mount_gives_away",
-        helper("mount", "value 0x10", "0x10 | $1"),
+        helper("mount", "value MOUNT_ATTRIBUTES", "0x10 | $1"),
         helper("lock_mount_flags", "return", 'os.open("/proc", os.O_RDONLY)'),
     ),
     *each(
@@ -190,11 +190,11 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_deaths.py::test_a_caller_that_stops_itself_holds_no_helper[before]",
-        helper("receive", "argument 10", "None"),
+        helper("receive", "argument REQUEST_SECONDS", "None"),
     ),
     *each(
         "test_deaths.py::test_many_at_once_do_not_meet",
-        helper("attach_loop", "value 0x4C82", '"loop0"'),
+        helper("attach_loop", "value LOOP_CTL_GET_FREE", '"loop0"'),
     ),
 )
 
