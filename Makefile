@@ -77,15 +77,14 @@ coverage: setup ## lines that the unit tests execute, or TESTS=tests/integration
 
 # Run it before a release, and when a repair, the boot proof, the copying engine or a reader of disks changes.
 test-long: setup ## what `make test` leaves out, since it repeats a check: more guests, formats and cases
-	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider $(LONG_FIRST) -m slow tests/integration tests/security tests/guests
+	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider $(LONG_FIRST) -m slow tests/integration tests/security tests/guests \
+		tests/system/test_newer_server.py
 
 test-kernel: setup ## the root boundary in a virtual machine whose kernel has NBD and device-mapper
 	$(ROOT) $(BIN)/pytest -p no:cacheprovider tests/system/test_kernel.py
 
-# the two machines have one processor each, and share nothing
-test-system: setup ## the packages on Debian servers, virtual machines both, from installation to purge
-	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider --numprocesses=2 --dist=loadfile --durations=0 \
-		tests/system/test_server.py tests/system/test_newer_server.py
+test-system: setup ## the package on a Debian server, a virtual machine, from installation to purge
+	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider --durations=0 tests/system/test_server.py
 
 test-mutations: setup ## take each guard away in a copy: the attacks of tests/security must succeed then; half an hour
 	$(ROOT) $(BIN)/python -B -m tests.security.mutations $(WORDS)

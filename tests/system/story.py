@@ -32,6 +32,15 @@ CONTROL_SOCKET = "/run/hyper2kvm/control.sock"
 JOBS = f"curl --silent --fail --unix-socket {CONTROL_SOCKET} http://hyper2kvmd/v1/jobs"
 """The jobs as JSON. In an emulated machine it costs a hundredth of `h2kvmctl list`, and it is asked often."""
 UNTIL_IT_ANSWERS = f'until jobs=$({JOBS}); do sleep 1; done; echo "$jobs"'
+WITHOUT_SUDO = f"""
+systemctl enable --now hyper2kvm-helper.socket
+mkdir -p /etc/systemd/system/hyper2kvmd.service.d
+ln -s /usr/share/hyper2kvmd/hardened.conf /etc/systemd/system/hyper2kvmd.service.d/
+echo 'helper: /run/hyper2kvm-helper.sock' >> {CONFIGURATION}
+rm /etc/sudoers.d/hyper2kvm
+systemctl daemon-reload
+"""
+"""For the daemon to reach the root helper by its socket, under the hardened unit, once it is started anew."""
 INSTALL = "DEBIAN_FRONTEND=noninteractive apt-get -q -y install"
 
 

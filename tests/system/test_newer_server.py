@@ -7,17 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.own_host import own_host as own_host
-from tests.system.story import CONFIGURATION, GUEST, Machine, installed, package
+from tests.system.story import GUEST, WITHOUT_SUDO, Machine, installed, package
 
-WITHOUT_SUDO = f"""
-systemctl enable --now hyper2kvm-helper.socket
-mkdir -p /etc/systemd/system/hyper2kvmd.service.d
-ln -s /usr/share/hyper2kvmd/hardened.conf /etc/systemd/system/hyper2kvmd.service.d/
-echo 'helper: /run/hyper2kvm-helper.sock' >> {CONFIGURATION}
-rm /etc/sudoers.d/hyper2kvm
-systemctl daemon-reload
-systemctl restart hyper2kvmd
-"""
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +23,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory, installed_helper: tuple[st
 
 def test_a_guest_is_migrated_without_sudo(machine: Machine) -> None:
     run = machine.server.run
-    run(WITHOUT_SUDO)
+    run(f"{WITHOUT_SUDO}systemctl restart hyper2kvmd")
     run("virsh -q net-start default")
     machine.succeeded(machine.drop("web01", vmdk=GUEST, memory=512, libvirt_import=True))
     assert " nbd " in run("journalctl -b --no-pager -t hyper2kvm-helper")

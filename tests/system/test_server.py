@@ -12,7 +12,17 @@ import pytest
 
 from tests.support.own_host import own_host as own_host
 from tests.system.server import until
-from tests.system.story import CONFIGURATION, GUEST, IMAGES, INSTALL, Machine, installed, newer_package, package
+from tests.system.story import (
+    CONFIGURATION,
+    GUEST,
+    IMAGES,
+    INSTALL,
+    WITHOUT_SUDO,
+    Machine,
+    installed,
+    newer_package,
+    package,
+)
 
 NEWER = "99.0"
 STATE = "/var/lib/hyper2kvm"
@@ -152,18 +162,23 @@ def test_a_reset_in_the_middle_loses_nothing(machine: Machine) -> None:
 
 
 def test_an_upgrade_in_the_middle_loses_nothing(machine: Machine) -> None:
+    """Its administrator gives up sudo with it: the new daemon repairs the guest through the helper's socket."""
     run = machine.server.run
+    run(WITHOUT_SUDO)
     run(f"sed -i 's/^bandwidth_limit:.*/log_level: debug/' {CONFIGURATION}; {INSTALL} /exports/newer.deb")
     assert run("h2kvmctl --version").split()[-1] == NEWER
     assert "log_level: debug" in run(f"cat {CONFIGURATION}")
     job = machine.succeeded(2)
     assert job["attempt"] == 4
+    assert " nbd " in run("journalctl -b --no-pager -t hyper2kvm-helper")
+    assert run("systemctl list-units --all --plain --no-legend 'hyper2kvm-helper@*'") == ""
     assert run(TRACES) == ""
     assert machine.denials() == ""
 
 
 def test_a_purge_leaves_images_and_nothing_else(machine: Machine) -> None:
     run = machine.server.run
+    run("rm -r /etc/systemd/system/hyper2kvmd.service.d")  # the administrator's own
     run("DEBIAN_FRONTEND=noninteractive apt-get -q -y purge hyper2kvmd")
     left = run(LEFT).split()
     assert {path for path in left if not path.startswith(f"{IMAGES}/")} == {STATE, IMAGES}
