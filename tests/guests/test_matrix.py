@@ -13,8 +13,8 @@ from tests.guests.guest import Guest
 from tests.guests.migration import as_vmdk, changed_nothing, changed_what_it_must, exported, images, migrated
 from tests.support.disks import empty_disk, loop, sh
 
-QUICK = ("lvm-xfs", "btrfs-subvolumes", "dracut", "extlinux")
-"""Those of Debian 12 whose packages other tests need as well. The rest are for `make test-long`."""
+QUICK = ("lvm-xfs", "dracut")
+"""A file system and an initramfs that no other test of `make test` boots. The rest are for `make test-long`."""
 
 
 def cases() -> list[Any]:

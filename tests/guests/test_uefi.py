@@ -89,6 +89,7 @@ def assert_repaired_for_good(folder: Path) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_without_the_repair_a_firmware_finds_nothing(service_folder: Path, installed_helper: tuple[str, ...]) -> None:
     done = migrate(uefi_grub.GUESTS["uefi-grub"], service_folder, verify="boot", no_grub="true")
     assert done.returncode == 1
