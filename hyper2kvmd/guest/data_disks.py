@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest.family import GuestDisks, describe
+from hyper2kvmd.guest.family import BootedUnchanged, GuestDisks, OverlayDisks, describe
 from hyper2kvmd.guest.nics import nics_as_they_were
 from hyper2kvmd.model.disks import Layout
 from hyper2kvmd.model.guest import Guest
@@ -46,14 +47,26 @@ class DataDisks:
         return Guest(family="none", nics=nics, warnings=(NOTHING_FOUND,))
 
 
-def without_system(disks: GuestDisks) -> DataDisks:
-    """Raises MigrationFailed: `guest-root-missing` if an unreadable volume may hold a system, `guest-not-linux` for an
-    unsupported system.
-    """
-    seen = "; ".join(describe(volume) for volume in disks.layout.volumes)
-    _refuse_hidden(disks.layout, seen)
-    _refuse_foreign(disks.layout, seen)
-    return DataDisks(disks)
+@dataclass(frozen=True)
+class WithoutSystem:
+    """What no other family has found. It may still boot, for example an unknown kind of Linux."""
+
+    name: Literal["none"] = "none"
+    unproven_hint: str = (
+        "If it is Linux, add console=ttyS0,115200 to its kernel's command line. Otherwise set verify: content"
+    )
+
+    def find(self, disks: GuestDisks, /) -> DataDisks:
+        """Raises MigrationFailed: `guest-root-missing` if an unreadable volume may hold a system, `guest-not-linux` for
+        an unsupported system.
+        """
+        seen = "; ".join(describe(volume) for volume in disks.layout.volumes)
+        _refuse_hidden(disks.layout, seen)
+        _refuse_foreign(disks.layout, seen)
+        return DataDisks(disks)
+
+    def prepare_boot(self, _disks: OverlayDisks, /) -> BootedUnchanged:
+        return BootedUnchanged("no operating system was found on its disks")
 
 
 def _refuse_hidden(layout: Layout, seen: str) -> None:

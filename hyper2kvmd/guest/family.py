@@ -1,8 +1,9 @@
-"""The interface of the guest families: finding a system on the disks, and making it boot on KVM."""
+"""The interface of the guest families: finding a guest, making it boot on KVM, and observing its boot."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +11,7 @@ from hyper2kvmd.guest.files.tree import printable
 from hyper2kvmd.guest.mounts.access import Access
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Layout, Volume
-from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.model.guest import FamilyName, Guest
 from hyper2kvmd.model.machine import SourceNic
 from hyper2kvmd.progress import Context
 
@@ -39,9 +40,71 @@ class Found(Protocol):
         ...
 
 
-Family = Callable[[GuestDisks], Found | None]
-"""Looks for a guest of one family, read-only; None if there is none. Raises MigrationFailed if there is one that cannot
-be repaired."""
+@dataclass(frozen=True)
+class OverlayDisks:
+    """A guest on the throwaway overlays of the boot proof, which nothing holds open while it runs."""
+
+    layout: Layout
+    open: Callable[[], AbstractContextManager[Access]]
+    """Raises as `open_image` does."""
+
+
+class PreparedGuest(Protocol):
+    """A guest that the boot proof can boot now."""
+
+    @property
+    def note(self) -> str:
+        """What was changed in it for the proof, for the evidence."""
+        ...
+
+    def new_traces(self) -> tuple[str, ...]:
+        """After its boot: what its own logs show that only a guest that came up writes, in words.
+
+        Traces of earlier boots do not count. Raises MigrationFailed and OSError if its files cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class BootedUnchanged:
+    """A guest that the boot proof boots as it is, and that has no logs to compare."""
+
+    reason: str
+
+    @property
+    def note(self) -> str:
+        return printable(f"it was booted unchanged: {self.reason}")
+
+    def new_traces(self) -> tuple[str, ...]:
+        return ()
+
+
+class Family(Protocol):
+    """One kind of guest."""
+
+    @property
+    def name(self) -> FamilyName:
+        """As `Guest.family` records it."""
+        ...
+
+    @property
+    def unproven_hint(self) -> str:
+        """What to do if a boot gives no sign of itself: the hint of `boot-unproven`."""
+        ...
+
+    def find(self, disks: GuestDisks, /) -> Found | None:
+        """Look for a guest of this family, read-only; None if there is none.
+
+        Raises MigrationFailed if there is one that cannot be repaired.
+        """
+        ...
+
+    def prepare_boot(self, disks: OverlayDisks, /) -> PreparedGuest:
+        """Make the guest show on its serial console how far it boots, and note the traces of earlier boots.
+
+        It writes to the overlays only. Raises MigrationFailed and OSError if its files cannot be read or written.
+        """
+        ...
 
 
 def describe(volume: Volume) -> str:

@@ -15,6 +15,10 @@ DIFFS_KEPT = 256 << 10
 WARNINGS_KEPT = 200
 
 
+FamilyName = Literal["linux", "windows", "none"]
+"""`none`: disks without a system that can be repaired."""
+
+
 class Change(Frozen):
     """One edit of a guest file, made by one fix."""
 
@@ -44,7 +48,7 @@ class Capabilities(Frozen):
 class Guest(Frozen):
     """The guest on the disk, its repairs and the warnings."""
 
-    family: Literal["linux", "windows", "none"] = "linux"
+    family: FamilyName = "linux"
     os_id: str = ""
     os_name: str = ""
     hostname: str = ""

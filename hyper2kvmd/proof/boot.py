@@ -1,6 +1,6 @@
 """The proof that a guest boots: on throwaway overlays, on the devices that its libvirt domain will have.
 
-The images are only read; on the overlay, the guest's kernel lines get a serial console that shows how far it boots.
+The images are only read; on the overlay, the guest's family may give it a serial console, to show how far it boots.
 Without console output, the proof is a shutdown when the power button is pressed, or traces on its disk that only a
 system that came up writes. The wait ends when console and disk are both idle: a slow host is not a failure.
 """
@@ -10,26 +10,23 @@ from __future__ import annotations
 import functools
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest.files.tree import GuestTree, printable
-from hyper2kvmd.guest.linux.compose import Composition
-from hyper2kvmd.guest.linux.root_search import find_locked_root, find_root
-from hyper2kvmd.guest.mounts import access
+from hyper2kvmd.guest.choice import family_of
+from hyper2kvmd.guest.family import BootedUnchanged, Family, OverlayDisks, PreparedGuest
+from hyper2kvmd.guest.mounts.access import open_image
 from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.host.kvm import kvm_works
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.frozen import Frozen
+from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.machine import Hardware
 from hyper2kvmd.progress import Context
 from hyper2kvmd.proof.console import LOGIN, REACHED, SPOKE, Console
 from hyper2kvmd.proof.machine import Overlay, RunningMachine, overlay, running
-from hyper2kvmd.proof.serial import speak_on_serial
-from hyper2kvmd.proof.traces import VOLUMES, Traces, new_since, traces
 
 SILENCE_SECONDS = 200.0
 """Longer than the silent waits of a Linux boot: 90 s for a device in systemd, 180 s in dracut."""
@@ -50,9 +47,6 @@ DISK_LIMIT = 64 << 30
 """Bytes in addition to four times the disks' size: no boot reads more, so this is a loop."""
 
 
-Inside = Callable[[], AbstractContextManager[GuestTree]]
-
-
 class Booted(Frozen):
     """The result of a successful boot."""
 
@@ -65,6 +59,7 @@ class Booted(Frozen):
 
 def boot(
     image: Image,
+    guest: Guest,
     hardware: Hardware,
     helper: Helper,
     folder: Path,
@@ -73,84 +68,48 @@ def boot(
     keys: Sequence[bytes] = (),
     silence_seconds: float = SILENCE_SECONDS,
 ) -> Booted:
-    """Boot from the first disk of `image` and return when its userspace is up. Scratch files go to `folder`.
+    """Boot `guest` from the first disk of `image` and return when its userspace is up. Scratch files go to `folder`.
 
     `keys` open LUKS containers, to look for traces that the guest has left there.
 
     Raises MigrationFailed: `boot-failed` if it cannot come up, `boot-unproven` if there is no evidence that it did,
     `emulator-ended` if QEMU failed; BrokenInstallation (`tool-missing`, `firmware-missing`).
     """
+    family = family_of(guest)
     with tempfile.TemporaryDirectory(prefix="boot-", dir=folder) as name:
         scratch = Path(name)
         overlaid = overlay(image, scratch)
-        inside = functools.partial(_inside, overlaid, helper, scratch, keys)
+        opening = functools.partial(open_image, overlaid.image, helper, scratch, keys, backing=overlaid.base)
         with ctx.step("Giving a throwaway overlay a serial console"):
-            prepared = _prepare(inside)
+            prepared = _prepare(family, OverlayDisks(image.layout, opening))
         with ctx.step(f"Booting {image.disks[0].path.name}"):
             came_up = _come_up(overlaid, hardware, scratch, silence_seconds)
-        left = () if came_up.heard else _left_behind(inside, prepared)
+        left = () if came_up.heard else _new_traces(prepared)
     if not (came_up.heard or came_up.answered or left):
-        raise _silence(came_up.console, prepared)
+        raise _silence(came_up.console, prepared.note, family.unproven_hint)
     answer = ("it answered the power button with an orderly shutdown",) if came_up.answered else ()
     evidence = (*came_up.console.evidence(), *answer, *left)
     by = "KVM" if kvm_works() else "emulation"
     return Booted(
         seconds=round(came_up.seconds, 1),
         console_tail=came_up.console.tail,
-        evidence=(*evidence, *prepared.notes, f"its userspace was up after {came_up.seconds:.0f} s, by {by}"),
+        evidence=(*evidence, prepared.note, f"its userspace was up after {came_up.seconds:.0f} s, by {by}"),
         failed_units=came_up.console.failed_units(),
     )
 
 
-# ---------------------------------------------------------------- the guest's own files
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The overlay before the boot. `before` is None if the guest's files could not be read."""
-
-    before: Traces | None
-    notes: tuple[str, ...]
-
-
-@contextmanager
-def _inside(overlaid: Overlay, helper: Helper, scratch: Path, keys: Sequence[bytes]) -> Iterator[GuestTree]:
-    """The guest's files on its overlay. Raises MigrationFailed, OSError."""
-    layout = overlaid.base.layout
-    with access.open_image(overlaid.image, helper, scratch, keys, backing=overlaid.base) as opened:
-        root = find_root(opened, layout) or find_locked_root(opened, layout)
-        if root is None:
-            raise MigrationFailed("guest-root-missing", "no Linux root was found", hint="Boot the guest by hand")
-        composition = Composition(opened, layout, root, read_only=False, also=VOLUMES)
-        with composition.mounted() as tree:
-            yield tree
-
-
-def _prepare(inside: Inside) -> Prepared:
+def _prepare(family: Family, disks: OverlayDisks) -> PreparedGuest:
     try:
-        with inside() as tree:
-            before, spoken = traces(tree), speak_on_serial(tree)
+        return family.prepare_boot(disks)
     except (MigrationFailed, OSError) as error:
-        reason = error.message if isinstance(error, MigrationFailed) else str(error)
-        return Prepared(None, (f"its kernel lines were booted unchanged: {printable(reason)}",))
-    if not spoken:
-        return Prepared(before, ("its kernel lines were booted unchanged: none was found that can be edited",))
-    names = ", ".join(printable(path) for path in spoken)
-    note = f"a serial console was added to its kernel lines for the proof, on a throwaway overlay ({names})"
-    return Prepared(before, (note,))
+        return BootedUnchanged(error.message if isinstance(error, MigrationFailed) else str(error))
 
 
-def _left_behind(inside: Inside, prepared: Prepared) -> tuple[str, ...]:
-    if prepared.before is None:
-        return ()
+def _new_traces(prepared: PreparedGuest) -> tuple[str, ...]:
     try:
-        with inside() as tree:
-            return new_since(prepared.before, tree)
+        return prepared.new_traces()
     except (MigrationFailed, OSError):
         return ()
-
-
-# ---------------------------------------------------------------- the boot
 
 
 @dataclass(frozen=True)
@@ -249,15 +208,14 @@ def _failure(console: Console, fact: str, hint: str, code: str = "boot-failed") 
     )
 
 
-def _silence(console: Console, prepared: Prepared) -> MigrationFailed:
+def _silence(console: Console, note: str, hint: str) -> MigrationFailed:
     fact = "its console and its disk are idle"
     if SPOKE.search(console.text):
         return _failure(console, fact, "Read the console lines above")
-    hint = "Add console=ttyS0,115200 to its kernel's command line to get its output, or set verify: content"
     return _failure(
         console,
         f"{fact}; its serial console has no output, its logs show no login and no target, and it did not answer "
-        f"the power button ({'; '.join(prepared.notes)})",
+        f"the power button ({note})",
         hint,
         "boot-unproven",
     )

@@ -1,8 +1,8 @@
 """The output of a booting guest on its serial console, and its meaning.
 
-Defines the texts that are evidence and those that are dead ends. The guest writes them, so no text is trusted to be
-short, printable or new. No pattern repeats without a bound after a place where it may begin, because a hostile line
-would make the search quadratic.
+Defines the texts that are evidence and those that are dead ends, for all guests: one whose system was not recognised is
+judged by them too. The guest writes them, so no text is trusted to be short, printable or new. No pattern repeats
+without a bound after a place where it may begin, because a hostile line would make the search quadratic.
 """
 
 from __future__ import annotations

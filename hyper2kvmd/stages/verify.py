@@ -30,7 +30,7 @@ def verify(bench: Bench, hardware: Hardware, image: Image, guest: Guest) -> Verd
         evidence.append(f"{len(guest.changes)} repairs written and flushed to the guest's file systems")
     if migration.verify != "boot":
         return Verdict(level=migration.verify, evidence=tuple(evidence))
-    booted = boot(image, hardware, bench.helper, bench.folder, ctx, keys=bench.keys())
+    booted = boot(image, guest, hardware, bench.helper, bench.folder, ctx, keys=bench.keys())
     for unit in booted.failed_units:
         ctx.warn(f"the guest booted, but failed to start {unit}")
     return Verdict(

@@ -244,17 +244,18 @@ def boot_result() -> None:
     from hyper2kvmd.guest.mounts.access import default_helper
     from hyper2kvmd.guest.mounts.rootside import Helper
     from hyper2kvmd.model.disks import Image
+    from hyper2kvmd.model.guest import Guest
     from hyper2kvmd.progress import Context
     from hyper2kvmd.proof.boot import boot
 
     say("The result boots on a virtio disk")
     report = json.loads((PLACE / "images" / f"{VM}.report.json").read_text())
-    image = Image.model_validate(report["image"])
+    image, guest = Image.model_validate(report["image"]), Guest.model_validate(report["guest"])
     published = image.disks[0].with_changes(path=PLACE / "images" / f"{VM}.qcow2")
     image = image.with_changes(disks=(published,))
     context = Context(emit=lambda _: None, admit=lambda _: None)
     try:
-        booted = boot(image, hardware_for("bios"), Helper(default_helper()), PLACE / "conversions", context)
+        booted = boot(image, guest, hardware_for("bios"), Helper(default_helper()), PLACE / "conversions", context)
     except Failure as failure:
         raise SystemExit(f"{failure}") from failure
     print("\n".join(f"    {line}" for line in booted.console_tail))

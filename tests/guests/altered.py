@@ -13,6 +13,7 @@ import pytest
 from hyper2kvmd.guest.mounts.access import default_helper
 from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.model.disks import DiskImage, Image
+from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.machine import Hardware, Plan
 from hyper2kvmd.progress import Context, Event
 from hyper2kvmd.proof.boot import Booted, boot
@@ -25,6 +26,7 @@ from tests.support.host import looped
 GRUB_CFG = "boot/grub/grub.cfg"
 HEALTHY = Recipe(broken=False)
 BIOS = hardware_for("bios")
+LINUX = Guest(family="linux")
 MISSING = "00000000-1111-2222-3333-444444444444"
 
 
@@ -113,11 +115,12 @@ def context(heard: list[Event]) -> Context:
     return Context(heard.append, admit)
 
 
-def boot_it(image: Image, *, hardware: Hardware = BIOS, silence_seconds: float = 200.0) -> Booted:
+def boot_it(image: Image, *, guest: Guest = LINUX, hardware: Hardware = BIOS, silence_seconds: float = 200.0) -> Booted:
     """The proof, in a folder beside the first disk that has to be empty again afterwards."""
     folder = image.disks[0].path.parent / "proof"
     folder.mkdir()
     try:
-        return boot(image, hardware, Helper(default_helper()), folder, context([]), silence_seconds=silence_seconds)
+        helper = Helper(default_helper())
+        return boot(image, guest, hardware, helper, folder, context([]), silence_seconds=silence_seconds)
     finally:
         folder.rmdir()

@@ -9,9 +9,11 @@ import pytest
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.model.disks import Image
+from hyper2kvmd.model.guest import FamilyName, Guest
 from tests.guests.altered import (
     GRUB_CFG,
     HEALTHY,
+    LINUX,
     altered,
     boot_it,
     drop_initrd,
@@ -37,9 +39,9 @@ def small(folder: Path, boot_sector: bytes = b"") -> Image:
     return image_of(raw)
 
 
-def failure(image: Image, silence_seconds: float = 200.0) -> MigrationFailed:
+def failure(image: Image, *, guest: Guest = LINUX, silence_seconds: float = 200.0) -> MigrationFailed:
     with pytest.raises(MigrationFailed) as caught:
-        boot_it(image, silence_seconds=silence_seconds)
+        boot_it(image, guest=guest, silence_seconds=silence_seconds)
     assert Kernel.now().clean
     return caught.value
 
@@ -98,8 +100,19 @@ def test_an_empty_disk_is_told_at_once(guest_folder: Path) -> None:
     assert "firmware found nothing to boot" in failed.message
 
 
-def test_a_guest_that_shows_itself_in_no_way_is_unproven(guest_folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "reason", "hint"),
+    [
+        ("linux", "no Linux root was found", "console=ttyS0"),
+        ("windows", "Windows guest", "look at its screen"),
+        ("none", "no operating system was found", "console=ttyS0"),
+    ],
+)
+def test_a_guest_that_shows_itself_in_no_way_is_unproven(
+    guest_folder: Path, family: FamilyName, reason: str, hint: str
+) -> None:
     endless_loop = b"\xeb\xfe"
-    failed = failure(small(guest_folder, endless_loop), silence_seconds=3.0)
+    failed = failure(small(guest_folder, endless_loop), guest=Guest(family=family), silence_seconds=3.0)
     assert failed.code == "boot-unproven"
-    assert "console=ttyS0" in failed.hint
+    assert "it was booted unchanged: " in failed.message and reason in failed.message
+    assert hint in failed.hint and "verify: content" in failed.hint

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.proof.serial import WORDS, speak_on_serial
+from hyper2kvmd.guest.linux.boot_proof.serial import WORDS, speak_on_serial
 from tests.support.guest_on_disk import put, tree_of
 
 GRUB = """set timeout=5

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.proof.traces import new_since, traces
+from hyper2kvmd.guest.linux.boot_proof.traces import new_since, traces
 from tests.support.guest_on_disk import put, tree_of
 
 RECORD = struct.Struct("<h2xi32s4s32s256s2h3i16s20x")

@@ -43,6 +43,7 @@ APART = {
     "host": {"base", "model", "errors"},
     "disk.engine": {"disk", "host", "base", "model", "errors"},
     "machines": {"disk", "host", "base", "model", "errors"},
+    "proof": {"guest.choice", "guest.family", "guest.mounts", "disk.qemu", "host", "base", "model", "errors"},
     "guest.windows": {
         "guest.family",
         "guest.nics",
@@ -183,6 +184,10 @@ def test_processes_start_in_one_place(path: Path) -> None:
         ("hyper2kvmd.stages.plan", "from hyper2kvmd.stages.register import register"),
         ("hyper2kvmd.stages.bench", "from hyper2kvmd.stages.plan import plan"),
         ("hyper2kvmd.machines.vmx", "from hyper2kvmd.targets.target import Target"),
+        ("hyper2kvmd.proof.boot", "from hyper2kvmd.guest.linux.root_search import find_root"),
+        ("hyper2kvmd.proof.console", "from hyper2kvmd.guest.windows.family import Windows"),
+        ("hyper2kvmd.proof.machine", "from hyper2kvmd.guest.data_disks import WithoutSystem"),
+        ("hyper2kvmd.guest.windows.family", "from hyper2kvmd.guest.linux.boot_proof.serial import WORDS"),
         ("hyper2kvmd.disk.engine.copy", "from hyper2kvmd.disk.sources.foreign import ForeignSource"),
         ("hyper2kvmd.disk.engine.copy", "from hyper2kvmd.disk.images.raw import RawTarget"),
         ("hyper2kvmd.worker", "from hyper2kvmd.jobs.store import Store"),

@@ -12,6 +12,7 @@ import pytest
 import hyper2kvmd
 from hyper2kvmd import config, spec
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.guest.choice import FAMILIES, WITHOUT_SYSTEM
 from hyper2kvmd.proof import console
 from hyper2kvmd.yaml_binding import Rules
 
@@ -108,6 +109,8 @@ def test_remedies_for_keys_are_sentences(rules: Rules) -> None:
 
 def test_remedies_for_a_failed_boot_are_sentences() -> None:
     assert [(sign.hint, wrong) for sign in console.SIGNS if (wrong := faults(sign.hint))] == []
+    hints = [family.unproven_hint for family in (*FAMILIES, WITHOUT_SYSTEM)]
+    assert [(hint, wrong) for hint in hints if (wrong := faults(hint))] == []
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
-"""Linux guests: found by their root, repaired by the fixes."""
+"""Linux guests: found by their root, repaired by the fixes, heard on a serial console."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.guest.family import GuestDisks, describe
+from hyper2kvmd.guest.family import GuestDisks, OverlayDisks, PreparedGuest, describe
 from hyper2kvmd.guest.files.tree import GuestTree, Mark, printable
+from hyper2kvmd.guest.linux.boot_proof.prepared import prepare_linux
 from hyper2kvmd.guest.linux.compose import Composition
 from hyper2kvmd.guest.linux.fixes import FIXES, OUTSIDE
 from hyper2kvmd.guest.linux.fixes.fix import Case, Fix
@@ -71,16 +73,31 @@ class FoundLinux:
         return guest.with_changes(changes=written, warnings=(*warnings, *guest.warnings))
 
 
-def find(disks: GuestDisks) -> FoundLinux | None:
-    """Raises MigrationFailed as `find_root` does."""
-    root = find_root(disks.access, disks.layout)
-    return FoundLinux(disks, root) if root else None
+@dataclass(frozen=True)
+class Linux:
+    name: Literal["linux"] = "linux"
+    unproven_hint: str = (
+        "Add console=ttyS0,115200 to its kernel's command line to get its output, or set verify: content"
+    )
+
+    def find(self, disks: GuestDisks, /) -> FoundLinux | None:
+        """Raises MigrationFailed as `find_root` does."""
+        root = find_root(disks.access, disks.layout)
+        return FoundLinux(disks, root) if root else None
+
+    def prepare_boot(self, disks: OverlayDisks, /) -> PreparedGuest:
+        """Raises as `prepare_linux` does."""
+        return prepare_linux(disks)
 
 
-def find_locked(disks: GuestDisks) -> FoundLinux | None:
-    """Raises MigrationFailed as `find_locked_root` does."""
-    root = find_locked_root(disks.access, disks.layout)
-    return FoundLinux(disks, root) if root else None
+@dataclass(frozen=True)
+class LockedLinux(Linux):
+    """Linux guests with their root in a LUKS container that no key opens."""
+
+    def find(self, disks: GuestDisks, /) -> FoundLinux | None:
+        """Raises MigrationFailed as `find_locked_root` does."""
+        root = find_locked_root(disks.access, disks.layout)
+        return FoundLinux(disks, root) if root else None
 
 
 def _stage_repairs(

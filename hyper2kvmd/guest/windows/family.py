@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import posixpath
 from dataclasses import dataclass
+from typing import Literal
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest.family import GuestDisks
+from hyper2kvmd.guest.family import BootedUnchanged, GuestDisks, OverlayDisks
 from hyper2kvmd.guest.files.root import ConfinedRoot
 from hyper2kvmd.guest.files.tree import GuestTree
 from hyper2kvmd.guest.mounts.access import Access
@@ -35,8 +36,16 @@ class FoundWindows:
         return Guest(family="windows", nics=nics, capabilities=WITHOUT_DRIVERS, warnings=(NOT_REPAIRED,))
 
 
-def find(disks: GuestDisks) -> FoundWindows | None:
-    return FoundWindows(disks) if _holds_windows(disks.access, disks.layout) else None
+@dataclass(frozen=True)
+class Windows:
+    name: Literal["windows"] = "windows"
+    unproven_hint: str = "Boot the guest by hand and look at its screen, or set verify: content"
+
+    def find(self, disks: GuestDisks, /) -> FoundWindows | None:
+        return FoundWindows(disks) if _holds_windows(disks.access, disks.layout) else None
+
+    def prepare_boot(self, _disks: OverlayDisks, /) -> BootedUnchanged:
+        return BootedUnchanged("nothing is prepared in a Windows guest")
 
 
 def _holds_windows(access: Access, layout: Layout) -> bool:

@@ -1,0 +1,56 @@
+"""A Linux guest on throwaway overlays, prepared for its boot and searched for traces after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.guest.family import OverlayDisks
+from hyper2kvmd.guest.files.tree import GuestTree, printable
+from hyper2kvmd.guest.linux.boot_proof.serial import speak_on_serial
+from hyper2kvmd.guest.linux.boot_proof.traces import VOLUMES, Traces, new_since, traces
+from hyper2kvmd.guest.linux.compose import Composition
+from hyper2kvmd.guest.linux.root_search import find_locked_root, find_root
+
+
+@dataclass(frozen=True)
+class PreparedLinux:
+    """`before` are the traces of earlier boots."""
+
+    disks: OverlayDisks
+    before: Traces
+    note: str
+
+    def new_traces(self) -> tuple[str, ...]:
+        with _mounted(self.disks) as tree:
+            return new_since(self.before, tree)
+
+
+def prepare_linux(disks: OverlayDisks) -> PreparedLinux:
+    """Note the traces of earlier boots, and add the serial console to the kernel lines.
+
+    Raises OSError, and MigrationFailed as `find_root`, `Access.mount` and every write to a guest do.
+    """
+    with _mounted(disks) as tree:
+        before, changed = traces(tree), speak_on_serial(tree)
+    return PreparedLinux(disks, before, _note(changed))
+
+
+@contextmanager
+def _mounted(disks: OverlayDisks) -> Iterator[GuestTree]:
+    with disks.open() as access:
+        root = find_root(access, disks.layout) or find_locked_root(access, disks.layout)
+        if root is None:
+            raise MigrationFailed("guest-root-missing", "no Linux root was found", hint="Boot the guest by hand")
+        composition = Composition(access, disks.layout, root, read_only=False, also=VOLUMES)
+        with composition.mounted() as tree:
+            yield tree
+
+
+def _note(changed: tuple[str, ...]) -> str:
+    if not changed:
+        return "its kernel lines were booted unchanged: none was found that can be edited"
+    names = ", ".join(printable(path) for path in changed)
+    return f"a serial console was added to its kernel lines for the proof, on a throwaway overlay ({names})"
