@@ -1,7 +1,8 @@
 """Decides the hardware of the new machine once, for the boot proof and for every target.
 
 Size and machine type are set by the migration, else by the source machine, else by a default. The guest decides the
-models of its devices and its MAC addresses, the disks or the migration the firmware.
+models of its devices and its MAC addresses, the disks or the migration the firmware. The firmware is decided before the
+repair, which puts the boot loader where that firmware looks.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from hyper2kvmd.guest.mounts.access import Access
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Layout, Volume
 from hyper2kvmd.model.guest import FamilyName, Guest
-from hyper2kvmd.model.machine import SourceNic
+from hyper2kvmd.model.machine import Firmware, SourceNic
 from hyper2kvmd.progress import Context
 
 
@@ -24,6 +24,8 @@ class GuestDisks:
     layout: Layout
     migration: Migration
     ctx: Context
+    firmware: Firmware
+    """Of the new machine."""
     nics: tuple[SourceNic, ...] = ()
     """The source's network cards, as far as they are known."""
 

@@ -20,7 +20,8 @@ def repair(bench: Bench, plan: Plan, image: Image) -> Guest:
     """
     try:
         with access.open_image(image, bench.helper, bench.folder, bench.keys()) as opened:
-            return repair_disks(GuestDisks(opened, image.layout, bench.migration, bench.ctx, plan.machine.nics))
+            firmware, nics = plan.firmware, plan.machine.nics
+            return repair_disks(GuestDisks(opened, image.layout, bench.migration, bench.ctx, firmware, nics))
     except OSError as error:
         raise MigrationFailed(
             "guest-damaged",

@@ -12,7 +12,6 @@ import pytest
 
 from hyper2kvmd.disk.qemu.export import export
 from hyper2kvmd.disk.qemu.nbd import NbdReader
-from hyper2kvmd.guest.family import GuestDisks
 from hyper2kvmd.guest.mounts.access import open_image
 from hyper2kvmd.guest.mounts.rootside import Helper, default_helper
 from hyper2kvmd.model.disks import DiskImage, Image
@@ -23,7 +22,7 @@ from tests.guests.build import MIB
 from tests.guests.efi_disk import SIZE
 from tests.guests.guest import Guest, disk
 from tests.support.disks import sh
-from tests.support.guest_on_disk import migration, quiet_context
+from tests.support.guest_on_disk import guest_disks, migration
 from tests.support.host import USER, command, service_python
 from tests.support.host import installed_helper as installed_helper
 from tests.support.host import service_folder as service_folder
@@ -84,7 +83,7 @@ def assert_repaired_for_good(folder: Path) -> None:
     image = Image(disks=(made,), format="qcow2", layout=layout)
     before = path.read_bytes()
     with open_image(image, Helper(default_helper()), folder) as opened:
-        again = repair_disks(GuestDisks(opened, layout, migration(), quiet_context()))
+        again = repair_disks(guest_disks(opened, layout, migration()))
     assert (again.changes, again.warnings) == ((), ())
     assert path.read_bytes() == before
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from hyper2kvmd.guest.family import GuestDisks
 from hyper2kvmd.guest.mounts.access import default_helper, open_image
 from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.model.disks import Image
@@ -18,7 +17,7 @@ from tests.guests.altered import image_of
 from tests.guests.guest import Guest, disk
 from tests.guests.migration import as_vmdk, images, migrated
 from tests.support.disks import sh
-from tests.support.guest_on_disk import migration, quiet_context
+from tests.support.guest_on_disk import guest_disks, migration
 from tests.support.host import as_qcow2, looped, make_disk
 from tests.support.journals import WRITTEN, copied_in_use
 from tests.support.kernel import Kernel
@@ -43,7 +42,7 @@ def test_a_data_disk(installed_helper: tuple[str, ...], service_folder: Path, ou
 def repaired(image: Image, folder: Path) -> int:
     """How many changes there were."""
     with open_image(image, Helper(default_helper()), folder) as opened:
-        guest = repair_disks(GuestDisks(opened, image.layout, migration(), quiet_context()))
+        guest = repair_disks(guest_disks(opened, image.layout, migration()))
     assert guest.warnings == ()
     return len(guest.changes)
 

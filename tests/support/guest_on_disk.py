@@ -18,6 +18,8 @@ from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.family import GuestDisks
 from hyper2kvmd.guest.files.root import ConfinedRoot
 from hyper2kvmd.guest.files.tree import GuestTree
+from hyper2kvmd.guest.mounts.access import Access
+from hyper2kvmd.hardware import decide_firmware
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Layout, Segment, Volume
 from hyper2kvmd.model.guest import Guest
@@ -25,6 +27,7 @@ from hyper2kvmd.model.machine import Plan, SourceNic
 from hyper2kvmd.progress import Context, Event
 from hyper2kvmd.stages.repair import repair_disks
 from hyper2kvmd.volumes.fat import Blocks
+from hyper2kvmd.volumes.layout import firmware_of
 from hyper2kvmd.volumes.mapping import linear
 from hyper2kvmd.volumes.window import FileDisk, Window
 
@@ -164,8 +167,21 @@ def quiet_context(events: list[Event] | None = None) -> Context:
     return Context((events if events is not None else []).append, admit)
 
 
+def guest_disks(
+    access: Access,
+    layout: Layout,
+    asked: Migration,
+    nics: tuple[SourceNic, ...] = (),
+    *,
+    events: list[Event] | None = None,
+) -> GuestDisks:
+    """With the firmware that the stage plan would decide on."""
+    firmware = decide_firmware(asked.uefi, firmware_of(layout))
+    return GuestDisks(access, layout, asked, quiet_context(events), firmware, nics)
+
+
 def repaired(folders: dict[str, Path], layout: Layout, asked: Migration, nics: tuple[SourceNic, ...] = ()) -> Guest:
-    return repair_disks(GuestDisks(FolderAccess(folders), layout, asked, quiet_context(), nics))
+    return repair_disks(guest_disks(FolderAccess(folders), layout, asked, nics))
 
 
 class GoldenCase:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.guest.family import GuestDisks
 from hyper2kvmd.guest.linux.fixes import FIXES
 from hyper2kvmd.stages.repair import repair_disks
-from tests.support.guest_on_disk import GOLDEN, FolderAccess, GoldenCase, files_below, quiet_context, repaired
+from tests.support.guest_on_disk import GOLDEN, FolderAccess, GoldenCase, files_below, guest_disks, repaired
 
 CASES = sorted(place.name for place in GOLDEN.iterdir())
 NOTHING_TO_MEND = ("left-alone", "net-alpine-mdev")
@@ -40,7 +39,7 @@ def test_a_second_repair_changes_nothing(case: GoldenCase, tmp_path: Path) -> No
 def test_a_dry_run_says_the_same_and_writes_nothing(case: GoldenCase, tmp_path: Path) -> None:
     access = FolderAccess(case.folders)
     dry = case.migration.with_changes(dry_run=True)
-    promised = repair_disks(GuestDisks(access, case.layout, dry, quiet_context(), case.vmx))
+    promised = repair_disks(guest_disks(access, case.layout, dry, case.vmx))
     assert files_below(tmp_path / "guest") == files_below(case.place / "before")
     assert all(read_only for _, read_only in access.mounted)
     assert promised == repaired(case.folders, case.layout, case.migration, case.vmx)
@@ -49,7 +48,7 @@ def test_a_dry_run_says_the_same_and_writes_nothing(case: GoldenCase, tmp_path: 
 def test_only_a_volume_with_a_change_is_mounted_writable(case: GoldenCase) -> None:
     before = {name: files_below(folder) for name, folder in case.folders.items()}
     access = FolderAccess(case.folders)
-    repair_disks(GuestDisks(access, case.layout, case.migration, quiet_context(), case.vmx))
+    repair_disks(guest_disks(access, case.layout, case.migration, case.vmx))
     changed = {name for name, folder in case.folders.items() if files_below(folder) != before[name]}
     assert {name for name, read_only in access.mounted if not read_only} == changed
 

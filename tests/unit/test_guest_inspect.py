@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.guest.family import GuestDisks
 from hyper2kvmd.guest.linux.inspect import Kernel, inspect_system
 from hyper2kvmd.guest.linux.root_search import LinuxRoot, find_root
 from hyper2kvmd.model.disks import Layout, Volume
@@ -17,11 +16,11 @@ from hyper2kvmd.progress import Event, Warned
 from hyper2kvmd.stages.repair import repair_disks
 from tests.support.guest_on_disk import (
     FolderAccess,
+    guest_disks,
     logical,
     migration,
     partition,
     put,
-    quiet_context,
     repaired,
     tree_of,
 )
@@ -71,7 +70,7 @@ def test_a_folder_named_like_a_subvolume_is_nothing_on_ext4(tmp_path: Path) -> N
 def test_windows_is_recognised_and_said(tmp_path: Path) -> None:
     events: list[Event] = []
     disk = layout(partition(1, "ntfs"), partition(2, "ntfs"))
-    guest = repair_disks(GuestDisks(FolderAccess({}), disk, migration(), quiet_context(events)))
+    guest = repair_disks(guest_disks(FolderAccess({}), disk, migration(), events=events))
     assert guest.family == "windows" and "drivers were NOT injected" in guest.warnings[0]
     assert Warned(message=guest.warnings[0]) in events
 
@@ -142,9 +141,7 @@ def test_a_replayed_journal_is_warned_of(tmp_path: Path, family: str) -> None:
         linux(tmp_path)
     events: list[Event] = []
     asked = migration(regen_initramfs=False)
-    guest = repair_disks(
-        GuestDisks(Dirty({"partition 1": tmp_path}), layout(partition(1)), asked, quiet_context(events))
-    )
+    guest = repair_disks(guest_disks(Dirty({"partition 1": tmp_path}), layout(partition(1)), asked, events=events))
     assert guest.family == family
     assert guest.warnings[0].startswith("partition 1 (ext4): its journal was replayed")
     assert Warned(message=guest.warnings[0]) in events

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.guest.family import GuestDisks
 from hyper2kvmd.guest.linux.root_search import find_root
 from hyper2kvmd.model.disks import Layout, Volume
 from hyper2kvmd.model.guest import Guest
@@ -15,7 +14,7 @@ from hyper2kvmd.progress import Event, Warned
 from hyper2kvmd.stages.repair import repair_disks
 from hyper2kvmd.volumes.layout import ESP_TYPES
 from tests.support.efi_programs import program
-from tests.support.guest_on_disk import FolderAccess, migration, partition, put, quiet_context
+from tests.support.guest_on_disk import FolderAccess, guest_disks, migration, partition, put
 
 UUID = "3f0b6a52-0c1d-4e2f-8a3b-4c5d6e7f8091"
 CONTAINER = partition(2, "crypto_LUKS", uuid=UUID)
@@ -38,7 +37,7 @@ def boot(tmp_path: Path) -> Path:
 
 
 def mended(folders: dict[str, Path], disk: Layout, events: list[Event] | None = None, **keys: object) -> Guest:
-    return repair_disks(GuestDisks(FolderAccess(folders), disk, migration(**keys), quiet_context(events)))
+    return repair_disks(guest_disks(FolderAccess(folders), disk, migration(**keys), events=events))
 
 
 def test_what_lies_outside_is_mended_and_the_rest_is_told(boot: Path) -> None:

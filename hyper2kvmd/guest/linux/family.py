@@ -112,7 +112,7 @@ def _stage_repairs(
         cards = decide_cards(seen, disks.nics, migration.vm_name)
         devices, esp = composition.devices, composition.esp
         fixes = OUTSIDE if root.locked else FIXES
-        news = _apply_all(fixes, Case(system, tree, devices, root.volume, migration, seen, cards, esp))
+        news = _apply_all(fixes, Case(system, tree, devices, root.volume, migration, disks.firmware, seen, cards, esp))
         relabels = any(tree.is_file(path) for path in FIXFILES)
         staged = _Staged(tree.mark(), tree.touched, selinux=system.selinux, relabels=relabels)
     for warning in news:

@@ -34,7 +34,7 @@ class Loader:
 
 def apply(case: Case) -> list[str]:
     """Raises MigrationFailed when a UEFI firmware would find nothing to start."""
-    if case.esp is None or case.migration.uefi is False:
+    if case.esp is None or case.firmware != "uefi":
         return []
     tree, efi = case.tree, posixpath.join(case.esp, "EFI")
     folder = posixpath.join(efi, FALLBACK_FOLDER)

@@ -13,6 +13,7 @@ from hyper2kvmd.guest.linux.network.cards import Cards
 from hyper2kvmd.guest.linux.network.survey import Survey
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Volume
+from hyper2kvmd.model.machine import Firmware
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Case:
     devices: Devices
     root: Volume
     migration: Migration
+    firmware: Firmware
     survey: Survey
     cards: Cards
     esp: str | None = None
