@@ -57,6 +57,15 @@ def too_many_extents(path: Path) -> MigrationFailed:
     )
 
 
+def is_extent(path: Path, descriptor: str | None = None) -> MigrationFailed:
+    """`descriptor` is the name of the file to use instead."""
+    return MigrationFailed(
+        "source-extent",
+        f"{path} is one extent of a disk, not the disk",
+        hint=f"Use {descriptor or 'the small .vmdk descriptor file'} in the same directory",
+    )
+
+
 def unclean(path: Path, fact: str, hint: str) -> MigrationFailed:
     return MigrationFailed("source-unclean", f"{path} {fact}", hint=hint)
 

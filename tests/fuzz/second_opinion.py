@@ -1,6 +1,7 @@
 """What QEMU reads of a VMDK that we read as well. Where that differs, a rule has to say why.
 
-- *another size*: QEMU passes over extent lines that we read, ZERO extents for one, and ends a text at a NUL;
+- *another size*: QEMU passes over extent lines that we read, ZERO extents for one, and ends a text at a NUL; it
+  takes the size of a sparse extent from the header, where VirtualBox rounds up, and we from the descriptor;
 - *redundant tables*: we take them where the others are damaged, QEMU does not look at them.
 """
 

@@ -97,12 +97,13 @@ def hosted(
     marked: bool = True,
     alone: bool = True,
     parent: tuple[str, str] | None = None,
+    text: bytes | None = None,
 ) -> Hosted:
-    """A sparse file with two sets of tables, then the grains; `alone`: with its descriptor inside."""
+    """A sparse file with two sets of tables, then the grains; `alone`: with a descriptor inside, `text` if given."""
     tables = -(-capacity // (grain * per_table))
     directory_sectors, table_sectors = _sectors(tables * 4), _sectors(per_table * 4)
     kind = "streamOptimized" if packed else "monolithicSparse"
-    text = descriptor(kind, f'RW {capacity} SPARSE "own.vmdk"', parent=parent) if alone else b""
+    text = text or (descriptor(kind, f'RW {capacity} SPARSE "own.vmdk"', parent=parent) if alone else b"")
     redundant = 21
     redundant_tables = redundant + directory_sectors
     directory = redundant_tables + tables * table_sectors
@@ -139,10 +140,10 @@ def hosted(
     return Hosted(bytes(file + stored), directory * SECTOR, redundant * SECTOR, first_table * SECTOR, overhead * SECTOR)
 
 
-def stream(grains: Grains, capacity: int, *, grain: int = 128) -> bytes:
+def stream(grains: Grains, capacity: int, *, grain: int = 128, text: bytes | None = None) -> bytes:
     """A streamOptimized file as vSphere exports it: everything in one pass, the directory known only at the end."""
     per_table = 512
-    text = descriptor("streamOptimized", f'RW {capacity} SPARSE "own.vmdk"')
+    text = text or descriptor("streamOptimized", f'RW {capacity} SPARSE "own.vmdk"')
 
     def head(directory: int) -> bytes:
         return HEADER.pack(

@@ -5,26 +5,52 @@ Source: VMware, Virtual Disk Format 5.0 (2011), section "The Descriptor File".
 
 from __future__ import annotations
 
+import codecs
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyper2kvmd.disk import faults
+from hyper2kvmd.disk import faults, text_encoding
 from hyper2kvmd.errors import MigrationFailed, Unsafe
 
 SECTOR = 512
-START = b"# Disk DescriptorFile"
+START = re.compile(
+    rb"(?:\xef\xbb\xbf)?(?:[ \t]*(?:#[^\r\n]*)?\r?\n)*?"
+    rb"(?:[ \t]*#[ \t]*disk[ \t]*descriptor[ \t]*file|[ \t]*version[ \t]*=[ \t]*[123][ \t]*\r?\n)",
+    re.IGNORECASE,
+)
+"""VMware's first line, as other tools spell it too; or, as in QEMU, comments and then the version."""
 LIMIT = 1 << 20
 """Bytes. A descriptor is a page of text; ESX itself writes at most 20 sectors."""
 NO_PARENT = "ffffffff"
 EXTENT = re.compile(
-    r'^(RW|RDONLY|NOACCESS)\s+([0-9]{1,18})\s+([A-Z0-9]+)(?:\s+"([^"]*)"(?:\s+([0-9]{1,18}))?)?\s*$', re.ASCII
+    r"^\s*(?P<access>RW|RDONLY|NOACCESS)\s+(?P<sectors>[0-9]{1,18})\s+(?P<type>[A-Z0-9]+)"
+    r'(?:\s+"(?P<name>[^"]*)"(?:\s+(?P<offset>[0-9]{1,18})(?:\s.*)?|(?P<more>\s+[^\s0-9+-].*))?)?\s*$',
+    re.ASCII,
 )
-EXTENT_LIKE = re.compile(r"^\s*(RW|RDONLY|NOACCESS)\b", re.ASCII)
+"""More fields may follow, such as partitionUUID and a device."""
+EXTENT_LIKE = re.compile(r"^\s*(RW|RDONLY|NOACCESS)\b(?!\s*=)", re.ASCII | re.IGNORECASE)
+LINE_END = re.compile(r"\r\n|\n|\r")
 ASSIGNMENT = re.compile(r'^\s*([A-Za-z][A-Za-z0-9_.]*)\s*=\s*"?([^"]*)"?\s*$')
-SEVERAL_FILES = {"monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat", "vmfs", "vmfsSparse", "seSparse"}
 ONE_FILE = {"monolithicSparse", "streamOptimized"}
-EXTENT_TYPES = {"SPARSE", "FLAT", "VMFS", "VMFSSPARSE", "SESPARSE", "ZERO"}
+"""Most often, the descriptor is inside the sparse file."""
+SEVERAL_FILES = ONE_FILE | {
+    "2GbMaxExtentFlat",
+    "2GbMaxExtentSparse",
+    "custom",
+    "monolithicFlat",
+    "seSparse",
+    "twoGbMaxExtentFlat",
+    "twoGbMaxExtentSparse",
+    "vmfs",
+    "vmfsEagerZeroedThick",
+    "vmfsPreallocated",
+    "vmfsSparse",
+    "vmfsThin",
+}
+"""The types of a descriptor in a file of its own. Those without files (raw devices) are missing."""
+FLAT_TYPES = {"FLAT", "VMFS"}
+EXTENT_TYPES = FLAT_TYPES | {"SPARSE", "VMFSSPARSE", "SESPARSE", "ZERO"}
 
 
 @dataclass(frozen=True)
@@ -52,35 +78,60 @@ class Descriptor:
         return self.parent_cid != NO_PARENT or self.parent_hint is not None
 
 
+def is_descriptor(head: bytes) -> bool:
+    """Whether a file with these first bytes is a descriptor."""
+    return START.match(head) is not None
+
+
 def parse_descriptor(data: bytes, path: Path) -> Descriptor:
     """Parse the text part of a VMDK. `path` is for errors only.
 
-    Raises MigrationFailed (`source-not-vmdk`, `source-too-complex`).
+    Raises MigrationFailed (`source-not-vmdk`, `source-encoding`, `source-too-complex`).
     """
     if len(data) > LIMIT:
         raise faults.not_vmdk(path, f"its descriptor is larger than {LIMIT} bytes")
     values: dict[str, str] = {}
     extents: list[ExtentLine] = []
-    for line in data.rstrip(b"\0").decode("utf-8", errors="replace").splitlines():
-        extent = EXTENT.match(line)
-        if extent:
+    data = data.rstrip(b"\0").removeprefix(codecs.BOM_UTF8)
+    for line in LINE_END.split(text_encoding.decode(data)):
+        if EXTENT_LIKE.match(line):
             if len(extents) == faults.LARGEST_NUMBER_OF_EXTENTS:
                 raise faults.too_many_extents(path)
-            extents.append(ExtentLine(int(extent[2]), extent[3], extent[4], extent[1], int(extent[5] or 0)))
+            extents.append(_parse_extent(line, path, data))
             continue
-        if EXTENT_LIKE.match(line):
-            raise faults.not_vmdk(path, f"its extent line {line[:80]!r} is invalid")
         assignment = ASSIGNMENT.match(line)
         if assignment:
             values.setdefault(assignment[1].lower(), assignment[2].strip())
     if "createtype" not in values:
         raise faults.not_vmdk(path, "its descriptor has no createType")
+    hint = values.get("parentfilenamehint") or None
+    if hint is not None and not text_encoding.is_decoded(hint):
+        raise _undecoded(hint, path, data)
     return Descriptor(
         create_type=values["createtype"],
         cid=values.get("cid", "").lower(),
         parent_cid=values.get("parentcid", NO_PARENT).lower(),
-        parent_hint=values.get("parentfilenamehint"),
+        parent_hint=hint,
         extents=tuple(extents),
+    )
+
+
+def _parse_extent(line: str, path: Path, data: bytes) -> ExtentLine:
+    extent = EXTENT.match(line)
+    if extent is None or (extent["more"] and extent["type"] == "FLAT"):
+        raise faults.not_vmdk(path, f"its extent line {line[:80]!r} is invalid")
+    name = extent["name"]
+    if name is not None and not text_encoding.is_decoded(name):
+        raise _undecoded(name, path, data)
+    return ExtentLine(int(extent["sectors"]), extent["type"], name, extent["access"], int(extent["offset"] or 0))
+
+
+def _undecoded(name: str, path: Path, data: bytes) -> MigrationFailed:
+    stated = text_encoding.stated_encoding(data) or "UTF-8"
+    return MigrationFailed(
+        "source-encoding",
+        f"{path}: the file name {name[:80]!r} in this descriptor is not valid {stated}",
+        hint='Set encoding="..." in the descriptor to the code page of the host that wrote it, such as windows-1252',
     )
 
 
@@ -106,14 +157,17 @@ def check_descriptor(descriptor: Descriptor, path: Path, *, embedded: bool) -> N
             raise faults.unsupported(
                 path, "has an extent marked NOACCESS", "Unlock the disk where it comes from, then export it again"
             )
+        if extent.offset and extent.type not in FLAT_TYPES:
+            raise faults.not_vmdk(
+                path, f"its extent of type {extent.type} begins at an offset, {extent.offset} sectors"
+            )
         if embedded and extent.type != "SPARSE":
             raise Unsafe(
                 "source-unsafe",
                 f"{path} is a sparse file whose descriptor points to {extent.type} extent {extent.name!r}",
                 hint="Do not use this file: no VMware product writes such files",
             )
-    if not embedded:
-        check_size(sum(extent.sectors for extent in descriptor.extents), path)
+    check_size(sum(extent.sectors for extent in descriptor.extents), path)
 
 
 def check_size(sectors: int, path: Path) -> None:
@@ -125,4 +179,4 @@ def check_size(sectors: int, path: Path) -> None:
 
 def _unsupported_type(descriptor: Descriptor, path: Path, *, embedded: bool) -> MigrationFailed:
     fact = f"has createType {descriptor.create_type[:40]!r}{' inside a sparse file' if embedded else ''}"
-    return faults.unsupported(path, fact, f"Export it as one of {', '.join(sorted(ONE_FILE | SEVERAL_FILES))}")
+    return faults.unsupported(path, fact, f"Export it as one of {', '.join(sorted(SEVERAL_FILES))}")

@@ -18,6 +18,7 @@ from hyper2kvmd.disk.sources.vmdk.sparse import LARGEST_GRAIN, SparseExtent
 
 COWD = struct.Struct("<4s7I")
 """Magic, version, flags, capacity, grain, directory, its entries, first free; sizes and offsets in sectors."""
+COWD_MAGIC = b"COWD"
 COWD_HEADER = 4 * SECTOR
 COWD_ENTRIES = 4096
 SE_HEADER = struct.Struct("<26Q")
@@ -25,12 +26,13 @@ SE_MAGIC, SE_VERSION, SE_VOLATILE_MAGIC = 0xCAFEBABE, 0x0000000200000001, 0xCAFE
 SE_VOLATILE = struct.Struct("<4Q")
 SE_GRAIN, SE_TABLE = 8, 64
 """Sectors."""
+MAGICS = (COWD_MAGIC, struct.pack("<Q", SE_MAGIC))
 
 
 def open_cowd(file: SourceFile, start: int) -> SparseExtent:
     """The COWD extent in `file`, which begins at guest byte `start`. Raises as `sparse.open_sparse` does."""
     data = file.read(0, COWD_HEADER)
-    if len(data) < COWD_HEADER or not data.startswith(b"COWD"):
+    if len(data) < COWD_HEADER or not data.startswith(COWD_MAGIC):
         raise faults.not_vmdk(file.path, "it has no COWD header")
     _, version, _, capacity, grain, directory, entries, _ = COWD.unpack_from(data)
     if version != 1:

@@ -26,6 +26,7 @@ from hyper2kvmd.disk.sources.vmdk import esx, sparse
 from hyper2kvmd.disk.sources.vmdk.descriptor import SECTOR, Descriptor
 from hyper2kvmd.disk.sources.vmdk.files import is_plain_name, sibling
 from hyper2kvmd.disk.sources.vmdk.flat import FlatExtent, ZeroExtent, open_flat
+from hyper2kvmd.disk.sources.vmdk.links import read_descriptor, same_cid
 from hyper2kvmd.disk.sources.vmdk.pieces import Extent, ExtentPiece, PieceKind
 from hyper2kvmd.disk.sources.vmdk.sparse import SparseExtent
 from hyper2kvmd.errors import Kind, MigrationFailed
@@ -234,8 +235,11 @@ def _layer(file: SourceFile, opening: Opening) -> Layer:
         descriptor = text.parse_descriptor(sparse.embedded_descriptor(file, header), path)
         _check_parent(descriptor, path)
         text.check_descriptor(descriptor, path, embedded=True)
-        return Layer(file, descriptor, header.capacity * SECTOR, (sparse.open_sparse(file, header, 0),))
-    if not head.startswith(text.START):
+        stop = descriptor.extents[0].sectors * SECTOR
+        return Layer(file, descriptor, stop, (sparse.open_sparse(file, header, 0, stop),))
+    if head.startswith(esx.MAGICS):
+        raise faults.is_extent(path)
+    if not text.is_descriptor(head):
         raise MigrationFailed(
             "source-not-vmdk",
             f"{path} is not a VMDK: it begins with neither a sparse header nor a descriptor",
@@ -249,6 +253,7 @@ def _layer(file: SourceFile, opening: Opening) -> Layer:
     at, named = 0, opening.named_by(file)
     for line, name in zip(descriptor.extents, names, strict=True):
         extents.append(_open_extent(line, name, at, named, opening))
+        _require_same_chain(extents[-1], descriptor)
         at += line.sectors * SECTOR
     return Layer(file, descriptor, at, tuple(extents))
 
@@ -260,18 +265,25 @@ def _open_extent(line: text.ExtentLine, path: Path | None, start: int, mandate: 
     if line.type in ("FLAT", "VMFS"):
         return open_flat(opening.open(path, mandate), start, stop, line.offset * SECTOR)
     file = opening.open_new(path, mandate)
-    extent: SparseExtent
     if line.type == "SPARSE":
-        extent = sparse.open_sparse(file, sparse.read_header(file), start)
-    elif line.type == "SESPARSE":
-        extent = esx.open_sesparse(file, start)
-    else:
-        extent = esx.open_cowd(file, start)
+        return sparse.open_sparse(file, sparse.read_header(file), start, stop)
+    extent = esx.open_sesparse(file, start) if line.type == "SESPARSE" else esx.open_cowd(file, start)
     if extent.stop != stop:
         raise faults.corrupt(
             path, f"its header says {extent.stop - start} bytes, the descriptor {line.sectors * SECTOR}"
         )
     return extent
+
+
+def _require_same_chain(extent: Extent, descriptor: Descriptor) -> None:
+    """Refuse a delta that contains a descriptor with a parent, if the separate descriptor has none."""
+    if descriptor.has_parent or not isinstance(extent, SparseExtent):
+        return
+    own = read_descriptor(extent.file)
+    if own is not None and own.has_parent:
+        raise faults.corrupt(
+            extent.file.path, "it is a snapshot, but the descriptor that names it as an extent has no parent"
+        )
 
 
 def _check_parent(descriptor: Descriptor, path: Path) -> None:
@@ -293,7 +305,7 @@ def _open_parent(child: Layer, opening: Opening) -> Layer:
     if path in opening.files:
         raise faults.corrupt(child.path, f"its parent {path.name} is a part of the same snapshot chain already")
     parent = _layer(opening.open_new(path, opening.named_by(child.file)), opening)
-    if not _same_cid(parent.descriptor.cid, child.descriptor.parent_cid):
+    if not same_cid(parent.descriptor.cid, child.descriptor.parent_cid):
         raise MigrationFailed(
             "source-parent-differs",
             f"{path} was changed after the snapshot {child.path.name}: its CID is {parent.descriptor.cid[:8]!r},"
@@ -302,8 +314,3 @@ def _open_parent(child: Layer, opening: Opening) -> Layer:
             kind=Kind.OPERATOR,
         )
     return parent
-
-
-def _same_cid(one: str, other: str) -> bool:
-    """CIDs are hexadecimal; some writers leave out leading zeros."""
-    return bool(one) and one.rjust(8, "0") == other.rjust(8, "0")

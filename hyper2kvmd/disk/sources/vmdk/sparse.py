@@ -15,9 +15,9 @@ from hyper2kvmd.disk import faults
 from hyper2kvmd.disk.blocks import Buffer
 from hyper2kvmd.disk.files import Forward, SourceFile
 from hyper2kvmd.disk.sources.vmdk import stream
-from hyper2kvmd.disk.sources.vmdk.descriptor import LIMIT, SECTOR, START, check_size
+from hyper2kvmd.disk.sources.vmdk.descriptor import LIMIT, SECTOR, check_size
 from hyper2kvmd.disk.sources.vmdk.grains import GrainMap
-from hyper2kvmd.disk.sources.vmdk.pieces import ExtentPiece
+from hyper2kvmd.disk.sources.vmdk.pieces import ExtentPiece, PieceKind
 from hyper2kvmd.errors import MigrationFailed
 
 MAGIC = b"KDMV"
@@ -30,6 +30,9 @@ SMALLEST_GRAIN, LARGEST_GRAIN = 8, 16384
 """Sectors. Every VMware product writes 128."""
 SMALLEST_TABLE, LARGEST_TABLE = 64, 65536
 """Entries. Every VMware product writes 512."""
+
+ROUNDED = 64 << 10
+"""Bytes: VirtualBox rounds the capacity in headers up to a multiple (src/VBox/Storage/VMDK.cpp)."""
 
 
 @dataclass(frozen=True)
@@ -84,21 +87,17 @@ def read_header(file: SourceFile, at: int = 0) -> Header:
 
 
 def embedded_descriptor(file: SourceFile, header: Header) -> bytes:
-    """The descriptor inside a sparse extent."""
+    """The descriptor inside a sparse extent. Its first line does not matter: tools spell it in several ways."""
     if header.descriptor == 0 or header.descriptor_size == 0:
-        raise MigrationFailed(
-            "source-extent",
-            f"{file.path} is one extent of a disk, not the disk",
-            hint="Name the small .vmdk descriptor file beside it",
-        )
+        raise faults.is_extent(file.path)
     if header.descriptor_size * SECTOR > LIMIT:
         raise faults.not_vmdk(file.path, f"its descriptor is larger than {LIMIT} bytes")
     if header.descriptor * SECTOR > file.size:
         raise faults.not_vmdk(file.path, f"its descriptor would lie at byte {header.descriptor * SECTOR}")
-    text = file.read(header.descriptor * SECTOR, header.descriptor_size * SECTOR)
-    if not text.startswith(START):
+    text = file.read(header.descriptor * SECTOR, header.descriptor_size * SECTOR).partition(b"\0")[0]
+    if not text:
         raise faults.not_vmdk(file.path, f"there is no descriptor at byte {header.descriptor * SECTOR}")
-    return text.partition(b"\0")[0]
+    return text
 
 
 @dataclass(frozen=True)
@@ -132,11 +131,12 @@ class SparseExtent:
         return data if length == len(data) else memoryview(data)[skip : skip + length]
 
 
-def open_sparse(file: SourceFile, header: Header, start: int) -> SparseExtent:
-    """The extent in `file`, which begins at guest byte `start`; its tables have been read and checked.
+def open_sparse(file: SourceFile, header: Header, start: int, stop: int) -> SparseExtent:
+    """The extent in `file` with the guest bytes `start` to `stop`; its tables have been read and checked.
 
-    If the first set of tables is damaged, the redundant set is used. Raises MigrationFailed
-    (`source-truncated`, `source-corrupt`, `disk-read-failed`).
+    `stop` is from the descriptor. The header may say more, rounded up: VirtualBox shows the guest the descriptor's
+    number. If the first set of tables is damaged, the redundant set is used. Raises
+    MigrationFailed (`source-truncated`, `source-corrupt`, `disk-read-failed`).
     """
     directory, whole = header.directory, False
     if directory == DIRECTORY_AT_END:
@@ -161,7 +161,7 @@ def open_sparse(file: SourceFile, header: Header, start: int) -> SparseExtent:
         whole=whole,
     )
     spare = replace(primary, directory=header.redundant_directory * SECTOR) if header.flags & REDUNDANT else None
-    grains, stored = _survey(primary, spare)
+    grains, stored = _until(stop, *_survey(primary, spare))
     return SparseExtent(file, grains, stored, marked=bool(header.flags & MARKERS))
 
 
@@ -181,6 +181,21 @@ def _survey(primary: GrainMap, spare: GrainMap | None) -> tuple[GrainMap, int]:
             stored = spare.survey()
             return (spare if stored else primary), stored
     return primary, stored
+
+
+def _until(stop: int, grains: GrainMap, stored: int) -> tuple[GrainMap, int]:
+    """The tables and the bytes that they map, up to `stop`; the header's rounding may not hide a grain with data."""
+    if stop == grains.stop:
+        return grains, stored
+    rounded = stop < grains.stop and (grains.stop - grains.start) % min(grains.grain, ROUNDED) == 0
+    beyond = grains.start + -(-(stop - grains.start) // grains.grain) * grains.grain
+    if not rounded or any(piece.kind is not PieceKind.ZERO for piece in grains.pieces(beyond, grains.stop)):
+        raise faults.corrupt(
+            grains.file.path,
+            f"its header describes {grains.stop - grains.start} bytes, the descriptor {stop - grains.start}",
+        )
+    shorter = replace(grains, stop=stop)
+    return shorter, shorter.survey()
 
 
 def _sectors(first: int, count: int) -> range:

@@ -20,7 +20,7 @@ END_OF_STREAM, GRAIN_TABLE, GRAIN_DIRECTORY, FOOTER = range(4)
 
 
 def inflate(forward: Forward, offset: int, sector: int, grain: int, needed: int, *, marked: bool) -> bytearray:
-    """The grain of the extent's sector `sector` that is stored at byte `offset`: `grain` or `needed` bytes.
+    """The grain of the extent's sector `sector` that is stored at byte `offset`: `needed` to `grain` bytes.
 
     `needed` is less than `grain` where the disk ends. With `marked` a marker precedes the data and must agree.
     Raises MigrationFailed (`source-truncated`, `source-corrupt`, `disk-read-failed`).
@@ -35,7 +35,7 @@ def inflate(forward: Forward, offset: int, sector: int, grain: int, needed: int,
         data = deflate.zlib_decompress(packed, grain)
     except deflate.DeflateError as error:
         raise faults.corrupt(file.path, f"the compressed grain at byte {offset} cannot be inflated") from error
-    if len(data) not in (grain, needed):
+    if not needed <= len(data) <= grain:
         raise faults.corrupt(
             file.path, f"the compressed grain at byte {offset} holds {len(data)} bytes instead of {grain}"
         )
