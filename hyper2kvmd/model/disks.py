@@ -156,6 +156,8 @@ class SourceDisk(Frozen):
     """All files of the disk: for a VMDK, the descriptor and every extent."""
     preallocate: bool = False
     preallocate_reason: str = ""
+    concerns: tuple[str, ...] = ()
+    """Warnings about how it is read."""
 
     @field_serializer("files", mode="wrap")
     def _named_beside(

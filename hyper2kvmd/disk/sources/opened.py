@@ -75,6 +75,7 @@ def describe(path: Path, source: DiskSource) -> SourceDisk:
         virtual_size=source.virtual_size,
         data_bytes=source.data_bytes,
         files=source.identity,
+        concerns=source.concerns,
     )
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from hyper2kvmd.disk import faults
 from hyper2kvmd.disk.files import SourceFile, open_file
-from hyper2kvmd.disk.sources import vmdk
+from hyper2kvmd.disk.sources import other_files, vmdk
 from hyper2kvmd.disk.sources.foreign import (
     open_foreign,
     qcow2,
@@ -22,15 +23,15 @@ from hyper2kvmd.disk.sources.foreign import (
 )
 from hyper2kvmd.disk.sources.raw import RawSource
 from hyper2kvmd.disk.sources.source import DiskSource
-from hyper2kvmd.disk.sources.vmdk import descriptor, sparse
-from hyper2kvmd.errors import MigrationFailed, Unsafe
+from hyper2kvmd.disk.sources.vmdk import descriptor, esx, links, sparse
+from hyper2kvmd.errors import Failure, MigrationFailed, Unsafe
 from hyper2kvmd.host import run
 from hyper2kvmd.host.mandate import ANYONE, Mandate
 from hyper2kvmd.model.disks import SourceFormat
 
 MAGICS: tuple[tuple[int, bytes, SourceFormat], ...] = (
     (0, sparse.MAGIC, "vmdk"),
-    (0, descriptor.START, "vmdk"),
+    *((0, magic, "vmdk") for magic in esx.MAGICS),
     (0, qcow2.MAGIC, "qcow2"),
     (0, vhdx.MAGIC, "vhdx"),
     (vdi.MAGIC_AT, vdi.MAGIC, "vdi"),
@@ -50,23 +51,26 @@ SUFFIXES: dict[str, SourceFormat] = {
     ".dd": "raw",
     ".bin": "raw",
 }
+FLAT = re.compile(r"(.+)-flat\.vmdk", re.IGNORECASE)
+"""The name of the only extent of a flat VMDK: raw content, which the guest wrote."""
 
 
 @contextlib.contextmanager
 def open_source(path: Path, folder: Path, mandate: Mandate = ANYONE) -> Iterator[DiskSource]:
     """The disk at `path`, vetted and ready to be read; QEMU's socket may be made in `folder`.
 
-    Raises MigrationFailed (`source-format-unclear`, `source-format-differs`), Unsafe (`confinement-missing`), and as
-    `open_file`, `vmdk.open_vmdk`, `RawSource` and `open_foreign` do.
+    Raises MigrationFailed (`source-format-unclear`, `source-format-differs`, `source-extent`, and as `other_files`
+    does), Unsafe (`confinement-missing`), and as `open_file`, `vmdk.open_vmdk`, `RawSource` and `open_foreign` do.
     """
     file = open_file(path, mandate)
     try:
-        fmt = _format_of(file)
+        other_files.refuse_parts(path)
+        fmt, concerns = _format_of(file, mandate)
         if fmt == "vmdk":
             with vmdk.open_vmdk(file, mandate) as disk:
                 yield disk
         elif fmt == "raw":
-            yield RawSource(file)
+            yield RawSource(file, concerns)
         else:
             if fmt == "qcow2" and mandate.person is not None and not run.confinement_available():
                 raise _unconfined(path)
@@ -76,19 +80,46 @@ def open_source(path: Path, folder: Path, mandate: Mandate = ANYONE) -> Iterator
         os.close(file.fd)
 
 
-def _format_of(file: SourceFile) -> SourceFormat:
-    found, named = _found(file), SUFFIXES.get(file.path.suffix.lower())
-    if found is None:
-        if named == "raw" or named == "vmdk":  # the VMDK reader reports its errors best
-            return named
-        raise _unclear(file, named)
-    if named not in (None, found):
-        raise _differs(file, found, named)
-    return found
+def _format_of(file: SourceFile, mandate: Mandate) -> tuple[SourceFormat, tuple[str, ...]]:
+    """The format, and warnings about a file that is read as a raw disk."""
+    flat = FLAT.fullmatch(file.path.name)
+    found, named = _found(file), "raw" if flat else SUFFIXES.get(file.path.suffix.lower())
+    if found is not None:
+        if named not in (None, found):
+            raise _differs(file, found, named)
+        return found, ()
+    concerns = other_files.refuse(file, named_raw=named == "raw")
+    if flat:
+        return "raw", (*concerns, _read_without_descriptor(file, f"{flat[1]}.vmdk", mandate))
+    if named == "raw" or named == "vmdk":  # the VMDK reader reports its errors best
+        return named, concerns
+    raise _unclear(file, named)
+
+
+def _read_without_descriptor(file: SourceFile, descriptor_name: str, mandate: Mandate) -> str:
+    """A warning about a flat extent that is alone. Raises MigrationFailed (`source-extent`) if one names it."""
+    path = file.path.with_name(descriptor_name)
+    try:
+        beside = open_file(path, mandate.named_by(file.fd, file.path))
+    except Failure:
+        beside = None
+    if beside is not None:
+        try:
+            described = links.read_descriptor(beside)
+        finally:
+            os.close(beside.fd)
+        if described is not None and file.path.name in [extent.name for extent in described.extents]:
+            raise faults.is_extent(file.path, descriptor_name)
+    return (
+        f"{file.path} is an extent without its descriptor {descriptor_name}: it is read as a raw disk; changes in later"
+        " snapshots are not in it"
+    )
 
 
 def _found(file: SourceFile) -> SourceFormat | None:
     head = file.read(0, HEAD_BYTES)
+    if descriptor.is_descriptor(head):
+        return "vmdk"
     for at, magic, fmt in MAGICS:
         if head[at:].startswith(magic):
             return fmt
@@ -124,10 +155,11 @@ def _unclear(file: SourceFile, named: SourceFormat | None) -> MigrationFailed:
         return MigrationFailed(
             "source-format-differs",
             f"{file.path} has the suffix of {named} but not its content",
-            hint="Copy or export it again. If it is a raw disk, rename it to end in .raw",
+            hint="Copy or export it again, or rename it to end in .raw if `fdisk -l` shows partitions of a raw disk",
         )
     return MigrationFailed(
         "source-format-unclear",
         f"neither the content of {file.path} nor its name shows its format",
-        hint="Rename a raw disk to end in .raw. VMDK, QCOW2, VDI and VHDX are recognized by their content",
+        hint="Rename it to end in .raw if `fdisk -l` shows partitions of a raw disk; other formats are recognised by"
+        " their content",
     )

@@ -21,13 +21,14 @@ class RawSource(FileBacked):
     format: SourceFormat = "raw"
     subformat = "flat"
 
-    def __init__(self, file: SourceFile) -> None:
+    def __init__(self, file: SourceFile, concerns: tuple[str, ...] = ()) -> None:
         if file.size == 0 or file.size % SECTOR:
             raise faults.truncated(file.path, f"it has {file.size} bytes, not a whole number of {SECTOR}-byte sectors")
         faults.check_disk_size(file.path, file.size)
         self._file = file
         self.virtual_size = file.size
         self.files = (file,)
+        self.concerns = concerns
         self.data_bytes = sum(stop - start for start, stop in self._stored(0, file.size))
 
     def runs(self, start: int, stop: int) -> Iterator[Run]:

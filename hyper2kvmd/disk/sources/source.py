@@ -30,6 +30,11 @@ class DiskSource(Counted, Protocol):
         ...
 
     @property
+    def concerns(self) -> tuple[str, ...]:
+        """Warnings about how the disk is read."""
+        ...
+
+    @property
     def identity(self) -> tuple[FileIdentity, ...]:
         """Of its files: it must not change while the disk is read, nor until another attempt opens it."""
         ...
@@ -47,6 +52,7 @@ class FileBacked:
     """The common part of every `DiskSource` that consists of open files."""
 
     files: tuple[SourceFile, ...]
+    concerns: tuple[str, ...] = ()
 
     @property
     def identity(self) -> tuple[FileIdentity, ...]:
