@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from hyper2kvmd.disk.file_names import last_part
 from hyper2kvmd.disk.files import open_file
+from hyper2kvmd.disk.text_encoding import decode
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.mac import normal_mac
 from hyper2kvmd.machines.disks import Disks
+from hyper2kvmd.machines.matching import machines_of
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.machine import MAX_MEMORY, MAX_VCPUS, Machine, SourceNic
 
@@ -25,6 +28,10 @@ MAX_BYTES = 1 << 20
 MAX_FILES = 64
 MAX_NAMES = 20_000
 """Names in the folder that are looked at."""
+MAX_SHOWN = 3
+MAX_DISKS = 256
+"""On four SCSI controllers; more than vSphere allows."""
+LONGEST_NAME = 255
 MAX_NICS = 10
 """ethernet0 to ethernet9."""
 MEMORY = range(4, MAX_MEMORY + 1)
@@ -51,39 +58,51 @@ class Vmx:
             memory=_number(settings, "memsize", MEMORY),
             vcpus=_number(settings, "numvcpus", VCPUS),
             nics=_nics(settings),
+            disk_names=_disk_names(settings),
             concerns=concerns,
         )
 
 
 def _settings_for(disk: Path, mandate: Mandate) -> tuple[Mapping[str, str], tuple[str, ...]]:
     """The settings of the only machine with this disk, or none; and warnings about the files."""
-    machines, concerns = dict[Path, Mapping[str, str]](), []
-    for path in _candidates(disk, mandate):
+    found, concerns = dict[Path, Mapping[str, str]](), []
+    names = _names_beside(disk, mandate)
+    for path in _candidates(disk, names):
         try:
-            settings = _read(path, mandate)
+            found[path] = _read(path, mandate)
         except Failure as failure:
             if failure.code != "source-missing":
                 concerns.append(f"{failure.message}: its memory, processors and network cards are unknown")
-            continue
-        disks = {value for key, value in settings.items() if key.endswith(".filename")}
-        if disk.name in disks or path.stem == disk.stem:
-            machines[path] = settings
+    described = {
+        path: [value for key, value in settings.items() if key.endswith(".filename")]
+        for path, settings in found.items()
+    }
+    machines = machines_of(disk, described, names)
     if len(machines) == 1:
-        (settings,) = machines.values()
-        return settings, tuple(concerns)
+        return found[machines[0]], tuple(concerns)
     if machines:
-        names = ", ".join(path.name for path in machines)
-        concerns.append(f"{names} all have the disk {disk.name}: its memory, processors and network cards are unclear")
+        all_names = ", ".join(path.name for path in machines)
+        concerns.append(
+            f"{all_names} all have the disk {disk.name}: its memory, processors and network cards are unclear"
+        )
+    elif others := [path.name for path, settings in found.items() if _disk_names(settings)]:
+        concerns.append(
+            f"{', '.join(others[:MAX_SHOWN])}{' and others' if len(others) > MAX_SHOWN else ''} name other disks than"
+            f" {disk.name}: its memory, processors and network cards are unknown"
+        )
     return {}, tuple(concerns)
 
 
-def _candidates(disk: Path, mandate: Mandate) -> list[Path]:
+def _names_beside(disk: Path, mandate: Mandate) -> tuple[str, ...]:
+    with suppress(OSError):  # a folder that cannot be listed may contain a .vmx with the disk's name all the same
+        return mandate.names_in(disk.parent, MAX_NAMES)
+    return ()
+
+
+def _candidates(disk: Path, names: Sequence[str]) -> list[Path]:
     """The .vmx with the disk's name, whether or not it exists, and others in its folder; MAX_FILES at most."""
-    names: tuple[str, ...] = ()
-    with suppress(OSError):  # a folder that cannot be listed may contain the first one all the same
-        names = mandate.names_in(disk.parent, MAX_NAMES)
     own = disk.with_suffix(".vmx").name
-    others = sorted({name for name in names if name.endswith(".vmx")} - {own})[: MAX_FILES - 1]
+    others = sorted({name for name in names if name.lower().endswith(".vmx")} - {own})[: MAX_FILES - 1]
     return [disk.with_name(name) for name in sorted((own, *others))]
 
 
@@ -94,8 +113,24 @@ def _read(path: Path, mandate: Mandate) -> Mapping[str, str]:
         data = file.read(0, MAX_BYTES)
     finally:
         os.close(file.fd)
-    lines = data.decode(errors="replace").splitlines()
-    return {match[1].lower(): match[2] for line in lines if (match := SETTING.match(line))}
+    lines = decode(data).splitlines()
+    return {match[1].lower(): _unescaped(match[2]) for line in lines if (match := SETTING.match(line))}
+
+
+def _unescaped(value: str) -> str:
+    """VMware writes some characters as a bar and two hexadecimal digits."""
+    return re.sub(r"\|([0-9A-Fa-f]{2})", lambda match: chr(int(match[1], 16)), value)
+
+
+def _disk_names(settings: Mapping[str, str]) -> tuple[str, ...]:
+    """The file names of the machine's hard disks."""
+    disks = [(key.removesuffix(".filename"), value) for key, value in settings.items() if key.endswith(".filename")]
+    names = [
+        last_part(value)[:LONGEST_NAME]
+        for device, value in disks
+        if value.lower().endswith(".vmdk") and settings.get(f"{device}.present", "TRUE").upper() != "FALSE"
+    ]
+    return tuple(name for name in names if name.isprintable())[:MAX_DISKS]
 
 
 def _number(settings: Mapping[str, str], key: str, possible: range) -> int | None:

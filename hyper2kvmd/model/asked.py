@@ -25,6 +25,8 @@ class Migration(Frozen):
     cmd: Literal["local"] = "local"
     vmdk: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=DISKS_MAX)]
     """The machine's disks in any format (the key keeps its old name), boot disk first."""
+    snapshot: Literal["base"] | None = None
+    """`base`: migrate the disks as named, although the machine runs on snapshots of them."""
     vm_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     output_dir: Path | None = None
     to_output: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")

@@ -55,6 +55,8 @@ class Machine(Frozen):
     vcpus: int | None = None
     nics: tuple[SourceNic, ...] = ()
     """Empty if unknown."""
+    disk_names: tuple[str, ...] = ()
+    """File names of its disks in its .vmx, without directories; empty if unknown."""
     concerns: tuple[str, ...] = ()
     """Warnings about missing or unclear parts of the description."""
 
@@ -70,6 +72,8 @@ class Plan(Frozen):
     """To be free on the conversion directory's file system before the first write."""
     publish_bytes: int = 0
     """To be free on the output directory's, if that is another one."""
+    concerns: tuple[str, ...] = ()
+    """Warnings about the machine's description and its disks."""
 
 
 class Hardware(Frozen):

@@ -9,6 +9,7 @@ from hyper2kvmd import units
 from hyper2kvmd.disk.images.image import image_bytes
 from hyper2kvmd.disk.reader import SourceReader
 from hyper2kvmd.disk.sources.opened import Sources, describe
+from hyper2kvmd.disk.sources.snapshots import check_snapshots
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper
 from hyper2kvmd.hardware import decide_firmware
@@ -36,7 +37,8 @@ def plan(bench: Bench) -> Plan:
     """Read the source and check the host.
 
     Raises the failures of `open_source` and of the target's `check` and `room`, and `tool-missing`, `source-repeated`,
-    `path-not-allowed`, `helper-unreachable`, `mount-unsupported`, `checksum-too-long`, `space-never`.
+    `source-has-snapshot`, `path-not-allowed`, `helper-unreachable`, `mount-unsupported`, `checksum-too-long`,
+    `space-never`.
     """
     order, migration, ctx = bench.order, bench.migration, bench.ctx
     target = bench.target  # refused before anything is started or made
@@ -47,7 +49,10 @@ def plan(bench: Bench) -> Plan:
     with ctx.step("Reading the source"):
         machine = read_machine(migration, bench.mandate)
         disks, layout = read_disks(bench.sources, [disk.at.path for disk in machine.disks], bench.keys())
-    for concern in machine.concerns:
+        opened = [source.files[0] for source in bench.sources.open([disk.path for disk in disks])]
+        snapshots = check_snapshots(opened, machine.disk_names, migration.snapshot, bench.mandate)
+    concerns = (*machine.concerns, *(concern for disk in disks for concern in disk.concerns), *snapshots)
+    for concern in concerns:
         ctx.warn(concern)
     if any(volume.content in FILE_SYSTEMS for volume in layout.volumes):
         with ctx.step("Checking access to the guest"):
@@ -67,6 +72,7 @@ def plan(bench: Bench) -> Plan:
         firmware=decide_firmware(migration.uefi, firmware_of(layout)),
         needed_bytes=needed,
         publish_bytes=target.room(needed),
+        concerns=concerns,
     )
 
 

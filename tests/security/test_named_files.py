@@ -217,6 +217,20 @@ def test_a_vmx_that_the_disks_owner_may_not_read(folder: Path, hard_link: bool) 
     assert (CARD in texts) is not hard_link
 
 
+@pytest.mark.parametrize("hard_link", [True, False], ids=["a link", "their own"])
+def test_a_snapshot_that_the_disks_owner_may_not_read(folder: Path, hard_link: bool) -> None:
+    """It is no evidence, and is one where it is the owner's."""
+    put(folder / "extent", bytes(MIB))
+    disk, child = put(folder / "disk.vmdk", flat("extent")), sparse(parent="disk.vmdk")
+    if hard_link:
+        link(folder, "disk-000001.vmdk", child)
+    else:
+        put(folder / "disk-000001.vmdk", child, mode=0o600)
+    done = migrated(folder, disk)
+    assert (done.returncode == 0) is hard_link, done.stderr
+    assert ("[source-has-snapshot]" in done.stderr) is not hard_link
+
+
 # ---------------------------------------------------------------- what stays allowed
 
 

@@ -64,6 +64,71 @@ def test_nothing_is_known_without_a_machine_of_the_disk(disk: Path) -> None:
     assert machine_of(disk) == bare(disk)
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        "system.vmdk",
+        "/vmfs/volumes/5f1c2d3e-4b5a6978-1234-0050569f0001/web01/system.vmdk",
+        "/vmfs/volumes/datastore1/x/System.vmdk",
+        "../disks/system.vmdk",
+        r"D:\Virtual Machines\web01\SYSTEM.VMDK",
+        "system-000004.vmdk",
+        "/vmfs/volumes/datastore1/x/system-000004.vmdk",
+    ],
+)
+@pytest.mark.parametrize("file", ["web01.vmx", "WEB01.VMX"])
+def test_a_disk_by_another_path_or_in_other_case(file: str, named: str, tmp_path: Path) -> None:
+    disk = tmp_path / "system.vmdk"
+    disk.touch()
+    (tmp_path / file).write_text(CARD + f'scsi0:0.fileName = "{named}"\n')
+    machine = machine_of(disk)
+    assert [nic.slot for nic in machine.nics] == [192]
+    assert machine.disk_names == (named.replace("\\", "/").rpartition("/")[2],)
+    assert machine.concerns == ()
+
+
+def test_the_name_in_other_case_is_another_file_if_there_is_one(tmp_path: Path) -> None:
+    for name in ("system.vmdk", "System.vmdk"):
+        (tmp_path / name).touch()
+    (tmp_path / "web01.vmx").write_text(CARD + 'scsi0:0.fileName = "System.vmdk"\n')
+    assert machine_of(tmp_path / "system.vmdk").nics == ()
+    assert len(machine_of(tmp_path / "System.vmdk").nics) == 1
+
+
+@pytest.mark.parametrize("near", ["disk.vmdk", "{folder}/disk.vmdk", "./disk.vmdk"])
+def test_the_machine_that_names_this_file_counts_before_one_that_names_its_like(near: str, tmp_path: Path) -> None:
+    disk = tmp_path / "disk.vmdk"
+    disk.touch()
+    (tmp_path / "far.vmx").write_text('scsi0:0.fileName = "/vmfs/volumes/a/far/disk.vmdk"\nmemsize = "1024"\n')
+    (tmp_path / "near.vmx").write_text(f'scsi0:0.fileName = "{near.format(folder=tmp_path)}"\nmemsize = "2048"\n')
+    assert machine_of(disk).memory == 2048
+
+
+def test_names_in_the_code_page_of_the_host_and_with_escapes(tmp_path: Path) -> None:
+    disk = tmp_path / 'B\u00fcro |"1".vmdk'
+    disk.touch()
+    text = '.encoding = "windows-1252"\nscsi0:0.fileName = "B\u00fcro |7C|221|22.vmdk"\nmemsize = "2048"\n'
+    (tmp_path / "office.vmx").write_bytes(text.encode("cp1252"))
+    assert machine_of(disk).memory == 2048
+
+
+def test_a_machine_with_other_disks_is_a_warning(disk: Path) -> None:
+    (disk.parent / "other.vmx").write_text(CARD + 'scsi0:0.fileName = "db01.vmdk"\n')
+    machine = machine_of(disk)
+    assert machine.nics == () and machine.disk_names == ()
+    (warning,) = machine.concerns
+    assert "other.vmx" in warning and "web01.vmdk" in warning
+
+
+def test_the_names_of_disks_are_bounded_and_printable(disk: Path) -> None:
+    names = [*(f"{number}.vmdk" for number in range(1000)), "web|0A.vmdk", "x" * 300 + ".vmdk"]
+    lines = [f'scsi0:{number}.fileName = "{name}"' for number, name in enumerate(names)]
+    disk.with_suffix(".vmx").write_text("\n".join(reversed(lines)))
+    found = machine_of(disk).disk_names
+    assert len(found) == 256
+    assert all(name.isprintable() and len(name) <= 255 for name in found)
+
+
 def test_two_machines_of_one_disk_tell_nothing(disk: Path) -> None:
     (disk.parent / "web01.vmx").write_text(CARD)
     (disk.parent / "clone.vmx").write_text(CARD + 'scsi0:0.fileName = "web01.vmdk"\n')

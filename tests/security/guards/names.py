@@ -9,6 +9,7 @@ from tests.security.guards.guard import Guard, cases, each
 
 OPENED = "test_named_files.py::test_root_does_not_publish_what_a_disk_names_by_a_hard_link"
 MAY_NAME = "test_named_files.py::test_what_an_owner_may_name"
+SNAPSHOT = "test_named_files.py::test_a_snapshot_that_the_disks_owner_may_not_read"
 VMX = "test_named_files.py::test_a_vmx_that_the_disks_owner_may_not_read"
 UNLISTED = "test_libvirt_uris.py::test_a_host_that_the_administrator_did_not_list"
 SIMILAR = "test_libvirt_uris.py::test_an_address_that_only_looks_like_a_listed_one"
@@ -46,6 +47,10 @@ GUARDS: tuple[Guard, ...] = (
     *each(
         cases(VMX, "a link"),
         Cut("hyper2kvmd/machines/vmx.py", "Vmx.read", "call named_by", "mandate"),
+    ),
+    *each(
+        cases(SNAPSHOT, "a link"),
+        Cut("hyper2kvmd/disk/sources/snapshots.py", "_links_beside", "call named_by", "mandate"),
     ),
     *each(cases(MAY_NAME, "their own, without any mode"), mandate("_require_reach", "operand uid", NEVER)),
     *each(

@@ -26,6 +26,8 @@ EXTENSIONS_END, DATA_FILE_NAME = 0, 0x44415441
 SMALLEST_CLUSTER_BITS, LARGEST_CLUSTER_BITS = 9, 21
 SMALLEST_COMPRESSED = 8
 """Bytes of the smallest compressed cluster."""
+LONGEST_NAME = 1023
+"""Bytes of a backing file's name."""
 LARGEST_L1 = 32 << 20
 """Bytes; QEMU's limit."""
 
@@ -68,6 +70,15 @@ class Qcow2:
 
         qemu_img.walk(self.file, "qcow2", take)
         return iter(found)
+
+
+def read_backing_name(file: SourceFile) -> str:
+    """The name of the backing file, empty for none; it is not opened."""
+    header = file.read(0, HEADER.size)
+    if len(header) < HEADER.size or not header.startswith(MAGIC):
+        return ""
+    _, _, at, length, *_ = HEADER.unpack(header)
+    return file.read(at, min(length, LONGEST_NAME)).decode(errors="replace") if at else ""
 
 
 def read_qcow2(file: SourceFile) -> Qcow2:

@@ -69,6 +69,15 @@ class Vdi:
             yield from enumerate((entry for (entry,) in struct.iter_unpack("<I", data)), at // 4)
 
 
+def read_uuids(file: SourceFile) -> tuple[bytes, bytes] | None:
+    """The UUIDs of a VDI and of its parent, NOBODY for none; None for a file that is no VDI."""
+    header = file.read(0, HEADER_BYTES)
+    if len(header) < HEADER_BYTES or not header[MAGIC_AT:].startswith(MAGIC):
+        return None
+    *_, image, _, link, _ = SIZES.unpack_from(header, 0x168)
+    return image, link
+
+
 def read_vdi(file: SourceFile) -> Vdi:
     """Raises MigrationFailed (`source-corrupt`, `source-truncated`, `source-unsupported`, `source-has-parent`)."""
     header = file.read_whole(0, HEADER_BYTES)
