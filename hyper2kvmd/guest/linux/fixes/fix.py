@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hyper2kvmd.guest.files.tree import GuestTree
 from hyper2kvmd.guest.linux import cmdline
 from hyper2kvmd.guest.linux.devices import Devices
 from hyper2kvmd.guest.linux.inspect import System
+from hyper2kvmd.guest.linux.network import kernel_line
 from hyper2kvmd.guest.linux.network.cards import Cards
 from hyper2kvmd.guest.linux.network.survey import Survey
 from hyper2kvmd.model.asked import Migration
@@ -95,7 +96,12 @@ def command_lines(case: Case, text: str, path: str) -> Mended:
 def stabilized(case: Case, text: str) -> cmdline.Rewritten:
     kernels = case.system.kernels
     without_initramfs = bool(kernels) and not case.system.unified and not any(kernel.initrds for kernel in kernels)
-    return cmdline.stabilize(text, case.devices, root=case.root, without_initramfs=without_initramfs)
+    stable = cmdline.stabilize(text, case.devices, root=case.root, without_initramfs=without_initramfs)
+    named = kernel_line.visit("", stable.text, case.cards.choose, pins=case.survey.dracut)
+    if named == stable.text:
+        return stable
+    summary = ", ".join(filter(None, (stable.summary, "the initramfs finds network cards by MAC address")))
+    return replace(stable, text=named, summary=summary)
 
 
 def unresolved(path: str, parameter: str) -> str:

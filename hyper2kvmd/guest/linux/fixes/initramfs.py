@@ -16,7 +16,7 @@ from typing import BinaryIO
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.files.tree import GuestTree
 from hyper2kvmd.guest.linux import cpio, initrd, modules
-from hyper2kvmd.guest.linux.fixes import baked, lvm_devices
+from hyper2kvmd.guest.linux.fixes import baked, lvm_devices, nic_names
 from hyper2kvmd.guest.linux.fixes.fix import Case, Fix, when_regenerating
 from hyper2kvmd.guest.linux.inspect import Kernel
 
@@ -121,21 +121,26 @@ def addition(case: Case, kernel: Kernel, file: BinaryIO, path: str) -> More | No
     folder, present = _modules_in(before.contents, kernel.version)
     settings = _mended_settings(case, path, before.contents.files)
     stale = [name for name, data in before.contents.files.items() if lvm_devices.is_stale(f"/{name}", _text(data))]
+    rules = nic_names.early_rules(case)
+    needed = (*NEEDED, "virtio_net") if case.survey.early_network else NEEDED
     added = []
-    if modules.missing(dependencies, NEEDED, {*present, *builtin}):
+    if modules.missing(dependencies, needed, {*present, *builtin}):
         added = modules.missing(dependencies, ADDED, {*present, *builtin})
-    if not added and not settings and not stale:
+    if not added and not settings and not stale and not rules:
         return None
     archive = _Addition(before.contents)
     if added:
         _add_modules(archive, tree, kernel, folder, added, present, dependencies)
     for name, data in settings.items():
         archive.file(name, data)
+    if rules:
+        archive.file(nic_names.RULES.lstrip("/"), rules.encode())
     for name in stale:
         archive.symlink(name, NOWHERE)
     facts = [f"{len(added)} modules ({', '.join(added)})"] if added else []
     facts += [f"{name} mended" for name in settings]
     facts += [f"{name} removed" for name in stale]
+    facts += ["network cards have their names"] if rules else []
     return More(initrd.follow_up(before, archive.finish()), "; ".join(facts))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from hyper2kvmd.guest.linux.fixes import nic_names
 from hyper2kvmd.guest.linux.fixes.fix import (
     Case,
     Fix,
@@ -24,8 +25,15 @@ MODULES = ("virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net")
 NOTE = "# Added by hyper2kvm: this guest runs on KVM."
 INITRAMFS_TOOLS = "/etc/initramfs-tools/modules"
 DRACUT = "/etc/dracut.conf.d/90-hyper2kvm.conf"
-DRACUT_MARKS = ("/etc/dracut.conf.d", "/etc/dracut.conf", "/usr/lib/dracut/modules.d", "/usr/share/dracut/modules.d")
-"""Paths of dracut itself: initramfs-tools of Debian 13 also has its `dracut-install` below /usr/lib/dracut."""
+HOOK = "/etc/initramfs-tools/hooks/hyper2kvm-net"
+HOOK_TEXT = f"""\
+#!/bin/sh
+{NOTE}
+# The initramfs uses network cards by name.
+[ "$1" = prereqs ] && exit 0
+mkdir -p "$DESTDIR/etc/udev/rules.d"
+cp {nic_names.RULES} "$DESTDIR/etc/udev/rules.d/"
+"""
 CLOSING = re.compile(r"[)\"']")
 SUMMARY = "the next initramfs will include virtio"
 
@@ -39,7 +47,10 @@ def apply(case: Case) -> list[str]:
         if lines:
             start = text if text.endswith("\n") or not text else text + "\n"
             tree.write_text(INITRAMFS_TOOLS, start + "\n".join([NOTE, *lines, ""]), fix=FIX.name, summary=SUMMARY)
-    if any(tree.exists(mark) for mark in DRACUT_MARKS):
+        if nic_names.early_rules(case):
+            summary = "the next initramfs will name network cards"
+            tree.write_text(HOOK, HOOK_TEXT, fix=FIX.name, summary=summary, mode=0o755)
+    if case.survey.dracut:
         text = f'{NOTE}\nadd_drivers+=" {" ".join(MODULES)} "\n'
         tree.write_text(DRACUT, text, fix=FIX.name, summary=SUMMARY)
     return [

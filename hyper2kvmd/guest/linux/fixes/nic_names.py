@@ -17,6 +17,15 @@ for cards without a name, and 80-net-setup-link.rules, which names those by thei
 HEAD = "# Added by hyper2kvm: each network card keeps the name that this guest's configuration uses.\n"
 
 
+def early_rules(case: Case) -> str:
+    """The rules that an initramfs needs which uses cards by name; empty if it needs none.
+
+    dracut has `ifname=` instead, which the repairs of the kernel line add.
+    """
+    pinned = [nic for nic in case.cards.nics if nic.name in case.survey.early]
+    return HEAD + "".join(map(_rule, pinned)) if pinned and case.survey.has_udev and not case.survey.dracut else ""
+
+
 def apply(case: Case) -> list[str]:
     pinned = [nic for nic in case.cards.nics if nic.name]
     if not case.survey.has_udev:

@@ -12,6 +12,7 @@ from hyper2kvmd.guest.files.tree import GuestTree
 from hyper2kvmd.guest.linux.network import (
     ifcfg,
     ifupdown,
+    kernel_line,
     keyfile,
     netplan,
     networkd,
@@ -31,8 +32,15 @@ COMMAND_LINES = (
     "/boot/extlinux/extlinux.conf",
     "/boot/syslinux/syslinux.cfg",
     "/boot/loader/entries/*.conf",
+    "/efi/loader/entries/*.conf",
+    "/boot/efi/loader/entries/*.conf",
     "/etc/kernel/cmdline",
+    "/etc/default/grub",
+    "/etc/default/grub.d/*.cfg",
 )
+INITRAMFS_SETTINGS = ("/etc/initramfs-tools/initramfs.conf", "/etc/initramfs-tools/conf.d/*")
+DRACUT_MARKS = ("/etc/dracut.conf.d", "/etc/dracut.conf", "/usr/lib/dracut/modules.d", "/usr/share/dracut/modules.d")
+"""Paths of dracut itself: initramfs-tools of Debian 13 also has its `dracut-install` below /usr/lib/dracut."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,12 @@ class Survey:
     has_udev: bool
     predictable: bool
     """Whether udev names a card without a rule by its place (`enp1s0`), not by the kernel's name (`eth0`)."""
+    early: frozenset[str] = frozenset()
+    """Names of cards that the initramfs uses."""
+    early_network: bool = False
+    """Whether the initramfs needs a network card at all."""
+    dracut: bool = False
+    """Whether dracut builds the initramfs."""
 
 
 def _files(*patterns: str) -> Callable[[GuestTree], list[str]]:
@@ -81,12 +95,25 @@ def survey(tree: GuestTree) -> Survey:
         for path in kind.files(tree)[:MAX_FILES]:
             with suppress(MigrationFailed):
                 kind.visit(path, tree.read_text(path), selectors.append)
+    early: list[Selector] = []
+    needed = False
+    for path in _files(*COMMAND_LINES)(tree)[:MAX_FILES]:
+        with suppress(MigrationFailed):
+            text = tree.read_text(path)
+            kernel_line.visit(path, text, early.append)
+            needed |= kernel_line.needs_network(text)
+    for path in _files(*INITRAMFS_SETTINGS)(tree)[:MAX_FILES]:
+        with suppress(MigrationFailed):
+            kernel_line.visit_settings(path, tree.read_text(path), early.append)
     masked = tree.link_target("/etc/udev/rules.d/80-net-setup-link.rules") is not None
     shipped = any(tree.is_file(f"{folder}/80-net-setup-link.rules") for folder in RULES)
     return Survey(
-        selectors=tuple(selectors),
+        selectors=(*selectors, *early),
         has_udev=any(tree.is_dir(folder) for folder in ("/lib/udev", "/usr/lib/udev", "/etc/udev")),
         predictable=shipped and not masked and not _named_by_the_kernel(tree),
+        early=frozenset(name for selector in early for name in selector.names),
+        early_network=needed or bool(early),
+        dracut=any(tree.exists(mark) for mark in DRACUT_MARKS),
     )
 
 
