@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import secrets
 import stat
@@ -32,6 +33,12 @@ MAX_EAGAIN = 32
 
 RENAME_EXCHANGE = 2
 """linux/fs.h"""
+BTRFS_IOC_SUBVOL_GETFLAGS = 0x80089419
+BTRFS_IOC_SUBVOL_SETFLAGS = 0x4008941A
+BTRFS_SUBVOL_RDONLY = 2
+"""linux/btrfs.h"""
+NOT_A_SUBVOLUME = (errno.ENOTTY, errno.EINVAL)
+"""Errors of the first ioctl on another file system, and on a folder that is no subvolume."""
 
 COPY_CHUNK = 1 << 24
 SPARE_BYTES = 1 << 20
@@ -115,6 +122,30 @@ class ConfinedRoot:
         """A folder of this file system as a root of its own, such as a btrfs subvolume."""
         with self._opened(path, os.O_PATH | os.O_DIRECTORY) as handle:
             yield ConfinedRoot(handle)
+
+    @contextmanager
+    def writable_subvolume(self) -> Iterator[None]:
+        """A btrfs subvolume with the property `ro` (MicroOS, SLE Micro) does not have it inside this block.
+
+        The kernel lets the owner of the subvolume change the property. Everything else stays as it is.
+        """
+        with self._opened(".", os.O_RDONLY | os.O_DIRECTORY) as handle:
+            flags = bytearray(8)
+            try:
+                fcntl.ioctl(handle, BTRFS_IOC_SUBVOL_GETFLAGS, flags)
+            except OSError as error:
+                if error.errno not in NOT_A_SUBVOLUME:
+                    raise
+                flags = bytearray(8)
+            (before,) = struct.unpack("Q", flags)
+            if not before & BTRFS_SUBVOL_RDONLY:
+                yield
+                return
+            fcntl.ioctl(handle, BTRFS_IOC_SUBVOL_SETFLAGS, struct.pack("Q", before & ~BTRFS_SUBVOL_RDONLY))
+            try:
+                yield
+            finally:
+                fcntl.ioctl(handle, BTRFS_IOC_SUBVOL_SETFLAGS, struct.pack("Q", before))
 
     # ------------------------------------------------------------ looking
 

@@ -23,6 +23,8 @@ from hyper2kvmd.volumes.layout import ESP_TYPES
 
 NEEDED = ("/usr", "/boot")
 """Mount points whose files repairs need."""
+STATE, CLOUD_INIT = "/var", "/etc/cloud/cloud.cfg"
+"""The instance that cloud-init has set up is below /var; other guests' /var is not needed."""
 ESP_POINTS = ("/boot/efi", "/efi")
 XBOOTLDR_TYPES = ("bc13c2ff-59e6-4262-a352-b275fd6f7172",)
 UNLISTED = ((XBOOTLDR_TYPES, ("/boot",)), (ESP_TYPES, ("/efi", "/boot/efi", "/boot")))
@@ -50,7 +52,7 @@ class Composition:
         self._points = (*NEEDED, *ESP_POINTS, *also)
         self._access, self._layout, self._read_only = access, layout, read_only
         self._volume, self._subvolume, self._boot = root.volume, root.subvolume, root.boot
-        self._locked = root.locked
+        self._locked, self._folders = root.locked, root.folders
         self.devices = Devices(layout, self._volume)
         self.warnings: list[str] = []
         self.esp: str | None = None
@@ -66,10 +68,16 @@ class Composition:
             tops: dict[Volume, Files] = {self._volume: top}
             mounts: dict[str, Files] = {"/": _folder(stack, top, self._subvolume)}
             self._places = {} if self._locked else {"/": (self._volume, self._subvolume)}
+            for point, folder in self._folders if isinstance(top, ConfinedRoot) else ():
+                if not top.exists(folder):
+                    continue
+                mounts[point] = _folder(stack, top, folder)
+                self._places[point] = (self._volume, folder)
             crypttab = GuestTree(mounts).text_or_empty("/etc/crypttab")
             self.devices = Devices(self._layout, self._volume, crypttab)
             text = GuestTree(mounts).text_or_empty("/etc/fstab")
-            wanted = [entry for entry in fstab.entries(text) if entry.mount_point.rstrip("/") in self._points]
+            points = (*self._points, *((STATE,) if GuestTree(mounts).is_file(CLOUD_INIT) else ()))
+            wanted = [entry for entry in fstab.entries(text) if entry.mount_point.rstrip("/") in points]
             for entry in sorted(wanted, key=lambda entry: entry.mount_point.count("/")):
                 found = self._find(stack, tops, entry)
                 if found is not None:
@@ -81,6 +89,8 @@ class Composition:
             for types, points in UNLISTED:
                 self._add_unlisted(stack, tops, mounts, types, points)
             self.esp = self._esp(tops, mounts)
+            if not self._read_only:
+                _unlock(stack, mounts.values())
             yield GuestTree(mounts)
 
     @contextmanager
@@ -94,6 +104,7 @@ class Composition:
                 if volume not in tops:
                     tops[volume] = self._mount(stack, volume, read_only=False)
                 mounts[point] = _folder(stack, tops[volume], folder)
+            _unlock(stack, mounts.values())
             yield GuestTree(mounts)
 
     def _mount(self, stack: ExitStack, volume: Volume, read_only: bool) -> Files:
@@ -176,6 +187,13 @@ class Composition:
 def _folder(stack: ExitStack, top: Files, name: str) -> Files:
     """A folder of a file system, such as a btrfs subvolume, or all of it."""
     return stack.enter_context(top.folder(name)) if isinstance(top, ConfinedRoot) and name else top
+
+
+def _unlock(stack: ExitStack, mounted: Iterable[Files]) -> None:
+    """Make subvolumes that are read-only by their own property writable, as long as `stack` is open."""
+    for files in mounted:
+        if isinstance(files, ConfinedRoot):
+            stack.enter_context(files.writable_subvolume())
 
 
 def _nothing(stack: ExitStack) -> ConfinedRoot:

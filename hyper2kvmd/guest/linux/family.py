@@ -12,10 +12,12 @@ from hyper2kvmd.guest.linux.boot_proof.prepared import prepare_linux
 from hyper2kvmd.guest.linux.compose import Composition
 from hyper2kvmd.guest.linux.fixes import FIXES, OUTSIDE
 from hyper2kvmd.guest.linux.fixes.fix import Case, Fix
+from hyper2kvmd.guest.linux.fstab import entries
 from hyper2kvmd.guest.linux.inspect import inspect_system
 from hyper2kvmd.guest.linux.locked import closed
 from hyper2kvmd.guest.linux.network.cards import decide_cards
 from hyper2kvmd.guest.linux.network.survey import survey
+from hyper2kvmd.guest.linux.ostree import find_deployment, never_booted
 from hyper2kvmd.guest.linux.root_search import LinuxRoot, find_locked_root, find_root
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Layout
@@ -81,8 +83,8 @@ class Linux:
     )
 
     def find(self, disks: GuestDisks, /) -> FoundLinux | None:
-        """Raises MigrationFailed as `find_root` does."""
-        root = find_root(disks.access, disks.layout)
+        """Raises MigrationFailed as `find_root` and `find_deployment` do."""
+        root = find_root(disks.access, disks.layout) or find_deployment(disks.access, disks.layout)
         return FoundLinux(disks, root) if root else None
 
     def prepare_boot(self, disks: OverlayDisks, /) -> PreparedGuest:
@@ -107,13 +109,16 @@ def _stage_repairs(
     migration, ctx = disks.migration, disks.ctx
     system = inspect_system(tree)
     before = tree.text_or_empty(FSTAB)
+    _refuse_overlay(before)
     with ctx.step(f"Repairing {system.os_name}"):
         seen = survey(tree)
         cards = decide_cards(seen, disks.nics, migration.vm_name)
         devices, esp = composition.devices, composition.esp
         fixes = OUTSIDE if root.locked else FIXES
         news = _apply_all(fixes, Case(system, tree, devices, root.volume, migration, disks.firmware, seen, cards, esp))
-        relabels = any(tree.is_file(path) for path in FIXFILES)
+        news += never_booted(tree)
+        # the top of a deployment is immutable
+        relabels = not root.folders and any(tree.is_file(path) for path in FIXFILES)
         staged = _Staged(tree.mark(), tree.touched, selinux=system.selinux, relabels=relabels)
     for warning in news:
         ctx.warn(warning)
@@ -133,6 +138,19 @@ def _stage_repairs(
         warnings=tuple(news),
     )
     return guest, staged
+
+
+def _refuse_overlay(fstab: str) -> None:
+    """In older MicroOS and SLE Micro, files of the upper layer would hide the repaired ones."""
+    for entry in entries(fstab):
+        if entry.fs_type == "overlay" and entry.mount_point.rstrip("/") == "/etc":
+            raise MigrationFailed(
+                "guest-etc-overlay",
+                f"the guest's /etc is an overlay ({entry.option('upperdir') or 'no upperdir'} over the root): repaired "
+                "files would be hidden by those of the upper layer",
+                hint="install virtio drivers and stable names in the guest (transactional-update), then migrate it "
+                "with guest: none",
+            )
 
 
 def _write(composition: Composition, staged: _Staged) -> tuple[tuple[Change, ...], list[str]]:

@@ -23,13 +23,16 @@ class LinuxRoot:
     """The place of the guest's root; `subvolume` is a folder of `volume`.
 
     A `locked` root is in a LUKS container that no key opens: `volume` is its unreadable content, and `boot` the volume
-    with its kernels, if that is outside.
+    with its kernels, if that is outside. An ostree deployment is a folder, too: `boot` and `folders` are then what
+    the guest mounts without fstab.
     """
 
     volume: Volume
     subvolume: str = ""
     locked: bool = False
     boot: Volume | None = None
+    folders: tuple[tuple[str, str], ...] = ()
+    """Further folders of `volume`, by the mount point that they have in an ostree deployment."""
     troubles: tuple[str, ...] = ()
     """Volumes that could not be searched."""
 
