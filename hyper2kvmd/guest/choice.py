@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hyper2kvmd.guest.data_disks import WithoutSystem
+from hyper2kvmd.guest.data_disks import DataDisks, WithoutSystem
 from hyper2kvmd.guest.family import Family, Found, GuestDisks
 from hyper2kvmd.guest.linux.family import Linux, LockedLinux
 from hyper2kvmd.guest.windows.family import Windows
@@ -15,6 +15,8 @@ WITHOUT_SYSTEM = WithoutSystem()
 
 def find_guest(disks: GuestDisks) -> Found:
     """The guest on the disks. Raises MigrationFailed as its family does, or as `WithoutSystem.find` does."""
+    if disks.migration.guest == "none":
+        return DataDisks(disks)
     for family in FAMILIES:
         if found := family.find(disks):
             return found

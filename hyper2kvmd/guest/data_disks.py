@@ -7,9 +7,13 @@ from typing import Literal
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.family import BootedUnchanged, GuestDisks, OverlayDisks, describe
+from hyper2kvmd.guest.files.root import ConfinedRoot
+from hyper2kvmd.guest.files.tree import GuestTree, printable
 from hyper2kvmd.guest.nics import nics_as_they_were
 from hyper2kvmd.model.disks import Layout
 from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.volumes.layout import ESP_TYPES
+from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS
 
 FOREIGN = ("zfs_member", "ufs", "hfsplus", "apfs", "reiserfs", "jfs", "f2fs", "bcache", "VMFS_volume_member")
 FOREIGN_TYPES = {
@@ -33,6 +37,26 @@ FOREIGN_TYPES = {
     "aa31e02a-400f-11db-9590-000c2911d1b8": "VMware ESXi",
 }
 """Partition types of systems that are not repaired. 6a898cc3... is left out: Solaris shares it with every ZFS."""
+SYSTEM_TYPES = {
+    **dict.fromkeys(ESP_TYPES, "an EFI system partition"),
+    "21686148-6449-6e6f-744e-656564454649": "a BIOS boot partition",
+    "9e1a2d38-c612-4316-aa26-8b49521e5a8b": "a PReP boot partition",
+    "41": "a PReP boot partition",
+    "bc13c2ff-59e6-4262-a352-b275fd6f7172": "an extended boot loader partition",
+    "4f68bce3-e8cd-4db1-96e7-fbcaf984b709": "a root partition",
+    "44479540-f297-41b2-9af7-d131d5f0458a": "a root partition",
+    "b921b045-1df0-41c3-af44-4c6f280d3fae": "a root partition",
+    "8484680c-9521-48c6-9c11-b0720656f69e": "a partition for /usr",
+    "de94bba4-06d1-4d40-a16a-bfd50179d6ac": "a recovery partition of Windows",
+    "fe3a2a5d-4f32-41a7-b725-accc3285a309": "a kernel partition of ChromeOS",
+    "5dfbf5f4-2848-4bac-aa5e-0d9a20b745a6": "a partition for /usr of Container Linux",
+}
+"""Partition types that only a system's disk has. Sources: the Discoverable Partitions Specification, fdisk."""
+BOOT_FILES = tuple(
+    f"{place}{pattern}"
+    for place in ("", "/boot")
+    for pattern in ("/vmlinu?*", "/grub*/grub.cfg", "/loader/entries/*.conf")
+)
 NOTHING_FOUND = "no operating system was found on this disk: it was converted as a data disk, nothing was repaired"
 
 
@@ -58,11 +82,12 @@ class WithoutSystem:
 
     def find(self, disks: GuestDisks, /) -> DataDisks:
         """Raises MigrationFailed: `guest-root-missing` if an unreadable volume may hold a system, `guest-not-linux` for
-        an unsupported system.
+        an unsupported system, `guest-not-found` if the disks boot something.
         """
         seen = "; ".join(describe(volume) for volume in disks.layout.volumes)
         _refuse_hidden(disks.layout, seen)
         _refuse_foreign(disks.layout, seen)
+        _refuse_bootable(disks, seen)
         return DataDisks(disks)
 
     def prepare_boot(self, _disks: OverlayDisks, /) -> BootedUnchanged:
@@ -93,3 +118,31 @@ def _refuse_foreign(layout: Layout, seen: str) -> None:
                 f"{volume.name} is a partition of {system}; seen: {seen}",
                 hint="Only Linux guests are repaired: install virtio drivers in this one, and migrate it by hand",
             )
+
+
+def _refuse_bootable(disks: GuestDisks, seen: str) -> None:
+    """A system that was not found would be converted without a repair, and not boot."""
+    layout = disks.layout
+    typed = (
+        f"{volume.name} is {SYSTEM_TYPES[volume.parttype]}"
+        for volume in layout.volumes
+        if volume.parttype in SYSTEM_TYPES
+    )
+    signs = [*typed, *layout.boots] or _with_boot_files(disks)
+    if signs:
+        raise MigrationFailed(
+            "guest-not-found",
+            f"no operating system was found, but these disks belong to one: {', '.join(signs)}; seen: {seen}",
+            hint="Add all disks of the machine to vmdk:, or set guest: none if these disks hold data only",
+        )
+
+
+def _with_boot_files(disks: GuestDisks) -> list[str]:
+    signs = []
+    for volume in disks.layout.volumes:
+        if volume.content in LINUX_FILE_SYSTEMS:
+            with disks.access.mount(volume, read_only=True) as handle:
+                tree = GuestTree({"/": ConfinedRoot(handle)})
+                files = [path for pattern in BOOT_FILES for path in tree.glob(pattern)]
+            signs += [f"{volume.name} holds {printable(files[0])}"] if files else []
+    return signs

@@ -34,6 +34,8 @@ class Migration(Frozen):
     compress: bool = False
     conversion_dir: Path | None = None
     sparse: Literal["auto", "always", "never"] = "auto"
+    guest: Literal["auto", "none"] = "auto"
+    """`none`: the disks hold data only, so that no system is looked for."""
     fstab_mode: Literal["stabilize-all", "bypath-only", "noop"] = "stabilize-all"
     regen_initramfs: bool = True
     no_grub: bool = False

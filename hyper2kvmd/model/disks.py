@@ -112,6 +112,8 @@ class Layout(Frozen):
     tables: tuple[Table, ...]
     """The partition table of each disk."""
     volumes: tuple[Volume, ...] = ()
+    boots: tuple[str, ...] = ()
+    """Signs in the disks' first sectors that a firmware starts a system there: `disk 2 starts GRUB`."""
 
     def on_disk(self, disk: int) -> tuple[Volume, ...]:
         """The partitions of one disk, or the disk itself if it has none."""

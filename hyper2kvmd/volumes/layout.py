@@ -33,6 +33,12 @@ EXTENDED_TYPES = (0x05, 0x0F, 0x85)
 PROTECTIVE = 0xEE
 CLAIMED = ("LVM2_member", "linux_raid_member")
 """Content that a host's own tools look for on every device."""
+BOOT_SIGNATURE = b"\x55\xaa"
+TABLE = 446
+"""Offset of the MBR's partition table."""
+ACTIVE = 0x80
+LOADERS = {b"GRUB ": "GRUB", b"LILO": "LILO", b"SYSLINUX": "SYSLINUX", b"EXTLINUX": "EXTLINUX"}
+"""Marks in the first sector, from the loaders' sources."""
 ESP_TYPES = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef")
 
 
@@ -63,7 +69,27 @@ def read_layout(disks: Sequence[BlockReader], keys: Sequence[bytes] = ()) -> Lay
         if not fresh:
             break
         volumes = [*volumes, *fresh]
-    return Layout(tables=tuple(table for table, _ in found), volumes=tuple(volumes))
+    return Layout(
+        tables=tuple(table for table, _ in found),
+        volumes=tuple(volumes),
+        boots=tuple(sign for number, disk in enumerate(disks, 1) if (sign := boot_sign(disk, number))),
+    )
+
+
+def boot_sign(disk: BlockReader, number: int) -> str | None:
+    """What in the first sector starts a system: a boot loader's code, or the mark of the active partition.
+
+    Partitioning tools write boot code into data disks, too, so only loaders that are installed count.
+    """
+    sector = disk.read(0, SECTOR) if disk.size >= SECTOR else b""
+    if sector[510:] != BOOT_SIGNATURE:
+        return None
+    for mark, loader in LOADERS.items():
+        if mark in sector[:TABLE]:
+            return f"disk {number} starts {loader}"
+    active = [entry for entry in range(4) if sector[TABLE + 16 * entry] == ACTIVE and sector[TABLE + 16 * entry + 4]]
+    plain = all(sector[TABLE + 16 * entry] in (0, ACTIVE) for entry in range(4))
+    return f"partition {active[0] + 1} of disk {number} is active" if len(active) == 1 and plain else None
 
 
 def _inside(machine: OpenDisks, volumes: list[Volume], fresh: list[Volume], keys: Sequence[bytes]) -> list[Volume]:

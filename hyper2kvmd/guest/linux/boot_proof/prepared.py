@@ -12,6 +12,7 @@ from hyper2kvmd.guest.files.tree import GuestTree, printable
 from hyper2kvmd.guest.linux.boot_proof.serial import speak_on_serial
 from hyper2kvmd.guest.linux.boot_proof.traces import VOLUMES, Traces, new_since, traces
 from hyper2kvmd.guest.linux.compose import Composition
+from hyper2kvmd.guest.linux.ostree import find_deployment
 from hyper2kvmd.guest.linux.root_search import find_locked_root, find_root
 
 
@@ -41,10 +42,11 @@ def prepare_linux(disks: OverlayDisks) -> PreparedLinux:
 @contextmanager
 def _mounted(disks: OverlayDisks) -> Iterator[GuestTree]:
     with disks.open() as access:
-        root = find_root(access, disks.layout) or find_locked_root(access, disks.layout)
+        layout = disks.layout
+        root = find_root(access, layout) or find_deployment(access, layout) or find_locked_root(access, layout)
         if root is None:
             raise MigrationFailed("guest-root-missing", "no Linux root was found", hint="Boot the guest by hand")
-        composition = Composition(access, disks.layout, root, read_only=False, also=VOLUMES)
+        composition = Composition(access, layout, root, read_only=False, also=VOLUMES)
         with composition.mounted() as tree:
             yield tree
 
