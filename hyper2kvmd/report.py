@@ -76,11 +76,8 @@ def markdown(report: Report) -> str:
     if migration.print_fstab:
         lines += ["## /etc/fstab before", "", *_fenced(guest.fstab_before), ""]
         lines += ["## /etc/fstab after", "", *_fenced(guest.fstab_after), ""]
-    lines += [
-        "## Warnings",
-        "",
-        *(f"- {_plain(warning)}" for warning in (*report.plan.concerns, *guest.warnings) or ("none",)),
-    ]
+    warnings = (*report.plan.concerns, *guest.warnings, *report.verdict.warnings)
+    lines += ["## Warnings", "", *(f"- {_plain(warning)}" for warning in warnings or ("none",))]
     lines += ["", f"## Evidence (verify: {report.verdict.level})", ""]
     lines += [f"- {_plain(item)}" for item in report.verdict.evidence]
     if report.verdict.boot_seconds is not None:

@@ -66,6 +66,18 @@ class PreparedGuest(Protocol):
         """
         ...
 
+    def is_shown(self, console: str, /) -> bool:
+        """Whether the guest has printed all that it was made to print."""
+        ...
+
+    def failed_units(self, console: str, /) -> tuple[str, ...]:
+        """The units that it printed as failed."""
+        ...
+
+    def differences(self, console: str, /) -> tuple[str, ...]:
+        """Where the state that it printed differs from the one that its own files describe, in words."""
+        ...
+
 
 @dataclass(frozen=True)
 class BootedUnchanged:
@@ -78,6 +90,15 @@ class BootedUnchanged:
         return printable(f"it was booted unchanged: {self.reason}")
 
     def new_traces(self) -> tuple[str, ...]:
+        return ()
+
+    def is_shown(self, _console: str, /) -> bool:
+        return True
+
+    def failed_units(self, _console: str, /) -> tuple[str, ...]:
+        return ()
+
+    def differences(self, _console: str, /) -> tuple[str, ...]:
         return ()
 
 

@@ -22,6 +22,8 @@ class Verdict(Frozen):
     evidence: tuple[str, ...]
     boot_seconds: float | None = None
     console_tail: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What was not as it should be in a guest that booted."""
 
 
 class PublishedDisk(Frozen):

@@ -43,6 +43,8 @@ CONSOLE_LIMIT = 32 << 20
 """Bytes: no boot prints more, so this is a loop."""
 DISK_STEP = 1 << 20
 """Bytes read or written that count as progress: an idle system does less, even over minutes."""
+STATE_SECONDS = 150.0
+"""The time that a guest may take from its login prompt to the end of its boot, when it prints its state."""
 DISK_LIMIT = 64 << 30
 """Bytes in addition to four times the disks' size: no boot reads more, so this is a loop."""
 
@@ -55,6 +57,8 @@ class Booted(Frozen):
     evidence: tuple[str, ...]
     failed_units: tuple[str, ...]
     """Units that it failed to start."""
+    differences: tuple[str, ...] = ()
+    """What is not as its own files say, in words."""
 
 
 def boot(
@@ -83,18 +87,20 @@ def boot(
         with ctx.step("Giving a throwaway overlay a serial console"):
             prepared = _prepare(family, OverlayDisks(image.layout, opening))
         with ctx.step(f"Booting {image.disks[0].path.name}"):
-            came_up = _come_up(overlaid, hardware, scratch, silence_seconds)
+            came_up = _come_up(overlaid, hardware, scratch, silence_seconds, prepared)
         left = () if came_up.heard else _new_traces(prepared)
     if not (came_up.heard or came_up.answered or left):
         raise _silence(came_up.console, prepared.note, family.unproven_hint)
     answer = ("it answered the power button with an orderly shutdown",) if came_up.answered else ()
     evidence = (*came_up.console.evidence(), *answer, *left)
     by = "KVM" if kvm_works() else "emulation"
+    said = came_up.console.text
     return Booted(
         seconds=round(came_up.seconds, 1),
-        console_tail=came_up.console.tail,
+        console_tail=came_up.tail or came_up.console.tail,
         evidence=(*evidence, prepared.note, f"its userspace was up after {came_up.seconds:.0f} s, by {by}"),
-        failed_units=came_up.console.failed_units(),
+        failed_units=prepared.failed_units(said) if prepared.is_shown(said) else came_up.console.failed_units(),
+        differences=prepared.differences(said),
     )
 
 
@@ -121,6 +127,8 @@ class CameUp:
     heard: bool = False
     answered: bool = False
     """Whether it answered the power button with a shutdown."""
+    tail: tuple[str, ...] = ()
+    """The last lines of the console at that time."""
 
 
 class Pulse:
@@ -154,12 +162,14 @@ class Pulse:
         return self._cpu - self._cpu_mark > BUSY_SHARE * self.still_seconds
 
 
-def _come_up(overlaid: Overlay, hardware: Hardware, scratch: Path, silence_seconds: float) -> CameUp:
+def _come_up(
+    overlaid: Overlay, hardware: Hardware, scratch: Path, silence_seconds: float, prepared: PreparedGuest
+) -> CameUp:
     disk_limit = DISK_LIMIT + 4 * sum(disk.virtual_size for disk in overlaid.base.disks)
     for _ in range(1 + RESTARTS):
         began = time.monotonic()
         with running(overlaid, hardware, scratch) as machine:
-            came_up = _watch(machine, began, silence_seconds, disk_limit)
+            came_up = _watch(machine, began, silence_seconds, disk_limit, prepared)
         if came_up is not None:
             return came_up
     raise MigrationFailed(
@@ -169,18 +179,25 @@ def _come_up(overlaid: Overlay, hardware: Hardware, scratch: Path, silence_secon
     )
 
 
-def _watch(machine: RunningMachine, began: float, silence_seconds: float, disk_limit: int) -> CameUp | None:
+def _watch(
+    machine: RunningMachine, began: float, silence_seconds: float, disk_limit: int, prepared: PreparedGuest
+) -> CameUp | None:
     """One run of the machine until its result, or until it is idle; None if it restarted or powered itself off."""
     console = Console()
     pulse = Pulse(console)
     pressed: float | None = None
+    up: CameUp | None = None
     while True:
         said = machine.read_console(1.0)
         console.feed(said or b"")
         if sign := console.dead_end():
             raise _failure(console, sign.fact, sign.hint, sign.code)
-        if LOGIN.search(console.text) or (REACHED.search(console.text) and console.silent_seconds > STABLE_SECONDS):
-            return CameUp(console, console.heard - began, heard=True)
+        if up is None and _is_up(console):
+            up = CameUp(console, console.heard - began, heard=True, tail=console.tail)
+        if up is not None:
+            waited = time.monotonic() - began - up.seconds
+            if said is None or prepared.is_shown(console.text) or waited > STATE_SECONDS:
+                return up
         if said is None:
             if machine.wait() != 0:
                 hint = "Read QEMU's own message in the console lines, and correct the cause"
@@ -194,10 +211,17 @@ def _watch(machine: RunningMachine, began: float, silence_seconds: float, disk_l
             raise _failure(console, "it never becomes idle", "Boot the guest by hand on a console to see why")
         if pulse.still_seconds > silence_seconds * (BUSY_PATIENCE if pulse.busy else 1):
             return CameUp(console, pulse.moved - began)
+        if up is not None:
+            continue
         at_rest = pulse.still_seconds > STABLE_SECONDS and not pulse.busy
         if at_rest and (pressed is None or time.monotonic() - pressed > STABLE_SECONDS):
             machine.press_power_button()
             pressed = time.monotonic()
+
+
+def _is_up(console: Console) -> bool:
+    text = console.text
+    return bool(LOGIN.search(text) or (REACHED.search(text) and console.silent_seconds > STABLE_SECONDS))
 
 
 def _failure(console: Console, fact: str, hint: str, code: str = "boot-failed") -> MigrationFailed:

@@ -76,7 +76,7 @@ def inspect_system(tree: GuestTree) -> System:
     return System(
         os_id=release.get("ID") or "linux",
         os_name=release.get("PRETTY_NAME") or f"{release.get('NAME') or 'Linux'} {release.get('VERSION', '')}".strip(),
-        hostname=_hostname(tree),
+        hostname=hostname_of(tree),
         architecture=_architecture(tree),
         kernels=_kernels(tree),
         unified=tuple(_unified(tree)),
@@ -113,7 +113,7 @@ def _lsb_release(tree: GuestTree) -> dict[str, str]:
     return {"ID": printable(values["ID"]).lower()[:200], "PRETTY_NAME": printable(values.get("DESCRIPTION", ""))[:200]}
 
 
-def _hostname(tree: GuestTree) -> str:
+def hostname_of(tree: GuestTree) -> str:
     for path in ("/etc/hostname", "/etc/HOSTNAME"):
         for line in tree.text_or_empty(path).split("\n"):
             if line.strip() and not line.startswith("#"):

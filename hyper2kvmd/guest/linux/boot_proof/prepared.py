@@ -10,6 +10,14 @@ from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.family import OverlayDisks
 from hyper2kvmd.guest.files.tree import GuestTree, printable
 from hyper2kvmd.guest.linux.boot_proof.serial import speak_on_serial
+from hyper2kvmd.guest.linux.boot_proof.state import (
+    State,
+    differences,
+    expected_state,
+    is_complete,
+    show_state,
+    shown_state,
+)
 from hyper2kvmd.guest.linux.boot_proof.traces import VOLUMES, Traces, new_since, traces
 from hyper2kvmd.guest.linux.compose import Composition
 from hyper2kvmd.guest.linux.ostree import find_deployment
@@ -23,10 +31,23 @@ class PreparedLinux:
     disks: OverlayDisks
     before: Traces
     note: str
+    expected: State | None
+    """None if the guest prints no state."""
 
     def new_traces(self) -> tuple[str, ...]:
         with _mounted(self.disks) as tree:
             return new_since(self.before, tree)
+
+    def is_shown(self, console: str, /) -> bool:
+        return self.expected is None or is_complete(console)
+
+    def failed_units(self, console: str, /) -> tuple[str, ...]:
+        shown = shown_state(console)
+        return shown.failed_units if shown else ()
+
+    def differences(self, console: str, /) -> tuple[str, ...]:
+        shown = shown_state(console)
+        return differences(self.expected, shown) if self.expected and shown else ()
 
 
 def prepare_linux(disks: OverlayDisks) -> PreparedLinux:
@@ -35,8 +56,9 @@ def prepare_linux(disks: OverlayDisks) -> PreparedLinux:
     Raises OSError, and MigrationFailed as `find_root`, `Access.mount` and every write to a guest do.
     """
     with _mounted(disks) as tree:
-        before, changed = traces(tree), speak_on_serial(tree)
-    return PreparedLinux(disks, before, _note(changed))
+        before, changed, expected = traces(tree), speak_on_serial(tree), expected_state(tree)
+        shows = bool(changed) and show_state(tree)
+    return PreparedLinux(disks, before, _note(changed), expected if shows else None)
 
 
 @contextmanager

@@ -6,6 +6,8 @@ Source: netplan's YAML reference.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.linux.network.selector import OUR_DRIVER, Choose, Selector, is_vmware_driver
 from hyper2kvmd.mac import normal_mac
@@ -49,6 +51,17 @@ def visit(file: str, text: str, choose: Choose) -> str:
     for scalar, word in sorted(edits, key=lambda edit: (edit[0].place.line, edit[0].place.column), reverse=True):
         _exchange(lines, scalar, word)
     return text.removesuffix(body) + "\n".join(lines)
+
+
+def addresses(text: str) -> Iterator[tuple[str, str]]:
+    """Interface, or "" if a match selects it, and static address with its prefix."""
+    network = _within(read(text).root, "network")
+    for kind in ("ethernets", "bonds", "bridges", "vlans"):
+        for entry in _within(network, kind).entries:
+            names = _scalars(_get(entry.value, "set_name"))
+            written = "" if _within(entry.value, "match").entries else entry.written
+            for address in _scalars(_get(entry.value, "addresses")):
+                yield names[0].text if names else written, address.text
 
 
 def _get(node: Node | None, key: str) -> Node | None:
