@@ -51,6 +51,15 @@ class OverlayDisks:
     """Raises as `open_image` does."""
 
 
+@dataclass(frozen=True)
+class ShownState:
+    """The state of a booted guest."""
+
+    failed_units: tuple[str, ...]
+    differences: tuple[str, ...]
+    """From what its own files say, in words."""
+
+
 class PreparedGuest(Protocol):
     """A guest that the boot proof can boot now."""
 
@@ -70,12 +79,8 @@ class PreparedGuest(Protocol):
         """Whether the guest has printed all that it was made to print."""
         ...
 
-    def failed_units(self, console: str, /) -> tuple[str, ...]:
-        """The units that it printed as failed."""
-        ...
-
-    def differences(self, console: str, /) -> tuple[str, ...]:
-        """Where the state that it printed differs from the one that its own files describe, in words."""
+    def compare(self, console: str, /) -> ShownState | None:
+        """The state that it printed, compared with the one that its own files describe; None if it printed none."""
         ...
 
 
@@ -95,11 +100,8 @@ class BootedUnchanged:
     def is_shown(self, _console: str, /) -> bool:
         return True
 
-    def failed_units(self, _console: str, /) -> tuple[str, ...]:
-        return ()
-
-    def differences(self, _console: str, /) -> tuple[str, ...]:
-        return ()
+    def compare(self, _console: str, /) -> None:
+        return None
 
 
 class Family(Protocol):

@@ -45,6 +45,7 @@ DISK_STEP = 1 << 20
 """Bytes read or written that count as progress: an idle system does less, even over minutes."""
 STATE_SECONDS = 150.0
 """The time that a guest may take from its login prompt to the end of its boot, when it prints its state."""
+AS_BEFORE = "its host name, static addresses, mounts and SSH host keys are as its own files say"
 DISK_LIMIT = 64 << 30
 """Bytes in addition to four times the disks' size: no boot reads more, so this is a loop."""
 
@@ -94,13 +95,14 @@ def boot(
     answer = ("it answered the power button with an orderly shutdown",) if came_up.answered else ()
     evidence = (*came_up.console.evidence(), *answer, *left)
     by = "KVM" if kvm_works() else "emulation"
-    said = came_up.console.text
+    shown = prepared.compare(came_up.console.text)
+    as_before = (AS_BEFORE,) if shown and not shown.differences else ()
     return Booted(
         seconds=round(came_up.seconds, 1),
         console_tail=came_up.tail or came_up.console.tail,
-        evidence=(*evidence, prepared.note, f"its userspace was up after {came_up.seconds:.0f} s, by {by}"),
-        failed_units=prepared.failed_units(said) if prepared.is_shown(said) else came_up.console.failed_units(),
-        differences=prepared.differences(said),
+        evidence=(*evidence, *as_before, prepared.note, f"its userspace was up after {came_up.seconds:.0f} s, by {by}"),
+        failed_units=shown.failed_units if shown else came_up.console.failed_units(),
+        differences=shown.differences if shown else (),
     )
 
 

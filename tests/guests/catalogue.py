@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.guests import (
     btrfs_subvolumes,
+    cloud_init,
     debian11,
     debian13,
     dracut,
@@ -39,6 +40,7 @@ GUESTS = {
     guest.name: guest
     for guest in (
         *(recipe.guest for recipe in DEBIAN12),
+        cloud_init.GUEST,
         *(*BROKEN, *NESTED, luks.HEALTHY),
         *(*BY_UEFI, network_stacks.GUEST),
     )

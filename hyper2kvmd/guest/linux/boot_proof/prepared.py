@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest.family import OverlayDisks
+from hyper2kvmd.guest.family import OverlayDisks, ShownState
 from hyper2kvmd.guest.files.tree import GuestTree, printable
 from hyper2kvmd.guest.linux.boot_proof.serial import speak_on_serial
 from hyper2kvmd.guest.linux.boot_proof.state import (
@@ -41,13 +41,11 @@ class PreparedLinux:
     def is_shown(self, console: str, /) -> bool:
         return self.expected is None or is_complete(console)
 
-    def failed_units(self, console: str, /) -> tuple[str, ...]:
+    def compare(self, console: str, /) -> ShownState | None:
         shown = shown_state(console)
-        return shown.failed_units if shown else ()
-
-    def differences(self, console: str, /) -> tuple[str, ...]:
-        shown = shown_state(console)
-        return differences(self.expected, shown) if self.expected and shown else ()
+        if self.expected is None or shown is None:
+            return None
+        return ShownState(shown.failed_units, differences(self.expected, shown))
 
 
 def prepare_linux(disks: OverlayDisks) -> PreparedLinux:

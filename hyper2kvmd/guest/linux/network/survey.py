@@ -35,6 +35,8 @@ COMMAND_LINES = (
     "/efi/loader/entries/*.conf",
     "/boot/efi/loader/entries/*.conf",
     "/etc/kernel/cmdline",
+    "/etc/dracut.conf",
+    "/etc/dracut.conf.d/*.conf",
     "/etc/default/grub",
     "/etc/default/grub.d/*.cfg",
 )
