@@ -172,6 +172,42 @@ def test_stale_resume_inside_is_mended(tmp_path: Path) -> None:
     assert (guest.boot_stage() / "conf/conf.d/resume").read_text() == f"RESUME=UUID={SWAP_UUID}\n"
 
 
+RULES = "etc/udev/rules.d/71-hyper2kvm-net.rules"
+IP = "ip=10.0.2.77::10.0.2.2:255.255.255.0:web01:ens192:off"
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [("etc/initramfs-tools/initramfs.conf", IP.replace("ip=", "IP=")), ("boot/grub/grub.cfg", f"linux /vmlinuz {IP}")],
+)
+def test_cards_that_it_uses_by_name_have_their_names_inside(tmp_path: Path, path: str, text: str) -> None:
+    guest = BrokenGuest(tmp_path)
+    put(guest.root, path, f"{text}\n")
+    put(guest.root, "usr/lib/udev/rules.d/80-net-setup-link.rules", "")
+    guest.repair()
+    assert (guest.boot_stage() / RULES).read_text() == (guest.root / RULES).read_text()
+
+
+def test_an_initramfs_that_uses_no_card_gets_no_rules(tmp_path: Path) -> None:
+    guest = BrokenGuest(tmp_path)
+    put(guest.root, "etc/network/interfaces", "auto ens192\niface ens192 inet dhcp\n")
+    put(guest.root, "usr/lib/udev/rules.d/80-net-setup-link.rules", "")
+    guest.repair()
+    assert (guest.root / RULES).is_file() and not (guest.boot_stage() / RULES).exists()
+
+
+def test_an_initramfs_that_only_lacks_the_driver_of_its_network(tmp_path: Path) -> None:
+    guest = BrokenGuest(tmp_path)
+    put(guest.root, "boot/grub/grub.cfg", "linux /vmlinuz root=nfs ip=dhcp\n")
+    for path in TREE:
+        if "virtio_net" not in path:
+            put(guest.stage, f"{guest.lib}/modules/{VERSION}/{path}", "code")
+    guest.initrd.write_bytes(guest.build(tmp_path))
+    guest.original = guest.initrd.read_bytes()
+    (change,) = [change for change in guest.repair().changes if change.fix == "initramfs"]
+    assert "virtio_net" in change.summary
+
+
 def test_lvms_devices_file_inside_is_taken_out(tmp_path: Path) -> None:
     """LVM in the initramfs would use no other disk than those of the old machine."""
     guest = BrokenGuest(tmp_path)

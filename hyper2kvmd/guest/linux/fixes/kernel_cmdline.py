@@ -1,4 +1,4 @@
-"""Command lines of the next kernel: kernel-install writes /etc/kernel/cmdline into its entry, dracut has kernel_cmdline.
+"""Command lines of the next kernel: /etc/kernel/cmdline for kernel-install, `kernel_cmdline` for dracut.
 
 Looks for unstable names there. Without this, the repair lasts only until the next kernel update. Sources:
 kernel-install(8), dracut.conf(5).
