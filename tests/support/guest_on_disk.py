@@ -146,6 +146,10 @@ def logical(vg: str, lv: str, content: str = "xfs", uuid: str | None = None) -> 
     )
 
 
+def layout(*volumes: Volume) -> Layout:
+    return Layout(tables=("gpt",), volumes=volumes)
+
+
 def simple_layout() -> Layout:
     return Layout(
         tables=("dos",),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.guest.linux.boot_proof import state
-from hyper2kvmd.guest.linux.boot_proof.state import State, differences, expected_state, is_complete, shown_state
+from hyper2kvmd.guest.linux.boot_proof.state import GuestState, differences, expected_state, is_complete, shown_state
 from hyper2kvmd.guest.linux.network.addresses import Address, addresses
 from tests.support.guest_on_disk import put, tree_of
 
@@ -44,12 +44,12 @@ def guest(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def expected(guest: Path) -> State:
+def expected(guest: Path) -> GuestState:
     with tree_of(guest) as tree:
         return expected_state(tree)
 
 
-def shown(text: str) -> State:
+def shown(text: str) -> GuestState:
     found = shown_state(text)
     assert found is not None
     return found

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.model.guest import Guest
-from tests.support.guest_on_disk import files_below, migration, partition, put, repaired, simple_layout
-from tests.unit.test_guest_inspect import layout
+from tests.support.guest_on_disk import files_below, layout, migration, partition, put, repaired, simple_layout
 
 SETTINGS = "etc/cloud/cloud.cfg.d/zz-hyper2kvm.cfg"
 SEED = "var/lib/cloud/seed/nocloud"

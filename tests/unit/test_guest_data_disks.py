@@ -10,8 +10,7 @@ import pytest
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.model.disks import Layout
 from hyper2kvmd.volumes.layout import read_layout
-from tests.support.guest_on_disk import migration, partition, put, repaired
-from tests.unit.test_guest_inspect import layout
+from tests.support.guest_on_disk import layout, migration, partition, put, repaired
 
 ESP = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 BIOS_BOOT = "21686148-6449-6e6f-744e-656564454649"

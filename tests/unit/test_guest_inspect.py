@@ -11,12 +11,13 @@ import pytest
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.linux.inspect import Kernel, inspect_system
 from hyper2kvmd.guest.linux.root_search import LinuxRoot, find_root
-from hyper2kvmd.model.disks import Layout, Volume
+from hyper2kvmd.model.disks import Volume
 from hyper2kvmd.progress import Event, Warned
 from hyper2kvmd.stages.repair import repair_disks
 from tests.support.guest_on_disk import (
     FolderAccess,
     guest_disks,
+    layout,
     logical,
     migration,
     partition,
@@ -30,10 +31,6 @@ def linux(folder: Path) -> Path:
     put(folder, "etc/os-release", 'ID=debian\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n')
     (folder / "usr").mkdir()
     return folder
-
-
-def layout(*volumes: Volume) -> Layout:
-    return Layout(tables=("gpt",), volumes=volumes)
 
 
 def test_root_among_others(tmp_path: Path) -> None:

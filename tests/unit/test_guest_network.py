@@ -48,14 +48,21 @@ def rules(guest: Path) -> str:
 
 # ---------------------------------------------------------------- addresses
 
+IFNAME = re.compile(r"ifname=\S+ ")
+
 
 def bearing_addresses(folder: Path) -> Counter[tuple[str, str]]:
-    """Every line of a configuration that holds or asks for an address; those that name cards are left out."""
+    """Every line of a configuration that holds or asks for an address; those that name cards are left out.
+
+    So are the parameters that name cards on a kernel line, beside one that holds an address.
+    """
     found: Counter[tuple[str, str]] = Counter()
     for name, content in files_below(folder).items():
         if isinstance(content, bytes):
             lines = content.decode(errors="replace").splitlines()
-            found.update((name, line) for line in lines if ADDRESS.search(line) and not RULES.search(line))
+            found.update(
+                (name, IFNAME.sub("", line)) for line in lines if ADDRESS.search(line) and not RULES.search(line)
+            )
     return found
 
 

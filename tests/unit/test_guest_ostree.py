@@ -9,8 +9,7 @@ import pytest
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.model.disks import Layout
 from hyper2kvmd.model.guest import Guest
-from tests.support.guest_on_disk import migration, partition, put, repaired
-from tests.unit.test_guest_inspect import layout
+from tests.support.guest_on_disk import layout, migration, partition, put, repaired
 
 BOOTED = "ostree/deploy/fedora-coreos/deploy/0f3e5c.0"
 OLD = "ostree/deploy/fedora-coreos/deploy/9a1b2c.0"

@@ -11,7 +11,7 @@ from hyper2kvmd.guest.family import OverlayDisks, ShownState
 from hyper2kvmd.guest.files.tree import GuestTree, printable
 from hyper2kvmd.guest.linux.boot_proof.serial import speak_on_serial
 from hyper2kvmd.guest.linux.boot_proof.state import (
-    State,
+    GuestState,
     differences,
     expected_state,
     is_complete,
@@ -31,7 +31,7 @@ class PreparedLinux:
     disks: OverlayDisks
     before: Traces
     note: str
-    expected: State | None
+    expected: GuestState | None
     """None if the guest prints no state."""
 
     def new_traces(self) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ LISTED = 5
 
 
 @dataclass(frozen=True)
-class State:
+class GuestState:
     hostname: str
     addresses: frozenset[Address]
     mounts: frozenset[str]
@@ -67,10 +67,10 @@ class State:
     failed_units: tuple[str, ...] = ()
 
 
-def expected_state(tree: GuestTree) -> State:
+def expected_state(tree: GuestTree) -> GuestState:
     """The state that the guest's own files describe. Raises OSError, MigrationFailed."""
     keys = (tree.read_text(path).split()[:2] for path in tree.glob(HOST_KEYS) if tree.is_file(path))
-    return State(
+    return GuestState(
         hostname=hostname_of(tree),
         addresses=frozenset(addresses(tree)),
         mounts=frozenset(_mounts(tree)),
@@ -100,12 +100,12 @@ def is_complete(console: str) -> bool:
     return len(END.findall(console)) >= ROUNDS
 
 
-def shown_state(console: str) -> State | None:
+def shown_state(console: str) -> GuestState | None:
     """The state on the console; None if it was not printed to its end."""
     if not END.search(console):
         return None
     lines = [(match[1], match[2], match[3] or "") for match in LINE.finditer(console)]
-    return State(
+    return GuestState(
         hostname=next((name for kind, name, _ in lines if kind == "host"), ""),
         addresses=frozenset(Address(name, word.split("/")[0]) for kind, name, word in lines if kind == "address"),
         mounts=frozenset(point.replace("\\040", " ") for kind, point, _ in lines if kind == "mount"),
@@ -114,7 +114,7 @@ def shown_state(console: str) -> State | None:
     )
 
 
-def differences(expected: State, shown: State) -> tuple[str, ...]:
+def differences(expected: GuestState, shown: GuestState) -> tuple[str, ...]:
     """What is not as it should be, in words."""
     found = []
     if expected.hostname and shown.hostname != expected.hostname:
