@@ -43,8 +43,9 @@ CONSOLE_LIMIT = 32 << 20
 """Bytes: no boot prints more, so this is a loop."""
 DISK_STEP = 1 << 20
 """Bytes read or written that count as progress: an idle system does less, even over minutes."""
-STATE_SECONDS = 150.0
-"""The time that a guest may take from its login prompt to the end of its boot, when it prints its state."""
+STATE_SECONDS = 300.0
+"""The time that a guest may take from its login prompt to the end of its boot, when it prints its state. Its own script
+waits two minutes, but a busy host slows it down."""
 AS_BEFORE = "its host name, static addresses, mounts and SSH host keys are as its own files say"
 DISK_LIMIT = 64 << 30
 """Bytes in addition to four times the disks' size: no boot reads more, so this is a loop."""

@@ -102,9 +102,12 @@ def test_the_script_prints_what_is_understood(guest: Path, tmp_path: Path) -> No
 
 
 def test_the_unit_starts_with_the_guest(guest: Path) -> None:
+    (guest / "etc/systemd/system").mkdir(parents=True)
     with tree_of(guest) as tree:
         assert not state.show_state(tree)
-    (guest / "etc/systemd/system").mkdir(parents=True)
+    put(guest, "usr/lib/systemd/systemd", "")
+    (guest / "sbin").mkdir()
+    (guest / "sbin/init").symlink_to("/usr/lib/systemd/systemd")
     with tree_of(guest) as tree:
         assert state.show_state(tree)
     wanted = guest / "etc/systemd/system/multi-user.target.wants/hyper2kvm-state.service"
