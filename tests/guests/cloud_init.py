@@ -14,7 +14,7 @@ SETTINGS = f"{CLOUD}/seed/nocloud/*", "/etc/cloud/cloud.cfg.d/zz-hyper2kvm.cfg"
 RULES = "/etc/udev/rules.d/71-hyper2kvm-net.rules"
 ADDRESS = "10.20.30.40"
 INTERFACES = f"auto lo\niface lo inet loopback\n\nauto ens192\niface ens192 inet static\n    address {ADDRESS}/24\n"
-ONCE = ("ssh", "set_passwords", "users_groups", "set_hostname", "locale")
+ONCE = ("ssh", "set_passwords", "users_groups", "set_hostname", "locale", "ssh_authkey_fingerprints")
 """Modules that have run once for this instance."""
 
 
@@ -34,7 +34,7 @@ def _set_up(files: Root) -> None:
             "/etc/network/interfaces.d/50-cloud-init": INTERFACES,
             f"{CLOUD}/data/instance-id": "iid-4212",
             f"{INSTANCE}/datasource": "DataSourceVMware: DataSourceVMware [seed=guestinfo]",
-            f"{INSTANCE}/user-data.txt": "#cloud-config\n{}",
+            f"{INSTANCE}/user-data.txt": "#cloud-config\nresize_rootfs: false",
             **{f"{INSTANCE}/sem/config_{name}": "" for name in ONCE},
         }
     )
