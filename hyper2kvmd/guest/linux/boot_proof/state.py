@@ -86,7 +86,7 @@ def _mounts(tree: GuestTree) -> Iterator[str]:
 
 
 def show_state(tree: GuestTree) -> bool:
-    """Stage and write the unit that prints the state; False if systemd is not its init. Raises as every write to a guest."""
+    """Write the unit that prints the state; False if systemd is not its init. Raises as every write to a guest."""
     if not tree.is_dir(UNITS) or not tree.canonical("/sbin/init").endswith("/systemd"):
         return False
     tree.write_text(SCRIPT, SCRIPT_TEXT, fix="boot-proof", summary="prints its state")
