@@ -278,3 +278,12 @@ def test_windows_is_told_from_a_data_disk(tmp_path: Path, files: list[str], fami
 
 def test_an_encrypted_windows_is_windows() -> None:
     assert repaired({}, layout(partition(1, "BitLocker")), migration()).family == "windows"
+
+
+def test_an_overlay_over_etc_is_refused_by_name(tmp_path: Path) -> None:
+    """Files of its upper layer would hide the repaired ones."""
+    linux(tmp_path)
+    put(tmp_path, "etc/fstab", "overlay /etc overlay defaults,upperdir=/sysroot/var/lib/overlay/1/etc 0 0\n")
+    with pytest.raises(MigrationFailed, match="upper layer") as caught:
+        repaired({"partition 1": tmp_path}, layout(partition(1)), migration())
+    assert caught.value.code == "guest-etc-overlay"

@@ -61,12 +61,12 @@ def find_deployment(access: Access, layout: Layout) -> LinuxRoot | None:
     if not found:
         return None
     if len(found) > 1:
-        raise _unclear(f"{len(found)} volumes hold ostree deployments", "leave one system on the disks")
+        raise _unclear(f"{len(found)} volumes hold ostree deployments", "Leave one system on the disks")
     sysroot = found[0]
     chosen = sysroot.chosen or (sysroot.deployments[0] if len(sysroot.deployments) == 1 else None)
     if chosen is None:
         fact = f"{len(sysroot.deployments)} ostree deployments, and no boot entry that names one of them"
-        raise _unclear(fact, "remove old deployments in the guest (ostree admin undeploy)")
+        raise _unclear(fact, "Remove old deployments in the guest (ostree admin undeploy)")
     others = [posixpath.basename(path) for path in sysroot.deployments if path != chosen]
     stateroot = posixpath.dirname(posixpath.dirname(chosen))
     folders = [("/var", f"{sysroot.top}{stateroot}/var".lstrip("/"))]
@@ -123,7 +123,7 @@ def _sysroots(access: Access, volume: Volume, entries: list[_Entry]) -> Iterator
                     yield _Sysroot(volume, top, deployments, _chosen(tree, entries, deployments))
                 elif tree.is_dir("/state/deploy") and tree.is_dir("/composefs"):
                     fact = f"{volume.name} holds a bootc system on composefs alone, without ostree"
-                    raise _unclear(fact, "deploy its image anew on KVM")
+                    raise _unclear(fact, "Deploy its image anew on KVM")
 
 
 def _chosen(tree: GuestTree, entries: list[_Entry], deployments: tuple[str, ...]) -> str | None:
