@@ -13,6 +13,8 @@ OLD = "00:0c:29:00:00:01"
 
 
 def choose(selector: Selector) -> Nic | None:
+    if "eth0" in selector.names:
+        return Nic(name="eth0", mac=MAC)
     return Nic(name="ens192", mac=MAC) if "ens192" in selector.names or OLD in selector.macs else None
 
 
