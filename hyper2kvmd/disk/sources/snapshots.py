@@ -169,9 +169,10 @@ def _is_ancestor(name: str, disk: Link, beside: dict[str, Link]) -> bool:
 
 
 def _has_snapshot(path: Path, newer: Newer, *, missing: bool) -> MigrationFailed:
-    first = "Copy it to this directory and set" if missing else "Set"
+    name = newer.names[0]
+    wanted = f"{name}, after you have copied it to this directory" if missing else f"{path.with_name(name)}"
     return MigrationFailed(
         "source-has-snapshot",
         f"{path}: {newer.fact}",
-        hint=f"{first} vmdk to {path.with_name(newer.names[0])}, or set snapshot: base to migrate the disk without it",
+        hint=f"Set snapshot: base to migrate the disk without it, or set vmdk to {wanted}",
     )
