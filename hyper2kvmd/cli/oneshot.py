@@ -14,8 +14,9 @@ from pathlib import Path
 from types import FrameType
 
 from hyper2kvmd import config, progress
-from hyper2kvmd.errors import Failure, Interrupted, InvalidInput
+from hyper2kvmd.errors import Failure, Interrupted, InvalidInput, MigrationFailed, Unsafe
 from hyper2kvmd.host import run
+from hyper2kvmd.host.workspace import remove_killed_runs
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import HelperCall, Limits, Order
@@ -112,7 +113,20 @@ def migrate(asked: Order, emit: Callable[[progress.Event], None]) -> Finished:
     from hyper2kvmd import worker
 
     with interruptible(), _explained():
+        _clear_up(asked.conversion_dir, emit)
         return worker.migrate(asked, progress.Context(emit, worker.admit_here(asked)))
+
+
+def _clear_up(conversion_dir: Path, emit: Callable[[progress.Event], None]) -> None:
+    """Free the space of earlier runs that were killed. The run itself judges the directory."""
+    try:
+        for folder in remove_killed_runs(conversion_dir):
+            emit(progress.Warned(message=f"removed {folder}: its run was killed"))
+    except MigrationFailed as failure:
+        if failure.code == "leftover-not-removed":
+            emit(progress.Warned(message=failure.message))
+    except Unsafe:
+        return
 
 
 def plan(asked: Order, emit: Callable[[progress.Event], None]) -> Plan:

@@ -24,6 +24,8 @@ from hyper2kvmd.host.person import Person, lineage, name_of, strangers_may_write
 
 FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\.([0-9]+|[0-9]{8}T[0-9]{6}Z-[0-9]+)")
 """`<vm_name>.<job id>`, of the daemon's jobs and one-shot runs. Nothing else in a conversion directory is ours."""
+ONE_SHOT = re.compile(r".*\.[0-9]{8}T[0-9]{6}Z-[0-9]+")
+"""Those of one-shot runs: none is ever continued."""
 IMAGE_PREFIX = "disk"
 """The prefix of the names of a working folder's images and their checkpoints."""
 PURPOSE = "purpose"
@@ -110,6 +112,20 @@ def open_conversion_dir(path: Path, owner: int) -> Iterator[ConversionDir]:
         yield ConversionDir(real, handle)
     finally:
         os.close(handle)
+
+
+def remove_killed_runs(conversion_dir: Path) -> tuple[Path, ...]:
+    """Remove the working folders of this user's one-shot runs that were killed; returns their paths.
+
+    The lock of a folder shows that its run has ended. Raises MigrationFailed (`leftover-not-removed`), and as
+    `open_conversion_dir` does.
+    """
+    removed = []
+    with open_conversion_dir(conversion_dir, os.geteuid()) as place:
+        for name in place.orphans((), older_than_seconds=0):
+            if ONE_SHOT.fullmatch(name) and place.discard(name, lambda: True):
+                removed.append(place.path / name)
+    return tuple(removed)
 
 
 def require_writable(directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd import config
+from hyper2kvmd import config, progress
 from hyper2kvmd.cli import oneshot
-from hyper2kvmd.errors import BrokenInstallation, InvalidInput
+from hyper2kvmd.errors import BrokenInstallation, InvalidInput, MigrationFailed
 from hyper2kvmd.model.asked import Migration
 
 
@@ -88,7 +89,7 @@ def test_output_directory(host: Path) -> None:
 ASK = """
 import sys
 from pathlib import Path
-from hyper2kvmd import config
+from hyper2kvmd import config, progress
 from hyper2kvmd.host import run
 from hyper2kvmd.cli import oneshot
 config.DEFAULT_PATH, run.SEARCH_PATH = Path(sys.argv[1]), sys.argv[2]
@@ -177,6 +178,64 @@ def test_a_signal_leaves_no_folder_behind(tmp_path: Path, number: signal.Signals
         assert process.stdout.read() == f"cleaned up\nthe migration was stopped by {number.name}\n"
         assert process.wait(30) == 130
     assert list((tmp_path / "work").iterdir()) == []
+
+
+RUN_OF_ITS_OWN = """
+import sys, time
+from pathlib import Path
+from hyper2kvmd.host.workspace import working_folder
+with working_folder(Path(sys.argv[1]), "web01", sys.argv[2]) as folder:
+    (folder / "disk1.qcow2").write_bytes(bytes(1 << 20))
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+@contextlib.contextmanager
+def a_run(conversion_dir: Path, job_id: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", RUN_OF_ITS_OWN, str(conversion_dir), job_id]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.root
+def test_the_next_run_removes_the_folders_of_killed_ones(tmp_path: Path) -> None:
+    """And no others: not that of a run that still works, not those of the daemon's jobs, nothing else."""
+    work, said = tmp_path / "work", list[progress.Event]()
+    with a_run(work, "20260102T030405Z-1"), a_run(work, "17"):
+        pass
+    for name in ("notes", "web01.20260102T030405Z-1.old"):
+        (work / name).mkdir()
+    with a_run(work, "20260102T030405Z-2"):
+        with pytest.raises(MigrationFailed) as caught:
+            oneshot.migrate(oneshot.order(asked(), work, tmp_path), said.append)
+        assert caught.value.code == "source-missing"
+        left = {path.name for path in work.iterdir()}
+    assert left == {"web01.17", "web01.20260102T030405Z-2", "notes", "web01.20260102T030405Z-1.old"}
+    warned = [event.message for event in said if isinstance(event, progress.Warned)]
+    assert warned == [f"removed {work}/web01.20260102T030405Z-1: its run was killed"]
+
+
+@pytest.mark.root
+def test_a_leftover_that_cannot_be_removed_is_only_reported(tmp_path: Path) -> None:
+    work, said = tmp_path / "work", list[progress.Event]()
+    with a_run(work, "20260102T030405Z-1"):
+        pass
+    mount = work / "web01.20260102T030405Z-1" / "mount"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", mount], check=True)
+    try:
+        with pytest.raises(MigrationFailed) as caught:
+            oneshot.migrate(oneshot.order(asked(), work, tmp_path), said.append)
+    finally:
+        subprocess.run(["umount", mount], check=True)
+    assert caught.value.code == "source-missing"
+    assert any(isinstance(event, progress.Warned) and "cannot be removed" in event.message for event in said)
 
 
 def test_handlers_are_given_back() -> None:
