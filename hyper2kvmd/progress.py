@@ -170,6 +170,8 @@ class Context:
 
     @contextmanager
     def step(self, title: str, total: int | None = None) -> Iterator[Step]:
+        """A step with nothing to measure (`total` 0: an empty disk) has no progress: it would stand at 100 %."""
+        total = total or None
         self.emit(StepStarted(title=title, total=total))
         yield Step(title, total, self.emit)
 

@@ -37,7 +37,7 @@ REMEDIES = {
 }
 
 NAME_THE_DISK = (
-    "Add a line `vmdk: /path/to/disk.vmdk` (or the path of a raw, QCOW2, VDI or VHDX disk), "
+    "Add a line `vmdk: /path/to/disk.vmdk` (or the path of a raw, QCOW2, VDI, VHD or VHDX disk), "
     "or `vmdk: [first, second]` for a machine with several disks"
 )
 _FLATTENED = "Remove the key: snapshot chains are always flattened"

@@ -27,6 +27,8 @@ class Run:
     file: int
     offset: int
     packed: bool = False
+    sharable: bool = True
+    """Whether an image may share its blocks: False if much of it may be zeros, which an image does not keep."""
 
 
 class Source(Protocol):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from hyper2kvmd.errors import Kind, MigrationFailed
 
-LARGEST_DISK = 62 << 40
-"""Bytes: the largest virtual disk in vSphere."""
+LARGEST_DISK = 64 << 40
+"""Bytes: the largest virtual disk in Hyper-V ([MS-VHDX], section 2.6.2.2). vSphere's limit is 62 TiB."""
 
 
 LARGEST_NUMBER_OF_EXTENTS = 8192
@@ -87,11 +87,21 @@ def has_parent(path: Path, fact: str) -> MigrationFailed:
     )
 
 
+def differencing(path: Path, parent: str = "") -> MigrationFailed:
+    """A VHD or VHDX with a parent, which QEMU reads as if there were none."""
+    of = f" of {parent[:200]!r}" if parent else ""
+    return MigrationFailed(
+        "source-has-parent",
+        f"{path} is a differencing disk: it contains only the differences from its parent{of}",
+        hint="Merge it into its parent first (Merge-VHD on Hyper-V), then use the merged disk",
+    )
+
+
 def check_disk_size(path: Path, size: int) -> None:
     """Refuse a disk that is too large: MigrationFailed (`source-unsupported`)."""
     if size > LARGEST_DISK:
         raise unsupported(
             path,
             f"describes a disk of {size} bytes, more than {LARGEST_DISK}",
-            "Check the file: no hypervisor makes a disk larger than 62 TiB",
+            "Check the file: disks have at most 64 TiB (Hyper-V; vSphere: 62 TiB)",
         )

@@ -142,7 +142,7 @@ class FileIdentity(Frozen):
     ctime_ns: int
 
 
-SourceFormat = Literal["vmdk", "raw", "qcow2", "vdi", "vhdx"]
+SourceFormat = Literal["vmdk", "raw", "qcow2", "vdi", "vhd", "vhdx"]
 
 
 class SourceDisk(Frozen):

@@ -129,11 +129,19 @@ def _read_by_qemu(one: DiskImage, fmt: Literal["qcow2", "raw"], folder: Path) ->
 
 @contextmanager
 def _second_opinion(source: DiskSource, folder: Path) -> Iterator[tuple[BlockReader, str]]:
-    """The source as QEMU reads it, or as we do, if QEMU does not support this kind of VMDK."""
-    path, fmt, files = source.files[0].path, source.format, source.files
-    if qemu_img.reads_as(files, fmt, source.virtual_size, folder):
+    """The source as QEMU reads it, or as we do, if QEMU cannot read this disk as its hypervisor does."""
+    files, node = source.files, source.qemu_node
+    if node and qemu_img.reads_as(files, node.driver, node.options, source.virtual_size, folder):
         with (
-            export(path, fmt, folder, exports={"source": None}, writable=False, opened=files) as exporter,
+            export(
+                files[0].path,
+                node.driver,
+                folder,
+                exports={"source": None},
+                writable=False,
+                opened=files,
+                settings=node.options,
+            ) as exporter,
             NbdReader(exporter.socket, "source") as reader,
         ):
             yield reader, "the source read by QEMU"

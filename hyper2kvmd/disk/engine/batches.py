@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from hyper2kvmd.disk.blocks import Run
@@ -107,7 +107,7 @@ class Cutter:
     def _clone_bounds(self, run: Run, guest: int, end: int) -> tuple[int, int]:
         """The part of [guest, end) that can be shared; empty, at `end`, if none can."""
         block = self.block
-        if (run.guest - run.offset) % block or not self.clonable(run.file):
+        if not run.sharable or (run.guest - run.offset) % block or not self.clonable(run.file):
             return end, end
         head, tail = _ceil(guest, block), end // block * block
         return (head, tail) if head < tail else (end, end)
@@ -130,7 +130,7 @@ def _joined(runs: Iterable[Run]) -> Iterator[Run]:
                 and held.guest + held.length == run.guest
                 and held.offset + held.length == run.offset
             ):
-                held = Run(held.guest, held.length + run.length, held.file, held.offset)
+                held = replace(held, length=held.length + run.length)
                 continue
             yield held
         held = run

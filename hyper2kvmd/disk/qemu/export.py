@@ -66,13 +66,14 @@ class Exporter:
 @contextmanager
 def export(
     path: Path,
-    fmt: SourceFormat,
+    fmt: str,
     folder: Path,
     *,
     exports: Mapping[str, Segment | None],
     writable: bool,
     backing: tuple[Path, SourceFormat] | None = None,
     opened: Sequence[SourceFile] = (),
+    settings: Mapping[str, object] | None = None,
 ) -> Iterator[Exporter]:
     """Serve `path` as the named exports (`None`: the whole disk; a segment: exactly that range) during the block.
 
@@ -96,7 +97,7 @@ def export(
         served = stack.enter_context(linked(opened, place)) if opened else path
         with _listen(place / "nbd") as listener, (place / "output").open("wb") as output:
             process = run.start(
-                _command(served, fmt, exports, writable, listener.fileno(), below),
+                _command(served, fmt, settings or {}, exports, writable, listener.fileno(), below),
                 sandbox=sandbox,
                 stdout=output.fileno(),
                 pass_fds=(listener.fileno(),),
@@ -174,12 +175,12 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
     return process.returncode is not None
 
 
-def _grown(path: Path, fmt: SourceFormat) -> int:
+def _grown(path: Path, fmt: str) -> int:
     """Bytes of an image file after its whole disk was written anew behind its content."""
     size = path.stat().st_size
     if fmt == "raw":
         return size
-    with open_image(path, fmt) as image:
+    with open_image(path, "qcow2") as image:
         return size + full_size(image.virtual_size)
 
 
@@ -193,13 +194,14 @@ def layer(path: Path, fmt: SourceFormat) -> dict[str, object]:
 def _command(
     path: Path,
     fmt: str,
+    settings: Mapping[str, object],
     exports: Mapping[str, Segment | None],
     writable: bool,
     listener: int,
     backing: tuple[Path, SourceFormat] | None,
 ) -> list[str]:
     file: dict[str, object] = {"driver": "file", "filename": str(path), "locking": "on"}
-    disk: dict[str, object] = {"driver": fmt, "file": file, "node-name": "disk", "read-only": not writable}
+    disk: dict[str, object] = {**settings, "driver": fmt, "file": file, "node-name": "disk", "read-only": not writable}
     if fmt == "qcow2":
         disk["backing"] = backing and layer(*backing)
     argv = ["qemu-storage-daemon", "--blockdev", json.dumps(disk)]

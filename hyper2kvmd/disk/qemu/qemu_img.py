@@ -9,7 +9,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -31,14 +31,14 @@ SLOWEST = 10 << 20
 """Bytes of the source that a conversion of more than a day must process per second of processor time."""
 
 
-def node(path: Path, fmt: SourceFormat) -> str:
+def node(path: Path, fmt: str, settings: Mapping[str, object] | None = None) -> str:
     """QEMU's name of a local file: neither its path nor its content can change the protocol or format.
 
     The header of a QCOW2 cannot add a backing file either, even if it changed before QEMU reads it. Source: qemu(1),
     section "Device URL Syntax" (json:), and BlockdevOptionsGenericCOWFormat.
     """
     options: dict[str, object] = {"driver": fmt, "file": {"driver": "file", "filename": str(path)}}
-    return "json:" + json.dumps(options | ({"backing": None} if fmt == "qcow2" else {}))
+    return "json:" + json.dumps(options | dict(settings or {}) | ({"backing": None} if fmt == "qcow2" else {}))
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def virtual_size(image: Path, fmt: SourceFormat) -> int:
     return int(json.loads(run.run(argv, sandbox=run.Sandbox(read=(image,))).stdout)["virtual-size"])
 
 
-def reads_as(files: Sequence[SourceFile], fmt: SourceFormat, size: int, folder: Path) -> bool:
+def reads_as(files: Sequence[SourceFile], driver: str, settings: Mapping[str, object], size: int, folder: Path) -> bool:
     """Whether QEMU can read the disk in `files` (the named one first) as one of `size` bytes.
 
     Temporary links to the files are made in `folder`. Raises MigrationFailed (`tool-stalled`).
@@ -69,7 +69,7 @@ def reads_as(files: Sequence[SourceFile], fmt: SourceFormat, size: int, folder: 
     vmdk_get_info).
     """
     with linked(files, folder) as path:
-        argv = ["qemu-img", "info", "--output=json", node(path, fmt)]
+        argv = ["qemu-img", "info", "--output=json", node(path, driver, settings)]
         try:
             done = run.run(argv, sandbox=run.Sandbox(handles=tuple(file.fd for file in files)), check=False)
         except MigrationFailed as error:

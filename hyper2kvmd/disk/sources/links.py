@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from hyper2kvmd.disk.file_names import last_part
 from hyper2kvmd.disk.files import SourceFile
-from hyper2kvmd.disk.sources.foreign import qcow2, vdi
+from hyper2kvmd.disk.sources.block_map import vdi
+from hyper2kvmd.disk.sources.foreign import qcow2
 from hyper2kvmd.disk.sources.vmdk.descriptor import NO_PARENT
 from hyper2kvmd.disk.sources.vmdk.links import read_descriptor
 from hyper2kvmd.errors import MigrationFailed

@@ -15,12 +15,8 @@ from pathlib import Path
 from hyper2kvmd.disk import faults
 from hyper2kvmd.disk.files import SourceFile, open_file
 from hyper2kvmd.disk.sources import other_files, vmdk
-from hyper2kvmd.disk.sources.foreign import (
-    open_foreign,
-    qcow2,
-    vdi,
-    vhdx,
-)
+from hyper2kvmd.disk.sources.block_map import open_block_map, vdi, vhd, vhdx
+from hyper2kvmd.disk.sources.foreign import open_foreign, qcow2
 from hyper2kvmd.disk.sources.raw import RawSource
 from hyper2kvmd.disk.sources.source import DiskSource
 from hyper2kvmd.disk.sources.vmdk import descriptor, esx, links, sparse
@@ -34,18 +30,21 @@ MAGICS: tuple[tuple[int, bytes, SourceFormat], ...] = (
     *((0, magic, "vmdk") for magic in esx.MAGICS),
     (0, qcow2.MAGIC, "qcow2"),
     (0, vhdx.MAGIC, "vhdx"),
+    (0, vhd.MAGIC, "vhd"),
     (vdi.MAGIC_AT, vdi.MAGIC, "vdi"),
 )
 """(byte of the file, magic number, format)."""
-VHD_MAGIC, VHD_FOOTER = b"conectix", 512
-"""In the format of Virtual PC and older Hyper-V: the start of its footer; a dynamic disk also begins with it."""
 HEAD_BYTES = 512
 SUFFIXES: dict[str, SourceFormat] = {
     ".vmdk": "vmdk",
     ".qcow2": "qcow2",
     ".qcow": "qcow2",
     ".vdi": "vdi",
+    ".vhd": "vhd",
+    ".vpc": "vhd",
+    ".avhd": "vhd",
     ".vhdx": "vhdx",
+    ".avhdx": "vhdx",
     ".raw": "raw",
     ".img": "raw",
     ".dd": "raw",
@@ -60,7 +59,8 @@ def open_source(path: Path, folder: Path, mandate: Mandate = ANYONE) -> Iterator
     """The disk at `path`, vetted and ready to be read; QEMU's socket may be made in `folder`.
 
     Raises MigrationFailed (`source-format-unclear`, `source-format-differs`, `source-extent`, and as `other_files`
-    does), Unsafe (`confinement-missing`), and as `open_file`, `vmdk.open_vmdk`, `RawSource` and `open_foreign` do.
+    does), Unsafe (`confinement-missing`), and as `open_file`, `vmdk.open_vmdk`, `RawSource`, `open_foreign` and
+    `open_block_map` do.
     """
     file = open_file(path, mandate)
     try:
@@ -71,11 +71,13 @@ def open_source(path: Path, folder: Path, mandate: Mandate = ANYONE) -> Iterator
                 yield disk
         elif fmt == "raw":
             yield RawSource(file, concerns)
-        else:
-            if fmt == "qcow2" and mandate.person is not None and not run.confinement_available():
+        elif fmt == "qcow2":
+            if mandate.person is not None and not run.confinement_available():
                 raise _unconfined(path)
-            with open_foreign(file, fmt, folder) as served:
+            with open_foreign(file, folder) as served:
                 yield served
+        else:
+            yield open_block_map(file, fmt)
     finally:
         os.close(file.fd)
 
@@ -83,7 +85,9 @@ def open_source(path: Path, folder: Path, mandate: Mandate = ANYONE) -> Iterator
 def _format_of(file: SourceFile, mandate: Mandate) -> tuple[SourceFormat, tuple[str, ...]]:
     """The format, and warnings about a file that is read as a raw disk."""
     flat = FLAT.fullmatch(file.path.name)
-    found, named = _found(file), "raw" if flat else SUFFIXES.get(file.path.suffix.lower())
+    found, named = _at_start(file), "raw" if flat else SUFFIXES.get(file.path.suffix.lower())
+    if vhd.has_footer(file):
+        found = _with_footer(file, found, named)
     if found is not None:
         if named not in (None, found):
             raise _differs(file, found, named)
@@ -116,20 +120,27 @@ def _read_without_descriptor(file: SourceFile, descriptor_name: str, mandate: Ma
     )
 
 
-def _found(file: SourceFile) -> SourceFormat | None:
+def _at_start(file: SourceFile) -> SourceFormat | None:
     head = file.read(0, HEAD_BYTES)
     if descriptor.is_descriptor(head):
         return "vmdk"
     for at, magic, fmt in MAGICS:
         if head[at:].startswith(magic):
             return fmt
-    if head.startswith(VHD_MAGIC) or file.read(max(0, file.size - VHD_FOOTER), VHD_FOOTER).startswith(VHD_MAGIC):
-        raise faults.unsupported(
-            file.path,
-            "is a VHD, which is not supported",
-            "Convert it with `qemu-img convert -f vpc -O vhdx`, or with Convert-VHD",
-        )
     return None
+
+
+def _with_footer(file: SourceFile, start: SourceFormat | None, named: SourceFormat | None) -> SourceFormat:
+    """The format of a file that ends like a VHD: a fixed one, or one whose last bytes a guest wrote.
+
+    In a fixed VHD the guest writes the start of the file, in a raw disk and most images also the end. So the name
+    decides, and without one the disk is refused.
+    """
+    if start is not None and named not in (None, "vhd"):
+        return start
+    if named is None and start != "vhd":
+        raise _unclear(file, named)
+    return "vhd"
 
 
 def _unconfined(path: Path) -> Unsafe:
@@ -160,6 +171,6 @@ def _unclear(file: SourceFile, named: SourceFormat | None) -> MigrationFailed:
     return MigrationFailed(
         "source-format-unclear",
         f"neither the content of {file.path} nor its name shows its format",
-        hint="Rename it to end in .raw if `fdisk -l` shows partitions of a raw disk; other formats are recognised by"
-        " their content",
+        hint="Rename it to end in .raw if `fdisk -l` shows partitions of a raw disk, or in .vhd if it is a fixed VHD;"
+        " other formats are recognised by their content",
     )

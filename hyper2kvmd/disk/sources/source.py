@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from hyper2kvmd.disk.blocks import Counted
@@ -13,6 +14,14 @@ from hyper2kvmd.disk.images.image import NewImage
 from hyper2kvmd.model.disks import FileIdentity, SourceFormat
 
 OnProgress = Callable[[copy.Amounts], None]
+
+
+@dataclass(frozen=True)
+class QemuNode:
+    """How QEMU reads a file as the same disk: the name of its driver, and the driver's options."""
+
+    driver: str
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
 class DiskSource(Counted, Protocol):
@@ -39,6 +48,11 @@ class DiskSource(Counted, Protocol):
         """Of its files: it must not change while the disk is read, nor until another attempt opens it."""
         ...
 
+    @property
+    def qemu_node(self) -> QemuNode | None:
+        """For the second opinion; None if QEMU would read another disk."""
+        ...
+
     def require_unchanged(self) -> None:
         """Raise MigrationFailed (`source-changed`) if the disk was written to since it was opened."""
         ...
@@ -51,8 +65,13 @@ class DiskSource(Counted, Protocol):
 class FileBacked:
     """The common part of every `DiskSource` that consists of open files."""
 
+    format: SourceFormat
     files: tuple[SourceFile, ...]
     concerns: tuple[str, ...] = ()
+
+    @property
+    def qemu_node(self) -> QemuNode | None:
+        return QemuNode(self.format)
 
     @property
     def identity(self) -> tuple[FileIdentity, ...]:
@@ -63,8 +82,19 @@ class FileBacked:
             file.require_unchanged()
 
 
-def copy_by_engine(source: DiskSource, image: NewImage, limits: copy.CopyLimits, on_progress: OnProgress) -> None:
-    """Copy with our engine. The copy of a killed attempt from the same files is continued."""
+def copy_by_engine(
+    source: DiskSource,
+    image: NewImage,
+    limits: copy.CopyLimits,
+    on_progress: OnProgress,
+    *,
+    counted: Counted | None = None,
+) -> None:
+    """Copy with our engine. The copy of a killed attempt from the same files is continued.
+
+    `counted` is the same source with the exact number of bytes in its runs, if its own is an estimate.
+    """
     identity = "\n".join(file.model_dump_json() for file in source.identity)
+    reserve = image.reserve
     with contextlib.closing(image.target(source.virtual_size)) as target:
-        copy.copy(source, target, identity=identity, reserve=image.reserve, limits=limits, on_progress=on_progress)
+        copy.copy(counted or source, target, identity=identity, reserve=reserve, limits=limits, on_progress=on_progress)

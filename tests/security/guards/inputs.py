@@ -94,7 +94,7 @@ GUARDS: tuple[Guard, ...] = (
         confine("main", "call restrict", GONE),
     ),
     *each(
-        "test_images.py::test_a_disk_swapped_behind_our_back_is_not_what_a_tool_opens",
+        cases("test_images.py::test_a_disk_swapped_behind_our_back_is_not_what_a_tool_opens", "qcow2"),
         Cut("hyper2kvmd/disk/sources/foreign/source.py", "ForeignSource._serve", "keyword opened", GONE),
         qemu_img("convert", "call node", "$0(source.path, $2)"),
     ),
@@ -109,6 +109,10 @@ GUARDS: tuple[Guard, ...] = (
     *each(
         cases("test_changing_images.py::test_a_disk_that_is_filled_while_it_is_copied", "qcow2"),
         Cut("hyper2kvmd/disk/sources/foreign/source.py", "ForeignSource.copy_into", "if most", NEVER),
+    ),
+    *each(
+        cases("test_changing_images.py::test_a_disk_that_is_filled_while_it_is_copied", "vhdx"),
+        Cut("hyper2kvmd/disk/sources/block_map/source.py", "BlockMapSource.copy_into", "if most", NEVER),
     ),
     *each(
         "test_changing_images.py::test_a_disk_that_holds_nothing_where_samples_could_be_expected",

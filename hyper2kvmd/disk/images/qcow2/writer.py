@@ -35,7 +35,7 @@ else:
 COMPRESSION_LEVEL = 3
 WORTH_PACKING = CLUSTER - 4096
 """A cluster is stored compressed if that saves at least one block of common file systems."""
-MAX_VIRTUAL_SIZE = 62 << 40
+MAX_VIRTUAL_SIZE = 64 << 40
 STATE = struct.Struct("<5QqQ")
 
 

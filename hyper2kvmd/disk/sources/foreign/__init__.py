@@ -1,6 +1,6 @@
-"""Disks of other hypervisors, which QEMU reads for us: QCOW2, VDI and VHDX.
+"""QCOW2, a format that QEMU reads for us.
 
-The readers of their headers run before any tool opens the file, and refuse everything that would lead a tool to another
+The reader of its header runs before any tool opens the file, and refuses everything that would lead a tool to another
 file, or to bytes other than the guest's. Formats that we read ourselves are next to this folder.
 """
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Literal, Protocol
+from typing import Literal
 
 from hyper2kvmd.disk import ranges
 from hyper2kvmd.disk.blocks import Run
@@ -19,40 +19,21 @@ from hyper2kvmd.disk.images.image import NewImage, image_bytes
 from hyper2kvmd.disk.qemu import nbd, qemu_img
 from hyper2kvmd.disk.qemu.export import Exporter, export
 from hyper2kvmd.disk.ranges import Ranges
-from hyper2kvmd.disk.sources.foreign.qcow2 import read_qcow2
-from hyper2kvmd.disk.sources.foreign.vdi import read_vdi
-from hyper2kvmd.disk.sources.foreign.vhdx import read_vhdx
+from hyper2kvmd.disk.sources.foreign.qcow2 import Qcow2, read_qcow2
 from hyper2kvmd.disk.sources.sampling import content_bytes, upper_bound
 from hyper2kvmd.disk.sources.source import FileBacked, OnProgress
 
-ForeignFormat = Literal["qcow2", "vdi", "vhdx"]
 PIECE = 1 << 20
 """Bytes of one request to QEMU; divides `blocks.RUN_LIMIT`."""
 EXPORT = "source"
 
 
-class ForeignDisk(Protocol):
-    """A disk as described by its headers."""
-
-    @property
-    def file(self) -> SourceFile: ...
-
-    @property
-    def subformat(self) -> str: ...
-
-    @property
-    def virtual_size(self) -> int: ...
-
-    def stored(self) -> Iterator[tuple[int, int]]:
-        """Guest ranges that may contain anything but zeros, in order; their data was found to be in the file."""
-        ...
-
-
 class ForeignSource(FileBacked):
     """A `DiskSource` whose runs QEMU reads; valid inside `open_foreign` only."""
 
-    def __init__(self, disk: ForeignDisk, fmt: ForeignFormat, folder: Path, stack: ExitStack) -> None:
-        self.format: ForeignFormat = fmt
+    format: Literal["qcow2"] = "qcow2"
+
+    def __init__(self, disk: Qcow2, folder: Path, stack: ExitStack) -> None:
         self.file = disk.file
         self.subformat, self.virtual_size = disk.subformat, disk.virtual_size
         self.files = (disk.file,)
@@ -144,18 +125,11 @@ class ForeignSource(FileBacked):
         return self._exporter
 
 
-READERS: Mapping[ForeignFormat, Callable[[SourceFile], ForeignDisk]] = {
-    "qcow2": read_qcow2,
-    "vdi": read_vdi,
-    "vhdx": read_vhdx,
-}
-
-
 @contextlib.contextmanager
-def open_foreign(file: SourceFile, fmt: ForeignFormat, folder: Path) -> Iterator[ForeignSource]:
-    """The disk of format `fmt` in `file`, vetted. QEMU starts at the first read, with its socket in `folder`.
+def open_foreign(file: SourceFile, folder: Path) -> Iterator[ForeignSource]:
+    """The QCOW2 in `file`, vetted. QEMU starts at the first read, with its socket in `folder`.
 
-    Raises as `read_qcow2`, `read_vdi` and `read_vhdx` do.
+    Raises as `read_qcow2` does.
     """
     with ExitStack() as stack:
-        yield ForeignSource(READERS[fmt](file), fmt, folder, stack)
+        yield ForeignSource(read_qcow2(file), folder, stack)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from hyper2kvmd.disk import faults
 from hyper2kvmd.disk.files import SourceFile
+from hyper2kvmd.disk.sources.block_map.table import entries
+from hyper2kvmd.disk.sources.source import QemuNode
 
 MAGIC, MAGIC_AT = b"\x7f\x10\xda\xbe", 0x40
 HEADER_BYTES = 512
@@ -29,8 +31,6 @@ BLOCK = 1 << 20
 """Bytes: the only size that VirtualBox writes and QEMU reads."""
 UNALLOCATED = 0xFFFFFFFE
 """Map entries from this value on are no blocks, and read as zeros."""
-CHUNK = 1 << 20
-"""Bytes of the map that are read at once."""
 NOBODY = bytes(16)
 
 
@@ -45,10 +45,13 @@ class Vdi:
     blocks_at: int
     blocks: int
 
-    def stored(self) -> Iterator[tuple[int, int]]:
-        """Raises MigrationFailed: `source-truncated` for a block not in the file, `source-corrupt` for shared ones."""
-        left = self.file.size
-        for number, entry in self._entries():
+    @property
+    def qemu_node(self) -> QemuNode:
+        return QemuNode("vdi")
+
+    def pieces(self, lo: int, hi: int) -> Iterator[tuple[int, int, int]]:
+        """See `BlockMap.pieces`."""
+        for number, entry in entries(self.file, self.map_at, lo // BLOCK, -(-hi // BLOCK), code="<I", absent=b"\xff"):
             if entry >= UNALLOCATED:
                 continue
             guest, at = number * BLOCK, self.blocks_at + entry * BLOCK
@@ -57,16 +60,7 @@ class Vdi:
                 raise faults.truncated(
                     self.file.path, f"block {number} of the disk lies at byte {at}, the file has {self.file.size}"
                 )
-            left -= length
-            if left < 0:
-                raise faults.overfull(self.file.path)
-            for begin, end in self.file.data_ranges(at, at + length):
-                yield guest + begin - at, guest + end - at
-
-    def _entries(self) -> Iterator[tuple[int, int]]:
-        for at in range(0, self.blocks * 4, CHUNK):
-            data = self.file.read_whole(self.map_at + at, min(CHUNK, self.blocks * 4 - at))
-            yield from enumerate((entry for (entry,) in struct.iter_unpack("<I", data)), at // 4)
+            yield guest, length, at
 
 
 def read_uuids(file: SourceFile) -> tuple[bytes, bytes] | None:

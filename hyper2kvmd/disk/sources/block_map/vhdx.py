@@ -12,8 +12,9 @@ from uuid import UUID
 
 from hyper2kvmd.disk import faults
 from hyper2kvmd.disk.files import SourceFile
-from hyper2kvmd.disk.sources.foreign.crc32c import crc32c
-from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.disk.sources.block_map.crc32c import crc32c
+from hyper2kvmd.disk.sources.block_map.table import entries
+from hyper2kvmd.disk.sources.source import QemuNode
 
 MAGIC = b"vhdxfile"
 KIB, MIB = 1 << 10, 1 << 20
@@ -49,8 +50,6 @@ SECTOR = 512
 BITMAP_SECTORS = 1 << 23
 """Sectors that one block of sector bitmaps covers; its entry follows those of the blocks that it covers."""
 FULLY_PRESENT, PARTIALLY_PRESENT = 6, 7
-CHUNK = 1 << 20
-"""Bytes of the table that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +81,17 @@ class Vhdx:
         """Blocks and, between them, bitmaps."""
         return self.blocks + (self.blocks - 1) // self.between_bitmaps
 
-    def stored(self) -> Iterator[tuple[int, int]]:
-        """The ranges from the table, which only this method checks: QEMU reads the whole disk, stored or not.
+    @property
+    def qemu_node(self) -> QemuNode:
+        return QemuNode("vhdx")
 
-        Raises MigrationFailed (`source-corrupt`, `source-truncated`).
-        """
-        left = self.file.size
-        for index, entry in self._entries():
+    def pieces(self, lo: int, hi: int) -> Iterator[tuple[int, int, int]]:
+        """See `BlockMap.pieces`."""
+        first, last = lo // self.block, (hi - 1) // self.block
+        table = entries(
+            self.file, self.table.offset, self._index(first), self._index(last) + 1, code="<Q", absent=b"\0"
+        )
+        for index, entry in table:
             turn, inside = divmod(index, self.between_bitmaps + 1)
             state, at = entry & 7, entry >> 20 << 20
             if inside == self.between_bitmaps or state < FULLY_PRESENT:
@@ -102,16 +105,11 @@ class Vhdx:
                 raise faults.truncated(
                     self.file.path, f"block {number} of the disk lies at byte {at}, the file has {self.file.size}"
                 )
-            left -= length
-            if left < 0:
-                raise faults.overfull(self.file.path)
-            for begin, end in self.file.data_ranges(at, at + length):
-                yield guest + begin - at, guest + end - at
+            yield guest, length, at
 
-    def _entries(self) -> Iterator[tuple[int, int]]:
-        for at in range(0, self.entries * 8, CHUNK):
-            data = self.file.read_whole(self.table.offset + at, min(CHUNK, self.entries * 8 - at))
-            yield from enumerate((entry for (entry,) in struct.iter_unpack("<Q", data)), at // 8)
+    def _index(self, number: int) -> int:
+        """The entry of a block in the table."""
+        return number + number // self.between_bitmaps
 
 
 def read_vhdx(file: SourceFile) -> Vhdx:
@@ -121,10 +119,10 @@ def read_vhdx(file: SourceFile) -> Vhdx:
     regions = _regions(file)
     items = _metadata(file, regions[METADATA_REGION])
     if PARENT_LOCATOR in items:
-        raise _differencing(file)
+        raise faults.differencing(file.path)
     block, flags = struct.unpack("<II", _item(file, items, FILE_PARAMETERS, 8))
     if flags & HAS_PARENT:
-        raise _differencing(file)
+        raise faults.differencing(file.path)
     if not MIB <= block <= 256 * MIB or block & (block - 1):
         raise faults.corrupt(file.path, f"its metadata says that blocks have {block} bytes")
     (size,) = struct.unpack("<Q", _item(file, items, DISK_SIZE, 8))
@@ -225,7 +223,3 @@ def _sound(data: bytes) -> bool:
     blank = bytearray(data)
     blank[CHECKSUM] = bytes(4)
     return crc32c(blank) == claimed
-
-
-def _differencing(file: SourceFile) -> MigrationFailed:
-    return faults.has_parent(file.path, "is a differencing disk: it contains only the differences from its parent")

@@ -1,0 +1,182 @@
+"""A disk with a block table as a source of the copy engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple, Protocol
+
+from hyper2kvmd.disk import faults, ranges
+from hyper2kvmd.disk.blocks import RUN_LIMIT, Run
+from hyper2kvmd.disk.engine import copy
+from hyper2kvmd.disk.files import SourceFile, source_changed
+from hyper2kvmd.disk.images.image import NewImage, image_bytes
+from hyper2kvmd.disk.ranges import Ranges
+from hyper2kvmd.disk.reader import SourceReader
+from hyper2kvmd.disk.sources.block_map.vdi import read_vdi
+from hyper2kvmd.disk.sources.block_map.vhd import read_vhd
+from hyper2kvmd.disk.sources.block_map.vhdx import read_vhdx
+from hyper2kvmd.disk.sources.sampling import content_bytes, upper_bound
+from hyper2kvmd.disk.sources.source import FileBacked, OnProgress, QemuNode, copy_by_engine
+from hyper2kvmd.errors import MigrationFailed
+
+BlockMapFormat = Literal["vdi", "vhd", "vhdx"]
+
+
+class StoredPiece(NamedTuple):
+    """Guest bytes `guest` to `guest + length`, stored unchanged at `offset` of the file."""
+
+    guest: int
+    length: int
+    offset: int
+
+
+class BlockMap(Protocol):
+    """A disk as described by its headers."""
+
+    @property
+    def file(self) -> SourceFile: ...
+
+    @property
+    def subformat(self) -> str: ...
+
+    @property
+    def virtual_size(self) -> int: ...
+
+    @property
+    def qemu_node(self) -> QemuNode | None:
+        """How QEMU reads the same disk; None if it cannot."""
+        ...
+
+    def pieces(self, lo: int, hi: int) -> Iterator[tuple[int, int, int]]:
+        """(guest, length, offset) of all that is stored of the blocks that [lo, hi) touches, in guest order.
+
+        Every piece was found to be in the file. Raises MigrationFailed (`source-corrupt`, `source-truncated`).
+        """
+        ...
+
+
+class BlockMapSource(FileBacked):
+    """A `DiskSource` on an open file. `load` may be called from several threads."""
+
+    def __init__(self, disk: BlockMap, fmt: BlockMapFormat) -> None:
+        self.format: BlockMapFormat = fmt
+        self.subformat, self.virtual_size = disk.subformat, disk.virtual_size
+        self.files = (disk.file,)
+        self._disk, self._file = disk, disk.file
+
+    @property
+    def qemu_node(self) -> QemuNode | None:
+        return self._disk.qemu_node
+
+    @cached_property
+    def data_bytes(self) -> int:
+        """Estimated number of guest bytes in units with data; runs cover more. Raises as `runs` and `load` do."""
+        reader = SourceReader(self)
+        return content_bytes(self._stored, lambda start, stop: reader.read(start, stop - start))
+
+    def runs(self, start: int, stop: int) -> Iterator[Run]:
+        """The runs that begin in [start, stop), in guest order. Raises as `BlockMap.pieces` does."""
+        lo = start // RUN_LIMIT * RUN_LIMIT
+        hi = min(-(-stop // RUN_LIMIT) * RUN_LIMIT, self.virtual_size)
+        for piece in _cut(_joined(_clipped(self._disk.pieces(lo, hi), lo, hi))):
+            for run in self._without_holes(piece):
+                if run.guest >= stop:
+                    return
+                if run.guest >= start:
+                    yield run
+
+    def copy_into(self, image: NewImage, limits: copy.CopyLimits, on_progress: OnProgress) -> None:
+        """Raises as `copy.copy` does, and MigrationFailed (`source-changed`) if the amount of data has grown."""
+        stored = self._stored.length
+        most = image_bytes(self.virtual_size, upper_bound(image.data_bytes, stored), image.format)
+
+        def on_read(now: copy.Amounts) -> None:
+            if now.written > most and not image.reserve:
+                raise source_changed(self._file.path)
+            done = now.read * image.data_bytes // stored if stored else 0
+            on_progress(copy.Amounts(done, now.written, image.data_bytes))
+
+        try:
+            copy_by_engine(self, image, limits, on_read, counted=_Stored(self, self.virtual_size, stored))
+        except MigrationFailed:
+            self.require_unchanged()  # then a changed table is the reason
+            raise
+
+    def load(self, run: Run) -> bytes:
+        """Raises MigrationFailed (`source-truncated`, `disk-read-failed`)."""
+        return self._file.read_whole(run.offset, run.length)
+
+    @cached_property
+    def _stored(self) -> Ranges:
+        """What all runs cover. Raises MigrationFailed (`source-corrupt`) for blocks that several entries name."""
+        stored, left = Ranges(), self._file.size
+        for run in self.runs(0, self.virtual_size):
+            left -= run.length
+            if left < 0:
+                raise faults.overfull(self._file.path)
+            stored.add(run.guest, run.guest + run.length)
+        return stored
+
+    def _without_holes(self, piece: StoredPiece) -> Iterator[Run]:
+        """Whole units of the disk, as far as the piece has them: smaller holes save nothing."""
+        shift, end = piece.guest - piece.offset, piece.guest + piece.length
+        data = self._file.data_ranges(piece.offset, piece.offset + piece.length)
+        for start, stop in ranges.in_units(((start + shift, stop + shift) for start, stop in data), end):
+            begin = max(start, piece.guest)
+            yield Run(begin, stop - begin, self._file.fd, begin - shift, sharable=False)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The source for the engine, which counts what the runs cover and not what an image will keep."""
+
+    source: BlockMapSource
+    virtual_size: int
+    data_bytes: int
+
+    def runs(self, start: int, stop: int) -> Iterator[Run]:
+        return self.source.runs(start, stop)
+
+    def load(self, run: Run) -> bytes:
+        return self.source.load(run)
+
+
+def _clipped(pieces: Iterator[tuple[int, int, int]], lo: int, hi: int) -> Iterator[StoredPiece]:
+    for guest, length, offset in pieces:
+        begin, end = max(guest, lo), min(guest + length, hi)
+        if begin < end:
+            yield StoredPiece(begin, end - begin, offset + begin - guest)
+
+
+def _joined(pieces: Iterator[StoredPiece]) -> Iterator[StoredPiece]:
+    """Pieces joined where they are contiguous both in the disk and in the file."""
+    held: StoredPiece | None = None
+    for piece in pieces:
+        if held is not None and piece.guest == held.guest + held.length and piece.offset == held.offset + held.length:
+            held = held._replace(length=held.length + piece.length)
+            continue
+        if held is not None:
+            yield held
+        held = piece
+    if held is not None:
+        yield held
+
+
+def _cut(pieces: Iterator[StoredPiece]) -> Iterator[StoredPiece]:
+    for guest, length, offset in pieces:
+        for start, stop in ranges.cut([(guest, guest + length)], RUN_LIMIT):
+            yield StoredPiece(start, stop - start, offset + start - guest)
+
+
+READERS: Mapping[BlockMapFormat, Callable[[SourceFile], BlockMap]] = {
+    "vdi": read_vdi,
+    "vhd": read_vhd,
+    "vhdx": read_vhdx,
+}
+
+
+def open_block_map(file: SourceFile, fmt: BlockMapFormat) -> BlockMapSource:
+    """The disk of format `fmt` in the open `file`, vetted. Raises as `read_vdi`, `read_vhd` and `read_vhdx` do."""
+    return BlockMapSource(READERS[fmt](file), fmt)
