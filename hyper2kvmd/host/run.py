@@ -18,10 +18,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
 from hyper2kvmd.host.confine import landlock_abi
@@ -47,6 +50,8 @@ PACKAGES = {
 
 DAY = 24 * 3600
 """Seconds."""
+FILTER_END_SECONDS = 30.0
+"""From the end of a tool's data to its own."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +131,12 @@ def start(
     sandbox: Sandbox | None = None,
     stdin: int = subprocess.DEVNULL,
     stdout: int = subprocess.PIPE,
+    stderr: int,
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a tool, which the caller must `stop`. stderr goes to stdout.
+    """Start a tool, which the caller must `stop`.
 
+    `stderr` has no default: STDOUT is right only where both are messages, and never where stdout is data.
     sudo is started without `confine.py`: a setuid program cannot be killed when we die, and its helper ends when its
     socket closes.
     """
@@ -142,7 +149,7 @@ def start(
         command,
         stdin=stdin,
         stdout=stdout,
-        stderr=subprocess.STDOUT,
+        stderr=stderr,
         pass_fds=(*pass_fds, *(sandbox.handles if sandbox else ())),
         env=ENVIRONMENT,
         cwd="/",
@@ -159,18 +166,56 @@ def stop(process: subprocess.Popen[bytes], *, grace: float = 5.0) -> None:
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(patience)
-    if process.stdout is not None:
-        process.stdout.close()
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A running tool that turns one stream of bytes into another."""
+
+    process: subprocess.Popen[bytes]
+    messages: BinaryIO
+
+    def read(self, size: int) -> bytes:
+        """The next bytes of its data, b"" at the end."""
+        assert self.process.stdout is not None  # noqa: S101 - narrows the type
+        return self.process.stdout.read(size)
+
+    def complaint(self) -> str | None:
+        """Once its data has ended: its message if it failed, else None."""
+        if self.process.wait(FILTER_END_SECONDS) == 0:
+            return None
+        self.messages.seek(0)
+        said = self.messages.read(OUTPUT_TAIL).decode(errors="replace")
+        return " / ".join(said.split("\n")).strip(" /") or f"exit status {self.process.returncode}"
 
 
 @contextlib.contextmanager
-def service(argv: Sequence[str], *, sandbox: Sandbox | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A tool that runs as long as the block."""
-    process = start(argv, sandbox=sandbox)
-    try:
-        yield process
-    finally:
-        stop(process)
+def filtered(argv: Sequence[str], file: int, begin: int, end: int) -> Iterator[Filter]:
+    """A confined tool that reads the bytes from `begin` to `end` of an open file as its stdin, and no others.
+
+    It has access to no file. Its messages are kept apart from its data.
+    """
+    with tempfile.TemporaryFile() as messages:
+        process = start(argv, sandbox=Sandbox(), stdin=subprocess.PIPE, stderr=messages.fileno())
+        feeder = threading.Thread(target=_feed, args=(process, file, begin, end))
+        try:
+            feeder.start()
+            yield Filter(process, messages)
+        finally:
+            stop(process, grace=0)
+            if feeder.ident is not None:
+                feeder.join()
+
+
+def _feed(process: subprocess.Popen[bytes], file: int, begin: int, end: int) -> None:
+    """Ends with the data, or with its reader."""
+    assert process.stdin is not None  # noqa: S101 - narrows the type
+    with contextlib.suppress(BrokenPipeError), process.stdin:
+        while begin < end and (count := os.sendfile(process.stdin.fileno(), file, begin, end - begin)):
+            begin += count
 
 
 def run(

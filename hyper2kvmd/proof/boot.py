@@ -203,8 +203,9 @@ def _watch(
                 return up
         if said is None:
             if machine.wait() != 0:
-                hint = "Read QEMU's own message in the console lines, and correct the cause"
-                raise _failure(console, "QEMU exited with an error", hint, "emulator-ended")
+                hint = "Correct the cause that QEMU names"
+                fact = f"QEMU exited with an error ({machine.messages() or 'without a message'})"
+                raise _failure(console, fact, hint, "emulator-ended")
             if pressed is not None and machine.ending == "guest-shutdown":
                 return CameUp(console, pressed - began, answered=True)
             return None

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -57,6 +58,8 @@ OVERLAY_LIMIT = 16 << 30
 """Bytes that a guest may write to one disk."""
 GATHER_SECONDS = 0.1
 """An emulated serial port delivers single characters; they are evaluated at most ten times a second."""
+MESSAGES_TAIL = 2000
+"""Bytes of QEMU's own messages that are kept."""
 
 
 class Overlay(Frozen):
@@ -85,8 +88,10 @@ class RunningMachine:
     """A running guest. `console` is its serial console, to be read; other requests use QMP."""
 
     def __init__(self, process: subprocess.Popen[bytes], monitor: Monitor) -> None:
-        assert process.stdout is not None  # noqa: S101 - narrows the type
+        assert process.stdout is not None and process.stderr is not None  # noqa: S101 - narrows the type
         self.console = process.stdout
+        self._stderr: IO[bytes] | None = process.stderr
+        self._said = b""
         self._process, self._monitor = process, monitor
         self._cpu = psutil.Process(process.pid)
 
@@ -97,11 +102,26 @@ class RunningMachine:
 
     def read_console(self, seconds: float) -> bytes | None:
         """The output within that time; None when the machine has ended."""
-        ready, _, _ = select.select([self.console], [], [], seconds)
-        if not ready:
+        ready, _, _ = select.select([self.console, *([self._stderr] if self._stderr else [])], [], [], seconds)
+        if self._stderr in ready:
+            self._read_messages()
+        if self.console not in ready:
             return b""
         time.sleep(GATHER_SECONDS)
         return os.read(self.console.fileno(), 65536) or None
+
+    def messages(self) -> str:
+        """What QEMU itself said, as one line: once it has ended. It is no part of the console."""
+        while self._stderr is not None and select.select([self._stderr], [], [], 0)[0]:
+            self._read_messages()
+        return " / ".join(self._said.decode(errors="replace").split("\n")).strip(" /")
+
+    def _read_messages(self) -> None:
+        assert self._stderr is not None  # noqa: S101 - narrows the type
+        data = os.read(self._stderr.fileno(), 65536)
+        self._said = (self._said + data)[-MESSAGES_TAIL:]
+        if not data:
+            self._stderr = None
 
     def disk_bytes(self) -> int:
         """Read and written so far, all disks together; 0 once the machine has ended. Raises as `Monitor` does."""
@@ -155,7 +175,7 @@ def running(overlaid: Overlay, hardware: Hardware, scratch: Path) -> Iterator[Ru
                 address_space=(MEMORY_CAP << 20) + (8 << 30),
                 file_size=OVERLAY_LIMIT,
             )
-            process = start(argv, sandbox=sandbox, pass_fds=(theirs.fileno(),))
+            process = start(argv, sandbox=sandbox, stderr=subprocess.PIPE, pass_fds=(theirs.fileno(),))
         try:
             with Monitor(ours) as monitor:
                 yield RunningMachine(process, monitor)

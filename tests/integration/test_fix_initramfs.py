@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest.linux import initrd
+from hyper2kvmd.guest.linux import frames
 from hyper2kvmd.model.guest import Guest
 from tests.support.guest_on_disk import ROOT_UUID, SWAP_UUID, migration, put, repaired, simple_layout
 
@@ -112,7 +112,7 @@ class BrokenGuest:
         assert data.startswith(self.original)
         added = data[len(self.original) :]
         if self.compression == "lz4":
-            whole = tool("lz4", "-dcq", data=data[data.index(initrd.LZ4_LEGACY) :])
+            whole = tool("lz4", "-dcq", data=data[data.index(frames.LZ4_LEGACY) :])
             return whole[len(pack(self.stage)) :]
         member = added.lstrip(b"\0")
         assert (len(data) - len(member)) % 4 == 0

@@ -12,7 +12,7 @@ EDIT = """
 import os, sys
 from hyper2kvmd.guest.files.root import ConfinedRoot
 root = ConfinedRoot(os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY))
-root.append("/boot/initrd", b" more")
+root.insert("/boot/initrd", 6, b" more")
 root.replace("/boot/new", b"new")
 root.unlink("/boot/old")
 """

@@ -10,7 +10,7 @@ import pytest
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.files.root import ConfinedRoot
-from tests.support.guest_on_disk import put
+from tests.support.guest_on_disk import deny_labels, put
 
 
 @pytest.fixture
@@ -150,19 +150,24 @@ def test_append(root: ConfinedRoot, guest: Path) -> None:
     path = put(guest, "boot/initrd", b"a" * 100_000)
     path.chmod(0o600)
     before = path.stat().st_ino
-    root.append("/boot/initrd", b"tail")
+    root.insert("/boot/initrd", 100_000, b"tail")
     assert path.read_bytes() == b"a" * 100_000 + b"tail"
     assert path.stat().st_mode & 0o7777 == 0o600 and path.stat().st_ino != before
     assert root.listdir("/boot") == ("initrd",)
 
 
-def test_append_to_a_full_file_system_says_so_and_writes_nothing(root: ConfinedRoot, guest: Path) -> None:
-    path = put(guest, "boot/initrd", b"")
-    room = os.statvfs(guest)
-    os.truncate(path, room.f_bavail * room.f_frsize)
-    with pytest.raises(MigrationFailed, match="bytes free") as caught:
-        root.append("/boot/initrd", b"tail")
-    assert caught.value.code == "guest-full" and "Remove old kernels" in caught.value.hint
+@pytest.mark.parametrize("at", [0, 1, 4096, 99_999])
+@pytest.mark.parametrize("labels_denied", [False, True])
+def test_insert(
+    root: ConfinedRoot, guest: Path, monkeypatch: pytest.MonkeyPatch, at: int, *, labels_denied: bool
+) -> None:
+    before = os.urandom(100_000)
+    path = put(guest, "boot/initrd", before)
+    if labels_denied:
+        os.setxattr(path, "security.selinux", b"system_u:object_r:boot_t:s0\0")
+        deny_labels(monkeypatch)
+    root.insert("/boot/initrd", at, b"between")
+    assert path.read_bytes() == before[:at] + b"between" + before[at:]
     assert root.listdir("/boot") == ("initrd",)
 
 

@@ -126,7 +126,7 @@ def test_a_write_that_fails_names_the_file(tmp_path: Path) -> None:
 def test_append(tmp_path: Path) -> None:
     put(tmp_path, "boot/initrd", b"old")
     with tree_of(tmp_path) as tree:
-        tree.append("/boot/initrd", b"new", fix="f", summary="s")
+        tree.insert("/boot/initrd", 3, b"new", fix="f", summary="s")
         assert tree.read_bytes("/boot/initrd") == b"oldnew"
         (change,) = tree.commit()
     assert (tmp_path / "boot/initrd").read_bytes() == b"oldnew"
@@ -157,7 +157,7 @@ def test_a_file_keeps_a_label_that_we_may_not_set(tmp_path: Path, monkeypatch: p
     deny_labels(monkeypatch)
     with tree_of(tmp_path) as tree:
         tree.write_text("/boot/grub.cfg", after, fix="f", summary="s")
-        tree.append("/boot/initrd", b"new", fix="f", summary="s")
+        tree.insert("/boot/initrd", 3, b"new", fix="f", summary="s")
         tree.write_text("/boot/created", "new\n", fix="f", summary="s")
         tree.commit()
         assert tree.unlabelled == ("/boot/created",)

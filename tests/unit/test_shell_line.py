@@ -27,7 +27,7 @@ def test_a_shell_reads_the_same_words(words: list[str]) -> None:
 def test_a_tool_is_logged_without_what_confines_it(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="hyper2kvmd.host.run")
     run.run(["printf", "%s\n", "/exports/web 01.vmdk"], sandbox=run.Sandbox())
-    process = run.start(["/bin/true", "a\nb"])
+    process = run.start(["/bin/true", "a\nb"], stderr=subprocess.STDOUT)
     run.stop(process)
     assert [record.getMessage() for record in caplog.records] == [
         "printf $'%s\\x0a' '/exports/web 01.vmdk'",

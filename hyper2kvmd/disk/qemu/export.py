@@ -100,6 +100,7 @@ def export(
                 _command(served, fmt, settings or {}, exports, writable, listener.fileno(), below),
                 sandbox=sandbox,
                 stdout=output.fileno(),
+                stderr=subprocess.STDOUT,
                 pass_fds=(listener.fileno(),),
             )
         exporter = Exporter(place, place / "nbd", process)
@@ -136,6 +137,7 @@ def as_file(exporter: Exporter) -> Iterator[int]:
         process = run.start(
             ["nbdfuse", "-o", "auto_unmount", str(mountpoint), "--fd", str(connection.fileno())],
             stdout=output.fileno(),
+            stderr=subprocess.STDOUT,
             pass_fds=(connection.fileno(),),
         )
     try:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.guest.files.interface import FreeSpace
 from hyper2kvmd.guest.files.root import is_absent, too_large
 from hyper2kvmd.volumes.fat import FatVolume
 
@@ -43,8 +44,14 @@ class FatRoot:
     def is_foreign(self, _: str) -> bool:
         return False
 
+    def held_by(self, _: str) -> None:
+        """It has no such attributes."""
+
     def room(self) -> int:
         return self._volume.free_bytes
+
+    def space(self) -> FreeSpace:
+        return FreeSpace(self._volume.free_bytes)
 
     def readlink(self, path: str) -> str:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
@@ -74,9 +81,13 @@ class FatRoot:
         self._volume.replace(path, data)
         return True
 
-    def append(self, path: str, data: bytes) -> bool:
-        self._volume.append(path, data)
-        return True
+    def insert(self, path: str, at: int, data: bytes) -> bool:
+        size = self.lstat(path).st_size
+        if at == size:
+            self._volume.append(path, data)
+            return True
+        before = self.read(path, size)
+        return self.replace(path, before[:at] + data + before[at:])
 
     def symlink(self, path: str, target: str) -> None:
         raise MigrationFailed(

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import BinaryIO, Protocol
+
+
+@dataclass(frozen=True)
+class FreeSpace:
+    """What root may still use of a file system; no number of inodes where they are made as needed."""
+
+    bytes: int
+    inodes: int | None = None
 
 
 class Files(Protocol):
@@ -25,8 +34,16 @@ class Files(Protocol):
         """Whether the file's owner prevents its replacement."""
         ...
 
+    def held_by(self, path: str) -> str | None:
+        """The attribute (chattr) that forbids a change of the file or folder: `immutable` or `append-only`."""
+        ...
+
     def room(self) -> int | None:
         """Bytes that files may still occupy; None if unknown before a write."""
+        ...
+
+    def space(self) -> FreeSpace:
+        """What is free now."""
         ...
 
     def readlink(self, path: str) -> str: ...
@@ -42,10 +59,12 @@ class Files(Protocol):
         ...
 
     def replace(self, path: str, data: bytes, *, new_mode: int = 0o644) -> bool:
-        """Atomically. False if the file lacks an SELinux label that it should have; `append` likewise."""
+        """Atomically. False if the file lacks an SELinux label that it should have; `insert` likewise."""
         ...
 
-    def append(self, path: str, data: bytes) -> bool: ...
+    def insert(self, path: str, at: int, data: bytes) -> bool:
+        """Before the byte `at`, or at the end of the file."""
+        ...
 
     def symlink(self, path: str, target: str) -> None: ...
 

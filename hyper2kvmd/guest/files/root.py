@@ -16,12 +16,14 @@ import os
 import secrets
 import stat
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
+from hyper2kvmd.guest.files.interface import FreeSpace
 from hyper2kvmd.host.files import copy_range
 
 SYS_OPENAT2 = 437
@@ -41,8 +43,6 @@ NOT_A_SUBVOLUME = (errno.ENOTTY, errno.EINVAL)
 """Errors of the first ioctl on another file system, and on a folder that is no subvolume."""
 
 COPY_CHUNK = 1 << 24
-SPARE_BYTES = 1 << 20
-"""Left free after an append, for the file system's own metadata."""
 OVERFLOW_ID = 65534
 """The ID of an unmapped owner (the kernel's default for overflowuid and overflowgid)."""
 UNMAPPED = (errno.EPERM, errno.EINVAL, errno.EOVERFLOW)
@@ -50,6 +50,13 @@ UNMAPPED = (errno.EPERM, errno.EINVAL, errno.EOVERFLOW)
 SELINUX = "security.selinux"
 NOT_ALLOWED = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENODATA)
 """Errors of setting an extended attribute without permission; only root may set an SELinux label everywhere."""
+FS_IOC_GETFLAGS = 0x80086601
+ATTRIBUTES = {0x10: "immutable", 0x20: "append-only"}
+"""Flags of chattr(1) that forbid even root a change. Source: linux/fs.h."""
+EXT4_MAGIC = 0xEF53
+EXT4_OWN_SHARE, EXT4_OWN_MOST = 50, 4096
+"""The kernel keeps a share of the blocks for ext4's metadata. Source: ext4_calculate_resv_clusters."""
+STATFS_BYTES = 256
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -92,6 +99,14 @@ def too_large(path: str, limit: int) -> MigrationFailed:
         f"the guest's file {path} is larger than {limit} bytes",
         hint="Check the file in the guest: it should be small",
     )
+
+
+def _is_ext4(handle: int) -> bool:
+    facts = ctypes.create_string_buffer(STATFS_BYTES)
+    if libc.fstatfs(ctypes.c_int(handle), facts) != 0:
+        return False
+    (magic,) = struct.unpack_from("l", facts.raw)
+    return bool(magic == EXT4_MAGIC)
 
 
 class ConfinedRoot:
@@ -173,7 +188,26 @@ class ConfinedRoot:
 
     @staticmethod
     def room() -> None:
-        """Unknown: compression, sparse files and shared blocks make it a guess; `append` checks by itself."""
+        """Unknown: compression, sparse files and shared blocks make it a guess."""
+
+    def space(self) -> FreeSpace:
+        """What ext4 reserves for root counts: the helper mounts it so that we may use that."""
+        with self._opened(".", os.O_RDONLY | os.O_DIRECTORY) as handle:
+            room = os.fstatvfs(handle)
+            blocks = room.f_bavail
+            if _is_ext4(handle):
+                blocks = max(blocks, room.f_bfree - min(room.f_blocks // EXT4_OWN_SHARE, EXT4_OWN_MOST))
+        return FreeSpace(blocks * room.f_frsize, room.f_ffree if room.f_files else None)
+
+    def held_by(self, path: str) -> str | None:
+        try:
+            if stat.S_IFMT(self.lstat(path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+                return None
+            with self._opened(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY) as handle:
+                flags = int.from_bytes(fcntl.ioctl(handle, FS_IOC_GETFLAGS, bytes(8))[:4], sys.byteorder)
+        except OSError:  # it is absent, or cannot be asked
+            return None
+        return next((name for flag, name in ATTRIBUTES.items() if flags & flag), None)
 
     def is_foreign(self, path: str) -> bool:
         """Whether an existing file's owner or group is unknown to the id-mapped mount.
@@ -236,26 +270,21 @@ class ConfinedRoot:
             _write_all(draft.handle, data)
             return draft.install(parent, name, lambda original: _rewrite(original, data))
 
-    def append(self, path: str, data: bytes) -> bool:
-        """Append `data` to `path` atomically: a copy in its folder replaces it, with shared blocks if possible.
+    def insert(self, path: str, at: int, data: bytes) -> bool:
+        """Insert `data` into `path` atomically: a copy in its folder replaces it, with shared blocks if possible.
 
-        Raises MigrationFailed (`guest-full`) before anything is written. Returns as `replace`.
+        Returns as `replace`.
         """
-        size = self.lstat(path).st_size
-        with self._parent(path) as (parent, name):
-            room = os.fstatvfs(parent)
-            free = room.f_bavail * room.f_frsize
-            if free < size + len(data) + SPARE_BYTES:
-                raise MigrationFailed(
-                    "guest-full",
-                    f"the guest's file system with {path} has {free} bytes free, "
-                    f"{size + len(data) + SPARE_BYTES} are needed",
-                    hint="Remove old kernels in the guest, or set regen_initramfs: false",
-                )
-            with self._draft(parent, name, path, 0o600) as draft, self.open(path) as original:
-                _copy(original.fileno(), draft.handle, size)
-                _extend(draft.handle, data)
-                return draft.install(parent, name, lambda kept: _extend(kept, data))
+        with (
+            self._parent(path) as (parent, name),
+            self._draft(parent, name, path, 0o600) as draft,
+            self.open(path) as original,
+        ):
+            _copy(original.fileno(), draft.handle, at)
+            os.lseek(draft.handle, at, os.SEEK_SET)
+            _write_all(draft.handle, data)
+            _copy_rest(original.fileno(), at, draft.handle)
+            return draft.install(parent, name, lambda kept: _rewrite_from(kept, at, draft.handle))
 
     def symlink(self, path: str, target: str) -> None:
         with self._parent(path) as (parent, name):
@@ -397,9 +426,17 @@ def _rewrite(handle: int, data: bytes) -> None:
     os.ftruncate(handle, len(data))
 
 
-def _extend(handle: int, data: bytes) -> None:
-    os.lseek(handle, 0, os.SEEK_END)
-    _write_all(handle, data)
+def _rewrite_from(handle: int, at: int, source: int) -> None:
+    """Everything from the byte `at` on, as in `source`."""
+    os.lseek(handle, at, os.SEEK_SET)
+    _copy_rest(source, at, handle)
+
+
+def _copy_rest(source: int, at: int, target: int) -> None:
+    """From the byte `at` of `source` to the position of `target`."""
+    while data := os.pread(source, COPY_CHUNK, at):
+        _write_all(target, data)
+        at += len(data)
 
 
 def _set_mode(handle: int, mode: int) -> None:

@@ -20,7 +20,8 @@ from fnmatch import fnmatchcase
 from typing import BinaryIO
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest.files.interface import Files
+from hyper2kvmd.guest.files import write_errors
+from hyper2kvmd.guest.files.interface import Files, FreeSpace
 from hyper2kvmd.guest.files.root import is_absent
 from hyper2kvmd.model.guest import Change
 
@@ -29,6 +30,8 @@ BINARY_LIMIT = 64 << 20
 MAX_LINKS = 40
 MAX_DIFF = 64 << 10
 """Characters of a diff that the report contains."""
+SPARE_BYTES = 1 << 20
+"""Left free after an insertion, for the file system's own metadata."""
 FILE_OVERHEAD = 64 << 10
 """Bytes that a file may occupy besides its content: the rest of its last cluster, a longer folder."""
 
@@ -40,7 +43,8 @@ class _Content:
 
 
 @dataclass(frozen=True)
-class _Appended:
+class _Inserted:
+    at: int
     data: bytes
 
 
@@ -54,7 +58,7 @@ class _Removed:
     pass
 
 
-_Edit = _Content | _Appended | _Link | _Removed
+_Edit = _Content | _Inserted | _Link | _Removed
 
 
 @dataclass(frozen=True)
@@ -220,7 +224,7 @@ class GuestTree:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         root, inside = self._locate(place)
         data = root.read(inside, limit)
-        return data + edit.data if isinstance(edit, _Appended) else data
+        return data[: edit.at] + edit.data + data[edit.at :] if isinstance(edit, _Inserted) else data
 
     def read_text(self, path: str) -> str:
         """The text of a file without loss: bytes that are not UTF-8 become surrogates."""
@@ -274,9 +278,11 @@ class GuestTree:
             return
         self._stage(place, _Link(target), fix, summary, f"symbolic link to {target}")
 
-    def append(self, path: str, data: bytes, *, fix: str, summary: str) -> None:
-        """Stage bytes at the end of an existing binary file."""
-        self._stage(self.canonical(path), _Appended(data), fix, summary, f"{len(data)} bytes appended: {summary}")
+    def insert(self, path: str, at: int, data: bytes, *, fix: str, summary: str) -> None:
+        """Stage bytes before the byte `at` of an existing binary file, or at its end."""
+        place = self.canonical(path)
+        where = "appended" if at == self.size(place) else f"inserted at byte {at}"
+        self._stage(place, _Inserted(at, data), fix, summary, f"{len(data)} bytes {where}: {summary}")
 
     def _unresolved(self, path: str) -> str:
         folder, name = posixpath.split(path)
@@ -291,6 +297,8 @@ class GuestTree:
                     f"the guest's {printable(touched)} does not belong to root and root's group",
                     hint=f"Run `chown root:root {printable(touched)}` in the guest, then convert again",
                 )
+            if attribute := root.held_by(inside or "."):
+                raise write_errors.held(printable(touched), attribute)
         self._require_room(place, edit)
         self._edits[place] = edit
         self._changes.append(Change(fix=fix, path=printable(place), summary=printable(summary), diff=printable(diff)))
@@ -302,14 +310,10 @@ class GuestTree:
         if room is None:
             return
         staged = [known for path, known in self._edits.items() if path != place and self._locate(path)[0] is root]
-        growing = [known for known in (*staged, edit) if isinstance(known, _Content | _Appended)]
+        growing = [known for known in (*staged, edit) if isinstance(known, _Content | _Inserted)]
         needed = sum(len(known.data) + FILE_OVERHEAD for known in growing)
         if needed > room:
-            raise MigrationFailed(
-                "guest-full",
-                f"the guest's file system with {printable(place)} has {room} bytes free, {needed} are needed",
-                hint="Remove old kernels from it in the guest, or enlarge it, then convert again",
-            )
+            raise write_errors.full(printable(self._mount_point(place)), FreeSpace(room), needed)
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -332,20 +336,20 @@ class GuestTree:
     def commit(self) -> tuple[Change, ...]:
         """Write the staged edits durably, each file atomically.
 
-        Raises MigrationFailed (`guest-write-failed`, `guest-full`).
+        Raises MigrationFailed (`guest-write-failed`, `guest-file-held`, `guest-read-only`, `guest-full`).
         """
         unlabelled = []
         for place, edit in self._edits.items():
             root, inside = self._locate(place)
+            needed = _needed(root, inside, edit)
+            if isinstance(edit, _Inserted) and root.space().bytes < needed:
+                raise write_errors.full(printable(self._mount_point(place)), root.space(), needed)
             try:
                 if not self._apply(root, inside, edit):
                     unlabelled.append(printable(place))
             except OSError as error:
-                raise MigrationFailed(
-                    "guest-write-failed",
-                    f"the guest's {printable(place)} could not be written: {error.strerror}",
-                    hint="Free space in the guest, or check its file system, then convert again",
-                ) from error
+                where = printable(self._mount_point(place))
+                raise write_errors.failed(printable(place), where, error, root.space(), needed) from error
         for root in self._mounts.values() if self._edits else ():
             root.sync()
         self._edits.clear()
@@ -355,8 +359,8 @@ class GuestTree:
 
     @staticmethod
     def _apply(root: Files, inside: str, edit: _Edit) -> bool:
-        if isinstance(edit, _Appended):
-            return root.append(inside, edit.data)
+        if isinstance(edit, _Inserted):
+            return root.insert(inside, edit.at, edit.data)
         if isinstance(edit, _Removed):
             root.unlink(inside)
             return True
@@ -375,6 +379,13 @@ class GuestTree:
             root.unlink(inside)
         root.symlink(inside, edit.target)
         return True
+
+
+def _needed(root: Files, inside: str, edit: _Edit) -> int:
+    """Bytes that the edit takes until it is done: a draft has the whole file."""
+    if isinstance(edit, _Inserted):
+        return root.lstat(inside).st_size + len(edit.data) + SPARE_BYTES
+    return (len(edit.data) if isinstance(edit, _Content) else 0) + FILE_OVERHEAD
 
 
 def printable(text: str) -> str:

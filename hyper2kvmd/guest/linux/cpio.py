@@ -106,16 +106,34 @@ class Contents:
     names: set[str] = field(default_factory=set)
     links: set[str] = field(default_factory=set)
     files: dict[str, bytes] = field(default_factory=dict)
+    held: int = 0
+    """Bytes of the names and files."""
+
+    def hold(self, data: str | bytes) -> None:
+        self.held += len(data) + OVERHEAD
+        if self.held > MAX_HELD:
+            raise Damage(f"it has names and settings of more than {MAX_HELD >> 20} MiB")
+
+    def merge(self, later: Contents) -> None:
+        """Add what is unpacked over this."""
+        self.names |= later.names
+        self.links = self.links - later.names | later.links
+        self.files |= later.files
+        self.held += later.held
 
 
 MAX_KEPT = 1 << 20
+MAX_HELD = 64 << 20
+OVERHEAD = 100
+"""Bytes of memory for each name, besides its characters."""
+
+
+class Damage(Exception):
+    """What is wrong with an archive."""
 
 
 def read(stream: Stream, contents: Contents, keep: Callable[[str], bool]) -> None:
-    """Read one archive up to its trailer, from a stream that is at its magic.
-
-    Raises MigrationFailed (`initrd-damaged`).
-    """
+    """Read one archive up to its trailer, from a stream that is at its magic. Raises Damage."""
     while True:
         header = stream.read(HEADER_SIZE)
         try:
@@ -123,22 +141,24 @@ def read(stream: Stream, contents: Contents, keep: Callable[[str], bool]) -> Non
         except ValueError:
             numbers = []
         if header[:6] not in MAGIC or len(header) != HEADER_SIZE or not numbers:
-            raise damaged("a cpio header is invalid")
+            raise Damage("a cpio header is invalid")
         mode, size, name_size = numbers[1], numbers[6], numbers[11]
         if not 0 < name_size <= MAX_NAME:
-            raise damaged("a cpio name is too long")
+            raise Damage("a cpio name is too long")
         raw = stream.read(name_size + len(_padding(HEADER_SIZE + name_size)))
         name = raw[:name_size].rstrip(b"\0").decode(errors="surrogateescape").removeprefix("./").strip("/")
         if name == TRAILER:
             return
+        contents.hold(name)
         contents.names.add(name)
         if stat.S_ISLNK(mode):
             contents.links.add(name)
         padded = size + len(_padding(size))
         if stat.S_ISREG(mode) and size <= MAX_KEPT and keep(name):
             contents.files[name] = stream.read(padded)[:size]
+            contents.hold(contents.files[name])
         elif not stream.skip(padded):
-            raise damaged("the archive ends in the middle of a file")
+            raise Damage("the archive ends in the middle of a file")
 
 
 def damaged(fact: str) -> MigrationFailed:

@@ -59,7 +59,7 @@ class Command:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours:
             with theirs:
-                process = run.start(self.argv, stdin=theirs.fileno())
+                process = run.start(self.argv, stdin=theirs.fileno(), stderr=subprocess.STDOUT)
             try:
                 yield ours
                 with suppress(subprocess.TimeoutExpired):

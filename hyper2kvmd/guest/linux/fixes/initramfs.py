@@ -60,29 +60,35 @@ def apply(case: Case) -> list[str]:
             hint="Set regen_initramfs: false if the guest boots a kernel with virtio from another place",
         )
     failures: list[tuple[Kernel, MigrationFailed]] = []
+    warnings: list[str] = []
     for kernel in reversed(kernels):  # the newest one first, as long as there is room
         try:
-            _mend(case, kernel, loose=kernel.version not in unified)
+            warnings += _mend(case, kernel, loose=kernel.version not in unified)
         except MigrationFailed as failure:
             failures.append((kernel, failure))
     if len(failures) == len(kernels):
         raise failures[-1][1]
-    return [f"kernel {kernel.version} will not find its disk: {failure.message}" for kernel, failure in failures]
+    lost = [f"kernel {kernel.version} will not find its disk: {failure.message}" for kernel, failure in failures]
+    return warnings + lost
 
 
-def _mend(case: Case, kernel: Kernel, *, loose: bool) -> None:
-    """`loose`: no unified kernel image contains the initramfs."""
+def _mend(case: Case, kernel: Kernel, *, loose: bool) -> list[str]:
+    """Returns warnings. `loose`: no unified kernel image contains the initramfs."""
     if not kernel.initrds and loose and not _modules_of(case, kernel)[1].issuperset(("virtio_pci", "virtio_blk")):
         raise MigrationFailed(
             "initrd-missing",
             f"the guest's kernel {kernel.version} has no initramfs, and its virtio drivers are modules",
             hint="Build an initramfs for it in the guest, then convert again",
         )
+    warnings: list[str] = []
     for path in kernel.initrds:
         with case.tree.open(path) as file:
             more = addition(case, kernel, file, path)
-        if more is not None:
-            case.tree.append(path, more.data, fix=FIX.name, summary=f"kernel {kernel.version}: {more.facts}")
+        warnings += more.warnings
+        if more.data:
+            summary = f"kernel {kernel.version}: {more.facts}"
+            case.tree.insert(path, more.place, more.data, fix=FIX.name, summary=summary)
+    return warnings
 
 
 def _modules_of(case: Case, kernel: Kernel) -> tuple[modules.Dependencies, frozenset[str]]:
@@ -102,22 +108,28 @@ def _modules_of(case: Case, kernel: Kernel) -> tuple[modules.Dependencies, froze
 
 @dataclass(frozen=True)
 class More:
-    """The addition that an initramfs needs: bytes to append, and their description."""
+    """The addition that an initramfs needs: bytes to insert at the byte `place`, and their description.
 
-    data: bytes
-    facts: str
+    No bytes: it is complete.
+    """
+
+    data: bytes = b""
+    place: int = 0
+    facts: str = ""
+    warnings: tuple[str, ...] = ()
 
 
-def addition(case: Case, kernel: Kernel, file: BinaryIO, path: str) -> More | None:
-    """The addition that the initramfs in `file` needs; None if it is complete. `path` is its name in messages.
+def addition(case: Case, kernel: Kernel, file: BinaryIO, path: str) -> More:
+    """The addition that the initramfs in `file` needs. `path` is its name in messages.
 
     Raises MigrationFailed (`virtio-missing`, `module-missing`, `initrd-damaged`).
     """
     tree = case.tree
     dependencies, builtin = _modules_of(case, kernel)
     if initrd.is_mended(file):
-        return None
+        return More()
     before = initrd.read(file, _is_baked)
+    warnings = _unreached(path, before)
     folder, present = _modules_in(before.contents, kernel.version)
     settings = _mended_settings(case, path, before.contents.files)
     stale = [name for name, data in before.contents.files.items() if lvm_devices.is_stale(f"/{name}", _text(data))]
@@ -127,7 +139,7 @@ def addition(case: Case, kernel: Kernel, file: BinaryIO, path: str) -> More | No
     if modules.missing(dependencies, needed, {*present, *builtin}):
         added = modules.missing(dependencies, ADDED, {*present, *builtin})
     if not added and not settings and not stale and not rules:
-        return None
+        return More(warnings=warnings)
     archive = _Addition(before.contents)
     if added:
         _add_modules(archive, tree, kernel, folder, added, present, dependencies)
@@ -141,7 +153,13 @@ def addition(case: Case, kernel: Kernel, file: BinaryIO, path: str) -> More | No
     facts += [f"{name} mended" for name in settings]
     facts += [f"{name} removed" for name in stale]
     facts += ["network cards have their names"] if rules else []
-    return More(initrd.follow_up(before, archive.finish()), "; ".join(facts))
+    return More(initrd.follow_up(before, archive.finish()), before.place, "; ".join(facts), warnings)
+
+
+def _unreached(path: str, before: initrd.Initrd) -> tuple[str, ...]:
+    if not before.ignored:
+        return ()
+    return (f"{path}: the kernel unpacks its first {before.place} bytes only, now as before: {before.ignored}",)
 
 
 def _modules_in(contents: cpio.Contents, version: str) -> tuple[str, dict[str, str]]:

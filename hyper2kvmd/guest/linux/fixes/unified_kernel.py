@@ -60,8 +60,9 @@ def _mend(case: Case, image: Unified) -> list[str]:
     if packed is not None and case.migration.regen_initramfs:
         with _as_file(packed) as file:
             more = initramfs.addition(case, _kernel(case, image), file, path)
-        if more is not None:
-            contents[".initrd"] = packed + more.data
+        warnings += more.warnings
+        if more.data:
+            contents[".initrd"] = packed[: more.place] + more.data + packed[more.place :]
             facts.append(more.facts)
     if contents:
         case.tree.write_bytes(path, pe.with_sections(program, contents), fix=FIX.name, summary="; ".join(facts))
