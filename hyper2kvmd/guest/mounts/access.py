@@ -34,6 +34,7 @@ from hyper2kvmd.guest.mounts.rootside import default_helper as default_helper
 from hyper2kvmd.model.disks import Image, Layout, Segment, Volume
 from hyper2kvmd.volumes import luks
 from hyper2kvmd.volumes.fat import Blocks
+from hyper2kvmd.volumes.features import kernel_version, unknown_features
 from hyper2kvmd.volumes.mapping import OpenDisks
 from hyper2kvmd.volumes.superblock import BlockReader
 from hyper2kvmd.volumes.window import FileDisk, Window, WritableDisk
@@ -133,6 +134,12 @@ class _Vault:
                 machine = OpenDisks(self.readers)
                 return luks.unlock(machine.reader(volume.stretches), self.keys, machine.budget).key
         raise luks.Locked(f"its container {uuid} is not in the images' layout")
+
+    def unknown_features(self, volume: Volume) -> tuple[str, ...]:
+        """Of its file system, on this kernel. Encrypted ones are not looked into."""
+        if any(stretch.crypt for stretch in volume.stretches):
+            return ()
+        return unknown_features(volume.content, OpenDisks(self.readers).reader(volume.stretches), kernel_version())
 
 
 class _Transport(Protocol):
@@ -294,7 +301,7 @@ class _Opened:
         dirty = isinstance(answer, Refused) and answer.error == rootside.JOURNAL_DIRTY
         if dirty:
             answer = self._ask(volume, read_only=False)
-        mounted = _granted(volume, answer)
+        mounted = self._granted(volume, answer)
         if dirty:
             self._replayed[volume] = None
         return mounted, dirty or not read_only
@@ -304,20 +311,36 @@ class _Opened:
             request, fds = self._request(lent, volume, read_only)
             return rootside.mount(self._helper, request, fds, self._kill_exporters)
 
+    def _granted(self, volume: Volume, answer: int | Refused) -> int:
+        if isinstance(answer, int):
+            return answer
+        if answer.error == "unsupported":
+            raise unsupported(volume, answer.message)
+        if answer.error == "mount-failed" and (features := self._vault.unknown_features(volume)):
+            raise _newer(volume, features)
+        raise _not_mounted(volume, answer)
+
     def _kill_exporters(self) -> None:
         for exporter in self._exporters:
             exporter.kill()
 
 
-def _granted(volume: Volume, answer: int | Refused) -> int:
-    if isinstance(answer, int):
-        return answer
-    if answer.error == "unsupported":
-        raise unsupported(volume, answer.message)
-    raise MigrationFailed(
+def _not_mounted(volume: Volume, answer: Refused) -> MigrationFailed:
+    return MigrationFailed(
         "mount-failed",
         f"{volume.name} ({volume.content}) cannot be mounted: {answer.message} [{answer.error}]",
         hint="Repair the file system in the source VM (fsck), shut it down cleanly, and export it again",
+    )
+
+
+def _newer(volume: Volume, features: tuple[str, ...]) -> MigrationFailed:
+    several = "s" if len(features) > 1 else ""
+    return MigrationFailed(
+        "mount-newer",
+        f"{volume.name} ({volume.content}) cannot be mounted: this host's kernel {os.uname().release} does not have its"
+        f" feature{several} {', '.join(features)}",
+        hint="Run the job on a host with a newer kernel; nothing is damaged",
+        kind=Kind.OPERATOR,
     )
 
 

@@ -6,6 +6,7 @@ import struct
 import sys
 from array import array
 
+from hyper2kvmd import units
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.volumes.fat.geometry import FIRST, Blocks, Geometry, damaged
 
@@ -118,7 +119,7 @@ class Table:
 def full(free: int, needed: int) -> MigrationFailed:
     return MigrationFailed(
         "guest-full",
-        f"the guest's EFI partition has {free} bytes free, {needed} are needed",
+        f"the guest's EFI partition is full: {units.size(free)} are free, {units.size(needed)} are needed",
         hint="Remove old kernels from it in the guest, or enlarge it, then convert again",
     )
 
