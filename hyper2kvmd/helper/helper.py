@@ -847,12 +847,15 @@ def open_file_system(fstype: str) -> int:
         raise
 
 
-def mount(device: Device, fstype: str, read_only: bool, mapping: int | None) -> int:
-    """A detached mount, which exists only while its descriptor is open."""
+def mount(device: Device, fstype: str, read_only: bool, mapping: int | None, owner: int) -> int:
+    """A detached mount, which exists only while its descriptor is open.
+
+    The user `owner` may use what ext4 reserves for root: they write as the guest's root.
+    """
     context = open_file_system(fstype)
     options = (("source", f"/dev/{device.name}"), *OPTIONS[fstype], *((("ro", None),) if read_only else ()))
-    if fstype == "ext4" and mapping is not None:
-        options += (("resuid", str(mapping)),)  # the guest's root, as whom the caller writes, may use what is reserved
+    if fstype == "ext4":
+        options += (("resuid", str(owner)),)
     attributes = 0x2 | 0x4 | 0x8 | 0x10 | (1 if read_only else 0)  # nosuid, nodev, noexec, noatime, read-only
     step = "mount"
     try:
@@ -986,7 +989,7 @@ def serve_mount(request: Mount, fds: list[int], caller: Caller) -> tuple[dict[st
     device = devices[0]
     if mapper is not None:
         device = stack(mapper, table, crypts, keys, [part.name for part in devices], read_only)
-    mounted = mount(device, fstype, read_only, mapping)
+    mounted = mount(device, fstype, read_only, mapping, caller.uid)
     return {"ok": True, "device": device.name}, mounted if caller.uid == 0 else lock_mount_flags(mounted)
 
 

@@ -170,7 +170,7 @@ def test_errors_panic_is_overridden(disk: Image, installed_helper: tuple[str, ..
     command("tune2fs", "-e", "panic", f"{disk.disks[0].path}?offset={segment.offset}")
     status, said = client("panic", disk, installed_helper)
     assert status == 0
-    assert len(said["options"]) >= 1
+    assert len(said["options"]) >= 1, said
     assert any("errors=remount-ro" in text for text in said["options"].values())
     assert not any("errors=panic" in text for text in said["options"].values())
 
@@ -186,6 +186,33 @@ def test_a_server_that_freezes_or_dies_is_an_error_not_a_hang(
     assert said["code"] in ("exporter-died", "os-error", "mount-failed", "fuse-failed", "fuse-died"), said
     assert until_clean(), Kernel.now()
     assert client("edit", qcow2, installed_helper)[1]["done"] is True
+
+
+def test_what_the_guest_reserves_for_root_is_for_us(disk: Image, installed_helper: tuple[str, ...]) -> None:
+    """Whoever runs the service writes as the guest's root; the kernel compares the user of the host."""
+    segment = disk.layout.volumes[0].segments[0]
+    command("tune2fs", "-m", "40", f"{disk.disks[0].path}?offset={segment.offset}")
+    with looped(disk.disks[0].path, segment) as root:
+        facts = os.statvfs(root)
+        (root / "fill").write_bytes(bytes(facts.f_bavail * facts.f_frsize))
+        assert os.statvfs(root).f_bavail == 0
+    status, said = client("edit", disk, installed_helper)
+    assert (status, said["done"]) == (0, True)
+    with looped(disk.disks[0].path, segment) as root:
+        assert (root / "etc/new").stat().st_size == 100_000
+    shown = command("dumpe2fs", "-h", f"{disk.disks[0].path}?offset={segment.offset}")
+    assert "Reserved blocks uid:      0 (user root)" in shown, "the guest's own setting stays"
+
+
+def test_a_file_system_newer_than_the_kernel_is_not_called_damaged(
+    disk: Image, installed_helper: tuple[str, ...]
+) -> None:
+    segment = disk.layout.volumes[0].segments[0]
+    command("debugfs", "-w", "-R", "feature FEATURE_I30", f"{disk.disks[0].path}?offset={segment.offset}")
+    status, said = client("edit", disk, installed_helper)
+    assert (status, said["code"]) == (1, "mount-newer")
+    assert "does not have its feature FEATURE_I30" in said["message"]
+    assert Kernel.now().clean
 
 
 def test_a_damaged_file_system_is_named(disk: Image, installed_helper: tuple[str, ...]) -> None:

@@ -78,7 +78,7 @@ def test_no_free_block(tmp_path: Path) -> None:
         assert (place / "etc/fstab").read_text() == "old\n"
     assert failure.code == "guest-full"
     assert re.search(r"file system / is full: [\d.]+ (B|KiB) and \d+ inodes are free", failure.message)
-    assert "83.5 KiB and 1 inode are needed" in failure.message
+    assert "83.5 KiB and 1 inodes are needed" in failure.message
     assert "regen_initramfs" not in failure.hint
 
 
@@ -104,7 +104,7 @@ def test_an_initramfs_that_does_not_fit_is_not_begun(tmp_path: Path) -> None:
             tree.insert("/boot/initrd", 6 * MIB, b"more", fix="f", summary="s")
             failure = failed(tree)
         assert [path.name for path in initrd.parent.iterdir()] == ["initrd"]
-    assert failure.code == "guest-full" and "7.0 MiB and 1 inode are needed" in failure.message
+    assert failure.code == "guest-full" and "7.0 MiB and 1 inodes are needed" in failure.message
 
 
 @pytest.mark.root
@@ -181,7 +181,9 @@ def test_newer_features_of_xfs_and_btrfs(tmp_path: Path) -> None:
 
 
 def test_errors_that_have_no_cause_of_their_own(tmp_path: Path) -> None:
-    failure = write_errors.failed("/a", "/", OSError(errno.EIO, "Input/output error"), FreeSpace(0), 0)
+    failure = write_errors.failed("/a", "/", OSError(errno.EIO, "Input/output error"), FreeSpace(0), FreeSpace(0))
     assert failure.code == "guest-write-failed" and "fsck" in failure.hint
-    failure = write_errors.failed("/a", "/", OSError(errno.EPERM, "Operation not permitted"), FreeSpace(0), 0)
+    failure = write_errors.failed(
+        "/a", "/", OSError(errno.EPERM, "Operation not permitted"), FreeSpace(0), FreeSpace(0)
+    )
     assert "lsattr" in failure.hint and "fsck" not in failure.hint

@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol
 
 @dataclass(frozen=True)
 class FreeSpace:
-    """What root may still use of a file system; no number of inodes where they are made as needed."""
+    """Room of a file system for root, or a part of it; no number of inodes where they are made as needed."""
 
     bytes: int
     inodes: int | None = None

@@ -313,7 +313,13 @@ class GuestTree:
         growing = [known for known in (*staged, edit) if isinstance(known, _Content | _Inserted)]
         needed = sum(len(known.data) + FILE_OVERHEAD for known in growing)
         if needed > room:
-            raise write_errors.full(printable(self._mount_point(place)), FreeSpace(room), needed)
+            raise write_errors.full(printable(self._mount_point(place)), FreeSpace(room), FreeSpace(needed))
+
+    def _needed_on(self, root: Files) -> FreeSpace:
+        """What all edits of one file system take together; each file is written as a draft first."""
+        located = [(*self._locate(place), edit) for place, edit in self._edits.items()]
+        here = [(inside, edit) for home, inside, edit in located if home is root]
+        return FreeSpace(sum(_needed(root, inside, edit) for inside, edit in here), len(here))
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -341,15 +347,16 @@ class GuestTree:
         unlabelled = []
         for place, edit in self._edits.items():
             root, inside = self._locate(place)
-            needed = _needed(root, inside, edit)
-            if isinstance(edit, _Inserted) and root.space().bytes < needed:
-                raise write_errors.full(printable(self._mount_point(place)), root.space(), needed)
+            if isinstance(edit, _Inserted) and root.space().bytes < _needed(root, inside, edit):
+                raise write_errors.full(printable(self._mount_point(place)), root.space(), self._needed_on(root))
             try:
                 if not self._apply(root, inside, edit):
                     unlabelled.append(printable(place))
             except OSError as error:
                 where = printable(self._mount_point(place))
-                raise write_errors.failed(printable(place), where, error, root.space(), needed) from error
+                raise write_errors.failed(
+                    printable(place), where, error, root.space(), self._needed_on(root)
+                ) from error
         for root in self._mounts.values() if self._edits else ():
             root.sync()
         self._edits.clear()

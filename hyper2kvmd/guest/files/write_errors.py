@@ -11,12 +11,11 @@ from hyper2kvmd.guest.files.interface import FreeSpace
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def full(mount_point: str, space: FreeSpace, needed: int) -> MigrationFailed:
-    free = units.size(space.bytes)
-    wanted = units.size(needed)
+def full(mount_point: str, space: FreeSpace, needed: FreeSpace) -> MigrationFailed:
+    free, wanted = units.size(space.bytes), units.size(needed.bytes)
     if space.inodes is not None:
         free += f" and {space.inodes} inodes"
-        wanted += " and 1 inode"
+        wanted += f" and {needed.inodes} inodes"
     return MigrationFailed(
         "guest-full",
         f"the guest's file system {mount_point} is full: {free} are free, {wanted} are needed",
@@ -33,7 +32,7 @@ def held(path: str, attribute: str) -> MigrationFailed:
     )
 
 
-def failed(path: str, mount_point: str, error: OSError, space: FreeSpace, needed: int) -> MigrationFailed:
+def failed(path: str, mount_point: str, error: OSError, space: FreeSpace, needed: FreeSpace) -> MigrationFailed:
     if error.errno in FULL:
         return full(mount_point, space, needed)
     if error.errno == errno.EROFS:
