@@ -856,7 +856,7 @@ def mount(device: Device, fstype: str, read_only: bool, mapping: int | None, own
     options = (("source", f"/dev/{device.name}"), *OPTIONS[fstype], *((("ro", None),) if read_only else ()))
     if fstype == "ext4":
         options += (("resuid", str(owner)),)
-    attributes = 0x2 | 0x4 | 0x8 | 0x10 | (1 if read_only else 0)  # nosuid, nodev, noexec, noatime, read-only
+    attributes = MOUNT_ATTRIBUTES | (MOUNT_ATTR_RDONLY if read_only else 0)
     step = "mount"
     try:
         for name, value in options:
