@@ -18,7 +18,6 @@ from hyper2kvmd.disk.files import open_file
 from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.disk.sources.block_map.crc32c import crc32c
 from hyper2kvmd.disk.sources.block_map.vhdx import read_vhdx
-from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.errors import Failure, MigrationFailed
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import SourceFormat
@@ -26,11 +25,9 @@ from hyper2kvmd.progress import Event, Progress
 from tests.support.converting import convert_planned, order_for, planned, prove_all, read_source, run_convert, snapshot
 from tests.support.disks import sh
 from tests.support.file_systems import file_system
+from tests.support.foreign_disks import EXACT, MIB, QEMU_NAMES, SIZE, make, make_raw, poke, refused
 from tests.support.service import until
 
-MIB = 1 << 20
-SIZE = 37 * MIB + 5 * 512
-"""No whole number of any format's blocks."""
 KINDS: tuple[tuple[SourceFormat, tuple[str, ...]], ...] = (
     ("raw", ()),
     ("qcow2", ()),
@@ -49,8 +46,6 @@ KINDS: tuple[tuple[SourceFormat, tuple[str, ...]], ...] = (
     ("vhdx", ("-o", "block_size=1M")),
     ("vhdx", ("-o", "subformat=fixed")),
 )
-EXACT = ("-o", "force_size=on")
-"""Else qemu-img rounds the size of a VHD up to a whole number of cylinders."""
 ONE_OF_EACH: tuple[tuple[SourceFormat, tuple[str, ...]], ...] = (
     ("raw", ()),
     ("qcow2", ()),
@@ -58,49 +53,6 @@ ONE_OF_EACH: tuple[tuple[SourceFormat, tuple[str, ...]], ...] = (
     ("vhd", EXACT),
     ("vhdx", ()),
 )
-QEMU_NAMES = {"vhd": "vpc"}
-
-
-def make_raw(path: Path, size: int = SIZE, stretches: tuple[tuple[int, int], ...] = ((0, 3), (9, 12), (35, 2))) -> Path:
-    """Random bytes in stretches (first MiB, MiB); the last one ends with the disk."""
-    pick = random.Random(size)  # noqa: S311
-    with path.open("wb") as file:
-        file.truncate(size)
-        for start, length in stretches:
-            file.seek(start * MIB)
-            file.write(pick.randbytes(min(length * MIB, size - start * MIB)))
-        if stretches:
-            file.seek(size - 512)
-            file.write(pick.randbytes(512))
-    return path
-
-
-def make(folder: Path, fmt: str, options: tuple[str, ...] = (), *, raw: Path | None = None) -> Path:
-    """The disk in `raw` as a file of that format."""
-    if raw is None:
-        raw = make_raw(folder / "made.source")
-    target = folder / "export" / f"disk.{fmt}"
-    target.parent.mkdir(exist_ok=True)
-    if fmt == "raw":
-        sh("cp", "--sparse=always", raw, target)  # qemu-img never leaves the first block of a raw disk empty
-    else:
-        sh("qemu-img", "convert", "-f", "raw", "-O", QEMU_NAMES.get(fmt, fmt), *options, raw, target)
-    return target
-
-
-def refused(path: Path) -> Failure:
-    """Refused on entry: there is not even a folder that a tool could work in."""
-    with pytest.raises(Failure) as caught, open_source(path, Path("/nonexistent")):
-        pass
-    assert "\n" not in str(caught.value)
-    assert caught.value.hint
-    return caught.value
-
-
-def poke(path: Path, offset: int, data: bytes) -> None:
-    with path.open("r+b") as file:
-        file.seek(offset)
-        file.write(data)
 
 
 @pytest.mark.parametrize(("fmt", "options"), KINDS, ids=str)

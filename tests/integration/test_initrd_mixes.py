@@ -13,7 +13,7 @@ import pytest
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.linux import frames, initrd
 from hyper2kvmd.host import run
-from tests.integration.test_fix_initramfs import COMPRESSORS, BrokenGuest, pack, tool
+from tests.support.broken_initrd import COMPRESSORS, BrokenGuest, pack, tool
 from tests.support.guest_on_disk import put
 
 KINDS = {

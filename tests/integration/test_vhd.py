@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from tests.integration.test_foreign import EXACT, MIB, SIZE, make, make_raw, poke, refused
 from tests.support.converting import read_source, run_convert
 from tests.support.disks import sh
+from tests.support.foreign_disks import EXACT, MIB, SIZE, make, make_raw, poke, refused
 
 FIXED = ("-o", "subformat=fixed,force_size=on")
 CREATOR, CURRENT_SIZE, GEOMETRY, KIND, CHECKSUM = 28, 48, 56, 60, 64

@@ -185,7 +185,7 @@ def _read_segment(file: BinaryIO, at: int, size: int, keep: Keep) -> _Unpacked:
             with _named(f"the {name} archive at byte {at}"):
                 return _read_compressed(file, at, decompressor(), keep)
     raise cpio.damaged(
-        f"the {size - at} bytes from byte {at} on have an unknown format (they begin with {head[:6].hex()})"
+        f"the format of {size - at} bytes from byte {at} on is unknown (they begin with {head[:6].hex()})"
     )
 
 
