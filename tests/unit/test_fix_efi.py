@@ -198,7 +198,7 @@ def test_an_entry_names_the_initrd_that_counts(machine: Machine) -> None:
     put(machine.esp, "own.img", b"nor is this")
     entry = f"version {VERSION}\nlinux /own.efi\ninitrd /ucode.img\ninitrd /own.img\noptions root=UUID={ROOT_UUID}\n"
     put(machine.esp, "loader/entries/own.conf", entry)
-    with pytest.raises(MigrationFailed, match="format is unknown"):
+    with pytest.raises(MigrationFailed, match="the format of 14 bytes from byte 0 on is unknown"):
         machine.repair(regen_initramfs=True)
     (machine.root / f"boot/initrd.img-{VERSION}").unlink()
     with pytest.raises(MigrationFailed, match="begin with 6e6f7220"):
