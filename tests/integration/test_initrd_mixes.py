@@ -162,7 +162,7 @@ def test_a_truncated_main_archive_is_named(kind: str, cut: int, tmp_path: Path) 
     assert f"archive at byte {len(guest.early)}" in caught.value.message
 
 
-@pytest.mark.parametrize("kind", ["gzip", "xz", "zstd", "lz4", "lzop", "bzip2"])
+@pytest.mark.parametrize("kind", ["gzip", "xz", "zstd", "lzop", "bzip2"])  # lz4 as the kernel reads it has no checksum
 def test_a_damaged_main_archive_is_named(kind: str, tmp_path: Path) -> None:
     guest = Pieces(tmp_path)
     put(guest.stage, "bin/busybox", os.urandom(300_000))
