@@ -1,8 +1,8 @@
 """The disks that are converted, made by recipe and kept in a cache folder.
 
-Content comes from this host's /usr: its binaries and its texts, each pass over them through another permutation of
-the byte values, which keeps how well they compress and makes every pass new data; and from a seeded generator for
-what does not compress. Files lie at multiples of 4 KiB, in groups spread over the disk, as an aged file system has it.
+Content comes from this host's /usr: its binaries and its texts. Each pass over them uses another permutation of the
+byte values: the data is new, but compresses as well. Data that does not compress comes from a seeded generator. Files
+lie at multiples of 4 KiB, in groups spread over the disk, as an aged file system has it.
 """
 
 from __future__ import annotations

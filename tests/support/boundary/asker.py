@@ -1,11 +1,17 @@
 """Ask the helper anything, well formed or not: asker.py SPECIFICATION_JSON; what came of it is one JSON line.
 
 Standard library only, so that it starts quickly and can be run with any credentials and limits. Besides the request
-(`request`, or `raw` text) and its `fds` it may say: `helper` argv (or a socket's path, for these two alone), `channel`
-(kind, or two descriptors), `environment`, `limits`, `closed` (standard streams that the helper starts without), `cwd`
-(`deleted`), `stopped` (we stop ourselves `before` or `after` the request), `again` (the request is sent twice), `kill`
-(signals for the `helper` before the request, for its `sudo` after), `handed` (what is tried with the mount that came),
-`held` (a file: one beside it says that the answer came, and the mount is kept until it is there).
+(`request`, or `raw` text) and its `fds`, it may have these fields:
+
+- `helper`: its argv, or a socket's path (for these two fields alone);
+- `channel`: the type of the socket, or two descriptors;
+- `environment`, `limits`, and `cwd` (`deleted`) of the helper;
+- `closed`: standard streams that the helper starts without;
+- `stopped`: we stop ourselves `before` or `after` the request;
+- `again`: the request is sent twice;
+- `kill`: signals for the `helper` before the request, for its `sudo` after it;
+- `handed`: what is tried with the mount that came;
+- `held`: a file; another beside it shows that the answer came, and the mount is kept until this one exists.
 """
 
 from __future__ import annotations
