@@ -97,7 +97,7 @@ class AwaitingSpace(Frozen):
     event: Literal["awaiting-space"] = "awaiting-space"
     needed_bytes: int
     publish_bytes: int
-    publish_volume: FileSystem | None = None
+    publish_file_system: FileSystem | None = None
     """Destination of the results, as the worker found it: the daemon accesses no directory that a submitter names."""
 
 

@@ -1,4 +1,4 @@
-"""Shows sizes, durations and times to people. Machines get plain bytes, seconds and UTC."""
+"""Shows sizes, durations and times to people. Programs get plain bytes, seconds and UTC."""
 
 from __future__ import annotations
 

@@ -233,8 +233,10 @@ def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def _ask_for_space(order: Order, planned: Plan) -> None:
     with nearest_output(with_real_directories(order)) as nearest:
-        volume = space.volume_of_open(nearest.handle)
-    _emit(AwaitingSpace(needed_bytes=planned.needed_bytes, publish_bytes=planned.publish_bytes, publish_volume=volume))
+        found = space.file_system_of_open(nearest.handle)
+    _emit(
+        AwaitingSpace(needed_bytes=planned.needed_bytes, publish_bytes=planned.publish_bytes, publish_file_system=found)
+    )
     if sys.stdin.readline().strip() != "go":
         raise TryLater(
             "space-short",

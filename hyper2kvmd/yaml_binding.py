@@ -42,7 +42,7 @@ LONGEST_PATH, LONGEST_NAME = 4095, 255
 
 @dataclass(frozen=True)
 class Rules:
-    """Rules of a kind of file in addition to its model."""
+    """Rules of one type of file in addition to its model."""
 
     remedies: MappingABC[str, str] = field(default_factory=dict)
     """Remedies for invalid values, by dotted key."""

@@ -77,9 +77,9 @@ def _require_database(config: DaemonConfig) -> None:
 def _working_folders(config: DaemonConfig, store: Store, *, dry_run: bool) -> Iterator[Path | Problem]:
     """Folders that were removed, or would be, and errors about the others."""
     live, age = _live(store), config.retention.conversions * DAY
-    for place in filter(os.path.exists, config.conversion_dirs):
+    for conversion_dir in filter(os.path.exists, config.conversion_dirs):
         try:
-            with open_conversion_dir(place, _service_uid(config)) as directory:
+            with open_conversion_dir(conversion_dir, _service_uid(config)) as directory:
                 for name in directory.orphans(live, older_than_seconds=age):
                     try:
                         if dry_run:

@@ -33,8 +33,8 @@ def migrate(context: click.Context, asked: Given) -> None:
         logging.basicConfig(format="%(message)s")
         run.log.setLevel(logging.DEBUG)
     migration = _load(output, asked.file)
-    conversion = oneshot.conversion_place(migration, asked.conversion_dir)
-    output_dir = oneshot.output_place(migration, asked.output_dir).path
+    conversion = oneshot.conversion_directory(migration, asked.conversion_dir)
+    output_dir = oneshot.output_directory(migration, asked.output_dir).path
     order = oneshot.order(migration, conversion.path, output_dir, Limits(threads=asked.threads or 0))
     if asked.dry_run or migration.dry_run:
         return _plan(output, order)
@@ -79,10 +79,10 @@ def check(output: Output, files: tuple[Path, ...]) -> None:
                 for problem in problems_of(failure):
                     click.echo(located(problem, str(file)), err=True)
             continue
-        conversion, target = oneshot.conversion_place(migration, None), oneshot.output_place(migration, None)
+        conversion, published = oneshot.conversion_directory(migration, None), oneshot.output_directory(migration, None)
         results.append({"file": file, "problems": [], "migration": migration})
         if not output.json:
-            views.migration(output, file, migration, conversion, target)
+            views.migration(output, file, migration, conversion, published)
     if output.json:
         output.data(results)
     if failed:
@@ -98,8 +98,8 @@ def check(output: Output, files: tuple[Path, ...]) -> None:
 def plan(output: Output, file: Path, conversion_dir: Path | None, output_dir: Path | None) -> None:
     """Read the source and show what a migration would do and need. Writes nothing."""
     migration = _load(output, file)
-    conversion = oneshot.conversion_place(migration, conversion_dir)
-    _plan(output, oneshot.order(migration, conversion.path, oneshot.output_place(migration, output_dir).path))
+    conversion = oneshot.conversion_directory(migration, conversion_dir)
+    _plan(output, oneshot.order(migration, conversion.path, oneshot.output_directory(migration, output_dir).path))
 
 
 COMMANDS: list[click.Command] = [local, check, plan]

@@ -30,13 +30,13 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True)
 class NamedDirectory:
-    """A directory, and the place where it was named."""
+    """A directory, and what names it."""
 
     path: Path
     named_by: str
 
 
-def conversion_place(migration: Migration, option: Path | None) -> NamedDirectory:
+def conversion_directory(migration: Migration, option: Path | None) -> NamedDirectory:
     """The first one named: by command line, YAML, environment, daemon's configuration or home directory.
 
     The daemon's configuration counts only if the directory it names belongs to this user. On a workstation, and for
@@ -61,7 +61,7 @@ def conversion_place(migration: Migration, option: Path | None) -> NamedDirector
         raise InvalidInput("home-unknown", "this user has no home directory to convert in", hint=hint) from error
 
 
-def output_place(migration: Migration, option: Path | None) -> NamedDirectory:
+def output_directory(migration: Migration, option: Path | None) -> NamedDirectory:
     if option is not None:
         return NamedDirectory(option.absolute(), "--output-dir")
     if migration.output_dir is not None:

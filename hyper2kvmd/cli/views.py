@@ -69,7 +69,9 @@ def _identity(volume: Volume) -> str:
     return " ".join(f"{name}={value}" for name, value in names if value)
 
 
-def migration(output: Output, file: Path, asked: Migration, conversion: NamedDirectory, target: NamedDirectory) -> None:
+def migration(
+    output: Output, file: Path, asked: Migration, conversion: NamedDirectory, published: NamedDirectory
+) -> None:
     """Every key with its effective value, and whether the file sets it."""
     output.line(f"{file}: valid", style="green")
     for name in type(asked).model_fields:
@@ -78,7 +80,7 @@ def migration(output: Output, file: Path, asked: Migration, conversion: NamedDir
             case "conversion_dir":
                 value, origin = conversion.path, f"from {conversion.named_by}"
             case "output_dir":
-                value, origin = target.path, f"from {target.named_by}"
+                value, origin = published.path, f"from {published.named_by}"
             case "to_output":
                 value = ", ".join(asked.output_names)
             case "memory" | "vcpus" if value is None:

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MAX_CONNECTIONS = 64
-"""Open at the same time, for each listening socket. One more may be accepted and wait for its place."""
+"""Open at the same time, for each listening socket. One more may be accepted and wait for its turn."""
 MIN_AGE_SECONDS = 0.25
 """A connection is not closed for this long, so that an honest client can send its request.
 
@@ -50,8 +50,8 @@ PAUSE_SECONDS = 0.1
 class BoundedServer:
     """Serves one application on one listening socket.
 
-    When all places are taken, the connection that has been idle longest is closed for a new one. A request that is
-    being handled is never interrupted; its connection then ends with the response.
+    When all connections are in use, the connection that has been idle longest is closed for a new one. A request that
+    is being handled is never interrupted; its connection then ends with the response.
     """
 
     def __init__(self, application: web.Application, listener: socket.socket, name: str) -> None:
@@ -130,7 +130,7 @@ class BoundedServer:
             min(idle, key=lambda one: one.idle_since).abort()
 
     def _release(self, connection: _Accepted) -> None:
-        """Free the place once the client is gone and its request is no longer handled."""
+        """Free the connection once the client is gone and its request is no longer handled."""
         if connection.lost and not connection.busy:
             self._connections.pop(connection.http, None)
             self._changed.set()
@@ -166,7 +166,7 @@ class BoundedServer:
             self._release(connection)
 
     def _end_if_full(self, response: web.StreamResponse) -> None:
-        """Close the connection when all places are taken: clients that never pause could keep them for ever."""
+        """Close the connection when all connections are in use: clients that never pause could keep them for ever."""
         if self._full:
             response.force_close()
 

@@ -92,8 +92,8 @@ class Kept:
         """Kept folders in the given conversion directories; `waiting` are the jobs that wait for space."""
         live = {str(job_id) for job_id in self._store.active_ids() - frozenset(waiting)}
         found: list[KeptFolder] = []
-        for place in directories:
-            with contextlib.suppress(Failure, OSError), open_conversion_dir(place, os.geteuid()) as directory:
+        for conversion_dir in directories:
+            with contextlib.suppress(Failure, OSError), open_conversion_dir(conversion_dir, os.geteuid()) as directory:
                 found += self._below(directory, live, waiting)
         return tuple(found)
 

@@ -17,7 +17,7 @@ from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.kept import Kept, KeptFolder, can_go_on, keep_or_remove, sufficient
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
-from hyper2kvmd.daemon.space import Demand, Shortage, Space, volume_of
+from hyper2kvmd.daemon.space import Demand, Shortage, Space, file_system_of
 from hyper2kvmd.daemon.wire import Status
 from hyper2kvmd.errors import Failure, TryLater
 from hyper2kvmd.host import run
@@ -154,7 +154,7 @@ class Scheduler:
     # ------------------------------------------------------------ space
 
     async def _admit(self, job: Job, order: Order, event: AwaitingSpace) -> bool:
-        seen = event.publish_volume
+        seen = event.publish_file_system
         output = order.output_dir if seen is None or order.output_dir == self.config.output_dir else seen
         demand = Demand(_folder(order), event.needed_bytes, output, event.publish_bytes)
         shortage = await self._space.admit(job.id, demand)
@@ -346,7 +346,7 @@ class Scheduler:
         conversion_dir = self.config.conversion_dir
         counts, oldest_queued = await self._ledger.call(self._ledger.store.overview)
         try:
-            free = (await asyncio.to_thread(volume_of, conversion_dir)).free
+            free = (await asyncio.to_thread(file_system_of, conversion_dir)).free
             reserved = await self._space.outstanding_on(conversion_dir)
         except OSError:  # an unavailable file system has no free space
             free = reserved = 0

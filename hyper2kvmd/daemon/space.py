@@ -32,14 +32,14 @@ class Demand:
 
 @dataclass(frozen=True)
 class Shortage:
-    """Bytes that a demand lacks on one file system; `device` is None if a place cannot be examined."""
+    """Bytes that a demand lacks on one file system; `device` is None if a directory cannot be examined."""
 
     note: str
     device: int | None = None
     missing: int = 0
 
 
-def volume_of(path: Path) -> FileSystem:
+def file_system_of(path: Path) -> FileSystem:
     """The file system that `path` is on, or would be on once it is created. Raises OSError."""
     while not path.exists():
         path = path.parent
@@ -91,7 +91,7 @@ class Space:
     async def outstanding_on(self, path: Path) -> int:
         """Bytes promised and not yet written on the file system of `path`."""
         promised = dict(self._promised)
-        return await asyncio.to_thread(lambda: self._outstanding(promised).get(volume_of(path).device, 0))
+        return await asyncio.to_thread(lambda: self._outstanding(promised).get(file_system_of(path).device, 0))
 
     async def _lack(self, demand: Demand) -> Shortage | None:
         try:
@@ -102,34 +102,34 @@ class Space:
     def _missing(self, demand: Demand, promised: dict[int, Demand]) -> Shortage | None:
         taken = self._outstanding(promised)
         wanted: dict[int, int] = {}
-        for place, length in _parts(demand):
-            volume = _volume(place)
-            wanted[volume.device] = wanted.get(volume.device, 0) + length
-            free = volume.free - kept(self.reserve, volume.size) - taken.get(volume.device, 0)
-            if wanted[volume.device] > free:
-                where = place if isinstance(place, Path) else "the output directory"
+        for where_to, length in _parts(demand):
+            found = _file_system(where_to)
+            wanted[found.device] = wanted.get(found.device, 0) + length
+            free = found.free - kept(self.reserve, found.size) - taken.get(found.device, 0)
+            if wanted[found.device] > free:
+                where = where_to if isinstance(where_to, Path) else "the output directory"
                 note = (
-                    f"waiting for space on the file system of {where}: {size(wanted[volume.device])} needed, "
+                    f"waiting for space on the file system of {where}: {size(wanted[found.device])} needed, "
                     f"{size(max(0, free))} available (after the reserve and the running jobs)"
                 )
-                return Shortage(note, volume.device, wanted[volume.device] - free)
+                return Shortage(note, found.device, wanted[found.device] - free)
         return None
 
     def _outstanding(self, promised: dict[int, Demand]) -> dict[int, int]:
         taken: dict[int, int] = {}
         for demand in promised.values():
             with contextlib.suppress(OSError):  # a promise that cannot be examined is no reason to refuse others
-                for place, length in _parts(demand):
-                    device = _volume(place).device
+                for where_to, length in _parts(demand):
+                    device = _file_system(where_to).device
                     taken[device] = taken.get(device, 0) + length
         return taken
 
 
-def _volume(place: Path | FileSystem) -> FileSystem:
-    return volume_of(place) if isinstance(place, Path) else place
+def _file_system(where_to: Path | FileSystem) -> FileSystem:
+    return file_system_of(where_to) if isinstance(where_to, Path) else where_to
 
 
 def _parts(demand: Demand) -> tuple[tuple[Path | FileSystem, int], ...]:
-    """The places where a job still has to write, with the bytes."""
+    """The directories or file systems to which a job still has to write, with the bytes."""
     conversion = (demand.folder, max(0, demand.conversion - occupied(demand.folder)))
     return (conversion, (demand.output, demand.publish)) if demand.publish else (conversion,)

@@ -262,14 +262,14 @@ class Spool:
         name = job.spool_name or path.name
         try:
             if job.state is State.REJECTED:
-                target = self._reject(path, Rejection(file=name, job_id=job.id, problems=job.problems), job.id)
+                destination = self._reject(path, Rejection(file=name, job_id=job.id, problems=job.problems), job.id)
             else:
-                target = self._free(FOLDERS[job.state], name, job.id)
-                path.rename(target)
+                destination = self._free(FOLDERS[job.state], name, job.id)
+                path.rename(destination)
         except FileNotFoundError:
             JobLog(log, job.id).warning("its spool file %s is gone", path.name)
             return None
-        return str(target.relative_to(self._dir))
+        return str(destination.relative_to(self._dir))
 
     def _forget_surplus(self, submitter: str, state: State) -> None:
         surplus = self._store.surplus(submitter, state, KEPT[state])
@@ -282,11 +282,11 @@ class Spool:
 
     def _reject(self, path: Path, rejection: Rejection, job_id: int) -> Path:
         path.lstat()
-        target = self._free(SpoolFolder.REJECTED, rejection.file, job_id)
+        destination = self._free(SpoolFolder.REJECTED, rejection.file, job_id)
         text = json.dumps(rejection.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
-        write_durably(target.with_name(f"{target.name}.reason.json"), text)
-        path.rename(target)
-        return target
+        write_durably(destination.with_name(f"{destination.name}.reason.json"), text)
+        path.rename(destination)
+        return destination
 
     def _free(self, folder: str, name: str, job_id: int) -> Path:
         """A free path for `name` in `folder`, if necessary with the job's number, then also a random number."""

@@ -47,9 +47,9 @@ def start_writeback(fd: int, offset: int, length: int) -> None:
     _libc.sync_file_range(fd, offset, length, SYNC_FILE_RANGE_WRITE)
 
 
-def clone_range(source: int, offset: int, length: int, target: int, at: int) -> None:
+def clone_range(source: int, offset: int, length: int, sink: int, at: int) -> None:
     """Share the blocks of a range of `source` with `target`; all bounds are multiples of the block size."""
-    fcntl.ioctl(target, FICLONERANGE, CLONE_RANGE.pack(source, offset, length, at))
+    fcntl.ioctl(sink, FICLONERANGE, CLONE_RANGE.pack(source, offset, length, at))
 
 
 def can_clone(source: int, folder: Path) -> bool:

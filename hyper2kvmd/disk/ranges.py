@@ -11,7 +11,7 @@ UNIT = 65536
 
 
 class Ranges:
-    """Many ranges in little memory, with lookup by place."""
+    """Many ranges in little memory, with lookup by position."""
 
     def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
         self._starts, self._stops = array("Q"), array("Q")

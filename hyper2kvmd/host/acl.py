@@ -31,10 +31,10 @@ class AclEntry:
     """The uid or gid of a USER or GROUP entry."""
 
 
-def entries(target: int | Path) -> tuple[AclEntry, ...]:
+def entries(file: int | Path) -> tuple[AclEntry, ...]:
     """Of an open file or a path; empty if it has no list or its file system no ACLs. Raises OSError."""
     try:
-        data = os.getxattr(_path(target), ATTRIBUTE)
+        data = os.getxattr(_path(file), ATTRIBUTE)
     except OSError as error:
         if error.errno in NO_LIST:
             return ()
@@ -84,6 +84,6 @@ def _masked(entry: AclEntry, mask: int) -> AclEntry:
     return replace(entry, granted=entry.granted & mask) if entry.tag in MASKED else entry
 
 
-def _path(target: int | Path) -> str | Path:
+def _path(file: int | Path) -> str | Path:
     """Under this name, a directory opened with O_PATH has attributes as well."""
-    return f"/proc/self/fd/{target}" if isinstance(target, int) else target
+    return f"/proc/self/fd/{file}" if isinstance(file, int) else file

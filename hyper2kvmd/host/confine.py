@@ -8,7 +8,7 @@ code of ours runs between fork and exec. POLICY is a JSON object:
 a directory grants everything below it. All other files are inaccessible.
 `limits`: {"address_space": bytes, "file_size": bytes, "cpu": seconds}, each optional.
 
-On x86-64 and 64-bit ARM, a system call filter keeps confined tools from creating sockets of any kind; they inherit
+On x86-64 and 64-bit ARM, a system call filter keeps confined tools from creating sockets of any type; they inherit
 those that they serve. Landlock does not cover UDP, nor unix sockets of services for this user, such as libvirt's.
 
 Sources: landlock(7), prctl(2), seccomp(2), linux/landlock.h, linux/filter.h.
@@ -45,8 +45,8 @@ SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS = 3
 FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 
 SOCKET_CALLS = {"x86_64": (0xC000003E, 41, 53), "aarch64": (0xC00000B7, 198, 199)}
-"""By machine: the kernel's number for its ABI, and the numbers of socket(2) and socketpair(2). A datagram socket of a
-pair could be used to send elsewhere."""
+"""By processor architecture: the kernel's number for its ABI, and the numbers of socket(2) and socketpair(2). A
+datagram socket of a pair could be used to send elsewhere."""
 IO_URING_SETUP, FOREIGN_CALLS = 425, 0x40000000
 LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
 ALLOW, FAIL_WITH = 0x7FFF0000, 0x00050000

@@ -30,18 +30,18 @@ def data_ranges(file: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
         yield begin, start
 
 
-def copy_range(source: int, target: int, at: int, length: int) -> int:
+def copy_range(source: int, sink: int, at: int, length: int) -> int:
     """Bytes copied from `at` in one open file to `at` in the other; 0 at the end of `source`. Raises OSError.
 
-    The two share blocks if their file system supports it. The position of `target` changes.
+    The two share blocks if their file system supports it. The position of `sink` changes.
     """
     try:
-        return os.copy_file_range(source, target, length, at, at)
+        return os.copy_file_range(source, sink, length, at, at)
     except OSError as error:
         if error.errno not in OUT_OF_REACH:
             raise
-    os.lseek(target, at, os.SEEK_SET)
-    return os.sendfile(target, source, at, length)
+    os.lseek(sink, at, os.SEEK_SET)
+    return os.sendfile(sink, source, at, length)
 
 
 def write_durably(path: Path, text: str) -> None:

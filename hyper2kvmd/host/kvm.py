@@ -1,4 +1,4 @@
-"""Whether KVM runs a guest on this host. The device node alone proves nothing in a nested machine."""
+"""Whether KVM runs a guest on this host. In a virtual machine, the device node alone proves nothing."""
 
 from __future__ import annotations
 

@@ -54,15 +54,15 @@ class Person:
             return False
         return not any(user.pw_gid == group and user.pw_uid != self.uid for user in pwd.getpwall())
 
-    def may(self, wanted: int, target: int | Path) -> bool:
-        """Whether the open file or folder `target` grants them all rights in `wanted`. Raises OSError."""
-        facts = os.fstat(target) if isinstance(target, int) else target.stat()
+    def may(self, wanted: int, file: int | Path) -> bool:
+        """Whether the open file or folder `file` grants them all rights in `wanted`. Raises OSError."""
+        facts = os.fstat(file) if isinstance(file, int) else file.stat()
         if self.uid == 0:
             return True
         if self.uid == facts.st_uid:
             return facts.st_mode >> 6 & wanted == wanted
         masked = facts.st_mode >> 3 & 7  # with an ACL, these mode bits are its mask
-        entries = acl.entries(target) if masked else ()  # the kernel ignores an ACL that masks everything
+        entries = acl.entries(file) if masked else ()  # the kernel ignores an ACL that masks everything
         for entry in entries:
             if (entry.tag, entry.number) == (acl.USER, self.uid):
                 return entry.granted & masked & wanted == wanted

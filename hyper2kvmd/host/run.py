@@ -66,7 +66,7 @@ class Sandbox:
     file_size: int = 1 << 20
     """Largest size of a file that it writes, in bytes: enough for messages. Tools that write images get more."""
     cpu: int = DAY
-    """Seconds of processor time: a limit for a tool that an image makes loop."""
+    """Seconds of processor time: a limit for a tool that a disk makes loop."""
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ def run(
         raise MigrationFailed(
             "tool-cpu-limit",
             f"{name} was killed: it exceeded the CPU-time limit",
-            hint="Copy or export the disk again: the image makes the tool loop",
+            hint="Copy or export the disk again: the disk makes the tool loop",
             kind=Kind.OPERATOR,
         )
     if process.returncode < 0:

@@ -10,7 +10,7 @@ from hyper2kvmd.errors import Kind, MigrationFailed, TryLater
 from hyper2kvmd.model.orders import FileSystem
 
 
-def volume_of_open(handle: int) -> FileSystem:
+def file_system_of_open(handle: int) -> FileSystem:
     """The file system of an open directory. Raises OSError."""
     facts = os.fstatvfs(handle)
     return FileSystem(

@@ -57,7 +57,7 @@ class Guest(Frozen):
     boot_loader: str = ""
     root: str = ""
     nics: tuple[Nic, ...] = ()
-    """In the order of their places on the bus."""
+    """In the order of their addresses on the bus."""
     fstab_before: str = ""
     fstab_after: str = ""
     capabilities: Capabilities = Capabilities()

@@ -48,7 +48,7 @@ class Artifact(Frozen):
 
 
 class Registration(Frozen):
-    """The machine on the target: its domain XML next to the image, and whether libvirt has defined it."""
+    """The machine at the target: its domain XML next to the image, and whether libvirt has defined it."""
 
     name: str
     xml: Path

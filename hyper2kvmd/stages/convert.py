@@ -51,17 +51,17 @@ def convert(bench: Bench, plan: Plan) -> Image:
 
 def _converted(bench: Bench, plan: Plan, number: int, source: DiskSource) -> DiskImage:
     migration, disk = bench.migration, plan.disks[number]
-    target = bench.folder / image_name(number, migration.out_format)
+    path = bench.folder / image_name(number, migration.out_format)
     with bench.ctx.step(f"Converting disk {number + 1}/{len(plan.disks)}", total=disk.data_bytes) as step:
         source.copy_into(
-            NewImage(target, migration.out_format, disk.data_bytes, migration.compress, disk.preallocate),
+            NewImage(path, migration.out_format, disk.data_bytes, migration.compress, disk.preallocate),
             copy_limits(bench.order.limits),
             lambda now: step.advance_to(now.read, written=now.written),
         )
     return DiskImage(
-        path=target,
-        virtual_size=qemu_img.virtual_size(target, migration.out_format),
-        file_bytes=target.stat().st_blocks * 512,
+        path=path,
+        virtual_size=qemu_img.virtual_size(path, migration.out_format),
+        file_bytes=path.stat().st_blocks * 512,
     )
 
 

@@ -139,13 +139,13 @@ def _table(reader: BlockReader) -> tuple[Table, tuple[Partition, ...]] | None:
 
 
 def _volume(partition: Partition, disk: int, prefix: str) -> Volume:
-    place = Segment(disk=disk, offset=partition.start * SECTOR, length=partition.sectors * SECTOR)
+    segment = Segment(disk=disk, offset=partition.start * SECTOR, length=partition.sectors * SECTOR)
     return Volume(
         kind="partition",
         name=f"{prefix}partition {partition.number}",
         disk=disk,
         number=partition.number,
-        stretches=linear(place),
+        stretches=linear(segment),
         parttype=partition.type,
         partuuid=partition.uuid,
         partlabel=partition.label,

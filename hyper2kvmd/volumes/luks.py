@@ -276,8 +276,14 @@ def _json_area(reader: BlockReader, at: int, budget: Budget) -> tuple[str, bytes
         return None
     head = reader.read(at, 4096)
     version, size = struct.unpack_from(">HQ", head, 6)
-    place = struct.unpack_from(">Q", head, 256)[0]
-    if head[:6] != MAGICS[at > 0] or version != 2 or size not in HEADER_SIZES or place != at or at + size > reader.size:
+    stated = struct.unpack_from(">Q", head, 256)[0]
+    if (
+        head[:6] != MAGICS[at > 0]
+        or version != 2
+        or size not in HEADER_SIZES
+        or stated != at
+        or at + size > reader.size
+    ):
         return None
     budget.spend(size / HEADER_BYTES_A_SECOND)
     text = reader.read(at + 4096, size - 4096)

@@ -1,4 +1,4 @@
-"""LVM2 metadata, read from physical volumes without privilege: the place of each logical volume's bytes.
+"""LVM2 metadata, read from physical volumes without privilege: the position of each logical volume's bytes.
 
 Source: LVM2 lib/format_text (layout.h: label, PV header, metadata area header; the text format of `vgcfgbackup`).
 """
@@ -35,7 +35,7 @@ DEPTH_LIMIT = 8
 TOKEN = re.compile(r'#[^\n]*|"(?:\\.|[^"\\])*"|[{}\[\]=,]|[^\s{}\[\]=,#"]+')
 
 UNEVEN = {"NOTSYNCED", "REBUILD"}
-"""Status of a RAID 1, or of one of its images, whose copies were never synchronised."""
+"""Status of a RAID 1, or of one of its copies, if they were never synchronised."""
 
 Value = int | str | list["Value"]
 Section = dict[str, "Value | Section"]
@@ -51,12 +51,12 @@ def logical_volumes(machine: OpenDisks, physical: Iterable[Volume]) -> list[Volu
     Those that cannot be mapped or miss a part have an obstacle.
     """
     groups: dict[str, tuple[int, str, Section]] = {}
-    places: dict[str, Volume] = {}
+    members: dict[str, Volume] = {}
     texts = _Texts()
     for volume in physical:
         try:
             uuid, found_texts = _physical_volume(machine.reader(volume.stretches), machine.budget)
-            places[uuid] = volume
+            members[uuid] = volume
             for text in filter(texts.accept, found_texts):
                 name, group = _group(_parse(text))
                 seqno = _number(group, "seqno")
@@ -68,7 +68,7 @@ def logical_volumes(machine: OpenDisks, physical: Iterable[Volume]) -> list[Volu
     found: list[Volume] = []
     for _, name, section in groups.values():
         with suppress(Damaged):
-            found += _volumes_of(name, _Group(machine, section, places))
+            found += _volumes_of(name, _Group(machine, section, members))
     return found
 
 
@@ -242,7 +242,7 @@ def _volume(name: str, lv: str, group: _Group, stretches: Stretches = (), obstac
 class _Group:
     """A volume group's metadata and its available physical volumes. All methods raise Damaged."""
 
-    def __init__(self, machine: OpenDisks, group: Section, places: Mapping[str, Volume]) -> None:
+    def __init__(self, machine: OpenDisks, group: Section, members: Mapping[str, Volume]) -> None:
         self._machine, self._budget = machine, machine.budget
         self._extent = _number(group, "extent_size") * SECTOR
         self.logical = _subsection(group, "logical_volumes")
@@ -251,8 +251,8 @@ class _Group:
         for key in physical:
             section = _subsection(physical, key)
             left_behind = "MISSING" in _words(section, "flags")
-            place = None if left_behind else places.get(_string(section, "id").replace("-", ""))
-            self._physical[key] = (place, _number(section, "pe_start") * SECTOR)
+            member = None if left_behind else members.get(_string(section, "id").replace("-", ""))
+            self._physical[key] = (member, _number(section, "pe_start") * SECTOR)
         self.first_disk = next((volume.disk for volume, _ in self._physical.values() if volume), 0)
         self._snapshots = self._read_snapshots()
 
@@ -269,7 +269,7 @@ class _Group:
         return found
 
     def stretches(self, lv: str, depth: int) -> Stretches:
-        """The place of the bytes of logical volume `lv`. Raises Unmappable, and Exhausted.
+        """The position of the bytes of logical volume `lv`. Raises Unmappable, and Exhausted.
 
         A nested volume is mapped again for each volume that contains it, so the work could grow exponentially.
         """
@@ -319,7 +319,7 @@ class _Group:
         return cut(volume.stretches, start + first * self._extent, length)
 
     def _raid1(self, names: list[str], status: list[str], length: int, depth: int) -> Stretches:
-        """The images of a RAID 1, if their superblocks show that they are the same."""
+        """The copies of a RAID 1, if their superblocks show that they are the same."""
         metadata, images = names[::2], names[1::2]
         if not images or len(metadata) != len(images):
             raise Damaged

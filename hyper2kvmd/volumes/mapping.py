@@ -1,4 +1,4 @@
-"""The place of a volume's bytes, as stretches of the machine's disks.
+"""The position of a volume's bytes, as stretches of the machine's disks.
 
 Nesting is flattened: a logical volume on a RAID 1 becomes mirrored stretches, one in a LUKS container becomes encrypted
 stretches. Readers and the root helper therefore see two levels at most: joined ranges, and encryption over them.

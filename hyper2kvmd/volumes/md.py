@@ -41,7 +41,7 @@ DEVICES_LIMIT = 1920
 SPARE = 0xFFFF
 CLEAN_090 = 1
 SLACK_090 = 1 << 20
-"""Bytes of a member that 0.90 may leave unused; its superblock does not state its own place."""
+"""Bytes of a member that 0.90 may leave unused; its superblock does not state its own position."""
 DM_RAID_MAGIC, BITMAP_MAGIC = b"DmRd", b"bitm"
 DM_RAID_BITMAP, DM_RAID_BITS = 4096, 4096 + 256
 """Byte offsets of LVM RAID's write-intent bitmap on each metadata volume, and of its bits."""
@@ -200,7 +200,7 @@ def _stretches(group: list[tuple[Superblock, Volume]]) -> Stretches:
 
 
 def difference(metadata: Sequence[BlockReader]) -> str | None:
-    """Why the images of an LVM RAID 1 may differ, by their metadata volumes; None if they are the same."""
+    """Why the copies of an LVM RAID 1 may differ, by their metadata volumes; None if they are the same."""
     states = set()
     for reader in metadata:
         if reader.size < DM_RAID_BITS:
@@ -208,14 +208,14 @@ def difference(metadata: Sequence[BlockReader]) -> str | None:
         block = reader.read(0, 64)
         bitmap = reader.read(DM_RAID_BITMAP, 256)
         if block[:4] != DM_RAID_MAGIC or bitmap[:4] != BITMAP_MAGIC:
-            return "the superblock of one of its images is damaged, or it was never used"
+            return "the superblock of one of its copies is damaged, or it was never used"
         events, failed, recovered, synced, level = struct.unpack_from("<QQQQi", block, 16)
         if failed or level != 1 or (recovered, synced) != (AT_REST, AT_REST):
-            return "one of its images has failed, or is being rebuilt"
+            return "one of its copies has failed, or is being rebuilt"
         sectors, chunk = struct.unpack_from("<Q", bitmap, 40)[0], struct.unpack_from("<I", bitmap, 52)[0]
         bits = -(-sectors * SECTOR // max(chunk, SECTOR))
         length = min(-(-bits // 8), BITMAP_LIMIT)
         if DM_RAID_BITS + length > reader.size or any(reader.read(DM_RAID_BITS, length)):
             return "it was not stopped cleanly, so that its copies may differ"
         states.add(events)
-    return None if len(states) == 1 else "one of its images is out of date"
+    return None if len(states) == 1 else "one of its copies is out of date"

@@ -14,7 +14,7 @@ from typing import Literal
 from hyper2kvmd.disk.blocks import Run
 from hyper2kvmd.disk.image_file import ImageFile
 from hyper2kvmd.disk.images.qcow2 import Qcow2Writer
-from hyper2kvmd.disk.images.raw import RawTarget
+from hyper2kvmd.disk.images.raw import RawWriter
 
 Kind = Literal["qcow2", "compressed", "raw"]
 KINDS: tuple[Kind, ...] = ("qcow2", "compressed", "raw")
@@ -22,7 +22,7 @@ KINDS: tuple[Kind, ...] = ("qcow2", "compressed", "raw")
 
 def make_target(kind: str, path: Path, virtual_size: int) -> ImageFile:
     return (
-        RawTarget(path, virtual_size)
+        RawWriter(path, virtual_size)
         if kind == "raw"
         else Qcow2Writer(path, virtual_size, compress=kind == "compressed")
     )

@@ -189,7 +189,7 @@ def test_processes_start_in_one_place(path: Path) -> None:
         ("hyper2kvmd.proof.machine", "from hyper2kvmd.guest.data_disks import WithoutSystem"),
         ("hyper2kvmd.guest.windows.family", "from hyper2kvmd.guest.linux.boot_proof.serial import WORDS"),
         ("hyper2kvmd.disk.engine.copy", "from hyper2kvmd.disk.sources.foreign import ForeignSource"),
-        ("hyper2kvmd.disk.engine.copy", "from hyper2kvmd.disk.images.raw import RawTarget"),
+        ("hyper2kvmd.disk.engine.copy", "from hyper2kvmd.disk.images.raw import RawWriter"),
         ("hyper2kvmd.worker", "from hyper2kvmd.jobs.store import Store"),
         ("hyper2kvmd.worker", "from hyper2kvmd.daemon import spool"),
         ("hyper2kvmd.daemon.spool", "from hyper2kvmd.cli.ctl import main"),

@@ -35,7 +35,7 @@ def asked(conversion_dir: Path | None = None, output_dir: Path | None = None) ->
 
 def test_the_first_that_names_a_directory_decides(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def place(migration: Migration, option: Path | None = None) -> Path:
-        return oneshot.conversion_place(migration, option).path
+        return oneshot.conversion_directory(migration, option).path
 
     assert place(asked()) == host / "home/.cache/hyper2kvm/conversions"
     (host / "service").mkdir()
@@ -49,7 +49,7 @@ def test_the_first_that_names_a_directory_decides(host: Path, monkeypatch: pytes
 
 def test_a_directory_of_the_service_that_is_not_ours_is_passed_over(host: Path) -> None:
     (host / "hyper2kvmd.yaml").write_text(f"conversion_dir: {host}/not-there\n")
-    assert oneshot.conversion_place(asked(), None).named_by == "the home directory"
+    assert oneshot.conversion_directory(asked(), None).named_by == "the home directory"
 
 
 @pytest.mark.root
@@ -62,28 +62,28 @@ def test_a_directory_that_one_may_write_to_is_not_ones_own(host: Path) -> None:
         os.chown(theirs, 65534, 65534)
     (host / "hyper2kvmd.yaml").write_text(f"conversion_dir: {theirs}\n")
     assert os.access(theirs, os.W_OK | os.X_OK)
-    assert oneshot.conversion_place(asked(), None).named_by == "the home directory"
+    assert oneshot.conversion_directory(asked(), None).named_by == "the home directory"
 
 
 def test_an_unusable_configuration_is_said_only_where_it_decides(host: Path) -> None:
     (host / "hyper2kvmd.yaml").write_text("conversion_dri: /x\n")
     with pytest.raises(BrokenInstallation):
-        oneshot.conversion_place(asked(), None)
-    assert oneshot.conversion_place(asked(Path("/x")), None).path == Path("/x")
+        oneshot.conversion_directory(asked(), None)
+    assert oneshot.conversion_directory(asked(Path("/x")), None).path == Path("/x")
 
 
 def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
     with pytest.raises(InvalidInput) as caught:
-        oneshot.conversion_place(asked(), None)
+        oneshot.conversion_directory(asked(), None)
     assert caught.value.code == "home-unknown"
 
 
 def test_output_directory(host: Path) -> None:
-    assert oneshot.output_place(asked(), None).path == host
-    assert oneshot.output_place(asked(output_dir=Path("/yaml")), None).path == Path("/yaml")
-    assert oneshot.output_place(asked(output_dir=Path("/yaml")), Path("here")).path == host / "here"
+    assert oneshot.output_directory(asked(), None).path == host
+    assert oneshot.output_directory(asked(output_dir=Path("/yaml")), None).path == Path("/yaml")
+    assert oneshot.output_directory(asked(output_dir=Path("/yaml")), Path("here")).path == host / "here"
 
 
 ASK = """

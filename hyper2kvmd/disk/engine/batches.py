@@ -17,7 +17,7 @@ JOINED = 512 << 20
 
 
 class Piece(NamedTuple):
-    """Guest bytes inside one run and one window of the target."""
+    """Guest bytes inside one run and one window of the image."""
 
     guest: int
     length: int
@@ -28,7 +28,7 @@ class Piece(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """Pieces in one window of the target. No unit is in two batches, so a copy can resume between any two."""
+    """Pieces in one window of the image. No unit is in two batches, so a copy can resume between any two."""
 
     number: int
     pieces: list[Piece] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Batch:
 
     @property
     def end(self) -> tuple[int, int]:
-        """Where the next batch may begin, and the start of its first run: one across that place, or one after it."""
+        """Where the next batch may begin, and the start of its first run: one across that position, or one after it."""
         last = self.pieces[-1]
         position = last.guest + last.length
         return position, last.run.guest if last.run.guest + last.run.length > position else position
@@ -56,7 +56,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Cutter:
-    """The rules for cutting. `unit` and `window` are the target's, `block` the file system's; `clonable` is by file."""
+    """The rules for cutting. `unit` and `window` are the image's, `block` the file system's; `clonable` is by file."""
 
     unit: int
     window: int

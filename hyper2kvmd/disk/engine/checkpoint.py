@@ -38,11 +38,11 @@ class Checkpoint(Frozen):
     read: int
     """Guest bytes read from the source so far."""
     state: str
-    """The target's own, packed."""
+    """The image's own, packed."""
     boot: str = ""
     """The boot of the host for which it is valid; empty if durable."""
 
-    def target_state(self) -> bytes:
+    def image_state(self) -> bytes:
         """Raises ValueError if it is damaged."""
         try:
             return zlib.decompress(base64.b64decode(self.state))

@@ -124,7 +124,7 @@ def _first_not_zero(image: ReadableImage, start: int, stop: int) -> int | None:
 
 
 def _first_unequal(ours: Buffer, theirs: Buffer) -> int | None:
-    """The first place where two blocks differ; a shorter block differs at its end."""
+    """The first position where two blocks differ; a shorter block differs at its end."""
     if ours == theirs:
         return None
     low, high = 0, min(len(ours), len(theirs))

@@ -72,14 +72,14 @@ class CopyLimits:
 
 def copy(
     source: Counted,
-    target: ImageFile,
+    image: ImageFile,
     *,
     identity: str,
     reserve: bool = False,
     limits: CopyLimits | None = None,
     on_progress: Callable[[Amounts], None] = lambda _: None,
 ) -> Amounts:
-    """Copy all of `source` into `target`, finish it on disk, and return the amounts.
+    """Copy all of `source` into `image`, finish it on disk, and return the amounts.
 
     `identity` identifies the source's files in their present state; a checkpoint of another identity is not used. With
     `reserve`, the image gets blocks for its guest's whole disk and shares none with the source. `on_progress` is called
@@ -88,9 +88,9 @@ def copy(
     Raises MigrationFailed (`content-incomplete`, `content-invalid`, `disk-full`, `disk-read-failed`,
     `disk-write-failed`, `reserve-failed`), and what the source raises.
     """
-    if source.virtual_size != target.virtual_size:
-        raise ValueError(f"a disk of {source.virtual_size} bytes into an image of {target.virtual_size}")
-    return _Copy(source, target, identity, reserve, limits or CopyLimits(), on_progress).run()
+    if source.virtual_size != image.virtual_size:
+        raise ValueError(f"a disk of {source.virtual_size} bytes into an image of {image.virtual_size}")
+    return _Copy(source, image, identity, reserve, limits or CopyLimits(), on_progress).run()
 
 
 class _Copy:
@@ -99,19 +99,19 @@ class _Copy:
     def __init__(
         self,
         source: Counted,
-        target: ImageFile,
+        image: ImageFile,
         identity: str,
         reserve: bool,
         limits: CopyLimits,
         on_progress: Callable[[Amounts], None],
     ) -> None:
-        self._source, self._target, self._reserve = source, target, reserve
+        self._source, self._image, self._reserve = source, image, reserve
         self._limits, self._on_progress = limits, on_progress
         self._total = source.data_bytes
         section = max(BATCH, self._total // SECTIONS)
-        self._share = Share(source, target, limits.bytes_per_second, section, threading.Semaphore(limits.threads))
+        self._share = Share(source, image, limits.bytes_per_second, section, threading.Semaphore(limits.threads))
         self._keeper = Keeper(self._share)
-        self._key = checkpoint.make_key(f"{identity}\n{reserve}", target.options, target.fd)
+        self._key = checkpoint.make_key(f"{identity}\n{reserve}", image.options, image.fd)
         workers = min(WORKERS * limits.threads, max(limits.threads, MAX_WORKERS))
         self._workers = min(workers, max(FEW_WORKERS, self._total // WORKER_BYTES))
         self._read = self._written = self._resumed = 0
@@ -127,12 +127,12 @@ class _Copy:
         except MigrationFailed:
             # After a failed write, data that was not flushed may be lost: only the durable record is valid.
             with contextlib.suppress(OSError):
-                checkpoint.drop(self._target.path, checkpoint.LATEST)
+                checkpoint.drop(self._image.path, checkpoint.LATEST)
             raise
 
     def _run(self) -> Amounts:
-        target = self._target
-        if checkpoint.is_complete(target.path, self._key, target.fd):
+        image = self._image
+        if checkpoint.is_complete(image.path, self._key, image.fd):
             self._read = self._resumed = self._total
             self._on_progress(self._amounts())
             return self._amounts()
@@ -161,37 +161,37 @@ class _Copy:
 
     def _begin(self) -> tuple[int, int]:
         """Where to start in guest space, and with which run."""
-        target = self._target
-        for found in checkpoint.load(target.path, self._key):
+        image = self._image
+        for found in checkpoint.load(image.path, self._key):
             try:
-                target.resume(found.target_state())
+                image.resume(found.image_state())
             except ValueError:
                 continue
             except OSError as error:
-                raise write_failure(error, target.path, found.position) from error
+                raise write_failure(error, image.path, found.position) from error
             if not found.boot:
-                checkpoint.drop(target.path, checkpoint.LATEST)
+                checkpoint.drop(image.path, checkpoint.LATEST)
             self._take_space()
             self._read = self._resumed = self._kept = found.read
             return found.position, found.runs_from
-        checkpoint.drop(target.path, checkpoint.LATEST, checkpoint.DURABLE, checkpoint.COMPLETE)
-        target.begin()
+        checkpoint.drop(image.path, checkpoint.LATEST, checkpoint.DURABLE, checkpoint.COMPLETE)
+        image.begin()
         self._take_space()
         return 0, 0
 
     def _take_space(self) -> None:
         if not self._reserve:
             return
-        size = self._target.full_size
+        size = self._image.full_size
         try:
-            kernel.reserve(self._target.fd, size)
+            kernel.reserve(self._image.fd, size)
         except OSError as error:
-            raise cannot_reserve(error, self._target.path, size) from error
+            raise cannot_reserve(error, self._image.path, size) from error
 
     def _feed(self, start: int, runs_from: int) -> None:
-        target = self._target
-        block = os.fstatvfs(target.fd).f_frsize
-        cutter = Cutter(target.unit, target.window, block, self._clonable())
+        image = self._image
+        block = os.fstatvfs(image.fd).f_frsize
+        cutter = Cutter(image.unit, image.window, block, self._clonable())
         in_flight = 0
         for batch in cutter.batches(self._checked(start, runs_from), start):
             self._share.work.put(batch)
@@ -202,10 +202,10 @@ class _Copy:
             in_flight -= self._collect(block=True)
 
     def _clonable(self) -> Callable[[int], bool]:
-        target = self._target
-        if self._reserve or target.compress:
+        image = self._image
+        if self._reserve or image.compress:
             return lambda _file: False
-        return functools.cache(lambda file: kernel.can_clone(file, target.path.parent))
+        return functools.cache(lambda file: kernel.can_clone(file, image.path.parent))
 
     def _checked(self, start: int, runs_from: int) -> Iterator[Run]:
         """The source's runs, checked to be in order, inside the disk, and no more than the planned data."""
@@ -268,9 +268,9 @@ class _Copy:
             state=checkpoint.pack_state(sealed.state),
         )
         try:
-            checkpoint.note(self._target.path, found)
+            checkpoint.note(self._image.path, found)
         except OSError as error:
-            raise write_failure(error, self._target.path, found.position) from error
+            raise write_failure(error, self._image.path, found.position) from error
         self._keeper.checkpoints.put(found)
 
     def _report_progress(self) -> None:
@@ -283,7 +283,7 @@ class _Copy:
         return Amounts(self._read, self._written, self._total, self._resumed)
 
     def _finish(self) -> Amounts:
-        target = self._target
+        image = self._image
         if self._read != self._total:
             raise MigrationFailed(
                 "content-incomplete",
@@ -292,9 +292,9 @@ class _Copy:
             )
         self._take_space()
         try:
-            self._written += target.finish()
-            checkpoint.complete(target.path, self._key, target.fd)
+            self._written += image.finish()
+            checkpoint.complete(image.path, self._key, image.fd)
         except OSError as error:
-            raise write_failure(error, target.path, 0) from error
+            raise write_failure(error, image.path, 0) from error
         self._on_progress(self._amounts())
         return self._amounts()

@@ -66,7 +66,7 @@ class Share:
     """The state that the threads of one copy share. `stop` is set once and never reset."""
 
     source: Source
-    target: ImageFile
+    image: ImageFile
     bytes_per_second: int | None
     section: int
     """Guest bytes after which a checkpoint is due."""
@@ -96,7 +96,7 @@ class Share:
         if self.unsealed < self.section and now - self.sealed_at < CHECKPOINT_SECONDS:
             return None
         self.unsealed, self.sealed_at = 0, now
-        return Sealed(*batch.end, self.target.state())
+        return Sealed(*batch.end, self.image.state())
 
     def pay(self, size: int) -> None:
         """Return when the bandwidth allows `size` more bytes."""
@@ -115,8 +115,8 @@ def work(share: Share) -> None:
     """Run a worker: copy batches from `work` until None. An error goes to `done` and ends it."""
 
     def each() -> None:
-        zeros = bytes(share.target.unit)
-        with contextlib.closing(DirectFile(share.target.path)) as direct:
+        zeros = bytes(share.image.unit)
+        with contextlib.closing(DirectFile(share.image.path)) as direct:
             while (batch := share.work.get()) is not None and not share.stop:
                 share.done.put(_copied(share, direct, batch, zeros))
 
@@ -126,12 +126,12 @@ def work(share: Share) -> None:
 def _copied(share: Share, direct: DirectFile, batch: Batch, zeros: bytes) -> Done:
     share.pay(batch.loaded)
     with share.computing:
-        items = _load(share.source, batch.pieces, share.target.unit)
-        placements = list(_placements(items, share.target, zeros))
+        items = _load(share.source, batch.pieces, share.image.unit)
+        placements = list(_placements(items, share.image, zeros))
     with share.turned:
         share.in_turn(batch.number)
-        placed = [_place(share.target, placement) for placement in placements]
-        placed.append([*share.target.take_tables()])
+        placed = [_place(share.image, placement) for placement in placements]
+        placed.append([*share.image.take_tables()])
         sealed = share.seal(batch)
         share.turn += 1
         share.turned.notify_all()
@@ -181,12 +181,12 @@ def _raw(run: Run, guest: int, length: int) -> Buffer:
     return view
 
 
-def _placements(items: Iterator[tuple[int, Buffer | Piece]], target: ImageFile, zeros: bytes) -> Iterator[Placement]:
+def _placements(items: Iterator[tuple[int, Buffer | Piece]], image: ImageFile, zeros: bytes) -> Iterator[Placement]:
     """The units that contain anything but zeros."""
-    if target.compress:
-        yield from _packed_placements(items, target, zeros)
+    if image.compress:
+        yield from _packed_placements(items, image, zeros)
         return
-    unit, held = target.unit, None
+    unit, held = image.unit, None
     for guest, what in items:
         length = what.length if isinstance(what, Piece) else len(what)
         if not isinstance(what, Piece) and zeros.startswith(what):
@@ -206,12 +206,12 @@ def _placements(items: Iterator[tuple[int, Buffer | Piece]], target: ImageFile, 
 
 
 def _packed_placements(
-    items: Iterator[tuple[int, Buffer | Piece]], target: ImageFile, zeros: bytes
+    items: Iterator[tuple[int, Buffer | Piece]], image: ImageFile, zeros: bytes
 ) -> Iterator[Placement]:
-    for guest, cluster in _units(items, target.unit):
+    for guest, cluster in _units(items, image.unit):
         if cluster == zeros:
             continue
-        yield Placement(guest, guest + target.unit, [(guest, cluster)], target.pack(cluster))
+        yield Placement(guest, guest + image.unit, [(guest, cluster)], image.pack(cluster))
 
 
 def _units(items: Iterator[tuple[int, Buffer | Piece]], unit: int) -> Iterator[tuple[int, bytes]]:
@@ -234,11 +234,11 @@ def _units(items: Iterator[tuple[int, Buffer | Piece]], unit: int) -> Iterator[t
         yield at, bytes(held)
 
 
-def _place(target: ImageFile, placement: Placement) -> list[tuple[int, Buffer | Piece]]:
+def _place(image: ImageFile, placement: Placement) -> list[tuple[int, Buffer | Piece]]:
     """The placement's items with their file offsets."""
     if placement.packed is not None:
-        return [(target.place_packed(placement.guest, len(placement.packed)), placement.packed)]
-    move = target.place(placement.guest, placement.stop - placement.guest) - placement.guest
+        return [(image.place_packed(placement.guest, len(placement.packed)), placement.packed)]
+    move = image.place(placement.guest, placement.stop - placement.guest) - placement.guest
     return [(guest + move, what) for guest, what in placement.items]
 
 
@@ -250,10 +250,10 @@ def _write(share: Share, direct: DirectFile, placed: list[list[tuple[int, Buffer
         try:
             past_cache = direct.write(offset, size, buffers)
         except OSError as error:
-            raise write_failure(error, share.target.path, offset) from error
+            raise write_failure(error, share.image.path, offset) from error
         if not past_cache:
-            write_at(share.target, offset, buffers)
-            kernel.start_writeback(share.target.fd, offset, size)
+            write_at(share.image, offset, buffers)
+            kernel.start_writeback(share.image.fd, offset, size)
         written += size
     return written
 
@@ -280,25 +280,25 @@ def _cloned(share: Share, piece: Piece, offset: int) -> Iterator[tuple[int, list
     """Share the blocks and yield nothing, or yield the bytes to write."""
     run = piece.run
     try:
-        kernel.clone_range(run.file, run.offset + piece.guest - run.guest, piece.length, share.target.fd, offset)
+        kernel.clone_range(run.file, run.offset + piece.guest - run.guest, piece.length, share.image.fd, offset)
         return
     except OSError as error:
         if error.errno not in kernel.UNSHARABLE:
-            raise write_failure(error, share.target.path, offset) from error
+            raise write_failure(error, share.image.path, offset) from error
     for at in range(0, piece.length, 1 << 20):
         size = min(1 << 20, piece.length - at)
         share.pay(size)
         yield offset + at, [_raw(run, piece.guest + at, size)]
 
 
-def write_at(target: ImageFile, offset: int, buffers: list[Buffer]) -> None:
+def write_at(image: ImageFile, offset: int, buffers: list[Buffer]) -> None:
     """Write all of `buffers` at `offset`. Raises MigrationFailed (`disk-full`, `disk-write-failed`)."""
     left = buffers
     while left:
         try:
-            count = os.pwritev(target.fd, left, offset)
+            count = os.pwritev(image.fd, left, offset)
         except OSError as error:
-            raise write_failure(error, target.path, offset) from error
+            raise write_failure(error, image.path, offset) from error
         offset += count
         while left and count >= len(left[0]):
             count -= len(left[0])
@@ -336,12 +336,12 @@ class Keeper:
         return found
 
     def _save(self, found: Checkpoint) -> None:
-        target = self._share.target
+        image = self._share.image
         try:
-            os.fdatasync(target.fd)
-            checkpoint.save(target.path, found)
+            os.fdatasync(image.fd)
+            checkpoint.save(image.path, found)
         except OSError as error:
-            raise write_failure(error, target.path, found.position) from error
+            raise write_failure(error, image.path, found.position) from error
 
 
 def _live(share: Share, each: Callable[[], None]) -> None:

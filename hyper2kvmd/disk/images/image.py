@@ -1,4 +1,4 @@
-"""Images by format: the image to write, its size, and the target that writes it."""
+"""Images by format: the image to write, its size, and its writer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from hyper2kvmd.disk.image_file import ImageFile
 from hyper2kvmd.disk.images import qcow2
-from hyper2kvmd.disk.images.raw import RawTarget
+from hyper2kvmd.disk.images.raw import RawWriter
 
 ImageFormat = Literal["qcow2", "raw"]
 
@@ -25,15 +25,15 @@ class NewImage:
     reserve: bool = False
     """Reserve the full size on the file system."""
 
-    def target(self, virtual_size: int) -> ImageFile:
-        """The engine's target for a disk of that size; the caller closes it."""
+    def create(self, virtual_size: int) -> ImageFile:
+        """The new image of a disk of that size, empty; the caller closes it."""
         if self.format == "raw":
-            return RawTarget(self.path, virtual_size)
+            return RawWriter(self.path, virtual_size)
         return qcow2.Qcow2Writer(self.path, virtual_size, compress=self.compress)
 
 
-def image_bytes(virtual_size: int, data_bytes: int | None, target_format: ImageFormat) -> int:
+def image_bytes(virtual_size: int, data_bytes: int | None, image_format: ImageFormat) -> int:
     """Bytes that an uncompressed image with that much data occupies; with None, the whole disk is data."""
-    if target_format == "raw":
+    if image_format == "raw":
         return virtual_size if data_bytes is None else data_bytes
     return qcow2.full_size(virtual_size, data_bytes)

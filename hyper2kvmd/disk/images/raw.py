@@ -1,4 +1,4 @@
-"""A raw image as the target of a copy: file and guest offsets are equal, unwritten space is a hole."""
+"""A raw image that a copy writes: file and guest offsets are equal, unwritten space is a hole."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 
-class RawTarget:
+class RawWriter:
     """A raw image of `virtual_size` bytes at `path`, which is created if missing.
 
     It has its full size from the start, so its size does not show whether it is complete.

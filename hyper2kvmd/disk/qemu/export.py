@@ -1,4 +1,4 @@
-"""A disk image served over NBD by one confined, unprivileged qemu-storage-daemon, and optionally as a FUSE file.
+"""A disk or an image served over NBD by one confined, unprivileged qemu-storage-daemon, and optionally as a FUSE file.
 
 This module controls both processes and the order in which they end. A frozen server would block users of its mount in
 the kernel, beyond any time-out, so each server is polled and killed if silent: the mount then returns EIO and can be
@@ -88,14 +88,14 @@ def export(
         tempfile.TemporaryDirectory(prefix="export-", dir=folder, ignore_cleanup_errors=True) as private,
         ExitStack() as stack,
     ):
-        place = Path(private)
+        folder = Path(private)
         below = (backing[0].absolute(), backing[1]) if backing else None
         readable = (*(() if opened else (path,)), *([below[0]] if below else []))
         sandbox = run.Sandbox(read=readable, handles=tuple(file.fd for file in opened))
         if writable:
             sandbox = replace(sandbox, write=(path,), file_size=_grown(path, fmt))
-        served = stack.enter_context(linked(opened, place)) if opened else path
-        with _listen(place / "nbd") as listener, (place / "output").open("wb") as output:
+        served = stack.enter_context(linked(opened, folder)) if opened else path
+        with _listen(folder / "nbd") as listener, (folder / "output").open("wb") as output:
             process = run.start(
                 _command(served, fmt, settings or {}, exports, writable, listener.fileno(), below),
                 sandbox=sandbox,
@@ -103,7 +103,7 @@ def export(
                 stderr=subprocess.STDOUT,
                 pass_fds=(listener.fileno(),),
             )
-        exporter = Exporter(place, place / "nbd", process)
+        exporter = Exporter(folder, folder / "nbd", process)
         try:
             _await_answer(exporter, path, next(iter(exports)))
             with _watched(lambda: _sign_of_life(exporter, next(iter(exports))), process):

@@ -48,10 +48,10 @@ def linked(files: Sequence[SourceFile], folder: Path) -> Iterator[Path]:
     A new directory in `folder` has a link for each, with the same name, to the open file. A VMDK names its extents and
     its parent, and the owner of their directory may have given these names to other files.
     """
-    with tempfile.TemporaryDirectory(prefix="source-", dir=folder, ignore_cleanup_errors=True) as place:
+    with tempfile.TemporaryDirectory(prefix="source-", dir=folder, ignore_cleanup_errors=True) as private:
         for file in files:
-            Path(place, file.path.name).symlink_to(file.opened)
-        yield Path(place, files[0].path.name)
+            Path(private, file.path.name).symlink_to(file.opened)
+        yield Path(private, files[0].path.name)
 
 
 def virtual_size(image: Path, fmt: SourceFormat) -> int:
@@ -82,7 +82,7 @@ def reads_as(files: Sequence[SourceFile], driver: str, settings: Mapping[str, ob
 def convert(
     source: SourceFile,
     source_format: SourceFormat,
-    target: Path,
+    image: Path,
     target_format: Literal["qcow2", "raw"],
     *,
     virtual_size: int,
@@ -92,7 +92,7 @@ def convert(
     bytes_per_second: int | None,
     on_fraction: Callable[[float], None],
 ) -> None:
-    """Write `target` anew from the single file `source` and flush it. `on_fraction` gets 0 to 1.
+    """Write `image` anew from the single file `source` and flush it. `on_fraction` gets 0 to 1.
 
     It bypasses the page cache if the file systems allow it. Otherwise qemu-img's own flush (`-t writeback`) would wait
     for the disk at every updated table. One fsync at the end does not, and is short because the kernel is asked at
@@ -106,11 +106,11 @@ def convert(
     argv += ["-c"] if compress else ["-W"]  # compressed clusters can only be written in order
     argv += ["-r", str(bytes_per_second)] if bytes_per_second else []
     argv += ["-o", ",".join(options)] if options else []
-    target.unlink(missing_ok=True)
-    handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    argv += ["-t", "none"] if direct.possible(target) else []
+    image.unlink(missing_ok=True)
+    handle = os.open(image, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    argv += ["-t", "none"] if direct.possible(image) else []
     argv += ["-T", "none"] if direct.possible(source.opened) else []
-    argv += [node(source.opened, source_format), str(target)]
+    argv += [node(source.opened, source_format), str(image)]
 
     def on_output(text: str) -> None:
         for match in PERCENT.finditer(text):
@@ -120,7 +120,7 @@ def convert(
     try:
         sandbox = run.Sandbox(
             handles=(source.fd,),
-            write=(target,),
+            write=(image,),
             file_size=full_size(virtual_size) + PREALLOCATION,
             cpu=max(run.DAY, source.size // SLOWEST),
         )
@@ -128,7 +128,7 @@ def convert(
         os.fsync(handle)
     except MigrationFailed as error:
         if "No space left on device" in error.message:
-            raise disk_full(target.parent) from error
+            raise disk_full(image.parent) from error
         raise
     finally:
         os.close(handle)

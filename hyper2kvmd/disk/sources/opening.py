@@ -1,7 +1,7 @@
 """The choice of a source's format and reader, made only here.
 
 The file's content determines the format, and its name must not contradict it. A guest can write any bytes to its raw
-disk, also an image's header, and must not choose how that disk is read.
+disk, also the header of another format, and must not choose how that disk is read.
 """
 
 from __future__ import annotations

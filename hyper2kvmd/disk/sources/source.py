@@ -96,5 +96,5 @@ def copy_by_engine(
     """
     identity = "\n".join(file.model_dump_json() for file in source.identity)
     reserve = image.reserve
-    with contextlib.closing(image.target(source.virtual_size)) as target:
-        copy.copy(counted or source, target, identity=identity, reserve=reserve, limits=limits, on_progress=on_progress)
+    with contextlib.closing(image.create(source.virtual_size)) as made:
+        copy.copy(counted or source, made, identity=identity, reserve=reserve, limits=limits, on_progress=on_progress)

@@ -1,4 +1,4 @@
-"""The file system interface of the guest's tree, for every kind of access.
+"""The file system interface of the guest's tree, for every way of access.
 
 Names are relative to the file system, or to its folder that is mounted.
 """

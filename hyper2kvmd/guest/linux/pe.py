@@ -1,4 +1,4 @@
-"""PE files, the format of EFI programs: their machine, their sections, and programs with changed sections.
+"""PE files, the format of EFI programs: their architecture, their sections, and programs with changed sections.
 
 Source: Microsoft's PE format specification.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from hyper2kvmd.errors import MigrationFailed
 
 SUFFIXES = {0x8664: "x64", 0x014C: "ia32", 0xAA64: "aa64", 0x01C2: "arm", 0x5064: "riscv64"}
-"""Names of machines in the UEFI specification (3.5.1.1), for the fallback loader."""
+"""Names of architectures in the UEFI specification (3.5.1.1), for the fallback loader."""
 OFFSET_AT = 0x3C
 FILE = struct.Struct("<4sHHIIIHH")
 SECTION = struct.Struct("<8sIIIIIIHHI")

@@ -1,4 +1,4 @@
-"""The places of the parts of a FAT file system, from its boot sector. Offsets and lengths are bytes."""
+"""The positions of the parts of a FAT file system, from its boot sector. Offsets and lengths are bytes."""
 
 from __future__ import annotations
 

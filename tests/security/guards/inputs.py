@@ -230,7 +230,7 @@ GUARDS: tuple[Guard, ...] = (
     *each(
         RIGHTS,
         person("Person.may", "call entries", "()"),
-        person("Person.may", "value target entries", "$0"),
+        person("Person.may", "value file entries", "$0"),
         person("Person.may", "return st_mode #2", ALWAYS),
         person("Person.may", "return st_mode #2", NEVER),
     ),

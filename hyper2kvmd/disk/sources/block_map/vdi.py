@@ -17,12 +17,12 @@ from hyper2kvmd.disk.sources.source import QemuNode
 MAGIC, MAGIC_AT = b"\x7f\x10\xda\xbe", 0x40
 HEADER_BYTES = 512
 START = struct.Struct("<4sIII")
-"""At MAGIC_AT: magic, version, bytes of the header, type of the image."""
+"""At MAGIC_AT: magic, version, bytes of the header, type of the disk."""
 PLACES = struct.Struct("<II")
 """At 0x154: the offsets of the block map and the blocks."""
 SIZES = struct.Struct("<IIQIIII16s16s16s16s")
 """At 0x168: bytes of a sector, unused, of the disk, of a block, of its extra data; all blocks, allocated ones. Then the
-UUIDs of the image, of its last change, of its parent and of its parent's last change."""
+UUIDs of the disk, of its last change, of its parent and of its parent's last change."""
 VERSION = 0x10001
 DYNAMIC, FIXED, UNDO, DIFFERENCING = 1, 2, 3, 4
 NAMES = {DYNAMIC: "dynamic", FIXED: "fixed"}

@@ -188,7 +188,7 @@ def _regions(file: SourceFile) -> dict[bytes, Region]:
 
 
 def _metadata(file: SourceFile, region: Region) -> dict[bytes, Region]:
-    """The places of its items in the file."""
+    """The positions of its items in the file."""
     if region.length < REGION_TABLE_BYTES:
         raise faults.corrupt(file.path, f"its metadata has {region.length} bytes")
     data = file.read_whole(region.offset, REGION_TABLE_BYTES)
@@ -211,10 +211,10 @@ def _metadata(file: SourceFile, region: Region) -> dict[bytes, Region]:
 
 
 def _item(file: SourceFile, items: dict[bytes, Region], kind: bytes, length: int) -> bytes:
-    place = items.get(kind)
-    if place is None or place.length < length:
+    item = items.get(kind)
+    if item is None or item.length < length:
         raise faults.corrupt(file.path, f"its metadata lacks {UUID(bytes_le=kind)}")
-    return file.read_whole(place.offset, length)
+    return file.read_whole(item.offset, length)
 
 
 def _sound(data: bytes) -> bool:

@@ -137,7 +137,7 @@ def _check_features(file: SourceFile) -> None:
 
 
 def _extensions(file: SourceFile, at: int) -> Iterator[int]:
-    """The kinds of its header extensions, which end with the first cluster at the latest."""
+    """The types of its header extensions, which end with the first cluster at the latest."""
     stop = min(file.size, 1 << LARGEST_CLUSTER_BITS)
     while at + EXTENSION.size <= stop:
         kind, length = EXTENSION.unpack(file.read_whole(at, EXTENSION.size))

@@ -8,7 +8,7 @@ from hyper2kvmd.errors import Unsafe
 
 
 def sibling(path: Path, name: str) -> Path:
-    """The file `name` in the directory of `path`; raises Unsafe (`source-unsafe`) for any other kind of name."""
+    """The file `name` in the directory of `path`; raises Unsafe (`source-unsafe`) for any other name."""
     if not is_plain_name(name) or name == path.name:
         raise Unsafe(
             "source-unsafe",

@@ -1,4 +1,4 @@
-"""The two levels of tables that map each grain of a sparse extent to its place in the file.
+"""The two levels of tables that map each grain of a sparse extent to its position in the file.
 
 Tables are read on demand and never kept, so memory does not grow with the disk. Each entry is checked against the
 file's real size and against the file's own metadata.

@@ -29,7 +29,7 @@ HEAD = 4096
 class Loader:
     path: str
     suffix: str
-    """Of its machine, as in BOOTX64.EFI."""
+    """Of its architecture, as in BOOTX64.EFI."""
 
 
 def apply(case: Case) -> list[str]:
