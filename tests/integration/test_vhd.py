@@ -316,7 +316,6 @@ def many_names_for_one_block(path: Path) -> Path:
         (lambda path: in_header(path, BLOCK, struct.pack(">I", 3 << 20)), "source-unsupported"),
         (lambda path: in_header(path, BLOCK, struct.pack(">I", 512)), "source-unsupported"),
     ],
-    ids=str,
 )
 def test_damaged_and_hostile_ones(damage: Callable[[Path], Path], code: str, tmp_path: Path) -> None:
     raw = make_raw(tmp_path / "made.source", SIZE, ((0, 2),))
