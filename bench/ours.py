@@ -10,8 +10,9 @@ from hyper2kvmd.disk.engine import copy
 from hyper2kvmd.disk.engine.compare import first_difference
 from hyper2kvmd.disk.images.image import NewImage
 from hyper2kvmd.disk.images.qcow2.reader import open_image
-from hyper2kvmd.disk.sources.opening import open_source
+from hyper2kvmd.disk.sources.location import open_disk
 from hyper2kvmd.disk.sources.source import DiskSource
+from hyper2kvmd.model.disks import LocalFile
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--compress", action="store_true")
     asked = parser.parse_args()
-    with open_source(asked.source, asked.target.parent) as source:  # as `plan` did
+    with open_disk(LocalFile(path=asked.source), asked.target.parent) as source:  # as `plan` did
         data_bytes = source.data_bytes
         print("ready", flush=True)
         sys.stdin.readline()

@@ -44,7 +44,7 @@ def markdown(report: Report) -> str:
             [
                 (
                     "Source",
-                    f"{_code(str(disk.path))} ({disk.format} {_plain(disk.subformat)}, {size(disk.virtual_size)})",
+                    f"{_code(str(disk.at))} ({disk.format} {_plain(disk.subformat)}, {size(disk.virtual_size)})",
                 ),
                 ("Image", f"{_code(made.path.name)}, {report.image.format}, {size(made.file_bytes)} on disk"),
                 ("SHA-256", made.sha256 or "not asked for"),

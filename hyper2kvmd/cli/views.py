@@ -44,7 +44,7 @@ def finished(output: Output, asked: Migration, result: Finished) -> None:
 
 def plan(output: Output, order: Order, planned: Plan) -> None:
     for table, disk in zip(planned.layout.tables, planned.disks, strict=True):
-        output.line(f"{disk.path}  {disk.format} {disk.subformat}", style="bold")
+        output.line(f"{disk.at}  {disk.format} {disk.subformat}", style="bold")
         output.facts([("size", size(disk.virtual_size)), ("data", f"about {size(disk.data_bytes)}")])
         reserve = "in full" if disk.preallocate else "as written"
         output.facts([("partitions", table), ("reserved", f"{reserve}: {disk.preallocate_reason}")])

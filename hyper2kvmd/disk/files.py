@@ -13,7 +13,7 @@ from hyper2kvmd.disk import faults
 from hyper2kvmd.errors import Failure, Kind, MigrationFailed, Unsafe
 from hyper2kvmd.host.files import data_ranges
 from hyper2kvmd.host.mandate import ANYONE, Mandate
-from hyper2kvmd.model.disks import FileIdentity
+from hyper2kvmd.model.disks import DiskRef, FileIdentity
 
 
 @dataclass(frozen=True)
@@ -170,10 +170,10 @@ def _identity(path: Path, status: os.stat_result) -> FileIdentity:
     )
 
 
-def source_changed(path: Path) -> MigrationFailed:
+def source_changed(source: Path | DiskRef) -> MigrationFailed:
     return MigrationFailed(
         "source-changed",
-        f"{path} was changed or replaced during the migration",
+        f"{source} was changed or replaced during the migration",
         hint="Stop whatever writes to it (is the VM still running?), then retry",
         kind=Kind.OPERATOR,
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.machine import LocalFile, Machine, MachineDisk
+from hyper2kvmd.model.disks import LocalFile
+from hyper2kvmd.model.machine import Machine, MachineDisk
 
 
 class Disks:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import (
     Field,
     SerializationInfo,
     SerializerFunctionWrapHandler,
-    ValidationInfo,
     field_serializer,
     field_validator,
 )
@@ -20,6 +19,21 @@ from hyper2kvmd.model.frozen import Frozen
 Table = Literal["gpt", "dos", "none"]
 COMPACT: Mapping[str, bool] = {"compact": True}
 """The context of a serialization for the record; see `results.recorded`."""
+
+
+class LocalFile(Frozen):
+    """A disk in a file of this host."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        """For messages and reports."""
+        return str(self.path)
+
+
+DiskRef: TypeAlias = LocalFile
+"""The location of a disk. `disk/sources/location.py` opens it. Members of archives and remote disks will be further
+kinds."""
 
 
 class Segment(Frozen):
@@ -146,7 +160,7 @@ SourceFormat = Literal["vmdk", "raw", "qcow2", "vdi", "vhd", "vhdx"]
 
 
 class SourceDisk(Frozen):
-    path: Path
+    at: DiskRef
     format: SourceFormat = "vmdk"
     subformat: str
     """The variant of the format: the createType of a VMDK, such as monolithicSparse."""
@@ -155,7 +169,7 @@ class SourceDisk(Frozen):
     """Bytes of the guest's disk that the source stores: the data to copy, and the approximate size of an image with
     holes."""
     files: tuple[FileIdentity, ...]
-    """All files of the disk: for a VMDK, the descriptor and every extent."""
+    """All files of the disk, the named one first: for a VMDK, the descriptor and every extent."""
     preallocate: bool = False
     preallocate_reason: str = ""
     concerns: tuple[str, ...] = ()
@@ -165,20 +179,21 @@ class SourceDisk(Frozen):
     def _named_beside(
         self, files: tuple[FileIdentity, ...], handler: SerializerFunctionWrapHandler, info: SerializationInfo
     ) -> Any:
-        """On record, a file in the directory of `path` has its bare name: a thousand extents may share it."""
+        """On record, a file in the directory of the first has its bare name: a thousand extents may share it."""
         shown = handler(files)
         if info.context == COMPACT:
-            for file, one in zip(files, shown, strict=True):
-                if file.path.parent == self.path.parent:
+            for file, one in zip(files[1:], shown[1:], strict=True):
+                if file.path.parent == files[0].path.parent:
                     one["path"] = file.path.name
         return shown
 
     @field_validator("files", mode="before")
     @classmethod
-    def _found_beside(cls, files: Any, info: ValidationInfo) -> Any:
-        if not isinstance(files, list) or "path" not in info.data:
-            return files
-        return [_beside(info.data["path"].parent, file) for file in files]
+    def _found_beside(cls, files: Any) -> Any:
+        match files:
+            case [{"path": str(first)}, *others] if isinstance(files, list):
+                return [files[0], *(_beside(Path(first).parent, file) for file in others)]
+        return files
 
 
 def _beside(directory: Path, file: Any) -> Any:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
-from hyper2kvmd.model.disks import Layout, SourceDisk
+from hyper2kvmd.model.disks import DiskRef, Layout, SourceDisk
 from hyper2kvmd.model.frozen import Frozen
 
 Firmware = Literal["bios", "uefi"]
@@ -18,16 +17,6 @@ Extra = Literal["usb", "agent", "balloon", "rng"]
 MAX_MEMORY = 16 << 20
 """MiB."""
 MAX_VCPUS = 1024
-
-
-class LocalFile(Frozen):
-    """A disk in a file of this host."""
-
-    path: Path
-
-
-DiskRef = LocalFile
-"""The location of a disk. Members of archives and remote disks will be further kinds."""
 
 
 class MachineDisk(Frozen):

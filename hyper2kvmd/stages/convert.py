@@ -171,7 +171,7 @@ def _sample_offsets(size: int) -> list[int]:
 def _differs(disk: SourceDisk, fact: str) -> MigrationFailed:
     return MigrationFailed(
         "content-differs",
-        f"the image of {disk.path} is not a faithful copy: {fact}",
+        f"the image of {disk.at} is not a faithful copy: {fact}",
         hint="Check the storage of source and conversion directory for errors, then retry",
         kind=Kind.RETRY,
     )

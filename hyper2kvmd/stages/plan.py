@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from hyper2kvmd import units
 from hyper2kvmd.disk.images.image import image_bytes
@@ -19,7 +18,7 @@ from hyper2kvmd.host.mandate import require_below
 from hyper2kvmd.host.workspace import real_conversion_dir
 from hyper2kvmd.machines.reader import read_machine
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.disks import Layout, SourceDisk, Volume
+from hyper2kvmd.model.disks import DiskRef, Layout, SourceDisk, Volume
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.stages.bench import Bench
@@ -36,7 +35,7 @@ TOOLS = ("qemu-img", "qemu-storage-daemon")
 def plan(bench: Bench) -> Plan:
     """Read the source and check the host.
 
-    Raises the failures of `open_source` and of the target's `check` and `room`, and `tool-missing`, `source-repeated`,
+    Raises the failures of `open_disk` and of the target's `check` and `room`, and `tool-missing`, `source-repeated`,
     `source-has-snapshot`, `path-not-allowed`, `helper-unreachable`, `mount-unsupported`, `checksum-too-long`,
     `space-never`.
     """
@@ -48,8 +47,8 @@ def plan(bench: Bench) -> Plan:
         target.check()
     with ctx.step("Reading the source"):
         machine = read_machine(migration, bench.mandate)
-        disks, layout = read_disks(bench.sources, [disk.at.path for disk in machine.disks], bench.keys())
-        opened = [source.files[0] for source in bench.sources.open([disk.path for disk in disks])]
+        disks, layout = read_disks(bench.sources, [disk.at for disk in machine.disks], bench.keys())
+        opened = [source.files[0] for source in bench.sources.open([disk.at for disk in disks])]
         snapshots = check_snapshots(opened, machine.disk_names, migration.snapshot, bench.mandate)
     concerns = (*machine.concerns, *(concern for disk in disks for concern in disk.concerns), *snapshots)
     for concern in concerns:
@@ -92,14 +91,14 @@ def with_real_directories(order: Order) -> Order:
 
 
 def read_disks(
-    sources: Sources, paths: Sequence[Path], keys: tuple[bytes, ...] = ()
+    sources: Sources, refs: Sequence[DiskRef], keys: tuple[bytes, ...] = ()
 ) -> tuple[tuple[SourceDisk, ...], Layout]:
     """Open a machine's disks and read their common layout; `keys` are tried on LUKS containers.
 
     Raises as `Sources.open` does.
     """
-    opened = sources.open(paths)
-    disks = tuple(describe(path, source) for path, source in zip(paths, opened, strict=True))
+    opened = sources.open(refs)
+    disks = tuple(describe(at, source) for at, source in zip(refs, opened, strict=True))
     return disks, read_layout([SourceReader(source) for source in opened], keys)
 
 

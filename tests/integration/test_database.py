@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,8 +19,9 @@ from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin
 from hyper2kvmd.jobs.tables import metadata
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.disks import Image, Layout, SourceDisk
+from hyper2kvmd.model.disks import FileIdentity, Image, Layout, LocalFile, SourceDisk
 from hyper2kvmd.model.jobs import NOBODY_AT_ALL, State
+from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.results import Finished
 from tests.support.benches import plan_for
 
@@ -216,7 +218,7 @@ def test_a_database_of_the_first_schema_keeps_its_jobs(tmp_path: Path) -> None:
     assert len(store.list()) == 3
     store.close()
     with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0004",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0005",)]
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
     assert {"jobs_misplaced", "jobs_of_submitter"} <= names
 
@@ -236,14 +238,51 @@ def test_submitters_of_earlier_jobs_are_found_by_name(tmp_path: Path) -> None:
     assert uids == {"root": 0, "987654": 987654, "no-such-user": NOBODY_AT_ALL, "": NOBODY_AT_ALL}
 
 
+FILES = ("a.vmdk", "a-f001.vmdk")
+DISK = SourceDisk(
+    at=LocalFile(path=Path("/srv/a.vmdk")),
+    subformat="twoGbMaxExtentFlat",
+    virtual_size=1,
+    data_bytes=1,
+    files=tuple(
+        FileIdentity(path=Path("/srv", name), device=1, inode=1, size=1, mtime_ns=1, ctime_ns=1) for name in FILES
+    ),
+)
+
+
+def with_disks_at_a_path(plan: Plan) -> dict[str, Any]:
+    """A plan as the versions before 0005 recorded it."""
+    old = plan.model_dump(mode="json")
+    for disk in old["disks"]:
+        disk["path"] = disk.pop("at")["path"]
+        for file, name in zip(disk["files"], FILES, strict=True):
+            file["path"] = name
+    return old
+
+
+def test_a_plan_that_an_older_version_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    filled(path, 2)
+    planned = plan_for((DISK,), Layout(tables=("none",)))
+    published = planned.with_changes(disks=())
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0004'")
+        for job, plan in ((1, planned), (2, published)):
+            product = json.dumps(with_disks_at_a_path(plan))
+            connection.execute("INSERT INTO stages VALUES (?, 'plan', 1, 0.5, ?)", (job, product))
+    connection.close()
+    store = Store(address(path))
+    assert [store.finished_stages(job).plan for job in (1, 2)] == [planned, published]
+    store.close()
+
+
 def test_stages_that_an_older_version_finished_count(tmp_path: Path) -> None:
     path = tmp_path / "jobs.sqlite3"
     filled(path, 1)
-    disk = SourceDisk(path=Path("/srv/a.vmdk"), subformat="flat", virtual_size=1, data_bytes=1, files=())
-    planned = plan_for((disk,), Layout(tables=("none",)))
+    planned = plan_for((DISK,), Layout(tables=("none",)))
     nic = {"mac": "00:50:56:01:02:03", "slot": 192}
     image = Image(disks=(), format="raw", layout=planned.layout)
-    old = planned.model_dump(mode="json")
+    old = with_disks_at_a_path(planned)
     del old["machine"]
     products = {
         "plan": {"source": {**old, "nics": [nic]}, "image": None},

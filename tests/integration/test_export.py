@@ -17,10 +17,10 @@ import pytest
 
 from hyper2kvmd.disk.qemu.export import Exporter, as_file, export
 from hyper2kvmd.disk.qemu.nbd import NbdReader, NbdWriter
-from hyper2kvmd.disk.sources.opening import open_source
+from hyper2kvmd.disk.sources.location import open_disk
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host import run
-from hyper2kvmd.model.disks import Segment
+from hyper2kvmd.model.disks import LocalFile, Segment
 from tests.support.host import MIB, command
 
 
@@ -62,7 +62,7 @@ def test_a_vmdk_is_read_in_place(tmp_path: Path, content: bytes, subformat: str)
     files = tuple(path.parent.iterdir())
     before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
     with (
-        open_source(path, tmp_path) as source,
+        open_disk(LocalFile(path=path), tmp_path) as source,
         export(path, "vmdk", tmp_path, exports={"": None}, writable=False, opened=source.files) as exporter,
     ):
         with NbdReader(exporter.socket, "") as reader:

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.disk.sources.opening import open_source
+from hyper2kvmd.disk.sources.location import open_disk
 from hyper2kvmd.errors import Failure
+from hyper2kvmd.model.disks import LocalFile
 from tests.support.vmdk import full
 from tests.support.vmdk_images import descriptor, stream
 
@@ -128,14 +129,14 @@ FILES = PACKED | OTHERS | FORMATS
 
 
 def refused(path: Path) -> Failure:
-    with pytest.raises(Failure) as caught, open_source(path, path.parent):
+    with pytest.raises(Failure) as caught, open_disk(LocalFile(path=path), path.parent):
         pass
     assert str(caught.value).isprintable()
     return caught.value
 
 
 def concerns(path: Path) -> tuple[str, ...]:
-    with open_source(path, path.parent) as source:
+    with open_disk(LocalFile(path=path), path.parent) as source:
         assert source.format == "raw" and source.virtual_size == path.stat().st_size
         return source.concerns
 
@@ -229,7 +230,7 @@ def test_a_part_of_a_split_file(name: str, command: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["ubuntu-22.04.100", "web01.v12", "disk.vmdk.old"])
 def test_a_name_with_a_number_is_no_part(name: str, tmp_path: Path) -> None:
-    with open_source(written(tmp_path / name, DISK, len(DISK)), tmp_path) as source:
+    with open_disk(LocalFile(path=written(tmp_path / name, DISK, len(DISK))), tmp_path) as source:
         assert source.format == "vmdk"
 
 

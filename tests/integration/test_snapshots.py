@@ -11,12 +11,13 @@ from typing import Literal
 import pytest
 
 from hyper2kvmd import spec
-from hyper2kvmd.disk.sources.opening import open_source
+from hyper2kvmd.disk.sources.location import open_disk
 from hyper2kvmd.disk.sources.snapshots import MAX_FILES, check_snapshots
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.host.mandate import ANYONE, Mandate
 from hyper2kvmd.machines.vmx import Vmx
 from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.disks import LocalFile
 from tests.support.ctl import ctl
 from tests.support.disks import sh
 from tests.support.vmdk import full
@@ -53,7 +54,7 @@ def checked(
     asked = Migration(vmdk=disks, vm_name="web01")
     names = Vmx().read(asked, mandate).disk_names if names is None else names
     with ExitStack() as stack:
-        opened = [stack.enter_context(open_source(disk, disk.parent, mandate)).files[0] for disk in disks]
+        opened = [stack.enter_context(open_disk(LocalFile(path=disk), disk.parent, mandate)).files[0] for disk in disks]
         return check_snapshots(opened, names, meant, mandate)
 
 

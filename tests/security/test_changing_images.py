@@ -16,8 +16,9 @@ from hyper2kvmd.disk.engine.copy import CopyLimits
 from hyper2kvmd.disk.images.image import NewImage
 from hyper2kvmd.disk.ranges import UNIT, Ranges
 from hyper2kvmd.disk.sources import sampling
-from hyper2kvmd.disk.sources.opening import open_source
+from hyper2kvmd.disk.sources.location import open_disk
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.model.disks import LocalFile
 from hyper2kvmd.model.jobs import Stage
 from tests.support.attempts import Attempts
 from tests.support.disks import sh
@@ -78,13 +79,14 @@ def unconfined(script: str, *arguments: Path) -> subprocess.CompletedProcess[str
 OPEN_AS_SUBMITTER = """
 import sys
 from pathlib import Path
-from hyper2kvmd.disk.sources.opening import open_source
+from hyper2kvmd.disk.sources.location import open_disk
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.host.person import Person
+from hyper2kvmd.model.disks import LocalFile
 path = Path(sys.argv[1])
 try:
-    with open_source(path, path.parent, Mandate(Person.of(0))):
+    with open_disk(LocalFile(path=path), path.parent, Mandate(Person.of(0))):
         print("open")
 except Failure as failure:
     print(failure.code)
@@ -111,7 +113,7 @@ def test_a_disk_that_is_filled_while_it_is_copied(fmt: str, tmp_path: Path) -> N
     fill(path, fmt, 4 * MIB)
     later = Path(shutil.copy(path, tmp_path / "later"))
     fill(later, fmt, FILLED)
-    with open_source(path, tmp_path) as source:
+    with open_disk(LocalFile(path=path), tmp_path) as source:
         assert source.data_bytes == 4 * MIB
         with path.open("r+b") as file:  # not by QEMU, which respects its own lock
             file.write(later.read_bytes())

@@ -17,6 +17,7 @@ from hyper2kvmd.host import mandate, way
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.host.person import READ, Person, lineage
 from hyper2kvmd.host.way import way_to
+from hyper2kvmd.model.disks import LocalFile
 from tests.support.own_host import FOLDER_PREFIX
 from tests.support.submitters import NOBODY, VICTIM
 from tests.support.vmdk_images import descriptor, vmdk_source
@@ -81,7 +82,7 @@ def test_a_disk_of_another_name_is_refused_before_others_are_opened(tmp_path: Pa
     first.write_bytes(bytes(4096))
     second.hardlink_to(first)
     with Sources(tmp_path) as sources, pytest.raises(MigrationFailed) as caught:
-        sources.open([first, second, tmp_path / "missing.raw"])
+        sources.open([LocalFile(path=path) for path in (first, second, tmp_path / "missing.raw")])
     assert caught.value.code == "source-repeated"
 
 

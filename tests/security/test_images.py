@@ -14,11 +14,11 @@ import pytest
 from hyper2kvmd.disk.files import SourceFile, open_file
 from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.disk.sources.foreign import ForeignSource
+from hyper2kvmd.disk.sources.location import open_disk
 from hyper2kvmd.disk.sources.opened import Sources
-from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.run import Sandbox, run
-from hyper2kvmd.model.disks import SourceFormat
+from hyper2kvmd.model.disks import LocalFile, SourceFormat
 from hyper2kvmd.stages.convert import prove_same
 from tests.support.converting import run_convert
 from tests.support.disks import sh
@@ -265,7 +265,7 @@ def test_a_disk_swapped_behind_our_back_is_not_what_a_tool_opens(fmt: str, tmp_p
         (tmp_path / "raw").write_bytes((text * MIB)[:MIB])
         sh("qemu-img", "convert", "-f", "raw", "-O", fmt, tmp_path / "raw", folder / f"disk.{fmt}")
     file = theirs / f"disk.{fmt}"
-    with open_source(file, tmp_path) as source:
+    with open_disk(LocalFile(path=file), tmp_path) as source:
         theirs.rename(tmp_path / "away")
         theirs.symlink_to(swapped)
         run, *_ = source.runs(0, MIB)

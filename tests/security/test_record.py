@@ -19,7 +19,7 @@ from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin
 from hyper2kvmd.model import guest as model
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.disks import FileIdentity, Image, Layout, SourceDisk, Volume
+from hyper2kvmd.model.disks import FileIdentity, Image, Layout, LocalFile, SourceDisk, Volume
 from hyper2kvmd.model.guest import Change, Guest
 from hyper2kvmd.model.jobs import Problem, Stage
 from hyper2kvmd.model.results import (
@@ -44,7 +44,8 @@ def disk_of(number: int, directory: Path) -> SourceDisk:
         FileIdentity(path=directory / f"e{n}", device=2049, inode=1 << 40, size=512, mtime_ns=1 << 60, ctime_ns=1 << 60)
         for n in range(number)
     )
-    return SourceDisk(path=directory / "d.vmdk", subformat="flat", virtual_size=512, data_bytes=512, files=files)
+    at = LocalFile(path=directory / "d.vmdk")
+    return SourceDisk(at=at, subformat="flat", virtual_size=512, data_bytes=512, files=files)
 
 
 PLAN = plan_for((disk_of(50, Path("/srv")),), Layout(tables=("none",), volumes=(Volume(kind="disk", name="d"),) * 50))

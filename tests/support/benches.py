@@ -10,7 +10,7 @@ from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.hardware import DEFAULT_MACHINE, DEFAULT_MEMORY, DEFAULT_VCPUS
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.model.disks import Layout, SourceDisk
-from hyper2kvmd.model.machine import Firmware, Hardware, LocalFile, Machine, MachineDisk, Plan
+from hyper2kvmd.model.machine import Firmware, Hardware, Machine, MachineDisk, Plan
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Context, Event
 from hyper2kvmd.stages.bench import Bench
@@ -31,7 +31,7 @@ def bench_for(order: Order, folder: Path, emit: Callable[[Event], None] = unhear
 
 
 def plan_for(disks: tuple[SourceDisk, ...], layout: Layout, firmware: Firmware = "bios") -> Plan:
-    machine = Machine(disks=tuple(MachineDisk(at=LocalFile(path=disk.path)) for disk in disks))
+    machine = Machine(disks=tuple(MachineDisk(at=disk.at) for disk in disks))
     return Plan(machine=machine, disks=disks, layout=layout, firmware=firmware, needed_bytes=1)
 
 

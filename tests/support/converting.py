@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.disks import Image, SourceDisk
+from hyper2kvmd.model.disks import Image, LocalFile, SourceDisk
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Event, Step
@@ -55,11 +55,11 @@ def prove_all(plan: Plan, image: Image, folder: Path) -> None:
 
 def read_source(path: Path, folder: Path) -> SourceDisk:
     with Sources(folder) as sources:
-        (disk,), _ = read_disks(sources, (path,))
+        (disk,), _ = read_disks(sources, (LocalFile(path=path),))
     return disk
 
 
 def planned(*paths: Path, preallocate: bool = False, keys: tuple[bytes, ...] = ()) -> Plan:
     with Sources(paths[0].parent) as sources:
-        disks, layout = read_disks(sources, paths, keys)
+        disks, layout = read_disks(sources, [LocalFile(path=path) for path in paths], keys)
     return plan_for(tuple(disk.with_changes(preallocate=preallocate) for disk in disks), layout)

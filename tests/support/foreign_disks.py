@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.disk.sources.opening import open_source
+from hyper2kvmd.disk.sources.location import open_disk
 from hyper2kvmd.errors import Failure
+from hyper2kvmd.model.disks import LocalFile
 from tests.support.disks import sh
 
 MIB = 1 << 20
@@ -48,7 +49,7 @@ def make(folder: Path, fmt: str, options: tuple[str, ...] = (), *, raw: Path | N
 
 def refused(path: Path) -> Failure:
     """Refused on entry: there is not even a folder that a tool could work in."""
-    with pytest.raises(Failure) as caught, open_source(path, Path("/nonexistent")):
+    with pytest.raises(Failure) as caught, open_disk(LocalFile(path=path), Path("/nonexistent")):
         pass
     assert "\n" not in str(caught.value)
     assert caught.value.hint

@@ -16,7 +16,7 @@ import pytest
 
 from hyper2kvmd.hardware import decide_firmware, decide_hardware
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.disks import Layout, SourceDisk
+from hyper2kvmd.model.disks import Layout, LocalFile, SourceDisk
 from hyper2kvmd.model.guest import Guest, Nic
 from hyper2kvmd.model.machine import Firmware, Plan
 from hyper2kvmd.model.orders import Order
@@ -84,7 +84,7 @@ def unplug(uri: str, domain: Registration) -> None:
 
 def source(firmware: Firmware = "bios") -> Plan:
     disk = SourceDisk(
-        path=Path("/srv/web01.vmdk"),
+        at=LocalFile(path=Path("/srv/web01.vmdk")),
         subformat="streamOptimized",
         virtual_size=1 << 30,
         data_bytes=1 << 20,

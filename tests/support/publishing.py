@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.disks import DiskImage, FileIdentity, Image, Layout, SourceDisk
+from hyper2kvmd.model.disks import DiskImage, FileIdentity, Image, Layout, LocalFile, SourceDisk
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import Artifact, Verdict
@@ -42,7 +42,7 @@ def run_publish(
     migration = Migration(vmdk=sources, vm_name="web01", out_format="raw", checksum=checksum)
     disks = tuple(
         SourceDisk(
-            path=path,
+            at=LocalFile(path=path),
             subformat="monolithicFlat",
             virtual_size=size,
             data_bytes=size,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.disks import DiskImage, FileIdentity, Image, Layout, SourceDisk
+from hyper2kvmd.model.disks import DiskImage, FileIdentity, Image, Layout, LocalFile, SourceDisk
 from hyper2kvmd.model.guest import Change, Guest
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import PublishedDisk, Verdict
@@ -13,7 +13,7 @@ from hyper2kvmd.report import Report, markdown
 from tests.support.benches import plan_for
 
 DISK = SourceDisk(
-    path=Path("/source.vmdk"),
+    at=LocalFile(path=Path("/source.vmdk")),
     subformat="monolithicFlat",
     virtual_size=512,
     data_bytes=512,
@@ -29,7 +29,7 @@ def test_a_guest_cannot_speak_in_the_reports_own_voice() -> None:
         version="1",
         order=Order(
             job_id="1",
-            migration=Migration(vmdk=(DISK.path,), vm_name="web01"),
+            migration=Migration(vmdk=(DISK.at.path,), vm_name="web01"),
             conversion_dir=Path("/c"),
             output_dir=Path("/o"),
             helper=("none",),

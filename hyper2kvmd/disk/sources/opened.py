@@ -1,4 +1,4 @@
-"""A machine's source disks, opened by name once and kept open for every stage that reads them."""
+"""A machine's source disks, opened once and kept open for every stage that reads them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from types import TracebackType
 
 from hyper2kvmd.disk.files import source_changed
-from hyper2kvmd.disk.sources.opening import open_source
+from hyper2kvmd.disk.sources.location import open_disk
 from hyper2kvmd.disk.sources.source import DiskSource
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.host.mandate import ANYONE, Mandate
-from hyper2kvmd.model.disks import SourceDisk
+from hyper2kvmd.model.disks import DiskRef, SourceDisk
 
 
 class Sources:
@@ -39,17 +39,17 @@ class Sources:
         self._stack.close()
         self._opened = ()
 
-    def open(self, paths: Sequence[Path]) -> tuple[DiskSource, ...]:
+    def open(self, disks: Sequence[DiskRef]) -> tuple[DiskSource, ...]:
         """The machine's disks, vetted and open.
 
-        Raises as `open_source` does, and MigrationFailed (`source-repeated`) for a file that two of them use.
+        Raises as `open_disk` does, and MigrationFailed (`source-repeated`) for a file that two of them use.
         """
         if not self._opened:
-            opened: dict[Path, DiskSource] = {}
-            for path in paths:
-                disk = self._stack.enter_context(open_source(path, self._folder, self._mandate))
-                _require_apart(path, disk, opened)
-                opened[path] = disk
+            opened: dict[DiskRef, DiskSource] = {}
+            for at in disks:
+                disk = self._stack.enter_context(open_disk(at, self._folder, self._mandate))
+                _require_apart(at, disk, opened)
+                opened[at] = disk
             self._opened = tuple(opened.values())
         return self._opened
 
@@ -58,18 +58,18 @@ class Sources:
 
         Raises MigrationFailed (`source-changed`) before anything is copied from another file, and as `open` does.
         """
-        opened = self.open([disk.path for disk in disks])
+        opened = self.open([disk.at for disk in disks])
         for disk, source in zip(disks, opened, strict=True):
             if source.identity != disk.files:
-                raise source_changed(disk.path)
+                raise source_changed(disk.at)
             source.require_unchanged()
         return opened
 
 
-def describe(path: Path, source: DiskSource) -> SourceDisk:
-    """The model of an open disk; `path` names it. Raises as `DiskSource.data_bytes` does."""
+def describe(at: DiskRef, source: DiskSource) -> SourceDisk:
+    """The model of an open disk. Raises as `DiskSource.data_bytes` does."""
     return SourceDisk(
-        path=path,
+        at=at,
         format=source.format,
         subformat=source.subformat,
         virtual_size=source.virtual_size,
@@ -79,13 +79,13 @@ def describe(path: Path, source: DiskSource) -> SourceDisk:
     )
 
 
-def _require_apart(path: Path, disk: DiskSource, others: Mapping[Path, DiskSource]) -> None:
+def _require_apart(at: DiskRef, disk: DiskSource, others: Mapping[DiskRef, DiskSource]) -> None:
     files = {(file.device, file.inode): file.path for file in disk.identity}
-    for name, other in others.items():
+    for other_at, other in others.items():
         for file in other.identity:
             if (file.device, file.inode) in files:
                 raise MigrationFailed(
                     "source-repeated",
-                    f"{name} and {path} both use {files[file.device, file.inode]}",
+                    f"{other_at} and {at} both use {files[file.device, file.inode]}",
                     hint="Name each disk of the machine once, and only the topmost snapshot of a chain",
                 )

@@ -22,7 +22,7 @@ from hyper2kvmd.disk.sources.source import DiskSource
 from hyper2kvmd.disk.sources.vmdk import descriptor, esx, links, sparse
 from hyper2kvmd.errors import Failure, MigrationFailed, Unsafe
 from hyper2kvmd.host import run
-from hyper2kvmd.host.mandate import ANYONE, Mandate
+from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.model.disks import SourceFormat
 
 MAGICS: tuple[tuple[int, bytes, SourceFormat], ...] = (
@@ -55,31 +55,27 @@ FLAT = re.compile(r"(.+)-flat\.vmdk", re.IGNORECASE)
 
 
 @contextlib.contextmanager
-def open_source(path: Path, folder: Path, mandate: Mandate = ANYONE) -> Iterator[DiskSource]:
-    """The disk at `path`, vetted and ready to be read; QEMU's socket may be made in `folder`.
+def open_source(file: SourceFile, folder: Path, mandate: Mandate) -> Iterator[DiskSource]:
+    """The disk in an open file, vetted and ready to be read; QEMU's socket may be made in `folder`.
 
-    Raises MigrationFailed (`source-format-unclear`, `source-format-differs`, `source-extent`, and as `other_files`
-    does), Unsafe (`confinement-missing`), and as `open_file`, `vmdk.open_vmdk`, `RawSource`, `open_foreign` and
-    `open_block_map` do.
+    Files that it names are opened by `mandate`. Raises MigrationFailed (`source-format-unclear`,
+    `source-format-differs`, `source-extent`, and as `other_files` does), Unsafe (`confinement-missing`), and as
+    `vmdk.open_vmdk`, `RawSource`, `open_foreign` and `open_block_map` do.
     """
-    file = open_file(path, mandate)
-    try:
-        other_files.refuse_parts(path)
-        fmt, concerns = _format_of(file, mandate)
-        if fmt == "vmdk":
-            with vmdk.open_vmdk(file, mandate) as disk:
-                yield disk
-        elif fmt == "raw":
-            yield RawSource(file, concerns)
-        elif fmt == "qcow2":
-            if mandate.person is not None and not run.confinement_available():
-                raise _unconfined(path)
-            with open_foreign(file, folder) as served:
-                yield served
-        else:
-            yield open_block_map(file, fmt)
-    finally:
-        os.close(file.fd)
+    other_files.refuse_parts(file.path)
+    fmt, concerns = _format_of(file, mandate)
+    if fmt == "vmdk":
+        with vmdk.open_vmdk(file, mandate) as disk:
+            yield disk
+    elif fmt == "raw":
+        yield RawSource(file, concerns)
+    elif fmt == "qcow2":
+        if mandate.person is not None and not run.confinement_available():
+            raise _unconfined(file.path)
+        with open_foreign(file, folder) as served:
+            yield served
+    else:
+        yield open_block_map(file, fmt)
 
 
 def _format_of(file: SourceFile, mandate: Mandate) -> tuple[SourceFormat, tuple[str, ...]]:
