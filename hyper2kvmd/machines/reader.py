@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from hyper2kvmd.host.mandate import ANYONE, Mandate
+from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.machines.vmx import Vmx
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.machine import Machine
@@ -13,8 +13,11 @@ from hyper2kvmd.model.machine import Machine
 class MachineReader(Protocol):
     """Reads one kind of description."""
 
-    def read(self, asked: Migration, mandate: Mandate) -> Machine:
-        """The migration's source machine. Raises as `open_file` does for the files that the migration names."""
+    def read(self, asked: Migration, sources: Sources) -> Machine:
+        """The migration's source machine. A reader that needs a disk opens all of them in `sources`.
+
+        Raises as `open_file` and `Sources.open` do.
+        """
         ...
 
 
@@ -22,6 +25,6 @@ VMDK: MachineReader = Vmx()
 """The reader of the key `vmdk`, the only key for a source so far."""
 
 
-def read_machine(asked: Migration, mandate: Mandate = ANYONE) -> Machine:
+def read_machine(asked: Migration, sources: Sources) -> Machine:
     """The machine that the migration names. Raises as its reader does."""
-    return VMDK.read(asked, mandate)
+    return VMDK.read(asked, sources)

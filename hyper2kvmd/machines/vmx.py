@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hyper2kvmd.disk.file_names import last_part
 from hyper2kvmd.disk.files import open_file
+from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.disk.text_encoding import decode
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.host.mandate import Mandate
@@ -43,17 +44,15 @@ SETTING = re.compile(r"[ \t]*([A-Za-z0-9_.:-]+)[ \t]*=[ \t]*\"([^\"\n]*)\"")
 class Vmx:
     """A `MachineReader`: the migration's disks, and the .vmx that names the first one or has its name."""
 
-    def read(self, asked: Migration, mandate: Mandate) -> Machine:
-        """A .vmx that the disk's owner neither owns nor can read is ignored with a warning.
+    def read(self, asked: Migration, sources: Sources) -> Machine:
+        """A .vmx that the owner of the open disk neither owns nor can read is ignored with a warning.
 
-        Raises as `open_file` does for the disk itself.
+        Raises as `Sources.open` does.
         """
-        machine, disk = DISKS.read(asked, mandate), asked.vmdk[0]
-        file = open_file(disk, mandate)
-        try:
-            settings, concerns = _settings_for(disk, mandate.named_by(file.fd, disk))
-        finally:
-            os.close(file.fd)
+        machine = DISKS.read(asked, sources)
+        first, *_ = sources.open([disk.at for disk in machine.disks])
+        file = first.files[0]
+        settings, concerns = _settings_for(file.path, sources.mandate.named_by(file.fd, file.path))
         return machine.with_changes(
             memory=_number(settings, "memsize", MEMORY),
             vcpus=_number(settings, "numvcpus", VCPUS),

@@ -46,7 +46,7 @@ def plan(bench: Bench) -> Plan:
     with ctx.step("Checking the output"):
         target.check()
     with ctx.step("Reading the source"):
-        machine = read_machine(migration, bench.mandate)
+        machine = read_machine(migration, bench.sources)
         disks, layout = read_disks(bench.sources, [disk.at for disk in machine.disks], bench.keys())
         opened = [source.files[0] for source in bench.sources.open([disk.at for disk in disks])]
         snapshots = check_snapshots(opened, machine.disk_names, migration.snapshot, bench.mandate)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from hyper2kvmd import spec
-from hyper2kvmd.disk.sources.location import open_disk
+from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.disk.sources.snapshots import MAX_FILES, check_snapshots
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.host.mandate import ANYONE, Mandate
-from hyper2kvmd.machines.vmx import Vmx
+from hyper2kvmd.machines.reader import read_machine
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import LocalFile
 from tests.support.ctl import ctl
@@ -52,9 +51,9 @@ def checked(
 ) -> tuple[str, ...]:
     """As plan does it, with the disk names of the .vmx beside the first disk."""
     asked = Migration(vmdk=disks, vm_name="web01")
-    names = Vmx().read(asked, mandate).disk_names if names is None else names
-    with ExitStack() as stack:
-        opened = [stack.enter_context(open_disk(LocalFile(path=disk), disk.parent, mandate)).files[0] for disk in disks]
+    with Sources(disks[0].parent, mandate) as sources:
+        opened = [source.files[0] for source in sources.open([LocalFile(path=disk) for disk in disks])]
+        names = read_machine(asked, sources).disk_names if names is None else names
         return check_snapshots(opened, names, meant, mandate)
 
 

@@ -16,7 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from hyper2kvmd.disk.sources.opened import Sources
+from hyper2kvmd.machines.reader import read_machine
 from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.disks import LocalFile
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Ended, event_adapter
 from tests.support.host import MIB, USER, as_service, service_python
@@ -229,6 +232,19 @@ def test_a_snapshot_that_the_disks_owner_may_not_read(folder: Path, hard_link: b
     done = migrated(folder, disk)
     assert (done.returncode == 0) is hard_link, done.stderr
     assert ("[source-has-snapshot]" in done.stderr) is not hard_link
+
+
+def test_a_disk_whose_name_leads_to_another_by_the_time_its_vmx_is_read(folder: Path) -> None:
+    """The owner of the disk that is open counts: root, who migrates, could read any .vmx."""
+    disk = put(folder / "disk.raw", bytes(MIB))
+    link(folder, "disk.vmx", VMX.encode())
+    with Sources(folder) as sources:
+        sources.open([LocalFile(path=disk)])
+        disk.unlink()
+        put(disk, bytes(MIB), owner="root")
+        machine = read_machine(Migration(vmdk=disk, vm_name="evil"), sources)
+    assert machine.nics == ()
+    assert f"{folder}/disk.vmx: belongs to {VICTIM}" in machine.concerns[0]
 
 
 # ---------------------------------------------------------------- what stays allowed

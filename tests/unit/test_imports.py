@@ -42,7 +42,7 @@ APART = {
     "volumes": {"base", "model", "errors"},
     "host": {"base", "model", "errors"},
     "disk.engine": {"disk", "host", "base", "model", "errors"},
-    "machines": {"disk", "host", "base", "model", "errors"},
+    "machines": {"disk.sources", "disk", "host", "base", "model", "errors"},
     "proof": {"guest.choice", "guest.family", "guest.mounts", "disk.qemu", "host", "base", "model", "errors"},
     "guest.windows": {
         "guest.family",

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.host.mandate import ANYONE
-from hyper2kvmd.machines.disks import Disks
-from hyper2kvmd.machines.vmx import Vmx
+from hyper2kvmd.disk.sources.opened import Sources
+from hyper2kvmd.machines.reader import read_machine
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.machine import Machine, SourceNic
+from hyper2kvmd.model.disks import LocalFile
+from hyper2kvmd.model.machine import Machine, MachineDisk, SourceNic
+from tests.support.vmdk_images import descriptor
 
+DISK = descriptor("monolithicFlat", "RW 1 ZERO")
 CARD = """.encoding = "UTF-8"
 displayName = "web \x00 01"
 ethernet0.present = "TRUE"
@@ -23,17 +25,18 @@ ethernet0.pciSlotNumber = "192"
 
 
 def machine_of(disk: Path) -> Machine:
-    return Vmx().read(Migration(vmdk=disk, vm_name="web01"), ANYONE)
+    with Sources(disk.parent) as sources:
+        return read_machine(Migration(vmdk=disk, vm_name="web01"), sources)
 
 
 def bare(disk: Path) -> Machine:
-    return Disks().read(Migration(vmdk=disk, vm_name="web01"), ANYONE)
+    return Machine(disks=(MachineDisk(at=LocalFile(path=disk)),))
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Path:
     path = tmp_path / "web01.vmdk"
-    path.touch()
+    path.write_bytes(DISK)
     return path
 
 
@@ -79,7 +82,7 @@ def test_nothing_is_known_without_a_machine_of_the_disk(disk: Path) -> None:
 @pytest.mark.parametrize("file", ["web01.vmx", "WEB01.VMX"])
 def test_a_disk_by_another_path_or_in_other_case(file: str, named: str, tmp_path: Path) -> None:
     disk = tmp_path / "system.vmdk"
-    disk.touch()
+    disk.write_bytes(DISK)
     (tmp_path / file).write_text(CARD + f'scsi0:0.fileName = "{named}"\n')
     machine = machine_of(disk)
     assert [nic.slot for nic in machine.nics] == [192]
@@ -89,7 +92,7 @@ def test_a_disk_by_another_path_or_in_other_case(file: str, named: str, tmp_path
 
 def test_the_name_in_other_case_is_another_file_if_there_is_one(tmp_path: Path) -> None:
     for name in ("system.vmdk", "System.vmdk"):
-        (tmp_path / name).touch()
+        (tmp_path / name).write_bytes(DISK)
     (tmp_path / "web01.vmx").write_text(CARD + 'scsi0:0.fileName = "System.vmdk"\n')
     assert machine_of(tmp_path / "system.vmdk").nics == ()
     assert len(machine_of(tmp_path / "System.vmdk").nics) == 1
@@ -98,7 +101,7 @@ def test_the_name_in_other_case_is_another_file_if_there_is_one(tmp_path: Path) 
 @pytest.mark.parametrize("near", ["disk.vmdk", "{folder}/disk.vmdk", "./disk.vmdk"])
 def test_the_machine_that_names_this_file_counts_before_one_that_names_its_like(near: str, tmp_path: Path) -> None:
     disk = tmp_path / "disk.vmdk"
-    disk.touch()
+    disk.write_bytes(DISK)
     (tmp_path / "far.vmx").write_text('scsi0:0.fileName = "/vmfs/volumes/a/far/disk.vmdk"\nmemsize = "1024"\n')
     (tmp_path / "near.vmx").write_text(f'scsi0:0.fileName = "{near.format(folder=tmp_path)}"\nmemsize = "2048"\n')
     assert machine_of(disk).memory == 2048
@@ -106,7 +109,7 @@ def test_the_machine_that_names_this_file_counts_before_one_that_names_its_like(
 
 def test_names_in_the_code_page_of_the_host_and_with_escapes(tmp_path: Path) -> None:
     disk = tmp_path / 'B\u00fcro |"1".vmdk'
-    disk.touch()
+    disk.write_bytes(DISK)
     text = '.encoding = "windows-1252"\nscsi0:0.fileName = "B\u00fcro |7C|221|22.vmdk"\nmemsize = "2048"\n'
     (tmp_path / "office.vmx").write_bytes(text.encode("cp1252"))
     assert machine_of(disk).memory == 2048
@@ -154,6 +157,14 @@ def test_a_link_a_pipe_and_noise_are_no_machine(disk: Path, tmp_path: Path) -> N
     assert machine.nics == ()
     assert len(machine.concerns) == 2
     assert "symbolic link" in machine.concerns[1]
+
+
+def test_a_disk_is_not_opened_again_for_its_machine(disk: Path) -> None:
+    disk.with_suffix(".vmx").write_text('memSize = "4096"\n')
+    with Sources(disk.parent) as sources:
+        sources.open([LocalFile(path=disk)])
+        disk.unlink()
+        assert read_machine(Migration(vmdk=disk, vm_name="web01"), sources).memory == 4096
 
 
 def test_memory_and_processors(disk: Path) -> None:

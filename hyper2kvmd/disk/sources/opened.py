@@ -22,7 +22,7 @@ class Sources:
     """
 
     def __init__(self, folder: Path, mandate: Mandate = ANYONE) -> None:
-        self._folder, self._mandate = folder, mandate
+        self._folder, self.mandate = folder, mandate
         self._stack = ExitStack()
         self._opened: tuple[DiskSource, ...] = ()
 
@@ -47,7 +47,7 @@ class Sources:
         if not self._opened:
             opened: dict[DiskRef, DiskSource] = {}
             for at in disks:
-                disk = self._stack.enter_context(open_disk(at, self._folder, self._mandate))
+                disk = self._stack.enter_context(open_disk(at, self._folder, self.mandate))
                 _require_apart(at, disk, opened)
                 opened[at] = disk
             self._opened = tuple(opened.values())

@@ -11,6 +11,7 @@ OPENED = "test_named_files.py::test_root_does_not_publish_what_a_disk_names_by_a
 MAY_NAME = "test_named_files.py::test_what_an_owner_may_name"
 SNAPSHOT = "test_named_files.py::test_a_snapshot_that_the_disks_owner_may_not_read"
 VMX = "test_named_files.py::test_a_vmx_that_the_disks_owner_may_not_read"
+EXCHANGED = "test_named_files.py::test_a_disk_whose_name_leads_to_another_by_the_time_its_vmx_is_read"
 UNLISTED = "test_libvirt_uris.py::test_a_host_that_the_administrator_did_not_list"
 SIMILAR = "test_libvirt_uris.py::test_an_address_that_only_looks_like_a_listed_one"
 ONLY_OTHERS_KNOW = "test_libvirt_uris.py::test_a_host_that_only_others_know"
@@ -20,6 +21,7 @@ LATER = "test_libvirt_uris.py::test_options_that_come_later_are_refused"
 VALUES = ("option", "port with an option", "user like an option", "unchecked key")
 
 mandate = partial(Cut, "hyper2kvmd/host/mandate.py")
+vmx = partial(Cut, "hyper2kvmd/machines/vmx.py")
 vmdk = partial(Cut, "hyper2kvmd/disk/sources/vmdk/source.py")
 libvirt = partial(Cut, "hyper2kvmd/targets/libvirt/connection.py")
 ssh = partial(Cut, "hyper2kvmd/cli/ssh.py")
@@ -44,10 +46,8 @@ GUARDS: tuple[Guard, ...] = (
         cases(OPENED, "extent that root's snapshot names too"),
         vmdk("Opening.open", "call require", GONE),
     ),
-    *each(
-        cases(VMX, "a link"),
-        Cut("hyper2kvmd/machines/vmx.py", "Vmx.read", "call named_by", "mandate"),
-    ),
+    *each((*cases(VMX, "a link"), EXCHANGED), vmx("Vmx.read", "call named_by", "sources.mandate")),
+    *each(EXCHANGED, vmx("Vmx.read", "argument fd", "os.open(file.path, os.O_RDONLY)")),
     *each(
         cases(SNAPSHOT, "a link"),
         Cut("hyper2kvmd/disk/sources/snapshots.py", "_links_beside", "call named_by", "mandate"),
