@@ -1,12 +1,13 @@
-"""The interface for readers of machines, and the choice of the reader."""
+"""The interface for readers of machines, and the choice of the reader by the key that names the source."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.machines.vmx import Vmx
-from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.asked import Migration, SourceKey
 from hyper2kvmd.model.machine import Machine
 
 
@@ -21,10 +22,10 @@ class MachineReader(Protocol):
         ...
 
 
-VMDK: MachineReader = Vmx()
-"""The reader of the key `vmdk`, the only key for a source so far."""
+READERS: Mapping[SourceKey, MachineReader] = {"vmdk": Vmx()}
+"""The reader for each key that names a source."""
 
 
 def read_machine(asked: Migration, sources: Sources) -> Machine:
     """The machine that the migration names. Raises as its reader does."""
-    return VMDK.read(asked, sources)
+    return READERS[asked.source_key].read(asked, sources)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePath
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias, get_args
 
 from pydantic import BeforeValidator, Field
 
@@ -13,6 +13,9 @@ from hyper2kvmd.model.machine import MAX_MEMORY, MAX_VCPUS
 DISKS_MAX = 26
 """Disks of one machine: vda to vdz."""
 KEYS_MAX = 16
+SourceKey: TypeAlias = Literal["vmdk"]
+"""A key that names the source machine; a migration has exactly one. `machines/reader.py` has a reader for each."""
+SOURCE_KEYS: tuple[SourceKey, ...] = get_args(SourceKey)
 
 
 def _as_tuple(value: object) -> object:
@@ -56,6 +59,11 @@ class Migration(Frozen):
 
     luks_keyfile: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple), Field(max_length=KEYS_MAX)] = ()
     """Key files for the guest's LUKS volumes, used unchanged; each is tried on each."""
+
+    @property
+    def source_key(self) -> SourceKey:
+        """The key that names the source of this migration."""
+        return next(key for key in SOURCE_KEYS if getattr(self, key))
 
     @property
     def output_names(self) -> tuple[str, ...]:

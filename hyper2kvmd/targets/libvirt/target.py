@@ -38,6 +38,11 @@ class LibvirtTarget:
     ctx: Context
     libvirt: Libvirt
 
+    @staticmethod
+    def of(order: Order, folder: Path, ctx: Context) -> LibvirtTarget:
+        """Raises as `Libvirt.of` does."""
+        return LibvirtTarget(order, folder, ctx, Libvirt.of(order))
+
     @property
     def _migration(self) -> Migration:
         return self.order.migration
