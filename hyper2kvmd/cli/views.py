@@ -34,9 +34,11 @@ def finished(output: Output, asked: Migration, result: Finished) -> None:
         rows += [("image", f"{disk.path} ({size(disk.file_bytes)})") for disk in result.artifact.disks]
         rows += [("report", str(result.artifact.report_markdown)), ("", str(result.artifact.report_json))]
         rows += [("sha256", disk.sha256) for disk in result.artifact.disks if disk.sha256]
-    if result.registration is not None:
-        where = f", defined in {result.registration.uri}" if result.registration.defined else ""
-        rows += [("domain XML", f"{result.registration.xml}{where}")]
+    if (registration := result.registration) is not None:
+        rows += [("definition", str(file)) for file in registration.files]
+        if registration.defined:
+            names = ", ".join(filter(None, (registration.name, registration.identity)))
+            rows += [("defined in", f"{registration.uri}: {names}")]
     if result.verdict is not None:
         rows += [("proof", one) for one in result.verdict.evidence]
     output.facts(rows)

@@ -48,13 +48,19 @@ class Artifact(Frozen):
 
 
 class Registration(Frozen):
-    """The machine at the target: its domain XML next to the image, and whether libvirt has defined it."""
+    """The machine at the target."""
 
     name: str
-    xml: Path
+    """The target knows it by this name."""
+    identity: str | None = None
+    """The target's own identifier, such as libvirt's UUID; None in the record of an earlier version."""
+    files: tuple[Path, ...] = ()
+    """The files that `register` wrote: for libvirt, the domain XML."""
     macs: tuple[str, ...]
     defined: bool
+    """Whether the target has the machine. If not, it can be defined from the files."""
     uri: str | None = None
+    """The target's address, if the machine is defined there."""
 
 
 RECORD_LIMIT = 1 << 20

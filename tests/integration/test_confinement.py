@@ -15,7 +15,7 @@ import pytest
 from hyper2kvmd.host.run import PACKAGES
 from tests.support.disks import sh
 from tests.support.host import REPOSITORY, unit_settings
-from tests.support.libvirtd import registered
+from tests.support.libvirtd import registered, xml_of
 
 PACKAGING = REPOSITORY / "packaging"
 PROFILES = PACKAGING / "apparmor"
@@ -88,7 +88,7 @@ def test_every_tool_may_be_started() -> None:
 def test_libvirts_guests_get_their_own_images(tmp_path: Path, form: str) -> None:
     """So that hyper2kvm-images is needed by none; virt-aa-helper's own profile lets it look into files of this name."""
     domain = registered(tmp_path, out_format=form)
-    text = domain.xml.read_text()
+    text = xml_of(domain).read_text()
     (identity,) = re.findall("<uuid>(.*)</uuid>", text)
     said = tool(VIRT_AA_HELPER, "--create", "--dryrun", f"--uuid=libvirt-{uuid.UUID(identity)}", stdin=text)
     (image,) = tmp_path.glob(f"*.{form}")

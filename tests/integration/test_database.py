@@ -22,7 +22,7 @@ from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import FileIdentity, Image, Layout, LocalFile, SourceDisk
 from hyper2kvmd.model.jobs import NOBODY_AT_ALL, State
 from hyper2kvmd.model.machine import Plan
-from hyper2kvmd.model.results import Finished
+from hyper2kvmd.model.results import Finished, Registration
 from tests.support.benches import plan_for
 
 CLAIM_ALL = """
@@ -218,7 +218,7 @@ def test_a_database_of_the_first_schema_keeps_its_jobs(tmp_path: Path) -> None:
     assert len(store.list()) == 3
     store.close()
     with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0005",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0006",)]
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
     assert {"jobs_misplaced", "jobs_of_submitter"} <= names
 
@@ -274,6 +274,23 @@ def test_a_plan_that_an_older_version_recorded(tmp_path: Path) -> None:
     store = Store(address(path))
     assert [store.finished_stages(job).plan for job in (1, 2)] == [planned, published]
     store.close()
+
+
+def test_a_registration_that_an_older_version_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    filled(path, 1)
+    known = {"name": "web01", "macs": ["00:50:56:01:02:03"], "defined": True, "uri": "qemu:///system"}
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0005'")
+        product = json.dumps({**known, "xml": "/srv/web01.xml"})
+        connection.execute("INSERT INTO stages VALUES (1, 'register', 1, 0.5, ?)", (product,))
+    connection.close()
+    Store(address(path)).close()
+    with sqlite3.connect(path) as connection:
+        ((product,),) = connection.execute("SELECT product FROM stages").fetchall()
+    connection.close()
+    converted = Registration.model_validate_json(product)
+    assert converted == Registration.model_validate({**known, "files": [Path("/srv/web01.xml")]})
 
 
 def test_stages_that_an_older_version_finished_count(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from hyper2kvmd.targets.libvirt.connection import Libvirt
 from hyper2kvmd.targets.libvirt.definition import domain_exists
 from tests.support.benches import bench_for, hardware_for
 from tests.support.libvirtd import libvirt as libvirt
-from tests.support.libvirtd import registered, unplug, virsh
+from tests.support.libvirtd import registered, unplug, virsh, xml_of
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ from tests.support.libvirtd import registered, unplug, virsh
 )
 def test_the_xml_passes_libvirts_schema(tmp_path: Path, firmware: Firmware, keys: dict[str, Any]) -> None:
     domain = registered(tmp_path, firmware=firmware, **keys)
-    subprocess.run(["virt-xml-validate", str(domain.xml), "domain"], check=True, capture_output=True)
+    subprocess.run(["virt-xml-validate", str(xml_of(domain)), "domain"], check=True, capture_output=True)
     assert not domain.defined and domain.uri is None
     assert not list(tmp_path.glob("*.partial"))
 
@@ -55,13 +55,13 @@ def test_a_killed_attempts_xml_is_taken_back(tmp_path: Path) -> None:
     own.mkdir()
     registered(tmp_path, own=own, memory=256)
     domain = registered(tmp_path, own=own, memory=512)
-    assert ET.parse(domain.xml).getroot().findtext("memory") == "512"
+    assert ET.parse(xml_of(domain)).getroot().findtext("memory") == "512"
     assert registered(tmp_path, memory=512) == domain
 
 
 def test_the_xml_says_what_was_asked_for(tmp_path: Path) -> None:
     domain = registered(tmp_path, memory=3072, vcpus=3, libvirt_network="lan", uefi=True)
-    root = ET.parse(domain.xml).getroot()
+    root = ET.parse(xml_of(domain)).getroot()
 
     def attribute(path: str, name: str) -> str | None:
         element = root.find(path)
@@ -88,6 +88,7 @@ def test_libvirt_takes_the_domain_and_can_start_it(libvirt: tuple[str, Path]) ->
     uri, images = libvirt
     domain = registered(images, libvirt_import=True, libvirt_uri=uri, vm_name="starts", memory=256, vcpus=1)
     assert domain.defined and domain.uri == uri
+    assert virsh(uri, "domuuid", domain.name).strip() == domain.identity
     info = virsh(uri, "dominfo", "starts")
     assert "shut off" in info
     assert "256" not in info.split("Used memory")[0].split("Max memory")[0]

@@ -82,6 +82,11 @@ def unplug(uri: str, domain: Registration) -> None:
         virsh(uri, "detach-interface", domain.name, "network", "--mac", mac, "--config")
 
 
+def xml_of(domain: Registration) -> Path:
+    (xml,) = domain.files
+    return xml
+
+
 def source(firmware: Firmware = "bios") -> Plan:
     disk = SourceDisk(
         at=LocalFile(path=Path("/srv/web01.vmdk")),

@@ -102,7 +102,8 @@ class LibvirtTarget:
                 define(self.libvirt, migration.vm_name, identity, own, self._xml, artifact)
         return Registration(
             name=migration.vm_name,
-            xml=self._xml,
+            identity=identity,
+            files=(self._xml,),
             macs=hardware.macs,
             defined=wanted,
             uri=self.libvirt.uri if wanted else None,
