@@ -70,7 +70,7 @@ class Guest(Frozen):
             fstab_before=_begin(self.fstab_before, FSTAB_KEPT),
             fstab_after=_begin(self.fstab_after, FSTAB_KEPT),
             changes=tuple(_with_diffs_up_to(self.changes, DIFFS_KEPT)),
-            warnings=tuple(_first(self.warnings)),
+            warnings=first_warnings(self.warnings),
         )
 
 
@@ -88,7 +88,8 @@ def _with_diffs_up_to(changes: Iterable[Change], left: int) -> Iterator[Change]:
             yield change.with_changes(diff="... (left out: the diffs of this guest are too long)")
 
 
-def _first(warnings: Sequence[str]) -> Iterator[str]:
-    yield from (_begin(warning, WARNING_KEPT) for warning in warnings[:WARNINGS_KEPT])
-    if len(warnings) > WARNINGS_KEPT:
-        yield f"and {len(warnings) - WARNINGS_KEPT} more warnings"
+def first_warnings(warnings: Sequence[str]) -> tuple[str, ...]:
+    """Warnings cut to the limits of record and report."""
+    kept = tuple(_begin(warning, WARNING_KEPT) for warning in warnings[:WARNINGS_KEPT])
+    more = len(warnings) - WARNINGS_KEPT
+    return (*kept, f"and {more} more warnings") if more > 0 else kept

@@ -106,7 +106,7 @@ class Finished(Frozen):
     def without_content(self) -> Self:
         """For the stages after `publish`: without data about the bytes of disks and guest files."""
         nothing = Layout(tables=())
-        plan = self.plan and self.plan.with_changes(disks=(), layout=nothing)
+        plan = self.plan and self.plan.with_changes(disks=(), layout=nothing, concerns=())
         image = self.image and self.image.with_changes(disks=(), layout=nothing, evidence=())
         guest = self.guest and self.guest.with_changes(changes=(), warnings=(), fstab_before="", fstab_after="")
         return self.with_changes(plan=plan, image=image, guest=guest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hyper2kvmd import units
 from hyper2kvmd.disk.images.image import image_bytes
@@ -19,8 +19,10 @@ from hyper2kvmd.host.workspace import real_conversion_dir
 from hyper2kvmd.machines.reader import read_machine
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import DiskRef, Layout, SourceDisk, Volume
+from hyper2kvmd.model.guest import first_warnings
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
+from hyper2kvmd.progress import Context
 from hyper2kvmd.stages.bench import Bench
 from hyper2kvmd.volumes.layout import firmware_of, read_layout
 from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS
@@ -50,13 +52,12 @@ def plan(bench: Bench) -> Plan:
         disks, layout = read_disks(bench.sources, [disk.at for disk in machine.disks], bench.keys())
         opened = [source.files[0] for source in bench.sources.open([disk.at for disk in disks])]
         snapshots = check_snapshots(opened, machine.disk_names, migration.snapshot, bench.mandate)
-    concerns = (*machine.concerns, *(concern for disk in disks for concern in disk.concerns), *snapshots)
-    for concern in concerns:
-        ctx.warn(concern)
+    about_disks = (concern for disk in disks for concern in disk.concerns)
+    concerns = _warned(ctx, (*machine.concerns, *about_disks, *snapshots))
     if any(volume.content in FILE_SYSTEMS for volume in layout.volumes):
         with ctx.step("Checking access to the guest"):
             linux = tuple(volume for volume in layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
-            _check_reach(bench, linux)
+            concerns += _check_reach(bench, linux)
     disks = tuple(_allotted(migration, layout, number, disk) for number, disk in enumerate(disks))
     _require_hashable(migration, disks)
     needed = REPAIR_ALLOWANCE
@@ -71,7 +72,7 @@ def plan(bench: Bench) -> Plan:
         firmware=decide_firmware(migration.uefi, firmware_of(layout)),
         needed_bytes=needed,
         publish_bytes=target.room(needed),
-        concerns=concerns,
+        concerns=first_warnings(concerns),
     )
 
 
@@ -119,12 +120,25 @@ def _allotted(migration: Migration, layout: Layout, number: int, disk: SourceDis
     return disk.with_changes(preallocate=preallocate, preallocate_reason=reason)
 
 
-def _check_reach(bench: Bench, volumes: tuple[Volume, ...]) -> None:
-    """Some unmountable file systems cause a warning: only `repair` shows which matter. If all are, that is an error."""
+def _warned(ctx: Context, concerns: Iterable[str]) -> tuple[str, ...]:
+    """The concerns, now in the log. The plan has them for the report."""
+    found = tuple(concerns)
+    for concern in found:
+        ctx.warn(concern)
+    return found
+
+
+def _check_reach(bench: Bench, volumes: tuple[Volume, ...]) -> tuple[str, ...]:
+    """Warnings about unmountable file systems: only `repair` shows which matter. If all are, that is an error."""
     raw = bench.migration.out_format == "raw" and bench.migration.verify != "boot"
     reach = check_helper(bench.helper, volumes, raw=raw)
-    for volume, reason in reach.unmountable:
-        bench.ctx.warn(f"{volume.name} ({volume.content}) cannot be mounted on this host: {reason}")
+    concerns = _warned(
+        bench.ctx,
+        (
+            f"{volume.name} ({volume.content}) cannot be mounted on this host: {reason}"
+            for volume, reason in reach.unmountable
+        ),
+    )
     if reach.unmountable and len(reach.unmountable) == len(volumes):
         volume, reason = reach.unmountable[0]
         raise MigrationFailed(
@@ -133,6 +147,7 @@ def _check_reach(bench: Bench, volumes: tuple[Volume, ...]) -> None:
             hint="Load the named kernel module, or run the job on a host that has it",
             kind=Kind.OPERATOR,
         )
+    return concerns
 
 
 def _preallocation(migration: Migration, scattered: str | None) -> tuple[bool, str]:

@@ -34,7 +34,7 @@ def test_a_guest_cannot_speak_in_the_reports_own_voice() -> None:
             output_dir=Path("/o"),
             helper=("none",),
         ),
-        plan=plan_for((DISK,), LAYOUT),
+        plan=plan_for((DISK,), LAYOUT).with_changes(concerns=("`<i>` has two .vmx",)),
         image=Image(
             disks=(DiskImage(path=Path("/c/i"), virtual_size=512, file_bytes=512),), format="raw", layout=LAYOUT
         ),
@@ -54,6 +54,7 @@ def test_a_guest_cannot_speak_in_the_reports_own_voice() -> None:
     assert "- &lt;i&gt; asked for a login" in lines
     assert "### /boot/\\!\\[x\\](http://evil/) \\# Evidence" in lines
     assert "&lt;img&gt; (fstab)" in lines
+    assert "- \\`&lt;i&gt;\\` has two .vmx" in lines
     assert "- a \\#\\# Evidence" in lines and "- \\`&lt;b&gt;\\`" in lines
     assert "Time to boot: 31.2 s." in lines
     assert "\n".join(("````", "```", "<i> login:", "````")) in "\n".join(lines)
