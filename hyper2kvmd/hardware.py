@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.guest import Guest
-from hyper2kvmd.model.machine import Firmware, Hardware, Plan
+from hyper2kvmd.model.machine import Firmware, Hardware, Machine, Plan
 
 DEFAULT_MACHINE = "q35"
 DEFAULT_MEMORY = 2048
@@ -24,14 +24,23 @@ def decide_firmware(asked: bool | None, found: Firmware) -> Firmware:
     return "uefi" if asked else "bios"
 
 
+def decide_machine_type(migration: Migration) -> str:
+    """QEMU's machine type."""
+    return migration.machine or DEFAULT_MACHINE
+
+
+def decide_vcpus(migration: Migration, source: Machine) -> int:
+    return migration.vcpus or source.vcpus or DEFAULT_VCPUS
+
+
 def decide_hardware(migration: Migration, plan: Plan, guest: Guest) -> Hardware:
     """The new machine, with devices that the guest has drivers for."""
     source = plan.machine
     return Hardware(
         firmware=plan.firmware,
-        machine=migration.machine or DEFAULT_MACHINE,
+        machine=decide_machine_type(migration),
         memory=migration.memory or source.memory or DEFAULT_MEMORY,
-        vcpus=migration.vcpus or source.vcpus or DEFAULT_VCPUS,
+        vcpus=decide_vcpus(migration, source),
         macs=tuple(nic.mac for nic in guest.nics),
         disk_bus=guest.capabilities.disk_bus,
         nic_model=guest.capabilities.nic_model,

@@ -62,7 +62,7 @@ class Plan(Frozen):
     publish_bytes: int = 0
     """To be free on the output directory's, if that is another one."""
     concerns: tuple[str, ...] = ()
-    """Warnings about the source machine and about access to its disks."""
+    """Warnings about the source machine, access to its disks, and the target."""
 
 
 class Hardware(Frozen):

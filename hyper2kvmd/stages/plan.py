@@ -37,9 +37,9 @@ TOOLS = ("qemu-img", "qemu-storage-daemon")
 def plan(bench: Bench) -> Plan:
     """Read the source and check the host.
 
-    Raises the failures of `open_disk` and of the target's `check` and `room`, and `tool-missing`, `source-repeated`,
-    `source-has-snapshot`, `path-not-allowed`, `helper-unreachable`, `mount-unsupported`, `checksum-too-long`,
-    `space-never`.
+    Raises the failures of `open_disk` and of the target's `check`, `room` and `examine`, and `tool-missing`,
+    `source-repeated`, `source-has-snapshot`, `path-not-allowed`, `helper-unreachable`, `mount-unsupported`,
+    `checksum-too-long`, `space-never`.
     """
     order, migration, ctx = bench.order, bench.migration, bench.ctx
     target = bench.target  # refused before anything is started or made
@@ -60,20 +60,19 @@ def plan(bench: Bench) -> Plan:
             concerns += _check_reach(bench, linux)
     disks = tuple(_allotted(migration, layout, number, disk) for number, disk in enumerate(disks))
     _require_hashable(migration, disks)
-    needed = REPAIR_ALLOWANCE
-    for disk in disks:
-        stored = None if disk.preallocate else disk.data_bytes
-        needed += image_bytes(disk.virtual_size, stored, migration.out_format)
+    needed = _needed_bytes(migration, disks)
     space.require_possible(order.conversion_dir, needed)
-    return Plan(
+    planned = Plan(
         machine=machine,
         disks=disks,
         layout=layout,
         firmware=decide_firmware(migration.uefi, firmware_of(layout)),
         needed_bytes=needed,
         publish_bytes=target.room(needed),
-        concerns=first_warnings(concerns),
     )
+    with ctx.step("Checking the target"):
+        concerns += _warned(ctx, target.examine(planned))
+    return planned.with_changes(concerns=first_warnings(concerns))
 
 
 def with_real_directories(order: Order) -> Order:
@@ -118,6 +117,14 @@ def _require_hashable(migration: Migration, disks: Sequence[SourceDisk]) -> None
 def _allotted(migration: Migration, layout: Layout, number: int, disk: SourceDisk) -> SourceDisk:
     preallocate, reason = _preallocation(migration, layout.written_by_scatter(number))
     return disk.with_changes(preallocate=preallocate, preallocate_reason=reason)
+
+
+def _needed_bytes(migration: Migration, disks: Iterable[SourceDisk]) -> int:
+    needed = REPAIR_ALLOWANCE
+    for disk in disks:
+        stored = None if disk.preallocate else disk.data_bytes
+        needed += image_bytes(disk.virtual_size, stored, migration.out_format)
+    return needed
 
 
 def _warned(ctx: Context, concerns: Iterable[str]) -> tuple[str, ...]:

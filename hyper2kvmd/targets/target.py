@@ -18,7 +18,11 @@ class Target(Protocol):
     """The target of one order. Nothing that exists there is overwritten."""
 
     def check(self) -> None:
-        """Before a byte is written, refuse everything that `place` or `register` would refuse at the end."""
+        """Before the source is read, refuse what `place` or `register` would refuse at the end for any machine."""
+        ...
+
+    def examine(self, plan: Plan) -> tuple[str, ...]:
+        """Before a byte is written, refuse a machine that cannot run there. Returns warnings about it."""
         ...
 
     def room(self, needed_bytes: int) -> int:

@@ -12,6 +12,7 @@ import pytest
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.model.jobs import Stage
 from hyper2kvmd.model.machine import Firmware
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import Artifact, PublishedDisk
@@ -19,9 +20,10 @@ from hyper2kvmd.progress import Event, Warned
 from hyper2kvmd.stages.register import register
 from hyper2kvmd.targets.libvirt.connection import Libvirt
 from hyper2kvmd.targets.libvirt.definition import domain_exists
+from tests.support.attempts import Attempts
 from tests.support.benches import bench_for, hardware_for
 from tests.support.libvirtd import libvirt as libvirt
-from tests.support.libvirtd import registered, unplug, virsh, xml_of
+from tests.support.libvirtd import registered, source, unplug, virsh, xml_of
 
 
 @pytest.mark.parametrize(
@@ -136,6 +138,57 @@ def test_a_refused_definition_fails_with_libvirts_reason_and_keeps_the_image(lib
     assert "Maximum CPUs" in caught.value.message
     assert (images / "toobig.qcow2").exists() and (images / "toobig.xml").exists()
     assert not domain_exists(Libvirt(uri), "toobig")
+
+
+def examined(uri: str, folder: Path, source_vcpus: int | None = None, **keys: Any) -> tuple[str, ...]:
+    """What the target says to a plan."""
+    asked = {"vmdk": "/srv/a.vmdk", "vm_name": "a", "libvirt_import": True, "libvirt_uri": uri, **keys}
+    migration = Migration.model_validate(asked)
+    order = Order(job_id="1", migration=migration, conversion_dir=folder, output_dir=folder, helper=("helper",))
+    planned = source("uefi" if migration.uefi else "bios")
+    machine = planned.machine.with_changes(vcpus=source_vcpus)
+    with bench_for(order, folder) as bench:
+        return bench.target.examine(planned.with_changes(machine=machine))
+
+
+@pytest.mark.parametrize(
+    ("keys", "fact"),
+    [
+        ({"source_vcpus": 256}, "limits the machine type q35 to 255 virtual CPUs, and this machine has 256"),
+        ({"source_vcpus": 2, "vcpus": 300, "machine": "pc"}, "limits the machine type pc to 255 virtual CPUs"),
+        ({"machine": "isapc"}, "limits the machine type isapc to 1 virtual CPUs, and this machine has 2"),
+        ({"machine": "nonsense"}, "does not support the machine type nonsense: invalid argument: the machine"),
+        ({"machine": "microvm", "uefi": True}, "has no UEFI firmware for the machine type microvm"),
+    ],
+)
+def test_a_machine_that_libvirt_cannot_run_is_refused_by_its_plan(
+    libvirt: tuple[str, Path], tmp_path: Path, keys: dict[str, Any], fact: str
+) -> None:
+    uri, _ = libvirt
+    with pytest.raises(MigrationFailed) as caught:
+        examined(uri, tmp_path, **keys)
+    assert caught.value.code == "hardware-unsupported"
+    assert caught.value.message.startswith(f"a: libvirt at {uri} {fact}")
+    assert examined(uri, tmp_path, libvirt_import=False, **keys) == ()
+
+
+@pytest.mark.parametrize("keys", [{"uefi": True, "vcpus": 255}, {"machine": "microvm"}])
+def test_a_missing_network_is_a_concern(libvirt: tuple[str, Path], tmp_path: Path, keys: dict[str, Any]) -> None:
+    uri, _ = libvirt
+    concern = f"libvirt at {uri} has no network lan: create it before you start a"
+    assert examined(uri, tmp_path, libvirt_network="lan", **keys) == (concern,)
+
+
+def test_a_libvirt_without_capabilities_and_with_the_network(tmp_path: Path) -> None:
+    assert examined("test:///default", tmp_path, 300) == ()
+    (concern,) = examined("test:///default", tmp_path, libvirt_network="lan")
+    assert "no network lan" in concern
+
+
+def test_nothing_is_converted_for_a_machine_that_libvirt_cannot_run(libvirt: tuple[str, Path], tmp_path: Path) -> None:
+    uri, _ = libvirt
+    job = Attempts(tmp_path, libvirt_import=True, libvirt_uri=uri, vcpus=300)
+    assert job.run() == ([Stage.PLAN], "hardware-unsupported")
 
 
 def test_an_unreachable_libvirt_is_named(tmp_path: Path) -> None:

@@ -74,6 +74,13 @@ class Libvirt:
         return self.uri
 
 
+def reason_of(completed: Completed) -> str:
+    """Why virsh failed, in its own words."""
+    lines = [line.removeprefix("error: ").strip() for line in completed.stderr.splitlines() if line.strip()]
+    told = lines[1:] or lines  # the first line only says which command failed
+    return " / ".join(told) or f"virsh exited with status {completed.returncode}"
+
+
 def _ssh() -> Path:
     """The program `cli/ssh.py`, which is installed next to the Python interpreter."""
     program = Path(sys.executable).with_name(SSH)

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.kvm import KVM_DEVICE, kvm_works
-from hyper2kvmd.host.run import Completed
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.results import Artifact
 from hyper2kvmd.progress import Context
-from hyper2kvmd.targets.libvirt.connection import Libvirt
+from hyper2kvmd.targets.libvirt.connection import Libvirt, reason_of
 from hyper2kvmd.targets.libvirt.domain import Hypervisor
 
 
@@ -25,7 +24,7 @@ def domain_exists(libvirt: Libvirt, name: str) -> bool:
     if listed.returncode != 0:
         raise MigrationFailed(
             "libvirt-unreachable",
-            f"libvirt at {libvirt.uri} does not respond: {_reason(listed)}",
+            f"libvirt at {libvirt.uri} does not respond: {reason_of(listed)}",
             hint=libvirt.remedy,
             kind=Kind.OPERATOR,
         )
@@ -62,10 +61,10 @@ def define(libvirt: Libvirt, name: str, identity: str, own: Path, xml: Path, art
     else:
         defined = libvirt.virsh("define", "--validate", str(own))
         if defined.returncode != 0:
-            raise _define_failed(libvirt.uri, name, _reason(defined), xml)
+            raise _define_failed(libvirt.uri, name, reason_of(defined), xml)
     shown = libvirt.virsh("dumpxml", "--inactive", identity)
     if shown.returncode != 0:
-        raise _define_failed(libvirt.uri, name, _reason(shown), xml)
+        raise _define_failed(libvirt.uri, name, reason_of(shown), xml)
     disks = [element.get("file") for element in ET.fromstring(shown.stdout).iterfind("devices/disk/source")]  # noqa: S314
     ours = [str(disk.path) for disk in artifact.disks]
     if disks != ours:
@@ -81,9 +80,3 @@ def _define_failed(uri: str, name: str, reason: str, xml: Path) -> MigrationFail
         hint=f"Correct the cause, then run `virsh --connect {uri} define {xml}`",
         kind=Kind.OPERATOR,
     )
-
-
-def _reason(completed: Completed) -> str:
-    lines = [line.removeprefix("error: ").strip() for line in completed.stderr.splitlines() if line.strip()]
-    told = lines[1:] or lines  # the first line only says which command failed
-    return " / ".join(told) or f"virsh exited with status {completed.returncode}"

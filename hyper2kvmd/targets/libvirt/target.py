@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.hardware import decide_machine_type, decide_vcpus
 from hyper2kvmd.host.destination import require_unshared, unusable
 from hyper2kvmd.host.placing import Placing
 from hyper2kvmd.model.asked import Migration
@@ -21,6 +22,7 @@ from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import Artifact, Registration
 from hyper2kvmd.progress import Context
 from hyper2kvmd.targets import directory
+from hyper2kvmd.targets.libvirt.capabilities import missing_network, require_supported
 from hyper2kvmd.targets.libvirt.connection import Libvirt
 from hyper2kvmd.targets.libvirt.definition import choose_hypervisor, define, domain_exists
 from hyper2kvmd.targets.libvirt.domain import domain_xml
@@ -68,6 +70,20 @@ class LibvirtTarget:
                 hint="Choose another vm_name, or undefine that domain first",
                 kind=Kind.OPERATOR,
             )
+
+    def examine(self, plan: Plan) -> tuple[str, ...]:
+        """Raises as `require_supported` does."""
+        migration, name = self._migration, self._migration.vm_name
+        if not migration.libvirt_import:
+            return ()
+        require_supported(
+            self.libvirt,
+            name,
+            machine=decide_machine_type(migration),
+            vcpus=decide_vcpus(migration, plan.machine),
+            firmware=plan.firmware,
+        )
+        return tuple(missing_network(self.libvirt, name, migration.libvirt_network))
 
     def room(self, needed_bytes: int) -> int:
         """Raises as `directory.room` does."""
