@@ -207,7 +207,7 @@ def test_the_vmx_names_a_snapshot_that_is_not_here(file: str, named: str, tmp_pa
     disk = base(tmp_path)
     vmx(tmp_path, named, name=file)
     failure = refused(disk)
-    assert "000003" in failure.message and "Copy it" in failure.hint
+    assert "000003" in failure.message and "copied it" in failure.hint
     assert len(checked(disk, meant="base")) == 1
 
 
