@@ -1,4 +1,4 @@
-"""The .vmx next to a VMDK: memory, processors and network cards of its virtual machine.
+"""The .vmx next to a VMDK: firmware, memory, processors, disks and network cards of its virtual machine.
 
 It is untrusted: only a regular file is read, opened once and up to a limit. It is never required; its errors are
 warnings. Source: VMware's own files, `key = "value"` by line.
@@ -21,8 +21,9 @@ from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.mac import normal_mac
 from hyper2kvmd.machines.disks import Disks
 from hyper2kvmd.machines.matching import machines_of
+from hyper2kvmd.machines.vmx_disks import with_addresses
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.machine import MAX_MEMORY, MAX_VCPUS, Machine, SourceNic
+from hyper2kvmd.model.machine import MAX_MEMORY, MAX_VCPUS, Firmware, Machine, SourceNic
 
 DISKS = Disks()
 MAX_BYTES = 1 << 20
@@ -54,6 +55,8 @@ class Vmx:
         file = first.files[0]
         settings, concerns = _settings_for(file.path, sources.mandate.named_by(file.fd, file.path))
         return machine.with_changes(
+            disks=with_addresses(machine.disks, settings),
+            firmware=_firmware(settings),
             memory=_number(settings, "memsize", MEMORY),
             vcpus=_number(settings, "numvcpus", VCPUS),
             nics=_nics(settings),
@@ -135,6 +138,13 @@ def _disk_names(settings: Mapping[str, str]) -> tuple[str, ...]:
 def _number(settings: Mapping[str, str], key: str, possible: range) -> int | None:
     text = settings.get(key, "")
     return int(text) if re.fullmatch(r"[0-9]{1,9}", text) and int(text) in possible else None
+
+
+def _firmware(settings: Mapping[str, str]) -> Firmware | None:
+    """VMware writes the key for UEFI only; None without a .vmx."""
+    if not settings:
+        return None
+    return "uefi" if settings.get("firmware", "").lower() == "efi" else "bios"
 
 
 def _nics(settings: Mapping[str, str]) -> tuple[SourceNic, ...]:

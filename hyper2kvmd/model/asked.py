@@ -43,6 +43,8 @@ class Migration(Frozen):
     regen_initramfs: bool = True
     no_grub: bool = False
     remove_vmware_tools: bool = False
+    root: str | None = Field(default=None, min_length=1, max_length=256)
+    """The guest's root file system, if the disks hold several: a name of it, as `UUID=...` or `partition 2`."""
     libvirt_import: bool = False
     libvirt_uri: str = "qemu:///system"
     libvirt_network: str = "default"

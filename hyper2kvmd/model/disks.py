@@ -17,6 +17,10 @@ from pydantic import (
 from hyper2kvmd.model.frozen import Frozen
 
 Table = Literal["gpt", "dos", "none"]
+BootCode = Literal["loader", "code", "none"]
+"""The program in the first sector of a disk: a boot loader, another or unknown program, none."""
+ESP_TYPES = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef")
+"""Types of an EFI system partition."""
 COMPACT: Mapping[str, bool] = {"compact": True}
 """The context of a serialization for the record; see `results.recorded`."""
 
@@ -107,8 +111,17 @@ class Volume(Frozen):
     parttype: str | None = None
     """GPT type GUID in lower case, or the MBR type as two hex digits."""
     obstacle: str | None = None
+    efi_loader: bool = False
+    """True for an EFI system partition with a boot loader."""
+    mounted_at: str | None = None
+    """The directory where an ext file system was mounted last, from its superblock."""
     multi_device: bool = False
     """True for a btrfs that spans several devices, and an ext4 whose journal is on another one."""
+
+    @property
+    def is_esp(self) -> bool:
+        """By its partition type; it may be empty or unreadable."""
+        return self.parttype in ESP_TYPES
 
     @property
     def length(self) -> int:
@@ -128,6 +141,8 @@ class Layout(Frozen):
     volumes: tuple[Volume, ...] = ()
     boots: tuple[str, ...] = ()
     """Signs in the disks' first sectors that a firmware starts a system there: `disk 2 starts GRUB`."""
+    boot_code: tuple[BootCode, ...] = ()
+    """Of each disk; empty if unknown."""
 
     def on_disk(self, disk: int) -> tuple[Volume, ...]:
         """The partitions of one disk, or the disk itself if it has none."""
@@ -164,6 +179,8 @@ class SourceDisk(Frozen):
     format: SourceFormat = "vmdk"
     subformat: str
     """The variant of the format: the createType of a VMDK, such as monolithicSparse."""
+    serial: str | None = None
+    """The identifier that VMware shows to the guest, as 32 hex digits: `ddb.uuid` of a VMDK's descriptor."""
     virtual_size: int
     data_bytes: int
     """Bytes of the guest's disk that the source stores: the data to copy, and the approximate size of an image with

@@ -56,6 +56,10 @@ class Guest(Frozen):
     kernels: tuple[str, ...] = ()
     boot_loader: str = ""
     root: str = ""
+    system_disks: tuple[int, ...] = ()
+    """The disks with the files that its boot loader reads, counted from 0; empty if unknown."""
+    boot_disk: int = 0
+    """The disk that the machine boots from, counted from 0."""
     nics: tuple[Nic, ...] = ()
     """In the order of their addresses on the bus."""
     fstab_before: str = ""

@@ -19,10 +19,30 @@ MAX_MEMORY = 16 << 20
 MAX_VCPUS = 1024
 
 
+class DiskAddress(Frozen):
+    """A disk's place on the source machine, from its .vmx: `scsi0:1`."""
+
+    bus: Literal["scsi", "sata", "nvme", "ide"]
+    controller: int
+    unit: int
+    slot: int | None = None
+    """VMware's PCI slot number of the controller."""
+
+
+class DiskIdentity(Frozen):
+    """The names that the source machine gave a disk. None: unknown."""
+
+    address: DiskAddress | None = None
+    serial: str | None = None
+    """32 hex digits, which udev shows as `scsi-3...` and `wwn-0x...`."""
+
+
 class MachineDisk(Frozen):
     """One disk of the source machine."""
 
     at: DiskRef
+    address: DiskAddress | None = None
+    """None if unknown."""
 
 
 class SourceNic(Frozen):
@@ -42,6 +62,7 @@ class Machine(Frozen):
     memory: int | None = None
     """MiB."""
     vcpus: int | None = None
+    firmware: Firmware | None = None
     nics: tuple[SourceNic, ...] = ()
     """Empty if unknown."""
     disk_names: tuple[str, ...] = ()
@@ -64,6 +85,12 @@ class Plan(Frozen):
     concerns: tuple[str, ...] = ()
     """Warnings about the source machine, access to its disks, and the target."""
 
+    @property
+    def identities(self) -> tuple[DiskIdentity, ...]:
+        """Of each disk."""
+        pairs = zip(self.machine.disks, self.disks, strict=True)
+        return tuple(DiskIdentity(address=one.address, serial=disk.serial) for one, disk in pairs)
+
 
 class Hardware(Frozen):
     """The hardware of the new machine, the same for the boot proof and every target."""
@@ -76,6 +103,8 @@ class Hardware(Frozen):
     vcpus: int
     macs: tuple[str, ...]
     """One network interface each, in this order."""
+    boot_disk: int = 0
+    """Counted from 0."""
     disk_bus: DiskBus = "virtio"
     nic_model: NicModel = "virtio"
     rtc: Rtc = "utc"

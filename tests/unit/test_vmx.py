@@ -11,7 +11,7 @@ from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.machines.reader import read_machine
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import LocalFile
-from hyper2kvmd.model.machine import Machine, MachineDisk, SourceNic
+from hyper2kvmd.model.machine import DiskAddress, Machine, MachineDisk, SourceNic
 from tests.support.vmdk_images import descriptor
 
 DISK = descriptor("monolithicFlat", "RW 1 ZERO")
@@ -176,4 +176,30 @@ def test_memory_and_processors(disk: Path) -> None:
 @pytest.mark.parametrize("text", ["", "0", "-1", "1e9", "99999999999999999999", "\u0664", "4096 MB"])
 def test_what_is_no_sensible_number_is_unknown(text: str, disk: Path) -> None:
     disk.with_suffix(".vmx").write_text(f'memsize = "{text}"\nnumvcpus = "{text}"\n')
-    assert machine_of(disk) == bare(disk)
+    found = machine_of(disk)
+    assert (found.memory, found.vcpus) == (None, None)
+
+
+def test_addresses_of_the_disks(disk: Path) -> None:
+    text = (
+        'scsi0.pciSlotNumber = "160"\nscsi0:3.fileName = "C:\\\\vm\\\\web01.vmdk"\nnvme1:2.fileName = "web01_1.vmdk"\n'
+    )
+    text += 'sata0:0.fileName = "web01.vmdk"\nsata0:0.present = "FALSE"\n'
+    disk.with_suffix(".vmx").write_text(text)
+    second = disk.with_name("web01_1.vmdk")
+    third = disk.with_name("other.vmdk")
+    machine = Vmx().read(Migration(vmdk=(disk, second, third), vm_name="web01"), ANYONE)
+    assert [one.address for one in machine.disks] == [
+        DiskAddress(bus="scsi", controller=0, unit=3, slot=160),
+        DiskAddress(bus="nvme", controller=1, unit=2),
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "firmware"), [('firmware = "efi"', "uefi"), ('firmware = "bios"', "bios"), ("", "bios")]
+)
+def test_firmware(line: str, firmware: str, disk: Path) -> None:
+    assert machine_of(disk).firmware is None
+    disk.with_suffix(".vmx").write_text(f"{CARD}{line}\n")
+    assert machine_of(disk).firmware == firmware

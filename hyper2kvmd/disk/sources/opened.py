@@ -72,6 +72,7 @@ def describe(at: DiskRef, source: DiskSource) -> SourceDisk:
         at=at,
         format=source.format,
         subformat=source.subformat,
+        serial=source.serial,
         virtual_size=source.virtual_size,
         data_bytes=source.data_bytes,
         files=source.identity,

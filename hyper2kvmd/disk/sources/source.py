@@ -34,6 +34,11 @@ class DiskSource(Counted, Protocol):
     def subformat(self) -> str: ...
 
     @property
+    def serial(self) -> str | None:
+        """The identifier that the source's hypervisor shows to the guest, as 32 hex digits; None if unknown."""
+        ...
+
+    @property
     def files(self) -> tuple[SourceFile, ...]:
         """All files of the disk, open; the named file first."""
         ...
@@ -68,6 +73,7 @@ class FileBacked:
     format: SourceFormat
     files: tuple[SourceFile, ...]
     concerns: tuple[str, ...] = ()
+    serial: str | None = None
 
     @property
     def qemu_node(self) -> QemuNode | None:

@@ -72,6 +72,8 @@ class Descriptor:
     parent_hint: str | None
     extents: tuple[ExtentLine, ...]
     cid: str = ""
+    serial: str | None = None
+    """`ddb.uuid` as 32 hex digits."""
 
     @property
     def has_parent(self) -> bool:
@@ -113,6 +115,7 @@ def parse_descriptor(data: bytes, path: Path) -> Descriptor:
         parent_cid=values.get("parentcid", NO_PARENT).lower(),
         parent_hint=hint,
         extents=tuple(extents),
+        serial=_serial(values.get("ddb.uuid", "")),
     )
 
 
@@ -133,6 +136,12 @@ def _undecoded(name: str, path: Path, data: bytes) -> MigrationFailed:
         f"{path}: the file name {name[:80]!r} in this descriptor is not valid {stated}",
         hint='Set encoding="..." in the descriptor to the code page of the host that wrote it, such as windows-1252',
     )
+
+
+def _serial(written: str) -> str | None:
+    """`60 00 C2 9a 32 7d ...-...`, in hexadecimal; None for anything else."""
+    digits = re.sub(r"[\s-]", "", written).lower()
+    return digits if re.fullmatch(r"[0-9a-f]{32}", digits) else None
 
 
 def check_descriptor(descriptor: Descriptor, path: Path, *, embedded: bool) -> None:

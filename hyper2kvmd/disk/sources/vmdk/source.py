@@ -106,6 +106,7 @@ class VmdkSource(FileBacked):
         self._threads = threading.local()
         self.virtual_size = layers[0].size
         self.subformat = layers[0].descriptor.create_type
+        self.serial = layers[0].descriptor.serial or layers[-1].descriptor.serial
         self.data_bytes = self._data_bytes()
         """Guest bytes that runs cover."""
 
