@@ -12,6 +12,7 @@ from statistics import median
 
 from bench.measure import ROOT, sh
 from bench.table import host
+from hyper2kvmd.booting import firmware_of
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.guest.mounts.access import default_helper
 from hyper2kvmd.model.asked import Migration
@@ -20,7 +21,6 @@ from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Context
 from hyper2kvmd.stages.bench import Bench
 from hyper2kvmd.stages.repair import repair
-from hyper2kvmd.volumes.layout import firmware_of
 from tests.guests import debian12
 from tests.guests.altered import image_of
 from tests.guests.catalogue import BROKEN, BY_UEFI

@@ -1,27 +1,20 @@
 """Decides the hardware of the new machine once, for the boot proof and for every target.
 
 Size and machine type are set by the migration, else by the source machine, else by a default. The guest decides the
-models of its devices and its MAC addresses, the disks or the migration the firmware. The firmware is decided before the
-repair, which puts the boot loader where that firmware looks.
+models of its devices and its MAC addresses. `booting` decides the boot disk, and the firmware
+before the repair, which puts the boot loader where that firmware looks.
 """
 
 from __future__ import annotations
 
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.guest import Guest
-from hyper2kvmd.model.machine import Firmware, Hardware, Machine, Plan
+from hyper2kvmd.model.machine import Hardware, Machine, Plan
 
 DEFAULT_MACHINE = "q35"
 DEFAULT_MEMORY = 2048
 """MiB."""
 DEFAULT_VCPUS = 2
-
-
-def decide_firmware(asked: bool | None, found: Firmware) -> Firmware:
-    """The firmware that the migration's `uefi` sets, else the one that the disks were found to need."""
-    if asked is None:
-        return found
-    return "uefi" if asked else "bios"
 
 
 def decide_machine_type(migration: Migration) -> str:
@@ -42,6 +35,7 @@ def decide_hardware(migration: Migration, plan: Plan, guest: Guest) -> Hardware:
         memory=migration.memory or source.memory or DEFAULT_MEMORY,
         vcpus=decide_vcpus(migration, source),
         macs=tuple(nic.mac for nic in guest.nics),
+        boot_disk=guest.boot_disk,
         disk_bus=guest.capabilities.disk_bus,
         nic_model=guest.capabilities.nic_model,
         rtc=guest.capabilities.rtc,

@@ -10,9 +10,8 @@ from hyper2kvmd.guest.family import BootedUnchanged, GuestDisks, OverlayDisks, d
 from hyper2kvmd.guest.files.root import ConfinedRoot
 from hyper2kvmd.guest.files.tree import GuestTree, printable
 from hyper2kvmd.guest.nics import nics_as_they_were
-from hyper2kvmd.model.disks import Layout
+from hyper2kvmd.model.disks import ESP_TYPES, Layout
 from hyper2kvmd.model.guest import Guest
-from hyper2kvmd.volumes.layout import ESP_TYPES
 from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS
 
 FOREIGN = ("zfs_member", "ufs", "hfsplus", "apfs", "reiserfs", "jfs", "f2fs", "bcache", "VMFS_volume_member")

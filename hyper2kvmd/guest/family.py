@@ -12,7 +12,7 @@ from hyper2kvmd.guest.mounts.access import Access
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Layout, Volume
 from hyper2kvmd.model.guest import FamilyName, Guest
-from hyper2kvmd.model.machine import Firmware, SourceNic
+from hyper2kvmd.model.machine import DiskIdentity, Firmware, SourceNic
 from hyper2kvmd.progress import Context
 
 
@@ -28,6 +28,8 @@ class GuestDisks:
     """Of the new machine."""
     nics: tuple[SourceNic, ...] = ()
     """The source's network cards, as far as they are known."""
+    identities: tuple[DiskIdentity, ...] = ()
+    """Of the source's disks; empty if unknown."""
 
 
 class Found(Protocol):

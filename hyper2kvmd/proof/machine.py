@@ -151,7 +151,7 @@ class RunningMachine:
 
 @contextmanager
 def running(overlaid: Overlay, hardware: Hardware, scratch: Path) -> Iterator[RunningMachine]:
-    """A machine that boots from the first of the overlay's disks, killed at the end of the block.
+    """A machine that boots from the hardware's boot disk, killed at the end of the block.
 
     UEFI variables start from the template and stay in `scratch`. Raises BrokenInstallation (`tool-missing`,
     `firmware-missing`).
@@ -204,7 +204,10 @@ def _command(hardware: Hardware, disks: int, monitor: int) -> list[str]:
         devices.append(f"{NIC_DEVICES[hardware.nic_model]},netdev=net{number},mac={mac},romfile=")
     devices += [device for extra, device in CONTROLLERS.items() if extra in hardware.extras]
     if hardware.disk_bus == "virtio":
-        devices += [f"virtio-blk-pci,drive=disk{number}" + ",bootindex=1" * (number == 0) for number in range(disks)]
+        devices += [
+            f"virtio-blk-pci,drive=disk{number}" + ",bootindex=1" * (number == hardware.boot_disk)
+            for number in range(disks)
+        ]
     else:
         devices += [f"ich9-ahci,id=sata{number}" for number in range(-(-disks // SATA_PORTS))]
     devices += [device for extra, device in PCI_DEVICES.items() if extra in hardware.extras]
@@ -215,7 +218,7 @@ def _command(hardware: Hardware, disks: int, monitor: int) -> list[str]:
         argv += ["-device", device]
     for number in range(disks if hardware.disk_bus == "sata" else 0):
         port = f"bus=sata{number // SATA_PORTS}.{number % SATA_PORTS}"
-        argv += ["-device", f"ide-hd,drive=disk{number},{port}" + ",bootindex=1" * (number == 0)]
+        argv += ["-device", f"ide-hd,drive=disk{number},{port}" + ",bootindex=1" * (number == hardware.boot_disk)]
     for extra, device in ATTACHED.items():
         argv += ["-device", device] if extra in hardware.extras else []
     return argv

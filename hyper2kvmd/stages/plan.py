@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from hyper2kvmd import units
+from hyper2kvmd.booting import decide_firmware
 from hyper2kvmd.disk.images.image import image_bytes
 from hyper2kvmd.disk.reader import SourceReader
 from hyper2kvmd.disk.sources.opened import Sources, describe
 from hyper2kvmd.disk.sources.snapshots import check_snapshots
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper
-from hyper2kvmd.hardware import decide_firmware
 from hyper2kvmd.host import run, space
 from hyper2kvmd.host.destination import real_output_dir, unusable
 from hyper2kvmd.host.mandate import require_below
@@ -24,7 +24,7 @@ from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Context
 from hyper2kvmd.stages.bench import Bench
-from hyper2kvmd.volumes.layout import firmware_of, read_layout
+from hyper2kvmd.volumes.layout import read_layout
 from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS
 
 REPAIR_ALLOWANCE = 256 << 20
@@ -52,8 +52,9 @@ def plan(bench: Bench) -> Plan:
         disks, layout = read_disks(bench.sources, [disk.at for disk in machine.disks], bench.keys())
         opened = [source.files[0] for source in bench.sources.open([disk.at for disk in disks])]
         snapshots = check_snapshots(opened, machine.disk_names, migration.snapshot, bench.mandate)
+    firmware, doubts = decide_firmware(migration.uefi, machine.firmware, layout)
     about_disks = (concern for disk in disks for concern in disk.concerns)
-    concerns = _warned(ctx, (*machine.concerns, *about_disks, *snapshots))
+    concerns = _warned(ctx, (*machine.concerns, *about_disks, *snapshots, *doubts))
     if any(volume.content in FILE_SYSTEMS for volume in layout.volumes):
         with ctx.step("Checking access to the guest"):
             linux = tuple(volume for volume in layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
@@ -66,7 +67,7 @@ def plan(bench: Bench) -> Plan:
         machine=machine,
         disks=disks,
         layout=layout,
-        firmware=decide_firmware(migration.uefi, firmware_of(layout)),
+        firmware=firmware,
         needed_bytes=needed,
         publish_bytes=target.room(needed),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hyper2kvmd.booting import decide_boot_disk
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.choice import find_guest
 from hyper2kvmd.guest.family import GuestDisks, describe
@@ -20,8 +21,16 @@ def repair(bench: Bench, plan: Plan, image: Image) -> Guest:
     """
     try:
         with access.open_image(image, bench.helper, bench.folder, bench.keys()) as opened:
-            firmware, nics = plan.firmware, plan.machine.nics
-            return repair_disks(GuestDisks(opened, image.layout, bench.migration, bench.ctx, firmware, nics))
+            disks = GuestDisks(
+                opened,
+                image.layout,
+                bench.migration,
+                bench.ctx,
+                plan.firmware,
+                nics=plan.machine.nics,
+                identities=plan.identities,
+            )
+            return _with_boot_disk(bench, plan, repair_disks(disks))
     except OSError as error:
         raise MigrationFailed(
             "guest-damaged",
@@ -29,6 +38,16 @@ def repair(bench: Bench, plan: Plan, image: Image) -> Guest:
             hint="Check it in the guest (fsck), shut the guest down cleanly, then export it again",
             kind=Kind.PERMANENT,
         ) from error
+
+
+def _with_boot_disk(bench: Bench, plan: Plan, guest: Guest) -> Guest:
+    """The guest with the disk that its machine boots from. Data disks without a system need none."""
+    if guest.family == "none":
+        return guest
+    found = decide_boot_disk(plan.layout, plan.firmware, guest.system_disks)
+    for warning in found.warnings:
+        bench.ctx.warn(warning)
+    return guest.with_changes(boot_disk=found.number, warnings=(*found.warnings, *guest.warnings))
 
 
 def repair_disks(disks: GuestDisks) -> Guest:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hyper2kvmd.model.disks import Layout, Segment, Table, Volume
-from hyper2kvmd.model.machine import Firmware
 from hyper2kvmd.volumes import luks, lvm, md
+from hyper2kvmd.volumes.boot_code import has_efi_loader, read_boot_code
 from hyper2kvmd.volumes.mapping import (
     OpenDisks,
     Stretches,
@@ -39,7 +39,6 @@ TABLE = 446
 ACTIVE = 0x80
 LOADERS = {b"GRUB ": "GRUB", b"LILO": "LILO", b"SYSLINUX": "SYSLINUX", b"EXTLINUX": "EXTLINUX"}
 """Marks in the first sector, from the loaders' sources."""
-ESP_TYPES = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef")
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,7 @@ def read_layout(disks: Sequence[BlockReader], keys: Sequence[bytes] = ()) -> Lay
     return Layout(
         tables=tuple(table for table, _ in found),
         volumes=tuple(volumes),
+        boot_code=tuple(read_boot_code(disk, outer) for disk, (_, outer) in zip(disks, found, strict=True)),
         boots=tuple(sign for number, disk in enumerate(disks, 1) if (sign := boot_sign(disk, number))),
     )
 
@@ -117,11 +117,6 @@ def _decrypted(volume: Volume, machine: OpenDisks, keys: Sequence[bytes]) -> Vol
     )
 
 
-def firmware_of(layout: Layout) -> Firmware:
-    """`uefi` for a machine with an EFI system partition, else `bios`."""
-    return "uefi" if any(volume.parttype in ESP_TYPES for volume in layout.volumes) else "bios"
-
-
 def _outer(reader: BlockReader, disk: int, prefix: str) -> tuple[Table, list[Volume]]:
     found = None if md.holds_table(reader) else _table(reader)
     if found is not None:
@@ -163,6 +158,8 @@ def _with_content(volume: Volume, machine: OpenDisks) -> Volume:
         content=content.type,
         uuid=content.uuid,
         label=content.label,
+        efi_loader=volume.is_esp and content.type == "vfat" and has_efi_loader(reader),
+        mounted_at=content.mounted_at,
         multi_device=content.multi_device,
         obstacle=volume.obstacle or _claim(volume, content, machine),
     )

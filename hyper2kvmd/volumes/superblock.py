@@ -58,6 +58,8 @@ class Content:
     type: str
     uuid: str | None = None
     label: str | None = None
+    mounted_at: str | None = None
+    """The directory where an ext file system was mounted last."""
     multi_device: bool = False
     """A btrfs on several, or an ext4 with its journal on another, by its superblock or the mount options in it."""
 
@@ -125,7 +127,8 @@ def _ext(_: BlockReader, head: bytes) -> Content | None:
     kind = "ext4" if incompat & EXT4_INCOMPAT else "ext3" if compat & 0x4 else "ext2"
     inode, device = struct.unpack_from("<II", block, 224)
     elsewhere = bool(compat & 0x4 and device and not inode) or b"journal_" in block[512:576]
-    return Content(kind, _uuid(block[104:120]), _text(block[120:136]), multi_device=elsewhere)
+    uuid, label, place = _uuid(block[104:120]), _text(block[120:136]), _text(block[136:200])
+    return Content(kind, uuid, label, mounted_at=place, multi_device=elsewhere)
 
 
 def _xfs(_: BlockReader, head: bytes) -> Content | None:

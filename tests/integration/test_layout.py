@@ -8,9 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hyper2kvmd.booting import firmware_of
 from hyper2kvmd.model.disks import Layout, Volume
-from hyper2kvmd.volumes.layout import firmware_of, read_layout
+from hyper2kvmd.volumes.layout import read_layout
 from tests.support.disks import FileReader, blkid, empty_disk, loop, sh
+from tests.support.guest_on_disk import mtools, put
 from tests.support.patched import PatchedReader
 
 MIB = 1 << 20
@@ -87,7 +89,20 @@ def test_gpt_partitions_carry_what_fstab_may_name(tmp_path: Path) -> None:
         assert volume.partuuid.upper() in told
         assert f"First sector: {volume.segments[0].offset // 512} " in told
         assert f"Partition size: {volume.length // 512} " in told
-    assert firmware_of(layout) == "uefi"
+    assert firmware_of(layout) == "bios"  # nothing that UEFI could start
+
+
+def test_a_boot_loader_on_an_efi_partition_means_uefi(tmp_path: Path) -> None:
+    disk = empty_disk(tmp_path / "disk.raw", 64)
+    sh("sgdisk", "-n1:2048:+40M", "-t1:ef00", disk)
+    with loop(disk, offset=MIB, length=40 * MIB) as device:
+        sh("mkfs.vfat", device)
+    partition = f"{disk}@@{MIB}"
+    mtools("mmd", "-i", partition, "::/EFI", "::/EFI/debian")
+    program = put(tmp_path, "grubx64.efi", b"MZ program")
+    mtools("mcopy", "-i", partition, program, "::/EFI/debian/")
+    layout = layout_of(disk)
+    assert firmware_of(layout) == "uefi" and layout.boot_code == ("none",)
 
 
 def test_a_damaged_primary_gpt_is_read_from_the_backup(tmp_path: Path) -> None:

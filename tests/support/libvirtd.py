@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from hyper2kvmd.hardware import decide_firmware, decide_hardware
+from hyper2kvmd.booting import decide_firmware
+from hyper2kvmd.hardware import decide_hardware
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Layout, LocalFile, SourceDisk
 from hyper2kvmd.model.guest import Guest, Nic
@@ -128,7 +129,7 @@ def registered(
     nics = (Nic(name="ens192", mac="00:50:56:01:02:03"), Nic(name=None, mac="52:54:00:01:02:04"))
     guest = Guest(os_id="debian", os_name="Debian GNU/Linux 12", nics=nics)
     with tempfile.TemporaryDirectory() as another:
-        found = source(decide_firmware(migration.uefi, firmware))
+        found = source(decide_firmware(migration.uefi, firmware, Layout(tables=()))[0])
         hardware = decide_hardware(migration, found, guest)
         with bench_for(order, own or Path(another), emit) as bench:
             return register(bench, hardware, guest, artifact)

@@ -8,11 +8,10 @@ import pytest
 
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.linux.root_search import find_root
-from hyper2kvmd.model.disks import Layout, Volume
+from hyper2kvmd.model.disks import ESP_TYPES, Layout, Volume
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.progress import Event, Warned
 from hyper2kvmd.stages.repair import repair_disks
-from hyper2kvmd.volumes.layout import ESP_TYPES
 from tests.support.efi_programs import program
 from tests.support.guest_on_disk import FolderAccess, guest_disks, migration, partition, put
 

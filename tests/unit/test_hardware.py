@@ -30,6 +30,10 @@ def test_where_nothing_tells_there_is_a_default() -> None:
     assert (found.memory, found.vcpus, found.machine) == (2048, 2, "q35")
 
 
+def test_the_machine_boots_from_the_guests_boot_disk() -> None:
+    assert (decided({}, {}).boot_disk, decided({}, {}, Guest(boot_disk=1)).boot_disk) == (0, 1)
+
+
 def test_the_guests_drivers_decide_on_the_devices() -> None:
     capable = Capabilities(disk_bus="sata", nic_model="e1000e", rtc="localtime")
     found = decided({}, {}, Guest(family="windows", capabilities=capable))

@@ -62,7 +62,7 @@ def _devices(devices: ET.Element, network: str, hardware: Hardware, artifact: Ar
         ET.SubElement(disk, "source", file=str(published.path))
         ET.SubElement(disk, "backingStore")  # so libvirt follows no backing file of an image swapped in later
         ET.SubElement(disk, "target", dev=f"{letters}{string.ascii_lowercase[number]}", bus=hardware.disk_bus)
-        if number == 0:
+        if number == hardware.boot_disk:
             ET.SubElement(disk, "boot", order="1")
     if "usb" in hardware.extras:
         ET.SubElement(devices, "controller", type="usb", model="qemu-xhci")
