@@ -68,13 +68,13 @@ def decide_boot_disk(layout: Layout, firmware: Firmware, system: Collection[int]
             if ranks[0] == 0
             else (f"the machine boots from disk {number + 1}, which has a boot loader; disk 1 has other boot code")
         )
-        return BootDisk(number, (f"{other}; list the boot disk first in vmdk:",))
+        return BootDisk(number, (f"{other}. List the boot disk first in `vmdk:`.",))
     elsewhere = [disk for disk in able[1:] if disk in system]
     if system and 0 not in system and elsewhere:
         fact = (
             f"disk 1 and disk {elsewhere[0] + 1} both have a boot loader, and the system is on disk {elsewhere[0] + 1}"
         )
-        return BootDisk(0, (f"{fact}: the machine boots from disk 1; list the boot disk first in vmdk:",))
+        return BootDisk(0, (f"{fact}: the machine boots from disk 1. List the boot disk first in `vmdk:`.",))
     return BootDisk(0)
 
 

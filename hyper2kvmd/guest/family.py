@@ -51,6 +51,8 @@ class OverlayDisks:
     layout: Layout
     open: Callable[[], AbstractContextManager[Access]]
     """Raises as `open_image` does."""
+    root: str | None = None
+    """The root that the migration chooses, if it does."""
 
 
 @dataclass(frozen=True)

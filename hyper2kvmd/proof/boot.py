@@ -72,11 +72,12 @@ def boot(
     ctx: Context,
     *,
     keys: Sequence[bytes] = (),
+    root: str | None = None,
     silence_seconds: float = SILENCE_SECONDS,
 ) -> Booted:
-    """Boot `guest` from the first disk of `image` and return when its userspace is up. Scratch files go to `folder`.
+    """Boot `guest` from its boot disk in `image` and return when its userspace is up. Scratch files go to `folder`.
 
-    `keys` open LUKS containers, to look for traces that the guest has left there.
+    `keys` open LUKS containers, to look for traces that the guest has left there. `root` is that of the migration.
 
     Raises MigrationFailed: `boot-failed` if it cannot come up, `boot-unproven` if there is no evidence that it did,
     `emulator-ended` if QEMU failed; BrokenInstallation (`tool-missing`, `firmware-missing`).
@@ -87,7 +88,7 @@ def boot(
         overlaid = overlay(image, scratch)
         opening = functools.partial(open_image, overlaid.image, helper, scratch, keys, backing=overlaid.base)
         with ctx.step("Giving a throwaway overlay a serial console"):
-            prepared = _prepare(family, OverlayDisks(image.layout, opening))
+            prepared = _prepare(family, OverlayDisks(image.layout, opening, root))
         with ctx.step(f"Booting {image.disks[0].path.name}"):
             came_up = _come_up(overlaid, hardware, scratch, silence_seconds, prepared)
         left = () if came_up.heard else _new_traces(prepared)

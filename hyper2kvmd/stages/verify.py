@@ -30,7 +30,7 @@ def verify(bench: Bench, hardware: Hardware, image: Image, guest: Guest) -> Verd
         evidence.append(f"{len(guest.changes)} repairs written and flushed to the guest's file systems")
     if migration.verify != "boot":
         return Verdict(level=migration.verify, evidence=tuple(evidence))
-    booted = boot(image, guest, hardware, bench.helper, bench.folder, ctx, keys=bench.keys())
+    booted = boot(image, guest, hardware, bench.helper, bench.folder, ctx, keys=bench.keys(), root=bench.migration.root)
     warnings = [f"the guest booted, but failed to start {unit}" for unit in booted.failed_units]
     warnings += [f"the guest booted, but {difference}" for difference in booted.differences]
     for warning in warnings:

@@ -19,15 +19,13 @@ from hyper2kvmd.guest.family import GuestDisks
 from hyper2kvmd.guest.files.root import ConfinedRoot
 from hyper2kvmd.guest.files.tree import GuestTree
 from hyper2kvmd.guest.mounts.access import Access
-from hyper2kvmd.hardware import decide_firmware
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Layout, Segment, Volume
 from hyper2kvmd.model.guest import Guest
-from hyper2kvmd.model.machine import Plan, SourceNic
+from hyper2kvmd.model.machine import Firmware, Plan, SourceNic
 from hyper2kvmd.progress import Context, Event
 from hyper2kvmd.stages.repair import repair_disks
 from hyper2kvmd.volumes.fat import Blocks
-from hyper2kvmd.volumes.layout import firmware_of
 from hyper2kvmd.volumes.mapping import linear
 from hyper2kvmd.volumes.window import FileDisk, Window
 
@@ -179,8 +177,9 @@ def guest_disks(
     *,
     events: list[Event] | None = None,
 ) -> GuestDisks:
-    """With the firmware that the stage plan would decide on."""
-    firmware = decide_firmware(asked.uefi, firmware_of(layout))
+    """UEFI by an EFI system partition: these layouts do not say whether it has a boot loader."""
+    has_esp = any(volume.is_esp for volume in layout.volumes)
+    firmware: Firmware = "uefi" if has_esp and asked.uefi is not False else "bios"
     return GuestDisks(access, layout, asked, quiet_context(events), firmware, nics)
 
 

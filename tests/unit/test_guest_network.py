@@ -12,7 +12,7 @@ from hyper2kvmd.guest.linux.fixes import nic_names
 from hyper2kvmd.mac import given_mac, normal_mac
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.machine import SourceNic
-from tests.support.guest_on_disk import GOLDEN, files_below, migration, put, repaired, simple_layout
+from tests.support.guest_on_disk import GOLDEN, ROOT_UUID, files_below, migration, put, repaired, simple_layout
 
 A, B, C = "00:50:56:8a:10:01", "00:50:56:8a:10:02", "00:50:56:8a:10:03"
 ADDRESS = re.compile(
@@ -101,7 +101,7 @@ def test_slots_tell_which_card_is_which(guest: Path) -> None:
 
 def test_ethn_gets_the_place_where_the_kernel_calls_it_so(guest: Path) -> None:
     put(guest, "etc/network/interfaces", "auto eth1\n")
-    put(guest, "boot/grub/grub.cfg", "linux /vmlinuz root=UUID=1 net.ifnames=0\n")
+    put(guest, "boot/grub/grub.cfg", f"linux /vmlinuz root=UUID={ROOT_UUID} net.ifnames=0\n")
     put(guest, "etc/udev/rules.d/70-persistent-net.rules", f'SUBSYSTEM=="net", ATTR{{address}}=="{A}", NAME="eth1"\n')
     assert cards(repair(guest, SourceNic(mac=A), SourceNic(mac=B))) == [(None, B), ("eth1", A)]
 

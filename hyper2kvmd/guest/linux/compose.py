@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.family import describe
 from hyper2kvmd.guest.files.fat_root import FatRoot
 from hyper2kvmd.guest.files.interface import Files
@@ -15,11 +15,15 @@ from hyper2kvmd.guest.files.root import ConfinedRoot
 from hyper2kvmd.guest.files.tree import GuestTree, printable
 from hyper2kvmd.guest.linux import fstab
 from hyper2kvmd.guest.linux.devices import Devices
+from hyper2kvmd.guest.linux.disk_evidence import evidence_in, multipath_maps
+from hyper2kvmd.guest.linux.disk_order import DiskOrder, Evidence
+from hyper2kvmd.guest.linux.locked import is_boot
 from hyper2kvmd.guest.linux.root_search import LinuxRoot
 from hyper2kvmd.guest.mounts.access import Access
-from hyper2kvmd.model.disks import Layout, Volume
+from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS
+from hyper2kvmd.model.disks import ESP_TYPES, Layout, Volume
+from hyper2kvmd.model.machine import DiskIdentity, Firmware
 from hyper2kvmd.volumes.fat import FatVolume
-from hyper2kvmd.volumes.layout import ESP_TYPES
 
 NEEDED = ("/usr", "/boot")
 """Mount points whose files repairs need."""
@@ -47,12 +51,15 @@ class Composition:
         *,
         read_only: bool,
         also: tuple[str, ...] = (),
+        identities: tuple[DiskIdentity, ...] = (),
     ) -> None:
-        """`also` are mount points to include besides those that repairs need."""
+        """`also` are mount points to include besides those that repairs need; `identities` belong to the disks."""
         self._points = (*NEEDED, *ESP_POINTS, *also)
         self._access, self._layout, self._read_only = access, layout, read_only
         self._volume, self._subvolume, self._boot = root.volume, root.subvolume, root.boot
         self._locked, self._folders = root.locked, root.folders
+        self._identities = identities
+        self._evidence = Evidence(self._volume, holds_kernels=self._holds_kernels)
         self.devices = Devices(layout, self._volume)
         self.warnings: list[str] = []
         self.esp: str | None = None
@@ -73,8 +80,7 @@ class Composition:
                     continue
                 mounts[point] = _folder(stack, top, folder)
                 self._places[point] = (self._volume, folder)
-            crypttab = GuestTree(mounts).text_or_empty("/etc/crypttab")
-            self.devices = Devices(self._layout, self._volume, crypttab)
+            self.devices = self._devices(GuestTree(mounts))
             text = GuestTree(mounts).text_or_empty("/etc/fstab")
             points = (*self._points, *((STATE,) if GuestTree(mounts).is_file(CLOUD_INIT) else ()))
             wanted = [entry for entry in fstab.entries(text) if entry.mount_point.rstrip("/") in points]
@@ -89,6 +95,8 @@ class Composition:
             for types, points in UNLISTED:
                 self._add_unlisted(stack, tops, mounts, types, points)
             self.esp = self._esp(tops, mounts)
+            self.devices = self._devices(GuestTree(mounts))
+            self.warnings += [printable(warning) for warning in self.devices.warnings]
             if not self._read_only:
                 _unlock(stack, mounts.values())
             yield GuestTree(mounts)
@@ -106,6 +114,32 @@ class Composition:
                 mounts[point] = _folder(stack, tops[volume], folder)
             _unlock(stack, mounts.values())
             yield GuestTree(mounts)
+
+    def system_disks(self, firmware: Firmware) -> tuple[int, ...]:
+        """The disks that a firmware must start for this guest: those of its ESP, else of its /boot, else of its root.
+
+        Empty if its files were not mounted.
+        """
+        points = ("/boot", "/") if firmware == "bios" else (self.esp or "", "/boot", "/")
+        place = next((self._places[point] for point in points if point in self._places), None)
+        return tuple(sorted({segment.disk for segment in place[0].segments})) if place else ()
+
+    def _devices(self, tree: GuestTree) -> Devices:
+        """The guest's names, by what its mounted files tell about its disks."""
+        order = DiskOrder(self._layout, self._identities, evidence_in(tree, self._evidence))
+        crypttab = tree.text_or_empty("/etc/crypttab")
+        return Devices(self._layout, self._volume, crypttab, order=order, maps=multipath_maps(tree))
+
+    def _holds_kernels(self, volume: Volume) -> bool:
+        if volume == self._volume or volume.content not in FILE_SYSTEMS or volume.obstacle or not volume.stretches:
+            return False
+        try:
+            with self._access.mount(volume, read_only=True) as handle:
+                return is_boot(GuestTree({"/": ConfinedRoot(handle)}))
+        except MigrationFailed as failure:
+            if failure.kind is Kind.RETRY:
+                raise
+            return False
 
     def _mount(self, stack: ExitStack, volume: Volume, read_only: bool) -> Files:
         if volume.content == "vfat":
@@ -180,7 +214,7 @@ class Composition:
             self._places[point] = (volume, "")
 
     def _esp(self, tops: dict[Volume, Files], mounts: dict[str, Files]) -> str | None:
-        found = [tops[volume] for volume in tops if volume.parttype in ESP_TYPES]
+        found = [tops[volume] for volume in tops if volume.is_esp]
         return next((point for point, root in mounts.items() if any(root is esp for esp in found)), None)
 
 

@@ -8,25 +8,24 @@ or LV name is doubled).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
+from hyper2kvmd.guest.linux.disk_names import parse
+from hyper2kvmd.guest.linux.disk_order import MEMBERS, DiskOrder
 from hyper2kvmd.model.disks import Layout, Volume
 
-UNSTABLE = re.compile(
-    r"/dev/(?:"
-    r"(?:[hsv]d|xvd)[a-z]+\d*|nvme\d+n\d+(?:p\d+)?|mmcblk\d+(?:p\d+)?|(?:loop|nbd)\d+(?:p\d+)?"
-    r"|mapper/(?:loop|nbd)\d+p\d+|dm-\d+|root|disk/by-path/.+|disk/by-id/(?!dm-uuid-|md-|lvm-).+)"
-)
-"""by-id/dm-uuid-..., md-uuid-... and lvm-pv-uuid-... come from the disk's own content."""
-LETTERED = re.compile(r"/dev/(?:[hsv]d|xvd)([a-z]+)(\d*)")
-NUMBERED = re.compile(r"/dev/(?:mapper/)?(?:nvme(\d+)n1|mmcblk(\d+)|loop\d+|nbd\d+)(?:p(\d+))?")
-BY_HARDWARE = re.compile(r"/dev/disk/by-(?:path|id)/(.+?)(?:-part(\d+))?")
-DM_NAME = "/dev/disk/by-id/dm-name-"
+BY_ID = "/dev/disk/by-id/"
+DM_NAME = f"{BY_ID}dm-name-"
+COUNTED_LATE = re.compile(r"/dev/(?:dm-\d+|root|disk/by-id/dm-name-.+)")
+"""Names that are given out in the order of starting, and links that some initramfs do not have."""
 ARRAY = re.compile(r"/dev/(?:md/|md(?=\d+$))(.+)")
 OCTAL = re.compile(r"\\([0-7]{3})")
 UDEV_HEX = re.compile(r"\\x([0-9a-fA-F]{2})")
-MEMBERS = ("LVM2_member", "linux_raid_member")
-"""Parts of other volumes, to which no fstab and no command line can refer."""
+CRYPTTAB_NAME = re.compile(r"^[ \t]*([^\s#]+)[ \t]+\S", re.MULTILINE)
+IN_SOFTWARE = re.compile(
+    r"/dev/(?:sr\d+|scd\d+|cdrom\S*|cdrw\S*|dvd\S*|fd\d+|floppy\S*|usb\S*|zram\d+|ram\d+|loop\d+|fuse|shm|nfs|null|zero)"
+)
+"""Devices that are not on a disk of the machine: drives of removable media, and those that the guest makes."""
 
 TAGS: tuple[tuple[str, str, Callable[[Volume], str | None]], ...] = (
     ("UUID", "by-uuid", lambda volume: volume.uuid),
@@ -35,25 +34,71 @@ TAGS: tuple[tuple[str, str, Callable[[Volume], str | None]], ...] = (
     ("PARTLABEL", "by-partlabel", lambda volume: volume.partlabel),
 )
 """In the order of preference for a stable name."""
+TAG_NAMES = tuple(name for name, _, _ in TAGS)
 
 
 class Devices:
     """The volumes of one guest, by every name that it may use for them."""
 
-    def __init__(self, layout: Layout, root: Volume | None = None, crypttab: str = "") -> None:
-        """`crypttab` is the guest's: it names the opened LUKS containers."""
+    def __init__(
+        self,
+        layout: Layout,
+        root: Volume | None = None,
+        crypttab: str = "",
+        *,
+        order: DiskOrder | None = None,
+        maps: Mapping[str, str] | None = None,
+    ) -> None:
+        """`crypttab` is the guest's: it names the opened LUKS containers. `maps` are its multipath maps, by WWID."""
         self._layout, self._volumes, self._root = layout, layout.volumes, root
+        self._order, self._maps = order or DiskOrder(layout), maps or {}
+        self._declared = set(CRYPTTAB_NAME.findall(crypttab))
         self._decrypted: dict[str, Volume] = {}
         self._decrypted |= self._decrypted_names(crypttab)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Contradictions between the guest's names of its disks, and assumptions about them."""
+        return self._order.warnings
 
     @property
     def volumes(self) -> tuple[Volume, ...]:
         return self._volumes
 
-    @staticmethod
-    def is_unstable(spec: str) -> bool:
+    def is_unstable(self, spec: str) -> bool:
         """True for a name that depends on the order, the bus or the make of the disks."""
-        return UNSTABLE.fullmatch(spec) is not None
+        return parse(spec, self._maps) is not None or COUNTED_LATE.fullmatch(spec) is not None
+
+    def absent(self, spec: str) -> str | None:
+        """Why a device is not on the disks, as text to follow its name; None if it is there or not on a disk at all."""
+        if not (spec.startswith("/dev/") or spec.partition("=")[0] in TAG_NAMES) or IN_SOFTWARE.fullmatch(spec):
+            return None
+        if self.find(spec) is not None or self._is_made_by_guest(spec):
+            return None
+        found = self._tagged(spec)
+        if found and all(volume.multi_device for volume in found):
+            return None
+        if found:
+            return f"matches {' and '.join(volume.name for volume in found)}, which have the same identifier"
+        closed = [volume for volume in self._volumes if volume.obstacle]
+        if any(volume.kind == "luks" for volume in closed) and parse(spec, self._maps) is None:
+            return None  # it may be inside
+        return "matches no volume that can be read" if closed else "matches no volume on these disks"
+
+    def _is_made_by_guest(self, spec: str) -> bool:
+        """Arrays and containers whose names the guest chooses when it starts them."""
+        kinds = {volume.kind for volume in self._volumes}
+        if spec.startswith(("/dev/md", f"{BY_ID}md-")):
+            return "md" in kinds
+        if spec.startswith(f"{BY_ID}dm-uuid-LVM-"):
+            return "lv" in kinds
+        if spec.startswith(f"{BY_ID}lvm-pv-uuid-"):
+            wanted = spec.removeprefix(f"{BY_ID}lvm-pv-uuid-")
+            return any(volume.content == "LVM2_member" and volume.uuid == wanted for volume in self._volumes)
+        name = spec.removeprefix("/dev/mapper/").removeprefix(DM_NAME)
+        if name == spec:
+            return False
+        return name in self._declared or ("luks" in kinds and parse(spec, self._maps) is None)
 
     def find(self, spec: str) -> Volume | None:
         """The volume of a spec (`/dev/sda1`, `UUID=...`, `/dev/mapper/vg-lv`), or None if it cannot be determined.
@@ -61,42 +106,35 @@ class Devices:
         `spec` may contain fstab's octal escapes and quotes.
         """
         spec = OCTAL.sub(lambda match: chr(int(match[1], 8)), spec).strip("\"'")
+        if spec == "/dev/root":
+            return self._root
+        found = self._tagged(spec)
+        if found is not None:
+            return found[0] if len(found) == 1 else None
+        name = parse(spec, self._maps)
+        if name is not None:
+            return self._order.volume_of(name)
+        return self._by_dm_name(spec) or self._by_array(spec)
+
+    def _tagged(self, spec: str) -> list[Volume] | None:
+        """The volumes with the tag that `spec` is; None if it is no tag."""
         tag, equals, value = spec.partition("=")
         for name, link, attribute in TAGS:
             if equals and tag == name:
-                return self._only(name, attribute, value.strip("\"'"))
+                return self._with_tag(name, attribute, value.strip("\"'"))
             if spec.startswith(f"/dev/disk/{link}/"):
                 text = UDEV_HEX.sub(lambda match: chr(int(match[1], 16)), spec.rpartition("/")[2])
-                return self._only(name, attribute, text)
-        if spec == "/dev/root":
-            return self._root
-        address = self._address(spec)
-        return self._on_disk(*address) if address else self._by_dm_name(spec) or self._by_array(spec)
+                return self._with_tag(name, attribute, text)
+        return None
 
-    def _only(self, tag: str, attribute: Callable[[Volume], str | None], value: str) -> Volume | None:
-        """The only volume with that tag; None if two volumes have it."""
+    def _with_tag(self, tag: str, attribute: Callable[[Volume], str | None], value: str) -> list[Volume]:
         fold = str.lower if tag in ("UUID", "PARTUUID") else str
-        found = [volume for volume in self._volumes if fold(attribute(volume) or "") == fold(value)]
-        return found[0] if len(found) == 1 and value else None
+        return [volume for volume in self._volumes if value and fold(attribute(volume) or "") == fold(value)]
 
     def whole_disk(self, spec: str) -> int | None:
         """The disk, from 0, to which a name without a partition refers."""
-        address = self._address(spec)
-        return address[0] if address and not address[1] and address[0] < len(self._layout.tables) else None
-
-    def _address(self, spec: str) -> tuple[int, str] | None:
-        """Disk, from 0, and partition number, if any, of a name that the kernel or udev derives from hardware.
-
-        by-path and by-id name a controller or serial number that is gone: they are resolved only with a single disk.
-        """
-        if match := LETTERED.fullmatch(spec):
-            return _letters_to_index(match[1]), match[2]
-        if match := NUMBERED.fullmatch(spec):
-            return int(match[1] or match[2] or 0), match[3] or ""
-        match = BY_HARDWARE.fullmatch(spec)
-        if match is None or len(self._layout.tables) != 1 or match[1].startswith(("dm-", "md-", "lvm-")):
-            return None
-        return 0, match[2] or ""
+        name = parse(spec, self._maps)
+        return self._order.disk_of(name) if name is not None and name.number is None else None
 
     def _by_dm_name(self, spec: str) -> Volume | None:
         volumes = [volume for volume in self._volumes if volume.kind == "lv"]
@@ -129,12 +167,6 @@ class Devices:
         found = [volume for volume in self._volumes if match and volume.array == match[1]]
         return found[0] if len(found) == 1 else None
 
-    def _on_disk(self, disk: int, number: str) -> Volume | None:
-        for volume in self._layout.on_disk(disk):
-            if volume.kind == ("partition" if number else "disk") and (not number or volume.number == int(number)):
-                return volume
-        return None
-
     def stable(self, volume: Volume, *, without_initramfs: bool = False) -> str | None:
         """`UUID=...`, else PARTUUID, LABEL, PARTLABEL; None if the volume has no unique name.
 
@@ -157,7 +189,7 @@ class Devices:
         """Tag, folder of links and value of the first wanted name that is unique to this volume."""
         for name, link, attribute in TAGS:
             value = attribute(volume)
-            if name not in wanted or not value or self._only(name, attribute, value) != volume:
+            if name not in wanted or not value or self._with_tag(name, attribute, value) != [volume]:
                 continue
             if re.fullmatch(r"[^\s\"'#\\$`;]+", value):
                 return name, link, value
@@ -190,11 +222,3 @@ def virtio_disk(index: int) -> str:
         index, letter = divmod(index - 1, 26)
         letters = chr(ord("a") + letter) + letters
     return f"/dev/vd{letters}"
-
-
-def _letters_to_index(letters: str) -> int:
-    """a is 0, z is 25, aa is 26."""
-    index = 0
-    for letter in letters:
-        index = index * 26 + ord(letter) - ord("a") + 1
-    return index - 1

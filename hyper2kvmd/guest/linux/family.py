@@ -58,7 +58,9 @@ class FoundLinux:
         """Raises MigrationFailed: as every required repair does, and `volume-locked`."""
         ctx, migration = self.disks.ctx, self.disks.migration
         locked = [_locked(self.disks.layout, migration)] if self.root.locked else []
-        composition = Composition(self.disks.access, self.disks.layout, self.root, read_only=True)
+        composition = Composition(
+            self.disks.access, self.disks.layout, self.root, read_only=True, identities=self.disks.identities
+        )
         with composition.mounted() as tree:
             troubles = [f"{trouble}; it was not inspected" for trouble in self.root.troubles]
             warnings = [*troubles, *locked, *composition.warnings]
@@ -84,7 +86,9 @@ class Linux:
 
     def find(self, disks: GuestDisks, /) -> FoundLinux | None:
         """Raises MigrationFailed as `find_root` and `find_deployment` do."""
-        root = find_root(disks.access, disks.layout) or find_deployment(disks.access, disks.layout)
+        root = find_root(disks.access, disks.layout, disks.migration.root) or find_deployment(
+            disks.access, disks.layout
+        )
         return FoundLinux(disks, root) if root else None
 
     def prepare_boot(self, disks: OverlayDisks, /) -> PreparedGuest:
@@ -115,7 +119,8 @@ def _stage_repairs(
         cards = decide_cards(seen, disks.nics, migration.vm_name)
         devices, esp = composition.devices, composition.esp
         fixes = OUTSIDE if root.locked else FIXES
-        news = _apply_all(fixes, Case(system, tree, devices, root.volume, migration, disks.firmware, seen, cards, esp))
+        case = Case(system, tree, devices, root.volume, migration, disks.firmware, seen, cards, esp, root.has_rivals)
+        news = _apply_all(fixes, case)
         news += never_booted(tree)
         # the top of a deployment is immutable
         relabels = not root.folders and any(tree.is_file(path) for path in FIXFILES)
@@ -131,6 +136,7 @@ def _stage_repairs(
         kernels=tuple(printable(kernel.version) for kernel in system.kernels),
         boot_loader=", ".join(system.boot_loaders),
         root=describe(root.volume) + (f", subvolume {root.subvolume}" if root.subvolume else ""),
+        system_disks=composition.system_disks(disks.firmware),
         nics=cards.nics,
         fstab_before=printable(before),
         fstab_after=printable(tree.text_or_empty(FSTAB)),

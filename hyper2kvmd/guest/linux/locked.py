@@ -20,13 +20,17 @@ def closed(layout: Layout) -> tuple[Volume, ...]:
     return tuple(volume for volume in layout.volumes if volume.kind == "luks" and volume.obstacle)
 
 
+def is_boot(tree: GuestTree) -> bool:
+    """Whether a volume is /boot, by its files."""
+    return any(tree.glob(pattern) for pattern in AT_THE_TOP)
+
+
 def find_boot(access: Access, layout: Layout) -> Volume | None:
     """The volume with the kernels. Raises MigrationFailed for a volume that cannot be mounted."""
     for volume in layout.volumes:
         if volume.content not in FILE_SYSTEMS or volume.obstacle or not volume.stretches:
             continue
         with access.mount(volume, read_only=True) as handle:
-            tree = GuestTree({"/": ConfinedRoot(handle)})
-            if any(tree.glob(pattern) for pattern in AT_THE_TOP):
+            if is_boot(GuestTree({"/": ConfinedRoot(handle)})):
                 return volume
     return None

@@ -9,6 +9,7 @@ from hyper2kvmd.guest.family import describe
 from hyper2kvmd.guest.files.root import ConfinedRoot
 from hyper2kvmd.guest.files.tree import GuestTree, printable
 from hyper2kvmd.guest.linux import locked
+from hyper2kvmd.guest.linux.root_choice import choose_root
 from hyper2kvmd.guest.mounts.access import Access
 from hyper2kvmd.model.disks import Layout, Volume
 from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS
@@ -33,28 +34,25 @@ class LinuxRoot:
     boot: Volume | None = None
     folders: tuple[tuple[str, str], ...] = ()
     """Further folders of `volume`, by the mount point that they have in an ostree deployment."""
+    has_rivals: bool = False
+    """Whether the disks hold other Linux roots."""
     troubles: tuple[str, ...] = ()
     """Volumes that could not be searched."""
 
 
-def find_root(access: Access, layout: Layout) -> LinuxRoot | None:
-    """Search every volume that could hold a Linux root, read-only; None if none does.
+def find_root(access: Access, layout: Layout, asked: str | None = None) -> LinuxRoot | None:
+    """Search every volume that could hold a Linux root, read-only; None if none does. `asked` chooses one of several.
 
-    Raises MigrationFailed: `guest-ambiguous` for several, `guest-hibernated`; and if none was found, the failure to
-    mount a volume.
+    Raises MigrationFailed: as `choose_root` does for several or a wrong `asked`, `guest-hibernated`; and if none was
+    found, the failure to mount a volume.
     """
     _refuse_hibernated(layout)
     looked = _find_roots(access, layout)
-    if len(looked.roots) > 1:
-        names = ", ".join(describe(volume) + (f" in {folder}" if folder else "") for volume, folder in looked.roots)
-        raise MigrationFailed(
-            "guest-ambiguous",
-            f"the disks hold several Linux systems: {names}",
-            hint="Leave one system on them: it is unclear which one to repair",
-        )
     if looked.roots:
+        volume, subvolume = choose_root(access, layout, looked.roots, asked)
         closed = tuple(f"{printable(volume.name)}: {volume.obstacle}" for volume in locked.closed(layout))
-        return LinuxRoot(*looked.roots[0], troubles=(*looked.troubles, *closed))
+        rivals = len(looked.roots) > 1
+        return LinuxRoot(volume, subvolume, has_rivals=rivals, troubles=(*looked.troubles, *closed))
     if looked.failures:
         raise looked.failures[0]
     return None

@@ -63,7 +63,9 @@ def prepare_linux(disks: OverlayDisks) -> PreparedLinux:
 def _mounted(disks: OverlayDisks) -> Iterator[GuestTree]:
     with disks.open() as access:
         layout = disks.layout
-        root = find_root(access, layout) or find_deployment(access, layout) or find_locked_root(access, layout)
+        root = (
+            find_root(access, layout, disks.root) or find_deployment(access, layout) or find_locked_root(access, layout)
+        )
         if root is None:
             raise MigrationFailed("guest-root-missing", "no Linux root was found", hint="Boot the guest by hand")
         composition = Composition(access, layout, root, read_only=False, also=VOLUMES)

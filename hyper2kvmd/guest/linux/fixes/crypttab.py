@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from hyper2kvmd.guest.linux.fixes.fix import (
+    BY_HAND,
     Case,
     Fix,
     Mended,
@@ -25,18 +26,24 @@ def mend(case: Case, text: str, path: str) -> Mended:
     lines, done, warnings = [], [], []
     for number, line in enumerate(text.split("\n"), 1):
         match = LINE.fullmatch(line)
-        if match is None or not case.devices.is_unstable(match[2]):
+        spec = _source(case, match[2]) if match and case.devices.is_unstable(match[2]) else None
+        if match is None or spec is None:
             lines.append(line)
+            warnings += _troubles(case, match, f"{path} line {number}") if match else []
             continue
-        spec = _source(case, match[2])
-        lines.append(line if spec is None else match[1] + spec + match[3])
-        if spec is None:
-            warnings.append(
-                f"{path} line {number}: {match[2]} matches no volume on these disks. Write a UUID there by hand."
-            )
-        else:
-            done.append(f"{match[2]} is now {spec}")
+        lines.append(match[1] + spec + match[3])
+        done.append(f"{match[2]} is now {spec}")
     return Mended("\n".join(lines), ", ".join(done), tuple(warnings))
+
+
+def _troubles(case: Case, match: re.Match[str], place: str) -> list[str]:
+    """The warning about a device that is not on the disks, or has no stable name."""
+    why = case.devices.absent(match[2]) or ("has no stable name" if case.devices.is_unstable(match[2]) else None)
+    if why is None:
+        return []
+    optional = re.search(r"[\s,](nofail|noauto)\b", match[3])
+    effect = f"the guest boots without it ({optional[1]})" if optional else "the guest waits for it when it boots"
+    return [f"{place}: {match[2]} {why}: {effect}. {BY_HAND}"]
 
 
 def _source(case: Case, spec: str) -> str | None:

@@ -25,9 +25,13 @@ LEGACY = ("/boot/grub/menu.lst", "/boot/grub/grub.conf")
 
 def mend_legacy(case: Case, text: str, _: str) -> Mended:
     done = []
+    entries = [(int(match[2]), case.devices.whole_disk(match[3])) for match in ENTRY.finditer(text)]
+    known = {number: disk for number, disk in entries if disk is not None}
+    if len(known) != len(entries) or len(set(known.values())) != len(known):
+        known = {}  # the firmware's order is the best guess
 
     def exchange(match: re.Match[str]) -> str:
-        name = virtio_disk(int(match[2]))
+        name = virtio_disk(known.get(int(match[2]), int(match[2])))
         if not case.devices.is_unstable(match[3]) or match[3] == name:
             return match[0]
         done.append(f"(hd{match[2]}) is {name}")

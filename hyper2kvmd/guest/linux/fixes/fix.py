@@ -31,6 +31,8 @@ class Case:
     cards: Cards
     esp: str | None = None
     """Mount point of the EFI system partition in `tree`."""
+    other_roots: bool = False
+    """Whether the disks hold other Linux systems, which the boot loader may start as well."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Mended:
     warnings: tuple[str, ...] = ()
 
 
+BY_HAND = "Write a UUID there by hand."
 Mender = Callable[[Case, str, str], Mended]
 """Takes the case, the text and its path in messages. It also repairs the copy in an initramfs."""
 
@@ -89,14 +92,14 @@ def mend_cmdline(case: Case, fix: str, *patterns: str) -> list[str]:
 
 def command_lines(case: Case, text: str, path: str) -> Mended:
     rewritten = stabilized(case, text)
-    warnings = tuple(unresolved(path, parameter) for parameter in rewritten.unresolved)
-    return Mended(rewritten.text, rewritten.summary, warnings)
+    return Mended(rewritten.text, rewritten.summary, tuple(unresolved(path, rewritten)))
 
 
 def stabilized(case: Case, text: str) -> cmdline.Rewritten:
     kernels = case.system.kernels
     without_initramfs = bool(kernels) and not case.system.unified and not any(kernel.initrds for kernel in kernels)
-    stable = cmdline.stabilize(text, case.devices, root=case.root, without_initramfs=without_initramfs)
+    root = None if case.other_roots else case.root
+    stable = cmdline.stabilize(text, case.devices, root=root, without_initramfs=without_initramfs)
     named = kernel_line.visit("", stable.text, case.cards.choose, pins=case.survey.dracut)
     if named == stable.text:
         return stable
@@ -104,8 +107,9 @@ def stabilized(case: Case, text: str) -> cmdline.Rewritten:
     return replace(stable, text=named, summary=summary)
 
 
-def unresolved(path: str, parameter: str) -> str:
-    return f"{path}: {parameter} matches no volume on these disks. Write a UUID there by hand."
+def unresolved(path: str, rewritten: cmdline.Rewritten) -> list[str]:
+    """Warnings about the parameters whose devices are not on the disks."""
+    return [f"{path}: {parameter} {why}. {BY_HAND}" for parameter, why in rewritten.unresolved.items()]
 
 
 def regular_files(case: Case, *patterns: str) -> list[str]:

@@ -67,6 +67,8 @@ def _line(case: Case, line: str, path: str) -> tuple[str, list[str], list[str]]:
 
     def exchange(match: re.Match[str]) -> str:
         if not case.devices.is_unstable(match[0]):
+            why = case.devices.absent(match[0])
+            warnings.extend([f"{path}: {match[0]} {why}; the next grub-install will fail"] if why else [])
             return match[0]
         disk, volume = case.devices.whole_disk(match[0]), case.devices.find(match[0])
         target = virtio_disk(disk) if disk is not None else case.devices.stable_path(volume) if volume else None

@@ -27,7 +27,7 @@ def apply(case: Case) -> list[str]:
         if not block.startswith(SIGNATURE):
             continue
         rewritten = stabilized(case, block.rstrip("#"))
-        warnings += [unresolved(path, parameter) for parameter in rewritten.unresolved]
+        warnings += unresolved(path, rewritten)
         size = len(_bytes(block))
         used = len(_bytes(rewritten.text))
         if used > size:

@@ -20,7 +20,7 @@ from hyper2kvmd.guest.linux.fixes.fix import (
 STATEMENT = re.compile(r"(?:^|\n)[^\s#][^\n]*(?:\n[ \t]+[^\s#][^\n]*)*")
 """A line and the indented ones that continue it."""
 KEYWORD = re.compile(r"\s*(\w*)")
-HARDWARE = re.compile(r"(?<!\s)(\s+)(/dev/(?:[hs]d|xvd|nvme|disk/by-(?:path|id)/)[^\s#]*)")
+HARDWARE = re.compile(r"(?<!\s)(\s+)(/dev/(?:[hs]d|xvd|nvme|mapper/|cciss/|emcpower|disk/by-(?:path|id)/)[^\s#]*)")
 MEMBERS = re.compile(r"(?<!\s)(\s+)devices=([^\s#]+)", re.IGNORECASE)
 HAS_UUID = re.compile(r"\suuid=", re.IGNORECASE)
 

@@ -16,7 +16,7 @@ from hyper2kvmd.guest.linux.fixes.fix import (
     when_stabilizing,
 )
 
-WHAT = re.compile(r"^([ \t]*What[ \t]*=[ \t]*)(/dev/\S+)", re.MULTILINE)
+WHAT = re.compile(r"^([ \t]*What[ \t]*=[ \t]*)((?:/dev/|UUID=|LABEL=|PARTUUID=|PARTLABEL=)\S+)", re.MULTILINE)
 
 
 def mend(case: Case, text: str, path: str) -> Mended:
@@ -24,12 +24,14 @@ def mend(case: Case, text: str, path: str) -> Mended:
     warnings: list[str] = []
 
     def exchange(match: re.Match[str]) -> str:
-        if not case.devices.is_unstable(match[2]):
+        volume, why = case.devices.find(match[2]), case.devices.absent(match[2])
+        if why is not None:
+            warnings.append(f"{path}: {match[2]} {why}. Correct the unit, or disable it.")
+        if volume is None or not case.devices.is_unstable(match[2]):
             return match[0]
-        volume = case.devices.find(match[2])
-        spec = case.devices.stable_path(volume) if volume else None
+        spec = case.devices.stable_path(volume)
         if spec is None:
-            warnings.append(f"{path}: {match[2]} matches no volume on these disks. Correct the unit, or disable it.")
+            warnings.append(f"{path}: {match[2]} has no UUID. Correct the unit, or disable it.")
             return match[0]
         done.append(f"{match[2]} is now {spec}")
         return match[1] + spec

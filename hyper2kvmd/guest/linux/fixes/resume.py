@@ -9,15 +9,15 @@ from __future__ import annotations
 import re
 
 from hyper2kvmd.guest.linux.fixes.fix import (
+    BY_HAND,
     Case,
     Fix,
     Mended,
     always,
     mend_files,
-    unresolved,
 )
 
-SETTING = re.compile(r"^([ \t]*(?:RESUME|ROOT)=)([\"']?)(/dev/[^\s\"']+)(\2)", re.MULTILINE)
+SETTING = re.compile(r"^([ \t]*(?:RESUME|ROOT)=)([\"']?)((?:/dev/|UUID=|LABEL=|PARTUUID=)[^\s\"']+)(\2)", re.MULTILINE)
 
 
 def mend(case: Case, text: str, path: str) -> Mended:
@@ -25,12 +25,13 @@ def mend(case: Case, text: str, path: str) -> Mended:
     warnings: list[str] = []
 
     def exchange(match: re.Match[str]) -> str:
-        volume = case.devices.find(match[3])
+        volume, why = case.devices.find(match[3]), case.devices.absent(match[3])
         if not case.devices.is_unstable(match[3]):
+            warnings.extend([f"{path}: {match[1].strip()}{match[3]} {why}. {BY_HAND}"] if why else [])
             return match[0]
         spec = case.devices.for_kernel(volume) if volume is not None else None
         if spec is None:
-            warnings.append(unresolved(path, f"{match[1].strip()}{match[3]}"))
+            warnings.append(f"{path}: {match[1].strip()}{match[3]} {why or 'has no UUID or label'}. {BY_HAND}")
             return match[0]
         done.append(f"{match[3]} is now {spec}")
         return match[1] + match[2] + spec + match[4]

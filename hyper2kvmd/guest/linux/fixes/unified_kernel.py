@@ -52,7 +52,7 @@ def _mend(case: Case, image: Unified) -> list[str]:
     command_line = program.content(".cmdline")
     if command_line is not None and not case.migration.no_grub:
         rewritten = stabilized(case, command_line.decode(errors="surrogateescape"))
-        warnings += [unresolved(path, parameter) for parameter in rewritten.unresolved]
+        warnings += unresolved(path, rewritten)
         if rewritten.summary:
             contents[".cmdline"] = rewritten.text.encode(errors="surrogateescape")
             facts.append(rewritten.summary)
