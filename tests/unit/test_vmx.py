@@ -24,9 +24,9 @@ ethernet0.pciSlotNumber = "192"
 """
 
 
-def machine_of(disk: Path) -> Machine:
-    with Sources(disk.parent) as sources:
-        return read_machine(Migration(vmdk=disk, vm_name="web01"), sources)
+def machine_of(*disks: Path) -> Machine:
+    with Sources(disks[0].parent) as sources:
+        return read_machine(Migration(vmdk=disks, vm_name="web01"), sources)
 
 
 def bare(disk: Path) -> Machine:
@@ -188,7 +188,9 @@ def test_addresses_of_the_disks(disk: Path) -> None:
     disk.with_suffix(".vmx").write_text(text)
     second = disk.with_name("web01_1.vmdk")
     third = disk.with_name("other.vmdk")
-    machine = Vmx().read(Migration(vmdk=(disk, second, third), vm_name="web01"), ANYONE)
+    for path in (second, third):
+        path.write_bytes(DISK)
+    machine = machine_of(disk, second, third)
     assert [one.address for one in machine.disks] == [
         DiskAddress(bus="scsi", controller=0, unit=3, slot=160),
         DiskAddress(bus="nvme", controller=1, unit=2),
