@@ -154,6 +154,13 @@ def test_a_serial_number_of_no_disk_is_a_missing_disk() -> None:
     assert devices(TWO, "UUID=x /", f"{spec} /srv", identities=identities).find(spec) is None
 
 
+def test_a_disk_with_a_known_serial_number_leaves_the_others_to_other_names() -> None:
+    first, second = (f"/dev/disk/by-id/wwn-0x{serial}-part1" for serial in SERIALS[:2])
+    identities = (DiskIdentity(), DiskIdentity(serial=SERIALS[1]))
+    guest = devices(TWO, "UUID=x /", f"{first} /var", f"{second} /srv", root=None, identities=identities)
+    assert guest.find(second) == DATA and guest.find(first) == ROOT
+
+
 def test_serial_numbers_that_the_root_contradicts_prove_nothing() -> None:
     root, data = (f"/dev/disk/by-id/wwn-0x{serial}-part1" for serial in (SERIALS[1], SERIALS[0]))
     guest = devices(TWO, f"{root} /", f"{data} /srv", identities=known(serials=SERIALS[:2]))
@@ -233,6 +240,11 @@ def test_a_device_that_is_on_none_of_the_disks_is_named(spec: str, why: str) -> 
     twins = (DATA.with_changes(label="twin"), LOGS.with_changes(label="twin"))
     reason = devices(Layout(tables=THREE.tables, volumes=(ROOT, SWAP, *twins)), "/dev/sda1 /").absent(spec)
     assert reason is not None and reason.startswith(why)
+
+
+def test_a_btrfs_on_several_disks_is_not_missing() -> None:
+    parts = tuple(one.with_changes(content="btrfs", label="pool", multi_device=True) for one in (DATA, LOGS))
+    assert devices(Layout(tables=THREE.tables, volumes=(ROOT, *parts))).absent("LABEL=pool") is None
 
 
 @pytest.mark.parametrize("spec", ["tmpfs", "nas:/x", "/swapfile", "/dev/sr0", "/dev/zram0", "/dev/cdrom", "/dev/sda1"])

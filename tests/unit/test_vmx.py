@@ -198,6 +198,12 @@ def test_addresses_of_the_disks(disk: Path) -> None:
     ]
 
 
+def test_a_snapshot_has_the_address_of_its_chain(disk: Path) -> None:
+    disk.with_suffix(".vmx").write_text('scsi0:1.fileName = "WEB01-000003.vmdk"\n')
+    (found,) = machine_of(disk).disks
+    assert found.address == DiskAddress(bus="scsi", controller=0, unit=1)
+
+
 @pytest.mark.parametrize(
     ("line", "firmware"), [('firmware = "efi"', "uefi"), ('firmware = "bios"', "bios"), ("", "bios")]
 )
