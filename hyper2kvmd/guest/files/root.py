@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import secrets
 import stat
 import struct
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
+from hyper2kvmd.guest.files import file_system
 from hyper2kvmd.guest.files.interface import FreeSpace
 from hyper2kvmd.host.files import copy_range
 
@@ -35,12 +34,6 @@ MAX_EAGAIN = 32
 
 RENAME_EXCHANGE = 2
 """linux/fs.h"""
-BTRFS_IOC_SUBVOL_GETFLAGS = 0x80089419
-BTRFS_IOC_SUBVOL_SETFLAGS = 0x4008941A
-BTRFS_SUBVOL_RDONLY = 2
-"""linux/btrfs.h"""
-NOT_A_SUBVOLUME = (errno.ENOTTY, errno.EINVAL)
-"""Errors of the first ioctl on another file system, and on a folder that is no subvolume."""
 
 COPY_CHUNK = 1 << 24
 OVERFLOW_ID = 65534
@@ -50,13 +43,6 @@ UNMAPPED = (errno.EPERM, errno.EINVAL, errno.EOVERFLOW)
 SELINUX = "security.selinux"
 NOT_ALLOWED = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENODATA)
 """Errors of setting an extended attribute without permission; only root may set an SELinux label everywhere."""
-FS_IOC_GETFLAGS = 0x80086601
-ATTRIBUTES = {0x10: "immutable", 0x20: "append-only"}
-"""Flags of chattr(1) that forbid even root a change. Source: linux/fs.h."""
-EXT4_MAGIC = 0xEF53
-EXT4_OWN_SHARE, EXT4_OWN_MOST = 50, 4096
-"""The kernel keeps a share of the blocks for ext4's metadata. Source: ext4_calculate_resv_clusters."""
-STATFS_BYTES = 256
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -101,14 +87,6 @@ def too_large(path: str, limit: int) -> MigrationFailed:
     )
 
 
-def _is_ext4(handle: int) -> bool:
-    facts = ctypes.create_string_buffer(STATFS_BYTES)
-    if libc.fstatfs(ctypes.c_int(handle), facts) != 0:
-        return False
-    (magic,) = struct.unpack_from("l", facts.raw)
-    return bool(magic == EXT4_MAGIC)
-
-
 class ConfinedRoot:
     """One mounted file system, or a folder of it. The fd may be O_PATH; the caller closes it."""
 
@@ -140,27 +118,9 @@ class ConfinedRoot:
 
     @contextmanager
     def writable_subvolume(self) -> Iterator[None]:
-        """A btrfs subvolume with the property `ro` (MicroOS, SLE Micro) does not have it inside this block.
-
-        The kernel lets the owner of the subvolume change the property. Everything else stays as it is.
-        """
-        with self._opened(".", os.O_RDONLY | os.O_DIRECTORY) as handle:
-            flags = bytearray(8)
-            try:
-                fcntl.ioctl(handle, BTRFS_IOC_SUBVOL_GETFLAGS, flags)
-            except OSError as error:
-                if error.errno not in NOT_A_SUBVOLUME:
-                    raise
-                flags = bytearray(8)
-            (before,) = struct.unpack("Q", flags)
-            if not before & BTRFS_SUBVOL_RDONLY:
-                yield
-                return
-            fcntl.ioctl(handle, BTRFS_IOC_SUBVOL_SETFLAGS, struct.pack("Q", before & ~BTRFS_SUBVOL_RDONLY))
-            try:
-                yield
-            finally:
-                fcntl.ioctl(handle, BTRFS_IOC_SUBVOL_SETFLAGS, struct.pack("Q", before))
+        """See `file_system.writable_subvolume`."""
+        with self._opened(".", os.O_RDONLY | os.O_DIRECTORY) as handle, file_system.writable_subvolume(handle):
+            yield
 
     # ------------------------------------------------------------ looking
 
@@ -191,23 +151,17 @@ class ConfinedRoot:
         """Unknown: compression, sparse files and shared blocks make it a guess."""
 
     def space(self) -> FreeSpace:
-        """What ext4 reserves for root counts: the helper mounts it so that we may use that."""
         with self._opened(".", os.O_RDONLY | os.O_DIRECTORY) as handle:
-            room = os.fstatvfs(handle)
-            blocks = room.f_bavail
-            if _is_ext4(handle):
-                blocks = max(blocks, room.f_bfree - min(room.f_blocks // EXT4_OWN_SHARE, EXT4_OWN_MOST))
-        return FreeSpace(blocks * room.f_frsize, room.f_ffree if room.f_files else None)
+            return file_system.free_space(handle)
 
     def held_by(self, path: str) -> str | None:
         try:
             if stat.S_IFMT(self.lstat(path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
                 return None
             with self._opened(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY) as handle:
-                flags = int.from_bytes(fcntl.ioctl(handle, FS_IOC_GETFLAGS, bytes(8))[:4], sys.byteorder)
+                return file_system.held_by(handle)
         except OSError:  # it is absent, or cannot be asked
             return None
-        return next((name for flag, name in ATTRIBUTES.items() if flags & flag), None)
 
     def is_foreign(self, path: str) -> bool:
         """Whether an existing file's owner or group is unknown to the id-mapped mount.
