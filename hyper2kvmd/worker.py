@@ -51,6 +51,7 @@ from hyper2kvmd.progress import (
     StageFinished,
     StageStarted,
     problem,
+    problems,
 )
 from hyper2kvmd.stages.bench import Bench
 from hyper2kvmd.stages.convert import convert
@@ -192,7 +193,7 @@ def _run() -> Ended:
     except Interrupted as failure:
         return Ended(outcome="interrupted", problems=(problem(failure),))
     except Failure as failure:
-        return Ended(outcome="failed", problems=(problem(failure),))
+        return Ended(outcome="failed", problems=problems(failure))
     except Exception as error:  # the boundary of the process: any other exception is reported as a failure
         return failed_unexpectedly(error)
     return Ended(outcome="succeeded", product=product)

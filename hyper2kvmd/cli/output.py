@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hyper2kvmd.errors import Failure, rendered
+from hyper2kvmd.findings import Several
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -85,17 +86,22 @@ class Output:
             for one in failure.problems:
                 click.echo(located(one, source), err=True)
         else:
-            message = "\n".join(printable(line) for line in failure.message.splitlines())
-            click.echo(f"h2kvmctl: {rendered(message, printable(failure.hint), failure.code)}", err=True)
-            if sys.stderr.isatty():
-                click.echo(more_about(failure.code), err=True)
+            for each in failure.failures if isinstance(failure, Several) else (failure,):
+                _print_error(each)
+
+
+def _print_error(failure: Failure) -> None:
+    message = "\n".join(printable(line) for line in failure.message.splitlines())
+    click.echo(f"h2kvmctl: {rendered(message, printable(failure.hint), failure.code)}", err=True)
+    if sys.stderr.isatty():
+        click.echo(more_about(failure.code), err=True)
 
 
 def problems_of(failure: Failure) -> list[Problem]:
-    from hyper2kvmd.progress import problem
+    from hyper2kvmd.progress import problems
     from hyper2kvmd.spec import Rejected
 
-    return list(failure.problems) if isinstance(failure, Rejected) else [problem(failure)]
+    return list(failure.problems if isinstance(failure, Rejected) else problems(failure))
 
 
 def located(problem: Problem, source: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from hyper2kvmd import units
 from hyper2kvmd.booting import decide_firmware
@@ -11,9 +11,11 @@ from hyper2kvmd.disk.reader import SourceReader
 from hyper2kvmd.disk.sources.opened import Sources, describe
 from hyper2kvmd.disk.sources.snapshots import check_snapshots
 from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.findings import Findings
 from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper
 from hyper2kvmd.host import run, space
 from hyper2kvmd.host.destination import real_output_dir, unusable
+from hyper2kvmd.host.kvm import EMULATOR
 from hyper2kvmd.host.mandate import require_below
 from hyper2kvmd.host.workspace import real_conversion_dir
 from hyper2kvmd.machines.reader import read_machine
@@ -23,7 +25,10 @@ from hyper2kvmd.model.guest import first_warnings
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Context
+from hyper2kvmd.proof.machine import uefi_firmware
 from hyper2kvmd.stages.bench import Bench
+from hyper2kvmd.targets.libvirt.connection import VIRSH
+from hyper2kvmd.targets.target import Target
 from hyper2kvmd.volumes.layout import read_layout
 from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS
 
@@ -32,48 +37,74 @@ REPAIR_ALLOWANCE = 256 << 20
 MAX_HASHED_HOLES = 4 << 40
 """Bytes: about an hour."""
 TOOLS = ("qemu-img", "qemu-storage-daemon")
+"""Programs of every migration. What the helper and the transport need depends on the kernel: see `check_helper`."""
 
 
 def plan(bench: Bench) -> Plan:
-    """Read the source and check the host.
+    """Read the source and check the host. Independent failures are reported together.
 
     Raises the failures of `open_disk` and of the target's `check`, `room` and `examine`, and `tool-missing`,
-    `source-repeated`, `source-has-snapshot`, `path-not-allowed`, `helper-unreachable`, `mount-unsupported`,
-    `checksum-too-long`, `space-never`.
+    `firmware-missing`, `source-repeated`, `source-has-snapshot`, `path-not-allowed`, `helper-unreachable`,
+    `mount-unsupported`, `checksum-too-long`, `space-never`; several of them as `several-problems`.
+    """
+    target = bench.target  # refused before anything is started or made
+    findings = Findings()
+    for name in _programs(bench.migration):
+        with findings.noted():
+            run.tool(name)
+    checked: Target | None = None
+    with bench.ctx.step("Checking the output"), findings.noted():
+        target.check()
+        checked = target
+    with findings.noted():
+        planned = _plan(bench, checked, findings)
+    findings.require_none()
+    return planned
+
+
+def _plan(bench: Bench, target: Target | None, findings: Findings) -> Plan:
+    """The plan from the source; `target` only if it passed its check.
+
+    `findings` gets the failures after which further checks make sense: then the plan is not complete.
     """
     order, migration, ctx = bench.order, bench.migration, bench.ctx
-    target = bench.target  # refused before anything is started or made
-    for name in TOOLS:
-        run.tool(name)
-    with ctx.step("Checking the output"):
-        target.check()
+    snapshots: tuple[str, ...] = ()
     with ctx.step("Reading the source"):
         machine = read_machine(migration, bench.sources)
         disks, layout = read_disks(bench.sources, [disk.at for disk in machine.disks], bench.keys())
         opened = [source.files[0] for source in bench.sources.open([disk.at for disk in disks])]
-        snapshots = check_snapshots(opened, machine.disk_names, migration.snapshot, bench.mandate)
+        with findings.noted():
+            snapshots = check_snapshots(opened, machine.disk_names, migration.snapshot, bench.mandate)
     firmware, doubts = decide_firmware(migration.uefi, machine.firmware, layout)
     about_disks = (concern for disk in disks for concern in disk.concerns)
     concerns = _warned(ctx, (*machine.concerns, *about_disks, *snapshots, *doubts))
     if any(volume.content in FILE_SYSTEMS for volume in layout.volumes):
-        with ctx.step("Checking access to the guest"):
+        with ctx.step("Checking access to the guest"), findings.noted():
             linux = tuple(volume for volume in layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
             concerns += _check_reach(bench, linux)
+    if migration.verify == "boot" and firmware == "uefi":
+        with findings.noted():
+            uefi_firmware()
     disks = tuple(_allotted(migration, layout, number, disk) for number, disk in enumerate(disks))
-    _require_hashable(migration, disks)
     needed = _needed_bytes(migration, disks)
-    space.require_possible(order.conversion_dir, needed)
-    planned = Plan(
-        machine=machine,
-        disks=disks,
-        layout=layout,
-        firmware=firmware,
-        needed_bytes=needed,
-        publish_bytes=target.room(needed),
-    )
-    with ctx.step("Checking the target"):
-        concerns += _warned(ctx, target.examine(planned))
+    with findings.noted():
+        _require_hashable(migration, disks)
+    with findings.noted():
+        space.require_possible(order.conversion_dir, needed)
+    planned = Plan(machine=machine, disks=disks, layout=layout, firmware=firmware, needed_bytes=needed)
+    if target is not None:
+        planned = planned.with_changes(publish_bytes=target.room(needed))
+        with ctx.step("Checking the target"):
+            concerns += _warned(ctx, target.examine(planned))
     return planned.with_changes(concerns=first_warnings(concerns))
+
+
+def _programs(migration: Migration) -> Iterator[str]:
+    yield from TOOLS
+    if migration.verify == "boot":
+        yield EMULATOR
+    if migration.libvirt_import:
+        yield VIRSH
 
 
 def with_real_directories(order: Order) -> Order:

@@ -28,12 +28,18 @@ def test_it_goes_on_after_the_last_finished_stage(tmp_path: Path) -> None:
 
 
 def test_a_missing_tool_costs_no_conversion(tmp_path: Path) -> None:
+    """Missing from the beginning, or removed after the plan."""
     hidden = Path("/usr/bin/qemu-system-x86_64")
     job = Attempts(tmp_path, verify="boot")
-    subprocess.run(["mount", "--bind", "/dev/null", hidden], check=True)
+
+    def hide(stage: Stage) -> None:
+        if stage is Stage.PLAN:
+            subprocess.run(["mount", "--bind", "/dev/null", hidden], check=True)
+
     try:
-        assert job.run() == (ALL[:4], "tool-missing")
+        assert job.run(hide) == (ALL[:4], "tool-missing")
         assert job.run() == ([Stage.VERIFY], "tool-missing")
+        assert Attempts(tmp_path, verify="boot").run() == ([Stage.PLAN], "tool-missing")
     finally:
         subprocess.run(["umount", hidden], check=True)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
+from hyper2kvmd.findings import Findings
 from hyper2kvmd.guest.mounts import rootside
 from hyper2kvmd.guest.mounts.rootside import Helper, Probed
 from hyper2kvmd.host import run
@@ -23,6 +24,8 @@ FILE_SYSTEMS = {
 """Volume content to the kernel's name; ext4 mounts its predecessors, and only ext4 id-maps them. FAT is not included:
 `blocks` serves it on every host."""
 LEGS_MAX = 64
+FUSE_TOOLS = ("nbdfuse", "fusermount3")
+"""Programs that bring a QCOW2 image to a kernel without NBD."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,11 @@ def check_helper(helper: Helper, volumes: tuple[Volume, ...], *, raw: bool = Fal
     """Ask the helper what this host can mount, from raw images only or from QCOW2 as well.
 
     Raises BrokenInstallation if repair cannot work on this host, with the remedy: `helper-unreachable`,
-    `tool-missing`, or `transport-missing` if the kernel can read a QCOW2 image through neither NBD nor FUSE.
+    `tool-missing`, or `transport-missing` if the kernel can read a QCOW2 image through neither NBD nor FUSE; several of
+    them as `several-problems`.
     """
     wanted = sorted({FILE_SYSTEMS[volume.content] for volume in volumes if volume.content in FILE_SYSTEMS})
     kernel = rootside.probe(helper, "check", tuple(wanted))
-    run.tool("qemu-storage-daemon")
     if not kernel.nbd and not raw:
         _check_fuse(kernel)
     mountable = [volume for volume in volumes if volume.content in FILE_SYSTEMS]
@@ -61,8 +64,16 @@ def _check_fuse(kernel: Probed) -> None:
             hint="Load the kernel module nbd (modprobe nbd), or set `out_format: raw` without `verify: boot`, or "
             "run the service without NoNewPrivileges= and what implies it",
         )
-    run.tool("nbdfuse")
-    run.tool("fusermount3")
+    findings = Findings()
+    for name in FUSE_TOOLS:
+        with findings.noted():
+            run.tool(name)
+    with findings.noted():
+        _check_devices(kernel)
+    findings.require_none()
+
+
+def _check_devices(kernel: Probed) -> None:
     missing = "/dev/fuse" if not os.access("/dev/fuse", os.R_OK | os.W_OK) else "loop devices"
     if missing == "/dev/fuse" or not kernel.loop:
         raise BrokenInstallation(

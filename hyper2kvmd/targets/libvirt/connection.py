@@ -18,6 +18,7 @@ STALL_SECONDS = 60.0
 SESSION_VARIABLES = ("HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "SSH_AUTH_SOCK")
 """Variables that virsh needs to find a person's own libvirt, or the keys for another host."""
 SSH = "hyper2kvm-ssh"
+VIRSH = "virsh"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Libvirt:
         """
         names = () if self.restricted else SESSION_VARIABLES
         environment = {name: os.environ[name] for name in names if name in os.environ}
-        argv = ["virsh", "--quiet", "--connect", self._address(), *words]
+        argv = [VIRSH, "--quiet", "--connect", self._address(), *words]
         return run(argv, stall_seconds=STALL_SECONDS, check=False, environment=environment)
 
     @property
