@@ -58,7 +58,7 @@ from hyper2kvmd.stages.convert import convert
 from hyper2kvmd.stages.plan import plan, with_real_directories
 from hyper2kvmd.stages.publish import publish
 from hyper2kvmd.stages.register import register
-from hyper2kvmd.stages.repair import repair
+from hyper2kvmd.stages.repair import preview, repair
 from hyper2kvmd.stages.verify import verify
 
 Made = TypeVar("Made", bound=Product)
@@ -104,14 +104,20 @@ def migrate(order: Order, ctx: Context, *, keep_on_failure: bool = False) -> Fin
 
 
 def plan_only(order: Order, ctx: Context) -> Plan:
-    """Run the plan stage and nothing else: no output directory is created."""
+    """Run the plan stage, inspect the guest on the source, and do nothing else: no output directory is created."""
     order = with_real_directories(order)
     with (
         as_before(order.conversion_dir),
         working_folder(order.conversion_dir, order.migration.vm_name, order.job_id) as folder,
         Sources(folder, Mandate.of(order)) as sources,
     ):
-        return _stage(ctx, Stage.PLAN, None, lambda: plan(Bench(order, folder, ctx, sources)))
+        bench = Bench(order, folder, ctx, sources)
+        return _stage(ctx, Stage.PLAN, None, lambda: _plan_with_guest(bench))
+
+
+def _plan_with_guest(bench: Bench) -> Plan:
+    planned = plan(bench)
+    return planned.with_changes(guest=preview(bench, planned))
 
 
 def admit_here(order: Order) -> Callable[[Plan], None]:

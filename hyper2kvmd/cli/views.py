@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +16,15 @@ if TYPE_CHECKING:
     from hyper2kvmd.daemon.wire import Status
     from hyper2kvmd.model.asked import Migration
     from hyper2kvmd.model.disks import Volume
+    from hyper2kvmd.model.guest import FamilyName, Guest
     from hyper2kvmd.model.jobs import Job, JobEvent, Problem
     from hyper2kvmd.model.machine import Plan
     from hyper2kvmd.model.orders import Order
     from hyper2kvmd.model.results import Finished
+
+
+UNNAMED: Mapping[FamilyName, str] = {"linux": "Linux", "windows": "Windows", "none": "no operating system"}
+"""Guests whose system does not give its name."""
 
 
 def finished(output: Output, asked: Migration, result: Finished) -> None:
@@ -61,7 +66,27 @@ def plan(output: Output, order: Order, planned: Plan) -> None:
             *(("result", f"{order.output_dir / name}") for name in order.migration.output_names),
         ]
     )
+    if planned.guest is not None:
+        _expected(output, planned.guest)
     output.line("nothing was written")
+
+
+def _expected(output: Output, guest: Guest) -> None:
+    """The guest on the source, and its repairs."""
+    rows = [
+        ("guest", guest.os_name or UNNAMED[guest.family]),
+        ("host name", guest.hostname),
+        ("root", guest.root),
+        ("boot loader", guest.boot_loader),
+        ("kernels", ", ".join(guest.kernels)),
+        *(("network card", " ".join(filter(None, (nic.name, nic.mac)))) for nic in guest.nics),
+    ]
+    output.facts([(name, value) for name, value in rows if value])
+    if guest.changes:
+        changes = [(change.fix, change.path, change.summary) for change in guest.changes]
+        output.table(("expected repair", "file", "change"), changes)
+    elif guest.family == "linux":
+        output.line("the guest needs no repair")
 
 
 def _identity(volume: Volume) -> str:

@@ -56,7 +56,7 @@ BOOT_FILES = tuple(
     for place in ("", "/boot")
     for pattern in ("/vmlinu?*", "/grub*/grub.cfg", "/loader/entries/*.conf")
 )
-NOTHING_FOUND = "no operating system was found on this disk: it was converted as a data disk, nothing was repaired"
+NOTHING_FOUND = "no operating system was found on this disk: it is converted as a data disk, and nothing is repaired"
 
 
 @dataclass(frozen=True)

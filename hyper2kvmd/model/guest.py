@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, Self
 
 from hyper2kvmd.model.frozen import Frozen
-from hyper2kvmd.model.machine import DiskBus, NicModel, Rtc
 
 FSTAB_KEPT, WARNING_KEPT = 64 << 10, 1000
 """Characters of one text."""
@@ -15,6 +14,9 @@ DIFFS_KEPT = 256 << 10
 WARNINGS_KEPT = 200
 
 
+DiskBus = Literal["virtio", "sata"]
+NicModel = Literal["virtio", "e1000e"]
+Rtc = Literal["utc", "localtime"]
 FamilyName = Literal["linux", "windows", "none"]
 """`none`: disks without a system that can be repaired."""
 

@@ -6,11 +6,9 @@ from typing import Literal
 
 from hyper2kvmd.model.disks import DiskRef, Layout, SourceDisk
 from hyper2kvmd.model.frozen import Frozen
+from hyper2kvmd.model.guest import DiskBus, Guest, NicModel, Rtc
 
 Firmware = Literal["bios", "uefi"]
-DiskBus = Literal["virtio", "sata"]
-NicModel = Literal["virtio", "e1000e"]
-Rtc = Literal["utc", "localtime"]
 Video = Literal["vga"]
 Extra = Literal["usb", "agent", "balloon", "rng"]
 """A USB controller with a tablet; the channel of QEMU's guest agent; virtio's memory balloon and entropy source."""
@@ -84,6 +82,8 @@ class Plan(Frozen):
     """To be free on the output directory's, if that is another one."""
     concerns: tuple[str, ...] = ()
     """Warnings about the source machine, access to its disks, and the target."""
+    guest: Guest | None = None
+    """The guest on the source and its expected repairs, from a dry run; None if it was not inspected."""
 
     @property
     def identities(self) -> tuple[DiskIdentity, ...]:

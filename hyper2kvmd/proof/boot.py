@@ -86,7 +86,7 @@ def boot(
     with tempfile.TemporaryDirectory(prefix="boot-", dir=folder) as name:
         scratch = Path(name)
         overlaid = overlay(image, scratch)
-        opening = functools.partial(open_image, overlaid.image, helper, scratch, keys, backing=overlaid.base)
+        opening = functools.partial(open_image, overlaid.image, helper, scratch, keys, backing=overlaid.below)
         with ctx.step("Giving a throwaway overlay a serial console"):
             prepared = _prepare(family, OverlayDisks(image.layout, opening, root))
         with ctx.step(f"Booting {image.disks[0].path.name}"):

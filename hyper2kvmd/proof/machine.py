@@ -24,10 +24,11 @@ from typing import IO
 
 import psutil
 
-from hyper2kvmd.disk.qemu.export import layer
+from hyper2kvmd.disk.qemu import qemu_img
+from hyper2kvmd.disk.qemu.export import Backing, layer
 from hyper2kvmd.errors import BrokenInstallation, MigrationFailed
 from hyper2kvmd.host.kvm import EMULATOR, KVM_DEVICE, READABLE, kvm_works
-from hyper2kvmd.host.run import Sandbox, run, start, stop
+from hyper2kvmd.host.run import Sandbox, start, stop
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.machine import Extra, Hardware
@@ -70,16 +71,18 @@ class Overlay(Frozen):
     base: Image
     image: Image
 
+    @property
+    def below(self) -> tuple[Backing, ...]:
+        """The disks of `base`, one for each overlay."""
+        return tuple(Backing(disk.path, self.base.format) for disk in self.base.disks)
+
 
 def overlay(base: Image, folder: Path) -> Overlay:
     """Empty overlays of all disks of `base`, in `folder`."""
     disks = []
     for number, disk in enumerate(base.disks):
         path = folder / f"disk{number + 1}.qcow2"
-        run(
-            ["qemu-img", "create", "-q", "-f", "qcow2", str(path), str(disk.virtual_size)],
-            sandbox=Sandbox(write=(folder,)),
-        )
+        qemu_img.create(path, disk.virtual_size)
         disks.append(disk.with_changes(path=path))
     return Overlay(base=base, image=base.with_changes(disks=tuple(disks), format="qcow2"))
 
@@ -227,10 +230,10 @@ def _command(hardware: Hardware, disks: int, monitor: int) -> list[str]:
 def _disks(overlaid: Overlay) -> list[str]:
     """The graph is explicit, so that no header determines which file is opened, or how."""
     argv = []
-    for number, (base, disk) in enumerate(zip(overlaid.base.disks, overlaid.image.disks, strict=True)):
+    for number, (below, disk) in enumerate(zip(overlaid.below, overlaid.image.disks, strict=True)):
         file = {"driver": "file", "filename": str(disk.path), "cache": {"no-flush": True}}
         node = {"node-name": f"disk{number}", "driver": "qcow2", "file": file}
-        argv += ["-blockdev", json.dumps({**node, "backing": layer(base.path, overlaid.base.format)})]
+        argv += ["-blockdev", json.dumps({**node, "backing": layer(below)})]
     return argv
 
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
 from hyper2kvmd.booting import decide_boot_disk
-from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.disk.qemu import qemu_img
+from hyper2kvmd.disk.qemu.export import Backing
+from hyper2kvmd.disk.sources.source import DiskSource
+from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
+from hyper2kvmd.findings import Several
 from hyper2kvmd.guest.choice import find_guest
 from hyper2kvmd.guest.family import GuestDisks, describe
 from hyper2kvmd.guest.mounts import access
-from hyper2kvmd.model.disks import Image
+from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.disks import DiskImage, Image
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.stages.bench import Bench
@@ -19,18 +30,76 @@ def repair(bench: Bench, plan: Plan, image: Image) -> Guest:
     Raises MigrationFailed: as its family and `Access.mount` do, and `guest-damaged` for a file system that fails while
     it is read.
     """
+    with _damage_named(), access.open_image(image, bench.helper, bench.folder, bench.keys()) as opened:
+        return _repair(bench, plan, opened, bench.migration)
+
+
+def preview(bench: Bench, plan: Plan) -> Guest | None:
+    """The guest on the source disks with the changes that `repair` will make; none of them is written.
+
+    Only throwaway overlays on the sources can change. None, with a warning, if the guest cannot be reached before the
+    conversion. Raises MigrationFailed as `repair` does.
+    """
+    sources = bench.sources.planned(plan.disks)
+    with bench.ctx.step("Opening the source for inspection"):
+        backing = tuple(_as_backing(source, bench.folder) for source in sources)
+        reason = _unreachable(bench, plan, backing)
+    if reason is not None:
+        bench.ctx.warn(f"the guest is not shown, because it can only be inspected after the conversion: {reason}")
+        return None
+    with tempfile.TemporaryDirectory(prefix="preview-", dir=bench.folder) as name, _damage_named():
+        folder = Path(name)
+        overlays = Image(disks=tuple(_overlays(sources, folder)), format="qcow2", layout=plan.layout)
+        below = tuple(one for one in backing if one is not None)
+        with access.open_image(overlays, bench.helper, folder, bench.keys(), backing=below) as opened:
+            return _repair(bench, plan, opened, bench.migration.with_changes(dry_run=True))
+
+
+def _repair(bench: Bench, plan: Plan, opened: access.Access, migration: Migration) -> Guest:
+    disks = GuestDisks(
+        opened,
+        plan.layout,
+        migration,
+        bench.ctx,
+        plan.firmware,
+        nics=plan.machine.nics,
+        identities=plan.identities,
+    )
+    return _with_boot_disk(bench, plan, repair_disks(disks))
+
+
+def _as_backing(source: DiskSource, folder: Path) -> Backing | None:
+    """None if QEMU cannot read this disk as its hypervisor does."""
+    files, node = source.files, source.qemu_node
+    if node and qemu_img.reads_as(files, node.driver, node.options, source.virtual_size, folder):
+        return Backing(files[0].path, node.driver, node.options, files)
+    return None
+
+
+def _unreachable(bench: Bench, plan: Plan, backing: Sequence[Backing | None]) -> str | None:
+    """Why the guest on the source cannot be mounted; a run with raw images may need less of the host."""
+    for disk, one in zip(plan.disks, backing, strict=True):
+        if one is None:
+            return f"QEMU cannot read {disk.at} as its hypervisor does"
+    if any(volume.content in FILE_SYSTEMS for volume in plan.layout.volumes):
+        try:
+            check_helper(bench.helper, ())
+        except (BrokenInstallation, Several) as failure:
+            return failure.message
+    return None
+
+
+def _overlays(sources: Sequence[DiskSource], folder: Path) -> Iterator[DiskImage]:
+    for number, source in enumerate(sources, start=1):
+        path = folder / f"disk{number}.qcow2"
+        qemu_img.create(path, source.virtual_size)
+        yield DiskImage(path=path, virtual_size=source.virtual_size, file_bytes=path.stat().st_size)
+
+
+@contextmanager
+def _damage_named() -> Iterator[None]:
     try:
-        with access.open_image(image, bench.helper, bench.folder, bench.keys()) as opened:
-            disks = GuestDisks(
-                opened,
-                image.layout,
-                bench.migration,
-                bench.ctx,
-                plan.firmware,
-                nics=plan.machine.nics,
-                identities=plan.identities,
-            )
-            return _with_boot_disk(bench, plan, repair_disks(disks))
+        yield
     except OSError as error:
         raise MigrationFailed(
             "guest-damaged",
@@ -55,8 +124,9 @@ def repair_disks(disks: GuestDisks) -> Guest:
     with disks.ctx.step("Looking for the operating system"):
         found = find_guest(disks)
     guest = found.repair()
+    replay = "will be replayed, which changes it" if disks.migration.dry_run else "was replayed, which changed it"
     replayed = tuple(
-        f"{describe(volume)}: its journal was replayed, which changed it: it was in use when the disk was copied"
+        f"{describe(volume)}: its journal {replay}: it was in use when the disk was copied"
         for volume in disks.access.replayed
     )
     for warning in replayed:

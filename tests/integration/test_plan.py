@@ -1,4 +1,4 @@
-"""What `h2kvmctl plan` finds before anything is converted: what the host lacks."""
+"""What `h2kvmctl plan` finds before anything is converted: what the host lacks, and the guest with its repairs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
+from tests.guests import debian12
+from tests.guests.altered import altered
+from tests.guests.debian12 import Recipe
 from tests.support.ctl import ctl
-from tests.support.disks import empty_disk
+from tests.support.disks import empty_disk, sh
+from tests.support.foreign_disks import make, poke
 from tests.support.host import make_disk
+from tests.support.journals import copied_in_use
 
 FIRMWARE, PROGRAMS = Path("/usr/share/qemu/firmware"), Path("/usr/bin")
 NOTHING_HIDDEN: Mapping[Path, Path] = MappingProxyType({})
@@ -39,6 +45,12 @@ def plan(file: Path, *words: str, hidden: Mapping[Path, Path] = NOTHING_HIDDEN) 
     folder = file.parent
     places = ("--output-dir", folder / "out", "--conversion-dir", folder / "work")
     return ctl("plan", file, *places, *words, cwd=folder, mounts=hidden)
+
+
+def planned(file: Path, hidden: Mapping[Path, Path] = NOTHING_HIDDEN) -> Any:
+    done = plan(file, "--json", hidden=hidden)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return json.loads(done.stdout)["plan"]
 
 
 def lines_of(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -78,8 +90,77 @@ def test_one_missing_thing_keeps_its_own_code_and_exit_status(tmp_path: Path) ->
     assert (done.returncode, lines_of(done)) == (78, ["[tool-missing]"])
 
 
+def test_what_only_other_migrations_need_may_be_missing(tmp_path: Path) -> None:
+    file = asked(tmp_path, empty_disk(tmp_path / "disk.raw", 16), uefi=True)
+    hidden = without("qemu-system-x86_64", "virsh", "nbdfuse") | without_firmware(tmp_path)
+    assert planned(file, hidden)["guest"]["family"] == "none"
+
+
 @pytest.mark.skipif(Path("/sys/module/nbd").exists(), reason="FUSE is not needed")
 def test_both_programs_of_the_transport_are_named(tmp_path: Path) -> None:
     disk = make_disk(tmp_path / "disk.raw", ("ext4",)).disks[0].path
     hidden = without("nbdfuse", "fusermount3")
     assert lines_of(plan(asked(tmp_path, disk), hidden=hidden)) == ["[tool-missing]", "[tool-missing]"]
+    raw = plan(asked(tmp_path, disk, out_format="raw"), hidden=hidden)
+    assert raw.returncode == 0
+    assert "can only be inspected after the conversion: 2 problems" in raw.stdout
+
+
+def test_a_program_that_only_this_guests_initramfs_needs_is_named(tmp_path: Path) -> None:
+    def pack_with_zstd(root: Path) -> None:
+        (initrd,) = root.glob("boot/initrd.img-*")
+        sh("sh", "-c", f"gzip -dc {initrd} | zstd -q -1 >{tmp_path}/initrd")
+        initrd.write_bytes((tmp_path / "initrd").read_bytes())
+
+    file = asked(tmp_path, altered(Recipe(), tmp_path, pack_with_zstd).disks[0].path)
+    assert planned(file)["guest"]["changes"]
+    done = plan(file, hidden=without("zstd"))
+    assert (done.returncode, lines_of(done)) == (78, ["[tool-missing]"])
+    assert "the program zstd is not installed" in done.stderr
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), Recipe(lvm=True)], ids=lambda recipe: recipe.guest.name)
+def test_the_expected_repairs_are_those_that_are_made(recipe: Recipe, tmp_path: Path) -> None:
+    source = debian12.vmdk(recipe) if not recipe.lvm else debian12.vmdk(recipe, "twoGbMaxExtentSparse")
+    file = asked(tmp_path, source)
+    expected = planned(file)["guest"]
+    assert not (tmp_path / "out").exists()
+    done = ctl("--config", file, "--output-dir", tmp_path / "out", "--conversion-dir", tmp_path / "work", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out/web01.report.json").read_text())
+    assert expected["changes"]
+    assert expected == report["guest"]
+
+
+def test_people_see_the_guest_and_its_repairs(tmp_path: Path) -> None:
+    shown = plan(asked(tmp_path, debian12.vmdk(Recipe()))).stdout
+    assert "guest         Debian GNU/Linux 12 (bookworm)" in shown
+    table = shown[shown.index("expected repair") :].splitlines()
+    assert {line.split()[0] for line in table[1:-1]} >= {"fstab", "grub-cfg", "initramfs"}
+    assert "Repairing" not in shown and "Writing" not in shown
+
+
+def test_a_dirty_journal_is_replayed_on_an_overlay_only(tmp_path: Path) -> None:
+    running = make_disk(tmp_path / "running.raw", ("xfs",))
+
+    def write(root: Path) -> Path:
+        (root / "usr").mkdir()
+        (root / "etc/os-release").write_text("ID=debian\nPRETTY_NAME='Debian in use'\n")
+        return root / "etc/os-release"
+
+    disk = copied_in_use(running, tmp_path / "disk.raw", write).disks[0].path
+    before = disk.read_bytes()
+    done = plan(asked(tmp_path, disk, regen_initramfs=False, fstab_mode="noop"))
+    assert disk.read_bytes() == before
+    assert "its journal will be replayed" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_disk_that_qemu_reads_as_another_is_planned_without_its_guest(tmp_path: Path) -> None:
+    path = make(tmp_path, "vhd")
+    table = int.from_bytes(path.read_bytes()[512 + 16 : 512 + 24], "big")
+    first = int.from_bytes(path.read_bytes()[table : table + 4], "big")
+    poke(path, first * 512, bytes(512))
+    done = plan(asked(tmp_path, path))
+    assert done.returncode == 0, done.stderr
+    assert f"can only be inspected after the conversion: QEMU cannot read {path} as its hypervisor does" in done.stdout
+    assert "expected repair" not in done.stdout

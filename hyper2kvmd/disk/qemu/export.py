@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hyper2kvmd.disk.files import SourceFile
@@ -26,7 +26,7 @@ from hyper2kvmd.disk.qemu import nbd
 from hyper2kvmd.disk.qemu.qemu_img import linked
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host import run
-from hyper2kvmd.model.disks import Segment, SourceFormat
+from hyper2kvmd.model.disks import Segment
 
 WHOLE_DISK = ""
 """Name of the export for `as_file`."""
@@ -40,6 +40,18 @@ STOP_SECONDS = 120.0
 DYING_SECONDS = 1.0
 RELEASE_SECONDS = 20.0
 """For the kernel to close the last descriptor of a FUSE file."""
+
+
+@dataclass(frozen=True)
+class Backing:
+    """The disk below a QCOW2 of ours, which is opened read-only."""
+
+    path: Path
+    driver: str
+    """QEMU's name of its format."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    opened: Sequence[SourceFile] = ()
+    """As for `export`."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +83,13 @@ def export(
     *,
     exports: Mapping[str, Segment | None],
     writable: bool,
-    backing: tuple[Path, SourceFormat] | None = None,
+    backing: Backing | None = None,
     opened: Sequence[SourceFile] = (),
     settings: Mapping[str, object] | None = None,
 ) -> Iterator[Exporter]:
     """Serve `path` as the named exports (`None`: the whole disk; a segment: exactly that range) during the block.
 
-    `backing` is the backing file of a QCOW2 of ours, opened read-only. `opened` are the files of a source, that at
+    `backing` is the disk below a QCOW2 of ours. `opened` are the files of a source, that at
     `path` first: they are served by their descriptors, even if their names now lead to other files. The server can
     open only these, or `path` if there are none, and `backing`.
     Raises MigrationFailed: `image-damaged`, `exporter-failed` if it cannot serve the image or fails at the end of a
@@ -89,9 +101,10 @@ def export(
         ExitStack() as stack,
     ):
         folder = Path(private)
-        below = (backing[0].absolute(), backing[1]) if backing else None
-        readable = (*(() if opened else (path,)), *([below[0]] if below else []))
-        sandbox = run.Sandbox(read=readable, handles=tuple(file.fd for file in opened))
+        below = stack.enter_context(_reachable(backing, folder)) if backing else None
+        readable = (*(() if opened else (path,)), *((below.path,) if below and not below.opened else ()))
+        inherited = (*opened, *(below.opened if below else ()))
+        sandbox = run.Sandbox(read=readable, handles=tuple(file.fd for file in inherited))
         if writable:
             sandbox = replace(sandbox, write=(path,), file_size=_grown(path, fmt))
         served = stack.enter_context(linked(opened, folder)) if opened else path
@@ -186,11 +199,21 @@ def _grown(path: Path, fmt: str) -> int:
         return size + full_size(image.virtual_size)
 
 
-def layer(path: Path, fmt: SourceFormat) -> dict[str, object]:
-    """A backing image for QEMU's -blockdev: read-only, and without a backing file from its own header."""
-    file = {"driver": "file", "filename": str(path), "read-only": True}
-    bottom: dict[str, object] = {"backing": None} if fmt == "qcow2" else {}
-    return {"driver": fmt, "file": file, "read-only": True, **bottom}
+@contextmanager
+def _reachable(backing: Backing, folder: Path) -> Iterator[Backing]:
+    """`backing` with a path that leads to its open files, if it has any."""
+    if not backing.opened:
+        yield replace(backing, path=backing.path.absolute())
+        return
+    with linked(backing.opened, folder) as path:
+        yield replace(backing, path=path)
+
+
+def layer(backing: Backing) -> dict[str, object]:
+    """A backing disk for QEMU's -blockdev: read-only. A QCOW2 gets no backing file from its own header."""
+    file = {"driver": "file", "filename": str(backing.path), "read-only": True}
+    bottom: dict[str, object] = {"backing": None} if backing.driver == "qcow2" else {}
+    return {**backing.settings, "driver": backing.driver, "file": file, "read-only": True, **bottom}
 
 
 def _command(
@@ -200,12 +223,12 @@ def _command(
     exports: Mapping[str, Segment | None],
     writable: bool,
     listener: int,
-    backing: tuple[Path, SourceFormat] | None,
+    backing: Backing | None,
 ) -> list[str]:
     file: dict[str, object] = {"driver": "file", "filename": str(path), "locking": "on"}
     disk: dict[str, object] = {**settings, "driver": fmt, "file": file, "node-name": "disk", "read-only": not writable}
     if fmt == "qcow2":
-        disk["backing"] = backing and layer(*backing)
+        disk["backing"] = backing and layer(backing)
     argv = ["qemu-storage-daemon", "--blockdev", json.dumps(disk)]
     argv += ["--nbd-server", json.dumps({"addr": {"type": "fd", "str": str(listener)}})]
     for index, (name, segment) in enumerate(exports.items()):

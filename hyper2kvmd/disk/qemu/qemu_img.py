@@ -54,6 +54,12 @@ def linked(files: Sequence[SourceFile], folder: Path) -> Iterator[Path]:
         yield Path(private, files[0].path.name)
 
 
+def create(image: Path, size: int) -> None:
+    """Make an empty QCOW2 of `size` bytes."""
+    argv = ["qemu-img", "create", "-q", "-f", "qcow2", str(image), str(size)]
+    run.run(argv, sandbox=run.Sandbox(write=(image.parent,)))
+
+
 def virtual_size(image: Path, fmt: SourceFormat) -> int:
     """Bytes of the guest's disk in an image of ours."""
     argv = ["qemu-img", "info", "--output=json", node(image, fmt)]

@@ -114,7 +114,7 @@ def _stage_repairs(
     system = inspect_system(tree)
     before = tree.text_or_empty(FSTAB)
     _refuse_overlay(before)
-    with ctx.step(f"Repairing {system.os_name}"):
+    with ctx.step(f"Preparing the repairs of {system.os_name}"):
         seen = survey(tree)
         cards = decide_cards(seen, disks.nics, migration.vm_name)
         devices, esp = composition.devices, composition.esp

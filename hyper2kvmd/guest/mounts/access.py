@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from hyper2kvmd.disk.qemu import nbd
-from hyper2kvmd.disk.qemu.export import WHOLE_DISK, Exporter, as_file, export
+from hyper2kvmd.disk.qemu.export import WHOLE_DISK, Backing, Exporter, as_file, export
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.mounts import rootside
 from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, obstacle, unsupported
@@ -67,12 +67,12 @@ class Access(Protocol):
 
 @contextmanager
 def open_image(
-    image: Image, helper: Helper, folder: Path, keys: Sequence[bytes] = (), *, backing: Image | None = None
+    image: Image, helper: Helper, folder: Path, keys: Sequence[bytes] = (), *, backing: Sequence[Backing] = ()
 ) -> Iterator[Access]:
     """Hold all disks of `image` open for mounts: raw as files, qcow2 through confined exporters in `folder`.
 
-    `keys` are tried on the LUKS containers of volumes, as `volumes.layout.read_layout` does. `backing` is the image
-    below a qcow2 that is an overlay of ours; writes reach only the overlay. Raises as `rootside.probe`,
+    `keys` are tried on the LUKS containers of volumes, as `volumes.layout.read_layout` does. `backing` has the
+    disk below each QCOW2 that is an overlay of ours; writes reach only the overlay. Raises as `rootside.probe`,
     `disk.qemu.export.export` and `disk.qemu.export.as_file` do.
     """
     job = re.sub(r"[^A-Za-z0-9._-]", "-", folder.name)[:128] or "job"
@@ -97,7 +97,7 @@ def open_image(
                     folder,
                     exports={WHOLE_DISK: None, **ranges[number]},
                     writable=True,
-                    backing=(backing.disks[number].path, backing.format) if backing else None,
+                    backing=backing[number] if backing else None,
                 )
             )
             for number, disk in enumerate(image.disks)
