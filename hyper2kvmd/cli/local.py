@@ -54,12 +54,13 @@ def _load(output: Output, file: Path) -> Migration:
 
 
 def _plan(output: Output, order: Order) -> None:
+    daemon = oneshot.daemon_directories(order.migration)
     with Display(output.events) as display:
         planned = oneshot.plan(order, display.emit)
     if output.json:
-        output.data({"plan": planned, "order": order})
+        output.data({"plan": planned, "order": order, "daemon": daemon})
     else:
-        views.plan(output, order, planned)
+        views.plan(output, order, planned, daemon)
 
 
 @click.command()
@@ -82,7 +83,7 @@ def check(output: Output, files: tuple[Path, ...]) -> None:
         conversion, published = oneshot.conversion_directory(migration, None), oneshot.output_directory(migration, None)
         results.append({"file": file, "problems": [], "migration": migration})
         if not output.json:
-            views.migration(output, file, migration, conversion, published)
+            views.migration(output, file, migration, conversion, published, oneshot.daemon_directories(migration))
     if output.json:
         output.data(results)
     if failed:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from hyper2kvmd import config, progress
-from hyper2kvmd.errors import Failure, Interrupted, InvalidInput, MigrationFailed, Unsafe
+from hyper2kvmd.errors import BrokenInstallation, Failure, Interrupted, InvalidInput, MigrationFailed, Unsafe
 from hyper2kvmd.host import run
 from hyper2kvmd.host.workspace import remove_killed_runs
 from hyper2kvmd.model.asked import Migration
@@ -67,6 +67,34 @@ def output_directory(migration: Migration, option: Path | None) -> NamedDirector
     if migration.output_dir is not None:
         return NamedDirectory(migration.output_dir, "the YAML")
     return NamedDirectory(Path.cwd(), "the current directory")
+
+
+@dataclass(frozen=True)
+class DaemonDirectories:
+    """The directories of a migration that is dropped into the spool."""
+
+    conversion_dir: Path
+    output_dir: Path
+
+
+def daemon_directories(migration: Migration) -> DaemonDirectories | None:
+    """None if this host has no daemon, this user cannot read its configuration, or it is not valid.
+
+    Only `conversion_directory` reports a configuration that is not valid: a one-shot run may not need one.
+    """
+    if config.DEFAULT_PATH.exists():
+        known = os.access(config.DEFAULT_PATH, os.R_OK)
+    else:
+        known = config.DaemonConfig().spool_dir.exists()  # the daemon runs without a configuration as well
+    if not known:
+        return None
+    try:
+        configured = config.load(config.DEFAULT_PATH)
+    except BrokenInstallation:
+        return None
+    return DaemonDirectories(
+        migration.conversion_dir or configured.conversion_dir, migration.output_dir or configured.output_dir
+    )
 
 
 def helper() -> HelperCall:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from hyper2kvmd.units import local_time, size
 
 if TYPE_CHECKING:
     from hyper2kvmd.cli.cleanup import Removed
-    from hyper2kvmd.cli.oneshot import NamedDirectory
+    from hyper2kvmd.cli.oneshot import DaemonDirectories, NamedDirectory
     from hyper2kvmd.daemon.wire import Status
     from hyper2kvmd.model.asked import Migration
     from hyper2kvmd.model.disks import Volume
@@ -49,7 +50,7 @@ def finished(output: Output, asked: Migration, result: Finished) -> None:
     output.facts(rows)
 
 
-def plan(output: Output, order: Order, planned: Plan) -> None:
+def plan(output: Output, order: Order, planned: Plan, daemon: DaemonDirectories | None) -> None:
     for table, disk in zip(planned.layout.tables, planned.disks, strict=True):
         output.line(f"{disk.at}  {disk.format} {disk.subformat}", style="bold")
         output.facts([("size", size(disk.virtual_size)), ("data", f"about {size(disk.data_bytes)}")])
@@ -64,11 +65,24 @@ def plan(output: Output, order: Order, planned: Plan) -> None:
             ("space needed", f"{size(planned.needed_bytes)} in {order.conversion_dir}"),
             *([("", f"{size(planned.publish_bytes)} in {order.output_dir}")] if planned.publish_bytes else []),
             *(("result", f"{order.output_dir / name}") for name in order.migration.output_names),
+            *_by_daemon(order, daemon),
         ]
     )
     if planned.guest is not None:
         _expected(output, planned.guest)
     output.line("nothing was written")
+
+
+def _by_daemon(order: Order, daemon: DaemonDirectories | None) -> Iterator[tuple[str, str]]:
+    """Where a job of the daemon differs from a one-shot run."""
+    if daemon is None:
+        return
+    if daemon.conversion_dir != order.conversion_dir:
+        yield "by the daemon", f"converted in {daemon.conversion_dir}"
+    for name in order.migration.output_names if daemon.output_dir != order.output_dir else ():
+        result = daemon.output_dir / name
+        note = ", which already exists: the daemon will refuse this migration" if os.path.lexists(result) else ""
+        yield "by the daemon", f"{result}{note}"
 
 
 def _expected(output: Output, guest: Guest) -> None:
@@ -97,7 +111,12 @@ def _identity(volume: Volume) -> str:
 
 
 def migration(
-    output: Output, file: Path, asked: Migration, conversion: NamedDirectory, published: NamedDirectory
+    output: Output,
+    file: Path,
+    asked: Migration,
+    conversion: NamedDirectory,
+    published: NamedDirectory,
+    daemon: DaemonDirectories | None,
 ) -> None:
     """Every key with its effective value, and whether the file sets it."""
     output.line(f"{file}: valid", style="green")
@@ -108,6 +127,8 @@ def migration(
                 value, origin = conversion.path, f"from {conversion.named_by}"
             case "output_dir":
                 value, origin = published.path, f"from {published.named_by}"
+                if daemon is not None and daemon.output_dir != published.path:
+                    origin += f"; by the daemon: {daemon.output_dir}"
             case "to_output":
                 value = ", ".join(asked.output_names)
             case "memory" | "vcpus" if value is None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from hyper2kvmd.config import DEFAULT_PATH
 from tests.support.ctl import PROJECT, ctl
 from tests.support.disks import sh
 from tests.support.file_systems import file_system
@@ -251,6 +252,45 @@ def test_a_plan_writes_nothing(words: tuple[str, ...], tmp_path: Path) -> None:
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[dict[Path, Path]]:
+    """Mounts that show the configuration of a daemon: its output directory is `images`."""
+    (tmp_path / "images").mkdir()
+    made = not DEFAULT_PATH.parent.exists()
+    DEFAULT_PATH.parent.mkdir(exist_ok=True)
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    (etc / DEFAULT_PATH.name).write_text(f"output_dir: {tmp_path}/images\nconversion_dir: {tmp_path}/fast\n")
+    yield {DEFAULT_PATH.parent: etc}
+    if made:
+        DEFAULT_PATH.parent.rmdir()
+
+
+@pytest.mark.parametrize("words", [("plan",), ("--dry-run", "--config")])
+def test_a_plan_shows_what_the_daemon_would_do(
+    words: tuple[str, ...], daemon: dict[Path, Path], tmp_path: Path
+) -> None:
+    file, images = small_migration(tmp_path), tmp_path / "images"
+    shown = ctl(*words, file, cwd=tmp_path, mounts=daemon).stdout.splitlines()
+    assert f"result         {tmp_path}/data.qcow2" in shown
+    assert f"by the daemon  converted in {tmp_path}/fast" in shown
+    assert f"by the daemon  {images}/data.qcow2" in shown
+    (images / "data.qcow2").touch()
+    shown = ctl(*words, file, cwd=tmp_path, mounts=daemon).stdout.splitlines()
+    assert f"by the daemon  {images}/data.qcow2, which already exists: the daemon will refuse this migration" in shown
+    answer = json.loads(ctl("--json", *words, file, cwd=tmp_path, mounts=daemon).stdout)
+    assert answer["daemon"] == {"conversion_dir": f"{tmp_path}/fast", "output_dir": str(images)}
+    checked = ctl("check", file, cwd=tmp_path, mounts=daemon).stdout
+    assert f"output_dir: {tmp_path}  (from the current directory; by the daemon: {images})" in checked
+
+
+def test_a_directory_of_the_migrations_own_is_shown_once(daemon: dict[Path, Path], tmp_path: Path) -> None:
+    file = small_migration(tmp_path)
+    file.write_text(f"{file.read_text()}output_dir: {tmp_path}/own\nconversion_dir: {tmp_path}/work\n")
+    shown = ctl("plan", file, cwd=tmp_path, mounts=daemon).stdout
+    assert f"{tmp_path}/own/data.qcow2" in shown and "by the daemon" not in shown
 
 
 def test_a_conversion_directory_without_room_is_one_line(tmp_path: Path) -> None:

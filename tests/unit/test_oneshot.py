@@ -86,6 +86,29 @@ def test_output_directory(host: Path) -> None:
     assert oneshot.output_directory(asked(output_dir=Path("/yaml")), Path("here")).path == host / "here"
 
 
+def test_the_daemons_directories(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (host / "hyper2kvmd.yaml").write_text("conversion_dir: /fast\noutput_dir: /srv/images\n")
+    assert oneshot.daemon_directories(asked()) == oneshot.DaemonDirectories(Path("/fast"), Path("/srv/images"))
+    named = asked(conversion_dir=Path("/a"), output_dir=Path("/b"))
+    assert oneshot.daemon_directories(named) == oneshot.DaemonDirectories(Path("/a"), Path("/b"))
+    (host / "hyper2kvmd.yaml").write_text("output_dri: /x\n")
+    assert oneshot.daemon_directories(asked()) is None, "the daemon does not start with it"
+    (host / "hyper2kvmd.yaml").write_text("output_dir: /srv/images\n")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert oneshot.daemon_directories(asked()) is None, "its configuration is not for this user"
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_daemon_without_a_configuration(installed: bool, host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = host / "spool"
+    defaults = config.DaemonConfig(spool_dir=spool)
+    monkeypatch.setattr(config, "DaemonConfig", lambda: defaults)
+    if installed:
+        spool.mkdir()
+    found = oneshot.daemon_directories(asked())
+    assert found == (oneshot.DaemonDirectories(defaults.conversion_dir, defaults.output_dir) if installed else None)
+
+
 ASK = """
 import sys
 from pathlib import Path
