@@ -109,8 +109,9 @@ demo: $(PACKAGES) ## a broken VMware guest becomes one that boots, in three minu
 demo-guest: | $(PACKAGES)
 	@$(PYTHON) -B -m tests.guests debian12 --subformat streamOptimized >/dev/null
 
-reference: setup ## docs/reference/errors.md, from the error catalogue in hyper2kvmd/catalogue/
+reference: setup ## docs/reference/: errors.md from hyper2kvmd/catalogue/, guests.md from the tests of guests
 	$(BIN)/python -B -m hyper2kvmd.catalogue >docs/reference/errors.md
+	$(BIN)/python -B -m tests.guests.support_matrix >docs/reference/guests.md
 
 wheel: setup ## wheel and source archive, into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist
