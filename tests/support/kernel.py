@@ -23,6 +23,8 @@ LOOP_INFO64 = 232
 """Bytes of a struct loop_info64 (linux/loop.h)."""
 SERVED = "/nbd"
 """What the kernel calls the file of a detached FUSE mount, whoever's it is."""
+INIT = 1
+"""Its process ID."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +68,15 @@ def _held() -> Kernel:
         for entry in Path("/sys/block").glob(place):
             with suppress(OSError):
                 text = entry.read_text().strip()
-                served = text == SERVED and not _of_another_worker(entry.parts[3])
+                served = text == SERVED and not _of_another_run(entry.parts[3])
                 if served or text.startswith("h2k-") or f"/{FOLDER_PREFIX}" in text:
                     found.append(f"{entry}: {text}")
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return Kernel(tuple(found), tuple(line for line in lines if FOLDER_PREFIX in line))
 
 
-def _of_another_worker(loop: str) -> bool:
-    """Whether the file behind a loop device is served by a process of a test process that runs beside this one.
+def _of_another_run(loop: str) -> bool:
+    """Whether the file behind a loop device is served by a process that neither this one nor a dead one has started.
 
     FUSE answers those who mounted and nobody else: root's processes, or those of the service user, who is ours alone.
     """
@@ -97,7 +99,7 @@ def _of_another_worker(loop: str) -> bool:
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             if process.name() == "nbdfuse" and connection in _connections(process.pid):
-                return _beside_us(process)
+                return _has_other_parents(process)
     return False
 
 
@@ -107,9 +109,10 @@ def _connections(pid: int) -> set[int]:
     return {int(number) for text in texts for number in re.findall(r"^fuse_connection:\s*(\d+)$", text, re.MULTILINE)}
 
 
-def _beside_us(process: psutil.Process) -> bool:
-    above = {parent.pid for parent in process.parents()}
-    return os.getppid() in above and os.getpid() not in above
+def _has_other_parents(process: psutil.Process) -> bool:
+    """A process that is left over has init for its parent, whoever started it: that counts as ours."""
+    above = {parent.pid for parent in process.parents()} - {INIT}
+    return bool(above) and os.getpid() not in above
 
 
 BEFORE = _held()
