@@ -235,7 +235,7 @@ def test_the_redundant_tables_stand_in_for_damaged_ones(tmp_path: Path) -> None:
     [
         (4, struct.pack("<I", 4), "source-not-vmdk"),
         (12, struct.pack("<Q", 0), "source-not-vmdk"),
-        (12, struct.pack("<Q", (62 << 31) + 1), "source-unsupported"),
+        (12, struct.pack("<Q", (64 << 31) + 1), "source-unsupported"),
         (12, struct.pack("<Q", (1 << 64) - 1), "source-unsupported"),
         (20, struct.pack("<Q", 0), "source-not-vmdk"),
         (20, struct.pack("<Q", 7), "source-not-vmdk"),
