@@ -36,8 +36,10 @@ def _ended(text: str) -> str:
     return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
-class Failure(Exception):
-    """Base of all errors and refusals of this program.
+class Explained(BaseException):
+    """Whatever ends a command or a job early, with the text that a person reads.
+
+    Only the top level of a program catches this class.
 
     `code` is a stable kebab-case identifier such as `source-missing`, a literal where the failure is created. It has
     one meaning, one kind and an entry in `catalogue/`. `message` is one line with object and fact. `hint` is the
@@ -57,6 +59,10 @@ class Failure(Exception):
 
     def __str__(self) -> str:
         return rendered(self.message, self.hint, self.code)
+
+
+class Failure(Explained, Exception):
+    """Base of all errors and refusals of this program; an interruption is none."""
 
 
 class MigrationFailed(Failure):
@@ -89,8 +95,12 @@ class BrokenInstallation(Failure):
     kind = Kind.OPERATOR
 
 
-class Interrupted(Failure):
-    """The operator, systemd or Ctrl-C stopped the job."""
+class Interrupted(Explained):
+    """The operator, systemd or Ctrl-C stopped the job.
+
+    A signal handler raises it at any line. Like KeyboardInterrupt it is no Exception, so that no code in between can
+    continue as if only its own work had failed.
+    """
 
     exit_code = 130
     kind = Kind.RETRY

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationInfo, field_validator
 
-from hyper2kvmd.errors import Failure
+from hyper2kvmd.errors import Explained
 from hyper2kvmd.findings import Several
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Problem, Stage
@@ -128,12 +128,12 @@ Event = Annotated[
 event_adapter: TypeAdapter[Event] = TypeAdapter(Event)
 
 
-def problem(failure: Failure) -> Problem:
+def problem(failure: Explained) -> Problem:
     message, hint = (shortened(_printable(text), MAX_TEXT) for text in (failure.message, failure.hint))
     return Problem(code=failure.code, message=message, hint=hint, kind=failure.kind.value)
 
 
-def problems(failure: Failure) -> tuple[Problem, ...]:
+def problems(failure: Explained) -> tuple[Problem, ...]:
     """Each of several failures by itself."""
     return tuple(map(problem, failure.failures)) if isinstance(failure, Several) else (problem(failure),)
 

@@ -96,7 +96,7 @@ def _run(output: Output) -> int:
         else:
             error.show()
         return error.exit_code
-    except errors.Failure as failure:
+    except errors.Explained as failure:
         output.failure(failure)
         return failure.exit_code
     except BrokenPipeError:

@@ -137,7 +137,7 @@ def order(migration: Migration, conversion_dir: Path, output_dir: Path, limits: 
 
 
 def migrate(asked: Order, emit: Callable[[progress.Event], None]) -> Finished:
-    """Run the whole migration. Raises Failure; the working folder is removed in any case."""
+    """Run the whole migration. Raises Explained; the working folder is removed in any case."""
     from hyper2kvmd import worker
 
     with interruptible(), _explained():
@@ -158,7 +158,7 @@ def _clear_up(conversion_dir: Path, emit: Callable[[progress.Event], None]) -> N
 
 
 def plan(asked: Order, emit: Callable[[progress.Event], None]) -> Plan:
-    """Run the plan stage only. Raises Failure."""
+    """Run the plan stage only. Raises Explained."""
     from hyper2kvmd import worker
 
     with interruptible(), _explained():

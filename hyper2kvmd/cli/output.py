@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hyper2kvmd.errors import Failure, rendered
+from hyper2kvmd.errors import Explained, rendered
 from hyper2kvmd.findings import Several
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Output:
 
         click.echo(json.dumps(to_jsonable_python(value), ensure_ascii=False))
 
-    def failure(self, failure: Failure, *, source: str = "") -> None:
+    def failure(self, failure: Explained, *, source: str = "") -> None:
         """Print the errors of a failed command; `source` is the file that contains them."""
         from hyper2kvmd.progress import problem
         from hyper2kvmd.spec import Rejected
@@ -90,14 +90,14 @@ class Output:
                 _print_error(each)
 
 
-def _print_error(failure: Failure) -> None:
+def _print_error(failure: Explained) -> None:
     message = "\n".join(printable(line) for line in failure.message.splitlines())
     click.echo(f"h2kvmctl: {rendered(message, printable(failure.hint), failure.code)}", err=True)
     if sys.stderr.isatty():
         click.echo(more_about(failure.code), err=True)
 
 
-def problems_of(failure: Failure) -> list[Problem]:
+def problems_of(failure: Explained) -> list[Problem]:
     from hyper2kvmd.progress import problems
     from hyper2kvmd.spec import Rejected
 

@@ -39,7 +39,7 @@ class Stage(StrEnum):
 
 
 class Problem(Frozen):
-    """The data of an `errors.Failure`, for events, rows and `--json`."""
+    """The data of an `errors.Explained`, for events, rows and `--json`."""
 
     code: str
     message: str

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 Name = tuple[str, str]
 """A module, and a function or class in it."""
-ROOT: Name = ("hyper2kvmd.errors", "Failure")
+ROOT: Name = ("hyper2kvmd.errors", "Explained")
 HELPERS: Name = ("hyper2kvmd.helper.helper", "Refusal")
 """Its program imports nothing of ours, so it has a class of its own."""
 
