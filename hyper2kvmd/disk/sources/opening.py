@@ -50,6 +50,7 @@ SUFFIXES: dict[str, SourceFormat] = {
     ".dd": "raw",
     ".bin": "raw",
 }
+RAW_SUFFIXES = tuple(suffix for suffix, fmt in SUFFIXES.items() if fmt == "raw")
 FLAT = re.compile(r"(.+)-flat\.vmdk", re.IGNORECASE)
 """The name of the only extent of a flat VMDK: raw content, which the guest wrote."""
 

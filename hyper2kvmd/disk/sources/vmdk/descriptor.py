@@ -31,7 +31,9 @@ EXTENT = re.compile(
 """More fields may follow, such as partitionUUID and a device."""
 EXTENT_LIKE = re.compile(r"^\s*(RW|RDONLY|NOACCESS)\b(?!\s*=)", re.ASCII | re.IGNORECASE)
 LINE_END = re.compile(r"\r\n|\n|\r")
-ASSIGNMENT = re.compile(r'^\s*([A-Za-z][A-Za-z0-9_.]*)\s*=\s*"?([^"]*)"?\s*$')
+USED_KEYS = {"createtype", "cid", "parentcid", "parentfilenamehint", "ddb.uuid"}
+LONGEST_LINE = 16384
+"""Characters of an extent or a used setting: four times the longest path of Linux."""
 ONE_FILE = {"monolithicSparse", "streamOptimized"}
 """Most often, the descriptor is inside the sparse file."""
 SEVERAL_FILES = ONE_FILE | {
@@ -97,13 +99,15 @@ def parse_descriptor(data: bytes, path: Path) -> Descriptor:
     data = data.rstrip(b"\0").removeprefix(codecs.BOM_UTF8)
     for line in LINE_END.split(text_encoding.decode(data)):
         if EXTENT_LIKE.match(line):
+            _check_length(line, path)
             if len(extents) == faults.LARGEST_NUMBER_OF_EXTENTS:
                 raise faults.too_many_extents(path)
             extents.append(_parse_extent(line, path, data))
             continue
-        assignment = ASSIGNMENT.match(line)
-        if assignment:
-            values.setdefault(assignment[1].lower(), assignment[2].strip())
+        key, value = _assignment(line)
+        if key in USED_KEYS and value is not None:
+            _check_length(line, path)
+            values.setdefault(key, value)
     if "createtype" not in values:
         raise faults.not_vmdk(path, "its descriptor has no createType")
     hint = values.get("parentfilenamehint") or None
@@ -117,6 +121,21 @@ def parse_descriptor(data: bytes, path: Path) -> Descriptor:
         extents=tuple(extents),
         serial=_serial(values.get("ddb.uuid", "")),
     )
+
+
+def _assignment(line: str) -> tuple[str, str | None]:
+    """The key in lower case and the value; None for a line that is no assignment.
+
+    Without a regular expression: with one, a line of blanks took time that grew with the cube of its length.
+    """
+    key, sign, value = line.partition("=")
+    value = value.strip().removeprefix('"').removesuffix('"')
+    return key.strip().lower(), None if not sign or '"' in value else value.strip()
+
+
+def _check_length(line: str, path: Path) -> None:
+    if len(line) > LONGEST_LINE:
+        raise faults.not_vmdk(path, f"its descriptor has a line longer than {LONGEST_LINE} characters")
 
 
 def _parse_extent(line: str, path: Path, data: bytes) -> ExtentLine:
