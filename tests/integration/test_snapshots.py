@@ -12,6 +12,7 @@ import pytest
 from hyper2kvmd import spec
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.disk.sources.snapshots import MAX_FILES, check_snapshots
+from hyper2kvmd.disk.sources.vmdk.links import ONLY_LINKS
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.host.mandate import ANYONE, Mandate
 from hyper2kvmd.machines.reader import read_machine
@@ -122,11 +123,23 @@ def test_a_parent_with_a_path_or_in_other_case(hint: str, tmp_path: Path) -> Non
     refused(disk)
 
 
-def test_a_renamed_base_is_known_by_its_id(tmp_path: Path) -> None:
+def test_the_id_alone_is_a_warning(tmp_path: Path) -> None:
+    """The disk may be the renamed parent, or a copy of a parent that is elsewhere: a template, for example."""
     disk = base(tmp_path, "renamed")
     delta(tmp_path, "web01-000001.vmdk")
-    refused(disk)
-    base(tmp_path, "web01")  # the parent itself is there: the other one is a copy
+    (warning,) = checked(disk)
+    assert "web01-000001.vmdk" in warning and "'web01.vmdk'" in warning
+
+
+@pytest.mark.parametrize("name", ["web01.vmdk", "WEB01.vmdk"])
+@pytest.mark.parametrize("readable", [True, False])
+def test_the_parent_itself_is_beside_its_copy(name: str, readable: bool, tmp_path: Path) -> None:
+    disk = base(tmp_path, "copy")
+    delta(tmp_path, "web01-000001.vmdk")
+    if readable:
+        base(tmp_path, name.removesuffix(".vmdk"))
+    else:
+        os.mkfifo(tmp_path / name)
     assert checked(disk) == ()
 
 
@@ -196,7 +209,60 @@ def test_extents_are_not_opened(tmp_path: Path) -> None:
     assert checked(disk) == ()
 
 
+@pytest.mark.parametrize("name", ["web01_1.img", "web01-000001.RAW", "web01.copy.dd", "web01.bin", "web01-rdm.vmdk"])
+def test_a_raw_disk_beside_is_not_read(name: str, tmp_path: Path) -> None:
+    """Its guest could write a descriptor into it, and have another disk refused."""
+    disk = base(tmp_path)
+    (tmp_path / name).write_bytes(descriptor("vmfs", "RW 128 ZERO", parent=(CID, "web01.vmdk")).ljust(4096, b"\0"))
+    assert checked(disk) == ()
+
+
+def test_a_snapshot_of_more_extents_than_are_read(tmp_path: Path) -> None:
+    disk = base(tmp_path)
+    extents = [f'RW 4192256 SPARSE "web01-000001-s{number:04}.vmdk"' for number in range(3000)]
+    text = descriptor("twoGbMaxExtentSparse", *extents, parent=(CID, "web01.vmdk"))
+    assert len(text) > 2 * ONLY_LINKS
+    (tmp_path / "web01-000001.vmdk").write_bytes(text)
+    refused(disk)
+
+
 # ---------------------------------------------------------------- by the .vmx
+
+
+def test_six_digits_alone_are_no_snapshot(tmp_path: Path) -> None:
+    """A dated copy beside its original, and two disks that are numbered like snapshots."""
+    base(tmp_path)
+    copy, other = base(tmp_path, "web01-240101", cid="22222222"), base(tmp_path, "web01-240102", cid="33333333")
+    vmx(tmp_path, "web01.vmdk")
+    assert checked(copy) == ()
+    vmx(tmp_path, "web01-240102.vmdk")
+    assert checked(copy) == ()
+    delta(tmp_path, "web01-000001.vmdk", "web01-240102.vmdk", "33333333")
+    vmx(tmp_path, "web01-000001.vmdk")
+    assert checked(copy) == ()
+    assert "web01-000001.vmdk" in refused(other).hint
+
+
+def test_a_chain_that_is_incomplete_may_be_one_of_the_disk(tmp_path: Path) -> None:
+    disk = base(tmp_path)
+    delta(tmp_path, "web01-000002.vmdk", "web01-000001.vmdk")
+    vmx(tmp_path, "web01-000002.vmdk")
+    refused(disk)
+
+
+@pytest.mark.parametrize("content", [b"", b"KDMV", b"# Disk DescriptorFile\n"])
+def test_a_damaged_snapshot_that_the_vmx_names(content: bytes, tmp_path: Path) -> None:
+    disk = base(tmp_path)
+    (tmp_path / "web01-000001.vmdk").write_bytes(content)
+    vmx(tmp_path, "web01-000001.vmdk")
+    refused(disk)
+
+
+def test_a_converted_disk_beside_its_machine(tmp_path: Path) -> None:
+    disk = tmp_path / "web01.img"
+    disk.write_bytes(full(65536))
+    vmx(tmp_path, "web01.vmdk")
+    assert checked(disk) == ()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hyper2kvmd.disk.files import SourceFile
 from hyper2kvmd.disk.sources.block_map import vdi
 from hyper2kvmd.disk.sources.foreign import qcow2
 from hyper2kvmd.disk.sources.vmdk.descriptor import NO_PARENT
-from hyper2kvmd.disk.sources.vmdk.links import read_descriptor
+from hyper2kvmd.disk.sources.vmdk.links import ONLY_LINKS, read_descriptor
 from hyper2kvmd.errors import MigrationFailed
 
 COMMON_IDS = ("fffffffe", "00000000")
@@ -25,6 +25,8 @@ class Link:
     parent_name: str = ""
     """Without a directory."""
     parent_id: str = ""
+    has_unique_id: bool = False
+    """A UUID. VMDKs have CIDs instead, and a copy has that of its original."""
 
     @property
     def has_parent(self) -> bool:
@@ -35,7 +37,7 @@ def read_link(file: SourceFile) -> Link:
     """What the open file says; a damaged or unknown file says nothing."""
     name = file.path.name
     try:
-        described, uuids = read_descriptor(file), vdi.read_uuids(file)
+        described, uuids = read_descriptor(file, ONLY_LINKS), vdi.read_uuids(file)
         backing = qcow2.read_backing_name(file)
     except MigrationFailed:  # the storage failed
         return Link(name)
@@ -44,7 +46,8 @@ def read_link(file: SourceFile) -> Link:
         return Link(name, _eight_digits(described.cid), last_part(described.parent_hint or ""), parent)
     if uuids is not None:
         image, parent_uuid = uuids
-        return Link(name, image.hex(), "", "" if parent_uuid == vdi.NOBODY else parent_uuid.hex())
+        parent = "" if parent_uuid == vdi.NOBODY else parent_uuid.hex()
+        return Link(name, image.hex(), parent_id=parent, has_unique_id=True)
     return Link(name, parent_name=last_part(backing))
 
 

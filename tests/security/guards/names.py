@@ -50,7 +50,7 @@ GUARDS: tuple[Guard, ...] = (
     *each(EXCHANGED, vmx("Vmx.read", "argument fd", "os.open(file.path, os.O_RDONLY)")),
     *each(
         cases(SNAPSHOT, "a link"),
-        Cut("hyper2kvmd/disk/sources/snapshots.py", "_links_beside", "call named_by", "mandate"),
+        Cut("hyper2kvmd/disk/sources/snapshots.py", "_read_beside", "call named_by", "mandate"),
     ),
     *each(cases(MAY_NAME, "their own, without any mode"), mandate("_require_reach", "operand uid", NEVER)),
     *each(
