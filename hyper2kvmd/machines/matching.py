@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
 from enum import IntEnum
 from pathlib import Path
 
@@ -22,14 +23,14 @@ class Match(IntEnum):
     """It names this file, or has its name."""
 
 
-def machines_of(disk: Path, described: Mapping[Path, Collection[str]], beside: Collection[str]) -> tuple[Path, ...]:
+def machines_of(disk: Path, described: Mapping[Path, Collection[str]], beside: AbstractSet[str]) -> tuple[Path, ...]:
     """The .vmx files that fit best. `described` has the files that each one names, `beside` the names in its folder."""
     matches = {path: _match(disk, path, files, beside) for path, files in described.items()}
     best = max(matches.values(), default=Match.NONE)
     return tuple(path for path, match in matches.items() if match is best) if best else ()
 
 
-def _match(disk: Path, vmx: Path, files: Collection[str], beside: Collection[str]) -> Match:
+def _match(disk: Path, vmx: Path, files: Collection[str], beside: AbstractSet[str]) -> Match:
     if vmx.stem == disk.stem or any(_is_path_of(disk, vmx, name) for name in files):
         return Match.SAME
     names = [last_part(name) for name in files]

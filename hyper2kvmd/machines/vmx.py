@@ -26,19 +26,27 @@ from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.machine import MAX_MEMORY, MAX_VCPUS, Firmware, Machine, SourceNic
 
 DISKS = Disks()
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 18
+"""Of one file. VMware's have a few KiB; 256 disks take about 50."""
 MAX_FILES = 64
 MAX_NAMES = 20_000
 """Names in the folder that are looked at."""
 MAX_SHOWN = 3
 MAX_DISKS = 256
 """On four SCSI controllers; more than vSphere allows."""
+MAX_SETTINGS = 2048
+"""Used settings of one file: with MAX_BYTES and MAX_FILES, it bounds the memory that all of them take."""
 LONGEST_NAME = 255
 MAX_NICS = 10
 """ethernet0 to ethernet9."""
 MEMORY = range(4, MAX_MEMORY + 1)
 """MiB; VMware's smallest machine has 4."""
 VCPUS = range(1, MAX_VCPUS + 1)
+USED_KEY = re.compile(
+    r"memsize|numvcpus|firmware|.+\.filename|(?:scsi|sata|nvme|ide)[0-9]{1,2}:[0-9]{1,3}\.present"
+    r"|(?:scsi|sata|nvme|ide)[0-9]{1,2}\.pcislotnumber"
+    r"|ethernet[0-9]\.(?:present|addresstype|address|generatedaddress|pcislotnumber)"
+)
 SETTING = re.compile(r"[ \t]*([A-Za-z0-9_.:-]+)[ \t]*=[ \t]*\"([^\"\n]*)\"")
 
 
@@ -79,7 +87,7 @@ def _settings_for(disk: Path, mandate: Mandate) -> tuple[Mapping[str, str], tupl
         path: [value for key, value in settings.items() if key.endswith(".filename")]
         for path, settings in found.items()
     }
-    machines = machines_of(disk, described, names)
+    machines = machines_of(disk, described, frozenset(names))
     if len(machines) == 1:
         return found[machines[0]], tuple(concerns)
     if machines:
@@ -109,14 +117,18 @@ def _candidates(disk: Path, names: Sequence[str]) -> list[Path]:
 
 
 def _read(path: Path, mandate: Mandate) -> Mapping[str, str]:
-    """Settings by key in lower case; the last one counts, as in VMware. Raises as `open_file` does."""
+    """The used settings by key in lower case; the last one counts, as in VMware. Raises as `open_file` does."""
     file = open_file(path, mandate)
     try:
         data = file.read(0, MAX_BYTES)
     finally:
         os.close(file.fd)
-    lines = decode(data).splitlines()
-    return {match[1].lower(): _unescaped(match[2]) for line in lines if (match := SETTING.match(line))}
+    settings: dict[str, str] = {}
+    for match in map(SETTING.match, decode(data).splitlines()):
+        key = match[1].lower() if match else ""
+        if match and USED_KEY.fullmatch(key) and (key in settings or len(settings) < MAX_SETTINGS):
+            settings[key] = _unescaped(match[2])
+    return settings
 
 
 def _unescaped(value: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,20 @@ def test_the_names_of_disks_are_bounded_and_printable(disk: Path) -> None:
     found = machine_of(disk).disk_names
     assert len(found) == 256
     assert all(name.isprintable() and len(name) <= 255 for name in found)
+
+
+def test_the_memory_that_all_files_take_is_bounded(disk: Path) -> None:
+    """Before, 64 files of 1 MiB took several GiB."""
+    text = "".join(f'{number:x}=""\n{number:x}.fileName="A.vmdk"\n' for number in range(24_000))
+    for number in range(6):
+        (disk.parent / f"{number}.vmx").write_text(text)
+    disk.with_suffix(".vmx").write_text(CARD + text)
+    tracemalloc.start()
+    try:
+        assert machine_of(disk).nics != ()
+        assert tracemalloc.get_traced_memory()[1] < 12 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_two_machines_of_one_disk_tell_nothing(disk: Path) -> None:
