@@ -382,6 +382,27 @@ def make_vhdx_without_headers(folder: Path) -> Path:
     return path
 
 
+def vhdx_table(path: Path) -> int:
+    """The byte of the block table."""
+    file = open_file(path)
+    try:
+        return read_vhdx(file).table.offset
+    finally:
+        os.close(file.fd)
+
+
+def vhdx_in_state(state: int) -> Callable[[Path], Path]:
+    """With its first block in that state."""
+
+    def made(folder: Path) -> Path:
+        path = make(folder, "vhdx")
+        at = vhdx_table(path)
+        poke(path, at, bytes([path.read_bytes()[at] & ~7 | state]))
+        return path
+
+    return made
+
+
 HOSTILE: tuple[tuple[Callable[[Path], Path], str], ...] = (
     (make_overlay, "source-has-parent"),
     (make_with_data_file, "source-has-parent"),
@@ -404,10 +425,13 @@ HOSTILE: tuple[tuple[Callable[[Path], Path], str], ...] = (
     (vdi_with(0x1A8, b"\1" * 16), "source-has-parent"),
     (vdi_with(0x1B8, b"\1" * 16), "source-has-parent"),
     (vdi_with(0x178, struct.pack("<I", 1 << 16)), "source-unsupported"),
+    (vdi_with(0x17C, struct.pack("<I", 512)), "source-unsupported"),
     (vdi_with(0x170, struct.pack("<Q", 1 << 45)), "source-corrupt"),
     (vdi_with(0x170, struct.pack("<Q", 1 << 60)), "source-unsupported"),
     (vdi_with(0x170, struct.pack("<Q", 0)), "source-corrupt"),
     (vdi_with(0x154, struct.pack("<I", 100)), "source-corrupt"),
+    (vhdx_in_state(4), "source-corrupt"),
+    (vhdx_in_state(7), "source-corrupt"),
     (make_undone_vhdx, "source-unclean"),
     (make_vhdx_with_locator, "source-has-parent"),
     (make_vhdx_without_headers, "source-corrupt"),
@@ -427,6 +451,19 @@ def test_what_would_lead_a_tool_astray_is_refused_before_it_starts(
     assert failure.code == code, failure
 
 
+@pytest.mark.parametrize("fmt", ["vdi", "vhdx"])
+def test_a_hole_that_many_entries_name_is_refused_on_entry(fmt: str, tmp_path: Path) -> None:
+    """A hole is no data, and the file has room for all of them, but each block would be looked at."""
+    source = make(tmp_path, fmt, {"vdi": (), "vhdx": ("-o", "block_size=1M")}[fmt])
+    if fmt == "vdi":
+        at, entry = struct.unpack_from("<I", source.read_bytes(), 0x154)[0], struct.pack("<I", 100)
+    else:
+        at, entry = vhdx_table(source), struct.pack("<Q", 100 * MIB | 6)
+    os.truncate(source, 200 * MIB)
+    poke(source, at, entry * 38)
+    assert refused(source).code == "source-corrupt"
+
+
 @pytest.mark.parametrize("fmt", ["qcow2", "vdi", "vhdx"])
 def test_tables_that_name_one_block_for_all_are_refused(fmt: str, tmp_path: Path) -> None:
     """Such a disk would be endless: one of 64 TiB fits into a few MiB."""
@@ -437,9 +474,7 @@ def test_tables_that_name_one_block_for_all_are_refused(fmt: str, tmp_path: Path
     if fmt == "vdi":
         poke(source, struct.unpack_from("<I", data, 0x154)[0], bytes(4 * 64))
     elif fmt == "vhdx":
-        file = open_file(source)
-        entry = read_vhdx(file).table.offset
-        os.close(file.fd)
+        entry = vhdx_table(source)
         poke(source, entry, data[entry : entry + 8] * 64)
     else:
         table = struct.unpack_from(">Q", data, struct.unpack_from(">Q", data, 40)[0])[0] & ~(1 << 63)

@@ -298,6 +298,20 @@ def many_names_for_one_block(path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("bits", [bytes(512), b"\x55" * 512], ids=["unset", "every other one"])
+def test_many_names_for_one_block_are_refused_before_its_bitmap_counts(bits: bytes, tmp_path: Path) -> None:
+    """Also if the file has room for all of them: unset sectors are no data, but each block would be looked at."""
+    raw = make_raw(tmp_path / "made.source", SIZE, ((0, 2),))
+    path = make(tmp_path, "vhd", EXACT, raw=raw)
+    poke(path, bitmap(path, 0), bits)
+    end = path.read_bytes()[-512:]
+    os.truncate(path, path.stat().st_size + 64 * MIB)
+    poke(path, path.stat().st_size - 512, end)
+    failure = refused(many_names_for_one_block(path))
+    assert failure.code == "source-corrupt"
+    assert "block 1 of the disk" in failure.message
+
+
 @pytest.mark.parametrize(
     ("damage", "code"),
     [

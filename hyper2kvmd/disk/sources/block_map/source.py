@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple, Protocol
 
-from hyper2kvmd.disk import faults, ranges
+from hyper2kvmd.disk import ranges
 from hyper2kvmd.disk.blocks import RUN_LIMIT, Run
 from hyper2kvmd.disk.engine import copy
 from hyper2kvmd.disk.files import SourceFile, source_changed
@@ -50,9 +50,10 @@ class BlockMap(Protocol):
         ...
 
     def pieces(self, lo: int, hi: int) -> Iterator[tuple[int, int, int]]:
-        """(guest, length, offset) of all that is stored of the blocks that [lo, hi) touches, in guest order.
+        """(guest, length, offset) of all that is stored of [lo, hi), and perhaps more of its blocks, in guest order.
 
-        Every piece was found to be in the file. Raises MigrationFailed (`source-corrupt`, `source-truncated`).
+        Every piece was found to be in the file, and their blocks together are no longer than it.
+        Raises MigrationFailed (`source-corrupt`, `source-truncated`).
         """
         ...
 
@@ -110,12 +111,9 @@ class BlockMapSource(FileBacked):
 
     @cached_property
     def _stored(self) -> Ranges:
-        """What all runs cover. Raises MigrationFailed (`source-corrupt`) for blocks that several entries name."""
-        stored, left = Ranges(), self._file.size
+        """What all runs cover. Raises as `runs` does."""
+        stored = Ranges()
         for run in self.runs(0, self.virtual_size):
-            left -= run.length
-            if left < 0:
-                raise faults.overfull(self._file.path)
             stored.add(run.guest, run.guest + run.length)
         return stored
 

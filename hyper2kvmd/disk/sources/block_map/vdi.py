@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from hyper2kvmd.disk import faults
 from hyper2kvmd.disk.files import SourceFile
-from hyper2kvmd.disk.sources.block_map.table import entries
+from hyper2kvmd.disk.sources.block_map.table import Block, entries, require_apart, within_file
 from hyper2kvmd.disk.sources.source import QemuNode
 
 MAGIC, MAGIC_AT = b"\x7f\x10\xda\xbe", 0x40
@@ -51,16 +51,18 @@ class Vdi:
 
     def pieces(self, lo: int, hi: int) -> Iterator[tuple[int, int, int]]:
         """See `BlockMap.pieces`."""
+        for number, at, length in self.stored_blocks(lo, hi):
+            yield number * BLOCK, length, at
+
+    def stored_blocks(self, lo: int, hi: int) -> Iterator[Block]:
+        """The stored blocks that [lo, hi) touches. Raises as `within_file` does."""
+        return within_file(self.file, self._named(lo, hi))
+
+    def _named(self, lo: int, hi: int) -> Iterator[Block]:
         for number, entry in entries(self.file, self.map_at, lo // BLOCK, -(-hi // BLOCK), code="<I", absent=b"\xff"):
-            if entry >= UNALLOCATED:
-                continue
-            guest, at = number * BLOCK, self.blocks_at + entry * BLOCK
-            length = min(BLOCK, self.virtual_size - guest)
-            if at + length > self.file.size:
-                raise faults.truncated(
-                    self.file.path, f"block {number} of the disk lies at byte {at}, the file has {self.file.size}"
-                )
-            yield guest, length, at
+            if entry < UNALLOCATED:
+                length = min(BLOCK, self.virtual_size - number * BLOCK)
+                yield Block(number, self.blocks_at + entry * BLOCK, length)
 
 
 def read_uuids(file: SourceFile) -> tuple[bytes, bytes] | None:
@@ -77,7 +79,7 @@ def read_vdi(file: SourceFile) -> Vdi:
     header = file.read_whole(0, HEADER_BYTES)
     _, version, _, kind = START.unpack_from(header, MAGIC_AT)
     map_at, blocks_at = PLACES.unpack_from(header, 0x154)
-    sector, _, size, block, _, blocks, _, _, _, link, parent = SIZES.unpack_from(header, 0x168)
+    sector, _, size, block, extra, blocks, _, _, _, link, parent = SIZES.unpack_from(header, 0x168)
     if version != VERSION:
         raise faults.unsupported(file.path, f"is VDI of version {version:#x}", "Clone it with `VBoxManage clonemedium`")
     if kind in (UNDO, DIFFERENCING) or link != NOBODY or parent != NOBODY:
@@ -90,6 +92,10 @@ def read_vdi(file: SourceFile) -> Vdi:
             f"has sectors of {sector} and blocks of {block} bytes, not {SECTOR} and {BLOCK}",
             "Clone it with `VBoxManage clonemedium`",
         )
+    if extra:
+        raise faults.unsupported(
+            file.path, f"has {extra} bytes of extra data in each block", "Clone it with `VBoxManage clonemedium`"
+        )
     size += -size % SECTOR  # VBoxManage can write half a sector, and QEMU counts it as a whole one
     faults.check_disk_size(file.path, size)
     if size == 0 or blocks < -(-size // BLOCK):
@@ -98,4 +104,6 @@ def read_vdi(file: SourceFile) -> Vdi:
         raise faults.corrupt(file.path, f"its block map lies at byte {map_at}, its blocks at byte {blocks_at}")
     if map_at + blocks * 4 > file.size:
         raise faults.truncated(file.path, f"its block map ends at byte {map_at + blocks * 4}, the file at {file.size}")
-    return Vdi(file, NAMES[kind], size, map_at, blocks_at, -(-size // BLOCK))
+    disk = Vdi(file, NAMES[kind], size, map_at, blocks_at, -(-size // BLOCK))
+    require_apart(file, disk.stored_blocks(0, size), BLOCK)
+    return disk

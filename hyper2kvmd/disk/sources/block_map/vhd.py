@@ -13,7 +13,7 @@ from functools import cached_property
 
 from hyper2kvmd.disk import faults
 from hyper2kvmd.disk.files import SourceFile
-from hyper2kvmd.disk.sources.block_map.table import entries
+from hyper2kvmd.disk.sources.block_map.table import Block, entries, require_apart, within_file
 from hyper2kvmd.disk.sources.source import QemuNode
 from hyper2kvmd.errors import MigrationFailed
 
@@ -36,6 +36,10 @@ HEADER = struct.Struct(">8sQQIIII16sI4x512s")
 HEADER_MAGIC, HEADER_BYTES = b"cxsparse", 1024
 HEADER_CHECKSUM = slice(36, 40)
 UNALLOCATED = 0xFFFFFFFF
+SOME_MARKED = re.compile(rb"\xff+|[^\0\xff]")
+"""In a bitmap: bytes whose sectors were all written, or one byte with a part of them."""
+MARKED_IN_BYTE = tuple(tuple(match.span() for match in re.finditer("1+", f"{byte:08b}")) for byte in range(256))
+"""Ranges of written sectors by the byte of a bitmap; the highest bit is the first sector."""
 SMALLEST_BLOCK, LARGEST_BLOCK = 64 << 10, 256 << 20
 """Bytes; 2 MiB is usual, 512 KiB the other size that Hyper-V offers."""
 
@@ -119,11 +123,24 @@ class DynamicVhd:
             if whole:
                 yield guest, length, at + self.bitmap
                 continue
-            for first, stop in self._set(self.file.read_whole(at, self.bitmap), length):
+            begin, end = max(lo - guest, 0) // SECTOR, min(hi - guest, length) // SECTOR
+            for first, stop in marked(self.file.read_whole(at, self.bitmap), begin, end):
                 yield guest + first * SECTOR, (stop - first) * SECTOR, at + self.bitmap + first * SECTOR
 
     def _blocks(self, lo: int, hi: int) -> Iterator[tuple[int, int, int, bool]]:
         """(guest, length, offset of the bitmap, whether all sectors are marked as written) of each stored block."""
+        for number, at, both in self.stored_blocks(lo, hi):
+            length = both - self.bitmap
+            whole, rest = divmod(length // SECTOR, 8)
+            bits = self.file.read_whole(at, self.bitmap)
+            full = bits[:whole].count(0xFF) == whole and (not rest or bits[whole] >> (8 - rest) == (1 << rest) - 1)
+            yield number * self.block, length, at, full
+
+    def stored_blocks(self, lo: int, hi: int) -> Iterator[Block]:
+        """The stored blocks that [lo, hi) touches. Raises as `within_file` does."""
+        return within_file(self.file, self._named(lo, hi))
+
+    def _named(self, lo: int, hi: int) -> Iterator[Block]:
         found = entries(
             self.file,
             self.table,
@@ -135,25 +152,20 @@ class DynamicVhd:
         for number, entry in found:
             if entry == UNALLOCATED:
                 continue
-            guest, at = number * self.block, entry * SECTOR
-            length = min(self.block, self.virtual_size - guest)
-            if at == 0:
+            if entry == 0:
                 raise faults.corrupt(self.file.path, f"block {number} of the disk is said to lie at its very start")
-            if at + self.bitmap + length > self.file.size:
-                raise faults.truncated(
-                    self.file.path, f"block {number} of the disk lies at byte {at}, the file has {self.file.size}"
-                )
-            whole, rest = divmod(length // SECTOR, 8)
-            bits = self.file.read_whole(at, self.bitmap)
-            full = bits[:whole].count(0xFF) == whole and (not rest or bits[whole] >> (8 - rest) == (1 << rest) - 1)
-            yield guest, length, at, full
+            length = min(self.block, self.virtual_size - number * self.block)
+            yield Block(number, entry * SECTOR, self.bitmap + length)
 
-    @staticmethod
-    def _set(bits: bytes, length: int) -> Iterator[tuple[int, int]]:
-        """Ranges of sectors that were written; the highest bit of a byte is its first sector."""
-        text = "".join(f"{byte:08b}" for byte in bits)[: length // SECTOR]
-        for match in re.finditer("1+", text):
-            yield match.span()
+
+def marked(bits: bytes, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """Ranges of written sectors in [begin, end), up to 7 sectors before it; one may touch the next."""
+    for match in SOME_MARKED.finditer(bits, begin // 8, -(-end // 8)):
+        at, byte = match.start() * 8, bits[match.start()]
+        ranges = MARKED_IN_BYTE[byte] if byte != 0xFF else ((0, len(match[0]) * 8),)
+        for first, stop in ranges:
+            if at + first < end:
+                yield at + first, min(at + stop, end)
 
 
 def has_footer(file: SourceFile) -> bool:
@@ -248,4 +260,6 @@ def _dynamic(file: SourceFile, footer: Footer, *, known_to_qemu: bool) -> Dynami
         raise faults.corrupt(file.path, f"its block table lies at byte {table}")
     if table + needed * 4 > file.size:
         raise faults.truncated(file.path, f"its block table ends at byte {table + needed * 4}, the file at {file.size}")
-    return DynamicVhd(file, footer.subformat, footer.disk_size, block, table, known_to_qemu)
+    disk = DynamicVhd(file, footer.subformat, footer.disk_size, block, table, known_to_qemu)
+    require_apart(file, disk.stored_blocks(0, disk.virtual_size), disk.bitmap + block)
+    return disk

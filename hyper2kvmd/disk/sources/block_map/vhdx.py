@@ -13,7 +13,7 @@ from uuid import UUID
 from hyper2kvmd.disk import faults
 from hyper2kvmd.disk.files import SourceFile
 from hyper2kvmd.disk.sources.block_map.crc32c import crc32c
-from hyper2kvmd.disk.sources.block_map.table import entries
+from hyper2kvmd.disk.sources.block_map.table import Block, entries, require_apart, within_file
 from hyper2kvmd.disk.sources.source import QemuNode
 
 MAGIC = b"vhdxfile"
@@ -49,7 +49,10 @@ KNOWN_ITEMS = {FILE_PARAMETERS, DISK_SIZE, DISK_ID, LOGICAL_SECTOR, PHYSICAL_SEC
 SECTOR = 512
 BITMAP_SECTORS = 1 << 23
 """Sectors that one block of sector bitmaps covers; its entry follows those of the blocks that it covers."""
-FULLY_PRESENT, PARTIALLY_PRESENT = 6, 7
+RESERVED, PARTIALLY_PRESENT = 4, 7
+"""States of a block; 6 is a block that is stored."""
+ZEROS = (0, 1, 2, 3, 5)
+"""States that read as zeros. Version 0.95 wrote 5 for unmapped blocks. Source: QEMU 10, block/vhdx.h."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,14 @@ class Vhdx:
 
     def pieces(self, lo: int, hi: int) -> Iterator[tuple[int, int, int]]:
         """See `BlockMap.pieces`."""
+        for number, at, length in self.stored_blocks(lo, hi):
+            yield number * self.block, length, at
+
+    def stored_blocks(self, lo: int, hi: int) -> Iterator[Block]:
+        """The stored blocks that [lo, hi) touches. Raises as `within_file` does."""
+        return within_file(self.file, self._named(lo, hi))
+
+    def _named(self, lo: int, hi: int) -> Iterator[Block]:
         first, last = lo // self.block, (hi - 1) // self.block
         table = entries(
             self.file, self.table.offset, self._index(first), self._index(last) + 1, code="<Q", absent=b"\0"
@@ -94,18 +105,16 @@ class Vhdx:
         for index, entry in table:
             turn, inside = divmod(index, self.between_bitmaps + 1)
             state, at = entry & 7, entry >> 20 << 20
-            if inside == self.between_bitmaps or state < FULLY_PRESENT:
+            if inside == self.between_bitmaps or state in ZEROS:
                 continue
             number = turn * self.between_bitmaps + inside
+            if state == RESERVED:
+                raise faults.corrupt(self.file.path, f"block {number} of the disk has the reserved state {state}")
             if state == PARTIALLY_PRESENT:
                 raise faults.corrupt(self.file.path, f"block {number} of the disk is said to lie in a parent as well")
-            guest = number * self.block
-            length = min(self.block, self.virtual_size - guest)
-            if at < MIB or at + length > self.file.size:
-                raise faults.truncated(
-                    self.file.path, f"block {number} of the disk lies at byte {at}, the file has {self.file.size}"
-                )
-            yield guest, length, at
+            if at < MIB:
+                raise faults.corrupt(self.file.path, f"block {number} of the disk is said to lie at its very start")
+            yield Block(number, at, min(self.block, self.virtual_size - number * self.block))
 
     def _index(self, number: int) -> int:
         """The entry of a block in the table."""
@@ -139,6 +148,7 @@ def read_vhdx(file: SourceFile) -> Vhdx:
     disk = Vhdx(file, "fixed" if flags & LEAVE_ALLOCATED else "dynamic", size, block, regions[BAT_REGION])
     if disk.entries * 8 > disk.table.length:
         raise faults.corrupt(file.path, f"its block table has {disk.table.length} bytes for {disk.entries} entries")
+    require_apart(file, disk.stored_blocks(0, size), block)
     return disk
 
 
