@@ -236,7 +236,11 @@ def test_content_decides_where_the_name_says_nothing(tmp_path: Path) -> None:
         if fmt == "raw":
             assert refused(disk).code == "source-format-unclear"
         else:
-            assert read_source(disk, tmp_path).format == fmt
+            source = read_source(disk, tmp_path)
+            assert source.format == fmt
+            (warning,) = source.concerns
+            assert f"read as {fmt}" in warning and "raw disk" in warning
+            assert read_source(disk.rename(tmp_path / f"named.{fmt}"), tmp_path).concerns == ()
 
 
 @pytest.mark.parametrize("fmt", get_args(SourceFormat))

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.disk.sources.location import open_disk
+from hyper2kvmd.disk.sources.vmdk.descriptor import LIMIT
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.model.disks import LocalFile
 from tests.support.vmdk import full
@@ -25,6 +26,12 @@ from tests.support.vmdk_images import descriptor, stream
 DISK = stream({0: full(65536), 9: full(65536)[::-1]}, 128 * 12)
 SIZE = 1 << 20
 """Bytes of the files that have to be a whole number of sectors to be mistaken for a raw disk."""
+OTHER_DISK = descriptor("monolithicFlat", 'RW 2048 FLAT "vm-101-disk-0" 0')
+SNAPSHOT = stream(
+    {},
+    128 * 12,
+    text=descriptor("monolithicSparse", 'RW 1536 SPARSE "own.vmdk"', parent=("1234abcd", "vm-101-disk-0")),
+)
 
 
 def tar(kind: int, *names: str) -> bytes:
@@ -95,6 +102,11 @@ PACKED = {
     "cpio of old": struct.pack("<13H", 0o70707, 1, 2, 0o100644, 0, 0, 1, 0, 1, 2, 11, 0, 512) + b"web01.vmdk\0",
     "Debian package": b"!<arch>\ndebian-binary   ",
     "CAB": b"MSCF\0\0\0\0",
+    "partclone": b"partclone-image0.2.89",
+    "ntfsclone": b"\0ntfsclone-image\x0a",
+    "Partimage": b"PaRtImAgE-VoLuMe",
+    "FSArchiver": b"FsArCh_002",
+    "Android": b"\x3a\xff\x26\xed\x01\0\0\0",
 }
 OTHERS = {
     "ISO 9660": medium(),
@@ -117,6 +129,8 @@ OTHERS = {
 }
 FORMATS = {
     "QED": b"QED\0",
+    "Bochs": b"Bochs Virtual HD Image".ljust(32, b"\0") + b"Redolog",
+    "cloop": b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0",
     "Parallels": b"WithouFreSpacExt",
     "DMG": bytes(SIZE - 512) + b"koly".ljust(512, b"\0"),
 }
@@ -173,6 +187,15 @@ def test_the_command_in_the_remedy_works(what: str, name: str, tmp_path: Path) -
     subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
     unpacked = [one for one in tmp_path.iterdir() if one.name != name and one.suffix != ".ovf"]
     assert [one.read_bytes() for one in unpacked] == [DISK]
+
+
+@pytest.mark.parametrize("what", ["UDF", "squashfs"])
+def test_the_remedy_for_a_data_disk_states_that_it_is_one(what: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "data 1.img", FILES[what])
+    command = refused(path).hint.rpartition("result: ")[2]
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
+    with open_disk(LocalFile(path=tmp_path / "disk.qcow2"), tmp_path) as source:
+        assert source.virtual_size == SIZE and source.concerns == ()
 
 
 # ---------------------------------------------------------------- a disk all the same
@@ -234,14 +257,16 @@ def test_a_name_with_a_number_is_no_part(name: str, tmp_path: Path) -> None:
         assert source.format == "vmdk"
 
 
-def test_a_flat_extent_that_is_alone_is_read_as_a_raw_disk(tmp_path: Path) -> None:
-    (warning,) = concerns(written(tmp_path / "web01-flat.vmdk", mbr(b"")))
+@pytest.mark.parametrize("kind", ["flat", "rdm", "rdmp", "FLAT"])
+def test_a_raw_extent_that_is_alone_is_read_as_a_raw_disk(kind: str, tmp_path: Path) -> None:
+    (warning,) = concerns(written(tmp_path / f"web01-{kind}.vmdk", mbr(b"")))
     assert "web01.vmdk" in warning and "raw disk" in warning
 
 
-def test_a_flat_extent_with_its_descriptor(tmp_path: Path) -> None:
-    path = written(tmp_path / "web01-flat.vmdk", mbr(b""))
-    (tmp_path / "web01.vmdk").write_bytes(descriptor("monolithicFlat", 'RW 2048 FLAT "web01-flat.vmdk" 0'))
+@pytest.mark.parametrize("kind", ["flat", "rdm", "rdmp"])
+def test_a_raw_extent_with_its_descriptor(kind: str, tmp_path: Path) -> None:
+    path = written(tmp_path / f"web01-{kind}.vmdk", mbr(b""))
+    (tmp_path / "web01.vmdk").write_bytes(descriptor("monolithicFlat", f'RW 2048 FLAT "web01-{kind}.vmdk" 0'))
     failure = refused(path)
     assert failure.code == "source-extent"
     assert "web01.vmdk" in failure.hint
@@ -257,5 +282,52 @@ def test_a_flat_extent_that_was_cut(tmp_path: Path) -> None:
     assert refused(written(tmp_path / "web01-flat.vmdk", mbr(b""), SIZE - 5)).code == "source-truncated"
 
 
-def test_a_guest_cannot_choose_the_format_of_its_flat_extent(tmp_path: Path) -> None:
-    assert refused(written(tmp_path / "web01-flat.vmdk", DISK)).code == "source-format-differs"
+@pytest.mark.parametrize("kind", ["flat", "rdm", "rdmp"])
+def test_a_guest_cannot_choose_the_format_of_its_raw_extent(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"web01-{kind}.vmdk"
+    assert refused(written(path, DISK)).code == "source-format-differs"
+    assert refused(written(path, OTHER_DISK, LIMIT + 512)).code == "source-format-differs"
+
+
+@pytest.mark.parametrize("content", [mbr(b""), DISK], ids=["raw", "a VMDK, as the guest wrote it"])
+def test_one_extent_of_a_split_flat_disk(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "web01.vmdk").write_bytes(descriptor("twoGbMaxExtentFlat", 'RW 2048 FLAT "web01-f001.vmdk" 0'))
+    failure = refused(written(tmp_path / "web01-f001.vmdk", content))
+    assert failure.code == "source-extent"
+    assert "web01.vmdk" in failure.hint
+
+
+def test_such_an_extent_without_its_descriptor(tmp_path: Path) -> None:
+    assert refused(written(tmp_path / "web01-f001.vmdk", mbr(b""))).code == "source-extent"
+    assert refused(written(tmp_path / "web01-f002.vmdk", OTHER_DISK, LIMIT + 512)).code == "source-format-unclear"
+    with open_disk(LocalFile(path=written(tmp_path / "web01-f003.vmdk", DISK, len(DISK))), tmp_path) as source:
+        assert source.format == "vmdk"
+        assert len(source.concerns) == 1
+
+
+@pytest.mark.parametrize("name", ["node-f001", "db-rdm", "db-flat"])
+def test_a_machine_with_the_name_of_an_extent(name: str, tmp_path: Path) -> None:
+    written(tmp_path / f"{name}-flat.vmdk", mbr(b""))
+    path = tmp_path / f"{name}.vmdk"
+    path.write_bytes(descriptor("monolithicFlat", f'RW 2048 FLAT "{name}-flat.vmdk" 0'))
+    with open_disk(LocalFile(path=path), tmp_path) as source:
+        assert source.virtual_size == SIZE
+        assert source.concerns == ()
+
+
+# ---------------------------------------------------------------- names without a suffix
+
+
+@pytest.mark.parametrize("name", ["vm-100-disk-0", "web01.v12"])
+@pytest.mark.parametrize("content", [OTHER_DISK, SNAPSHOT], ids=["extents", "a parent"])
+def test_a_guest_cannot_read_the_disks_beside_its_raw_disk(content: bytes, name: str, tmp_path: Path) -> None:
+    written(tmp_path / "vm-101-disk-0", mbr(b""))
+    failure = refused(written(tmp_path / name, content, len(content)))
+    assert failure.code == "source-format-unclear"
+    assert ".vmdk" in failure.hint and ".raw" in failure.hint
+
+
+def test_another_vmdk_without_a_suffix_is_read_with_a_warning(tmp_path: Path) -> None:
+    with open_disk(LocalFile(path=written(tmp_path / "web01", DISK, len(DISK))), tmp_path) as source:
+        (warning,) = source.concerns
+    assert "read as vmdk" in warning and "raw disk" in warning

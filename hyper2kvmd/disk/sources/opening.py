@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hyper2kvmd.disk import faults
+from hyper2kvmd.disk.file_names import descriptor_of
 from hyper2kvmd.disk.files import SourceFile, open_file
 from hyper2kvmd.disk.sources import other_files, vmdk
 from hyper2kvmd.disk.sources.block_map import open_block_map, vdi, vhd, vhdx
@@ -51,8 +52,8 @@ SUFFIXES: dict[str, SourceFormat] = {
     ".bin": "raw",
 }
 RAW_SUFFIXES = tuple(suffix for suffix, fmt in SUFFIXES.items() if fmt == "raw")
-FLAT = re.compile(r"(.+)-flat\.vmdk", re.IGNORECASE)
-"""The name of the only extent of a flat VMDK: raw content, which the guest wrote."""
+PIECE = re.compile(r"(.+)-f[0-9]{3}\.vmdk", re.IGNORECASE)
+"""The name of one extent of a split flat VMDK: raw content, which the guest wrote."""
 
 
 @contextlib.contextmanager
@@ -67,6 +68,7 @@ def open_source(file: SourceFile, folder: Path, mandate: Mandate) -> Iterator[Di
     fmt, concerns = _format_of(file, mandate)
     if fmt == "vmdk":
         with vmdk.open_vmdk(file, mandate) as disk:
+            disk.concerns = concerns
             yield disk
     elif fmt == "raw":
         yield RawSource(file, concerns)
@@ -74,31 +76,49 @@ def open_source(file: SourceFile, folder: Path, mandate: Mandate) -> Iterator[Di
         if mandate.person is not None and not run.confinement_available():
             raise _unconfined(file.path)
         with open_foreign(file, folder) as served:
+            served.concerns = concerns
             yield served
     else:
-        yield open_block_map(file, fmt)
+        mapped = open_block_map(file, fmt)
+        mapped.concerns = concerns
+        yield mapped
 
 
 def _format_of(file: SourceFile, mandate: Mandate) -> tuple[SourceFormat, tuple[str, ...]]:
-    """The format, and warnings about a file that is read as a raw disk."""
-    flat = FLAT.fullmatch(file.path.name)
-    found, named = _at_start(file), "raw" if flat else SUFFIXES.get(file.path.suffix.lower())
+    """The format, and warnings about the choice of it."""
+    descriptor_name = None if _can_be_descriptor(file) else descriptor_of(file.path.name)
+    found, named = _at_start(file), "raw" if descriptor_name else SUFFIXES.get(file.path.suffix.lower())
     if vhd.has_footer(file):
         found = _with_footer(file, found, named)
+    piece = PIECE.fullmatch(file.path.name)
+    if found is not None and named not in (None, found):
+        raise _differs(file, found, named)
     if found is not None:
-        if named not in (None, found):
-            raise _differs(file, found, named)
-        return found, ()
+        if piece is not None:
+            _refuse_described(file, f"{piece[1]}.vmdk", mandate)
+        is_clear = named is not None and (piece is None or _can_be_descriptor(file))
+        return found, () if is_clear else (_doubt(file, found),)
     concerns = other_files.refuse(file, named_raw=named == "raw")
-    if flat:
-        return "raw", (*concerns, _read_without_descriptor(file, f"{flat[1]}.vmdk", mandate))
+    if descriptor_name:
+        return "raw", (*concerns, _read_without_descriptor(file, descriptor_name, mandate))
+    if piece is not None:
+        raise faults.is_extent(file.path, f"{piece[1]}.vmdk")
     if named == "raw" or named == "vmdk":  # the VMDK reader reports its errors best
         return named, concerns
     raise _unclear(file, named)
 
 
 def _read_without_descriptor(file: SourceFile, descriptor_name: str, mandate: Mandate) -> str:
-    """A warning about a flat extent that is alone. Raises MigrationFailed (`source-extent`) if one names it."""
+    """A warning about a raw extent that is alone. Raises as `_refuse_described` does."""
+    _refuse_described(file, descriptor_name, mandate)
+    return (
+        f"{file.path} is an extent without its descriptor {descriptor_name}: it is read as a raw disk; changes in later"
+        " snapshots are not in it"
+    )
+
+
+def _refuse_described(file: SourceFile, descriptor_name: str, mandate: Mandate) -> None:
+    """Raise MigrationFailed (`source-extent`) for an extent that the descriptor beside it names."""
     path = file.path.with_name(descriptor_name)
     try:
         beside = open_file(path, mandate.named_by(file.fd, file.path))
@@ -111,16 +131,46 @@ def _read_without_descriptor(file: SourceFile, descriptor_name: str, mandate: Ma
             os.close(beside.fd)
         if described is not None and file.path.name in [extent.name for extent in described.extents]:
             raise faults.is_extent(file.path, descriptor_name)
+
+
+def _doubt(file: SourceFile, found: SourceFormat) -> str:
+    """A warning about content that could be a guest's, in a raw disk, because the name does not exclude it.
+
+    Raises MigrationFailed (`source-format-unclear`) for a VMDK that names other files: it would give the guest of a raw
+    disk those beside its own.
+    """
+    if found == "vmdk" and _names_files(file):
+        raise MigrationFailed(
+            "source-format-unclear",
+            f"{file.path} has the content of a VMDK that names other files, but not the name of one",
+            hint="Rename it only if you know what it is: to disk.vmdk for a VMDK, or to disk.raw for a raw disk."
+            " A guest can write such content into its own raw disk",
+        )
     return (
-        f"{file.path} is an extent without its descriptor {descriptor_name}: it is read as a raw disk; changes in later"
-        " snapshots are not in it"
+        f"{file.path} is read as {found} because of its content, which its name does not confirm: if it is a raw disk,"
+        " its guest wrote that content, and it must be renamed to end in .raw"
     )
 
 
+def _names_files(file: SourceFile) -> bool:
+    """Whether a VMDK has extents or a parent in other files."""
+    described = links.read_descriptor(file)
+    return _is_descriptor(file) or (described is not None and described.has_parent)
+
+
+def _is_descriptor(file: SourceFile) -> bool:
+    return descriptor.is_descriptor(file.read(0, HEAD_BYTES))
+
+
+def _can_be_descriptor(file: SourceFile) -> bool:
+    """Whether it begins as a descriptor and is no larger than one: machines have names such as db-rdm, too."""
+    return file.size <= descriptor.LIMIT and _is_descriptor(file)
+
+
 def _at_start(file: SourceFile) -> SourceFormat | None:
-    head = file.read(0, HEAD_BYTES)
-    if descriptor.is_descriptor(head):
+    if _is_descriptor(file):
         return "vmdk"
+    head = file.read(0, HEAD_BYTES)
     for at, magic, fmt in MAGICS:
         if head[at:].startswith(magic):
             return fmt

@@ -68,13 +68,22 @@ def _format(what: str, driver: str) -> OtherFile:
     return OtherFile(what, f"Convert it: qemu-img convert -f {driver} -O qcow2 {{name}} disk.qcow2", "format")
 
 
+def _restored(what: str, program: str) -> OtherFile:
+    """A copy of a partition's file system."""
+    return OtherFile(what, f"Restore it with {program} to a disk, and use that disk", "package")
+
+
 AGAIN = "Copy or download the disk itself again"
 OVA = OtherFile("an OVA", "Unpack it (tar -xf {name}), and use the .vmdk files in it", "package")
 TAR = _package("a tar archive", "tar -xf {name}")
 DMG = _format("a DMG", "dmg")
+AS_DATA = (
+    "If it is a data disk that holds this file system without partitions, convert it and use the result:"
+    " qemu-img convert -f raw -O qcow2 {name} disk.qcow2"
+)
 MEDIA = OtherFile(
     "a CD or DVD image (ISO 9660 or UDF)",
-    "Attach it to the new machine as a CD-ROM; to migrate a disk, use the disk's own file",
+    "Attach it to the new machine as a CD-ROM; to migrate a disk, use the disk's own file. " + AS_DATA,
 )
 SIGNATURES: tuple[tuple[bytes, OtherFile], ...] = (
     (rb"\x1f\x8b\x08", _compressed("gzip", "gunzip")),
@@ -105,7 +114,7 @@ SIGNATURES: tuple[tuple[bytes, OtherFile], ...] = (
     (rb"(?:EVF\x09|LVF\x09)\x0d\x0a\xff\0|EVF2\x0d\x0a\x81\0", _package("an EnCase image", "ewfexport {name}")),
     (
         rb"hsqs|sqsh",
-        OtherFile("a squashfs file system", "Use the disk that it was made from; unsquashfs unpacks its files"),
+        OtherFile("a squashfs file system", "Use the disk that it was made from. " + AS_DATA),
     ),
     (rb"%PDF-", OtherFile("a PDF document", AGAIN)),
     (
@@ -132,6 +141,12 @@ SIGNATURES: tuple[tuple[bytes, OtherFile], ...] = (
         OtherFile("an .nvram file, the settings of a machine's firmware", "Use the .vmdk in the same directory"),
     ),
     (rb"\x7fELF", OtherFile("a program (ELF)", AGAIN)),
+    (rb"partclone-image|\0ntfsclone-image", _restored("a Clonezilla image (partclone or ntfsclone)", "Clonezilla")),
+    (rb"PaRtImAgE-VoLuMe", _restored("a Partimage image", "partimage")),
+    (rb"FsArCh_", _restored("an FSArchiver archive", "fsarchiver")),
+    (rb"\x3a\xff\x26\xed\x01\0", _package("an Android sparse image", "simg2img {name} {unpacked}")),
+    (rb"Bochs Virtual HD Image", _format("a Bochs disk", "bochs")),
+    (rb"#!/bin/sh\n#V[0-9.]+ Format\nmodprobe cloop", _format("a cloop image", "cloop")),
     (rb"QED\0", _format("a QED image", "qed")),
     (rb"WithoutFreeSpace|WithouFreSpacExt", _format("a Parallels disk", "parallels")),
 )

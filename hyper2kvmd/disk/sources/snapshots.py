@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal
 
-from hyper2kvmd.disk.file_names import SNAPSHOT_NUMBER, family, last_part, same_name
+from hyper2kvmd.disk.file_names import SNAPSHOT_NUMBER, descriptor_of, family, last_part, same_name
 from hyper2kvmd.disk.files import SourceFile, open_file
 from hyper2kvmd.disk.sources.links import COMMON_IDS, Link, read_link
 from hyper2kvmd.disk.sources.opening import RAW_SUFFIXES
@@ -111,8 +111,8 @@ def _is_raw(name: str) -> bool:
 
 def _as_described(link: Link) -> Link:
     """A flat extent under the name of its descriptor, which snapshots name as their parent."""
-    stem, flat, _ = link.name.rpartition("-flat.vmdk")
-    return Link(f"{stem}.vmdk") if flat else link
+    descriptor = descriptor_of(link.name)
+    return Link(descriptor) if descriptor else link
 
 
 def _newer(disk: Link, beside: Beside, disk_names: Sequence[str]) -> Newer | None:
