@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from hyper2kvmd.guest.files.tree import printable
@@ -30,6 +31,8 @@ class GuestDisks:
     """The source's network cards, as far as they are known."""
     identities: tuple[DiskIdentity, ...] = ()
     """Of the source's disks; empty if unknown."""
+    folder: Path | None = None
+    """For notes that the next attempt on the same images needs."""
 
 
 class Found(Protocol):

@@ -64,6 +64,7 @@ def _repair(bench: Bench, plan: Plan, opened: access.Access, migration: Migratio
         plan.firmware,
         nics=plan.machine.nics,
         identities=plan.identities,
+        folder=bench.folder,
     )
     return _with_boot_disk(bench, plan, repair_disks(disks))
 

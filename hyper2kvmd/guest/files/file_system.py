@@ -11,8 +11,6 @@ import fcntl
 import os
 import struct
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from hyper2kvmd.guest.files.interface import FreeSpace
 
@@ -48,28 +46,26 @@ def held_by(handle: int) -> str | None:
     return next((name for flag, name in ATTRIBUTES.items() if flags & flag), None)
 
 
-@contextmanager
-def writable_subvolume(handle: int) -> Iterator[None]:
-    """A btrfs subvolume with the property `ro` (MicroOS, SLE Micro) does not have it inside this block.
+def is_read_only_subvolume(handle: int) -> bool:
+    """Whether the folder is a btrfs subvolume with the property `ro` (MicroOS, SLE Micro). Raises OSError."""
+    return bool(_subvolume_flags(handle) & BTRFS_SUBVOL_RDONLY)
 
-    The kernel lets the owner of the subvolume change the property. Everything else stays as it is.
-    """
+
+def set_read_only_subvolume(handle: int, *, read_only: bool) -> None:
+    """Set the property `ro` of a btrfs subvolume, which its owner may do; its other flags stay. Raises OSError."""
+    others = _subvolume_flags(handle) & ~BTRFS_SUBVOL_RDONLY
+    fcntl.ioctl(handle, BTRFS_IOC_SUBVOL_SETFLAGS, struct.pack("Q", others | (BTRFS_SUBVOL_RDONLY * read_only)))
+
+
+def _subvolume_flags(handle: int) -> int:
     flags = bytearray(8)
     try:
         fcntl.ioctl(handle, BTRFS_IOC_SUBVOL_GETFLAGS, flags)
     except OSError as error:
         if error.errno not in NOT_A_SUBVOLUME:
             raise
-        flags = bytearray(8)
-    (before,) = struct.unpack("Q", flags)
-    if not before & BTRFS_SUBVOL_RDONLY:
-        yield
-        return
-    fcntl.ioctl(handle, BTRFS_IOC_SUBVOL_SETFLAGS, struct.pack("Q", before & ~BTRFS_SUBVOL_RDONLY))
-    try:
-        yield
-    finally:
-        fcntl.ioctl(handle, BTRFS_IOC_SUBVOL_SETFLAGS, struct.pack("Q", before))
+        return 0
+    return int.from_bytes(flags, sys.byteorder)
 
 
 def _is_ext4(handle: int) -> bool:

@@ -116,11 +116,15 @@ class ConfinedRoot:
         with self._opened(path, os.O_PATH | os.O_DIRECTORY) as handle:
             yield ConfinedRoot(handle)
 
-    @contextmanager
-    def writable_subvolume(self) -> Iterator[None]:
-        """See `file_system.writable_subvolume`."""
-        with self._opened(".", os.O_RDONLY | os.O_DIRECTORY) as handle, file_system.writable_subvolume(handle):
-            yield
+    def is_read_only_subvolume(self) -> bool:
+        """Whether its top is a btrfs subvolume with the property `ro`. Raises OSError."""
+        with self._opened(".", os.O_RDONLY | os.O_DIRECTORY) as handle:
+            return file_system.is_read_only_subvolume(handle)
+
+    def set_read_only_subvolume(self, *, read_only: bool) -> None:
+        """See `file_system.set_read_only_subvolume`."""
+        with self._opened(".", os.O_RDONLY | os.O_DIRECTORY) as handle:
+            file_system.set_read_only_subvolume(handle, read_only=read_only)
 
     # ------------------------------------------------------------ looking
 

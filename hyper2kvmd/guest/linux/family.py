@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hyper2kvmd.errors import Kind, MigrationFailed
@@ -59,7 +59,12 @@ class FoundLinux:
         ctx, migration = self.disks.ctx, self.disks.migration
         locked = [_locked(self.disks.layout, migration)] if self.root.locked else []
         composition = Composition(
-            self.disks.access, self.disks.layout, self.root, read_only=True, identities=self.disks.identities
+            self.disks.access,
+            self.disks.layout,
+            self.root,
+            read_only=True,
+            identities=self.disks.identities,
+            folder=self.disks.folder,
         )
         with composition.mounted() as tree:
             troubles = [f"{trouble}; it was not inspected" for trouble in self.root.troubles]
@@ -68,7 +73,9 @@ class FoundLinux:
                 ctx.warn(warning)
             guest, staged = _stage_repairs(tree, composition, self.disks, self.root)
         written = guest.changes
-        if staged.points and not migration.dry_run:
+        left = composition.left_writable()
+        if (staged.points or left) and not migration.dry_run:
+            staged = replace(staged, points=tuple(dict.fromkeys((*staged.points, *left))))
             with ctx.step(f"Writing the repairs of {guest.os_name}"):
                 written, unlabelled = _write(composition, staged)
             for warning in unlabelled:
