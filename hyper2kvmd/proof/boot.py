@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.choice import family_of
-from hyper2kvmd.guest.family import BootedUnchanged, Family, OverlayDisks, PreparedGuest
+from hyper2kvmd.guest.family import BootedUnchanged, Family, OverlayDisks, PreparedGuest, ShownState
 from hyper2kvmd.guest.mounts.access import open_image
 from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.host.kvm import kvm_works
@@ -97,7 +97,7 @@ def boot(
     answer = ("it answered the power button with an orderly shutdown",) if came_up.answered else ()
     evidence = (*came_up.console.evidence(), *answer, *left)
     by = "KVM" if kvm_works() else "emulation"
-    shown = prepared.compare(came_up.console.text)
+    shown = compare_state(prepared, came_up.console)
     as_before = (AS_BEFORE,) if shown and not shown.differences else ()
     return Booted(
         seconds=round(came_up.seconds, 1),
@@ -120,6 +120,16 @@ def _new_traces(prepared: PreparedGuest) -> tuple[str, ...]:
         return prepared.new_traces()
     except (MigrationFailed, OSError):
         return ()
+
+
+def compare_state(prepared: PreparedGuest, console: Console) -> ShownState | None:
+    """The guest has booted, so a fault of the comparison is only a difference."""
+    try:
+        return prepared.compare(console.text)
+    except Exception as error:
+        # without the error's text, which can be a guest's
+        fact = f"its state could not be compared with its files ({type(error).__name__})"
+        return ShownState(console.failed_units(), (fact,))
 
 
 @dataclass(frozen=True)

@@ -148,3 +148,33 @@ def test_static_addresses(tmp_path: Path, path: str, text: str, found: set[Addre
     put(tmp_path, path, text)
     with tree_of(tmp_path) as tree:
         assert set(addresses(tree)) == found
+
+
+@pytest.mark.parametrize("text", ["", "\n", "ssh-rsa\n"])
+def test_a_host_key_without_a_key_is_not_compared(guest: Path, text: str) -> None:
+    put(guest, "etc/ssh/ssh_host_rsa_key.pub", text)
+    put(guest, "etc/ssh/ssh_host_ed25519_key.pub", f"{KEY} root@web01\n")
+    with tree_of(guest) as tree:
+        expected = expected_state(tree)
+    assert expected.host_keys == {KEY}
+    shown = shown_state("h2k-state begin\nh2k-state host web01\nh2k-state end\n")
+    assert shown is not None
+    assert any("SSH host keys changed: ssh-ed25519" in text for text in differences(expected, shown))
+
+
+def test_files_that_no_guest_has_are_not_kept(guest: Path) -> None:
+    for number in range(400):
+        put(guest, f"etc/ssh/ssh_host_{number}_key.pub", f"ssh-rsa {number}\n")
+    put(guest, "etc/ssh/ssh_host_0_key.pub", f"ssh-rsa {'A' * (1 << 20)}\n")
+    put(guest, "etc/fstab", "".join(f"UUID=1 /mnt/{number} ext4 defaults 0 0\n" for number in range(400)))
+    with tree_of(guest) as tree:
+        expected = expected_state(tree)
+    assert len(expected.mounts) == 256
+    assert 0 < len(expected.host_keys) <= 256
+    assert max(map(len, expected.host_keys)) < 100
+
+
+def test_a_difference_is_short(guest: Path) -> None:
+    expected = GuestState("a" * 100_000, frozenset(), frozenset(), frozenset(["", "x" * 100_000]))
+    shown = GuestState("b", frozenset(), frozenset(), frozenset())
+    assert max(map(len, differences(expected, shown))) <= 300

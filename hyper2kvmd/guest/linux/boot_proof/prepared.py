@@ -54,9 +54,17 @@ def prepare_linux(disks: OverlayDisks) -> PreparedLinux:
     Raises OSError, and MigrationFailed as `find_root`, `Access.mount` and every write to a guest do.
     """
     with _mounted(disks) as tree:
-        before, changed, expected = traces(tree), speak_on_serial(tree), expected_state(tree)
-        shows = bool(changed) and show_state(tree)
+        before, changed, expected = traces(tree), speak_on_serial(tree), _expected(tree)
+        shows = bool(changed) and expected is not None and show_state(tree)
     return PreparedLinux(disks, before, _note(changed), expected if shows else None)
+
+
+def _expected(tree: GuestTree) -> GuestState | None:
+    """None if its files do not show it: the guest may boot all the same."""
+    try:
+        return expected_state(tree)
+    except (MigrationFailed, OSError, ValueError):
+        return None
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from hyper2kvmd.guest.files.tree import GuestTree, printable
 from hyper2kvmd.guest.linux import fstab
@@ -55,6 +56,11 @@ UNMOUNTED = ("noauto", "nofail", "_netdev", "x-systemd.automount")
 """Options of mounts that a boot does without."""
 NETWORKED = ("nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs", "fuse.sshfs", "9p")
 LISTED = 5
+SHOWN = 300
+"""Characters of a difference."""
+COMPARED = 256
+"""Addresses, mounts and host keys each. No guest needs as many."""
+KEY_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -69,13 +75,21 @@ class GuestState:
 
 def expected_state(tree: GuestTree) -> GuestState:
     """The state that the guest's own files describe. Raises OSError, MigrationFailed."""
-    keys = (tree.read_text(path).split()[:2] for path in tree.glob(HOST_KEYS) if tree.is_file(path))
     return GuestState(
         hostname=hostname_of(tree),
-        addresses=frozenset(addresses(tree)),
-        mounts=frozenset(_mounts(tree)),
-        host_keys=frozenset(" ".join(key) for key in keys),
+        addresses=frozenset(islice(addresses(tree), COMPARED)),
+        mounts=frozenset(islice(_mounts(tree), COMPARED)),
+        host_keys=frozenset(islice(_host_keys(tree), COMPARED)),
     )
+
+
+def _host_keys(tree: GuestTree) -> Iterator[str]:
+    """Kind and key of each file that has both."""
+    for path in tree.glob(HOST_KEYS)[:COMPARED]:
+        if tree.is_file(path) and tree.size(path) <= KEY_BYTES:
+            words = tree.read_text(path).split()[:2]
+            if len(words) == 2:
+                yield " ".join(words)
 
 
 def _mounts(tree: GuestTree) -> Iterator[str]:
@@ -123,8 +137,8 @@ def differences(expected: GuestState, shown: GuestState) -> tuple[str, ...]:
         if not any(other.ip == address.ip and address.interface in ("", other.interface) for other in shown.addresses):
             found.append(f"{address.ip} is not in force{f' on {address.interface}' if address.interface else ''}")
     found += [f"{point} of its fstab is not mounted" for point in sorted(expected.mounts - shown.mounts)]
-    kinds = sorted({key.split()[0] for key in expected.host_keys - shown.host_keys})
+    kinds = sorted({key.partition(" ")[0] for key in expected.host_keys - shown.host_keys})
     if kinds:
         found.append(f"its SSH host keys changed: {', '.join(kinds)}")
     more = [f"and {len(found) - LISTED} more"] if len(found) > LISTED else []
-    return tuple(printable(text) for text in (*found[:LISTED], *more))
+    return tuple(printable(text[:SHOWN]) for text in (*found[:LISTED], *more))
