@@ -113,3 +113,10 @@ def test_composefs_alone_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_guest_that_ignition_has_not_set_up_is_warned_of(root: Path, boot: Path) -> None:
     put(boot, "ignition.firstboot", "")
     assert any("Ignition has not run" in warning for warning in repair(root, boot).warnings)
+
+
+def test_a_version_with_more_digits_than_python_converts(root: Path, boot: Path) -> None:
+    text = f"version {'1' * 5000}\noptions root=UUID=1 ostree=/loop\n"
+    put(boot, "loader.1/entries/ostree-3.conf", text)
+    (root / "loop").symlink_to("loop")
+    assert BOOTED in repair(root, boot).root

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import BinaryIO
 
 from hyper2kvmd.errors import MigrationFailed
@@ -26,6 +27,8 @@ from hyper2kvmd.guest.files.root import is_absent
 from hyper2kvmd.model.guest import Change
 
 TEXT_LIMIT = 4 << 20
+MAX_TEXTS = 512
+"""Files that match patterns; further ones are not read."""
 BINARY_LIMIT = 64 << 20
 MAX_LINKS = 40
 MAX_DIFF = 64 << 10
@@ -232,6 +235,12 @@ class GuestTree:
 
     def text_or_empty(self, path: str) -> str:
         return self.read_text(path) if self.is_file(path) else ""
+
+    def texts(self, *patterns: str) -> Iterator[str]:
+        """The texts of regular files that match, one after the other, and of no more than `MAX_TEXTS` files."""
+        for path in islice((path for pattern in patterns for path in self.glob(pattern)), MAX_TEXTS):
+            if self.is_file(path):
+                yield self.read_text(path)
 
     @contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:

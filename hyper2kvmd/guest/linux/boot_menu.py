@@ -9,14 +9,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-ENTRY = re.compile(r"^\s*(?:menuentry|submenu)\s+(?:'([^']*)'|\"([^\"]*)\"|(\S+))(.*)$")
+ENTRY = re.compile(r"^[ \t]*(?:menuentry|submenu)[ \t]+(?:'([^']*)'|\"([^\"]*)\"|(\S+))(.*)$")
 ID = re.compile(r"(?:--id[= ]|\$\{?menuentry_id_option\}?)\s*['\"]?([^'\"\s{]+)")
-DEFAULT = re.compile(r"^\s*set\s+default=[\"']?([^\"'\n]*)[\"']?\s*$", re.MULTILINE)
+DEFAULT = re.compile(r"^[ \t]*set[ \t]+default=[\"']?([^\"'\n]*+)[\"']?[ \t\r]*$", re.MULTILINE)
 ENVIRONMENT = re.compile(r"^(saved_entry|next_entry)=(.+)$", re.MULTILINE)
-LEGACY_DEFAULT = re.compile(r"^\s*default[ \t=]+(\d+)", re.MULTILINE | re.IGNORECASE)
-TITLE = re.compile(r"^\s*title\b.*$", re.MULTILINE | re.IGNORECASE)
-LABEL = re.compile(r"^\s*label\s+(\S+)", re.MULTILINE | re.IGNORECASE)
-LABEL_DEFAULT = re.compile(r"^\s*default\s+(\S+)", re.MULTILINE | re.IGNORECASE)
+LEGACY_DEFAULT = re.compile(r"^[ \t]*default[ \t=]+(\d{1,9})", re.MULTILINE | re.IGNORECASE)
+TITLE = re.compile(r"^[ \t]*title\b.*$", re.MULTILINE | re.IGNORECASE)
+LABEL = re.compile(r"^[ \t]*label[ \t]+(\S+)", re.MULTILINE | re.IGNORECASE)
+NUMBER = re.compile(r"\d{1,9}")
+LABEL_DEFAULT = re.compile(r"^[ \t]*default[ \t]+(\S+)", re.MULTILINE | re.IGNORECASE)
 
 
 @dataclass
@@ -31,7 +32,7 @@ def default_entry(text: str, environment: str = "") -> str:
 
     `environment` is GRUB's environment block.
     """
-    if re.search(r"^\s*menuentry\b", text, re.MULTILINE):
+    if re.search(r"^[ \t]*menuentry\b", text, re.MULTILINE):
         return _of_grub(text, environment)
     if TITLE.search(text):
         found = LEGACY_DEFAULT.search(text)
@@ -70,7 +71,7 @@ def _of_grub(text: str, environment: str) -> str:
 
 def _chosen(entries: Sequence[_MenuEntry], wanted: str) -> _MenuEntry | None:
     named = next((entry for entry in entries if wanted in entry.names), None)
-    if named is None and wanted.isdecimal() and int(wanted) < len(entries):
+    if named is None and NUMBER.fullmatch(wanted) and int(wanted) < len(entries):
         return entries[int(wanted)]
     return named
 

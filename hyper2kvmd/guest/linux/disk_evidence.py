@@ -40,6 +40,6 @@ def evidence_in(tree: GuestTree, evidence: Evidence) -> Evidence:
         for entry in fstab.entries(tree.text_or_empty("/etc/fstab"))
         if (name := parse(entry.spec, maps)) and not set(entry.fs_type.split(",")) & set(REMOVABLE)
     ]
-    texts = [tree.read_text(path) for pattern in KERNEL_LINES for path in tree.glob(pattern) if tree.is_file(path)]
-    roots = [name for text in texts for root in cmdline.named_roots(text) if (name := parse(root, maps))]
+    texts = tree.texts(*KERNEL_LINES)
+    roots = (name for text in texts for root in cmdline.named_roots(text) if (name := parse(root, maps)))
     return replace(evidence, uses=tuple(uses), root_names=tuple(dict.fromkeys(roots)))

@@ -10,31 +10,34 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 Group = Literal["kernel", "builder", "map", "path", "serial", "id"]
-LETTERS = re.compile(r"(sd|hd|vd|xvd)([a-z]{1,4})(\d*)")
-NVME = re.compile(r"nvme(\d+)n(\d+)(?:p(\d+))?")
-COUNTED = re.compile(r"(mmcblk)(\d+)(?:p(\d+))?")
-CONTROLLED = re.compile(r"((?:cciss|ida|rd)/c\d+)d(\d+)(?:p(\d+))?")
-BUILDERS = re.compile(r"(?:mapper/)?((?:loop|nbd)\d+)(?:p(\d+))?")
+LETTERS = re.compile(r"(sd|hd|vd|xvd)([a-z]{1,4})(\d{0,9})")
+NVME = re.compile(r"nvme(\d{1,9})n(\d{1,9})(?:p(\d{1,9}))?")
+COUNTED = re.compile(r"(mmcblk)(\d{1,9})(?:p(\d{1,9}))?")
+CONTROLLED = re.compile(r"((?:cciss|ida|rd)/c\d{1,9})d(\d{1,9})(?:p(\d{1,9}))?")
+BUILDERS = re.compile(r"(?:mapper/)?((?:loop|nbd)\d{1,9})(?:p(\d{1,9}))?")
 """Devices of the machine on which an image was built."""
-OTHER_MAPS = re.compile(r"((?:emcpower|vpath|sddlm)[a-z]{1,3})(\d*)")
+OTHER_MAPS = re.compile(r"((?:emcpower|vpath|sddlm)[a-z]{1,3})(\d{0,9})")
 """PowerPath, IBM's SDD, Hitachi's HDLM."""
 MULTIPATH = re.compile(
-    r"mapper/(?:(mpath[a-z]{1,3}?|3[0-9a-f]{32})(?:(?:-part|_part|p)?(\d+))?|(mpath\d+)(?:(?:-part|_part|p)(\d+))?)"
+    r"mapper/(?:(mpath[a-z]{1,3}?|3[0-9a-f]{32})(?:(?:-part|_part|p)?(\d{1,9}))?|(mpath\d{1,9})(?:(?:-part|_part|p)(\d{1,9}))?)"
 )
-MAP_UUID = re.compile(r"disk/by-id/dm-uuid-(?:part(\d+)-)?mpath-(.+)")
+MAP_UUID = re.compile(r"disk/by-id/dm-uuid-(?:part(\d{1,9})-)?mpath-(.+)")
 MAP_NAME = "disk/by-id/dm-name-"
-LINK = re.compile(r"disk/by-(path|id|diskseq|dname)/(.+?)(?:-part(\d+))?")
+LINK = re.compile(r"disk/by-(path|id|diskseq|dname)/(.+?)(?:-part(\d{1,9}))?")
 OF_CONTENT = ("dm-", "md-", "lvm-")
 """Links in by-id that are derived from the content of a disk."""
 SERIAL = re.compile(r"(?<![0-9a-f])3?(6[0-9a-f]{31})(?![0-9a-f])")
 """A WWID of VMware's: NAA type 6, which VMware derives from the disk's `ddb.uuid`."""
-PLACE = re.compile(r"(.*pci-[0-9a-f:.]+)-(scsi-\d+:\d+:|ata-|nvme-)(\d+)(?:\.(\d))?(?::0)?")
+PLACE = re.compile(r"(.*pci-[0-9a-f:.]+)-(scsi-\d+:\d+:|ata-|nvme-)(\d{1,9})(?:\.(\d))?(?::0)?")
 BINDING = re.compile(r"^[ \t]*([^\s#]+)[ \t]+([0-9A-Za-z_.:-]+)", re.MULTILINE)
 SECTION = re.compile(r"\bmultipath\s*\{([^{}]*)\}")
-SETTING = re.compile(r"^\s*(wwid|alias)\s+\"?([^\s\"]+)\"?", re.MULTILINE)
+SETTING = re.compile(r"^[ \t]*(wwid|alias)[ \t]+\"?([^\s\"]+)\"?", re.MULTILINE)
+MAX_MAPS = 1024
+"""Multipath maps of a guest that count: every name of a disk is compared with each."""
 RESERVED_TARGET = 7
 """The SCSI target of the controller itself."""
 
@@ -61,7 +64,7 @@ def multipath_serials(bindings: Iterable[str], config: str) -> dict[str, str]:
         settings = dict(SETTING.findall(section[1]))
         if "alias" in settings and "wwid" in settings:
             found[settings["alias"]] = settings["wwid"]
-    return found
+    return dict(islice(found.items(), MAX_MAPS))
 
 
 def parse(spec: str, maps: Mapping[str, str] | None = None) -> DiskName | None:
@@ -97,7 +100,9 @@ def _of_map(name: str, maps: Mapping[str, str]) -> DiskName | None:
     if match := OTHER_MAPS.fullmatch(name):
         return DiskName("map", match[1], _number(match[2]))
     for alias, wwid in maps.items():
-        match = re.fullmatch(rf"mapper/{re.escape(alias)}(?:(?:-part|_part|p)?(\d+))?", name)
+        if not name.startswith(f"mapper/{alias}"):
+            continue
+        match = re.fullmatch(rf"mapper/{re.escape(alias)}(?:(?:-part|_part|p)?(\d{{1,9}}))?", name)
         if match and not (alias[-1].isdigit() and name[len(f"mapper/{alias}") :][:1].isdigit()):
             return _by_serial(wwid, _number(match[1])) or DiskName("map", alias, _number(match[1]))
     match = MULTIPATH.fullmatch(name)

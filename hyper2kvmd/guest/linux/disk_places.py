@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from hyper2kvmd.guest.linux.disk_names import DiskName
 from hyper2kvmd.model.machine import DiskAddress, DiskIdentity
 
-NVME = re.compile(r"nvme(\d+)n(\d+)")
-LINK = re.compile(r"(?:.*-)?pci-0000:([0-9a-f]{2}):([0-9a-f]{2})\.0-(scsi-\d+:\d+:|ata-|nvme-)(\d+)(?:\.\d)?(?::0)?")
+NVME = re.compile(r"nvme(\d{1,9})n(\d{1,9})")
+LINK = re.compile(
+    r"(?:.*-)?pci-0000:([0-9a-f]{2}):([0-9a-f]{2})\.0-(scsi-\d+:\d+:|ata-|nvme-)(\d{1,9})(?:\.\d)?(?::0)?"
+)
 FIRST_SLOT, FIRST_BUS, SLOTS_APART, BUSES_APART = 160, 3, 32, 8
 """PCI Express slots 160, 192, 224, 256 are the buses 03, 0b, 13, 1b in VMware guests."""
 BUSES = {"scsi-": ("scsi",), "ata-": ("sata",), "nvme-": ("nvme",)}

@@ -81,7 +81,7 @@ def inspect_system(tree: GuestTree) -> System:
         kernels=_kernels(tree),
         unified=tuple(_unified(tree)),
         boot_loaders=_boot_loaders(tree),
-        selinux=re.search(r"^\s*SELINUX=(enforcing|permissive)", config, re.MULTILINE) is not None,
+        selinux=re.search(r"^[ \t]*SELINUX=(enforcing|permissive)", config, re.MULTILINE) is not None,
     )
 
 
@@ -215,7 +215,7 @@ def _files(tree: GuestTree, names: list[str]) -> tuple[str, ...]:
 
 
 def _version_key(version: str) -> list[tuple[int, int, str]]:
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.findall(r"\d+|[a-z]+", version)]
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.findall(r"\d{1,18}|[a-z]+", version)]
 
 
 def _boot_loaders(tree: GuestTree) -> tuple[str, ...]:

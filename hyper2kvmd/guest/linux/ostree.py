@@ -23,8 +23,8 @@ from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS
 DEPLOYMENTS = "/ostree/deploy/*/deploy/*.?*"
 ENTRIES = ("/loader/entries/*.conf", "/boot/loader/entries/*.conf")
 """On a volume that is /boot, and on a root with /boot in it."""
-KERNEL_LINE = re.compile(r"^options[ \t].*?\bostree=(\S+)", re.MULTILINE)
-VERSION = re.compile(r"^version[ \t]+(\d+)", re.MULTILINE)
+KERNEL_LINE = re.compile(r"^options[ \t].*?\bostree=(\S{1,4096})", re.MULTILINE)
+VERSION = re.compile(r"^version[ \t]+(\d{1,18})", re.MULTILINE)
 TOPS = ("", "root", "@", "@root")
 """Folders of a volume that can hold `/ostree`: its top, or a btrfs subvolume."""
 FIRST_BOOT = "ignition.firstboot"
@@ -102,8 +102,7 @@ def _entries(access: Access, layout: Layout) -> Iterator[_Entry]:
         with access.mount(volume, read_only=True) as handle:
             tree = GuestTree({"/": ConfinedRoot(handle)})
             for pattern in ENTRIES:
-                for path in tree.glob(pattern):
-                    text = tree.text_or_empty(path)
+                for text in tree.texts(pattern):
                     if line := KERNEL_LINE.search(text):
                         version = VERSION.search(text)
                         rank = int(version[1]) if version else 0
@@ -127,7 +126,15 @@ def _sysroots(access: Access, volume: Volume, entries: list[_Entry]) -> Iterator
 
 
 def _chosen(tree: GuestTree, entries: list[_Entry], deployments: tuple[str, ...]) -> str | None:
-    return next((tree.canonical(entry.link) for entry in entries if tree.canonical(entry.link) in deployments), None)
+    return next((target for entry in entries if (target := _target(tree, entry.link)) in deployments), None)
+
+
+def _target(tree: GuestTree, link: str) -> str | None:
+    """None for a link without an end."""
+    try:
+        return tree.canonical(link)
+    except OSError:
+        return None
 
 
 def _unclear(fact: str, hint: str) -> MigrationFailed:

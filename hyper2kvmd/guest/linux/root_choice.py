@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.family import describe
@@ -25,8 +26,9 @@ SUBVOLUME = ", subvolume "
 MENUS = ("grub*/grub.cfg", "grub/menu.lst", "grub/grub.conf", "extlinux/*.conf", "syslinux/*.cfg", "extlinux.conf")
 ENTRIES = ("loader/entries/*.conf",)
 STUBS = ("EFI/*/grub.cfg",)
-SEARCHED = re.compile(r"^\s*search(?:\.fs_uuid|\s.*--fs-uuid)\b.*?\s([0-9A-Fa-f]+(?:-[0-9A-Fa-f]+)+)\s", re.MULTILINE)
-ROOT_FLAGS = re.compile(r"rootflags=\S*?subvol=/?([^\s,\"']+)")
+MAX_ENVIRONMENTS = 8
+UUID = re.compile(r"[0-9A-Fa-f]+(?:-[0-9A-Fa-f]+)+")
+ROOT_FLAGS = re.compile(r"rootflags=(?:(?!rootflags=)\S)*?subvol=/?([^\s,\"']+)")
 
 
 def choose_root(access: Access, layout: Layout, roots: Sequence[Root], asked: str | None) -> Root:
@@ -71,7 +73,7 @@ def _asked(layout: Layout, roots: Sequence[Root], asked: str) -> Root:
 
 def _started(access: Access, layout: Layout, roots: Sequence[Root]) -> Iterator[Root]:
     """The roots that the default entries of all boot loaders start."""
-    lines: dict[Volume, list[str]] = {}
+    named: dict[Volume, list[Root]] = {}
     searched: set[str] = set()
     for volume in layout.volumes:
         if volume.content not in (*FILE_SYSTEMS, "vfat") or volume.obstacle or not volume.stretches:
@@ -79,15 +81,16 @@ def _started(access: Access, layout: Layout, roots: Sequence[Root]) -> Iterator[
         folders = ["", *(f"/{folder}/boot" if folder else "/boot" for one, folder in roots if one == volume)]
         try:
             with _opened(access, volume) as tree:
-                lines[volume] = [line for folder in folders for line in _default_lines(tree, folder)]
-                searched |= {uuid.lower() for text in _texts(tree, "", STUBS) for uuid in SEARCHED.findall(text)}
+                lines = (line for folder in folders for line in _default_lines(tree, folder))
+                named[volume] = [root for line in lines if (root := _named(layout, roots, line))]
+                searched |= {uuid.lower() for text in tree.texts(*STUBS) for uuid in _searched(text)}
         except MigrationFailed as failure:
             if failure.kind is Kind.RETRY:
                 raise
-    loaders = {volume for volume in lines if (volume.uuid or "").lower() in searched}
-    for volume, found in lines.items():
+    loaders = {volume for volume in named if (volume.uuid or "").lower() in searched}
+    for volume, found in named.items():
         if len(loaders) != 1 or volume in loaders:
-            yield from (root for line in found if (root := _named(layout, roots, line)))
+            yield from found
 
 
 def _named(layout: Layout, roots: Sequence[Root], line: str) -> Root | None:
@@ -104,18 +107,22 @@ def _named(layout: Layout, roots: Sequence[Root], line: str) -> Root | None:
 
 def _default_lines(tree: GuestTree, boot: str) -> Iterator[str]:
     """The texts of the entries that start by themselves. Entries of type 1 all count: which is newest is unclear."""
-    environment = "\n".join(_texts(tree, boot, ("grub*/grubenv",)))
-    for text in _texts(tree, boot, MENUS):
+    environment = "\n".join(islice(tree.texts(f"{boot}/grub*/grubenv"), MAX_ENVIRONMENTS))
+    for text in tree.texts(*(f"{boot}/{pattern}" for pattern in MENUS)):
         yield default_entry(text, environment)
-    yield from _texts(tree, boot, ENTRIES)
+    yield from tree.texts(*(f"{boot}/{pattern}" for pattern in ENTRIES))
     yield environment  # `kernelopts` of Red Hat
 
 
-def _texts(tree: GuestTree, boot: str, patterns: Sequence[str]) -> Iterator[str]:
-    for pattern in patterns:
-        for path in tree.glob(f"{boot}/{pattern}"):
-            if tree.is_file(path):
-                yield tree.read_text(path)
+def _searched(text: str) -> Iterator[str]:
+    """The UUIDs of the file systems that a grub.cfg searches for, one a line at most."""
+    for line in text.split("\n"):
+        command, *words = line.split() or [""]
+        if command == "search" and "--fs-uuid" in words:
+            words = words[words.index("--fs-uuid") + 1 :]
+        elif command != "search.fs_uuid":
+            continue
+        yield from [word for word in words if UUID.fullmatch(word)][:1]
 
 
 @contextmanager

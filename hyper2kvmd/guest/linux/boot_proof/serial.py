@@ -23,7 +23,8 @@ timer doesn't work!"). On KVM a kernel skips that check by itself.
 
 def _ending(commands: str) -> re.Pattern[str]:
     """A line with one of these commands, up to the place for added words."""
-    return re.compile(rf"^([ \t]*(?:{commands})[ \t]+[^\s#][^\r\n]*?)(?=[ \t\\]*\r?$)", re.MULTILINE | re.IGNORECASE)
+    words = r"[^\s#](?:[ \t\\]*+[^ \t\\\r\n])*+"
+    return re.compile(rf"^([ \t]*(?:{commands})[ \t]+{words})(?=[ \t\\]*\r?$)", re.MULTILINE | re.IGNORECASE)
 
 
 PLACES = (

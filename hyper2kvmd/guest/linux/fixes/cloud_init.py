@@ -23,8 +23,7 @@ SETTINGS = "/etc/cloud/cloud.cfg.d/zz-hyper2kvm.cfg"
 DISABLED = "/etc/cloud/cloud-init.disabled"
 IDENTIFY = "/etc/cloud/ds-identify.cfg"
 FORCED = re.compile(r"^([ \t]*datasource:[ \t]*)(?!NoCloud\b)[^\s#]+", re.MULTILINE)
-LASTING = re.compile(rf"DataSourceNone\b|DataSourceNoCloud.*\[seed=[^]]*{CLOUD}/seed/")
-"""Data sources that are the same on every platform."""
+NO_SOURCE = re.compile(r"DataSourceNone\b")
 TEXT = """\
 # Added by hyper2kvm: this machine is the instance that it was on VMware, and keeps its network configuration.
 # To let cloud-init set the machine up anew: remove this file and the folder /var/lib/cloud/seed/nocloud.
@@ -44,7 +43,7 @@ def apply(case: Case) -> list[str]:
         fact = "/var could not be read: without its data source of VMware, cloud-init sets this machine up anew"
         return [f"{fact}, with DHCP and new SSH host keys; create {DISABLED} to prevent that"]
     source = tree.text_or_empty(f"{INSTANCE}/datasource").strip()
-    if not tree.is_dir(INSTANCE) or LASTING.search(source):
+    if not tree.is_dir(INSTANCE) or _is_lasting(source):
         return []
     identity = _instance_id(case)
     summary = f"cloud-init keeps instance {identity}, which {source.split(':')[0] or 'its data source'} set up"
@@ -61,6 +60,12 @@ def apply(case: Case) -> list[str]:
         text = FORCED.sub(r"\1NoCloud", tree.read_text(IDENTIFY))
         tree.write_text(IDENTIFY, text, fix=FIX.name, summary=summary)
     return []
+
+
+def _is_lasting(source: str) -> bool:
+    """Whether this data source is the same on every platform."""
+    seeds = source.partition("DataSourceNoCloud")[2].split("[seed=")[1:]
+    return bool(NO_SOURCE.search(source)) or any(f"{CLOUD}/seed/" in seed.partition("]")[0] for seed in seeds)
 
 
 def _instance_id(case: Case) -> str:

@@ -28,7 +28,7 @@ PATTERNS = (
 )
 NAMED = re.compile(
     r"/dev/[sh]d[a-z]+\d*|/sys/block/[sh]d[a-z]+|/dev/disk/by-path/\S+|/dev/disk/by-id/(?!dm-|md-|lvm-)\S+"
-    r"|KERNELS?==\"[sh]d[^\"]*\"|SCANORDER=\"?[^\"\n]*\bsd\b\"?"
+    r"|KERNELS?==\"[sh]d[^\"]*\"|SCANORDER=\"?(?:(?!SCANORDER=)[^\"\n])*\bsd\b\"?"
 )
 
 MAX_LINE = 4096

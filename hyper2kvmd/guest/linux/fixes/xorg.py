@@ -18,12 +18,12 @@ from hyper2kvmd.guest.linux.fixes.fix import (
     mend_files,
 )
 
-SECTION = re.compile(r"\s*(?:(end)section|section\s+\"([^\"]*)\")", re.IGNORECASE)
+SECTION = re.compile(r"^[ \t]*(?:(end)section|section[ \t]+\"([^\"]*)\")", re.IGNORECASE)
 DRIVERS = {
-    "device": re.compile(r"\s*driver\s+\"vmware\"", re.IGNORECASE),
-    "inputclass": re.compile(r"\s*driver\s+\"vmmouse\"", re.IGNORECASE),
+    "device": re.compile(r"^[ \t]*driver\s+\"vmware\"", re.IGNORECASE),
+    "inputclass": re.compile(r"^[ \t]*driver\s+\"vmmouse\"", re.IGNORECASE),
 }
-BUS_ID = re.compile(r"\s*busid\s", re.IGNORECASE)
+BUS_ID = re.compile(r"^[ \t]*busid\s", re.IGNORECASE)
 
 
 def mend(_: Case, text: str, __: str) -> Mended:

@@ -230,5 +230,5 @@ def _for_pattern(found: Survey, existing: set[str], slot: int | None) -> str | N
 
 
 def _natural(name: str | None) -> tuple[bool, list[tuple[int, str]]]:
-    parts = re.findall(r"\d+|\D+", name or "")
-    return name is None, [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+    parts = re.findall(r"\d{1,18}|\D+", name or "")
+    return name is None, [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

@@ -11,7 +11,10 @@ import re
 from hyper2kvmd.guest.linux.network.selector import Choose, Selector, lower_name
 from hyper2kvmd.mac import normal_mac
 
-ASSIGNMENT = re.compile(r"^([ \t]*([A-Za-z_][A-Za-z0-9_]*)=)([\"']?)([^\"'\n#]*?)\3([ \t]*(?:#.*)?)$", re.MULTILINE)
+ASSIGNMENT = re.compile(
+    r"^([ \t]*([A-Za-z_][A-Za-z0-9_]*)=)([\"']?)([^\"'\n#]*+(?=[\"'])|(?:[ \t]*+[^\"'\n# \t])*+)\3([ \t]*(?:#.*)?)$",
+    re.MULTILINE,
+)
 LOWER = re.compile(r"PHYSDEV|ETHERDEVICE|BRIDGE_PORTS|BONDING_SLAVE_?\d+|TEAM_PORT_DEVICE_?\d+|MACVLAN_DEVICE")
 """Keys of a virtual interface that name the interfaces below it."""
 BACKUP = re.compile(r".*(~|\.(bak|orig|old|save|rpmnew|rpmorig|rpmsave|scpmbackup|swp))")

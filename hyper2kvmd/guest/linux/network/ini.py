@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 HEADER = re.compile(r"\s*\[([^\]]*)\]\s*")
-ASSIGNMENT = re.compile(r"\s*([^=#;\s][^=]*?)\s*=\s*(.*?)\s*")
+COMMENTS = ("#", ";")
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,10 @@ class Ini:
             if match := HEADER.fullmatch(line):
                 section = match[1]
                 self.headers.setdefault(section, number)
-            elif match := ASSIGNMENT.fullmatch(line):
-                self.settings.append(Setting(number, section, match[1], match[2]))
+            else:
+                key, equals, value = line.partition("=")
+                if equals and key.strip() and not key.lstrip().startswith(COMMENTS):
+                    self.settings.append(Setting(number, section, key.strip(), value.strip()))
 
     def all(self, section: str, *keys: str) -> list[Setting]:
         return [setting for setting in self.settings if setting.section == section and setting.key in keys]

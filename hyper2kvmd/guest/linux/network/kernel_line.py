@@ -13,11 +13,11 @@ from hyper2kvmd.guest.linux.network.selector import NIC_NAME, Choose, Selector, 
 from hyper2kvmd.mac import normal_mac
 
 PARAMETER = re.compile(r"(?<![\w./-])(ip|vlan|bond|bridge|team|bootdev|fcoe|rd\.route)=([^\s\"'\\]+)")
-IFNAME = re.compile(r"(?<![\w./-])ifname=([^\s:\"'\\]+):([0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5})")
+IFNAME = re.compile(r"(?<![\w./-])ifname=([^\s:\"'\\]{1,64}):([0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5})")
 BOOTIF = re.compile(r"(?<![\w./-])BOOTIF=((?:[0-9A-Fa-f]{2}[-:])?)([0-9A-Fa-f]{2}(?:[-:][0-9A-Fa-f]{2}){5})")
 NETWORK = re.compile(r"(?<![\w./-])(ip|rd\.neednet|netroot|nfsroot|BOOTIF|rd\.route|vlan|bond)=\S|root=(nfs|iscsi)\b")
 SETTING = re.compile(r"^[ \t]*(IP|DEVICE)=[\"']?([^\s\"'#]+)", re.MULTILINE)
-BRACKETS = re.compile(r"\[[^]]*\]")
+BRACKETS = re.compile(r"\[[^][]*\]")
 IN_BRACKETS = "v.6"
 """Stands for an address whose colons separate no fields."""
 ENUMERATED = re.compile(r"eth\d+")

@@ -19,7 +19,7 @@ from hyper2kvmd.guest.linux.network.selector import (
 )
 
 LINE = re.compile(r"(?<!\\)\n")
-TOKEN = re.compile(r"([A-Z]+)(?:\{([^}]*)\})?[ \t]*(==|!=|\+=|:=|=)[ \t]*\"([^\"]*)\"")
+TOKEN = re.compile(r"(?<![A-Z])([A-Z]++)(?:\{([^{}]*)\})?[ \t]*(==|!=|\+=|:=|=)[ \t]*\"([^\"]*)\"")
 PLACES = ("KERNELS", "ENV{ID_PATH}", "ENV{ID_NET_NAME_PATH}", "ENV{ID_NET_NAME_SLOT}", "ENV{ID_NET_NAME_ONBOARD}")
 ADDRESSES = ("ATTR{address}", "ATTRS{address}", "SYSFS{address}")
 DRIVERS = ("DRIVERS", "DRIVER", "ENV{ID_NET_DRIVER}")
@@ -45,14 +45,16 @@ def _visit_line(file: str, number: int, line: str, choose: Choose) -> str | None
         return None
     if nic is not None and place and not macs:
         return None  # our own rule uses the MAC address
-    for token in reversed(tokens):
+    pieces, at = [], 0
+    for token in tokens:
         value = token[4]
         if key(token) in DRIVERS and is_vmware_driver(value):
             value = OUR_DRIVER
         elif nic is not None and key(token) in ADDRESSES and len(macs) == 1:
             value = nic.mac
-        line = line[: token.start(4)] + value + line[token.end(4) :]
-    return line
+        pieces += [line[at : token.start(4)], value]
+        at = token.end(4)
+    return "".join((*pieces, line[at:]))
 
 
 def _is_of_cards(token: re.Match[str]) -> bool:
