@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import pytest
 
-from hyper2kvmd.targets.libvirt.capabilities import Capabilities
+from hyper2kvmd.targets.libvirt.capabilities import DomainCapabilities
 
 FIRMWARE = "<os><enum name='firmware'><value>bios</value><value> efi\n</value></enum></os>"
 
 
-def of(inside: str) -> Capabilities:
-    return Capabilities.of(f"<domainCapabilities>{inside}</domainCapabilities>")
+def of(inside: str) -> DomainCapabilities:
+    return DomainCapabilities.of(f"<domainCapabilities>{inside}</domainCapabilities>")
 
 
 def test_limit_and_firmware() -> None:
-    assert of(f"<vcpu max='240'/>{FIRMWARE}") == Capabilities(240, frozenset({"bios", "efi"}))
+    assert of(f"<vcpu max='240'/>{FIRMWARE}") == DomainCapabilities(240, frozenset({"bios", "efi"}))
 
 
 @pytest.mark.parametrize("text", ["", "Welcome to kvm01", "Welcome to kvm01\n<domainCapabilities/>", "<domainCapa"])
 def test_what_is_no_xml_says_nothing(text: str) -> None:
-    assert Capabilities.of(text) == Capabilities()
+    assert DomainCapabilities.of(text) == DomainCapabilities()
 
 
 @pytest.mark.parametrize("most", ["", "many", "0", "-1", "1e3", "9" * 5000, "\u0664"])
 def test_an_odd_limit_is_none(most: str) -> None:
-    assert of(f"<vcpu max='{most}'/>") == of("<vcpu/>") == of("") == Capabilities()
+    assert of(f"<vcpu max='{most}'/>") == of("<vcpu/>") == of("") == DomainCapabilities()
 
 
 def test_no_firmware_is_not_the_same_as_an_unknown_one() -> None:

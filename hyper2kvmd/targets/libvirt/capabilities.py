@@ -21,23 +21,23 @@ COUNT = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Capabilities:
+class DomainCapabilities:
     """What libvirt says of one machine type. None: it does not say, or not in a form known here."""
 
     most_vcpus: int | None = None
     firmware: frozenset[str] | None = None
 
     @staticmethod
-    def of(xml: str) -> Capabilities:
+    def of(xml: str) -> DomainCapabilities:
         """From the XML of `virsh domcapabilities` (libvirt.org/formatdomaincaps.html)."""
         try:
             root = ET.fromstring(xml)  # noqa: S314
         except ET.ParseError:
-            return Capabilities()
+            return DomainCapabilities()
         most = root.find("vcpu")
         text = "" if most is None else most.get("max", "").strip()
         offered = root.find("os/enum[@name='firmware']")
-        return Capabilities(
+        return DomainCapabilities(
             most_vcpus=int(text) if COUNT.fullmatch(text) else None,
             firmware=None if offered is None else frozenset((value.text or "").strip() for value in offered),
         )
@@ -59,7 +59,7 @@ def require_supported(libvirt: Libvirt, vm_name: str, *, machine: str, vcpus: in
             return
         hint = "Set machine: to a type that this host has, such as q35, or migrate to a host that has this one"
         raise cannot_run(f"does not support the machine type {machine}: {reason_of(shown)}", hint)
-    capabilities = Capabilities.of(shown.stdout)
+    capabilities = DomainCapabilities.of(shown.stdout)
     most = min(MAX_VCPUS_WITHOUT_IOMMU, capabilities.most_vcpus or MAX_VCPUS_WITHOUT_IOMMU)
     if vcpus > most:
         fact = f"limits the machine type {machine} to {most} virtual CPUs, and this machine has {vcpus}"
