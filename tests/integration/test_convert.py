@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hyper2kvmd.disk.faults import LARGEST_DISK
 from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.mounts.access import default_helper
@@ -256,3 +257,8 @@ def test_a_worker_killed_while_it_compares_does_not_copy_again(tmp_path: Path) -
     assert {path.suffix for path in images.iterdir()} == {".qcow2", ".json", ".md", ".xml"}
     assert not [*(tmp_path / "work").iterdir()]
     sh("qemu-img", "compare", "-f", "raw", "-F", "qcow2", noise, images / "web01.qcow2")
+
+
+def test_an_overlay_of_the_largest_disk(tmp_path: Path) -> None:
+    qemu_img.create(tmp_path / "overlay.qcow2", LARGEST_DISK)
+    assert qemu_img.virtual_size(tmp_path / "overlay.qcow2", "qcow2") == LARGEST_DISK

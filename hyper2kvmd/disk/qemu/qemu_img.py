@@ -27,6 +27,8 @@ PER_THREAD, MOST_REQUESTS = 8, 16
 """Requests that qemu-img has in flight for each thread that it may use, and the most that it accepts."""
 PREALLOCATION = 64 << 20
 """Bytes that QEMU may add to an image that it fully reserves: it overestimates the tables."""
+EMPTY_BYTES = 4 << 20
+"""Of an empty QCOW2: the tables of the largest disk (64 TiB) need 1.2 MiB."""
 SLOWEST = 10 << 20
 """Bytes of the source that a conversion of more than a day must process per second of processor time."""
 
@@ -57,7 +59,7 @@ def linked(files: Sequence[SourceFile], folder: Path) -> Iterator[Path]:
 def create(image: Path, size: int) -> None:
     """Make an empty QCOW2 of `size` bytes."""
     argv = ["qemu-img", "create", "-q", "-f", "qcow2", str(image), str(size)]
-    run.run(argv, sandbox=run.Sandbox(write=(image.parent,)))
+    run.run(argv, sandbox=run.Sandbox(write=(image.parent,), file_size=EMPTY_BYTES))
 
 
 def virtual_size(image: Path, fmt: SourceFormat) -> int:
