@@ -25,7 +25,7 @@ def test_a_concern_is_shown_by_dry_run_log_and_report(tmp_path: Path) -> None:
     planned = plan_only(order, Context(heard.append, admit_nothing))
     (concern,) = planned.concerns
     assert "clone.vmx, web01.vmx all have the disk web01.raw" in concern
-    assert [event.message for event in heard if isinstance(event, Warned)] == [concern]
+    assert [event.message for event in heard if isinstance(event, Warned)].count(concern) == 1
     done = migrate(order, Context(heard.append, lambda _plan: None))
     assert done.artifact is not None
     assert f"- {concern}" in done.artifact.report_markdown.read_text().splitlines()

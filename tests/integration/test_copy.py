@@ -203,7 +203,8 @@ def test_progress_ends_with_everything_and_an_interruption_ends_the_copy(full: P
 
     with contextlib.closing(RawSource(full)) as source:
         slow = CopyLimits(bytes_per_second=100 * MIB)
-        assert failure(lambda: image_of(source, tmp_path / "image", on_progress=stop, limits=slow)) == "interrupted"
+        with pytest.raises(Interrupted):
+            image_of(source, tmp_path / "image", on_progress=stop, limits=slow)
         assert 0 < heard[-1].read < heard[-1].total
         image_of(source, tmp_path / "image", on_progress=heard.append)
     last = heard[-1]
