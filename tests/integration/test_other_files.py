@@ -6,7 +6,6 @@ import bz2
 import gzip
 import io
 import lzma
-import shutil
 import struct
 import subprocess
 import tarfile
@@ -182,8 +181,6 @@ def test_the_command_in_the_remedy_works(what: str, name: str, tmp_path: Path) -
     path = tmp_path / name
     path.write_bytes(FILES[what])
     command = refused(path).hint.partition("(")[2].partition(")")[0]
-    if shutil.which(command.split()[0]) is None:
-        pytest.skip(f"{command.split()[0]} is not installed")
     subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
     unpacked = [one for one in tmp_path.iterdir() if one.name != name and one.suffix != ".ovf"]
     assert [one.read_bytes() for one in unpacked] == [DISK]
