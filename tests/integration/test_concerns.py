@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hyper2kvmd.guest.data_disks import NOTHING_FOUND
 from hyper2kvmd.model.guest import WARNING_KEPT
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Context, Event, Warned
@@ -25,7 +26,7 @@ def test_a_concern_is_shown_by_dry_run_log_and_report(tmp_path: Path) -> None:
     planned = plan_only(order, Context(heard.append, admit_nothing))
     (concern,) = planned.concerns
     assert "clone.vmx, web01.vmx all have the disk web01.raw" in concern
-    assert [event.message for event in heard if isinstance(event, Warned)].count(concern) == 1
+    assert [event.message for event in heard if isinstance(event, Warned)] == [concern, NOTHING_FOUND]
     done = migrate(order, Context(heard.append, lambda _plan: None))
     assert done.artifact is not None
     assert f"- {concern}" in done.artifact.report_markdown.read_text().splitlines()
