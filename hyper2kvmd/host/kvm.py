@@ -7,9 +7,12 @@ import functools
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.host.boot_sector import EXIT_PORT, PROBE_VALUE, boot_sector
 from hyper2kvmd.host.run import Sandbox, run
 
 EMULATOR = "qemu-system-x86_64"
@@ -18,27 +21,37 @@ READABLE = tuple(Path(path) for path in ("/usr/share/qemu", "/usr/share/seabios"
 """Files of QEMU that it reads."""
 PROBE_SECONDS = 2.0
 """Working KVM needs a tenth of this. Nested KVM that needs more is slower than emulation, if it works at all."""
-EXIT_PORT = 0xF4
-PROBE_VALUE = 0x21
 PROBE_EXIT = PROBE_VALUE << 1 | 1
 """QEMU's exit status for the value (isa-debug-exit)."""
-BOOT_SECTOR = bytes((0xBA, EXIT_PORT, 0, 0xB0, PROBE_VALUE, 0xEE, 0xF4, 0xEB, 0xFD))
-"""mov dx, port; mov al, value; out dx, al; then hlt for ever."""
+PROBE_DISK_BYTES = 1 << 20
+Accelerator = Literal["kvm", "tcg"]
+"""What executes a guest: KVM, or QEMU's emulation."""
+OPTIONS: Mapping[Accelerator, tuple[str, ...]] = {
+    "kvm": ("-accel", "kvm", "-cpu", "host"),
+    "tcg": ("-accel", "tcg", "-cpu", "max"),
+}
+
+
+def choose_accelerator() -> Accelerator:
+    return "kvm" if kvm_works() else "tcg"
 
 
 @functools.cache
 def kvm_works() -> bool:
-    """Whether a boot sector really runs under KVM here."""
-    if not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
-        return False
+    """Whether a program really runs under KVM here. The answer holds as long as this process."""
+    return os.access(KVM_DEVICE, os.R_OK | os.W_OK) and executes("kvm", PROBE_SECONDS)
+
+
+def executes(accelerator: Accelerator, seconds: float) -> bool:
+    """Whether the boot sector comes to its end, and is not idle for `seconds`."""
     with tempfile.TemporaryDirectory(prefix="h2k-kvm-") as name:
-        sector = Path(name) / "sector"
-        sector.write_bytes((BOOT_SECTOR.ljust(510, b"\0") + b"\x55\xaa").ljust(1 << 20, b"\0"))
+        disk = Path(name) / "disk"
+        disk.write_bytes(boot_sector().ljust(PROBE_DISK_BYTES, b"\0"))
         argv = [EMULATOR, "-no-user-config", "-nodefaults", "-display", "none", "-machine", "q35", "-m", "64"]
-        argv += ["-accel", "kvm", "-cpu", "host", "-device", f"isa-debug-exit,iobase={EXIT_PORT},iosize=1"]
-        argv += ["-blockdev", json.dumps({"node-name": "disk", "driver": "file", "filename": str(sector)})]
+        argv += [*OPTIONS[accelerator], "-device", f"isa-debug-exit,iobase={EXIT_PORT},iosize=1"]
+        argv += ["-blockdev", json.dumps({"node-name": "disk", "driver": "file", "filename": str(disk)})]
         argv += ["-device", "virtio-blk-pci,drive=disk"]
         sandbox = Sandbox(read=READABLE, write=(Path(name), KVM_DEVICE))
         with contextlib.suppress(MigrationFailed):
-            return run(argv, sandbox=sandbox, stall_seconds=PROBE_SECONDS, check=False).returncode == PROBE_EXIT
+            return run(argv, sandbox=sandbox, stall_seconds=seconds, check=False).returncode == PROBE_EXIT
     return False
