@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from hyper2kvmd.guest.choice import family_of
 from hyper2kvmd.guest.family import BootedUnchanged, Family, OverlayDisks, PreparedGuest, ShownState
 from hyper2kvmd.guest.mounts.access import open_image
 from hyper2kvmd.guest.mounts.rootside import Helper
-from hyper2kvmd.host.kvm import kvm_works
+from hyper2kvmd.host.kvm import Accelerator, choose_accelerator
+from hyper2kvmd.host.space import disk_full
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.guest import Guest
@@ -46,6 +47,7 @@ DISK_STEP = 1 << 20
 STATE_SECONDS = 300.0
 """The time that a guest may take from its login prompt to the end of its boot, when it prints its state. Its own script
 waits two minutes, but a busy host slows it down."""
+NAMES: Mapping[Accelerator, str] = {"kvm": "KVM", "tcg": "emulation"}
 AS_BEFORE = "its host name, static addresses, mounts and SSH host keys are as its own files say"
 DISK_LIMIT = 64 << 30
 """Bytes in addition to four times the disks' size: no boot reads more, so this is a loop."""
@@ -61,6 +63,38 @@ class Booted(Frozen):
     """Units that it failed to start."""
     differences: tuple[str, ...] = ()
     """What is not as its own files say, in words."""
+    kvm_failure: str | None = None
+    """Why the guest was emulated although KVM was chosen, as a sentence."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        units = (f"the guest booted, but failed to start {unit}" for unit in self.failed_units)
+        differences = (f"the guest booted, but {difference}" for difference in self.differences)
+        return (*units, *differences, *((self.kvm_failure,) if self.kvm_failure else ()))
+
+
+class KvmFailed(Exception):
+    """QEMU could not go on under KVM; the text says how."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is booted, and how."""
+
+    image: Image
+    family: Family
+    hardware: Hardware
+    helper: Helper
+    folder: Path
+    ctx: Context
+    keys: Sequence[bytes]
+    root: str | None
+    silence_seconds: float
+
+    @property
+    def disk_limit(self) -> int:
+        """Bytes that the guest may read and write."""
+        return DISK_LIMIT + 4 * sum(disk.virtual_size for disk in self.image.disks)
 
 
 def boot(
@@ -74,35 +108,49 @@ def boot(
     keys: Sequence[bytes] = (),
     root: str | None = None,
     silence_seconds: float = SILENCE_SECONDS,
+    accelerator: Accelerator | None = None,
 ) -> Booted:
     """Boot `guest` from its boot disk in `image` and return when its userspace is up. Scratch files go to `folder`.
 
     `keys` open LUKS containers, to look for traces that the guest has left there. `root` is that of the migration.
+    `accelerator` is KVM if it works, unless given. A guest in which KVM fails is booted again, by emulation.
 
     Raises MigrationFailed: `boot-failed` if it cannot come up, `boot-unproven` if there is no evidence that it did,
-    `emulator-ended` if QEMU failed; BrokenInstallation (`tool-missing`, `firmware-missing`).
+    `emulator-ended` if QEMU failed, `disk-full`; BrokenInstallation (`tool-missing`, `firmware-missing`).
     """
-    family = family_of(guest)
-    with tempfile.TemporaryDirectory(prefix="boot-", dir=folder) as name:
+    trial = Trial(image, family_of(guest), hardware, helper, folder, ctx, keys, root, silence_seconds)
+    try:
+        return _boot(trial, accelerator or choose_accelerator())
+    except KvmFailed as failed:
+        booted = _boot(trial, "tcg")
+        note = f"KVM failed in this guest, so it was emulated: {failed}"
+    return booted.with_changes(evidence=(*booted.evidence, note), kvm_failure=note)
+
+
+def _boot(trial: Trial, accelerator: Accelerator) -> Booted:
+    """One boot, on fresh overlays. Raises KvmFailed, and what `boot` raises."""
+    image, ctx = trial.image, trial.ctx
+    with tempfile.TemporaryDirectory(prefix="boot-", dir=trial.folder) as name:
         scratch = Path(name)
         overlaid = overlay(image, scratch)
-        opening = functools.partial(open_image, overlaid.image, helper, scratch, keys, backing=overlaid.below)
+        below = overlaid.below
+        opening = functools.partial(open_image, overlaid.image, trial.helper, scratch, trial.keys, backing=below)
         with ctx.step("Giving a throwaway overlay a serial console"):
-            prepared = _prepare(family, OverlayDisks(image.layout, opening, root))
+            prepared = _prepare(trial.family, OverlayDisks(image.layout, opening, trial.root))
         with ctx.step(f"Booting {image.disks[0].path.name}"):
-            came_up = _come_up(overlaid, hardware, scratch, silence_seconds, prepared)
+            came_up = _come_up(trial, overlaid, scratch, accelerator, prepared)
         left = () if came_up.heard else _new_traces(prepared)
     if not (came_up.heard or came_up.answered or left):
-        raise _silence(came_up.console, prepared.note, family.unproven_hint)
+        raise _silence(came_up.console, prepared.note, trial.family.unproven_hint)
     answer = ("it answered the power button with an orderly shutdown",) if came_up.answered else ()
     evidence = (*came_up.console.evidence(), *answer, *left)
-    by = "KVM" if kvm_works() else "emulation"
     shown = compare_state(prepared, came_up.console)
     as_before = (AS_BEFORE,) if shown and not shown.differences else ()
+    after = f"its userspace was up after {came_up.seconds:.0f} s, by {NAMES[accelerator]}"
     return Booted(
         seconds=round(came_up.seconds, 1),
         console_tail=came_up.tail or came_up.console.tail,
-        evidence=(*evidence, *as_before, prepared.note, f"its userspace was up after {came_up.seconds:.0f} s, by {by}"),
+        evidence=(*evidence, *as_before, prepared.note, after),
         failed_units=shown.failed_units if shown else came_up.console.failed_units(),
         differences=shown.differences if shown else (),
     )
@@ -177,13 +225,12 @@ class Pulse:
 
 
 def _come_up(
-    overlaid: Overlay, hardware: Hardware, scratch: Path, silence_seconds: float, prepared: PreparedGuest
+    trial: Trial, overlaid: Overlay, scratch: Path, accelerator: Accelerator, prepared: PreparedGuest
 ) -> CameUp:
-    disk_limit = DISK_LIMIT + 4 * sum(disk.virtual_size for disk in overlaid.base.disks)
     for _ in range(1 + RESTARTS):
         began = time.monotonic()
-        with running(overlaid, hardware, scratch) as machine:
-            came_up = _watch(machine, began, silence_seconds, disk_limit, prepared)
+        with running(overlaid, trial.hardware, scratch, accelerator) as machine:
+            came_up = watch(trial, machine, began, prepared)
         if came_up is not None:
             return came_up
     raise MigrationFailed(
@@ -193,9 +240,7 @@ def _come_up(
     )
 
 
-def _watch(
-    machine: RunningMachine, began: float, silence_seconds: float, disk_limit: int, prepared: PreparedGuest
-) -> CameUp | None:
+def watch(trial: Trial, machine: RunningMachine, began: float, prepared: PreparedGuest) -> CameUp | None:
     """One run of the machine until its result, or until it is idle; None if it restarted or powered itself off."""
     console = Console()
     pulse = Pulse(console)
@@ -214,17 +259,17 @@ def _watch(
                 return up
         if said is None:
             if machine.wait() != 0:
-                hint = "Correct the cause that QEMU names"
-                fact = f"QEMU exited with an error ({machine.messages() or 'without a message'})"
-                raise _failure(console, fact, hint, "emulator-ended")
+                raise _emulator_failure(machine, console, "QEMU exited with an error")
             if pressed is not None and machine.ending == "guest-shutdown":
                 return CameUp(console, pressed - began, answered=True)
             return None
+        if (state := machine.stopped_state()) is not None:
+            raise _stop(trial, machine, console, state)
         disk_bytes = machine.disk_bytes()
         pulse.beat(disk_bytes, machine.cpu_seconds())
-        if console.received > CONSOLE_LIMIT or disk_bytes > disk_limit:
+        if console.received > CONSOLE_LIMIT or disk_bytes > trial.disk_limit:
             raise _failure(console, "it never becomes idle", "Boot the guest by hand on a console to see why")
-        if pulse.still_seconds > silence_seconds * (BUSY_PATIENCE if pulse.busy else 1):
+        if pulse.still_seconds > trial.silence_seconds * (BUSY_PATIENCE if pulse.busy else 1):
             return CameUp(console, pulse.moved - began)
         if up is not None:
             continue
@@ -237,6 +282,20 @@ def _watch(
 def _is_up(console: Console) -> bool:
     text = console.text
     return bool(LOGIN.search(text) or (REACHED.search(text) and console.silent_seconds > STABLE_SECONDS))
+
+
+def _stop(trial: Trial, machine: RunningMachine, console: Console, state: str) -> Exception:
+    """Why QEMU stopped the machine. QEMU stops it for an I/O error only when an overlay meets ENOSPC (`werror`)."""
+    if state == "io-error":
+        return disk_full(trial.folder)
+    return _emulator_failure(machine, console, f"QEMU stopped the machine ({state})")
+
+
+def _emulator_failure(machine: RunningMachine, console: Console, fact: str) -> Exception:
+    fact = f"{fact}: {machine.messages() or 'no message'}"
+    if machine.accelerator == "kvm":
+        return KvmFailed(fact)
+    return _failure(console, fact, "Correct the cause that QEMU names", "emulator-ended")
 
 
 def _failure(console: Console, fact: str, hint: str, code: str = "boot-failed") -> MigrationFailed:

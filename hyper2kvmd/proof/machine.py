@@ -1,6 +1,6 @@
 """The virtual machine for the boot proof: the devices that the libvirt domain will have, in a confined QEMU.
 
-Covers its command line, its needs of this host (KVM that works, firmware), and the QMP connection to a running one.
+Covers its command line, its needs of this host (firmware), and the QMP connection to a running one.
 Virtio devices are behind PCI Express root ports if the machine has them, in libvirt's order: there they are virtio 1
 only, which an old kernel may not support. The guest's network answers DHCP and is isolated.
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import shutil
 import socket
@@ -27,7 +28,7 @@ import psutil
 from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.disk.qemu.export import Backing, layer
 from hyper2kvmd.errors import BrokenInstallation, MigrationFailed
-from hyper2kvmd.host.kvm import EMULATOR, KVM_DEVICE, READABLE, kvm_works
+from hyper2kvmd.host.kvm import EMULATOR, KVM_DEVICE, OPTIONS, READABLE, Accelerator
 from hyper2kvmd.host.run import Sandbox, start, stop
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.frozen import Frozen
@@ -59,8 +60,16 @@ OVERLAY_LIMIT = 16 << 30
 """Bytes that a guest may write to one disk."""
 GATHER_SECONDS = 0.1
 """An emulated serial port delivers single characters; they are evaluated at most ten times a second."""
-MESSAGES_TAIL = 2000
-"""Bytes of QEMU's own messages that are kept."""
+MESSAGES_TAIL = 4000
+"""Bytes of QEMU's own messages that are read: more than KVM's error with all registers."""
+MESSAGES_KEPT = 1000
+"""Characters of them that are reported."""
+REGISTERS = re.compile(r"\w+ *=|extra data")
+"""How the lines begin that show a failed CPU's state."""
+GOES_ON = frozenset({"prelaunch", "running", "suspended", "shutdown"})
+"""Run states in which the machine starts, runs, sleeps or ends: it leaves all others only on an order, which nobody
+gives. Source: QEMU's qapi/run-state.json.
+"""
 
 
 class Overlay(Frozen):
@@ -90,11 +99,12 @@ def overlay(base: Image, folder: Path) -> Overlay:
 class RunningMachine:
     """A running guest. `console` is its serial console, to be read; other requests use QMP."""
 
-    def __init__(self, process: subprocess.Popen[bytes], monitor: Monitor) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], monitor: Monitor, accelerator: Accelerator) -> None:
         assert process.stdout is not None and process.stderr is not None  # noqa: S101 - narrows the type
         self.console = process.stdout
         self._stderr: IO[bytes] | None = process.stderr
         self._said = b""
+        self.accelerator = accelerator
         self._process, self._monitor = process, monitor
         self._cpu = psutil.Process(process.pid)
 
@@ -114,10 +124,12 @@ class RunningMachine:
         return os.read(self.console.fileno(), 65536) or None
 
     def messages(self) -> str:
-        """What QEMU itself said, as one line: once it has ended. It is no part of the console."""
+        """What QEMU itself said so far, as one line without registers. It is no part of the console."""
         while self._stderr is not None and select.select([self._stderr], [], [], 0)[0]:
             self._read_messages()
-        return " / ".join(self._said.decode(errors="replace").split("\n")).strip(" /")
+        lines = self._said.decode(errors="replace").split("\n")
+        said = " / ".join(line for line in lines if not REGISTERS.match(line))
+        return "".join(character for character in said if character.isprintable()).strip(" /")[-MESSAGES_KEPT:]
 
     def _read_messages(self) -> None:
         assert self._stderr is not None  # noqa: S101 - narrows the type
@@ -133,6 +145,18 @@ class RunningMachine:
             return sum(int(device["stats"][name]) for device in devices for name in ("rd_bytes", "wr_bytes"))
         except (KeyError, TypeError, ValueError):
             raise no_qmp() from None
+
+    def stopped_state(self) -> str | None:
+        """QEMU's word for why the machine was stopped for good: `internal-error`, `io-error`... None if it was not, and
+        once it has ended. Raises as `Monitor` does.
+        """
+        answer = self._monitor.ask("query-status")
+        if answer is None:
+            return None
+        state = answer.get("status") if isinstance(answer, dict) else None
+        if not isinstance(state, str):
+            raise no_qmp()
+        return None if state in GOES_ON else state
 
     def cpu_seconds(self) -> float:
         with contextlib.suppress(psutil.Error):
@@ -153,7 +177,7 @@ class RunningMachine:
 
 
 @contextmanager
-def running(overlaid: Overlay, hardware: Hardware, scratch: Path) -> Iterator[RunningMachine]:
+def running(overlaid: Overlay, hardware: Hardware, scratch: Path, accelerator: Accelerator) -> Iterator[RunningMachine]:
     """A machine that boots from the hardware's boot disk, killed at the end of the block.
 
     UEFI variables start from the template and stay in `scratch`. Raises BrokenInstallation (`tool-missing`,
@@ -162,7 +186,8 @@ def running(overlaid: Overlay, hardware: Hardware, scratch: Path) -> Iterator[Ru
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
-            argv = [*_command(hardware, len(overlaid.base.disks), theirs.fileno()), *_disks(overlaid)]
+            argv = _command(hardware, len(overlaid.base.disks), theirs.fileno(), accelerator)
+            argv += _disks(overlaid)
             readable = (*READABLE, *(disk.path for disk in overlaid.base.disks))
             if hardware.firmware == "uefi":
                 code, template = uefi_firmware()
@@ -174,14 +199,14 @@ def running(overlaid: Overlay, hardware: Hardware, scratch: Path) -> Iterator[Ru
                 readable = (*readable, code)
             sandbox = Sandbox(
                 read=readable,
-                write=(scratch, KVM_DEVICE) if kvm_works() else (scratch,),
+                write=(scratch, KVM_DEVICE) if accelerator == "kvm" else (scratch,),
                 address_space=(MEMORY_CAP << 20) + (8 << 30),
                 file_size=OVERLAY_LIMIT,
             )
             process = start(argv, sandbox=sandbox, stderr=subprocess.PIPE, pass_fds=(theirs.fileno(),))
         try:
             with Monitor(ours) as monitor:
-                yield RunningMachine(process, monitor)
+                yield RunningMachine(process, monitor, accelerator)
         finally:
             stop(process, grace=0)
 
@@ -190,12 +215,12 @@ def _escaped(path: Path) -> str:
     return str(path).replace(",", ",,")
 
 
-def _command(hardware: Hardware, disks: int, monitor: int) -> list[str]:
+def _command(hardware: Hardware, disks: int, monitor: int, accelerator: Accelerator) -> list[str]:
     argv = [EMULATOR, "-no-user-config", "-nodefaults", "-no-reboot", "-display", "none"]
     argv += ["-vga", VIDEO_CARDS[hardware.video]]
     argv += ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
-    argv += ["-accel", "kvm", "-cpu", "host"] if kvm_works() else ["-accel", "tcg", "-cpu", "max"]
-    processors = min(hardware.vcpus, VCPU_CAP, os.cpu_count() or 1) if kvm_works() else EMULATED_VCPUS
+    argv += OPTIONS[accelerator]
+    processors = min(hardware.vcpus, VCPU_CAP, os.cpu_count() or 1) if accelerator == "kvm" else EMULATED_VCPUS
     argv += ["-machine", f"{hardware.machine},graphics=off,vmport=off,hpet=off"]
     argv += ["-rtc", f"base={hardware.rtc}"]
     argv += ["-m", str(min(hardware.memory, MEMORY_CAP)), "-smp", str(processors)]

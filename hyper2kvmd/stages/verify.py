@@ -31,16 +31,14 @@ def verify(bench: Bench, hardware: Hardware, image: Image, guest: Guest) -> Verd
     if migration.verify != "boot":
         return Verdict(level=migration.verify, evidence=tuple(evidence))
     booted = boot(image, guest, hardware, bench.helper, bench.folder, ctx, keys=bench.keys(), root=bench.migration.root)
-    warnings = [f"the guest booted, but failed to start {unit}" for unit in booted.failed_units]
-    warnings += [f"the guest booted, but {difference}" for difference in booted.differences]
-    for warning in warnings:
+    for warning in booted.warnings:
         ctx.warn(warning)
     return Verdict(
         level="boot",
         evidence=(*evidence, *booted.evidence),
         boot_seconds=booted.seconds,
         console_tail=booted.console_tail,
-        warnings=tuple(warnings),
+        warnings=booted.warnings,
     )
 
 

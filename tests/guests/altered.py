@@ -12,6 +12,7 @@ import pytest
 
 from hyper2kvmd.guest.mounts.access import default_helper
 from hyper2kvmd.guest.mounts.rootside import Helper
+from hyper2kvmd.host.kvm import Accelerator
 from hyper2kvmd.model.disks import DiskImage, Image
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.machine import Hardware, Plan
@@ -115,12 +116,22 @@ def context(heard: list[Event]) -> Context:
     return Context(heard.append, admit)
 
 
-def boot_it(image: Image, *, guest: Guest = LINUX, hardware: Hardware = BIOS, silence_seconds: float = 200.0) -> Booted:
+def boot_it(
+    image: Image,
+    *,
+    guest: Guest = LINUX,
+    hardware: Hardware = BIOS,
+    silence_seconds: float = 200.0,
+    accelerator: Accelerator | None = None,
+) -> Booted:
     """The proof, in a folder beside the first disk that has to be empty again afterwards."""
     folder = image.disks[0].path.parent / "proof"
     folder.mkdir()
     try:
         helper = Helper(default_helper())
-        return boot(image, guest, hardware, helper, folder, context([]), silence_seconds=silence_seconds)
+        ctx = context([])
+        return boot(
+            image, guest, hardware, helper, folder, ctx, silence_seconds=silence_seconds, accelerator=accelerator
+        )
     finally:
         folder.rmdir()

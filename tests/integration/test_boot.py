@@ -17,26 +17,18 @@ from tests.guests.altered import (
     altered,
     boot_it,
     drop_initrd,
-    image_of,
     mount_a_missing_disk,
     mute,
 )
 from tests.guests.debian12 import Recipe
 from tests.support.benches import hardware_for
+from tests.support.boot_sectors import small
 from tests.support.kernel import Kernel
 
 
 def digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def small(folder: Path, boot_sector: bytes = b"") -> Image:
-    raw = folder / "small.raw"
-    raw.write_bytes(boot_sector.ljust(510, b"\0") + (b"\x55\xaa" if boot_sector else b""))
-    with raw.open("r+b") as file:
-        file.truncate(64 << 20)
-    return image_of(raw)
 
 
 def failure(image: Image, *, guest: Guest = LINUX, silence_seconds: float = 200.0) -> MigrationFailed:

@@ -132,12 +132,13 @@ def test_an_encrypted_guest_is_edited(
 BOOT = """
 import json, sys, time
 from pathlib import Path
+from hyper2kvmd.host.kvm import choose_accelerator
 from hyper2kvmd.proof import machine
 from hyper2kvmd.model.disks import Image
 from tests.support.benches import hardware_for
 image, folder = Image.model_validate_json(sys.argv[1]), Path(sys.argv[2])
 hardware = hardware_for("bios", memory=256)
-with machine.running(machine.overlay(image, folder), hardware, folder) as running:
+with machine.running(machine.overlay(image, folder), hardware, folder, choose_accelerator()) as running:
     for _ in range(300):
         if running.disk_bytes():
             break
