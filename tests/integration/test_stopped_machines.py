@@ -1,19 +1,24 @@
-"""The boot proof of machines that QEMU stops or cannot start: none of them is the guest's failure."""
+"""Machines that QEMU stops or cannot start: the boot proof does not blame the guest, and the tests' own are noticed."""
 
 from __future__ import annotations
 
 import subprocess
+import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.host.kvm import Accelerator
+from hyper2kvmd.host.kvm import OPTIONS, Accelerator
+from hyper2kvmd.model.disks import Image
 from tests.guests.altered import boot_it
 from tests.support.benches import hardware_for
 from tests.support.boot_sectors import assembled, small
 from tests.support.kernel import Kernel
+from tests.system.emulator import Emulator, Stopped, emulating
 
 FROM_VIDEO_MEMORY = """
 .code16
@@ -91,3 +96,50 @@ def test_a_machine_that_qemu_does_not_have(accelerator: Accelerator, tmp_path: P
         boot_it(small(tmp_path), hardware=hardware, accelerator=accelerator)
     assert caught.value.code == "emulator-ended"
     assert "QEMU exited with an error: " in caught.value.message and "unsupported machine" in caught.value.message
+
+
+@contextmanager
+def emulated(accelerator: Accelerator, image: Image, folder: Path) -> Iterator[Emulator]:
+    """As the tests of a server start it, on `image`."""
+    argv = ["qemu-system-x86_64", *OPTIONS[accelerator], "-display", "none"]
+    argv += ["-drive", f"file={image.disks[0].path},format=raw,if=virtio"]
+    with tempfile.TemporaryDirectory() as short, emulating(argv, Path(short, "monitor"), folder) as emulator:
+        yield emulator
+
+
+def look_for_a_minute(emulator: Emulator) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        emulator.require_running()
+        time.sleep(0.2)
+
+
+def seen_to_stop(emulator: Emulator) -> str:
+    with pytest.raises(Stopped) as caught:
+        look_for_a_minute(emulator)
+    return str(caught.value)
+
+
+def test_the_tests_notice_that_kvm_fails(tmp_path: Path) -> None:
+    image = small(tmp_path, assembled(FROM_VIDEO_MEMORY, tmp_path))
+    with emulated("kvm", image, tmp_path) as emulator:
+        said = seen_to_stop(emulator)
+    assert said.startswith("QEMU has ") and "KVM" in said
+
+
+def test_the_tests_notice_that_qemu_ends_or_stops_its_machine(tmp_path: Path) -> None:
+    image = small(tmp_path, assembled(FROM_VIDEO_MEMORY, tmp_path))
+    with emulated("tcg", image, tmp_path) as emulator:
+        deadline = time.monotonic() + 60
+        while "web01 login" not in emulator.last_lines() and time.monotonic() < deadline:
+            assert not emulator.has_ended()
+            emulator.require_running()
+        emulator.order("stop")
+        assert "QEMU has stopped the machine (paused):" in (said := seen_to_stop(emulator))
+        assert "web01 login" in said
+        with pytest.raises(Stopped):
+            emulator.wait(60)
+        emulator.order("quit")
+        emulator.process.wait(60)
+        assert emulator.has_ended()
+        assert "QEMU has ended (0):" in seen_to_stop(emulator)

@@ -9,9 +9,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sysconfig
+import tempfile
 from pathlib import Path
 
+from hyper2kvmd.host.kvm import OPTIONS
 from tests.support.host import REPOSITORY, command
+from tests.system.emulator import emulating
 
 SECONDS = 3600
 """For all tests of a machine, emulated on a busy host."""
@@ -48,25 +51,22 @@ ExecStart=/opt/init
 def checked_inside(tests: str, folder: Path, *disks: Path, systemd: bool = False) -> str:
     """What pytest says of `tests` (its arguments) in the machine, whose scratch lies in `folder`; raw `disks` are its
     /dev/vdb and on. With `systemd`, the tests run as a service of it; without, they are all that runs there. Raises
-    AssertionError when one of them fails.
+    AssertionError when one of them fails, or QEMU does.
     """
-    console = folder / "console"
     boot = ROOT / "boot"
     own = "/lib/systemd/systemd systemd.unit=tests.service systemd.firstboot=off systemd.show_status=0"
     start = own if systemd else "/opt/init"
     drives = [f"file={disk},format=raw,if=virtio,cache=unsafe" for disk in (_root_disk(folder, tests), *disks)]
-    subprocess.run(
-        [
-            *("qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "2048"),
-            *("-kernel", next(boot.glob("vmlinuz-*")), "-initrd", next(boot.glob("initrd.img-*"))),
-            *("-append", f"root=/dev/vda rw console=ttyS0 panic=-1 loglevel=1 init={start}"),
-            *(word for drive in drives for word in ("-drive", drive)),
-            *("-display", "none", "-monitor", "none", "-serial", f"file:{console}", "-nic", "none", "-no-reboot"),
-        ],
-        check=True,
-        timeout=SECONDS,
-    )
-    said = console.read_text(errors="replace")
+    argv: list[str | Path] = [
+        *("qemu-system-x86_64", *OPTIONS["tcg"], "-m", "2048"),
+        *("-kernel", next(boot.glob("vmlinuz-*")), "-initrd", next(boot.glob("initrd.img-*"))),
+        *("-append", f"root=/dev/vda rw console=ttyS0 panic=-1 loglevel=1 init={start}"),
+        *(word for drive in drives for word in ("-drive", drive)),
+        *("-display", "none", "-nic", "none", "-no-reboot"),
+    ]
+    with tempfile.TemporaryDirectory() as short, emulating(argv, Path(short, "monitor"), folder) as emulator:
+        emulator.wait(SECONDS)
+    said = emulator.console.read_text(errors="replace")
     assert "OUTCOME 0" in said, said[-8000:]
     return said
 

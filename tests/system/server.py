@@ -8,19 +8,19 @@ and the network once.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from hyper2kvmd.host.kvm import kvm_works
+from hyper2kvmd.host.kvm import OPTIONS, Accelerator, choose_accelerator
 from hyper2kvmd.proof.machine import EMULATED_VCPUS
 from tests.support.host import REPOSITORY, command
+from tests.system.emulator import Emulator, Stopped, emulating
 
 CACHE = REPOSITORY / ".cache" / "system"
 SIZE = 16 << 30
@@ -28,6 +28,8 @@ UNREACHED = 255
 """ssh's own exit code, not one of what it ran."""
 PATIENCE = 1500.0
 """Seconds for a command, and until something is so."""
+LOOK = 60.0
+"""Seconds after which a wait looks whether the machine still runs."""
 PERIOD = 4.0
 """Seconds between two looks: each takes an emulated machine a second of its processor."""
 HOSTNAME = "conversions"
@@ -84,12 +86,12 @@ def disk(path: Path, size: int, files: Path, label: str = "root") -> Path:
 
 
 class Server:
-    """A running machine."""
+    """A running machine. What waits for it raises Stopped when QEMU ends or stops it, within LOOK seconds."""
 
-    def __init__(self, machine: subprocess.Popen[bytes], key: Path, port: int, monitor: Path, console: Path) -> None:
-        self._machine, self._monitor, self._console = machine, monitor, console
+    def __init__(self, emulator: Emulator, key: Path, port: int, control: Path) -> None:
+        self._emulator = emulator
         options = ["BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
-        options += ("ConnectTimeout=20", f"ControlPath={monitor}.ssh", "ControlMaster=auto", "ControlPersist=yes")
+        options += ("ConnectTimeout=20", f"ControlPath={control}", "ControlMaster=auto", "ControlPersist=yes")
         words = [word for option in options for word in ("-o", option)]
         self._ssh = ["ssh", *words, "-i", str(key), "-p", str(port), "root@127.0.0.1"]
 
@@ -98,93 +100,104 @@ class Server:
         when it takes longer than `seconds`.
         """
         argv = [*self._ssh, "exec bash -euo pipefail -s 2>&1"]
-        try:
-            done = subprocess.run(argv, input=script, capture_output=True, text=True, timeout=seconds, check=False)
-        except subprocess.TimeoutExpired as expired:
-            said = f"not within {seconds:.0f} s, so far {expired.stdout!r}"
-            raise AssertionError(f"{script}\n{said}\n{self._last_lines()}") from None
-        if check and done.returncode == UNREACHED:
-            raise AssertionError(f"{script}\nssh: {done.stdout}{done.stderr}\n{self._last_lines()}")
-        assert done.returncode == 0 or not check, f"{script}\n{done.returncode}: {done.stdout}{done.stderr}"
-        return done.stdout
+        with tempfile.TemporaryFile("w+") as file:
+            file.write(script)
+            file.seek(0)
+            with subprocess.Popen(argv, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ssh:
+                try:
+                    said, complaint = self._end_of(ssh, script, seconds)
+                finally:
+                    ssh.kill()
+        if check and ssh.returncode == UNREACHED:
+            raise AssertionError(f"{script}\nssh: {said}{complaint}\n{self._emulator.last_lines()}")
+        assert ssh.returncode == 0 or not check, f"{script}\n{ssh.returncode}: {said}{complaint}"
+        return said
 
-    def succeeds(self, script: str) -> bool:
-        argv = [*self._ssh, "exec bash -euo pipefail -s"]
-        with suppress(subprocess.TimeoutExpired):
-            return subprocess.run(argv, input=script, capture_output=True, text=True, timeout=60).returncode == 0
-        return False
+    def _end_of(self, ssh: subprocess.Popen[str], script: str, seconds: float) -> tuple[str, str]:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return ssh.communicate(timeout=max(0.0, min(LOOK, deadline - time.monotonic())))
+            except subprocess.TimeoutExpired as expired:
+                self._emulator.has_ended()
+                if time.monotonic() >= deadline:
+                    said = f"not within {seconds:.0f} s, so far {expired.stdout!r}"
+                    raise AssertionError(f"{script}\n{said}\n{self._emulator.last_lines()}") from None
 
     def until_up(self) -> None:
-        until(lambda: self.succeeds("systemctl is-system-running --wait | grep -E 'running|degraded'"))
+        until(self._is_up, self._emulator.last_lines)
+
+    def _is_up(self) -> bool:
+        self._emulator.require_running()
+        argv = [*self._ssh, "systemctl is-system-running --wait | grep -E 'running|degraded'"]
+        with suppress(subprocess.TimeoutExpired):
+            return subprocess.run(argv, capture_output=True, timeout=LOOK, check=False).returncode == 0
+        return False
 
     def reset(self) -> None:
         """As its button does: nothing is shut down, nothing is written."""
         self._hang_up()
-        self._order("system_reset")
+        self._emulator.order("system_reset")
         self.until_up()
 
     def power_off(self) -> None:
         """Shut down, if it still runs."""
-        if self._machine.poll() is None:
+        if not self._emulator.has_ended():
             # whether ssh hears of its success before it is gone itself is a race
             self.run("systemctl --no-block poweroff", check=False)
             self._hang_up()
-            self._machine.wait(PATIENCE)
+            self._emulator.wait(PATIENCE)
 
     def _hang_up(self) -> None:
         subprocess.run([*self._ssh[:-1], "-O", "exit", self._ssh[-1]], capture_output=True, check=False)
 
-    def _last_lines(self) -> str:
-        """The end of the console: a kernel that panicked or hangs says so there."""
-        return "\n".join(self._console.read_text(errors="replace").splitlines()[-40:])
 
-    def _order(self, order: str) -> None:
-        with socket.socket(socket.AF_UNIX) as monitor:
-            monitor.settimeout(PATIENCE)
-            monitor.connect(str(self._monitor))
-            answers = monitor.makefile()
-            for command in ("qmp_capabilities", order):
-                monitor.sendall(json.dumps({"execute": command}).encode() + b"\n")
-                while "return" not in json.loads(answers.readline()):
-                    pass
-
-
-def until(so: Callable[[], object], seconds: float = PATIENCE) -> None:
-    """Wait until it is so. Raises AssertionError when it does not become so."""
-    deadline = time.monotonic() + seconds
+def until(so: Callable[[], object], otherwise: Callable[[], str] = str) -> None:
+    """Wait until it is so. Raises AssertionError, with what `otherwise` says, when it does not become so."""
+    deadline = time.monotonic() + PATIENCE
     while not so():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s"
+        assert time.monotonic() < deadline, f"not within {PATIENCE:.0f} s; {otherwise()}"
         time.sleep(PERIOD)
 
 
 @contextmanager
 def running(suite: str, folder: Path, *disks: Path) -> Iterator[Server]:
     """A new machine of that suite, up and reachable; raw `disks` are its /dev/vdb and on. Its console and its own disk
-    (root.raw) lie in `folder`; it is shut down at the end of the block.
+    (root.raw) lie in `folder`; it is shut down at the end of the block. If QEMU stops it under KVM before it is up,
+    another one is emulated.
     """
+    accelerator = choose_accelerator()
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(_started(suite, folder, accelerator, disks))
+        except Stopped:
+            if accelerator == "tcg":
+                raise
+            server = stack.enter_context(_started(suite, folder, "tcg", disks))
+        yield server
+        server.power_off()
+
+
+@contextmanager
+def _started(suite: str, folder: Path, accelerator: Accelerator, disks: Sequence[Path]) -> Iterator[Server]:
     parts = built(suite)
     own = folder / "root.raw"
     subprocess.run(["cp", "--sparse=always", "--reflink=auto", parts / "disk.raw", own], check=True)
-    accelerator, cpu, processors = ("kvm", "host", 2) if kvm_works() else ("tcg", "max", EMULATED_VCPUS)
+    processors = 2 if accelerator == "kvm" else EMULATED_VCPUS
     drives = [f"file={path},format=raw,if=virtio,cache=unsafe" for path in (own, *disks)]
     with tempfile.TemporaryDirectory() as short, socket.socket() as chosen:
         chosen.bind(("127.0.0.1", 0))
-        port, monitor, console = chosen.getsockname()[1], Path(short, "monitor"), folder / "console"
+        port = chosen.getsockname()[1]
         chosen.close()
         argv: list[str | Path] = [
-            *("qemu-system-x86_64", "-accel", accelerator, "-cpu", cpu, "-smp", str(processors), "-m", "3072"),
+            *("qemu-system-x86_64", *OPTIONS[accelerator], "-smp", str(processors), "-m", "3072"),
             *("-kernel", parts / "vmlinuz", "-initrd", parts / "initrd.img"),
             *("-append", "root=/dev/vda rw console=ttyS0 apparmor=1 security=apparmor modprobe.blacklist=kvm_amd"),
             *(word for drive in drives for word in ("-drive", drive)),
-            *("-display", "none", "-monitor", "none", "-serial", f"file:{console}"),
-            *("-qmp", f"unix:{monitor},server=on,wait=off"),
+            *("-display", "none"),
             *("-nic", f"user,model=virtio,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22"),
         ]
-        with subprocess.Popen(argv) as machine:
-            try:
-                server = Server(machine, parts / "key", port, monitor, console)
-                server.until_up()
-                yield server
-                server.power_off()
-            finally:
-                machine.kill()
+        with emulating(argv, Path(short, "monitor"), folder) as emulator:
+            server = Server(emulator, parts / "key", port, Path(short, "ssh"))
+            server.until_up()
+            yield server
