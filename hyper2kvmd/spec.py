@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hyper2kvmd import yaml_source
 from hyper2kvmd.errors import InvalidInput
-from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.asked import SOURCE_KEYS, Migration
 from hyper2kvmd.model.jobs import Problem
 from hyper2kvmd.yaml_binding import Bound, Rules, bind, in_order
 
@@ -36,7 +36,7 @@ REMEDIES = {
     "machine": "Write a machine type as `virsh capabilities` lists it, such as q35",
 }
 
-NAME_THE_DISK = (
+NAME_THE_SOURCE = (
     "Add a line `vmdk: /path/to/disk.vmdk` (or the path of a raw, QCOW2, VDI, VHD or VHDX disk), "
     "or `vmdk: [first, second]` for a machine with several disks"
 )
@@ -154,19 +154,25 @@ def load(path: Path, *, base: Path | None = None) -> Migration:
 def _missing(one: Problem, default_name: str) -> Problem:
     if one.code != "key-missing":
         return one
-    if one.key == "vmdk":
-        return one.with_changes(hint=NAME_THE_DISK)
     message = f"the key vm_name is missing, and the file name {yaml_source.shown(default_name)} is not a valid vm_name"
     return one.with_changes(message=message, hint=f"Add the key vm_name. {REMEDIES['vm_name']}")
 
 
 def _conflicts(bound: Bound[Migration]) -> Iterator[Problem]:
     """Errors that `bind` cannot find, in the fields that are valid by themselves."""
-    asked = Migration(vmdk=(Path("/"),), vm_name="x").with_changes(**bound.valid)
+    asked = Migration(vm_name="x").with_changes(**bound.valid)
 
     def conflict(key: str, message: str, hint: str) -> Problem:
         return yaml_source.problem("value-conflict", message, hint, place=bound.places.get(key), key=key)
 
+    named = [key for key in SOURCE_KEYS if bound.valid.get(key) or key in bound.places]
+    if not named and bound.places:
+        message = f"none of the keys {', '.join(SOURCE_KEYS)} names a source"
+        yield yaml_source.problem("key-missing", message, NAME_THE_SOURCE, key="vmdk")
+    if bound.valid.get("vmdk") == ():
+        yield conflict("vmdk", "vmdk is empty", "Give it at least one element, or remove the key")
+    for key in named[1:]:
+        yield conflict(key, f"{named[0]} and {key} both name a source", "Keep the one that describes the machine")
     suffixes = SUFFIXES[asked.out_format]
     if asked.to_output and Path(asked.to_output).suffix.lower() not in suffixes:
         message = f"to_output {asked.to_output} is not the name of a {asked.out_format} image"

@@ -9,16 +9,21 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator
 from importlib import resources
+from typing import Literal
 
 from hyper2kvmd.errors import Kind
 from hyper2kvmd.model.frozen import Frozen
 
-SUBJECTS = ("migration", "spool", "source", "conversion", "mount", "guest", "boot", "output", "daemon", "helper")
+SUBJECTS = (
+    *("migration", "spool", "machine", "source", "conversion", "mount"),
+    *("guest", "boot", "output", "daemon", "helper"),
+)
 """The files, in the order of a migration."""
 KINDS = {
     Kind.RETRY: "the daemon tries the job again by itself",
     Kind.OPERATOR: "change something on the host, then retry: the job continues after its last finished stage",
     Kind.PERMANENT: "the input is at fault; the same job fails again",
+    "concern": "no error: the migration goes on, and plan, log and report show it",
     None: "a reply of the root helper, which is quoted in the message of another error",
 }
 
@@ -27,7 +32,7 @@ class Explanation(Frozen):
     """One code. Texts are Markdown of one line each, with commands in backticks."""
 
     code: str
-    kind: Kind | None = None
+    kind: Kind | Literal["concern"] | None = None
     """None for a reply of the root helper: the error that quotes it has a kind of its own."""
     meaning: str
     causes: tuple[str, ...]

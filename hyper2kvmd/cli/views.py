@@ -56,7 +56,7 @@ def plan(output: Output, order: Order, planned: Plan, daemon: DaemonDirectories 
         output.facts([("size", size(disk.virtual_size)), ("data", f"about {size(disk.data_bytes)}")])
         reserve = "in full" if disk.preallocate else "as written"
         output.facts([("partitions", table), ("reserved", f"{reserve}: {disk.preallocate_reason}")])
-    volumes = planned.layout.volumes
+    volumes, names = planned.layout.volumes, order.migration.output_names(len(planned.disks))
     rows = [(volume.name, size(volume.length), volume.content, _identity(volume)) for volume in volumes]
     output.table(("volume", "size", "content", "identity"), rows)
     output.facts(
@@ -64,8 +64,8 @@ def plan(output: Output, order: Order, planned: Plan, daemon: DaemonDirectories 
             ("firmware", planned.firmware),
             ("space needed", f"{size(planned.needed_bytes)} in {order.conversion_dir}"),
             *([("", f"{size(planned.publish_bytes)} in {order.output_dir}")] if planned.publish_bytes else []),
-            *(("result", f"{order.output_dir / name}") for name in order.migration.output_names),
-            *_by_daemon(order, daemon),
+            *(("result", f"{order.output_dir / name}") for name in names),
+            *_by_daemon(order, names, daemon),
         ]
     )
     if planned.guest is not None:
@@ -73,13 +73,13 @@ def plan(output: Output, order: Order, planned: Plan, daemon: DaemonDirectories 
     output.line("nothing was written")
 
 
-def _by_daemon(order: Order, daemon: DaemonDirectories | None) -> Iterator[tuple[str, str]]:
+def _by_daemon(order: Order, names: Iterable[str], daemon: DaemonDirectories | None) -> Iterator[tuple[str, str]]:
     """Where a job of the daemon differs from a one-shot run."""
     if daemon is None:
         return
     if daemon.conversion_dir != order.conversion_dir:
         yield "by the daemon", f"converted in {daemon.conversion_dir}"
-    for name in order.migration.output_names if daemon.output_dir != order.output_dir else ():
+    for name in names if daemon.output_dir != order.output_dir else ():
         result = daemon.output_dir / name
         note = ", which already exists: the daemon will refuse this migration" if os.path.lexists(result) else ""
         yield "by the daemon", f"{result}{note}"
@@ -130,7 +130,7 @@ def migration(
                 if daemon is not None and daemon.output_dir != published.path:
                     origin += f"; by the daemon: {daemon.output_dir}"
             case "to_output":
-                value = ", ".join(asked.output_names)
+                value = ", ".join(asked.output_names(asked.known_disks))
             case "memory" | "vcpus" if value is None:
                 value = "as the source machine"
             case "vmdk" | "luks_keyfile":
@@ -173,7 +173,7 @@ def job(output: Output, one: Job) -> None:
         ("started", _when(one.started)),
         ("finished", _when(one.finished)),
         ("reserved", size(one.reserved_bytes) if one.reserved_bytes else ""),
-        ("source", ", ".join(map(str, one.migration.vmdk)) if one.migration else ""),
+        ("source", ", ".join(map(str, one.migration.sources)) if one.migration else ""),
     ]
     output.facts([(name, value) for name, value in rows if value])
     problems(output, one.problems)

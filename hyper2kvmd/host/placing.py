@@ -17,6 +17,7 @@ from types import TracebackType
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.destination import make_output, output_of, share, share_in_team
 from hyper2kvmd.host.workspace import signals_held
+from hyper2kvmd.model.asked import DISKS_MAX
 from hyper2kvmd.model.orders import Order
 
 MODE = 0o640
@@ -150,7 +151,7 @@ class Placing:
         Another host with its own queue may publish here under the same job number, but for another machine.
         """
         asked = self._order.migration
-        beginnings = tuple(f".{name}." for name in (asked.vm_name, *asked.output_names))
+        beginnings = tuple(f".{name}." for name in (asked.vm_name, *asked.output_names(DISKS_MAX)))
         with os.scandir(self._directory) as entries:
             drafts = [
                 one.name for one in entries if one.name.startswith(beginnings) and one.name.endswith(self._ending)

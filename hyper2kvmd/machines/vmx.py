@@ -23,6 +23,7 @@ from hyper2kvmd.machines.disks import Disks
 from hyper2kvmd.machines.matching import machines_of
 from hyper2kvmd.machines.vmx_disks import with_addresses
 from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.machine import MAX_MEMORY, MAX_VCPUS, Firmware, Machine, SourceNic
 
 DISKS = Disks()
@@ -73,16 +74,16 @@ class Vmx:
         )
 
 
-def _settings_for(disk: Path, mandate: Mandate) -> tuple[Mapping[str, str], tuple[str, ...]]:
+def _settings_for(disk: Path, mandate: Mandate) -> tuple[Mapping[str, str], tuple[Concern, ...]]:
     """The settings of the only machine with this disk, or none; and warnings about the files."""
-    found, concerns = dict[Path, Mapping[str, str]](), []
+    found, concerns = dict[Path, Mapping[str, str]](), list[Concern]()
     names = _names_beside(disk, mandate)
     for path in _candidates(disk, names):
         try:
             found[path] = _read(path, mandate)
         except Failure as failure:
             if failure.code != "source-missing":
-                concerns.append(f"{failure.message}: its memory, processors and network cards are unknown")
+                concerns.append(_unclear(f"{failure.message}: its memory, processors and network cards are unknown"))
     described = {
         path: [value for key, value in settings.items() if key.endswith(".filename")]
         for path, settings in found.items()
@@ -93,14 +94,17 @@ def _settings_for(disk: Path, mandate: Mandate) -> tuple[Mapping[str, str], tupl
     if machines:
         all_names = ", ".join(path.name for path in machines)
         concerns.append(
-            f"{all_names} all have the disk {disk.name}: its memory, processors and network cards are unclear"
+            _unclear(f"{all_names} all have the disk {disk.name}: its memory, processors and network cards are unclear")
         )
     elif others := [path.name for path, settings in found.items() if _disk_names(settings)]:
-        concerns.append(
-            f"{', '.join(others[:MAX_SHOWN])}{' and others' if len(others) > MAX_SHOWN else ''} name other disks than"
-            f" {disk.name}: its memory, processors and network cards are unknown"
-        )
+        more = " and others" if len(others) > MAX_SHOWN else ""
+        fact = f"{', '.join(others[:MAX_SHOWN])}{more} name other disks than {disk.name}"
+        concerns.append(_unclear(f"{fact}: its memory, processors and network cards are unknown"))
     return {}, tuple(concerns)
+
+
+def _unclear(message: str) -> Concern:
+    return Concern(code="description-unclear", message=message)
 
 
 def _names_beside(disk: Path, mandate: Mandate) -> tuple[str, ...]:

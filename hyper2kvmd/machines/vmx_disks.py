@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from hyper2kvmd.disk.file_names import family, last_part, same_name
+from hyper2kvmd.model.disks import LocalFile
 from hyper2kvmd.model.machine import DiskAddress, MachineDisk
 
 FILE = re.compile(r"((scsi|sata|nvme|ide)(\d{1,2}):(\d{1,3}))\.filename")
@@ -15,7 +16,10 @@ SLOT = re.compile(r"\d{1,5}")
 def with_addresses(disks: tuple[MachineDisk, ...], settings: Mapping[str, str]) -> tuple[MachineDisk, ...]:
     """`disks` with the addresses of those that `settings` name, by file or by snapshot chain."""
     places = tuple(_places(settings))
-    return tuple(disk.with_changes(address=_place_of(disk.at.path.name, places)) for disk in disks)
+    return tuple(
+        disk.with_changes(address=_place_of(disk.at.path.name, places)) if isinstance(disk.at, LocalFile) else disk
+        for disk in disks
+    )
 
 
 def _places(settings: Mapping[str, str]) -> Iterator[tuple[str, DiskAddress]]:

@@ -13,7 +13,7 @@ from hyper2kvmd.model.machine import MAX_MEMORY, MAX_VCPUS
 DISKS_MAX = 26
 """Disks of one machine: vda to vdz."""
 KEYS_MAX = 16
-SourceKey: TypeAlias = Literal["vmdk"]
+SourceKey: TypeAlias = Literal["vmdk", "vmx", "ovf", "ova"]
 """A key that names the source machine; a migration has exactly one. `machines/reader.py` has a reader for each."""
 SOURCE_KEYS: tuple[SourceKey, ...] = get_args(SourceKey)
 
@@ -26,8 +26,14 @@ class Migration(Frozen):
     """One migration YAML, parsed. `None` means that the key was not given."""
 
     cmd: Literal["local"] = "local"
-    vmdk: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=DISKS_MAX)]
+    vmdk: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple), Field(max_length=DISKS_MAX)] = ()
     """The machine's disks in any format (the key keeps its old name), boot disk first."""
+    vmx: Path | None = None
+    """The machine's VMware configuration file."""
+    ovf: Path | None = None
+    """The machine's OVF descriptor; its disks are beside it."""
+    ova: Path | None = None
+    """An OVF package in one file, also compressed, or unpacked in a directory."""
     snapshot: Literal["base"] | None = None
     """`base`: migrate the disks as named, although the machine runs on snapshots of them."""
     vm_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
@@ -68,8 +74,17 @@ class Migration(Frozen):
         return next(key for key in SOURCE_KEYS if getattr(self, key))
 
     @property
-    def output_names(self) -> tuple[str, ...]:
-        """File names of the images: `web01.qcow2`, `web01-disk2.qcow2` and so on."""
+    def sources(self) -> tuple[Path, ...]:
+        """The files that the migration names as its source."""
+        return self.vmdk or tuple(path for path in (self.vmx, self.ovf, self.ova) if path is not None)
+
+    @property
+    def known_disks(self) -> int:
+        """How many disks the machine has at least, as far as the migration shows: a description may list more."""
+        return max(1, len(self.vmdk))
+
+    def output_names(self, disks: int) -> tuple[str, ...]:
+        """File names of the images of that many disks: `web01.qcow2`, `web01-disk2.qcow2` and so on."""
         first = PurePath(self.to_output or f"{self.vm_name}.{self.out_format}")
-        more = (f"{first.stem}-disk{number}{first.suffix}" for number in range(2, len(self.vmdk) + 1))
+        more = (f"{first.stem}-disk{number}{first.suffix}" for number in range(2, disks + 1))
         return (first.name, *more)

@@ -35,9 +35,33 @@ class LocalFile(Frozen):
         return str(self.path)
 
 
-DiskRef: TypeAlias = LocalFile
-"""The location of a disk. `disk/sources/location.py` opens it. Members of archives and remote disks will be further
-kinds."""
+class ArchiveMember(Frozen):
+    """A disk that is stored as it is inside another file, such as a member of a plain tar archive."""
+
+    archive: Path
+    member: str
+    """Its name in the archive."""
+    offset: int = Field(ge=0)
+    """Of its first byte in the archive."""
+    length: int = Field(ge=0)
+
+    def __str__(self) -> str:
+        return f"{self.archive}({self.member})"
+
+
+class EmptyDisk(Frozen):
+    """A disk of zeros, which the description names without a file."""
+
+    number: int
+    """Among the disks of the machine, counted from 1: two empty disks are two disks."""
+    size: int = Field(gt=0)
+
+    def __str__(self) -> str:
+        return f"empty disk {self.number}"
+
+
+DiskRef: TypeAlias = LocalFile | ArchiveMember | EmptyDisk
+"""The location of a disk. `disk/sources/location.py` opens it. Remote disks will be a further kind."""
 
 
 class Segment(Frozen):

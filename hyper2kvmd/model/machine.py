@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import DiskRef, Layout, SourceDisk
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.guest import DiskBus, Guest, NicModel, Rtc
@@ -41,6 +42,8 @@ class MachineDisk(Frozen):
     at: DiskRef
     address: DiskAddress | None = None
     """None if unknown."""
+    capacity: int | None = None
+    """Bytes, by the description. The disk's own header is believed more."""
 
 
 class SourceNic(Frozen):
@@ -50,6 +53,8 @@ class SourceNic(Frozen):
     """Six octets in lower case, with colons; None for a machine that never ran."""
     slot: int | None = None
     """VMware's PCI slot number: 192 for the card that a guest with predictable names calls ens192."""
+    network: str | None = None
+    """The source's name of the network that it is connected to."""
 
 
 class Machine(Frozen):
@@ -57,16 +62,33 @@ class Machine(Frozen):
 
     disks: tuple[MachineDisk, ...]
     """The boot disk first."""
+    name: str | None = None
+    """As the source's platform shows it: any printable text."""
     memory: int | None = None
     """MiB."""
     vcpus: int | None = None
+    """All threads of all cores of all sockets."""
+    cores_per_socket: int | None = None
     firmware: Firmware | None = None
+    secure_boot: bool | None = None
+    tpm: bool | None = None
+    """Whether it has a TPM 2.0."""
+    uuid: str | None = None
+    """The SMBIOS UUID as the guest sees it, in lower case with hyphens."""
+    serial: str | None = None
+    """The serial number in the SMBIOS system information, as the guest sees it."""
+    genid: str | None = None
+    """The VM generation ID, as a UUID in lower case with hyphens."""
+    cdroms: int | None = None
+    """Optical drives."""
+    os_type: str | None = None
+    """The source's identifier of the guest operating system, such as `rhel9_64Guest`."""
     nics: tuple[SourceNic, ...] = ()
     """Empty if unknown."""
     disk_names: tuple[str, ...] = ()
     """File names of its disks in its .vmx, without directories; empty if unknown."""
-    concerns: tuple[str, ...] = ()
-    """Warnings about missing or unclear parts of the description."""
+    concerns: tuple[Concern, ...] = ()
+    """Missing or unclear parts of the description, and devices that the new machine does not have."""
 
 
 class Plan(Frozen):

@@ -77,7 +77,7 @@ def _plan(bench: Bench, target: Target | None, findings: Findings) -> Plan:
             snapshots = check_snapshots(opened, machine.disk_names, migration.snapshot, bench.mandate)
     firmware, doubts = decide_firmware(migration.uefi, machine.firmware, layout)
     about_disks = (concern for disk in disks for concern in disk.concerns)
-    concerns = _warned(ctx, (*machine.concerns, *about_disks, *snapshots, *doubts))
+    concerns = _warned(ctx, (*map(str, machine.concerns), *about_disks, *snapshots, *doubts))
     if any(volume.content in FILE_SYSTEMS for volume in layout.volumes):
         with ctx.step("Checking access to the guest"), findings.noted():
             linux = tuple(volume for volume in layout.volumes if volume.content in LINUX_FILE_SYSTEMS)

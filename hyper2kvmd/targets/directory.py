@@ -26,14 +26,15 @@ CHUNK = 4 << 20
 NOTE = "placing.json"
 
 
-def check(order: Order, more_names: Sequence[str] = ()) -> None:
-    """Check the output directory, and that no file has a name of the images, of the report or of `more_names`.
+def check(order: Order, disks: int, more_names: Sequence[str] = ()) -> None:
+    """Check the output directory, and that no file has a name of the report, of `more_names`, or of that many images.
 
     Raises OSError, MigrationFailed (`output-exists`), and Unsafe as `nearest_output` does.
     """
     migration, directory = order.migration, order.output_dir
-    wanted = [*migration.output_names, *more_names, *report.names(migration)]
-    wanted += [f"{name}.sha256" for name in migration.output_names] if migration.checksum else []
+    images = migration.output_names(disks)
+    wanted = [*images, *more_names, *report.names(migration)]
+    wanted += [f"{name}.sha256" for name in images] if migration.checksum else []
     with nearest_output(order) as nearest:
         taken = [name for name in wanted if not nearest.missing and contains(nearest.handle, name)]
         require_writable(Path(f"/proc/self/fd/{nearest.handle}"))
@@ -65,15 +66,15 @@ def place(order: Order, plan: Plan, image: Image, make_report: MakeReport, ctx: 
     MigrationFailed (`output-exists`, `output-unwritable`, `disk-full`), or Unsafe (`output-moved`, and as `check`
     does).
     """
-    migration = order.migration
+    names = order.migration.output_names(len(plan.disks))
     try:
         with Placing(order, image.disks[0].path.parent / NOTE) as placing:
             disks = tuple(
                 _published(order, disk, one, name, placing, ctx)
-                for disk, one, name in zip(plan.disks, image.disks, migration.output_names, strict=True)
+                for disk, one, name in zip(plan.disks, image.disks, names, strict=True)
             )
             made = make_report(disks)
-            json_name, markdown_name = report.names(migration)
+            json_name, markdown_name = report.names(order.migration)
             report_json = placing.write(
                 json_name, made.model_dump_json(indent=2, exclude={"order": {"finished", "bounds"}}) + "\n"
             )

@@ -244,7 +244,7 @@ def test_a_disk_whose_name_leads_to_another_by_the_time_its_vmx_is_read(folder: 
         put(disk, bytes(MIB), owner="root")
         machine = read_machine(Migration(vmdk=disk, vm_name="evil"), sources)
     assert machine.nics == ()
-    assert f"{folder}/disk.vmx: belongs to {VICTIM}" in machine.concerns[0]
+    assert f"{folder}/disk.vmx: belongs to {VICTIM}" in machine.concerns[0].message
 
 
 # ---------------------------------------------------------------- what stays allowed

@@ -110,7 +110,7 @@ def registered(
     **keys: Any,
 ) -> Registration:
     migration = Migration.model_validate({"vmdk": "/srv/web01.vmdk", "vm_name": "web01", **keys})
-    images = [folder / name for name in migration.output_names]
+    images = [folder / name for name in migration.output_names(migration.known_disks)]
     for image in images:
         if not image.exists():
             argv = ["qemu-img", "create", "-q", "-f", migration.out_format, str(image), "64M"]

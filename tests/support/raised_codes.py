@@ -17,6 +17,8 @@ Name = tuple[str, str]
 ROOT: Name = ("hyper2kvmd.errors", "Explained")
 HELPERS: Name = ("hyper2kvmd.helper.helper", "Refusal")
 """Its program imports nothing of ours, so it has a class of its own."""
+CONCERN: Name = ("hyper2kvmd.model.concerns", "Concern")
+"""No failure: its codes share the catalogue."""
 
 
 class Effect(NamedTuple):
@@ -96,7 +98,8 @@ def _fields(module: Module) -> Iterator[tuple[Name, Carrier]]:
             names = [ast.unparse(line.target) for line in fields]
             if "code" in names:
                 position = names.index("code")
-                yield (module.name, node.name), Carrier(position, fields[position].value, {Effect()})
+                effect = Effect("concern") if (module.name, node.name) == CONCERN else Effect()
+                yield (module.name, node.name), Carrier(position, fields[position].value, {effect})
 
 
 def _failures(modules: list[Module]) -> dict[Name, Effect]:

@@ -59,7 +59,7 @@ def product(order: Order, folder: Path, stage: Stage) -> Product:
         return Guest()
     if stage is Stage.VERIFY:
         return Verdict(level="check", evidence=("it is there",))
-    image_path = order.output_dir / order.migration.output_names[0]
+    image_path = order.output_dir / order.migration.output_names(1)[0]
     image_path.parent.mkdir(parents=True, exist_ok=True)
     image_path.write_text("an image")
     published = PublishedDisk(path=image_path, file_bytes=8)

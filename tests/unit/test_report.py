@@ -29,7 +29,7 @@ def test_a_guest_cannot_speak_in_the_reports_own_voice() -> None:
         version="1",
         order=Order(
             job_id="1",
-            migration=Migration(vmdk=(DISK.at.path,), vm_name="web01"),
+            migration=Migration(vmdk=(Path("/source.vmdk"),), vm_name="web01"),
             conversion_dir=Path("/c"),
             output_dir=Path("/o"),
             helper=("none",),

@@ -171,8 +171,8 @@ def test_several_disks_are_a_list() -> None:
     asked = parse("vmdk: [/srv/web01.vmdk, data.vmdk]\nluks_keyfile: /srv/key\n", base=Path("/srv"))
     assert asked.vmdk == (Path("/srv/web01.vmdk"), Path("/srv/data.vmdk"))
     assert asked.luks_keyfile == (Path("/srv/key"),)
-    assert asked.output_names == ("web01.qcow2", "web01-disk2.qcow2")
-    assert parse("vmdk: [/a, /b]\nto_output: db.img\n").output_names == ("db.img", "db-disk2.img")
+    assert asked.output_names(2) == ("web01.qcow2", "web01-disk2.qcow2")
+    assert parse("vmdk: [/a, /b]\nto_output: db.img\n").output_names(2) == ("db.img", "db-disk2.img")
     assert "empty" in only("vmdk: []\n").message
 
 

@@ -121,7 +121,7 @@ def test_a_machine_with_other_disks_is_a_warning(disk: Path) -> None:
     machine = machine_of(disk)
     assert machine.nics == () and machine.disk_names == ()
     (warning,) = machine.concerns
-    assert "other.vmx" in warning and "web01.vmdk" in warning
+    assert "other.vmx" in warning.message and "web01.vmdk" in warning.message
 
 
 def test_the_names_of_disks_are_bounded_and_printable(disk: Path) -> None:
@@ -152,7 +152,7 @@ def test_two_machines_of_one_disk_tell_nothing(disk: Path) -> None:
     (disk.parent / "clone.vmx").write_text(CARD + 'scsi0:0.fileName = "web01.vmdk"\n')
     machine = machine_of(disk)
     assert machine.nics == ()
-    assert "clone.vmx, web01.vmx all have the disk web01.vmdk" in machine.concerns[0]
+    assert "clone.vmx, web01.vmx all have the disk web01.vmdk" in machine.concerns[0].message
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_link_a_pipe_and_noise_are_no_machine(disk: Path, tmp_path: Path) -> N
     machine = machine_of(disk)
     assert machine.nics == ()
     assert len(machine.concerns) == 2
-    assert "symbolic link" in machine.concerns[1]
+    assert "symbolic link" in machine.concerns[1].message
 
 
 def test_a_disk_is_not_opened_again_for_its_machine(disk: Path) -> None:

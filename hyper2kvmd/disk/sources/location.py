@@ -14,7 +14,7 @@ from hyper2kvmd.disk.files import open_file
 from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.disk.sources.source import DiskSource
 from hyper2kvmd.host.mandate import ANYONE, Mandate
-from hyper2kvmd.model.disks import DiskRef
+from hyper2kvmd.model.disks import DiskRef, LocalFile
 
 
 @contextlib.contextmanager
@@ -23,6 +23,8 @@ def open_disk(at: DiskRef, folder: Path, mandate: Mandate = ANYONE) -> Iterator[
 
     Raises as `open_file` and `open_source` do.
     """
+    if not isinstance(at, LocalFile):
+        raise NotImplementedError(str(at))
     file = open_file(at.path, mandate)
     try:
         with open_source(file, folder, mandate) as disk:

@@ -22,7 +22,7 @@ def domain_xml(
     domain = ET.Element("domain", type=hypervisor)
     _text(domain, "name", migration.vm_name)
     _text(domain, "uuid", identity)
-    _text(domain, "description", f"{guest.os_name or 'Guest'}, migrated from {migration.vmdk[0].name} by hyper2kvmd")
+    _text(domain, "description", f"{guest.os_name or 'Guest'}, migrated from {migration.sources[0].name} by hyper2kvmd")
     _text(domain, "memory", str(hardware.memory), unit="MiB")
     _text(domain, "vcpu", str(hardware.vcpus))
     _firmware(domain, hardware)

@@ -58,7 +58,7 @@ class LibvirtTarget:
         Unsafe (`output-shared`, and as `directory.check` does).
         """
         try:
-            directory.check(self.order, [self._xml.name])
+            directory.check(self.order, self._migration.known_disks, [self._xml.name])
             if self._migration.libvirt_import:
                 require_unshared(self.order)
         except OSError as error:
@@ -72,7 +72,9 @@ class LibvirtTarget:
             )
 
     def examine(self, plan: Plan) -> tuple[str, ...]:
-        """Raises as `require_supported` does."""
+        """Raises as `require_supported` and `directory.check` do."""
+        if len(plan.disks) > self._migration.known_disks:
+            directory.check(self.order, len(plan.disks))
         migration, name = self._migration, self._migration.vm_name
         if not migration.libvirt_import:
             return ()
