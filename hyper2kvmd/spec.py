@@ -139,8 +139,10 @@ def parse(text: str, *, base: Path | None = None, default_name: str) -> Migratio
     Raises Rejected (`spec-invalid`) with the problems in order of place.
     """
     names = {"vm_name": default_name} if VM_NAME.fullmatch(default_name) else {}
-    bound = bind(yaml_source.read(text), Migration, replace(RULES, base=base), defaults=names)
-    problems = in_order([*(_missing(one, default_name) for one in bound.problems), *_conflicts(bound)])
+    document = yaml_source.read(text)
+    bound = bind(document, Migration, replace(RULES, base=base), defaults=names)
+    conflicts = () if document.root is None else _conflicts(bound)
+    problems = in_order([*(_missing(one, default_name) for one in bound.problems), *conflicts])
     if problems or bound.value is None:
         raise Rejected(problems)
     return bound.value
@@ -166,7 +168,7 @@ def _conflicts(bound: Bound[Migration]) -> Iterator[Problem]:
         return yaml_source.problem("value-conflict", message, hint, place=bound.places.get(key), key=key)
 
     named = [key for key in SOURCE_KEYS if bound.valid.get(key) or key in bound.places]
-    if not named and bound.places:
+    if not named:
         message = f"none of the keys {', '.join(SOURCE_KEYS)} names a source"
         yield yaml_source.problem("key-missing", message, NAME_THE_SOURCE, key="vmdk")
     if bound.valid.get("vmdk") == ():
