@@ -167,7 +167,7 @@ def _conflicts(bound: Bound[Migration]) -> Iterator[Problem]:
     def conflict(key: str, message: str, hint: str) -> Problem:
         return yaml_source.problem("value-conflict", message, hint, place=bound.places.get(key), key=key)
 
-    named = [key for key in SOURCE_KEYS if bound.valid.get(key) or key in bound.places]
+    named = [key for key in SOURCE_KEYS if key in bound.given]
     if not named:
         message = f"none of the keys {', '.join(SOURCE_KEYS)} names a source"
         yield yaml_source.problem("key-missing", message, NAME_THE_SOURCE, key="vmdk")

@@ -63,6 +63,8 @@ class Bound(Generic[M]):
     problems: tuple[Problem, ...]
     valid: MappingABC[str, object]
     places: MappingABC[str, Position]
+    given: frozenset[str]
+    """The keys in the document, also those with an error or without a value."""
 
 
 def bind(
@@ -73,7 +75,7 @@ def bind(
     `defaults` are values for keys that the document does not give.
     """
     if document.root is None:
-        return Bound(None, document.problems, {}, {})
+        return Bound(None, document.problems, {}, {}, frozenset())
     binder = _Binder(rules, list(document.problems))
     given = binder.mapping(document.root, model, prefix="")
     values = {**(defaults or {}), **given}
@@ -85,7 +87,7 @@ def bind(
             binder.refused(detail)
             values.pop(str(detail["loc"][0]), None)
     problems = in_order(binder.problems)
-    return Bound(None if problems else value, problems, values, binder.places)
+    return Bound(None if problems else value, problems, values, binder.places, frozenset(binder.given))
 
 
 def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
@@ -106,7 +108,7 @@ class _Binder:
         self.rules = rules
         self.problems = problems
         self.places: dict[str, Position] = {}
-        self._given: set[str] = set()
+        self.given: set[str] = set()
 
     def mapping(self, node: Mapping, model: type[Frozen], prefix: str) -> dict[str, object]:
         values: dict[str, object] = {}
@@ -117,7 +119,7 @@ class _Binder:
                 message = f"the key {shown(entry.written)} is not known"
                 self.problems.append(problem("key-unknown", message, hint, place=entry.place, key=shown(key)))
                 continue
-            self._given.add(key)
+            self.given.add(key)
             if entry.value is None:
                 continue
             self.places[key] = entry.value.place
@@ -137,7 +139,7 @@ class _Binder:
         key = ".".join(name for name in names if not name.isdigit())
         place = self.places.get(key)
         if detail["type"] == "missing":
-            if key not in self._given:
+            if key not in self.given:
                 hint = f"Add a line `{key}: ...`"
                 self.problems.append(problem("key-missing", f"the key {key} is missing", hint, key=key))
             return
