@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import BootCode, Layout
 from hyper2kvmd.model.machine import Firmware
 
@@ -27,8 +28,10 @@ def firmware_of(layout: Layout) -> Firmware:
     return "uefi" if any(volume.efi_loader for volume in layout.volumes) else "bios"
 
 
-def decide_firmware(asked: bool | None, described: Firmware | None, layout: Layout) -> tuple[Firmware, tuple[str, ...]]:
-    """The firmware, and warnings. `described` is the source machine's, None if unknown.
+def decide_firmware(
+    asked: bool | None, described: Firmware | None, layout: Layout
+) -> tuple[Firmware, tuple[Concern, ...]]:
+    """The firmware, and concerns. `described` is the source machine's, None if unknown.
 
     A description is not followed if the disks can be started by the other firmware only.
     """
@@ -42,11 +45,17 @@ def decide_firmware(asked: bool | None, described: Firmware | None, layout: Layo
     by_bios, by_uefi = any(code != "none" for code in layout.boot_code), firmware_of(layout) == "uefi"
     if described == "bios" and by_uefi and layout.boot_code and not by_bios:
         fact = "the source machine has BIOS, but its disks have only a boot loader for UEFI: the new machine gets UEFI"
-        return "uefi", (*empty, f"{fact} (uefi: false overrides this)")
+        differs = Concern(code="firmware-differs", message=fact, hint="Set uefi: false if the machine must have BIOS")
+        return "uefi", (*(_no_loader(one) for one in empty), differs)
     firmware = described or firmware_of(layout)
     if not empty or firmware == "uefi":
-        return firmware, empty
-    return firmware, tuple(f"{fact}: the new machine gets BIOS (uefi: true overrides this)" for fact in empty)
+        return firmware, tuple(_no_loader(fact) for fact in empty)
+    hint = "Set uefi: true if the machine must have UEFI"
+    return firmware, tuple(_no_loader(f"{fact}: the new machine gets BIOS", hint) for fact in empty)
+
+
+def _no_loader(fact: str, hint: str = "") -> Concern:
+    return Concern(code="loader-missing", message=fact, hint=hint)
 
 
 def decide_boot_disk(layout: Layout, firmware: Firmware, system: Collection[int]) -> BootDisk:

@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationInfo, field_validator
 
 from hyper2kvmd.errors import Explained
 from hyper2kvmd.findings import Several
+from hyper2kvmd.model.concerns import Concern, ConcernLevel
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Problem, Stage
 from hyper2kvmd.model.machine import Plan
@@ -74,6 +75,7 @@ class Progress(Frozen):
 class Warned(Frozen):
     event: Literal["warned"] = "warned"
     message: str
+    level: ConcernLevel = "warning"
 
 
 class CommandStarted(Frozen):
@@ -184,9 +186,12 @@ class Context:
     def helper_answered(self, verb: str, outcome: Literal["ok", "refused", "failed"]) -> None:
         self.emit(HelperAnswered(verb=verb, outcome=outcome))
 
-    def warn(self, message: str) -> None:
+    def note(self, concern: Concern) -> None:
+        self.warn(str(concern), concern.level)
+
+    def warn(self, message: str, level: ConcernLevel = "warning") -> None:
         self._warnings += 1
         if self._warnings <= MAX_WARNINGS:
-            self.emit(Warned(message=shortened(_printable(message), MAX_WARNING)))
+            self.emit(Warned(message=shortened(_printable(message), MAX_WARNING), level=level))
         elif self._warnings == MAX_WARNINGS + 1:
             self.emit(Warned(message="there are more warnings; those of the repairs are in the report"))

@@ -76,8 +76,12 @@ def markdown(report: Report) -> str:
     if migration.print_fstab:
         lines += ["## /etc/fstab before", "", *_fenced(guest.fstab_before), ""]
         lines += ["## /etc/fstab after", "", *_fenced(guest.fstab_after), ""]
-    warnings = (*report.plan.concerns, *guest.warnings, *report.verdict.warnings)
+    concerns = report.plan.concerns
+    serious = (str(concern) for concern in concerns if concern.level == "warning")
+    warnings = (*serious, *guest.warnings, *report.verdict.warnings)
     lines += ["## Warnings", "", *(f"- {_plain(warning)}" for warning in warnings or ("none",))]
+    notes = [str(concern) for concern in concerns if concern.level == "information"]
+    lines += ["", "## Notes", "", *(f"- {_plain(note)}" for note in notes)] if notes else []
     lines += ["", f"## Evidence (verify: {report.verdict.level})", ""]
     lines += [f"- {_plain(item)}" for item in report.verdict.evidence]
     if report.verdict.boot_seconds is not None:

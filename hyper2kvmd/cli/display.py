@@ -52,8 +52,10 @@ class Display:
             case progress.StageFinished():
                 self._drop_bar()
                 self._print(f"{event.stage.value}: done in {duration(event.seconds)}", style="green")
-            case progress.Warned():
+            case progress.Warned(level="warning"):
                 self._print(f"warning: {event.message}", style="yellow")
+            case progress.Warned():
+                self._print(f"note: {event.message}")
             case progress.CommandStarted() | progress.HelperAnswered() | progress.AwaitingSpace() | progress.Ended():
                 pass
 

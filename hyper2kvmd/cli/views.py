@@ -68,6 +68,9 @@ def plan(output: Output, order: Order, planned: Plan, daemon: DaemonDirectories 
             *_by_daemon(order, names, daemon),
         ]
     )
+    if planned.concerns:
+        rows = [(one.level, one.code, one.message, one.hint) for one in planned.concerns]
+        output.table(("concern", "code", "fact", "remedy"), rows)
     if planned.guest is not None:
         _expected(output, planned.guest)
     output.line("nothing was written")

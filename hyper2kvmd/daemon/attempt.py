@@ -161,6 +161,8 @@ class Attempt:
                 self._step, self._progress, self._read = title, None if total is None else 0.0, 0
             case Progress():
                 return await self._advance(event)
+            case Warned(message=message, level="information"):
+                self._log.info("%s", message)
             case Warned(message=message):
                 self._log.warning("%s", message)
                 return await ledger.ensure(store.record_warning, job.id, job.attempt, message)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
+from hyper2kvmd.errors import rendered
 from hyper2kvmd.model.frozen import Frozen
 
+KEPT = 200
+"""Concerns of one plan on record."""
+LONGEST = 1000
+"""Characters of one text on record."""
 ConcernLevel = Literal["warning", "information"]
 
 
@@ -22,4 +28,14 @@ class Concern(Frozen):
 
     def __str__(self) -> str:
         """For logs and reports."""
-        return f"{self.message}. {self.hint}" if self.hint else self.message
+        return rendered(self.message, self.hint, self.code) if self.hint else f"{self.message} [{self.code}]"
+
+
+def first_concerns(concerns: Sequence[Concern]) -> tuple[Concern, ...]:
+    """Concerns cut to the limits of record and report."""
+    kept = tuple(
+        one if len(one.message) <= LONGEST else one.with_changes(message=f"{one.message[:LONGEST]}... (shortened)")
+        for one in concerns[:KEPT]
+    )
+    more = len(concerns) - KEPT
+    return (*kept, Concern(code="more-concerns", message=f"and {more} more concerns")) if more > 0 else kept

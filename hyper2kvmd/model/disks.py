@@ -14,6 +14,7 @@ from pydantic import (
     field_validator,
 )
 
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.frozen import Frozen
 
 Table = Literal["gpt", "dos", "none"]
@@ -213,8 +214,8 @@ class SourceDisk(Frozen):
     """All files of the disk, the named one first: for a VMDK, the descriptor and every extent."""
     preallocate: bool = False
     preallocate_reason: str = ""
-    concerns: tuple[str, ...] = ()
-    """Warnings about how it is read."""
+    concerns: tuple[Concern, ...] = ()
+    """About how it is read."""
 
     @field_serializer("files", mode="wrap")
     def _named_beside(

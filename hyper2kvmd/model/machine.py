@@ -102,8 +102,8 @@ class Plan(Frozen):
     """To be free on the conversion directory's file system before the first write."""
     publish_bytes: int = 0
     """To be free on the output directory's, if that is another one."""
-    concerns: tuple[str, ...] = ()
-    """Warnings about the source machine, access to its disks, and the target."""
+    concerns: tuple[Concern, ...] = ()
+    """About the source machine, access to its disks, and the target."""
     guest: Guest | None = None
     """The guest on the source and its expected repairs, from a dry run; None if it was not inspected."""
 

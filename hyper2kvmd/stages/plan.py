@@ -20,8 +20,8 @@ from hyper2kvmd.host.mandate import require_below
 from hyper2kvmd.host.workspace import real_conversion_dir
 from hyper2kvmd.machines.reader import read_machine
 from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.concerns import Concern, first_concerns
 from hyper2kvmd.model.disks import DiskRef, Layout, SourceDisk, Volume
-from hyper2kvmd.model.guest import first_warnings
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Context
@@ -68,7 +68,7 @@ def _plan(bench: Bench, target: Target | None, findings: Findings) -> Plan:
     `findings` gets the failures after which further checks make sense: then the plan is not complete.
     """
     order, migration, ctx = bench.order, bench.migration, bench.ctx
-    snapshots: tuple[str, ...] = ()
+    snapshots: tuple[Concern, ...] = ()
     with ctx.step("Reading the source"):
         machine = read_machine(migration, bench.sources)
         disks, layout = read_disks(bench.sources, [disk.at for disk in machine.disks], bench.keys())
@@ -77,7 +77,7 @@ def _plan(bench: Bench, target: Target | None, findings: Findings) -> Plan:
             snapshots = check_snapshots(opened, machine.disk_names, migration.snapshot, bench.mandate)
     firmware, doubts = decide_firmware(migration.uefi, machine.firmware, layout)
     about_disks = (concern for disk in disks for concern in disk.concerns)
-    concerns = _warned(ctx, (*map(str, machine.concerns), *about_disks, *snapshots, *doubts))
+    concerns = _noted(ctx, (*machine.concerns, *about_disks, *snapshots, *doubts))
     if any(volume.content in FILE_SYSTEMS for volume in layout.volumes):
         with ctx.step("Checking access to the guest"), findings.noted():
             linux = tuple(volume for volume in layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
@@ -95,8 +95,8 @@ def _plan(bench: Bench, target: Target | None, findings: Findings) -> Plan:
     if target is not None:
         planned = planned.with_changes(publish_bytes=target.room(needed))
         with ctx.step("Checking the target"):
-            concerns += _warned(ctx, target.examine(planned))
-    return planned.with_changes(concerns=first_warnings(concerns))
+            concerns += _noted(ctx, target.examine(planned))
+    return planned.with_changes(concerns=first_concerns(concerns))
 
 
 def _programs(migration: Migration) -> Iterator[str]:
@@ -159,25 +159,23 @@ def _needed_bytes(migration: Migration, disks: Iterable[SourceDisk]) -> int:
     return needed
 
 
-def _warned(ctx: Context, concerns: Iterable[str]) -> tuple[str, ...]:
+def _noted(ctx: Context, concerns: Iterable[Concern]) -> tuple[Concern, ...]:
     """The concerns, now in the log. The plan has them for the report."""
     found = tuple(concerns)
     for concern in found:
-        ctx.warn(concern)
+        ctx.note(concern)
     return found
 
 
-def _check_reach(bench: Bench, volumes: tuple[Volume, ...]) -> tuple[str, ...]:
-    """Warnings about unmountable file systems: only `repair` shows which matter. If all are, that is an error."""
+def _check_reach(bench: Bench, volumes: tuple[Volume, ...]) -> tuple[Concern, ...]:
+    """Concerns about unmountable file systems: only `repair` shows which matter. If all are, that is an error."""
     raw = bench.migration.out_format == "raw" and bench.migration.verify != "boot"
     reach = check_helper(bench.helper, volumes, raw=raw)
-    concerns = _warned(
-        bench.ctx,
-        (
-            f"{volume.name} ({volume.content}) cannot be mounted on this host: {reason}"
-            for volume, reason in reach.unmountable
-        ),
+    facts = (
+        f"{volume.name} ({volume.content}) cannot be mounted on this host: {reason}"
+        for volume, reason in reach.unmountable
     )
+    concerns = _noted(bench.ctx, (Concern(code="volume-unmountable", message=fact) for fact in facts))
     if reach.unmountable and len(reach.unmountable) == len(volumes):
         volume, reason = reach.unmountable[0]
         raise MigrationFailed(

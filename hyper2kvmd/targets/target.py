@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.machine import Hardware, Plan
@@ -21,8 +22,8 @@ class Target(Protocol):
         """Before the source is read, refuse what `place` or `register` would refuse at the end for any machine."""
         ...
 
-    def examine(self, plan: Plan) -> tuple[str, ...]:
-        """Before a byte is written, refuse a machine that cannot run there. Returns warnings about it."""
+    def examine(self, plan: Plan) -> tuple[Concern, ...]:
+        """Before a byte is written, refuse a machine that cannot run there. Returns concerns about it."""
         ...
 
     def room(self, needed_bytes: int) -> int:

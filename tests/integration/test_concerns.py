@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hyper2kvmd.guest.data_disks import NOTHING_FOUND
-from hyper2kvmd.model.guest import WARNING_KEPT
+from hyper2kvmd.model.concerns import LONGEST
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Context, Event, Warned
 from hyper2kvmd.worker import migrate, plan_only
@@ -25,11 +25,11 @@ def test_a_concern_is_shown_by_dry_run_log_and_report(tmp_path: Path) -> None:
     order, heard = with_two_machines(tmp_path / "source"), list[Event]()
     planned = plan_only(order, Context(heard.append, admit_nothing))
     (concern,) = planned.concerns
-    assert "clone.vmx, web01.vmx all have the disk web01.raw" in concern
-    assert [event.message for event in heard if isinstance(event, Warned)] == [concern, NOTHING_FOUND]
+    assert "clone.vmx, web01.vmx all have the disk web01.raw" in concern.message
+    assert [event.message for event in heard if isinstance(event, Warned)] == [str(concern), NOTHING_FOUND]
     done = migrate(order, Context(heard.append, lambda _plan: None))
     assert done.artifact is not None
-    assert f"- {concern}" in done.artifact.report_markdown.read_text().splitlines()
+    assert f"- {concern.message}" in done.artifact.report_markdown.read_text()
 
 
 def test_a_long_concern_is_shortened_on_record(tmp_path: Path) -> None:
@@ -39,4 +39,4 @@ def test_a_long_concern_is_shortened_on_record(tmp_path: Path) -> None:
     (deep / "web01.vmx").symlink_to("clone.vmx")
     planned = plan_only(order, Context(lambda _event: None, admit_nothing))
     (concern,) = planned.concerns
-    assert WARNING_KEPT < len(concern) < WARNING_KEPT + 100
+    assert LONGEST < len(concern.message) < LONGEST + 100

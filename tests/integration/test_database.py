@@ -19,6 +19,7 @@ from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin
 from hyper2kvmd.jobs.tables import metadata
 from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import FileIdentity, Image, Layout, LocalFile, SourceDisk
 from hyper2kvmd.model.jobs import NOBODY_AT_ALL, State
 from hyper2kvmd.model.machine import Plan
@@ -218,7 +219,7 @@ def test_a_database_of_the_first_schema_keeps_its_jobs(tmp_path: Path) -> None:
     assert len(store.list()) == 3
     store.close()
     with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0006",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0007",)]
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
     assert {"jobs_misplaced", "jobs_of_submitter"} <= names
 
@@ -274,6 +275,25 @@ def test_a_plan_that_an_older_version_recorded(tmp_path: Path) -> None:
     store = Store(address(path))
     assert [store.finished_stages(job).plan for job in (1, 2)] == [planned, published]
     store.close()
+
+
+def test_concerns_that_an_older_version_recorded_as_texts(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    filled(path, 1)
+    planned = plan_for((DISK,), Layout(tables=("none",)))
+    old = planned.model_dump(mode="json")
+    for subject in (old, old["machine"], *old["disks"]):
+        subject["concerns"] = ["web01.vmx cannot be read"]
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0006'")
+        connection.execute("INSERT INTO stages VALUES (1, 'plan', 1, 0.5, ?)", (json.dumps(old),))
+    connection.close()
+    store = Store(address(path))
+    found = store.finished_stages(1).plan
+    store.close()
+    assert found is not None
+    known = (Concern(code="concern-without-code", message="web01.vmx cannot be read"),)
+    assert (found.concerns, found.machine.concerns, found.disks[0].concerns) == (known, known, known)
 
 
 def test_a_registration_that_an_older_version_recorded(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def refused(path: Path) -> Failure:
 def concerns(path: Path) -> tuple[str, ...]:
     with open_disk(LocalFile(path=path), path.parent) as source:
         assert source.format == "raw" and source.virtual_size == path.stat().st_size
-        return source.concerns
+        return tuple(concern.message for concern in source.concerns)
 
 
 def written(path: Path, data: bytes, size: int = SIZE) -> Path:
@@ -327,4 +327,4 @@ def test_a_guest_cannot_read_the_disks_beside_its_raw_disk(content: bytes, name:
 def test_another_vmdk_without_a_suffix_is_read_with_a_warning(tmp_path: Path) -> None:
     with open_disk(LocalFile(path=written(tmp_path / "web01", DISK, len(DISK))), tmp_path) as source:
         (warning,) = source.concerns
-    assert "read as vmdk" in warning and "raw disk" in warning
+    assert "read as vmdk" in warning.message and "raw disk" in warning.message

@@ -148,7 +148,7 @@ def examined(uri: str, folder: Path, source_vcpus: int | None = None, **keys: An
     planned = source("uefi" if migration.uefi else "bios")
     machine = planned.machine.with_changes(vcpus=source_vcpus)
     with bench_for(order, folder) as bench:
-        return bench.target.examine(planned.with_changes(machine=machine))
+        return tuple(map(str, bench.target.examine(planned.with_changes(machine=machine))))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_machine_that_libvirt_cannot_run_is_refused_by_its_plan(
 @pytest.mark.parametrize("keys", [{"uefi": True, "vcpus": 255}, {"machine": "microvm"}])
 def test_a_missing_network_is_a_concern(libvirt: tuple[str, Path], tmp_path: Path, keys: dict[str, Any]) -> None:
     uri, _ = libvirt
-    concern = f"libvirt at {uri} has no network lan: create it before you start a"
+    concern = f"libvirt at {uri} has no network lan. Create it before you start a. [network-missing]"
     assert examined(uri, tmp_path, libvirt_network="lan", **keys) == (concern,)
 
 

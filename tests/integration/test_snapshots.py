@@ -55,7 +55,7 @@ def checked(
     with Sources(disks[0].parent, mandate) as sources:
         opened = [source.files[0] for source in sources.open([LocalFile(path=disk) for disk in disks])]
         names = read_machine(asked, sources).disk_names if names is None else names
-        return check_snapshots(opened, names, meant, mandate)
+        return tuple(concern.message for concern in check_snapshots(opened, names, meant, mandate))
 
 
 def refused(*disks: Path, mandate: Mandate = ANYONE) -> Failure:

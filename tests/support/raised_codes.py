@@ -19,6 +19,7 @@ HELPERS: Name = ("hyper2kvmd.helper.helper", "Refusal")
 """Its program imports nothing of ours, so it has a class of its own."""
 CONCERN: Name = ("hyper2kvmd.model.concerns", "Concern")
 """No failure: its codes share the catalogue."""
+MIGRATIONS = ".jobs.migrations."
 
 
 class Effect(NamedTuple):
@@ -76,7 +77,8 @@ def raised_codes(package: Path) -> list[Raised]:
         if before == sum(len(carrier.effects) for carrier in carriers.values()):
             break
     replies = (found for module in modules if module.name == HELPERS[0] for found in _replies(module))
-    return [*_defaults(carriers), *_literals(calls, carriers), *replies]
+    converted = (found for module in modules if MIGRATIONS in module.name for found in _converted(module))
+    return [*_defaults(carriers), *_literals(calls, carriers), *replies, *converted]
 
 
 def _read(package: Path, path: Path) -> Module:
@@ -230,3 +232,13 @@ def _replies(module: Module) -> Iterator[Raised]:
                 match key, value:
                     case ast.Constant(value="error"), ast.Constant(value=str(code)):
                         yield Raised(code, Effect(), f"{module.name}:{node.lineno}")
+
+
+def _converted(module: Module) -> Iterator[Raised]:
+    """Codes that a step of the database gives to what an earlier version recorded without one."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                match key, value:
+                    case ast.Constant(value="code"), ast.Constant(value=str(code)):
+                        yield Raised(code, Effect("concern"), f"{module.name}:{node.lineno}")

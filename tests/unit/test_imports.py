@@ -34,7 +34,8 @@ FLOORS = (
     {"volumes"},
     {"host"},
     {"base"},
-    {"model", "errors"},
+    {"model"},
+    {"errors"},
 )
 """From the top down: a room may import rooms below it, and its own. A name with a dot is a room in a room. `base` is
 every other module at the top level (spec, config, hardware, progress and what they are made of)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import DiskImage, FileIdentity, Image, Layout, LocalFile, SourceDisk
 from hyper2kvmd.model.guest import Change, Guest
 from hyper2kvmd.model.orders import Order
@@ -21,6 +22,7 @@ DISK = SourceDisk(
 )
 EVIL_PATH = "/boot/![x](http://evil/)\n# Evidence"
 LAYOUT = Layout(tables=("none",))
+CONCERN = Concern(code="description-unclear", message="`<i>` has two .vmx")
 
 
 def test_a_guest_cannot_speak_in_the_reports_own_voice() -> None:
@@ -34,7 +36,7 @@ def test_a_guest_cannot_speak_in_the_reports_own_voice() -> None:
             output_dir=Path("/o"),
             helper=("none",),
         ),
-        plan=plan_for((DISK,), LAYOUT).with_changes(concerns=("`<i>` has two .vmx",)),
+        plan=plan_for((DISK,), LAYOUT).with_changes(concerns=(CONCERN,)),
         image=Image(
             disks=(DiskImage(path=Path("/c/i"), virtual_size=512, file_bytes=512),), format="raw", layout=LAYOUT
         ),
@@ -54,7 +56,7 @@ def test_a_guest_cannot_speak_in_the_reports_own_voice() -> None:
     assert "- &lt;i&gt; asked for a login" in lines
     assert "### /boot/\\!\\[x\\](http://evil/) \\# Evidence" in lines
     assert "&lt;img&gt; (fstab)" in lines
-    assert "- \\`&lt;i&gt;\\` has two .vmx" in lines
+    assert "- \\`&lt;i&gt;\\` has two .vmx \\[description-unclear\\]" in lines
     assert "- a \\#\\# Evidence" in lines and "- \\`&lt;b&gt;\\`" in lines
     assert "Time to boot: 31.2 s." in lines
     assert "\n".join(("````", "```", "<i> login:", "````")) in "\n".join(lines)

@@ -24,6 +24,7 @@ from hyper2kvmd.disk.sources.vmdk import descriptor, esx, links, sparse
 from hyper2kvmd.errors import Failure, MigrationFailed, Unsafe
 from hyper2kvmd.host import run
 from hyper2kvmd.host.mandate import Mandate
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import SourceFormat
 
 MAGICS: tuple[tuple[int, bytes, SourceFormat], ...] = (
@@ -84,8 +85,8 @@ def open_source(file: SourceFile, folder: Path, mandate: Mandate) -> Iterator[Di
         yield mapped
 
 
-def _format_of(file: SourceFile, mandate: Mandate) -> tuple[SourceFormat, tuple[str, ...]]:
-    """The format, and warnings about the choice of it."""
+def _format_of(file: SourceFile, mandate: Mandate) -> tuple[SourceFormat, tuple[Concern, ...]]:
+    """The format, and concerns about the choice of it."""
     descriptor_name = None if _can_be_descriptor(file) else descriptor_of(file.path.name)
     found, named = _at_start(file), "raw" if descriptor_name else SUFFIXES.get(file.path.suffix.lower())
     if vhd.has_footer(file):
@@ -108,12 +109,13 @@ def _format_of(file: SourceFile, mandate: Mandate) -> tuple[SourceFormat, tuple[
     raise _unclear(file, named)
 
 
-def _read_without_descriptor(file: SourceFile, descriptor_name: str, mandate: Mandate) -> str:
-    """A warning about a raw extent that is alone. Raises as `_refuse_described` does."""
+def _read_without_descriptor(file: SourceFile, descriptor_name: str, mandate: Mandate) -> Concern:
+    """A concern about a raw extent that is alone. Raises as `_refuse_described` does."""
     _refuse_described(file, descriptor_name, mandate)
-    return (
-        f"{file.path} is an extent without its descriptor {descriptor_name}: it is read as a raw disk; changes in later"
-        " snapshots are not in it"
+    return Concern(
+        code="extent-without-descriptor",
+        message=f"{file.path} is an extent without its descriptor {descriptor_name}: it is read as a raw disk; changes"
+        " in later snapshots are not in it",
     )
 
 
@@ -133,8 +135,8 @@ def _refuse_described(file: SourceFile, descriptor_name: str, mandate: Mandate) 
             raise faults.is_extent(file.path, descriptor_name)
 
 
-def _doubt(file: SourceFile, found: SourceFormat) -> str:
-    """A warning about content that could be a guest's, in a raw disk, because the name does not exclude it.
+def _doubt(file: SourceFile, found: SourceFormat) -> Concern:
+    """A concern about content that could be a guest's, in a raw disk, because the name does not exclude it.
 
     Raises MigrationFailed (`source-format-unclear`) for a VMDK that names other files: it would give the guest of a raw
     disk those beside its own.
@@ -146,9 +148,10 @@ def _doubt(file: SourceFile, found: SourceFormat) -> str:
             hint="Rename it only if you know what it is: to disk.vmdk for a VMDK, or to disk.raw for a raw disk."
             " A guest can write such content into its own raw disk",
         )
-    return (
-        f"{file.path} is read as {found} because of its content, which its name does not confirm: if it is a raw disk,"
-        " its guest wrote that content, and it must be renamed to end in .raw"
+    return Concern(
+        code="format-by-content",
+        message=f"{file.path} is read as {found} because of its content, which its name does not confirm: if it is a"
+        " raw disk, its guest wrote that content, and it must be renamed to end in .raw",
     )
 
 

@@ -16,6 +16,7 @@ from typing import Literal
 from hyper2kvmd.disk import faults
 from hyper2kvmd.disk.files import SourceFile
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.model.concerns import Concern
 
 SECTOR = 512
 BOOT_SIGNATURE_AT, BOOT_SIGNATURE = 510, b"\x55\xaa"
@@ -167,8 +168,8 @@ def refuse_parts(path: Path) -> None:
         )
 
 
-def refuse(file: SourceFile, *, named_raw: bool) -> tuple[str, ...]:
-    """Refuse a file whose content cannot be a raw disk's; warnings about one that can.
+def refuse(file: SourceFile, *, named_raw: bool) -> tuple[Concern, ...]:
+    """Refuse a file whose content cannot be a raw disk's; concerns about one that can.
 
     Raises MigrationFailed (`source-packed`, `source-not-disk`, `source-unsupported`).
     """
@@ -177,7 +178,8 @@ def refuse(file: SourceFile, *, named_raw: bool) -> tuple[str, ...]:
     if other is None:
         return ()
     if named_raw and (_has_partitions(head, file.size) or (other is MEDIA and any(file.read(0, SYSTEM_AREA)))):
-        return (f"{file.path} could also be {other.what}: it is read as a raw disk, because of its first sectors",)
+        fact = f"{file.path} could also be {other.what}: it is read as a raw disk, because of its first sectors"
+        return (Concern(code="format-by-content", message=fact),)
     raise _not_raw(file.path, other)
 
 

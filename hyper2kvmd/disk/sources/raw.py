@@ -10,6 +10,7 @@ from hyper2kvmd.disk.engine import copy
 from hyper2kvmd.disk.files import SourceFile
 from hyper2kvmd.disk.images.image import NewImage
 from hyper2kvmd.disk.sources.source import FileBacked, OnProgress, copy_by_engine
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import SourceFormat
 
 SECTOR = 512
@@ -21,7 +22,7 @@ class RawSource(FileBacked):
     format: SourceFormat = "raw"
     subformat = "flat"
 
-    def __init__(self, file: SourceFile, concerns: tuple[str, ...] = ()) -> None:
+    def __init__(self, file: SourceFile, concerns: tuple[Concern, ...] = ()) -> None:
         if file.size == 0 or file.size % SECTOR:
             raise faults.truncated(file.path, f"it has {file.size} bytes, not a whole number of {SECTOR}-byte sectors")
         faults.check_disk_size(file.path, file.size)

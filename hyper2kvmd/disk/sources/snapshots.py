@@ -20,6 +20,7 @@ from hyper2kvmd.disk.sources.links import COMMON_IDS, Link, read_link
 from hyper2kvmd.disk.sources.opening import RAW_SUFFIXES
 from hyper2kvmd.errors import Failure, MigrationFailed
 from hyper2kvmd.host.mandate import Mandate
+from hyper2kvmd.model.concerns import Concern
 
 MAX_NAMES = 20_000
 """Names in a directory that are looked at."""
@@ -59,21 +60,23 @@ class Newer:
 
 def check_snapshots(
     disks: Sequence[SourceFile], disk_names: Sequence[str], meant: Literal["base"] | None, mandate: Mandate
-) -> tuple[str, ...]:
-    """Warnings about a machine's open disks. `disk_names` are those in its .vmx, `meant` is the key `snapshot`.
+) -> tuple[Concern, ...]:
+    """Concerns about a machine's open disks. `disk_names` are those in its .vmx, `meant` is the key `snapshot`.
 
     Raises MigrationFailed (`source-has-snapshot`) unless the base is meant.
     """
-    concerns: list[str] = []
+    concerns: list[Concern] = []
     for file in disks:
         beside = _read_beside(file, mandate)
         disk = _as_described(read_link(file))
-        concerns += [f"{file.path}: {warning}" for warning in _warnings(disk, beside, disk_names)]
+        for warning in _warnings(disk, beside, disk_names):
+            concerns.append(Concern(code="snapshot-doubtful", message=f"{file.path}: {warning}"))
         newer = _newer(disk, beside, disk_names)
         if newer is not None and meant is None:
             raise _has_snapshot(file.path, newer, missing=newer.names[0] not in beside.links)
         if newer is not None:
-            concerns.append(f"{file.path}: {newer.fact} (snapshot: base)")
+            fact = f"{file.path}: {newer.fact} (snapshot: base)"
+            concerns.append(Concern(code="snapshot-left-out", message=fact))
     return tuple(concerns)
 
 

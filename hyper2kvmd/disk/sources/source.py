@@ -11,6 +11,7 @@ from hyper2kvmd.disk.blocks import Counted
 from hyper2kvmd.disk.engine import copy
 from hyper2kvmd.disk.files import SourceFile
 from hyper2kvmd.disk.images.image import NewImage
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import FileIdentity, SourceFormat
 
 OnProgress = Callable[[copy.Amounts], None]
@@ -44,8 +45,8 @@ class DiskSource(Counted, Protocol):
         ...
 
     @property
-    def concerns(self) -> tuple[str, ...]:
-        """Warnings about how the disk is read."""
+    def concerns(self) -> tuple[Concern, ...]:
+        """About how the disk is read."""
         ...
 
     @property
@@ -72,7 +73,7 @@ class FileBacked:
 
     format: SourceFormat
     files: tuple[SourceFile, ...]
-    concerns: tuple[str, ...] = ()
+    concerns: tuple[Concern, ...] = ()
     serial: str | None = None
 
     @property

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.machine import Firmware
 from hyper2kvmd.targets.libvirt.connection import Libvirt, reason_of
 
@@ -69,8 +70,12 @@ def require_supported(libvirt: Libvirt, vm_name: str, *, machine: str, vcpus: in
         raise cannot_run(f"has no UEFI firmware for the machine type {machine}", hint)
 
 
-def missing_network(libvirt: Libvirt, vm_name: str, network: str) -> Iterator[str]:
-    """A warning if libvirt does not have the network: the domain can be defined, and does not start."""
+def missing_network(libvirt: Libvirt, vm_name: str, network: str) -> Iterator[Concern]:
+    """A concern if libvirt does not have the network: the domain can be defined, and does not start."""
     listed = libvirt.virsh("net-list", "--all", "--name")
     if listed.returncode == 0 and network not in listed.stdout.splitlines():
-        yield f"libvirt at {libvirt.uri} has no network {network}: create it before you start {vm_name}"
+        yield Concern(
+            code="network-missing",
+            message=f"libvirt at {libvirt.uri} has no network {network}",
+            hint=f"Create it before you start {vm_name}",
+        )

@@ -15,6 +15,7 @@ from hyper2kvmd.hardware import decide_machine_type, decide_vcpus
 from hyper2kvmd.host.destination import require_unshared, unusable
 from hyper2kvmd.host.placing import Placing
 from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.machine import Hardware, Plan
@@ -71,7 +72,7 @@ class LibvirtTarget:
                 kind=Kind.OPERATOR,
             )
 
-    def examine(self, plan: Plan) -> tuple[str, ...]:
+    def examine(self, plan: Plan) -> tuple[Concern, ...]:
         """Raises as `require_supported` and `directory.check` do."""
         if len(plan.disks) > self._migration.known_disks:
             directory.check(self.order, len(plan.disks))
