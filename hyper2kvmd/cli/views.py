@@ -68,8 +68,9 @@ def plan(output: Output, order: Order, planned: Plan, daemon: DaemonDirectories 
             *_by_daemon(order, names, daemon),
         ]
     )
-    if planned.concerns:
-        rows = [(one.level, one.code, one.message, one.hint) for one in planned.concerns]
+    concerns = (*planned.concerns, *(planned.guest.concerns if planned.guest else ()))
+    if concerns:
+        rows = [(one.level, one.code, one.message, one.hint) for one in concerns]
         output.table(("concern", "code", "fact", "remedy"), rows)
     if planned.guest is not None:
         _expected(output, planned.guest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, Self
 
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.frozen import Frozen
 
 FSTAB_KEPT, WARNING_KEPT = 64 << 10, 1000
@@ -68,6 +69,8 @@ class Guest(Frozen):
     fstab_after: str = ""
     capabilities: Capabilities = Capabilities()
     changes: tuple[Change, ...] = ()
+    concerns: tuple[Concern, ...] = ()
+    """About the support of such a guest."""
     warnings: tuple[str, ...] = ()
 
     def shortened(self) -> Self:

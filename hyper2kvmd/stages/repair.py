@@ -17,6 +17,7 @@ from hyper2kvmd.guest.choice import find_guest
 from hyper2kvmd.guest.family import GuestDisks, describe
 from hyper2kvmd.guest.mounts import access
 from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper
+from hyper2kvmd.guest.tested import note_if_not_booted
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import DiskImage, Image
 from hyper2kvmd.model.guest import Guest
@@ -132,4 +133,7 @@ def repair_disks(disks: GuestDisks) -> Guest:
     )
     for warning in replayed:
         disks.ctx.warn(warning)
-    return guest.with_changes(warnings=(*replayed, *guest.warnings)).shortened()
+    concerns = note_if_not_booted(guest)
+    for concern in concerns:
+        disks.ctx.note(concern)
+    return guest.with_changes(concerns=concerns, warnings=(*replayed, *guest.warnings)).shortened()

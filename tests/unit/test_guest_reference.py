@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from hyper2kvmd.guest import tested
+from hyper2kvmd.model.guest import Guest
 from tests.guests import support_matrix
 from tests.guests.catalogue import GUESTS
 from tests.guests.guest import REPOSITORY
@@ -17,6 +19,16 @@ def test_the_reference_is_generated() -> None:
 
 def test_every_guest_is_listed_with_a_test_that_boots_it() -> None:
     assert set(support_matrix.BOOTED) == set(GUESTS)
+
+
+def test_the_systems_that_are_booted_are_those_without_a_note() -> None:
+    suites = {support_matrix.SUITES[guest.suite].replace("Debian", "Debian GNU/Linux") for guest in GUESTS.values()}
+    assert set(tested.BOOTED) == suites
+    booted = Guest(os_name="Debian GNU/Linux 12 (bookworm)")
+    assert tested.note_if_not_booted(booted) == ()
+    (note,) = tested.note_if_not_booted(booted.with_changes(os_name="Rocky Linux 9.4 (Blue Onyx)"))
+    assert (note.code, note.level) == ("guest-not-booted", "information") and "Rocky Linux 9.4" in note.message
+    assert tested.note_if_not_booted(Guest(family="none")) == ()
 
 
 def test_a_test_that_is_gone_is_noticed() -> None:
