@@ -33,6 +33,7 @@ REMEDIES = {
     "vm_name": "Use letters, digits, '.', '_' and '-', at most 63, and begin with a letter or a digit",
     "to_output": "Give a file name of letters, digits, '.', '_' and '-'. Set its directory in output_dir",
     "memory": "Write MiB as a plain number, 64 to 16777216, such as `memory: 4096`",
+    "network_map": "Write lines of the form `VM Network: lan`, with a libvirt network or `bridge:br0` on the right",
     "machine": "Write a machine type as `virsh capabilities` lists it, such as q35",
 }
 

@@ -130,7 +130,7 @@ class _Binder:
         return values
 
     def _mistyped(self, error: _Mistyped, key: str) -> None:
-        hint = self.rules.remedies.get(key, error.hint)
+        hint = self._remedy(key, error.hint)
         self.problems.append(problem("value-invalid", error.message, hint, place=error.place, key=key))
 
     def refused(self, detail: ErrorDetails) -> None:
@@ -144,8 +144,13 @@ class _Binder:
                 self.problems.append(problem("key-missing", f"the key {key} is missing", hint, key=key))
             return
         message, hint = _explained(key, detail)
-        hint = self.rules.remedies.get(key, hint)
+        hint = self._remedy(key, hint)
         self.problems.append(problem("value-invalid", message, hint, place=place, key=key or None))
+
+    def _remedy(self, key: str, otherwise: str) -> str:
+        """The remedy of the key, or of the mapping that it is in."""
+        remedies = self.rules.remedies
+        return remedies.get(key) or remedies.get(key.partition(".")[0], otherwise)
 
     def _unknown(self, key: str, model: type[Frozen]) -> str:
         if key in self.rules.foreign:
@@ -173,6 +178,10 @@ class _Binder:
                 fields = ", ".join(wanted.model_fields)
                 raise _Mistyped(node.place, f"{key} is not a mapping", f"Indent its own keys below it: {fields}")
             return self.mapping(node, wanted, prefix=f"{key}.")
+        if origin is MappingABC:
+            if not isinstance(node, Mapping):
+                raise _Mistyped(node.place, f"{key} is not a mapping", f"Write `{key}: {{name: value}}`")
+            return self._names(node, arguments[1], key)
         if not isinstance(node, Scalar):
             raise _Mistyped(node.place, f"{key} takes a single value", f"Write `{key}: value` on one line")
         if not node.text:
@@ -187,6 +196,20 @@ class _Binder:
             except _Mistyped as error:
                 self._mistyped(error, key)
         return tuple(items)
+
+    def _names(self, node: Mapping, wanted: Any, key: str) -> dict[str, object]:
+        """A mapping from names of any kind, which are as they are written."""
+        values: dict[str, object] = {}
+        for entry in node.entries:
+            if entry.value is None:
+                continue
+            name = f"{key}.{entry.written}"
+            self.places[name] = entry.value.place
+            try:
+                values[entry.written] = self._typed(entry.value, wanted, shown(name))
+            except _Mistyped as error:
+                self._mistyped(error, shown(name))
+        return values
 
     def _scalar(self, node: Scalar, wanted: Any, key: str) -> object:
         text, place = node.text, node.place

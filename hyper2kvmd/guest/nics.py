@@ -13,4 +13,7 @@ MAX_CARDS = 16
 def nics_as_they_were(source: tuple[SourceNic, ...], vm_name: str) -> tuple[Nic, ...]:
     """The source's cards in its order; one card if none is known."""
     cards = source[:MAX_CARDS] or (SourceNic(mac=None),)
-    return tuple(Nic(name=None, mac=card.mac or given_mac(vm_name, number)) for number, card in enumerate(cards))
+    return tuple(
+        Nic(name=None, mac=card.mac or given_mac(vm_name, number), network=card.network)
+        for number, card in enumerate(cards)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Literal, TypeAlias, get_args
 
@@ -13,6 +14,9 @@ from hyper2kvmd.model.machine import MAX_MEMORY, MAX_VCPUS
 DISKS_MAX = 26
 """Disks of one machine: vda to vdz."""
 KEYS_MAX = 16
+NETWORKS_MAX = 64
+NETWORK = r"^[^\s\x00-\x1f](?:[^\x00-\x1f\x7f]{0,253}[^\s\x00-\x1f])?$"
+"""The name of a network: what follows is up to the target."""
 SourceKey: TypeAlias = Literal["vmdk", "vmx", "ovf", "ova"]
 """A key that names the source machine; a migration has exactly one. `machines/reader.py` has a reader for each."""
 SOURCE_KEYS: tuple[SourceKey, ...] = get_args(SourceKey)
@@ -54,10 +58,14 @@ class Migration(Frozen):
     libvirt_import: bool = False
     libvirt_uri: str = "qemu:///system"
     libvirt_network: str = "default"
+    network_map: Mapping[str, Annotated[str, Field(pattern=NETWORK)]] = Field(default={}, max_length=NETWORKS_MAX)
+    """The target's network for each network of the source; `default` is for all others. See `hardware.network_for`."""
     memory: int | None = Field(default=None, ge=64, le=MAX_MEMORY, description="MiB")
-    """This and the next three override the source machine's values."""
+    """This and the next five override the source machine's values."""
     vcpus: int | None = Field(default=None, ge=1, le=MAX_VCPUS)
     uefi: bool | None = None
+    secure_boot: bool | None = None
+    tpm: bool | None = None
     machine: str | None = Field(default=None, pattern=r"^[a-z0-9.-]{1,40}$")
     checksum: bool = False
     verify: Literal["check", "content", "boot"] = "check"

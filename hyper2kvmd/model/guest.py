@@ -38,14 +38,18 @@ class Nic(Frozen):
     name: str | None
     """The guest's name for its interface; None if nothing in the guest requires a name."""
     mac: str
+    network: str | None = None
+    """The source's name of its network; None if unknown."""
 
 
 class Capabilities(Frozen):
-    """The devices for which the guest has drivers at its next boot, and how it reads the clock."""
+    """The devices for which the guest has drivers at its next boot, and how it starts and reads the clock."""
 
     disk_bus: DiskBus = "virtio"
     nic_model: NicModel = "virtio"
     rtc: Rtc = "utc"
+    secure_boot: bool = True
+    """False if a repair removed a signature that Secure Boot checks."""
 
 
 class Guest(Frozen):

@@ -114,23 +114,56 @@ class Plan(Frozen):
         return tuple(DiskIdentity(address=one.address, serial=disk.serial) for one, disk in pairs)
 
 
+class HardwareNic(Frozen):
+    """A network card of the new machine."""
+
+    mac: str
+    network: str | None = None
+    """The target's own name of its network, from `network_map`; None for the target's default network."""
+
+
 class Hardware(Frozen):
     """The hardware of the new machine, the same for the boot proof and every target."""
 
     firmware: Firmware
+    secure_boot: bool = False
+    """With Microsoft's keys enrolled, and with SMM; only with UEFI."""
+    tpm: bool = False
+    """An emulated TPM 2.0, which is empty at first."""
     machine: str
     """QEMU's machine type."""
     memory: int
     """MiB."""
     vcpus: int
-    macs: tuple[str, ...]
-    """One network interface each, in this order."""
+    """All threads of all cores of all sockets."""
+    cores_per_socket: int | None = None
+    """A divisor of `vcpus`, with one thread each; None leaves the topology to the target."""
+    nics: tuple[HardwareNic, ...]
+    """In the order of their addresses on the bus."""
     boot_disk: int = 0
     """Counted from 0."""
     disk_bus: DiskBus = "virtio"
     nic_model: NicModel = "virtio"
+    cdroms: int = 0
+    """Optical drives without a disc, on SATA."""
     rtc: Rtc = "utc"
     video: Video = "vga"
     """Every guest has a driver for it."""
     extras: tuple[Extra, ...] = ("usb", "agent", "balloon", "rng")
     """They make a guest easier to use; a guest without drivers for them boots as well."""
+    hyperv: bool = False
+    """Hyper-V's interfaces for guests, which Windows uses."""
+    uuid: str | None = None
+    """The SMBIOS UUID; None: the target assigns one. So for the next two."""
+    serial: str | None = None
+    """The serial number in the SMBIOS system information."""
+    genid: str | None = None
+    """The VM generation ID, as a UUID."""
+
+    @property
+    def macs(self) -> tuple[str, ...]:
+        return tuple(nic.mac for nic in self.nics)
+
+    @property
+    def sockets(self) -> int | None:
+        return self.vcpus // self.cores_per_socket if self.cores_per_socket else None

@@ -10,7 +10,7 @@ from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.hardware import DEFAULT_MACHINE, DEFAULT_MEMORY, DEFAULT_VCPUS
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.model.disks import Layout, SourceDisk
-from hyper2kvmd.model.machine import Firmware, Hardware, Machine, MachineDisk, Plan
+from hyper2kvmd.model.machine import Firmware, Hardware, HardwareNic, Machine, MachineDisk, Plan
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Context, Event
 from hyper2kvmd.stages.bench import Bench
@@ -44,5 +44,5 @@ def hardware_for(firmware: Firmware, *macs: str, memory: int = DEFAULT_MEMORY) -
         machine=DEFAULT_MACHINE,
         memory=memory,
         vcpus=DEFAULT_VCPUS,
-        macs=macs or ("52:54:00:00:00:01",),
+        nics=tuple(HardwareNic(mac=mac) for mac in macs or ("52:54:00:00:00:01",)),
     )

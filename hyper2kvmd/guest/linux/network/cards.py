@@ -79,10 +79,7 @@ def decide_cards(found: Survey, source: tuple[SourceNic, ...], vm_name: str) -> 
     if len(cards) > MAX_CARDS:
         warnings.append(f"the guest configures {len(cards)} network cards: it gets the first {MAX_CARDS}")
     cards = _in_order(_named(found, names, cards[:MAX_CARDS]))
-    pairs = [
-        (card.want, Nic(name=card.name, mac=card.source.mac or given_mac(vm_name, number)))
-        for number, card in enumerate(cards)
-    ]
+    pairs = [(card.want, _as_nic(card, number, vm_name)) for number, card in enumerate(cards)]
     return Cards(
         nics=tuple(nic for _, nic in pairs),
         warnings=tuple(warnings),
@@ -90,6 +87,11 @@ def decide_cards(found: Survey, source: tuple[SourceNic, ...], vm_name: str) -> 
         _by_mac={want.mac: nic for want, nic in pairs if want.mac} | {nic.mac: nic for _, nic in pairs},
         _by_place={want.place: nic for want, nic in pairs if want.place},
     )
+
+
+def _as_nic(card: _Card, number: int, vm_name: str) -> Nic:
+    source = card.source
+    return Nic(name=card.name, mac=source.mac or given_mac(vm_name, number), network=source.network)
 
 
 def _knowledge(found: Survey) -> tuple[dict[str, str], dict[str, str]]:
