@@ -7,9 +7,13 @@ loader where that firmware looks.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.guest import Guest
-from hyper2kvmd.model.machine import Firmware, Hardware, HardwareNic, Machine, Plan
+from hyper2kvmd.model.concerns import Concern
+from hyper2kvmd.model.guest import Guest, Nic
+from hyper2kvmd.model.machine import Hardware, HardwareNic, Machine, Plan
 
 DEFAULT_MACHINE = "q35"
 DEFAULT_MEMORY = 2048
@@ -25,34 +29,27 @@ def decide_machine_type(migration: Migration) -> str:
     return migration.machine or DEFAULT_MACHINE
 
 
-def decide_vcpus(migration: Migration, source: Machine) -> int:
-    return migration.vcpus or source.vcpus or DEFAULT_VCPUS
-
-
-def decide_secure_boot(migration: Migration, source: Machine, firmware: Firmware) -> bool:
-    """Before the repair, which can still show that the guest will not start with it."""
-    asked = source.secure_boot if migration.secure_boot is None else migration.secure_boot
-    return bool(asked) and firmware == "uefi"
-
-
-def decide_tpm(migration: Migration, source: Machine) -> bool:
-    return bool(source.tpm if migration.tpm is None else migration.tpm)
-
-
 def network_for(migration: Migration, network: str | None) -> str | None:
     """The target's network for one of the source; None if `network_map` has none for it."""
     chosen = migration.network_map
     return chosen.get(network or OTHER_NETWORKS) or chosen.get(OTHER_NETWORKS)
 
 
+def expected_hardware(migration: Migration, plan: Plan) -> Hardware:
+    """The new machine as far as it is known before the repair: with those of its cards whose address is known."""
+    nics = (Nic(name=None, mac=nic.mac, network=nic.network) for nic in plan.machine.nics if nic.mac is not None)
+    return decide_hardware(migration, plan, Guest(nics=tuple(nics)))
+
+
 def decide_hardware(migration: Migration, plan: Plan, guest: Guest) -> Hardware:
     """The new machine, with devices that the guest has drivers for."""
-    source, vcpus = plan.machine, decide_vcpus(migration, plan.machine)
-    bootable = guest.capabilities.secure_boot or bool(migration.secure_boot)
+    source, vcpus = plan.machine, migration.vcpus or plan.machine.vcpus or DEFAULT_VCPUS
+    secure_boot = source.secure_boot if migration.secure_boot is None else migration.secure_boot
+    startable = guest.capabilities.secure_boot or bool(migration.secure_boot)
     return Hardware(
         firmware=plan.firmware,
-        secure_boot=decide_secure_boot(migration, source, plan.firmware) and bootable,
-        tpm=decide_tpm(migration, source),
+        secure_boot=bool(secure_boot) and startable and plan.firmware == "uefi",
+        tpm=bool(source.tpm if migration.tpm is None else migration.tpm),
         machine=decide_machine_type(migration),
         memory=migration.memory or source.memory or DEFAULT_MEMORY,
         vcpus=vcpus,
@@ -65,7 +62,7 @@ def decide_hardware(migration: Migration, plan: Plan, guest: Guest) -> Hardware:
         rtc=guest.capabilities.rtc,
         hyperv=guest.family == "windows",
         uuid=source.uuid,
-        serial=source.serial,
+        serial=source.serial if source.serial and source.serial.isprintable() else None,
         genid=source.genid,
     )
 
@@ -76,3 +73,44 @@ def _cores_per_socket(vcpus: int, source: Machine, guest: Guest) -> int | None:
     if cores and vcpus % cores == 0:
         return cores
     return vcpus if guest.family == "windows" else None
+
+
+def require_possible(migration: Migration, plan: Plan) -> None:
+    """Raises MigrationFailed (`secure-boot-impossible`)."""
+    if migration.secure_boot and plan.firmware != "uefi":
+        raise _secure_boot_impossible("the new machine has BIOS, and Secure Boot needs UEFI", "set uefi: true")
+    hardware = expected_hardware(migration, plan)
+    if hardware.secure_boot and "q35" not in hardware.machine:
+        fact = f"the new machine has the machine type {hardware.machine}, and Secure Boot needs q35"
+        raise _secure_boot_impossible(fact, "set machine: q35")
+
+
+def _secure_boot_impossible(fact: str, remedy: str) -> MigrationFailed:
+    hint = f"Set secure_boot: false, or {remedy}"
+    return MigrationFailed("secure-boot-impossible", fact, hint=hint, kind=Kind.PERMANENT)
+
+
+def hardware_concerns(migration: Migration, plan: Plan) -> Iterator[Concern]:
+    """What the new machine does not have of the source's, on every target."""
+    if plan.machine.tpm:
+        yield Concern(
+            code="tpm-state-lost",
+            message="the source machine has a TPM, and the keys in it are not migrated",
+            hint="Have the recovery keys of BitLocker or LUKS ready for the first boot, then seal them to the new TPM",
+        )
+    if expected_hardware(migration, plan).secure_boot:
+        yield Concern(
+            code="secure-boot-keys-lost",
+            message="Secure Boot starts with Microsoft's keys: keys enrolled on the source (MOK) are not migrated",
+            hint="Enroll them again with mokutil, if the guest has modules or kernels of its own",
+            level="information",
+        )
+    names = dict.fromkeys(nic.network for nic in plan.machine.nics)
+    if unmapped := [
+        name or "(unknown)" for name in names if migration.network_map and not network_for(migration, name)
+    ]:
+        yield Concern(
+            code="network-unmapped",
+            message=f"network_map has neither default nor {', '.join(unmapped)}: the target's default network is used",
+            hint="Add them to network_map, or add default",
+        )

@@ -15,8 +15,8 @@ DISKS_MAX = 26
 """Disks of one machine: vda to vdz."""
 KEYS_MAX = 16
 NETWORKS_MAX = 64
-NETWORK = r"^[^\s\x00-\x1f](?:[^\x00-\x1f\x7f]{0,253}[^\s\x00-\x1f])?$"
-"""The name of a network: what follows is up to the target."""
+NETWORK = r"^(bridge:[^\s/:]{1,15}|[^\s:]([^:\n]{0,253}[^\s:])?)$"
+"""A bridge of the host, or the target's name of a network."""
 SourceKey: TypeAlias = Literal["vmdk", "vmx", "ovf", "ova"]
 """A key that names the source machine; a migration has exactly one. `machines/reader.py` has a reader for each."""
 SOURCE_KEYS: tuple[SourceKey, ...] = get_args(SourceKey)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import DiskRef, Layout, SourceDisk
 from hyper2kvmd.model.frozen import Frozen
@@ -16,6 +18,7 @@ Extra = Literal["usb", "agent", "balloon", "rng"]
 MAX_MEMORY = 16 << 20
 """MiB."""
 MAX_VCPUS = 1024
+UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
 
 class DiskAddress(Frozen):
@@ -153,11 +156,11 @@ class Hardware(Frozen):
     """They make a guest easier to use; a guest without drivers for them boots as well."""
     hyperv: bool = False
     """Hyper-V's interfaces for guests, which Windows uses."""
-    uuid: str | None = None
+    uuid: str | None = Field(default=None, pattern=UUID)
     """The SMBIOS UUID; None: the target assigns one. So for the next two."""
     serial: str | None = None
-    """The serial number in the SMBIOS system information."""
-    genid: str | None = None
+    """The serial number in the SMBIOS system information: printable text."""
+    genid: str | None = Field(default=None, pattern=UUID)
     """The VM generation ID, as a UUID."""
 
     @property

@@ -49,6 +49,7 @@ STATE_SECONDS = 300.0
 waits two minutes, but a busy host slows it down."""
 NAMES: Mapping[Accelerator, str] = {"kvm": "KVM", "tcg": "emulation"}
 AS_BEFORE = "its host name, static addresses, mounts and SSH host keys are as its own files say"
+WITHOUT_TPM = "it booted without a TPM, which the new machine has"
 DISK_LIMIT = 64 << 30
 """Bytes in addition to four times the disks' size: no boot reads more, so this is a loop."""
 
@@ -146,11 +147,12 @@ def _boot(trial: Trial, accelerator: Accelerator) -> Booted:
     evidence = (*came_up.console.evidence(), *answer, *left)
     shown = compare_state(prepared, came_up.console)
     as_before = (AS_BEFORE,) if shown and not shown.differences else ()
-    after = f"its userspace was up after {came_up.seconds:.0f} s, by {NAMES[accelerator]}"
+    by = NAMES[accelerator] + ", with Secure Boot" * trial.hardware.secure_boot
+    after = [f"its userspace was up after {came_up.seconds:.0f} s, by {by}", *[WITHOUT_TPM] * trial.hardware.tpm]
     return Booted(
         seconds=round(came_up.seconds, 1),
         console_tail=came_up.tail or came_up.console.tail,
-        evidence=(*evidence, *as_before, prepared.note, after),
+        evidence=(*evidence, *as_before, prepared.note, *after),
         failed_units=shown.failed_units if shown else came_up.console.failed_units(),
         differences=shown.differences if shown else (),
     )

@@ -1,10 +1,10 @@
 """The virtual machine for the boot proof: the devices that the libvirt domain will have, in a confined QEMU.
 
-Covers its command line, its needs of this host (firmware), and the QMP connection to a running one.
+Covers its command line, and the QMP connection to a running one. A TPM is left out: its emulator is a further program.
 Virtio devices are behind PCI Express root ports if the machine has them, in libvirt's order: there they are virtio 1
 only, which an old kernel may not support. The guest's network answers DHCP and is isolated.
 
-Sources: QEMU's docs/interop (QMP, firmware.json), libvirt's qemu_domain_address.c.
+Sources: QEMU's docs/interop (QMP), libvirt's qemu_domain_address.c and qemu_command.c.
 """
 
 from __future__ import annotations
@@ -27,16 +27,15 @@ import psutil
 
 from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.disk.qemu.export import Backing, layer
-from hyper2kvmd.errors import BrokenInstallation, MigrationFailed
+from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.host.kvm import EMULATOR, KVM_DEVICE, OPTIONS, READABLE, Accelerator
 from hyper2kvmd.host.run import Sandbox, start, stop
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.machine import Extra, Hardware
+from hyper2kvmd.proof.firmware import uefi_firmware
 from hyper2kvmd.proof.monitor import ANSWER_SECONDS, Monitor, no_qmp
 
-FIRMWARE_DESCRIPTORS = Path("/usr/share/qemu/firmware")
-"""One JSON file per firmware: docs/interop/firmware.json in QEMU's source."""
 MEMORY_CAP, VCPU_CAP = 4096, 4
 """MiB and CPUs: the boot proves the disk, not the size of the guest."""
 EMULATED_VCPUS = 1
@@ -56,6 +55,13 @@ ATTACHED: Mapping[Extra, str] = {
 """Devices on the controllers."""
 SATA_PORTS = 6
 """Of one controller."""
+SECURE_VARIABLES = ["-global", "driver=cfi.pflash01,property=secure,value=on"]
+"""Only firmware in SMM writes the UEFI variables."""
+ENLIGHTENMENTS = (
+    *("hv-relaxed", "hv-vapic", "hv-spinlocks=0x1fff", "hv-vpindex"),
+    *("hv-runtime", "hv-synic", "hv-stimer", "hv-frequencies", "hv-time"),
+)
+"""Those of the domain, and its timer."""
 OVERLAY_LIMIT = 16 << 30
 """Bytes that a guest may write to one disk."""
 GATHER_SECONDS = 0.1
@@ -190,7 +196,7 @@ def running(overlaid: Overlay, hardware: Hardware, scratch: Path, accelerator: A
             argv += _disks(overlaid)
             readable = (*READABLE, *(disk.path for disk in overlaid.base.disks))
             if hardware.firmware == "uefi":
-                code, template = uefi_firmware()
+                code, template = uefi_firmware(secure_boot=hardware.secure_boot)
                 variables = scratch / "vars.fd"
                 if not variables.exists():
                     shutil.copyfile(template, variables)
@@ -219,11 +225,13 @@ def _command(hardware: Hardware, disks: int, monitor: int, accelerator: Accelera
     argv = [EMULATOR, "-no-user-config", "-nodefaults", "-no-reboot", "-display", "none"]
     argv += ["-vga", VIDEO_CARDS[hardware.video]]
     argv += ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
-    argv += OPTIONS[accelerator]
+    argv += _processor(hardware, accelerator)
     processors = min(hardware.vcpus, VCPU_CAP, os.cpu_count() or 1) if accelerator == "kvm" else EMULATED_VCPUS
-    argv += ["-machine", f"{hardware.machine},graphics=off,vmport=off,hpet=off"]
+    argv += ["-machine", f"{hardware.machine},graphics=off,vmport=off,hpet=off" + ",smm=on" * hardware.secure_boot]
+    argv += SECURE_VARIABLES if hardware.secure_boot else []
     argv += ["-rtc", f"base={hardware.rtc}"]
     argv += ["-m", str(min(hardware.memory, MEMORY_CAP)), "-smp", str(processors)]
+    argv += _identity(hardware)
     argv += ["-serial", "stdio", "-chardev", f"socket,id=qmp,fd={monitor}", "-mon", "chardev=qmp,mode=control"]
     argv += ["-chardev", "null,id=agent", "-object", "rng-builtin,id=entropy"]
     devices = []
@@ -232,24 +240,44 @@ def _command(hardware: Hardware, disks: int, monitor: int, accelerator: Accelera
         devices.append(f"{NIC_DEVICES[hardware.nic_model]},netdev=net{number},mac={mac},romfile=")
     devices += [device for extra, device in CONTROLLERS.items() if extra in hardware.extras]
     if hardware.disk_bus == "virtio":
-        devices += [
-            f"virtio-blk-pci,drive=disk{number}" + ",bootindex=1" * (number == hardware.boot_disk)
-            for number in range(disks)
-        ]
-    else:
-        devices += [f"ich9-ahci,id=sata{number}" for number in range(-(-disks // SATA_PORTS))]
+        devices += [f"virtio-blk-pci,drive=disk{number}{_boots(hardware, number)}" for number in range(disks)]
+    on_sata = _on_sata(hardware, disks)
+    devices += [f"ich9-ahci,id=sata{number}" for number in range(-(-len(on_sata) // SATA_PORTS))]
     devices += [device for extra, device in PCI_DEVICES.items() if extra in hardware.extras]
     for number, device in enumerate(devices):
         if "q35" in hardware.machine:
             argv += ["-device", f"pcie-root-port,id=port{number},chassis={number + 1}"]
             device += f",bus=port{number}"
         argv += ["-device", device]
-    for number in range(disks if hardware.disk_bus == "sata" else 0):
-        port = f"bus=sata{number // SATA_PORTS}.{number % SATA_PORTS}"
-        argv += ["-device", f"ide-hd,drive=disk{number},{port}" + ",bootindex=1" * (number == hardware.boot_disk)]
+    for number, device in enumerate(on_sata):
+        argv += ["-device", f"{device},bus=sata{number // SATA_PORTS}.{number % SATA_PORTS}"]
     for extra, device in ATTACHED.items():
         argv += ["-device", device] if extra in hardware.extras else []
     return argv
+
+
+def _processor(hardware: Hardware, accelerator: Accelerator) -> list[str]:
+    *others, model = OPTIONS[accelerator]
+    enlightened = ENLIGHTENMENTS if hardware.hyperv and accelerator == "kvm" else ()
+    return [*others, ",".join((model, *enlightened))]
+
+
+def _identity(hardware: Hardware) -> list[str]:
+    """What the guest reads in SMBIOS, and the VM generation ID."""
+    argv = ["-uuid", hardware.uuid] if hardware.uuid else []
+    if hardware.serial:
+        argv += ["-smbios", "type=1,serial=" + hardware.serial.replace(",", ",,")]
+    return argv + (["-device", f"vmgenid,guid={hardware.genid}"] if hardware.genid else [])
+
+
+def _boots(hardware: Hardware, disk: int) -> str:
+    return ",bootindex=1" if disk == hardware.boot_disk else ""
+
+
+def _on_sata(hardware: Hardware, disks: int) -> list[str]:
+    """The devices on SATA's ports, in the domain's order."""
+    found = [f"ide-hd,drive=disk{number}{_boots(hardware, number)}" for number in range(disks)]
+    return (found if hardware.disk_bus == "sata" else []) + ["ide-cd"] * hardware.cdroms
 
 
 def _disks(overlaid: Overlay) -> list[str]:
@@ -260,24 +288,3 @@ def _disks(overlaid: Overlay) -> list[str]:
         node = {"node-name": f"disk{number}", "driver": "qcow2", "file": file}
         argv += ["-blockdev", json.dumps({**node, "backing": layer(below)})]
     return argv
-
-
-def uefi_firmware() -> tuple[Path, Path]:
-    """OVMF's code and its template of variables, without Secure Boot, from QEMU's and libvirt's descriptors."""
-    for descriptor in sorted(FIRMWARE_DESCRIPTORS.glob("*.json")):
-        firmware = json.loads(descriptor.read_bytes())
-        machines = {machine for target in firmware["targets"] for machine in target["machines"]}
-        mapping = firmware["mapping"]
-        if (
-            "uefi" in firmware["interface-types"]
-            and "pc-q35-*" in machines
-            and mapping["device"] == "flash"
-            and mapping["executable"]["format"] == "raw"
-            and not {"requires-smm", "enrolled-keys"} & set(firmware["features"])
-        ):
-            return Path(mapping["executable"]["filename"]), Path(mapping["nvram-template"]["filename"])
-    raise BrokenInstallation(
-        "firmware-missing",
-        "no UEFI firmware for virtual machines is installed",
-        hint="Install the package ovmf or edk2-ovmf",
-    )

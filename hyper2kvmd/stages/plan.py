@@ -13,6 +13,7 @@ from hyper2kvmd.disk.sources.snapshots import check_snapshots
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.findings import Findings
 from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper
+from hyper2kvmd.hardware import expected_hardware, hardware_concerns, require_possible
 from hyper2kvmd.host import run, space
 from hyper2kvmd.host.destination import real_output_dir, unusable
 from hyper2kvmd.host.kvm import EMULATOR
@@ -25,7 +26,7 @@ from hyper2kvmd.model.disks import DiskRef, Layout, SourceDisk, Volume
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Context
-from hyper2kvmd.proof.machine import uefi_firmware
+from hyper2kvmd.proof.firmware import uefi_firmware
 from hyper2kvmd.stages.bench import Bench
 from hyper2kvmd.targets.libvirt.connection import VIRSH
 from hyper2kvmd.targets.target import Target
@@ -45,7 +46,8 @@ def plan(bench: Bench) -> Plan:
 
     Raises the failures of `open_disk` and of the target's `check`, `room` and `examine`, and `tool-missing`,
     `firmware-missing`, `source-repeated`, `source-has-snapshot`, `path-not-allowed`, `helper-unreachable`,
-    `mount-unsupported`, `checksum-too-long`, `space-never`; several of them as `several-problems`.
+    `mount-unsupported`, `checksum-too-long`, `space-never`, `secure-boot-impossible`; several of
+    them as `several-problems`.
     """
     target = bench.target  # refused before anything is started or made
     findings = Findings()
@@ -82,9 +84,6 @@ def _plan(bench: Bench, target: Target | None, findings: Findings) -> Plan:
         with ctx.step("Checking access to the guest"), findings.noted():
             linux = tuple(volume for volume in layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
             concerns += _check_reach(bench, linux)
-    if migration.verify == "boot" and firmware == "uefi":
-        with findings.noted():
-            uefi_firmware()
     disks = tuple(_allotted(migration, layout, number, disk) for number, disk in enumerate(disks))
     needed = _needed_bytes(migration, disks)
     with findings.noted():
@@ -92,11 +91,21 @@ def _plan(bench: Bench, target: Target | None, findings: Findings) -> Plan:
     with findings.noted():
         space.require_possible(order.conversion_dir, needed)
     planned = Plan(machine=machine, disks=disks, layout=layout, firmware=firmware, needed_bytes=needed)
+    _check_hardware(migration, planned, findings)
+    concerns += _noted(ctx, hardware_concerns(migration, planned))
     if target is not None:
         planned = planned.with_changes(publish_bytes=target.room(needed))
         with ctx.step("Checking the target"):
             concerns += _noted(ctx, target.examine(planned))
     return planned.with_changes(concerns=first_concerns(concerns))
+
+
+def _check_hardware(migration: Migration, planned: Plan, findings: Findings) -> None:
+    with findings.noted():
+        require_possible(migration, planned)
+    if migration.verify == "boot" and planned.firmware == "uefi":
+        with findings.noted():
+            uefi_firmware(secure_boot=expected_hardware(migration, planned).secure_boot)
 
 
 def _programs(migration: Migration) -> Iterator[str]:

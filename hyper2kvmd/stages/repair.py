@@ -133,7 +133,7 @@ def repair_disks(disks: GuestDisks) -> Guest:
     )
     for warning in replayed:
         disks.ctx.warn(warning)
-    concerns = note_if_not_booted(guest)
+    concerns = (*guest.concerns, *note_if_not_booted(guest))
     for concern in concerns:
         disks.ctx.note(concern)
     return guest.with_changes(concerns=concerns, warnings=(*replayed, *guest.warnings)).shortened()

@@ -113,6 +113,25 @@ def test_grub_boots_without_its_boot_entry(
     assert_repaired_for_good(service_folder)
 
 
+@pytest.mark.slow
+def test_a_signed_guest_boots_with_secure_boot(service_folder: Path, installed_helper: tuple[str, ...]) -> None:
+    """Its repairs changed the initramfs and grub.cfg, which carry no signature."""
+    report = migrated(uefi_grub.GUESTS["uefi-shim"], service_folder, verify="boot", secure_boot="true")
+    assert_booted(report)
+    assert any(line.endswith(", with Secure Boot") for line in report["verdict"]["evidence"])
+    assert [one["code"] for one in report["plan"]["concerns"]] == ["secure-boot-keys-lost"]
+    assert 'name="enrolled-keys"' in (service_folder / "out" / "web01.xml").read_text()
+
+
+@pytest.mark.slow
+def test_an_unsigned_loader_does_not_boot_with_secure_boot(
+    service_folder: Path, installed_helper: tuple[str, ...]
+) -> None:
+    done = migrate(uefi_grub.GUESTS["uefi-grub"], service_folder, verify="boot", secure_boot="true")
+    assert done.returncode == 1
+    assert "firmware found nothing to boot" in done.stdout + done.stderr
+
+
 def test_systemd_boot_finds_virtio_in_the_initrd_beside_its_entry(
     service_folder: Path, installed_helper: tuple[str, ...]
 ) -> None:

@@ -10,7 +10,9 @@ import pytest
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.guest import FamilyName, Guest
+from hyper2kvmd.model.machine import Hardware
 from tests.guests.altered import (
+    BIOS,
     GRUB_CFG,
     HEALTHY,
     LINUX,
@@ -31,9 +33,11 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def failure(image: Image, *, guest: Guest = LINUX, silence_seconds: float = 200.0) -> MigrationFailed:
+def failure(
+    image: Image, *, guest: Guest = LINUX, hardware: Hardware = BIOS, silence_seconds: float = 200.0
+) -> MigrationFailed:
     with pytest.raises(MigrationFailed) as caught:
-        boot_it(image, guest=guest, silence_seconds=silence_seconds)
+        boot_it(image, guest=guest, hardware=hardware, silence_seconds=silence_seconds)
     assert Kernel.now().clean
     return caught.value
 
@@ -86,8 +90,26 @@ def test_a_uefi_guest_boots(guest_folder: Path) -> None:
     assert any("web01 asked for a login" in line for line in booted.evidence)
 
 
-def test_an_empty_disk_is_told_at_once(guest_folder: Path) -> None:
-    failed = failure(small(guest_folder))
+@pytest.mark.parametrize(
+    "hardware",
+    [
+        BIOS,
+        BIOS.with_changes(machine="pc", disk_bus="sata", nic_model="e1000e", cdroms=4, hyperv=True, rtc="localtime"),
+        BIOS.with_changes(
+            firmware="uefi",
+            secure_boot=True,
+            tpm=True,
+            cdroms=1,
+            serial="VMware-56 4d, x",
+            uuid="564d1d2a-9f0e-4a3b-8c55-0123456789ab",
+            genid="0a1b2c3d-0000-4000-8000-00000000beef",
+        ),
+    ],
+    ids=["bios", "sata", "secure-boot"],
+)
+def test_an_empty_disk_is_told_at_once(guest_folder: Path, hardware: Hardware) -> None:
+    """On every kind of machine: QEMU starts it, and its firmware runs."""
+    failed = failure(small(guest_folder), hardware=hardware)
     assert failed.code == "boot-failed"
     assert "firmware found nothing to boot" in failed.message
 

@@ -237,8 +237,10 @@ def test_the_command_line_inside_is_mended_and_the_rest_stays(machine: Machine) 
     machine.with_kernel()
     put(machine.esp, "EFI/BOOT/BOOTX64.EFI", program())
     path = put(machine.esp, "EFI/Linux/debian.efi", image())
-    (change,) = machine.repair().changes
+    guest = machine.repair()
+    (change,) = guest.changes
     assert (change.fix, change.path) == ("unified-kernel", "/boot/efi/EFI/Linux/debian.efi")
+    assert guest.capabilities.secure_boot  # there was no signature to lose
     after = pe.parse(path.read_bytes())
     assert after is not None
     assert after.content(".cmdline") == f"root=UUID={ROOT_UUID} ro\n".encode()
@@ -250,7 +252,10 @@ def test_a_lost_signature_is_said(machine: Machine) -> None:
     put(machine.esp, "EFI/BOOT/BOOTX64.EFI", program())
     sections = {".cmdline": (0x3000, b"root=/dev/sda2"), ".linux": (0x5000, b"kernel")}
     path = put(machine.esp, "EFI/Linux/debian.efi", unified(sections, signed=True))
-    assert "Secure Boot must stay off" in machine.repair().warnings[0]
+    guest = machine.repair()
+    (concern,) = (one for one in guest.concerns if one.code == "secure-boot-unsigned")
+    assert "removed the signature of /boot/efi/EFI/Linux/debian.efi: the new machine gets no" in concern.message
+    assert not guest.capabilities.secure_boot
     after = pe.parse(path.read_bytes())
     assert after is not None and not after.is_signed
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.guest.linux.fixes import nic_names
+from hyper2kvmd.guest.nics import nics_as_they_were
 from hyper2kvmd.mac import given_mac, normal_mac
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.machine import SourceNic
@@ -91,6 +92,13 @@ def test_addresses_are_each_vms_and_each_cards_own() -> None:
     made = {given_mac(name, number) for name in ("web01", "web02") for number in range(4)}
     assert len(made) == 8
     assert all(normal_mac(one) == one and one.startswith("52:54:00:") for one in made)
+
+
+def test_cards_keep_their_networks_in_whatever_order_they_come(guest: Path) -> None:
+    put(guest, "etc/network/interfaces", "auto ens192\nauto ens224\n")
+    source = (SourceNic(mac=B, slot=224, network="DMZ"), SourceNic(mac=A, slot=192, network="LAN"))
+    assert [(nic.mac, nic.network) for nic in repair(guest, *source).nics] == [(A, "LAN"), (B, "DMZ")]
+    assert [nic.network for nic in nics_as_they_were(source, "web01")] == ["DMZ", "LAN"]
 
 
 def test_slots_tell_which_card_is_which(guest: Path) -> None:

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.hardware import decide_hardware
+from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.hardware import decide_hardware, expected_hardware, hardware_concerns, require_possible
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Layout
 from hyper2kvmd.model.guest import Capabilities, Guest, Nic
-from hyper2kvmd.model.machine import Firmware, Hardware
+from hyper2kvmd.model.machine import Firmware, Hardware, Plan
 from tests.support.benches import plan_for
+
+UUID = "564d0000-0000-0000-0000-00000000000"
+
+
+def planned(
+    source: Mapping[str, object], asked: Mapping[str, object], firmware: Firmware = "bios"
+) -> tuple[Migration, Plan]:
+    plan = plan_for((), Layout(tables=()), firmware)
+    plan = plan.with_changes(machine=plan.machine.with_changes(**source))
+    return Migration.model_validate({"vmdk": Path("/a.vmdk"), "vm_name": "a", **asked}), plan
 
 
 def decided(
-    source: dict[str, object], asked: dict[str, object], guest: Guest | None = None, firmware: Firmware = "bios"
+    source: Mapping[str, object],
+    asked: Mapping[str, object],
+    guest: Guest | None = None,
+    firmware: Firmware = "bios",
 ) -> Hardware:
-    plan = plan_for((), Layout(tables=()), firmware)
-    plan = plan.with_changes(machine=plan.machine.with_changes(**source))
-    migration = Migration.model_validate({"vmdk": Path("/a.vmdk"), "vm_name": "a", **asked})
+    migration, plan = planned(source, asked, firmware)
     return decide_hardware(migration, plan, guest or Guest())
 
 
@@ -92,7 +105,11 @@ def test_cores_fill_whole_sockets(
 
 
 def test_identity_and_drives_are_the_sources() -> None:
-    identity = {"uuid": "564d0000-0000-0000-0000-000000000001", "serial": "VMware-56 4d", "genid": "0" * 8}
+    identity = {
+        "uuid": "564d0000-0000-0000-0000-000000000001",
+        "serial": "VMware-56 4d",
+        "genid": "564d0000-0000-0000-0000-000000000002",
+    }
     found = decided({**identity, "cdroms": 2}, {})
     assert (found.uuid, found.serial, found.genid, found.cdroms) == (*identity.values(), 2)
     assert (decided({}, {}).cdroms, decided({"cdroms": 90}, {}).cdroms) == (0, 4)
@@ -116,3 +133,67 @@ def test_each_card_keeps_its_own_network(network_map: dict[str, str], networks: 
 
 def test_hyperv_is_for_windows() -> None:
     assert (decided({}, {}).hyperv, decided({}, {}, Guest(family="windows")).hyperv) == (False, True)
+
+
+def test_a_serial_number_that_xml_cannot_hold_is_left_out() -> None:
+    assert decided({"serial": "VMware\x01"}, {}).serial is None
+
+
+@pytest.mark.parametrize(
+    ("source", "asked", "firmware", "remedy"),
+    [
+        ({}, {"secure_boot": True}, "bios", "Set secure_boot: false, or set uefi: true"),
+        ({"secure_boot": True}, {"machine": "pc"}, "uefi", "Set secure_boot: false, or set machine: q35"),
+    ],
+)
+def test_secure_boot_that_no_machine_can_have_is_refused(
+    source: Mapping[str, object], asked: Mapping[str, object], firmware: Firmware, remedy: str
+) -> None:
+    with pytest.raises(MigrationFailed) as caught:
+        require_possible(*planned(source, asked, firmware))
+    assert (caught.value.code, caught.value.hint) == ("secure-boot-impossible", remedy)
+    require_possible(*planned(source, {**asked, "secure_boot": False}, firmware))
+
+
+def test_a_source_with_secure_boot_and_bios_needs_no_refusal() -> None:
+    """VMware keeps the setting of a machine that was changed to BIOS."""
+    require_possible(*planned({"secure_boot": True}, {"machine": "pc"}))
+    require_possible(*planned({"secure_boot": True}, {"machine": "pc-q35-7.2"}, "uefi"))
+
+
+@pytest.mark.parametrize(
+    ("source", "asked", "codes"),
+    [
+        ({}, {}, []),
+        ({"tpm": True}, {"tpm": False}, ["tpm-state-lost"]),
+        ({}, {"tpm": True}, []),
+        ({"secure_boot": True}, {}, ["secure-boot-keys-lost"]),
+        ({"secure_boot": True}, {"secure_boot": False}, []),
+    ],
+)
+def test_what_stays_behind_is_a_concern(
+    source: Mapping[str, object], asked: Mapping[str, object], codes: list[str]
+) -> None:
+    assert [one.code for one in hardware_concerns(*planned(source, asked, "uefi"))] == codes
+
+
+@pytest.mark.parametrize(
+    ("network_map", "unmapped"),
+    [
+        ({}, None),
+        ({"LAN": "lan"}, "DMZ, (unknown)"),
+        ({"LAN": "lan", "DMZ": "bridge:br1"}, "(unknown)"),
+        ({"default": "lan"}, None),
+    ],
+)
+def test_a_network_that_the_map_leaves_out_is_a_concern(network_map: dict[str, str], unmapped: str | None) -> None:
+    nics = ({"mac": None, "network": "LAN"}, {"mac": None, "network": "DMZ"}, {"mac": None}, {"mac": None})
+    concerns = list(hardware_concerns(*planned({"nics": nics}, {"network_map": network_map})))
+    assert [one.code for one in concerns] == ([] if unmapped is None else ["network-unmapped"])
+    assert all(f"nor {unmapped}: " in one.message for one in concerns)
+
+
+def test_before_the_guest_is_known_the_cards_with_an_address_are_expected() -> None:
+    nics = ({"mac": "00:50:56:00:00:01", "network": "LAN"}, {"mac": None, "network": "DMZ"})
+    found = expected_hardware(*planned({"nics": nics}, {"network_map": {"LAN": "lan"}}))
+    assert [(nic.mac, nic.network) for nic in found.nics] == [("00:50:56:00:00:01", "lan")]

@@ -12,6 +12,10 @@ from hypothesis import strategies as st
 from hyper2kvmd import spec
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Problem
+from hyper2kvmd.spec import REMEDIES
+
+NETWORKS = {"VM Network": "lan", "no": "bridge:br0", "a-b": "7"}
+"""Names are text, whatever YAML would make of them."""
 
 
 def parse(text: str, name: str = "web01", base: Path | None = None) -> Migration:
@@ -56,6 +60,10 @@ def test_one_key_is_enough() -> None:
         ("fstab-mode: noop", "fstab_mode", "noop"),
         ("output_dir: /srv/out", "output_dir", Path("/srv/out")),
         ("to_output: web.img", "to_output", "web.img"),
+        ("secure-boot: no", "secure_boot", False),
+        ("tpm: yes", "tpm", True),
+        ("network_map: {VM Network: lan, no: bridge:br0, a-b: 7}", "network_map", NETWORKS),
+        ("network-map: {}", "network_map", {}),
     ],
 )
 def test_scalars_are_read_as_their_field(line: str, field: str, value: object) -> None:
@@ -95,12 +103,27 @@ def test_scalars_are_read_as_their_field(line: str, field: str, value: object) -
         ("to_output: web.vmdk", "to_output", 12, "value-conflict"),
         ("libvirt_uri: xen:///system", "libvirt_uri", 14, "value-invalid"),
         ("libvirt_uri: qemu:system", "libvirt_uri", 14, "value-invalid"),
+        ("network_map: lan", "network_map", 14, "value-invalid"),
+        ("network_map: [lan]", "network_map", 14, "value-invalid"),
+        ("network_map: {A: ''}", "network_map.A", 18, "value-invalid"),
+        ("network_map: {A: {b: c}}", "network_map.A", 18, "value-invalid"),
+        ("network_map: {A: brigde:br0}", "network_map.A", 18, "value-invalid"),
+        ("network_map: {A: 'bridge:../br0'}", "network_map.A", 18, "value-invalid"),
+        ("network_map: {A: 'bridge:a-name-that-is-too-long'}", "network_map.A", 18, "value-invalid"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_place(line: str, key: str, column: int, code: str) -> None:
     one = only(f"vmdk: /a.vmdk\n{line}\n")
     assert (one.key, one.line, one.column, one.code) == (key, 2, column, code)
     assert one.hint
+
+
+def test_a_mapping_takes_any_name_and_keeps_every_error() -> None:
+    text = "vmdk: /a.vmdk\nnetwork_map:\n  VM Network: ''\n  B: lan\n  C: [x]\n"
+    assert [(one.key, one.line) for one in problems(text)] == [("network_map.VM Network", 3), ("network_map.C", 5)]
+    assert {one.hint for one in problems(text)} == {REMEDIES["network_map"]}
+    crowd = ", ".join(f"n{number}: lan" for number in range(65))
+    assert only(f"vmdk: /a.vmdk\nnetwork_map: {{{crowd}}}\n").key == "network_map"
 
 
 def test_keys_that_contradict_each_other() -> None:

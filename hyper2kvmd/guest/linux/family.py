@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,15 +14,16 @@ from hyper2kvmd.guest.linux.compose import Composition
 from hyper2kvmd.guest.linux.fixes import FIXES, OUTSIDE
 from hyper2kvmd.guest.linux.fixes.fix import Case, Fix
 from hyper2kvmd.guest.linux.fstab import entries
-from hyper2kvmd.guest.linux.inspect import inspect_system
+from hyper2kvmd.guest.linux.inspect import System, inspect_system
 from hyper2kvmd.guest.linux.locked import closed
 from hyper2kvmd.guest.linux.network.cards import decide_cards
 from hyper2kvmd.guest.linux.network.survey import survey
 from hyper2kvmd.guest.linux.ostree import find_deployment, never_booted
 from hyper2kvmd.guest.linux.root_search import LinuxRoot, find_locked_root, find_root
 from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import Layout
-from hyper2kvmd.model.guest import Change, Guest
+from hyper2kvmd.model.guest import Capabilities, Change, Guest
 
 FSTAB = "/etc/fstab"
 RELABEL = "/.autorelabel"
@@ -134,6 +136,7 @@ def _stage_repairs(
         staged = _Staged(tree.mark(), tree.touched, selinux=system.selinux, relabels=relabels)
     for warning in news:
         ctx.warn(warning)
+    unsigned = _unsigned(system, tree.changes)
     guest = Guest(
         family="linux",
         os_id=system.os_id,
@@ -147,10 +150,26 @@ def _stage_repairs(
         nics=cards.nics,
         fstab_before=printable(before),
         fstab_after=printable(tree.text_or_empty(FSTAB)),
+        capabilities=Capabilities(secure_boot=not unsigned),
         changes=tree.changes,
+        concerns=unsigned,
         warnings=tuple(news),
     )
     return guest, staged
+
+
+def _unsigned(system: System, changes: Iterable[Change]) -> tuple[Concern, ...]:
+    """A concern if repairs removed signatures that Secure Boot checks."""
+    changed = {change.path for change in changes}
+    paths = [printable(image.path) for image in system.unified if image.is_signed]
+    if not (lost := [path for path in paths if path in changed]):
+        return ()
+    unsigned = Concern(
+        code="secure-boot-unsigned",
+        message=f"repairs removed the signature of {', '.join(lost)}: the new machine gets no Secure Boot",
+        hint="Sign it in the guest with a key that its firmware has, then turn Secure Boot on",
+    )
+    return (unsigned,)
 
 
 def _refuse_overlay(fstab: str) -> None:

@@ -53,6 +53,8 @@ class Unified:
     path: str
     version: str
     """Empty if the image does not contain it."""
+    is_signed: bool
+    """For Secure Boot; a repair of the image removes the signature."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,7 @@ def _unified(tree: GuestTree) -> Iterator[Unified]:
         program = pe.parse(tree.read_bytes(path, UNIFIED_LIMIT)) if tree.is_file(path) else None
         if program is not None and program.content(".linux") is not None:
             version = (program.content(".uname") or b"").rstrip(b"\0").decode(errors="replace").strip()
-            found.append(Unified(path, version))
+            found.append(Unified(path, version, program.is_signed))
     yield from sorted(found, key=lambda image: _version_key(image.version))
 
 

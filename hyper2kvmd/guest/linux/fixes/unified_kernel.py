@@ -1,8 +1,8 @@
 """Unified kernel images: a kernel, its initrd and its command line in one EFI program.
 
 Looks for unstable names on the command line and for an initrd without virtio, as the repairs of separate files do, and
-rewrites the program with repaired ones. This invalidates a signature: it is removed, with a warning. Sources: the Boot
-Loader Specification (type 2 entries), systemd-stub(7).
+rewrites the program with repaired ones. This invalidates a signature: it is removed, and the family reports it.
+Sources: the Boot Loader Specification (type 2 entries), systemd-stub(7).
 """
 
 from __future__ import annotations
@@ -66,8 +66,6 @@ def _mend(case: Case, image: Unified) -> list[str]:
             facts.append(more.facts)
     if contents:
         case.tree.write_bytes(path, pe.with_sections(program, contents), fix=FIX.name, summary="; ".join(facts))
-        if program.is_signed:
-            warnings.append(f"{path} lost its signature in the repair: Secure Boot must stay off")
     return warnings
 
 
