@@ -22,8 +22,8 @@ from hyper2kvmd.targets.libvirt.connection import Libvirt
 from hyper2kvmd.targets.libvirt.definition import domain_exists
 from tests.support.attempts import Attempts
 from tests.support.benches import bench_for, hardware_for
+from tests.support.libvirtd import examined, registered, unplug, virsh, xml_of
 from tests.support.libvirtd import libvirt as libvirt
-from tests.support.libvirtd import registered, source, unplug, virsh, xml_of
 
 
 @pytest.mark.parametrize(
@@ -140,22 +140,14 @@ def test_a_refused_definition_fails_with_libvirts_reason_and_keeps_the_image(lib
     assert not domain_exists(Libvirt(uri), "toobig")
 
 
-def examined(uri: str, folder: Path, source_vcpus: int | None = None, **keys: Any) -> tuple[str, ...]:
-    """What the target says to a plan."""
-    asked = {"vmdk": "/srv/a.vmdk", "vm_name": "a", "libvirt_import": True, "libvirt_uri": uri, **keys}
-    migration = Migration.model_validate(asked)
-    order = Order(job_id="1", migration=migration, conversion_dir=folder, output_dir=folder, helper=("helper",))
-    planned = source("uefi" if migration.uefi else "bios")
-    machine = planned.machine.with_changes(vcpus=source_vcpus)
-    with bench_for(order, folder) as bench:
-        return tuple(map(str, bench.target.examine(planned.with_changes(machine=machine))))
-
-
 @pytest.mark.parametrize(
     ("keys", "fact"),
     [
-        ({"source_vcpus": 256}, "limits the machine type q35 to 255 virtual CPUs, and this machine has 256"),
-        ({"source_vcpus": 2, "vcpus": 300, "machine": "pc"}, "limits the machine type pc to 255 virtual CPUs"),
+        ({"machine_had": {"vcpus": 256}}, "limits the machine type q35 to 255 virtual CPUs, and this machine has 256"),
+        (
+            {"machine_had": {"vcpus": 2}, "vcpus": 300, "machine": "pc"},
+            "limits the machine type pc to 255 virtual CPUs",
+        ),
         ({"machine": "isapc"}, "limits the machine type isapc to 1 virtual CPUs, and this machine has 2"),
         ({"machine": "nonsense"}, "does not support the machine type nonsense: invalid argument: the machine"),
         ({"machine": "microvm", "uefi": True}, "has no UEFI firmware for the machine type microvm"),
@@ -180,7 +172,7 @@ def test_a_missing_network_is_a_concern(libvirt: tuple[str, Path], tmp_path: Pat
 
 
 def test_a_libvirt_without_capabilities_and_with_the_network(tmp_path: Path) -> None:
-    assert examined("test:///default", tmp_path, 300) == ()
+    assert examined("test:///default", tmp_path, {"vcpus": 300}) == ()
     (concern,) = examined("test:///default", tmp_path, libvirt_network="lan")
     assert "no network lan" in concern
 

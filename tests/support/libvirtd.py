@@ -7,9 +7,10 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -107,6 +108,7 @@ def registered(
     job_id: str = "1",
     emit: Callable[[Event], None] = unheard,
     own: Path | None = None,
+    machine_had: Mapping[str, object] = MappingProxyType({}),
     **keys: Any,
 ) -> Registration:
     migration = Migration.model_validate({"vmdk": "/srv/web01.vmdk", "vm_name": "web01", **keys})
@@ -130,6 +132,20 @@ def registered(
     guest = Guest(os_id="debian", os_name="Debian GNU/Linux 12", nics=nics)
     with tempfile.TemporaryDirectory() as another:
         found = source(decide_firmware(migration.uefi, firmware, Layout(tables=()))[0])
+        found = found.with_changes(machine=found.machine.with_changes(**machine_had))
         hardware = decide_hardware(migration, found, guest)
         with bench_for(order, own or Path(another), emit) as bench:
             return register(bench, hardware, guest, artifact)
+
+
+def examined(
+    uri: str, folder: Path, machine_had: Mapping[str, object] = MappingProxyType({}), **keys: Any
+) -> tuple[str, ...]:
+    """The concerns of the target about a plan for such a source machine."""
+    asked = {"vmdk": "/srv/a.vmdk", "vm_name": "a", "libvirt_import": True, "libvirt_uri": uri, **keys}
+    migration = Migration.model_validate(asked)
+    order = Order(job_id="1", migration=migration, conversion_dir=folder, output_dir=folder, helper=("helper",))
+    planned = source("uefi" if migration.uefi else "bios")
+    machine = planned.machine.with_changes(**machine_had)
+    with bench_for(order, folder) as bench:
+        return tuple(map(str, bench.target.examine(planned.with_changes(machine=machine))))

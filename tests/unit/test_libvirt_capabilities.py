@@ -13,6 +13,27 @@ def of(inside: str) -> DomainCapabilities:
     return DomainCapabilities.of(f"<domainCapabilities>{inside}</domainCapabilities>")
 
 
+def test_secure_boot_and_tpm() -> None:
+    loader = "<os><loader supported='yes'><enum name='secure'><value>yes</value><value>no</value></enum></loader></os>"
+    assert of(loader).secure == frozenset({"yes", "no"})
+    assert (of("").secure, of("").tpm) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("tpm", "lacks"),
+    [
+        ("<tpm supported='yes'><enum name='backendModel'><value>emulator</value></enum></tpm>", False),
+        ("<tpm supported='yes'><enum name='backendModel'><value>passthrough</value></enum></tpm>", True),
+        ("<tpm supported='yes'><enum name='backendModel'/></tpm>", True),
+        ("<tpm supported='no'/>", True),
+        ("<tpm supported='yes'/>", False),
+        ("", False),
+    ],
+)
+def test_a_tpm_is_only_lacking_if_libvirt_says_so(tpm: str, lacks: bool) -> None:
+    assert of(f"<devices>{tpm}</devices>").lacks_tpm is lacks
+
+
 def test_limit_and_firmware() -> None:
     assert of(f"<vcpu max='240'/>{FIRMWARE}") == DomainCapabilities(240, frozenset({"bios", "efi"}))
 

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.model.concerns import Concern
-from hyper2kvmd.model.machine import Firmware
+from hyper2kvmd.model.machine import Hardware
 from hyper2kvmd.targets.libvirt.connection import Libvirt, reason_of
 
 ARCHITECTURE = "x86_64"
@@ -27,6 +25,10 @@ class DomainCapabilities:
 
     most_vcpus: int | None = None
     firmware: frozenset[str] | None = None
+    secure: frozenset[str] | None = None
+    """`yes` if a firmware has Secure Boot."""
+    tpm: frozenset[str] | None = None
+    """The kinds of TPM; `emulator` is swtpm."""
 
     @staticmethod
     def of(xml: str) -> DomainCapabilities:
@@ -37,45 +39,61 @@ class DomainCapabilities:
             return DomainCapabilities()
         most = root.find("vcpu")
         text = "" if most is None else most.get("max", "").strip()
-        offered = root.find("os/enum[@name='firmware']")
+        tpm = root.find("devices/tpm")
         return DomainCapabilities(
             most_vcpus=int(text) if COUNT.fullmatch(text) else None,
-            firmware=None if offered is None else frozenset((value.text or "").strip() for value in offered),
+            firmware=_values(root, "os/enum[@name='firmware']"),
+            secure=_values(root, "os/loader/enum[@name='secure']"),
+            tpm=frozenset()
+            if tpm is not None and tpm.get("supported") == "no"
+            else _values(root, "devices/tpm/enum[@name='backendModel']"),
         )
 
+    @property
+    def lacks_tpm(self) -> bool:
+        return self.tpm is not None and "emulator" not in self.tpm
 
-def require_supported(libvirt: Libvirt, vm_name: str, *, machine: str, vcpus: int, firmware: Firmware) -> None:
-    """Raise MigrationFailed (`hardware-unsupported`) for hardware that libvirt does not support there.
 
-    A libvirt that reports no capabilities, such as the test driver, is not checked.
+def _values(root: ET.Element, path: str) -> frozenset[str] | None:
+    offered = root.find(path)
+    return None if offered is None else frozenset((value.text or "").strip() for value in offered)
+
+
+def capabilities_for(libvirt: Libvirt, vm_name: str, machine: str) -> DomainCapabilities | None:
+    """None for a libvirt that reports no capabilities, such as the test driver.
+
+    Raises MigrationFailed (`hardware-unsupported`) if libvirt does not have the machine type.
     """
-
-    def cannot_run(fact: str, hint: str) -> MigrationFailed:
-        message = f"{vm_name}: libvirt at {libvirt.uri} {fact}"
-        return MigrationFailed("hardware-unsupported", message, hint=hint, kind=Kind.OPERATOR)
-
     shown = libvirt.virsh("domcapabilities", "--arch", ARCHITECTURE, "--machine", machine)
-    if shown.returncode != 0:
-        if libvirt.virsh("domcapabilities", "--arch", ARCHITECTURE).returncode != 0:
-            return
-        hint = "Set machine: to a type that this host has, such as q35, or migrate to a host that has this one"
-        raise cannot_run(f"does not support the machine type {machine}: {reason_of(shown)}", hint)
-    capabilities = DomainCapabilities.of(shown.stdout)
-    most = min(MAX_VCPUS_WITHOUT_IOMMU, capabilities.most_vcpus or MAX_VCPUS_WITHOUT_IOMMU)
-    if vcpus > most:
-        fact = f"limits the machine type {machine} to {most} virtual CPUs, and this machine has {vcpus}"
-        raise cannot_run(fact, f"Set vcpus: {most}, or less")
-    if firmware == "uefi" and capabilities.firmware is not None and "efi" not in capabilities.firmware:
+    if shown.returncode == 0:
+        return DomainCapabilities.of(shown.stdout)
+    if libvirt.virsh("domcapabilities", "--arch", ARCHITECTURE).returncode != 0:
+        return None
+    fact = f"does not support the machine type {machine}: {reason_of(shown)}"
+    hint = "Set machine: to a type that this host has, such as q35, or migrate to a host that has this one"
+    raise _unsupported(libvirt, vm_name, fact, hint)
+
+
+def require_supported(libvirt: Libvirt, vm_name: str, hardware: Hardware, found: DomainCapabilities) -> None:
+    """Raise MigrationFailed (`hardware-unsupported`) for hardware that libvirt does not support there."""
+    machine = hardware.machine
+    most = min(MAX_VCPUS_WITHOUT_IOMMU, found.most_vcpus or MAX_VCPUS_WITHOUT_IOMMU)
+    if hardware.vcpus > most:
+        fact = f"limits the machine type {machine} to {most} virtual CPUs, and this machine has {hardware.vcpus}"
+        raise _unsupported(libvirt, vm_name, fact, f"Set vcpus: {most}, or less")
+    if hardware.firmware == "uefi" and found.firmware is not None and "efi" not in found.firmware:
         hint = "Install OVMF there (package ovmf or edk2-ovmf), or set machine: to another type"
-        raise cannot_run(f"has no UEFI firmware for the machine type {machine}", hint)
+        raise _unsupported(libvirt, vm_name, f"has no UEFI firmware for the machine type {machine}", hint)
+    if hardware.secure_boot and found.secure is not None and "yes" not in found.secure:
+        hint = "Install OVMF with Secure Boot there and use machine: q35, or set secure_boot: false"
+        raise _unsupported(libvirt, vm_name, f"has no firmware with Secure Boot for the machine type {machine}", hint)
 
 
-def missing_network(libvirt: Libvirt, vm_name: str, network: str) -> Iterator[Concern]:
-    """A concern if libvirt does not have the network: the domain can be defined, and does not start."""
-    listed = libvirt.virsh("net-list", "--all", "--name")
-    if listed.returncode == 0 and network not in listed.stdout.splitlines():
-        yield Concern(
-            code="network-missing",
-            message=f"libvirt at {libvirt.uri} has no network {network}",
-            hint=f"Create it before you start {vm_name}",
-        )
+def tpm_unsupported(libvirt: Libvirt, vm_name: str) -> MigrationFailed:
+    """For a machine whose migration asks for a TPM."""
+    return _unsupported(libvirt, vm_name, "cannot emulate a TPM", "Install swtpm there, or set tpm: false")
+
+
+def _unsupported(libvirt: Libvirt, vm_name: str, fact: str, hint: str) -> MigrationFailed:
+    message = f"{vm_name}: libvirt at {libvirt.uri} {fact}"
+    return MigrationFailed("hardware-unsupported", message, hint=hint, kind=Kind.OPERATOR)

@@ -11,8 +11,11 @@ from hyper2kvmd.host.kvm import KVM_DEVICE, kvm_works
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.results import Artifact
 from hyper2kvmd.progress import Context
+from hyper2kvmd.targets.libvirt.concerns import domain_with, uuid_in_use
 from hyper2kvmd.targets.libvirt.connection import Libvirt, reason_of
-from hyper2kvmd.targets.libvirt.domain import Hypervisor
+from hyper2kvmd.targets.libvirt.domain import Hypervisor, Identity
+
+IMAGES = "devices/disk[@device='disk']/source"
 
 
 def domain_exists(libvirt: Libvirt, name: str) -> bool:
@@ -44,14 +47,26 @@ def choose_hypervisor(libvirt: Libvirt, migration: Migration, ctx: Context) -> H
     return "qemu"
 
 
-def define(libvirt: Libvirt, name: str, identity: str, own: Path, xml: Path, artifact: Artifact) -> None:
+def choose_identity(libvirt: Libvirt, migration: Migration, wanted: str | None, mark: str, ctx: Context) -> Identity:
+    """With the `wanted` UUID, unless another domain has it; else the mark is the UUID."""
+    if wanted is None:
+        return Identity(mark, mark)
+    identity = Identity(wanted, mark)
+    owner = domain_with(libvirt, wanted) if migration.libvirt_import else ""
+    if not owner or _is_ours(libvirt, identity):
+        return identity
+    ctx.note(uuid_in_use(libvirt, wanted, owner))
+    return Identity(mark, mark)
+
+
+def define(libvirt: Libvirt, name: str, identity: Identity, own: Path, xml: Path, artifact: Artifact) -> None:
     """Define the domain from our `own` copy; `xml` is the copy that messages name.
 
     virsh tries an argument as an ID or a UUID before it tries a name, so our domain is looked up by its UUID.
     """
     existed = domain_exists(libvirt, name)
     if existed:
-        if libvirt.virsh("domname", identity).stdout.strip() != name:
+        if domain_with(libvirt, identity.uuid) != name or not _is_ours(libvirt, identity):
             raise MigrationFailed(
                 "domain-exists",
                 f"libvirt at {libvirt.uri} already has a domain {name}; the images and {xml} are kept",
@@ -62,15 +77,20 @@ def define(libvirt: Libvirt, name: str, identity: str, own: Path, xml: Path, art
         defined = libvirt.virsh("define", "--validate", str(own))
         if defined.returncode != 0:
             raise _define_failed(libvirt.uri, name, reason_of(defined), xml)
-    shown = libvirt.virsh("dumpxml", "--inactive", identity)
+    shown = libvirt.virsh("dumpxml", "--inactive", identity.uuid)
     if shown.returncode != 0:
         raise _define_failed(libvirt.uri, name, reason_of(shown), xml)
-    disks = [element.get("file") for element in ET.fromstring(shown.stdout).iterfind("devices/disk/source")]  # noqa: S314
+    disks = [element.get("file") for element in ET.fromstring(shown.stdout).iterfind(IMAGES)]  # noqa: S314
     ours = [str(disk.path) for disk in artifact.disks]
     if disks != ours:
         if not existed:
-            libvirt.virsh("undefine", identity)
+            libvirt.virsh("undefine", identity.uuid)
         raise _define_failed(libvirt.uri, name, f"its disks are {disks} there, not {ours}", xml)
+
+
+def _is_ours(libvirt: Libvirt, identity: Identity) -> bool:
+    shown = libvirt.virsh("dumpxml", "--inactive", identity.uuid)
+    return shown.returncode == 0 and identity.is_of(ET.fromstring(shown.stdout))  # noqa: S314
 
 
 def _define_failed(uri: str, name: str, reason: str, xml: Path) -> MigrationFailed:

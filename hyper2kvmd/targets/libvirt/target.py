@@ -1,7 +1,7 @@
 """libvirt as a target: images in the output directory, the domain XML next to them, and a domain on request.
 
-An existing domain is never overwritten: ours has a UUID derived from the job and the image, and libvirt refuses a
-second UUID for a name. The definition is read back before it counts.
+An existing domain is never overwritten: ours has a mark derived from the job and the image, and libvirt refuses a
+second UUID for a name, and a second name for a UUID. The definition is read back before it counts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.hardware import decide_machine_type, decide_vcpus
+from hyper2kvmd.hardware import expected_hardware
 from hyper2kvmd.host.destination import require_unshared, unusable
 from hyper2kvmd.host.placing import Placing
 from hyper2kvmd.model.asked import Migration
@@ -23,9 +23,10 @@ from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import Artifact, Registration
 from hyper2kvmd.progress import Context
 from hyper2kvmd.targets import directory
-from hyper2kvmd.targets.libvirt.capabilities import missing_network, require_supported
+from hyper2kvmd.targets.libvirt.capabilities import capabilities_for, require_supported, tpm_unsupported
+from hyper2kvmd.targets.libvirt.concerns import domain_concerns, tpm_not_available
 from hyper2kvmd.targets.libvirt.connection import Libvirt
-from hyper2kvmd.targets.libvirt.definition import choose_hypervisor, define, domain_exists
+from hyper2kvmd.targets.libvirt.definition import choose_hypervisor, choose_identity, define, domain_exists
 from hyper2kvmd.targets.libvirt.domain import domain_xml
 from hyper2kvmd.targets.target import MakeReport
 
@@ -79,14 +80,16 @@ class LibvirtTarget:
         migration, name = self._migration, self._migration.vm_name
         if not migration.libvirt_import:
             return ()
-        require_supported(
-            self.libvirt,
-            name,
-            machine=decide_machine_type(migration),
-            vcpus=decide_vcpus(migration, plan.machine),
-            firmware=plan.firmware,
-        )
-        return tuple(missing_network(self.libvirt, name, migration.libvirt_network))
+        hardware = expected_hardware(migration, plan)
+        found = capabilities_for(self.libvirt, name, hardware.machine)
+        if found is not None:
+            require_supported(self.libvirt, name, hardware, found)
+        concerns = list(domain_concerns(self.libvirt, migration, hardware))
+        if found is not None and hardware.tpm and found.lacks_tpm:
+            if migration.tpm:
+                raise tpm_unsupported(self.libvirt, name)
+            concerns.append(tpm_not_available(self.libvirt, name))
+        return tuple(concerns)
 
     def room(self, needed_bytes: int) -> int:
         """Raises as `directory.room` does."""
@@ -108,8 +111,11 @@ class LibvirtTarget:
         XML stay in any case.
         """
         migration, wanted = self._migration, self._migration.libvirt_import
-        identity = str(uuid.uuid5(uuid.NAMESPACE_URL, f"hyper2kvmd:{self.order.job_id}:{artifact.disks[0].path}"))
+        mark = str(uuid.uuid5(uuid.NAMESPACE_URL, f"hyper2kvmd:{self.order.job_id}:{artifact.disks[0].path}"))
         hypervisor = choose_hypervisor(self.libvirt, migration, self.ctx)
+        identity = choose_identity(self.libvirt, migration, hardware.uuid, mark, self.ctx)
+        if wanted and hardware.tpm and self._lacks_tpm(hardware):
+            hardware = hardware.with_changes(tpm=False)
         with self.ctx.step(f"Writing {self._xml.name}"):
             text = domain_xml(migration, hardware, guest, artifact, identity, hypervisor)
             own = self.folder / "domain.xml"
@@ -121,12 +127,17 @@ class LibvirtTarget:
                 define(self.libvirt, migration.vm_name, identity, own, self._xml, artifact)
         return Registration(
             name=migration.vm_name,
-            identity=identity,
+            identity=identity.uuid,
             files=(self._xml,),
             macs=hardware.macs,
             defined=wanted,
             uri=self.libvirt.uri if wanted else None,
         )
+
+    def _lacks_tpm(self, hardware: Hardware) -> bool:
+        """The plan said so, or refused the machine."""
+        found = capabilities_for(self.libvirt, self._migration.vm_name, hardware.machine)
+        return found is not None and found.lacks_tpm
 
     def _place_xml(self, text: str) -> None:
         try:

@@ -16,7 +16,7 @@ SWAPPED = "test_places.py::test_a_domain_whose_image_somebody_else_can_swap"
 destination = partial(Cut, "hyper2kvmd/host/destination.py")
 directory = partial(Cut, "hyper2kvmd/targets/directory.py")
 definition = partial(Cut, "hyper2kvmd/targets/libvirt/definition.py")
-domain = partial(Cut, "hyper2kvmd/targets/libvirt/domain.py")
+devices = partial(Cut, "hyper2kvmd/targets/libvirt/devices.py")
 dropped = partial(Cut, "hyper2kvmd/daemon/dropped.py")
 workspace = partial(Cut, "hyper2kvmd/host/workspace.py")
 
@@ -141,6 +141,6 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_places.py::test_an_image_that_is_swapped_for_one_with_a_backing_file",
-        domain("_devices", "call SubElement backingStore", GONE),
+        devices("_disks", "call SubElement backingStore", GONE),
     ),
 )
