@@ -96,6 +96,27 @@ def test_what_only_other_migrations_need_may_be_missing(tmp_path: Path) -> None:
     assert planned(file, hidden)["guest"]["family"] == "none"
 
 
+def test_secure_boot_needs_its_firmware_for_the_boot_proof(tmp_path: Path) -> None:
+    """Hidden are the descriptions of firmware with enrolled keys: without Secure Boot, they are not needed."""
+    empty = tmp_path / "empty.json"
+    empty.write_text(json.dumps({"targets": [], "interface-types": [], "features": [], "mapping": {}}))
+    hidden = {path: empty for path in FIRMWARE.glob("*.json") if "enrolled-keys" in path.read_text()}
+    keys = {"verify": "boot", "uefi": True, "guest": "none"}
+    disk = empty_disk(tmp_path / "disk.raw", 16)
+    assert planned(asked(tmp_path, disk, **keys), hidden)["firmware"] == "uefi"
+    done = plan(asked(tmp_path, disk, secure_boot=True, **keys), hidden=hidden)
+    assert lines_of(done) == ["[firmware-missing]"]
+    assert "no UEFI firmware with Secure Boot" in done.stderr
+    assert [one["code"] for one in planned(asked(tmp_path, disk, secure_boot=True, **keys))["concerns"]] == [
+        "secure-boot-keys-lost"
+    ]
+
+
+def test_secure_boot_without_uefi_is_refused(tmp_path: Path) -> None:
+    done = plan(asked(tmp_path, empty_disk(tmp_path / "disk.raw", 16), secure_boot=True))
+    assert (done.returncode, lines_of(done)) == (1, ["[secure-boot-impossible]"])
+
+
 @pytest.mark.skipif(Path("/sys/module/nbd").exists(), reason="FUSE is not needed")
 def test_both_programs_of_the_transport_are_named(tmp_path: Path) -> None:
     disk = make_disk(tmp_path / "disk.raw", ("ext4",)).disks[0].path
