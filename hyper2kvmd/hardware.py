@@ -20,6 +20,8 @@ DEFAULT_MEMORY = 2048
 """MiB."""
 DEFAULT_VCPUS = 2
 MOST_CDROMS = 4
+LONGEST_SERIAL = 255
+"""Characters."""
 OTHER_NETWORKS = "default"
 """The key of `network_map` for networks that it does not name."""
 
@@ -62,9 +64,14 @@ def decide_hardware(migration: Migration, plan: Plan, guest: Guest) -> Hardware:
         rtc=guest.capabilities.rtc,
         hyperv=guest.family == "windows",
         uuid=source.uuid,
-        serial=source.serial if source.serial and source.serial.isprintable() else None,
+        serial=_serial(source.serial),
         genid=source.genid,
     )
+
+
+def _serial(text: str | None) -> str | None:
+    """None for a serial number that XML or a command line cannot hold."""
+    return text if text and text.isprintable() and len(text) <= LONGEST_SERIAL else None
 
 
 def _cores_per_socket(vcpus: int, source: Machine, guest: Guest) -> int | None:

@@ -63,7 +63,10 @@ BOOTED: Mapping[str, Booted] = {
         "tests/guests/test_matrix.py::test_without_its_key_what_lies_outside_a_container_is_done_and_the_rest_is_told",
     ),
     "uefi-grub": Booted("UEFI, GRUB, no fallback loader", BY_GRUB.format("uefi-grub-copied0")),
-    "uefi-shim": Booted("UEFI, signed shim with its fallback program", BY_GRUB.format("uefi-shim-copied1")),
+    "uefi-shim": Booted(
+        "UEFI, signed shim with its fallback program, without and with Secure Boot",
+        BY_GRUB.format("uefi-shim-copied1"),
+    ),
     "uefi-shim-bare": Booted(
         "UEFI, signed shim without its fallback program", BY_GRUB.format("uefi-shim-bare-copied2")
     ),

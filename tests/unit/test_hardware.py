@@ -135,8 +135,9 @@ def test_hyperv_is_for_windows() -> None:
     assert (decided({}, {}).hyperv, decided({}, {}, Guest(family="windows")).hyperv) == (False, True)
 
 
-def test_a_serial_number_that_xml_cannot_hold_is_left_out() -> None:
-    assert decided({"serial": "VMware\x01"}, {}).serial is None
+@pytest.mark.parametrize("serial", ["VMware\x01", "", "V" * 256])
+def test_a_serial_number_that_xml_cannot_hold_is_left_out(serial: str) -> None:
+    assert decided({"serial": serial}, {}).serial is None
 
 
 @pytest.mark.parametrize(
