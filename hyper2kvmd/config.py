@@ -86,6 +86,8 @@ class DaemonConfig(Frozen):
     """Conversion directories that a migration may name besides `conversion_dir`."""
     allowed_libvirt_uris: tuple[str, ...] = ()
     """URIs that a migration may name besides those of this host's libvirt."""
+    allowed_libvirt_pools: tuple[str, ...] = ()
+    """Storage pools of libvirt that a migration may name."""
     space_reserve: str = Field(default="5%", pattern=r"^\d+(\.\d+)?%?$")
     retry: Retry = Retry()
     retention: Retention = Retention()
@@ -118,7 +120,7 @@ class DaemonConfig(Frozen):
 
     @property
     def bounds(self) -> Bounds:
-        """The directories and URIs that a submitter's job may name."""
+        """The directories, URIs and pools that a submitter's job may name."""
         # each folder of the spool too: it may also be mounted elsewhere by itself, for example for an SFTP server
         spool = (self.spool_dir, *(self.spool_dir / name for name in SpoolFolder))
         outer = tuple(directory for directory in (self.state_dir, *_homes()) if directory != Path("/"))
@@ -130,6 +132,7 @@ class DaemonConfig(Frozen):
             private_dirs=(*spool, *self.conversion_dirs, *outer),
             outer_dirs=outer,
             libvirt_uris=self.allowed_libvirt_uris,
+            libvirt_pools=self.allowed_libvirt_pools,
         )
 
 

@@ -33,6 +33,7 @@ REMEDIES = {
     "vm_name": "Use letters, digits, '.', '_' and '-', at most 63, and begin with a letter or a digit",
     "to_output": "Give a file name of letters, digits, '.', '_' and '-'. Set its directory in output_dir",
     "memory": "Write MiB as a plain number, 64 to 16777216, such as `memory: 4096`",
+    "libvirt_pool": "Write a name as `virsh pool-list` shows it, of letters, digits, '.', '_' and '-'",
     "network_map": "Write lines of the form `VM Network: lan`, with a libvirt network or `bridge:br0` on the right",
     "machine": "Write a machine type as `virsh capabilities` lists it, such as q35",
 }
@@ -187,6 +188,9 @@ def _conflicts(bound: Bound[Migration]) -> Iterator[Problem]:
     if asked.compress and asked.sparse == "never":
         message = "compress is true but sparse: never reserves the full size"
         yield conflict("compress", message, "Remove one of the two")
+    if asked.libvirt_pool and not asked.libvirt_import:
+        message = "libvirt_pool is for a domain that is defined, and libvirt_import is false"
+        yield conflict("libvirt_pool", message, "Set libvirt_import: true, or remove libvirt_pool")
     if asked.libvirt_import and AMBIGUOUS_NAME.fullmatch(asked.vm_name):
         message = f"vm_name {asked.vm_name} would be read by libvirt as the ID or UUID of a domain"
         yield conflict("vm_name", message, "Add a letter, or set libvirt_import: false")

@@ -52,6 +52,7 @@ RELOADABLE = frozenset(
         "allowed_output_dirs",
         "allowed_conversion_dirs",
         "allowed_libvirt_uris",
+        "allowed_libvirt_pools",
         "output_dir",
         "conversion_dir",
         "helper",

@@ -58,6 +58,8 @@ class Migration(Frozen):
     libvirt_import: bool = False
     libvirt_uri: str = "qemu:///system"
     libvirt_network: str = "default"
+    libvirt_pool: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$")
+    """Upload the images as volumes of this storage pool."""
     network_map: Mapping[str, Annotated[str, Field(pattern=NETWORK)]] = Field(default={}, max_length=NETWORKS_MAX)
     """The target's network for each network of the source; `default` is for all others. See `hardware.network_for`."""
     memory: int | None = Field(default=None, ge=64, le=MAX_MEMORY, description="MiB")

@@ -56,6 +56,8 @@ class Bounds(Frozen):
     """Those of them that may contain the configured output directory nevertheless."""
     libvirt_uris: tuple[str, ...] | None = None
     """The URIs that a job may name besides those of this host. None: any, for a job without a submitter."""
+    libvirt_pools: tuple[str, ...] | None = None
+    """The storage pools that a job may name. None: any, for a job without a submitter."""
 
 
 class Order(Frozen):

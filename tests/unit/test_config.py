@@ -127,6 +127,14 @@ def test_uris_of_other_hosts_reach_the_bounds(tmp_path: Path) -> None:
     assert loaded.bounds.libvirt_uris == uris
 
 
+def test_pools_reach_the_bounds(tmp_path: Path) -> None:
+    assert config.load(write(tmp_path, "allowed_libvirt_pools: [fast, slow]\n")).bounds.libvirt_pools == (
+        "fast",
+        "slow",
+    )
+    assert config.load(write(tmp_path, "log_level: info\n")).bounds.libvirt_pools == ()
+
+
 def test_the_configured_output_directory_is_always_allowed(tmp_path: Path) -> None:
     """A migration that names none ends there."""
     loaded = config.load(write(tmp_path, "output_dir: /srv/images\nallowed_output_dirs: [/srv/teams]\n"))

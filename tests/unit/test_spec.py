@@ -103,6 +103,7 @@ def test_scalars_are_read_as_their_field(line: str, field: str, value: object) -
         ("to_output: web.vmdk", "to_output", 12, "value-conflict"),
         ("libvirt_uri: xen:///system", "libvirt_uri", 14, "value-invalid"),
         ("libvirt_uri: qemu:system", "libvirt_uri", 14, "value-invalid"),
+        ("libvirt_pool: --help\nlibvirt_import: true", "libvirt_pool", 15, "value-invalid"),
         ("network_map: lan", "network_map", 14, "value-invalid"),
         ("network_map: [lan]", "network_map", 14, "value-invalid"),
         ("network_map: {A: ''}", "network_map.A", 18, "value-invalid"),
@@ -129,6 +130,7 @@ def test_a_mapping_takes_any_name_and_keeps_every_error() -> None:
 def test_keys_that_contradict_each_other() -> None:
     assert only("vmdk: /a\nout_format: raw\ncompress: true\n").key == "compress"
     assert only("vmdk: /a\nsparse: never\ncompress: true\n").key == "compress"
+    assert only("vmdk: /a\nlibvirt_pool: fast\n").key == "libvirt_pool"
 
 
 def test_all_errors_at_once_in_order() -> None:

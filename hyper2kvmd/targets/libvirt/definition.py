@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.kvm import KVM_DEVICE, kvm_works
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.results import Artifact
 from hyper2kvmd.progress import Context
 from hyper2kvmd.targets.libvirt.concerns import domain_with, uuid_in_use
 from hyper2kvmd.targets.libvirt.connection import Libvirt, reason_of
 from hyper2kvmd.targets.libvirt.domain import Hypervisor, Identity
 
+Sources: TypeAlias = Sequence[Mapping[str, str]]
+"""The attributes of `<source>` of each disk."""
 IMAGES = "devices/disk[@device='disk']/source"
 
 
@@ -59,33 +62,51 @@ def choose_identity(libvirt: Libvirt, migration: Migration, wanted: str | None, 
     return Identity(mark, mark)
 
 
-def define(libvirt: Libvirt, name: str, identity: Identity, own: Path, xml: Path, artifact: Artifact) -> None:
-    """Define the domain from our `own` copy; `xml` is the copy that messages name.
+def is_defined(libvirt: Libvirt, name: str, identity: Identity, xml: Path) -> bool:
+    """Whether an earlier attempt has defined the domain. Raises MigrationFailed (`domain-exists`) for another's.
 
     virsh tries an argument as an ID or a UUID before it tries a name, so our domain is looked up by its UUID.
     """
-    existed = domain_exists(libvirt, name)
-    if existed:
-        if domain_with(libvirt, identity.uuid) != name or not _is_ours(libvirt, identity):
-            raise MigrationFailed(
-                "domain-exists",
-                f"libvirt at {libvirt.uri} already has a domain {name}; the images and {xml} are kept",
-                hint=f"Rename the old one (virsh domrename) or undefine it, then run `virsh define {xml}`",
-                kind=Kind.OPERATOR,
-            )
-    else:
-        defined = libvirt.virsh("define", "--validate", str(own))
-        if defined.returncode != 0:
-            raise _define_failed(libvirt.uri, name, reason_of(defined), xml)
+    if not domain_exists(libvirt, name):
+        return False
+    if domain_with(libvirt, identity.uuid) == name and _is_ours(libvirt, identity):
+        return True
+    raise MigrationFailed(
+        "domain-exists",
+        f"libvirt at {libvirt.uri} already has a domain {name}; the images and {xml} are kept",
+        hint=f"Rename the old one (virsh domrename) or undefine it, then run `virsh define {xml}`",
+        kind=Kind.OPERATOR,
+    )
+
+
+def define(libvirt: Libvirt, name: str, identity: Identity, own: Path, xml: Path, ours: Sources) -> None:
+    """Define the domain from our `own` copy, and read it back; `xml` is the copy that messages name.
+
+    Raises MigrationFailed (`libvirt-define-failed`).
+    """
+    defined = libvirt.virsh("define", "--validate", str(own))
+    if defined.returncode != 0:
+        raise _define_failed(libvirt.uri, name, reason_of(defined), xml)
+    try:
+        require_disks(libvirt, name, identity, xml, ours)
+    except MigrationFailed:
+        libvirt.virsh("undefine", identity.uuid)
+        raise
+
+
+def require_disks(libvirt: Libvirt, name: str, identity: Identity, xml: Path, ours: Sources) -> None:
+    """Raise MigrationFailed (`libvirt-define-failed`) if the domain has other disks."""
     shown = libvirt.virsh("dumpxml", "--inactive", identity.uuid)
     if shown.returncode != 0:
         raise _define_failed(libvirt.uri, name, reason_of(shown), xml)
-    disks = [element.get("file") for element in ET.fromstring(shown.stdout).iterfind(IMAGES)]  # noqa: S314
-    ours = [str(disk.path) for disk in artifact.disks]
-    if disks != ours:
-        if not existed:
-            libvirt.virsh("undefine", identity.uuid)
-        raise _define_failed(libvirt.uri, name, f"its disks are {disks} there, not {ours}", xml)
+    sources = ET.fromstring(shown.stdout).iterfind(IMAGES)  # noqa: S314
+    disks = [{key: source.get(key, "") for key in ours[0]} for source in sources]
+    if disks != list(ours):
+        raise _define_failed(libvirt.uri, name, f"its disks are {_names(disks)} there, not {_names(ours)}", xml)
+
+
+def _names(sources: Sources) -> list[str]:
+    return ["/".join(source.values()) for source in sources]
 
 
 def _is_ours(libvirt: Libvirt, identity: Identity) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import string
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from pathlib import Path
 
+from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.machine import Hardware, HardwareNic
 from hyper2kvmd.model.results import Artifact
 
@@ -16,13 +18,12 @@ BRIDGE = "bridge:"
 """How a network begins that is a bridge of the host."""
 
 
-def add_devices(devices: ET.Element, network: str, hardware: Hardware, artifact: Artifact) -> None:
-    """`network` is for cards without one of their own."""
-    _disks(devices, hardware, artifact)
+def add_devices(devices: ET.Element, migration: Migration, hardware: Hardware, artifact: Artifact) -> None:
+    _disks(devices, hardware, artifact, migration.libvirt_pool)
     if "usb" in hardware.extras:
         ET.SubElement(devices, "controller", type="usb", model="qemu-xhci")
     for nic in hardware.nics:
-        _interface(devices, nic, nic.network or network, hardware.nic_model)
+        _interface(devices, nic, nic.network or migration.libvirt_network, hardware.nic_model)
     for port, kind in (("serial", {}), ("console", {"type": "serial"})):
         element = ET.SubElement(devices, port, type="pty")
         ET.SubElement(element, "target", {**kind, "port": "0"})
@@ -44,12 +45,17 @@ def add_devices(devices: ET.Element, network: str, hardware: Hardware, artifact:
         ET.SubElement(tpm, "backend", type="emulator", version="2.0")
 
 
-def _disks(devices: ET.Element, hardware: Hardware, artifact: Artifact) -> None:
+def source_of(path: Path, pool: str | None) -> dict[str, str]:
+    """The attributes of a disk's source: a volume of the pool, or the file."""
+    return {"pool": pool, "volume": path.name} if pool else {"file": str(path)}
+
+
+def _disks(devices: ET.Element, hardware: Hardware, artifact: Artifact, pool: str | None) -> None:
     names = {prefix: _names(prefix) for prefix in DISK_NAMES.values()}
     for number, published in enumerate(artifact.disks):
-        disk = ET.SubElement(devices, "disk", type="file", device="disk")
+        disk = ET.SubElement(devices, "disk", type="volume" if pool else "file", device="disk")
         ET.SubElement(disk, "driver", name="qemu", type=artifact.format, discard="unmap")
-        ET.SubElement(disk, "source", file=str(published.path))
+        ET.SubElement(disk, "source", source_of(published.path, pool))
         ET.SubElement(disk, "backingStore")  # so libvirt follows no backing file of an image swapped in later
         name = next(names[DISK_NAMES[hardware.disk_bus]])
         ET.SubElement(disk, "target", dev=name, bus=hardware.disk_bus)

@@ -59,7 +59,7 @@ def domain_xml(
     _clock(domain, hardware, hypervisor)
     for event, action in (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy")):
         _text(domain, event, action)
-    add_devices(ET.SubElement(domain, "devices"), migration.libvirt_network, hardware, artifact)
+    add_devices(ET.SubElement(domain, "devices"), migration, hardware, artifact)
     ET.indent(domain)
     text: str = ET.tostring(domain, encoding="unicode")
     return f"{text}\n"

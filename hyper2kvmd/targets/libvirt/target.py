@@ -26,8 +26,17 @@ from hyper2kvmd.targets import directory
 from hyper2kvmd.targets.libvirt.capabilities import capabilities_for, require_supported, tpm_unsupported
 from hyper2kvmd.targets.libvirt.concerns import domain_concerns, tpm_not_available
 from hyper2kvmd.targets.libvirt.connection import Libvirt
-from hyper2kvmd.targets.libvirt.definition import choose_hypervisor, choose_identity, define, domain_exists
-from hyper2kvmd.targets.libvirt.domain import domain_xml
+from hyper2kvmd.targets.libvirt.definition import (
+    choose_hypervisor,
+    choose_identity,
+    define,
+    domain_exists,
+    is_defined,
+    require_disks,
+)
+from hyper2kvmd.targets.libvirt.devices import source_of
+from hyper2kvmd.targets.libvirt.domain import Identity, domain_xml
+from hyper2kvmd.targets.libvirt.pool import Pool
 from hyper2kvmd.targets.target import MakeReport
 
 NOTE = "registering.json"
@@ -41,11 +50,13 @@ class LibvirtTarget:
     folder: Path
     ctx: Context
     libvirt: Libvirt
+    pool: Pool | None
 
     @staticmethod
     def of(order: Order, folder: Path, ctx: Context) -> LibvirtTarget:
-        """Raises as `Libvirt.of` does."""
-        return LibvirtTarget(order, folder, ctx, Libvirt.of(order))
+        """Raises as `Libvirt.of` and `Pool.of` do."""
+        libvirt = Libvirt.of(order)
+        return LibvirtTarget(order, folder, ctx, libvirt, Pool.of(order, libvirt))
 
     @property
     def _migration(self) -> Migration:
@@ -74,7 +85,7 @@ class LibvirtTarget:
             )
 
     def examine(self, plan: Plan) -> tuple[Concern, ...]:
-        """Raises as `require_supported` and `directory.check` do."""
+        """Raises as `require_supported`, `directory.check` and `Pool.require_free` do."""
         if len(plan.disks) > self._migration.known_disks:
             directory.check(self.order, len(plan.disks))
         migration, name = self._migration, self._migration.vm_name
@@ -89,6 +100,9 @@ class LibvirtTarget:
             if migration.tpm:
                 raise tpm_unsupported(self.libvirt, name)
             concerns.append(tpm_not_available(self.libvirt, name))
+        if self.pool is not None:
+            self.pool.require_free(migration.output_names(len(plan.disks)), self.order.output_dir)
+            concerns += self.pool.concerns(plan.needed_bytes, self.order.output_dir)
         return tuple(concerns)
 
     def room(self, needed_bytes: int) -> int:
@@ -107,8 +121,8 @@ class LibvirtTarget:
 
         libvirt gets the XML from the job's folder, since the owner of the output directory can change that one. Raises
         MigrationFailed: `libvirt-unreachable`, `domain-exists`, `libvirt-define-failed` (libvirt's own reason in the
-        message), `output-exists`, `xml-unwritable`, and Unsafe (`output-shared`, and as `output_of` does). Images and
-        XML stay in any case.
+        message), `output-exists`, `xml-unwritable`, `pool-unusable`, `volume-exists`, and Unsafe (`output-shared`, and
+        as `output_of` does). Images and XML stay in any case.
         """
         migration, wanted = self._migration, self._migration.libvirt_import
         mark = str(uuid.uuid5(uuid.NAMESPACE_URL, f"hyper2kvmd:{self.order.job_id}:{artifact.disks[0].path}"))
@@ -123,8 +137,7 @@ class LibvirtTarget:
             self._place_xml(text)
         if wanted:
             require_unshared(self.order)
-            with self.ctx.step(f"Defining {migration.vm_name} in libvirt"):
-                define(self.libvirt, migration.vm_name, identity, own, self._xml, artifact)
+            self._define(identity, own, artifact)
         return Registration(
             name=migration.vm_name,
             identity=identity.uuid,
@@ -133,6 +146,29 @@ class LibvirtTarget:
             defined=wanted,
             uri=self.libvirt.uri if wanted else None,
         )
+
+    def _define(self, identity: Identity, own: Path, artifact: Artifact) -> None:
+        """The domain, with its volumes if it has some; a failure leaves none of both that this attempt has made."""
+        libvirt, name, pool = self.libvirt, self._migration.vm_name, self.pool
+        ours = [source_of(disk.path, self._migration.libvirt_pool) for disk in artifact.disks]
+        if is_defined(libvirt, name, identity, self._xml):
+            require_disks(libvirt, name, identity, self._xml, ours)
+            return
+        if pool is not None:
+            self._fill(pool, artifact)
+        try:
+            with self.ctx.step(f"Defining {name} in libvirt"):
+                define(libvirt, name, identity, own, self._xml, ours)
+        except MigrationFailed:
+            if pool is not None:
+                pool.take_back(self.folder)
+            raise
+
+    def _fill(self, pool: Pool, artifact: Artifact) -> None:
+        if pool.holds(self.order.output_dir):
+            pool.refresh()
+        else:
+            pool.upload(artifact, self.folder, self.ctx)
 
     def _lacks_tpm(self, hardware: Hardware) -> bool:
         """The plan said so, or refused the machine."""

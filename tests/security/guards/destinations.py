@@ -135,7 +135,7 @@ GUARDS: tuple[Guard, ...] = (
     *each(
         "test_places.py::test_a_domain_that_is_called_like_anothers_uuid",
         (
-            definition("define", "call virsh dumpxml", "$0($1, $2, name)"),
+            definition("require_disks", "call virsh dumpxml", "$0($1, $2, name)"),
             definition("define", "call virsh undefine", "$0($1, name)"),
         ),
     ),
