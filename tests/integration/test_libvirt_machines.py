@@ -116,7 +116,7 @@ def test_each_network_of_the_map_must_exist(tmp_path: Path) -> None:
             {"mac": "00:50:56:00:00:01", "network": "VM Network"},
             {"mac": "00:50:56:00:00:02", "network": "Backup"},
             {"mac": "00:50:56:00:00:03", "network": "DMZ"},
-            {"mac": "00:50:56:00:00:04"},
+            {"mac": None},
         )
     }
     network_map = {"VM Network": "lan", "Backup": "bridge:br0", "DMZ": "default"}

@@ -9,7 +9,7 @@ from hyper2kvmd.hardware import network_for
 from hyper2kvmd.mac import normal_mac
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
-from hyper2kvmd.model.machine import Hardware
+from hyper2kvmd.model.machine import Hardware, Machine
 from hyper2kvmd.targets.libvirt.connection import Libvirt
 from hyper2kvmd.targets.libvirt.devices import BRIDGE
 
@@ -19,8 +19,8 @@ AT_ONCE = 50
 """Domains for one start of virsh."""
 
 
-def domain_concerns(libvirt: Libvirt, migration: Migration, hardware: Hardware) -> Iterator[Concern]:
-    yield from _missing_networks(libvirt, migration, hardware)
+def domain_concerns(libvirt: Libvirt, migration: Migration, source: Machine, hardware: Hardware) -> Iterator[Concern]:
+    yield from _missing_networks(libvirt, migration, source)
     yield from _macs_in_use(libvirt, hardware)
     if hardware.uuid is not None and (owner := domain_with(libvirt, hardware.uuid)):
         yield uuid_in_use(libvirt, hardware.uuid, owner)
@@ -48,14 +48,14 @@ def domain_with(libvirt: Libvirt, uuid: str) -> str:
     return named.stdout.strip() if named.returncode == 0 else ""
 
 
-def _missing_networks(libvirt: Libvirt, migration: Migration, hardware: Hardware) -> Iterator[Concern]:
+def _missing_networks(libvirt: Libvirt, migration: Migration, source: Machine) -> Iterator[Concern]:
     """A domain without its network can be defined, and does not start."""
     listed = libvirt.virsh("net-list", "--all", "--name")
     if listed.returncode != 0:
         return
     known = listed.stdout.splitlines()
-    mapped = [nic.network for nic in hardware.nics] or [network_for(migration, None)]
-    for network in dict.fromkeys(one or migration.libvirt_network for one in mapped):
+    networks = [nic.network for nic in source.nics] or [None]
+    for network in dict.fromkeys(network_for(migration, one) or migration.libvirt_network for one in networks):
         if network not in known and not network.startswith(BRIDGE):
             yield Concern(
                 code="network-missing",

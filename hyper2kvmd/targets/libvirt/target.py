@@ -95,7 +95,7 @@ class LibvirtTarget:
         found = capabilities_for(self.libvirt, name, hardware.machine)
         if found is not None:
             require_supported(self.libvirt, name, hardware, found)
-        concerns = list(domain_concerns(self.libvirt, migration, hardware))
+        concerns = list(domain_concerns(self.libvirt, migration, plan.machine, hardware))
         if found is not None and hardware.tpm and found.lacks_tpm:
             if migration.tpm:
                 raise tpm_unsupported(self.libvirt, name)
