@@ -85,7 +85,10 @@ class Devices:
             return None
         if found:
             return f"matches {' and '.join(volume.name for volume in found)}, which have the same identifier"
-        return self.why_missing(may_be_locked=parse(spec, self._maps) is None)
+        name = parse(spec, self._maps)
+        if name is not None and self._order.is_unclear(name):
+            return "could be several of these disks"
+        return self.why_missing(may_be_locked=name is None)
 
     def why_missing(self, *, may_be_locked: bool) -> str | None:
         """The fact about a name that no volume has; None if it `may_be_locked` in a container without its key."""
