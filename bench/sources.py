@@ -20,13 +20,15 @@ from bench.measure import in_a_child, sh
 GIB = 1 << 30
 MIB = 1 << 20
 BLOCK = 4096
+FIRST = MIB
+"""The first byte of data, as of a partition: a raw file that begins with a program is refused."""
 GROUP = 64 * MIB
 """Bytes of data between two holes."""
 READ_LIMIT = 8 * MIB
 """Bytes taken of one file, so that no single one is a tenth of the disk."""
 MIX = (("binary", 50), ("text", 40), ("random", 10))
 """Shares of the data, in percent."""
-RECIPE = 1
+RECIPE = 2
 """Raised when the bytes change: images of another recipe are not reused."""
 
 
@@ -64,7 +66,7 @@ def _write(disk: Disk, path: Path) -> None:
         left, written = disk.data, 0
         for content in _content():
             group, inside = divmod(written, GROUP)
-            file.seek(group * distance + inside)
+            file.seek(FIRST + group * distance + inside)
             piece = content[: min(left, GROUP - inside)]
             file.write(piece)
             taken = -(-len(piece) // BLOCK) * BLOCK

@@ -136,6 +136,8 @@ class Volume(Frozen):
     parttype: str | None = None
     """GPT type GUID in lower case, or the MBR type as two hex digits."""
     obstacle: str | None = None
+    incomplete: bool = False
+    """True for a logical volume with a part on a disk that is not among the machine's disks."""
     efi_loader: bool = False
     """True for an EFI system partition with a boot loader."""
     mounted_at: str | None = None

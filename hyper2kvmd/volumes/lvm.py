@@ -15,6 +15,7 @@ from hyper2kvmd.model.disks import Stretch, Volume
 from hyper2kvmd.volumes import md
 from hyper2kvmd.volumes.budget import Budget, Exhausted
 from hyper2kvmd.volumes.mapping import (
+    Incomplete,
     OpenDisks,
     Stretches,
     Unmappable,
@@ -219,7 +220,8 @@ def _volumes_of(name: str, group: _Group) -> Iterator[Volume]:
         try:
             yield _volume(name, lv, group, joined(group.stretches(lv, DEPTH_LIMIT)))
         except Unmappable as reason:
-            yield _volume(name, lv, group, obstacle=str(reason))
+            incomplete = isinstance(reason, Incomplete)
+            yield _volume(name, lv, group, obstacle=str(reason)).with_changes(incomplete=incomplete)
         except Damaged:
             yield _volume(name, lv, group, obstacle="its LVM metadata is damaged")
         except Exhausted as reason:
@@ -315,7 +317,7 @@ class _Group:
             return cut(self.stretches(name, depth - 1), first * self._extent, length)
         volume, start = self._physical[name]
         if volume is None:
-            raise Unmappable("a part of it lies on a disk that is not among the disks of this migration")
+            raise Incomplete("a part of it lies on a disk that is not among the disks of this migration")
         return cut(volume.stretches, start + first * self._extent, length)
 
     def _raid1(self, names: list[str], status: list[str], length: int, depth: int) -> Stretches:
@@ -324,6 +326,12 @@ class _Group:
         if not images or len(metadata) != len(images):
             raise Damaged
         self._budget.map_pieces(len(names))
+        try:
+            return self._copies(metadata, images, status, length, depth)
+        except Incomplete as reason:  # LVM starts it without that copy
+            raise Unmappable(str(reason)) from None
+
+    def _copies(self, metadata: list[str], images: list[str], status: list[str], length: int, depth: int) -> Stretches:
         marked = [status, *(_words(_subsection(self.logical, image), "status") for image in images)]
         differ = (
             "its copies were never synchronised"

@@ -23,6 +23,10 @@ class Unmappable(Exception):
     """Why bytes cannot be addressed, as text to follow a volume's name."""
 
 
+class Incomplete(Unmappable):
+    """Bytes are on a disk that is not there, so the guest cannot start the volume either."""
+
+
 class OpenDisks:
     """A machine's disks, the budget for reading them, and the volume keys of opened LUKS containers, by UUID."""
 

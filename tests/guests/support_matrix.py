@@ -53,6 +53,7 @@ BOOTED: Mapping[str, Booted] = {
     "dracut": Booted("host-only initramfs made by dracut", MATRIX.format("dracut")),
     "extlinux": Booted("extlinux instead of GRUB", MATRIX.format("extlinux")),
     "lvm-xfs": Booted("XFS root on LVM with a devices file", MATRIX.format("lvm-xfs")),
+    "ostree": Booted("a deployment of ostree, `/boot` in the root file system", MATRIX.format("ostree")),
     "selinux": Booted("SELinux enforcing", MATRIX.format("selinux")),
     "several-kernels": Booted("two kernels", MATRIX.format("several-kernels")),
     "two-disks": Booted("data on a second disk", MATRIX.format("two-disks")),
@@ -84,7 +85,7 @@ BOOTED: Mapping[str, Booted] = {
     ),
 }
 BY_UNIT_TESTS: Mapping[str, str] = {
-    "ostree deployments, such as Fedora CoreOS": "tests/unit/test_guest_ostree.py",
+    "ostree deployments with a separate `/boot`, such as Fedora CoreOS": "tests/unit/test_guest_ostree.py",
     "disks without a system, and systems that are refused": "tests/unit/test_guest_data_disks.py",
 }
 REFUSED = (

@@ -382,7 +382,7 @@ def make_vhdx_with_locator(folder: Path) -> Path:
 def make_vhdx_without_headers(folder: Path) -> Path:
     path = make(folder, "vhdx")
     for at in VHDX_HEADERS:
-        poke(path, at + 8, b"\xff")
+        poke(path, at + 8, bytes([path.read_bytes()[at + 8] ^ 0xFF]))
     return path
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hyper2kvmd.disk.files import open_file
+from hyper2kvmd.disk.reader import SourceReader
+from hyper2kvmd.disk.sources.block_map.source import PARTIAL_LIMIT, open_block_map
 from hyper2kvmd.errors import MigrationFailed
 from tests.support.converting import read_source, run_convert
 from tests.support.disks import sh
@@ -268,6 +271,29 @@ def test_sectors_that_were_never_written_are_zeros(tmp_path: Path) -> None:
     assert converted(path, tmp_path) == bytes(expected)
     poke(path, bitmap(path, 0), bytes(512))
     expected[:BLOCK_BYTES] = bytes(BLOCK_BYTES)
+    assert converted(path, tmp_path) == bytes(expected)
+
+
+@pytest.mark.parametrize("block", [64 << 10, BLOCK_BYTES, 16 * MIB])
+def test_alternating_sectors_make_no_more_runs_than_blocks(block: int, tmp_path: Path) -> None:
+    """A run for each written sector would be two billion for a disk of 2 TiB."""
+    raw = make_raw(tmp_path / "made.source")
+    path = with_blocks_of(block, raw, make(tmp_path, "vhd", EXACT, raw=raw))
+    expected = bytearray(raw.read_bytes())
+    for number, entry in enumerate(table(path)):
+        if entry != 0xFFFFFFFF:
+            poke(path, entry * 512, b"\x55" * (block // 4096))
+            for sector in range(number * block, min((number + 1) * block, SIZE), 1024):
+                expected[sector : sector + 512] = bytes(512)
+    stored = sum(entry != 0xFFFFFFFF for entry in table(path))
+    file = open_file(path)
+    try:
+        source = open_block_map(file, "vhd")
+        assert len(list(source.runs(0, SIZE))) <= stored * max(1, block // PARTIAL_LIMIT)
+        reader = SourceReader(source)
+        assert reader.read(1536, 3000) == expected[1536:4536]
+    finally:
+        os.close(file.fd)
     assert converted(path, tmp_path) == bytes(expected)
 
 

@@ -201,6 +201,65 @@ def test_names_of_two_disks(root: str, data: str, addresses: tuple[str, ...], ro
     assert guest.find(data) == DATA and guest.whole_disk(root.removesuffix("-part1").removesuffix("p1")) in (0, None)
 
 
+IDE, SATA = (f"/dev/disk/by-id/ata-VMware_Virtual_{kind}_Hard_Drive_{{}}{'0' * 17}1-part1" for kind in ("IDE", "SATA"))
+NVME = "/dev/disk/by-id/nvme-VMware_Virtual_NVMe_Disk_VMware_NVME_{}-part1"
+OLD = f"/dev/disk/by-id/scsi-SATA_VMware_Virtual_{{}}{'0' * 17}1-part1"
+CUT = f"/dev/disk/by-id/scsi-0ATA_VMware_Virtual_S_{{}}{'0' * 17}1-part1"
+
+
+@pytest.mark.parametrize(
+    ("link", "numbers", "addresses"),
+    [
+        (IDE, ("00", "01", "10"), ("ide0:0", "ide0:1", "ide1:0")),
+        (OLD, ("00", "01", "10"), ("ide0:0", "ide0:1", "ide1:0")),
+        (SATA, ("00", "02", "03"), ("sata0:0", "sata0:2", "sata0:3")),
+        (OLD, ("00", "02", "03"), ("sata0:0", "sata0:2", "sata0:3")),
+        (CUT, ("00", "02", "03"), ("sata0:0", "sata0:2", "sata0:3")),
+        (NVME, ("0000_1", "0000_2", "0000_3"), ("nvme0:0", "nvme0:1", "nvme0:2")),
+        (NVME, ("0000_1", "0001_1", "0001_2"), ("nvme0:0", "nvme1:0", "nvme1:1")),
+    ],
+)
+def test_links_with_vmwares_numbers_of_disks_are_addresses(
+    link: str, numbers: tuple[str, ...], addresses: tuple[str, ...]
+) -> None:
+    names = [link.format(number) for number in numbers]
+    for turned, order in ((addresses, (ROOT, DATA, LOGS)), ((addresses[0], *addresses[:0:-1]), (ROOT, LOGS, DATA))):
+        guest = devices(THREE, "UUID=x /", f"{names[1]} /srv", f"{names[2]} /logs", identities=known(*turned))
+        assert [guest.find(name) for name in names] == list(order)
+
+
+@pytest.mark.parametrize(
+    ("link", "numbers", "addresses"),
+    [
+        (SATA, ("00", "01"), ("sata0:0", "sata1:0", "sata1:1")),
+        (SATA, ("01", "02"), ("ide0:0", "ide0:1", "ide1:0")),
+        (SATA, ("01", "02"), ()),
+        (IDE, ("01", "10"), ()),
+        (NVME, ("0000_5", "0000_6"), ()),
+        (
+            "/dev/disk/by-id/nvme-eui.{}-part1",
+            ("0011223344556677", "0011223344556678"),
+            ("nvme0:0", "nvme0:1", "nvme0:2"),
+        ),
+    ],
+)
+def test_links_that_could_mean_several_disks_are_named_as_unresolved(
+    link: str, numbers: tuple[str, ...], addresses: tuple[str, ...]
+) -> None:
+    names = [link.format(number) for number in numbers]
+    lines = (f"{name} {point}" for name, point in zip(names, ("/srv", "/logs"), strict=True))
+    guest = devices(THREE, "UUID=x /", *lines, identities=known(*addresses))
+    for name in names:
+        assert guest.find(name) is None
+        assert guest.absent(name) == "could be several of these disks"
+
+
+def test_namespaces_have_an_order_without_a_vmx() -> None:
+    names = [NVME.format(f"0000_{number}") for number in (1, 2, 3)]
+    guest = devices(THREE, f"{names[0]} /", f"{names[1]} /srv", f"{names[2]} /logs")
+    assert [guest.find(name) for name in names] == [ROOT, DATA, LOGS]
+
+
 @pytest.mark.parametrize(("slots", "found"), [((160, 192), True), ((192, 160), False)])
 def test_links_of_two_controllers_are_told_apart_by_their_slots(slots: tuple[int, int], found: bool) -> None:
     spec = "/dev/disk/by-path/pci-0000:0b:00.0-scsi-0:0:0:0-part1"

@@ -312,7 +312,7 @@ def test_lilo_is_told_unless_another_loader_boots_the_guest(guest: Path) -> None
         ("cryptroot=/dev/sda3 cryptdm=root", f"cryptroot=UUID={LUKS_UUID} cryptdm=root"),
         ("boot=live noprompt", "boot=live noprompt"),
         ("vmw_pvscsi.cmd_per_lun=254 clocksource=tsc console=ttyS0,115200 quiet", None),
-        ("rd.lvm.lv=vg/root rd.md.uuid=1:2:3:4 rd.luks.uuid=luks-1 quiet", None),
+        (f"rd.luks.uuid=luks-{LUKS_UUID} quiet", None),
     ],
 )
 def test_other_devices_of_the_command_line(guest: Path, before: str, after: str | None) -> None:

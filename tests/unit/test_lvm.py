@@ -93,6 +93,12 @@ def test_a_physical_volume_that_was_missing_is_not_used_again() -> None:
     assert "not among the disks" in (root.obstacle or "")
 
 
+def test_only_a_volume_that_no_copy_completes_is_incomplete() -> None:
+    plain = volumes(lv("root", on(1, 1)), flags='flags = ["MISSING"]')["root"]
+    assert plain.incomplete and not volumes(lv("root", on(1, 1)))["root"].incomplete
+    assert not volumes(raid1(), flags='flags = ["MISSING"]')["root"].incomplete
+
+
 def test_a_volume_with_a_snapshot_is_not_written_to() -> None:
     snapshot = 'type = "snapshot" chunk_size = 8 origin = "root" cow_store = "snap"'
     found = volumes(lv("root", on(0, 0)) + lv("snap", on(1, 0)) + lv("snapshot0", snapshot, status=HIDDEN))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hyper2kvmd.guest.linux.devices import Devices
 from hyper2kvmd.model.disks import Volume
@@ -28,6 +28,12 @@ class Rewritten:
     """`root=/dev/sda1 is now root=UUID=...`, or empty."""
     unresolved: Mapping[str, str]
     """Parameters whose device is not on the disks, and why."""
+    replaced: tuple[str, ...] = ()
+    """Parameters with another value now, as they were."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Other names that are on none of the disks, and why."""
+    cards: str = ""
+    """Parameters that were added or changed for network cards."""
 
 
 def named_roots(text: str) -> list[str]:
@@ -63,4 +69,4 @@ def stabilize(text: str, devices: Devices, *, root: Volume | None = None, withou
 
     lines = [line if line.lstrip().startswith("#") else PARAMETER.sub(exchange, line) for line in text.split("\n")]
     summary = ", ".join(f"{before} is now {after}" for before, after in done.items())
-    return Rewritten("\n".join(lines), summary, unresolved)
+    return Rewritten("\n".join(lines), summary, unresolved, tuple(done))

@@ -27,6 +27,8 @@ IN_SOFTWARE = re.compile(
 )
 """Devices that are not on a disk of the machine: drives of removable media, and those that the guest makes."""
 
+INCOMPLETE = "has a part on a disk that is not among the disks of this migration"
+
 TAGS: tuple[tuple[str, str, Callable[[Volume], str | None]], ...] = (
     ("UUID", "by-uuid", lambda volume: volume.uuid),
     ("PARTUUID", "by-partuuid", lambda volume: volume.partuuid),
@@ -73,16 +75,26 @@ class Devices:
         """Why a device is not on the disks, as text to follow its name; None if it is there or not on a disk at all."""
         if not (spec.startswith("/dev/") or spec.partition("=")[0] in TAG_NAMES) or IN_SOFTWARE.fullmatch(spec):
             return None
-        if self.find(spec) is not None or self._is_made_by_guest(spec):
+        volume = self.find(spec)
+        if volume is not None:
+            return INCOMPLETE if volume.incomplete else None
+        if self._is_made_by_guest(spec):
             return None
         found = self._tagged(spec)
         if found and all(volume.multi_device for volume in found):
             return None
         if found:
             return f"matches {' and '.join(volume.name for volume in found)}, which have the same identifier"
+        name = parse(spec, self._maps)
+        if name is not None and self._order.is_unclear(name):
+            return "could be several of these disks"
+        return self.why_missing(may_be_locked=name is None)
+
+    def why_missing(self, *, may_be_locked: bool) -> str | None:
+        """The fact about a name that no volume has; None if it `may_be_locked` in a container without its key."""
         closed = [volume for volume in self._volumes if volume.obstacle]
-        if any(volume.kind == "luks" for volume in closed) and parse(spec, self._maps) is None:
-            return None  # it may be inside
+        if may_be_locked and any(volume.kind == "luks" for volume in closed):
+            return None
         return "matches no volume that can be read" if closed else "matches no volume on these disks"
 
     def _is_made_by_guest(self, spec: str) -> bool:

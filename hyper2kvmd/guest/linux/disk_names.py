@@ -33,6 +33,8 @@ OF_CONTENT = ("dm-", "md-", "lvm-")
 SERIAL = re.compile(r"(?<![0-9a-f])3?(6[0-9a-f]{31})(?![0-9a-f])")
 """A WWID of VMware's: NAA type 6, which VMware derives from the disk's `ddb.uuid`."""
 PLACE = re.compile(r"(.*pci-[0-9a-f:.]+)-(scsi-\d+:\d+:|ata-|nvme-)(\d{1,9})(?:\.(\d))?(?::0)?")
+VMWARE_NVME = re.compile(r"(nvme-VMware_Virtual_NVMe_Disk_VMware_NVME_\d{4})_([1-9]\d{0,8})")
+"""The last number is that of the namespace."""
 BINDING = re.compile(r"^[ \t]*([^\s#]+)[ \t]+([0-9A-Za-z_.:-]+)", re.MULTILINE)
 SECTION = re.compile(r"\bmultipath\s*\{([^{}]*)\}")
 SETTING = re.compile(r"^[ \t]*(wwid|alias)[ \t]+\"?([^\s\"]+)\"?", re.MULTILINE)
@@ -119,12 +121,17 @@ def _of_link(name: str) -> DiskName | None:
     number = _number(match[3])
     if match[1] == "path":
         return _by_path(match[2], number)
-    return _by_serial(match[2], number) or DiskName("id", match[2], number)
+    return _by_serial(match[2], number) or _by_id(match[2], number)
 
 
 def _by_serial(text: str, number: int | None) -> DiskName | None:
     match = SERIAL.search(text.lower())
     return DiskName("serial", match[1], number) if match else None
+
+
+def _by_id(link: str, number: int | None) -> DiskName:
+    match = VMWARE_NVME.fullmatch(link)
+    return DiskName("id", link, number, match[1], int(match[2]) - 1) if match else DiskName("id", link, number)
 
 
 def _by_path(link: str, number: int | None) -> DiskName:

@@ -78,6 +78,11 @@ class DiskOrder:
         disk = self.disk_of(name)
         return None if disk is None else self._on_disk(disk, name.number)
 
+    def is_unclear(self, name: DiskName) -> bool:
+        """Whether a link by address or model fits several disks that no other name has."""
+        whole = _whole(name)
+        return name.group in ("id", "path") and self.disk_of(name) is None and len(self._candidates(whole)) > 1
+
     # ------------------------------------------------------------ the root
 
     def _bind_root(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 from hyper2kvmd.disk import ranges
 from hyper2kvmd.disk.blocks import RUN_LIMIT, Run
@@ -14,6 +14,7 @@ from hyper2kvmd.disk.files import SourceFile, source_changed
 from hyper2kvmd.disk.images.image import NewImage, image_bytes
 from hyper2kvmd.disk.ranges import Ranges
 from hyper2kvmd.disk.reader import SourceReader
+from hyper2kvmd.disk.sources.block_map.table import StoredPiece
 from hyper2kvmd.disk.sources.block_map.vdi import read_vdi
 from hyper2kvmd.disk.sources.block_map.vhd import read_vhd
 from hyper2kvmd.disk.sources.block_map.vhdx import read_vhdx
@@ -22,14 +23,8 @@ from hyper2kvmd.disk.sources.source import FileBacked, OnProgress, QemuNode, cop
 from hyper2kvmd.errors import MigrationFailed
 
 BlockMapFormat = Literal["vdi", "vhd", "vhdx"]
-
-
-class StoredPiece(NamedTuple):
-    """Guest bytes `guest` to `guest + length`, stored unchanged at `offset` of the file."""
-
-    guest: int
-    length: int
-    offset: int
+PARTIAL_LIMIT = 2 << 20
+"""Bytes of a run with sectors that were never written, which is in memory as a whole; a divisor of RUN_LIMIT."""
 
 
 class BlockMap(Protocol):
@@ -49,11 +44,18 @@ class BlockMap(Protocol):
         """How QEMU reads the same disk; None if it cannot."""
         ...
 
-    def pieces(self, lo: int, hi: int) -> Iterator[tuple[int, int, int]]:
-        """(guest, length, offset) of all that is stored of [lo, hi), and perhaps more of its blocks, in guest order.
+    def pieces(self, lo: int, hi: int) -> Iterator[StoredPiece]:
+        """All that is stored of [lo, hi), and perhaps more of its blocks, in guest order.
 
         Every piece was found to be in the file, and their blocks together are no longer than it.
         Raises MigrationFailed (`source-corrupt`, `source-truncated`).
+        """
+        ...
+
+    def written(self, guest: int, offset: int, data: bytes) -> bytes:
+        """`data` of a partial piece or a part of one, at `guest` and `offset`, with zeros for what was never written.
+
+        Raises MigrationFailed (`source-truncated`).
         """
         ...
 
@@ -107,7 +109,8 @@ class BlockMapSource(FileBacked):
 
     def load(self, run: Run) -> bytes:
         """Raises MigrationFailed (`source-truncated`, `disk-read-failed`)."""
-        return self._file.read_whole(run.offset, run.length)
+        data = self._file.read_whole(run.offset, run.length)
+        return self._disk.written(run.guest, run.offset, data) if run.packed else data
 
     @cached_property
     def _stored(self) -> Ranges:
@@ -119,6 +122,9 @@ class BlockMapSource(FileBacked):
 
     def _without_holes(self, piece: StoredPiece) -> Iterator[Run]:
         """Whole units of the disk, as far as the piece has them: smaller holes save nothing."""
+        if piece.partial:
+            yield Run(piece.guest, piece.length, self._file.fd, piece.offset, packed=True, sharable=False)
+            return
         shift, end = piece.guest - piece.offset, piece.guest + piece.length
         data = self._file.data_ranges(piece.offset, piece.offset + piece.length)
         for start, stop in ranges.in_units(((start + shift, stop + shift) for start, stop in data), end):
@@ -141,15 +147,19 @@ class _Stored:
         return self.source.load(run)
 
 
-def _clipped(pieces: Iterator[tuple[int, int, int]], lo: int, hi: int) -> Iterator[StoredPiece]:
-    for guest, length, offset in pieces:
-        begin, end = max(guest, lo), min(guest + length, hi)
+def _clipped(pieces: Iterator[StoredPiece], lo: int, hi: int) -> Iterator[StoredPiece]:
+    for piece in pieces:
+        begin, end = max(piece.guest, lo), min(piece.guest + piece.length, hi)
         if begin < end:
-            yield StoredPiece(begin, end - begin, offset + begin - guest)
+            yield _part(piece, begin, end)
+
+
+def _part(piece: StoredPiece, begin: int, end: int) -> StoredPiece:
+    return piece._replace(guest=begin, length=end - begin, offset=piece.offset + begin - piece.guest)
 
 
 def _joined(pieces: Iterator[StoredPiece]) -> Iterator[StoredPiece]:
-    """Pieces joined where they are contiguous both in the disk and in the file."""
+    """Pieces joined where they are contiguous both in the disk and in the file: never those of blocks with bitmaps."""
     held: StoredPiece | None = None
     for piece in pieces:
         if held is not None and piece.guest == held.guest + held.length and piece.offset == held.offset + held.length:
@@ -163,9 +173,10 @@ def _joined(pieces: Iterator[StoredPiece]) -> Iterator[StoredPiece]:
 
 
 def _cut(pieces: Iterator[StoredPiece]) -> Iterator[StoredPiece]:
-    for guest, length, offset in pieces:
-        for start, stop in ranges.cut([(guest, guest + length)], RUN_LIMIT):
-            yield StoredPiece(start, stop - start, offset + start - guest)
+    for piece in pieces:
+        limit = PARTIAL_LIMIT if piece.partial else RUN_LIMIT
+        for start, stop in ranges.cut([(piece.guest, piece.guest + piece.length)], limit):
+            yield _part(piece, start, stop)
 
 
 READERS: Mapping[BlockMapFormat, Callable[[SourceFile], BlockMap]] = {

@@ -23,6 +23,24 @@ class Block(NamedTuple):
     length: int
 
 
+class StoredPiece(NamedTuple):
+    """Guest bytes `guest` to `guest + length`, stored at `offset` of the file."""
+
+    guest: int
+    length: int
+    offset: int
+    partial: bool = False
+    """Whether some of its sectors were never written: they are zeros, whatever lies there in the file."""
+
+
+class WholeBlocks:
+    """A format in which all sectors of a stored block count."""
+
+    def written(self, _guest: int, _offset: int, data: bytes) -> bytes:
+        """See `BlockMap.written`."""
+        return data
+
+
 def entries(
     file: SourceFile, table: int, first: int, stop: int, *, code: Literal["<I", ">I", "<Q"], absent: bytes
 ) -> Iterator[tuple[int, int]]:

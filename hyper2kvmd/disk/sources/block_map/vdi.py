@@ -11,7 +11,14 @@ from dataclasses import dataclass
 
 from hyper2kvmd.disk import faults
 from hyper2kvmd.disk.files import SourceFile
-from hyper2kvmd.disk.sources.block_map.table import Block, entries, require_apart, within_file
+from hyper2kvmd.disk.sources.block_map.table import (
+    Block,
+    StoredPiece,
+    WholeBlocks,
+    entries,
+    require_apart,
+    within_file,
+)
 from hyper2kvmd.disk.sources.source import QemuNode
 
 MAGIC, MAGIC_AT = b"\x7f\x10\xda\xbe", 0x40
@@ -35,7 +42,7 @@ NOBODY = bytes(16)
 
 
 @dataclass(frozen=True)
-class Vdi:
+class Vdi(WholeBlocks):
     """`map_at` and `blocks_at` are in bytes; `blocks` is the number of blocks."""
 
     file: SourceFile
@@ -49,10 +56,10 @@ class Vdi:
     def qemu_node(self) -> QemuNode:
         return QemuNode("vdi")
 
-    def pieces(self, lo: int, hi: int) -> Iterator[tuple[int, int, int]]:
+    def pieces(self, lo: int, hi: int) -> Iterator[StoredPiece]:
         """See `BlockMap.pieces`."""
         for number, at, length in self.stored_blocks(lo, hi):
-            yield number * BLOCK, length, at
+            yield StoredPiece(number * BLOCK, length, at)
 
     def stored_blocks(self, lo: int, hi: int) -> Iterator[Block]:
         """The stored blocks that [lo, hi) touches. Raises as `within_file` does."""

@@ -13,7 +13,14 @@ from functools import cached_property
 
 from hyper2kvmd.disk import faults
 from hyper2kvmd.disk.files import SourceFile
-from hyper2kvmd.disk.sources.block_map.table import Block, entries, require_apart, within_file
+from hyper2kvmd.disk.sources.block_map.table import (
+    Block,
+    StoredPiece,
+    WholeBlocks,
+    entries,
+    require_apart,
+    within_file,
+)
 from hyper2kvmd.disk.sources.source import QemuNode
 from hyper2kvmd.errors import MigrationFailed
 
@@ -78,7 +85,7 @@ class Footer:
 
 
 @dataclass(frozen=True)
-class FixedVhd:
+class FixedVhd(WholeBlocks):
     """The disk's bytes, then the footer."""
 
     file: SourceFile
@@ -90,8 +97,8 @@ class FixedVhd:
         """Not as a VHD: QEMU would look for a footer in the first sector, which is the guest's."""
         return QemuNode("raw", {"size": self.virtual_size})
 
-    def pieces(self, lo: int, hi: int) -> Iterator[tuple[int, int, int]]:
-        yield lo, hi - lo, lo
+    def pieces(self, lo: int, hi: int) -> Iterator[StoredPiece]:
+        yield StoredPiece(lo, hi - lo, lo)
 
 
 @dataclass(frozen=True)
@@ -118,14 +125,27 @@ class DynamicVhd:
         """Bytes, padded to whole sectors."""
         return -(-self.block // SECTOR // 8 // SECTOR) * SECTOR
 
-    def pieces(self, lo: int, hi: int) -> Iterator[tuple[int, int, int]]:
+    def pieces(self, lo: int, hi: int) -> Iterator[StoredPiece]:
+        """One for each block: 2 TiB can have two billion ranges of written sectors."""
         for guest, length, at, whole in self._blocks(lo, hi):
             if whole:
-                yield guest, length, at + self.bitmap
+                yield StoredPiece(guest, length, at + self.bitmap)
                 continue
-            begin, end = max(lo - guest, 0) // SECTOR, min(hi - guest, length) // SECTOR
-            for first, stop in marked(self.file.read_whole(at, self.bitmap), begin, end):
-                yield guest + first * SECTOR, (stop - first) * SECTOR, at + self.bitmap + first * SECTOR
+            bits = self.file.read_whole(at, self.bitmap)[: -(-length // SECTOR // 8)].rstrip(b"\0")
+            start = (len(bits) - len(bits.lstrip(b"\0"))) * 8 * SECTOR
+            stop = min(len(bits) * 8 * SECTOR, length)
+            if start < stop:
+                yield StoredPiece(guest + start, stop - start, at + self.bitmap + start, partial=True)
+
+    def written(self, guest: int, offset: int, data: bytes) -> bytes:
+        start = guest % self.block
+        bits = self.file.read_whole(offset - start - self.bitmap, self.bitmap)
+        begin, end = start // SECTOR, (start + len(data)) // SECTOR
+        kept = bytearray(len(data))
+        for first, stop in marked(bits, begin, end):
+            place = slice((max(first, begin) - begin) * SECTOR, (stop - begin) * SECTOR)
+            kept[place] = data[place]
+        return bytes(kept)
 
     def _blocks(self, lo: int, hi: int) -> Iterator[tuple[int, int, int, bool]]:
         """(guest, length, offset of the bitmap, whether all sectors are marked as written) of each stored block."""

@@ -13,7 +13,14 @@ from uuid import UUID
 from hyper2kvmd.disk import faults
 from hyper2kvmd.disk.files import SourceFile
 from hyper2kvmd.disk.sources.block_map.crc32c import crc32c
-from hyper2kvmd.disk.sources.block_map.table import Block, entries, require_apart, within_file
+from hyper2kvmd.disk.sources.block_map.table import (
+    Block,
+    StoredPiece,
+    WholeBlocks,
+    entries,
+    require_apart,
+    within_file,
+)
 from hyper2kvmd.disk.sources.source import QemuNode
 
 MAGIC = b"vhdxfile"
@@ -62,7 +69,7 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Vhdx:
+class Vhdx(WholeBlocks):
     """`block` in bytes; `table` is the block allocation table."""
 
     file: SourceFile
@@ -88,10 +95,10 @@ class Vhdx:
     def qemu_node(self) -> QemuNode:
         return QemuNode("vhdx")
 
-    def pieces(self, lo: int, hi: int) -> Iterator[tuple[int, int, int]]:
+    def pieces(self, lo: int, hi: int) -> Iterator[StoredPiece]:
         """See `BlockMap.pieces`."""
         for number, at, length in self.stored_blocks(lo, hi):
-            yield number * self.block, length, at
+            yield StoredPiece(number * self.block, length, at)
 
     def stored_blocks(self, lo: int, hi: int) -> Iterator[Block]:
         """The stored blocks that [lo, hi) touches. Raises as `within_file` does."""

@@ -24,6 +24,7 @@ from hyper2kvmd.guest.linux.fixes import (
     initramfs,
     initramfs_config,
     kernel_cmdline,
+    kernel_left,
     kernel_root,
     lvm_devices,
     lvm_filter,
@@ -60,6 +61,7 @@ FIXES: tuple[Fix, ...] = (
     initramfs.FIX,
     unified_kernel.FIX,
     kernel_root.FIX,
+    kernel_left.FIX,
     initramfs_config.FIX,
     efi_fallback.FIX,
     nic_conditions.FIX,
@@ -77,6 +79,7 @@ OUTSIDE: tuple[Fix, ...] = (
     grubenv.FIX,
     bls.FIX,
     extlinux.FIX,
+    kernel_left.FIX,
     device_map.FIX,
     efi_fallback.FIX,
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from hyper2kvmd.guest.files.tree import GuestTree
-from hyper2kvmd.guest.linux import cmdline
+from hyper2kvmd.guest.linux import cmdline, early_volumes
 from hyper2kvmd.guest.linux.devices import Devices
 from hyper2kvmd.guest.linux.inspect import System
 from hyper2kvmd.guest.linux.network import kernel_line
@@ -45,6 +45,7 @@ class Mended:
 
 
 BY_HAND = "Write a UUID there by hand."
+CORRECT = "Correct or remove it."
 Mender = Callable[[Case, str, str], Mended]
 """Takes the case, the text and its path in messages. It also repairs the copy in an initramfs."""
 
@@ -100,16 +101,22 @@ def stabilized(case: Case, text: str) -> cmdline.Rewritten:
     without_initramfs = bool(kernels) and not case.system.unified and not any(kernel.initrds for kernel in kernels)
     root = None if case.other_roots else case.root
     stable = cmdline.stabilize(text, case.devices, root=root, without_initramfs=without_initramfs)
+    stable = replace(stable, missing=early_volumes.missing(text, case.devices))
     named = kernel_line.visit("", stable.text, case.cards.choose, pins=case.survey.dracut)
     if named == stable.text:
         return stable
     summary = ", ".join(filter(None, (stable.summary, "the initramfs finds network cards by MAC address")))
-    return replace(stable, text=named, summary=summary)
+    before = set(stable.text.split())
+    cards = " ".join(dict.fromkeys(word for word in named.split() if word not in before))
+    return replace(stable, text=named, summary=summary, cards=cards)
 
 
 def unresolved(path: str, rewritten: cmdline.Rewritten) -> list[str]:
-    """Warnings about the parameters whose devices are not on the disks."""
-    return [f"{path}: {parameter} {why}. {BY_HAND}" for parameter, why in rewritten.unresolved.items()]
+    """Warnings about the names that are not on the disks."""
+    return [
+        *(f"{path}: {parameter} {why}. {BY_HAND}" for parameter, why in rewritten.unresolved.items()),
+        *(f"{path}: {name} {why}: the boot may stop there. {CORRECT}" for name, why in rewritten.missing.items()),
+    ]
 
 
 def regular_files(case: Case, *patterns: str) -> list[str]:
