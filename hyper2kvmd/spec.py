@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hyper2kvmd import yaml_source
 from hyper2kvmd.errors import InvalidInput
-from hyper2kvmd.model.asked import SOURCE_KEYS, Migration
+from hyper2kvmd.model.asked import SOURCE_KEYS, Migration, TargetName
 from hyper2kvmd.model.jobs import Problem
 from hyper2kvmd.yaml_binding import Bound, Rules, bind, in_order
 
@@ -111,6 +111,20 @@ RULES = Rules(
 )
 
 
+INTERFACE = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}"
+LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+NETWORKS: dict[TargetName, tuple[re.Pattern[str], str]] = {
+    "qemu": (re.compile(rf"(bridge:)?{INTERFACE}"), "Write the name of a bridge of the host, such as br0"),
+    "proxmox": (re.compile(rf"(bridge:)?{INTERFACE}"), "Write the name of a bridge of the node, such as vmbr0"),
+    "kubevirt": (
+        re.compile(rf"({LABEL}/)?{LABEL}(\.{LABEL})*"),
+        "Write the name of a NetworkAttachmentDefinition, such as vlan10 or namespace/vlan10",
+    ),
+    "openstack": (re.compile(r"[^-].*"), "Write the name or the ID of a network"),
+}
+"""Networks of targets with a rule for their names, and the remedy."""
+
+
 class Rejected(InvalidInput):
     """A migration YAML with errors: the first MAX_PROBLEMS, each with its place and remedy, and how many more."""
 
@@ -194,9 +208,27 @@ def _conflicts(bound: Bound[Migration]) -> Iterator[Problem]:
     if asked.libvirt_import and AMBIGUOUS_NAME.fullmatch(asked.vm_name):
         message = f"vm_name {asked.vm_name} would be read by libvirt as the ID or UUID of a domain"
         yield conflict("vm_name", message, "Add a letter, or set libvirt_import: false")
+    if asked.libvirt_import and asked.target != "libvirt":
+        message = f"libvirt_import is true but target is {asked.target}"
+        yield conflict("libvirt_import", message, "Remove one of the two: only target: libvirt defines a domain")
+    yield from _network_problems(bound, asked)
     if not LIBVIRT_URI.fullmatch(asked.libvirt_uri):
         message = f"libvirt_uri is {yaml_source.shown(asked.libvirt_uri)}, which is not the address of a QEMU/KVM host"
         hint = "Write qemu:///system or qemu:///session"
         yield yaml_source.problem(
             "value-invalid", message, hint, place=bound.places.get("libvirt_uri"), key="libvirt_uri"
         )
+
+
+def _network_problems(bound: Bound[Migration], asked: Migration) -> Iterator[Problem]:
+    """Networks that the target cannot have."""
+    if asked.target not in NETWORKS:
+        return
+    pattern, hint = NETWORKS[asked.target]
+    for name, network in asked.network_map.items():
+        if not pattern.fullmatch(network):
+            key = f"network_map.{name}"
+            message = f"{yaml_source.shown(key)} is {yaml_source.shown(network)}, which is no network of {asked.target}"
+            yield yaml_source.problem(
+                "value-invalid", message, hint, place=bound.places.get(key), key=yaml_source.shown(key)
+            )

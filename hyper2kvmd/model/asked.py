@@ -20,6 +20,9 @@ NETWORK = r"^(bridge:[^\s/:]{1,15}|[^\s:]([^:\n]{0,253}[^\s:])?)$"
 SourceKey: TypeAlias = Literal["vmdk", "vmx", "ovf", "ova"]
 """A key that names the source machine; a migration has exactly one. `machines/reader.py` has a reader for each."""
 SOURCE_KEYS: tuple[SourceKey, ...] = get_args(SourceKey)
+TargetName: TypeAlias = Literal["libvirt", "qemu", "proxmox", "kubevirt", "openstack"]
+"""A platform for the new machine; `targets/choice.py` has a target for each."""
+TARGET_NAMES: tuple[TargetName, ...] = get_args(TargetName)
 
 
 def _as_tuple(value: object) -> object:
@@ -55,6 +58,7 @@ class Migration(Frozen):
     remove_vmware_tools: bool = False
     root: str | None = Field(default=None, min_length=1, max_length=256)
     """The guest's root file system, if the disks hold several: a name of it, as `UUID=...` or `partition 2`."""
+    target: TargetName = "libvirt"
     libvirt_import: bool = False
     libvirt_uri: str = "qemu:///system"
     libvirt_network: str = "default"

@@ -32,6 +32,8 @@ class PublishedDisk(Frozen):
     path: Path
     file_bytes: int
     """Bytes that it occupies."""
+    virtual_size: int = 0
+    """Bytes of the guest's disk; 0 in the record of an earlier version."""
     sha256: str | None = None
     inode: int | None = None
     mtime_ns: int | None = None

@@ -112,6 +112,7 @@ def _published(
     return PublishedDisk(
         path=order.output_dir / name,
         file_bytes=facts.st_blocks * 512,
+        virtual_size=one.virtual_size,
         sha256=digest,
         inode=facts.st_ino,
         mtime_ns=facts.st_mtime_ns,

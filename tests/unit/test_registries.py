@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from hyper2kvmd.machines.reader import READERS
-from hyper2kvmd.model.asked import SOURCE_KEYS, Migration
-from hyper2kvmd.targets.choice import DEFAULT, TARGETS
+from hyper2kvmd.model.asked import SOURCE_KEYS, TARGET_NAMES, Migration
+from hyper2kvmd.targets.choice import TARGETS
 
 
 def test_each_key_that_names_a_source_has_a_reader() -> None:
     assert set(READERS) == set(SOURCE_KEYS) <= set(Migration.model_fields)
 
 
-def test_the_default_target_is_one_of_the_targets() -> None:
-    assert DEFAULT in TARGETS
+def test_each_target_that_can_be_named_exists() -> None:
+    assert set(TARGETS) == set(TARGET_NAMES)

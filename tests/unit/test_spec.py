@@ -263,7 +263,7 @@ VALID = st.fixed_dictionaries(
     optional={
         name: st.sampled_from([str(choice) for choice in typing.get_args(field.annotation)])
         for name, field in Migration.model_fields.items()
-        if typing.get_origin(field.annotation) is typing.Literal
+        if typing.get_origin(field.annotation) is typing.Literal and name != "target"
     }
     | {
         name: st.sampled_from(["true", "no", "On"])
@@ -280,3 +280,26 @@ def test_every_valid_combination_parses(values: dict[str, str], dashes: bool) ->
     for key, value in values.items():
         got = asked.vmdk[0] if key == "vmdk" else getattr(asked, key)
         assert got == (value.lower() in ("true", "on") if isinstance(got, bool) else type(got)(value))
+
+
+@pytest.mark.parametrize("target", ["qemu", "proxmox", "kubevirt", "openstack"])
+def test_only_libvirt_defines_a_domain(target: str) -> None:
+    one = only(f"vmdk: /srv/a.vmdk\ntarget: {target}\nlibvirt_import: true\n")
+    assert (one.code, one.key, one.line) == ("value-conflict", "libvirt_import", 3)
+    assert parse(f"vmdk: /srv/a.vmdk\ntarget: {target}\nlibvirt_import: false\n").target == target
+
+
+@pytest.mark.parametrize(
+    ("target", "good", "bad"),
+    [
+        ("qemu", "bridge:br0", "a bridge"),
+        ("proxmox", "vmbr0", "vmbr0,tag=3"),
+        ("kubevirt", "apps/vlan10", "VLAN10"),
+        ("openstack", "a network", "-x"),
+    ],
+)
+def test_networks_are_names_of_the_target(target: str, good: str, bad: str) -> None:
+    text = f"vmdk: /srv/a.vmdk\ntarget: {target}\nnetwork_map:\n  VM Network: "
+    assert parse(f"{text}{good}\n").network_map == {"VM Network": good}
+    one = only(f"{text}{bad}\n")
+    assert (one.code, one.key, one.line) == ("value-invalid", "network_map.VM Network", 4)

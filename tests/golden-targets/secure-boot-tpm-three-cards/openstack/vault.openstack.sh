@@ -1,0 +1,105 @@
+#!/bin/sh
+# vault: Red Hat Enterprise Linux 9.4, migrated by hyper2kvmd
+#
+# Usage, with the credentials of the project in the environment (OS_CLOUD or an openrc file):
+#   sh vault.openstack.sh [--dry-run] FLAVOR [NETWORK]
+#     --dry-run   print the commands, run nothing
+#     FLAVOR      one with at least 8 vCPUs and 8192 MiB of memory
+#     NETWORK     the network of cards that network_map does not name
+
+set -eu
+CDPATH='' cd -- "$(dirname -- "$0")"
+
+fail() {
+    printf '%s\n' "$1" >&2
+    exit 1
+}
+
+# print a command that can be pasted into a shell
+show() {
+    for word; do
+        printf "'%s' " "$(printf '%s' "$word" | sed "s/'/'\\\\''/g")"
+    done
+    echo
+}
+
+run() {
+    if [ -n "$dry_run" ]; then
+        show "$@"
+    else
+        "$@"
+    fi
+}
+
+dry_run=
+if [ "${1-}" = --dry-run ]; then
+    dry_run=yes
+    shift
+    show cd -- "$(pwd)"
+fi
+
+usage='Usage: sh vault.openstack.sh [--dry-run] FLAVOR NETWORK'
+case $# in
+2) ;;
+*) fail "$usage" ;;
+esac
+flavor=$1
+network=${2-}
+
+# the volume's identifier, once its image is on it
+volume_id() {
+    if [ -n "$dry_run" ]; then
+        printf 'ID-of-%s' "$1"
+        return
+    fi
+    while :; do
+        case $(openstack volume show -f value -c status "$1") in
+        available) break ;;
+        error*) fail "$1: the volume cannot be created. See openstack volume message list." ;;
+        esac
+        sleep 5
+    done
+    openstack volume show -f value -c id "$1"
+}
+
+if [ -z "$dry_run" ] && openstack server show vault >/dev/null 2>&1; then
+    fail 'vault: this project already has a server of that name. Rename or delete it.'
+fi
+
+run openstack image create \
+    --disk-format qcow2 --container-format bare --file vault.qcow2 \
+    --property architecture=x86_64 \
+    --property hypervisor_type=kvm \
+    --property vm_mode=hvm \
+    --property os_type=linux \
+    --property os_distro=rhel \
+    --property hw_machine_type=q35 \
+    --property hw_disk_bus=virtio \
+    --property hw_vif_model=virtio \
+    --property hw_video_model=vga \
+    --property hw_firmware_type=uefi \
+    --property os_secure_boot=required \
+    --property hw_tpm_version=2.0 \
+    --property hw_tpm_model=tpm-crb \
+    --property hw_cpu_sockets=1 \
+    --property hw_cpu_cores=8 \
+    --property hw_cpu_threads=1 \
+    --property hw_qemu_guest_agent=yes \
+    --property hw_rng_model=virtio \
+    vault-disk1
+
+run openstack volume create --size 40 --image vault-disk1 --bootable vault-disk1
+
+run openstack port create --network lan --mac-address 00:50:56:aa:00:01 vault-nic1
+run openstack port create --network "$network" --mac-address 00:50:56:aa:00:02 vault-nic2
+run openstack port create --network dmz --mac-address 00:50:56:aa:00:03 vault-nic3
+
+disk1=$(volume_id vault-disk1)
+
+run openstack server create \
+    --flavor "$flavor" \
+    --volume "$disk1" \
+    --port vault-nic1 \
+    --port vault-nic2 \
+    --port vault-nic3 \
+    vault

@@ -1,0 +1,119 @@
+#!/bin/sh
+# db_Main.Example: Debian GNU/Linux 12 (bookworm), migrated by hyper2kvmd
+#
+# Usage, with the credentials of the project in the environment (OS_CLOUD or an openrc file):
+#   sh db_Main.Example.openstack.sh [--dry-run] FLAVOR [NETWORK]
+#     --dry-run   print the commands, run nothing
+#     FLAVOR      one with at least 4 vCPUs and 4096 MiB of memory
+#     NETWORK     the network of cards that network_map does not name
+
+set -eu
+CDPATH='' cd -- "$(dirname -- "$0")"
+
+fail() {
+    printf '%s\n' "$1" >&2
+    exit 1
+}
+
+# print a command that can be pasted into a shell
+show() {
+    for word; do
+        printf "'%s' " "$(printf '%s' "$word" | sed "s/'/'\\\\''/g")"
+    done
+    echo
+}
+
+run() {
+    if [ -n "$dry_run" ]; then
+        show "$@"
+    else
+        "$@"
+    fi
+}
+
+dry_run=
+if [ "${1-}" = --dry-run ]; then
+    dry_run=yes
+    shift
+    show cd -- "$(pwd)"
+fi
+
+usage='Usage: sh db_Main.Example.openstack.sh [--dry-run] FLAVOR NETWORK'
+case $# in
+2) ;;
+*) fail "$usage" ;;
+esac
+flavor=$1
+network=${2-}
+
+# the volume's identifier, once its image is on it
+volume_id() {
+    if [ -n "$dry_run" ]; then
+        printf 'ID-of-%s' "$1"
+        return
+    fi
+    while :; do
+        case $(openstack volume show -f value -c status "$1") in
+        available) break ;;
+        error*) fail "$1: the volume cannot be created. See openstack volume message list." ;;
+        esac
+        sleep 5
+    done
+    openstack volume show -f value -c id "$1"
+}
+
+if [ -z "$dry_run" ] && openstack server show db_Main.Example >/dev/null 2>&1; then
+    fail 'db_Main.Example: this project already has a server of that name. Rename or delete it.'
+fi
+
+run openstack image create \
+    --disk-format qcow2 --container-format bare --file db_Main.Example.qcow2 \
+    --property architecture=x86_64 \
+    --property hypervisor_type=kvm \
+    --property vm_mode=hvm \
+    --property os_type=linux \
+    --property os_distro=debian \
+    --property hw_machine_type=q35 \
+    --property hw_disk_bus=virtio \
+    --property hw_vif_model=virtio \
+    --property hw_video_model=vga \
+    --property hw_firmware_type=uefi \
+    --property hw_cpu_sockets=2 \
+    --property hw_cpu_cores=2 \
+    --property hw_cpu_threads=1 \
+    --property hw_qemu_guest_agent=yes \
+    --property hw_rng_model=virtio \
+    db_Main.Example-disk1
+run openstack image create \
+    --disk-format qcow2 --container-format bare --file db_Main.Example-disk2.qcow2 \
+    --property architecture=x86_64 \
+    --property hypervisor_type=kvm \
+    --property vm_mode=hvm \
+    --property os_type=linux \
+    --property os_distro=debian \
+    --property hw_machine_type=q35 \
+    --property hw_disk_bus=virtio \
+    --property hw_vif_model=virtio \
+    --property hw_video_model=vga \
+    --property hw_firmware_type=uefi \
+    --property hw_cpu_sockets=2 \
+    --property hw_cpu_cores=2 \
+    --property hw_cpu_threads=1 \
+    --property hw_qemu_guest_agent=yes \
+    --property hw_rng_model=virtio \
+    db_Main.Example-disk2
+
+run openstack volume create --size 21 --image db_Main.Example-disk1 --non-bootable db_Main.Example-disk1
+run openstack volume create --size 100 --image db_Main.Example-disk2 --bootable db_Main.Example-disk2
+
+run openstack port create --network "$network" --mac-address 52:54:00:01:02:04 db_Main.Example-nic1
+
+disk1=$(volume_id db_Main.Example-disk1)
+disk2=$(volume_id db_Main.Example-disk2)
+
+run openstack server create \
+    --flavor "$flavor" \
+    --volume "$disk2" \
+    --block-device uuid="$disk1",source_type=volume,destination_type=volume,boot_index=-1 \
+    --port db_Main.Example-nic1 \
+    db_Main.Example

@@ -1,0 +1,106 @@
+#!/bin/sh
+# db_Main.Example: Debian GNU/Linux 12 (bookworm), migrated by hyper2kvmd
+#
+# Usage: sh db_Main.Example.sh [--dry-run] [QEMU OPTION]...
+#   --dry-run    print the commands, run nothing
+# Environment:
+#   QEMU         the emulator; default: qemu-system-x86_64
+#   ACCEL        the accelerator, kvm or tcg; default: kvm if this host has it
+#   OVMF_CODE    the UEFI firmware; default: this host's
+#   OVMF_VARS    with OVMF_CODE: the template of its variables
+
+set -eu
+CDPATH='' cd -- "$(dirname -- "$0")"
+
+fail() {
+    printf '%s\n' "$1" >&2
+    exit 1
+}
+
+# print a command that can be pasted into a shell
+show() {
+    for word; do
+        printf "'%s' " "$(printf '%s' "$word" | sed "s/'/'\\\\''/g")"
+    done
+    echo
+}
+
+run() {
+    if [ -n "$dry_run" ]; then
+        show "$@"
+    else
+        "$@"
+    fi
+}
+
+dry_run=
+if [ "${1-}" = --dry-run ]; then
+    dry_run=yes
+    shift
+    show cd -- "$(pwd)"
+fi
+
+if [ -z "${ACCEL-}" ]; then
+    ACCEL=tcg
+    [ ! -w /dev/kvm ] || ACCEL=kvm
+fi
+
+# UEFI: this host's firmware, and the machine's own variables, which are made once
+VARS=db_Main.Example_VARS.fd
+find_firmware() {
+    while read -r code template; do
+        if [ ! -r "$code" ] || [ ! -r "$template" ]; then
+            continue
+        fi
+        # variables of an earlier start only fit a firmware of the same size
+        if [ -e "$VARS" ] && [ "$(wc -c <"$VARS")" -ne "$(wc -c <"$template")" ]; then
+            continue
+        fi
+        OVMF_CODE=$code
+        OVMF_VARS=$template
+        return 0
+    done <<'PLACES'
+/usr/share/OVMF/OVMF_CODE_4M.fd /usr/share/OVMF/OVMF_VARS_4M.fd
+/usr/share/edk2/ovmf/OVMF_CODE.fd /usr/share/edk2/ovmf/OVMF_VARS.fd
+/usr/share/edk2/x64/OVMF_CODE.4m.fd /usr/share/edk2/x64/OVMF_VARS.4m.fd
+/usr/share/qemu/ovmf-x86_64-4m-code.bin /usr/share/qemu/ovmf-x86_64-4m-vars.bin
+/usr/share/OVMF/OVMF_CODE.fd /usr/share/OVMF/OVMF_VARS.fd
+PLACES
+    return 1
+}
+if [ -z "${OVMF_CODE-}" ]; then
+    find_firmware || fail 'UEFI firmware for virtual machines: not found. Install the package ovmf or edk2-ovmf, or set OVMF_CODE and OVMF_VARS.'
+fi
+if [ ! -e "$VARS" ]; then
+    [ -n "${OVMF_VARS-}" ] || fail 'OVMF_VARS: not set. Set it to the template that belongs to OVMF_CODE.'
+    run cp -- "$OVMF_VARS" "$VARS.partial"
+    run chmod u+w "$VARS.partial"
+    run mv -- "$VARS.partial" "$VARS"
+fi
+# QEMU writes a comma in a value as two
+OVMF_CODE=$(printf '%s' "$OVMF_CODE" | sed 's/,/,,/g')
+
+set -- "${QEMU:-qemu-system-x86_64}" \
+    -name db_Main.Example -nodefaults \
+    -machine q35,vmport=off,accel="$ACCEL" \
+    -cpu max \
+    -m 4096 -smp 4,sockets=2,cores=2,threads=1 \
+    -rtc base=utc \
+    -uuid 564d1d2a-9f0e-4a3b-8c55-0123456789ab \
+    -smbios 'type=1,serial=VMware-56 4d 1d 2a,, '"'"'x'"'"'' \
+    -drive if=pflash,unit=0,format=raw,readonly=on,file="$OVMF_CODE" \
+    -drive if=pflash,unit=1,format=raw,file="$VARS" \
+    -vga std -serial mon:stdio \
+    -device pcie-root-port,id=port0,chassis=1,addr=0x10.0,multifunction=on -netdev user,id=net0 -device virtio-net-pci,netdev=net0,mac=52:54:00:01:02:04,bus=port0 \
+    -device pcie-root-port,id=port1,chassis=2,addr=0x10.1 -device qemu-xhci,id=usb,bus=port1 \
+    -device pcie-root-port,id=port2,chassis=3,addr=0x10.2 -device virtio-serial-pci,id=serial,bus=port2 \
+    -device pcie-root-port,id=port3,chassis=4,addr=0x10.3 -blockdev driver=qcow2,node-name=disk0,discard=unmap,file.driver=file,file.filename=db_Main.Example.qcow2 -device virtio-blk-pci,drive=disk0,bus=port3 \
+    -device pcie-root-port,id=port4,chassis=5,addr=0x10.4 -blockdev driver=qcow2,node-name=disk1,discard=unmap,file.driver=file,file.filename=db_Main.Example-disk2.qcow2 -device virtio-blk-pci,drive=disk1,bootindex=1,bus=port4 \
+    -device pcie-root-port,id=port5,chassis=6,addr=0x10.5 -device virtio-balloon-pci,bus=port5 \
+    -device pcie-root-port,id=port6,chassis=7,addr=0x10.6 -object rng-random,id=entropy,filename=/dev/urandom -device virtio-rng-pci,rng=entropy,bus=port6 \
+    -chardev socket,id=agent,path=db_Main.Example.agent,server=on,wait=off \
+    -device virtserialport,bus=serial.0,chardev=agent,name=org.qemu.guest_agent.0 \
+    -device usb-tablet,bus=usb.0 \
+    "$@"
+
+run "$@"
