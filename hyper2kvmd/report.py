@@ -47,6 +47,7 @@ def markdown(report: Report) -> str:
                     f"{_code(str(disk.at))} ({disk.format} {_plain(disk.subformat)}, {size(disk.virtual_size)})",
                 ),
                 ("Image", f"{_code(made.path.name)}, {report.image.format}, {size(made.file_bytes)} on disk"),
+                *([("Size", f"grown to {size(made.virtual_size)}")] if made.virtual_size > disk.virtual_size else []),
                 ("SHA-256", made.sha256 or "not asked for"),
                 ("Space", _plain(space)),
             ]

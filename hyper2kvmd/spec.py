@@ -35,6 +35,8 @@ REMEDIES = {
     "memory": "Write MiB as a plain number, 64 to 16777216, such as `memory: 4096`",
     "libvirt_pool": "Write a name as `virsh pool-list` shows it, of letters, digits, '.', '_' and '-'",
     "network_map": "Write lines of the form `VM Network: lan`, with a libvirt network or `bridge:br0` on the right",
+    "resize": "Write the new size of the first disk, such as 50G, or what to add to it, such as +10G; or a list for "
+    "several disks. The units are M, G and T",
     "machine": "Write a machine type as `virsh capabilities` lists it, such as q35",
 }
 
@@ -55,7 +57,6 @@ _DOMAIN = "Remove the key: the domain uses virtio with a serial console. Change 
 _LUKS = "Remove the key, write the passphrase to a file, and set luks_keyfile to its path"
 _INJECT = "Remove the key: the guest is repaired, not configured. Use cloud-init or your configuration management"
 _WORKERS = "Remove the key: max_concurrent_jobs in the daemon's configuration sets how many jobs run"
-_RESIZE = "Remove the key, and resize the guest after the migration with qemu-img resize and growpart"
 _WINDOWS = "Remove the key: Windows drivers are not injected"
 _RESUME = "Remove the key: a job whose worker died continues after its last finished stage"
 
@@ -83,7 +84,6 @@ FOREIGN = {
     "compress_level": "Remove the key: `compress: true` uses the format's own level",
     "no_regen_initramfs": "Write `regen_initramfs: false`",
     "initramfs_add_drivers": "Remove the key: virtio and what it needs are added from the guest's own modules",
-    "resize": _RESIZE,
     "enable_recovery": _RESUME,
     "parallel_processing": _WORKERS,
     "workers": _WORKERS,
@@ -106,7 +106,7 @@ FOREIGN = {
 RULES = Rules(
     remedies=REMEDIES,
     foreign=FOREIGN,
-    one_or_more=frozenset({"vmdk", "luks_keyfile"}),
+    one_or_more=frozenset({"vmdk", "luks_keyfile", "resize"}),
     absolute_because="Use an absolute path: relative paths are not resolved in files dropped into the spool",
 )
 

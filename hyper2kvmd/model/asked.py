@@ -17,6 +17,7 @@ KEYS_MAX = 16
 NETWORKS_MAX = 64
 NETWORK = r"^(bridge:[^\s/:]{1,15}|[^\s:]([^:\n]{0,253}[^\s:])?)$"
 """A bridge of the host, or the target's name of a network."""
+NEW_SIZE = r"^(\+?[1-9][0-9]{0,6}[MGT]|\+0)$"
 SourceKey: TypeAlias = Literal["vmdk", "vmx", "ovf", "ova"]
 """A key that names the source machine; a migration has exactly one. `machines/reader.py` has a reader for each."""
 SOURCE_KEYS: tuple[SourceKey, ...] = get_args(SourceKey)
@@ -48,6 +49,12 @@ class Migration(Frozen):
     to_output: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     out_format: Literal["qcow2", "raw"] = "qcow2"
     compress: bool = False
+    resize: Annotated[
+        tuple[Annotated[str, Field(pattern=NEW_SIZE)], ...],
+        BeforeValidator(_as_tuple),
+        Field(max_length=DISKS_MAX),
+    ] = ()
+    """The new sizes of the first disks: `+10G` adds to the source's, `50G` replaces it, `+0` keeps it."""
     conversion_dir: Path | None = None
     sparse: Literal["auto", "always", "never"] = "auto"
     guest: Literal["auto", "none"] = "auto"

@@ -10,7 +10,7 @@ from typing import Literal
 
 from hyper2kvmd.disk.engine import copy
 from hyper2kvmd.disk.engine.compare import first_difference
-from hyper2kvmd.disk.images.image import NewImage
+from hyper2kvmd.disk.images.image import NewImage, image_bytes
 from hyper2kvmd.disk.images.qcow2.reader import open_image
 from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.disk.qemu.export import export
@@ -23,6 +23,7 @@ from hyper2kvmd.model.disks import DiskImage, Image, SourceDisk
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Limits
 from hyper2kvmd.progress import Step
+from hyper2kvmd.resizing import new_sizes, whole_disks_apart
 from hyper2kvmd.stages.bench import Bench
 from hyper2kvmd.volumes.layout import read_layout
 from hyper2kvmd.volumes.superblock import BlockReader
@@ -34,7 +35,8 @@ SAMPLE_BYTES = 65536
 def convert(bench: Bench, plan: Plan) -> Image:
     """Convert the planned disks into the job's folder, continuing from an earlier attempt if possible.
 
-    Raises MigrationFailed (`source-changed`, `content-differs`), and as `DiskSource.copy_into` does.
+    Raises MigrationFailed (`source-changed`, `content-differs`, `resize-hides-data`, `disk-full`), and as
+    `DiskSource.copy_into` does.
     """
     migration, ctx = bench.migration, bench.ctx
     sources = bench.sources.planned(plan.disks)
@@ -46,7 +48,8 @@ def convert(bench: Bench, plan: Plan) -> Image:
         evidence += tuple(_compared(bench, plan, image, number, source) for number, source in enumerate(sources))
     for source in sources:
         source.require_unchanged()
-    return image.with_changes(evidence=(*evidence, "the source files did not change meanwhile"))
+    evidence += ("the source files did not change meanwhile",)
+    return _grown(bench, plan, image.with_changes(evidence=evidence))
 
 
 def _converted(bench: Bench, plan: Plan, number: int, source: DiskSource) -> DiskImage:
@@ -63,6 +66,42 @@ def _converted(bench: Bench, plan: Plan, number: int, source: DiskSource) -> Dis
         virtual_size=qemu_img.virtual_size(path, migration.out_format),
         file_bytes=path.stat().st_blocks * 512,
     )
+
+
+def _grown(bench: Bench, plan: Plan, image: Image) -> Image:
+    """The images with the sizes that `resize` asks for. What is on them is found as before.
+
+    Raises MigrationFailed (`resize-hides-data`).
+    """
+    sizes = new_sizes(bench.migration, plan.disks)
+    if sizes == tuple(one.virtual_size for one in image.disks):
+        return image
+    with bench.ctx.step("Growing the disks"):
+        disks = tuple(
+            _grown_to(size, disk, one, image.format)
+            for size, disk, one in zip(sizes, plan.disks, image.disks, strict=True)
+        )
+        with ExitStack() as stack:
+            readers = [stack.enter_context(_read_by_qemu(one, image.format, bench.folder)) for one in disks]
+            found = read_layout(readers, bench.keys())
+    if whole_disks_apart(found) != whole_disks_apart(plan.layout):
+        raise MigrationFailed(
+            "resize-hides-data",
+            f"{bench.migration.vm_name}: a volume of these disks is only found at their present size",
+            hint="Remove resize, and move the volume with the guest's own tools after the migration",
+        )
+    same = f"grown to {', '.join(map(str, sizes))} bytes: partitions and volumes read back as before"
+    return image.with_changes(disks=disks, evidence=(*image.evidence, same))
+
+
+def _grown_to(size: int, disk: SourceDisk, one: DiskImage, fmt: Literal["qcow2", "raw"]) -> DiskImage:
+    if size == one.virtual_size:
+        return one
+    qemu_img.resize(one.path, fmt, size)
+    if disk.preallocate:
+        copy.reserve(one.path, image_bytes(size, None, fmt))
+    found = qemu_img.virtual_size(one.path, fmt)
+    return one.with_changes(virtual_size=found, file_bytes=one.path.stat().st_blocks * 512)
 
 
 def _compared(bench: Bench, plan: Plan, image: Image, number: int, source: DiskSource) -> str:

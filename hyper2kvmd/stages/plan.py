@@ -27,6 +27,7 @@ from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Context
 from hyper2kvmd.proof.firmware import uefi_firmware
+from hyper2kvmd.resizing import growth, new_sizes
 from hyper2kvmd.stages.bench import Bench
 from hyper2kvmd.targets.libvirt.connection import VIRSH
 from hyper2kvmd.targets.target import Target
@@ -46,7 +47,7 @@ def plan(bench: Bench) -> Plan:
 
     Raises the failures of `open_disk` and of the target's `check`, `room` and `examine`, and `tool-missing`,
     `firmware-missing`, `source-repeated`, `source-has-snapshot`, `path-not-allowed`, `helper-unreachable`,
-    `mount-unsupported`, `checksum-too-long`, `space-never`, `secure-boot-impossible`; several of
+    `mount-unsupported`, `checksum-too-long`, `resize-invalid`, `space-never`, `secure-boot-impossible`; several of
     them as `several-problems`.
     """
     target = bench.target  # refused before anything is started or made
@@ -85,9 +86,11 @@ def _plan(bench: Bench, target: Target | None, findings: Findings) -> Plan:
             linux = tuple(volume for volume in layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
             concerns += _check_reach(bench, linux)
     disks = tuple(_allotted(migration, layout, number, disk) for number, disk in enumerate(disks))
-    needed = _needed_bytes(migration, disks)
+    sizes = new_sizes(migration, disks)
+    concerns += _noted(ctx, growth(sizes, disks, layout))
+    needed = _needed_bytes(migration, disks, sizes)
     with findings.noted():
-        _require_hashable(migration, disks)
+        _require_hashable(migration, disks, sizes)
     with findings.noted():
         space.require_possible(order.conversion_dir, needed)
     planned = Plan(machine=machine, disks=disks, layout=layout, firmware=firmware, needed_bytes=needed)
@@ -143,9 +146,9 @@ def read_disks(
     return disks, read_layout([SourceReader(source) for source in opened], keys)
 
 
-def _require_hashable(migration: Migration, disks: Sequence[SourceDisk]) -> None:
+def _require_hashable(migration: Migration, disks: Sequence[SourceDisk], sizes: Sequence[int]) -> None:
     """A checksum covers the holes of a raw image, which occupy no space: nothing else limits their size."""
-    holes = sum(disk.virtual_size - disk.data_bytes for disk in disks)
+    holes = sum(sizes) - sum(disk.data_bytes for disk in disks)
     if migration.checksum and migration.out_format == "raw" and holes > MAX_HASHED_HOLES:
         raise MigrationFailed(
             "checksum-too-long",
@@ -160,11 +163,11 @@ def _allotted(migration: Migration, layout: Layout, number: int, disk: SourceDis
     return disk.with_changes(preallocate=preallocate, preallocate_reason=reason)
 
 
-def _needed_bytes(migration: Migration, disks: Iterable[SourceDisk]) -> int:
+def _needed_bytes(migration: Migration, disks: Sequence[SourceDisk], sizes: Sequence[int]) -> int:
     needed = REPAIR_ALLOWANCE
-    for disk in disks:
+    for disk, size in zip(disks, sizes, strict=True):
         stored = None if disk.preallocate else disk.data_bytes
-        needed += image_bytes(disk.virtual_size, stored, migration.out_format)
+        needed += image_bytes(size, stored, migration.out_format)
     return needed
 
 

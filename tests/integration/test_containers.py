@@ -298,6 +298,22 @@ def members(folder: Path, version: str, *blocks: bytes) -> list[Path]:
     return disks
 
 
+@pytest.mark.parametrize(
+    ("version", "code"), [("0.90", "resize-hides-data"), ("1.0", "resize-hides-data"), ("1.2", "")]
+)
+def test_a_disk_whose_superblock_is_at_its_end_does_not_grow(tmp_path: Path, version: str, code: str) -> None:
+    old = version == "0.90"
+    disks = members(tmp_path, version, *(old_superblock(n) if old else superblock(version, n) for n in (0, 1)))
+    asked = Migration(vmdk=tuple(disks), vm_name="web01", resize=("+1G", "+1G"))
+    (tmp_path / "work").mkdir()
+    failed = ""
+    try:
+        convert_planned(planned(*disks), order_for(asked, tmp_path / "work"))
+    except MigrationFailed as failure:
+        failed = failure.code
+    assert failed == code
+
+
 def obstacle(disks: list[Path]) -> str | None:
     array = only(layout_of(disks), "md")
     assert (array.obstacle is None) == (array.stretches != ())

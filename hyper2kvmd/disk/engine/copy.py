@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from queue import Empty
 
 from hyper2kvmd import units
@@ -91,6 +92,19 @@ def copy(
     if source.virtual_size != image.virtual_size:
         raise ValueError(f"a disk of {source.virtual_size} bytes into an image of {image.virtual_size}")
     return _Copy(source, image, identity, reserve, limits or CopyLimits(), on_progress).run()
+
+
+def reserve(path: Path, size: int) -> None:
+    """Reserve the first `size` bytes of an image. Raises MigrationFailed (`disk-full`, `reserve-failed`)."""
+    with path.open("r+b") as file:
+        _reserve(file.fileno(), path, size)
+
+
+def _reserve(fd: int, path: Path, size: int) -> None:
+    try:
+        kernel.reserve(fd, size)
+    except OSError as error:
+        raise cannot_reserve(error, path, size) from error
 
 
 class _Copy:
@@ -180,13 +194,8 @@ class _Copy:
         return 0, 0
 
     def _take_space(self) -> None:
-        if not self._reserve:
-            return
-        size = self._image.full_size
-        try:
-            kernel.reserve(self._image.fd, size)
-        except OSError as error:
-            raise cannot_reserve(error, self._image.path, size) from error
+        if self._reserve:
+            _reserve(self._image.fd, self._image.path, self._image.full_size)
 
     def _feed(self, start: int, runs_from: int) -> None:
         image = self._image

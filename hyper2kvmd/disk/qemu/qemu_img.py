@@ -62,6 +62,23 @@ def create(image: Path, size: int) -> None:
     run.run(argv, sandbox=run.Sandbox(write=(image.parent,), file_size=EMPTY_BYTES))
 
 
+def resize(image: Path, fmt: Literal["qcow2", "raw"], size: int) -> None:
+    """Grow the disk in an image of ours to `size` bytes, and flush it.
+
+    Raises MigrationFailed (`disk-full`, and as `run` does).
+    """
+    limit = full_size(size) + PREALLOCATION if fmt == "qcow2" else size
+    try:
+        argv = ["qemu-img", "resize", "-q", "-f", fmt, str(image), str(size)]
+        run.run(argv, sandbox=run.Sandbox(write=(image,), file_size=limit))
+    except MigrationFailed as error:
+        if "No space left on device" in error.message:
+            raise disk_full(image.parent) from error
+        raise
+    with image.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def virtual_size(image: Path, fmt: SourceFormat) -> int:
     """Bytes of the guest's disk in an image of ours."""
     argv = ["qemu-img", "info", "--output=json", node(image, fmt)]
