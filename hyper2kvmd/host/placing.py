@@ -1,8 +1,9 @@
-"""Gives finished files their names in another user's directory: all or none, and without overwriting.
+"""Gives finished files their names in another user's directory: all or none, and overwriting only files of ours.
 
 The directory is opened once and judged by the open directory, so renaming it or a folder above it has no effect. Each
 file has a hidden draft name until all are complete; a note in the job's folder then lists them, so the next attempt
-of a killed job removes these files and no others.
+of a killed job removes these files and no others. With `overwrite`, the files of an earlier job are kept under hidden
+names until the new ones have theirs.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ from types import TracebackType
 
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.destination import make_output, output_of, share, share_in_team
+from hyper2kvmd.host.placed import is_ours, mark
 from hyper2kvmd.host.workspace import signals_held
 from hyper2kvmd.model.asked import DISKS_MAX
 from hyper2kvmd.model.orders import Order
 
 MODE = 0o640
+ASIDE = ".replaced"
+"""The end of the hidden names of files that are replaced."""
+ONLY_OURS = "only overwrite: true replaces a file, and only an unchanged one of an earlier job"
 
 
 def contains(directory: int, name: str) -> bool:
@@ -35,7 +40,8 @@ def contains(directory: int, name: str) -> bool:
 class Placing:
     """One set of names in the output directory. Leaving the block gives them to the drafts; an exception removes these.
 
-    Names are hard links, which fail rather than overwrite. The first file gets its name last.
+    Names are hard links, which fail rather than overwrite. The first file gets its name last. With `overwrite`, a file
+    that an earlier job placed first loses its name, and gets it back after an exception.
     Raises MigrationFailed (`output-exists`), OSError, and Unsafe as `output_of`.
     """
 
@@ -44,6 +50,7 @@ class Placing:
         self._drafts: list[str] = []
         self._files: dict[str, int] = {}
         self._placed: list[str] = []
+        self._replaced: list[str] = []
         self.unreadable: list[str] = []
         """Names of files that the submitter cannot read: the file system has no ACLs."""
 
@@ -69,7 +76,9 @@ class Placing:
                         os.fsync(self._directory)
             except BaseException:
                 self._remove(self._placed)
+                self._restore(self._replaced)
                 raise
+            self._remove(map(self._aside, self._replaced))
 
     def link(self, name: str, path: Path) -> int:
         """Add a file of the job's own folder under `name`; returns it, open for reading.
@@ -127,17 +136,40 @@ class Placing:
     def _place(self) -> None:
         self._write_note({name: _identity(os.fstat(handle)) for name, handle in self._files.items()})
         for name, handle in reversed(self._files.items()):
+            mark(handle, self._order)
+            if self._order.migration.overwrite:
+                self._set_aside(name)
             try:
                 os.link(f"/proc/self/fd/{handle}", name, dst_dir_fd=self._directory, follow_symlinks=True)
             except FileExistsError as error:
                 raise MigrationFailed(
                     "output-exists",
                     f"{self._order.output_dir / name} appeared during the migration",
-                    hint="Move it away, then retry: nothing is ever overwritten",
+                    hint=f"Move it away, then retry: {ONLY_OURS}",
                     kind=Kind.OPERATOR,
                 ) from error
             self._placed.append(name)
         os.fsync(self._directory)
+
+    def _set_aside(self, name: str) -> None:
+        """Give the file of an earlier job a hidden name, under which it is examined again: no other can replace it."""
+        if not is_ours(self._directory, name, self._order):
+            return
+        os.rename(name, self._aside(name), src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        self._replaced.append(name)
+        if not is_ours(self._directory, self._aside(name), self._order):
+            self._restore([name])
+
+    def _restore(self, names: Iterable[str]) -> None:
+        """Give files their names back, if no other file has these."""
+        for name in names:
+            places = {"src_dir_fd": self._directory, "dst_dir_fd": self._directory}
+            with suppress(FileNotFoundError, FileExistsError):
+                os.link(self._aside(name), name, **places, follow_symlinks=False)
+                os.unlink(self._aside(name), dir_fd=self._directory)
+
+    def _aside(self, name: str) -> str:
+        return f".{name}.{self._order.job_id}{ASIDE}"
 
     def _write_note(self, names: dict[str, list[int]]) -> None:
         with self._note.open("w") as file:
@@ -163,6 +195,7 @@ class Placing:
             return
         ours = (name for name in noted if contains(self._directory, name) and self._identity(name) == noted[name])
         self._remove(ours)
+        self._restore(noted)
 
     def _identity(self, name: str) -> list[int]:
         return _identity(os.stat(name, dir_fd=self._directory, follow_symlinks=False))

@@ -47,6 +47,8 @@ class Migration(Frozen):
     vm_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     output_dir: Path | None = None
     to_output: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    overwrite: bool = False
+    """Replace unchanged files of an earlier job for the same machine and submitter."""
     out_format: Literal["qcow2", "raw"] = "qcow2"
     compress: bool = False
     resize: Annotated[

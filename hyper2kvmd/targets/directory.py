@@ -13,7 +13,8 @@ from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host import space
 from hyper2kvmd.host.destination import nearest_output
 from hyper2kvmd.host.files import copy_range, data_ranges
-from hyper2kvmd.host.placing import MODE, Placing, contains
+from hyper2kvmd.host.placed import is_ours
+from hyper2kvmd.host.placing import MODE, ONLY_OURS, Placing, contains
 from hyper2kvmd.host.workspace import require_writable
 from hyper2kvmd.model.disks import DiskImage, Image, SourceDisk
 from hyper2kvmd.model.machine import Plan
@@ -29,6 +30,8 @@ NOTE = "placing.json"
 def check(order: Order, disks: int, more_names: Sequence[str] = ()) -> None:
     """Check the output directory, and that no file has a name of the report, of `more_names`, or of that many images.
 
+    With `overwrite`, files of an earlier job may have them.
+
     Raises OSError, MigrationFailed (`output-exists`), and Unsafe as `nearest_output` does.
     """
     migration, directory = order.migration, order.output_dir
@@ -36,15 +39,21 @@ def check(order: Order, disks: int, more_names: Sequence[str] = ()) -> None:
     wanted = [*images, *more_names, *report.names(migration)]
     wanted += [f"{name}.sha256" for name in images] if migration.checksum else []
     with nearest_output(order) as nearest:
-        taken = [name for name in wanted if not nearest.missing and contains(nearest.handle, name)]
+        taken = [name for name in wanted if not nearest.missing and _is_taken(order, nearest.handle, name)]
         require_writable(Path(f"/proc/self/fd/{nearest.handle}"))
     if taken:
         raise MigrationFailed(
             "output-exists",
             f"{directory} already contains {' and '.join(taken)}",
-            hint="Move it away, or choose another vm_name or output_dir: nothing is ever overwritten",
+            hint=f"Move it away, or choose another vm_name or output_dir: {ONLY_OURS}",
             kind=Kind.OPERATOR,
         )
+
+
+def _is_taken(order: Order, directory: int, name: str) -> bool:
+    """Whether a file has the name that this job may not replace."""
+    replaceable = order.migration.overwrite and is_ours(directory, name, order)
+    return contains(directory, name) and not replaceable
 
 
 def room(order: Order, needed_bytes: int) -> int:

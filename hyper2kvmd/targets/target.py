@@ -16,7 +16,9 @@ MakeReport = Callable[[tuple[PublishedDisk, ...]], Report]
 
 
 class Target(Protocol):
-    """The target of one order. Nothing that exists there is overwritten."""
+    """The target of one order. Nothing that exists there is overwritten, except files of an earlier job if `overwrite` is
+    set.
+    """
 
     def check(self) -> None:
         """Before the source is read, refuse what `place` or `register` would refuse at the end for any machine."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import DiskImage, FileIdentity, Image, Layout, LocalFile, SourceDisk
 from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.model.jobs import NOBODY_AT_ALL
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import Artifact, Verdict
 from hyper2kvmd.progress import Event
@@ -34,12 +35,15 @@ def run_publish(
     *,
     reserve: bool = False,
     checksum: bool = False,
+    overwrite: bool = False,
+    vm_name: str = "web01",
+    submitter_uid: int = NOBODY_AT_ALL,
     emit: Callable[[Event], None] = unheard,
 ) -> Artifact:
     images = images if isinstance(images, tuple) else (images,)
     folder, sizes = images[0].parent, [image.stat().st_size for image in images]
     sources = tuple(Path(f"/{image.stem}.vmdk") for image in images)
-    migration = Migration(vmdk=sources, vm_name="web01", out_format="raw", checksum=checksum)
+    migration = Migration(vmdk=sources, vm_name=vm_name, out_format="raw", checksum=checksum, overwrite=overwrite)
     disks = tuple(
         SourceDisk(
             at=LocalFile(path=path),
@@ -55,7 +59,14 @@ def run_publish(
     made = tuple(
         DiskImage(path=image, virtual_size=size, file_bytes=size) for image, size in zip(images, sizes, strict=True)
     )
-    order = Order(job_id="7", migration=migration, conversion_dir=folder, output_dir=output, helper=("none",))
+    order = Order(
+        job_id="7",
+        migration=migration,
+        submitter_uid=submitter_uid,
+        conversion_dir=folder,
+        output_dir=output,
+        helper=("none",),
+    )
     image = Image(disks=made, format="raw", layout=layout)
     with bench_for(order, folder, emit) as bench:
         return publish(

@@ -1,0 +1,151 @@
+"""`overwrite: true`: a second migration replaces the results of the first, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.host.placed import MARK
+from tests.support.libvirtd import registered
+from tests.support.publishing import names, run_publish, sparse_image
+
+RESULTS = {"web01.raw", "web01.raw.sha256", "web01.report.json", "web01.report.md"}
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """A directory with the results of an earlier job."""
+    (tmp_path / "first").mkdir()
+    folder = tmp_path / "out"
+    run_publish(sparse_image(tmp_path / "first"), folder, checksum=True)
+    return folder
+
+
+def again(output: Path, **keys: Any) -> Path:
+    """The image of a second job, whose results are published."""
+    folder = output.parent / "second"
+    folder.mkdir()
+    image = sparse_image(folder)
+    run_publish(image, output, checksum=True, **{"overwrite": True, **keys})
+    return image
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_results_of_an_earlier_job_are_replaced(output: Path) -> None:
+    before = contents(output)
+    image = again(output)
+    after = contents(output)
+    assert set(after) == RESULTS
+    assert after["web01.raw"] == image.read_bytes()
+    assert all(after[name] != before[name] for name in RESULTS - {"web01.report.md"})
+
+
+def test_without_the_key_nothing_is_replaced(output: Path) -> None:
+    refused(output, overwrite=False)
+
+
+def refused(output: Path, **keys: Any) -> None:
+    before = contents(output)
+    with pytest.raises(MigrationFailed) as caught:
+        again(output, **keys)
+    assert caught.value.code == "output-exists"
+    assert contents(output) == before
+
+
+def edited(path: Path) -> None:
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+
+
+def appended(path: Path) -> None:
+    facts = path.stat()
+    with path.open("ab") as file:
+        file.write(b"x")
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+
+def copied(path: Path) -> None:
+    """As a backup brings it back."""
+    mark, facts, content = os.getxattr(path, MARK), path.stat(), path.read_bytes()
+    other = path.with_name("other")
+    other.write_bytes(content)
+    os.setxattr(other, MARK, mark)
+    os.utime(other, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    other.rename(path)
+
+
+def given_away(path: Path) -> None:
+    facts = path.stat()
+    os.chown(path, 65534, 65534)
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+
+def somebodys(path: Path) -> None:
+    path.unlink()
+    path.write_text("somebody's")
+
+
+def linked(path: Path) -> None:
+    path.rename(path.with_name("real"))
+    path.symlink_to("real")
+
+
+@pytest.mark.parametrize("change", [edited, appended, copied, given_away, somebodys, linked])
+@pytest.mark.parametrize("name", sorted(RESULTS))
+def test_a_file_that_changed_is_not_replaced(output: Path, name: str, change: Callable[[Path], None]) -> None:
+    change(output / name)
+    refused(output)
+
+
+def test_a_directory_is_not_replaced(output: Path) -> None:
+    (output / "web01.report.md").unlink()
+    (output / "web01.report.md").mkdir()
+    with pytest.raises(MigrationFailed) as caught:
+        again(output)
+    assert caught.value.code == "output-exists"
+    assert names(output) == RESULTS
+
+
+def test_results_of_another_submitter_are_not_replaced(output: Path) -> None:
+    refused(output, submitter_uid=1000)
+
+
+def test_a_failure_brings_the_old_files_back(output: Path) -> None:
+    """The last file to get its name is the image: all others have theirs by then."""
+    edited(output / "web01.raw")
+    refused(output)
+    assert not list(output.glob(".*"))
+
+
+def test_a_job_that_was_killed_brings_them_back_and_replaces_them_again(output: Path) -> None:
+    """Killed when all files were set aside, and some had their new names."""
+    before = contents(output)
+    image = again(output)
+    new = contents(output)
+    for name, content in before.items():
+        (output / f".{name}.7.replaced").write_bytes(content)
+    (output / "web01.raw").unlink()
+    with pytest.raises(
+        MigrationFailed
+    ) as caught:  # the files are there again, and carry no mark: they were written here
+        run_publish(image, output, checksum=True, overwrite=True)
+    assert caught.value.code == "output-exists"
+    assert contents(output) == before != new
+
+
+@pytest.mark.parametrize("target", ["libvirt", "kubevirt"])
+def test_files_that_describe_the_machine_are_replaced_as_well(target: str, tmp_path: Path) -> None:
+    first = registered(tmp_path, target=target, memory=256)
+    before = [file.read_text() for file in first.files]
+    with pytest.raises(MigrationFailed):
+        registered(tmp_path, target=target, memory=512)
+    second = registered(tmp_path, target=target, memory=512, overwrite=True)
+    assert second.files == first.files
+    assert all(file.read_text() != text for file, text in zip(second.files, before, strict=True))
