@@ -16,9 +16,7 @@ MakeReport = Callable[[tuple[PublishedDisk, ...]], Report]
 
 
 class Target(Protocol):
-    """The target of one order. Nothing that exists there is overwritten, except files of an earlier job if `overwrite` is
-    set.
-    """
+    """The target of one order. It overwrites nothing, or with `overwrite` files of an earlier job only."""
 
     def check(self) -> None:
         """Before the source is read, refuse what `place` or `register` would refuse at the end for any machine."""
