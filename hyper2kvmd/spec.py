@@ -81,7 +81,6 @@ FOREIGN = {
     "headless": "Remove the key: the domain always has a serial console",
     "emit_domain_xml": _DEFINE,
     "virsh_define": _DEFINE,
-    "compress_level": "Remove the key: `compress: true` uses the format's own level",
     "no_regen_initramfs": "Write `regen_initramfs: false`",
     "initramfs_add_drivers": "Remove the key: virtio and what it needs are added from the guest's own modules",
     "enable_recovery": _RESUME,

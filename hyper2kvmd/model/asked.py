@@ -51,6 +51,8 @@ class Migration(Frozen):
     """Replace unchanged files of an earlier job for the same machine and submitter."""
     out_format: Literal["qcow2", "raw"] = "qcow2"
     compress: bool = False
+    compress_level: int | None = Field(default=None, ge=1, le=9)
+    """Of zstd, for `compress`. QEMU has its own for a QCOW2 source."""
     resize: Annotated[
         tuple[Annotated[str, Field(pattern=NEW_SIZE)], ...],
         BeforeValidator(_as_tuple),

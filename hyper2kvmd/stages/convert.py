@@ -57,7 +57,14 @@ def _converted(bench: Bench, plan: Plan, number: int, source: DiskSource) -> Dis
     path = bench.folder / image_name(number, migration.out_format)
     with bench.ctx.step(f"Converting disk {number + 1}/{len(plan.disks)}", total=disk.data_bytes) as step:
         source.copy_into(
-            NewImage(path, migration.out_format, disk.data_bytes, migration.compress, disk.preallocate),
+            NewImage(
+                path,
+                migration.out_format,
+                disk.data_bytes,
+                compress=migration.compress,
+                level=migration.compress_level,
+                reserve=disk.preallocate,
+            ),
             copy_limits(bench.order.limits),
             lambda now: step.advance_to(now.read, written=now.written),
         )

@@ -115,6 +115,18 @@ def test_raw_and_compressed_images(raw: Path, tmp_path: Path) -> None:
         sh("qemu-img", "compare", "-f", "raw", "-F", image.format, raw, image.disks[0].path)
 
 
+def test_a_higher_level_makes_a_smaller_image(tmp_path: Path) -> None:
+    text = b"".join(path.read_bytes() for path in sorted(Path(os.__file__).parent.glob("*.py")))
+    source = tmp_path / "web01.raw"
+    source.write_bytes(text.ljust(MIB * 16, b"\0"))
+    sizes = {}
+    for level in (None, 1, 3, 9):
+        _, image = run_convert(source, tmp_path, compress=True, compress_level=level)
+        sh("qemu-img", "compare", "-f", "raw", "-F", "qcow2", source, image.disks[0].path)
+        sizes[level] = image.disks[0].path.stat().st_size
+    assert sizes[1] > sizes[3] == sizes[None] > sizes[9]
+
+
 @pytest.mark.parametrize("out_format", ["qcow2", "raw"])
 def test_reserving_takes_the_full_size_up_front(out_format: str, raw: Path, tmp_path: Path) -> None:
     source = make_vmdk(raw, tmp_path, "monolithicSparse")

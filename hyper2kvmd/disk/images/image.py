@@ -22,6 +22,8 @@ class NewImage:
     data_bytes: int
     """Planned number of guest bytes to copy, for the progress."""
     compress: bool = False
+    level: int | None = None
+    """Of the compression, 1 to 9; None: the writer's own."""
     reserve: bool = False
     """Reserve the full size on the file system."""
 
@@ -29,7 +31,8 @@ class NewImage:
         """The new image of a disk of that size, empty; the caller closes it."""
         if self.format == "raw":
             return RawWriter(self.path, virtual_size)
-        return qcow2.Qcow2Writer(self.path, virtual_size, compress=self.compress)
+        level = self.level or qcow2.COMPRESSION_LEVEL
+        return qcow2.Qcow2Writer(self.path, virtual_size, compress=self.compress, level=level)
 
 
 def image_bytes(virtual_size: int, data_bytes: int | None, image_format: ImageFormat) -> int:

@@ -4,6 +4,6 @@ QCOW2 disks as sources belong to disk/sources/foreign/. Source: QEMU's docs/inte
 """
 
 from hyper2kvmd.disk.images.qcow2.tables import CLUSTER, WINDOW
-from hyper2kvmd.disk.images.qcow2.writer import Qcow2Writer, full_size
+from hyper2kvmd.disk.images.qcow2.writer import COMPRESSION_LEVEL, Qcow2Writer, full_size
 
-__all__ = ["CLUSTER", "WINDOW", "Qcow2Writer", "full_size"]
+__all__ = ["CLUSTER", "COMPRESSION_LEVEL", "WINDOW", "Qcow2Writer", "full_size"]

@@ -33,6 +33,7 @@ else:
     from backports import zstd
 
 COMPRESSION_LEVEL = 3
+"""Of zstd: its own default."""
 WORTH_PACKING = CLUSTER - 4096
 """A cluster is stored compressed if that saves at least one block of common file systems."""
 MAX_VIRTUAL_SIZE = 64 << 40
@@ -60,10 +61,13 @@ class Qcow2Writer:
     unit = CLUSTER
     window = WINDOW
 
-    def __init__(self, path: Path, virtual_size: int, *, compress: bool = False) -> None:
+    def __init__(
+        self, path: Path, virtual_size: int, *, compress: bool = False, level: int = COMPRESSION_LEVEL
+    ) -> None:
         if not 0 < virtual_size <= MAX_VIRTUAL_SIZE or virtual_size % 512:
             raise ValueError(f"no QCOW2 image of {virtual_size} bytes")
         self.path, self.virtual_size, self.compress = path, virtual_size, compress
+        self._level = level
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self._threads = threading.local()
         self._l1: array[int] = array("Q", bytes(8 * -(-virtual_size // WINDOW)))
@@ -84,7 +88,7 @@ class Qcow2Writer:
     @property
     def options(self) -> str:
         """Settings that determine the file's bytes, besides the source."""
-        kind = f"zstd{COMPRESSION_LEVEL}" if self.compress else "plain"
+        kind = f"zstd{self._level}" if self.compress else "plain"
         return f"qcow2 1 {self.virtual_size} {kind}"
 
     @property
@@ -152,7 +156,7 @@ class Qcow2Writer:
         """One cluster, compressed; None if that saves too little."""
         compressor = getattr(self._threads, "compressor", None)
         if compressor is None:
-            compressor = self._threads.compressor = zstd.ZstdCompressor(COMPRESSION_LEVEL)
+            compressor = self._threads.compressor = zstd.ZstdCompressor(self._level)
         packed: bytes = compressor.compress(cluster, zstd.ZstdCompressor.FLUSH_FRAME)
         return packed if len(packed) <= WORTH_PACKING else None
 
