@@ -18,8 +18,8 @@ from tests.support.new_machines import FORMS
 
 
 @contextmanager
-def target_for(folder: Path, target: str) -> Iterator[Target]:
-    migration = Migration.model_validate({"vmdk": "/srv/web01.vmdk", "vm_name": "web01", "target": target})
+def target_for(folder: Path, target: str, **keys: object) -> Iterator[Target]:
+    migration = Migration.model_validate({"vmdk": "/srv/web01.vmdk", "vm_name": "web01", "target": target, **keys})
     order = Order(job_id="1", migration=migration, conversion_dir=folder, output_dir=folder, helper=("none",))
     with bench_for(order, folder) as bench:
         yield bench.target
@@ -57,3 +57,15 @@ def test_a_file_of_somebody_else_stays(target: str, tmp_path: Path) -> None:
     assert caught.value.code == "output-exists"
     assert last.read_text() == "somebody's"
     assert {path.name for path in tmp_path.iterdir()} == {"web01.qcow2", last.name}
+
+
+def test_files_of_an_earlier_job_are_not_in_the_way_of_one_that_overwrites(tmp_path: Path) -> None:
+    registered(tmp_path, target="qemu")
+    (tmp_path / "web01.qcow2").unlink()  # made by the test
+    with target_for(tmp_path, "qemu", overwrite=True) as replacing, target_for(tmp_path, "qemu") as careful:
+        replacing.check()
+        with pytest.raises(MigrationFailed):
+            careful.check()
+        (tmp_path / "web01.sh").write_text("edited")
+        with pytest.raises(MigrationFailed):
+            replacing.check()

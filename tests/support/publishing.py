@@ -37,13 +37,21 @@ def run_publish(
     checksum: bool = False,
     overwrite: bool = False,
     vm_name: str = "web01",
+    to_output: str | None = None,
     submitter_uid: int = NOBODY_AT_ALL,
     emit: Callable[[Event], None] = unheard,
 ) -> Artifact:
     images = images if isinstance(images, tuple) else (images,)
     folder, sizes = images[0].parent, [image.stat().st_size for image in images]
     sources = tuple(Path(f"/{image.stem}.vmdk") for image in images)
-    migration = Migration(vmdk=sources, vm_name=vm_name, out_format="raw", checksum=checksum, overwrite=overwrite)
+    migration = Migration(
+        vmdk=sources,
+        vm_name=vm_name,
+        to_output=to_output,
+        out_format="raw",
+        checksum=checksum,
+        overwrite=overwrite,
+    )
     disks = tuple(
         SourceDisk(
             at=LocalFile(path=path),

@@ -1,0 +1,30 @@
+"""What keeps `overwrite` from files that no earlier job of the submitter has put there, or that changed since."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from tests.security.guards.cut import ALWAYS, GONE, NEVER, Cut
+from tests.security.guards.guard import Guard, cases, each
+
+TESTS = "tests/integration/test_overwrite.py"
+CHANGED = f"{TESTS}::test_a_file_that_changed_is_not_replaced"
+
+placed = partial(Cut, "hyper2kvmd/host/placed.py")
+placing = partial(Cut, "hyper2kvmd/host/placing.py")
+
+GUARDS: tuple[Guard, ...] = (
+    *each(f"{TESTS}::test_without_the_key_nothing_is_replaced", placing("Placing._place", "if overwrite", ALWAYS)),
+    *each(f"{TESTS}::test_results_of_another_submitter_are_not_replaced", placed("_text", "item submitter_uid", GONE)),
+    *each(f"{TESTS}::test_results_of_another_machine_are_not_replaced", placed("_text", "item vm_name", GONE)),
+    *each(cases(CHANGED, "web01.raw-edited"), placed("_text", "item st_mtime_ns", GONE)),
+    *each(cases(CHANGED, "web01.raw-appended"), placed("_text", "item st_size", GONE)),
+    *each(cases(CHANGED, "web01.raw-copied"), placed("_text", "item st_ino", GONE)),
+    *each(cases(CHANGED, "web01.raw-given_away"), placed("is_ours", "operand geteuid", NEVER)),
+    *each(cases(CHANGED, "web01.raw-linked"), placed("is_ours", "mention O_NOFOLLOW", "0")),
+    *each(f"{TESTS}::test_a_failure_brings_the_old_files_back", placing("Placing.__exit__", "call _restore", GONE)),
+    *each(
+        f"{TESTS}::test_a_job_that_was_killed_brings_them_back",
+        placing("Placing._take_back", "call _restore", GONE),
+    ),
+)
