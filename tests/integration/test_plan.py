@@ -185,3 +185,18 @@ def test_a_disk_that_qemu_reads_as_another_is_planned_without_its_guest(tmp_path
     assert done.returncode == 0, done.stderr
     assert f"can only be inspected after the conversion: QEMU cannot read {path} as its hypervisor does" in done.stdout
     assert "expected repair" not in done.stdout
+
+
+def test_a_disk_that_grows_needs_its_new_size(tmp_path: Path) -> None:
+    disk = empty_disk(tmp_path / "web01.raw", 64)
+    reserved = {"guest": "none", "out_format": "raw", "sparse": "never"}
+    before = planned(asked(tmp_path, disk, **reserved))
+    after = planned(asked(tmp_path, disk, resize="+1G", **reserved))
+    assert after["needed_bytes"] - before["needed_bytes"] == 1 << 30
+    assert [concern["code"] for concern in after["concerns"]] == ["disk-grown"]
+
+
+def test_a_disk_does_not_shrink(tmp_path: Path) -> None:
+    done = plan(asked(tmp_path, empty_disk(tmp_path / "web01.raw", 64), guest="none", resize="63M"))
+    assert done.returncode == 1
+    assert lines_of(done)[-1] == "[resize-invalid]"
