@@ -22,7 +22,7 @@ HEAD = """
 # {description}
 #
 # Usage, with the credentials of the project in the environment (OS_CLOUD or an openrc file):
-#   sh {name}.openstack.sh [--dry-run] FLAVOR [NETWORK]
+#   sh {name}.openstack.sh [--dry-run] FLAVOR{arguments}
 #     --dry-run   print the commands, run nothing
 #     FLAVOR      one with at least {vcpus} vCPUs and {memory} MiB of memory
 {network}"""
@@ -30,7 +30,7 @@ NETWORK_LINE = "#     NETWORK     the network of cards that network_map does not
 ARGUMENTS = """
 usage='Usage: sh {name}.openstack.sh [--dry-run] FLAVOR{network}'
 case $# in
-{counts}) ;;
+{count}) ;;
 *) fail "$usage" ;;
 esac
 flavor=$1
@@ -44,7 +44,8 @@ volume_id() {
         return
     fi
     while :; do
-        case $(openstack volume show -f value -c status "$1") in
+        status=$(openstack volume show -f value -c status "$1")
+        case $status in
         available) break ;;
         error*) fail "$1: the volume cannot be created. See openstack volume message list." ;;
         esac
@@ -64,14 +65,16 @@ def create_script(machine: NewMachine) -> str:
     """The script that creates the server."""
     hardware, name = machine.hardware, machine.name
     open_network = any(nic.network is None for nic in hardware.nics)
+    network = " NETWORK" if open_network else ""
     head = HEAD.format(
         description=one_line(machine.description),
         name=name,
+        arguments=network,
         vcpus=hardware.vcpus,
         memory=hardware.memory,
         network=NETWORK_LINE if open_network else "",
     )
-    arguments = ARGUMENTS.format(name=name, network=" NETWORK" if open_network else "", counts=2 if open_network else 1)
+    arguments = ARGUMENTS.format(name=name, network=network, count=2 if open_network else 1)
     return script(
         head,
         PRELUDE,

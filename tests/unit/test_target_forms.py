@@ -77,6 +77,72 @@ def test_a_script_prints_what_it_would_run(case: str, target: str, tmp_path: Pat
     assert program in {command[0] for command in commands[1:]}
 
 
+def stubs(folder: Path, **programs: str) -> dict[str, str]:
+    """An environment in which these programs note their arguments, then run that text."""
+    for name, text in programs.items():
+        path = folder / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\nprintf '%s\\0' {name} \"$@\" >> {shlex.quote(str(folder / 'log'))}\n{text}\n")
+        path.chmod(0o755)
+    return {"PATH": f"{folder / 'bin'}:/usr/bin:/bin"}
+
+
+def run_script(case: str, target: str, folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    ((name, text),) = made(MACHINES[case], target).items()
+    (folder / name).write_text(text)
+    argv = ["sh", str(folder / name), *SCRIPTS[target]]
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_proxmox_is_asked_for_what_was_printed(tmp_path: Path) -> None:
+    promised = words(MACHINES["secure-boot-tpm-three-cards"], "proxmox", tmp_path)[-1]
+    done = run_script("secure-boot-tpm-three-cards", "proxmox", tmp_path, stubs(tmp_path, qm=""))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "log").read_text().split("\0")[:-1] == promised
+
+
+VOLUMES = """
+case "$*" in
+"server show "*) exit 1 ;;
+*"-c status web01-disk1") [ -e "$0.asked" ] && echo available || { echo creating; : >"$0.asked"; } ;;
+*"-c id web01-disk1") echo 1234 ;;
+esac
+"""
+
+
+def test_openstack_waits_for_the_volumes(tmp_path: Path) -> None:
+    done = run_script("bios", "openstack", tmp_path, stubs(tmp_path, openstack=VOLUMES, sleep=""))
+    assert done.returncode == 0, done.stderr
+    commands = " ".join((tmp_path / "log").read_text().split("\0")).split("openstack ")
+    steps = [" ".join(command.split()[:2]) for command in commands if command]
+    shown = ["volume show"] * 3  # the second after a pause
+    assert steps == ["server show", "image create", "volume create", "port create", *shown, "server create"]
+    assert "--flavor m1.large --volume 1234 --port web01-nic1 web01" in commands[-1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ("", "this project already has a server of that name"),
+        ('case "$*" in "server show"*) exit 1 ;; *status*) echo error_managing ;; esac', "cannot be created"),
+        ('case "$*" in "server show"*) exit 1 ;; *status*) echo gone >&2; exit 1 ;; esac', "gone"),
+    ],
+)
+def test_openstack_gets_no_server_then(answer: str, error: str, tmp_path: Path) -> None:
+    done = run_script("bios", "openstack", tmp_path, stubs(tmp_path, openstack=answer))
+    assert done.returncode == 1
+    assert error in done.stderr
+    assert "create\0--flavor" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("target", ["proxmox", "openstack"])
+def test_a_script_without_arguments_shows_its_usage(target: str, tmp_path: Path) -> None:
+    ((name, text),) = made(MACHINES["bios"], target).items()
+    (tmp_path / name).write_text(text)
+    done = subprocess.run(["sh", str(tmp_path / name)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.partition(":")[0]) == (1, "Usage")
+
+
 @pytest.mark.parametrize("target", SCRIPTS)
 def test_text_of_a_guest_stays_text(target: str, tmp_path: Path) -> None:
     machine = MACHINES["uefi-two-disks"]

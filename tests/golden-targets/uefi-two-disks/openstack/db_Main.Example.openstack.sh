@@ -2,7 +2,7 @@
 # db_Main.Example: Debian GNU/Linux 12 (bookworm), migrated by hyper2kvmd
 #
 # Usage, with the credentials of the project in the environment (OS_CLOUD or an openrc file):
-#   sh db_Main.Example.openstack.sh [--dry-run] FLAVOR [NETWORK]
+#   sh db_Main.Example.openstack.sh [--dry-run] FLAVOR NETWORK
 #     --dry-run   print the commands, run nothing
 #     FLAVOR      one with at least 4 vCPUs and 4096 MiB of memory
 #     NETWORK     the network of cards that network_map does not name
@@ -53,7 +53,8 @@ volume_id() {
         return
     fi
     while :; do
-        case $(openstack volume show -f value -c status "$1") in
+        status=$(openstack volume show -f value -c status "$1")
+        case $status in
         available) break ;;
         error*) fail "$1: the volume cannot be created. See openstack volume message list." ;;
         esac

@@ -2,7 +2,7 @@
 # win: Windows Server 2022, migrated by hyper2kvmd
 #
 # Usage, with the credentials of the project in the environment (OS_CLOUD or an openrc file):
-#   sh win.openstack.sh [--dry-run] FLAVOR [NETWORK]
+#   sh win.openstack.sh [--dry-run] FLAVOR NETWORK
 #     --dry-run   print the commands, run nothing
 #     FLAVOR      one with at least 4 vCPUs and 8192 MiB of memory
 #     NETWORK     the network of cards that network_map does not name
@@ -53,7 +53,8 @@ volume_id() {
         return
     fi
     while :; do
-        case $(openstack volume show -f value -c status "$1") in
+        status=$(openstack volume show -f value -c status "$1")
+        case $status in
         available) break ;;
         error*) fail "$1: the volume cannot be created. See openstack volume message list." ;;
         esac
