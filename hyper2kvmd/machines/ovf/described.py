@@ -13,13 +13,15 @@ Packing = Literal["none", "gzip", "bzip2"]
 
 
 class DescribedDisk(Frozen):
-    """One disk of the machine. `hrefs.file_names` has the names that a file of it can have."""
+    """One disk of the machine. `hrefs.files_of` has the names of its files."""
 
     id: str
     """Its identifier in the descriptor, for messages."""
     hrefs: tuple[str, ...] = ()
     """References to its files as they are written. Several are parts: joined in this order, they are the file. Empty
     for a disk of zeros."""
+    whole: str | None = None
+    """For a disk in one part: the reference without a number, which some exporters mean."""
     packing: Packing = "none"
     """Of the joined file. A streamOptimized VMDK is not packed."""
     capacity: int | None = None

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 
+from hyper2kvmd.machines.ovf import devices, faults, processors
+from hyper2kvmd.machines.ovf.configurations import choose_configuration
 from hyper2kvmd.machines.ovf.described import Described
+from hyper2kvmd.machines.ovf.disks import Disks, is_disk
+from hyper2kvmd.machines.ovf.elements import Element, read_elements
+from hyper2kvmd.machines.ovf.items import Item, all_items, configurations_used, hardware_of, items_of
+from hyper2kvmd.machines.ovf.places import Place, places_of
+from hyper2kvmd.machines.ovf.properties import properties_of
+from hyper2kvmd.machines.ovf.sections import System, choose_system, require_envelope, sections, systems_in
+from hyper2kvmd.machines.ovf.settings import Settings, settings_of, within
+from hyper2kvmd.model.concerns import Concern
+from hyper2kvmd.model.machine import Machine
 
 
 def systems(text: bytes, *, name: str) -> tuple[str, ...]:
-    """The identifiers of its systems, also of those in nested collections. `name` is the descriptor's, for messages."""
-    raise NotImplementedError
+    """The identifiers of its systems, also of those in nested collections. `name` is the descriptor's, for messages.
+
+    Raises as `read_elements` does, and MigrationFailed (`ovf-system-unclear`) if there is none.
+    """
+    envelope = require_envelope(read_elements(text, name), name)
+    return tuple(system.identifier for system in systems_in(envelope, name))
 
 
 def read_envelope(
@@ -22,6 +38,105 @@ def read_envelope(
 ) -> Described:
     """The machine. `name` is the descriptor's, for messages; `system` chooses one of several machines.
 
-    `overridden` are the keys of the migration that replace a fact (`memory`, `vcpus`, `uefi`): that fact may be unclear.
+    `overridden` are the keys of the migration that replace a fact (`memory`, `vcpus`, `uefi`): that fact may be
+    unclear. Raises as `read_elements` does, and MigrationFailed (`ovf-system-unclear`, `ovf-configuration-unclear`,
+    `ovf-value-unclear`, `ovf-disk-unclear`, `ovf-disk-unsupported`).
     """
-    raise NotImplementedError
+    envelope = require_envelope(read_elements(text, name), name)
+    every = systems_in(envelope, name)
+    chosen = choose_system(every, system, name)
+    hardware = hardware_of(chosen.element, name)
+    option = choose_configuration(envelope, configurations_used(hardware), configuration, name)
+    items = items_of(hardware, option, name)
+    settings = settings_of(chosen.element, hardware, name)
+    machine = _machine(chosen, hardware, items, settings, overridden)
+    disks = Disks(envelope, properties_of(*chosen.owners, chosen.element, configuration=option), name)
+    disk_items = [item for item in items if is_disk(item)]
+    places, doubts = places_of(disk_items, items)
+    concerns = (
+        *doubts,
+        *_about_boot_order(chosen, disk_items, places),
+        *_about_unused(disks, every, name),
+        *_about_firmware(machine, items, settings),
+        *devices.concerns_of(items),
+    )
+    return Described(machine=machine.with_changes(concerns=concerns), disks=disks.described(disk_items, places))
+
+
+def _machine(
+    system: System, hardware: Element, items: Sequence[Item], settings: Settings, overridden: AbstractSet[str]
+) -> Machine:
+    """Everything but disks and concerns."""
+    name = settings.descriptor
+    vcpus = None if "vcpus" in overridden else processors.vcpus_of(items, name)
+    return Machine(
+        disks=(),
+        name=_name(system, hardware),
+        memory=None if "memory" in overridden else processors.memory_of(items, name),
+        vcpus=vcpus,
+        cores_per_socket=processors.cores_per_socket_of(items, vcpus),
+        firmware=None if "uefi" in overridden else settings.firmware,
+        secure_boot=settings.secure_boot,
+        tpm=True if devices.has_tpm(items) else settings.virtualbox_tpm,
+        uuid=settings.uuid,
+        cdroms=devices.cdroms_of(items),
+        os_type=_os_type(system.element, settings),
+        nics=devices.nics_of(items, settings.virtualbox_macs),
+    )
+
+
+def _name(system: System, hardware: Element) -> str | None:
+    """As its platform shows it: in its Name, else in its virtual hardware, else its identifier."""
+    identifiers = (one.text for one in within(hardware, "System", "VirtualSystemIdentifier"))
+    named = (*system.names[1:], *identifiers, system.element.get("id") or "")
+    return next(filter(None, map(devices.shown_name, named)), None)
+
+
+def _os_type(system: Element, settings: Settings) -> str | None:
+    """VMware's or VirtualBox's identifier of the guest's operating system."""
+    described = (one.attributes.get(("vmw", "osType"), "") for one in sections(system, "OperatingSystemSection"))
+    own = settings.virtualbox.get("OSType") if settings.virtualbox else None
+    return next(filter(None, map(devices.shown_name, (*described, own or ""))), None)
+
+
+def _about_boot_order(system: System, disks: Sequence[Item], places: Sequence[Place]) -> Iterator[Concern]:
+    """A concern if the source starts from another disk than its first."""
+    order = next(system.element.foreign("vmw", "BootOrderSection"), None)
+    first, _ = min(zip(disks, places, strict=True), key=lambda one: one[1].key, default=(None, None))
+    if order is None or first is None or order.get("type", "vmw") != "disk":
+        return
+    boot = next((disk for disk in disks if disk.instance == order.get("instanceId", "vmw")), None)
+    if boot is not None and boot is not first:
+        yield Concern(
+            code="boot-order-differs",
+            message=f"{boot.descriptor}: the source machine starts from {boot.label}, which is not its first disk",
+            hint="Check the boot disk in the report. If it is wrong, name the disks in order: `vmdk: [boot, other]`",
+        )
+
+
+def _about_unused(disks: Disks, every: Sequence[System], name: str) -> Iterator[Concern]:
+    """A concern if no machine has a disk of the package."""
+    hardware = [section for system in every for section in sections(system.element, "VirtualHardwareSection")]
+    unused = disks.unused([item for section in hardware for item in all_items(section, name)])
+    if unused:
+        yield Concern(
+            code="disk-unused",
+            message=f"{name}: no machine has the disks {faults.listed(unused)}: they are not migrated",
+            hint="If one of them belongs to the machine, name its disks in order: `vmdk: [first, second]`",
+        )
+
+
+def _about_firmware(machine: Machine, items: Sequence[Item], settings: Settings) -> Iterator[Concern]:
+    if machine.tpm:
+        yield Concern(
+            code="tpm-not-migrated",
+            message=f"{settings.descriptor}: the machine has a TPM, whose content is not in the package",
+            hint="Have the recovery keys of encrypted disks at hand, such as BitLocker's",
+        )
+    if machine.firmware == "uefi" and (settings.has_nvram or devices.has_nvram(items)):
+        yield Concern(
+            code="nvram-not-migrated",
+            message=f"{settings.descriptor}: the variables of the source's UEFI firmware are not used",
+            hint="Check boot entries and Secure Boot keys of your own, if the guest has some",
+            level="information",
+        )
