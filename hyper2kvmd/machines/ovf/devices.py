@@ -12,14 +12,14 @@ from hyper2kvmd.machines.ovf.places import slot_of
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.machine import SourceNic
 
-OTHER, FLOPPY, CD, DVD, TPM, NVRAM = 1, 14, 15, 16, 34, 32768
-KNOWN = frozenset({3, 4, 5, 6, 10, 15, 16, 17, 19, 20, 23, 24, 31, TPM, NVRAM})
-"""Types of items that the machine has in another form, or that are read elsewhere."""
-NEEDLESS = ("vmware.vmci", "vmware.usb", "virtualkeyboard", "virtualpointing")
-"""The beginnings of subtypes of `other` devices that every new machine has, or that no guest needs."""
-PASSED_THROUGH = ("passthrough", "vgpu", "sriov", "hostdev")
+OTHER, FLOPPY, CD, DVD, TPM, SOUND, NVRAM = 1, 14, 15, 16, 34, 35, 32768
+PORTS = (21, 22)
+KNOWN = frozenset({3, 4, 5, 6, ETHERNET, CD, DVD, 17, 19, 20, 23, 24, 31, TPM, NVRAM})
+"""Types of items that are read elsewhere, or that every new machine has."""
 TPM_SUBTYPE = "vmware.vtpm"
-NAMES = {FLOPPY: "floppy drive", 21: "serial port", 22: "parallel port", 35: "sound card"}
+NEEDLESS = (TPM_SUBTYPE, "vmware.vmci", "vmware.usb", "vmware.keyboard", "vmware.pointingdevice")
+"""The beginnings of subtypes of other devices that are read elsewhere, or that no guest needs."""
+PASSED_THROUGH = ("pcipassthrough", "pci.passthrough", "sriov")
 BARE_MAC = re.compile(r"[0-9A-Fa-f]{12}")
 
 
@@ -58,53 +58,84 @@ def shown_name(text: str) -> str | None:
 def concerns_of(items: Sequence[Item]) -> Iterator[Concern]:
     """Concerns about cards without a usable address, and about devices that the new machine does not have."""
     for item in items:
-        if item.kind == ETHERNET:
-            yield from _about_card(item)
+        if _is_needless(item):
+            continue
+        if "vgpu" in item.subtype or "passthrough-vmiop" in item.subtype:
+            yield _virtual_gpu(item)
+        elif any(word in item.subtype for word in PASSED_THROUGH):
+            yield _passed_through(item)
+        elif item.kind == ETHERNET:
+            yield from _about_address(item)
         elif item.kind in (CD, DVD):
-            if item.values("HostResource"):
-                yield _lost(item, "is a CD or DVD drive with a medium: the new machine has an empty drive")
-        elif item.kind is None:
-            yield _lost(item, "has no ResourceType: it is ignored", warning=item.required)
-        elif item.kind not in KNOWN and not item.subtype.startswith((TPM_SUBTYPE, *NEEDLESS)):
+            yield from _about_medium(item)
+        elif item.kind not in KNOWN:
             yield _about_device(item)
 
 
-def _about_card(item: Item) -> Iterator[Concern]:
+def _is_needless(item: Item) -> bool:
+    """Whether each new machine has such a device, or no guest needs it."""
+    return item.kind == OTHER and item.subtype.startswith(NEEDLESS)
+
+
+def _about_address(item: Item) -> Iterator[Concern]:
     address = item.one("Address")
     if address and _mac(address) is None:
         yield Concern(
             code="mac-address-invalid",
-            message=f"{item.descriptor}: {item.label} has the address {faults.shown(address)}, which is no MAC address"
-            " of a card: the new card gets another one",
-            hint="Check static addresses and DHCP reservations that depend on it",
+            message=f"{item.place} has the address {faults.shown(address)}, which is not a card's MAC address",
+            hint="Check static addresses and DHCP reservations: the new card gets another address",
         )
-    if _is_passed_through(item):
-        yield _passed_through(item)
+
+
+def _about_medium(item: Item) -> Iterator[Concern]:
+    if item.values("HostResource"):
+        yield Concern(
+            code="medium-not-migrated",
+            message=f"{item.place} is an optical drive with a medium, and the new machine has an empty drive",
+            hint="Insert it with `virsh change-media`, if the guest needs it",
+            level="information",
+        )
 
 
 def _about_device(item: Item) -> Concern:
-    if _is_passed_through(item):
-        return _passed_through(item)
-    known = NAMES.get(item.kind or 0)
-    what = f"a {known}" if known else f"a device of type {item.kind} {faults.shown(item.subtype)}"
-    return _lost(item, f"is {what}: the new machine has none", warning=known is None and item.required)
-
-
-def _passed_through(item: Item) -> Concern:
-    return _lost(item, "is a device of the host, passed through to the machine: the new machine has none", warning=True)
-
-
-def _lost(item: Item, fact: str, *, warning: bool = False) -> Concern:
-    level = "warning" if warning else "information"
-    hint = "Add the device to the new machine, if the guest needs it"
+    if item.kind in PORTS:
+        return Concern(
+            code="port-not-migrated",
+            message=f"{item.place} is a serial or parallel port, whose other end the new machine does not have",
+            hint="Connect a serial port of the new machine with `virsh edit`, if a program in the guest needs it",
+            level="information",
+        )
+    if item.kind == FLOPPY:
+        message = f"{item.place} is a floppy drive, which the new machine does not have"
+        return Concern(code="floppy-not-migrated", message=message, level="information")
+    what = "a sound card" if item.kind == SOUND else _unknown(item)
     return Concern(
-        code="device-not-migrated", message=f"{item.descriptor}: {item.label} {fact}", hint=hint, level=level
+        code="device-not-migrated",
+        message=f"{item.place} is {what}, which the new machine does not have",
+        hint="Add a similar device to the new machine with `virsh edit`, if the guest needs it",
+        level="warning" if item.required and item.kind != SOUND else "information",
     )
 
 
-def _is_passed_through(item: Item) -> bool:
-    packed = item.subtype.replace(".", "").replace("-", "")
-    return any(word in packed for word in PASSED_THROUGH)
+def _unknown(item: Item) -> str:
+    kind = "without a ResourceType" if item.kind is None else f"of the type {item.kind}"
+    return f"a device {kind}" + (f", {faults.shown(item.subtype)}" if item.subtype else "")
+
+
+def _virtual_gpu(item: Item) -> Concern:
+    return Concern(
+        code="vgpu-not-migrated",
+        message=f"{item.place} is a virtual GPU, which the new machine does not have",
+        hint="Assign a mediated device or a GPU of the KVM host to the new machine",
+    )
+
+
+def _passed_through(item: Item) -> Concern:
+    return Concern(
+        code="pci-not-migrated",
+        message=f"{item.place} is a PCI device of its host, which the new machine does not have",
+        hint="Assign such a device of the KVM host to the new machine with `virsh edit`",
+    )
 
 
 def _in_order(cards: list[Item]) -> list[Item]:

@@ -33,7 +33,7 @@ def is_disk(item: Item) -> bool:
     return item.kind in (DISK, STORAGE_EXTENT, LOGICAL_DISK)
 
 
-class Disks:
+class DiskSection:
     """The DiskSection of an envelope."""
 
     def __init__(self, envelope: Element, properties: Mapping[str, str], name: str) -> None:
@@ -57,11 +57,7 @@ class Disks:
         if not items:
             raise faults.disk_unclear(self._name, "the machine has no disk", "Export the machine with its disks")
         if len(items) > DISKS_MAX:
-            raise faults.disk_unsupported(
-                self._name,
-                f"the machine has {len(items)} disks, more than {DISKS_MAX}",
-                "Name the disks that the new machine needs: `vmdk: [first, second]`",
-            )
+            raise faults.too_many_disks(self._name, len(items), DISKS_MAX)
         owners: dict[tuple[str, str], Item] = {}
         found = []
         for item, place in zip(items, places, strict=True):

@@ -40,6 +40,25 @@ VOCABULARIES: tuple[tuple[re.Pattern[str], Vocabulary], ...] = (
     (re.compile(r"http://www\.virtualbox\.org/ovf/machine/?"), "vbox"),
     (re.compile(r"http://www\.w3\.org/2001/XMLSchema-instance"), "xsi"),
 )
+USUAL_PREFIXES: Mapping[str, Vocabulary] = {
+    "": "none",
+    "ovf": "ovf",
+    **dict.fromkeys(("rasd", "epasd", "sasd", "vssd"), "cim"),
+    "vmw": "vmw",
+    "vbox": "vbox",
+    "xsi": "xsi",
+}
+XMLNS = "xmlns"
+CUT_OFF = tuple(
+    expat.errors.codes[text]
+    for text in (
+        expat.errors.XML_ERROR_NO_ELEMENTS,
+        expat.errors.XML_ERROR_UNCLOSED_TOKEN,
+        expat.errors.XML_ERROR_PARTIAL_CHAR,
+        expat.errors.XML_ERROR_UNCLOSED_CDATA_SECTION,
+    )
+)
+"""Errors of a text that ends too early."""
 DECLARED = re.compile(rb"<\?xml[^>]{0,200}?\bencoding[ \t\r\n]*=[ \t\r\n]*[\"']([A-Za-z0-9._:-]{1,40})[\"']")
 BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -92,6 +111,8 @@ class _Open:
     name: str
     uri: str
     attributes: dict[tuple[Vocabulary, str], str]
+    prefixes: list[str]
+    """Those that it declares."""
     children: list[Element] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
 
@@ -146,7 +167,8 @@ class _Reader:
         self.root: Element | None = None
         self.elements = 0
         self.vocabularies: dict[str, Vocabulary] = {"": "none"}
-        self.parser = expat.ParserCreate("utf-8", " ")
+        self.namespaces: dict[str, list[str]] = {}
+        self.parser = expat.ParserCreate("utf-8")
         self.parser.buffer_text = True
         self.parser.StartElementHandler = self._start
         self.parser.EndElementHandler = self._end
@@ -176,7 +198,8 @@ class _Reader:
             return faults.unreadable(self.name, f"{reason}: it begins with {begins!r}")
         where = f"line {error.lineno}, column {error.offset + 1}"
         inside = f", in <{self.path[-1].name[:SHOWN]}>" if self.path else ""
-        return faults.unreadable(self.name, f"{reason} at {where}{inside}")
+        fact = f"it ends early at {where}" if error.code in CUT_OFF else f"{reason} at {where}"
+        return faults.unreadable(self.name, f"{fact}{inside}")
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         self.elements += 1
@@ -186,12 +209,18 @@ class _Reader:
             raise faults.too_complex(self.name, f"elements nested more than {MAX_DEPTH} deep")
         if len(attributes) > MAX_ATTRIBUTES:
             raise faults.too_complex(self.name, f"an element with more than {MAX_ATTRIBUTES} attributes")
-        uri, name = _split(tag)
-        own = {self._qualified(key): value for key, value in attributes.items()}
-        self.path.append(_Open(self._vocabulary(uri), name, uri, own))
+        declared = [(key[len(XMLNS) + 1 :], uri) for key, uri in attributes.items() if _is_declaration(key)]
+        for prefix, uri in declared:
+            self.namespaces.setdefault(prefix, []).append(uri)
+        vocabulary, name, uri = self._resolved(tag)
+        own = {self._attribute(key): value for key, value in attributes.items() if not _is_declaration(key)}
+        self.path.append(_Open(vocabulary, name, uri, own, [prefix for prefix, _ in declared]))
 
     def _end(self, _tag: str) -> None:
-        element = self.path.pop().closed()
+        closed = self.path.pop()
+        for prefix in closed.prefixes:
+            self.namespaces[prefix].pop()
+        element = closed.closed()
         if self.path:
             self.path[-1].children.append(element)
         else:
@@ -208,9 +237,19 @@ class _Reader:
             hint="Remove the document type: no OVF needs one. Find out who added it",
         )
 
-    def _qualified(self, key: str) -> tuple[Vocabulary, str]:
-        uri, name = _split(key)
-        return self._vocabulary(uri), name
+    def _attribute(self, key: str) -> tuple[Vocabulary, str]:
+        if ":" not in key:
+            return "none", key
+        vocabulary, name, _ = self._resolved(key)
+        return vocabulary, name
+
+    def _resolved(self, tag: str) -> tuple[Vocabulary, str, str]:
+        """The vocabulary, the name and the namespace. A prefix that is not declared means what it usually does."""
+        prefix, _, name = tag.rpartition(":")
+        uris = self.namespaces.get(prefix)
+        if uris:
+            return self._vocabulary(uris[-1]), name, uris[-1]
+        return USUAL_PREFIXES.get(prefix, "other"), name, ""
 
     def _vocabulary(self, uri: str) -> Vocabulary:
         if uri not in self.vocabularies:
@@ -219,6 +258,5 @@ class _Reader:
         return self.vocabularies[uri]
 
 
-def _split(tag: str) -> tuple[str, str]:
-    uri, _, name = tag.rpartition(" ")
-    return uri, name
+def _is_declaration(key: str) -> bool:
+    return key == XMLNS or key.startswith(f"{XMLNS}:")

@@ -8,13 +8,13 @@ from collections.abc import Set as AbstractSet
 from hyper2kvmd.machines.ovf import devices, faults, processors
 from hyper2kvmd.machines.ovf.configurations import choose_configuration
 from hyper2kvmd.machines.ovf.described import Described
-from hyper2kvmd.machines.ovf.disks import Disks, is_disk
+from hyper2kvmd.machines.ovf.disks import DiskSection, is_disk
 from hyper2kvmd.machines.ovf.elements import Element, read_elements
 from hyper2kvmd.machines.ovf.items import Item, all_items, configurations_used, hardware_of, items_of
-from hyper2kvmd.machines.ovf.places import Place, places_of
+from hyper2kvmd.machines.ovf.places import places_of
 from hyper2kvmd.machines.ovf.properties import properties_of
-from hyper2kvmd.machines.ovf.sections import System, choose_system, require_envelope, sections, systems_in
-from hyper2kvmd.machines.ovf.settings import Settings, settings_of, within
+from hyper2kvmd.machines.ovf.sections import VirtualSystem, choose_system, require_envelope, sections, systems_in
+from hyper2kvmd.machines.ovf.settings import AddedSettings, settings_of, within
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.machine import Machine
 
@@ -50,12 +50,11 @@ def read_envelope(
     items = items_of(hardware, option, name)
     settings = settings_of(chosen.element, hardware, name)
     machine = _machine(chosen, hardware, items, settings, overridden)
-    disks = Disks(envelope, properties_of(*chosen.owners, chosen.element, configuration=option), name)
+    disks = DiskSection(envelope, properties_of(*chosen.owners, chosen.element, configuration=option), name)
     disk_items = [item for item in items if is_disk(item)]
-    places, doubts = places_of(disk_items, items)
+    places, doubts = places_of(disk_items, items, _boot_device(chosen))
     concerns = (
         *doubts,
-        *_about_boot_order(chosen, disk_items, places),
         *_about_unused(disks, every, name),
         *_about_firmware(machine, items, settings),
         *devices.concerns_of(items),
@@ -64,7 +63,11 @@ def read_envelope(
 
 
 def _machine(
-    system: System, hardware: Element, items: Sequence[Item], settings: Settings, overridden: AbstractSet[str]
+    system: VirtualSystem,
+    hardware: Element,
+    items: Sequence[Item],
+    settings: AddedSettings,
+    overridden: AbstractSet[str],
 ) -> Machine:
     """Everything but disks and concerns."""
     name = settings.descriptor
@@ -85,36 +88,29 @@ def _machine(
     )
 
 
-def _name(system: System, hardware: Element) -> str | None:
+def _name(system: VirtualSystem, hardware: Element) -> str | None:
     """As its platform shows it: in its Name, else in its virtual hardware, else its identifier."""
-    identifiers = (one.text for one in within(hardware, "System", "VirtualSystemIdentifier"))
+    identifiers = (one.text for one in within(hardware, "VirtualSystem", "VirtualSystemIdentifier"))
     named = (*system.names[1:], *identifiers, system.element.get("id") or "")
     return next(filter(None, map(devices.shown_name, named)), None)
 
 
-def _os_type(system: Element, settings: Settings) -> str | None:
+def _os_type(system: Element, settings: AddedSettings) -> str | None:
     """VMware's or VirtualBox's identifier of the guest's operating system."""
     described = (one.attributes.get(("vmw", "osType"), "") for one in sections(system, "OperatingSystemSection"))
     own = settings.virtualbox.get("OSType") if settings.virtualbox else None
     return next(filter(None, map(devices.shown_name, (*described, own or ""))), None)
 
 
-def _about_boot_order(system: System, disks: Sequence[Item], places: Sequence[Place]) -> Iterator[Concern]:
-    """A concern if the source starts from another disk than its first."""
+def _boot_device(system: VirtualSystem) -> str:
+    """The InstanceID of the disk that the machine starts from; empty if the descriptor does not say."""
     order = next(system.element.foreign("vmw", "BootOrderSection"), None)
-    first, _ = min(zip(disks, places, strict=True), key=lambda one: one[1].key, default=(None, None))
-    if order is None or first is None or order.get("type", "vmw") != "disk":
-        return
-    boot = next((disk for disk in disks if disk.instance == order.get("instanceId", "vmw")), None)
-    if boot is not None and boot is not first:
-        yield Concern(
-            code="boot-order-differs",
-            message=f"{boot.descriptor}: the source machine starts from {boot.label}, which is not its first disk",
-            hint="Check the boot disk in the report. If it is wrong, name the disks in order: `vmdk: [boot, other]`",
-        )
+    if order is None or order.get("type", "vmw") != "disk":
+        return ""
+    return order.get("instanceId", "vmw") or ""
 
 
-def _about_unused(disks: Disks, every: Sequence[System], name: str) -> Iterator[Concern]:
+def _about_unused(disks: DiskSection, every: Sequence[VirtualSystem], name: str) -> Iterator[Concern]:
     """A concern if no machine has a disk of the package."""
     hardware = [section for system in every for section in sections(system.element, "VirtualHardwareSection")]
     unused = disks.unused([item for section in hardware for item in all_items(section, name)])
@@ -126,7 +122,7 @@ def _about_unused(disks: Disks, every: Sequence[System], name: str) -> Iterator[
         )
 
 
-def _about_firmware(machine: Machine, items: Sequence[Item], settings: Settings) -> Iterator[Concern]:
+def _about_firmware(machine: Machine, items: Sequence[Item], settings: AddedSettings) -> Iterator[Concern]:
     if machine.tpm:
         yield Concern(
             code="tpm-not-migrated",

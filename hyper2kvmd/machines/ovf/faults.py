@@ -57,5 +57,13 @@ def disk_unclear(name: str, fact: str, hint: str = "") -> MigrationFailed:
     )
 
 
+def too_many_disks(name: str, count: int, most: int) -> MigrationFailed:
+    return MigrationFailed(
+        "disks-too-many",
+        f"{name} has {count} disks, more than the {most} of one machine",
+        hint=f"Detach data disks until {most} are left, and migrate the others with vmdk",
+    )
+
+
 def disk_unsupported(name: str, fact: str, hint: str) -> MigrationFailed:
     return MigrationFailed("ovf-disk-unsupported", f"{name}: {fact}", hint=hint)

@@ -65,6 +65,11 @@ class Item:
         return " ".join(self.values("ResourceSubType")).lower()
 
     @property
+    def place(self) -> str:
+        """The descriptor and what a person calls the item in it."""
+        return f"{self.descriptor}: {self.label}"
+
+    @property
     def label(self) -> str:
         """What a person calls it."""
         found = next((values[0] for values in map(self.values, LABELS) if values), "without a name")

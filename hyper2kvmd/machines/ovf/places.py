@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 from hyper2kvmd.machines.ovf import faults
 from hyper2kvmd.machines.ovf.items import Item
@@ -14,8 +14,8 @@ from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.machine import DiskAddress
 
 Bus: TypeAlias = Literal["scsi", "sata", "nvme", "ide"]
-BUSES: tuple[Bus, ...] = get_args(Bus)
-"""In the order in which disks on different buses are listed."""
+BUSES: tuple[Bus, ...] = ("scsi", "nvme", "sata", "ide")
+"""In the order in which their disks are listed."""
 IDE, SCSI, OTHER_STORAGE = 5, 6, 20
 SIMPLE: Mapping[int, Bus] = {IDE: "ide", SCSI: "scsi"}
 CONTROLLERS = (IDE, SCSI, OTHER_STORAGE)
@@ -45,8 +45,11 @@ def slot_of(item: Item) -> int | None:
     return found if found is not None and found <= LARGEST else None
 
 
-def places_of(disks: Sequence[Item], items: Sequence[Item]) -> tuple[tuple[Place, ...], tuple[Concern, ...]]:
-    """The place of each disk among the system's items, and concerns about disks without one of their own."""
+def places_of(disks: Sequence[Item], items: Sequence[Item], boot: str) -> tuple[tuple[Place, ...], tuple[Concern, ...]]:
+    """The place of each disk among the system's items, and concerns about disks without one of their own.
+
+    `boot` is the InstanceID of the disk that the source machine starts from, as far as it says so: it comes first.
+    """
     controllers = _controllers(items)
     taken: dict[tuple[str, int], Item] = {}
     addresses: set[DiskAddress] = set()
@@ -65,7 +68,7 @@ def places_of(disks: Sequence[Item], items: Sequence[Item]) -> tuple[tuple[Place
         if place.address is not None:
             taken[position] = disk
             addresses.add(place.address)
-        places.append(place)
+        places.append(Place(place.address, (not boot or disk.instance != boot, *place.key)))
     return tuple(places), tuple(concerns)
 
 
@@ -113,6 +116,6 @@ def _place(disk: Item, at: int, controllers: Mapping[str, Controller]) -> tuple[
 def _concern(disk: Item, fact: str) -> Concern:
     return Concern(
         code="disk-position-unclear",
-        message=f"{disk.descriptor}: {disk.label} {fact}",
+        message=f"{disk.place} {fact}",
         hint="Check the order of the disks in the report. If it is wrong, name them in order: `vmdk: [first, second]`",
     )

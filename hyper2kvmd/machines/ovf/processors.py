@@ -24,9 +24,9 @@ def memory_of(items: Sequence[Item], name: str) -> int | None:
     sizes = _possible(stated, unit)
     if len(sizes) == 1:
         return sizes[0]
-    seen = f"{faults.shown(item.one('VirtualQuantity'))} in units of {faults.shown(unit) if unit else 'nothing'}"
-    between = f"{SMALLEST_MEMORY} MiB to {MAX_MEMORY} MiB"
-    fact = f"{item.label} has an unclear size of the memory: {seen}, which must be {between}"
+    measured = f"in the unit {faults.shown(unit)}" if unit else "without a unit"
+    seen = f"{faults.shown(item.one('VirtualQuantity'))} {measured}"
+    fact = f"{item.label} gives an unclear size of the memory: {seen} (possible: {SMALLEST_MEMORY} to {MAX_MEMORY} MiB)"
     raise faults.value_unclear(name, fact, "Set `memory` in the migration, in MiB")
 
 
@@ -39,7 +39,7 @@ def vcpus_of(items: Sequence[Item], name: str) -> int | None:
     if stated is not None and 1 <= stated <= MAX_VCPUS:
         return stated
     seen = faults.shown(item.one("VirtualQuantity"))
-    fact = f"{item.label} has an unclear number of processors: {seen}, which must be 1 to {MAX_VCPUS}"
+    fact = f"{item.label} gives an unclear number of processors: {seen} (possible: 1 to {MAX_VCPUS})"
     raise faults.value_unclear(name, fact, "Set `vcpus` in the migration")
 
 
@@ -63,6 +63,5 @@ def _only(items: Sequence[Item], kind: int, what: str, name: str) -> Item | None
 def _possible(stated: int | None, unit: str) -> tuple[int, ...]:
     """The sizes in MiB that it can mean. Without a unit it is bytes by the standard, but some exporters mean MiB."""
     factors = (bytes_of_unit(unit),) if unit else (1, MIB)
-    sizes = (-(-stated * factor // MIB) for factor in factors if stated is not None and factor is not None)
-    exact = [size for size in sizes if SMALLEST_MEMORY <= size <= MAX_MEMORY]
-    return tuple(exact)
+    sizes = (stated * factor for factor in factors if stated is not None and factor is not None)
+    return tuple(-(-size // MIB) for size in sizes if SMALLEST_MEMORY * MIB <= size <= MAX_MEMORY * MIB)

@@ -19,7 +19,7 @@ LONGEST_VM_NAME = 63
 
 
 @dataclass(frozen=True)
-class System:
+class VirtualSystem:
     """One machine of an envelope."""
 
     element: Element
@@ -53,7 +53,7 @@ def sections(parent: Element, kind: str) -> Iterator[Element]:
     return (one for one in parent.children if _kind(one) == kind)
 
 
-def systems_in(envelope: Element, name: str) -> tuple[System, ...]:
+def systems_in(envelope: Element, name: str) -> tuple[VirtualSystem, ...]:
     """Every system of the envelope, also those in nested collections, in their order.
 
     Raises MigrationFailed (`ovf-system-unclear`) if there is none.
@@ -62,10 +62,10 @@ def systems_in(envelope: Element, name: str) -> tuple[System, ...]:
     if not found:
         fact = "describes no machine: it has no VirtualSystem"
         raise faults.system_unclear(name, fact, "Export the machine itself, not a library or a pool")
-    return tuple(System(one, owners, number) for number, (owners, one) in enumerate(found, start=1))
+    return tuple(VirtualSystem(one, owners, number) for number, (owners, one) in enumerate(found, start=1))
 
 
-def choose_system(systems: Sequence[System], wanted: str | None, name: str) -> System:
+def choose_system(systems: Sequence[VirtualSystem], wanted: str | None, name: str) -> VirtualSystem:
     """The only system, or the one that `wanted` names. Raises MigrationFailed (`ovf-system-unclear`)."""
     if len(systems) == 1:
         return systems[0]

@@ -27,7 +27,7 @@ UUID_KEYS = ("uuid.bios", "uuid")
 
 
 @dataclass(frozen=True)
-class Settings:
+class AddedSettings:
     descriptor: str
     """The descriptor's name, for messages."""
     values: Mapping[str, tuple[str, ...]]
@@ -108,13 +108,13 @@ class Settings:
         return tuple(card.get("MACAddress") or "" for card in sorted(cards, key=_slot))
 
 
-def settings_of(system: Element, hardware: Element, name: str) -> Settings:
+def settings_of(system: Element, hardware: Element, name: str) -> AddedSettings:
     values: dict[str, list[str]] = defaultdict(list)
     for owner in (system, hardware):
         for key, value in _pairs(owner):
             values[key].append(value)
     machine = next(system.foreign("vbox", "Machine"), None)
-    return Settings(name, {key: tuple(dict.fromkeys(found)) for key, found in values.items()}, machine)
+    return AddedSettings(name, {key: tuple(dict.fromkeys(found)) for key, found in values.items()}, machine)
 
 
 def within(element: Element, *path: str) -> Iterator[Element]:
