@@ -90,7 +90,7 @@ def _machine(
 
 def _name(system: VirtualSystem, hardware: Element) -> str | None:
     """As its platform shows it: in its Name, else in its virtual hardware, else its identifier."""
-    identifiers = (one.text for one in within(hardware, "VirtualSystem", "VirtualSystemIdentifier"))
+    identifiers = (one.text for one in within(hardware, "System", "VirtualSystemIdentifier"))
     named = (*system.names[1:], *identifiers, system.element.get("id") or "")
     return next(filter(None, map(devices.shown_name, named)), None)
 
