@@ -47,7 +47,8 @@ VALUES = (
     "999999999999999999", "1e9", "${size}", "${}", "byte", "byte * 2^20", "byte*2^99", "GigaBytes", "furlong", "gzip",
     "bzip2", "xz", "small", "large", "small large", "min", "max", "normal", "true", "false", "d1", "d2", "d3", "d4",
     "f1", "f2", "ovf:/disk/d1", "/disk/d3", "ovf:/file/f2", "disk/d4", "../x", "%2e%2e%2f", "%00", "http://host/x",
-    "a%24.vmdk", "web01", "db01", "20", "21", "efi", "bios", "00:50:56:00:00:00", "x\ty", "\u202e", "vmware.vtpm", "x" * 300,
+    "a%24.vmdk", "web01", "db01", "20", "21", "efi", "bios", "00:50:56:00:00:00", "x\ty", "\u202e", "vmware.vtpm",
+    "x" * 300,
 )  # fmt: skip
 NAMES = (
     "Item", "Disk", "File", "VirtualSystem", "VirtualSystemCollection", "VirtualHardwareSection", "Configuration", "a",
