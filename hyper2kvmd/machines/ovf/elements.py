@@ -196,7 +196,7 @@ class _Reader:
             begins = data[:SHOWN].decode(errors="replace")
             return faults.unreadable(self.name, f"{reason}: it begins with {begins!r}")
         where = f"line {error.lineno}, column {error.offset + 1}"
-        inside = f", in <{self.path[-1].name[:SHOWN]}>" if self.path else ""
+        inside = f", in the element {faults.shown(self.path[-1].name)}" if self.path else ""
         fact = f"it ends early at {where}" if error.code in CUT_OFF else f"{reason} at {where}"
         return faults.unreadable(self.name, f"{fact}{inside}")
 
