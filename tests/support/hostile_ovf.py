@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.ovf_texts import DISK, FILE, System, controller, cpu, disk, envelope, memory
+from tests.support.ovf_texts import DISK, FILE, System, controller, cpu, device, disk, envelope, memory, nic
 
 PARTS = {"id_": "f1", "href": "a.vmdk"}
 MILLION = 10**6
@@ -65,6 +65,8 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "a parent of itself": (circle(1), "ovf-disk-unclear"),
     "parents in a circle": (circle(3), "ovf-disk-unclear"),
     "a thousand parents": (circle(1000), "ovf-disk-unclear"),
+    "cards without end": (envelope(System((nic("5"),) * 10_000)), "ovf-too-complex"),
+    "drives without end": (envelope(System((device("15"),) * 10_000)), "ovf-too-complex"),
     "a thousand disks": (
         envelope(
             System((cpu(), memory(), controller("3"), *(disk(str(n), f"ovf:/disk/d{n}") for n in range(9, 1009)))),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.model.concerns import KEPT
 from hyper2kvmd.model.machine import MAX_MEMORY, MAX_VCPUS, Machine, SourceNic
 from tests.support.ovf_texts import (
     VERSIONS,
@@ -439,6 +440,22 @@ def test_a_disk_without_a_type_is_not_missed_silently() -> None:
     assert codes(machine_with(item)) == [("device-not-migrated", "warning")]
 
 
+@pytest.mark.parametrize("kind", ["10", "15"])
+def test_the_number_of_devices_of_a_kind_is_limited(kind: str) -> None:
+    def text(count: int) -> bytes:
+        return envelope(System((*(Item({"ResourceType": kind}) for _ in range(count)), *DISKS)))
+
+    assert read(text(64)).disks
+    with pytest.raises(MigrationFailed) as refused:
+        read(text(65))
+    assert refused.value.code == "ovf-too-complex"
+
+
+def test_the_number_of_concerns_is_limited() -> None:
+    concerns = machine_with(*(device("14") for _ in range(1000))).concerns
+    assert len(concerns) <= KEPT + 1 and concerns[-1].code == "more-concerns"
+
+
 # ---------------------------------------------------------------- names
 
 
@@ -449,6 +466,8 @@ def test_a_disk_without_a_type_is_not_missed_silently() -> None:
         (System(DISKS, name="Web Server (1)"), "Web Server (1)"),
         (System(DISKS, id="vm", system="<vssd:VirtualSystemIdentifier>web02</vssd:VirtualSystemIdentifier>"), "web02"),
         (System(DISKS, id="vm", name="x\ty"), "vm"),
+        (System(DISKS, id="vm", name="x" * 256), "vm"),
+        (System(DISKS, id="x" * 256), None),
         (System(DISKS, id=None), None),
         (System(DISKS, id="网络服务器"), "网络服务器"),
     ],

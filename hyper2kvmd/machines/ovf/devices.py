@@ -20,12 +20,19 @@ TPM_SUBTYPE = "vmware.vtpm"
 NEEDLESS = (TPM_SUBTYPE, "vmware.vmci", "vmware.usb", "vmware.keyboard", "vmware.pointingdevice")
 """The beginnings of subtypes of other devices that are read elsewhere, or that no guest needs."""
 PASSED_THROUGH = ("pcipassthrough", "pci.passthrough", "sriov")
+MAX_OF_A_KIND = 64
+"""Network cards or optical drives of one machine. VMware has at most 10 cards, VirtualBox 36."""
+LONGEST_NAME = 255
+"""Characters."""
 BARE_MAC = re.compile(r"[0-9A-Fa-f]{12}")
 
 
 def nics_of(items: Sequence[Item], macs: Sequence[str]) -> tuple[SourceNic, ...]:
-    """The network cards. `macs` are VirtualBox's own, for cards whose items have none."""
-    cards = _in_order([item for item in items if item.kind == ETHERNET])
+    """The network cards. `macs` are VirtualBox's own, for cards whose items have none.
+
+    Raises MigrationFailed (`ovf-too-complex`).
+    """
+    cards = _in_order(_few(items, (ETHERNET,), "network cards"))
     more = macs if len(macs) == len(cards) else [""] * len(cards)
     return tuple(
         SourceNic(
@@ -38,7 +45,8 @@ def nics_of(items: Sequence[Item], macs: Sequence[str]) -> tuple[SourceNic, ...]
 
 
 def cdroms_of(items: Sequence[Item]) -> int:
-    return sum(item.kind in (CD, DVD) for item in items)
+    """How many optical drives there are. Raises MigrationFailed (`ovf-too-complex`)."""
+    return len(_few(items, (CD, DVD), "optical drives"))
 
 
 def has_tpm(items: Sequence[Item]) -> bool:
@@ -51,8 +59,8 @@ def has_nvram(items: Sequence[Item]) -> bool:
 
 
 def shown_name(text: str) -> str | None:
-    """A name as its platform shows it; None for an empty one or one that is no plain text."""
-    return text if text and text.isprintable() else None
+    """A name as its platform shows it; None for one that is empty, too long or no plain text."""
+    return text if text and text.isprintable() and len(text) <= LONGEST_NAME else None
 
 
 def concerns_of(items: Sequence[Item]) -> Iterator[Concern]:
@@ -136,6 +144,13 @@ def _passed_through(item: Item) -> Concern:
         message=f"{item.place} is a PCI device of its host, which the new machine does not have",
         hint="Assign such a device of the KVM host to the new machine with `virsh edit`",
     )
+
+
+def _few(items: Sequence[Item], kinds: Sequence[int], what: str) -> list[Item]:
+    found = [item for item in items if item.kind in kinds]
+    if len(found) > MAX_OF_A_KIND:
+        raise faults.too_complex(found[0].descriptor, f"a machine with {len(found)} {what}, more than {MAX_OF_A_KIND}")
+    return found
 
 
 def _in_order(cards: list[Item]) -> list[Item]:

@@ -15,7 +15,7 @@ from hyper2kvmd.machines.ovf.places import places_of
 from hyper2kvmd.machines.ovf.properties import properties_of
 from hyper2kvmd.machines.ovf.sections import VirtualSystem, choose_system, require_envelope, sections, systems_in
 from hyper2kvmd.machines.ovf.settings import AddedSettings, settings_of, within
-from hyper2kvmd.model.concerns import Concern
+from hyper2kvmd.model.concerns import Concern, first_concerns
 from hyper2kvmd.model.machine import Machine
 
 
@@ -40,7 +40,7 @@ def read_envelope(
 
     `overridden` are the keys of the migration that replace a fact (`memory`, `vcpus`, `uefi`): that fact may be
     unclear. Raises as `read_elements` does, and MigrationFailed (`ovf-system-unclear`, `ovf-configuration-unclear`,
-    `ovf-value-unclear`, `ovf-disk-unclear`, `ovf-disk-unsupported`).
+    `ovf-value-unclear`, `ovf-disk-unclear`, `ovf-disk-unsupported`, `disks-too-many`).
     """
     envelope = require_envelope(read_elements(text, name), name)
     every = systems_in(envelope, name)
@@ -59,7 +59,9 @@ def read_envelope(
         *_about_firmware(machine, items, settings),
         *devices.concerns_of(items),
     )
-    return Described(machine=machine.with_changes(concerns=concerns), disks=disks.described(disk_items, places))
+    return Described(
+        machine=machine.with_changes(concerns=first_concerns(concerns)), disks=disks.described(disk_items, places)
+    )
 
 
 def _machine(

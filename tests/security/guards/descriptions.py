@@ -51,6 +51,10 @@ GUARDS: tuple[Guard, ...] = (
         cases(OVF, "a parent of itself", "parents in a circle", "a thousand parents"),
         disks("DiskSection._disk", "if children", NEVER),
     ),
+    *each(
+        cases(OVF, "cards without end", "drives without end"),
+        Cut("hyper2kvmd/machines/ovf/devices.py", "_few", "if MAX_OF_A_KIND", NEVER),
+    ),
     *each(cases(OVF, "a thousand disks"), disks("DiskSection.described", "if DISKS_MAX", NEVER)),
     *each(
         cases(OVF, "a folder above", "a folder above, escaped", "an absolute path", "an address"),
