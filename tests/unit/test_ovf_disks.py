@@ -166,6 +166,7 @@ def of_property(reference: str, sections: str, where: str = "system") -> int | N
     return read(envelope(system, disks=disks, sections=before)).disks[0].capacity
 
 
+ONLY_FOR = (("small", "10"), ("large huge", "90"))
 SIZE = '<Property ovf:key="size" ovf:type="uint16" ovf:value="20"/>'
 
 
@@ -225,6 +226,18 @@ def test_a_property_of_a_configuration(configuration: str | None, size: int) -> 
     disks = [{"diskId": "d1", "capacity": "${size}", "capacityAllocationUnits": "byte * 2^30"}]
     text = envelope(System(sections=sections), disks=disks, sections=options)
     assert read(text, configuration).disks[0].capacity == size * GIB
+
+
+@pytest.mark.parametrize(("configuration", "size"), [("small", 10), ("large", 90)])
+def test_a_property_that_is_only_for_a_configuration(configuration: str, size: int) -> None:
+    names = "".join(f'<Configuration ovf:id="{one}"/>' for one in ("small", "large", "other"))
+    only = [SIZE.replace("20", value).replace("/>", f' ovf:configuration="{one}"/>') for one, value in ONLY_FOR]
+    disks = [{"diskId": "d1", "capacity": "${size}", "capacityAllocationUnits": "byte * 2^30"}]
+    options = section("1", "DeploymentOptionSection", names)
+    text = envelope(System(sections=product(*only)), disks=disks, sections=options)
+    assert read(text, configuration).disks[0].capacity == size * GIB
+    with pytest.raises(MigrationFailed, match="d1"):
+        read(text, "other")
 
 
 # ---------------------------------------------------------------- files

@@ -33,9 +33,9 @@ def resolved(text: str, properties: Mapping[str, str]) -> str:
 def _of(section: Element, configuration: str | None) -> Iterator[tuple[str, str]]:
     prefix, suffix = section.get("class"), section.get("instance")
     for one in section.all("Property"):
-        key = one.get("key")
-        value = _value(one, configuration)
-        if key and value is not None:
+        key, value = one.get("key"), _value(one, configuration)
+        only_for = (one.get("configuration") or "").split()
+        if key and value is not None and (not only_for or configuration in only_for):
             yield ".".join(part for part in (prefix, key, suffix) if part), value
 
 
