@@ -56,7 +56,7 @@ def _only(items: Sequence[Item], kind: int, what: str, name: str) -> Item | None
         seen = faults.listed(f"{item.label} with {faults.shown(item.one('VirtualQuantity'))}" for item in found)
         key = "memory" if kind == MEMORY else "vcpus"
         fact = f"several items give the {what}: {seen}"
-        raise faults.value_unclear(name, fact, f"Set `{key}` in the migration, or `configuration` if these are several")
+        raise faults.value_unclear(name, fact, f"Set `{key}` in the migration")
     return found[0] if found else None
 
 
