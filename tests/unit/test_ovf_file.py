@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hyper2kvmd import spec
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.machines.reader import read_machine
@@ -109,6 +110,20 @@ def test_vm_name_chooses_the_machine(ovf: Path) -> None:
     put(ovf.parent, envelope(collection("1", System(), other)))
     assert machine_of(ovf, vm_name="db01").vcpus == 7
     assert refusal(ovf, vm_name="db02").code == "ovf-system-unclear"
+
+
+@pytest.mark.parametrize("source", ["ovf", "ova"])
+def test_the_keys_of_a_migration(source: str) -> None:
+    text = f"{source}: /exports/web01\nconfiguration: small\n"
+    migration = spec.parse(text, default_name="web01")
+    assert (migration.source_key, migration.configuration) == (source, "small")
+
+
+def test_a_configuration_of_disks_is_refused() -> None:
+    with pytest.raises(spec.Rejected) as refused:
+        spec.parse("vmdk: /exports/web01.vmdk\nconfiguration: small\n", default_name="web01")
+    (problem,) = refused.value.problems
+    assert (problem.code, problem.key) == ("value-conflict", "configuration")
 
 
 def test_a_configuration_that_does_not_exist(ovf: Path) -> None:

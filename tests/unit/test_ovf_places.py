@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hyper2kvmd.model.machine import DiskAddress
 from tests.support.ovf_texts import (
@@ -195,3 +198,29 @@ def boot_order(instance: str, kind: str = "disk") -> str:
 def test_the_disk_that_the_source_starts_from_comes_first(sections: str, order: list[str]) -> None:
     items = [controller("10"), *(disk(str(19 + n), f"ovf:/disk/d{n}", "10", str(n)) for n in (1, 2, 3))]
     assert order_of(*items, sections=sections) == order
+
+
+PLACES = st.lists(
+    st.tuples(st.sampled_from(sorted(BUSES)), st.integers(0, 3), st.integers(0, 15)),
+    min_size=1,
+    max_size=12,
+    unique=True,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(PLACES, st.randoms(use_true_random=False))
+def test_the_order_of_the_items_does_not_matter(places: list[tuple[str, int, int]], random: Random) -> None:
+    """Each disk has the place that its item states, and the disks are in the order of these places."""
+    kinds = {bus: (str(one.fields["ResourceType"]), str(one.fields["ResourceSubType"])) for bus, one in BUSES.items()}
+    controllers = {(bus, number) for bus, number, _ in places}
+    items = [controller(f"{bus}{number}", kinds[bus][0], str(number), kinds[bus][1]) for bus, number in controllers]
+    items += [
+        disk(f"disk{at}", f"ovf:/disk/d{at}", f"{bus}{number}", str(unit))
+        for at, (bus, number, unit) in enumerate(places, start=1)
+    ]
+    random.shuffle(items)
+    found = read(two_disks(*items, files=len(places))).disks
+    stated = [(one.address.bus, one.address.controller, one.address.unit) for one in found if one.address]
+    assert stated == sorted(places, key=lambda one: (list(BUSES).index(one[0]), *one[1:]))
+    assert [places[int(one.id[1:]) - 1] for one in found] == stated

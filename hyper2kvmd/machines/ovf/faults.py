@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from hyper2kvmd.errors import MigrationFailed
 
-SHOWN = 20
+SHOWN = 40
 """Names in one message."""
 LONGEST = 80
 """Characters of one name or value in a message."""
