@@ -190,6 +190,9 @@ def _conflicts(bound: Bound[Migration]) -> Iterator[Problem]:
         yield conflict("vmdk", "vmdk is empty", "Give it at least one element, or remove the key")
     for key in named[1:]:
         yield conflict(key, f"{named[0]} and {key} both name a source", "Keep the one that describes the machine")
+    if asked.configuration is not None and not (asked.ovf or asked.ova):
+        message = "configuration is given, but only ovf and ova have configurations"
+        yield conflict("configuration", message, "Remove the key configuration")
     suffixes = SUFFIXES[asked.out_format]
     if asked.to_output and Path(asked.to_output).suffix.lower() not in suffixes:
         message = f"to_output {asked.to_output} is not the name of a {asked.out_format} image"

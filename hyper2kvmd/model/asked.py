@@ -42,6 +42,8 @@ class Migration(Frozen):
     """The machine's OVF descriptor; its disks are beside it."""
     ova: Path | None = None
     """An OVF package in one file, also compressed, or unpacked in a directory."""
+    configuration: str | None = Field(default=None, min_length=1, max_length=255)
+    """The configuration of the OVF, by its identifier; None is its default one."""
     snapshot: Literal["base"] | None = None
     """`base`: migrate the disks as named, although the machine runs on snapshots of them."""
     vm_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")

@@ -19,7 +19,7 @@ class Concern(Frozen):
     """A fact that a person should know before the migration, or after it. A critical one is a failure instead."""
 
     code: str
-    """Stable and in kebab case, as `tpm-not-migrated`, with an entry in `catalogue/`."""
+    """Stable and in kebab case, as `tpm-state-lost`, with an entry in `catalogue/`."""
     message: str
     """Object and fact, without a final period."""
     hint: str = ""

@@ -23,7 +23,7 @@ from hyper2kvmd.machines.reader import read_machine
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern, first_concerns
 from hyper2kvmd.model.disks import DiskRef, Layout, SourceDisk, Volume
-from hyper2kvmd.model.machine import Plan
+from hyper2kvmd.model.machine import Machine, Plan
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Context
 from hyper2kvmd.proof.firmware import uefi_firmware
@@ -36,6 +36,8 @@ from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS
 
 REPAIR_ALLOWANCE = 256 << 20
 """Bytes that repair may add: a virtio archive for each kernel, rewritten clusters."""
+NOTABLE_DIFFERENCE = 1 << 20
+"""Bytes: descriptions are rounded."""
 MAX_HASHED_HOLES = 4 << 40
 """Bytes: about an hour."""
 TOOLS = ("qemu-img", "qemu-storage-daemon")
@@ -80,7 +82,7 @@ def _plan(bench: Bench, target: Target | None, findings: Findings) -> Plan:
             snapshots = check_snapshots(opened, machine.disk_names, migration.snapshot, bench.mandate)
     firmware, doubts = decide_firmware(migration.uefi, machine.firmware, layout)
     about_disks = (concern for disk in disks for concern in disk.concerns)
-    concerns = _noted(ctx, (*machine.concerns, *about_disks, *snapshots, *doubts))
+    concerns = _noted(ctx, (*machine.concerns, *_about_sizes(machine, disks), *about_disks, *snapshots, *doubts))
     if any(volume.content in FILE_SYSTEMS for volume in layout.volumes):
         with ctx.step("Checking access to the guest"), findings.noted():
             linux = tuple(volume for volume in layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
@@ -144,6 +146,18 @@ def read_disks(
     opened = sources.open(refs)
     disks = tuple(describe(at, source) for at, source in zip(refs, opened, strict=True))
     return disks, read_layout([SourceReader(source) for source in opened], keys)
+
+
+def _about_sizes(machine: Machine, disks: Sequence[SourceDisk]) -> Iterator[Concern]:
+    """Concerns about disks whose own headers contradict the description of the machine: they are believed."""
+    for described, disk in zip(machine.disks, disks, strict=True):
+        if described.capacity is not None and abs(described.capacity - disk.virtual_size) >= NOTABLE_DIFFERENCE:
+            said, own = units.size(described.capacity), units.size(disk.virtual_size)
+            yield Concern(
+                code="capacity-differs",
+                message=f"{disk.at} is a disk of {own}, but the description of its machine says {said}: {own} are used",
+                hint="Check that the file belongs to this machine",
+            )
 
 
 def _require_hashable(migration: Migration, disks: Sequence[SourceDisk], sizes: Sequence[int]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fuzz import requests, texts
+from tests.fuzz import ovf, requests, texts
 
 
 def test_a_damaged_yaml_is_a_migration_or_a_list_of_problems() -> None:
@@ -15,3 +15,10 @@ def test_a_damaged_request_is_understood_or_refused() -> None:
     ends, wrong = requests.fuzz(seed=1, count=5000)
     assert not wrong, wrong[0]
     assert {"probe", "mount", "bad-request", "bad-fd", "bad-range"} == set(ends)
+
+
+def test_a_damaged_ovf_is_read_or_refused() -> None:
+    ends, wrong = ovf.fuzz(seed=1, count=1500)
+    assert not wrong, wrong[0]
+    kinds = ("unreadable", "href-unsafe", "system-unclear", "configuration-unclear", "value-unclear", "disk-unclear")
+    assert {"read", *(f"ovf-{kind}" for kind in kinds)} <= set(ends)

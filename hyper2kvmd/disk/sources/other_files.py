@@ -120,7 +120,7 @@ SIGNATURES: tuple[tuple[bytes, OtherFile], ...] = (
     (rb"%PDF-", OtherFile("a PDF document", AGAIN)),
     (
         TEXT + rb"(?:<\?xml\b[^>]*>\s*)?(?:<!--[\0-\xff]{0,400}?-->\s*)?<(?:\w+:)?Envelope\b",
-        OtherFile("an OVF, the description of a machine", "Use the .vmdk files that it names, in the same directory"),
+        OtherFile("an OVF, the description of a machine", "Name it with ovf: instead of vmdk:"),
     ),
     (rb"(?i:" + TEXT + rb"(?:<!--|<!doctype\s+html|<html|<head|<body))", OtherFile("a web page (HTML)", AGAIN)),
     (

@@ -3,10 +3,21 @@
 tests/unit/test_guards.py holds that the tables keep up with the code; `make test-mutations` tries them.
 """
 
-from tests.security.guards import boundary, destinations, inputs, names, overwriting, places, service, strangers, work
+from tests.security.guards import (
+    boundary,
+    descriptions,
+    destinations,
+    inputs,
+    names,
+    overwriting,
+    places,
+    service,
+    strangers,
+    work,
+)
 from tests.security.guards.guard import Guard
 
-ALL = (boundary, service, inputs, places, destinations, names, overwriting, strangers, work)
+ALL = (boundary, service, inputs, descriptions, places, destinations, names, overwriting, strangers, work)
 GUARDS: tuple[Guard, ...] = tuple(guard for module in ALL for guard in module.GUARDS)
 OTHERS: dict[str, str] = {**boundary.OTHERS, **inputs.OTHERS}
 """Tests, or cases of them, that nothing of ours makes pass; and what does."""
