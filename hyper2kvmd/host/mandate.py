@@ -44,7 +44,11 @@ class Mandate:
         Anyone who writes such a file, or puts it next to a hard link, chooses what this program opens with its rights.
         So the named files must also belong to its owner or be readable by its owner.
         """
-        return replace(self, namers=(*self.namers, Namer(path, Person.of(os.fstat(handle).st_uid))))
+        return self.named_by_owner(path, os.fstat(handle).st_uid)
+
+    def named_by_owner(self, path: Path, uid: int) -> Mandate:
+        """The same for the file `path`, which belonged to `uid` when it was read."""
+        return replace(self, namers=(*self.namers, Namer(path, Person.of(uid))))
 
     def names_in(self, folder: Path, limit: int) -> tuple[str, ...]:
         """The first `limit` names in a folder that the person may list; none in any other. Raises OSError."""

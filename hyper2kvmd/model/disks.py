@@ -26,10 +26,19 @@ COMPACT: Mapping[str, bool] = {"compact": True}
 """The context of a serialization for the record; see `results.recorded`."""
 
 
+class NamedBy(Frozen):
+    """The file that names a disk, and its owner when it was read: they choose what is opened."""
+
+    path: Path
+    uid: int
+
+
 class LocalFile(Frozen):
     """A disk in a file of this host."""
 
     path: Path
+    named_by: NamedBy | None = None
+    """None: the migration itself."""
 
     def __str__(self) -> str:
         """For messages and reports."""

@@ -25,9 +25,17 @@ def open_disk(at: DiskRef, folder: Path, mandate: Mandate = ANYONE) -> Iterator[
     """
     if not isinstance(at, LocalFile):
         raise NotImplementedError(str(at))
+    mandate = mandate_for(at, mandate)
     file = open_file(at.path, mandate)
     try:
         with open_source(file, folder, mandate) as disk:
             yield disk
     finally:
         os.close(file.fd)
+
+
+def mandate_for(at: LocalFile, mandate: Mandate) -> Mandate:
+    """The rights by which it is opened: a file that another one names is judged for the owner of that one as well."""
+    if at.named_by is not None:
+        return mandate.named_by_owner(at.named_by.path, at.named_by.uid)
+    return mandate
