@@ -21,11 +21,13 @@ from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Problem
 from hyper2kvmd.yaml_source import (
     Document,
+    KeyValue,
     Listing,
     Mapping,
     Node,
     Position,
     Scalar,
+    duplicate,
     problem,
     shown,
 )
@@ -36,6 +38,8 @@ TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
 NOTHING = ("", "~", "null", "Null", "NULL")
 WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
+NAME_OF_ENTRY = "[key]"
+"""What pydantic adds to the place of an error in the name of a mapping's entry."""
 LONGEST_PATH, LONGEST_NAME = 4095, 255
 """Bytes, as Linux counts them."""
 
@@ -45,7 +49,7 @@ class Rules:
     """Rules of one type of file in addition to its model."""
 
     remedies: MappingABC[str, str] = field(default_factory=dict)
-    """Remedies for invalid values, by dotted key."""
+    """Remedies for invalid values, by dotted key; `map.[key]` is for the names in a mapping."""
     foreign: MappingABC[str, str] = field(default_factory=dict)
     """Keys of another program, and what to do about each."""
     base: Path | None = None
@@ -112,8 +116,12 @@ class _Binder:
 
     def mapping(self, node: Mapping, model: type[Frozen], prefix: str) -> dict[str, object]:
         values: dict[str, object] = {}
+        first: dict[str, KeyValue] = {}
         for entry in node.entries:
             key = prefix + entry.key
+            if first.setdefault(entry.key, entry) is not entry:
+                self.problems.append(duplicate(entry, first[entry.key]))
+                continue
             if entry.key not in model.model_fields:
                 hint = self._unknown(entry.key, model)
                 message = f"the key {shown(entry.written)} is not known"
@@ -130,12 +138,12 @@ class _Binder:
         return values
 
     def _mistyped(self, error: _Mistyped, key: str) -> None:
-        hint = self.rules.remedies.get(key, error.hint)
+        hint = self._remedy(key, error.hint)
         self.problems.append(problem("value-invalid", error.message, hint, place=error.place, key=key))
 
     def refused(self, detail: ErrorDetails) -> None:
         """Add an error that pydantic found, in our words and with its place."""
-        names = [str(part) for part in detail["loc"]]
+        names = [str(part) for part in detail["loc"] if part != NAME_OF_ENTRY]
         key = ".".join(name for name in names if not name.isdigit())
         place = self.places.get(key)
         if detail["type"] == "missing":
@@ -143,9 +151,15 @@ class _Binder:
                 hint = f"Add a line `{key}: ...`"
                 self.problems.append(problem("key-missing", f"the key {key} is missing", hint, key=key))
             return
-        message, hint = _explained(key, detail)
-        hint = self.rules.remedies.get(key, hint)
+        message, hint = _explained(shown(key), detail)
+        in_name = f"{names[0]}.{NAME_OF_ENTRY}" if NAME_OF_ENTRY in detail["loc"] else key
+        hint = self._remedy(in_name, hint)
         self.problems.append(problem("value-invalid", message, hint, place=place, key=key or None))
+
+    def _remedy(self, key: str, otherwise: str) -> str:
+        """The remedy of the key, or of the mapping that it is in."""
+        remedies = self.rules.remedies
+        return remedies.get(key) or remedies.get(key.partition(".")[0], otherwise)
 
     def _unknown(self, key: str, model: type[Frozen]) -> str:
         if key in self.rules.foreign:
@@ -173,6 +187,10 @@ class _Binder:
                 fields = ", ".join(wanted.model_fields)
                 raise _Mistyped(node.place, f"{key} is not a mapping", f"Indent its own keys below it: {fields}")
             return self.mapping(node, wanted, prefix=f"{key}.")
+        if origin is MappingABC:
+            if not isinstance(node, Mapping):
+                raise _Mistyped(node.place, f"{key} is not a mapping", f"Write `{key}: {{name: value}}`")
+            return self._names(node, arguments[1], key)
         if not isinstance(node, Scalar):
             raise _Mistyped(node.place, f"{key} takes a single value", f"Write `{key}: value` on one line")
         if not node.text:
@@ -187,6 +205,20 @@ class _Binder:
             except _Mistyped as error:
                 self._mistyped(error, key)
         return tuple(items)
+
+    def _names(self, node: Mapping, wanted: Any, key: str) -> dict[str, object]:
+        """A mapping from names of any kind, which are as they are written."""
+        values: dict[str, object] = {}
+        for entry in node.entries:
+            if entry.value is None:
+                continue
+            name = f"{key}.{entry.written}"
+            self.places[name] = entry.value.place
+            try:
+                values[entry.written] = self._typed(entry.value, wanted, shown(name))
+            except _Mistyped as error:
+                self._mistyped(error, shown(name))
+        return values
 
     def _scalar(self, node: Scalar, wanted: Any, key: str) -> object:
         text, place = node.text, node.place
