@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ REMEDIES = {
     "cmd": "Write `cmd: local`, the only supported command. Export the disk to a file first, and name it in vmdk",
     "vm_name": "Use letters, digits, '.', '_' and '-', at most 63, and begin with a letter or a digit",
     "to_output": "Give a file name of letters, digits, '.', '_' and '-'. Set its directory in output_dir",
+    "datastore_map.[key]": "Write the name of a datastore, or the UUID of its volume, as in the paths in the .vmx",
     "memory": "Write MiB as a plain number, 64 to 16777216, such as `memory: 4096`",
     "machine": "Write a machine type as `virsh capabilities` lists it, such as q35",
 }
@@ -175,6 +176,7 @@ def _conflicts(bound: Bound[Migration]) -> Iterator[Problem]:
         yield conflict("vmdk", "vmdk is empty", "Give it at least one element, or remove the key")
     for key in named[1:]:
         yield conflict(key, f"{named[0]} and {key} both name a source", "Keep the one that describes the machine")
+    yield from _source_conflicts(asked, conflict)
     suffixes = SUFFIXES[asked.out_format]
     if asked.to_output and Path(asked.to_output).suffix.lower() not in suffixes:
         message = f"to_output {asked.to_output} is not the name of a {asked.out_format} image"
@@ -195,3 +197,18 @@ def _conflicts(bound: Bound[Migration]) -> Iterator[Problem]:
         yield yaml_source.problem(
             "value-invalid", message, hint, place=bound.places.get("libvirt_uri"), key="libvirt_uri"
         )
+
+
+def _source_conflicts(asked: Migration, conflict: Callable[[str, str, str], Problem]) -> Iterator[Problem]:
+    """Keys that belong to another kind of source."""
+    if asked.datastore_map and asked.vmx is None:
+        hint = "Name the machine's .vmx in vmx, or remove the key"
+        yield conflict("datastore_map", "datastore_map is given, but no vmx, whose paths it is for", hint)
+    if asked.snapshot is None or asked.vmx is not None:
+        return
+    if asked.vmdk and asked.snapshot != "base":
+        message = f"snapshot is {yaml_source.shown(asked.snapshot)}, but with vmdk it can only be base"
+        yield conflict("snapshot", message, "Name the machine's .vmx in vmx to choose a snapshot by its name")
+    if asked.ovf is not None or asked.ova is not None:
+        message = "snapshot is given, but an OVF or OVA has no snapshots"
+        yield conflict("snapshot", message, "Remove the key")

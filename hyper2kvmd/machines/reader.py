@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from hyper2kvmd.disk.sources.opened import Sources
-from hyper2kvmd.machines.vmx import Vmx
+from hyper2kvmd.machines.vmx.beside import DisksWithVmx
+from hyper2kvmd.machines.vmx.reader import Vmx
 from hyper2kvmd.model.asked import Migration, SourceKey
 from hyper2kvmd.model.machine import Machine
 
@@ -22,7 +23,10 @@ class MachineReader(Protocol):
         ...
 
 
-READERS: Mapping[SourceKey, MachineReader] = {"vmdk": Vmx()}
+READERS: Mapping[SourceKey, MachineReader] = {
+    "vmdk": DisksWithVmx(),
+    "vmx": Vmx(),
+}
 """The reader for each key that names a source."""
 
 

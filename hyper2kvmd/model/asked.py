@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Literal, TypeAlias, get_args
 
@@ -13,6 +14,9 @@ from hyper2kvmd.model.machine import MAX_MEMORY, MAX_VCPUS
 DISKS_MAX = 26
 """Disks of one machine: vda to vdz."""
 KEYS_MAX = 16
+DATASTORES_MAX = 64
+DATASTORE = r"^[^/\x00-\x1f\x7f]{1,255}$"
+"""The name of a datastore or the UUID of its volume: one part of a path."""
 SourceKey: TypeAlias = Literal["vmdk", "vmx", "ovf", "ova"]
 """A key that names the source machine; a migration has exactly one. `machines/reader.py` has a reader for each."""
 SOURCE_KEYS: tuple[SourceKey, ...] = get_args(SourceKey)
@@ -34,8 +38,13 @@ class Migration(Frozen):
     """The machine's OVF descriptor; its disks are beside it."""
     ova: Path | None = None
     """An OVF package in one file, also compressed, or unpacked in a directory."""
-    snapshot: Literal["base"] | None = None
-    """`base`: migrate the disks as named, although the machine runs on snapshots of them."""
+    datastore_map: Mapping[Annotated[str, Field(pattern=DATASTORE)], Path] = Field(
+        default={}, max_length=DATASTORES_MAX
+    )
+    """Directories with the files of datastores that a .vmx names in `/vmfs/volumes/NAME/...`."""
+    snapshot: str | None = Field(default=None, min_length=1, max_length=255)
+    """With `vmx`: the snapshot to migrate, by its name or number; None is the machine's current state. With `vmdk`,
+    `base`: migrate the disks as named, although the machine runs on snapshots of them."""
     vm_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     output_dir: Path | None = None
     to_output: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
