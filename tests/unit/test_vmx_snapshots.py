@@ -54,7 +54,7 @@ def test_the_current_state_is_the_default(count: int, tmp_path: Path) -> None:
     found = read(chain(tmp_path, count))
     assert names(found) == ["web01-000099.vmdk"]
     assert codes(found) == ["snapshots-present"]
-    assert f"{count} snapshots" in found.concerns[0].message
+    assert f"snapshots ({count})" in found.concerns[0].message
 
 
 def test_no_snapshots(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def _passed_through(settings: Settings) -> Iterator[Concern]:
     if usb:
         yield Concern(
             code="usb-not-migrated",
-            message=f"it has {len(usb)} USB devices of its host, which the new machine does not have",
+            message=f"it has USB devices of its host ({len(usb)}), which the new machine does not have",
             hint="Plug them into the KVM host, and assign them with `virsh attach-device`",
         )
     ports = [match[1] for match in map(PORT.fullmatch, settings.values) if match and settings.flag(match[0])]
@@ -132,7 +132,7 @@ def _services(settings: Settings) -> Iterator[Concern]:
     if floppies:
         yield Concern(
             code="floppy-not-migrated",
-            message=f"it has {floppies} floppy drives, which the new machine does not have",
+            message=f"it has floppy drives ({floppies}), which the new machine does not have",
             level="information",
         )
 

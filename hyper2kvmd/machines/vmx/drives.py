@@ -15,7 +15,7 @@ from hyper2kvmd.model.machine import DiskAddress
 
 BUSES = ("scsi", "nvme", "sata", "ide")
 """In the order in which the disks are listed, unless `bios.hddOrder` says otherwise. Then by controller and unit."""
-DRIVE = re.compile(r"((?:scsi|sata|nvme|ide)[0-9]{1,2}:[0-9]{1,3})\.[a-z0-9_.]+")
+DRIVE = re.compile(r"([a-z]+[0-9]+:[0-9]+)\.[a-z0-9_.]+")
 FLOPPIES = ("floppy0", "floppy1")
 NO_FILE = ("", "emptybackingstring", "auto detect")
 """File names of drives without a medium, or with one of the host."""

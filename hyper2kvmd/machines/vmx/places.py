@@ -10,7 +10,7 @@ from hyper2kvmd.machines.vmx.settings import Settings
 from hyper2kvmd.model.disks import LocalFile
 from hyper2kvmd.model.machine import DiskAddress, MachineDisk
 
-DEVICE = re.compile(r"(scsi|sata|nvme|ide)([0-9]{1,2}):([0-9]{1,3})")
+DEVICE = re.compile(r"(scsi|sata|nvme|ide)(0|[1-9][0-9]?):(0|[1-9][0-9]{0,2})")
 SLOT = range(100_000)
 
 

@@ -65,7 +65,7 @@ class Vmx:
         finally:
             os.close(file.fd)
         named = sources.mandate.named_by_owner(named_by.path, named_by.uid)
-        _refuse_unreadable(vmx, settings, suspended=asked.snapshot is None)
+        _refuse_unreadable(vmx, settings, is_current=asked.snapshot is None)
         drives = read_drives(settings)
         disks, about_snapshots = _disks(vmx, settings, drives, asked.snapshot, named)
         files = NamedFiles(vmx, named, asked.datastore_map)
@@ -105,8 +105,8 @@ def _invalid(path: Path, fact: str) -> MigrationFailed:
     )
 
 
-def _refuse_unreadable(vmx: Path, settings: Settings, *, suspended: bool) -> None:
-    """Raise for a machine whose current state is not in its disks, or cannot be read."""
+def _refuse_unreadable(vmx: Path, settings: Settings, *, is_current: bool) -> None:
+    """Raise for an encrypted machine, and for a suspended one of which the current state is migrated."""
     name = shown(settings.text("displayname")) or vmx.stem
     if settings.text("encryption.keysafe") or settings.text("encryption.data"):
         raise MigrationFailed(
@@ -116,7 +116,7 @@ def _refuse_unreadable(vmx: Path, settings: Settings, *, suspended: bool) -> Non
             " Encryption), then export it again",
         )
     state = settings.text("checkpoint.vmstate")
-    if suspended and state:
+    if is_current and state:
         raise MigrationFailed(
             "machine-suspended",
             f"{vmx}: the machine {name} is suspended: what it had in memory is in {shown(state)}, not on its disks",
@@ -230,7 +230,7 @@ def _left_out(vmsd: Path, snapshot: Snapshot, current: Sequence[Drive]) -> Itera
 def _present(vmsd: Path, snapshots: Sequence[Snapshot]) -> Concern:
     return Concern(
         code="snapshots-present",
-        message=f"{vmsd}: the machine has {len(snapshots)} snapshots; its current state is migrated, without them",
+        message=f"{vmsd}: the machine has snapshots ({len(snapshots)}); its current state is migrated, without them",
         hint="Set snapshot to the name of one to migrate that instead",
         level="information",
     )

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.machines.vmx.places import DEVICE
 from hyper2kvmd.machines.vmx.settings import Settings
 from hyper2kvmd.yaml_source import shown
 
-SNAPSHOT = re.compile(r"snapshot([0-9]{1,5})\.(?:uid|displayname)")
-DISK = re.compile(r"disk([0-9]{1,4})\.filename")
+SNAPSHOT = re.compile(r"snapshot(0|[1-9][0-9]{0,4})\.(?:uid|displayname)")
+DISK = re.compile(r"disk(0|[1-9][0-9]{0,3})\.filename")
 MAX_SHOWN = 100
 NOTHING: Mapping[str, str] = {}
 
@@ -68,5 +69,10 @@ def _snapshot(number: int, values: Mapping[str, str]) -> Snapshot:
     return Snapshot(
         number,
         values.get("displayname", ""),
-        tuple(FrozenDisk(values.get(f"disk{n}.node", "").lower(), values[f"disk{n}.filename"]) for n in disks),
+        tuple(FrozenDisk(_device(values.get(f"disk{n}.node", "")), values[f"disk{n}.filename"]) for n in disks),
     )
+
+
+def _device(node: str) -> str:
+    device = node.strip().lower()
+    return device if DEVICE.fullmatch(device) else ""
