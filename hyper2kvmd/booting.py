@@ -13,6 +13,7 @@ from hyper2kvmd.model.disks import BootCode, Layout
 from hyper2kvmd.model.machine import Firmware
 
 RANKS: dict[BootCode, int] = {"none": 0, "code": 1, "loader": 2}
+LIST_IT_FIRST = "List the boot disk first in `vmdk:`, or in `bios.hddOrder` of the `.vmx`"
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,13 @@ def decide_boot_disk(layout: Layout, firmware: Firmware, system: Collection[int]
             if ranks[0] == 0
             else (f"the machine boots from disk {number + 1}, which has a boot loader; disk 1 has other boot code")
         )
-        return BootDisk(number, (f"{other}. List the boot disk first in `vmdk:`.",))
+        return BootDisk(number, (f"{other}. {LIST_IT_FIRST}.",))
     elsewhere = [disk for disk in able[1:] if disk in system]
     if system and 0 not in system and elsewhere:
         fact = (
             f"disk 1 and disk {elsewhere[0] + 1} both have a boot loader, and the system is on disk {elsewhere[0] + 1}"
         )
-        return BootDisk(0, (f"{fact}: the machine boots from disk 1. List the boot disk first in `vmdk:`.",))
+        return BootDisk(0, (f"{fact}: the machine boots from disk 1. {LIST_IT_FIRST}.",))
     return BootDisk(0)
 
 

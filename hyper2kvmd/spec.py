@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ REMEDIES = {
     "cmd": "Write `cmd: local`, the only supported command. Export the disk to a file first, and name it in vmdk",
     "vm_name": "Use letters, digits, '.', '_' and '-', at most 63, and begin with a letter or a digit",
     "to_output": "Give a file name of letters, digits, '.', '_' and '-'. Set its directory in output_dir",
+    "datastore_map.[key]": "Write the name of a datastore, or the UUID of its volume, as in the paths in the .vmx",
     "memory": "Write MiB as a plain number, 64 to 16777216, such as `memory: 4096`",
     "libvirt_pool": "Write a name as `virsh pool-list` shows it, of letters, digits, '.', '_' and '-'",
     "network_map": "Write lines of the form `VM Network: lan`, with a libvirt network or `bridge:br0` on the right",
@@ -190,9 +191,7 @@ def _conflicts(bound: Bound[Migration]) -> Iterator[Problem]:
         yield conflict("vmdk", "vmdk is empty", "Give it at least one element, or remove the key")
     for key in named[1:]:
         yield conflict(key, f"{named[0]} and {key} both name a source", "Keep the one that describes the machine")
-    if asked.configuration is not None and not (asked.ovf or asked.ova):
-        message = "configuration is given, but only ovf and ova have configurations"
-        yield conflict("configuration", message, "Remove the key configuration")
+    yield from _source_conflicts(asked, conflict)
     suffixes = SUFFIXES[asked.out_format]
     if asked.to_output and Path(asked.to_output).suffix.lower() not in suffixes:
         message = f"to_output {asked.to_output} is not the name of a {asked.out_format} image"
@@ -234,3 +233,21 @@ def _network_problems(bound: Bound[Migration], asked: Migration) -> Iterator[Pro
             yield yaml_source.problem(
                 "value-invalid", message, hint, place=bound.places.get(key), key=yaml_source.shown(key)
             )
+
+
+def _source_conflicts(asked: Migration, conflict: Callable[[str, str, str], Problem]) -> Iterator[Problem]:
+    """Keys that belong to another kind of source."""
+    if asked.configuration is not None and not (asked.ovf or asked.ova):
+        message = "configuration is given, but only ovf and ova have configurations"
+        yield conflict("configuration", message, "Remove the key configuration")
+    if asked.datastore_map and asked.vmx is None:
+        hint = "Name the machine's .vmx in vmx, or remove the key"
+        yield conflict("datastore_map", "datastore_map is given, but no vmx, whose paths it is for", hint)
+    if asked.snapshot is None or asked.vmx is not None:
+        return
+    if asked.vmdk and asked.snapshot != "base":
+        message = f"snapshot is {yaml_source.shown(asked.snapshot)}, but with vmdk it can only be base"
+        yield conflict("snapshot", message, "Name the machine's .vmx in vmx to choose a snapshot by its name")
+    if asked.ovf is not None or asked.ova is not None:
+        message = "snapshot is given, but an OVF or OVA has no snapshots"
+        yield conflict("snapshot", message, "Remove the key")

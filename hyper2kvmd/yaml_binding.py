@@ -21,11 +21,13 @@ from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Problem
 from hyper2kvmd.yaml_source import (
     Document,
+    KeyValue,
     Listing,
     Mapping,
     Node,
     Position,
     Scalar,
+    duplicate,
     problem,
     shown,
 )
@@ -36,6 +38,8 @@ TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
 NOTHING = ("", "~", "null", "Null", "NULL")
 WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
+NAME_OF_ENTRY = "[key]"
+"""What pydantic adds to the place of an error in the name of a mapping's entry."""
 LONGEST_PATH, LONGEST_NAME = 4095, 255
 """Bytes, as Linux counts them."""
 
@@ -45,7 +49,7 @@ class Rules:
     """Rules of one type of file in addition to its model."""
 
     remedies: MappingABC[str, str] = field(default_factory=dict)
-    """Remedies for invalid values, by dotted key."""
+    """Remedies for invalid values, by dotted key; `map.[key]` is for the names in a mapping."""
     foreign: MappingABC[str, str] = field(default_factory=dict)
     """Keys of another program, and what to do about each."""
     base: Path | None = None
@@ -112,8 +116,12 @@ class _Binder:
 
     def mapping(self, node: Mapping, model: type[Frozen], prefix: str) -> dict[str, object]:
         values: dict[str, object] = {}
+        first: dict[str, KeyValue] = {}
         for entry in node.entries:
             key = prefix + entry.key
+            if first.setdefault(entry.key, entry) is not entry:
+                self.problems.append(duplicate(entry, first[entry.key]))
+                continue
             if entry.key not in model.model_fields:
                 hint = self._unknown(entry.key, model)
                 message = f"the key {shown(entry.written)} is not known"
@@ -135,7 +143,7 @@ class _Binder:
 
     def refused(self, detail: ErrorDetails) -> None:
         """Add an error that pydantic found, in our words and with its place."""
-        names = [str(part) for part in detail["loc"]]
+        names = [str(part) for part in detail["loc"] if part != NAME_OF_ENTRY]
         key = ".".join(name for name in names if not name.isdigit())
         place = self.places.get(key)
         if detail["type"] == "missing":
@@ -143,8 +151,9 @@ class _Binder:
                 hint = f"Add a line `{key}: ...`"
                 self.problems.append(problem("key-missing", f"the key {key} is missing", hint, key=key))
             return
-        message, hint = _explained(key, detail)
-        hint = self._remedy(key, hint)
+        message, hint = _explained(shown(key), detail)
+        in_name = f"{names[0]}.{NAME_OF_ENTRY}" if NAME_OF_ENTRY in detail["loc"] else key
+        hint = self._remedy(in_name, hint)
         self.problems.append(problem("value-invalid", message, hint, place=place, key=key or None))
 
     def _remedy(self, key: str, otherwise: str) -> str:

@@ -93,6 +93,11 @@ def problem(code: str, message: str, hint: str, *, place: Position | None = None
     )
 
 
+def duplicate(entry: KeyValue, first: KeyValue) -> Problem:
+    message = f"the key {shown(entry.written)} was given before, as {shown(first.written)} on line {first.place.line}"
+    return problem("key-duplicate", message, "Keep one of the two", place=entry.place, key=entry.key)
+
+
 def shown(text: str, limit: int = SHOWN) -> str:
     """Untrusted text, made fit for one line of a message."""
     clean = "".join(character if character.isprintable() else " " for character in text[: limit + 1])
@@ -231,13 +236,12 @@ class _Parser:
                     self._report("yaml-refused", "a key is not plain text", "Write `key: value`", name.place)
             elif name.text == "<<" and not name.quoted:
                 self._report("yaml-refused", "the merge key << is refused", "Write the keys themselves", name.place)
-            elif (key := name.text.replace("-", "_")) in entries:
-                first = entries[key]
-                message = f"the key {shown(name.text)} was given before, as {shown(first.written)}"
-                message += f" on line {first.place.line}"
-                self._report("key-duplicate", message, "Keep one of the two", name.place, key)
             else:
-                entries[key] = KeyValue(key, name.text, name.place, value)
+                entry = KeyValue(name.text.replace("-", "_"), name.text, name.place, value)
+                if name.text in entries:
+                    self._problems.append(duplicate(entry, entries[name.text]))
+                else:
+                    entries[name.text] = entry
         return Mapping(tuple(entries.values()), place)
 
     def _report(self, code: str, message: str, hint: str, place: Position | None, key: str | None = None) -> None:

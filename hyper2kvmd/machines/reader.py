@@ -7,7 +7,8 @@ from typing import Protocol
 
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.machines.ovf_file import OvfFile
-from hyper2kvmd.machines.vmx import Vmx
+from hyper2kvmd.machines.vmx.beside import DisksWithVmx
+from hyper2kvmd.machines.vmx.reader import Vmx
 from hyper2kvmd.model.asked import Migration, SourceKey
 from hyper2kvmd.model.machine import Machine
 
@@ -24,8 +25,9 @@ class MachineReader(Protocol):
 
 
 READERS: Mapping[SourceKey, MachineReader] = {
-    "vmdk": Vmx(),
     "ovf": OvfFile(),
+    "vmdk": DisksWithVmx(),
+    "vmx": Vmx(),
 }
 """The reader for each key that names a source."""
 

@@ -18,6 +18,9 @@ NETWORKS_MAX = 64
 NETWORK = r"^(bridge:[^\s/:]{1,15}|[^\s:]([^:\n]{0,253}[^\s:])?)$"
 """A bridge of the host, or the target's name of a network."""
 NEW_SIZE = r"^(\+?[1-9][0-9]{0,6}[MGT]|\+0)$"
+DATASTORES_MAX = 64
+DATASTORE = r"^[^/\x00-\x1f\x7f]{1,255}$"
+"""The name of a datastore or the UUID of its volume: one part of a path."""
 SourceKey: TypeAlias = Literal["vmdk", "vmx", "ovf", "ova"]
 """A key that names the source machine; a migration has exactly one. `machines/reader.py` has a reader for each."""
 SOURCE_KEYS: tuple[SourceKey, ...] = get_args(SourceKey)
@@ -44,8 +47,13 @@ class Migration(Frozen):
     """An OVF package in one file, also compressed, or unpacked in a directory."""
     configuration: str | None = Field(default=None, min_length=1, max_length=255)
     """The configuration of the OVF, by its identifier; None is its default one."""
-    snapshot: Literal["base"] | None = None
-    """`base`: migrate the disks as named, although the machine runs on snapshots of them."""
+    datastore_map: Mapping[Annotated[str, Field(pattern=DATASTORE)], Path] = Field(
+        default={}, max_length=DATASTORES_MAX
+    )
+    """Directories with the files of datastores that a .vmx names in `/vmfs/volumes/NAME/...`."""
+    snapshot: str | None = Field(default=None, min_length=1, max_length=255)
+    """With `vmx`: the snapshot to migrate, by its name or number; None is the machine's current state. With `vmdk`,
+    `base`: migrate the disks as named, although the machine runs on snapshots of them."""
     vm_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     output_dir: Path | None = None
     to_output: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")

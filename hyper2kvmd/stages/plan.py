@@ -79,7 +79,8 @@ def _plan(bench: Bench, target: Target | None, findings: Findings) -> Plan:
         disks, layout = read_disks(bench.sources, [disk.at for disk in machine.disks], bench.keys())
         opened = [source.files[0] for source in bench.sources.open([disk.at for disk in disks])]
         with findings.noted():
-            snapshots = check_snapshots(opened, machine.disk_names, migration.snapshot, bench.mandate)
+            if migration.vmdk:  # a description names the disks that the machine runs on
+                snapshots = check_snapshots(opened, machine.disk_names, migration.snapshot, bench.mandate)
     firmware, doubts = decide_firmware(migration.uefi, machine.firmware, layout)
     about_disks = (concern for disk in disks for concern in disk.concerns)
     concerns = _noted(ctx, (*machine.concerns, *_about_sizes(machine, disks), *about_disks, *snapshots, *doubts))

@@ -16,6 +16,7 @@ from tests.support.host import USER, give, make_disk
 from tests.support.host import installed_helper as installed_helper
 from tests.support.host import service_folder as service_folder
 from tests.support.host import service_user as service_user
+from tests.support.named_files import folder as folder
 from tests.support.own_host import FOLDER_PREFIX
 from tests.support.own_host import own_host as own_host
 

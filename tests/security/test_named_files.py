@@ -6,12 +6,10 @@ lies in it, unless a case says otherwise; the secret belongs to `games`.
 
 from __future__ import annotations
 
-import os
 import pwd
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,54 +21,12 @@ from hyper2kvmd.model.disks import LocalFile
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Ended, event_adapter
 from tests.support.host import MIB, USER, as_service, service_python
-from tests.support.own_host import FOLDER_PREFIX
-from tests.support.service import PROGRAMS
-from tests.support.vmdk_images import descriptor, hosted
+from tests.support.named_files import SECTORS, VICTIM, flat, link, migrated, places, published, put, sparse
+from tests.support.vmdk_images import descriptor
 
-MALLORY, VICTIM = "nobody", "games"
-SECTORS = MIB // 512
 CARD = "00:50:56:0a:0b:0c"
 Maker = Callable[[Path], Path]
 """Makes a disk in a folder of the attacker's and returns its path. `secret` in that folder is the victim's."""
-
-
-@pytest.fixture
-def folder(service_user: object) -> Iterator[Path]:
-    """The attacker's, which everybody may look into; the folder above is root's."""
-    above = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir="/var/tmp"))
-    path = above / "theirs"
-    path.mkdir()
-    shutil.chown(path, MALLORY)
-    for each in (above, path):
-        each.chmod(0o755)
-    yield path
-    shutil.rmtree(above)
-
-
-def put(path: Path, data: bytes, owner: str = MALLORY, mode: int = 0o644) -> Path:
-    path.write_bytes(data)
-    shutil.chown(path, owner)
-    path.chmod(mode)
-    return path
-
-
-def link(folder: Path, name: str, data: bytes, owner: str = VICTIM, mode: int = 0o600) -> Path:
-    """A hard link `name` to a file of the victim's, which lies in a folder that is closed to all others."""
-    closed = folder / f"home-{owner}"
-    closed.mkdir(mode=0o700, exist_ok=True)
-    shutil.chown(closed, owner)
-    os.link(put(closed / name, data, owner, mode), folder / name)
-    return folder / name
-
-
-def flat(name: str, *, parent: str | None = None, cid: str = "fffffffe") -> bytes:
-    named = ("fffffffe", parent) if parent else None
-    return descriptor("monolithicFlat", f'RW {SECTORS} FLAT "{name}" 0', cid=cid, parent=named)
-
-
-def sparse(*, parent: str | None = None, alone: bool = True) -> bytes:
-    named = ("fffffffe", parent) if parent else None
-    return hosted({3: b"S" * 65536}, SECTORS, parent=named, alone=alone).data
 
 
 def flat_extent(folder: Path) -> Path:
@@ -122,31 +78,6 @@ def extent_of_roots(folder: Path) -> Path:
 def extent_of_the_services(folder: Path) -> Path:
     link(folder, "secret", b"S" * MIB, owner=USER)
     return put(folder / "disk.vmdk", flat("secret"))
-
-
-def places(folder: Path, user: str) -> tuple[Path, Path]:
-    """The conversion directory and the output directory, in a folder of the user's who migrates."""
-    own = folder.parent / "own"
-    own.mkdir()
-    (own / "out").mkdir()
-    for path in (own, own / "out"):
-        shutil.chown(path, user)
-        path.chmod(0o755)
-    return own / "conversions", own / "out"
-
-
-def published(folder: Path) -> list[Path]:
-    return list((folder.parent / "own/out").iterdir())
-
-
-def migrated(folder: Path, disk: Path, *prefix: str) -> subprocess.CompletedProcess[str]:
-    """`h2kvmctl --config`, run by root or by what `prefix` makes of it."""
-    conversions, out = places(folder, USER if prefix else "root")
-    job = folder.parent / "job.yaml"
-    job.write_text(f"vmdk: '{disk}'\nvm_name: evil\n")
-    argv = [*prefix, str(PROGRAMS / "h2kvmctl"), "--config", str(job)]
-    argv += ["--conversion-dir", str(conversions), "--output-dir", str(out)]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=120, cwd="/", check=False)
 
 
 HOSTILE: dict[str, Maker] = {

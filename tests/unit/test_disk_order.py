@@ -142,6 +142,29 @@ def test_without_other_evidence_the_controllers_of_the_source_give_the_order() -
     assert guest.find("/dev/sda1") == DATA
 
 
+@pytest.mark.parametrize(
+    ("addresses", "root", "data", "expected"),
+    [
+        (("nvme0:0", "scsi0:0"), "/dev/nvme0n1p1", "/dev/sda1", DATA),
+        (("nvme0:0", "sata0:0"), "/dev/nvme0n1p1", "/dev/sda1", DATA),
+        (("scsi0:0", "nvme0:0"), "/dev/sda1", "/dev/nvme0n1p1", DATA),
+        (("nvme0:0", "scsi0:0"), "UUID=x", "/dev/sda1", DATA),
+        (("nvme0:0", "scsi0:0"), "/dev/sda1", "/dev/sdb1", DATA),
+    ],
+)
+def test_nvme_disks_are_counted_apart(addresses: tuple[str, ...], root: str, data: str, expected: Volume) -> None:
+    """Unless the root shows that the names are older than the addresses."""
+    guest = devices(TWO, f"{root} /", f"{data} /srv", identities=known(*addresses))
+    assert guest.find(data) == expected
+    assert guest.warnings == []
+
+
+def test_nvme_disks_are_counted_apart_in_the_order_of_their_addresses() -> None:
+    found = known("scsi0:1", "nvme0:0", "scsi0:0")
+    guest = devices(THREE, "UUID=x /", root=None, identities=found)
+    assert [guest.whole_disk(f"/dev/{name}") for name in ("sda", "sdb", "nvme0n1")] == [2, 0, 1]
+
+
 @pytest.mark.parametrize("serial", ["scsi-3{}", "wwn-0x{}", "scsi-SVMware_Virtual_disk_{}", "dm-uuid-part1-mpath-3{}"])
 def test_a_serial_number_is_the_disks_own(serial: str) -> None:
     identities = known(serials=SERIALS[:2][::-1])

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from tests.fuzz import ovf, requests, texts
+from tests.fuzz import ovf, requests, texts, vmx
 
 
 def test_a_damaged_yaml_is_a_migration_or_a_list_of_problems() -> None:
     ends, wrong = texts.fuzz(seed=1, count=4000)
     assert not wrong, wrong[0]
     assert {"accepted", "yaml-refused", "yaml-syntax", "key-unknown", "value-invalid"} <= set(ends)
+
+
+def test_a_damaged_vmx_is_a_machine_or_one_failure() -> None:
+    ends, wrong = vmx.fuzz(seed=1, count=1500)
+    assert not wrong, wrong[0]
+    assert {"a machine", "a snapshot", "vmx-disk-missing", "snapshot-unknown", "vmx-without-disks"} <= set(ends)
 
 
 def test_a_damaged_request_is_understood_or_refused() -> None:

@@ -44,7 +44,7 @@ PATTERNS = list(patterns())
 
 def test_the_patterns_are_found() -> None:
     names = {name.rpartition("sources.")[2] for name, _ in PATTERNS}
-    assert {"vmdk.descriptor.EXTENT", "other_files.PATTERNS", "hyper2kvmd.machines.vmx.SETTING"} <= names
+    assert {"vmdk.descriptor.EXTENT", "other_files.PATTERNS", "hyper2kvmd.machines.vmx.settings.SETTING"} <= names
 
 
 @pytest.mark.parametrize("pattern", [pattern for _, pattern in PATTERNS], ids=[name for name, _ in PATTERNS])

@@ -56,6 +56,11 @@ def test_cards_in_order_with_the_address_that_counts(disk: Path) -> None:
     )
 
 
+def test_the_network_of_a_card(disk: Path) -> None:
+    disk.with_suffix(".vmx").write_text(CARD + 'ethernet0.networkName = "VM Network"\n')
+    assert [nic.network for nic in machine_of(disk).nics] == ["VM Network"]
+
+
 def test_a_machine_of_another_name_that_has_the_disk(disk: Path) -> None:
     (disk.parent / "machine.vmx").write_text(CARD + 'scsi0:0.fileName = "web01.vmdk"\n')
     (disk.parent / "other.vmx").write_text(CARD + 'scsi0:0.fileName = "db01.vmdk"\n')

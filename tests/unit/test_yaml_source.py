@@ -37,7 +37,7 @@ def test_places_are_those_of_the_text() -> None:
         ("a: !!python/object/apply:os.system [id]\n", [("yaml-refused", 1, 4)]),
         ("<<: {a: 1}\n", [("yaml-refused", 1, 1)]),
         ("a: 1\nb: 2\na: 3\n", [("key-duplicate", 3, 1)]),
-        ("no-grub: yes\nno_grub: no\n", [("key-duplicate", 2, 1)]),
+        ("m: {a-b: 1, a-b: 2}\n", [("key-duplicate", 1, 13)]),
         ("a: 1\n---\nb: 2\n", [("yaml-refused", 2, 1)]),
         ("- a\n", [("yaml-refused", 1, 1)]),
         ("just words\n", [("yaml-refused", 1, 1)]),

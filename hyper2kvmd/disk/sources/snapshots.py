@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Literal
 
 from hyper2kvmd.disk.file_names import SNAPSHOT_NUMBER, descriptor_of, family, last_part, same_name
 from hyper2kvmd.disk.files import SourceFile, open_file
@@ -59,11 +58,11 @@ class Newer:
 
 
 def check_snapshots(
-    disks: Sequence[SourceFile], disk_names: Sequence[str], meant: Literal["base"] | None, mandate: Mandate
+    disks: Sequence[SourceFile], disk_names: Sequence[str], meant: str | None, mandate: Mandate
 ) -> tuple[Concern, ...]:
     """Concerns about a machine's open disks. `disk_names` are those in its .vmx, `meant` is the key `snapshot`.
 
-    Raises MigrationFailed (`source-has-snapshot`) unless the base is meant.
+    Raises MigrationFailed (`source-has-snapshot`) if `meant` is None.
     """
     concerns: list[Concern] = []
     for file in disks:

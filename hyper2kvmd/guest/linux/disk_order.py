@@ -161,8 +161,9 @@ class DiskOrder:
         if index is None:
             return None
         taken = {self._position(known) for known in self._bound if _family(known) == _family(name)}
-        disks = [disk for disk in self._disks if disk not in self._taken(name)]
-        places = [place for place in range(len(self._disks)) if place not in taken]
+        counted = self._counted_with(name)
+        disks = [disk for disk in counted if disk not in self._taken(name)]
+        places = [place for place in range(len(counted)) if place not in taken]
         if index not in places or len(places) != len(disks):
             return None
         return disks[places.index(index)]
@@ -225,6 +226,24 @@ class DiskOrder:
     def _unbound_rivals(self, name: DiskName) -> list[DiskName]:
         unbound = self._named - self._bound.keys() - {name}
         return [one for one in unbound if one.group == name.group]
+
+    def _counted_with(self, name: DiskName) -> list[int]:
+        """The disks among which the kernel counts this one: NVMe apart from the others, if all addresses are known.
+
+        All disks, if a name that is known already shows that the names are older than the addresses.
+        """
+        buses = [one.address.bus if one.address else None for one in self._identities]
+        if not _is_counted(name) or None in buses:
+            return self._disks
+
+        def agree(one: DiskName, disk: int) -> bool:
+            return (_kind(one) == "nvme") == (buses[disk] == "nvme")
+
+        if any(_is_counted(known) and not agree(known, disk) for known, disk in self._bound.items()):
+            return self._disks
+        alike = [disk for disk in range(len(buses)) if agree(name, disk)]
+        order = _in_order([self._identities[disk] for disk in alike])
+        return [alike[place] for place in order] or self._disks
 
     def _position(self, name: DiskName) -> int | None:
         """The place of a name among all disks; None if names of several controllers leave it open."""

@@ -295,10 +295,8 @@ GUARDS: tuple[Guard, ...] = (
     *each(cases(TEXT, "billion laughs", "an alias of itself"), (ALIAS, ANCHOR)),
     *each(cases(TEXT, "merge keys"), (ALIAS, ANCHOR, MERGE)),
     *each(cases(TEXT, "a constructor", "a tag that types"), yaml("_Parser._node", "if tag", NEVER)),
-    *each(
-        cases(TEXT, "a key given twice", "the same key, spelled twice"),
-        yaml("_Parser._mapping", "if replace", "$0 in ()"),
-    ),
+    *each(cases(TEXT, "a key given twice"), yaml("_Parser._mapping", "if entries", NEVER)),
+    *each(cases(TEXT, "the same key, spelled twice"), binding("_Binder.mapping", "if setdefault", NEVER)),
     *each(cases(TEXT, "a second document"), yaml("_Parser._root", "if StreamEndEvent #2", NEVER)),
     *each(cases(TEXT, "a million brackets", "nested mappings"), yaml("_Parser._node", "if MAX_DEPTH", NEVER)),
     *each(cases(TEXT, "many keys"), yaml("_Parser._node", "if MAX_NODES", NEVER)),

@@ -21,7 +21,9 @@ LATER = "test_libvirt_uris.py::test_options_that_come_later_are_refused"
 VALUES = ("option", "port with an option", "user like an option", "unchecked key")
 
 mandate = partial(Cut, "hyper2kvmd/host/mandate.py")
-vmx = partial(Cut, "hyper2kvmd/machines/vmx.py")
+beside = partial(Cut, "hyper2kvmd/machines/vmx/beside.py")
+vmx = partial(Cut, "hyper2kvmd/machines/vmx/reader.py")
+location = partial(Cut, "hyper2kvmd/disk/sources/location.py")
 vmdk = partial(Cut, "hyper2kvmd/disk/sources/vmdk/source.py")
 libvirt = partial(Cut, "hyper2kvmd/targets/libvirt/connection.py")
 ssh = partial(Cut, "hyper2kvmd/cli/ssh.py")
@@ -46,8 +48,8 @@ GUARDS: tuple[Guard, ...] = (
         cases(OPENED, "extent that root's snapshot names too"),
         vmdk("Opening.open", "call require", GONE),
     ),
-    *each((*cases(VMX, "a link"), EXCHANGED), vmx("Vmx.read", "call named_by", "sources.mandate")),
-    *each(EXCHANGED, vmx("Vmx.read", "argument fd", "os.open(file.path, os.O_RDONLY)")),
+    *each((*cases(VMX, "a link"), EXCHANGED), beside("DisksWithVmx.read", "call named_by", "sources.mandate")),
+    *each(EXCHANGED, beside("DisksWithVmx.read", "argument fd", "os.open(file.path, os.O_RDONLY)")),
     *each(
         cases(SNAPSHOT, "a link"),
         Cut("hyper2kvmd/disk/sources/snapshots.py", "_read_beside", "call named_by", "mandate"),
@@ -60,6 +62,54 @@ GUARDS: tuple[Guard, ...] = (
     *each(
         (*cases(MAY_NAME, "one owner"), *cases(VMX, "their own")),
         mandate("_require_reach", "if may", NEVER),
+    ),
+    # ---- disks of a .vmx
+    *each(
+        "test_vmx_files.py::test_root_does_not_publish_a_disk_that_its_vmx_may_not_name",
+        (vmx("Vmx.read", "call named_by_owner", "sources.mandate"), location("mandate_for", "if named_by", NEVER)),
+    ),
+    *each(
+        "test_vmx_files.py::test_a_vmsd_that_its_vmx_may_not_name",
+        vmx("Vmx.read", "call named_by_owner", "sources.mandate"),
+    ),
+    *each(
+        "test_vmx_files.py::test_a_later_attempt_judges_the_disk_by_its_namer_as_well",
+        location("mandate_for", "if named_by", NEVER),
+    ),
+    *each(
+        "test_vmx_files.py::test_a_submitter_does_not_read_anothers_vmx",
+        vmx("Vmx.read", "argument mandate", "type(sources.mandate)()"),
+    ),
+    *each(
+        "test_vmx_files.py::test_a_submitter_does_not_learn_which_files_there_are",
+        mandate("Mandate.open", "if closed", NEVER),
+    ),
+    *each(
+        "test_vmx_files.py::test_no_disk_is_outside_of_the_allowed_directories",
+        (
+            mandate("Mandate.open", "call require_below", GONE),
+            mandate("Mandate.require", "call require_below", GONE),
+        ),
+    ),
+    *each(
+        "test_vmx_files.py::test_a_path_does_not_lead_out_of_its_datastore",
+        Cut("hyper2kvmd/machines/vmx/files.py", "NamedFiles.find", "call normpath", "$1"),
+    ),
+    *each(
+        cases("test_vmx_files.py::test_a_disk_that_is_no_file", "pipe", "folder", "device"),
+        Cut("hyper2kvmd/disk/files.py", "open_file", "if S_ISREG", NEVER),
+    ),
+    *each(
+        cases("test_vmx_files.py::test_a_disk_that_is_no_file", "link"),
+        mandate("Mandate.open", "mention O_NOFOLLOW", "0"),
+    ),
+    *each(
+        cases("test_vmx_files.py::test_a_disk_that_the_owner_of_the_vmx_may_read", "their own"),
+        mandate("_require_reach", "if may", NEVER),
+    ),
+    *each(
+        cases("test_vmx_files.py::test_a_disk_that_the_owner_of_the_vmx_may_read", "readable by all", "named by root"),
+        mandate("_require_reach", "operand may", NEVER),
     ),
     # ---- which libvirt
     *each(

@@ -1,30 +1,31 @@
 """The .vmx next to a VMDK: firmware, memory, processors, disks and network cards of its virtual machine.
 
 It is untrusted: only a regular file is read, opened once and up to a limit. It is never required; its errors are
-warnings. Source: VMware's own files, `key = "value"` by line.
+warnings.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from hyper2kvmd.disk.file_names import last_part
 from hyper2kvmd.disk.files import open_file
 from hyper2kvmd.disk.sources.opened import Sources
-from hyper2kvmd.disk.text_encoding import decode
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.host.mandate import Mandate
-from hyper2kvmd.mac import normal_mac
 from hyper2kvmd.machines.disks import Disks
-from hyper2kvmd.machines.matching import machines_of
-from hyper2kvmd.machines.vmx_disks import with_addresses
+from hyper2kvmd.machines.vmx.hardware import MEMORY, VCPUS, firmware_of
+from hyper2kvmd.machines.vmx.matching import machines_of
+from hyper2kvmd.machines.vmx.nics import read_nics
+from hyper2kvmd.machines.vmx.places import with_addresses
+from hyper2kvmd.machines.vmx.settings import Settings, parse_settings
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
-from hyper2kvmd.model.machine import MAX_MEMORY, MAX_VCPUS, Firmware, Machine, SourceNic
+from hyper2kvmd.model.machine import Machine
 
 DISKS = Disks()
 MAX_BYTES = 1 << 18
@@ -38,21 +39,17 @@ MAX_DISKS = 256
 MAX_SETTINGS = 2048
 """Used settings of one file: with MAX_BYTES and MAX_FILES, it bounds the memory that all of them take."""
 LONGEST_NAME = 255
-MAX_NICS = 10
-"""ethernet0 to ethernet9."""
-MEMORY = range(4, MAX_MEMORY + 1)
-"""MiB; VMware's smallest machine has 4."""
-VCPUS = range(1, MAX_VCPUS + 1)
 USED_KEY = re.compile(
     r"memsize|numvcpus|firmware|.+\.filename|(?:scsi|sata|nvme|ide)[0-9]{1,2}:[0-9]{1,3}\.present"
     r"|(?:scsi|sata|nvme|ide)[0-9]{1,2}\.pcislotnumber"
     r"|ethernet[0-9]\.(?:present|addresstype|address|generatedaddress|pcislotnumber)"
+    r"|ethernet[0-9]\.(?:networkname|dvs\.portgroupid|opaquenetwork\.id|connectiontype|vnet)"
 )
-SETTING = re.compile(r"[ \t]*([A-Za-z0-9_.:-]+)[ \t]*=[ \t]*\"([^\"\n]*)\"")
+NOTHING = Settings()
 
 
-class Vmx:
-    """A `MachineReader`: the migration's disks, and the .vmx that names the first one or has its name."""
+class DisksWithVmx:
+    """A `MachineReader` for `vmdk`: these disks, and the .vmx beside them that names the first one or has its name."""
 
     def read(self, asked: Migration, sources: Sources) -> Machine:
         """A .vmx that the owner of the open disk neither owns nor can read is ignored with a warning.
@@ -65,18 +62,18 @@ class Vmx:
         settings, concerns = _settings_for(file.path, sources.mandate.named_by(file.fd, file.path))
         return machine.with_changes(
             disks=with_addresses(machine.disks, settings),
-            firmware=_firmware(settings),
-            memory=_number(settings, "memsize", MEMORY),
-            vcpus=_number(settings, "numvcpus", VCPUS),
-            nics=_nics(settings),
+            firmware=firmware_of(settings) if settings.values else None,
+            memory=settings.number("memsize", MEMORY),
+            vcpus=settings.number("numvcpus", VCPUS),
+            nics=read_nics(settings),
             disk_names=_disk_names(settings),
             concerns=concerns,
         )
 
 
-def _settings_for(disk: Path, mandate: Mandate) -> tuple[Mapping[str, str], tuple[Concern, ...]]:
+def _settings_for(disk: Path, mandate: Mandate) -> tuple[Settings, tuple[Concern, ...]]:
     """The settings of the only machine with this disk, or none; and warnings about the files."""
-    found, concerns = dict[Path, Mapping[str, str]](), list[Concern]()
+    found, concerns = dict[Path, Settings](), list[Concern]()
     names = _names_beside(disk, mandate)
     for path in _candidates(disk, names):
         try:
@@ -85,7 +82,7 @@ def _settings_for(disk: Path, mandate: Mandate) -> tuple[Mapping[str, str], tupl
             if failure.code != "source-missing":
                 concerns.append(_unclear(f"{failure.message}: its memory, processors and network cards are unknown"))
     described = {
-        path: [value for key, value in settings.items() if key.endswith(".filename")]
+        path: [value for key, value in settings.values.items() if key.endswith(".filename")]
         for path, settings in found.items()
     }
     machines = machines_of(disk, described, frozenset(names))
@@ -100,7 +97,7 @@ def _settings_for(disk: Path, mandate: Mandate) -> tuple[Mapping[str, str], tupl
         more = " and others" if len(others) > MAX_SHOWN else ""
         fact = f"{', '.join(others[:MAX_SHOWN])}{more} name other disks than {disk.name}"
         concerns.append(_unclear(f"{fact}: its memory, processors and network cards are unknown"))
-    return {}, tuple(concerns)
+    return NOTHING, tuple(concerns)
 
 
 def _unclear(message: str) -> Concern:
@@ -120,62 +117,24 @@ def _candidates(disk: Path, names: Sequence[str]) -> list[Path]:
     return [disk.with_name(name) for name in sorted((own, *others))]
 
 
-def _read(path: Path, mandate: Mandate) -> Mapping[str, str]:
-    """The used settings by key in lower case; the last one counts, as in VMware. Raises as `open_file` does."""
+def _read(path: Path, mandate: Mandate) -> Settings:
+    """The used settings. Raises as `open_file` does."""
     file = open_file(path, mandate)
     try:
         data = file.read(0, MAX_BYTES)
     finally:
         os.close(file.fd)
-    settings: dict[str, str] = {}
-    for match in map(SETTING.match, decode(data).splitlines()):
-        key = match[1].lower() if match else ""
-        if match and USED_KEY.fullmatch(key) and (key in settings or len(settings) < MAX_SETTINGS):
-            settings[key] = _unescaped(match[2])
-    return settings
+    return parse_settings(data, lambda key: USED_KEY.fullmatch(key) is not None, MAX_SETTINGS)
 
 
-def _unescaped(value: str) -> str:
-    """VMware writes some characters as a bar and two hexadecimal digits."""
-    return re.sub(r"\|([0-9A-Fa-f]{2})", lambda match: chr(int(match[1], 16)), value)
-
-
-def _disk_names(settings: Mapping[str, str]) -> tuple[str, ...]:
+def _disk_names(settings: Settings) -> tuple[str, ...]:
     """The file names of the machine's hard disks."""
-    disks = [(key.removesuffix(".filename"), value) for key, value in settings.items() if key.endswith(".filename")]
+    disks = [
+        (key.removesuffix(".filename"), value) for key, value in settings.values.items() if key.endswith(".filename")
+    ]
     names = [
         last_part(value)[:LONGEST_NAME]
         for device, value in disks
-        if value.lower().endswith(".vmdk") and settings.get(f"{device}.present", "TRUE").upper() != "FALSE"
+        if value.lower().endswith(".vmdk") and settings.flag(f"{device}.present", default=True)
     ]
     return tuple(name for name in names if name.isprintable())[:MAX_DISKS]
-
-
-def _number(settings: Mapping[str, str], key: str, possible: range) -> int | None:
-    text = settings.get(key, "")
-    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) and int(text) in possible else None
-
-
-def _firmware(settings: Mapping[str, str]) -> Firmware | None:
-    """VMware writes the key for UEFI only; None without a .vmx."""
-    if not settings:
-        return None
-    return "uefi" if settings.get("firmware", "").lower() == "efi" else "bios"
-
-
-def _nics(settings: Mapping[str, str]) -> tuple[SourceNic, ...]:
-    nics = []
-    for number in range(MAX_NICS):
-        card = f"ethernet{number}."
-        if settings.get(card + "present", "").upper() != "TRUE":
-            continue
-        static = settings.get(card + "addresstype", "").lower() == "static"
-        address = settings.get(card + ("address" if static else "generatedaddress"), "")
-        slot = settings.get(card + "pcislotnumber", "")
-        nics.append(
-            SourceNic(
-                mac=normal_mac(address),
-                slot=int(slot) if re.fullmatch(r"\d{1,4}", slot) else None,
-            )
-        )
-    return tuple(nics)
