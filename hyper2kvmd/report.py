@@ -77,7 +77,7 @@ def markdown(report: Report) -> str:
     if migration.print_fstab:
         lines += ["## /etc/fstab before", "", *_fenced(guest.fstab_before), ""]
         lines += ["## /etc/fstab after", "", *_fenced(guest.fstab_after), ""]
-    concerns = (*report.plan.concerns, *guest.concerns)
+    concerns = (*report.order.notes, *report.plan.concerns, *guest.concerns)
     serious = (str(concern) for concern in concerns if concern.level == "warning")
     warnings = (*serious, *guest.warnings, *report.verdict.warnings)
     lines += ["## Warnings", "", *(f"- {_plain(warning)}" for warning in warnings or ("none",))]

@@ -1,17 +1,22 @@
-"""Turns the untrusted text of a migration YAML into a frozen `Migration`, or into a list of errors."""
+"""Turns the untrusted text of a migration YAML into frozen `Migration`s, or into a list of errors."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 
 from hyper2kvmd import yaml_source
 from hyper2kvmd.errors import InvalidInput
+from hyper2kvmd.hyper2kvm_keys import COMMANDS
 from hyper2kvmd.model.asked import SOURCE_KEYS, Migration, TargetName
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.jobs import Problem
+from hyper2kvmd.spec_batch import Machines, find_machines
+from hyper2kvmd.spec_translation import decide
 from hyper2kvmd.yaml_binding import Bound, Rules, bind, in_order
+from hyper2kvmd.yaml_source import Document, Documents, Listing, Mapping, Position, Scalar
 
 VM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 LIBVIRT_URI = re.compile(
@@ -29,7 +34,7 @@ SUFFIXES = {"qcow2": (".qcow2", ".qcow", ".img"), "raw": (".raw", ".img")}
 """Suffixes of image names, for each format. None of them is used for other files."""
 
 REMEDIES = {
-    "cmd": "Write `cmd: local`, the only supported command. Export the disk to a file first, and name it in vmdk",
+    "cmd": f"Write one of {', '.join(COMMANDS)}, or remove the key",
     "vm_name": "Use letters, digits, '.', '_' and '-', at most 63, and begin with a letter or a digit",
     "to_output": "Give a file name of letters, digits, '.', '_' and '-'. Set its directory in output_dir",
     "datastore_map.[key]": "Write the name of a datastore, or the UUID of its volume, as in the paths in the .vmx",
@@ -45,69 +50,11 @@ NAME_THE_SOURCE = (
     "Add a line `vmdk: /path/to/disk.vmdk` (or the path of a raw, QCOW2, VDI, VHD or VHDX disk), "
     "or `vmdk: [first, second]` for a machine with several disks"
 )
-_FLATTENED = "Remove the key: snapshot chains are always flattened"
-_REPORT = "Remove the key: a report is always written beside the image"
-_BOOT = "Remove the key and write `verify: boot`, which boots the result on a throwaway overlay"
-_VCENTER = "Remove the key: this service reads disks that are files. Export them from vCenter first"
-_LIVE = "Remove the key: guests are repaired offline, never over SSH"
-_UNTOUCHED = "Remove the key: the source is never written to and needs no backup"
-_VERBOSITY = "Remove the key, and set log_level in the daemon's configuration"
-_LOG = "Remove the key: the journal keeps the log, and `h2kvmctl logs ID` shows it"
-_DEFINE = "Rename it to libvirt_import, which defines the domain. Its XML is written in any case"
-_DOMAIN = "Remove the key: the domain uses virtio with a serial console. Change it afterwards with `virsh edit`"
-_LUKS = "Remove the key, write the passphrase to a file, and set luks_keyfile to its path"
-_INJECT = "Remove the key: the guest is repaired, not configured. Use cloud-init or your configuration management"
-_WORKERS = "Remove the key: max_concurrent_jobs in the daemon's configuration sets how many jobs run"
-_WINDOWS = "Remove the key: Windows drivers are not injected"
-_RESUME = "Remove the key: a job whose worker died continues after its last finished stage"
-
-FOREIGN = {
-    "command": "Rename it to cmd",
-    "output": "Rename it to output_dir",
-    "name": "Rename it to vm_name",
-    "disk": "Rename it to vmdk",
-    "input": "Rename it to vmdk",
-    "workdir": "Rename it to conversion_dir",
-    "flatten": _FLATTENED,
-    "flatten_format": _FLATTENED,
-    "no_backup": _UNTOUCHED,
-    "verbose": _VERBOSITY,
-    "debug": _VERBOSITY,
-    "log_file": _LOG,
-    "report": _REPORT,
-    "libvirt_test": _BOOT,
-    "qemu_test": _BOOT,
-    "timeout": "Remove the key: the boot check sets its own limit",
-    "keep_domain": "Remove the key: `libvirt_import: true` keeps the domain",
-    "headless": "Remove the key: the domain always has a serial console",
-    "emit_domain_xml": _DEFINE,
-    "virsh_define": _DEFINE,
-    "no_regen_initramfs": "Write `regen_initramfs: false`",
-    "initramfs_add_drivers": "Remove the key: virtio and what it needs are added from the guest's own modules",
-    "enable_recovery": _RESUME,
-    "parallel_processing": _WORKERS,
-    "workers": _WORKERS,
-    "vms": "Write one file for each VM, and drop them all",
-    **dict.fromkeys(("vcenter", "vc_user", "vc_password", "vc_password_env", "vc_insecure", "vs_action"), _VCENTER),
-    **dict.fromkeys(("dc_name", "datastore", "esxi_host", "vsphere", "host"), _VCENTER),
-    **dict.fromkeys(("user", "port", "identity", "ssh_opt", "sudo", "ssh_user", "ssh_host", "ssh_port"), _LIVE),
-    **dict.fromkeys(("ssh_key", "identity_file", "password"), _LIVE),
-    **dict.fromkeys(("guest_os", "disk_bus", "disk_dev", "disk_cache", "net_model", "graphics"), _DOMAIN),
-    **dict.fromkeys(("graphics_listen", "video", "usb_tablet", "clock", "ovmf_code", "nvram_vars"), _DOMAIN),
-    **dict.fromkeys(("ovmf_vars_template", "cloudinit_iso", "cloudinit_seed_iso"), _DOMAIN),
-    **dict.fromkeys(("luks_enable", "luks_passphrase", "luks_passphrase_env"), _LUKS),
-    **dict.fromkeys(("luks_mapper_prefix",), _LUKS),
-    **dict.fromkeys(("cloud_init_config", "firstboot_scripts", "network_config_inject"), _INJECT),
-    **dict.fromkeys(("user_config_inject", "service_config_inject", "hostname_config_inject"), _INJECT),
-    **dict.fromkeys(("windows", "virtio_drivers_dir", "win_stage", "win_driver_iso", "virtio_win_iso"), _WINDOWS),
-}
-"""Keys of hyper2kvm that are not supported here, and what to do instead."""
-
 RULES = Rules(
     remedies=REMEDIES,
-    foreign=FOREIGN,
     one_or_more=frozenset({"vmdk", "luks_keyfile", "resize"}),
     absolute_because="Use an absolute path: relative paths are not resolved in files dropped into the spool",
+    no_home_because="Use an absolute path: the home directory of the submitter is not known",
 )
 
 
@@ -146,38 +93,125 @@ def _first(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
     return *problems[:MAX_PROBLEMS], rest
 
 
-def parse(text: str, *, base: Path | None = None, default_name: str) -> Migration:
-    """The migration that `text` describes. Reads nothing but its arguments.
+@dataclass(frozen=True)
+class Parsed:
+    """One machine of a migration YAML."""
 
-    `base` is the absolute directory to which relative paths refer; without one they are refused. `default_name`
-    is the VM's name when the text gives none: the stem of the YAML's file name.
+    migration: Migration
+    notes: tuple[Concern, ...] = ()
+    """Keys of hyper2kvm that have no effect here."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a text depends on besides itself: see `parse`."""
+
+    default_name: str
+    base: Path | None
+    home: Path | None
+    files: tuple[str, ...] = ()
+    """If the text comes from several files: their names in order."""
+
+
+def parse(text: str, *, base: Path | None = None, home: Path | None = None, default_name: str) -> tuple[Parsed, ...]:
+    """The migrations that `text` describes, at least one, in its order. Reads nothing but its arguments.
+
+    `base` is the absolute directory to which relative paths refer, and `home` the one for which `~` stands; without
+    them such paths are refused. `default_name` is the VM's name when the text gives none: the stem of the YAML's file
+    name.
 
     Raises Rejected (`spec-invalid`) with the problems in order of place.
     """
-    names = {"vm_name": default_name} if VM_NAME.fullmatch(default_name) else {}
-    document = yaml_source.read(text)
-    bound = bind(document, Migration, replace(RULES, base=base), defaults=names)
-    conflicts = () if document.root is None else _conflicts(bound)
-    problems = in_order([*(_missing(one, default_name) for one in bound.problems), *conflicts])
+    return _parsed([yaml_source.read_all(text)], Surroundings(default_name, base, home))
+
+
+def load(paths: Sequence[Path], *, base: Path | None = None, home: Path | None = None) -> tuple[Parsed, ...]:
+    """`parse` for one or more files, of which later ones override keys of earlier ones.
+
+    The stem of the last one is the default name. Also raises InvalidInput (`file-...`).
+    """
+    texts = [(path, yaml_source.read_file(path)) for path in paths]
+    streams = [yaml_source.read_all(text, str(path) if len(paths) > 1 else None) for path, text in texts]
+    return _parsed(streams, Surroundings(paths[-1].stem, base, home, tuple(map(str, paths))))
+
+
+def _parsed(streams: Sequence[Documents], around: Surroundings) -> tuple[Parsed, ...]:
+    problems = [one for stream in streams for one in stream.problems]
+    files = [stream.roots for stream in streams if stream.roots is not None]
+    machines = find_machines(files) if len(files) == len(streams) else Machines((), (), listed=False)
+    problems += machines.problems
+    parsed: list[Parsed] = []
+    names: dict[str, Position] = {}
+    images: dict[tuple[Path | None, str], str] = {}
+    for root in machines.roots:
+        one, errors = _machine(root, around, machines.listed)
+        problems += errors
+        if one is not None:
+            parsed.append(one)
+            problems += _clash(one.migration, root.place, names, images)
+    if problems:
+        ranks = {file: number for number, file in enumerate(around.files)}
+        found = sorted(in_order(dict.fromkeys(problems)), key=lambda one: ranks.get(one.file or "", len(ranks)))
+        raise Rejected(tuple(found))
+    return tuple(parsed)
+
+
+def _machine(root: Mapping, around: Surroundings, listed: bool) -> tuple[Parsed | None, list[Problem]]:
+    """The migration of one complete mapping, or its errors."""
+    translated = decide(root, around.base)
+    name = _own_name(translated.root) if listed else around.default_name
+    rules = replace(RULES, base=around.base, home=around.home)
+    names = {"vm_name": name} if VM_NAME.fullmatch(name) else {}
+    bound = bind(Document(translated.root, ()), Migration, rules, defaults=names)
+    place = root.place if listed else None
+    missing = [_missing(one, name, place) for one in bound.problems]
+    problems = [*translated.problems, *missing, *_conflicts(bound, place)]
     if problems or bound.value is None:
-        raise Rejected(problems)
-    return bound.value
+        return None, problems
+    return Parsed(bound.value, translated.notes), []
 
 
-def load(path: Path, *, base: Path | None = None) -> Migration:
-    """`parse` for a file; its stem is the default name. Also raises InvalidInput (`file-...`)."""
-    return parse(yaml_source.read_file(path), base=base, default_name=path.stem)
+def _own_name(root: Mapping) -> str:
+    """The default name of a machine in a list: the stem of its image, or of its source."""
+    values = {entry.key: entry.value for entry in root.entries}
+    for key in ("to_output", *SOURCE_KEYS):
+        value = values.get(key)
+        first = value.items[0] if isinstance(value, Listing) and value.items else value
+        if isinstance(first, Scalar):
+            return PurePath(first.text).stem
+    return ""
 
 
-def _missing(one: Problem, default_name: str) -> Problem:
+def _clash(
+    asked: Migration, place: Position, names: dict[str, Position], images: dict[tuple[Path | None, str], str]
+) -> Iterator[Problem]:
+    """Errors of machines that cannot both be results of one file. `names` and `images` are those of the others."""
+    name = asked.vm_name
+    if name in names:
+        message = f"two machines of the file have the name {name}; the other one begins on line {names[name].line}"
+        hint = "Give each a vm_name of its own"
+        yield yaml_source.problem("value-conflict", message, hint, place=place, key="vm_name")
+        return
+    image = asked.output_dir, asked.output_names(1)[0]
+    if image in images:
+        message = f"{name} and {images[image]} have the same image {image[1]}"
+        hint = "Give each a to_output or an output_dir of its own"
+        yield yaml_source.problem("value-conflict", message, hint, place=place, key="to_output")
+    names[name] = place
+    images.setdefault(image, name)
+
+
+def _missing(one: Problem, default_name: str, place: Position | None) -> Problem:
     if one.code != "key-missing":
         return one
-    message = f"the key vm_name is missing, and the file name {yaml_source.shown(default_name)} is not a valid vm_name"
-    return one.with_changes(message=message, hint=f"Add the key vm_name. {REMEDIES['vm_name']}")
+    what = "file name" if place is None else "name of its image or source"
+    message = f"the key vm_name is missing, and the {what} {yaml_source.shown(default_name)} is not a valid vm_name"
+    hint = f"Add the key vm_name. {REMEDIES['vm_name']}"
+    return yaml_source.problem("key-missing", message, hint, place=place, key=one.key)
 
 
-def _conflicts(bound: Bound[Migration]) -> Iterator[Problem]:
-    """Errors that `bind` cannot find, in the fields that are valid by themselves."""
+def _conflicts(bound: Bound[Migration], place: Position | None) -> Iterator[Problem]:
+    """Errors that `bind` cannot find, in the fields that are valid by themselves. `place` is that of the machine."""
     asked = Migration(vm_name="x").with_changes(**bound.valid)
 
     def conflict(key: str, message: str, hint: str) -> Problem:
@@ -186,12 +220,17 @@ def _conflicts(bound: Bound[Migration]) -> Iterator[Problem]:
     named = [key for key in SOURCE_KEYS if key in bound.given]
     if not named:
         message = f"none of the keys {', '.join(SOURCE_KEYS)} names a source"
-        yield yaml_source.problem("key-missing", message, NAME_THE_SOURCE, key="vmdk")
-    if bound.valid.get("vmdk") == ():
-        yield conflict("vmdk", "vmdk is empty", "Give it at least one element, or remove the key")
+        yield yaml_source.problem("key-missing", message, NAME_THE_SOURCE, place=place, key="vmdk")
+    for key in named:
+        if key in bound.valid and not bound.valid[key]:
+            yield conflict(key, f"{key} is empty", "Write the path of the source, or remove the key")
     for key in named[1:]:
         yield conflict(key, f"{named[0]} and {key} both name a source", "Keep the one that describes the machine")
     yield from _source_conflicts(asked, conflict)
+    needed = COMMANDS[asked.cmd]
+    if named and needed is not None and needed not in named:
+        message = f"cmd: {asked.cmd} needs the key {needed}, but {named[0]} names the source"
+        yield conflict("cmd", message, "Remove cmd, or correct it")
     suffixes = SUFFIXES[asked.out_format]
     if asked.to_output and Path(asked.to_output).suffix.lower() not in suffixes:
         message = f"to_output {asked.to_output} is not the name of a {asked.out_format} image"

@@ -50,10 +50,11 @@ class Rules:
 
     remedies: MappingABC[str, str] = field(default_factory=dict)
     """Remedies for invalid values, by dotted key; `map.[key]` is for the names in a mapping."""
-    foreign: MappingABC[str, str] = field(default_factory=dict)
-    """Keys of another program, and what to do about each."""
     base: Path | None = None
     """The directory to which relative paths refer; None refuses them."""
+    home: Path | None = None
+    """The directory for which `~` stands; None refuses it."""
+    no_home_because: str = "Use an absolute path: `~` is not expanded in configuration files"
     absolute_because: str = "Use an absolute path"
     one_or_more: frozenset[str] = frozenset()
     """Keys of lists for which a single element may be written without a list."""
@@ -99,6 +100,14 @@ def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     return tuple(sorted(problems, key=lambda one: (one.line or float("inf"), one.column or 0)))
 
 
+def unknown_key(entry: KeyValue, known: Iterable[str], prefix: str = "") -> Problem:
+    """The error for a key that is none of `known`, with a similar one as its remedy if there is one."""
+    close = difflib.get_close_matches(entry.key.lower()[:40], known, n=1, cutoff=0.6)
+    hint = f"Did you mean {close[0]}?" if close else f"Remove it. The keys are {', '.join(known)}"
+    message = f"the key {shown(entry.written)} is not known"
+    return problem("key-unknown", message, hint, place=entry.place, key=shown(prefix + entry.key))
+
+
 class _Mistyped(Exception):
     """The error of one node; `_Binder` turns it into a problem."""
 
@@ -123,9 +132,7 @@ class _Binder:
                 self.problems.append(duplicate(entry, first[entry.key]))
                 continue
             if entry.key not in model.model_fields:
-                hint = self._unknown(entry.key, model)
-                message = f"the key {shown(entry.written)} is not known"
-                self.problems.append(problem("key-unknown", message, hint, place=entry.place, key=shown(key)))
+                self.problems.append(unknown_key(entry, model.model_fields, prefix))
                 continue
             self.given.add(key)
             if entry.value is None:
@@ -160,13 +167,6 @@ class _Binder:
         """The remedy of the key, or of the mapping that it is in."""
         remedies = self.rules.remedies
         return remedies.get(key) or remedies.get(key.partition(".")[0], otherwise)
-
-    def _unknown(self, key: str, model: type[Frozen]) -> str:
-        if key in self.rules.foreign:
-            return self.rules.foreign[key]
-        known = list(model.model_fields)
-        close = difflib.get_close_matches(key.lower()[:40], known, n=1, cutoff=0.6)
-        return f"Did you mean {close[0]}?" if close else f"Remove it. The keys are {', '.join(known)}"
 
     def _typed(self, node: Node, wanted: Any, key: str) -> object:
         origin, arguments = get_origin(wanted), get_args(wanted)
@@ -243,17 +243,25 @@ class _Binder:
 
     def _path(self, node: Scalar, key: str) -> Path:
         text = node.text
-        if text.startswith("~"):
-            hint = "Use an absolute path: `~` is not expanded in migration and configuration files"
-            raise _Mistyped(node.place, f"{key} begins with ~", hint)
         path = Path(text)
-        if not path.is_absolute():
+        if text.startswith("~"):
+            path = self._at_home(node, key)
+        elif not path.is_absolute():
             if self.rules.base is None:
                 raise _Mistyped(node.place, f"{key} is the relative path {shown(text)}", self.rules.absolute_because)
             path = self.rules.base / path
         if len(bytes(path)) > LONGEST_PATH or any(len(part.encode()) > LONGEST_NAME for part in path.parts):
             raise _Mistyped(node.place, f"{key} is longer than file systems allow", "Correct the path")
         return path
+
+    def _at_home(self, node: Scalar, key: str) -> Path:
+        first, *rest = node.text.split("/", 1)
+        if first != "~":
+            hint = "Use an absolute path, or begin it with `~/`"
+            raise _Mistyped(node.place, f"{key} begins with {shown(first)}", hint)
+        if self.rules.home is None:
+            raise _Mistyped(node.place, f"{key} begins with ~", self.rules.no_home_because)
+        return self.rules.home.joinpath(*(part.lstrip("/") for part in rest))
 
 
 def _choice(text: str, choices: tuple[str, ...]) -> str:

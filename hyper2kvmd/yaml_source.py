@@ -35,10 +35,12 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True)
 class Position:
-    """Both count from 1."""
+    """Line and column count from 1."""
 
     line: int
     column: int
+    file: str | None = None
+    """Only given if the text is one of several files."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,14 @@ class Document:
     problems: tuple[Problem, ...]
 
 
+@dataclass(frozen=True)
+class Documents:
+    """The documents of one text, at least one; `roots` is None when the text could not be read to its end."""
+
+    roots: tuple[Mapping, ...] | None
+    problems: tuple[Problem, ...]
+
+
 def problem(code: str, message: str, hint: str, *, place: Position | None = None, key: str | None = None) -> Problem:
     return Problem(
         code=code,
@@ -90,6 +100,7 @@ def problem(code: str, message: str, hint: str, *, place: Position | None = None
         key=key,
         line=place.line if place else None,
         column=place.column if place else None,
+        file=place.file if place else None,
     )
 
 
@@ -119,7 +130,7 @@ def read_file(path: Path) -> str:
         hint = "Correct the path, or the owner and mode of the file"
         raise InvalidInput("file-unreadable", f"{path} cannot be read: {error.strerror}", hint=hint) from error
     if len(data) > MAX_BYTES:
-        hint = "Give one migration per file, without data in it"
+        hint = "Split the file, and write no data into it"
         raise InvalidInput("file-too-large", f"{path} is larger than {MAX_BYTES // 1024} KiB", hint=hint)
     try:
         return data.decode("utf-8")
@@ -129,17 +140,31 @@ def read_file(path: Path) -> str:
 
 
 def read(text: str) -> Document:
-    """The mapping in `text`, empty for empty text. Never raises: all errors are in `problems`."""
+    """The only mapping in `text`, empty for empty text. Never raises: all errors are in `problems`."""
+    parser, problems = _parser_of(text, None)
+    if parser is None:
+        return Document(None, problems)
+    stream = parser.stream(several=False)
+    return Document(stream.roots[0] if stream.roots else None, stream.problems)
+
+
+def read_all(text: str, file: str | None = None) -> Documents:
+    """The mappings in `text`, one for each document that is not empty. Never raises, like `read`."""
+    parser, problems = _parser_of(text, file)
+    return Documents(None, problems) if parser is None else parser.stream(several=True)
+
+
+def _parser_of(text: str, file: str | None) -> tuple[_Parser | None, tuple[Problem, ...]]:
     if len(text) > MAX_BYTES or len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         message = f"the text is larger than {MAX_BYTES // 1024} KiB"
-        return Document(None, (problem("yaml-too-large", message, "Give one migration per file, without data in it"),))
+        return None, (problem("yaml-too-large", message, "Split the file, and write no data into it"),)
     text = text.removeprefix("\ufeff")
     if found := FORBIDDEN.search(text):
         before = text[: found.start()]
-        place = Position(before.count("\n") + 1, found.start() - (before.rfind("\n") + 1) + 1)
+        place = Position(before.count("\n") + 1, found.start() - (before.rfind("\n") + 1) + 1, file)
         message = f"the character U+{ord(found[0]):04X} is not allowed"
-        return Document(None, (problem("yaml-syntax", message, "Remove it, or save the file as UTF-8", place=place),))
-    return _Parser(text).document()
+        return None, (problem("yaml-syntax", message, "Remove it, or save the file as UTF-8", place=place),)
+    return _Parser(text, file), ()
 
 
 class _Unreadable(Exception):
@@ -147,47 +172,52 @@ class _Unreadable(Exception):
 
 
 class _Parser:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, file: str | None) -> None:
+        self._file = file
         self._events: Iterator[yaml.Event] = iter(yaml.parse(text, Loader=yaml.SafeLoader))
         self._problems: list[Problem] = []
         self._nodes = 0
 
-    def document(self) -> Document:
-        root: Mapping | None = None
+    def stream(self, *, several: bool) -> Documents:
+        """`several`: whether the text may have more than one document."""
+        roots: tuple[Mapping, ...] | None = None
         try:
-            root = self._root()
+            roots = self._roots(several)
         except _Unreadable:
             pass
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            place = Position(mark.line + 1, mark.column + 1) if mark else None
+            place = Position(mark.line + 1, mark.column + 1, self._file) if mark else None
             reason = " ".join(part for part in (error.context, error.problem) if part)
             hint = "Correct the YAML there: quote values that contain ':' or '#', and indent with spaces"
             self._report("yaml-syntax", f"not valid YAML: {shown(reason, 2 * SHOWN)}", hint, place)
         except (yaml.YAMLError, ValueError, OverflowError) as error:
             self._report("yaml-syntax", f"not valid YAML: {shown(str(error), 2 * SHOWN)}", "Correct the YAML", None)
-        return Document(root, tuple(self._problems))
+        return Documents(roots, tuple(self._problems))
+
+    def _roots(self, several: bool) -> tuple[Mapping, ...]:
+        next(self._events)
+        roots: list[Mapping] = []
+        while not isinstance(start := next(self._events), yaml.StreamEndEvent):
+            if roots and not several:
+                hint = "Give each document a file of its own"
+                self._fatal("a second document begins here", hint, self._place(start))
+            roots.append(self._root())
+        full = [root for root in roots if root.entries]
+        return tuple(full or [Mapping((), Position(1, 1, self._file))])
 
     def _root(self) -> Mapping:
-        next(self._events)
-        start = next(self._events)
-        if isinstance(start, yaml.StreamEndEvent):
-            return Mapping((), Position(1, 1))
         node = self._node(next(self._events), depth=0)
         next(self._events)
-        after = next(self._events)
-        if not isinstance(after, yaml.StreamEndEvent):
-            hint = "Give each document a file of its own"
-            self._fatal("a second document begins here", hint, _place(after))
-        if not isinstance(node, Mapping):
-            if isinstance(node, Scalar) and not node.text:
-                return Mapping((), node.place)
-            place = node.place if node else Position(1, 1)
+        if isinstance(node, Mapping):
+            return node
+        place = node.place if node else Position(1, 1, self._file)
+        if not isinstance(node, Scalar) or node.text:
             self._fatal("the file is not a mapping", "Write lines of the form `key: value`", place)
-        return node
+        return Mapping((), place)
 
     def _node(self, event: yaml.Event, *, depth: int) -> Node | None:
-        place = _place(event)
+        place = self._place(event)
         self._nodes += 1
         if depth > MAX_DEPTH:
             self._fatal("nested too deeply", f"Nest at most {MAX_DEPTH} levels", place)
@@ -251,7 +281,6 @@ class _Parser:
         self._report("yaml-refused", message, hint, place)
         raise _Unreadable
 
-
-def _place(event: yaml.Event) -> Position:
-    mark = event.start_mark
-    return Position(mark.line + 1, mark.column + 1) if mark else Position(1, 1)
+    def _place(self, event: yaml.Event) -> Position:
+        mark = event.start_mark
+        return Position(mark.line + 1, mark.column + 1, self._file) if mark else Position(1, 1, self._file)

@@ -49,7 +49,13 @@ COMMANDS = {
     " 78 unusable configuration, helper or database, 130 interrupted.",
 )
 @click.version_option(hyper2kvmd.__version__, prog_name="h2kvmctl")
-@click.option("--config", "file", type=FILE, help="Run the migration of this YAML without the daemon.")
+@click.option(
+    "--config",
+    "files",
+    type=FILE,
+    multiple=True,
+    help="Run the migrations of this YAML without the daemon. If repeated, later files override keys of earlier ones.",
+)
 @click.option("--conversion-dir", type=FOLDER, help="Convert in this directory.")
 @click.option("--output-dir", type=FOLDER, help="Put image, report and domain XML into this directory.")
 @click.option("--threads", type=click.IntRange(1, 256), help="Threads for the conversion. [default: one per core]")
@@ -59,7 +65,7 @@ COMMANDS = {
 @click.pass_context
 def cli(
     context: click.Context,
-    file: Path | None,
+    files: tuple[Path, ...],
     conversion_dir: Path | None,
     output_dir: Path | None,
     threads: int | None,
@@ -67,7 +73,7 @@ def cli(
     debug: bool,
 ) -> None:
     """Migrate virtual machines from VMware to KVM."""
-    given = Given(file, conversion_dir, output_dir, threads, dry_run, debug)
+    given = Given(files, conversion_dir, output_dir, threads, dry_run, debug)
     context.meta["given"] = given
     if context.invoked_subcommand is None:
         if not given.anything:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -11,10 +14,13 @@ from hyper2kvmd import errors, spec
 from hyper2kvmd.cli import oneshot, views
 from hyper2kvmd.cli.display import Display
 from hyper2kvmd.cli.options import FILE, FOLDER, Given
-from hyper2kvmd.cli.output import Output, json_option, located, problems_of
+from hyper2kvmd.cli.output import Output, failed, json_option, located, problems_of
 from hyper2kvmd.host import run
-from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.orders import Limits, Order
+from hyper2kvmd.spec import Parsed
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 
 @click.command(hidden=True)
@@ -27,52 +33,113 @@ def local(context: click.Context) -> None:
 
 def migrate(context: click.Context, asked: Given) -> None:
     output = context.ensure_object(Output)
-    if asked.file is None:
+    if not asked.files:
         raise click.UsageError("--config names no migration YAML")
     if asked.debug:
         logging.basicConfig(format="%(message)s")
         run.log.setLevel(logging.DEBUG)
-    migration = _load(output, asked.file)
-    conversion = oneshot.conversion_directory(migration, asked.conversion_dir)
-    output_dir = oneshot.output_directory(migration, asked.output_dir).path
-    order = oneshot.order(migration, conversion.path, output_dir, Limits(threads=asked.threads or 0))
-    if asked.dry_run or migration.dry_run:
+    places = Places(asked.conversion_dir, asked.output_dir, Limits(threads=asked.threads or 0))
+    machines = _load(output, asked.files)
+    _each(output, machines, lambda machine: _migrate(output, machine, places, dry_run=asked.dry_run))
+
+
+@dataclass(frozen=True)
+class Places:
+    """What the command line decides for all machines."""
+
+    conversion_dir: Path | None
+    output_dir: Path | None
+    limits: Limits = oneshot.NO_LIMITS
+
+    def order(self, machine: Parsed) -> Order:
+        """Raises as `oneshot.conversion_directory` and `oneshot.helper` do."""
+        conversion = oneshot.conversion_directory(machine.migration, self.conversion_dir).path
+        output_dir = oneshot.output_directory(machine.migration, self.output_dir).path
+        return oneshot.order(machine, conversion, output_dir, self.limits)
+
+
+def _load(output: Output, files: Sequence[Path]) -> tuple[Parsed, ...]:
+    """Relative paths are resolved from the current directory, as on any command line and as in hyper2kvm."""
+    output.source = str(files[-1])
+    return spec.load(files, base=Path.cwd(), home=_home())
+
+
+def _home() -> Path | None:
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    return home if home.is_absolute() else None
+
+
+Shown: TypeAlias = "BaseModel | dict[str, Any]"
+"""The result of one machine for --json."""
+
+
+def _each(output: Output, machines: Sequence[Parsed], work: Callable[[Parsed], Shown]) -> None:
+    """Do the work for one machine after the other. A failure does not stop the others; the highest exit status counts.
+
+    With --json the results of several machines are a list.
+    """
+    if len(machines) == 1:
+        result = work(machines[0])
+        if output.json:
+            output.data(result)
+        return
+    results: list[Shown] = []
+    exit_codes: list[int] = []
+    for machine in machines:
+        name = machine.migration.vm_name
+        try:
+            if not output.json:
+                output.line(f"{name}:", style="bold")
+            results.append({"vm_name": name, "result": work(machine)})
+        except errors.Failure as failure:
+            exit_codes.append(failure.exit_code)
+            results.append({"vm_name": name, **failed(failure)})
+            if not output.json:
+                output.failure(failure)
+    if output.json:
+        output.data(results)
+    elif exit_codes:
+        output.line(f"{len(exit_codes)} of {len(machines)} machines failed", style="red")
+    if exit_codes:
+        raise click.exceptions.Exit(max(exit_codes))
+
+
+def _migrate(output: Output, machine: Parsed, places: Places, *, dry_run: bool) -> Shown:
+    order = places.order(machine)
+    if dry_run or machine.migration.dry_run:
         return _plan(output, order)
     with Display(output.events) as display:
         finished = oneshot.migrate(order, display.emit)
-    if output.json:
-        output.data(finished)
-    else:
-        views.finished(output, migration, finished)
-    return None
+    if not output.json:
+        views.finished(output, machine.migration, finished)
+    return finished
 
 
-def _load(output: Output, file: Path) -> Migration:
-    """Relative paths are resolved from the current directory, as on any command line and as in hyper2kvm."""
-    output.source = str(file)
-    return spec.load(file, base=Path.cwd())
-
-
-def _plan(output: Output, order: Order) -> None:
+def _plan(output: Output, order: Order) -> Shown:
     daemon = oneshot.daemon_directories(order.migration)
     with Display(output.events) as display:
         planned = oneshot.plan(order, display.emit)
-    if output.json:
-        output.data({"plan": planned, "order": order, "daemon": daemon})
-    else:
+    if not output.json:
         views.plan(output, order, planned, daemon)
+    return {"plan": planned, "order": order, "daemon": daemon}
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
+@click.option("--merge", is_flag=True, help="Check the files as one, of which later ones override earlier ones.")
 @json_option
 @click.pass_obj
-def check(output: Output, files: tuple[Path, ...]) -> None:
+def check(output: Output, files: tuple[Path, ...], merge: bool) -> None:
     """List the errors of migration YAMLs, or their resulting settings."""
-    results, failed = [], False
-    for file in files:
+    results: list[dict[str, Any]] = []
+    failed = False
+    for together in [files] if merge else [(file,) for file in files]:
+        file = together[-1]
         try:
-            migration = spec.load(file, base=Path.cwd())
+            machines = spec.load(together, base=Path.cwd(), home=_home())
         except errors.InvalidInput as failure:
             failed = True
             results.append({"file": file, "problems": problems_of(failure)})
@@ -80,27 +147,35 @@ def check(output: Output, files: tuple[Path, ...]) -> None:
                 for problem in problems_of(failure):
                     click.echo(located(problem, str(file)), err=True)
             continue
-        conversion, published = oneshot.conversion_directory(migration, None), oneshot.output_directory(migration, None)
-        results.append({"file": file, "problems": [], "migration": migration})
-        if not output.json:
-            views.migration(output, file, migration, conversion, published, oneshot.daemon_directories(migration))
+        for machine in machines:
+            results.append({"file": file, "problems": [], "migration": machine.migration, "notes": machine.notes})
+            if not output.json:
+                _show(output, file, machine)
     if output.json:
         output.data(results)
     if failed:
         raise click.exceptions.Exit(errors.InvalidInput.exit_code)
 
 
+def _show(output: Output, file: Path, machine: Parsed) -> None:
+    migration = machine.migration
+    conversion, published = oneshot.conversion_directory(migration, None), oneshot.output_directory(migration, None)
+    views.migration(output, file, machine, conversion, published, oneshot.daemon_directories(migration))
+
+
 @click.command()
-@click.argument("file", type=FILE)
+@click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
 @click.option("--conversion-dir", type=FOLDER, help="The conversion directory.")
 @click.option("--output-dir", type=FOLDER, help="The output directory.")
 @json_option
 @click.pass_obj
-def plan(output: Output, file: Path, conversion_dir: Path | None, output_dir: Path | None) -> None:
-    """Read the source and show what a migration would do and need. Writes nothing."""
-    migration = _load(output, file)
-    conversion = oneshot.conversion_directory(migration, conversion_dir)
-    _plan(output, oneshot.order(migration, conversion.path, oneshot.output_directory(migration, output_dir).path))
+def plan(output: Output, files: tuple[Path, ...], conversion_dir: Path | None, output_dir: Path | None) -> None:
+    """Read the source and show what a migration would do and need. Writes nothing.
+
+    Later files override keys of earlier ones.
+    """
+    places = Places(conversion_dir, output_dir)
+    _each(output, _load(output, files), lambda machine: _plan(output, places.order(machine)))
 
 
 COMMANDS: list[click.Command] = [local, check, plan]

@@ -21,6 +21,7 @@ from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import HelperCall, Limits, Order
 from hyper2kvmd.model.results import Finished
+from hyper2kvmd.spec import Parsed
 
 VARIABLE = config.CONVERSION_DIR_VARIABLE
 CACHE = Path(".cache/hyper2kvm/conversions")
@@ -125,10 +126,11 @@ def _is_ours(directory: Path) -> bool:
         return False
 
 
-def order(migration: Migration, conversion_dir: Path, output_dir: Path, limits: Limits = NO_LIMITS) -> Order:
+def order(machine: Parsed, conversion_dir: Path, output_dir: Path, limits: Limits = NO_LIMITS) -> Order:
     return Order(
         job_id=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}",
-        migration=migration,
+        migration=machine.migration,
+        notes=machine.notes,
         conversion_dir=conversion_dir,
         output_dir=output_dir,
         helper=helper(),

@@ -15,7 +15,8 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 class Given:
     """The options of a one-shot run, with or without the word `local`."""
 
-    file: Path | None
+    files: tuple[Path, ...]
+    """Later ones override keys of earlier ones."""
     conversion_dir: Path | None
     output_dir: Path | None
     threads: int | None
@@ -24,4 +25,4 @@ class Given:
 
     @property
     def anything(self) -> bool:
-        return any((self.file, self.conversion_dir, self.output_dir, self.threads, self.dry_run, self.debug))
+        return any((self.files, self.conversion_dir, self.output_dir, self.threads, self.dry_run, self.debug))

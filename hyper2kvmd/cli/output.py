@@ -74,20 +74,25 @@ class Output:
 
     def failure(self, failure: Explained, *, source: str = "") -> None:
         """Print the errors of a failed command; `source` is the file that contains them."""
-        from hyper2kvmd.progress import problem
         from hyper2kvmd.spec import Rejected
 
         source = source or self.source
-        problems = problems_of(failure)
         if self.json:
-            error = problem(failure).model_dump(mode="json", include={"code", "message", "hint", "kind"})
-            self.data({"error": {**error, "exit_code": failure.exit_code}, "problems": problems})
+            self.data(failed(failure))
         if isinstance(failure, Rejected):
             for one in failure.problems:
                 click.echo(located(one, source), err=True)
         else:
             for each in failure.failures if isinstance(failure, Several) else (failure,):
                 _print_error(each)
+
+
+def failed(failure: Explained) -> dict[str, Any]:
+    """A failure for --json."""
+    from hyper2kvmd.progress import problem
+
+    error = problem(failure).model_dump(mode="json", include={"code", "message", "hint", "kind"})
+    return {"error": {**error, "exit_code": failure.exit_code}, "problems": problems_of(failure)}
 
 
 def _print_error(failure: Explained) -> None:
@@ -107,6 +112,7 @@ def problems_of(failure: Explained) -> list[Problem]:
 def located(problem: Problem, source: str) -> str:
     """`file:line:column: message. Remedy. [code]`, as compilers print it and editors understand it."""
     place = f"{problem.line}:{problem.column}:" if problem.line else ""
+    source = problem.file or source
     prefix = f"{source}:{place} " if source else f"{place} ".lstrip()
     return printable(f"{prefix}{rendered(problem.message, problem.hint, problem.code)}")
 

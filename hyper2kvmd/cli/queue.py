@@ -67,7 +67,10 @@ JOB = click.argument("job_id", type=click.IntRange(min=1), metavar="ID")
     ),
 )
 def submit(output: Output, ask: Ask, files: tuple[Path, ...]) -> None:
-    """Submit migration YAMLs to the daemon. Relative paths in them are resolved from the current directory."""
+    """Submit migration YAMLs to the daemon. Each machine becomes a job.
+
+    Relative paths in them are resolved from the current directory.
+    """
     from hyper2kvmd import yaml_source
 
     jobs: list[Job] = []
@@ -75,14 +78,16 @@ def submit(output: Output, ask: Ask, files: tuple[Path, ...]) -> None:
     for file in files:
         try:
             given = SubmissionBody(text=yaml_source.read_file(file), base=Path.cwd(), name=printable(file.stem))
-            jobs.append(client.read(JOB_ANSWER, ask("POST", "/v1/jobs", given.model_dump(mode="json"))))
+            queued = client.read(jobs_adapter, ask("POST", "/v1/batches", given.model_dump(mode="json")))
         except InvalidInput as failure:
             refused.append((file, failure))
             if not output.json:
                 output.failure(failure, source=str(file))
         else:
-            if not output.json:
-                output.line(f"job {jobs[-1].id}: {jobs[-1].vm_name} {jobs[-1].state}")
+            jobs += queued
+            for job in () if output.json else queued:
+                output.line(f"job {job.id}: {job.vm_name} {job.state}")
+                views.notes(output, job.notes)
     if output.json:
         output.data([*jobs, *({"file": file, "problems": problems_of(failure)} for file, failure in refused)])
     if refused:

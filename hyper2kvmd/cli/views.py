@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from hyper2kvmd.cli.oneshot import DaemonDirectories, NamedDirectory
     from hyper2kvmd.daemon.wire import Status
     from hyper2kvmd.model.asked import Migration
+    from hyper2kvmd.model.concerns import Concern
     from hyper2kvmd.model.disks import Volume
     from hyper2kvmd.model.guest import FamilyName, Guest
     from hyper2kvmd.model.jobs import Job, JobEvent, Problem
     from hyper2kvmd.model.machine import Plan
     from hyper2kvmd.model.orders import Order
     from hyper2kvmd.model.results import Finished
+    from hyper2kvmd.spec import Parsed
 
 
 UNNAMED: Mapping[FamilyName, str] = {"linux": "Linux", "windows": "Windows", "none": "no operating system"}
@@ -117,12 +119,13 @@ def _identity(volume: Volume) -> str:
 def migration(
     output: Output,
     file: Path,
-    asked: Migration,
+    machine: Parsed,
     conversion: NamedDirectory,
     published: NamedDirectory,
     daemon: DaemonDirectories | None,
 ) -> None:
     """Every key with its effective value, and whether the file sets it."""
+    asked = machine.migration
     output.line(f"{file}: valid", style="green")
     for name in type(asked).model_fields:
         value, origin = getattr(asked, name), "" if name in asked.model_fields_set else "default"
@@ -141,6 +144,13 @@ def migration(
                 value = ", ".join(map(str, value)) or None
         said = str(value).lower() if isinstance(value, bool) else "not set" if value is None else str(value)
         output.line(f"  {name}: {said}{f'  ({origin})' if origin else ''}")
+    notes(output, machine.notes)
+
+
+def notes(output: Output, listed: Iterable[Concern]) -> None:
+    for one in listed:
+        warned = one.level == "warning"
+        output.line(f"{'warning' if warned else 'note'}: {one}", style="yellow" if warned else "")
 
 
 def removed(output: Output, result: Removed, *, dry_run: bool) -> None:
@@ -180,6 +190,7 @@ def job(output: Output, one: Job) -> None:
         ("source", ", ".join(map(str, one.migration.sources)) if one.migration else ""),
     ]
     output.facts([(name, value) for name, value in rows if value])
+    notes(output, one.notes)
     problems(output, one.problems)
 
 

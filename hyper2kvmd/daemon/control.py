@@ -26,12 +26,13 @@ from hyper2kvmd.daemon.wire import (
 )
 from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput, TryLater
 from hyper2kvmd.host.person import Person
-from hyper2kvmd.jobs.submissions import Origin
-from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.jobs.submissions import Origin, Submission, Submitted
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Job, Problem, State
 from hyper2kvmd.progress import problem
 
+MAX_NAMES = 200
+"""Characters of the names in a message."""
 MAX_LISTED = 1000
 """Jobs in one answer. Each may hold a migration of MAX_TEXT."""
 
@@ -100,6 +101,7 @@ class Control:
                 web.get("/v1/status", self._status),
                 web.get("/v1/jobs", self._jobs),
                 web.post("/v1/jobs", self._submit),
+                web.post("/v1/batches", self._submit_batch),
                 web.get(job, self._job),
                 web.get(f"{job}/events", self._events),
                 web.post(f"{job}/cancel", self._cancel),
@@ -136,29 +138,40 @@ class Control:
         return await _list_answer(events)
 
     async def _submit(self, request: web.Request) -> web.Response:
-        try:
-            submission = SubmissionBody.model_validate_json(await request.read())
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise InvalidInput(
-                "request-invalid",
-                f"the request is invalid: {'.'.join(map(str, first['loc']))}: {first['msg']}",
-                hint='Send {"text": YAML, "base": absolute directory or null, "name": default VM name}',
-            ) from error
-        data = submission.text.encode()
-        if len(data) > MAX_TEXT:
-            raise InvalidInput(
-                "request-invalid", f"the text has {len(data)} bytes, more than {MAX_TEXT}", hint="Shorten the text"
-            )
-        migration = spec.parse(submission.text, base=submission.base, default_name=submission.name)
-        submitted = await self._ledger.call(
-            self._ledger.store.submit,
-            migration,
-            content_key=_key(submission, migration, _peer(request)),
-            origin=Origin(submitter=_peer(request), uid=_peer_uid(request)),
-        )
-        self._scheduler.wake()
+        submission, machines = await _asked(request)
+        if len(machines) > 1:
+            names = ", ".join(one.migration.vm_name for one in machines)[:MAX_NAMES]
+            hint = "Send it to /v1/batches, which answers with a list of jobs"
+            raise InvalidInput("request-invalid", f"the text describes several machines: {names}", hint=hint)
+        (submitted,) = await self._queue(request, submission, machines)
         return _answer(submitted.job, status=201 if submitted.new else 200)
+
+    async def _submit_batch(self, request: web.Request) -> web.Response:
+        """The same for any number of machines, all or none: the answer is a list."""
+        submission, machines = await _asked(request)
+        submitted = await self._queue(request, submission, machines)
+        if len(submitted) < len(machines):
+            job = submitted[0].job
+            raise InvalidInput(
+                "job-duplicate",
+                f"{job.vm_name} of this text is already active as job {job.id}, so that none of it was submitted",
+                hint="Wait for that job, or cancel it first",
+            )
+        jobs = [one.job for one in submitted]
+        return await _list_answer(jobs, status=201 if submitted[0].new else 200)
+
+    async def _queue(
+        self, request: web.Request, submission: SubmissionBody, machines: tuple[spec.Parsed, ...]
+    ) -> list[Submitted]:
+        person, data = Person.of(_peer_uid(request)), _content(submission, machines, _peer_uid(request))
+        origin = Origin(submitter=person.name, uid=person.uid)
+        batch = [
+            Submission(one.migration, content_key(data, person.name, one.migration.vm_name), origin, one.notes)
+            for one in machines
+        ]
+        (submitted,) = await self._ledger.call(self._ledger.store.submit_all, [batch])
+        self._scheduler.wake()
+        return submitted
 
     async def _cancel(self, request: web.Request) -> web.Response:
         return _answer(await self._scheduler.cancel(_number(request), _peer(request)))
@@ -212,17 +225,39 @@ async def _refusing(request: web.Request, handler: Handler) -> web.StreamRespons
         )
 
 
-def _key(submission: SubmissionBody, migration: Migration, submitter: str) -> str:
-    """The key of the same text in the spool; with relative paths, the directory is part of the content."""
+async def _asked(request: web.Request) -> tuple[SubmissionBody, tuple[spec.Parsed, ...]]:
+    try:
+        submission = SubmissionBody.model_validate_json(await request.read())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidInput(
+            "request-invalid",
+            f"the request is invalid: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            hint='Send {"text": YAML, "base": absolute directory or null, "name": default VM name}',
+        ) from error
     data = submission.text.encode()
-    if submission.base is not None and not _needs_no_base(submission, migration):
+    if len(data) > MAX_TEXT:
+        raise InvalidInput(
+            "request-invalid", f"the text has {len(data)} bytes, more than {MAX_TEXT}", hint="Shorten the text"
+        )
+    return submission, _parsed(submission, submission.base, _peer_uid(request))
+
+
+def _parsed(submission: SubmissionBody, base: Path | None, uid: int) -> tuple[spec.Parsed, ...]:
+    return spec.parse(submission.text, base=base, home=Person.of(uid).home(), default_name=submission.name)
+
+
+def _content(submission: SubmissionBody, machines: tuple[spec.Parsed, ...], uid: int) -> bytes:
+    """What the key of a job is made of: the text, as in the spool, and the directory if it has relative paths."""
+    data = submission.text.encode()
+    if submission.base is not None and not _needs_no_base(submission, machines, uid):
         data += b"\0" + os.fsencode(submission.base)
-    return content_key(data, submitter, migration.vm_name)
+    return data
 
 
-def _needs_no_base(submission: SubmissionBody, migration: Migration) -> bool:
+def _needs_no_base(submission: SubmissionBody, machines: tuple[spec.Parsed, ...], uid: int) -> bool:
     with contextlib.suppress(spec.Rejected):
-        return spec.parse(submission.text, base=None, default_name=submission.name) == migration
+        return _parsed(submission, None, uid) == machines
     return False
 
 
@@ -230,13 +265,13 @@ def _answer(body: Frozen, *, status: int = 200) -> web.Response:
     return web.Response(text=body.model_dump_json(), status=status, content_type="application/json")
 
 
-async def _list_answer(items: Sequence[Frozen]) -> web.Response:
+async def _list_answer(items: Sequence[Frozen], *, status: int = 200) -> web.Response:
     """Dumped in a thread, item by item: one dump of them all would block the event loop even from a thread."""
 
     def dump() -> bytes:
         return b"[" + b",".join(item.model_dump_json().encode() for item in items) + b"]"
 
-    return web.Response(body=await asyncio.to_thread(dump), content_type="application/json")
+    return web.Response(body=await asyncio.to_thread(dump), status=status, content_type="application/json")
 
 
 def _refusal(fact: Problem, status: int) -> web.Response:

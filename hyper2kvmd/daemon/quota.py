@@ -88,6 +88,10 @@ class Quota:
         self._left[uid] -= 1
         self._taken[uid].append(time.monotonic())
 
+    def charge(self, uid: int, jobs: int) -> None:
+        """Count the further jobs of a file that was taken, for the limit of the hour."""
+        self._taken[uid].extend([time.monotonic()] * jobs)
+
     def _allowance(self, uid: int) -> int:
         name = Person.of(uid).name
         taken = self._taken[uid]
@@ -99,6 +103,6 @@ class Quota:
             self._limited.discard(uid)
         elif uid not in self._limited:
             self._limited.add(uid)
-            limit = f"{MAX_WAITING} jobs waiting" if waiting <= 0 else f"{MAX_IN_AN_HOUR} files taken within an hour"
+            limit = f"{MAX_WAITING} jobs waiting" if waiting <= 0 else f"{MAX_IN_AN_HOUR} machines taken within an hour"
             log.warning("spool: %s has %s, which is the limit. Further files stay in incoming/ and wait", name, limit)
         return min(waiting, hourly)

@@ -138,6 +138,7 @@ class Scheduler:
             space_reserve=self.config.space_reserve,
             limits=self.config.limits,
             finished=await self._ledger.ensure(self._ledger.store.finished_stages, job.id),
+            notes=job.notes,
         )
 
         async def admit(event: AwaitingSpace) -> bool:

@@ -15,9 +15,9 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyper2kvmd import spec
@@ -182,28 +182,32 @@ class Spool:
         """Put the claimed files on record, in few transactions; return how many became jobs."""
         claims = self._fresh_claims()
         known = self._store.known_claims(claims)
-        asked: list[Submission] = []
+        asked: list[list[Submission]] = []
         refused: list[Refusal] = []
         for claim in claims:
-            if claim not in known:
+            if claim not in known and sum(map(len, asked)) < MAX_ENTERED:
                 with self._complaining(claim):
                     read = self._read(claim)
-                    if isinstance(read, Submission):
-                        asked.append(read)
-                    else:
+                    if isinstance(read, Refusal):
                         refused.append(read)
+                    else:
+                        asked.append(read)
         jobs = 0
-        for one, submitted in zip(asked, self._store.submit_all(asked), strict=True):
-            if submitted.new:
-                JobLog(log, submitted.job.id).info("%s submitted by %s", one.origin.name, one.origin.submitter)
-                jobs += 1
-            else:
-                refused.append(_duplicate(one, submitted.job))
+        for batch, submitted in zip(asked, self._store.submit_all(asked), strict=True):
+            origin = batch[0].origin
+            active = next((one.job for one in submitted if not one.new), None)
+            if active is not None:
+                refused.append(_duplicate(origin, active))
+                continue
+            for one in submitted:
+                JobLog(log, one.job.id).info("%s submitted by %s", origin.name, origin.submitter)
+            self._quota.charge(origin.uid, len(batch) - 1)
+            jobs += len(batch)
         for refusal, job in zip(refused, self._store.reject_all(refused), strict=True):
             JobLog(log, job.id).warning("%s rejected: %s", refusal.origin.name, first_line(refusal.problems))
             self._metrics.rejected(refusal.problems[0].code)
             self._metrics.ended(State.REJECTED, refusal.problems)
-        origins = [*(one.origin for one in asked), *(one.origin for one in refused)]
+        origins = [*(batch[0].origin for batch in asked), *(one.origin for one in refused)]
         for claim in (*known, *(str(origin.claim) for origin in origins)):
             self._entered.add(claim)
             self._active.pop(claim, None)
@@ -228,7 +232,7 @@ class Spool:
                     self._active[claim] = looks[claim], since
         return fresh
 
-    def _read(self, claim: str) -> Submission | Refusal:
+    def _read(self, claim: str) -> list[Submission] | Refusal:
         path = self._dir / SpoolFolder.ACTIVE / claim
         name = original(claim)
         stem = Path(name).stem
@@ -236,12 +240,12 @@ class Spool:
         origin = Origin(submitter=owner.name, uid=owner.uid, name=name, claim=claim, path=f"active/{claim}")
         try:
             text = asked_by(owner, path, self._dir / SpoolFolder.INCOMING)
-            migration = spec.parse(text, base=None, default_name=stem)
+            machines = spec.parse(text, home=owner.home(), default_name=stem)
         except spec.Rejected as failure:
             return Refusal(stem, failure.problems, origin)
         except Failure as failure:
             return Refusal(stem, (problem(failure),), origin)
-        return Submission(migration, content_key(text.encode(), owner.name, migration.vm_name), origin)
+        return _submissions(machines, text.encode(), origin)
 
     # ------------------------------------------------------------ at the end
 
@@ -249,10 +253,16 @@ class Spool:
         """Move the files of finished jobs to their folders, and remove the oldest ones beyond KEPT."""
         moved: dict[int, str | None] = {}
         ended: set[tuple[str, State]] = set()
-        for job, path in self._store.misplaced():
+        misplaced = self._store.misplaced()
+        batches = self._store.batches([job.batch for job, _ in misplaced if job.batch])
+        for job, path in misplaced:
+            members = batches.get(job.batch or "", (job,))
+            if any(member.state.active for member in members):
+                continue
             with self._complaining(path):
-                moved[job.id] = self._put_away(job, self._dir / path)
-                ended.add((job.submitter, job.state))
+                keeper = _keeper(members)
+                moved |= {job.id: None, keeper.id: self._put_away(keeper, self._dir / path)}
+                ended |= {(member.submitter, member.state) for member in members}
         self._store.move_spool_files(moved)
         for submitter, state in sorted(ended):
             self._forget_surplus(submitter, state)
@@ -264,7 +274,9 @@ class Spool:
             if job.state is State.REJECTED:
                 destination = self._reject(path, Rejection(file=name, job_id=job.id, problems=job.problems), job.id)
             else:
-                destination = self._free(FOLDERS[job.state], name, job.id)
+                destination = path
+                if path.parent.name != FOLDERS[job.state]:
+                    destination = self._free(FOLDERS[job.state], name, job.id)
                 path.rename(destination)
         except FileNotFoundError:
             JobLog(log, job.id).warning("its spool file %s is gone", path.name)
@@ -321,11 +333,28 @@ class Spool:
             self._complaints.pop(name, None)
 
 
-def _duplicate(asked: Submission, job: Job) -> Refusal:
+def _submissions(machines: Sequence[spec.Parsed], data: bytes, origin: Origin) -> list[Submission]:
+    """One for each machine of a file. The first one has the file; a file of several is a batch."""
+    rest = replace(origin, claim=None, path=None)
+    if len(machines) > 1:
+        origin, rest = replace(origin, batch=origin.claim), replace(rest, batch=origin.claim)
+    made = []
+    for number, machine in enumerate(machines):
+        key = content_key(data, origin.submitter, machine.migration.vm_name)
+        made.append(Submission(machine.migration, key, rest if number else origin, machine.notes))
+    return made
+
+
+def _keeper(members: Sequence[Job]) -> Job:
+    """The job of a file that says where it belongs: the first one without success, else the first one."""
+    return next((one for one in members if one.state is not State.SUCCEEDED), members[0])
+
+
+def _duplicate(origin: Origin, job: Job) -> Refusal:
     fact = Problem(
         code="duplicate",
-        message=f"{asked.origin.name} has the same content as job {job.id}, which is {job.state.value}",
+        message=f"{origin.name} has the same content as job {job.id} ({job.vm_name}), which is {job.state.value}",
         hint="Wait for that job. To run it again, drop the file again after that job has finished",
         kind="permanent",
     )
-    return Refusal(asked.migration.vm_name, (fact,), asked.origin)
+    return Refusal(job.vm_name, (fact,), replace(origin, batch=None))

@@ -44,6 +44,14 @@ class Person:
         """None for the user of this process."""
         return None if order.submitter is None else Person.of(order.submitter_uid)
 
+    def home(self) -> Path | None:
+        """Their home directory from the user database, not from an environment; None if it is unknown."""
+        try:
+            home = Path(pwd.getpwuid(self.uid).pw_dir)
+        except KeyError:
+            return None
+        return home if home.is_absolute() else None
+
     def alone_in(self, group: int) -> bool:
         """Whether this is their private group: it has their name and no other member."""
         try:

@@ -21,6 +21,13 @@ def is_active() -> ColumnElement[bool]:
     return jobs.c.state.in_([state for state in State if state.active])
 
 
+def without_active_batch() -> ColumnElement[bool]:
+    """Jobs of no batch, or of one that is over: the spool file of a batch stays with its jobs until then."""
+    member = jobs.alias()
+    active = member.c.state.in_([state for state in State if state.active])
+    return ~select(member.c.id).where(member.c.batch == jobs.c.batch, active).exists()
+
+
 def fence(job_id: int, attempt: int) -> tuple[ColumnElement[bool], ...]:
     return jobs.c.id == job_id, jobs.c.attempt == attempt, jobs.c.state == State.RUNNING
 

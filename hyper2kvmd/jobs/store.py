@@ -6,6 +6,7 @@ longer the running attempt of the job.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -30,9 +31,10 @@ from hyper2kvmd.jobs.changes import (
     queued,
     record,
     record_at,
+    without_active_batch,
 )
 from hyper2kvmd.jobs.database import corrupt, open_database
-from hyper2kvmd.jobs.submissions import Origin, Refusal, Submission, Submitted, refuse, submit
+from hyper2kvmd.jobs.submissions import Origin, Refusal, Submission, Submitted, refuse, submit_together
 from hyper2kvmd.jobs.tables import (
     MISPLACED,
     event_of,
@@ -65,14 +67,14 @@ class Store:
 
     def submit(self, migration: Migration, *, content_key: str, origin: Origin) -> Submitted:
         """Queue a migration, unless the same content is queued, held or running."""
-        return self.submit_all([Submission(migration, content_key, origin)])[0]
+        return self.submit_all([[Submission(migration, content_key, origin)]])[0][0]
 
-    def submit_all(self, submissions: Sequence[Submission]) -> list[Submitted]:
-        """The same for many, in one transaction."""
-        if not submissions:
+    def submit_all(self, batches: Sequence[Sequence[Submission]]) -> list[list[Submitted]]:
+        """The same for many, in one transaction. Of a batch, all are queued, or only the active ones are returned."""
+        if not batches:
             return []
         with self._transaction(writes=True) as connection:
-            return [submit(connection, submission) for submission in submissions]
+            return [submit_together(connection, batch) for batch in batches]
 
     def reject_all(self, refusals: Sequence[Refusal]) -> list[Job]:
         """Record submissions that could not become jobs, in one transaction."""
@@ -313,7 +315,7 @@ class Store:
 
     def forget(self, before: datetime, *, dry_run: bool = False) -> int:
         """Delete the jobs that ended before then, with their history; return the number. `dry_run` only counts them."""
-        old = ~is_active() & (jobs.c.finished < before)
+        old = ~is_active() & (jobs.c.finished < before) & without_active_batch()
         with self._transaction(writes=not dry_run) as connection:
             count = connection.execute(select(func.count()).select_from(jobs).where(old)).scalar_one()
             if not dry_run:
@@ -378,6 +380,15 @@ class Store:
                 connection.execute(select(jobs.c.spool_claim).where(jobs.c.spool_claim.in_(claims))).scalars()
             )
 
+    def batches(self, names: Sequence[str]) -> Mapping[str, Sequence[Job]]:
+        """The jobs of each of these batches, in the order of the file."""
+        if not names:
+            return {}
+        query = select(jobs).where(jobs.c.batch.in_(names)).order_by(jobs.c.batch, jobs.c.id)
+        with self._transaction() as connection:
+            found = [job_of(row) for row in connection.execute(query).mappings()]
+        return {str(name): tuple(members) for name, members in itertools.groupby(found, lambda job: job.batch)}
+
     def misplaced(self) -> Sequence[tuple[Job, str]]:
         """Finished jobs whose spool file is not in the folder of their state, and the path of that file."""
         with self._transaction() as connection:
@@ -386,7 +397,7 @@ class Store:
 
     def surplus(self, submitter: str, state: State, kept: int) -> Sequence[tuple[int, str | None]]:
         """Numbers and spool files of the submitter's jobs in that state, except the newest `kept`; 1,000 at most."""
-        theirs = jobs.c.submitter == submitter, jobs.c.state == state
+        theirs = jobs.c.submitter == submitter, jobs.c.state == state, without_active_batch()
         query = select(jobs.c.id, jobs.c.spool_path).where(*theirs).order_by(jobs.c.id.desc())
         with self._transaction() as connection:
             return [(row[0], row[1]) for row in connection.execute(query.offset(kept).limit(1000))]

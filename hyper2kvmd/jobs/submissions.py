@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -10,8 +11,9 @@ from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from hyper2kvmd.jobs.changes import first_line, is_active, record
-from hyper2kvmd.jobs.tables import events, job_of, jobs, problems_adapter
+from hyper2kvmd.jobs.tables import events, job_of, jobs, notes_adapter, problems_adapter
 from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Job, Problem, State
 
 
@@ -25,6 +27,8 @@ class Origin:
     claim: str | None = None
     path: str | None = None
     """Current path of the spool file, relative to the spool directory."""
+    batch: str | None = None
+    """Permanent name of the spool file, the same for all its machines. Only the first one has `claim` and `path`."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Submission:
     migration: Migration
     content_key: str
     origin: Origin
+    notes: tuple[Concern, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ def submit(connection: Connection, asked: Submission) -> Submitted:
                     priority=asked.migration.priority,
                     migration=asked.migration.model_dump_json(),
                     content_key=asked.content_key,
+                    notes=notes_adapter.dump_json(asked.notes).decode(),
                 )
         except IntegrityError:
             same = jobs.c.content_key == asked.content_key, is_active()
@@ -73,6 +79,28 @@ def submit(connection: Connection, asked: Submission) -> Submitted:
             return Submitted(job_of(row), new=False)
         record(connection, job, "submitted", f"by {asked.origin.submitter}" if asked.origin.submitter else "")
         return Submitted(job, new=True)
+
+
+class _Partly(Exception):
+    """Some machines of a batch are active already."""
+
+
+def submit_together(connection: Connection, batch: Sequence[Submission]) -> list[Submitted]:
+    """Queue all of them, or none if some are active already; then only these are returned."""
+    if len(batch) == 1:
+        return [submit(connection, batch[0])]
+    active: list[tuple[Submission, Job]] = []
+    try:
+        with connection.begin_nested():
+            done = [submit(connection, asked) for asked in batch]
+            active = [(asked, one.job) for asked, one in zip(batch, done, strict=True) if not one.new]
+            if 0 < len(active) < len(batch):
+                raise _Partly
+            return done
+    except _Partly:
+        for asked, job in active:
+            _record_duplicate(connection, job, asked.origin)
+        return [Submitted(job, new=False) for _, job in active]
 
 
 def refuse(connection: Connection, refusal: Refusal) -> Job:
@@ -99,6 +127,6 @@ def _record_duplicate(connection: Connection, job: Job, origin: Origin) -> None:
 
 
 def _insert(connection: Connection, origin: Origin, **values: Any) -> Job:
-    spool = {"spool_name": origin.name, "spool_claim": origin.claim, "spool_path": origin.path}
+    spool = {"spool_name": origin.name, "spool_claim": origin.claim, "spool_path": origin.path, "batch": origin.batch}
     values |= {"submitter": origin.submitter, "submitter_uid": origin.uid, "created": datetime.now(UTC), **spool}
     return job_of(connection.execute(insert(jobs).values(values).returning(jobs)).mappings().one())

@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import RowMapping
 
 from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Job, JobEvent, Problem
 
 ACTIVE_STATES = "state IN ('queued', 'held', 'running')"
@@ -34,6 +35,7 @@ MISPLACED = (
     " WHEN 'cancelled' THEN 'failed/%' WHEN 'rejected' THEN 'rejected/%' END"
 )
 """The spool file is not in the folder of the job's state. Written out: the index serves identical text only."""
+notes_adapter: TypeAdapter[tuple[Concern, ...]] = TypeAdapter(tuple[Concern, ...])
 problems_adapter: TypeAdapter[tuple[Problem, ...]] = TypeAdapter(tuple[Problem, ...])
 
 
@@ -76,6 +78,8 @@ jobs = Table(
     Column("progress", Float, nullable=False, default=0.0),
     Column("note", Text, nullable=False, default=""),
     Column("problems", Text, nullable=False, default="[]"),
+    Column("notes", Text, nullable=False, server_default="[]"),
+    Column("batch", String(255), index=True),
     Column("reserved_bytes", BigInteger, nullable=False, default=0),
     Column("created", Instant, nullable=False),
     Column("not_before", Instant),
@@ -130,9 +134,10 @@ queue = Table(
 def job_of(row: RowMapping) -> Job:
     migration = row["migration"]
     return Job(
-        **{name: row[name] for name in Job.model_fields if name not in ("migration", "problems")},
+        **{name: row[name] for name in Job.model_fields if name not in ("migration", "problems", "notes")},
         migration=None if migration is None else Migration.model_validate_json(migration),
         problems=problems_adapter.validate_json(row["problems"]),
+        notes=notes_adapter.validate_json(row["notes"]),
     )
 
 

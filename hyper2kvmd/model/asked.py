@@ -36,7 +36,8 @@ def _as_tuple(value: object) -> object:
 class Migration(Frozen):
     """One migration YAML, parsed. `None` means that the key was not given."""
 
-    cmd: Literal["local"] = "local"
+    cmd: Literal["local", "migrate", "ova", "ovf", "vmx", "vhd", "raw"] = "local"
+    """As in hyper2kvm. It only has to agree with the source key: `hyper2kvm_keys.COMMANDS`."""
     vmdk: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple), Field(max_length=DISKS_MAX)] = ()
     """The machine's disks in any format (the key keeps its old name), boot disk first."""
     vmx: Path | None = None

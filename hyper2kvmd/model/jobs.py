@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.frozen import Frozen
 
 NOBODY_AT_ALL = -1
@@ -48,6 +49,8 @@ class Problem(Frozen):
     key: str | None = None
     line: int | None = None
     column: int | None = None
+    file: str | None = None
+    """The file with that line, if a migration was read from several."""
 
 
 class Job(Frozen):
@@ -67,6 +70,10 @@ class Job(Frozen):
     progress: float = Field(default=0.0, ge=0.0, le=1.0)
     note: str = ""
     problems: tuple[Problem, ...] = ()
+    notes: tuple[Concern, ...] = ()
+    """Keys of its migration YAML that have no effect here."""
+    batch: str | None = None
+    """The permanent name of the spool file, if that describes several machines: the same for all their jobs."""
     reserved_bytes: int = 0
     created: datetime
     not_before: datetime | None = None

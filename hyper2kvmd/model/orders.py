@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 from pydantic import Field
 
 from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import NOBODY_AT_ALL
 from hyper2kvmd.model.results import Finished
@@ -78,6 +79,8 @@ class Order(Frozen):
     """Kept free on every file system written to: bytes, or a percentage of its size."""
     limits: Limits = Limits()
     finished: Finished = Finished()
+    notes: tuple[Concern, ...] = ()
+    """Keys of the migration YAML that have no effect here."""
 
     @property
     def purpose(self) -> str:

@@ -53,6 +53,8 @@ def plan(bench: Bench) -> Plan:
     them as `several-problems`.
     """
     target = bench.target  # refused before anything is started or made
+    for note in bench.order.notes:
+        bench.ctx.note(note)
     findings = Findings()
     for name in _programs(bench.migration):
         with findings.noted():

@@ -21,6 +21,7 @@ from hyper2kvmd.cli.daemon import main
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon.web import ANSWER_SECONDS, Web
 from tests.support.host import REPOSITORY, unit_settings
+from tests.support.parsed import only_migration
 
 PLACE = REPOSITORY / "packaging" / "container"
 MANIFESTS = ("job.yaml", "pod.yaml")
@@ -125,7 +126,7 @@ def sysusers() -> str:
 
 def test_the_example_for_containers_converts_within_its_volume() -> None:
     text = (REPOSITORY / "examples" / "container.yaml").read_text()
-    asked = spec.parse(text, default_name="container")
+    asked = only_migration(spec.parse(text, default_name="container"))
     assert asked.output_dir is not None and asked.conversion_dir is not None
     assert asked.conversion_dir.is_relative_to(asked.output_dir) and asked.conversion_dir != asked.output_dir
     (command,) = re.findall(r"IMAGE \\\n#\s+(.+)$", text, re.MULTILINE)
@@ -209,9 +210,9 @@ def test_it_may_take_as_long_to_stop_as_the_unit(name: str) -> None:
 
 def test_the_job_migrates_what_its_configuration_says(tmp_path: Path) -> None:
     container = container_of("job.yaml")
-    file = understood(container["command"])["file"]
+    file = understood(container["command"])["files"][0]
     assert file.parent == Path(CONFIGURATION)
-    asked = spec.parse(texts_of("job.yaml")[file.name], default_name=file.stem)
+    asked = only_migration(spec.parse(texts_of("job.yaml")[file.name], default_name=file.stem))
     assert "vm_name" in asked.model_fields_set and not asked.libvirt_import
     assert asked.output_dir is not None and writable("job.yaml", asked.output_dir)
     assert [writable("job.yaml", disk) for disk in asked.vmdk] == [False]

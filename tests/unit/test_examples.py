@@ -15,12 +15,24 @@ HERE = {"workstation", "ci"}
 
 def test_there_is_one_for_each_scenario() -> None:
     names = {path.stem for path in EXAMPLES.iterdir()}
-    assert names == {"workstation", "shared-server", "service", "large-disk", "container", "ci", "several-disks"}
+    assert names == {
+        "workstation",
+        "shared-server",
+        "service",
+        "large-disk",
+        "container",
+        "ci",
+        "several-disks",
+        "batch",
+    }
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.iterdir()), ids=lambda path: path.stem)
 def test_examples_parse(path: Path) -> None:
-    asked = spec.load(path, base=Path("/home/me") if path.stem in HERE else None)
-    assert asked.vm_name in asked.vmdk[0].name
-    given = asked.model_fields_set - {"cmd"}
-    assert "vmdk" in given and len(given) > 3
+    machines = spec.load([path], base=Path("/home/me") if path.stem in HERE else None)
+    assert (len(machines) > 1) == (path.stem == "batch")
+    for asked in (machine.migration for machine in machines):
+        assert asked.vm_name in asked.vmdk[0].name
+        given = asked.model_fields_set - {"cmd"}
+        assert "vmdk" in given and len(given) > 3
+    assert not any(machine.notes for machine in machines)

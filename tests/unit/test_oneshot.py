@@ -17,6 +17,7 @@ from hyper2kvmd import config, progress
 from hyper2kvmd.cli import oneshot
 from hyper2kvmd.errors import BrokenInstallation, InvalidInput, MigrationFailed
 from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.spec import Parsed
 
 
 @pytest.fixture(autouse=True)
@@ -236,7 +237,7 @@ def test_the_next_run_removes_the_folders_of_killed_ones(tmp_path: Path) -> None
         (work / name).mkdir()
     with a_run(work, "20260102T030405Z-2"):
         with pytest.raises(MigrationFailed) as caught:
-            oneshot.migrate(oneshot.order(asked(), work, tmp_path), said.append)
+            oneshot.migrate(oneshot.order(Parsed(asked()), work, tmp_path), said.append)
         assert caught.value.code == "source-missing"
         left = {path.name for path in work.iterdir()}
     assert left == {"web01.17", "web01.20260102T030405Z-2", "notes", "web01.20260102T030405Z-1.old"}
@@ -254,7 +255,7 @@ def test_a_leftover_that_cannot_be_removed_is_only_reported(tmp_path: Path) -> N
     subprocess.run(["mount", "-t", "tmpfs", "none", mount], check=True)
     try:
         with pytest.raises(MigrationFailed) as caught:
-            oneshot.migrate(oneshot.order(asked(), work, tmp_path), said.append)
+            oneshot.migrate(oneshot.order(Parsed(asked()), work, tmp_path), said.append)
     finally:
         subprocess.run(["umount", mount], check=True)
     assert caught.value.code == "source-missing"

@@ -103,7 +103,7 @@ def test_remedies_in_the_code_are_sentences() -> None:
 
 @pytest.mark.parametrize("rules", [spec.RULES, config.RULES], ids=["migration", "configuration"])
 def test_remedies_for_keys_are_sentences(rules: Rules) -> None:
-    listed = [*rules.remedies.values(), *rules.foreign.values(), rules.absolute_because]
+    listed = [*rules.remedies.values(), rules.absolute_because, rules.no_home_because]
     assert [(text, wrong) for text in listed if (wrong := faults(text))] == []
 
 

@@ -93,7 +93,7 @@ def test_many_at_once_are_what_each_would_have_been(store: Store) -> None:
     def submission(name: str, key: str) -> Submission:
         return Submission(Migration(vmdk=(Path("/a.vmdk"),), vm_name=name), key, Origin(claim=name))
 
-    results = store.submit_all([submission("a", "1"), submission("b", "2"), submission("c", "1")])
+    results = [one for (one,) in store.submit_all([[submission(*each)] for each in ("a1", "b2", "c1")])]
     assert [(one.job.vm_name, one.new) for one in results] == [("a", True), ("b", True), ("a", False)]
     assert store.known_claims(["a", "b", "c"]) == {"a", "b"}
     assert store.submit_all([]) == []
