@@ -31,7 +31,7 @@ def good(tmp_path: Path) -> Path:
 @pytest.fixture
 def bad(tmp_path: Path) -> Path:
     path = tmp_path / "bad.yaml"
-    path.write_text("vmkd: x.vmdk\nmemory: lots\nflatten: true\n")
+    path.write_text("vmkd: x.vmdk\nmemory: lots\nvcenter: vc1\n")
     return path
 
 
@@ -62,7 +62,7 @@ def test_check_as_json(good: Path, bad: Path, tmp_path: Path) -> None:
     assert [(one["key"], one["line"]) for one in second["problems"]] == [
         ("vmkd", 1),
         ("memory", 2),
-        ("flatten", 3),
+        ("vcenter", 3),
         ("vmdk", None),
     ]
 
@@ -252,6 +252,49 @@ def test_a_plan_writes_nothing(words: tuple[str, ...], tmp_path: Path) -> None:
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert set(tmp_path.rglob("*")) == before
+
+
+def test_files_are_merged_and_errors_name_theirs(tmp_path: Path) -> None:
+    small_migration(tmp_path)
+    base, run = tmp_path / "base.yaml", tmp_path / "run.yaml"
+    base.write_text("workdir: ~/work\nverbose: 2\nmemory: 512\ndry_run: false\n")
+    run.write_text("input: disk.vmdk\nmemory: 1024\n")
+    result = ctl("check", "--merge", base, run, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"conversion_dir: {tmp_path}/work" in result.stdout and "memory: 1024" in result.stdout
+    assert "note: verbose has no effect here" in result.stdout
+    both = [word for file in (base, run) for word in ("--config", str(file))]
+    planned = json.loads(ctl("--json", "--dry-run", *both, cwd=tmp_path).stdout)
+    assert planned["order"]["migration"]["memory"] == 1024
+    assert [note["code"] for note in planned["order"]["notes"]] == ["key-without-effect"]
+    assert (
+        planned["plan"]["disks"] == json.loads(ctl("plan", "--json", base, run, cwd=tmp_path).stdout)["plan"]["disks"]
+    )
+    base.write_text("memory: much\n")
+    run.write_text("vmdk: disk.vmdk\nvcpus: 0\n")
+    result = ctl(*both, cwd=tmp_path)
+    assert result.returncode == 2
+    assert [line.split(": ")[0] for line in result.stderr.splitlines()] == [f"{base}:1:9", f"{run}:2:8"]
+
+
+def test_a_failure_in_a_batch_does_not_stop_it(tmp_path: Path) -> None:
+    small_migration(tmp_path)
+    file = tmp_path / "rack.yaml"
+    file.write_text("guest: none\nvms:\n- vmdk: none.vmdk\n- vmdk: disk.vmdk\n- vmdk: absent.vmdk\n")
+    result = ctl("--config", file, cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.count("[source-missing]") == 2
+    assert "2 of 3 machines failed" in result.stdout
+    assert (tmp_path / "disk.qcow2").exists()
+    results = json.loads(ctl("--json", "--dry-run", "--config", file, cwd=tmp_path).stdout)
+    assert [one["vm_name"] for one in results] == ["none", "disk", "absent"]
+    assert [one.get("error", {}).get("code") for one in results] == [
+        "source-missing",
+        "output-exists",
+        "source-missing",
+    ]
+    checked = json.loads(ctl("check", "--json", file, cwd=tmp_path).stdout)
+    assert [one["migration"]["vm_name"] for one in checked] == ["none", "disk", "absent"]
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -87,6 +88,56 @@ def test_of_many_duplicates_in_a_row_one_is_in_the_history(store: Store) -> None
     claim(store)
     add(store, "a")
     assert kinds(store, job.id) == ["submitted", "duplicate", "claimed", "duplicate"]
+
+
+def machines(content: str, names: str, claim: str = "") -> list[Submission]:
+    """One for each letter; the first one has the file."""
+    claim = claim or content
+    first = Origin(submitter="root", claim=claim, path=f"active/{claim}", batch=claim)
+    return [
+        Submission(
+            Migration(vmdk=(Path(f"/{name}.vmdk"),), vm_name=name),
+            f"{content}{name}",
+            Origin(submitter="root", batch=claim) if number else first,
+        )
+        for number, name in enumerate(names)
+    ]
+
+
+def test_a_batch_is_queued_as_a_whole_or_not_at_all(store: Store, tmp_path: Path) -> None:
+    first, second = store.submit_all([machines("x", "ab"), machines("y", "c")])
+    assert [(one.job.vm_name, one.new) for one in (*first, *second)] == [("a", True), ("b", True), ("c", True)]
+    assert {name: [job.vm_name for job in found] for name, found in store.batches(["x", "z"]).items()} == {
+        "x": ["a", "b"]
+    }
+    again = store.submit_all([machines("x", "ab", "x2")])[0]
+    assert [(one.job.id, one.new) for one in again] == [(1, False), (2, False)]
+    job = claim(store)
+    store.succeed(job.id, job.attempt, "done")
+    (partly,) = store.submit_all([machines("x", "ab", "x3")])
+    assert [(one.job.vm_name, one.new) for one in partly] == [("b", False)]
+    assert len(store.list()) == 3
+    assert kinds(store, 2)[-1] == "duplicate"
+
+
+def test_a_batch_that_is_cut_off_leaves_nothing(store: Store) -> None:
+    one, two, three = machines("x", "abc")
+    unwritable = replace(two, origin=replace(two.origin, name="\udcff"))
+    with pytest.raises(UnicodeEncodeError):
+        store.submit_all([machines("w", "z"), [one, three, unwritable]])
+    assert store.list() == [] and store.known_claims(["x"]) == frozenset()
+
+
+def test_a_batch_is_forgotten_when_it_is_over(store: Store) -> None:
+    store.submit_all([machines("x", "ab")])
+    first = claim(store)
+    store.succeed(first.id, first.attempt, "done")
+    later = now() + timedelta(days=1)
+    assert store.forget(later) == 0 and store.surplus("root", State.SUCCEEDED, 0) == []
+    second = claim(store)
+    store.succeed(second.id, second.attempt, "done")
+    assert [job_id for job_id, _ in store.surplus("root", State.SUCCEEDED, 0)] == [2, 1]
+    assert store.forget(later) == 2
 
 
 def test_many_at_once_are_what_each_would_have_been(store: Store) -> None:

@@ -206,8 +206,8 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_submitter.py::test_a_submission_is_its_peers_own",
-        Cut("hyper2kvmd/daemon/control.py", "Control._submit", "call Origin", 'Origin(submitter="root", uid=0)'),
-        Cut("hyper2kvmd/daemon/control.py", "Control._submit", "keyword uid", GONE),
+        Cut("hyper2kvmd/daemon/control.py", "Control._queue", "call Origin", 'Origin(submitter="root", uid=0)'),
+        Cut("hyper2kvmd/daemon/control.py", "Control._queue", "keyword uid", GONE),
     ),
     *each(
         "test_submitter.py::test_a_name_that_belongs_to_somebody_else_by_now",
