@@ -36,6 +36,8 @@ yaml = partial(Cut, "hyper2kvmd/yaml_source.py")
 binding = partial(Cut, "hyper2kvmd/yaml_binding.py")
 model = partial(Cut, "hyper2kvmd/model/asked.py")
 spec = partial(Cut, "hyper2kvmd/spec.py")
+batch = partial(Cut, "hyper2kvmd/spec_batch.py")
+translation = partial(Cut, "hyper2kvmd/spec_translation.py")
 root = partial(Cut, "hyper2kvmd/guest/files/root.py")
 journal = partial(Cut, "hyper2kvmd/daemon/journal.py")
 web = partial(Cut, "hyper2kvmd/daemon/web.py")
@@ -296,15 +298,17 @@ GUARDS: tuple[Guard, ...] = (
     *each(cases(TEXT, "merge keys"), (ALIAS, ANCHOR, MERGE)),
     *each(cases(TEXT, "a constructor", "a tag that types"), yaml("_Parser._node", "if tag", NEVER)),
     *each(cases(TEXT, "a key given twice"), yaml("_Parser._mapping", "if entries", NEVER)),
-    *each(cases(TEXT, "the same key, spelled twice"), binding("_Binder.mapping", "if setdefault", NEVER)),
-    *each(cases(TEXT, "a second document"), yaml("_Parser._root", "if StreamEndEvent #2", NEVER)),
+    *each(cases(TEXT, "the same key, spelled twice"), translation("canonical", "if setdefault", NEVER)),
+    *each(cases(TEXT, "a second document"), spec("_clash", "if names", NEVER)),
+    *each(cases(TEXT, "a thousand machines"), batch("find_machines", "if MAX_MACHINES", NEVER)),
+    *each(cases(TEXT, "many keys for many machines"), batch("_members", "if MAX_MERGED_NODES", NEVER)),
     *each(cases(TEXT, "a million brackets", "nested mappings"), yaml("_Parser._node", "if MAX_DEPTH", NEVER)),
     *each(cases(TEXT, "many keys"), yaml("_Parser._node", "if MAX_NODES", NEVER)),
     *each(cases(TEXT, "a huge text"), yaml("read_file", "if MAX_BYTES", NEVER)),
     *each(cases(TEXT, "no UTF-8"), yaml("read_file", "argument utf-8", '"utf-8", "replace"')),
     *each(
         cases(TEXT, "characters that turn text around", "a line break of its own kind"),
-        yaml("read", "call FORBIDDEN", GONE),
+        yaml("_parser_of", "call FORBIDDEN", GONE),
     ),
     *each(cases(TEXT, "control characters"), yaml("_Parser._scalar", "call CONTROL", GONE)),
     *each(cases(TEXT, "a huge number", "a number that is a time"), binding("WHOLE", "argument", '".*"')),
