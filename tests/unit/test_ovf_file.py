@@ -14,6 +14,7 @@ from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import EmptyDisk, LocalFile
 from hyper2kvmd.model.machine import Machine
 from tests.support.ovf_texts import FILE, System, collection, controller, cpu, disk, envelope, memory
+from tests.support.parsed import only_migration
 from tests.support.vmdk_images import descriptor
 
 DISK = descriptor("monolithicFlat", "RW 1 ZERO")
@@ -115,7 +116,7 @@ def test_vm_name_chooses_the_machine(ovf: Path) -> None:
 @pytest.mark.parametrize("source", ["ovf", "ova"])
 def test_the_keys_of_a_migration(source: str) -> None:
     text = f"{source}: /exports/web01\nconfiguration: small\n"
-    migration = spec.parse(text, default_name="web01")
+    migration = only_migration(spec.parse(text, default_name="web01"))
     assert (migration.source_key, migration.configuration) == (source, "small")
 
 

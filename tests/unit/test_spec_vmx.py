@@ -9,12 +9,13 @@ import pytest
 from hyper2kvmd import spec
 from hyper2kvmd.model.asked import DATASTORES_MAX, Migration
 from hyper2kvmd.model.jobs import Problem
+from tests.support.parsed import only_migration
 
 VMX = "vmx: /srv/web01.vmx\n"
 
 
 def parse(text: str, base: Path | None = None) -> Migration:
-    return spec.parse(text, default_name="web01", base=base)
+    return only_migration(spec.parse(text, default_name="web01", base=base))
 
 
 def problems(text: str, base: Path | None = None) -> tuple[Problem, ...]:
