@@ -21,7 +21,7 @@ from typing import NoReturn, TypeVar
 import psutil
 
 from hyper2kvmd import units
-from hyper2kvmd.disk.files import are_as_before
+from hyper2kvmd.disk.sources.location import is_as_before
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.errors import (
     Failure,
@@ -82,7 +82,7 @@ def migrate(order: Order, ctx: Context, *, keep_on_failure: bool = False) -> Fin
             purpose=order.purpose,
             keep_on_failure=keep_on_failure,
         ) as folder,
-        Sources(folder, Mandate.of(order)) as sources,
+        Sources(folder, Mandate.of(order), order.space_reserve) as sources,
     ):
         bench = Bench(order, folder, ctx, sources)
         done = _valid_products(bench)
@@ -109,7 +109,7 @@ def plan_only(order: Order, ctx: Context) -> Plan:
     with (
         as_before(order.conversion_dir),
         working_folder(order.conversion_dir, order.migration.vm_name, order.job_id) as folder,
-        Sources(folder, Mandate.of(order)) as sources,
+        Sources(folder, Mandate.of(order), order.space_reserve) as sources,
     ):
         bench = Bench(order, folder, ctx, sources)
         return _stage(ctx, Stage.PLAN, None, lambda: _plan_with_guest(bench))
@@ -164,7 +164,7 @@ def _valid_products(bench: Bench) -> Finished:
         return Finished()
     if not all(disk.path.parent == bench.folder and disk.path.exists() for disk in image.disks):
         return Finished()
-    if not are_as_before([file for disk in planned.disks for file in disk.files], bench.mandate):
+    if not all(is_as_before(disk, bench.mandate) for disk in planned.disks):
         return Finished()
     return finished.with_changes(artifact=None, registration=None)
 

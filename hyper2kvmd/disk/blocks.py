@@ -19,7 +19,8 @@ class Run:
     """Consecutive guest bytes that are stored together.
 
     With `packed`, the run is one unit that only `Source.load` can read (a compressed grain). Otherwise its bytes are
-    stored unchanged at `offset` of the file descriptor `file` and can be copied directly.
+    stored unchanged at `offset` of the file descriptor `file`, counted from the start of that file also for a disk in
+    an archive, and can be copied directly.
     """
 
     guest: int

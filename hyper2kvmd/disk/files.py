@@ -13,19 +13,31 @@ from hyper2kvmd.disk import faults
 from hyper2kvmd.errors import Failure, Kind, MigrationFailed, Unsafe
 from hyper2kvmd.host.files import data_ranges
 from hyper2kvmd.host.mandate import ANYONE, Mandate
-from hyper2kvmd.model.disks import DiskRef, FileIdentity
+from hyper2kvmd.model.disks import DiskRef, FileIdentity, Window
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """An open regular file; its opener closes `fd`."""
+    """An open regular file, or a window in one: its opener closes `fd`. Offsets count from the start of the window."""
 
     fd: int
     identity: FileIdentity
 
     @property
     def path(self) -> Path:
-        return self.identity.path
+        """For messages, and for the names of the files beside it. In an archive, it ends with the member's name."""
+        window = self.identity.window
+        return self.identity.path if window is None else self.identity.path / window.member
+
+    @property
+    def is_member(self) -> bool:
+        """Whether it is a member of an archive: files that it names are members, too."""
+        return self.identity.window is not None
+
+    @property
+    def first(self) -> int:
+        """Where its first byte is in the file of `fd`."""
+        return self.identity.window.first if self.identity.window is not None else 0
 
     @property
     def opened(self) -> Path:
@@ -34,20 +46,21 @@ class SourceFile:
 
     @property
     def size(self) -> int:
-        return self.identity.size
+        return self.identity.window.length if self.identity.window is not None else self.identity.size
 
     def require_unchanged(self) -> None:
         """Raise MigrationFailed (`source-changed`) if the open file has changed since it was opened.
 
         A write changes its times. So does another file that takes its name, because the count of links changes.
         """
-        if _identity(self.path, os.fstat(self.fd)) != self.identity:
+        if _identity(self.identity.path, os.fstat(self.fd), self.identity.window) != self.identity:
             raise source_changed(self.path)
 
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes, fewer only at the end of the file. Raises `disk-read-failed`."""
         if offset >= self.size:
             return b""
+        length = min(length, self.size - offset)
         data = self._pread(length, offset)
         while len(data) < length:
             more = self._pread(length - len(data), offset + len(data))
@@ -65,14 +78,16 @@ class SourceFile:
 
     def data_ranges(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Ranges in [start, stop) with data on the file system; others are zeros. Raises `disk-read-failed`."""
+        first = self.first
         try:
-            yield from data_ranges(self.fd, start, stop)
+            for begin, end in data_ranges(self.fd, first + start, first + min(stop, self.size)):
+                yield begin - first, end - first
         except OSError as error:
             raise self._read_failed(start, error) from error
 
     def _pread(self, length: int, offset: int) -> bytes:
         try:
-            return os.pread(self.fd, length, offset)
+            return os.pread(self.fd, length, self.first + offset)
         except OSError as error:
             raise self._read_failed(offset, error) from error
 
@@ -144,22 +159,33 @@ def open_file(path: Path, mandate: Mandate = ANYONE) -> SourceFile:
     return SourceFile(fd, _identity(path, status))
 
 
+def in_window(file: SourceFile, window: Window) -> SourceFile:
+    """The window of an open file that was not opened for another one: maps of descriptors distinguish the two.
+
+    Raises MigrationFailed (`source-truncated`) if the file ends before it does.
+    """
+    if window.first + window.length > file.identity.size:
+        end = window.first + window.length
+        raise faults.truncated(file.path, f"{window.member} ends at byte {end} of {file.identity.size}")
+    return SourceFile(file.fd, file.identity.with_changes(window=window))
+
+
 def are_as_before(files: Sequence[FileIdentity], mandate: Mandate = ANYONE) -> bool:
     """Whether all can still be opened and are unchanged. Device numbers may change when the host restarts."""
     try:
-        now = [_identify(before.path, mandate) for before in files]
+        now = [_identify(before, mandate) for before in files]
     except Failure:
         return False
     return all(one.with_changes(device=before.device) == before for one, before in zip(now, files, strict=True))
 
 
-def _identify(path: Path, mandate: Mandate) -> FileIdentity:
-    file = open_file(path, mandate)
+def _identify(before: FileIdentity, mandate: Mandate) -> FileIdentity:
+    file = open_file(before.path, mandate)
     os.close(file.fd)
-    return file.identity
+    return file.identity.with_changes(window=before.window)
 
 
-def _identity(path: Path, status: os.stat_result) -> FileIdentity:
+def _identity(path: Path, status: os.stat_result, window: Window | None = None) -> FileIdentity:
     return FileIdentity(
         path=path,
         device=status.st_dev,
@@ -167,6 +193,7 @@ def _identity(path: Path, status: os.stat_result) -> FileIdentity:
         size=status.st_size,
         mtime_ns=status.st_mtime_ns,
         ctime_ns=status.st_ctime_ns,
+        window=window,
     )
 
 

@@ -45,6 +45,17 @@ class LocalFile(Frozen):
         return str(self.path)
 
 
+class UnpackedFile(Frozen):
+    """A disk that was unpacked from another file into the working folder."""
+
+    path: Path
+    origin: str
+    """Where it was packed, for messages and reports."""
+
+    def __str__(self) -> str:
+        return self.origin
+
+
 class ArchiveMember(Frozen):
     """A disk that is stored as it is inside another file, such as a member of a plain tar archive."""
 
@@ -56,7 +67,7 @@ class ArchiveMember(Frozen):
     length: int = Field(ge=0)
 
     def __str__(self) -> str:
-        return f"{self.archive}({self.member})"
+        return f"{self.archive}/{self.member}"
 
 
 class EmptyDisk(Frozen):
@@ -70,8 +81,23 @@ class EmptyDisk(Frozen):
         return f"empty disk {self.number}"
 
 
-DiskRef: TypeAlias = LocalFile | ArchiveMember | EmptyDisk
+FileRef: TypeAlias = LocalFile | ArchiveMember | UnpackedFile
+"""The location of stored bytes."""
+DiskRef: TypeAlias = FileRef | EmptyDisk
 """The location of a disk. `disk/sources/location.py` opens it. Remote disks will be a further kind."""
+
+DigestAlgorithm: TypeAlias = Literal["sha1", "sha256", "sha384", "sha512"]
+
+
+class Checksum(Frozen):
+    """What a manifest says of one file."""
+
+    of: FileRef
+    algorithm: DigestAlgorithm
+    digest: str
+    """In lower-case hexadecimal digits."""
+    manifest: str
+    """The manifest's name, for messages."""
 
 
 class Segment(Frozen):
@@ -196,6 +222,16 @@ class Layout(Frozen):
         return None
 
 
+class Window(Frozen):
+    """The part of a file that is read like a file of its own: a member of an archive."""
+
+    member: str
+    """Its name in the archive."""
+    first: int = Field(ge=0)
+    """The byte of the file at which it begins."""
+    length: int = Field(ge=0)
+
+
 class FileIdentity(Frozen):
     """Facts that must not change while a source is read."""
 
@@ -205,6 +241,17 @@ class FileIdentity(Frozen):
     size: int
     mtime_ns: int
     ctime_ns: int
+    window: Window | None = None
+    """The part that is read; None: all of it."""
+
+    def overlaps(self, other: FileIdentity) -> bool:
+        """Whether both read a byte of the same file."""
+        if (self.device, self.inode) != (other.device, other.inode):
+            return False
+        if self.window is None or other.window is None:
+            return True
+        first = max(self.window.first, other.window.first)
+        return first < min(self.window.first + self.window.length, other.window.first + other.window.length)
 
 
 SourceFormat = Literal["vmdk", "raw", "qcow2", "vdi", "vhd", "vhdx"]
@@ -235,6 +282,9 @@ class SourceDisk(Frozen):
         """On record, a file in the directory of the first has its bare name: a thousand extents may share it."""
         shown = handler(files)
         if info.context == COMPACT:
+            for one in shown:
+                if one["window"] is None:
+                    del one["window"]
             for file, one in zip(files[1:], shown[1:], strict=True):
                 if file.path.parent == files[0].path.parent:
                     one["path"] = file.path.name

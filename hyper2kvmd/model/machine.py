@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from hyper2kvmd.model.concerns import Concern
-from hyper2kvmd.model.disks import DiskRef, Layout, SourceDisk
+from hyper2kvmd.model.disks import Checksum, DiskRef, Layout, SourceDisk
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.guest import DiskBus, Guest, NicModel, Rtc
 
@@ -47,6 +47,8 @@ class MachineDisk(Frozen):
     """None if unknown."""
     capacity: int | None = None
     """Bytes, by the description. The disk's own header is believed more."""
+    checksums: tuple[Checksum, ...] = ()
+    """Of the files from which it is read: the conversion verifies them."""
 
 
 class SourceNic(Frozen):

@@ -79,7 +79,7 @@ def _plan(bench: Bench, target: Target | None, findings: Findings) -> Plan:
     with ctx.step("Reading the source"):
         machine = read_machine(migration, bench.sources)
         disks, layout = read_disks(bench.sources, [disk.at for disk in machine.disks], bench.keys())
-        opened = [source.files[0] for source in bench.sources.open([disk.at for disk in disks])]
+        opened = [source.files[0] for source in bench.sources.open([disk.at for disk in disks]) if source.files]
         with findings.noted():
             if migration.vmdk:  # a description names the disks that the machine runs on
                 snapshots = check_snapshots(opened, machine.disk_names, migration.snapshot, bench.mandate)

@@ -23,7 +23,7 @@ from hyper2kvmd.disk.files import SourceFile
 from hyper2kvmd.disk.images.qcow2 import full_size
 from hyper2kvmd.disk.images.qcow2.reader import open_image
 from hyper2kvmd.disk.qemu import nbd
-from hyper2kvmd.disk.qemu.qemu_img import linked
+from hyper2kvmd.disk.qemu.qemu_img import linked, stored_bytes
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host import run
 from hyper2kvmd.model.disks import Segment
@@ -110,7 +110,15 @@ def export(
         served = stack.enter_context(linked(opened, folder)) if opened else path
         with _listen(folder / "nbd") as listener, (folder / "output").open("wb") as output:
             process = run.start(
-                _command(served, fmt, settings or {}, exports, writable, listener.fileno(), below),
+                _command(
+                    stored_bytes(served, opened[0] if opened else None, locking="on"),
+                    fmt,
+                    settings or {},
+                    exports,
+                    writable,
+                    listener.fileno(),
+                    below,
+                ),
                 sandbox=sandbox,
                 stdout=output.fileno(),
                 stderr=subprocess.STDOUT,
@@ -211,13 +219,14 @@ def _reachable(backing: Backing, folder: Path) -> Iterator[Backing]:
 
 def layer(backing: Backing) -> dict[str, object]:
     """A backing disk for QEMU's -blockdev: read-only. A QCOW2 gets no backing file from its own header."""
-    file = {"driver": "file", "filename": str(backing.path), "read-only": True}
+    opened = backing.opened[0] if backing.opened else None
+    file = stored_bytes(backing.path, opened, **{"read-only": True})
     bottom: dict[str, object] = {"backing": None} if backing.driver == "qcow2" else {}
     return {**backing.settings, "driver": backing.driver, "file": file, "read-only": True, **bottom}
 
 
 def _command(
-    path: Path,
+    file: dict[str, object],
     fmt: str,
     settings: Mapping[str, object],
     exports: Mapping[str, Segment | None],
@@ -225,7 +234,6 @@ def _command(
     listener: int,
     backing: Backing | None,
 ) -> list[str]:
-    file: dict[str, object] = {"driver": "file", "filename": str(path), "locking": "on"}
     disk: dict[str, object] = {**settings, "driver": fmt, "file": file, "node-name": "disk", "read-only": not writable}
     if fmt == "qcow2":
         disk["backing"] = backing and layer(backing)

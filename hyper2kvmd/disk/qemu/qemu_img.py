@@ -29,18 +29,33 @@ PREALLOCATION = 64 << 20
 """Bytes that QEMU may add to an image that it fully reserves: it overestimates the tables."""
 EMPTY_BYTES = 4 << 20
 """Of an empty QCOW2: the tables of the largest disk (64 TiB) need 1.2 MiB."""
+SECTOR = 512
 SLOWEST = 10 << 20
 """Bytes of the source that a conversion of more than a day must process per second of processor time."""
 
 
-def node(path: Path, fmt: str, settings: Mapping[str, object] | None = None) -> str:
+def node(path: Path, fmt: str, settings: Mapping[str, object] | None = None, opened: SourceFile | None = None) -> str:
     """QEMU's name of a local file: neither its path nor its content can change the protocol or format.
 
-    The header of a QCOW2 cannot add a backing file either, even if it changed before QEMU reads it. Source: qemu(1),
-    section "Device URL Syntax" (json:), and BlockdevOptionsGenericCOWFormat.
+    `opened` is the source behind `path`, if it is one. The header of a QCOW2 cannot add a backing file either, even if
+    it changed before QEMU reads it. Source: qemu(1), section "Device URL Syntax" (json:), and
+    BlockdevOptionsGenericCOWFormat.
     """
-    options: dict[str, object] = {"driver": fmt, "file": {"driver": "file", "filename": str(path)}}
+    options: dict[str, object] = {"driver": fmt, "file": stored_bytes(path, opened)}
     return "json:" + json.dumps(options | dict(settings or {}) | ({"backing": None} if fmt == "qcow2" else {}))
+
+
+def stored_bytes(path: Path, opened: SourceFile | None, **options: object) -> dict[str, object]:
+    """QEMU's node for the bytes of a file, below that of its format. For a member of an archive, only these bytes.
+
+    QEMU wants whole sectors. The bytes up to the end of the last one are the padding of the archive, or what follows.
+    """
+    file: dict[str, object] = {"driver": "file", "filename": str(path), **options}
+    if opened is None or not opened.is_member:
+        return file
+    size = -(-opened.size // SECTOR) * SECTOR
+    limit = {"size": size} if opened.first + size <= opened.identity.size else {}
+    return {"driver": "raw", "offset": opened.first, **limit, "file": file}
 
 
 @contextmanager
@@ -94,7 +109,7 @@ def reads_as(files: Sequence[SourceFile], driver: str, settings: Mapping[str, ob
     vmdk_get_info).
     """
     with linked(files, folder) as path:
-        argv = ["qemu-img", "info", "--output=json", node(path, driver, settings)]
+        argv = ["qemu-img", "info", "--output=json", node(path, driver, settings, files[0])]
         try:
             done = run.run(argv, sandbox=run.Sandbox(handles=tuple(file.fd for file in files)), check=False)
         except MigrationFailed as error:
@@ -135,7 +150,7 @@ def convert(
     handle = os.open(image, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     argv += ["-t", "none"] if direct.possible(image) else []
     argv += ["-T", "none"] if direct.possible(source.opened) else []
-    argv += [node(source.opened, source_format), str(image)]
+    argv += [node(source.opened, source_format, opened=source), str(image)]
 
     def on_output(text: str) -> None:
         for match in PERCENT.finditer(text):
@@ -174,13 +189,13 @@ def walk(source: SourceFile, fmt: SourceFormat, take: Callable[[int, int, int | 
             if extent["data"] and not extent["zero"]:
                 take(extent["start"], extent["start"] + extent["length"], extent.get("offset"))
 
-    argv = ["qemu-img", "map", "--output=json", node(source.opened, fmt)]
+    argv = ["qemu-img", "map", "--output=json", node(source.opened, fmt, opened=source)]
     run.run(argv, sandbox=run.Sandbox(handles=(source.fd,)), on_output=read)
 
 
 def check(image: Path) -> str | None:
     """The errors in a QCOW2's metadata, leaks included; None if there are none."""
-    found, said = _check(image, "qcow2", run.Sandbox(read=(image,)))
+    found, said = _check(node(image, "qcow2"), run.Sandbox(read=(image,)))
     if found is None:
         return said
     return _counted(found, ("corruptions", "leaks", "check-errors")) or said
@@ -191,7 +206,7 @@ def corruption(source: SourceFile, fmt: SourceFormat) -> str | None:
 
     Raises MigrationFailed (`source-check-failed`) if QEMU cannot check it, for example while it is in use.
     """
-    found, said = _check(source.opened, fmt, run.Sandbox(handles=(source.fd,)))
+    found, said = _check(node(source.opened, fmt, opened=source), run.Sandbox(handles=(source.fd,)))
     if found is None:
         raise MigrationFailed(
             "source-check-failed",
@@ -202,9 +217,9 @@ def corruption(source: SourceFile, fmt: SourceFormat) -> str | None:
     return _counted(found, ("corruptions", "check-errors"))
 
 
-def _check(image: Path, fmt: SourceFormat, sandbox: run.Sandbox) -> tuple[dict[str, Any] | None, str | None]:
-    """The counts of qemu-img, if it reported any, and its error message."""
-    argv = ["qemu-img", "check", "--output=json", node(image, fmt)]
+def _check(image: str, sandbox: run.Sandbox) -> tuple[dict[str, Any] | None, str | None]:
+    """The counts of qemu-img for a `node`, if it reported any, and its error message."""
+    argv = ["qemu-img", "check", "--output=json", image]
     done = run.run(argv, sandbox=sandbox, check=False)
     said = " / ".join(done.stderr.strip().splitlines()) or f"qemu-img check ended with {done.returncode}"
     try:

@@ -12,17 +12,17 @@ from hyper2kvmd.disk.sources.location import open_disk
 from hyper2kvmd.disk.sources.source import DiskSource
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.host.mandate import ANYONE, Mandate
-from hyper2kvmd.model.disks import DiskRef, SourceDisk
+from hyper2kvmd.model.disks import DiskRef, FileIdentity, SourceDisk
 
 
 class Sources:
     """Opens the disks of one machine at first use, and closes them at the end of its block.
 
-    QEMU's sockets may be made in `folder`.
+    QEMU's sockets may be made in `folder`, and packed disks unpacked there: that leaves `space_reserve` free.
     """
 
-    def __init__(self, folder: Path, mandate: Mandate = ANYONE) -> None:
-        self._folder, self.mandate = folder, mandate
+    def __init__(self, folder: Path, mandate: Mandate = ANYONE, space_reserve: str = "0") -> None:
+        self.folder, self.mandate, self.space_reserve = folder, mandate, space_reserve
         self._stack = ExitStack()
         self._opened: tuple[DiskSource, ...] = ()
 
@@ -47,7 +47,7 @@ class Sources:
         if not self._opened:
             opened: dict[DiskRef, DiskSource] = {}
             for at in disks:
-                disk = self._stack.enter_context(open_disk(at, self._folder, self.mandate))
+                disk = self._stack.enter_context(open_disk(at, self.folder, self.mandate))
                 _require_apart(at, disk, opened)
                 opened[at] = disk
             self._opened = tuple(opened.values())
@@ -81,12 +81,15 @@ def describe(at: DiskRef, source: DiskSource) -> SourceDisk:
 
 
 def _require_apart(at: DiskRef, disk: DiskSource, others: Mapping[DiskRef, DiskSource]) -> None:
-    files = {(file.device, file.inode): file.path for file in disk.identity}
+    files: dict[tuple[int, int], list[FileIdentity]] = {}
+    for file in disk.identity:
+        files.setdefault((file.device, file.inode), []).append(file)
     for other_at, other in others.items():
         for file in other.identity:
-            if (file.device, file.inode) in files:
-                raise MigrationFailed(
-                    "source-repeated",
-                    f"{other_at} and {at} both use {files[file.device, file.inode]}",
-                    hint="Name each disk of the machine once, and only the topmost snapshot of a chain",
-                )
+            for own in files.get((file.device, file.inode), ()):
+                if own.overlaps(file):
+                    raise MigrationFailed(
+                        "source-repeated",
+                        f"{other_at} and {at} both use {own.path}",
+                        hint="Name each disk of the machine once, and only the topmost snapshot of a chain",
+                    )

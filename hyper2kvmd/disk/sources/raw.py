@@ -37,7 +37,7 @@ class RawSource(FileBacked):
         lo = start // RUN_LIMIT * RUN_LIMIT
         for begin, end in ranges.cut(self._stored(lo, stop), RUN_LIMIT):
             if start <= begin < stop:
-                yield Run(begin, end - begin, self._file.fd, begin)
+                yield Run(begin, end - begin, self._file.fd, self._file.first + begin)
 
     def copy_into(self, image: NewImage, limits: copy.CopyLimits, on_progress: OnProgress) -> None:
         """Raises as `copy.copy` does."""
@@ -45,7 +45,7 @@ class RawSource(FileBacked):
 
     def load(self, run: Run) -> bytes:
         """Raises MigrationFailed (`source-truncated`, `disk-read-failed`)."""
-        return self._file.read_whole(run.offset, run.length)
+        return self._file.read_whole(run.offset - self._file.first, run.length)
 
     def _stored(self, lo: int, hi: int) -> Iterator[tuple[int, int]]:
         """Data in the windows of RUN_LIMIT that [lo, hi) touches; `lo` is the start of one."""

@@ -80,6 +80,8 @@ def check_snapshots(
 
 
 def _read_beside(file: SourceFile, mandate: Mandate) -> Beside:
+    if file.is_member:  # an export contains the machine's current disks
+        return Beside(frozenset(), {})
     names: tuple[str, ...] = ()
     with suppress(OSError):
         names = mandate.names_in(file.path.parent, MAX_NAMES)

@@ -117,7 +117,7 @@ GUARDS: tuple[Guard, ...] = (
     # ---- a working folder that was kept
     *each(
         "test_kept.py::test_a_right_that_was_withdrawn_meanwhile",
-        Cut("hyper2kvmd/worker.py", "_valid_products", "if are_as_before", NEVER),
+        Cut("hyper2kvmd/worker.py", "_valid_products", "if is_as_before", NEVER),
     ),
     *each(
         "test_kept.py::test_an_image_that_has_the_name_of_what_was_published",

@@ -109,8 +109,9 @@ class BlockMapSource(FileBacked):
 
     def load(self, run: Run) -> bytes:
         """Raises MigrationFailed (`source-truncated`, `disk-read-failed`)."""
-        data = self._file.read_whole(run.offset, run.length)
-        return self._disk.written(run.guest, run.offset, data) if run.packed else data
+        at = run.offset - self._file.first
+        data = self._file.read_whole(at, run.length)
+        return self._disk.written(run.guest, at, data) if run.packed else data
 
     @cached_property
     def _stored(self) -> Ranges:
@@ -123,13 +124,14 @@ class BlockMapSource(FileBacked):
     def _without_holes(self, piece: StoredPiece) -> Iterator[Run]:
         """Whole units of the disk, as far as the piece has them: smaller holes save nothing."""
         if piece.partial:
-            yield Run(piece.guest, piece.length, self._file.fd, piece.offset, packed=True, sharable=False)
+            at = self._file.first + piece.offset
+            yield Run(piece.guest, piece.length, self._file.fd, at, packed=True, sharable=False)
             return
         shift, end = piece.guest - piece.offset, piece.guest + piece.length
         data = self._file.data_ranges(piece.offset, piece.offset + piece.length)
         for start, stop in ranges.in_units(((start + shift, stop + shift) for start, stop in data), end):
             begin = max(start, piece.guest)
-            yield Run(begin, stop - begin, self._file.fd, begin - shift, sharable=False)
+            yield Run(begin, stop - begin, self._file.fd, self._file.first + begin - shift, sharable=False)
 
 
 @dataclass(frozen=True)

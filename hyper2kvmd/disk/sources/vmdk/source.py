@@ -121,8 +121,13 @@ class VmdkSource(FileBacked):
         for piece in _joined(self._pieces(0, lo, hi)):
             if piece.guest >= stop:
                 return
-            if piece.guest >= start:
-                yield Run(piece.guest, piece.length, piece.file, piece.offset, piece.kind is PieceKind.PACKED)
+            if piece.guest < start:
+                continue
+            if piece.kind is PieceKind.PACKED:
+                yield Run(piece.guest, piece.length, piece.file, piece.offset, packed=True)
+            else:
+                first = self._by_descriptor[piece.file].first
+                yield Run(piece.guest, piece.length, piece.file, first + piece.offset)
 
     def copy_into(self, image: NewImage, limits: copy.CopyLimits, on_progress: OnProgress) -> None:
         """Raises as `copy.copy` does."""
@@ -136,7 +141,8 @@ class VmdkSource(FileBacked):
         if run.packed:
             extent = self._sparse[run.file]
             return extent.load(self._forward(extent.file), run.guest, run.length, run.offset)
-        return self._by_descriptor[run.file].read_whole(run.offset, run.length)
+        file = self._by_descriptor[run.file]
+        return file.read_whole(run.offset - file.first, run.length)
 
     def _forward(self, file: SourceFile) -> Forward:
         """This thread's reader, kept for the file read last."""
@@ -249,7 +255,7 @@ def _layer(file: SourceFile, opening: Opening) -> Layer:
     descriptor = text.parse_descriptor(file.read(0, text.LIMIT + 1), path)
     _check_parent(descriptor, path)
     text.check_descriptor(descriptor, path, embedded=False)
-    names = [sibling(path, extent.name) if extent.name is not None else None for extent in descriptor.extents]
+    names = [sibling(file, extent.name) if extent.name is not None else None for extent in descriptor.extents]
     extents: list[Extent] = []
     at, named = 0, opening.named_by(file)
     for line, name in zip(descriptor.extents, names, strict=True):
@@ -302,7 +308,7 @@ def _check_parent(descriptor: Descriptor, path: Path) -> None:
 
 def _open_parent(child: Layer, opening: Opening) -> Layer:
     """The disk that `child` is a snapshot of, unchanged since: its CID must be the one recorded in the child."""
-    path = sibling(child.path, child.descriptor.parent_hint or "")
+    path = sibling(child.file, child.descriptor.parent_hint or "")
     if path in opening.files:
         raise faults.corrupt(child.path, f"its parent {path.name} is a part of the same snapshot chain already")
     parent = _layer(opening.open_new(path, opening.named_by(child.file)), opening)
