@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 from hyper2kvmd import units
 from hyper2kvmd.errors import Kind, MigrationFailed, TryLater
 from hyper2kvmd.model.orders import FileSystem
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a write without space for it."""
 
 
 def file_system_of_open(handle: int) -> FileSystem:

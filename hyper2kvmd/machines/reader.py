@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from hyper2kvmd.disk.sources.opened import Sources
+from hyper2kvmd.machines.ova import Ova
 from hyper2kvmd.machines.ovf_file import OvfFile
 from hyper2kvmd.machines.vmx.beside import DisksWithVmx
 from hyper2kvmd.machines.vmx.reader import Vmx
@@ -28,6 +29,7 @@ READERS: Mapping[SourceKey, MachineReader] = {
     "ovf": OvfFile(),
     "vmdk": DisksWithVmx(),
     "vmx": Vmx(),
+    "ova": Ova(),
 }
 """The reader for each key that names a source."""
 

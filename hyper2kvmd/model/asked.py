@@ -46,6 +46,8 @@ class Migration(Frozen):
     """The machine's OVF descriptor; its disks are beside it."""
     ova: Path | None = None
     """An OVF package in one file, also compressed, or unpacked in a directory."""
+    ova_ca: Path | None = None
+    """A file with the certificates of trusted signers, in PEM form: the package has to be signed."""
     configuration: str | None = Field(default=None, min_length=1, max_length=255)
     """The configuration of the OVF, by its identifier; None is its default one."""
     datastore_map: Mapping[Annotated[str, Field(pattern=DATASTORE)], Path] = Field(

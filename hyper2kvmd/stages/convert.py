@@ -16,6 +16,7 @@ from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.disk.qemu.export import export
 from hyper2kvmd.disk.qemu.nbd import NbdReader
 from hyper2kvmd.disk.reader import SourceReader
+from hyper2kvmd.disk.sources.digests import DigestCheck
 from hyper2kvmd.disk.sources.source import DiskSource
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.workspace import image_name
@@ -35,12 +36,14 @@ SAMPLE_BYTES = 65536
 def convert(bench: Bench, plan: Plan) -> Image:
     """Convert the planned disks into the job's folder, continuing from an earlier attempt if possible.
 
-    Raises MigrationFailed (`source-changed`, `content-differs`, `resize-hides-data`, `disk-full`), and as
-    `DiskSource.copy_into` does.
+    Raises MigrationFailed (`source-changed`, `source-digest-differs`, `content-differs`, `resize-hides-data`,
+    `disk-full`), and as `DiskSource.copy_into` does.
     """
     migration, ctx = bench.migration, bench.ctx
     sources = bench.sources.planned(plan.disks)
-    images = tuple(_converted(bench, plan, number, source) for number, source in enumerate(sources))
+    with _digests_beside(bench, plan) as digests:
+        images = tuple(_converted(bench, plan, number, source, digests) for number, source in enumerate(sources))
+    verified = tuple(_verified(plan))
     image = Image(disks=images, format=migration.out_format, layout=plan.layout)
     with ctx.step("Comparing images and source"):
         evidence = prove_same(sources, plan, image, bench.folder, bench.keys())
@@ -48,14 +51,40 @@ def convert(bench: Bench, plan: Plan) -> Image:
         evidence += tuple(_compared(bench, plan, image, number, source) for number, source in enumerate(sources))
     for source in sources:
         source.require_unchanged()
-    evidence += ("the source files did not change meanwhile",)
+    evidence = (*verified, *evidence, "the source files did not change meanwhile")
     return _grown(bench, plan, image.with_changes(evidence=evidence))
 
 
-def _converted(bench: Bench, plan: Plan, number: int, source: DiskSource) -> DiskImage:
+@contextmanager
+def _digests_beside(bench: Bench, plan: Plan) -> Iterator[DigestCheck]:
+    """Compare the source's files with their manifest during the block. Raises MigrationFailed at its end."""
+    checksums = tuple(one for disk in plan.machine.disks for one in disk.checksums)
+    check = DigestCheck(checksums, bench.mandate, copy_limits(bench.order.limits).bytes_per_second)
+    check.start()
+    try:
+        yield check
+        total = sum(file.window.length if file.window else file.size for disk in plan.disks for file in disk.files)
+        with bench.ctx.step("Comparing the source with its manifest", total=max(total, check.done)) as step:
+            check.finish(lambda done: step.advance_to(min(done, total)))
+    finally:
+        check.stop()
+
+
+def _verified(plan: Plan) -> Iterator[str]:
+    for number, disk in enumerate(plan.machine.disks):
+        for one in disk.checksums:
+            yield f"{_of(number, plan)}the {one.algorithm.upper()} of {one.of} is that of {one.manifest}"
+
+
+def _converted(bench: Bench, plan: Plan, number: int, source: DiskSource, digests: DigestCheck) -> DiskImage:
     migration, disk = bench.migration, plan.disks[number]
     path = bench.folder / image_name(number, migration.out_format)
     with bench.ctx.step(f"Converting disk {number + 1}/{len(plan.disks)}", total=disk.data_bytes) as step:
+
+        def on_progress(now: copy.Amounts) -> None:
+            digests.require_no_failure()
+            step.advance_to(now.read, written=now.written)
+
         source.copy_into(
             NewImage(
                 path,
@@ -66,7 +95,7 @@ def _converted(bench: Bench, plan: Plan, number: int, source: DiskSource) -> Dis
                 reserve=disk.preallocate,
             ),
             copy_limits(bench.order.limits),
-            lambda now: step.advance_to(now.read, written=now.written),
+            on_progress,
         )
     return DiskImage(
         path=path,

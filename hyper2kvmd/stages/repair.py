@@ -19,7 +19,7 @@ from hyper2kvmd.guest.mounts import access
 from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper
 from hyper2kvmd.guest.tested import note_if_not_booted
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.disks import DiskImage, Image
+from hyper2kvmd.model.disks import DiskImage, EmptyDisk, Image
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.stages.bench import Bench
@@ -51,8 +51,7 @@ def preview(bench: Bench, plan: Plan) -> Guest | None:
     with tempfile.TemporaryDirectory(prefix="preview-", dir=bench.folder) as name, _damage_named():
         folder = Path(name)
         overlays = Image(disks=tuple(_overlays(sources, folder)), format="qcow2", layout=plan.layout)
-        below = tuple(one for one in backing if one is not None)
-        with access.open_image(overlays, bench.helper, folder, bench.keys(), backing=below) as opened:
+        with access.open_image(overlays, bench.helper, folder, bench.keys(), backing=backing) as opened:
             return _repair(bench, plan, opened, bench.migration.with_changes(dry_run=True))
 
 
@@ -71,7 +70,7 @@ def _repair(bench: Bench, plan: Plan, opened: access.Access, migration: Migratio
 
 
 def _as_backing(source: DiskSource, folder: Path) -> Backing | None:
-    """None if QEMU cannot read this disk as its hypervisor does."""
+    """None if QEMU cannot read this disk as its hypervisor does, and for a disk of zeros: nothing is below that."""
     files, node = source.files, source.qemu_node
     if node and qemu_img.reads_as(files, node.driver, node.options, source.virtual_size, folder):
         return Backing(files[0].path, node.driver, node.options, files)
@@ -81,7 +80,7 @@ def _as_backing(source: DiskSource, folder: Path) -> Backing | None:
 def _unreachable(bench: Bench, plan: Plan, backing: Sequence[Backing | None]) -> str | None:
     """Why the guest on the source cannot be mounted; a run with raw images may need less of the host."""
     for disk, one in zip(plan.disks, backing, strict=True):
-        if one is None:
+        if one is None and not isinstance(disk.at, EmptyDisk):
             return f"QEMU cannot read {disk.at} as its hypervisor does"
     if any(volume.content in FILE_SYSTEMS for volume in plan.layout.volumes):
         try:

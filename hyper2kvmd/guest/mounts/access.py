@@ -67,13 +67,13 @@ class Access(Protocol):
 
 @contextmanager
 def open_image(
-    image: Image, helper: Helper, folder: Path, keys: Sequence[bytes] = (), *, backing: Sequence[Backing] = ()
+    image: Image, helper: Helper, folder: Path, keys: Sequence[bytes] = (), *, backing: Sequence[Backing | None] = ()
 ) -> Iterator[Access]:
     """Hold all disks of `image` open for mounts: raw as files, qcow2 through confined exporters in `folder`.
 
     `keys` are tried on the LUKS containers of volumes, as `volumes.layout.read_layout` does. `backing` has the
-    disk below each QCOW2 that is an overlay of ours; writes reach only the overlay. Raises as `rootside.probe`,
-    `disk.qemu.export.export` and `disk.qemu.export.as_file` do.
+    disk below each QCOW2 that is an overlay of ours, None for zeros; writes reach only the overlay. Raises as
+    `rootside.probe`, `disk.qemu.export.export` and `disk.qemu.export.as_file` do.
     """
     job = re.sub(r"[^A-Za-z0-9._-]", "-", folder.name)[:128] or "job"
     with ExitStack() as stack:

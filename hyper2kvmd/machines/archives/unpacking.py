@@ -1,0 +1,125 @@
+"""Writes packed files into the working folder of the job, after the room for them was checked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from hyper2kvmd.disk import faults as damage
+from hyper2kvmd.disk.sources.location import open_stored
+from hyper2kvmd.disk.sources.opened import Sources
+from hyper2kvmd.host import space
+from hyper2kvmd.machines.archives import faults
+from hyper2kvmd.machines.archives.streams import Compression, Plain, Unpacked
+from hyper2kvmd.model.disks import FileRef, UnpackedFile
+
+FOLDER = "unpacked"
+"""Below the working folder: archives in one directory, packed disks in another one for each."""
+ARCHIVE, DISKS = "archive", "disks"
+STEP = 1 << 20
+CHECKED = 256 << 20
+"""Bytes that are written between two looks at the free space, if the size is unknown."""
+LARGEST = damage.LARGEST_DISK
+ZEROS = bytes(STEP)
+
+
+class Unpacking:
+    """The files that one reading of a machine unpacks. Those of an earlier reading are removed."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._root = sources.folder / FOLDER
+        self._disks = 0
+        self._begun = False
+
+    def of_archive(self, name: str, read: Callable[[int], bytes], length: int, archive: Path) -> UnpackedFile:
+        """A file of an archive, under its own name. Raises as `_written` does, and Unsafe (`archive-unsafe`)."""
+        target = self._folder(ARCHIVE).joinpath(*name.split("/"))
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise faults.unsafe(archive, f"{name!r} lies in a file") from error
+        self._written(target, read, length, archive / name)
+        return UnpackedFile(path=target, origin=str(archive / name))
+
+    def of_disk(self, parts: Sequence[FileRef], compression: Compression | None, name: str) -> UnpackedFile:
+        """A disk that is compressed, or cut into parts. Raises as `open_stored` does as well."""
+        self._disks += 1
+        target = self._folder(f"{DISKS}/{self._disks}") / name
+        origin = str(parts[0]) if len(parts) == 1 else f"{parts[0]} and {len(parts) - 1} more parts"
+        if compression is None:
+            self._written(target, _joined(parts, self._sources), _total(parts, self._sources), Path(origin))
+        elif len(parts) == 1:
+            with open_stored(parts[0], self._sources.mandate) as file:
+                self._written(target, Unpacked(file, compression).read, None, Path(origin))
+        else:
+            whole = self.of_disk(parts, None, f"{name}.packed")
+            with open_stored(whole) as file:
+                self._written(target, Unpacked(file, compression).read, None, Path(origin))
+            whole.path.unlink()
+        return UnpackedFile(path=target, origin=origin)
+
+    def _folder(self, name: str) -> Path:
+        if not self._begun:
+            shutil.rmtree(self._root, ignore_errors=True)
+            self._begun = True
+        folder = self._root / name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
+    def _written(self, target: Path, read: Callable[[int], bytes], length: int | None, origin: Path) -> None:
+        """Write `length` bytes, or all that there are. Raises TryLater (`space-short`), MigrationFailed
+        (`space-never`, `disk-full`, `source-truncated`, `archive-too-large`)."""
+        self._require_room(length or 0)
+        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            done = 0
+            while length is None or done < length:
+                if length is None and done % CHECKED == 0:
+                    self._require_room(CHECKED)
+                data = read(STEP if length is None else min(STEP, length - done))
+                if not data:
+                    break
+                if data != ZEROS:
+                    os.pwrite(handle, data, done)
+                done += len(data)
+                if done > LARGEST:
+                    raise faults.too_large(origin, f"it unpacks to more than {LARGEST} bytes")
+            if length is not None and done < length:
+                raise damage.truncated(origin, f"it has {done} of {length} bytes")
+            os.ftruncate(handle, done)
+        except OSError as error:
+            raise _not_written(target, error) from error
+        finally:
+            os.close(handle)
+
+    def _require_room(self, length: int) -> None:
+        space.require_possible(self._sources.folder, length)
+        space.require(self._sources.folder, length, self._sources.space_reserve)
+
+
+def _not_written(target: Path, error: OSError) -> Exception:
+    return space.disk_full(target.parent) if error.errno in space.FULL else error
+
+
+def _total(parts: Sequence[FileRef], sources: Sources) -> int:
+    total = 0
+    for part in parts:
+        with open_stored(part, sources.mandate) as file:
+            total += file.size
+    return total
+
+
+def _joined(parts: Sequence[FileRef], sources: Sources) -> Callable[[int], bytes]:
+    pieces = _pieces(parts, sources)
+    return lambda _length: next(pieces, b"")
+
+
+def _pieces(parts: Sequence[FileRef], sources: Sources) -> Iterator[bytes]:
+    for part in parts:
+        with open_stored(part, sources.mandate) as file:
+            stream = Plain(file)
+            while data := stream.read(STEP):
+                yield data
