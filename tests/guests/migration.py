@@ -32,13 +32,13 @@ def as_vmdk(image: Path, image_format: str, target: Path) -> Path:
 def migrated(sources: list[Path], name: str, **keys: object) -> Any:
     """The report of a one-shot run, and its images beside the sources; `keys` are the YAML's besides.
 
-    With `vmx`, which names the sources, they are not named themselves.
+    With `vmx` or `ova`, which names the sources, they are not named themselves.
     """
     folder = sources[0].parent
     for source in sources:
         shutil.chown(source, USER, USER)
     config = folder / f"{name}.yaml"
-    named = {} if "vmx" in keys else {"vmdk": sources}
+    named = {} if keys.keys() & {"vmx", "ova"} else {"vmdk": sources}
     config.write_text(json.dumps({**named, "vm_name": name, "output_dir": folder, **keys}, default=str))
     argv = service_python("hyper2kvmd.cli.ctl", "--config", config, "--conversion-dir", folder / "conversions")
     done = subprocess.run(argv, capture_output=True, text=True, cwd="/", timeout=PATIENCE, check=False)
