@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fuzz import ovf, requests, texts, vmx
+from tests.fuzz import archives, ovf, requests, texts, vmx
 
 
 def test_a_damaged_yaml_is_a_migration_or_a_list_of_problems() -> None:
@@ -36,3 +36,9 @@ def test_a_damaged_ovf_is_read_or_refused() -> None:
     assert not wrong, wrong[0]
     kinds = ("unreadable", "href-unsafe", "system-unclear", "configuration-unclear", "value-unclear", "disk-unclear")
     assert {"read", *(f"ovf-{kind}" for kind in kinds)} <= set(ends)
+
+
+def test_a_damaged_archive_is_read_or_refused() -> None:
+    ends, wrong = archives.fuzz(seed=1, count=3000)
+    assert not wrong, wrong[0]
+    assert {"tar", "zip", "gzip", "other", "archive-unsafe", "source-corrupt", "source-truncated"} <= set(ends)
