@@ -26,13 +26,10 @@ from tests.support.ova import COMPRESS, as_zip, manifest
 
 BLOCK = 512
 SIZES = (
-    b"00000000000\0",
-    b"77777777777\0",
-    b"\x80" + b"\0" * 10 + b"\1",
-    b"\xff" * 12,
-    b"\x80" + b"\xff" * 11,
-    b" " * 12,
+    *(b"00000000000\0", b"77777777777\0", b"\x80" + b"\0" * 10 + b"\1"),
+    *(b"\xff" * 12, b"\x80" + b"\xff" * 11, b" " * 12),
 )
+KINDS = (b"0", b"1", b"2", b"3", b"5", b"7", b"9", b"x", b"g", b"L", b"K", b"S", b"V")
 FILES = {"web01.ovf": b"<Envelope/>" * 20, "web01-disk1.vmdk": b"KDMV" + bytes(900), "web01.mf": b"SHA256"}
 PLAIN = tuple(Entry(name, data) for name, data in FILES.items())
 

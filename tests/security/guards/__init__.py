@@ -4,6 +4,7 @@ tests/unit/test_guards.py holds that the tables keep up with the code; `make tes
 """
 
 from tests.security.guards import (
+    archives,
     boundary,
     descriptions,
     destinations,
@@ -17,7 +18,10 @@ from tests.security.guards import (
 )
 from tests.security.guards.guard import Guard
 
-ALL = (boundary, service, inputs, descriptions, places, destinations, names, overwriting, strangers, work)
+ALL = (
+    *(boundary, service, inputs, archives, descriptions),
+    *(places, destinations, names, overwriting, strangers, work),
+)
 GUARDS: tuple[Guard, ...] = tuple(guard for module in ALL for guard in module.GUARDS)
 OTHERS: dict[str, str] = {**boundary.OTHERS, **inputs.OTHERS}
 """Tests, or cases of them, that nothing of ours makes pass; and what does."""
