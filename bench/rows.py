@@ -127,6 +127,16 @@ def compressed(bench: Bench, work: Path) -> Pair:
     return Pair(a, qemu_convert(source, "vmdk", work / "b.qcow2", "-c", "-o", "compression_type=zstd"))
 
 
+def in_ova(*options: str) -> Callable[[Bench, Path], Pair]:
+    def pair(bench: Bench, work: Path) -> Pair:
+        bare = sources.image(bench.disk, bench.cache, "vmdk", "subformat=streamOptimized")
+        packed = sources.ova(bench.disk, bench.cache)
+        a, b = work / "a.qcow2", work / "b.qcow2"
+        return Pair(ours(packed, a, bench.threads, *options), ours(bare, b, bench.threads))
+
+    return pair
+
+
 def growth(bench: Bench, work: Path) -> Pair:
     huge = sources.image(bench.huge, bench.cache, "vmdk", "subformat=streamOptimized")
     small = sources.image(bench.small, bench.cache, "vmdk", "subformat=streamOptimized")
@@ -151,6 +161,8 @@ ROWS = (
     Row("stream", "streamOptimized", "qemu-img convert", 4, vmdk("streamOptimized")),
     Row("cp", "streamOptimized", "cp of the resulting QCOW2", 1, against_cp),
     Row("threads", "streamOptimized", "ours with 1 thread", None, one_thread),
+    Row("ova", "streamOptimized in an OVA", "ours, the VMDK itself", 0.91, in_ova()),
+    Row("ova-sha256", "the same, its SHA-256 verified", "ours, the VMDK itself", None, in_ova("--sha256")),
     Row("compress", "streamOptimized, compressed", "qemu-img convert -c, zstd", 1, compressed),
     Row("compare", "streamOptimized, content comparison", "qemu-img compare", 1, compared),
     Row(

@@ -150,3 +150,14 @@ def _files(folder: Path) -> Iterator[Path]:
 def _noise() -> Iterator[bytes]:
     for number in range(1 << 40):
         yield hashlib.shake_256(number.to_bytes(8, "big")).digest(MIB)
+
+
+def ova(disk: Disk, folder: Path) -> Path:
+    """The disk as a streamOptimized VMDK in an OVA."""
+    path = folder / f"{disk.name}.ova"
+    if not path.exists():
+        vmdk = image(disk, folder, "vmdk", "subformat=streamOptimized")
+        partial = path.with_suffix(".partial")
+        sh("tar", "-C", vmdk.parent, "--format=ustar", "-cf", partial, vmdk.name)
+        partial.rename(path)
+    return path
