@@ -107,13 +107,17 @@ class PackageFiles:
             return file.read(0, limit)
 
     def with_suffix(self, suffix: str) -> str | None:
-        """The file that belongs to the descriptor by its name, in any case; else the only one with that suffix."""
+        """The file that belongs to the descriptor by its name, in any case; else the only one with that suffix.
+
+        Beside several descriptors, only the name counts.
+        """
         beside = [name.removeprefix(self._folder) for name in self.package.names if name.startswith(self._folder)]
         found = [name for name in beside if name.lower().endswith(suffix) and "/" not in name]
         for name in (self.stem + suffix, *sorted(found)):
             if PurePath(name).stem == self.stem and self.has(name):
                 return name
-        return found[0] if len(found) == 1 else None
+        descriptors = [name for name in beside if name.lower().endswith(".ovf")]
+        return found[0] if len(found) == len(descriptors) == 1 else None
 
     def entries(self, name: str, manifest: Manifest) -> bool:
         return bool(manifest.digests.get(last_part(name)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ SIZES = {"data": 1 << 20, "root": 3 << 20}
 
 
 def export(folder: Path, capacities: Mapping[str, int]) -> Path:
-    """As vSphere exports a machine: the controllers in reverse, the disks as streamOptimized VMDKs."""
+    """As vSphere exports a machine: the controllers in reverse, the disks as streamOptimized VMDKs, a manifest."""
     folder.mkdir()
     for name, size in SIZES.items():
         raw = folder / f"{name}.raw"
@@ -40,6 +41,8 @@ def export(folder: Path, capacities: Mapping[str, int]) -> Path:
         disks=[{"diskId": name, "fileRef": name, "capacity": str(size)} for name, size in capacities.items()],
     )
     (folder / "web.ovf").write_bytes(text)
+    sums = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in sorted(folder.iterdir())]
+    (folder / "web.mf").write_text("".join(f"SHA256({name})= {digest}\n" for name, digest in sums))
     return folder / "web.ovf"
 
 

@@ -1,7 +1,11 @@
-"""The key `ovf`: a descriptor with plain disks beside it."""
+"""The key `ovf`: a descriptor with files beside it."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,7 @@ from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.machines.reader import read_machine
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.disks import EmptyDisk, LocalFile
+from hyper2kvmd.model.disks import EmptyDisk, LocalFile, UnpackedFile
 from hyper2kvmd.model.machine import Machine
 from tests.support.ovf_texts import FILE, System, collection, controller, cpu, disk, envelope, memory
 from tests.support.parsed import only_migration
@@ -75,12 +79,12 @@ def test_the_suffix_in_any_case(ovf: Path) -> None:
 
 def test_a_missing_disk_is_named(tmp_path: Path) -> None:
     error = refusal(put(tmp_path, envelope()))
-    assert error.code == "source-missing" and "web01-disk1.vmdk" in error.message
+    assert error.code == "ova-file-missing" and "web01-disk1.vmdk" in error.message
 
 
 def test_another_case_is_another_file(tmp_path: Path) -> None:
     (tmp_path / "WEB01-DISK1.VMDK").write_bytes(DISK)
-    assert refusal(put(tmp_path, envelope())).code == "source-missing"
+    assert refusal(put(tmp_path, envelope())).code == "ova-file-missing"
 
 
 def test_a_missing_descriptor_is_named(tmp_path: Path) -> None:
@@ -131,13 +135,69 @@ def test_a_configuration_that_does_not_exist(ovf: Path) -> None:
     assert refusal(ovf, configuration="small").code == "ovf-configuration-unclear"
 
 
-@pytest.mark.parametrize(
-    "about", [{"compression": "gzip"}, {"compression": "bzip2"}, {"chunkSize": "1000", "size": "1024"}]
-)
-def test_a_packed_disk_is_refused_by_name(ovf: Path, about: dict[str, str]) -> None:
-    put(ovf.parent, envelope(files=[{**FILE, **about}]))
-    error = refusal(ovf)
-    assert error.code == "ovf-disk-unsupported" and "web01-disk1.vmdk" in error.hint
+# ---------------------------------------------------------------- packed disks
+
+
+def unpacked(ovf: Path) -> bytes:
+    """The file of the only disk, after it was unpacked."""
+    with Sources(ovf.parent) as sources:
+        (found,) = read_machine(Migration(ovf=ovf, vm_name="new"), sources).disks
+        assert isinstance(found.at, UnpackedFile)
+        return found.at.path.read_bytes()
+
+
+@pytest.mark.parametrize(("compression", "pack"), [("gzip", gzip.compress), ("bzip2", bz2.compress)])
+def test_a_compressed_disk(ovf: Path, compression: str, pack: Callable[[bytes], bytes]) -> None:
+    (ovf.parent / "web01-disk1.vmdk").write_bytes(pack(DISK))
+    put(ovf.parent, envelope(files=[{**FILE, "compression": compression}]))
+    assert unpacked(ovf) == DISK
+
+
+def in_parts(folder: Path, data: bytes) -> dict[str, str]:
+    """The attributes of a file of which each part has 100 bytes."""
+    (folder / "web01-disk1.vmdk").unlink()
+    for number in range(0, len(data), 100):
+        (folder / f"web01-disk1.vmdk.{number // 100:09d}").write_bytes(data[number : number + 100])
+    return {**FILE, "chunkSize": "100", "size": str(len(data))}
+
+
+def test_a_disk_in_parts(ovf: Path) -> None:
+    put(ovf.parent, envelope(files=[in_parts(ovf.parent, DISK)]))
+    assert unpacked(ovf) == DISK
+
+
+def test_a_compressed_disk_in_parts(ovf: Path) -> None:
+    put(ovf.parent, envelope(files=[{**in_parts(ovf.parent, gzip.compress(DISK)), "compression": "gzip"}]))
+    assert unpacked(ovf) == DISK
+
+
+def test_a_missing_part_is_named(ovf: Path) -> None:
+    put(ovf.parent, envelope(files=[in_parts(ovf.parent, DISK)]))
+    (ovf.parent / "web01-disk1.vmdk.000000001").unlink()
+    assert "'web01-disk1.vmdk.000000001'" in refusal(ovf).message
+
+
+# ---------------------------------------------------------------- manifests
+
+
+def manifest_line(path: Path) -> str:
+    return f"SHA256({path.name})= {hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+
+
+def test_a_manifest_beside_the_descriptor(ovf: Path) -> None:
+    disk_file = ovf.with_name("web01-disk1.vmdk")
+    ovf.with_suffix(".mf").write_text(manifest_line(ovf) + manifest_line(disk_file))
+    machine = machine_of(ovf)
+    assert [one.digest for one in machine.disks[0].checksums] == [hashlib.sha256(DISK).hexdigest()]
+    assert not machine.concerns
+    ovf.write_bytes(ovf.read_bytes() + b"\n")
+    assert refusal(ovf).code == "source-digest-differs"
+
+
+def test_the_manifest_of_another_machine_is_not_used(ovf: Path) -> None:
+    ovf.with_name("db01.ovf").write_bytes(b"")
+    ovf.with_name("db01.mf").write_text("SHA256(web01.ovf)= " + "0" * 64 + "\n")
+    assert machine_of(ovf).disks[0].checksums == ()
 
 
 # ---------------------------------------------------------------- deltas

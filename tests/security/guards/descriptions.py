@@ -33,7 +33,7 @@ GUARDS: tuple[Guard, ...] = (
     *each(cases(OVF, "a text without end"), elements("read_elements", "if MAX_BYTES", NEVER)),
     *each(
         "test_ovf.py::test_a_file_without_end_is_not_read_to_its_end",
-        Cut("hyper2kvmd/machines/ovf_file.py", "OvfFile.read", "argument MAX_BYTES", "file.size"),
+        Cut("hyper2kvmd/machines/packaged.py", "read_packaged", "argument MAX_BYTES", "file.size"),
     ),
     *each(cases(OVF, "a number without end"), quantities("WHOLE", "argument", 'r"([0-9]+)"')),
     *each(
@@ -64,9 +64,6 @@ GUARDS: tuple[Guard, ...] = (
     *each(cases(OVF, "a link"), Cut("hyper2kvmd/host/mandate.py", "Mandate.open", "mention O_NOFOLLOW", "0")),
     *each(
         "test_ovf.py::test_root_does_not_publish_a_disk_that_its_ovf_may_not_name",
-        (
-            Cut("hyper2kvmd/disk/sources/location.py", "mandate_for", "if named_by", NEVER),
-            Cut("hyper2kvmd/machines/ovf_file.py", "FilesBeside.__init__", "call named_by", "mandate"),
-        ),
+        Cut("hyper2kvmd/disk/sources/location.py", "mandate_for", "if named_by", NEVER),
     ),
 )
