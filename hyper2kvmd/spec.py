@@ -279,6 +279,10 @@ def _source_conflicts(asked: Migration, conflict: Callable[[str, str, str], Prob
     if asked.configuration is not None and not (asked.ovf or asked.ova):
         message = "configuration is given, but only ovf and ova have configurations"
         yield conflict("configuration", message, "Remove the key configuration")
+    if asked.ova_ca is not None and not (asked.ovf or asked.ova):
+        yield conflict(
+            "ova_ca", "ova_ca is given, but only packages of ovf and ova are signed", "Remove the key ova_ca"
+        )
     if asked.datastore_map and asked.vmx is None:
         hint = "Name the machine's .vmx in vmx, or remove the key"
         yield conflict("datastore_map", "datastore_map is given, but no vmx, whose paths it is for", hint)

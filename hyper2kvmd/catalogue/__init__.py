@@ -15,7 +15,7 @@ from hyper2kvmd.errors import Kind
 from hyper2kvmd.model.frozen import Frozen
 
 SUBJECTS = (
-    *("migration", "spool", "machine", "source", "conversion", "mount"),
+    *("migration", "spool", "machine", "package", "source", "conversion", "mount"),
     *("guest", "boot", "output", "daemon", "helper"),
 )
 """The files, in the order of a migration."""

@@ -13,7 +13,7 @@ from hyper2kvmd.disk import faults
 from hyper2kvmd.errors import Failure, Kind, MigrationFailed, Unsafe
 from hyper2kvmd.host.files import data_ranges
 from hyper2kvmd.host.mandate import ANYONE, Mandate
-from hyper2kvmd.model.disks import DiskRef, FileIdentity, Window
+from hyper2kvmd.model.disks import DiskRef, FileIdentity, MemberWindow
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def open_file(path: Path, mandate: Mandate = ANYONE) -> SourceFile:
     return SourceFile(fd, _identity(path, status))
 
 
-def in_window(file: SourceFile, window: Window) -> SourceFile:
+def in_window(file: SourceFile, window: MemberWindow) -> SourceFile:
     """The window of an open file that was not opened for another one: maps of descriptors distinguish the two.
 
     Raises MigrationFailed (`source-truncated`) if the file ends before it does.
@@ -185,7 +185,7 @@ def _identify(before: FileIdentity, mandate: Mandate) -> FileIdentity:
     return file.identity.with_changes(window=before.window)
 
 
-def _identity(path: Path, status: os.stat_result, window: Window | None = None) -> FileIdentity:
+def _identity(path: Path, status: os.stat_result, window: MemberWindow | None = None) -> FileIdentity:
     return FileIdentity(
         path=path,
         device=status.st_dev,

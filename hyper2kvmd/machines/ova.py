@@ -36,5 +36,5 @@ def _descriptor(package: Package) -> str:
         )
     else:
         fact = f"has no descriptor (.ovf), only {faults.listed(package.names)}"
-        hint = "Name a disk with vmdk:, and a .vmx file with vmx:"
+        hint = "Use vmdk: for a disk, and vmx: for a .vmx file"
     raise MigrationFailed("ova-descriptor-unclear", f"{package.path} {fact}", hint=hint)

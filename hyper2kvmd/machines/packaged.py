@@ -12,7 +12,7 @@ from hyper2kvmd.disk.sources.digests import require_digest
 from hyper2kvmd.disk.sources.links import read_link
 from hyper2kvmd.disk.sources.location import open_stored
 from hyper2kvmd.disk.sources.opened import Sources
-from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.machines.archives.package import Package
 from hyper2kvmd.machines.archives.unpacking import Unpacking
@@ -54,7 +54,7 @@ def read_packaged(package: Package, descriptor: str, asked: Migration, sources: 
         system=asked.vm_name,
         overridden=frozenset(key for key in OVERRIDES if getattr(asked, key) is not None),
     )
-    disks = Disks(files, unpack)
+    disks = PackagedDisks(files, unpack)
     machine = assemble(described, disks.locate)
     sealed = tuple(_sealed(disk, disks, manifest) for disk in machine.disks)
     unlisted = [name for name in (descriptor, *disks.used) if manifest.name and not files.entries(name, manifest)]
@@ -89,16 +89,7 @@ class PackageFiles:
         return self.package.has(self._folder + name)
 
     def find(self, name: str) -> FileRef:
-        """Raises MigrationFailed (`ova-file-missing`), and as `Package.find` does."""
-        if not self.has(name):
-            known = [one for one in self.package.names if not one.endswith("/")]
-            raise MigrationFailed(
-                "ova-file-missing",
-                f"{self.package.path}: {self.descriptor} names the file {faults.shown(name)}, which is not there"
-                f" (files: {faults.listed(known)})",
-                hint="Copy or export the machine again with all of its files",
-                kind=Kind.OPERATOR,
-            )
+        """Raises as `Package.find` does."""
         return self.package.find(self._folder + name, self._named_by)
 
     def read(self, name: str, limit: int) -> bytes:
@@ -128,7 +119,7 @@ class PackageFiles:
             yield Checksum(of=at, algorithm=algorithm, digest=digest, manifest=manifest.name)
 
 
-class Disks:
+class PackagedDisks:
     """Finds the disks that a descriptor names, and unpacks those that are packed."""
 
     def __init__(self, files: PackageFiles, unpacking: Unpacking) -> None:
@@ -187,7 +178,7 @@ class Disks:
             disk, names = disk.parent, parent
 
 
-def _sealed(disk: MachineDisk, disks: Disks, manifest: Manifest) -> MachineDisk:
+def _sealed(disk: MachineDisk, disks: PackagedDisks, manifest: Manifest) -> MachineDisk:
     """The disk with the checksums of its files."""
     found = [one for name, at in disks.parts_of(disk.at) for one in disks.files.checksums(name, at, manifest)]
     return disk.with_changes(checksums=tuple(found))

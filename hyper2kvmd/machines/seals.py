@@ -33,7 +33,7 @@ HASHES: Mapping[DigestAlgorithm, hashes.HashAlgorithm] = {
 }
 
 
-class Files(Protocol):
+class SealedFiles(Protocol):
     """The files beside a descriptor."""
 
     @property
@@ -50,7 +50,7 @@ class Files(Protocol):
     def read(self, name: str, limit: int) -> bytes: ...
 
 
-def read_manifest(files: Files, ca: Path | None) -> tuple[Manifest, tuple[Concern, ...]]:
+def read_manifest(files: SealedFiles, ca: Path | None) -> tuple[Manifest, tuple[Concern, ...]]:
     """The manifest, empty if there is none, and what is missing or unclear. `ca` has the certificates to trust.
 
     Raises MigrationFailed (`signature-invalid`, `certificate-unusable`), and as `open_stored` does.
@@ -105,7 +105,7 @@ def invalid(path: Path, fact: str) -> MigrationFailed:
     )
 
 
-def _missing(files: Files) -> Iterator[Concern]:
+def _missing(files: SealedFiles) -> Iterator[Concern]:
     yield Concern(
         code="manifest-missing",
         message=f"{files.place} has no manifest (.mf): damage of its files would not be noticed",

@@ -222,7 +222,7 @@ class Layout(Frozen):
         return None
 
 
-class Window(Frozen):
+class MemberWindow(Frozen):
     """The part of a file that is read like a file of its own: a member of an archive."""
 
     member: str
@@ -241,7 +241,7 @@ class FileIdentity(Frozen):
     size: int
     mtime_ns: int
     ctime_ns: int
-    window: Window | None = None
+    window: MemberWindow | None = None
     """The part that is read; None: all of it."""
 
     def overlaps(self, other: FileIdentity) -> bool:

@@ -176,7 +176,7 @@ def test_also_a_file_of_less_than_a_sector(what: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["disk 1.vmdk", "disk.vmdk.gz", "disk.raw"])
-@pytest.mark.parametrize("what", ["gzip", "xz", "bzip2", "tar archive", "OVA"])
+@pytest.mark.parametrize("what", ["gzip", "xz", "bzip2", "tar archive"])
 def test_the_command_in_the_remedy_works(what: str, name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(FILES[what])
@@ -184,6 +184,11 @@ def test_the_command_in_the_remedy_works(what: str, name: str, tmp_path: Path) -
     subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
     unpacked = [one for one in tmp_path.iterdir() if one.name != name and one.suffix != ".ovf"]
     assert [one.read_bytes() for one in unpacked] == [DISK]
+
+
+def test_the_remedy_for_an_ova_is_its_own_key(tmp_path: Path) -> None:
+    path = written(tmp_path / "web01.vmdk", FILES["OVA"])
+    assert "ova: instead of vmdk:" in refused(path).hint
 
 
 @pytest.mark.parametrize("what", ["UDF", "squashfs"])

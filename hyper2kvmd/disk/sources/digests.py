@@ -23,7 +23,7 @@ WAIT = 0.2
 """Seconds between two reports while nothing else is left to do."""
 
 
-class Stopped(Exception):
+class Abandoned(Exception):
     """The conversion has ended early."""
 
 
@@ -68,7 +68,7 @@ class DigestCheck:
             for at, checksums in self._by_file.items():
                 with open_stored(at, self._mandate) as file:
                     self._check(file, checksums)
-        except Stopped:
+        except Abandoned:
             pass
         except BaseException as error:
             self._error = error
@@ -94,7 +94,7 @@ class DigestCheck:
             if left <= 0:
                 return
             time.sleep(min(left, WAIT))
-        raise Stopped
+        raise Abandoned
 
 
 def require_digest(checksum: Checksum, found: str) -> None:

@@ -22,9 +22,9 @@ from hyper2kvmd.model.disks import (
     EmptyDisk,
     FileRef,
     LocalFile,
+    MemberWindow,
     SourceDisk,
     UnpackedFile,
-    Window,
 )
 
 SECTOR = 512
@@ -51,7 +51,7 @@ def open_stored(at: FileRef, mandate: Mandate = ANYONE) -> Iterator[SourceFile]:
     file = open_file(path, mandate_for(at, mandate))
     try:
         if isinstance(at, ArchiveMember):
-            file = in_window(file, Window(member=at.member, first=at.offset, length=at.length))
+            file = in_window(file, MemberWindow(member=at.member, first=at.offset, length=at.length))
         yield file
     finally:
         os.close(file.fd)

@@ -75,7 +75,7 @@ def _restored(what: str, program: str) -> OtherFile:
 
 
 AGAIN = "Copy or download the disk itself again"
-OVA = OtherFile("an OVA", "Unpack it (tar -xf {name}), and use the .vmdk files in it", "package")
+OVA = OtherFile("an OVA", "Use ova: instead of vmdk: to migrate the machine in it", "package")
 TAR = _package("a tar archive", "tar -xf {name}")
 DMG = _format("a DMG", "dmg")
 AS_DATA = (

@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Protocol
 
 from hyper2kvmd.disk import faults as damage
+from hyper2kvmd.disk.file_names import last_part
 from hyper2kvmd.disk.files import SourceFile, in_window, open_file
 from hyper2kvmd.disk.sources.opened import Sources
-from hyper2kvmd.errors import Failure, MigrationFailed
+from hyper2kvmd.errors import Failure, Kind, MigrationFailed
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.machines.archives import tar, zip  # noqa: A004 - the format
 from hyper2kvmd.machines.archives.names import MAX_FILES, is_left_out
 from hyper2kvmd.machines.archives.streams import Compression, Plain, Unpacked, compression_of
 from hyper2kvmd.machines.archives.unpacking import Unpacking
-from hyper2kvmd.model.disks import ArchiveMember, FileRef, LocalFile, NamedBy, Window
+from hyper2kvmd.machines.ovf.faults import listed, shown
+from hyper2kvmd.model.disks import ArchiveMember, FileRef, LocalFile, MemberWindow, NamedBy
 
 
 class Package(Protocol):
@@ -42,7 +44,10 @@ class Package(Protocol):
         ...
 
     def find(self, name: str, named_by: NamedBy | None) -> FileRef:
-        """A file that it has; `named_by` is the file that names it. Raises as `Unpacking.of_archive` does."""
+        """A file; `named_by` is the file that names it.
+
+        Raises as `has` and `Unpacking.of_archive` do, and MigrationFailed (`ova-file-missing`).
+        """
         ...
 
 
@@ -65,11 +70,13 @@ class Directory:
         return True
 
     def find(self, name: str, named_by: NamedBy | None) -> FileRef:
+        if named_by is not None and not self.has(name):
+            raise _missing(self, name, named_by)
         return LocalFile(path=self.path / name, named_by=named_by)
 
 
 @dataclass(frozen=True)
-class Archive:
+class ArchiveFiles:
     """Files in an archive, or unpacked from it."""
 
     path: Path
@@ -82,7 +89,9 @@ class Archive:
     def has(self, name: str) -> bool:
         return name in self.files
 
-    def find(self, name: str, named_by: NamedBy | None) -> FileRef:  # noqa: ARG002 - all belong to the archive
+    def find(self, name: str, named_by: NamedBy | None) -> FileRef:
+        if name not in self.files:
+            raise _missing(self, name, named_by)
         return self.files[name]
 
 
@@ -99,7 +108,7 @@ class Summed:
         return data
 
 
-class ZipArchive:
+class ZipFiles:
     """Files in a ZIP; compressed ones are unpacked when they are used."""
 
     def __init__(self, path: Path, members: tuple[zip.Zipped, ...], sources: Sources, unpacking: Unpacking) -> None:
@@ -115,7 +124,9 @@ class ZipArchive:
     def has(self, name: str) -> bool:
         return name in self._members
 
-    def find(self, name: str, named_by: NamedBy | None) -> FileRef:  # noqa: ARG002 - all belong to the archive
+    def find(self, name: str, named_by: NamedBy | None) -> FileRef:
+        if name not in self._members:
+            raise _missing(self, name, named_by)
         one = self._members[name]
         if not one.is_deflated:
             return ArchiveMember(archive=self.path, member=name, offset=one.offset, length=one.length)
@@ -126,7 +137,7 @@ class ZipArchive:
     def _unpack(self, one: zip.Zipped) -> FileRef:
         file = open_file(self.path, self._sources.mandate)
         try:
-            content = in_window(file, Window(member=one.name, first=one.offset, length=one.packed))
+            content = in_window(file, MemberWindow(member=one.name, first=one.offset, length=one.packed))
             stream = Summed(Unpacked(content, "deflate"))
             found = self._unpacking.of_archive(one.name, stream.read, one.length, self.path)
             if stream.crc != one.crc or stream.read(1):
@@ -134,6 +145,16 @@ class ZipArchive:
             return found
         finally:
             os.close(file.fd)
+
+
+def _missing(package: Package, name: str, named_by: NamedBy | None) -> MigrationFailed:
+    namer = f"{last_part(str(named_by.path))} names the file" if named_by else "there is no file"
+    return MigrationFailed(
+        "ova-file-missing",
+        f"{package.path}: {namer} {shown(name)}, which is not there (files: {listed(package.names)})",
+        hint="Copy or export the machine again with all of its files",
+        kind=Kind.OPERATOR,
+    )
 
 
 def open_package(path: Path, sources: Sources, unpacking: Unpacking) -> Package:
@@ -171,7 +192,7 @@ def _of_file(file: SourceFile, sources: Sources, unpacking: Unpacking) -> Packag
     compression = compression_of(head)
     if tar.is_tar(head):
         members = tar.read_members(Plain(file), file.path)
-        return Archive(
+        return ArchiveFiles(
             file.path,
             {
                 name: ArchiveMember(archive=file.path, member=name, offset=offset, length=length)
@@ -179,7 +200,7 @@ def _of_file(file: SourceFile, sources: Sources, unpacking: Unpacking) -> Packag
             },
         )
     if zip.is_zip(head):
-        return ZipArchive(file.path, zip.read_members(file), sources, unpacking)
+        return ZipFiles(file.path, zip.read_members(file), sources, unpacking)
     if compression is not None and tar.is_tar(Unpacked(file, compression).read(tar.BLOCK)):
         return _unpacked(file, compression, unpacking)
     raise MigrationFailed(
@@ -191,10 +212,10 @@ def _of_file(file: SourceFile, sources: Sources, unpacking: Unpacking) -> Packag
     )
 
 
-def _unpacked(file: SourceFile, compression: Compression, unpacking: Unpacking) -> Archive:
+def _unpacked(file: SourceFile, compression: Compression, unpacking: Unpacking) -> ArchiveFiles:
     stream = Unpacked(file, compression)
     files: dict[str, FileRef] = {}
     for one in tar.read_members(stream, file.path):
         files[one.name] = unpacking.of_archive(one.name, stream.read, one.length, file.path)
     stream.finish()
-    return Archive(file.path, files)
+    return ArchiveFiles(file.path, files)

@@ -42,7 +42,7 @@ MOST_PADDING = 64 << 20
 GZIP_WINDOW, RAW_WINDOW = 31, -15
 
 
-class Stream(Protocol):
+class ByteStream(Protocol):
     """Bytes in order."""
 
     @property
@@ -62,7 +62,7 @@ class Stream(Protocol):
 
 
 class Plain:
-    """A `Stream` of a file as it is, of which parts can be left out without reading them."""
+    """A `ByteStream` of a file as it is, of which parts can be left out without reading them."""
 
     def __init__(self, file: SourceFile) -> None:
         self._file = file
@@ -135,7 +135,7 @@ def compression_of(head: bytes) -> Compression | None:
 
 
 class Unpacked:
-    """A `Stream` of a compressed file; several in a row are one, as of gzip -c and xz."""
+    """A `ByteStream` of a compressed file; several in a row are one, as of gzip -c and xz."""
 
     def __init__(self, file: SourceFile, compression: Compression | Literal["deflate"]) -> None:
         self._file, self._compression = file, compression

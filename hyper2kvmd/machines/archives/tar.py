@@ -14,7 +14,7 @@ from typing import NamedTuple
 from hyper2kvmd.disk import faults as damage
 from hyper2kvmd.machines.archives import faults
 from hyper2kvmd.machines.archives.names import is_left_out, require_new, vetted
-from hyper2kvmd.machines.archives.streams import Stream
+from hyper2kvmd.machines.archives.streams import ByteStream
 
 BLOCK = 512
 NAME, SIZE, CHECKSUM, KIND = slice(0, 100), slice(124, 136), slice(148, 156), slice(156, 157)
@@ -62,18 +62,18 @@ def is_tar(head: bytes) -> bool:
     return len(head) >= BLOCK and any(head[:BLOCK]) and _is_sound(head[:BLOCK])
 
 
-def read_members(stream: Stream, path: Path) -> Iterator[Member]:
+def read_members(stream: ByteStream, path: Path) -> Iterator[Member]:
     """The regular files in the order in which they are stored. The caller may read each one before the next.
 
     Raises Unsafe (`archive-unsafe`) for links, devices, duplicates and names that lead elsewhere, and MigrationFailed
     (`archive-too-large`, `source-truncated`, `source-corrupt`, `source-unsupported`).
     """
-    return _Reader(stream, path).members()
+    return _TarReader(stream, path).members()
 
 
 @dataclass
-class _Reader:
-    stream: Stream
+class _TarReader:
+    stream: ByteStream
     path: Path
     known: set[str] = field(default_factory=set)
 
