@@ -65,6 +65,7 @@ def plan(output: Output, order: Order, planned: Plan, daemon: DaemonDirectories 
         [
             ("firmware", planned.firmware),
             ("space needed", f"{size(planned.needed_bytes)} in {order.conversion_dir}"),
+            *([("", f"{size(planned.unpacked_bytes)} there to unpack it")] if planned.unpacked_bytes else []),
             *([("", f"{size(planned.publish_bytes)} in {order.output_dir}")] if planned.publish_bytes else []),
             *(("result", f"{order.output_dir / name}") for name in names),
             *_by_daemon(order, names, daemon),

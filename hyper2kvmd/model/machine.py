@@ -104,7 +104,9 @@ class Plan(Frozen):
     layout: Layout
     firmware: Firmware
     needed_bytes: int
-    """To be free on the conversion directory's file system before the first write."""
+    """To be free on the conversion directory's file system before the first write of an image."""
+    unpacked_bytes: int = 0
+    """What the files there occupy that were unpacked for the plan, in addition."""
     publish_bytes: int = 0
     """To be free on the output directory's, if that is another one."""
     concerns: tuple[Concern, ...] = ()

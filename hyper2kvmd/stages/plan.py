@@ -19,6 +19,7 @@ from hyper2kvmd.host.destination import real_output_dir, unusable
 from hyper2kvmd.host.kvm import EMULATOR
 from hyper2kvmd.host.mandate import require_below
 from hyper2kvmd.host.workspace import real_conversion_dir
+from hyper2kvmd.machines.archives.unpacking import unpacked_bytes
 from hyper2kvmd.machines.reader import read_machine
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern, first_concerns
@@ -93,12 +94,19 @@ def _plan(bench: Bench, target: Target | None, findings: Findings) -> Plan:
     disks = tuple(_allotted(migration, layout, number, disk) for number, disk in enumerate(disks))
     sizes = new_sizes(migration, disks)
     concerns += _noted(ctx, growth(sizes, disks, layout))
-    needed = _needed_bytes(migration, disks, sizes)
+    needed, unpacked = _needed_bytes(migration, disks, sizes), unpacked_bytes(bench.folder)
     with findings.noted():
         _require_hashable(migration, disks, sizes)
     with findings.noted():
-        space.require_possible(order.conversion_dir, needed)
-    planned = Plan(machine=machine, disks=disks, layout=layout, firmware=firmware, needed_bytes=needed)
+        space.require_possible(order.conversion_dir, needed + unpacked)
+    planned = Plan(
+        machine=machine,
+        disks=disks,
+        layout=layout,
+        firmware=firmware,
+        needed_bytes=needed,
+        unpacked_bytes=unpacked,
+    )
     _check_hardware(migration, planned, findings)
     concerns += _noted(ctx, hardware_concerns(migration, planned))
     if target is not None:

@@ -36,7 +36,7 @@ class DigestCheck:
         for one in checksums:
             self._by_file.setdefault(one.of, []).append(one)
         self._thread = threading.Thread(target=self._work)
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
         self._stopped = False
         self.done = 0
         """Bytes read so far."""
@@ -70,7 +70,7 @@ class DigestCheck:
                     self._check(file, checksums)
         except Abandoned:
             pass
-        except BaseException as error:
+        except Exception as error:
             self._error = error
 
     def _check(self, file: SourceFile, checksums: Sequence[Checksum]) -> None:

@@ -100,6 +100,12 @@ class Unpacking:
         space.require(self._sources.folder, length, self._sources.space_reserve)
 
 
+def unpacked_bytes(folder: Path) -> int:
+    """What the unpacked files in a working folder occupy."""
+    files = (path.lstat() for path in (folder / FOLDER).rglob("*") if path.is_file())
+    return sum(facts.st_blocks * 512 for facts in files)
+
+
 def _not_written(target: Path, error: OSError) -> Exception:
     return space.disk_full(target.parent) if error.errno in space.FULL else error
 
