@@ -99,6 +99,7 @@ def test_scalars_are_read_as_their_field(line: str, field: str, value: object) -
         ("out_format: vdi", "out_format", 13, "value-invalid"),
         ("verify: bot", "verify", 9, "value-invalid"),
         ("cmd: vsphere", "cmd", 6, "value-invalid"),
+        ("ova_ca: /srv/ca.pem", "ova_ca", 9, "value-conflict"),
         ("to_output: web.raw", "to_output", 12, "value-conflict"),
         ("vm_name: '7'\nlibvirt_import: true", "vm_name", 10, "value-conflict"),
         ("vm_name: 6695eb01-f6a4-8304-79aa-97f2502e193f\nlibvirt_import: true", "vm_name", 10, "value-conflict"),
