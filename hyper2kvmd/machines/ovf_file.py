@@ -25,7 +25,7 @@ from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import LocalFile, NamedBy
 from hyper2kvmd.model.machine import Machine
 
-OVERRIDES = ("memory", "vcpus", "uefi")
+OVERRIDES = ("memory", "vcpus", "uefi", "secure_boot")
 UNPACKERS = {"gzip": "gunzip", "bzip2": "bunzip2"}
 
 
