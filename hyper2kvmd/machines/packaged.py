@@ -28,7 +28,7 @@ from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import Checksum, DiskRef, FileRef, NamedBy
 from hyper2kvmd.model.machine import Machine, MachineDisk
 
-OVERRIDES = ("memory", "vcpus", "uefi")
+OVERRIDES = ("memory", "vcpus", "uefi", "secure_boot")
 COMPRESSED = (".gz", ".gzip", ".bz2")
 PART = ".000000000"
 SHOWN = 3

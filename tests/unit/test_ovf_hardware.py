@@ -217,8 +217,10 @@ def test_secure_boot(key: str, value: str, expected: bool | None) -> None:
         setting("uefi.secureBoot.enabled", "TRUE") + setting("bootOptions.efiSecureBootEnabled", "false"),
     ],
 )
-def test_an_unclear_secure_boot_is_refused(settings: str) -> None:
+def test_an_unclear_secure_boot_is_refused_unless_the_migration_gives_it(settings: str) -> None:
     refusal(settings=settings)
+    text = envelope(System(DISKS, settings=settings))
+    assert read(text, overridden=frozenset({"secure_boot"})).machine.secure_boot is None
 
 
 @pytest.mark.parametrize(
@@ -321,7 +323,7 @@ def test_the_uuid_of_vmware(text: str) -> None:
     assert machine_with(settings=setting("uuid.bios", text, "ExtraConfig")).uuid == UUID
 
 
-@pytest.mark.parametrize("text", ["", "create", "56 4d", "x" * 32])
+@pytest.mark.parametrize("text", ["", "create", "56 4d", "x" * 32, "00" * 16, "F" * 32])
 def test_text_that_is_no_uuid(text: str) -> None:
     assert machine_with(settings=setting("uuid.bios", text)).uuid is None
 

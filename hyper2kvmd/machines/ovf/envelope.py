@@ -38,9 +38,9 @@ def read_envelope(
 ) -> Described:
     """The machine. `name` is the descriptor's, for messages; `system` chooses one of several machines.
 
-    `overridden` are the keys of the migration that replace a fact (`memory`, `vcpus`, `uefi`): that fact may be
-    unclear. Raises as `read_elements` does, and MigrationFailed (`ovf-system-unclear`, `ovf-configuration-unclear`,
-    `ovf-value-unclear`, `ovf-disk-unclear`, `ovf-disk-unsupported`, `disks-too-many`).
+    `overridden` are the keys of the migration that replace a fact (`memory`, `vcpus`, `uefi`, `secure_boot`): that fact
+    may be unclear. Raises as `read_elements` does, and MigrationFailed (`ovf-system-unclear`,
+    `ovf-configuration-unclear`, `ovf-value-unclear`, `ovf-disk-unclear`, `ovf-disk-unsupported`, `disks-too-many`).
     """
     envelope = require_envelope(read_elements(text, name), name)
     every = systems_in(envelope, name)
@@ -81,7 +81,7 @@ def _machine(
         vcpus=vcpus,
         cores_per_socket=processors.cores_per_socket_of(items, vcpus),
         firmware=None if "uefi" in overridden else settings.firmware,
-        secure_boot=settings.secure_boot,
+        secure_boot=None if "secure_boot" in overridden else settings.secure_boot,
         tpm=True if devices.has_tpm(items) else settings.virtualbox_tpm,
         uuid=settings.uuid,
         cdroms=devices.cdroms_of(items),

@@ -70,7 +70,7 @@ class AddedSettings:
             *(one.get("uuid") or "" for one in (hardware, own) if one is not None),
         ):
             digits = re.sub(r"[ {}-]", "", text.lower())
-            if HEX_DIGITS.fullmatch(digits):
+            if HEX_DIGITS.fullmatch(digits) and len(set(digits)) > 1:
                 return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
         return None
 
