@@ -1,6 +1,7 @@
 """Debian 12 as a whole machine has it: UEFI with Debian's signed shim, and a volume group across two disks.
 
-The root volume begins on the first disk and ends on the second. The card ens192 has a static address. There is no
+The volume for /srv begins on the first disk and ends on the second. The root volume is on the first disk alone, because
+not every test host has a device-mapper to mount it. The card ens192 has a static address. There is no
 EFI/BOOT: VMware's firmware has a boot entry for EFI/debian, which stays behind.
 """
 
@@ -19,10 +20,10 @@ from tests.guests.efi_disk import ESP, PACKAGES
 from tests.guests.guest import Guest
 from tests.guests.uefi_grub import FOLDER, SIGNED
 
-BOOT, FIRST, SECOND = 192 * MIB, 1408 * MIB, 1024 * MIB
+BOOT, FIRST, SECOND = 192 * MIB, 2048 * MIB, 384 * MIB
 """Sizes of /boot and of the disks."""
-TAIL, SWAP, DATA = 512 * MIB, 128 * MIB, 128 * MIB
-"""Sizes on the second disk: the end of the root volume, and two other volumes."""
+SWAP, HEAD, TAIL = 128 * MIB, 64 * MIB, 128 * MIB
+"""Sizes of the swap volume, and of the two parts of the volume for /srv."""
 GROUP = "vg0"
 ADDRESS = "10.20.30.40/24"
 INTERFACES = f"""auto lo
@@ -51,21 +52,22 @@ def build(disk: Disk) -> None:
     )
     (second_pv,) = second.partition(SECOND, ("/dev/sdb1", 0, "lvm"), label="gpt")
     found = _volumes({first_pv.device: (disk.raw, first_pv), second_pv.device: (second.raw, second_pv)})
-    with _joined(disk, found["root"]) as root:
-        (swap,), (data,) = found["swap"], found["data"]
-        make(second.attach(f"/dev/mapper/{GROUP}-swap", swap.offset, swap.size), "swap")
-        srv = second.attach(f"/dev/mapper/{GROUP}-data", data.offset, data.size)
-        for part in (root, boot, srv):
-            make(part, "ext4")
-        where = f"{disk.raw}@@{esp.offset}"
-        run("mformat", "-i", where, "-F", "-T", str(esp.size // 512), "-h64", "-s32", "::")
-        with disk.root({"/": root, "/boot": boot, "/srv": srv}) as files, contextlib.ExitStack() as undo:
-            place = files.path / "boot/efi"
-            place.mkdir()
-            mount(undo, place, "-t", "tmpfs", "tmpfs")
-            _furnish(files, boot)
-            for entry in sorted(place.iterdir()):
-                run("mcopy", "-s", "-i", where, entry, "::/")
+    (in_root,), (in_swap,) = found["root"], found["swap"]
+    root = disk.attach(f"/dev/mapper/{GROUP}-root", in_root.offset, in_root.size)
+    swap = second.attach(f"/dev/mapper/{GROUP}-swap", in_swap.offset, in_swap.size)
+    for part, kind in ((root, "ext4"), (boot, "ext4"), (swap, "swap")):
+        make(part, kind)
+    with _joined(disk, found["data"]) as data:
+        make(data, "ext4")
+    where = f"{disk.raw}@@{esp.offset}"
+    run("mformat", "-i", where, "-F", "-T", str(esp.size // 512), "-h64", "-s32", "::")
+    with disk.root({"/": root, "/boot": boot}) as files, contextlib.ExitStack() as undo:
+        place = files.path / "boot/efi"
+        place.mkdir()
+        mount(undo, place, "-t", "tmpfs", "tmpfs")
+        _furnish(files, boot)
+        for entry in sorted(place.iterdir()):
+            run("mcopy", "-s", "-i", where, entry, "::/")
 
 
 def _furnish(files: Root, boot: Part) -> None:
@@ -100,10 +102,10 @@ def _stretches(first: str, second: str, holders: dict[str, tuple[Path, Part]]) -
     devices = ("--devices", f"{first},{second}")
     run("pvcreate", *LVM, *devices, first, second)
     run("vgcreate", *LVM, *devices, GROUP, first, second)
+    for name, size, holder in (("swap", SWAP, second), ("data", HEAD, first)):
+        run("lvcreate", *LVM, *devices, *INACTIVE, "--name", name, "--size", f"{size}b", GROUP, holder)
+    run("lvextend", *LVM, *devices, "--size", f"+{TAIL}b", f"{GROUP}/data", second)
     run("lvcreate", *LVM, *devices, *INACTIVE, "--name", "root", "--extents", "100%PVS", GROUP, first)
-    run("lvextend", *LVM, *devices, "--size", f"+{TAIL}b", f"{GROUP}/root", second)
-    for name, size in (("swap", SWAP), ("data", DATA)):
-        run("lvcreate", *LVM, *devices, *INACTIVE, "--name", name, "--size", f"{size}b", GROUP, second)
     columns = "lv_name,seg_start_pe,pe_start,vg_extent_size,pvseg_start,pvseg_size"
     report = ("--units", "b", "--nosuffix", "--noheadings", "--segments", "-o", columns)
     found: dict[str, list[tuple[int, Stretch]]] = {}
@@ -124,7 +126,7 @@ def _joined(disk: Disk, stretches: list[Stretch]) -> Iterator[Part]:
         file.truncate(sum(stretch.size for stretch in stretches))
     spare = disk.second()
     spare.raw = whole
-    yield spare.attach(f"/dev/mapper/{GROUP}-root", 0, whole.stat().st_size)
+    yield spare.attach(f"/dev/mapper/{GROUP}-data", 0, whole.stat().st_size)
     os.sync()  # the block device is still open
     with whole.open("rb") as source:
         for stretch in stretches:
