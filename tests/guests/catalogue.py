@@ -16,6 +16,7 @@ from tests.guests import (
     raid_lvm,
     selinux,
     several_kernels,
+    spanned_uefi,
     systemd_boot,
     two_disks,
     uefi_grub,
@@ -44,6 +45,6 @@ GUESTS = {
         *(recipe.guest for recipe in DEBIAN12),
         cloud_init.GUEST,
         *(*BROKEN, *NESTED, luks.HEALTHY),
-        *(*BY_UEFI, network_stacks.GUEST),
+        *(*BY_UEFI, network_stacks.GUEST, spanned_uefi.GUEST),
     )
 }
