@@ -351,9 +351,10 @@ def _keeper(members: Sequence[Job]) -> Job:
 
 
 def _duplicate(origin: Origin, job: Job) -> Refusal:
+    what = f"{job.vm_name} in {origin.name}" if origin.batch else origin.name
     fact = Problem(
         code="duplicate",
-        message=f"{origin.name} has the same content as job {job.id} ({job.vm_name}), which is {job.state.value}",
+        message=f"{what} has the same content as job {job.id}, which is {job.state.value}",
         hint="Wait for that job. To run it again, drop the file again after that job has finished",
         kind="permanent",
     )

@@ -80,7 +80,7 @@ def test_a_file_is_a_duplicate_while_any_of_its_machines_is_active(house: House)
     house.drop("rack2.yaml", text)
     rejection = house.rejection("rack2.yaml")
     assert [problem.code for problem in rejection.problems] == ["duplicate"]
-    assert "job 2 (b), which is running" in rejection.problems[0].message
+    assert "b in rack2.yaml has the same content as job 2, which is running" in rejection.problems[0].message
     assert [job.vm_name for job in house.jobs()] == ["a", "b", "b"]
     go.touch()
     house.lies("done", "rack.yaml")
