@@ -78,6 +78,10 @@ BOOTED: Mapping[str, Booted] = {
     "unified-kernel": Booted(
         "UEFI, unified kernel image", "tests/guests/test_uefi.py::test_a_unified_kernel_image_is_mended_inside"
     ),
+    "spanned-uefi": Booted(
+        "an OVA: UEFI with Secure Boot and signed shim, LVM on two disks, a card with a static address",
+        "tests/guests/test_machine.py::test_a_machine_keeps_disks_firmware_card_and_address",
+    ),
     "network-stacks": Booted(
         "two cards with static addresses by ifupdown; `make test-long` adds NetworkManager, netplan, networkd, bonds "
         "and VLANs",

@@ -88,16 +88,16 @@ def _read_settings(file: SourceFile) -> Settings:
     """Raises MigrationFailed (`vmx-invalid`)."""
     path = file.path
     if file.size > MAX_BYTES:
-        raise _invalid(path, f"it is larger than {MAX_BYTES} bytes")
+        raise _refused(path, f"it is larger than {MAX_BYTES} bytes")
     settings = parse_settings(file.read(0, MAX_BYTES), limit=MAX_SETTINGS)
     if not settings.values:
-        raise _invalid(path, 'it has no line of the form `key = "value"`')
+        raise _refused(path, 'it has no line of the form `key = "value"`')
     if len(settings.values) == MAX_SETTINGS:
-        raise _invalid(path, f"it has {MAX_SETTINGS} settings or more")
+        raise _refused(path, f"it has {MAX_SETTINGS} settings or more")
     return settings
 
 
-def _invalid(path: Path, fact: str) -> MigrationFailed:
+def _refused(path: Path, fact: str) -> MigrationFailed:
     return MigrationFailed(
         "vmx-invalid",
         f"{path} is not a file of settings of VMware: {fact}",
