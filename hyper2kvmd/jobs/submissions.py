@@ -56,29 +56,35 @@ class Submitted:
 
 
 def submit(connection: Connection, asked: Submission) -> Submitted:
-    """Queue a migration, unless the same content is queued, held or running."""
-    while True:
-        try:
-            with connection.begin_nested():
-                job = _insert(
-                    connection,
-                    asked.origin,
-                    state=State.QUEUED,
-                    vm_name=asked.migration.vm_name,
-                    priority=asked.migration.priority,
-                    migration=asked.migration.model_dump_json(),
-                    content_key=asked.content_key,
-                    notes=notes_adapter.dump_json(asked.notes).decode(),
-                )
-        except IntegrityError:
-            same = jobs.c.content_key == asked.content_key, is_active()
-            row = connection.execute(select(jobs).where(*same)).mappings().first()
-            if row is None:  # it has ended meanwhile
-                continue
-            _record_duplicate(connection, job_of(row), asked.origin)
-            return Submitted(job_of(row), new=False)
-        record(connection, job, "submitted", f"by {asked.origin.submitter}" if asked.origin.submitter else "")
-        return Submitted(job, new=True)
+    """Queue a migration, unless the same content is queued, held or running.
+
+    Raises IntegrityError for a spool file that is on record already.
+    """
+    try:
+        return _queue(connection, asked)
+    except IntegrityError:
+        same = jobs.c.content_key == asked.content_key, is_active()
+        row = connection.execute(select(jobs).where(*same)).mappings().first()
+        if row is None:  # it has ended meanwhile
+            return _queue(connection, asked)
+        _record_duplicate(connection, job_of(row), asked.origin)
+        return Submitted(job_of(row), new=False)
+
+
+def _queue(connection: Connection, asked: Submission) -> Submitted:
+    with connection.begin_nested():
+        job = _insert(
+            connection,
+            asked.origin,
+            state=State.QUEUED,
+            vm_name=asked.migration.vm_name,
+            priority=asked.migration.priority,
+            migration=asked.migration.model_dump_json(),
+            content_key=asked.content_key,
+            notes=notes_adapter.dump_json(asked.notes).decode(),
+        )
+    record(connection, job, "submitted", f"by {asked.origin.submitter}" if asked.origin.submitter else "")
+    return Submitted(job, new=True)
 
 
 class _Partly(Exception):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd import spec
+from hyper2kvmd.model.asked import SOURCE_KEYS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 HERE = {"workstation", "ci"}
@@ -24,6 +25,7 @@ def test_there_is_one_for_each_scenario() -> None:
         "ci",
         "several-disks",
         "batch",
+        "ova",
     }
 
 
@@ -32,7 +34,7 @@ def test_examples_parse(path: Path) -> None:
     machines = spec.load([path], base=Path("/home/me") if path.stem in HERE else None)
     assert (len(machines) > 1) == (path.stem == "batch")
     for asked in (machine.migration for machine in machines):
-        assert asked.vm_name in asked.vmdk[0].name
+        assert asked.vm_name in asked.sources[0].name
         given = asked.model_fields_set - {"cmd"}
-        assert "vmdk" in given and len(given) > 3
+        assert given & {*SOURCE_KEYS} and len(given) > 3
     assert not any(machine.notes for machine in machines)

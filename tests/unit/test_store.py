@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from hyper2kvmd.errors import InvalidInput
 from hyper2kvmd.jobs.store import Store
@@ -59,6 +60,14 @@ def test_a_job_comes_back_as_it_went_in(store: Store) -> None:
     assert again == job
     assert again.migration is not None and again.migration.vmdk == (Path("/images/web01.vmdk"),)
     assert again.state is State.QUEUED and again.created.tzinfo is not None
+
+
+def test_a_spool_file_is_on_record_once(store: Store) -> None:
+    migration, origin = Migration(vmdk=Path("/a.vmdk"), vm_name="a"), Origin(claim="1-a.yaml")
+    job = store.submit(migration, content_key="k", origin=origin).job
+    with pytest.raises(IntegrityError):
+        store.submit(migration, content_key="l", origin=origin)
+    assert store.get(job.id) == job and store.claim(now()) is not None and store.claim(now()) is None
 
 
 def test_highest_priority_first_then_oldest(store: Store) -> None:
