@@ -14,6 +14,7 @@ LONGEST = (
     "tests/guests/test_matrix.py",
     "tests/integration/test_packages.py",
     "tests/guests/test_first_boot.py",
+    "tests/guests/test_machine.py",
     "tests/guests/test_uefi.py",
     "tests/guests/test_network.py",
     "tests/guests/test_disk_names.py",
