@@ -47,8 +47,8 @@ REMEDIES = {
 }
 
 NAME_THE_SOURCE = (
-    "Add a line `vmdk: /path/to/disk.vmdk` (or the path of a raw, QCOW2, VDI, VHD or VHDX disk), "
-    "or `vmdk: [first, second]` for a machine with several disks"
+    "Add a line `ova: /path/to/machine.ova`, or ovf: or vmx: with the path of such a file, or "
+    "`vmdk: /path/to/disk.vmdk` for a disk of any format (`vmdk: [first, second]` for several)"
 )
 RULES = Rules(
     remedies=REMEDIES,

@@ -27,7 +27,7 @@ from tests.support.host import HELPER, unit_settings
 
 MANUAL = Path(__file__).parents[2] / "packaging" / "man"
 ELSEWHERE = {("sudo", "8"), ("systemd", "1")}
-BY_WORDS = {"vmdk": "Required.", "vm_name": "By default", "database_url": "Default:"}
+BY_WORDS = {"vmdk": "By default", "vm_name": "By default", "database_url": "Default:"}
 """Keys whose default is no plain value, or none."""
 
 
