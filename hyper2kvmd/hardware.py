@@ -112,7 +112,26 @@ def hardware_concerns(migration: Migration, plan: Plan) -> Iterator[Concern]:
             hint="Enroll them again with mokutil, if the guest has modules or kernels of its own",
             level="information",
         )
-    names = dict.fromkeys(nic.network for nic in plan.machine.nics)
+    yield from _network_concerns(migration, plan.machine)
+
+
+def _network_concerns(migration: Migration, source: Machine) -> Iterator[Concern]:
+    names = dict.fromkeys(nic.network for nic in source.nics)
+    known = [name for name in names if name is not None]
+    if not migration.network_map and len(known) > 1:
+        yield Concern(
+            code="networks-merged",
+            message=f"the networks {', '.join(known)} of the source become one: all cards get the target's default one",
+            hint="Set network_map to keep them apart",
+        )
+    unknown = [name for name in migration.network_map if name not in (*known, OTHER_NETWORKS)]
+    if source.nics and unknown:
+        has = ", ".join(known) or "no named network"
+        yield Concern(
+            code="network-unknown",
+            message=f"no card of the source is on {', '.join(unknown)}, which network_map has; the source has {has}",
+            hint="Spell the names in network_map as the source does",
+        )
     if unmapped := [
         name or "(unknown)" for name in names if migration.network_map and not network_for(migration, name)
     ]:

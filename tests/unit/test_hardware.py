@@ -190,8 +190,26 @@ def test_what_stays_behind_is_a_concern(
 def test_a_network_that_the_map_leaves_out_is_a_concern(network_map: dict[str, str], unmapped: str | None) -> None:
     nics = ({"mac": None, "network": "LAN"}, {"mac": None, "network": "DMZ"}, {"mac": None}, {"mac": None})
     concerns = list(hardware_concerns(*planned({"nics": nics}, {"network_map": network_map})))
-    assert [one.code for one in concerns] == ([] if unmapped is None else ["network-unmapped"])
-    assert all(f"nor {unmapped}: " in one.message for one in concerns)
+    found = [one.message for one in concerns if one.code == "network-unmapped"]
+    assert len(found) == (unmapped is not None) and all(f"nor {unmapped}: " in message for message in found)
+
+
+@pytest.mark.parametrize(
+    ("networks", "network_map", "codes"),
+    [
+        (("LAN", "DMZ"), {}, ["networks-merged"]),
+        (("LAN", "LAN", None), {}, []),
+        (("LAN",), {"lan": "lan", "default": "other"}, ["network-unknown"]),
+        (("LAN",), {"LAN": "lan", "default": "other"}, []),
+        ((), {"LAN": "lan"}, []),
+    ],
+)
+def test_networks_that_do_not_stay_apart_or_do_not_exist_are_concerns(
+    networks: tuple[str | None, ...], network_map: dict[str, str], codes: list[str]
+) -> None:
+    nics = tuple({"mac": f"00:50:56:00:00:0{number}", "network": name} for number, name in enumerate(networks))
+    concerns = hardware_concerns(*planned({"nics": nics}, {"network_map": network_map}))
+    assert [one.code for one in concerns] == codes
 
 
 def test_before_the_guest_is_known_the_cards_with_an_address_are_expected() -> None:

@@ -121,6 +121,13 @@ def test_names_in_the_code_page_of_the_host_and_with_escapes(tmp_path: Path) -> 
     assert machine_of(disk).memory == 2048
 
 
+def test_disks_of_the_machine_that_are_not_named_are_a_warning(disk: Path) -> None:
+    text = CARD + 'scsi0:0.fileName = "web01-000002.vmdk"\nscsi0:1.fileName = "data.vmdk"\n'
+    (disk.parent / "web01.vmx").write_text(text)
+    (concern,) = machine_of(disk).concerns
+    assert concern.code == "disks-left-out" and "data.vmdk" in concern.message and "000002" not in concern.message
+
+
 def test_a_machine_with_other_disks_is_a_warning(disk: Path) -> None:
     (disk.parent / "other.vmx").write_text(CARD + 'scsi0:0.fileName = "db01.vmdk"\n')
     machine = machine_of(disk)

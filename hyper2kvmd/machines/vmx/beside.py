@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from hyper2kvmd.disk.file_names import last_part
+from hyper2kvmd.disk.file_names import family, last_part
 from hyper2kvmd.disk.files import open_file
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.errors import Failure
@@ -67,7 +67,20 @@ class DisksWithVmx:
             vcpus=settings.number("numvcpus", VCPUS),
             nics=read_nics(settings),
             disk_names=_disk_names(settings),
-            concerns=concerns,
+            concerns=(*concerns, *_left_out(asked.vmdk, settings)),
+        )
+
+
+def _left_out(disks: Sequence[Path], settings: Settings) -> Iterator[Concern]:
+    """A concern if the machine has more disks than the migration names."""
+    named = {family(disk.name).casefold() for disk in disks}
+    left_out = [name for name in _disk_names(settings) if family(name).casefold() not in named]
+    if left_out:
+        more = " and others" if len(left_out) > MAX_SHOWN else ""
+        yield Concern(
+            code="disks-left-out",
+            message=f"the .vmx beside {disks[0]} also has {', '.join(left_out[:MAX_SHOWN])}{more}, not migrated here",
+            hint="If these disks belong to the new machine, list them in vmdk, or name the .vmx with vmx",
         )
 
 
