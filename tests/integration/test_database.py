@@ -207,19 +207,27 @@ def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> No
     connection.close()
 
 
+def rewind(connection: sqlite3.Connection, version: str) -> None:
+    """Take back the columns of the newest steps, and say that the database has this version."""
+    connection.executescript(
+        "DROP INDEX ix_jobs_batch; ALTER TABLE jobs DROP COLUMN batch; ALTER TABLE jobs DROP COLUMN notes"
+    )
+    connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
+
+
 def test_a_database_of_the_first_schema_keeps_its_jobs(tmp_path: Path) -> None:
     path = tmp_path / "jobs.sqlite3"
     filled(path, 3)
     with sqlite3.connect(path) as connection:
         connection.executescript(
             "DROP INDEX jobs_misplaced; DROP INDEX jobs_of_submitter; ALTER TABLE jobs DROP COLUMN submitter_uid;"
-            " UPDATE alembic_version SET version_num = '0001'"
         )
+        rewind(connection, "0001")
     store = Store(address(path))
     assert len(store.list()) == 3
     store.close()
     with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0007",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0008",)]
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
     assert {"jobs_misplaced", "jobs_of_submitter"} <= names
 
@@ -231,7 +239,7 @@ def test_submitters_of_earlier_jobs_are_found_by_name(tmp_path: Path) -> None:
         for number, name in enumerate(("root", "987654", "no-such-user", ""), 1):
             connection.execute("UPDATE jobs SET submitter = ? WHERE id = ?", (name, number))
         connection.execute("ALTER TABLE jobs DROP COLUMN submitter_uid")
-        connection.execute("UPDATE alembic_version SET version_num = '0002'")
+        rewind(connection, "0002")
     connection.close()
     store = Store(address(path))
     uids = {job.submitter: job.submitter_uid for job in store.list()}
@@ -267,7 +275,7 @@ def test_a_plan_that_an_older_version_recorded(tmp_path: Path) -> None:
     planned = plan_for((DISK,), Layout(tables=("none",)))
     published = planned.with_changes(disks=())
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '0004'")
+        rewind(connection, "0004")
         for job, plan in ((1, planned), (2, published)):
             product = json.dumps(with_disks_at_a_path(plan))
             connection.execute("INSERT INTO stages VALUES (?, 'plan', 1, 0.5, ?)", (job, product))
@@ -285,7 +293,7 @@ def test_concerns_that_an_older_version_recorded_as_texts(tmp_path: Path) -> Non
     for subject in (old, old["machine"], *old["disks"]):
         subject["concerns"] = ["web01.vmx cannot be read"]
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '0006'")
+        rewind(connection, "0006")
         connection.execute("INSERT INTO stages VALUES (1, 'plan', 1, 0.5, ?)", (json.dumps(old),))
     connection.close()
     store = Store(address(path))
@@ -301,7 +309,7 @@ def test_a_registration_that_an_older_version_recorded(tmp_path: Path) -> None:
     filled(path, 1)
     known = {"name": "web01", "macs": ["00:50:56:01:02:03"], "defined": True, "uri": "qemu:///system"}
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '0005'")
+        rewind(connection, "0005")
         product = json.dumps({**known, "xml": "/srv/web01.xml"})
         connection.execute("INSERT INTO stages VALUES (1, 'register', 1, 0.5, ?)", (product,))
     connection.close()
@@ -326,7 +334,7 @@ def test_stages_that_an_older_version_finished_count(tmp_path: Path) -> None:
         "convert": {"image": json.loads(image.model_dump_json())},
     }
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '0003'")
+        rewind(connection, "0003")
         for stage, product in products.items():
             connection.execute("INSERT INTO stages VALUES (1, ?, 1, 0.5, ?)", (stage, json.dumps(product)))
     connection.close()
