@@ -132,6 +132,12 @@ def test_a_small_file_that_becomes_a_large_one(tmp_path: Path, monkeypatch: pyte
     assert refused(tmp_path, data) == "archive-too-large"
 
 
+@pytest.mark.parametrize("names", [("a/b", "a"), ("a", "a/b"), ("a/b/c", "a/b")])
+def test_a_file_with_the_name_of_a_directory(tmp_path: Path, names: tuple[str, ...]) -> None:
+    data = gzip.compress(tar(*(Entry(name, b"1") for name in names), *GOOD))
+    assert refused(tmp_path, data) == "archive-unsafe"
+
+
 def test_a_file_for_which_there_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(space, "available", lambda _path, _reserve: MIB - 1)
     assert refused(tmp_path, gzip.compress(tar(*GOOD))) == "space-short"

@@ -194,6 +194,19 @@ def test_compressed_data_in_several_parts(tmp_path: Path, form: str) -> None:
     assert stored(read_ova(tmp_path / "web01.ova", tmp_path / "work").disks[0].at) == DATA
 
 
+@pytest.mark.parametrize("href", ["...gz", "..gz"])
+def test_a_compressed_disk_whose_name_is_a_suffix(tmp_path: Path, href: str) -> None:
+    files = {"web01.ovf": envelope(Disk(MIB, href, "gzip")), href: gzip.compress(DATA)}
+    assert stored(machine_of(tmp_path, files).disks[0].at) == DATA
+
+
+def test_parts_of_a_disk_whose_name_is_a_suffix(tmp_path: Path) -> None:
+    size = MIB // 2
+    files = {"web01.ovf": envelope(Disk(MIB, "..", "", size, MIB))}
+    parts = {f"...{number:09}": DATA[number * size :][:size] for number in range(2)}
+    assert stored(machine_of(tmp_path, {**files, **parts}).disks[0].at) == DATA
+
+
 def test_other_data_after_compressed_data(tmp_path: Path) -> None:
     assert refusal(tmp_path, gzip.compress(as_tar(FILES)) + b"more").code == "source-corrupt"
 
