@@ -43,15 +43,15 @@ class Manifest:
 
 def parse_manifest(data: bytes) -> Manifest:
     """What a manifest says. Lines that cannot be read are listed."""
-    digests: dict[str, tuple[Digest, ...]] = {}
+    digests: dict[str, dict[Digest, None]] = {}
     unknown = []
     for line in _lines(data):
         found = parse_digest(line)
         if found is None:
             unknown.append(line)
-        elif found[1] not in digests.get(found[0], ()):
-            digests[found[0]] = (*digests.get(found[0], ()), found[1])
-    return Manifest(digests, tuple(unknown))
+        else:
+            digests.setdefault(found[0], {})[found[1]] = None
+    return Manifest({name: tuple(each) for name, each in digests.items()}, tuple(unknown))
 
 
 def parse_digest(line: str) -> tuple[str, Digest] | None:

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509 import verification
@@ -21,9 +21,12 @@ from hyper2kvmd.machines.manifest import MAX_BYTES, Manifest, parse_line, parse_
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import DigestAlgorithm
 
+Key: TypeAlias = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 LARGEST_CERTIFICATE = 256 << 10
 """Bytes of a file with certificates."""
 MOST_CERTIFICATES = 16
+LEAST_RSA_BITS, LEAST_ECDSA_BITS = 2048, 224
+"""Shorter keys can be broken: NIST SP 800-131A, section 3."""
 SHOWN_LINES, SHOWN_CHARACTERS = 3, 60
 HASHES: Mapping[DigestAlgorithm, hashes.HashAlgorithm] = {
     "sha1": hashes.SHA1(),  # noqa: S303 - the signer's choice, which is reported
@@ -87,13 +90,14 @@ def require_signed(
     """Raise MigrationFailed (`signature-invalid`) unless someone trusted signed the manifest `name`."""
     algorithm, signature = _signature(signed, name, certificate)
     chain = _certificates(signed, certificate)
-    _require_signature(chain[0], manifest, algorithm, signature, certificate)
+    key = _public_key(chain[0], certificate)
+    _require_signature(key, manifest, algorithm, signature, certificate)
     _require_trust(chain, trusted, certificate)
-    if algorithm == "sha1":
+    for weakness in _weaknesses(key, algorithm):
         yield Concern(
             code="signature-weak",
-            message=f"the signature in {certificate.name} is made with SHA-1, which can be forged",
-            hint="Export the machine with a newer tool",
+            message=f"the signature in {certificate.name} is made with {weakness}, which can be forged",
+            hint="Export the machine with a newer tool, and sign it with a longer key",
         )
 
 
@@ -156,19 +160,36 @@ def _trusted(ca: Path, mandate: Mandate) -> list[x509.Certificate]:
         os.close(file.fd)
 
 
-def _require_signature(
-    signer: x509.Certificate, manifest: bytes, algorithm: DigestAlgorithm, signature: bytes, path: Path
-) -> None:
-    key, chosen = signer.public_key(), HASHES[algorithm]
+def _public_key(signer: x509.Certificate, path: Path) -> Key:
+    try:
+        key = signer.public_key()
+    except (UnsupportedAlgorithm, ValueError) as error:
+        raise invalid(path, f"the key of its certificate cannot be used ({error})") from error
+    if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
+        raise invalid(path, "the key of its certificate is neither RSA nor ECDSA")
+    return key
+
+
+def _require_signature(key: Key, manifest: bytes, algorithm: DigestAlgorithm, signature: bytes, path: Path) -> None:
+    chosen = HASHES[algorithm]
     try:
         if isinstance(key, rsa.RSAPublicKey):
             key.verify(signature, manifest, padding.PKCS1v15(), chosen)
-        elif isinstance(key, ec.EllipticCurvePublicKey):
-            key.verify(signature, manifest, ec.ECDSA(chosen))
         else:
-            raise invalid(path, "the key of its certificate is neither RSA nor ECDSA")
+            key.verify(signature, manifest, ec.ECDSA(chosen))
     except InvalidSignature as error:
         raise invalid(path, "the manifest was changed after it was signed, or another certificate signed it") from error
+    except (UnsupportedAlgorithm, ValueError) as error:
+        raise invalid(path, f"its signature cannot be verified ({error})") from error
+
+
+def _weaknesses(key: Key, algorithm: DigestAlgorithm) -> Iterator[str]:
+    if algorithm == "sha1":
+        yield "SHA-1"
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size < LEAST_RSA_BITS:
+        yield f"an RSA key of {key.key_size} bits"
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.key_size < LEAST_ECDSA_BITS:
+        yield f"an ECDSA key of {key.key_size} bits"
 
 
 def _require_trust(chain: list[x509.Certificate], trusted: list[x509.Certificate], path: Path) -> None:

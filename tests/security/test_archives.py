@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,11 @@ from tests.support.disks import sh
 from tests.support.ova import Disk, as_tar, as_zip, envelope, manifest, read_ova
 from tests.support.own_host import FOLDER_PREFIX
 from tests.support.submitters import VICTIM
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 MIB = 1 << 20
 OVF = envelope(Disk(MIB, "disk.raw"))
@@ -130,6 +136,19 @@ def test_a_small_file_that_becomes_a_large_one(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(streams, "MOST_RATIO", 100)
     data = gzip.compress(tar(GOOD[0], Entry("disk.raw", bytes(64 * MIB))))
     assert refused(tmp_path, data) == "archive-too-large"
+
+
+def test_compressed_parts_without_end(tmp_path: Path) -> None:
+    """Nothing is unpacked, so that no limit of the bytes is reached."""
+    many = b"".join([zstd.compress(b"")] * (streams.MOST_PARTS + 1))
+    assert refused(tmp_path, many) == "archive-too-large"
+    assert refused(tmp_path, zstd.compress(tar(*GOOD)) + 2 * many) == "archive-too-large"
+
+
+@pytest.mark.parametrize("names", [("a/b", "a"), ("a", "a/b"), ("a/b/c", "a/b")])
+def test_a_file_with_the_name_of_a_directory(tmp_path: Path, names: tuple[str, ...]) -> None:
+    data = gzip.compress(tar(*(Entry(name, b"1") for name in names), *GOOD))
+    assert refused(tmp_path, data) == "archive-unsafe"
 
 
 def test_a_file_for_which_there_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from typing import get_args
 
 import pytest
 
+from hyper2kvmd.machines import manifest
 from hyper2kvmd.machines.manifest import HEX_DIGITS, Digest, parse_manifest
 from hyper2kvmd.model.disks import DigestAlgorithm
 
@@ -86,3 +87,21 @@ def test_digests_have_their_length() -> None:
 def test_a_manifest_without_end() -> None:
     found = parse_manifest(b"x\n" * 4_000_000)
     assert len(found.unknown) <= 20_000
+
+
+def test_many_digests_of_one_file_are_compared_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+
+    class Counted(Digest):
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return super().__eq__(other)
+
+        __hash__ = Digest.__hash__
+
+    monkeypatch.setattr(manifest, "Digest", Counted)
+    lines = [f"SHA256(a)= {number:064x}" for number in range(1000)] * 2
+    found = parse_manifest("\n".join(lines).encode())
+    assert len(found.digests["a"]) == 1000
+    assert 1000 <= compared < 3000

@@ -194,6 +194,51 @@ def test_compressed_data_in_several_parts(tmp_path: Path, form: str) -> None:
     assert stored(read_ova(tmp_path / "web01.ova", tmp_path / "work").disks[0].at) == DATA
 
 
+def test_short_parts_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of bgzip; each of them was read with the 256 KiB that follow it."""
+    whole = as_tar(FILES)
+    data = b"".join(COMPRESS["gzip"](whole[at : at + 8192]) for at in range(0, len(whole), 8192))
+    given, read = 0, SourceFile.read
+
+    def counting(file: SourceFile, offset: int, length: int) -> bytes:
+        nonlocal given
+        found = read(file, offset, length)
+        given += len(found)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SourceFile, "read", counting)
+        (tmp_path / "web01.ova").write_bytes(data)
+        machine = read_ova(tmp_path / "web01.ova", tmp_path / "work")
+    assert stored(machine.disks[0].at) == DATA
+    assert 0 < given < 2 * len(data)
+
+
+@pytest.mark.parametrize("zeros", [0, 4090, 4096, (256 << 10) - 30, 600_000])
+def test_zeros_between_parts_of_every_length(tmp_path: Path, zeros: int) -> None:
+    whole = as_tar(FILES)
+    (tmp_path / "web01.ova").write_bytes(gzip.compress(whole[:700]) + bytes(zeros) + gzip.compress(whole[700:]))
+    assert stored(read_ova(tmp_path / "web01.ova", tmp_path / "work").disks[0].at) == DATA
+
+
+def test_zeros_without_end_after_compressed_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "MOST_PADDING", MIB)
+    assert refusal(tmp_path, gzip.compress(as_tar(FILES)) + bytes(2 * MIB)).code == "source-corrupt"
+
+
+@pytest.mark.parametrize("href", ["...gz", "..gz"])
+def test_a_compressed_disk_whose_name_is_a_suffix(tmp_path: Path, href: str) -> None:
+    files = {"web01.ovf": envelope(Disk(MIB, href, "gzip")), href: gzip.compress(DATA)}
+    assert stored(machine_of(tmp_path, files).disks[0].at) == DATA
+
+
+def test_parts_of_a_disk_whose_name_is_a_suffix(tmp_path: Path) -> None:
+    size = MIB // 2
+    files = {"web01.ovf": envelope(Disk(MIB, "..", "", size, MIB))}
+    parts = {f"...{number:09}": DATA[number * size :][:size] for number in range(2)}
+    assert stored(machine_of(tmp_path, {**files, **parts}).disks[0].at) == DATA
+
+
 def test_other_data_after_compressed_data(tmp_path: Path) -> None:
     assert refusal(tmp_path, gzip.compress(as_tar(FILES)) + b"more").code == "source-corrupt"
 

@@ -126,6 +126,32 @@ def test_sha1_is_accepted_with_a_warning(tmp_path: Path, ca: Party, signer: Part
     assert concern.code == "signature-weak"
 
 
+@pytest.mark.parametrize(("key", "weakness"), [("rsa", "RSA key of 1024 bits"), ("ecdsa", "ECDSA key of 192 bits")])
+def test_short_keys_are_accepted_with_a_warning(tmp_path: Path, key: str, weakness: str) -> None:
+    keys: dict[str, Key] = {
+        "rsa": rsa.generate_private_key(65537, 1024),  # noqa: S505 - what the concern is about
+        "ecdsa": ec.generate_private_key(ec.SECP192R1()),
+    }
+    alone = party("self-signed", key=keys[key], ca=False)
+    (concern,) = read(tmp_path, {**PACKAGE, "web01.cert": signed(MANIFEST, alone)}, alone).concerns
+    assert concern.code == "signature-weak"
+    assert weakness in concern.message
+
+
+def test_a_key_that_cannot_be_used(tmp_path: Path) -> None:
+    """Of a curve that the library lacks, or no point of its curve."""
+    alone = party("self-signed", key=ec.generate_private_key(ec.SECP256R1()), ca=False)
+    curve, other = bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a8648ce3d030163")
+    point = alone.key.public_key().public_bytes(
+        serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint
+    )
+    der = alone.certificate.public_bytes(serialization.Encoding.DER)
+    for damaged in (der.replace(curve, other), der.replace(point, point[:1] + bytes(len(point) - 1))):
+        assert damaged != der
+        odd = Party(alone.key, x509.load_der_x509_certificate(damaged))
+        assert refusal(tmp_path, {**PACKAGE, "web01.cert": signed(MANIFEST, odd)}, odd).code == "signature-invalid"
+
+
 def test_what_is_not_signed_is_refused(tmp_path: Path, ca: Party, signer: Party) -> None:
     seal = signed(MANIFEST, signer)
     other = {**PACKAGE, "web01.mf": MANIFEST + b"\n"}

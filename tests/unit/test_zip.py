@@ -9,10 +9,11 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hyper2kvmd.disk.files import open_file
+from hyper2kvmd.disk.files import SourceFile, open_file
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.machines.archives import names
 from hyper2kvmd.machines.archives.zip import Zipped, read_members
@@ -173,3 +174,19 @@ def test_files_without_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Failure) as caught:
         members(path, TWO)
     assert caught.value.code == "archive-too-large"
+
+
+def test_a_large_directory_is_copied_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied, read_whole = 0, SourceFile.read_whole
+
+    class Counted(bytes):
+        def __getitem__(self, key: Any) -> Any:
+            nonlocal copied
+            part: bytes = super().__getitem__(key)
+            copied += len(part)
+            return part
+
+    monkeypatch.setattr(SourceFile, "read_whole", lambda *given: Counted(read_whole(*given)))
+    data = made(*((f"{number:03}", b"") for number in range(500)))
+    assert len(members(path, data)) == 500
+    assert 0 < copied < len(data)

@@ -38,7 +38,13 @@ MOST_RATIO = 2000
 ALWAYS_ALLOWED = 1 << 30
 """Bytes that may be unpacked before the ratio counts."""
 MOST_PADDING = 64 << 20
-"""Bytes after an archive."""
+"""Bytes after an archive, packed or not."""
+MOST_PARTS = 10_000
+"""Compressed parts of any size. Beyond them, a part has `LEAST_PART` unpacked bytes on average; with bgzip, 64 KiB."""
+LEAST_PART = 4096
+FIRST_PIECE = 4096
+"""Bytes that are read of a compressed part at first, since it may be short and what follows it is read again."""
+LONGEST_MAGIC = 8
 GZIP_WINDOW, RAW_WINDOW = 31, -15
 
 
@@ -134,16 +140,46 @@ def compression_of(head: bytes) -> Compression | None:
     return next((name for magic, name in MAGICS if head.startswith(magic)), None)
 
 
+class Input:
+    """The bytes of a file in pieces, of which the end can be given back."""
+
+    def __init__(self, file: SourceFile) -> None:
+        self._file = file
+        self._held, self._first = b"", 0
+        """Bytes of the file, and where they begin."""
+        self.at = 0
+        """The next byte of the file."""
+
+    def peek(self, length: int) -> bytes:
+        """Up to `length` bytes, at least `LONGEST_MAGIC` of them unless the file ends."""
+        if self._first + len(self._held) - self.at < LONGEST_MAGIC:
+            self._held, self._first = self._file.read(self.at, STEP), self.at
+        start = self.at - self._first
+        return self._held[start : start + length]
+
+    def take(self, length: int) -> bytes:
+        """As `peek`, and go forward."""
+        data = self.peek(length)
+        self.at += len(data)
+        return data
+
+    def give_back(self, length: int) -> None:
+        """Go back, within what was taken last."""
+        self.at -= length
+
+
 class Unpacked:
     """A `ByteStream` of a compressed file; several in a row are one, as of gzip -c and xz."""
 
     def __init__(self, file: SourceFile, compression: Compression | Literal["deflate"]) -> None:
         self._file, self._compression = file, compression
+        self._input = Input(file)
         self._inner: Decompressor = DECOMPRESSORS[compression]()
+        self._piece = FIRST_PIECE
+        """Bytes to take next. More with each piece of a part, so that little is given back after a short one."""
+        self._parts, self._padding = 1, 0
         self._waiting = b""
         """Unpacked bytes that were not read yet."""
-        self._at = 0
-        """The next byte of the file."""
         self.position = 0
 
     def read(self, length: int) -> bytes:
@@ -176,17 +212,21 @@ class Unpacked:
         while not self._waiting:
             if self._inner.eof and not self._next_part():
                 return False
-            data = self._file.read(self._at, STEP) if self._inner.needs_input else b""
-            self._at += len(data)
+            data = self._taken() if self._inner.needs_input else b""
             ended = self._inner.needs_input and not data
             self._waiting = self._decompressed(data)
             if ended and not self._waiting and not self._inner.eof:
                 raise damage.truncated(self._file.path, f"its {self._compression} data ends too early")
-            if self.position > ALWAYS_ALLOWED + MOST_RATIO * self._at:
+            if self.position > ALWAYS_ALLOWED + MOST_RATIO * self._input.at:
                 raise faults.too_large(
-                    self._file.path, f"{self._at} bytes of it unpack to more than {self.position} bytes"
+                    self._file.path, f"{self._input.at} bytes of it unpack to more than {self.position} bytes"
                 )
         return True
+
+    def _taken(self) -> bytes:
+        data = self._input.take(self._piece)
+        self._piece = min(2 * self._piece, STEP)
+        return data
 
     def _decompressed(self, data: bytes) -> bytes:
         try:
@@ -203,18 +243,33 @@ class Unpacked:
 
     def _next_part(self) -> bool:
         """Begin the next compressed part; zeros may follow the last one."""
-        rest = self._inner.unused_data
-        self._at -= len(rest)
+        self._input.give_back(len(self._inner.unused_data))
         if self._compression == "deflate":
             return False
-        while data := self._file.read(self._at, STEP):
-            zeros = len(data) - len(data.lstrip(b"\0"))
-            self._at += zeros
-            if zeros < len(data):
-                break
-        else:
+        head = self._after_padding()
+        if not head:
             return False
-        if compression_of(data[zeros : zeros + 8]) != self._compression:
-            raise damage.corrupt(self._file.path, f"other data follows its {self._compression} data")
-        self._inner = DECOMPRESSORS[self._compression]()
+        if compression_of(head) != self._compression:
+            raise self._followed_by_other_data()
+        self._parts += 1
+        if self._parts > MOST_PARTS + self.position // LEAST_PART:
+            raise faults.too_large(
+                self._file.path, f"{self._parts} compressed parts of it unpack to only {self.position} bytes"
+            )
+        self._inner, self._piece = DECOMPRESSORS[self._compression](), FIRST_PIECE
         return True
+
+    def _after_padding(self) -> bytes:
+        """The first bytes that are not zeros, which stay in the input."""
+        while data := self._input.peek(FIRST_PIECE):
+            zeros = len(data) - len(data.lstrip(b"\0"))
+            self._input.take(zeros)
+            self._padding += zeros
+            if self._padding > MOST_PADDING:
+                raise self._followed_by_other_data()
+            if zeros < len(data):
+                return self._input.peek(LONGEST_MAGIC)
+        return b""
+
+    def _followed_by_other_data(self) -> MigrationFailed:
+        return damage.corrupt(self._file.path, f"other data follows its {self._compression} data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,10 @@ from hyper2kvmd.model.disks import FileRef, UnpackedFile
 FOLDER = "unpacked"
 """Below the working folder: archives in one directory, packed disks in another one for each."""
 ARCHIVE, DISKS = "archive", "disks"
+NAMELESS = "disk"
+"""The name of a disk from which only `..` remains without the suffix of its compression or of its first part."""
+NO_FILE_NAME = ("", ".", "..")
+IMPOSSIBLE_NAME = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 STEP = 1 << 20
 CHECKED = 256 << 20
 """Bytes that are written between two looks at the free space, if the size is unknown."""
@@ -35,19 +40,22 @@ class Unpacking:
         self._begun = False
 
     def of_archive(self, name: str, read: Callable[[int], bytes], length: int, archive: Path) -> UnpackedFile:
-        """A file of an archive, under its own name. Raises as `_written` does, and Unsafe (`archive-unsafe`)."""
+        """A file of an archive, under its own name. Raises as `_written` does."""
         target = self._folder(ARCHIVE).joinpath(*name.split("/"))
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise faults.unsafe(archive, f"{name!r} lies in a file") from error
+        except OSError as error:
+            raise _not_made(target, error, archive / name) from error
         self._written(target, read, length, archive / name)
         return UnpackedFile(path=target, origin=str(archive / name))
 
     def of_disk(self, parts: Sequence[FileRef], compression: Compression | None, name: str) -> UnpackedFile:
-        """A disk that is compressed, or cut into parts. Raises as `open_stored` does as well."""
+        """A disk that is compressed, or cut into parts. It keeps its name, which the format is checked against.
+
+        Raises as `_written` and `open_stored` do.
+        """
         self._disks += 1
-        target = self._folder(f"{DISKS}/{self._disks}") / name
+        target = self._folder(f"{DISKS}/{self._disks}") / (NAMELESS if name in NO_FILE_NAME else name)
         origin = str(parts[0]) if len(parts) == 1 else f"{parts[0]} and {len(parts) - 1} more parts"
         if compression is None:
             self._written(target, _joined(parts, self._sources), _total(parts, self._sources), Path(origin))
@@ -71,9 +79,9 @@ class Unpacking:
 
     def _written(self, target: Path, read: Callable[[int], bytes], length: int | None, origin: Path) -> None:
         """Write `length` bytes, or all that there are. Raises TryLater (`space-short`), MigrationFailed
-        (`space-never`, `disk-full`, `source-truncated`, `archive-too-large`)."""
+        (`space-never`, `disk-full`, `source-truncated`, `archive-too-large`), Unsafe (`archive-unsafe`)."""
         self._require_room(length or 0)
-        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        handle = _created(target, origin)
         try:
             done = 0
             while length is None or done < length:
@@ -104,6 +112,19 @@ def unpacked_bytes(folder: Path) -> int:
     """What the unpacked files in a working folder occupy."""
     files = (path.lstat() for path in (folder / FOLDER).rglob("*") if path.is_file())
     return sum(facts.st_blocks * 512 for facts in files)
+
+
+def _created(target: Path, origin: Path) -> int:
+    try:
+        return os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise _not_made(target, error, origin) from error
+
+
+def _not_made(target: Path, error: OSError, origin: Path) -> Exception:
+    if error.errno in IMPOSSIBLE_NAME:
+        return faults.unsafe(origin, f"it cannot be unpacked under its own name ({error.strerror})")
+    return _not_written(target, error)
 
 
 def _not_written(target: Path, error: OSError) -> Exception:

@@ -77,10 +77,11 @@ def _entries(file: SourceFile) -> Iterator[Zipped]:
         if position + ENTRY.size > len(data) or not data.startswith(ENTRY_MAGIC, position):
             raise damage.corrupt(file.path, f"its directory has no entry at byte {at + position}")
         fields = ENTRY.unpack_from(data, position)
-        lengths = fields[10], fields[11], fields[12]
-        position += ENTRY.size
-        raw, extra = data[position : position + lengths[0]], data[position + lengths[0] :][: lengths[1]]
-        position += sum(lengths)
+        name_at = position + ENTRY.size
+        extra_at = name_at + fields[10]
+        comment_at = extra_at + fields[11]
+        raw, extra = data[name_at:extra_at], data[extra_at:comment_at]
+        position = comment_at + fields[12]
         one = _entry(file, fields, raw, extra)
         if one is not None:
             yield one

@@ -45,6 +45,13 @@ GUARDS: tuple[Guard, ...] = (
         streams("Unpacked._fill", "if MOST_RATIO", NEVER),
     ),
     *each(
+        "test_archives.py::test_compressed_parts_without_end", streams("Unpacked._next_part", "if MOST_PARTS", NEVER)
+    ),
+    *each(
+        "test_archives.py::test_a_file_with_the_name_of_a_directory",
+        unpacking("_not_made", "if IMPOSSIBLE_NAME", NEVER),
+    ),
+    *each(
         (
             "test_archives.py::test_a_file_for_which_there_is_no_room",
             "test_archives.py::test_a_compressed_disk_for_which_there_is_no_room",
