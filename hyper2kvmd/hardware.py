@@ -7,6 +7,7 @@ loader where that firmware looks.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from hyper2kvmd.errors import Kind, MigrationFailed
@@ -112,7 +113,19 @@ def hardware_concerns(migration: Migration, plan: Plan) -> Iterator[Concern]:
             hint="Enroll them again with mokutil, if the guest has modules or kernels of its own",
             level="information",
         )
+    yield from _shared_addresses(plan.machine)
     yield from _network_concerns(migration, plan.machine)
+
+
+def _shared_addresses(source: Machine) -> Iterator[Concern]:
+    macs = Counter(nic.mac for nic in source.nics if nic.mac is not None)
+    for mac, count in macs.items():
+        if count > 1:
+            yield Concern(
+                code="mac-duplicate",
+                message=f"{count} network cards of the source machine have the MAC address {mac}, and keep it",
+                hint="Change one of them before both are connected to one network",
+            )
 
 
 def _network_concerns(migration: Migration, source: Machine) -> Iterator[Concern]:

@@ -57,7 +57,7 @@ HONOURED = (
     _same(SOURCE, "input", "source"),
     _same("vmdk", "disk", "raw", "img", "raw_src", "raw_path", "vhd"),
     _same("vm_name", "name", "libvirt_vm_name"),
-    _same("output_dir", "output"),
+    Row(("output",), "honoured", "`output_dir` and `to_output` decide", same_as="output_dir"),
     _same("conversion_dir", "workdir"),
     _same("memory", "libvirt_memory_mb"),
     _same("vcpus", "libvirt_vcpus"),

@@ -95,7 +95,7 @@ def decide(mapping: Mapping, base: Path | None) -> Translated:
     problems: list[Problem] = []
     for entry in foreign:
         row = BY_KEY[entry.key]
-        if error := _error(entry, row):
+        if error := _error(entry, row) or _nested(entry, row, kept):
             problems.append(error)
         elif switched := _switched(entry, row):
             problems += _set(kept, entry, *switched)
@@ -114,6 +114,18 @@ def _error(entry: KeyValue, row: Row) -> Problem | None:
         message = f"{shown(entry.written)} is neither true nor false"
         return problem("value-invalid", message, "Write true or false", place=entry.value.place, key=entry.key)
     return None
+
+
+def _nested(entry: KeyValue, row: Row, kept: dict[str, KeyValue]) -> Problem | None:
+    """An error for a mapping where hyper2kvm's key has a single value.
+
+    hyper2kvm also knows a section `output`. It adds nothing to `output_dir` or `to_output`.
+    """
+    if not row.same_as or (row.same_as == "output_dir" and kept.keys() & {"output_dir", "to_output"}):
+        return None
+    key = shown(entry.written)
+    message, hint = f"{key} takes a single value", f"Write `{key}: value` on one line"
+    return problem("value-invalid", message, hint, place=entry.place, key=entry.key)
 
 
 def _word(value: Node | None) -> str | None:

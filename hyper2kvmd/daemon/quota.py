@@ -1,6 +1,7 @@
 """Shares the spool between submitters: whose file is taken next, and how many files of one submitter are taken.
 
-A submitter is the owner of a file. Files over a limit stay in `incoming/` and are taken later.
+A submitter is the owner of a file. Files over a limit stay in `incoming/` and are taken later. A file of several
+machines that was taken stays in `active/` until there is room for all of them.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def in_turn(files: Mapping[str, FileState], name_of: Callable[[str], str]) -> It
 
 
 class Quota:
-    """How many files of each submitter may still be taken."""
+    """How many files of each submitter may still be taken, and how many jobs they may become."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -66,6 +67,10 @@ class Quota:
         self._later: dict[int, int] = {}
         """How many more the next scans may take, for each uid."""
         self._limited: set[int] = set()
+        self._further: dict[int, int] = defaultdict(int)
+        """Jobs beyond one for each file that enter in this scan, for each uid."""
+        self._full: set[int] = set()
+        """Owners of files in active/ that found no room in the last scan."""
         self.more = False
         """Whether this scan refused a file that the next one would take."""
 
@@ -88,21 +93,53 @@ class Quota:
         self._left[uid] -= 1
         self._taken[uid].append(time.monotonic())
 
+    def begin_entering(self) -> None:
+        """Raises the errors of the store."""
+        self._waiting = self._store.waiting()
+        self._further.clear()
+        self._full.clear()
+
+    def has_room(self, uid: int, jobs: int) -> bool:
+        """Whether a file of `uid` that was taken may become so many jobs in this scan.
+
+        After the first refusal there is no room for other files of `uid`: else smaller ones would overtake it for ever.
+        """
+        waiting, hourly = self._room(uid)
+        if jobs > waiting or jobs - 1 > hourly - self._further[uid]:
+            self._full.add(uid)
+            self._mention(uid, limit_is_waiting=jobs > waiting)
+        return uid not in self._full
+
+    def count(self, uid: int, jobs: int) -> None:
+        """Count the jobs that a file of `uid` becomes in this scan."""
+        name = Person.of(uid).name
+        self._waiting[name] = self._waiting.get(name, 0) + jobs
+        self._further[uid] += jobs - 1
+
     def charge(self, uid: int, jobs: int) -> None:
         """Count the further jobs of a file that was taken, for the limit of the hour."""
         self._taken[uid].extend([time.monotonic()] * jobs)
 
     def _allowance(self, uid: int) -> int:
-        name = Person.of(uid).name
+        if uid in self._full:
+            return 0
+        waiting, hourly = self._room(uid)
+        if min(waiting, hourly) > 0:
+            self._limited.discard(uid)
+        else:
+            self._mention(uid, limit_is_waiting=waiting <= 0)
+        return min(waiting, hourly)
+
+    def _room(self, uid: int) -> tuple[int, int]:
+        """How many more jobs may wait, and how many more may be taken within the hour."""
         taken = self._taken[uid]
         while taken and taken[0] < time.monotonic() - HOUR_SECONDS:
             taken.popleft()
-        waiting = MAX_WAITING - self._waiting.get(name, 0)
-        hourly = MAX_IN_AN_HOUR - len(taken)
-        if min(waiting, hourly) > 0:
-            self._limited.discard(uid)
-        elif uid not in self._limited:
+        return MAX_WAITING - self._waiting.get(Person.of(uid).name, 0), MAX_IN_AN_HOUR - len(taken)
+
+    def _mention(self, uid: int, *, limit_is_waiting: bool) -> None:
+        if uid not in self._limited:
             self._limited.add(uid)
-            limit = f"{MAX_WAITING} jobs waiting" if waiting <= 0 else f"{MAX_IN_AN_HOUR} machines taken within an hour"
-            log.warning("spool: %s has %s, which is the limit. Further files stay in incoming/ and wait", name, limit)
-        return min(waiting, hourly)
+            waiting, hourly = f"{MAX_WAITING} waiting jobs", f"{MAX_IN_AN_HOUR} machines within an hour"
+            limit = waiting if limit_is_waiting else hourly
+            log.warning("spool: %s is at the limit of %s. Further files wait", Person.of(uid).name, limit)

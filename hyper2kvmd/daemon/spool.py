@@ -128,6 +128,8 @@ class Spool:
         self._active: dict[str, tuple[FileState, float]] = {}
         """The last state of each file in active/, and since when it is known (monotonic)."""
         self._entered: set[str] = set()
+        self._lengths: dict[str, int] = {}
+        """How many machines are in a file in active/ that waits for room in its owner's limits."""
         self._complaints: dict[str, str] = {}
         self._quota = Quota(store)
 
@@ -181,17 +183,20 @@ class Spool:
     def _enter_claimed(self) -> int:
         """Put the claimed files on record, in few transactions; return how many became jobs."""
         claims = self._fresh_claims()
-        known = self._store.known_claims(claims)
+        known = self._store.known_claims(list(claims))
         asked: list[list[Submission]] = []
         refused: list[Refusal] = []
-        for claim in claims:
-            if claim not in known and sum(map(len, asked)) < MAX_ENTERED:
-                with self._complaining(claim):
-                    read = self._read(claim)
-                    if isinstance(read, Refusal):
-                        refused.append(read)
-                    else:
-                        asked.append(read)
+        self._quota.begin_entering()
+        for claim, look in claims.items():
+            if claim in known or sum(map(len, asked)) >= MAX_ENTERED or not self._has_room(claim, look.uid):
+                continue
+            with self._complaining(claim):
+                read = self._read(claim)
+                if isinstance(read, Refusal):
+                    refused.append(read)
+                elif self._has_room(claim, look.uid, len(read)):
+                    self._quota.count(look.uid, len(read))
+                    asked.append(read)
         jobs = 0
         for batch, submitted in zip(asked, self._store.submit_all(asked), strict=True):
             origin = batch[0].origin
@@ -211,9 +216,19 @@ class Spool:
         for claim in (*known, *(str(origin.claim) for origin in origins)):
             self._entered.add(claim)
             self._active.pop(claim, None)
+            self._lengths.pop(claim, None)
         return jobs
 
-    def _fresh_claims(self) -> list[str]:
+    def _has_room(self, claim: str, uid: int, length: int | None = None) -> bool:
+        """Whether its machines may become jobs; False for all further files of the owner of one that may not.
+
+        A length that is known from an earlier scan saves reading the file again.
+        """
+        if length is not None:
+            self._lengths[claim] = length
+        return self._quota.has_room(uid, self._lengths.get(claim, 1))
+
+    def _fresh_claims(self) -> dict[str, FileState]:
         """Complete files in active/ that may not be on record yet, MAX_ENTERED at most."""
         folder, now = self._dir / SpoolFolder.ACTIVE, time.monotonic()
         names: set[str] = set()
@@ -221,13 +236,13 @@ class Spool:
             names.update(os.listdir(folder))  # noqa: PTH208 - names, not paths, are what is compared
         self._entered &= names
         looks = self._looks(folder, names - self._entered)
-        fresh: list[str] = []
+        fresh: dict[str, FileState] = {}
         for claim in itertools.islice(in_turn(looks, original), MAX_ENTERED):
             with self._complaining(claim):
                 look, since = self._active.get(claim, (None, now))
                 complete = look == looks[claim] and not being_written(folder / claim)
                 if complete or now - since > ACTIVE_SECONDS:
-                    fresh.append(claim)
+                    fresh[claim] = looks[claim]
                 else:
                     self._active[claim] = looks[claim], since
         return fresh

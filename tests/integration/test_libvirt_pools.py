@@ -14,6 +14,7 @@ import pytest
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.model.results import Registration
+from hyper2kvmd.targets.libvirt.pool import Pool
 from tests.support.libvirtd import NOBODY, examined, registered, unplug, virsh
 from tests.support.libvirtd import libvirt as libvirt
 
@@ -82,6 +83,29 @@ def test_a_volume_of_somebody_else_is_never_overwritten_or_removed(
     with pytest.raises(MigrationFailed, match="already has a volume theirs-disk2") as caught:
         examined(uri, tmp_path, vm_name="theirs-disk2", libvirt_pool=POOL)
     assert caught.value.code == "volume-exists"
+
+
+def test_a_volume_that_somebody_creates_meanwhile_is_not_removed(
+    libvirt: tuple[str, Path], pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at the pool and the creation, which is interrupted."""
+    uri, _ = libvirt
+    run = Pool._run
+
+    def interrupted(self: Pool, *words: str) -> str:
+        if words[0] == "vol-create-as":
+            virsh(uri, "vol-create-as", POOL, "meanwhile.qcow2", "1M", "--format", "raw")
+            raise KeyboardInterrupt
+        return run(self, *words)
+
+    monkeypatch.setattr(Pool, "_run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        uploaded(libvirt, "meanwhile", own=tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(MigrationFailed) as caught:
+        uploaded(libvirt, "meanwhile", own=tmp_path)
+    assert caught.value.code == "volume-exists"
+    assert (pool / "meanwhile.qcow2").stat().st_size == 1 << 20
 
 
 def test_a_rejected_domain_leaves_no_volume(libvirt: tuple[str, Path], pool: Path) -> None:

@@ -12,9 +12,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hyper2kvmd import spec
 from hyper2kvmd.daemon import incoming, quota, spool
 from hyper2kvmd.daemon.dropped import being_written
 from hyper2kvmd.daemon.metrics import Metrics
@@ -119,7 +121,7 @@ def test_too_many_jobs_of_one_submitter_wait(
     shared.scan()
     assert (len(shared.jobs(FLOODER)), shared.left(FLOODER)) == (10, 20)
     assert len(shared.jobs(OTHER)) == 1
-    assert caplog.text.count(f"{FLOODER} has 10 jobs waiting, which is the limit") == 1
+    assert caplog.text.count(f"{FLOODER} is at the limit of 10 waiting jobs") == 1
     for job in shared.jobs(FLOODER)[:4]:
         shared.store.cancel(job.id, "root")
     shared.scan()
@@ -137,10 +139,61 @@ def test_too_many_files_of_one_submitter_within_an_hour(
     shared.scan()
     assert (len(shared.jobs(FLOODER, State.REJECTED)), shared.left(FLOODER)) == (10, 20)
     assert len(shared.jobs(OTHER)) == 1
-    assert caplog.text.count("10 files taken within an hour, which is the limit") == 1
+    assert caplog.text.count(f"{FLOODER} is at the limit of 10 machines within an hour") == 1
     monkeypatch.setattr(quota, "HOUR_SECONDS", 0)
     shared.scan(times=3)
     assert (len(shared.jobs(FLOODER, State.REJECTED)), shared.left(FLOODER)) == (30, 0)
+
+
+FOUR_MACHINES = "guest: none\nvms:\n" + "".join(f"- {{{{vmdk: /{name}.vmdk}}}}\n" for name in "abcd") + "# {}\n"
+
+
+def test_files_of_several_machines_do_not_pass_the_limit(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file that was taken waits for room for all of its machines, and no later file overtakes it."""
+    monkeypatch.setattr(quota, "MAX_WAITING", 10)
+    monkeypatch.setattr(quota, "MAX_IN_A_SCAN", 4)
+    shared.drop(FLOODER, 3, FOUR_MACHINES)
+    shared.drop(FLOODER, 9)
+    shared.drop(OTHER, 2, FOUR_MACHINES)
+    shared.scan(times=6)
+    assert (len(shared.jobs(FLOODER)), len(shared.jobs(OTHER))) == (8, 8)
+    assert shared.left(FLOODER) == 8, "none are taken while others wait in active/"
+    assert caplog.text.count(f"{FLOODER} is at the limit of 10 waiting jobs") == 1
+    first, second, *_ = shared.jobs(FLOODER)
+    shared.store.cancel(first.id, "root")
+    shared.scan()
+    assert len(shared.jobs(FLOODER)) == 8
+    shared.store.cancel(second.id, "root")
+    shared.scan()
+    assert len(shared.jobs(FLOODER, State.QUEUED)) == 10
+
+
+def test_machines_count_for_the_limit_of_an_hour(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quota, "MAX_IN_AN_HOUR", 10)
+    shared.drop(FLOODER, 6, FOUR_MACHINES)
+    shared.scan(times=4)
+    assert len(shared.jobs(FLOODER)) == 4, "6 files were taken, and 3 further machines of one of them"
+    monkeypatch.setattr(quota, "HOUR_SECONDS", 0)
+    shared.scan(times=6)
+    assert (len(shared.jobs(FLOODER)), shared.left(FLOODER)) == (24, 0)
+
+
+def test_a_file_that_waits_for_room_is_read_once(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quota, "MAX_WAITING", 3)
+    reads: list[object] = []
+    parse = spec.parse
+
+    def counted(text: str, **around: Any) -> Any:
+        reads.append(text)
+        return parse(text, **around)
+
+    monkeypatch.setattr(spec, "parse", counted)
+    shared.drop(FLOODER, text=FOUR_MACHINES)
+    shared.scan(times=5)
+    assert len(reads) == 1
+    assert shared.jobs(FLOODER) == []
 
 
 def test_a_file_with_thousands_of_errors(shared: Shared) -> None:

@@ -212,6 +212,20 @@ def test_networks_that_do_not_stay_apart_or_do_not_exist_are_concerns(
     assert [one.code for one in concerns] == codes
 
 
+@pytest.mark.parametrize(
+    ("macs", "shared"),
+    [
+        (("00:50:56:00:00:01", "00:50:56:00:00:02", "00:50:56:00:00:01"), "2 network cards"),
+        (("00:50:56:00:00:01", "00:50:56:00:00:02"), None),
+        ((None, None), None),
+    ],
+)
+def test_cards_with_one_address_are_a_concern(macs: tuple[str | None, ...], shared: str | None) -> None:
+    concerns = list(hardware_concerns(*planned({"nics": tuple({"mac": mac} for mac in macs)}, {})))
+    assert [one.code for one in concerns] == ([] if shared is None else ["mac-duplicate"])
+    assert all(one.message.startswith(f"{shared} of the source machine have the MAC address") for one in concerns)
+
+
 def test_before_the_guest_is_known_the_cards_with_an_address_are_expected() -> None:
     nics = ({"mac": "00:50:56:00:00:01", "network": "LAN"}, {"mac": None, "network": "DMZ"})
     found = expected_hardware(*planned({"nics": nics}, {"network_map": {"LAN": "lan"}}))

@@ -114,6 +114,12 @@ def test_keys_with_one_reason_are_one_note() -> None:
     ]
 
 
+@pytest.mark.parametrize("own", ["output_dir: /o\n", "to_output: x.qcow2\n"])
+def test_a_section_that_other_keys_decide_is_noted(own: str) -> None:
+    _, notes = read(f"output: {{path: /elsewhere/x.qcow2}}\n{own}")
+    assert [note.message for note in notes] == ["output has no effect here: `output_dir` and `to_output` decide"]
+
+
 def test_missing_drivers_of_windows_are_a_warning() -> None:
     ((one),) = load("windows")
     assert [note.message.split(":")[0] for note in one.notes if note.level == "warning"] == [
@@ -164,6 +170,11 @@ def test_a_key_is_honoured(lines: str, field: str, value: object) -> None:
         ("windows:\n  license: {reactivate: true}\n", "key-unsupported", "windows", 2),
         ("vcenter: vc1\n", "key-unsupported", "vcenter", 2),
         ("libvirt_test: maybe\n", "value-invalid", "libvirt_test", 2),
+        ("output: {path: /o/x.qcow2}\n", "value-invalid", "output", 2),
+        ("output: {}\n", "value-invalid", "output", 2),
+        ("name: {a: b}\noutput_dir: /o\n", "value-invalid", "name", 2),
+        ("input: {path: /b.ova}\n", "value-invalid", "input", 2),
+        ("libvirt_vcpus: {count: 2}\n", "value-invalid", "libvirt_vcpus", 2),
         ("libvirt_test: true\nverify: content\n", "value-conflict", "verify", 2),
         ("grub_fixes_enable: false\nno_grub: no\n", "value-conflict", "no_grub", 2),
         ("workdir: /w\nconversion_dir: /v\n", "value-conflict", "conversion_dir", 3),

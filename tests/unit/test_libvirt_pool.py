@@ -10,7 +10,7 @@ from hyper2kvmd.errors import Unsafe
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.orders import Bounds, Order
 from hyper2kvmd.targets.libvirt.connection import Libvirt
-from hyper2kvmd.targets.libvirt.pool import Pool
+from hyper2kvmd.targets.libvirt.pool import NOTE, Pool
 
 LIBVIRT = Libvirt("test:///default")
 HERE = Path("/var/tmp")
@@ -42,3 +42,10 @@ def test_any_other_pool_is_refused(submitter: str | None, listed: tuple[str, ...
     with pytest.raises(Unsafe) as caught:
         Pool.of(order("fast", submitter, listed), LIBVIRT)
     assert caught.value.code == "libvirt-pool-not-allowed"
+
+
+@pytest.mark.parametrize("text", ["", '["a.qcow'])
+def test_a_damaged_note_lists_no_volume(text: str, tmp_path: Path) -> None:
+    (tmp_path / NOTE).write_text(text)
+    Pool(LIBVIRT, "fast").take_back(tmp_path)
+    assert not (tmp_path / NOTE).exists()

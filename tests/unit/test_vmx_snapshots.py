@@ -141,6 +141,13 @@ def test_a_snapshot_without_disks(tmp_path: Path) -> None:
     assert failure_of(current(tmp_path), snapshot="s").code == "vmx-without-disks"
 
 
+def test_two_disks_of_a_snapshot_in_one_place(tmp_path: Path) -> None:
+    vmsd(tmp_path, ("s", {"scsi0:0": "a.vmdk", "SCSI0:0": "b.vmdk", "": "c.vmdk"}))
+    failure = failure_of(current(tmp_path), snapshot="s")
+    assert failure.code == "vmx-disk-unclear"
+    assert "scsi0:0 is a.vmdk as well as b.vmdk" in failure.message
+
+
 def test_a_suspended_machine_has_usable_snapshots(tmp_path: Path) -> None:
     vmsd(tmp_path, ("s", {"scsi0:0": "web01.vmdk"}))
     vmx = current(tmp_path, checkpoint_vmState="web01.vmss")

@@ -24,7 +24,7 @@ from hyper2kvmd.machines.vmx.files import NamedFiles
 from hyper2kvmd.machines.vmx.nics import read_nics
 from hyper2kvmd.machines.vmx.places import address_of
 from hyper2kvmd.machines.vmx.settings import Settings, parse_settings
-from hyper2kvmd.machines.vmx.snapshots import Snapshot, choose, read_snapshots
+from hyper2kvmd.machines.vmx.snapshots import FrozenDisk, Snapshot, choose, read_snapshots
 from hyper2kvmd.model.asked import DISKS_MAX, Migration
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import LocalFile, NamedBy
@@ -162,7 +162,7 @@ def _disks(
     concerns: tuple[Concern, ...] = ()
     if wanted is not None:
         snapshot = choose(snapshots, wanted, vmsd)
-        disks, concerns = _of_snapshot(settings, snapshot, current), tuple(_left_out(vmsd, snapshot, current))
+        disks, concerns = _of_snapshot(vmsd, settings, snapshot, current), tuple(_left_out(vmsd, snapshot, current))
     elif snapshots:
         concerns = (_present(vmsd, snapshots),)
     if not disks:
@@ -193,9 +193,18 @@ def _snapshots(vmsd: Path, named: Mandate, *, needed: bool) -> tuple[Snapshot, .
         return ()
 
 
-def _of_snapshot(settings: Settings, snapshot: Snapshot, current: Sequence[Drive]) -> tuple[Disk, ...]:
-    """Its disks, and the machine's independent ones, which it leaves as they are."""
-    frozen = {disk.device or f"disk {number}": disk for number, disk in enumerate(snapshot.disks)}
+def _of_snapshot(vmsd: Path, settings: Settings, snapshot: Snapshot, current: Sequence[Drive]) -> tuple[Disk, ...]:
+    """Its disks, and the machine's independent ones, which it leaves as they are. Raises `vmx-disk-unclear`."""
+    frozen: dict[str, FrozenDisk] = {}
+    for number, disk in enumerate(snapshot.disks):
+        other = frozen.setdefault(disk.device or f"disk {number}", disk)
+        if other is not disk:
+            raise MigrationFailed(
+                "vmx-disk-unclear",
+                f"{vmsd}: in the snapshot {snapshot}, {disk.device} is {shown(other.file)} as well as"
+                f" {shown(disk.file)}",
+                hint="Remove snapshot to migrate the current state, or name the disks in vmdk",
+            )
     disks = [Disk(device, address_of(device, settings), disk.file) for device, disk in frozen.items()]
     disks += [
         Disk(drive.name, drive.address, drive.file)

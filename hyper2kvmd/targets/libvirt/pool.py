@@ -1,7 +1,8 @@
 """A storage pool of libvirt: which one a job may use, and the upload of images as its volumes.
 
 A volume is never overwritten. The volumes of an attempt that failed are removed, also by the next attempt after a kill:
-a note in the job's folder lists them before they are created.
+a note in the job's folder lists them as soon as libvirt has created them. A volume of that name that somebody else
+creates is not listed, so it is never removed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 
 from hyper2kvmd import units
 from hyper2kvmd.errors import Kind, MigrationFailed, Unsafe
+from hyper2kvmd.host.files import write_durably
+from hyper2kvmd.host.workspace import signals_held
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import Artifact
@@ -93,22 +96,18 @@ class Pool:
     def take_back(self, folder: Path) -> None:
         """Remove the volumes that this attempt or a killed one has created."""
         note = folder / NOTE
-        if note.exists():
-            for name in json.loads(note.read_text(encoding="utf-8")):
-                self.libvirt.virsh("vol-delete", "--pool", self.name, name)
-            note.unlink()
+        for name in _noted(note):
+            self.libvirt.virsh("vol-delete", "--pool", self.name, name)
+        note.unlink(missing_ok=True)
 
     def _create(self, image: Path, image_format: str, created: list[str], note: Path) -> None:
         if image.name in self._volumes():
             raise self._exists(image.name)
-        note.write_text(json.dumps([*created, image.name]), encoding="utf-8")
         size = str(image.stat().st_size)
-        try:
+        with signals_held():
             self._run("vol-create-as", self.name, image.name, size, "--allocation", "0", "--format", image_format)
-        except MigrationFailed:
-            note.write_text(json.dumps(created), encoding="utf-8")
-            raise
-        created.append(image.name)
+            created.append(image.name)
+            write_durably(note, json.dumps(created))
 
     def _volume(self, image: Path) -> tuple[str, ...]:
         return "--pool", self.name, "--vol", image.name
@@ -134,3 +133,11 @@ class Pool:
             hint="Choose another vm_name or libvirt_pool, or remove that volume: nothing is ever overwritten",
             kind=Kind.OPERATOR,
         )
+
+
+def _noted(note: Path) -> tuple[str, ...]:
+    """The volumes in the note; none if it is missing or damaged."""
+    try:
+        return tuple(json.loads(note.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        return ()

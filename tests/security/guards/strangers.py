@@ -112,6 +112,22 @@ GUARDS: tuple[Guard, ...] = (
         quota("Quota._allowance", "return min", "$1"),
     ),
     *each(
+        "test_crowds.py::test_files_of_several_machines_do_not_pass_the_limit",
+        quota("Quota._allowance", "if _full", NEVER),
+        quota("Quota.has_room", "operand waiting", NEVER),
+        quota("Quota.has_room", "return _full", "jobs <= waiting"),
+        quota("Quota.count", "value _waiting", "0"),
+    ),
+    *each(
+        "test_crowds.py::test_machines_count_for_the_limit_of_an_hour",
+        quota("Quota.has_room", "operand hourly", NEVER),
+        quota("Quota.count", "value _further", "0"),
+    ),
+    *each(
+        "test_crowds.py::test_a_file_that_waits_for_room_is_read_once",
+        spool("Spool._has_room", "call get", "length or 1"),
+    ),
+    *each(
         ("test_crowds.py::test_rejected_files_without_end", "test_crowds.py::test_failed_jobs_without_end"),
         spool("Spool._put_away_ended", "call _forget_surplus", GONE),
         spool("Spool._forget_surplus", "call forget_jobs", GONE),
