@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
+from hyper2kvmd.disk import faults as damage
 from hyper2kvmd.disk.file_names import last_part
 from hyper2kvmd.disk.sources.digests import digest_for, require_digest
 from hyper2kvmd.disk.sources.links import read_link
@@ -157,11 +158,12 @@ class PackagedDisks:
 
     def locate(self, disk: DescribedDisk) -> DiskRef:
         """Raises as `files_of`, `open_stored` and `Unpacking.of_disk` do, and MigrationFailed (`ova-file-missing`,
-        `ovf-disk-unsupported`)."""
+        `ovf-disk-unsupported`, `source-truncated`, `source-corrupt`)."""
         name = str(self.files.package.path / self.files.descriptor)
         names = files_of(disk, self.files.has, name)
         if names not in self._located:
             parts = tuple(self._found(self.files.find(one)) for one in names)
+            _require_sizes(disk, parts, last_part(name))
             at = self._at(disk, names, parts)
             self._require_parents(disk, names, name)
             self._located[names] = at
@@ -215,6 +217,22 @@ def _beside(at: FileRef, file: FileIdentity) -> FileRef:
             return at.with_changes(path=file.path)
         case UnpackedFile():
             return UnpackedFile(path=file.path, origin=str(Path(at.origin).with_name(file.path.name)))
+
+
+def _require_sizes(disk: DescribedDisk, parts: Sequence[StoredFile], descriptor: str) -> None:
+    """Refuse a part that would shift the next ones, and a file that has lost its end.
+
+    Some exporters count the bytes of a compressed disk before its compression: a decompressor notices its end.
+    """
+    if not disk.file_size or (len(parts) == 1 and disk.packing != "none"):
+        return
+    most = disk.part_size or disk.file_size
+    for part, first in zip(parts, range(0, disk.file_size, most), strict=True):
+        found, wanted = part.identity.read_bytes, min(most, disk.file_size - first)
+        if found < wanted:
+            raise damage.truncated(Path(str(part)), f"it has {found} of the {wanted} bytes that {descriptor} states")
+        if found > wanted and len(parts) > 1:
+            raise damage.corrupt(Path(str(part)), f"it has {found} bytes, and {descriptor} states {wanted}")
 
 
 def _unlisted(manifest: Manifest, names: list[str]) -> MigrationFailed:

@@ -181,6 +181,13 @@ def test_the_file_that_the_manifest_lists_takes_the_place_of_another(tmp_path: P
     assert caught.value.code == "source-changed"
 
 
+@pytest.mark.parametrize("length", [MIB - 512, MIB + 512])
+def test_a_part_that_shifts_the_next_ones(tmp_path: Path, length: int) -> None:
+    files = {"web01.ovf": envelope(Disk(2 * MIB, "disk.raw", "", MIB, 2 * MIB)), "disk.raw.000000001": b"\2" * MIB}
+    code = refused(tmp_path, as_tar({**files, "disk.raw.000000000": b"\1" * length}))
+    assert code == ("source-truncated" if length < MIB else "source-corrupt")
+
+
 # ---------------------------------------------------------------- the rights of the submitter
 
 

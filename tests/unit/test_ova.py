@@ -144,6 +144,30 @@ def test_a_missing_part_is_fatal(tmp_path: Path) -> None:
     assert "disk.raw.000000001" in failure.message
 
 
+@pytest.mark.parametrize(("number", "length"), [(0, 1023), (0, 1025), (1, 0), (2, 1023), (2, 1025)])
+def test_a_part_of_another_size_would_shift_the_others(tmp_path: Path, number: int, length: int) -> None:
+    parts = {f"disk.raw.{one:09}": DATA[: length if one == number else 1024] for one in range(3)}
+    files = {"web01.ovf": envelope(Disk(MIB, "disk.raw", "", 1024, 3072)), **parts}
+    failure = refusal(tmp_path, as_tar(files))
+    assert failure.code == ("source-truncated" if length < 1024 else "source-corrupt")
+    assert f"disk.raw.00000000{number} " in failure.message
+
+
+def test_a_disk_that_has_lost_its_end(tmp_path: Path) -> None:
+    files = {"web01.ovf": envelope(Disk(MIB, "disk.raw", size=MIB)), "disk.raw": DATA[:-512]}
+    failure = refusal(tmp_path, as_tar(files))
+    assert failure.code == "source-truncated"
+    assert f"it has {MIB - 512} of the {MIB} bytes that web01.ovf states" in failure.message
+
+
+def test_a_disk_of_which_more_is_there_than_stated(tmp_path: Path) -> None:
+    """Some exporters count the bytes before a compression of the disk."""
+    files = {"web01.ovf": envelope(Disk(MIB, "disk.raw", size=MIB - 512)), "disk.raw": DATA}
+    assert stored(machine_of(tmp_path, files).disks[0].at) == DATA
+    packed = {"web01.ovf": envelope(Disk(MIB, "disk.raw.gz", "gzip", size=2 * MIB)), "disk.raw.gz": gzip.compress(DATA)}
+    assert stored(read_ova(make(tmp_path, packed), tmp_path / "work").disks[0].at) == DATA
+
+
 def test_two_disks_of_one_packed_file_are_refused(tmp_path: Path) -> None:
     disk = Disk(MIB, "disk.raw.gz", "gzip")
     path = make(tmp_path, {"web01.ovf": envelope(disk, disk), "disk.raw.gz": gzip.compress(DATA)})
