@@ -46,7 +46,7 @@ class SourceFile:
 
     @property
     def size(self) -> int:
-        return self.identity.window.length if self.identity.window is not None else self.identity.size
+        return self.identity.read_bytes
 
     def require_unchanged(self) -> None:
         """Raise MigrationFailed (`source-changed`) if the open file has changed since it was opened.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
+from hyper2kvmd.disk import faults as damage
 from hyper2kvmd.disk.file_names import last_part
-from hyper2kvmd.disk.sources.digests import require_digest
+from hyper2kvmd.disk.sources.digests import digest_for, require_digest
 from hyper2kvmd.disk.sources.links import read_link
 from hyper2kvmd.disk.sources.location import open_stored
 from hyper2kvmd.disk.sources.opened import Sources
@@ -25,8 +25,19 @@ from hyper2kvmd.machines.ovf.hrefs import files_of
 from hyper2kvmd.machines.seals import read_manifest
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
-from hyper2kvmd.model.disks import Checksum, DiskRef, FileRef, NamedBy
-from hyper2kvmd.model.machine import Machine, MachineDisk
+from hyper2kvmd.model.disks import (
+    ArchiveMember,
+    Checksum,
+    DiskRef,
+    EmptyDisk,
+    FileIdentity,
+    FileRef,
+    LocalFile,
+    NamedBy,
+    StoredFile,
+    UnpackedFile,
+)
+from hyper2kvmd.model.machine import Machine
 
 OVERRIDES = ("memory", "vcpus", "uefi", "secure_boot")
 COMPRESSED = (".gz", ".gzip", ".bz2")
@@ -37,16 +48,19 @@ SHOWN = 3
 def read_packaged(package: Package, descriptor: str, asked: Migration, sources: Sources, unpack: Unpacking) -> Machine:
     """The machine that the file `descriptor` of the package describes.
 
-    Raises as `open_stored`, `read_envelope`, `files_of`, `read_manifest` and `Unpacking.of_disk` do, and
-    MigrationFailed (`ova-file-missing`, `ovf-disk-unsupported`, `source-digest-differs`).
+    Raises as `open_stored`, `read_envelope`, `PackagedDisks.locate`, `read_manifest` and `Sources.open` do, and
+    MigrationFailed (`source-digest-differs`, `signature-invalid`).
     """
     at = package.find(descriptor, None)
     with open_stored(at, sources.mandate) as file:
         text = file.read(0, MAX_BYTES + 1)
+        own = StoredFile(at=at, identity=file.identity)
         files = PackageFiles(package, descriptor, NamedBy(path=file.path, uid=os.fstat(file.fd).st_uid), sources)
     manifest, concerns = read_manifest(files, asked.ova_ca)
-    for checksum in files.checksums(descriptor, at, manifest) if len(text) <= MAX_BYTES else ():
-        require_digest(checksum, hashlib.new(checksum.algorithm, text, usedforsecurity=False).hexdigest())
+    for checksum in files.checksums(own, manifest) if len(text) <= MAX_BYTES else ():
+        digest = digest_for(checksum)
+        digest.update(text)
+        require_digest(checksum, digest.hexdigest())
     described = read_envelope(
         text,
         name=str(at),
@@ -56,8 +70,14 @@ def read_packaged(package: Package, descriptor: str, asked: Migration, sources: 
     )
     disks = PackagedDisks(files, unpack)
     machine = assemble(described, disks.locate)
-    sealed = tuple(_sealed(disk, disks, manifest) for disk in machine.disks)
-    unlisted = [name for name in (descriptor, *disks.used) if manifest.name and not files.entries(name, manifest)]
+    opened = sources.open([disk.at for disk in machine.disks])
+    stored = [disks.stored(disk.at, source.identity) for disk, source in zip(machine.disks, opened, strict=True)]
+    sealed = tuple(
+        disk.with_changes(checksums=tuple(said for one in found for said in files.checksums(one, manifest)))
+        for disk, found in zip(machine.disks, stored, strict=True)
+    )
+    used = (own, *(one for found in stored for one in found))
+    unlisted = [_name(one) for one in used if manifest.name and not manifest.digests.get(_name(one))]
     if unlisted and asked.ova_ca is not None:
         raise _unlisted(manifest, unlisted)
     return machine.with_changes(disks=sealed, concerns=(*machine.concerns, *concerns, *_incomplete(manifest, unlisted)))
@@ -110,13 +130,13 @@ class PackageFiles:
         descriptors = [name for name in beside if name.lower().endswith(".ovf")]
         return found[0] if len(found) == len(descriptors) == 1 else None
 
-    def entries(self, name: str, manifest: Manifest) -> bool:
-        return bool(manifest.digests.get(last_part(name)))
-
-    def checksums(self, name: str, at: FileRef, manifest: Manifest) -> Iterator[Checksum]:
-        """What the manifest says of a file."""
-        for algorithm, digest in manifest.digests.get(last_part(name), ()):
-            yield Checksum(of=at, algorithm=algorithm, digest=digest, manifest=manifest.name)
+    def checksums(self, stored: StoredFile, manifest: Manifest) -> Iterator[Checksum]:
+        """What the manifest and the archive say of a file."""
+        for algorithm, digest in manifest.digests.get(_name(stored), ()):
+            yield Checksum(of=stored, algorithm=algorithm, digest=digest, manifest=manifest.name)
+        crc = self.package.crc_of(stored.at)
+        if crc is not None:
+            yield Checksum(of=stored, algorithm="crc32", digest=f"{crc:08x}", manifest=self.package.path.name)
 
 
 class PackagedDisks:
@@ -125,38 +145,43 @@ class PackagedDisks:
     def __init__(self, files: PackageFiles, unpacking: Unpacking) -> None:
         self.files = files
         self._unpacking = unpacking
-        self._parts: dict[DiskRef, tuple[tuple[str, FileRef], ...]] = {}
+        self._packed: dict[DiskRef, tuple[StoredFile, ...]] = {}
         self._located: dict[tuple[str, ...], DiskRef] = {}
 
-    @property
-    def used(self) -> tuple[str, ...]:
-        """The names of all files that the disks consist of."""
-        return tuple(name for parts in self._parts.values() for name, _ in parts)
-
-    def parts_of(self, at: DiskRef) -> tuple[tuple[str, FileRef], ...]:
-        """Name and location of the stored files of a disk; none of a disk of zeros."""
-        return self._parts.get(at, ())
+    def stored(self, at: DiskRef, opened: Sequence[FileIdentity]) -> tuple[StoredFile, ...]:
+        """The files of the package from which an open disk is read; none of a disk of zeros."""
+        if isinstance(at, EmptyDisk):
+            return ()
+        if at in self._packed:
+            return self._packed[at]
+        return tuple(StoredFile(at=_beside(at, one), identity=one) for one in opened)
 
     def locate(self, disk: DescribedDisk) -> DiskRef:
-        """Raises as `files_of` and `Unpacking.of_disk` do, and MigrationFailed (`ova-file-missing`,
-        `ovf-disk-unsupported`)."""
+        """Raises as `files_of`, `open_stored` and `Unpacking.of_disk` do, and MigrationFailed (`ova-file-missing`,
+        `ovf-disk-unsupported`, `source-truncated`, `source-corrupt`)."""
         name = str(self.files.package.path / self.files.descriptor)
         names = files_of(disk, self.files.has, name)
         if names not in self._located:
-            refs = tuple(self.files.find(one) for one in names)
-            at = self._at(disk, names, refs)
+            parts = tuple(self._found(self.files.find(one)) for one in names)
+            _require_sizes(disk, parts, last_part(name))
+            at = self._at(disk, names, parts)
             self._require_parents(disk, names, name)
             self._located[names] = at
-            self._parts[at] = tuple(zip(names, refs, strict=True))
         return self._located[names]
 
-    def _at(self, disk: DescribedDisk, names: tuple[str, ...], refs: tuple[FileRef, ...]) -> DiskRef:
-        if len(refs) == 1 and disk.packing == "none":
-            return refs[0]
+    def _found(self, at: FileRef) -> StoredFile:
+        with open_stored(at, self.files.mandate) as file:
+            return StoredFile(at=at, identity=file.identity)
+
+    def _at(self, disk: DescribedDisk, names: tuple[str, ...], parts: tuple[StoredFile, ...]) -> DiskRef:
+        if len(parts) == 1 and disk.packing == "none":
+            return parts[0].at
         name = names[0].removesuffix(PART) if len(names) > 1 else names[0]
         if disk.packing != "none" and name.lower().endswith(COMPRESSED):
             name = PurePath(name).stem
-        return self._unpacking.of_disk(refs, None if disk.packing == "none" else disk.packing, name)
+        at = self._unpacking.of_disk(parts, None if disk.packing == "none" else disk.packing, name)
+        self._packed[at] = parts
+        return at
 
     def _require_parents(self, disk: DescribedDisk, names: tuple[str, ...], descriptor: str) -> None:
         """Refuse a delta whose file does not name the file of its parent: without it, its content is unknown.
@@ -178,10 +203,36 @@ class PackagedDisks:
             disk, names = disk.parent, parent
 
 
-def _sealed(disk: MachineDisk, disks: PackagedDisks, manifest: Manifest) -> MachineDisk:
-    """The disk with the checksums of its files."""
-    found = [one for name, at in disks.parts_of(disk.at) for one in disks.files.checksums(name, at, manifest)]
-    return disk.with_changes(checksums=tuple(found))
+def _name(stored: StoredFile) -> str:
+    """By which a manifest lists it."""
+    return last_part(str(stored))
+
+
+def _beside(at: FileRef, file: FileIdentity) -> FileRef:
+    """The location of a file that is opened with the disk at `at`."""
+    match at:
+        case ArchiveMember():
+            return at
+        case LocalFile():
+            return at.with_changes(path=file.path)
+        case UnpackedFile():
+            return UnpackedFile(path=file.path, origin=str(Path(at.origin).with_name(file.path.name)))
+
+
+def _require_sizes(disk: DescribedDisk, parts: Sequence[StoredFile], descriptor: str) -> None:
+    """Refuse a part that would shift the next ones, and a file that has lost its end.
+
+    Some exporters count the bytes of a compressed disk before its compression: a decompressor notices its end.
+    """
+    if not disk.file_size or (len(parts) == 1 and disk.packing != "none"):
+        return
+    most = disk.part_size or disk.file_size
+    for part, first in zip(parts, range(0, disk.file_size, most), strict=True):
+        found, wanted = part.identity.read_bytes, min(most, disk.file_size - first)
+        if found < wanted:
+            raise damage.truncated(Path(str(part)), f"it has {found} of the {wanted} bytes that {descriptor} states")
+        if found > wanted and len(parts) > 1:
+            raise damage.corrupt(Path(str(part)), f"it has {found} bytes, and {descriptor} states {wanted}")
 
 
 def _unlisted(manifest: Manifest, names: list[str]) -> MigrationFailed:

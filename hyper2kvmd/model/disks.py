@@ -86,19 +86,6 @@ FileRef: TypeAlias = LocalFile | ArchiveMember | UnpackedFile
 DiskRef: TypeAlias = FileRef | EmptyDisk
 """The location of a disk. `disk/sources/location.py` opens it. Remote disks will be a further kind."""
 
-DigestAlgorithm: TypeAlias = Literal["sha1", "sha256", "sha384", "sha512"]
-
-
-class Checksum(Frozen):
-    """What a manifest says of one file."""
-
-    of: FileRef
-    algorithm: DigestAlgorithm
-    digest: str
-    """In lower-case hexadecimal digits."""
-    manifest: str
-    """The manifest's name, for messages."""
-
 
 class Segment(Frozen):
     """A byte range of one disk. `disk` is the index among the machine's disks."""
@@ -244,6 +231,11 @@ class FileIdentity(Frozen):
     window: MemberWindow | None = None
     """The part that is read; None: all of it."""
 
+    @property
+    def read_bytes(self) -> int:
+        """The size of the part that is read."""
+        return self.size if self.window is None else self.window.length
+
     def overlaps(self, other: FileIdentity) -> bool:
         """Whether both read a byte of the same file."""
         if (self.device, self.inode) != (other.device, other.inode):
@@ -252,6 +244,30 @@ class FileIdentity(Frozen):
             return True
         first = max(self.window.first, other.window.first)
         return first < min(self.window.first + self.window.length, other.window.first + other.window.length)
+
+
+class StoredFile(Frozen):
+    """A file that was found at its location."""
+
+    at: FileRef
+    identity: FileIdentity
+
+    def __str__(self) -> str:
+        return str(self.at)
+
+
+DigestAlgorithm: TypeAlias = Literal["sha1", "sha256", "sha384", "sha512"]
+
+
+class Checksum(Frozen):
+    """What a manifest, or the directory of a ZIP archive, says of one file."""
+
+    of: StoredFile
+    algorithm: DigestAlgorithm | Literal["crc32"]
+    digest: str
+    """In lower-case hexadecimal digits."""
+    manifest: str
+    """The name of the file that says so, for messages."""
 
 
 SourceFormat = Literal["vmdk", "raw", "qcow2", "vdi", "vhd", "vhdx"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, field_serializer
 
 from hyper2kvmd.model.concerns import Concern
-from hyper2kvmd.model.disks import Checksum, DiskRef, Layout, SourceDisk
+from hyper2kvmd.model.disks import COMPACT, Checksum, DiskRef, Layout, SourceDisk
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.guest import DiskBus, Guest, NicModel, Rtc
 
@@ -49,6 +49,13 @@ class MachineDisk(Frozen):
     """Bytes, by the description. The disk's own header is believed more."""
     checksums: tuple[Checksum, ...] = ()
     """Of the files from which it is read: the conversion verifies them."""
+
+    @field_serializer("checksums", mode="wrap")
+    def _not_on_record(
+        self, checksums: tuple[Checksum, ...], handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> Any:
+        """Left out of the record, where thousands would not fit: a plan without its images is made again."""
+        return [] if info.context == COMPACT else handler(checksums)
 
 
 class SourceNic(Frozen):

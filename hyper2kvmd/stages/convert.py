@@ -63,7 +63,7 @@ def _digests_beside(bench: Bench, plan: Plan) -> Iterator[DigestCheck]:
     check.start()
     try:
         yield check
-        total = sum(file.window.length if file.window else file.size for disk in plan.disks for file in disk.files)
+        total = sum(file.read_bytes for disk in plan.disks for file in disk.files)
         with bench.ctx.step("Comparing the source with its manifest", total=max(total, check.done)) as step:
             check.finish(lambda done: step.advance_to(min(done, total)))
     finally:

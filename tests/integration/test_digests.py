@@ -11,26 +11,33 @@ from typing import get_args
 import pytest
 
 from hyper2kvmd.disk.sources.digests import PIECE, DigestCheck
+from hyper2kvmd.disk.sources.location import open_stored
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.mandate import ANYONE
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.disks import Checksum, DigestAlgorithm, FileRef, Image, LocalFile
+from hyper2kvmd.model.disks import Checksum, DigestAlgorithm, FileRef, Image, LocalFile, StoredFile
 from hyper2kvmd.model.orders import Limits
 from hyper2kvmd.stages.plan import read_disks
 from tests.support.archives import packed
 from tests.support.benches import plan_for
 from tests.support.converting import convert_planned, order_for
 from tests.support.foreign_disks import make_raw
+from tests.support.ova import Disk, as_zip, envelope, read_ova
 from tests.support.service import until
 from tests.support.vmdk import make as make_vmdk
 
 MIB = 1 << 20
 
 
+def found(at: FileRef) -> StoredFile:
+    with open_stored(at) as file:
+        return StoredFile(at=at, identity=file.identity)
+
+
 def checksum(at: FileRef, data: bytes, algorithm: DigestAlgorithm = "sha256") -> Checksum:
     digest = hashlib.new(algorithm, data).hexdigest()
-    return Checksum(of=at, algorithm=algorithm, digest=digest, manifest="web01.mf")
+    return Checksum(of=found(at), algorithm=algorithm, digest=digest, manifest="web01.mf")
 
 
 @pytest.fixture
@@ -47,8 +54,8 @@ def converted(vmdk: Path, *checksums: Checksum, bandwidth: int = 0) -> Image:
         disks, layout = read_disks(sources, [member])
     plan = plan_for(disks, layout)
     (disk,) = plan.machine.disks
-    found = tuple(one.with_changes(of=member) for one in checksums)
-    plan = plan.with_changes(machine=plan.machine.with_changes(disks=(disk.with_changes(checksums=found),)))
+    of_member = tuple(one.with_changes(of=found(member)) for one in checksums)
+    plan = plan.with_changes(machine=plan.machine.with_changes(disks=(disk.with_changes(checksums=of_member),)))
     migration = Migration.model_validate({"ova": member.archive, "vm_name": "web01"})
     order = order_for(migration, work).with_changes(limits=Limits(bandwidth_limit=bandwidth))
     return convert_planned(plan, order)
@@ -107,6 +114,38 @@ def test_a_file_that_changes_or_vanishes(tmp_path: Path) -> None:
     with pytest.raises(MigrationFailed) as caught:
         check.finish(lambda _done: None)
     assert caught.value.code == "source-missing"
+
+
+def test_another_file_of_the_same_name_is_not_believed(tmp_path: Path) -> None:
+    """Its bytes would match: but they are not those of the disk that was planned."""
+    path = make_raw(tmp_path / "disk.raw", MIB, ((0, 1),))
+    check = check_of(path)
+    (tmp_path / "other").write_bytes(path.read_bytes())
+    (tmp_path / "other").rename(path)
+    check.start()
+    with pytest.raises(MigrationFailed) as caught:
+        check.finish(lambda _done: None)
+    assert caught.value.code == "source-changed"
+
+
+@pytest.mark.parametrize("damage", [b"\1", b"\2"])
+def test_a_stored_member_of_a_zip_has_its_crc(tmp_path: Path, damage: bytes) -> None:
+    """Without any manifest."""
+    files = {"web01.ovf": envelope(Disk(MIB, "disk.raw")), "disk.raw": b"\1" * MIB}
+    path = as_zip(tmp_path / "web01.ova", files)
+    data = path.read_bytes()
+    middle = data.index(files["disk.raw"]) + MIB // 2
+    path.write_bytes(data[:middle] + damage + data[middle + 1 :])
+    (disk,) = read_ova(path, tmp_path / "work").disks
+    check = DigestCheck(disk.checksums, ANYONE)
+    check.start()
+    if damage == b"\1":
+        check.finish(lambda _done: None)
+        return
+    with pytest.raises(MigrationFailed) as caught:
+        check.finish(lambda _done: None)
+    assert caught.value.code == "source-digest-differs"
+    assert "its CRC32 is" in caught.value.message
 
 
 def test_it_reads_no_faster_than_allowed_and_ends_when_it_is_told(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from hyper2kvmd.disk.sources.digests import DigestCheck
 from hyper2kvmd.disk.sources.location import open_disk
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.host import space
-from hyper2kvmd.host.mandate import Mandate
+from hyper2kvmd.host.mandate import ANYONE, Mandate
 from hyper2kvmd.host.person import Person
 from hyper2kvmd.machines.archives import names, streams
 from hyper2kvmd.machines.archives.tar import MAX_EXTENSION, MAX_EXTENSIONS
@@ -26,7 +27,7 @@ from hyper2kvmd.model.disks import ArchiveMember
 from hyper2kvmd.model.machine import Machine
 from tests.support.archives import Entry, pax, tar
 from tests.support.disks import sh
-from tests.support.ova import Disk, as_tar, as_zip, envelope, manifest, read_ova
+from tests.support.ova import FORMS, Disk, as_tar, as_zip, envelope, manifest, of_two_files, read_ova
 from tests.support.own_host import FOLDER_PREFIX
 from tests.support.submitters import VICTIM
 
@@ -167,6 +168,43 @@ def test_another_descriptor_than_the_manifest_lists(tmp_path: Path) -> None:
     assert refused(tmp_path, as_tar({**files, "web01.ovf": OVF + b" ", "web01.mf": manifest(files)})) == (
         "source-digest-differs"
     )
+
+
+def verify(machine: Machine) -> None:
+    """As the conversion does."""
+    check = DigestCheck([one for disk in machine.disks for one in disk.checksums], ANYONE)
+    check.start()
+    check.finish(lambda _done: None)
+
+
+def test_other_content_than_the_manifest_lists(tmp_path: Path) -> None:
+    """In a file of which only another file of the disk knows."""
+    files = of_two_files(b"\1" * MIB)
+    path = tmp_path / "web01.ova"
+    FORMS["gzip"](path, {**files, "web01-flat.vmdk": b"\2" * MIB, "web01.mf": manifest(files)})
+    with pytest.raises(Failure) as caught:
+        verify(read_ova(path, tmp_path / "work"))
+    assert caught.value.code == "source-digest-differs"
+
+
+def test_the_file_that_the_manifest_lists_takes_the_place_of_another(tmp_path: Path) -> None:
+    """The disk was unpacked already, from bytes that nobody signed."""
+    good, bad = (gzip.compress(data * MIB) for data in (b"\1", b"\2"))
+    files = {"web01.ovf": envelope(Disk(MIB, "disk.raw.gz", "gzip")), "disk.raw.gz": good}
+    folder = tmp_path / "web01.ova"
+    FORMS["directory"](folder, {**files, "disk.raw.gz": bad, "web01.mf": manifest(files)})
+    machine = read_ova(folder, tmp_path / "work")
+    (folder / "disk.raw.gz").write_bytes(good)
+    with pytest.raises(Failure) as caught:
+        verify(machine)
+    assert caught.value.code == "source-changed"
+
+
+@pytest.mark.parametrize("length", [MIB - 512, MIB + 512])
+def test_a_part_that_shifts_the_next_ones(tmp_path: Path, length: int) -> None:
+    files = {"web01.ovf": envelope(Disk(2 * MIB, "disk.raw", "", MIB, 2 * MIB)), "disk.raw.000000001": b"\2" * MIB}
+    code = refused(tmp_path, as_tar({**files, "disk.raw.000000000": b"\1" * length}))
+    assert code == ("source-truncated" if length < MIB else "source-corrupt")
 
 
 # ---------------------------------------------------------------- the rights of the submitter

@@ -19,7 +19,7 @@ from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin
 from hyper2kvmd.model import guest as model
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.disks import FileIdentity, Image, Layout, LocalFile, SourceDisk, Volume
+from hyper2kvmd.model.disks import Checksum, FileIdentity, Image, Layout, LocalFile, SourceDisk, StoredFile, Volume
 from hyper2kvmd.model.guest import Change, Guest
 from hyper2kvmd.model.jobs import Problem, Stage
 from hyper2kvmd.model.results import (
@@ -162,6 +162,19 @@ def test_a_directory_is_on_record_once() -> None:
     text = recorded(plan)
     assert len(text) < RECORD_LIMIT < len(plan.model_dump_json())
     assert type(plan).model_validate_json(text) == plan
+
+
+def test_checksums_are_not_on_record() -> None:
+    """A manifest may list thousands of files of one disk."""
+    plan = plan_for((disk_of(1, Path("/srv")),), Layout(tables=()))
+    (disk,), (source,) = plan.machine.disks, plan.disks
+    assert isinstance(disk.at, LocalFile)
+    of = StoredFile(at=disk.at, identity=source.files[0])
+    one = Checksum(of=of, algorithm="sha256", digest="0" * 64, manifest="web01.mf")
+    sealed = plan.machine.with_changes(disks=(disk.with_changes(checksums=(one,) * 5000),))
+    planned = plan.with_changes(machine=sealed)
+    assert recorded(planned) == recorded(plan)
+    assert len(planned.model_dump_json()) > RECORD_LIMIT
 
 
 # ---------------------------------------------------------------- words

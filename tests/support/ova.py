@@ -16,6 +16,7 @@ from hyper2kvmd.machines.ova import Ova
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.machine import Machine
 from tests.support.archives import Entry, tar
+from tests.support.vmdk_images import descriptor
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -68,7 +69,8 @@ def envelope(*disks: Disk, name: str = "web01") -> bytes:
     files, sections, items = [], [], []
     for number, disk in enumerate(disks, start=1):
         more = f' ovf:compression="{disk.compression}"' if disk.compression else ""
-        more += f' ovf:chunkSize="{disk.chunk}" ovf:size="{disk.size}"' if disk.chunk else ""
+        more += f' ovf:chunkSize="{disk.chunk}"' if disk.chunk else ""
+        more += f' ovf:size="{disk.size}"' if disk.size else ""
         if disk.href:
             files.append(FILE.format(number=number, href=disk.href, more=more))
         file = f' ovf:fileRef="file{number}"' if disk.href else ""
@@ -76,6 +78,13 @@ def envelope(*disks: Disk, name: str = "web01") -> bytes:
         items.append(ITEM.format(unit=number - 1, number=number, id=number + 10))
     parts = {"files": "".join(files), "disks": "".join(sections), "items": "\n".join(items)}
     return ENVELOPE.format(name=name, **parts).encode()
+
+
+def of_two_files(data: bytes) -> dict[str, bytes]:
+    """A machine with a flat VMDK: its descriptor only names the file with the content."""
+    text = descriptor("monolithicFlat", f'RW {len(data) // 512} FLAT "web01-flat.vmdk" 0')
+    files = {"web01.vmdk": text, "web01-flat.vmdk": data}
+    return {"web01.ovf": envelope(Disk(len(data), "web01.vmdk")), **files}
 
 
 def manifest(

@@ -142,7 +142,7 @@ def collection(version: Version, *content: System | str, id_: str = "app") -> st
     return f"<{tag}{attributes(version, id_=id_)}>{inside}</{tag.split()[0]}>"
 
 
-FILE = {"id_": "f1", "href": "web01-disk1.vmdk", "size": "1024"}
+FILE = {"id_": "f1", "href": "web01-disk1.vmdk"}
 DISK = {"diskId": "d1", "fileRef": "f1", "capacity": "16", "capacityAllocationUnits": "byte * 2^30"}
 
 

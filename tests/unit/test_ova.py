@@ -6,6 +6,7 @@ import bz2
 import gzip
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,10 +15,12 @@ from hyper2kvmd.disk.sources.location import open_stored
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.host import space
 from hyper2kvmd.machines.archives import streams
+from hyper2kvmd.machines.archives.streams import Plain
+from hyper2kvmd.machines.archives.unpacking import Unpacking
 from hyper2kvmd.model.disks import ArchiveMember, DiskRef, EmptyDisk, LocalFile, UnpackedFile
 from hyper2kvmd.model.machine import Machine
 from tests.support.archives import Entry, tar
-from tests.support.ova import COMPRESS, FORMS, Disk, as_tar, envelope, manifest, read_ova
+from tests.support.ova import COMPRESS, FORMS, Disk, as_tar, envelope, manifest, of_two_files, read_ova
 from tests.support.sources import content
 
 MIB = 1 << 20
@@ -67,7 +70,8 @@ def test_every_form_has_the_same_machine(tmp_path: Path, form: str) -> None:
     assert (machine.name, machine.memory, machine.vcpus) == ("web01", 1024, 2)
     assert isinstance(disk.at, KINDS[form])
     assert stored(disk.at) == DATA
-    assert [(one.of, one.algorithm, one.manifest) for one in disk.checksums] == [(disk.at, "sha256", "web01.mf")]
+    wanted = [(disk.at, "sha256", "web01.mf"), *([(disk.at, "crc32", "web01.ova")] if form == "zip" else [])]
+    assert [(one.of.at, one.algorithm, one.manifest) for one in disk.checksums] == wanted
     assert not codes(machine)
 
 
@@ -114,7 +118,7 @@ def test_a_compressed_disk(tmp_path: Path, form: str, packing: str, pack: object
     assert disk.at.path.name == "disk.raw"
     assert stored(disk.at) == DATA
     assert str(disk.at).endswith("disk.raw.gz")
-    assert [stored(one.of) for one in disk.checksums] == [packed], "the manifest is about the compressed file"
+    assert [stored(one.of.at) for one in disk.checksums] == [packed], "the manifest is about the compressed file"
 
 
 @pytest.mark.parametrize("form", ["tar", "gzip", "directory"])
@@ -129,7 +133,7 @@ def test_a_disk_in_parts(tmp_path: Path, form: str, packing: str) -> None:
     assert isinstance(disk.at, UnpackedFile)
     assert disk.at.path.name == "disk.raw"
     assert stored(disk.at) == DATA
-    assert [stored(one.of) for one in disk.checksums] == list(parts.values())
+    assert [stored(one.of.at) for one in disk.checksums] == list(parts.values())
 
 
 def test_a_missing_part_is_fatal(tmp_path: Path) -> None:
@@ -140,11 +144,34 @@ def test_a_missing_part_is_fatal(tmp_path: Path) -> None:
     assert "disk.raw.000000001" in failure.message
 
 
-def test_two_disks_of_one_packed_file_are_one_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "length"), [(0, 1023), (0, 1025), (1, 0), (2, 1023), (2, 1025)])
+def test_a_part_of_another_size_would_shift_the_others(tmp_path: Path, number: int, length: int) -> None:
+    parts = {f"disk.raw.{one:09}": DATA[: length if one == number else 1024] for one in range(3)}
+    files = {"web01.ovf": envelope(Disk(MIB, "disk.raw", "", 1024, 3072)), **parts}
+    failure = refusal(tmp_path, as_tar(files))
+    assert failure.code == ("source-truncated" if length < 1024 else "source-corrupt")
+    assert f"disk.raw.00000000{number} " in failure.message
+
+
+def test_a_disk_that_has_lost_its_end(tmp_path: Path) -> None:
+    files = {"web01.ovf": envelope(Disk(MIB, "disk.raw", size=MIB)), "disk.raw": DATA[:-512]}
+    failure = refusal(tmp_path, as_tar(files))
+    assert failure.code == "source-truncated"
+    assert f"it has {MIB - 512} of the {MIB} bytes that web01.ovf states" in failure.message
+
+
+def test_a_disk_of_which_more_is_there_than_stated(tmp_path: Path) -> None:
+    """Some exporters count the bytes before a compression of the disk."""
+    files = {"web01.ovf": envelope(Disk(MIB, "disk.raw", size=MIB - 512)), "disk.raw": DATA}
+    assert stored(machine_of(tmp_path, files).disks[0].at) == DATA
+    packed = {"web01.ovf": envelope(Disk(MIB, "disk.raw.gz", "gzip", size=2 * MIB)), "disk.raw.gz": gzip.compress(DATA)}
+    assert stored(read_ova(make(tmp_path, packed), tmp_path / "work").disks[0].at) == DATA
+
+
+def test_two_disks_of_one_packed_file_are_refused(tmp_path: Path) -> None:
     disk = Disk(MIB, "disk.raw.gz", "gzip")
-    machine = machine_of(tmp_path, {"web01.ovf": envelope(disk, disk), "disk.raw.gz": gzip.compress(DATA)})
-    first, second = (one.at for one in machine.disks)
-    assert first == second, "so that opening them is refused"
+    path = make(tmp_path, {"web01.ovf": envelope(disk, disk), "disk.raw.gz": gzip.compress(DATA)})
+    assert refusal(tmp_path, path).code == "source-repeated"
 
 
 @pytest.mark.parametrize("names", [(), ("a.ovf", "b.ovf")])
@@ -289,6 +316,75 @@ def test_what_a_manifest_lacks_is_a_concern(tmp_path: Path) -> None:
     assert codes(machine) == ["manifest-unclear", "manifest-incomplete"]
     assert "'a line'" in str(machine.concerns[0])
     assert "web01-disk1.raw" in str(machine.concerns[1])
+
+
+@pytest.mark.parametrize("form", ["directory", "gzip"])
+def test_a_manifest_covers_every_file_of_a_disk(tmp_path: Path, form: str) -> None:
+    files = of_two_files(DATA)
+    path = make(tmp_path, {**files, "web01.mf": manifest(files)}, form)
+    machine = read_ova(path, tmp_path / "work")
+    assert [str(one.of) for one in machine.disks[0].checksums] == [f"{path}/web01.vmdk", f"{path}/web01-flat.vmdk"]
+    assert [stored(one.of.at) for one in machine.disks[0].checksums] == [files["web01.vmdk"], DATA]
+    assert not codes(machine)
+
+
+def test_a_manifest_without_the_content_of_a_disk_is_incomplete(tmp_path: Path) -> None:
+    files = of_two_files(DATA)
+    listed = {name: data for name, data in files.items() if name != "web01-flat.vmdk"}
+    (concern,) = machine_of(tmp_path, {**files, "web01.mf": manifest(listed)}, "directory").concerns
+    assert concern.code == "manifest-incomplete"
+    assert "does not list web01-flat.vmdk:" in concern.message
+
+
+def test_the_descriptor_of_a_zip_has_its_crc(tmp_path: Path) -> None:
+    path = make(tmp_path, FILES, "zip")
+    path.write_bytes(path.read_bytes().replace(b"<Info>a machine</Info>", b"<Info>A machine</Info>"))
+    failure = refusal(tmp_path, path)
+    assert failure.code == "source-digest-differs"
+    assert "its CRC32 is" in failure.message
+
+
+PACKED = {
+    "gzip": {"web01.ovf": envelope(Disk(MIB, "disk.raw.gz", "gzip")), "disk.raw.gz": gzip.compress(DATA)},
+    "parts": {
+        "web01.ovf": envelope(Disk(MIB, "disk.raw", "", MIB // 2, MIB)),
+        "disk.raw.000000000": DATA[: MIB // 2],
+        "disk.raw.000000001": DATA[MIB // 2 :],
+    },
+}
+
+
+@pytest.mark.parametrize("packing", PACKED)
+def test_a_part_that_is_replaced_while_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packing: str
+) -> None:
+    """The same bytes under the same name: but the file that was found is another one."""
+    files = PACKED[packing]
+    path = make(tmp_path, files, "directory")
+    name = [*files][-1]
+    of_disk = Unpacking.of_disk
+
+    def replaced(own: Unpacking, *arguments: Any) -> UnpackedFile:
+        (tmp_path / "other").write_bytes(files[name])
+        (tmp_path / "other").rename(path / name)
+        return of_disk(own, *arguments)
+
+    monkeypatch.setattr(Unpacking, "of_disk", replaced)
+    assert refusal(tmp_path, path).code == "source-changed"
+
+
+def test_the_last_part_changes_while_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(tmp_path, PACKED["parts"], "directory")
+    read = Plain.read
+
+    def changing(stream: Plain, length: int) -> bytes:
+        data = read(stream, length)
+        if data == PACKED["parts"]["disk.raw.000000001"]:
+            (path / "disk.raw.000000001").touch()
+        return data
+
+    monkeypatch.setattr(Plain, "read", changing)
+    assert refusal(tmp_path, path).code == "source-changed"
 
 
 def test_the_manifest_of_another_name_if_it_is_the_only_one(tmp_path: Path) -> None:

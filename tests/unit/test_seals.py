@@ -17,7 +17,7 @@ from hyper2kvmd.errors import Failure
 from hyper2kvmd.machines.seals import HASHES
 from hyper2kvmd.model.disks import DigestAlgorithm
 from hyper2kvmd.model.machine import Machine
-from tests.support.ova import FORMS, Disk, envelope, manifest, read_ova
+from tests.support.ova import FORMS, Disk, envelope, manifest, of_two_files, read_ova
 
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | dsa.DSAPrivateKey
 DATA = b"\1" * 4096
@@ -69,16 +69,16 @@ def signed(data: bytes, *chain: Party, algorithm: DigestAlgorithm = "sha256", na
     return line + b"".join(one.pem for one in chain)
 
 
-def read(folder: Path, files: Mapping[str, bytes], *trusted: Party) -> Machine:
-    FORMS["tar"](folder / "web01.ova", files)
+def read(folder: Path, files: Mapping[str, bytes], *trusted: Party, form: str = "tar") -> Machine:
+    FORMS[form](folder / "web01.ova", files)
     (folder / "ca.pem").write_bytes(b"".join(one.pem for one in trusted))
     wanted = {"ova_ca": folder / "ca.pem"} if trusted else {}
     return read_ova(folder / "web01.ova", folder / "work", **wanted)
 
 
-def refusal(folder: Path, files: Mapping[str, bytes], *trusted: Party) -> Failure:
+def refusal(folder: Path, files: Mapping[str, bytes], *trusted: Party, form: str = "tar") -> Failure:
     with pytest.raises(Failure) as caught:
-        read(folder, files, *trusted)
+        read(folder, files, *trusted, form=form)
     assert caught.value.message.isprintable()
     return caught.value
 
@@ -166,6 +166,16 @@ def test_what_is_not_signed_is_refused(tmp_path: Path, ca: Party, signer: Party)
         {**FILES, "web01.mf": short, "web01.cert": signed(short, signer)},
     ):
         assert refusal(tmp_path, files, ca).code == "signature-invalid"
+
+
+def test_the_content_of_a_disk_that_is_not_listed(tmp_path: Path, ca: Party, signer: Party) -> None:
+    """Its own descriptor is a small text, and says nothing about it."""
+    files = of_two_files(b"\1" * 4096)
+    listed = manifest({name: data for name, data in files.items() if name != "web01-flat.vmdk"})
+    package = {**files, "web01.mf": listed, "web01.cert": signed(listed, signer, ca)}
+    failure = refusal(tmp_path, package, ca, form="directory")
+    assert failure.code == "signature-invalid"
+    assert "does not list web01-flat.vmdk" in failure.message
 
 
 def test_who_is_not_trusted_is_refused(tmp_path: Path, ca: Party, signer: Party) -> None:

@@ -9,18 +9,41 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from hyper2kvmd.disk.files import SourceFile
-from hyper2kvmd.disk.sources.location import open_stored
+from hyper2kvmd.disk.sources.location import open_again
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.mandate import Mandate
-from hyper2kvmd.model.disks import Checksum, FileRef
+from hyper2kvmd.model.disks import Checksum, StoredFile
 
 PIECE = 1 << 20
 """Bytes that are read at once."""
 WAIT = 0.2
 """Seconds between two reports while nothing else is left to do."""
+
+
+class Digest(Protocol):
+    """What the digests of `hashlib` and a CRC have in common."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+    def hexdigest(self) -> str: ...
+
+
+class Crc32:
+    """The CRC-32 of ZIP archives."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: bytes, /) -> None:
+        self._value = zlib.crc32(data, self._value)
+
+    def hexdigest(self) -> str:
+        return f"{self._value:08x}"
 
 
 class Abandoned(Exception):
@@ -32,7 +55,7 @@ class DigestCheck:
 
     def __init__(self, checksums: Sequence[Checksum], mandate: Mandate, bytes_per_second: int | None = None) -> None:
         self._mandate, self._bytes_per_second = mandate, bytes_per_second
-        self._by_file: dict[FileRef, list[Checksum]] = {}
+        self._by_file: dict[StoredFile, list[Checksum]] = {}
         for one in checksums:
             self._by_file.setdefault(one.of, []).append(one)
         self._thread = threading.Thread(target=self._work)
@@ -52,7 +75,7 @@ class DigestCheck:
             self._thread.join()
 
     def require_no_failure(self) -> None:
-        """Raise the failure that was found so far: `source-digest-differs`, and as `open_stored` does."""
+        """Raise the failure that was found so far: `source-digest-differs`, and as `open_again` does."""
         if self._error is not None:
             raise self._error
 
@@ -65,26 +88,25 @@ class DigestCheck:
 
     def _work(self) -> None:
         try:
-            for at, checksums in self._by_file.items():
-                with open_stored(at, self._mandate) as file:
-                    self._check(file, checksums)
+            for stored, checksums in self._by_file.items():
+                with open_again(stored, self._mandate) as file:
+                    found = self._digests(file, {one.algorithm: digest_for(one) for one in checksums})
+                for checksum in checksums:
+                    require_digest(checksum, found[checksum.algorithm].hexdigest())
         except Abandoned:
             pass
         except Exception as error:
             self._error = error
 
-    def _check(self, file: SourceFile, checksums: Sequence[Checksum]) -> None:
-        hashes = {one.algorithm: hashlib.new(one.algorithm, usedforsecurity=False) for one in checksums}
+    def _digests(self, file: SourceFile, digests: Mapping[str, Digest]) -> Mapping[str, Digest]:
         began, first = time.monotonic(), self.done
         for at in range(0, file.size, PIECE):
             data = file.read_whole(at, min(PIECE, file.size - at))
-            for one in hashes.values():
+            for one in digests.values():
                 one.update(data)
             self.done += len(data)
             self._pace(began, self.done - first)
-        file.require_unchanged()
-        for checksum in checksums:
-            require_digest(checksum, hashes[checksum.algorithm].hexdigest())
+        return digests
 
     def _pace(self, began: float, done: int) -> None:
         """Wait as long as the bandwidth limit demands."""
@@ -97,8 +119,15 @@ class DigestCheck:
         raise Abandoned
 
 
+def digest_for(checksum: Checksum) -> Digest:
+    """Computes what is compared with the checksum."""
+    if checksum.algorithm == "crc32":
+        return Crc32()
+    return hashlib.new(checksum.algorithm, usedforsecurity=False)
+
+
 def require_digest(checksum: Checksum, found: str) -> None:
-    """Raise MigrationFailed (`source-digest-differs`) unless the digest is the manifest's."""
+    """Raise MigrationFailed (`source-digest-differs`) unless the digest is that of the checksum."""
     if found != checksum.digest:
         name = checksum.algorithm.upper()
         raise MigrationFailed(

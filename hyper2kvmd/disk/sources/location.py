@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hyper2kvmd.disk import faults
-from hyper2kvmd.disk.files import SourceFile, are_as_before, in_window, open_file
+from hyper2kvmd.disk.files import SourceFile, are_as_before, in_window, open_file, source_changed
 from hyper2kvmd.disk.sources.empty import EmptySource
 from hyper2kvmd.disk.sources.opening import open_source
 from hyper2kvmd.disk.sources.source import DiskSource
@@ -24,6 +24,7 @@ from hyper2kvmd.model.disks import (
     LocalFile,
     MemberWindow,
     SourceDisk,
+    StoredFile,
     UnpackedFile,
 )
 
@@ -55,6 +56,19 @@ def open_stored(at: FileRef, mandate: Mandate = ANYONE) -> Iterator[SourceFile]:
         yield file
     finally:
         os.close(file.fd)
+
+
+@contextlib.contextmanager
+def open_again(stored: StoredFile, mandate: Mandate = ANYONE) -> Iterator[SourceFile]:
+    """The file that was found before, which does not change during the block.
+
+    Raises as `open_stored` does, and MigrationFailed (`source-changed`) for another file, and at the end of the block.
+    """
+    with open_stored(stored.at, mandate) as file:
+        if file.identity != stored.identity:
+            raise source_changed(stored.at)
+        yield file
+        file.require_unchanged()
 
 
 def mandate_for(at: FileRef, mandate: Mandate) -> Mandate:

@@ -50,6 +50,10 @@ class Package(Protocol):
         """
         ...
 
+    def crc_of(self, at: FileRef) -> int | None:
+        """The CRC-32 that a file still has to match."""
+        ...
+
 
 @dataclass(frozen=True)
 class Directory:
@@ -74,6 +78,9 @@ class Directory:
             raise _missing(self, name, named_by)
         return LocalFile(path=self.path / name, named_by=named_by)
 
+    def crc_of(self, _at: FileRef) -> int | None:
+        return None
+
 
 @dataclass(frozen=True)
 class ArchiveFiles:
@@ -93,6 +100,9 @@ class ArchiveFiles:
         if name not in self.files:
             raise _missing(self, name, named_by)
         return self.files[name]
+
+    def crc_of(self, _at: FileRef) -> int | None:
+        return None
 
 
 class Summed:
@@ -133,6 +143,10 @@ class ZipFiles:
         if name not in self._unpacked:
             self._unpacked[name] = self._unpack(one)
         return self._unpacked[name]
+
+    def crc_of(self, at: FileRef) -> int | None:
+        """Unpacked files have matched it."""
+        return self._members[at.member].crc if isinstance(at, ArchiveMember) else None
 
     def _unpack(self, one: zip.Zipped) -> FileRef:
         file = open_file(self.path, self._sources.mandate)

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hyper2kvmd.disk import faults as damage
-from hyper2kvmd.disk.sources.location import open_stored
+from hyper2kvmd.disk.sources.location import open_again, open_stored
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.host import space
 from hyper2kvmd.machines.archives import faults
 from hyper2kvmd.machines.archives.streams import Compression, Plain, Unpacked
-from hyper2kvmd.model.disks import FileRef, UnpackedFile
+from hyper2kvmd.model.disks import StoredFile, UnpackedFile
 
 FOLDER = "unpacked"
 """Below the working folder: archives in one directory, packed disks in another one for each."""
@@ -49,18 +49,21 @@ class Unpacking:
         self._written(target, read, length, archive / name)
         return UnpackedFile(path=target, origin=str(archive / name))
 
-    def of_disk(self, parts: Sequence[FileRef], compression: Compression | None, name: str) -> UnpackedFile:
+    def of_disk(self, parts: Sequence[StoredFile], compression: Compression | None, name: str) -> UnpackedFile:
         """A disk that is compressed, or cut into parts. It keeps its name, which the format is checked against.
 
-        Raises as `_written` and `open_stored` do.
+        Raises as `_written` and `open_again` do.
         """
         self._disks += 1
         target = self._folder(f"{DISKS}/{self._disks}") / (NAMELESS if name in NO_FILE_NAME else name)
         origin = str(parts[0]) if len(parts) == 1 else f"{parts[0]} and {len(parts) - 1} more parts"
         if compression is None:
-            self._written(target, _joined(parts, self._sources), _total(parts, self._sources), Path(origin))
+            pieces = _pieces(parts, self._sources)
+            total = sum(part.identity.read_bytes for part in parts)
+            self._written(target, lambda _length: next(pieces, b""), total, Path(origin))
+            next(pieces, b"")  # the last part must not have changed
         elif len(parts) == 1:
-            with open_stored(parts[0], self._sources.mandate) as file:
+            with open_again(parts[0], self._sources.mandate) as file:
                 self._written(target, Unpacked(file, compression).read, None, Path(origin))
         else:
             whole = self.of_disk(parts, None, f"{name}.packed")
@@ -131,22 +134,9 @@ def _not_written(target: Path, error: OSError) -> Exception:
     return space.disk_full(target.parent) if error.errno in space.FULL else error
 
 
-def _total(parts: Sequence[FileRef], sources: Sources) -> int:
-    total = 0
+def _pieces(parts: Sequence[StoredFile], sources: Sources) -> Iterator[bytes]:
     for part in parts:
-        with open_stored(part, sources.mandate) as file:
-            total += file.size
-    return total
-
-
-def _joined(parts: Sequence[FileRef], sources: Sources) -> Callable[[int], bytes]:
-    pieces = _pieces(parts, sources)
-    return lambda _length: next(pieces, b"")
-
-
-def _pieces(parts: Sequence[FileRef], sources: Sources) -> Iterator[bytes]:
-    for part in parts:
-        with open_stored(part, sources.mandate) as file:
+        with open_again(part, sources.mandate) as file:
             stream = Plain(file)
             while data := stream.read(STEP):
                 yield data

@@ -24,6 +24,10 @@ class DescribedDisk(Frozen):
     """For a disk in one part: the reference without a number, which some exporters mean."""
     packing: Packing = "none"
     """Of the joined file. A streamOptimized VMDK is not packed."""
+    file_size: int | None = None
+    """Bytes of the joined file, as it is packed; None if unknown."""
+    part_size: int | None = None
+    """Bytes of each part but the last; None for a file in one part."""
     capacity: int | None = None
     """Bytes; never None for a disk without files."""
     address: DiskAddress | None = None

@@ -112,13 +112,22 @@ class DiskSection:
             hrefs=file.hrefs if file else (),
             whole=file.whole if file else None,
             packing=file.packing if file else "none",
+            file_size=file.file_size if file else None,
+            part_size=file.part_size if file else None,
             capacity=self._capacity(element, label) if file is None else self._doubtful_capacity(element),
             parent=self._disk(parent, (*children, identifier)) if parent else None,
         )
 
     def _from_file(self, identifier: str) -> DescribedDisk:
         file = self._references.file(identifier, "a disk")
-        return DescribedDisk(id=identifier, hrefs=file.hrefs, whole=file.whole, packing=file.packing)
+        return DescribedDisk(
+            id=identifier,
+            hrefs=file.hrefs,
+            whole=file.whole,
+            packing=file.packing,
+            file_size=file.file_size,
+            part_size=file.part_size,
+        )
 
     def _element(self, identifier: str) -> Element:
         found = self._disks.get(identifier, [])

@@ -21,6 +21,8 @@ class File:
     hrefs: tuple[str, ...]
     whole: str | None
     packing: Packing
+    file_size: int | None
+    part_size: int | None
 
 
 class References:
@@ -47,7 +49,8 @@ class References:
             raise faults.disk_unclear(self._name, f"the file {faults.shown(identifier)} of {disk} has no ovf:href")
         parts = self._parts(found[0], href, disk)
         whole = href if len(parts) == 1 and parts[0] != href else None
-        return File(parts, whole, self._packing(found[0], disk))
+        size, part_size = whole_number(found[0].get("size")), whole_number(found[0].get("chunkSize"))
+        return File(parts, whole, self._packing(found[0], disk), size, part_size)
 
     def _packing(self, file: Element, disk: str) -> Packing:
         compression = file.get("compression") or ""

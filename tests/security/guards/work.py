@@ -147,6 +147,10 @@ GUARDS: tuple[Guard, ...] = (
         Cut("hyper2kvmd/worker.py", "_valid_products", "operand disks", NEVER),
     ),
     *each(
+        "test_record.py::test_checksums_are_not_on_record",
+        Cut("hyper2kvmd/model/machine.py", "MachineDisk._not_on_record", "if COMPACT", NEVER),
+    ),
+    *each(
         "test_record.py::test_a_disk_of_too_many_details",
         Cut("hyper2kvmd/worker.py", "_require_recordable", "if RECORD_LIMIT", NEVER),
     ),
