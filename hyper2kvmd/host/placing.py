@@ -3,11 +3,12 @@
 The directory is opened once and judged by the open directory, so renaming it or a folder above it has no effect. Each
 file has a hidden draft name until all are complete; a note in the job's folder then lists them, so the next attempt
 of a killed job removes these files and no others. With `overwrite`, the files of an earlier job are kept under hidden
-names until the new ones have theirs.
+names until the new ones have theirs. If the job is killed and never retried, the machine's next job brings them back.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable
@@ -59,6 +60,7 @@ class Placing:
             make_output(self._order)
             self._directory = stack.enter_context(output_of(self._order))
             self._take_back()
+            self._bring_back()
             self._opened = stack.pop_all()
         return self
 
@@ -79,6 +81,7 @@ class Placing:
                 self._restore(self._replaced)
                 raise
             self._remove(map(self._aside, self._replaced))
+            self._remove_left_behind()
 
     def link(self, name: str, path: Path) -> int:
         """Add a file of the job's own folder under `name`; returns it, open for reading.
@@ -134,6 +137,7 @@ class Placing:
         return f".{self._order.job_id}.partial"
 
     def _place(self) -> None:
+        self._lock(fcntl.LOCK_SH)
         self._write_note({name: _identity(os.fstat(handle)) for name, handle in self._files.items()})
         for name, handle in reversed(self._files.items()):
             mark(handle, self._order)
@@ -163,10 +167,12 @@ class Placing:
     def _restore(self, names: Iterable[str]) -> None:
         """Give files their names back, if no other file has these."""
         for name in names:
-            places = {"src_dir_fd": self._directory, "dst_dir_fd": self._directory}
-            with suppress(FileNotFoundError, FileExistsError):
-                os.link(self._aside(name), name, **places, follow_symlinks=False)
-                os.unlink(self._aside(name), dir_fd=self._directory)
+            self._rename_back(self._aside(name), name)
+
+    def _rename_back(self, aside: str, name: str) -> None:
+        with suppress(FileNotFoundError, FileExistsError):
+            os.link(aside, name, src_dir_fd=self._directory, dst_dir_fd=self._directory, follow_symlinks=False)
+            os.unlink(aside, dir_fd=self._directory)
 
     def _aside(self, name: str) -> str:
         return f".{name}.{self._order.job_id}{ASIDE}"
@@ -182,13 +188,7 @@ class Placing:
 
         Another host with its own queue may publish here under the same job number, but for another machine.
         """
-        asked = self._order.migration
-        beginnings = tuple(f".{name}." for name in (asked.vm_name, *asked.output_names(DISKS_MAX)))
-        with os.scandir(self._directory) as entries:
-            drafts = [
-                one.name for one in entries if one.name.startswith(beginnings) and one.name.endswith(self._ending)
-            ]
-        self._remove(drafts)
+        self._remove(self._hidden(self._ending))
         try:
             noted = json.loads(self._note.read_text())
         except (FileNotFoundError, ValueError):  # an incomplete note was written before any file was placed
@@ -196,6 +196,45 @@ class Placing:
         ours = (name for name in noted if contains(self._directory, name) and self._identity(name) == noted[name])
         self._remove(ours)
         self._restore(noted)
+
+    def _hidden(self, ending: str) -> list[str]:
+        """Hidden names for files of this machine."""
+        asked = self._order.migration
+        beginnings = tuple(f".{name}." for name in (asked.vm_name, *asked.output_names(DISKS_MAX)))
+        with os.scandir(self._directory) as entries:
+            return [one.name for one in entries if one.name.startswith(beginnings) and one.name.endswith(ending)]
+
+    def _bring_back(self) -> None:
+        """Give files that killed jobs of this machine set aside their names, if these are free."""
+        if self._lock(fcntl.LOCK_EX):
+            for aside, name in self._left_behind():
+                self._rename_back(aside, name)
+            self._lock(fcntl.LOCK_UN)
+
+    def _remove_left_behind(self) -> None:
+        """Remove those that have successors now."""
+        if self._lock(fcntl.LOCK_EX):
+            self._remove(aside for aside, name in self._left_behind() if contains(self._directory, name))
+
+    def _left_behind(self) -> list[tuple[str, str]]:
+        """Hidden names and names of files that other jobs have set aside. The note covers those of this job."""
+        left = []
+        for aside in self._hidden(ASIDE):
+            name, _, job_id = aside[1:].removesuffix(ASIDE).rpartition(".")
+            if job_id != self._order.job_id and is_ours(self._directory, aside, self._order):
+                left.append((aside, name))
+        return left
+
+    def _lock(self, operation: int) -> bool:
+        """Lock the directory: shared while files get their names, exclusive while those of other jobs are touched.
+
+        Never waits: others can open the directory, and would block the job. False without the lock.
+        """
+        try:
+            fcntl.flock(self._directory, operation | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
 
     def _identity(self, name: str) -> list[int]:
         return _identity(os.stat(name, dir_fd=self._directory, follow_symlinks=False))

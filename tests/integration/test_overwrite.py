@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,6 +140,55 @@ def test_a_job_that_was_killed_brings_them_back(output: Path) -> None:
     with pytest.raises(MigrationFailed):
         run_publish(image, output, checksum=True)
     assert contents(output) == before
+
+
+def left_behind(output: Path, *left: str) -> None:
+    """A job was killed when it had set these files aside, and is never retried."""
+    for name in left:
+        (output / name).rename(output / f".{name}.20260101T000000Z-9.replaced")
+
+
+def test_the_next_job_brings_back_what_a_killed_one_set_aside(output: Path) -> None:
+    before = contents(output)
+    left_behind(output, "web01.raw", "web01.raw.sha256")
+    with pytest.raises(MigrationFailed) as caught:
+        again(output, overwrite=False)
+    assert caught.value.code == "output-exists"
+    assert contents(output) == before
+
+
+def test_the_next_job_replaces_what_a_killed_one_set_aside(output: Path) -> None:
+    left_behind(output, "web01.raw", "web01.report.json")
+    image = again(output)
+    assert names(output) == RESULTS
+    assert (output / "web01.raw").read_bytes() == image.read_bytes()
+
+
+def test_files_that_a_running_job_set_aside_are_left_to_it(output: Path) -> None:
+    """When it is over, those that have successors are removed."""
+    left_behind(output, *RESULTS)
+    hidden = names(output)
+    running = os.open(output, os.O_RDONLY)
+    try:
+        fcntl.flock(running, fcntl.LOCK_SH)
+        again(output)
+        assert names(output) == RESULTS | hidden
+    finally:
+        os.close(running)
+    shutil.rmtree(output.parent / "second")
+    again(output)
+    assert names(output) == RESULTS
+
+
+@pytest.mark.parametrize("change", [edited, given_away, somebodys])
+def test_a_hidden_file_that_is_not_of_such_a_job_is_left(output: Path, change: Callable[[Path], None]) -> None:
+    left_behind(output, "web01.raw")
+    (hidden,) = output.glob(".*")
+    change(hidden)
+    before = hidden.read_bytes()
+    again(output)
+    assert names(output) == RESULTS | {hidden.name}
+    assert hidden.read_bytes() == before
 
 
 @pytest.mark.parametrize("target", ["libvirt", "kubevirt"])

@@ -27,4 +27,18 @@ GUARDS: tuple[Guard, ...] = (
         f"{TESTS}::test_a_job_that_was_killed_brings_them_back",
         placing("Placing._take_back", "call _restore", GONE),
     ),
+    *each(
+        f"{TESTS}::test_the_next_job_brings_back_what_a_killed_one_set_aside",
+        placing("Placing.__enter__", "call _bring_back", GONE),
+    ),
+    *each(
+        f"{TESTS}::test_files_that_a_running_job_set_aside_are_left_to_it",
+        placing("Placing.__exit__", "call _remove_left_behind", GONE),
+        placing("Placing._bring_back", "if _lock", ALWAYS),
+        placing("Placing._remove_left_behind", "if _lock", ALWAYS),
+    ),
+    *each(
+        f"{TESTS}::test_a_hidden_file_that_is_not_of_such_a_job_is_left",
+        placing("Placing._left_behind", "operand is_ours", ALWAYS),
+    ),
 )

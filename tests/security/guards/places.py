@@ -27,7 +27,7 @@ GUARDS: tuple[Guard, ...] = (
     # ---- the output directory
     *each(
         "test_places.py::test_what_lies_under_the_names_of_drafts",
-        placing("Placing._take_back", "call _remove drafts", GONE),
+        placing("Placing._take_back", "call _remove _ending", GONE),
     ),
     *each("test_places.py::test_a_draft_that_is_planted_while_a_job_publishes", NEW),
     *each(
