@@ -26,6 +26,7 @@ BASE, HOME = Path("/base"), Path("/home/me")
 SOURCES = [key for key, row in BY_KEY.items() if row.same_as in (SOURCE, *SOURCE_KEYS)]
 WORDS = (
     "vms:\n- ", "vmdk: /srv/b.vmdk\n", "ova: ~/b.ova\n", "raw: ", "workdir: ~", "libvirt_test: true\n",
+    "luks_passphrase: x\n",
     "memory: ", "vm_name: ", "libvirt_uri: ", ": ", "- ", "[", "]", "{", "}", ", ", "&a ", "*a",
     "<<: ", "!!str ", "!<x> ", "|\n", ">-\n", "---\n", "...\n", "%YAML 1.1\n", "#", "'", '"', "\\", "?", "~", "no",
     "1:30", "0x10", "1e9", ".inf", "-1", "999999999999999999999", "/../", "\t", "\r", "\n", "\0", "\x1b", "\x85",
