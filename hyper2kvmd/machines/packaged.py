@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 
 from hyper2kvmd.disk import faults as damage
 from hyper2kvmd.disk.file_names import last_part
-from hyper2kvmd.disk.sources.digests import digest_for, require_digest
+from hyper2kvmd.disk.sources.digests import hasher_for, require_digest
 from hyper2kvmd.disk.sources.links import read_link
 from hyper2kvmd.disk.sources.location import open_stored
 from hyper2kvmd.disk.sources.opened import Sources
@@ -58,7 +58,7 @@ def read_packaged(package: Package, descriptor: str, asked: Migration, sources: 
         files = PackageFiles(package, descriptor, NamedBy(path=file.path, uid=os.fstat(file.fd).st_uid), sources)
     manifest, concerns = read_manifest(files, asked.ova_ca)
     for checksum in files.checksums(own, manifest) if len(text) <= MAX_BYTES else ():
-        digest = digest_for(checksum)
+        digest = hasher_for(checksum)
         digest.update(text)
         require_digest(checksum, digest.hexdigest())
     described = read_envelope(

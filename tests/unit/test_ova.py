@@ -12,7 +12,7 @@ import pytest
 
 from hyper2kvmd.disk.files import SourceFile
 from hyper2kvmd.disk.sources.location import open_stored
-from hyper2kvmd.errors import Failure
+from hyper2kvmd.errors import Failure, MigrationFailed
 from hyper2kvmd.host import space
 from hyper2kvmd.machines.archives import streams
 from hyper2kvmd.machines.archives.streams import Plain
@@ -256,14 +256,18 @@ def test_zeros_without_end_after_compressed_data(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize("href", ["...gz", "..gz"])
 def test_a_compressed_disk_whose_name_is_a_suffix(tmp_path: Path, href: str) -> None:
     files = {"web01.ovf": envelope(Disk(MIB, href, "gzip")), href: gzip.compress(DATA)}
-    assert stored(machine_of(tmp_path, files).disks[0].at) == DATA
+    with pytest.raises(MigrationFailed) as caught:
+        machine_of(tmp_path, files)
+    assert caught.value.code == "source-format-unclear"
 
 
 def test_parts_of_a_disk_whose_name_is_a_suffix(tmp_path: Path) -> None:
     size = MIB // 2
     files = {"web01.ovf": envelope(Disk(MIB, "..", "", size, MIB))}
     parts = {f"...{number:09}": DATA[number * size :][:size] for number in range(2)}
-    assert stored(machine_of(tmp_path, {**files, **parts}).disks[0].at) == DATA
+    with pytest.raises(MigrationFailed) as caught:
+        machine_of(tmp_path, {**files, **parts})
+    assert caught.value.code == "source-format-unclear"
 
 
 def test_other_data_after_compressed_data(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ WAIT = 0.2
 """Seconds between two reports while nothing else is left to do."""
 
 
-class Digest(Protocol):
+class Hasher(Protocol):
     """What the digests of `hashlib` and a CRC have in common."""
 
     def update(self, data: bytes, /) -> None: ...
@@ -90,7 +90,7 @@ class DigestCheck:
         try:
             for stored, checksums in self._by_file.items():
                 with open_again(stored, self._mandate) as file:
-                    found = self._digests(file, {one.algorithm: digest_for(one) for one in checksums})
+                    found = self._digests(file, {one.algorithm: hasher_for(one) for one in checksums})
                 for checksum in checksums:
                     require_digest(checksum, found[checksum.algorithm].hexdigest())
         except Abandoned:
@@ -98,7 +98,7 @@ class DigestCheck:
         except Exception as error:
             self._error = error
 
-    def _digests(self, file: SourceFile, digests: Mapping[str, Digest]) -> Mapping[str, Digest]:
+    def _digests(self, file: SourceFile, digests: Mapping[str, Hasher]) -> Mapping[str, Hasher]:
         began, first = time.monotonic(), self.done
         for at in range(0, file.size, PIECE):
             data = file.read_whole(at, min(PIECE, file.size - at))
@@ -119,7 +119,7 @@ class DigestCheck:
         raise Abandoned
 
 
-def digest_for(checksum: Checksum) -> Digest:
+def hasher_for(checksum: Checksum) -> Hasher:
     """Computes what is compared with the checksum."""
     if checksum.algorithm == "crc32":
         return Crc32()
