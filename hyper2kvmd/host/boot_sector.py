@@ -70,6 +70,6 @@ CODE = bytes.fromhex("""
 """)
 
 
-def boot_sector(code: bytes = CODE) -> bytes:
+def boot_sector(code: bytes) -> bytes:
     """A BIOS boots from it."""
     return code.ljust(SECTOR - 2, b"\0") + b"\x55\xaa"

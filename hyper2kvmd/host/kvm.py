@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.host.boot_sector import EXIT_PORT, PROBE_VALUE, boot_sector
+from hyper2kvmd.host.boot_sector import CODE, EXIT_PORT, PROBE_VALUE, boot_sector
 from hyper2kvmd.host.run import Sandbox, run
 
 EMULATOR = "qemu-system-x86_64"
@@ -42,11 +42,11 @@ def kvm_works() -> bool:
     return os.access(KVM_DEVICE, os.R_OK | os.W_OK) and executes("kvm", PROBE_SECONDS)
 
 
-def executes(accelerator: Accelerator, seconds: float) -> bool:
-    """Whether the boot sector comes to its end, and is not idle for `seconds`."""
+def executes(accelerator: Accelerator, seconds: float, code: bytes = CODE) -> bool:
+    """Whether a boot sector with this machine code comes to its end, and is not idle for `seconds`."""
     with tempfile.TemporaryDirectory(prefix="h2k-kvm-") as name:
         disk = Path(name) / "disk"
-        disk.write_bytes(boot_sector().ljust(PROBE_DISK_BYTES, b"\0"))
+        disk.write_bytes(boot_sector(code).ljust(PROBE_DISK_BYTES, b"\0"))
         argv = [EMULATOR, "-no-user-config", "-nodefaults", "-display", "none", "-machine", "q35", "-m", "64"]
         argv += [*OPTIONS[accelerator], "-device", f"isa-debug-exit,iobase={EXIT_PORT},iosize=1"]
         argv += ["-blockdev", json.dumps({"node-name": "disk", "driver": "file", "filename": str(disk)})]

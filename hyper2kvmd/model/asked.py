@@ -26,7 +26,6 @@ SourceKey: TypeAlias = Literal["vmdk", "vmx", "ovf", "ova"]
 SOURCE_KEYS: tuple[SourceKey, ...] = get_args(SourceKey)
 TargetName: TypeAlias = Literal["libvirt", "qemu", "proxmox", "kubevirt", "openstack"]
 """A platform for the new machine; `targets/choice.py` has a target for each."""
-TARGET_NAMES: tuple[TargetName, ...] = get_args(TargetName)
 
 
 def _as_tuple(value: object) -> object:

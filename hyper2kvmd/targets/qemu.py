@@ -39,48 +39,6 @@ if [ -z "${ACCEL-}" ]; then
 fi
 """
 UEFI = """
-#   OVMF_CODE    the UEFI firmware; default: this host's
-#   OVMF_VARS    with OVMF_CODE: the template of its variables
-"""
-FUNCTIONS_OF_SCRIPT = r"""
-set -eu
-CDPATH='' cd -- "$(dirname -- "$0")"
-
-dry_run=
-if [ "${1-}" = --dry-run ]; then
-    dry_run=yes
-    shift
-fi
-
-fail() {
-    printf '%s\n' "$1" >&2
-    exit 1
-}
-
-# print a command that can be pasted into a shell
-show() {
-    for word; do
-        printf "'%s' " "$(printf '%s' "$word" | sed "s/'/'\\\\''/g")"
-    done
-    echo
-}
-
-run() {
-    if [ -n "$dry_run" ]; then
-        show "$@"
-    else
-        "$@"
-    fi
-}
-
-[ -z "$dry_run" ] || show cd -- "$(pwd)"
-
-if [ -z "${ACCEL-}" ]; then
-    ACCEL=tcg
-    [ ! -w /dev/kvm ] || ACCEL=kvm
-fi
-"""
-UEFI = """
 # UEFI: this host's firmware, and the machine's own variables, which are made once
 VARS={variables}
 find_firmware() {{

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from hyper2kvmd.host.boot_sector import CODE, SOURCE, boot_sector
+from hyper2kvmd.host.boot_sector import CODE, SOURCE
 from hyper2kvmd.host.kvm import executes
 from tests.support.boot_sectors import assembled
 
@@ -20,8 +18,7 @@ def test_emulation_executes_the_probe() -> None:
     assert executes("tcg", 60.0)
 
 
-def test_a_probe_that_does_not_come_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_that_does_not_come_to_its_end(tmp_path: Path) -> None:
     """It stops where the comparison fails, as a processor's would that has no such instruction."""
     broken = assembled(SOURCE.replace("lock cmpxchg16b (%rdi)", "incl %eax"), tmp_path)
-    monkeypatch.setattr("hyper2kvmd.host.kvm.boot_sector", lambda: boot_sector(broken))
-    assert not executes("tcg", 0.5)
+    assert not executes("tcg", 0.5, broken)

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -266,3 +267,20 @@ def test_every_module_can_be_imported() -> None:
 def test_a_folder_says_what_belongs_there_and_what_does_not(path: Path) -> None:
     said = ast.get_docstring(ast.parse((HOUSE / path).read_text())) or ""
     assert len(re.findall(r"\.(?:\s|$)", said)) > 1, "two sentences"
+
+
+def assigned(path: Path) -> list[str]:
+    """The names that a module assigns at its top."""
+    tops = ast.parse(path.read_text()).body
+    targets = [target for node in tops if isinstance(node, ast.Assign) for target in node.targets]
+    targets += [node.target for node in tops if isinstance(node, ast.AnnAssign)]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def test_a_constant_is_given_once_and_used() -> None:
+    """What a merge leaves behind: an earlier value, or one that nothing reads any more."""
+    modules = {path: assigned(path) for path in sorted(HOUSE.rglob("*.py")) if "versions" not in path.parts}
+    twice = [(path.name, name) for path, names in modules.items() for name in set(names) if names.count(name) > 1]
+    words = Counter(word for path in modules for word in re.findall(r"\w+", path.read_text()))
+    unused = [(path.name, name) for path, names in modules.items() for name in names if words[name] == 1]
+    assert (twice, unused) == ([], [])
