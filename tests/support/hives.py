@@ -41,7 +41,7 @@ def node(tree: Mapping[str, object]) -> Node:
 
 
 def sz(text: str) -> Data:
-    return 1, (text + "\0").encode("utf-16-le")
+    return 1, (text + "\0").encode("utf-16-le", "surrogatepass")
 
 
 def dword(number: int) -> Data:
@@ -155,11 +155,11 @@ def _name(name: str) -> tuple[bytes, bool]:
     try:
         return name.encode("latin-1"), True
     except UnicodeEncodeError:
-        return name.encode("utf-16-le"), False
+        return name.encode("utf-16-le", "surrogatepass"), False
 
 
 def _order(item: tuple[str, Node]) -> bytes:
-    return item[0].upper().encode("utf-16-be")
+    return item[0].upper().encode("utf-16-be", "surrogatepass")
 
 
 def _hash(name: str) -> bytes:

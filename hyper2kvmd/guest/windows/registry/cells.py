@@ -19,8 +19,8 @@ ALIGNMENT = 8
 NONE = 0xFFFFFFFF
 """The offset of a cell that there is not."""
 LARGEST_HIVE = 512 << 20
-LEAST_WORK = 1_000_000
-"""Cells that may be used, besides one for each 16 bytes of the hive."""
+LEAST_WORK = 500_000
+"""Cells that may be used, besides one for each 8 bytes of the hive."""
 
 
 class Cells:
@@ -34,7 +34,7 @@ class Cells:
         self._sizes: dict[int, int] = {}
         """Of cells in use, in the bins that were listed."""
         self._listed: set[int] = set()
-        self._work_left = LEAST_WORK + bins_size // 16
+        self._work_left = LEAST_WORK + bins_size // 8
 
     def damaged(self, fact: str) -> RegistryDamaged:
         return damaged(self.hive, fact)

@@ -97,9 +97,7 @@ class Editor:
             return
         if not key.above:
             raise invalid_edit(self._cells.hive, "its root cannot be deleted")
-        every = [key]
-        for each in every:
-            every.extend(each.subkeys())
+        every = self._with_all_below(key)
         for each in every:
             for value in each.values():
                 self._changes.value(each.path, value.name, value, None)
@@ -146,6 +144,16 @@ class Editor:
         (longest,) = struct.unpack_from("<H", self._cells.data, at + LONGEST_SUBKEY_AT)
         own = len(name.encode("utf-16-le", "surrogatepass"))
         self._cells.put("<H", key.offset, LONGEST_SUBKEY_AT, max(longest, own))
+
+    def _with_all_below(self, key: Key) -> list[Key]:
+        every, seen = [key], {key.record.offset}
+        for each in every:
+            for below in each.subkeys():
+                if below.record.offset in seen:
+                    raise self._cells.damaged(f"the key {below.path} is in two lists")
+                seen.add(below.record.offset)
+                every.append(below)
+        return every
 
     def _free(self, key: KeyRecord) -> None:
         free_values(self._cells, key, self._minor)

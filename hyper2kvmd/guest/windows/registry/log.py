@@ -50,7 +50,7 @@ class Replayed:
 def replay(hive: str, primary: bytes, logs: Sequence[bytes]) -> Replayed:
     """The hive with all entries applied that it lacks, complete. Raises RegistryLogUnfit and RegistryDamaged."""
     block = read_base_block(primary)
-    found = _needed(block if block and block.valid else None, _logs(hive, logs))
+    found = _needed(hive, block if block and block.valid else None, _logs(hive, logs))
     if not found and (block is None or not block.valid):
         raise damaged(hive, "its header is damaged, and no transaction log has a copy of it")
     if not found:
@@ -86,15 +86,18 @@ def _apply(data: bytearray, log: bytes, entry: Entry) -> None:
         data[start : start + length] = log[at : at + length]
 
 
-def _needed(block: BaseBlock | None, logs: list[Log]) -> list[Log]:
-    """The logs with entries that the hive lacks, in order. The second one counts only if it continues the first."""
+def _needed(hive: str, block: BaseBlock | None, logs: list[Log]) -> list[Log]:
+    """The logs with entries that the hive lacks, in order. Without a base block, all that the newest log continues."""
     if block is not None:
         logs = [log for log in logs if not _is_before(log.entries[-1].sequence, block.secondary_sequence)]
-    if len(logs) == 2 and _is_before(logs[1].block.primary_sequence, logs[0].block.primary_sequence):
+    if len(logs) == 2 and _is_before(logs[1].entries[0].sequence, logs[0].entries[0].sequence):
         logs.reverse()
-    if len(logs) == 2 and logs[1].entries[0].sequence != _after(logs[0].entries[-1].sequence):
-        return logs[:1] if block is not None else logs[1:]
-    return logs
+    if len(logs) < 2 or logs[1].entries[0].sequence == _after(logs[0].entries[-1].sequence):
+        return logs
+    if block is None:
+        return logs[1:]
+    first, second = logs[0].entries[-1].sequence, logs[1].entries[0].sequence
+    raise unfit(hive, f"Windows did not write it completely, and its logs lack what is between {first} and {second}")
 
 
 def _logs(hive: str, logs: Sequence[bytes]) -> list[Log]:

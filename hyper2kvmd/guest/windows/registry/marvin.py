@@ -16,8 +16,8 @@ def marvin32(data: bytes, seed: int = SEED) -> int:
     for word in (*struct.unpack_from(f"<{whole}I", data), int.from_bytes(tail, "little"), 0):
         low = low + word & MASK
         high ^= low
-        low = (low << 20 & MASK | low >> 12) + high & MASK
-        high = (high << 9 & MASK | high >> 23) ^ low
-        low = (low << 27 & MASK | low >> 5) + high & MASK
-        high = high << 19 & MASK | high >> 13
+        low = (low << 20 | low >> 12) + high & MASK
+        high = (high << 9 | high >> 23) & MASK ^ low
+        low = (low << 27 | low >> 5) + high & MASK
+        high = (high << 19 | high >> 13) & MASK
     return high << 32 | low

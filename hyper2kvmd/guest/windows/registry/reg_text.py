@@ -21,6 +21,8 @@ def reg_text(root: str, edits: Iterable[RegistryEdit]) -> str:
         if here != place:
             lines += ["", plain(here)]
             place = here
+        if edit.kind == EditKind.KEY_CREATED:
+            lines.append("; new key")
         if edit.kind == EditKind.VALUE:
             lines.extend(_value_lines(edit))
     return "\n".join(lines) + "\n"
