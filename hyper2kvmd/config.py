@@ -91,6 +91,8 @@ class DaemonConfig(Frozen):
     space_reserve: str = Field(default="5%", pattern=r"^\d+(\.\d+)?%?$")
     retry: Retry = Retry()
     retention: Retention = Retention()
+    virtio_win: Path | None = None
+    """An ISO of virtio-win, or a folder with its files, for migrations that name none."""
     helper: HelperCall = DEFAULT_HELPER
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 

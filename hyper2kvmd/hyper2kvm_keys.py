@@ -61,6 +61,7 @@ HONOURED = (
     _same("conversion_dir", "workdir"),
     _same("memory", "libvirt_memory_mb"),
     _same("vcpus", "libvirt_vcpus"),
+    _same("virtio_win", "virtio_drivers_dir", "win_driver_iso", "virtio_win_iso", "driver_iso"),
     _same("libvirt_import", "virsh_define"),
     _same("regen_initramfs", "initramfs_regen_enable"),
     Row(
@@ -119,9 +120,8 @@ UNUSED = (
     _unused("`luks_keyfile` alone opens LUKS volumes", "luks_enable", "luks_mapper_prefix"),
     _unused("hyper2kvm ignores it too", "fix", "test"),
     _unused(
-        "Windows gets no virtio drivers: the new machine has devices that Windows can drive by itself",
-        *("virtio_drivers_dir", "win_driver_iso", "virtio_win_iso", "driver_iso", "windows_virtio"),
-        *("enable_virtio_gpu", "enable_virtio_input", "enable_virtio_fs", "enable_virtio_serial"),
+        "`virtio_win` decides: Windows gets the drivers for disks, network cards, balloon and serial ports from there",
+        *("windows_virtio", "enable_virtio_gpu", "enable_virtio_input", "enable_virtio_fs", "enable_virtio_serial"),
         *("enable_virtio_rng", "enable_virtio_balloon", "virtio_config_path", "virtio_config_json"),
         level="warning",
     ),

@@ -134,6 +134,7 @@ class Scheduler:
             conversion_dir=self._conversion_dir(job.migration),
             output_dir=job.migration.output_dir or self.config.output_dir,
             helper=self.config.helper,
+            virtio_win=self.config.virtio_win,
             bounds=self.config.bounds,
             space_reserve=self.config.space_reserve,
             limits=self.config.limits,

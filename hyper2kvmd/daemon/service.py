@@ -56,6 +56,7 @@ RELOADABLE = frozenset(
         "output_dir",
         "conversion_dir",
         "helper",
+        "virtio_win",
     }
 )
 

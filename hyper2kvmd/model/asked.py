@@ -104,6 +104,8 @@ class Migration(Frozen):
 
     luks_keyfile: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple), Field(max_length=KEYS_MAX)] = ()
     """Key files for the guest's LUKS volumes, used unchanged; each is tried on each."""
+    virtio_win: Path | None = None
+    """An ISO of virtio-win, or a folder with its files: the drivers for a Windows guest."""
 
     @property
     def source_key(self) -> SourceKey:

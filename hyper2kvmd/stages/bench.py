@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +11,8 @@ from pathlib import Path
 from hyper2kvmd.disk.key_files import read_keys
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.guest.mounts.rootside import Helper
-from hyper2kvmd.host.mandate import Mandate
+from hyper2kvmd.guest.windows.drivers.source import DriverSource
+from hyper2kvmd.host.mandate import ANYONE, Mandate
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Context
@@ -42,6 +45,22 @@ class Bench:
     def target(self) -> Target:
         """Raises as `target_of` does."""
         return target_of(self.order, self.folder, self.ctx)
+
+    @contextmanager
+    def driver_source(self) -> Iterator[DriverSource | None]:
+        """The drivers for a Windows guest: of the migration, else of the daemon's configuration; None without both.
+
+        The submitter's rights are for the first one, and those of the service for the second one. Raises as
+        `DriverSource.open` does.
+        """
+        path, mandate = self.migration.virtio_win, self.mandate
+        if path is None:
+            path, mandate = self.order.virtio_win, ANYONE
+        if path is None:
+            yield None
+            return
+        with DriverSource.open(path, mandate) as source:
+            yield source
 
     def keys(self) -> tuple[bytes, ...]:
         """Possible keys of the guest's LUKS containers; not stored. Raises as `read_keys` does."""

@@ -13,6 +13,7 @@ from hyper2kvmd.disk.sources.snapshots import check_snapshots
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.findings import Findings
 from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper
+from hyper2kvmd.guest.windows.drivers.vetting import vet
 from hyper2kvmd.hardware import expected_hardware, hardware_concerns, require_possible
 from hyper2kvmd.host import run, space
 from hyper2kvmd.host.destination import real_output_dir, unusable
@@ -41,6 +42,8 @@ NOTABLE_DIFFERENCE = 1 << 20
 """Bytes: descriptions are rounded."""
 MAX_HASHED_HOLES = 4 << 40
 """Bytes: about an hour."""
+WINDOWS = ("ntfs", "BitLocker")
+"""Contents of a volume that may be Windows."""
 TOOLS = ("qemu-img", "qemu-storage-daemon")
 """Programs of every migration. What the helper and the transport need depends on the kernel: see `check_helper`."""
 
@@ -91,6 +94,8 @@ def _plan(bench: Bench, target: Target | None, findings: Findings) -> Plan:
         with ctx.step("Checking access to the guest"), findings.noted():
             linux = tuple(volume for volume in layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
             concerns += _check_reach(bench, linux)
+    with findings.noted():
+        concerns += _noted(ctx, _check_drivers(bench, layout))
     disks = tuple(_allotted(migration, layout, number, disk) for number, disk in enumerate(disks))
     sizes = new_sizes(migration, disks)
     concerns += _noted(ctx, growth(sizes, disks, layout))
@@ -122,6 +127,14 @@ def _check_hardware(migration: Migration, planned: Plan, findings: Findings) -> 
     if migration.verify == "boot" and planned.firmware == "uefi":
         with findings.noted():
             uefi_firmware(secure_boot=expected_hardware(migration, planned).secure_boot)
+
+
+def _check_drivers(bench: Bench, layout: Layout) -> tuple[Concern, ...]:
+    """Concerns about drivers for Windows. Those of the configuration matter only if the disks may hold Windows."""
+    if bench.migration.virtio_win is None and not any(volume.content in WINDOWS for volume in layout.volumes):
+        return ()
+    with bench.driver_source() as source:
+        return () if source is None else vet(source)
 
 
 def _programs(migration: Migration) -> Iterator[str]:

@@ -51,6 +51,7 @@ APART = {
         "guest.nics",
         "guest.files",
         "guest.mounts",
+        "disk",
         "volumes",
         "host",
         "base",

@@ -1,0 +1,285 @@
+"""Chooses the packages of a source that fit a release of Windows: by INF decoration, build and architecture.
+
+Folder names of the source only decide between INF files that demand the same.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.guest.windows.drivers import pe
+from hyper2kvmd.guest.windows.drivers.faults import shown, unreadable
+from hyper2kvmd.guest.windows.drivers.inf import Decoration, Inf, Installation, Model, first_build, parse_inf
+from hyper2kvmd.guest.windows.drivers.inf_text import LARGEST as LARGEST_INF
+from hyper2kvmd.guest.windows.drivers.package import Device, DriverFile, DriverPackage
+from hyper2kvmd.guest.windows.drivers.releases import WindowsTarget, folder_rank
+from hyper2kvmd.guest.windows.drivers.signature import PackageFiles, limits, read_signature
+from hyper2kvmd.guest.windows.drivers.source import DriverSource
+from hyper2kvmd.model.concerns import Concern
+
+VENDOR = "PCI\\VEN_1AF4&DEV_"
+DEVICES = {
+    "viostor": ("1001", "1042"),
+    "vioscsi": ("1004", "1048"),
+    "netkvm": ("1000", "1041"),
+    "balloon": ("1002", "1045"),
+    "vioserial": ("1003", "1043"),
+}
+"""PCI device ids of virtio devices, transitional and modern (VIRTIO 1.2, sections 4.1.2 and 4.1.2.1)."""
+NEEDED = ("viostor", "vioscsi", "netkvm")
+"""Without these the guest has no disk or no network. The others are left out if the source lacks them."""
+ALL_INFS = 32 << 20
+"""Bytes of all INF files that are read: those of virtio-win have about 6 MiB."""
+LARGEST_DRIVER, LARGEST_PACKAGE = 16 << 20, 64 << 20
+"""Bytes of one file, and of a package."""
+AGENTS = {"amd64": ("x86_64", "x64"), "x86": ("i386", "x86")}
+LARGEST_AGENT = 64 << 20
+MSI = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+SHOWN = 12
+"""Folders that a message lists."""
+
+
+@dataclass(frozen=True)
+class FoundInf:
+    path: str
+    inf: Inf
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    found: FoundInf
+    decoration: Decoration
+    models: tuple[Model, ...]
+
+
+class _Unfit(ValueError):
+    """Why a candidate is not taken."""
+
+
+def choose_packages(source: DriverSource, target: WindowsTarget) -> tuple[DriverPackage, ...]:
+    """The packages for the virtio devices of a guest, in the order of DEVICES.
+
+    Raises MigrationFailed (`virtio-win-no-driver`, `driver-not-signed`, `virtio-win-unreadable`), and as
+    `DriverSource.read` does.
+    """
+    infs = read_infs(source)
+    chosen = []
+    for name in DEVICES:
+        package, reasons = choose_package(source, infs, name, target)
+        if package is None and name in NEEDED:
+            raise _no_driver(source, infs, name, target, reasons)
+        if package is None or not (name in NEEDED or _may_load(package)):
+            continue
+        _require_signed(package, source)
+        chosen.append(package)
+    return tuple(chosen)
+
+
+def find_agent(source: DriverSource, target: WindowsTarget) -> DriverFile | None:
+    """The installer of the QEMU guest agent; None if the source has none for the architecture.
+
+    Raises as `DriverSource.read` does.
+    """
+    names = {f"qemu-ga-{suffix}.msi" for suffix in AGENTS.get(target.architecture, ())}
+    for path in source.names:
+        name = posixpath.basename(path)
+        if name.lower() in names:
+            data = source.read(path, LARGEST_AGENT)
+            return DriverFile(name, path, data) if data.startswith(MSI) else None
+    return None
+
+
+def signature_concerns(packages: Sequence[DriverPackage]) -> Iterator[Concern]:
+    """Signed packages that the guest may not load, and signatures that do not fit."""
+    for package in packages:
+        facts = [*package.signature.faults, *filter(None, [limits(package.signature, package.target)])]
+        if package.signature.best is None and not package.target.enforces_signatures:
+            facts.append("it is not signed")
+        for fact in facts:
+            yield Concern(
+                code="driver-signature-limited",
+                message=f"the driver {package.name} {package.version} for {package.target}: {fact}",
+                hint="Use a virtio-win ISO with drivers that Microsoft has certified, or keep Secure Boot off",
+            )
+
+
+def _may_load(package: DriverPackage) -> bool:
+    return package.signature.best is not None or not package.target.enforces_signatures
+
+
+def _require_signed(package: DriverPackage, source: DriverSource) -> None:
+    """Raise MigrationFailed (`driver-not-signed`) if the guest can never load the driver."""
+    if _may_load(package):
+        return
+    faults = "; ".join(package.signature.faults)
+    raise MigrationFailed(
+        "driver-not-signed",
+        f"{source.path}: {shown(package.source)} is not signed{f' ({faults})' if faults else ''}, and it is for "
+        f"{package.target}, which loads no such driver",
+        hint="Use a virtio-win ISO whose drivers are signed; compare its checksum with the original's",
+        kind=Kind.OPERATOR,
+    )
+
+
+def read_infs(source: DriverSource) -> tuple[FoundInf, ...]:
+    """The INF files for virtio devices. One that cannot be read is left out: it may be for another device.
+
+    Raises as `DriverSource.read` does.
+    """
+    found = []
+    total = 0
+    for path in source.names:
+        if not path.lower().endswith(".inf"):
+            continue
+        try:
+            data = source.read(path, LARGEST_INF)
+            total += len(data)
+            if total > ALL_INFS:
+                break
+            if b"VEN_1AF4" in data.replace(b"\0", b"").upper():
+                found.append(FoundInf(path, parse_inf(data, shown(path))))
+        except MigrationFailed as error:
+            if error.code != "virtio-win-unreadable":
+                raise
+    if total > ALL_INFS:
+        raise unreadable(source.path, f"its INF files have more than {ALL_INFS >> 20} MiB")
+    return tuple(found)
+
+
+def choose_package(
+    source: DriverSource, infs: Sequence[FoundInf], name: str, target: WindowsTarget
+) -> tuple[DriverPackage | None, list[str]]:
+    """The best package for a driver, or why no candidate can be taken. Raises as `DriverSource.read` does."""
+    reasons = []
+    for candidate in sorted(_candidates(infs, name, target), key=lambda one: _rank(one, target), reverse=True):
+        try:
+            return _package(source, candidate, name, target), []
+        except _Unfit as error:
+            reasons.append(f"{shown(candidate.found.path)} {error}")
+        except MigrationFailed as error:
+            if error.code != "virtio-win-unreadable":
+                raise
+            reasons.append(error.message)
+    return None, reasons
+
+
+def _candidates(infs: Sequence[FoundInf], name: str, target: WindowsTarget) -> Iterator[_Candidate]:
+    for found in infs:
+        fitting = found.inf.models(target)
+        if fitting is None:
+            continue
+        decoration, models = fitting
+        wanted = tuple(model for model in models if _is_for(model, name))
+        if wanted:
+            yield _Candidate(found, decoration, wanted)
+
+
+def _is_for(model: Model, name: str) -> bool:
+    return any(re.match(re.escape(f"{VENDOR}{device}") + "(&|$)", one) for one in model.ids for device in DEVICES[name])
+
+
+def _rank(candidate: _Candidate, target: WindowsTarget) -> tuple[object, ...]:
+    """The INF that demands the most of Windows is the most recent one for it."""
+    found, demand = candidate.found, candidate.decoration
+    newest = found.inf.date, found.inf.version
+    return (demand.major, demand.minor, demand.build, demand.kind), folder_rank(found.path, target), newest, found.path
+
+
+def _package(source: DriverSource, candidate: _Candidate, name: str, target: WindowsTarget) -> DriverPackage:
+    """Raises _Unfit, and MigrationFailed (`virtio-win-unreadable`)."""
+    inf, path = candidate.found.inf, candidate.found.path
+    devices = tuple(Device(model, inf.installation(model, target)) for model in candidate.models)
+    for device in devices:
+        if first_build(device.installation) > target.build:
+            raise _Unfit("runs from the driver store, which this release cannot do")
+    files = tuple(_files(source, path, inf, [device.installation for device in devices]))
+    binary = devices[0].installation.service.binary.source
+    driver = next(file for file in files if file.name.lower() == binary.lower())
+    program = _program(driver, target)
+    signature = read_signature(
+        PackageFiles(
+            files={file.name: file.data for file in files},
+            inf=files[0].name,
+            catalog=_spelling(files, inf.catalog),
+            binary=driver.name,
+        )
+    )
+    return DriverPackage(
+        name=name,
+        source=path,
+        inf=inf,
+        decoration=candidate.decoration,
+        target=target,
+        devices=devices,
+        files=files,
+        signature=signature,
+        file_version=program.version,
+    )
+
+
+def _spelling(files: Sequence[DriverFile], name: str) -> str:
+    return next((file.name for file in files if file.name.lower() == name.lower()), name)
+
+
+def _program(driver: DriverFile, target: WindowsTarget) -> pe.Program:
+    try:
+        program = pe.parse(driver.data)
+    except pe.NotPe as error:
+        raise _Unfit(f"has no usable {shown(driver.name)}: {error}") from error
+    if program.architecture != target.architecture:
+        raise _Unfit(f"has a {shown(driver.name)} for {program.architecture}")
+    return program
+
+
+def _files(source: DriverSource, path: str, inf: Inf, installations: Sequence[Installation]) -> Iterator[DriverFile]:
+    """INF, catalogue, what the installations copy, and the other files that the INF lists, as far as they exist."""
+    folder = posixpath.dirname(path)
+    copied = [file.source for installation in installations for file in installation.files]
+    names = [posixpath.basename(path), *filter(None, [inf.catalog]), *copied, *inf.source_files()]
+    needed = {name.lower() for name in copied}
+    total = 0
+    for name in dict.fromkeys(name.lower() for name in names):
+        found = source.find(posixpath.join(folder, name))
+        if found is None and name in needed:
+            raise _Unfit(f"lacks {shown(name)}")
+        if found is None:
+            continue
+        data = source.read(found, LARGEST_DRIVER)
+        total += len(data)
+        if total > LARGEST_PACKAGE:
+            raise _Unfit(f"has files of more than {LARGEST_PACKAGE >> 20} MiB")
+        yield DriverFile(posixpath.basename(found), found, data)
+
+
+def _no_driver(
+    source: DriverSource, infs: Sequence[FoundInf], name: str, target: WindowsTarget, reasons: Sequence[str]
+) -> MigrationFailed:
+    if reasons:
+        fact = f"no usable driver {name} for {target}: {reasons[0]}"
+    else:
+        fact = f"no driver {name} for {target}; it has {listed(infs, name)}"
+    return MigrationFailed(
+        "virtio-win-no-driver",
+        f"{source.path}: {fact}",
+        hint="Name a virtio-win ISO with drivers for this release in virtio_win, or remove the key: the new machine "
+        "then has SATA disks and e1000e network cards",
+        kind=Kind.OPERATOR,
+    )
+
+
+def listed(infs: Sequence[FoundInf], name: str) -> str:
+    """The folders of the INF files for a device, for a message."""
+    models = (
+        found for found in infs if any(f"DEV_{device}" in text for text in _texts(found) for device in DEVICES[name])
+    )
+    folders = [shown(posixpath.dirname(found.path) or "/") for found in models]
+    more = f" and {len(folders) - SHOWN} more" if len(folders) > SHOWN else ""
+    return f"it in {', '.join(folders[:SHOWN])}{more}" if folders else "none for any release"
+
+
+def _texts(found: FoundInf) -> Iterator[str]:
+    return (line.upper() for lines in found.inf.text.sections.values() for line in lines)
