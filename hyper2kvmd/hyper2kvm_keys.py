@@ -29,6 +29,8 @@ class Row:
     """Honoured: what the other value of a switch means. No effect: the reason, as a clause. Refused: the remedy."""
     same_as: str = ""
     """The key of this program that has the same meaning, or SOURCE."""
+    stands_in_for: str = ""
+    """The key of this program that has the same meaning, unless that is given as well."""
     when_true: tuple[str, str] | None = None
     """The key of this program that `true` sets, and its value."""
     when_false: tuple[str, str] | None = None
@@ -61,7 +63,13 @@ HONOURED = (
     _same("conversion_dir", "workdir"),
     _same("memory", "libvirt_memory_mb"),
     _same("vcpus", "libvirt_vcpus"),
-    _same("virtio_win", "virtio_drivers_dir", "win_driver_iso", "virtio_win_iso", "driver_iso"),
+    _same("virtio_win", "virtio_drivers_dir"),
+    Row(
+        ("win_driver_iso", "virtio_win_iso", "driver_iso"),
+        "honoured",
+        "`virtio_win` decides",
+        stands_in_for="virtio_win",
+    ),
     _same("libvirt_import", "virsh_define"),
     _same("regen_initramfs", "initramfs_regen_enable"),
     Row(
@@ -276,6 +284,8 @@ def _meaning(row: Row) -> str:
         return "`ova`, `ovf` or `vmx` for a file with that suffix, else `vmdk`"
     if row.same_as:
         return f"`{row.same_as}`"
+    if row.stands_in_for:
+        return f"`{row.stands_in_for}`. No effect if that is given: {row.text}"
     for word, switched in (("true", row.when_true), ("false", row.when_false)):
         if switched is not None:
             return f"`{word}`: `{switched[0]}: {switched[1]}`. Otherwise no effect: {row.text}"

@@ -99,6 +99,8 @@ def decide(mapping: Mapping, base: Path | None) -> Translated:
             problems.append(error)
         elif switched := _switched(entry, row):
             problems += _set(kept, entry, *switched)
+        elif row.stands_in_for and row.stands_in_for not in kept:
+            kept[row.stands_in_for] = replace(entry, key=row.stands_in_for)
         else:
             unused.setdefault(row if row.decision != "refused" else None, []).append(entry.written)
     problems += [*_command(kept), *_split_output(kept, base)]

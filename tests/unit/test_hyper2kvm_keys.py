@@ -65,7 +65,11 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "libvirt_import": True,
     },
     "smoke": {"vmdk": Path("/exports/dns/dns.vmdk"), "vm_name": "smoke", "verify": "boot", "uefi": False},
-    "windows": {"vmdk": Path("/exports/ad/ad.vmdk"), "vm_name": "windows"},
+    "windows": {
+        "vmdk": Path("/exports/ad/ad.vmdk"),
+        "vm_name": "windows",
+        "virtio_win": Path("/srv/virtio-win"),
+    },
     "appliance-ova": {
         "cmd": "ova",
         "ova": BASE / "exports/proxy.ova",
@@ -120,11 +124,18 @@ def test_a_section_that_other_keys_decide_is_noted(own: str) -> None:
     assert [note.message for note in notes] == ["output has no effect here: `output_dir` and `to_output` decide"]
 
 
-def test_missing_drivers_of_windows_are_a_warning() -> None:
+def test_drivers_that_windows_does_not_get_are_a_warning() -> None:
     ((one),) = load("windows")
     assert [note.message.split(":")[0] for note in one.notes if note.level == "warning"] == [
-        "enable_virtio_gpu, virtio_drivers_dir, win_driver_iso, windows_virtio have no effect here"
+        "enable_virtio_gpu, windows_virtio have no effect here"
     ]
+
+
+def test_an_iso_with_drivers_counts_unless_a_folder_is_named() -> None:
+    assert read("win_driver_iso: /srv/virtio-win.iso\n")[0].virtio_win == Path("/srv/virtio-win.iso")
+    migration, notes = read("win_driver_iso: /srv/b.iso\nvirtio_drivers_dir: /srv/virtio-win\n")
+    assert migration.virtio_win == Path("/srv/virtio-win")
+    assert [note.message for note in notes] == ["win_driver_iso has no effect here: `virtio_win` decides"]
 
 
 # ---------------------------------------------------------------- values

@@ -15,9 +15,9 @@ from hyper2kvmd.guest.windows.drivers import pe
 from hyper2kvmd.guest.windows.drivers.faults import shown, unreadable
 from hyper2kvmd.guest.windows.drivers.inf import Decoration, Inf, Installation, Model, first_build, parse_inf
 from hyper2kvmd.guest.windows.drivers.inf_text import LARGEST as LARGEST_INF
-from hyper2kvmd.guest.windows.drivers.package import Device, DriverFile, DriverPackage
+from hyper2kvmd.guest.windows.drivers.package import DriverFile, DriverPackage, PackageDevice
 from hyper2kvmd.guest.windows.drivers.releases import WindowsTarget, folder_rank
-from hyper2kvmd.guest.windows.drivers.signature import PackageFiles, limits, read_signature
+from hyper2kvmd.guest.windows.drivers.signature import SignedFiles, limits, read_signature
 from hyper2kvmd.guest.windows.drivers.source import DriverSource
 from hyper2kvmd.model.concerns import Concern
 
@@ -192,7 +192,7 @@ def _rank(candidate: _Candidate, target: WindowsTarget) -> tuple[object, ...]:
 def _package(source: DriverSource, candidate: _Candidate, name: str, target: WindowsTarget) -> DriverPackage:
     """Raises _Unfit, and MigrationFailed (`virtio-win-unreadable`)."""
     inf, path = candidate.found.inf, candidate.found.path
-    devices = tuple(Device(model, inf.installation(model, target)) for model in candidate.models)
+    devices = tuple(PackageDevice(model, inf.installation(model, target)) for model in candidate.models)
     for device in devices:
         if first_build(device.installation) > target.build:
             raise _Unfit("runs from the driver store, which this release cannot do")
@@ -201,7 +201,7 @@ def _package(source: DriverSource, candidate: _Candidate, name: str, target: Win
     driver = next(file for file in files if file.name.lower() == binary.lower())
     program = _program(driver, target)
     signature = read_signature(
-        PackageFiles(
+        SignedFiles(
             files={file.name: file.data for file in files},
             inf=files[0].name,
             catalog=_spelling(files, inf.catalog),
@@ -225,7 +225,7 @@ def _spelling(files: Sequence[DriverFile], name: str) -> str:
     return next((file.name for file in files if file.name.lower() == name.lower()), name)
 
 
-def _program(driver: DriverFile, target: WindowsTarget) -> pe.Program:
+def _program(driver: DriverFile, target: WindowsTarget) -> pe.DriverProgram:
     try:
         program = pe.parse(driver.data)
     except pe.NotPe as error:

@@ -18,13 +18,13 @@ class NotDer(ValueError):
 
 
 @dataclass(frozen=True)
-class Element:
+class DerElement:
     tag: int
     content: bytes
     whole: bytes
     """With tag and length."""
 
-    def children(self) -> list[Element]:
+    def children(self) -> list[DerElement]:
         found = []
         for child in _elements(self.content):
             found.append(child)
@@ -32,14 +32,14 @@ class Element:
                 raise NotDer("too many elements")
         return found
 
-    def child(self, index: int, tag: int) -> Element:
+    def child(self, index: int, tag: int) -> DerElement:
         """Raises NotDer unless it is there and has that tag."""
         found = self.children()
         if index >= len(found):
             raise NotDer("an element is missing")
         return found[index].expect(tag)
 
-    def expect(self, tag: int) -> Element:
+    def expect(self, tag: int) -> DerElement:
         if self.tag != tag:
             raise NotDer(f"an element has the tag {self.tag:#x} instead of {tag:#x}")
         return self
@@ -63,12 +63,12 @@ class Element:
         return ".".join(map(str, [top, numbers[0] - 40 * top, *numbers[1:]]))
 
 
-def parse(data: bytes) -> Element:
+def parse(data: bytes) -> DerElement:
     """The element at the start of `data`; what follows it is ignored. Raises NotDer."""
     return next(_elements(data, first_only=True))
 
 
-def _elements(data: bytes, *, first_only: bool = False) -> Iterator[Element]:
+def _elements(data: bytes, *, first_only: bool = False) -> Iterator[DerElement]:
     at = 0
     while at < len(data) or first_only:
         if at + 2 > len(data):
@@ -86,5 +86,5 @@ def _elements(data: bytes, *, first_only: bool = False) -> Iterator[Element]:
         end = start + size
         if end > len(data):
             raise NotDer("an element is longer than its container")
-        yield Element(tag, data[start:end], data[at:end])
+        yield DerElement(tag, data[start:end], data[at:end])
         at = end

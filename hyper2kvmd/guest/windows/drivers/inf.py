@@ -100,7 +100,7 @@ class CopiedFile:
 
 
 @dataclass(frozen=True)
-class Service:
+class DriverService:
     name: str
     type: int
     start: int
@@ -127,7 +127,7 @@ class Installation:
     section: str
     """The name of the section in the INF with its decoration."""
     files: tuple[CopiedFile, ...]
-    service: Service
+    service: DriverService
     device: tuple[RegistryLine, ...]
     """Below the key of the device (section `.HW`)."""
 
@@ -234,21 +234,22 @@ class Inf:
         place = places.get(section) or places.get("defaultdestdir") or [str(SYSTEM32)]
         return CopiedFile(name, source, _number(place[0]) or 0, place[1] if len(place) > 1 else "")
 
-    def _service(self, section: str, files: tuple[CopiedFile, ...]) -> Service:
+    def _service(self, section: str, files: tuple[CopiedFile, ...]) -> DriverService:
         for fields in self.text.values(f"{section}.Services", "addservice"):
             name, flags, install, events, *_ = [*fields, "", "", "", ""]
             if (_number(flags) or 0) & 2:  # the service of the device
                 return self._described(section, name, install, events, files)
         raise unreadable(self.name, f"this INF has no service for {shown(section)}")
 
-    def _described(self, section: str, name: str, install: str, events: str, files: tuple[CopiedFile, ...]) -> Service:
+    def _described(
+        self, section: str, name: str, install: str, events: str, files: tuple[CopiedFile, ...]
+    ) -> DriverService:
         if not SERVICE_NAME.fullmatch(name):
             raise unreadable(self.name, f"this INF has the service {shown(name)}, which is not a valid name")
         numbers = [self._count(install, key) for key in ("servicetype", "starttype", "errorcontrol")]
-        display = next(
-            (fields[0] for key, fields in self.text.raw_entries(install) if key.lower() == "displayname"), ""
-        )
-        return Service(
+        entries = self.text.raw_entries(install)
+        display = next((fields[0] for key, fields in entries if fields and key.lower() == "displayname"), "")
+        return DriverService(
             name=name,
             type=numbers[0],
             start=numbers[1],

@@ -37,7 +37,7 @@ Names = Literal["rock ridge", "joliet", "plain"]
 
 
 @dataclass(frozen=True)
-class Extent:
+class IsoExtent:
     """Bytes in the image."""
 
     offset: int
@@ -47,7 +47,7 @@ class Extent:
 @dataclass(frozen=True)
 class _Record:
     name: str
-    extent: Extent
+    extent: IsoExtent
     flags: int
     is_left_out: bool
     """A link, a packed file, or the old place of a moved directory."""
@@ -57,7 +57,7 @@ class _Record:
 
 @dataclass(frozen=True)
 class _Volume:
-    root: Extent
+    root: IsoExtent
     names: Names
     skipped: int = 0
     """Bytes before the system-use fields of each record."""
@@ -67,20 +67,20 @@ def is_iso(file: SourceFile) -> bool:
     return file.read(DESCRIPTORS_AT * SECTOR + 1, len(MAGIC)) == MAGIC
 
 
-def read_files(file: SourceFile) -> dict[str, Extent]:
+def read_files(file: SourceFile) -> dict[str, IsoExtent]:
     """The regular files by their paths. Raises MigrationFailed (`virtio-win-unreadable`, `disk-read-failed`)."""
-    return _Reader(file).files()
+    return _IsoReader(file).files()
 
 
-class _Reader:
+class _IsoReader:
     def __init__(self, file: SourceFile) -> None:
         self._file = file
         self._volume = self._choose_volume()
-        self._files: dict[str, Extent] = {}
+        self._files: dict[str, IsoExtent] = {}
         self._seen: set[int] = set()
         self._bytes = 0
 
-    def files(self) -> dict[str, Extent]:
+    def files(self) -> dict[str, IsoExtent]:
         pending = [("", self._volume.root, 0)]
         while pending:
             path, extent, depth = pending.pop()
@@ -94,7 +94,7 @@ class _Reader:
                     self._add(child, record.extent)
         return self._files
 
-    def _add(self, path: str, extent: Extent) -> None:
+    def _add(self, path: str, extent: IsoExtent) -> None:
         if extent.offset + extent.length > self._file.size:
             raise self._fault(
                 f"the image is incomplete: {shown(path)} ends at byte {extent.offset + extent.length} of "
@@ -104,14 +104,14 @@ class _Reader:
         if len(self._files) > MOST_FILES:
             raise self._fault(f"it has more than {MOST_FILES} files")
 
-    def _moved(self, record: _Record) -> Extent:
+    def _moved(self, record: _Record) -> IsoExtent:
         """Where a directory is; its own first record has the size of a moved one."""
         if record.child is None:
             return record.extent
-        data = self._read(Extent(record.child * SECTOR, SECTOR), "a directory")
-        return self._parse(data, 0, data[0]).extent if data[0] else Extent(record.child * SECTOR, 0)
+        data = self._read(IsoExtent(record.child * SECTOR, SECTOR), "a directory")
+        return self._parse(data, 0, data[0]).extent if data[0] else IsoExtent(record.child * SECTOR, 0)
 
-    def _directory(self, extent: Extent, path: str) -> Iterator[_Record]:
+    def _directory(self, extent: IsoExtent, path: str) -> Iterator[_Record]:
         what = f"the directory {shown(path) or '/'}"
         if extent.offset in self._seen:
             raise self._fault(f"{what} is in itself or in two directories")
@@ -142,7 +142,7 @@ class _Reader:
         raw = data[start : start + name_length]
         if len(raw) != name_length or start + name_length > at + length:
             raise self._fault("a directory has a name that is cut off")
-        extent = Extent((sector + fields[1]) * SECTOR, size)
+        extent = IsoExtent((sector + fields[1]) * SECTOR, size)
         if raw in (b"\0", b"\1"):
             return _Record("", extent, flags, False, None)
         left_out = bool(flags & (ASSOCIATED | CONTINUED)) or bool(fields[8] or fields[9])
@@ -151,7 +151,7 @@ class _Reader:
         used = start + name_length + (1 - name_length % 2) + self._volume.skipped
         return self._rock_ridge(raw, data[used : at + length], extent, flags, left_out)
 
-    def _rock_ridge(self, raw: bytes, area: bytes, extent: Extent, flags: int, left_out: bool) -> _Record:
+    def _rock_ridge(self, raw: bytes, area: bytes, extent: IsoExtent, flags: int, left_out: bool) -> _Record:
         name, child = b"", None
         for signature, body in self._system_use(area):
             if signature == RR_NAME and body and not body[0] & NAME_SPECIAL:
@@ -168,7 +168,7 @@ class _Reader:
     def _system_use(self, area: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Signature and content of each field, also of those that continue elsewhere."""
         for _ in range(MOST_CONTINUATIONS):
-            more: Extent | None = None
+            more: IsoExtent | None = None
             at = 0
             while at + 4 <= len(area):
                 signature, length = area[at : at + 2], area[at + 2]
@@ -177,7 +177,7 @@ class _Reader:
                 body = area[at + 4 : at + length]
                 if signature == SUSP_MORE and len(body) >= 24:
                     sector, _, offset, _, size, _ = struct.unpack_from("<I4sI4sI4s", body)
-                    more = Extent(sector * SECTOR + offset, min(size, SECTOR))
+                    more = IsoExtent(sector * SECTOR + offset, min(size, SECTOR))
                 yield signature, body
                 at += length
             if more is None:
@@ -216,20 +216,20 @@ class _Reader:
             return _Volume(plain.root, "rock ridge", skipped)
         return joliet or plain
 
-    def _root(self, descriptor: bytes) -> Extent:
+    def _root(self, descriptor: bytes) -> IsoExtent:
         (block,) = struct.unpack_from("<H", descriptor, BLOCK_SIZE_AT)
         if block != SECTOR:
             raise self._fault(f"the image has blocks of {block} bytes; only {SECTOR} are supported")
         _, extra, sector, _, size, *_ = RECORD.unpack_from(descriptor, ROOT_AT)
-        return Extent((int.from_bytes(sector, "little") + extra) * SECTOR, int.from_bytes(size, "little"))
+        return IsoExtent((int.from_bytes(sector, "little") + extra) * SECTOR, int.from_bytes(size, "little"))
 
-    def _rock_ridge_offset(self, root: Extent) -> int | None:
+    def _rock_ridge_offset(self, root: IsoExtent) -> int | None:
         """From the field SP of the first record of the root directory."""
         data = self._file.read(root.offset, SECTOR)
         area = data[ROOT_SIZE : data[0]] if data else b""
         return area[6] if area[:2] == SUSP_START and area[4:6] == b"\xbe\xef" and len(area) >= 7 else None
 
-    def _read(self, extent: Extent, what: str) -> bytes:
+    def _read(self, extent: IsoExtent, what: str) -> bytes:
         data = self._file.read(extent.offset, extent.length)
         if len(data) < extent.length:
             raise self._fault(f"the image is incomplete: {what} is beyond its end")

@@ -8,7 +8,7 @@ from datetime import date
 from functools import cached_property
 from uuid import UUID
 
-from hyper2kvmd.guest.windows.drivers.inf import STORE, Decoration, Inf, Installation, Model, Service
+from hyper2kvmd.guest.windows.drivers.inf import STORE, Decoration, DriverService, Inf, Installation, Model
 from hyper2kvmd.guest.windows.drivers.releases import WindowsTarget
 from hyper2kvmd.guest.windows.drivers.signature import Signature
 
@@ -27,7 +27,7 @@ class DriverFile:
 
 
 @dataclass(frozen=True)
-class Device:
+class PackageDevice:
     """A device of the INF, and what its installation does."""
 
     model: Model
@@ -44,7 +44,7 @@ class DriverPackage:
     decoration: Decoration = field(repr=False)
     """What its INF demands of Windows."""
     target: WindowsTarget
-    devices: tuple[Device, ...] = field(repr=False)
+    devices: tuple[PackageDevice, ...] = field(repr=False)
     """Those that virtual machines have; the INF may list more."""
     files: tuple[DriverFile, ...] = field(repr=False)
     """INF, catalogue, and all files that the INF copies."""
@@ -82,7 +82,7 @@ class DriverPackage:
         return self.inf.class_guid
 
     @property
-    def service(self) -> Service:
+    def service(self) -> DriverService:
         return self.devices[0].installation.service
 
     @property

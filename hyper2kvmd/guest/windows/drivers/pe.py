@@ -33,7 +33,7 @@ class NotPe(ValueError):
 
 
 @dataclass(frozen=True)
-class Program:
+class DriverProgram:
     data: bytes
     architecture: str
     """`amd64`, `x86`, `arm64`, or the number of another one."""
@@ -57,7 +57,7 @@ class Program:
         return total.digest()
 
 
-def parse(data: bytes) -> Program:
+def parse(data: bytes) -> DriverProgram:
     """Raises NotPe."""
     try:
         return _parse(data)
@@ -65,7 +65,7 @@ def parse(data: bytes) -> Program:
         raise NotPe("the file ends within its headers") from error
 
 
-def _parse(data: bytes) -> Program:
+def _parse(data: bytes) -> DriverProgram:
     if data[:2] != b"MZ":
         raise NotPe("the file is no program: it does not begin with MZ")
     (at,) = struct.unpack_from("<I", data, OFFSET_AT)
@@ -81,7 +81,7 @@ def _parse(data: bytes) -> Program:
     struct.unpack_from("<II", data, certificates)
     address, size = struct.unpack_from("<II", data, directories + RESOURCES * 8)
     resources = _at_address(data, optional + optional_size, count, address, size)
-    return Program(
+    return DriverProgram(
         data=data,
         architecture=ARCHITECTURES.get(machine, f"{machine:#06x}"),
         checksum_at=optional + CHECKSUM_AT,

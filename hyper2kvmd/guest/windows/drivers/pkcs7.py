@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from hyper2kvmd.guest.windows.drivers.der import INTEGER, OCTETS, OID, SEQUENCE, SET, Element, NotDer, parse
+from hyper2kvmd.guest.windows.drivers.der import INTEGER, OCTETS, OID, SEQUENCE, SET, DerElement, NotDer, parse
 
 LARGEST = 4 << 20
 """Bytes; a catalogue of virtio-win has about 10 KiB."""
@@ -87,7 +87,7 @@ def _read(data: bytes) -> Signed:
     return Signed(signer, (signer, *rest), frozenset(_digests(content)), tuple(_nested(info[-1])))
 
 
-def _certificates(fields: list[Element]) -> list[x509.Certificate]:
+def _certificates(fields: list[DerElement]) -> list[x509.Certificate]:
     found = next((field for field in fields if field.tag == CERTIFICATES), None)
     children = found.children() if found is not None else []
     if len(children) > MOST_CERTIFICATES:
@@ -99,7 +99,7 @@ def _certificates(fields: list[Element]) -> list[x509.Certificate]:
     return readable
 
 
-def _verified(fields: list[Element], content: Element, certificates: list[x509.Certificate]) -> x509.Certificate:
+def _verified(fields: list[DerElement], content: DerElement, certificates: list[x509.Certificate]) -> x509.Certificate:
     """The certificate of the signer, whose signature is right; `fields` are those of the signer."""
     if len(fields) < 5:
         raise NotDer("a field of the signer is missing")
@@ -124,7 +124,7 @@ def _verified(fields: list[Element], content: Element, certificates: list[x509.C
     return signer
 
 
-def _nested(attributes: Element) -> Iterator[bytes]:
+def _nested(attributes: DerElement) -> Iterator[bytes]:
     if attributes.tag != UNSIGNED_ATTRIBUTES:
         return
     for attribute in attributes.children():
@@ -132,7 +132,7 @@ def _nested(attributes: Element) -> Iterator[bytes]:
             yield from (one.whole for one in attribute.child(1, SET).children()[:MOST_NESTED])
 
 
-def _signer(identifier: Element, certificates: list[x509.Certificate]) -> x509.Certificate:
+def _signer(identifier: DerElement, certificates: list[x509.Certificate]) -> x509.Certificate:
     """By issuer and serial number."""
     issuer = identifier.child(0, SEQUENCE).whole
     serial = int.from_bytes(identifier.child(1, INTEGER).content, "big", signed=True)
@@ -142,7 +142,7 @@ def _signer(identifier: Element, certificates: list[x509.Certificate]) -> x509.C
     raise NotSigned("the certificate of its signer is missing")
 
 
-def _message_digest(attributes: Element) -> bytes:
+def _message_digest(attributes: DerElement) -> bytes:
     for attribute in attributes.children():
         if attribute.child(0, OID).oid == MESSAGE_DIGEST:
             return attribute.child(1, SET).child(0, OCTETS).content
@@ -162,7 +162,7 @@ def _require_signature(signer: x509.Certificate, signature: bytes, signed: bytes
         raise NotSigned("its signature is wrong") from error
 
 
-def _digests(content: Element) -> Iterator[Digest]:
+def _digests(content: DerElement) -> Iterator[Digest]:
     """In the content: of a file, or of all files in a catalogue."""
     kind = content.child(0, OID).oid
     inner = content.child(1, CONTENT).child(0, SEQUENCE)
@@ -174,7 +174,7 @@ def _digests(content: Element) -> Iterator[Digest]:
         raise NotSigned("what it signs is neither a file nor a catalogue")
 
 
-def _digest(indirect: Element) -> Digest:
+def _digest(indirect: DerElement) -> Digest:
     info = indirect.child(1, SEQUENCE)
     algorithm = DIGESTS.get(info.child(0, SEQUENCE).child(0, OID).oid)
     if algorithm is None:
@@ -182,7 +182,7 @@ def _digest(indirect: Element) -> Digest:
     return algorithm, info.child(1, OCTETS).content
 
 
-def _listed(trust_list: Element) -> Iterator[Digest]:
+def _listed(trust_list: DerElement) -> Iterator[Digest]:
     """The entries are the only sequence of sequences that begin with an octet string."""
     for field in trust_list.children():
         if field.tag != SEQUENCE:
@@ -193,7 +193,7 @@ def _listed(trust_list: Element) -> Iterator[Digest]:
                 yield from _of_entry(parts[1])
 
 
-def _of_entry(attributes: Element) -> Iterator[Digest]:
+def _of_entry(attributes: DerElement) -> Iterator[Digest]:
     for attribute in attributes.children():
         if attribute.child(0, OID).oid == INDIRECT_DATA:
             for value in attribute.child(1, SET).children():

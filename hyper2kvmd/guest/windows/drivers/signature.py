@@ -50,7 +50,7 @@ class Signature:
 
 
 @dataclass(frozen=True)
-class PackageFiles:
+class SignedFiles:
     """The files of a driver package by their names beside the INF."""
 
     files: Mapping[str, bytes]
@@ -60,7 +60,7 @@ class PackageFiles:
     binary: str
 
 
-def read_signature(package: PackageFiles) -> Signature:
+def read_signature(package: SignedFiles) -> Signature:
     """Reads the catalogue and the signature in the driver; raises nothing."""
     faults: list[str] = []
     catalog = _catalog_signer(package, faults)
@@ -87,7 +87,7 @@ def limits(signature: Signature, target: WindowsTarget) -> str | None:
     return None
 
 
-def _catalog_signer(package: PackageFiles, faults: list[str]) -> Signer | None:
+def _catalog_signer(package: SignedFiles, faults: list[str]) -> Signer | None:
     if not package.catalog or package.catalog not in package.files:
         if package.catalog:
             faults.append(f"its catalogue {shown(package.catalog)} is missing")
@@ -117,7 +117,7 @@ def _digest(data: bytes, algorithm: str) -> bytes:
         return hashlib.new(algorithm, data, usedforsecurity=False).digest()
 
 
-def _embedded_signer(package: PackageFiles, faults: list[str]) -> Signer | None:
+def _embedded_signer(package: SignedFiles, faults: list[str]) -> Signer | None:
     data = package.files[package.binary]
     try:
         found = [_signer(signed) for signed in _embedded(pe.parse(data))]
@@ -127,7 +127,7 @@ def _embedded_signer(package: PackageFiles, faults: list[str]) -> Signer | None:
     return max(found, key=lambda one: RANK[one.kind], default=None)
 
 
-def _embedded(program: pe.Program) -> Iterator[Signed]:
+def _embedded(program: pe.DriverProgram) -> Iterator[Signed]:
     for data in program.signatures:
         signed = read_signed(data)
         for one in (signed, *map(read_signed, signed.others)):

@@ -106,7 +106,7 @@ class _IsoFiles:
         try:
             if not iso.is_iso(file):
                 raise unreadable(file.path, "this file is not an ISO 9660 image")
-            self._extents: Mapping[str, iso.Extent] = iso.read_files(file)
+            self._extents: Mapping[str, iso.IsoExtent] = iso.read_files(file)
         except BaseException:
             self.close()
             raise

@@ -34,7 +34,7 @@ from hyper2kvmd.guest.windows.drivers.signature import SignerKind
 Hive = Literal["SYSTEM", "SOFTWARE", "DRIVERS"]
 Form = Literal["full", "minimal", "critical"]
 """`full`: as Windows 8 and later record an installed package. `minimal`: what virt-v2v writes for the disk driver.
-`critical`: the CriticalDeviceDatabase of Windows 7 and Server 2008 R2, which have no DriverDatabase."""
+`critical`: the CriticalDeviceDatabase of builds before DATABASE_FROM."""
 REG_QWORD = 11
 REPOSITORY = "System32/DriverStore/FileRepository"
 CATALOGS = "System32/CatRoot/{F750E6C3-38EE-11D1-85E5-00C04FC295EE}"
@@ -84,7 +84,7 @@ class RegistryKey:
 
 
 @dataclass(frozen=True)
-class StoredFile:
+class SystemFile:
     """`path` is below the system root (`C:/Windows`), with slashes."""
 
     path: str
@@ -92,7 +92,7 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
-class Place:
+class StorePlace:
     """What the records depend on besides the package."""
 
     inf_name: str
@@ -104,12 +104,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Records:
-    files: tuple[StoredFile, ...]
+    files: tuple[SystemFile, ...]
     keys: tuple[RegistryKey, ...]
     values: tuple[RegistryValue, ...]
 
 
-def records_of(package: DriverPackage, place: Place) -> Records:
+def records_of(package: DriverPackage, place: StorePlace) -> Records:
     """Everything to write for a package. Values of `OemInfMap` are for all packages together: see `oem_map`."""
     match place.form:
         case "full" if is_early(package):
@@ -145,7 +145,10 @@ def numbers_of(infs: Iterable[str]) -> tuple[int, ...]:
 
 
 def oem_map(before: bytes | None, numbers: Iterable[int]) -> bytes:
-    """`DriverDatabase\\OemInfMap` with these numbers of `oemN.inf` as well: one bit each, the highest first."""
+    """`DriverDatabase\\OemInfMap` with these numbers of `oemN.inf` as well: one bit each, the highest first.
+
+    It is in the SYSTEM hive, also for packages in the DRIVERS hive.
+    """
     bits = bytearray(before or b"")
     for number in numbers:
         bits.extend(bytes(max(0, number // 8 + 1 - len(bits))))
@@ -166,7 +169,7 @@ def is_early(package: DriverPackage) -> bool:
     return package.inf.class_name.lower() in EARLY_CLASSES or package.service.is_boot_start
 
 
-def database_hive(package: DriverPackage, place: Place) -> Hive:
+def database_hive(package: DriverPackage, place: StorePlace) -> Hive:
     return "SYSTEM" if is_early(package) or not place.has_drivers_hive else "DRIVERS"
 
 
@@ -177,21 +180,21 @@ def _file_time(package: DriverPackage) -> bytes:
 # ---------------------------------------------------------------- files
 
 
-def _store_files(package: DriverPackage, place: Place) -> Iterator[StoredFile]:
+def _store_files(package: DriverPackage, place: StorePlace) -> Iterator[SystemFile]:
     for file in package.files:
-        yield StoredFile(f"{REPOSITORY}/{package.store_folder}/{file.name}", file.data)
-    yield StoredFile(f"INF/{place.inf_name}", package.inf_file.data)
+        yield SystemFile(f"{REPOSITORY}/{package.store_folder}/{file.name}", file.data)
+    yield SystemFile(f"INF/{place.inf_name}", package.inf_file.data)
     if package.catalog_file is not None:
-        yield StoredFile(f"{CATALOGS}/{place.inf_name.removesuffix('.inf')}.cat", package.catalog_file.data)
+        yield SystemFile(f"{CATALOGS}/{place.inf_name.removesuffix('.inf')}.cat", package.catalog_file.data)
 
 
-def _installed_files(package: DriverPackage) -> tuple[StoredFile, ...]:
+def _installed_files(package: DriverPackage) -> tuple[SystemFile, ...]:
     """Those that the devices use outside of the driver store."""
     found = {}
     for copied in _copied(package):
         file = package.file(copied.source)
         if file is not None:
-            found[_path(copied)] = StoredFile(_path(copied), file.data)
+            found[_path(copied)] = SystemFile(_path(copied), file.data)
     return tuple(found.values())
 
 
@@ -204,15 +207,15 @@ def _path(file: CopiedFile) -> str:
     return f"{FOLDERS[file.folder]}/{file.name}".lstrip("/")
 
 
-def _plain_files(package: DriverPackage) -> Iterator[StoredFile]:
+def _plain_files(package: DriverPackage) -> Iterator[SystemFile]:
     for file in package.files:
-        yield StoredFile(f"{PLAIN_FOLDER}/{file.name}", file.data)
+        yield SystemFile(f"{PLAIN_FOLDER}/{file.name}", file.data)
 
 
 # ---------------------------------------------------------------- services
 
 
-def _services(package: DriverPackage, place: Place) -> Iterator[RegistryValue]:
+def _services(package: DriverPackage, place: StorePlace) -> Iterator[RegistryValue]:
     """The service of the driver, and its source in the event log."""
     service = package.service
     key = f"{place.control_set}\\Services\\{service.name}"
@@ -240,7 +243,7 @@ def _image_path(package: DriverPackage) -> str:
     return below if package.service.is_boot_start else f"\\SystemRoot\\{below}"
 
 
-def _indirect(package: DriverPackage, place: Place, text: str) -> str:
+def _indirect(package: DriverPackage, place: StorePlace, text: str) -> str:
     """A text that Windows looks up in the INF, with its current value; without a record, the value alone."""
     value = package.inf.text.expanded(text)
     return f"@{place.inf_name},{text};{value}" if place.form == "full" and text != value else value
@@ -249,7 +252,7 @@ def _indirect(package: DriverPackage, place: Place, text: str) -> str:
 # ---------------------------------------------------------------- DriverDatabase
 
 
-def _database(package: DriverPackage, place: Place) -> Iterator[RegistryValue]:
+def _database(package: DriverPackage, place: StorePlace) -> Iterator[RegistryValue]:
     hive = database_hive(package, place)
     yield from _device_ids(package, place, hive)
     folder = package.store_folder
@@ -264,7 +267,7 @@ def _database(package: DriverPackage, place: Place) -> Iterator[RegistryValue]:
         yield from _descriptors(package, hive)
 
 
-def _device_ids(package: DriverPackage, place: Place, hive: Hive) -> Iterator[RegistryValue]:
+def _device_ids(package: DriverPackage, place: StorePlace, hive: Hive) -> Iterator[RegistryValue]:
     root = "DriverDatabase\\DeviceIds"
     yield RegistryValue(hive, f"{root}\\{{{package.class_guid}}}", place.inf_name, REG_NONE, b"")
     ranks: dict[str, bytes] = {}
@@ -275,7 +278,7 @@ def _device_ids(package: DriverPackage, place: Place, hive: Hive) -> Iterator[Re
         yield RegistryValue(hive, f"{root}\\{one}", place.inf_name, REG_BINARY, rank)
 
 
-def _package_values(package: DriverPackage, place: Place, hive: Hive) -> Iterator[RegistryValue]:
+def _package_values(package: DriverPackage, place: StorePlace, hive: Hive) -> Iterator[RegistryValue]:
     key = _package_key(package)
     yield _text(hive, key, "", place.inf_name)
     yield _text(hive, key, "InfName", package.inf_name.lower())
@@ -330,7 +333,7 @@ def _descriptors(package: DriverPackage, hive: Hive) -> Iterator[RegistryValue]:
         yield _text(hive, f"{key}\\Strings", name, value)
 
 
-def _keys(package: DriverPackage, place: Place) -> Iterator[RegistryKey]:
+def _keys(package: DriverPackage, place: StorePlace) -> Iterator[RegistryKey]:
     """Keys that may be without values."""
     service = f"{place.control_set}\\Services\\{package.service.name}"
     yield from (RegistryKey("SYSTEM", f"{service}\\{path}") for path in _key_paths(package.service.registry))
@@ -354,7 +357,7 @@ def _configuration_key(package: DriverPackage, installation: Installation) -> st
 # ---------------------------------------------------------------- protected files
 
 
-def _locked(package: DriverPackage, place: Place) -> Iterator[RegistryValue]:
+def _locked(package: DriverPackage, place: StorePlace) -> Iterator[RegistryValue]:
     """Files that only an installation may replace."""
     for copied in {_path(file): file for file in _copied(package)}.values():
         key = f"Microsoft\\Windows\\CurrentVersion\\Setup\\PnpLockdownFiles\\%SystemRoot%/{_path(copied)}"
@@ -386,7 +389,7 @@ def _minimal(package: DriverPackage) -> Iterator[RegistryValue]:
         yield _text(hive, f"{below}\\Descriptors\\{one}", "Configuration", configuration)
 
 
-def _critical(package: DriverPackage, place: Place) -> Iterator[RegistryValue]:
+def _critical(package: DriverPackage, place: StorePlace) -> Iterator[RegistryValue]:
     for one in package.ids:
         key = f"{place.control_set}\\Control\\CriticalDeviceDatabase\\{one.replace(chr(92), '#')}"
         yield _text("SYSTEM", key, "Service", package.service.name)
