@@ -13,20 +13,20 @@ TREE = {"Services": {"disk": {"Start": dword(3), "Group": sz("SCSI")}, "old": {"
 
 WHOLE = r"""Windows Registry Editor Version 5.00
 
-[HKEY_LOCAL_MACHINE\SYSTEM\Services\disk]
 ; before: "Start"=dword:00000003
-"Start"=dword:00000000
 ; before: "Group"="SCSI"
+[HKEY_LOCAL_MACHINE\SYSTEM\Services\disk]
+"Start"=dword:00000000
 "Group"=-
 
-[HKEY_LOCAL_MACHINE\SYSTEM\Services\viostor]
 ; new key
+[HKEY_LOCAL_MACHINE\SYSTEM\Services\viostor]
 "ImagePath"=hex(2):53,00,79,00,73,00,74,00,65,00,6d,00,33,00,32,00,5c,00,76,00,\
   69,00,6f,00,73,00,74,00,6f,00,72,00,2e,00,73,00,79,00,73,00,00,00
 @="default"
 
-[HKEY_LOCAL_MACHINE\SYSTEM\Services\old]
 ; before: "x"=dword:00000001
+[HKEY_LOCAL_MACHINE\SYSTEM\Services\old]
 "x"=-
 
 [-HKEY_LOCAL_MACHINE\SYSTEM\Services\old]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 from hyper2kvmd.guest.windows.registry.changes import EditKind, RegistryEdit
 from hyper2kvmd.guest.windows.registry.value import REG_BINARY, REG_DWORD, REG_SZ, Value
@@ -14,51 +15,50 @@ WIDTH = 80
 
 def reg_text(root: str, edits: Iterable[RegistryEdit]) -> str:
     r"""The edits in their order; `root` is where Windows has the hive, such as `HKEY_LOCAL_MACHINE\SYSTEM`."""
-    lines, place = [HEADER], ""
-    for edit in edits:
-        path = rf"{root}\{edit.path}" if edit.path else root
-        here = f"[-{path}]" if edit.kind == EditKind.KEY_DELETED else f"[{path}]"
-        if here != place:
-            lines += ["", plain(here)]
-            place = here
-        if edit.kind == EditKind.KEY_CREATED:
-            lines.append("; new key")
-        if edit.kind == EditKind.VALUE:
-            lines.extend(_value_lines(edit))
+    lines = [HEADER]
+    for (path, deleted), group in groupby(edits, lambda edit: (edit.path, edit.kind == EditKind.KEY_DELETED)):
+        same = list(group)
+        place = plain(rf"{root}\{path}" if path else root)
+        lines += ["", *_comments(same), f"[-{place}]" if deleted else f"[{place}]"]
+        lines += [line for edit in same if edit.kind == EditKind.VALUE for line in _after(edit)]
     return "\n".join(lines) + "\n"
 
 
-def _value_lines(edit: RegistryEdit) -> Iterator[str]:
-    if edit.before is not None:
-        yield from (f"; before: {line}" for line in _assignment(edit.before))
-    if edit.after is not None:
-        yield from _assignment(edit.after)
-    else:
+def _comments(edits: Iterable[RegistryEdit]) -> Iterator[str]:
+    """Above the key, since programs other than regedit accept them only there."""
+    for edit in edits:
+        if edit.kind == EditKind.KEY_CREATED:
+            yield "; new key"
+        elif edit.before is not None:
+            yield f"; before: {''.join(_assignment(edit.before))}"
+
+
+def _after(edit: RegistryEdit) -> Iterator[str]:
+    if edit.after is None:
         yield f"{_name(edit.name)}=-"
+    else:
+        yield from _wrapped(*_assignment(edit.after))
 
 
-def _assignment(value: Value) -> Iterator[str]:
+def _assignment(value: Value) -> tuple[str, str]:
+    """Its text, and bytes that follow it."""
     start = f"{_name(value.name)}="
     if value.type == REG_SZ and value == Value.sz(value.name, value.text()) and value.text().isprintable():
-        yield start + _quoted(value.text())
-    elif value.type == REG_DWORD and len(value.data) == 4:
-        yield f"{start}dword:{value.number():08x}"
-    else:
-        kind = "hex:" if value.type == REG_BINARY else f"hex({value.type:x}):"
-        yield from _hex_lines(start + kind, value.data)
+        return start + _quoted(value.text()), ""
+    if value.type == REG_DWORD and len(value.data) == 4:
+        return f"{start}dword:{value.number():08x}", ""
+    kind = "hex:" if value.type == REG_BINARY else f"hex({value.type:x}):"
+    return start + kind, value.data.hex(",")
 
 
-def _hex_lines(start: str, data: bytes) -> Iterator[str]:
-    r"""As regedit wraps them: a line that is continued ends with a comma and `\`, the next one begins indented."""
-    line = start
-    for index, byte in enumerate(data):
-        last = index == len(data) - 1
-        piece = f"{byte:02x}" + ("" if last else ",")
-        if len(line) + len(piece) > WIDTH - 1:
-            yield line + "\\"
-            line = "  "
-        line += piece
-    yield line
+def _wrapped(start: str, data: str) -> Iterator[str]:
+    r"""As regedit does it: a line that is continued ends with `,\`, and the next one begins indented."""
+    line, at = start, 0
+    while len(line) + len(data) - at > WIDTH:
+        room = max(0, WIDTH - 1 - len(line)) // 3 * 3
+        yield line + data[at : at + room] + "\\"
+        line, at = "  ", at + room
+    yield line + data[at:]
 
 
 def _name(name: str) -> str:
