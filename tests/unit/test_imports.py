@@ -41,7 +41,7 @@ FLOORS = (
 """From the top down: a room may import rooms below it, and its own. A name with a dot is a room in a room. `base` is
 every other module at the top level (spec, config, hardware, progress and what they are made of)."""
 APART = {
-    "volumes": {"base", "model", "errors"},
+    "volumes": {"host", "base", "model", "errors"},
     "host": {"base", "model", "errors"},
     "disk.engine": {"disk", "host", "base", "model", "errors"},
     "machines": {"disk.sources", "disk", "host", "base", "model", "errors"},
@@ -61,8 +61,8 @@ APART = {
 }
 """Rooms that may import less than all below them."""
 STORE_USERS = {"cli", "daemon", "jobs"}
-STANDALONE = {"helper", "confine"}
-"""Run alone, as root or before an exec: the standard library and nothing of ours."""
+STANDALONE = {"helper", "confine", "volumes.ntfs.child"}
+"""Run alone, as root, before an exec or confined: the standard library and nothing of ours."""
 STARTERS = {
     "os": {"fork", "forkpty", "posix_spawn", "posix_spawnp", "system", "popen", "startfile"},
     "subprocess": {"Popen", "run", "call", "check_call", "check_output", "getoutput", "getstatusoutput"},
@@ -85,6 +85,8 @@ def room(module: str) -> str:
         return "errors"  # the package itself: a version, below everything
     if module.startswith("hyper2kvmd.host.confine"):
         return "confine"
+    if module == "hyper2kvmd.volumes.ntfs.child":
+        return "volumes.ntfs.child"
     rooms = {*(name for floor in FLOORS for name in floor), "jobs", *STANDALONE}
     inner = ".".join(parts[1:3])
     return inner if inner in rooms else parts[1] if parts[1] in rooms else "base"
@@ -201,6 +203,9 @@ def test_processes_start_in_one_place(path: Path) -> None:
         ("hyper2kvmd.helper.helper", "from hyper2kvmd.errors import Failure"),
         ("hyper2kvmd.helper.helper", "import yaml"),
         ("hyper2kvmd.host.confine", "import hyper2kvmd"),
+        ("hyper2kvmd.volumes.ntfs.child", "from hyper2kvmd.volumes.ntfs import journal"),
+        ("hyper2kvmd.volumes.ntfs.child", "import yaml"),
+        ("hyper2kvmd.volumes.ntfs.volume", "from hyper2kvmd.guest.mounts.access import Access"),
     ],
 )
 def test_an_import_that_points_up_is_seen(module: str, line: str) -> None:

@@ -1,0 +1,128 @@
+"""NTFS volumes by mkntfs, and what readers of other authors see in them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dissect.ntfs import NTFS
+from dissect.ntfs.mft import MftRecord
+
+from hyper2kvmd.volumes.ntfs.volume import NtfsVolume, open_volume
+from hyper2kvmd.volumes.window import FileDisk
+from tests.support.disks import sh
+from tests.support.host import MIB
+
+IDENTITY = "partition 2"
+FIRST_USER_FILE = 24
+
+
+@dataclass
+class MemoryVolume:
+    """A volume in memory, which can end the write of a journal at any byte."""
+
+    data: bytearray
+    writes_left: int | None = None
+    """Bytes; None for all."""
+    written: list[int] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return bytes(self.data[offset : offset + length])
+
+    def write(self, offset: int, data: bytes) -> None:
+        if self.writes_left is not None:
+            data = data[: self.writes_left]
+            self.writes_left -= len(data)
+        self.data[offset : offset + len(data)] = data
+        self.written.append(offset)
+        if self.writes_left == 0:
+            raise KeyboardInterrupt
+
+    def flush(self) -> None:
+        pass
+
+
+def make_ntfs(path: Path, size: int = 64 * MIB, *options: str) -> Path:
+    with path.open("wb") as file:
+        file.truncate(size)
+    sh("mkntfs", "--fast", "--force", "--quiet", *options, path)
+    return path
+
+
+@contextmanager
+def opened(path: Path, *, read_only: bool = False) -> Iterator[NtfsVolume]:
+    """The session of a volume that a file holds."""
+    with disk_of(path) as disk, open_volume(disk, IDENTITY, read_only=read_only) as volume:
+        yield volume
+
+
+@contextmanager
+def disk_of(path: Path) -> Iterator[FileDisk]:
+    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        yield FileDisk(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def changed(path: Path) -> Iterator[NtfsVolume]:
+    """A session whose changes are in the file at the end."""
+    with opened(path) as volume:
+        yield volume
+        journal = volume.journal()
+    with disk_of(path) as disk:
+        journal.apply(disk)
+
+
+def seen_by_dissect(path: Path) -> dict[str, str]:
+    """Paths of all files and folders, with the digest of their content."""
+    with path.open("rb") as file:
+        return dict(_below(NTFS(file).mft.root, ""))
+
+
+def _below(folder: MftRecord, place: str) -> Iterator[tuple[str, str]]:
+    for name, entry in folder.listdir().items():
+        record = entry.dereference()
+        if record.segment < FIRST_USER_FILE:
+            continue
+        if record.is_dir() and not record.is_reparse_point():
+            yield place + name, "folder"
+            yield from _below(record, f"{place}{name}/")
+        else:
+            yield place + name, "reparse" if record.is_dir() else hashlib.sha256(record.open().read()).hexdigest()
+
+
+@contextmanager
+def mounted(path: Path, folder: Path, *, writable: bool = False) -> Iterator[Path]:
+    """The volume as ntfs-3g's FUSE server shows it. Needs root."""
+    folder.mkdir(exist_ok=True)
+    sh("ntfs-3g", "-o", "rw,compression" if writable else "ro", path, folder)
+    try:
+        yield folder
+    finally:
+        sh("umount", folder)
+
+
+def seen_by_fuse(path: Path, folder: Path, *, below: str = "") -> dict[str, str]:
+    """As `seen_by_dissect`, of the files below a folder."""
+    with mounted(path, folder) as top:
+        return {
+            str(place.relative_to(top)): "folder" if place.is_dir() else hashlib.sha256(place.read_bytes()).hexdigest()
+            for place in sorted((top / below).rglob("*"))
+        }
+
+
+def is_sound(path: Path) -> bool:
+    """By ntfsfix, which changes nothing with -n."""
+    checked = subprocess.run(["ntfsfix", "-n", str(path)], capture_output=True, text=True, check=False)
+    return checked.returncode == 0 and "was processed successfully" in checked.stdout
