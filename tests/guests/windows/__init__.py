@@ -1,0 +1,1 @@
+"""Disks that hold what an installed Windows leaves on them, made without any Windows."""
