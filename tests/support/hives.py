@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 NONE = 0xFFFFFFFF
 WRITTEN = 133_500_000_000_000_000
 SEGMENT = 16344
-LEAF = 400
-"""Subkeys in one list."""
 Data = tuple[int, bytes]
 """Type and data of a value."""
 
@@ -61,6 +59,8 @@ class Builder:
 
     minor: int = 5
     sequences: tuple[int, int] = (7, 7)
+    leaf: int = 400
+    """Subkeys in one list."""
     bins: bytearray = field(default_factory=bytearray)
     at: int = 0
     end: int = 0
@@ -116,7 +116,7 @@ class Builder:
     def _lists(self, below: Sequence[tuple[str, int]], kind: bytes) -> int:
         if not below:
             return NONE
-        leaves = [self._leaf(below[at : at + LEAF], kind) for at in range(0, len(below), LEAF)]
+        leaves = [self._leaf(below[at : at + self.leaf], kind) for at in range(0, len(below), self.leaf)]
         if len(leaves) == 1:
             return leaves[0]
         return self.cell(struct.pack(f"<2sH{len(leaves)}I", b"ri", len(leaves), *leaves))
@@ -147,8 +147,10 @@ class Builder:
         return self.cell(struct.pack("<2sHIIIHH", b"vk", len(raw), size, where, kind, int(ascii_flag), 0) + raw)
 
 
-def hive(tree: Mapping[str, object] | Node, *, minor: int = 5, sequences: tuple[int, int] = (7, 7)) -> bytes:
-    return Builder(minor, sequences).hive(tree if isinstance(tree, Node) else node(tree))
+def hive(
+    tree: Mapping[str, object] | Node, *, minor: int = 5, sequences: tuple[int, int] = (7, 7), leaf: int = 400
+) -> bytes:
+    return Builder(minor, sequences, leaf).hive(tree if isinstance(tree, Node) else node(tree))
 
 
 def _name(name: str) -> tuple[bytes, bool]:

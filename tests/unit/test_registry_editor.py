@@ -274,6 +274,20 @@ def test_a_hive_may_have_lists_with_names_in_any_order_of_characters() -> None:
         assert found is not None and found.value("name") == Value.sz("name", name), name
 
 
+def test_an_edit_that_another_one_destroyed_is_noticed() -> None:
+    """Two values of a damaged hive share their data."""
+    data = bytearray(hives.hive({"a": {"one": (3, b"same data"), "two": (3, b"same data")}}))
+    first, second = (data.index(name, 4096) - 20 for name in (b"one", b"two"))
+    data[second + 8 : second + 12] = data[first + 8 : first + 12]
+    one = Editor(Hive.parse(bytes(data)))
+    one.set("a", Value.binary("one", b"new data"))
+    one.bytes()
+    one.set("a", Value.binary("two", b"NEW DATA"))
+    with pytest.raises(MigrationFailed) as caught:
+        one.bytes()
+    assert caught.value.code == "registry-damaged"
+
+
 INVALID = {
     "a long key": lambda one: one.create("x" * 256),
     "a long value": lambda one: one.set("Select", Value.dword("x" * 16384, 1)),

@@ -68,6 +68,15 @@ def test_every_kind_of_list_and_version_is_read(kind: bytes, minor: int) -> None
     assert {value.name: (value.type, value.data) for value in data.values()} == TREE["Data"]
 
 
+def test_long_data_in_one_cell_is_read_in_every_version() -> None:
+    """hivex writes it so."""
+    data = bytearray(hives.hive({"a": {"long": (3, bytes(range(256)) * 100)}}, minor=3))
+    struct.pack_into("<I", data, 24, 5)
+    struct.pack_into("<I", data, 508, hives.checksum(data))
+    found = Hive.parse(bytes(data)).find("a")
+    assert found is not None and found.value("long") == Value.binary("long", bytes(range(256)) * 100)
+
+
 def test_values_are_read_as_text_lists_and_numbers(hive: Hive) -> None:
     data = hive.find("data")
     assert data is not None

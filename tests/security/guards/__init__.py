@@ -8,6 +8,7 @@ from tests.security.guards import (
     boundary,
     descriptions,
     destinations,
+    hives,
     inputs,
     names,
     overwriting,
@@ -19,7 +20,7 @@ from tests.security.guards import (
 from tests.security.guards.guard import Guard
 
 ALL = (
-    *(boundary, service, inputs, archives, descriptions),
+    *(boundary, service, inputs, archives, descriptions, hives),
     *(places, destinations, names, overwriting, strangers, work),
 )
 GUARDS: tuple[Guard, ...] = tuple(guard for module in ALL for guard in module.GUARDS)

@@ -67,7 +67,7 @@ class Editor:
             raise invalid_edit(self._cells.hive, f"{path} cannot hold the value {value.name[:80]}: it is too long")
         key = self._created(path)
         record = find_value(self._cells, key.record, value.name)
-        before = whole_value(self._cells, record, self._minor) if record else None
+        before = whole_value(self._cells, record) if record else None
         after = replace(value, name=before.name) if before else value
         if after == before:
             return
@@ -84,8 +84,8 @@ class Editor:
         record = find_value(self._cells, key.record, name) if key else None
         if key is None or record is None:
             return
-        before = whole_value(self._cells, record, self._minor)
-        remove_value(self._cells, key.record, record, self._minor)
+        before = whole_value(self._cells, record)
+        remove_value(self._cells, key.record, record)
         self._touch(key.record)
         self._changes.value(key.path, before.name, before, None)
 
@@ -108,16 +108,31 @@ class Editor:
         self._touch(parent.record)
 
     def bytes(self) -> bytes:
-        """A complete primary file; the given one, with its logs applied, if nothing has changed."""
+        """A complete primary file; the given one, with its logs applied, if nothing has changed.
+
+        The result is read again: in a hive whose keys and values share cells, an edit can change something else.
+        """
         if not self.changes:
             return bytes(self._before.cells.data)
         data = bytearray(self._cells.buffer)
         base_block.write_clean(data, self._hive.block.primary_sequence + 1 & 0xFFFFFFFF, self._cells.bins_size)
-        return bytes(data)
+        written = bytes(data)
+        self._require_edits(Hive.parse(written, name=self._cells.hive))
+        return written
 
     @property
     def _minor(self) -> int:
         return self._hive.block.minor
+
+    def _require_edits(self, written: Hive) -> None:
+        for edit in self.changes:
+            key = written.find(edit.path)
+            if edit.kind == EditKind.VALUE:
+                done = (key.value(edit.name) if key else None) == edit.after
+            else:
+                done = (key is None) == (edit.kind == EditKind.KEY_DELETED)
+            if not done:
+                raise self._cells.damaged(f"the edit of {edit.path} is lost, since another key uses the same cells")
 
     def _created(self, path: str) -> Key:
         key = self._hive.root
@@ -156,7 +171,7 @@ class Editor:
         return every
 
     def _free(self, key: KeyRecord) -> None:
-        free_values(self._cells, key, self._minor)
+        free_values(self._cells, key)
         free_lists(self._cells, key)
         if exists(key.class_name):
             self._cells.free(key.class_name)

@@ -100,7 +100,7 @@ class Key:
     def values(self) -> Iterator[Value]:
         cells = self.hive.cells
         for offset in value_offsets(cells, self.record):
-            yield whole_value(cells, read_value(cells, offset), self.hive.block.minor)
+            yield whole_value(cells, read_value(cells, offset))
 
     def value(self, name: str) -> Value | None:
         """Upper and lower case are the same; the default value has an empty name."""
@@ -108,7 +108,7 @@ class Key:
         for offset in value_offsets(cells, self.record):
             record = read_value(cells, offset)
             if upcase(record.name) == wanted:
-                return whole_value(cells, record, self.hive.block.minor)
+                return whole_value(cells, record)
         return None
 
     def below(self, record: KeyRecord) -> Key:

@@ -17,7 +17,7 @@ IN_PLACE = 0x80000000
 """In the size of a value's data: the field of the offset holds the data itself."""
 IN_PLACE_LIMIT = 4
 SEGMENT = 16344
-"""Bytes of data in one cell; longer data has a list of segments since version 1.4 of the format."""
+"""Bytes of data in one cell; longer data has a list of segments (db) since version 1.4 of the format."""
 SEGMENTED_SINCE = 4
 SECURITY_SIZE = 20
 """Least bytes of a security descriptor's cell."""
@@ -89,12 +89,12 @@ def read_value(cells: Cells, offset: int) -> ValueRecord:
     return ValueRecord(offset, name, kind, size & ~IN_PLACE, data, bool(size & IN_PLACE))
 
 
-def whole_value(cells: Cells, record: ValueRecord, minor: int) -> Value:
-    """The value with its data; `minor` is the version of the hive."""
-    return Value(record.name, record.type, _data(cells, record, minor))
+def whole_value(cells: Cells, record: ValueRecord) -> Value:
+    """The value with its data."""
+    return Value(record.name, record.type, _data(cells, record))
 
 
-def _data(cells: Cells, record: ValueRecord, minor: int) -> bytes:
+def _data(cells: Cells, record: ValueRecord) -> bytes:
     if record.in_place:
         if record.size > IN_PLACE_LIMIT:
             raise cells.damaged(f"the value at offset {record.offset} has {record.size} bytes in place, at most 4 fit")
@@ -104,14 +104,15 @@ def _data(cells: Cells, record: ValueRecord, minor: int) -> bytes:
     if record.size > LARGEST_DATA:
         raise cells.damaged(f"the value at offset {record.offset} has {record.size} bytes; at most 16 MiB are read")
     cells.work(record.size // 256)
-    if not segmented(record.size, minor):
+    if not has_segments(cells, record):
         at = cells.at(record.data, record.size)
         return bytes(cells.data[at : at + record.size])
     return b"".join(_segments(cells, record))
 
 
-def segmented(size: int, minor: int) -> bool:
-    return size > SEGMENT and minor >= SEGMENTED_SINCE
+def has_segments(cells: Cells, record: ValueRecord) -> bool:
+    """Other programs than Windows write long data in one cell whatever the version is."""
+    return record.size > SEGMENT and cells.room(record.data) < record.size
 
 
 def _segments(cells: Cells, record: ValueRecord) -> Iterator[bytes]:

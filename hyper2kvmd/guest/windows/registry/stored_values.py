@@ -12,13 +12,14 @@ from hyper2kvmd.guest.windows.registry.records import (
     IN_PLACE,
     IN_PLACE_LIMIT,
     SEGMENT,
+    SEGMENTED_SINCE,
     VALUE,
     KeyRecord,
     ValueRecord,
+    has_segments,
     read_value,
     segment_list,
     segment_offsets,
-    segmented,
     value_offsets,
 )
 from hyper2kvmd.guest.windows.registry.value import Value
@@ -46,23 +47,23 @@ def add_value(cells: EditableCells, key: KeyRecord, value: Value, minor: int) ->
 
 def replace_value(cells: EditableCells, key: KeyRecord, record: ValueRecord, value: Value, minor: int) -> None:
     """The name stays as it is."""
-    _free_data(cells, record, minor)
+    _free_data(cells, record)
     size, data = _store(cells, value.data, minor)
     cells.put("<III", record.offset, SIZE_AT, size, data, value.type)
     _note_sizes(cells, key, value)
 
 
-def remove_value(cells: EditableCells, key: KeyRecord, record: ValueRecord, minor: int) -> None:
+def remove_value(cells: EditableCells, key: KeyRecord, record: ValueRecord) -> None:
     _write_list(cells, key, tuple(each for each in value_offsets(cells, key) if each != record.offset))
-    _free_data(cells, record, minor)
+    _free_data(cells, record)
     cells.free(record.offset)
 
 
-def free_values(cells: EditableCells, key: KeyRecord, minor: int) -> None:
+def free_values(cells: EditableCells, key: KeyRecord) -> None:
     """Free the values of a key that is deleted."""
     offsets = value_offsets(cells, key)
     for offset in offsets:
-        _free_data(cells, read_value(cells, offset), minor)
+        _free_data(cells, read_value(cells, offset))
         cells.free(offset)
     if offsets:
         cells.free(key.value_list)
@@ -72,17 +73,17 @@ def _store(cells: EditableCells, data: bytes, minor: int) -> tuple[int, int]:
     """The fields for the size and the offset of data."""
     if len(data) <= IN_PLACE_LIMIT:
         return len(data) | IN_PLACE, int.from_bytes(data, "little")
-    if not segmented(len(data), minor):
+    if len(data) <= SEGMENT or minor < SEGMENTED_SINCE:
         return len(data), cells.allocate(data)
     segments = [cells.allocate(data[at : at + SEGMENT]) for at in range(0, len(data), SEGMENT)]
     listed = cells.allocate(struct.pack(f"<{len(segments)}I", *segments))
     return len(data), cells.allocate(struct.pack("<2sHI", b"db", len(segments), listed))
 
 
-def _free_data(cells: EditableCells, record: ValueRecord, minor: int) -> None:
+def _free_data(cells: EditableCells, record: ValueRecord) -> None:
     if record.in_place or not record.size:
         return
-    if segmented(record.size, minor):
+    if has_segments(cells, record):
         for offset in segment_offsets(cells, record):
             cells.free(offset)
         cells.free(segment_list(cells, record))
