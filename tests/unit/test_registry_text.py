@@ -71,3 +71,11 @@ def test_a_value_is_shown_as_regedit_does(value: Value, line: str) -> None:
 
 def test_nothing_is_shown_for_no_edits() -> None:
     assert reg_text(ROOT, ()) == "Windows Registry Editor Version 5.00\n"
+
+
+def test_long_data_is_cut_in_comments_only() -> None:
+    editor = Editor(Hive.parse(hives.hive({"a": {"long": (3, bytes(1000))}})))
+    editor.set("a", Value.binary("long", bytes(2000)))
+    _, _, comment, _, *lines = reg_text(ROOT, editor.changes).splitlines()
+    assert comment == '; before: "long"=hex:' + "00," * 64 + "... (1000 bytes)"
+    assert sum(line.count("00") for line in lines) == 2000

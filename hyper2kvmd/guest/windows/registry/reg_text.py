@@ -11,6 +11,8 @@ from hyper2kvmd.guest.windows.registry.value import REG_BINARY, REG_DWORD, REG_S
 
 HEADER = "Windows Registry Editor Version 5.00"
 WIDTH = 80
+COMMENT_LIMIT = 3 * 64
+"""Characters of bytes that a comment shows of what a value was before."""
 
 
 def reg_text(root: str, edits: Iterable[RegistryEdit]) -> str:
@@ -30,7 +32,9 @@ def _comments(edits: Iterable[RegistryEdit]) -> Iterator[str]:
         if edit.kind == EditKind.KEY_CREATED:
             yield "; new key"
         elif edit.before is not None:
-            yield f"; before: {''.join(_assignment(edit.before))}"
+            start, data = _assignment(edit.before)
+            more = f"... ({len(edit.before.data)} bytes)" if len(data) > COMMENT_LIMIT else ""
+            yield f"; before: {start}{data[:COMMENT_LIMIT]}{more}"
 
 
 def _after(edit: RegistryEdit) -> Iterator[str]:
