@@ -79,7 +79,8 @@ def by_reged(path: Path) -> Hive:
     with tempfile.TemporaryDirectory() as name:
         text = Path(name) / "all.reg"
         sh("reged", "-x", path, "\\", "\\", text)
-        return parse_reg(text.read_text(encoding="latin-1"))
+        # reged ends no line after a value without data
+        return parse_reg(re.sub(r'(=hex\(\d+\):)(?=["@\[])', r"\1\n", text.read_text(encoding="latin-1")))
 
 
 def by_hivexml(path: Path) -> Hive:

@@ -24,7 +24,7 @@ EFI_LOADER = "EFI/Microsoft/Boot/bootmgfw.efi"
 def system_files(windows: Windows) -> dict[str, bytes]:
     """On the volume of Windows; the hives come on top of these."""
     files = {f"{SYSTEM32}/{name}.exe": _program(windows, name) for name in ("cmd", "ntoskrnl", "svchost", "pnputil")}
-    drivers = DRIVERS + (("storahci", "stornvme", "e1i65x64") if windows.release.has_driver_database else ("e1i62x64",))
+    drivers = DRIVERS + (("storahci", "stornvme", "e1i65x64") if windows.release.has_driver_database else ("msahci", "e1i62x64"))
     for name in (*drivers, *DRIVERS_OF_VMWARE):
         files[f"{SYSTEM32}/drivers/{name}.sys"] = _program(windows, name)
     files |= _packages(windows)

@@ -24,6 +24,7 @@ SERVICES = {
     "mountmgr": (KERNEL_DRIVER, BOOT, "System Bus Extender", "System32\\drivers\\mountmgr.sys"),
     "storahci": (KERNEL_DRIVER, BOOT, "SCSI Miniport", "System32\\drivers\\storahci.sys"),
     "stornvme": (KERNEL_DRIVER, BOOT, "SCSI Miniport", "System32\\drivers\\stornvme.sys"),
+    "msahci": (KERNEL_DRIVER, DEMAND, "System Bus Extender", "System32\\drivers\\msahci.sys"),
     "atapi": (KERNEL_DRIVER, BOOT, "SCSI Miniport", "System32\\drivers\\atapi.sys"),
     "intelide": (KERNEL_DRIVER, BOOT, "System Bus Extender", "System32\\drivers\\intelide.sys"),
     "pciide": (KERNEL_DRIVER, BOOT, "System Bus Extender", "System32\\drivers\\pciide.sys"),
@@ -46,8 +47,9 @@ SERVICES = {
     "Dhcp": (32, AUTOMATIC, "TDI", "%SystemRoot%\\system32\\svchost.exe -k LocalServiceNetworkRestricted -p"),
     "EventLog": (32, AUTOMATIC, "Event Log", "%SystemRoot%\\System32\\svchost.exe -k LocalServiceNetworkRestricted -p"),
 }
-OVERRIDDEN = ("storahci", "stornvme", "atapi", "intelide", "pciide")
-"""Not needed for the disks of VMware's machine, so Windows does not start them when it boots."""
+SINCE_8, BEFORE_8 = ("storahci", "stornvme"), ("msahci",)
+OVERRIDDEN = (*SINCE_8, "atapi", "intelide", "pciide")
+"""Not needed for the disks of VMware's machine, so Windows does not start them when it boots; it does so since 8."""
 
 
 def system_text(windows: Windows, mounted_devices: Mapping[str, bytes]) -> str:
@@ -103,13 +105,14 @@ def _control(windows: Windows) -> Keys:
 
 
 def _services(windows: Windows) -> Keys:
+    is_8 = windows.release.has_driver_database
     for name, (kind, start, group, path) in SERVICES.items():
-        if name in ("storahci", "stornvme") and not windows.release.has_driver_database:
+        if name in (BEFORE_8 if is_8 else SINCE_8):
             continue
         values = {"Type": dword(kind), "Start": dword(start), "ErrorControl": dword(1), "ImagePath": expand(path)}
         values |= {"Group": text(group)} if group else {}
         yield f"Services\\{name}", values
-        if name in OVERRIDDEN:
+        if is_8 and name in OVERRIDDEN:
             yield f"Services\\{name}\\StartOverride", {"0": dword(3)}
     yield "Services\\partmgr\\Parameters", {"SanPolicy": dword(windows.san_policy)}
     yield "Services\\disk\\Enum", {"0": text("SCSI\\Disk&Ven_VMware&Prod_Virtual_disk\\5&1ec51bf7&0&000000")}
