@@ -47,6 +47,36 @@ def differences(one: Hive, other: Hive) -> str:
     return "\n".join(lines)
 
 
+def reg_diff(one: Hive, other: Hive) -> str:
+    """What makes the second of the first, for people to read: as regedit writes it, but all texts as text."""
+    lines = []
+    for key in sorted(one.keys() | other.keys()):
+        if key not in other:
+            lines += [f"[-{key}]", ""]
+            continue
+        before, after = one.get(key, {}), other[key]
+        changed = {name: value for name, value in sorted(after.items()) if before.get(name) != value}
+        gone = sorted(before.keys() - after.keys())
+        if key not in one or changed or gone:
+            lines.append(f"[{key}]")
+            lines += [f"{_named(name)}={_written(*value)}" for name, value in changed.items()]
+            lines += [*(f"{_named(name)}=-" for name in gone), ""]
+    return "\n".join(lines)
+
+
+def _named(name: str) -> str:
+    return f'"{name}"' if name else "@"
+
+
+def _written(kind: int, data: bytes) -> str:
+    if kind in (REG_SZ, REG_EXPAND_SZ, REG_MULTI_SZ):
+        prefix = {REG_SZ: "", REG_EXPAND_SZ: "expand:", REG_MULTI_SZ: "multi:"}[kind]
+        return prefix + ",".join(f'"{part}"' for part in data.decode("utf-16-le").rstrip("\0").split("\0"))
+    if kind == REG_DWORD:
+        return f"dword:{int.from_bytes(data, 'little'):08x}"
+    return f"hex({kind:x}):{data.hex(',')}"
+
+
 def by_python_registry(path: Path) -> Hive:
     found: Hive = {}
     keys = [("", Registry.Registry(str(path)).root())]

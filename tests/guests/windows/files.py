@@ -12,6 +12,7 @@ SYSTEM32 = "Windows/System32"
 CONFIG = f"{SYSTEM32}/config"
 REPOSITORY = f"{SYSTEM32}/DriverStore/FileRepository"
 DRIVERS = ("ACPI", "pci", "disk", "partmgr", "volmgr", "mountmgr", "atapi", "intelide", "pciide", "lsi_sas", "ntfs")
+DRIVERS_SINCE_8, DRIVERS_BEFORE_8 = ("storahci", "stornvme", "e1i65x64"), ("msahci", "e1i62x64")
 DRIVERS_OF_VMWARE = ("pvscsi", "vmci", "vsock", "vm3dmp", "vm3dmp_loader", "vmmouse", "vmrawdsk", "vmmemctl", "vmxnet3")
 EMPTY_FOLDERS = (
     *("PerfLogs", "ProgramData/Microsoft/Windows/Start Menu", "Program Files/Common Files", "Windows/Temp"),
@@ -24,8 +25,8 @@ EFI_LOADER = "EFI/Microsoft/Boot/bootmgfw.efi"
 def system_files(windows: Windows) -> dict[str, bytes]:
     """On the volume of Windows; the hives come on top of these."""
     files = {f"{SYSTEM32}/{name}.exe": _program(windows, name) for name in ("cmd", "ntoskrnl", "svchost", "pnputil")}
-    drivers = DRIVERS + (("storahci", "stornvme", "e1i65x64") if windows.release.has_driver_database else ("msahci", "e1i62x64"))
-    for name in (*drivers, *DRIVERS_OF_VMWARE):
+    own = DRIVERS_SINCE_8 if windows.release.has_driver_database else DRIVERS_BEFORE_8
+    for name in (*DRIVERS, *own, *DRIVERS_OF_VMWARE):
         files[f"{SYSTEM32}/drivers/{name}.sys"] = _program(windows, name)
     files |= _packages(windows)
     files["Windows/INF/setupapi.dev.log"] = b"[Device Install Log]\r\n" * 300
