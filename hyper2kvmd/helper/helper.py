@@ -78,7 +78,6 @@ OPTIONS: dict[str, tuple[tuple[str, str | None], ...]] = {
     "ext4": (("errors", "remount-ro"),),
     "xfs": (("nouuid", None),),
     "btrfs": (("skip_balance", None),),
-    "ntfs3": (),
 }
 NEEDS_REPLAY = {"ext4": errno.EROFS, "xfs": errno.EROFS, "btrfs": errno.EIO}
 """Error of a read-only mount when the journal has to be replayed first: replay writes, and the device is read-only.

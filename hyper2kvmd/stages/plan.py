@@ -14,6 +14,7 @@ from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.findings import Findings
 from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper
 from hyper2kvmd.guest.windows.drivers.vetting import vet
+from hyper2kvmd.guest.windows.volumes import check_windows
 from hyper2kvmd.hardware import expected_hardware, hardware_concerns, require_possible
 from hyper2kvmd.host import run, space
 from hyper2kvmd.host.destination import real_output_dir, unusable
@@ -34,6 +35,8 @@ from hyper2kvmd.stages.bench import Bench
 from hyper2kvmd.targets.libvirt.connection import VIRSH
 from hyper2kvmd.targets.target import Target
 from hyper2kvmd.volumes.layout import read_layout
+from hyper2kvmd.volumes.mapping import OpenDisks
+from hyper2kvmd.volumes.ntfs.tool import check_library
 from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS
 
 REPAIR_ALLOWANCE = 256 << 20
@@ -51,10 +54,10 @@ TOOLS = ("qemu-img", "qemu-storage-daemon")
 def plan(bench: Bench) -> Plan:
     """Read the source and check the host. Independent failures are reported together.
 
-    Raises the failures of `open_disk` and of the target's `check`, `room` and `examine`, and `tool-missing`,
-    `firmware-missing`, `source-repeated`, `source-has-snapshot`, `path-not-allowed`, `helper-unreachable`,
-    `mount-unsupported`, `checksum-too-long`, `resize-invalid`, `space-never`, `secure-boot-impossible`; several of
-    them as `several-problems`.
+    Raises the failures of `open_disk` and of the target's `check`, `room` and `examine`, of `check_windows` and
+    `check_library`, and `tool-missing`, `firmware-missing`, `source-repeated`, `source-has-snapshot`,
+    `path-not-allowed`, `helper-unreachable`, `mount-unsupported`, `checksum-too-long`, `resize-invalid`, `space-never`,
+    `secure-boot-impossible`; several of them as `several-problems`.
     """
     target = bench.target  # refused before anything is started or made
     for note in bench.order.notes:
@@ -95,6 +98,8 @@ def _plan(bench: Bench, target: Target | None, findings: Findings) -> Plan:
             linux = tuple(volume for volume in layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
             concerns += _check_reach(bench, linux)
     with findings.noted():
+        concerns += _noted(ctx, _check_windows(bench, disks, layout))
+    with findings.noted():
         concerns += _noted(ctx, _check_drivers(bench, layout))
     disks = tuple(_allotted(migration, layout, number, disk) for number, disk in enumerate(disks))
     sizes = new_sizes(migration, disks)
@@ -127,6 +132,17 @@ def _check_hardware(migration: Migration, planned: Plan, findings: Findings) -> 
     if migration.verify == "boot" and planned.firmware == "uefi":
         with findings.noted():
             uefi_firmware(secure_boot=expected_hardware(migration, planned).secure_boot)
+
+
+def _check_windows(bench: Bench, disks: Sequence[SourceDisk], layout: Layout) -> tuple[Concern, ...]:
+    """Concerns about volumes of a Windows guest. Raises as `check_windows` and `check_library` do."""
+    if bench.migration.guest == "none":
+        return ()
+    readers = OpenDisks([SourceReader(source) for source in bench.sources.open([disk.at for disk in disks])])
+    found, concerns = check_windows(layout, lambda volume: readers.reader(volume.stretches))
+    if found:
+        check_library()
+    return concerns
 
 
 def _check_drivers(bench: Bench, layout: Layout) -> tuple[Concern, ...]:

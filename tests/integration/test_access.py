@@ -245,10 +245,7 @@ def test_a_scattered_volume_needs_device_mapper(disk: Image, installed_helper: t
 
 def test_the_check_names_what_cannot_be_mounted(installed_helper: tuple[str, ...]) -> None:
     status, said = check(installed_helper, ("ext4", "ntfs", "swap"))
-    known = Path("/proc/filesystems").read_text().split()
-    assert status == 0
-    names = [name for name, _ in said["unmountable"]]
-    assert names == ([] if "ntfs3" in known else ["partition of ntfs"])
+    assert status == 0 and said["unmountable"] == []  # NTFS is never mounted
 
 
 def without_user_namespaces(folder: Path) -> tuple[str, ...]:

@@ -101,8 +101,17 @@ def test_a_disk_with_nothing_to_mount_needs_no_helper(service_folder: Path) -> N
     sh("qemu-img", "compare", "-f", "vmdk", "-F", "qcow2", vmdk, service_folder / "images/esp.qcow2")
 
 
+def test_a_windows_needs_no_helper(service_folder: Path) -> None:
+    done = without_privilege(service_folder, windows_disk(service_folder / "export"))
+    assert done.returncode == 0, done.stderr
+    assert "this is a Windows guest" in done.stderr + done.stdout
+
+
 def test_a_missing_helper_is_told_before_a_byte_is_converted(service_folder: Path) -> None:
-    vmdk = windows_disk(service_folder / "export")
+    disk = empty_disk(service_folder / "data.raw", 80)
+    sh("mkfs.ext4", "-q", disk)
+    vmdk = service_folder / "data.vmdk"
+    sh("qemu-img", "convert", "-O", "vmdk", disk, vmdk)
     done = without_privilege(service_folder, vmdk)
     assert done.returncode == 78 and done.stderr.endswith("[helper-unreachable]\n"), done.stderr
     assert "convert:" not in done.stdout

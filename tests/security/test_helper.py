@@ -64,6 +64,7 @@ def test_malformed_requests(installed_helper: tuple[str, ...], raw: str) -> None
     ("changes", "code"),
     [
         ({"fstype": "proc"}, "bad-request"),
+        ({"fstype": "ntfs3"}, "bad-request"),
         ({"fstype": "ext4,errors=panic"}, "bad-request"),
         ({"transport": "loop"}, "bad-request"),
         ({"read_only": 0}, "bad-request"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from tests.support.host import MIB
 
 IDENTITY = "partition 2"
 FIRST_USER_FILE = 24
+CLUSTER, RECORD, SECTOR, PAGE = 4096, 1024, 512, 4096
+VOLUME_INFORMATION = 0x70
 
 
 @dataclass
@@ -126,3 +129,36 @@ def is_sound(path: Path) -> bool:
     """By ntfsfix, which changes nothing with -n."""
     checked = subprocess.run(["ntfsfix", "-n", str(path)], capture_output=True, text=True, check=False)
     return checked.returncode == 0 and "was processed successfully" in checked.stdout
+
+
+def log_page(sequence: int, *, closed: bool, clients: int = 0, version: int = 1) -> bytes:
+    """A restart page of $LogFile. `clients` is the first client that is in use."""
+    page = bytearray(PAGE)
+    struct.pack_into("<4sHHQIIHhhH", page, 0, b"RSTR", 0x1E, PAGE // SECTOR + 1, 0, PAGE, PAGE, 0x30, 1, version, 1)
+    struct.pack_into("<QHHHH", page, 0x30, sequence, 1, 0xFFFF, clients, 2 if closed else 0)
+    for end in range(SECTOR, PAGE + 1, SECTOR):
+        page[end - 2 : end] = page[0x1E:0x20]
+    return bytes(page)
+
+
+def write_log(path: Path, pages: list[bytes]) -> None:
+    """Put the restart pages into $LogFile, whose first record in the MFT names its place."""
+    with path.open("r+b") as file:
+        place = NTFS(file).mft.get("$LogFile").dataruns()[0][0]
+        file.seek(place * CLUSTER)
+        file.write(b"".join(pages).ljust(2 * PAGE, b"\xff"))
+
+
+def set_dirty(path: Path) -> None:
+    """As Windows marks a volume for chkdsk."""
+    with path.open("r+b") as file:
+        file.seek(48)
+        for first in struct.unpack("<QQ", file.read(16)):  # the MFT and its mirror
+            record = first * CLUSTER + 3 * RECORD
+            file.seek(record)
+            raw = file.read(RECORD)
+            at = int.from_bytes(raw[20:22], "little")
+            while int.from_bytes(raw[at : at + 4], "little") != VOLUME_INFORMATION:
+                at += int.from_bytes(raw[at + 4 : at + 8], "little")
+            file.seek(record + at + int.from_bytes(raw[at + 20 : at + 22], "little") + 10)
+            file.write(b"\x01\x00")

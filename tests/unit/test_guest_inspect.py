@@ -260,22 +260,6 @@ def test_systems_of_other_makes_are_named(kind: str, system: str) -> None:
     assert caught.value.code == "guest-not-linux"
 
 
-@pytest.mark.parametrize(
-    ("files", "family"),
-    [
-        (["bootmgr"], "windows"),
-        (["NTLDR"], "windows"),
-        (["Windows/System32/config/SYSTEM"], "windows"),
-        (["WINDOWS/system32/config/system"], "windows"),
-        (["photos/bootmgr", "Windows/notes.txt"], "none"),
-    ],
-)
-def test_windows_is_told_from_a_data_disk(tmp_path: Path, files: list[str], family: str) -> None:
-    for file in files:
-        put(tmp_path, file, "")
-    assert repaired({"partition 1": tmp_path}, layout(partition(1, "ntfs")), migration()).family == family
-
-
 def test_an_encrypted_windows_is_windows() -> None:
     assert repaired({}, layout(partition(1, "BitLocker")), migration()).family == "windows"
 

@@ -19,10 +19,9 @@ FILE_SYSTEMS = {
     "ext4": "ext4",
     "xfs": "xfs",
     "btrfs": "btrfs",
-    "ntfs": "ntfs3",
 }
-"""Volume content to the kernel's name; ext4 mounts its predecessors, and only ext4 id-maps them. FAT is not included:
-`blocks` serves it on every host."""
+"""Volume content to the kernel's name; ext4 mounts its predecessors, and only ext4 id-maps them. FAT and NTFS are not
+included: `blocks` serves them on every host."""
 LEGS_MAX = 64
 FUSE_TOOLS = ("nbdfuse", "fusermount3")
 """Programs that bring a QCOW2 image to a kernel without NBD."""

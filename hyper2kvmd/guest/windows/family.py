@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import posixpath
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
-from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.family import BootedUnchanged, GuestDisks, OverlayDisks
-from hyper2kvmd.guest.files.root import ConfinedRoot
-from hyper2kvmd.guest.files.tree import GuestTree
 from hyper2kvmd.guest.mounts.access import Access
 from hyper2kvmd.guest.nics import nics_as_they_were
+from hyper2kvmd.guest.windows.volumes import has_windows
 from hyper2kvmd.model.disks import Layout
 from hyper2kvmd.model.guest import Capabilities, Guest
 
-NTFS_LOADERS = ("bootmgr", "ntldr")
-REGISTRY = ("windows", "system32", "config", "system")
 WITHOUT_DRIVERS = Capabilities(disk_bus="sata", nic_model="e1000e", rtc="localtime")
 """Hardware that Windows supports without virtio drivers; its hardware clock is in local time."""
 NOT_REPAIRED = (
@@ -49,28 +45,5 @@ class Windows:
 
 
 def _holds_windows(access: Access, layout: Layout) -> bool:
-    """A boot manager or a registry on NTFS; if the host cannot mount that, NTFS or BitLocker itself."""
-    if any(volume.content == "BitLocker" for volume in layout.volumes):
-        return True
-    for volume in layout.volumes:
-        if volume.content != "ntfs":
-            continue
-        try:
-            with access.mount(volume, read_only=True) as handle:
-                if _is_windows(GuestTree({"/": ConfinedRoot(handle)})):
-                    return True
-        except MigrationFailed:
-            return True
-    return False
-
-
-def _is_windows(tree: GuestTree) -> bool:
-    """NTFS keeps the case of names, and Windows ignores it."""
-    top = {name.lower() for name in tree.listdir("/")}
-    place = "/"
-    for part in REGISTRY:
-        name = next((name for name in tree.listdir(place) if name.lower() == part), None)
-        if name is None:
-            return not top.isdisjoint(NTFS_LOADERS)
-        place = posixpath.join(place, name)
-    return True
+    with ExitStack() as stack:
+        return has_windows(layout, lambda volume: stack.enter_context(access.blocks(volume, read_only=True)))
