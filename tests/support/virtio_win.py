@@ -1,16 +1,28 @@
 """A small virtio-win: INF files in the form of the real ones, programs of our own, catalogues, and a tree of all.
 
-`SIGNED` packages are signed by osslsigncode; the ISO is made by genisoimage.
+The ISO is made by genisoimage.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Protocol
 
+from tests.support.authenticode import authenticode_digest
 from tests.support.disks import sh
+
+Signed = Literal["both", "driver", "catalogue", "nothing"]
+
+
+class Signer(Protocol):
+    def sign_driver(self, data: bytes) -> bytes: ...
+
+    def sign_catalog(self, digests: Sequence[bytes]) -> bytes: ...
+
 
 SCSI = "{4D36E97B-E325-11CE-BFC1-08002BE10318}"
 NET = "{4d36e972-e325-11ce-bfc1-08002be10318}"
@@ -318,103 +330,6 @@ def _resources(address: int, version: tuple[int, int, int, int]) -> bytes:
     return table + struct.pack("<IIII", address + 88, len(value), 0, 0) + value
 
 
-# ---------------------------------------------------------------- catalogues
-
-
-def der(tag: int, *contents: bytes) -> bytes:
-    content = b"".join(contents)
-    if len(content) < 0x80:
-        return bytes((tag, len(content))) + content
-    size = len(content).to_bytes((len(content).bit_length() + 7) // 8, "big")
-    return bytes((tag, 0x80 | len(size))) + size + content
-
-
-def oid(dotted: str) -> bytes:
-    first, second, *rest = map(int, dotted.split("."))
-    out = bytearray()
-    for number in (first * 40 + second, *rest):
-        groups = [number & 0x7F]
-        while number := number >> 7:
-            groups.append(number & 0x7F | 0x80)
-        out += bytes(reversed(groups))
-    return der(0x06, bytes(out))
-
-
-SHA256_OID, SHA1_OID = "2.16.840.1.101.3.4.2.1", "1.3.14.3.2.26"
-
-
-def catalog(digests: list[bytes]) -> bytes:
-    """A catalogue that is not signed yet; SHA-256 or SHA-1, as the length of each digest says."""
-    entries = [_entry(digest) for digest in digests]
-    trust = der(
-        0x30,
-        der(0x30, oid("1.3.6.1.4.1.311.12.1.1")),
-        der(0x04, hashlib.md5(b"".join(digests), usedforsecurity=False).digest()),
-        der(0x17, b"220112000000Z"),
-        der(0x30, oid("1.3.6.1.4.1.311.12.1.3"), der(0x05)),
-        der(0x30, *entries),
-    )
-    content = der(0x30, oid("1.3.6.1.4.1.311.10.1"), der(0xA0, trust))
-    signed = der(0x30, der(0x02, b"\1"), der(0x31), content, der(0x31))
-    return der(0x30, oid("1.2.840.113549.1.7.2"), der(0xA0, signed))
-
-
-def _entry(digest: bytes) -> bytes:
-    kind = SHA256_OID if len(digest) == 32 else SHA1_OID
-    info = der(0x30, der(0x30, oid(kind), der(0x05)), der(0x04, digest))
-    link = der(0xA2, der(0x80, "<<<Obsolete>>>".encode("utf-16-be")))
-    subject = der(0x30, oid("1.3.6.1.4.1.311.2.1.25"), link)
-    indirect = der(0x30, subject, info)
-    return der(0x30, der(0x04, digest), der(0x31, der(0x30, oid("1.3.6.1.4.1.311.2.1.4"), der(0x31, indirect))))
-
-
-# ---------------------------------------------------------------- signing
-
-
-@dataclass(frozen=True)
-class Authority:
-    """A signer with its key, made by openssl."""
-
-    certificate: Path
-    key: Path
-
-    def sign(self, data: bytes, folder: Path, suffix: str) -> bytes:
-        """By osslsigncode. `suffix` is `.sys` or `.cat`."""
-        plain, signed = folder / f"plain{suffix}", folder / f"signed{suffix}"
-        plain.write_bytes(data)
-        signed.unlink(missing_ok=True)
-        sh(
-            *("osslsigncode", "sign", "-h", "sha256", "-certs", self.certificate, "-key", self.key),
-            *("-in", plain, "-out", signed),
-        )
-        return signed.read_bytes()
-
-
-def authority(folder: Path, subject: str = "/CN=WDKTestCert tester", uses: str = "codeSigning") -> Authority:
-    """A certificate that signs itself, with these extended key usages."""
-    folder.mkdir(parents=True, exist_ok=True)
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    sh(
-        *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-sha256", "-days", "3650", "-subj", subject),
-        *("-addext", f"extendedKeyUsage={uses}", "-keyout", key, "-out", certificate),
-    )
-    return Authority(certificate, key)
-
-
-def issued(folder: Path, subject: str, issuer: str, uses: str = "codeSigning") -> Authority:
-    """A certificate of another authority, which has the name `issuer`."""
-    above = authority(folder / "issuer", issuer, "codeSigning")
-    key, request, certificate = folder / "key.pem", folder / "request.pem", folder / "certificate.pem"
-    extensions = folder / "extensions"
-    extensions.write_text(f"extendedKeyUsage={uses}\n")
-    sh("openssl", "req", "-newkey", "rsa:2048", "-nodes", "-subj", subject, "-keyout", key, "-out", request)
-    sh(
-        *("openssl", "x509", "-req", "-sha256", "-days", "3650", "-in", request, "-CA", above.certificate),
-        *("-CAkey", above.key, "-set_serial", "77", "-extfile", extensions, "-out", certificate),
-    )
-    return Authority(certificate, key)
-
-
 # ---------------------------------------------------------------- the whole
 
 
@@ -428,36 +343,26 @@ class Package:
     architecture: str = "amd64"
     utf_16: bool = False
 
-    def write(self, root: Path, signer: Authority | None, *, embedded: bool = True, listed: bool = True) -> Path:
-        """Signed as the real ones: the driver itself, and a catalogue of INF and driver."""
+    signed: Signed = "both"
+
+    def write(self, root: Path, signer: Signer) -> Path:
+        """In a folder; signed as the real ones are: the driver itself, and a catalogue of INF and driver."""
         place = root / self.driver / self.folder / self.architecture
         place.mkdir(parents=True)
-        name = FILES[self.driver]
-        text = inf(self.driver, self.stamp)
-        data = text.replace("\n", "\r\n").encode("utf-16" if self.utf_16 else "utf-8")
-        driver = program(self.architecture)
-        if signer is not None and embedded:
-            driver = signer.sign(driver, root, ".sys")
-        (place / f"{name}.inf").write_bytes(data)
-        (place / f"{name}.sys").write_bytes(driver)
-        (place / f"{name}.pdb").write_bytes(b"symbols")
-        if signer is not None and listed:
-            digests = [hashlib.sha256(data).digest(), unsigned_digest(self.architecture)]
-            (place / f"{name}.cat").write_bytes(signer.sign(catalog(digests), root, ".cat"))
-        for file in root.glob("*.sys"), root.glob("*.cat"):
-            for left in file:
-                left.unlink()
+        for name, data in self.files(signer).items():
+            (place / name).write_bytes(data)
         return place
 
-
-def unsigned_digest(architecture: str = "amd64") -> bytes:
-    """The Authenticode digest of `program`, which signing does not change: by the tests' own arithmetic."""
-    data = program(architecture)
-    directories = 112 if architecture != "x86" else 96
-    optional = 0x40 + 24
-    checksum, certificates = optional + 64, optional + directories + 32
-    rest = data[:checksum] + data[checksum + 4 : certificates] + data[certificates + 8 :]
-    return hashlib.sha256(rest).digest()
+    def files(self, signer: Signer) -> dict[str, bytes]:
+        name = FILES[self.driver]
+        text = inf(self.driver, self.stamp).replace("\n", "\r\n").encode("utf-16" if self.utf_16 else "utf-8")
+        driver = program(self.architecture)
+        found = {f"{name}.inf": text, f"{name}.sys": driver, f"{name}.pdb": b"symbols"}
+        if self.signed in ("both", "driver"):
+            found[f"{name}.sys"] = signer.sign_driver(driver)
+        if self.signed in ("both", "catalogue"):
+            found[f"{name}.cat"] = signer.sign_catalog([hashlib.sha256(text).digest(), authenticode_digest(driver)])
+        return found
 
 
 WINDOWS_10, WINDOWS_2012_R2 = Stamp(), Stamp(decoration="amd64.6.3", version="100.85.104.20800")
@@ -466,7 +371,7 @@ ALL = tuple(Package(driver, folder, WINDOWS_10) for driver in FILES for folder i
 )
 
 
-def tree(root: Path, signer: Authority | None, packages: tuple[Package, ...] = ALL) -> Path:
+def tree(root: Path, signer: Signer, packages: tuple[Package, ...] = ALL) -> Path:
     """The folder of an ISO of virtio-win."""
     root.mkdir(parents=True, exist_ok=True)
     for package in packages:

@@ -26,8 +26,8 @@ RECORD = struct.Struct("<BB4s4s4s4s7sBBB4sB")
 """Length, extended attributes, extent in both byte orders, size the same, time, flags, unit, gap, volume, name."""
 DIRECTORY, ASSOCIATED, CONTINUED = 2, 4, 0x80
 MOST_DIRECTORIES, MOST_FILES, DEEPEST = 4000, 20_000, 12
-LARGEST_DIRECTORY, ALL_DIRECTORIES = 1 << 20, 16 << 20
-"""Bytes of one, and of all together."""
+ALL_DIRECTORIES = 16 << 20
+"""Bytes."""
 LONGEST_NAME = 255
 MOST_CONTINUATIONS = 8
 SUSP_START, RR_NAME, RR_LINK, RR_CHILD, RR_MOVED, SUSP_MORE, SUSP_END = b"SP", b"NM", b"SL", b"CL", b"RE", b"CE", b"ST"
@@ -117,10 +117,10 @@ class _IsoReader:
             raise self._fault(f"{what} is in itself or in two directories")
         self._seen.add(extent.offset)
         self._bytes += extent.length
-        if len(self._seen) > MOST_DIRECTORIES or self._bytes > ALL_DIRECTORIES:
-            raise self._fault(f"it has more than {MOST_DIRECTORIES} directories, or more than 16 MiB of them")
-        if extent.length > LARGEST_DIRECTORY:
-            raise self._fault(f"{what} has {extent.length} bytes, more than {LARGEST_DIRECTORY}")
+        if len(self._seen) > MOST_DIRECTORIES:
+            raise self._fault(f"it has more than {MOST_DIRECTORIES} directories")
+        if self._bytes > ALL_DIRECTORIES:
+            raise self._fault(f"its directories have more than {ALL_DIRECTORIES} bytes")
         data = self._read(extent, what)
         for sector in range(0, len(data), SECTOR):
             at, end = sector, min(sector + SECTOR, len(data))

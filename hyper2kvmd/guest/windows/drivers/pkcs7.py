@@ -63,6 +63,8 @@ def read_signed(data: bytes) -> Signed:
         raise NotSigned(f"it has more than {LARGEST >> 20} MiB")
     try:
         return _read(data)
+    except NotSigned:
+        raise
     except NotDer as error:
         raise NotSigned(f"it is damaged: {error}") from error
     except (ValueError, UnsupportedAlgorithm) as error:

@@ -83,7 +83,7 @@ def limits(signature: Signature, target: WindowsTarget) -> str | None:
         case "attested" if target.build < ATTESTED_FROM:
             return "Microsoft signed it by attestation, which only Windows 10 and later accept"
         case "attested" if target.server:
-            return "Microsoft signed it by attestation, which Windows Server is not obliged to accept"
+            return "Microsoft signed it by attestation, which Windows Server may refuse"
     return None
 
 
