@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fuzz import archives, hives, ovf, requests, texts, vmx
+from tests.fuzz import archives, drivers, hives, ovf, requests, texts, vmx
 
 
 def test_a_damaged_yaml_is_a_migration_or_a_list_of_problems() -> None:
@@ -48,3 +48,9 @@ def test_a_damaged_hive_is_read_and_edited_or_refused() -> None:
     ends, wrong = hives.fuzz(seed=1, count=600)
     assert not wrong, wrong[0]
     assert {"read", "replayed", "registry-damaged", "registry-log-unfit"} == set(ends)
+
+
+def test_a_damaged_source_of_drivers_is_read_or_refused() -> None:
+    ends, wrong = drivers.fuzz(seed=1, count=600)
+    assert not wrong, wrong[0]
+    assert {"an INF", "an image", "packages", "one signature", "no signature", "virtio-win-unreadable"} <= set(ends)

@@ -96,9 +96,11 @@ def find_agent(source: DriverSource, target: WindowsTarget) -> DriverFile | None
 def signature_concerns(packages: Sequence[DriverPackage]) -> Iterator[Concern]:
     """Signed packages that the guest may not load, and signatures that do not fit."""
     for package in packages:
-        facts = [*package.signature.faults, *filter(None, [limits(package.signature, package.target)])]
-        if package.signature.best is None and not package.target.enforces_signatures:
-            facts.append("it is not signed")
+        faults = package.signature.faults
+        if package.signature.best is None:
+            facts = [f"it {_not_signed(package)}"]
+        else:
+            facts = [*faults, *filter(None, [limits(package.signature, package.target)])]
         for fact in facts:
             yield Concern(
                 code="driver-signature-limited",
@@ -115,14 +117,18 @@ def _require_signed(package: DriverPackage, source: DriverSource) -> None:
     """Raise MigrationFailed (`driver-not-signed`) if the guest can never load the driver."""
     if _may_load(package):
         return
-    faults = "; ".join(package.signature.faults)
     raise MigrationFailed(
         "driver-not-signed",
-        f"{source.path}: {shown(package.source)} is not signed{f' ({faults})' if faults else ''}, and it is for "
-        f"{package.target}, which loads no such driver",
+        f"{source.path}: {shown(package.source)} {_not_signed(package)}, and it is for {package.target}, which loads "
+        "no such driver",
         hint="Use a virtio-win ISO whose drivers are signed; compare its checksum with the original's",
         kind=Kind.OPERATOR,
     )
+
+
+def _not_signed(package: DriverPackage) -> str:
+    faults = "; ".join(package.signature.faults)
+    return f"is not signed ({faults})" if faults else "is not signed"
 
 
 def read_infs(source: DriverSource) -> tuple[FoundInf, ...]:
