@@ -30,7 +30,8 @@ TARGETS = (
 )
 WORDS = (
     b"%%", b"%VENDOR%", b'"', b'""', b",", b"=", b"\\\n", b"[", b"]", b";", b"\0", b"\xff\xfe", b"NTamd64.10.0...1",
-    b"HKR", b"0x10", b"0x00010001", b"..\\", b"/", b"AddReg=", b"CopyFiles=@x", b"4294967296", b"-1", b"\r", b"\xc3", b"%12%",
+    b"HKR", b"0x10", b"0x00010001", b"..\\", b"/", b"AddReg=", b"CopyFiles=@x", b"4294967296", b"-1", b"\r",
+    b"\xc3", b"%12%",
 )  # fmt: skip
 
 

@@ -249,6 +249,13 @@ HKR,Interrupt Management\\MessageSignaledInterruptProperties,,0x00000010
 HKR,Interrupt Management\\MessageSignaledInterruptProperties,MSISupported,0x00010001,1
 HKR,Interrupt Management\\MessageSignaledInterruptProperties,MessageNumberLimit,0x00010001,2
 """
+PROPERTY = """\
+[BALLOON_Device.NT.HW]
+AddReg=BALLOON_SD
+
+[BALLOON_SD]
+HKR,,Security,,"D:P(A;;GA;;;SY)"
+"""
 
 
 @dataclass(frozen=True)
@@ -275,7 +282,7 @@ def inf(driver: str, stamp: Stamp = Stamp()) -> str:
             return NET_INF.format(guid=NET, **values)
         case "Balloon":
             more = {"name": "BALLOON", "file": "balloon", "old": "1002", "new": "1045", "subsystem": "0005"}
-            return FRAMEWORK_INF.format(guid=SYSTEM, hardware="", **values, **more)
+            return FRAMEWORK_INF.format(guid=SYSTEM, hardware=PROPERTY, **values, **more)
         case "vioserial":
             more = {"name": "VirtioSerial", "file": "vioser", "old": "1003", "new": "1043", "subsystem": "0003"}
             hardware = HARDWARE.format(name="VirtioSerial")

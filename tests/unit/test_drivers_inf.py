@@ -93,24 +93,33 @@ def test_lines_comments_and_strings() -> None:
     assert text.strings["only"] == "English"
 
 
-@pytest.mark.parametrize(
-    ("data", "fact"),
-    [
-        (b"[A]\n" + b";" * LARGEST, "more than 524288"),
-        (b"\n" * (MOST_LINES + 1), "lines"),
-        (b"[A]\n" + b"k = a, \\\n" * LONGEST_LINE, "a line of this INF has more than"),
-        (b"[A]\nk=\0\n", "NUL"),
-        (b"\xff\xfe[", "not valid UTF-16"),
-        (b"".join(b"[%d]\n" % number for number in range(3000)), "sections"),
-        (HEAD.encode() + b"Provider = " + b"a," * 600, "fields"),
-        (HEAD.encode() + b"Provider = " + b"%s%" * 1000 + b"\n[Strings]\ns = " + b"x" * 4000, "a field of this INF"),
-        (b"[Version]\nSignature=$Chicago$\n", "no such signature"),
-        (b'[Version]\nSignature="$Windows NT$"\nClassGuid=12\n', "ClassGuid"),
-        (HEAD.encode() + b"CatalogFile=..\\x.cat\n", "not a plain file name"),
-    ],
-)
+NO_INF = {
+    "too large": (b"[A]\n" + b";" * LARGEST, "more than 524288"),
+    "too many lines": (b"\n" * (MOST_LINES + 1), "lines"),
+    "a line without end": (b"[A]\n" + b"k = a, \\\n" * LONGEST_LINE, "a line of this INF has more than"),
+    "too many sections": (b"".join(b"[%d]\n" % number for number in range(3000)), "sections"),
+    "too many fields": (HEAD.encode() + b"Provider = " + b"a," * 600, "fields"),
+    "a text that grows": (
+        HEAD.encode() + b"Provider = " + b"%s%" * 1000 + b"\n[Strings]\ns = " + b"x" * 4000,
+        "a field of this INF",
+    ),
+    "NUL": (b"[A]\nk=\0\n", "NUL"),
+    "half a character": (b"\xff\xfe[", "not valid UTF-16"),
+    "of Windows 98": (b"[Version]\nSignature=$Chicago$\n", "no such signature"),
+    "no class": (b'[Version]\nSignature="$Windows NT$"\nClassGuid=12\n', "ClassGuid"),
+    "a catalogue elsewhere": (HEAD.encode() + b"CatalogFile=..\\x.cat\n", "not a plain file name"),
+}
+
+
+@pytest.mark.parametrize(("data", "fact"), NO_INF.values(), ids=NO_INF)
 def test_what_is_no_inf(data: bytes, fact: str) -> None:
     assert fact in refused(data)
+
+
+def test_more_ids_than_any_driver_has() -> None:
+    found = read(HEAD + "[Manufacturer]\nx = M, NTamd64\n[M.NTamd64]\n" + "d = i" + ", PCI\\A\nd = i, PCI\\A" * 2001)
+    with pytest.raises(MigrationFailed, match="more than 2000 hardware ids"):
+        found.models(SERVER_2019)
 
 
 # ---------------------------------------------------------------- decorations
@@ -265,7 +274,7 @@ def test_a_line_of_addreg(line: str, found: tuple[int, bytes] | None) -> None:
         ("ServiceBinary  = %12%\\viostor.sys", "ServiceBinary = %12%\\other.sys", "does not copy"),
         ("StartType      = %SERVICE_BOOT_START%", "", "no starttype"),
         ("[scsi_inst.Services]", "[elsewhere]", "no service"),
-        ("scsi_inst, PCI", "nothing, PCI", "no section nothing"),
+        ("scsi_inst, PCI", "nothing, PCI", "no usable section nothing"),
     ],
 )
 def test_an_installation_that_cannot_be(old: str, new: str, fact: str) -> None:

@@ -161,3 +161,11 @@ def test_links_and_packed_files_are_left_out(tmp_path: Path) -> None:
         at = data.index(b"NM\x0a\x01\0empty")
         with source(tmp_path, changed(data, at, signature)) as opened:
             assert opened.names == tuple(sorted(set(FILES) - {"empty"}))
+
+
+def test_fields_that_continue_without_end(tmp_path: Path) -> None:
+    """A field that says that it continues where it is."""
+    data = iso({"a-file-with-a-name-that-leaves-enough-room-for-another-field": b""}, joliet=False)
+    at = data.index(b"NM", FIRST * SECTOR)
+    more = b"CE\x1c\x01" + struct.pack("<I4xI4xI4x", at // SECTOR, at % SECTOR, 28)
+    assert "continue without end" in refused(tmp_path, changed(data, at, more))

@@ -106,6 +106,11 @@ def test_what_is_no_program(data: bytes) -> None:
         pe.parse(data)
 
 
+def test_a_program_with_sections_without_end() -> None:
+    with pytest.raises(pe.NotPe, match="4000 sections, more than 96"):
+        pe.parse(DRIVER[:0x46] + struct.pack("<H", 4000) + DRIVER[0x48:])
+
+
 # ---------------------------------------------------------------- signed data
 
 
@@ -140,6 +145,18 @@ GOOD = vendor().signed(INDIRECT, indirect("sha256", b"digest" * 4))
 def test_what_is_not_signed(data: bytes, fact: str) -> None:
     with pytest.raises(NotSigned, match=fact):
         read_signed(data)
+
+
+def test_more_certificates_than_any_signature_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hyper2kvmd.guest.windows.drivers.pkcs7.MOST_CERTIFICATES", 1)
+    with pytest.raises(NotSigned, match="more than 1 certificates"):
+        read_signed(GOOD)
+
+
+def test_more_elements_than_any_catalogue_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hyper2kvmd.guest.windows.drivers.der.MOST_ELEMENTS", 100)
+    with pytest.raises(NotSigned, match="too many elements"):
+        read_signed(vendor().signed(TRUST_LIST, trust_list([bytes(20)] * 101)))
 
 
 def test_the_certificate_of_another_signer_does_not_help() -> None:

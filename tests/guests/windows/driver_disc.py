@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 from tests.guests.guest import cache, finished_at_once, locked
-from tests.support import virtio_win
-from tests.support.virtio_win import FILES, Authority, Package, Stamp
+from tests.support import authenticode, virtio_win
+from tests.support.authenticode import ATTESTED, authority, microsoft
+from tests.support.virtio_win import FILES, Package, Signer, Stamp
 
-MICROSOFT = "/C=US/O=Microsoft Corporation/CN="
-PUBLISHER = f"{MICROSOFT}Microsoft Windows Hardware Compatibility Publisher"
-ATTESTED = "1.3.6.1.4.1.311.10.3.5.1"
 Kind = Literal["attested", "test"]
 OLDER = {"w7": "6.1", "2k8R2": "6.1", "w8.1": "6.3", "2k12R2": "6.3"}
 SINCE_10 = ("w10", "2k16", "2k19", "2k22", "w11", "2k25")
@@ -50,7 +48,7 @@ Characteristics=0x0
 
 def cached_disc() -> Path:
     """The whole disc. It is made once, as guests are, and again when a text that it is made from changes."""
-    sources = b"".join(Path(file).read_bytes() for file in (__file__, virtio_win.__file__))
+    sources = b"".join(Path(file).read_bytes() for file in (__file__, virtio_win.__file__, authenticode.__file__))
     folder = cache() / f"virtio-win-{hashlib.sha256(sources).hexdigest()[:16]}"
     with locked(cache() / "lock-virtio-win"):
         if not folder.exists():
@@ -64,11 +62,10 @@ def cached_disc() -> Path:
 def driver_folder(root: Path, kind: Kind = "attested", folders: tuple[str, ...] = (*OLDER, *SINCE_10)) -> Path:
     """The files of the disc. Drivers for Windows 10 and later are signed as `kind` says, others by a test's signer."""
     with tempfile.TemporaryDirectory() as name:
-        test = virtio_win.authority(Path(name) / "test")
+        test = authority(key="rsa").with_tool(Path(name) / "test")
         signers = {"test": test}
         if kind == "attested":
-            issuer = f"{MICROSOFT}Microsoft Windows Third Party Component CA 2014"
-            signers[kind] = virtio_win.issued(Path(name) / kind, PUBLISHER, issuer, f"codeSigning,{ATTESTED}")
+            signers[kind] = microsoft(ATTESTED, key="rsa").with_tool(Path(name) / kind)
         virtio_win.tree(root, test, ())
         for folder in folders:
             for architecture in ("amd64", "x86") if folder in WITH_X86 else ("amd64",):
@@ -76,7 +73,7 @@ def driver_folder(root: Path, kind: Kind = "attested", folders: tuple[str, ...] 
     return root
 
 
-def _write(root: Path, folder: str, architecture: str, signer: Authority) -> None:
+def _write(root: Path, folder: str, architecture: str, signer: Signer) -> None:
     for driver in FILES:
         utf_16 = driver == "Balloon" and folder in UTF_16
         place = Package(driver, folder, _stamp(folder, architecture), architecture, utf_16).write(root, signer)

@@ -8,6 +8,7 @@ from tests.security.guards import (
     boundary,
     descriptions,
     destinations,
+    drivers,
     hives,
     inputs,
     names,
@@ -20,7 +21,7 @@ from tests.security.guards import (
 from tests.security.guards.guard import Guard
 
 ALL = (
-    *(boundary, service, inputs, archives, descriptions, hives),
+    *(boundary, service, inputs, archives, descriptions, hives, drivers),
     *(places, destinations, names, overwriting, strangers, work),
 )
 GUARDS: tuple[Guard, ...] = tuple(guard for module in ALL for guard in module.GUARDS)

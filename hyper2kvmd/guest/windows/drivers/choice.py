@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.errors import Failure, Kind, MigrationFailed
 from hyper2kvmd.guest.windows.drivers import pe
 from hyper2kvmd.guest.windows.drivers.faults import shown, unreadable
 from hyper2kvmd.guest.windows.drivers.inf import Decoration, Inf, Installation, Model, first_build, parse_inf
@@ -39,6 +39,8 @@ LARGEST_DRIVER, LARGEST_PACKAGE = 16 << 20, 64 << 20
 AGENTS = {"amd64": ("x86_64", "x64"), "x86": ("i386", "x86")}
 LARGEST_AGENT = 64 << 20
 MSI = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+LEFT_OUT = ("virtio-win-unreadable", "source-unsafe")
+"""Errors of single files: damage, or a link in a folder."""
 SHOWN = 12
 """Folders that a message lists."""
 
@@ -148,8 +150,8 @@ def read_infs(source: DriverSource) -> tuple[FoundInf, ...]:
                 break
             if b"VEN_1AF4" in data.replace(b"\0", b"").upper():
                 found.append(FoundInf(path, parse_inf(data, shown(path))))
-        except MigrationFailed as error:
-            if error.code != "virtio-win-unreadable":
+        except Failure as error:
+            if error.code not in LEFT_OUT:
                 raise
     if total > ALL_INFS:
         raise unreadable(source.path, f"its INF files have more than {ALL_INFS >> 20} MiB")
@@ -166,8 +168,8 @@ def choose_package(
             return _package(source, candidate, name, target), []
         except _Unfit as error:
             reasons.append(f"{shown(candidate.found.path)} {error}")
-        except MigrationFailed as error:
-            if error.code != "virtio-win-unreadable":
+        except Failure as error:
+            if error.code not in LEFT_OUT:
                 raise
             reasons.append(error.message)
     return None, reasons

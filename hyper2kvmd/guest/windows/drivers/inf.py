@@ -20,6 +20,7 @@ MOST_IDS = 2000
 """Hardware ids of one INF."""
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+ -]{0,99}")
 HARDWARE_ID = re.compile(r"[A-Z0-9_&.*\\{}-]{1,199}")
+SECTION_NAME = re.compile(r"[^\\\x00-\x1f]{1,200}")
 SERVICE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,80}")
 REGISTRY_PATH = re.compile(r"[^\x00-\x1f]{0,255}")
 DECORATION = re.compile(
@@ -35,6 +36,8 @@ FOLDERS = {WINDOWS: "", SYSTEM32: "System32", DRIVERS: "System32/drivers"}
 """Below the system root."""
 DWORD, KEY_ONLY, DELETED = 0x00010001, 0x10, 0x4
 TYPE_MASK = 0xFFFF0001
+PROPERTIES = ("devicecharacteristics", "devicetype", "exclusive", "security")
+"""Names that an installation makes properties of the device, not values."""
 REG_NONE, REG_SZ, REG_EXPAND_SZ, REG_BINARY, REG_DWORD, REG_MULTI_SZ = 0, 1, 2, 3, 4, 7
 TYPES = {
     0: REG_SZ,
@@ -167,11 +170,12 @@ class Inf:
     def installation(self, model: Model, target: WindowsTarget) -> Installation:
         """Raises MigrationFailed (`virtio-win-unreadable`)."""
         section = self._decorated(model.section, target)
-        if section is None:
-            raise unreadable(self.name, f"this INF has no section {shown(model.section)}")
+        if section is None or not SECTION_NAME.fullmatch(section):
+            raise unreadable(self.name, f"this INF has no usable section {shown(model.section)}")
         files = tuple(self._files(section))
         service = self._service(section, files)
-        return Installation(section, files, service, tuple(self._registry(f"{section}.HW")))
+        device = (one for one in self._registry(f"{section}.HW") if one.path or one.name.lower() not in PROPERTIES)
+        return Installation(section, files, service, tuple(device))
 
     def source_files(self) -> tuple[str, ...]:
         """All files of the package, but for INF and catalogue."""
