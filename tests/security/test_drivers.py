@@ -154,8 +154,7 @@ def test_a_link_in_a_folder_leads_nowhere(shared: Path) -> None:
 
 
 PLACES = {
-    "a file elsewhere in the guest": ("viostor.sys,,,2", "..\\config\\SAM,viostor.sys,,2"),
-    "a file elsewhere in the source": ("viostor.sys,,,2", "viostor.sys,../../../etc/shadow,,2"),
+    "a file elsewhere in the guest": ("viostor.sys,,,2", "viostor.sys\n..\\config\\SAM,viostor.sys"),
     "the service of another driver": ("AddService = viostor,", "AddService = x\\..\\WinDefend,"),
     "a catalogue elsewhere": ("CatalogFile=viostor.cat", "CatalogFile=..\\viostor.cat"),
     "a section of many keys": ("scsi_inst", "a\\b\\c"),

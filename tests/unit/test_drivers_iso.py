@@ -163,9 +163,18 @@ def test_links_and_packed_files_are_left_out(tmp_path: Path) -> None:
             assert opened.names == tuple(sorted(set(FILES) - {"empty"}))
 
 
-def test_fields_that_continue_without_end(tmp_path: Path) -> None:
-    """A field that says that it continues where it is."""
-    data = iso({"a-file-with-a-name-that-leaves-enough-room-for-another-field": b""}, joliet=False)
+def test_fields_that_continue_in_too_many_places(tmp_path: Path) -> None:
+    """Each place has one field, which names the next place; the last one ends."""
+
+    def more(at: int) -> bytes:
+        return b"CE\x1c\x01" + struct.pack("<I4xI4xI4x", at // SECTOR, at % SECTOR, 28)
+
+    chain = b"a place for the fields".ljust(1000)
+    data = iso({"a-file-with-a-name-that-leaves-enough-room-for-another-field": chain}, joliet=False)
+    start = data.index(chain)
+    for number in range(20):
+        data = changed(data, start + 28 * number, more(start + 28 * (number + 1)))
     at = data.index(b"NM", FIRST * SECTOR)
-    more = b"CE\x1c\x01" + struct.pack("<I4xI4xI4x", at // SECTOR, at % SECTOR, 28)
-    assert "continue without end" in refused(tmp_path, changed(data, at, more))
+    assert "continue without end" in refused(tmp_path, changed(data, at, more(start)))
+    with source(tmp_path, changed(data, at, more(start + 28 * 15))) as opened:
+        assert opened.names == ("N0000000",)
