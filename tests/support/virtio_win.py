@@ -171,7 +171,6 @@ HKR,Parameters,DisableMSI,,"0"
 
 [SourceDisksFiles]
 netkvm.sys  = 1,,
-netkvmp.exe = 1,,
 
 [DestinationDirs]
 kvmnet6.CopyFiles = 12
@@ -352,7 +351,7 @@ class Package:
 
     signed: Signed = "both"
 
-    def write(self, root: Path, signer: Signer) -> Path:
+    def write(self, root: Path, signer: Signer | None) -> Path:
         """In a folder; signed as the real ones are: the driver itself, and a catalogue of INF and driver."""
         place = root / self.driver / self.folder / self.architecture
         place.mkdir(parents=True)
@@ -360,11 +359,13 @@ class Package:
             (place / name).write_bytes(data)
         return place
 
-    def files(self, signer: Signer) -> dict[str, bytes]:
+    def files(self, signer: Signer | None) -> dict[str, bytes]:
         name = FILES[self.driver]
         text = inf(self.driver, self.stamp).replace("\n", "\r\n").encode("utf-16" if self.utf_16 else "utf-8")
         driver = program(self.architecture)
         found = {f"{name}.inf": text, f"{name}.sys": driver, f"{name}.pdb": b"symbols"}
+        if signer is None:
+            return found
         if self.signed in ("both", "driver"):
             found[f"{name}.sys"] = signer.sign_driver(driver)
         if self.signed in ("both", "catalogue"):
@@ -378,7 +379,7 @@ ALL = tuple(Package(driver, folder, WINDOWS_10) for driver in FILES for folder i
 )
 
 
-def tree(root: Path, signer: Signer, packages: tuple[Package, ...] = ALL) -> Path:
+def tree(root: Path, signer: Signer | None, packages: tuple[Package, ...] = ALL) -> Path:
     """The folder of an ISO of virtio-win."""
     root.mkdir(parents=True, exist_ok=True)
     for package in packages:

@@ -95,6 +95,24 @@ def test_the_newest_build_that_fits(tmp_path: Path) -> None:
     assert chosen(tmp_path, files, SERVER_2019)["netkvm"].source == "NetKVM/b/amd64/netkvm.inf"
 
 
+@pytest.mark.parametrize(
+    ("target", "folder"),
+    [
+        (SERVER_2019, "2k19"),
+        (WindowsTarget(20348, True, "amd64"), "2k22"),
+        (WindowsTarget(14393, True, "amd64"), "w10"),
+        (WINDOWS_10, "w10"),
+        (WINDOWS_11, "w11"),
+    ],
+)
+def test_the_two_builds_of_virtio_win_for_windows_10_and_later(
+    tmp_path: Path, target: WindowsTarget, folder: str
+) -> None:
+    later = Stamp("amd64.10.0...16299", dirid=13)
+    files = files_of(*ALL, *all_drivers("w11", later), *all_drivers("2k22", later))
+    assert chosen(tmp_path, files, target)["viostor"].source == f"viostor/{folder}/amd64/viostor.inf"
+
+
 def test_the_newest_version_of_the_same(tmp_path: Path) -> None:
     files = files_of(*all_drivers("a", Stamp(date="02/01/2024")), *all_drivers("b", Stamp(date="12/30/2023")))
     assert chosen(tmp_path, files, SERVER_2019)["viostor"].source == "viostor/a/amd64/viostor.inf"

@@ -1,6 +1,6 @@
 """Chooses the packages of a source that fit a release of Windows: by INF decoration, build and architecture.
 
-Folder names of the source only decide between INF files that demand the same.
+Folder names of the source only decide between INF files for the same version of Windows.
 """
 
 from __future__ import annotations
@@ -191,10 +191,14 @@ def _is_for(model: Model, name: str) -> bool:
 
 
 def _rank(candidate: _Candidate, target: WindowsTarget) -> tuple[object, ...]:
-    """The INF that demands the most of Windows is the most recent one for it."""
+    """The INF for the most recent version of Windows is the best one.
+
+    virtio-win has two for Windows 10 and later, which differ in the build that they demand. Its folders tell for which
+    releases each was tested.
+    """
     found, demand = candidate.found, candidate.decoration
-    newest = found.inf.date, found.inf.version
-    return (demand.major, demand.minor, demand.build, demand.kind), folder_rank(found.path, target), newest, found.path
+    newest = demand.build, demand.kind, found.inf.date, found.inf.version
+    return (demand.major, demand.minor), folder_rank(found.path, target), newest, found.path
 
 
 def _package(source: DriverSource, candidate: _Candidate, name: str, target: WindowsTarget) -> DriverPackage:
