@@ -14,11 +14,13 @@ import pytest
 from tests.guests import debian12
 from tests.guests.altered import altered
 from tests.guests.debian12 import Recipe
+from tests.support.authenticode import vendor
 from tests.support.ctl import ctl
 from tests.support.disks import empty_disk, sh
 from tests.support.foreign_disks import make, poke
 from tests.support.host import make_disk
 from tests.support.journals import copied_in_use
+from tests.support.virtio_win import tree
 
 FIRMWARE, PROGRAMS = Path("/usr/share/qemu/firmware"), Path("/usr/bin")
 NOTHING_HIDDEN: Mapping[Path, Path] = MappingProxyType({})
@@ -200,3 +202,16 @@ def test_a_disk_does_not_shrink(tmp_path: Path) -> None:
     done = plan(asked(tmp_path, empty_disk(tmp_path / "web01.raw", 64), guest="none", resize="63M"))
     assert done.returncode == 1
     assert lines_of(done)[-1] == "[resize-invalid]"
+
+
+def test_drivers_for_windows_are_looked_at_before_the_conversion(tmp_path: Path) -> None:
+    disk = empty_disk(tmp_path / "web01.raw", 64)
+    drivers = tree(tmp_path / "virtio-win", vendor())
+    found = planned(asked(tmp_path, disk, guest="none", virtio_win=drivers))
+    (concern,) = (one for one in found["concerns"] if one["code"] == "driver-signature-limited")
+    assert "Red Hat, Inc. signed it, and not Microsoft" in concern["message"]
+    unsigned = tree(tmp_path / "unsigned", None)
+    for path, code in ((unsigned, "driver-not-signed"), (disk, "virtio-win-unreadable"), ("/gone", "source-missing")):
+        done = plan(asked(tmp_path, disk, guest="none", virtio_win=path))
+        assert lines_of(done)[-1] == f"[{code}]", done.stderr
+    assert not (tmp_path / "work").exists() and not (tmp_path / "out").exists()

@@ -115,13 +115,13 @@ class Authority:
             return self.key.sign(data, padding.PKCS1v15(), HASHES[self.digest])
         return self.key.sign(data, ec.ECDSA(HASHES[self.digest]))
 
-    def with_tool(self, folder: Path) -> ToolSigner:
+    def with_tool(self, folder: Path, digest: str = "sha256") -> ToolSigner:
         folder.mkdir(parents=True, exist_ok=True)
         key, certificate = folder / "key.pem", folder / "certificate.pem"
         form = serialization.PrivateFormat.PKCS8
         key.write_bytes(self.key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
         certificate.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
-        return ToolSigner(folder, key, certificate, self.digest)
+        return ToolSigner(folder, key, certificate, digest)
 
 
 @dataclass(frozen=True)
@@ -208,6 +208,7 @@ def _certificate(
     builder = builder.not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
     builder = builder.not_valid_after(datetime(2040, 1, 1, tzinfo=UTC))
     use = x509.ExtendedKeyUsage([x509.ObjectIdentifier(one) for one in uses])
+    builder = builder.add_extension(x509.BasicConstraints(ca=subject == issuer, path_length=None), critical=True)
     return builder.add_extension(use, critical=False).sign(signer, hashes.SHA256())
 
 

@@ -109,7 +109,7 @@ class Image:
     def _own_name(self, name: str, number: int, is_folder: bool, wide: bool) -> bytes:
         version = "" if is_folder else ";1"
         if wide:
-            return (name + version).encode("utf-16-be")
+            return name.encode("utf-16-be")
         if self._rock_ridge:
             return f"N{number:07}{'' if is_folder else '.;1'}".encode()
         return (name.upper() + version).encode()
