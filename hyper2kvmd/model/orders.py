@@ -75,7 +75,7 @@ class Order(Frozen):
     output_dir: Path
     helper: HelperCall
     virtio_win: Path | None = None
-    """The operator's source of drivers for Windows, for a migration that names none."""
+    """The operator's driver source, for a migration that names none."""
     bounds: Bounds = Bounds()
     space_reserve: str = "5%"
     """Kept free on every file system written to: bytes, or a percentage of its size."""

@@ -1,4 +1,4 @@
-"""Sources of drivers by tools of other authors: genisoimage and isoinfo for images, osslsigncode for signatures."""
+"""Driver sources by tools of other authors: genisoimage and isoinfo for images, osslsigncode for signatures."""
 
 from __future__ import annotations
 

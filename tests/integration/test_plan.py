@@ -211,7 +211,11 @@ def test_drivers_for_windows_are_looked_at_before_the_conversion(tmp_path: Path)
     (concern,) = (one for one in found["concerns"] if one["code"] == "driver-signature-limited")
     assert "Red Hat, Inc. signed it, and not Microsoft" in concern["message"]
     unsigned = tree(tmp_path / "unsigned", None)
-    for path, code in ((unsigned, "driver-not-signed"), (disk, "virtio-win-unreadable"), ("/gone", "source-missing")):
+    for path, code in (
+        (unsigned, "driver-not-signed"),
+        (disk, "virtio-win-unreadable"),
+        ("/gone", "virtio-win-unreadable"),
+    ):
         done = plan(asked(tmp_path, disk, guest="none", virtio_win=path))
         assert lines_of(done)[-1] == f"[{code}]", done.stderr
     assert not (tmp_path / "work").exists() and not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Sources of drivers that a submitter names: what they lead to, what they write, and what reading them costs."""
+"""Driver sources that a submitter names: what they lead to, what they write, and what reading them costs."""
 
 from __future__ import annotations
 

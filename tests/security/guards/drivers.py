@@ -1,4 +1,4 @@
-"""What guards the service, and the guests, from sources of drivers."""
+"""What guards the service, and the guests, from driver sources."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GUARDS: tuple[Guard, ...] = (
             "test_drivers.py::test_an_image_that_the_submitter_may_not_read",
             "test_drivers.py::test_a_link_to_an_image_that_the_submitter_may_not_read",
         ),
-        source("DriverSource.open", "call open_file", "$0($1)"),
+        source("_opened", "call open_file", "$0($1)"),
     ),
     *each(
         (
@@ -37,7 +37,7 @@ GUARDS: tuple[Guard, ...] = (
         (
             source("real_path", "call open", "os.open(path, os.O_PATH | os.O_NOFOLLOW)"),
             source("DriverSource.open", "call is_folder", "path.is_dir()"),
-            source("DriverSource.open", "call open_file", "$0($1)"),
+            source("_opened", "call open_file", "$0($1)"),
         ),
     ),
     *each(

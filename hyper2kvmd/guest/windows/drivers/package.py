@@ -18,7 +18,7 @@ class DriverFile:
     name: str
     """Beside the INF."""
     source: str
-    """Its path in the source of drivers."""
+    """Its path in the driver source."""
     data: bytes = field(repr=False)
 
     @cached_property
@@ -39,7 +39,7 @@ class DriverPackage:
     name: str
     """Of the driver, such as `viostor`."""
     source: str
-    """The path of its INF in the source of drivers."""
+    """The path of its INF in the driver source."""
     inf: Inf = field(repr=False)
     decoration: Decoration = field(repr=False)
     """What its INF demands of Windows."""

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Protocol
 
 from hyper2kvmd.disk.files import SourceFile, open_file
+from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.windows.drivers import iso
 from hyper2kvmd.guest.windows.drivers.faults import shown, unreadable
 from hyper2kvmd.guest.windows.drivers.folder import is_folder, read_names
@@ -51,7 +52,7 @@ class DriverSource:
         real = real_path(path, mandate)
         if is_folder(real, mandate):
             return cls(path, _FolderFiles(real, mandate))
-        return cls(path, _IsoFiles(open_file(real, mandate)))
+        return cls(path, _IsoFiles(_opened(path, real, mandate)))
 
     def __enter__(self) -> DriverSource:
         return self
@@ -76,6 +77,15 @@ class DriverSource:
     def read(self, name: str, limit: int = LARGEST_FILE) -> bytes:
         """The whole file. Raises MigrationFailed (`virtio-win-unreadable`), and as `open_file` does."""
         return self._files.read(name, limit)
+
+
+def _opened(path: Path, real: Path, mandate: Mandate) -> SourceFile:
+    try:
+        return open_file(real, mandate)
+    except MigrationFailed as error:
+        if error.code == "source-missing":
+            raise unreadable(path, "this file does not exist") from error
+        raise
 
 
 def real_path(path: Path, mandate: Mandate) -> Path:

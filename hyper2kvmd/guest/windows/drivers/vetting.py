@@ -1,4 +1,4 @@
-"""Looks at a source of drivers before anything is converted: its releases of Windows, and its signatures."""
+"""Looks at a driver source before anything is converted: its releases of Windows, and its signatures."""
 
 from __future__ import annotations
 
