@@ -15,7 +15,8 @@ DIFFS_KEPT = 256 << 10
 WARNINGS_KEPT = 200
 
 
-DiskBus = Literal["virtio", "sata"]
+DiskBus = Literal["virtio", "scsi", "sata"]
+"""`scsi` is a virtio-scsi controller."""
 NicModel = Literal["virtio", "e1000e"]
 Rtc = Literal["utc", "localtime"]
 FamilyName = Literal["linux", "windows", "none"]

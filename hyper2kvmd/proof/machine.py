@@ -241,6 +241,8 @@ def _command(hardware: Hardware, disks: int, monitor: int, accelerator: Accelera
     devices += [device for extra, device in CONTROLLERS.items() if extra in hardware.extras]
     if hardware.disk_bus == "virtio":
         devices += [f"virtio-blk-pci,drive=disk{number}{_boots(hardware, number)}" for number in range(disks)]
+    if hardware.disk_bus == "scsi":
+        devices += ["virtio-scsi-pci,id=scsi"]
     on_sata = _on_sata(hardware, disks)
     devices += [f"ich9-ahci,id=sata{number}" for number in range(-(-len(on_sata) // SATA_PORTS))]
     devices += [device for extra, device in PCI_DEVICES.items() if extra in hardware.extras]
@@ -251,6 +253,8 @@ def _command(hardware: Hardware, disks: int, monitor: int, accelerator: Accelera
         argv += ["-device", device]
     for number, device in enumerate(on_sata):
         argv += ["-device", f"{device},bus=sata{number // SATA_PORTS}.{number % SATA_PORTS}"]
+    for disk in range(disks if hardware.disk_bus == "scsi" else 0):
+        argv += ["-device", f"scsi-hd,bus=scsi.0,scsi-id=0,lun={disk},drive=disk{disk}{_boots(hardware, disk)}"]
     for extra, device in ATTACHED.items():
         argv += ["-device", device] if extra in hardware.extras else []
     return argv

@@ -22,6 +22,8 @@ from hyper2kvmd.targets.shell import one_line
 
 LONGEST_NAME, LONGEST_SUFFIX = 63, len("-disk26")
 GIB = 1 << 30
+ENLIGHTENMENTS = ("relaxed", "vapic", "vpindex", "runtime", "synic", "synictimer", "frequencies")
+"""Hyper-V's interfaces, as KubeVirt names them."""
 
 CLAIMS = """
 # {description}
@@ -115,16 +117,22 @@ def _domain(machine: NewMachine) -> dict[str, Any]:
             "threads": 1,
         },
         "memory": {"guest": f"{hardware.memory}Mi"},
-        "clock": _clock(),
+        "clock": _clock(hardware),
         "firmware": _firmware(hardware),
         "features": _features(hardware),
         "devices": _devices(machine),
     }
 
 
-def _clock() -> dict[str, Any]:
+def _clock(hardware: Hardware) -> dict[str, Any]:
     """KubeVirt has no clock in local time but that of a named zone."""
-    timers = {"hpet": {"present": False}, "pit": {"tickPolicy": "delay"}, "rtc": {"tickPolicy": "catchup"}}
+    timers: dict[str, Any] = {
+        "hpet": {"present": False},
+        "pit": {"tickPolicy": "delay"},
+        "rtc": {"tickPolicy": "catchup"},
+    }
+    if hardware.hyperv:
+        timers["hyperv"] = {"present": True}
     return {"utc": {}, "timer": timers}
 
 
@@ -143,7 +151,7 @@ def _features(hardware: Hardware) -> dict[str, Any]:
     if hardware.secure_boot:
         features["smm"] = {"enabled": True}
     if hardware.hyperv:
-        features["hyperv"] = {"relaxed": {}, "vapic": {}, "spinlocks": {"spinlocks": 8191}}
+        features["hyperv"] = {**{name: {} for name in ENLIGHTENMENTS}, "spinlocks": {"spinlocks": 8191}}
     return features
 
 

@@ -118,6 +118,8 @@ def _properties(machine: NewMachine) -> Iterator[tuple[str, str]]:
         yield "os_distro", guest.os_id
     yield "hw_machine_type", hardware.machine
     yield "hw_disk_bus", hardware.disk_bus
+    if hardware.disk_bus == "scsi":
+        yield "hw_scsi_model", "virtio-scsi"
     yield "hw_vif_model", hardware.nic_model
     yield "hw_video_model", hardware.video
     yield from _firmware(hardware)

@@ -18,7 +18,7 @@ from hyper2kvmd.targets.shell import PRELUDE, command, one_line, script, word
 
 BRIDGE = "vmbr0"
 """Proxmox VE's first bridge, for networks that are not mapped."""
-BUS_DISKS = {"virtio": 16, "sata": 6}
+BUS_DISKS = {"virtio": 16, "scsi": 31, "sata": 6}
 """Disks that a machine can have on a bus. Further ones are on the SCSI controller."""
 CD_DRIVES = ("ide2", "ide0")
 WINDOWS_TYPES = (

@@ -111,7 +111,9 @@ fi
 HYPERV = """
 # Hyper-V's interfaces, which Windows uses and only KVM has
 CPU=max
-[ "$ACCEL" != kvm ] || CPU=max,hv-relaxed,hv-vapic,hv-spinlocks=0x1fff,hv-vpindex,hv-time
+if [ "$ACCEL" = kvm ]; then
+    CPU=max,hv-relaxed,hv-vapic,hv-spinlocks=0x1fff,hv-vpindex,hv-runtime,hv-synic,hv-stimer,hv-frequencies,hv-time
+fi
 """
 
 
@@ -193,6 +195,9 @@ def _devices(machine: NewMachine) -> Iterator[str]:
     for disk in range(len(machine.disks) if hardware.disk_bus == "sata" else 0):
         port = f"bus=sata{disk // SATA_PORTS}.{disk % SATA_PORTS}"
         yield f"{_drive(machine, disk)}-device ide-hd,drive=disk{disk},{port}{_boots(hardware, disk)}"
+    for disk in range(len(machine.disks) if hardware.disk_bus == "scsi" else 0):
+        place = f"bus=scsi.0,scsi-id=0,lun={disk}"
+        yield f"{_drive(machine, disk)}-device scsi-hd,drive=disk{disk},{place}{_boots(hardware, disk)}"
     for drive in range(hardware.cdroms):
         yield f"-device ide-cd,bus=optical.{drive}"
 
@@ -212,6 +217,8 @@ def _pci_devices(machine: NewMachine) -> Iterator[tuple[str, str]]:
     if hardware.disk_bus == "virtio":
         for number in range(disks):
             yield _drive(machine, number), f"virtio-blk-pci,drive=disk{number}{_boots(hardware, number)}"
+    elif hardware.disk_bus == "scsi":
+        yield "", "virtio-scsi-pci,id=scsi"
     else:
         yield from (("", f"ich9-ahci,id=sata{number}") for number in range(-(-disks // SATA_PORTS)))
     if hardware.cdroms:

@@ -95,6 +95,7 @@ def test_a_uefi_guest_boots(guest_folder: Path) -> None:
     [
         BIOS,
         BIOS.with_changes(machine="pc", disk_bus="sata", nic_model="e1000e", cdroms=4, hyperv=True, rtc="localtime"),
+        BIOS.with_changes(disk_bus="scsi", rtc="localtime"),
         BIOS.with_changes(
             firmware="uefi",
             secure_boot=True,
@@ -105,7 +106,7 @@ def test_a_uefi_guest_boots(guest_folder: Path) -> None:
             genid="0a1b2c3d-0000-4000-8000-00000000beef",
         ),
     ],
-    ids=["bios", "sata", "secure-boot"],
+    ids=["bios", "sata", "scsi", "secure-boot"],
 )
 def test_an_empty_disk_is_told_at_once(guest_folder: Path, hardware: Hardware) -> None:
     """On every kind of machine: QEMU starts it, and its firmware runs."""

@@ -44,6 +44,11 @@ class Hyperv(Part):
     relaxed: Switch | None = None
     vapic: Switch | None = None
     spinlocks: Spinlocks | None = None
+    vpindex: Switch | None = None
+    runtime: Switch | None = None
+    synic: Switch | None = None
+    synictimer: Switch | None = None
+    frequencies: Switch | None = None
 
 
 class Features(Part):
@@ -130,6 +135,7 @@ class Timers(Part):
     hpet: Timer
     pit: Timer
     rtc: Timer
+    hyperv: Timer | None = None
 
 
 class Clock(Part):

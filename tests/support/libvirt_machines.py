@@ -19,6 +19,7 @@ GOLDEN = Path(__file__).parents[1] / "golden-libvirt"
 MARK = "6f1dd28e-5a4b-5a1c-9d5e-0c6c5d0f7a11"
 UUID = "564d1d2a-9f0e-4a3b-8c55-0123456789ab"
 WITHOUT_DRIVERS = Capabilities(disk_bus="sata", nic_model="e1000e", rtc="localtime")
+ON_SCSI = Capabilities(disk_bus="scsi")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ MACHINES: Mapping[str, NewMachine] = {
     ),
     "three-disks": NewMachine({}, {"out_format": "raw"}, Guest(nics=cards(None), boot_disk=1), disks=3),
     "sata": NewMachine({"cdroms": 4}, {}, Guest(nics=cards(None), capabilities=WITHOUT_DRIVERS), disks=26),
+    "scsi": NewMachine({"cdroms": 1}, {}, Guest(nics=cards(None), capabilities=ON_SCSI), disks=17),
 }
 
 

@@ -97,4 +97,21 @@ MACHINES: Mapping[str, NewMachine] = {
         60 * GIB,
         200 * GIB,
     ),
+    "windows-scsi": new_machine(
+        "win",
+        Hardware(
+            firmware="bios",
+            machine="q35",
+            memory=8192,
+            vcpus=4,
+            cores_per_socket=4,
+            nics=(HardwareNic(mac="00:50:56:bb:00:01"),),
+            disk_bus="scsi",
+            boot_disk=1,
+            hyperv=True,
+        ),
+        Guest(family="windows", os_name="Windows Server 2012 R2"),
+        60 * GIB,
+        200 * GIB,
+    ),
 }

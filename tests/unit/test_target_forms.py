@@ -200,7 +200,7 @@ def test_a_volume_of_openstack_is_not_smaller_than_its_disk(tmp_path: Path) -> N
     assert sizes == ["21", "100"]
 
 
-@pytest.mark.parametrize(("bus", "last"), [("virtio", "--scsi9"), ("sata", "--scsi19")])
+@pytest.mark.parametrize(("bus", "last"), [("virtio", "--scsi9"), ("scsi", "--scsi25"), ("sata", "--scsi19")])
 def test_more_disks_than_a_bus_of_proxmox_has(bus: str, last: str, tmp_path: Path) -> None:
     hardware = MACHINES["bios"].hardware.with_changes(disk_bus=bus)
     command = words(new_machine("web01", hardware, DEBIAN, *([GIB] * 26)), "proxmox", tmp_path)[-1]

@@ -11,7 +11,7 @@ from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.machine import Hardware, HardwareNic
 from hyper2kvmd.model.results import Artifact
 
-DISK_NAMES = {"virtio": "vd", "sata": "sd"}
+DISK_NAMES = {"virtio": "vd", "scsi": "sd", "sata": "sd"}
 CDROM_BUS = "sata"
 """Every guest has a driver for it."""
 BRIDGE = "bridge:"
@@ -20,6 +20,8 @@ BRIDGE = "bridge:"
 
 def add_devices(devices: ET.Element, migration: Migration, hardware: Hardware, artifact: Artifact) -> None:
     _disks(devices, hardware, artifact, migration.libvirt_pool)
+    if hardware.disk_bus == "scsi":
+        ET.SubElement(devices, "controller", type="scsi", model="virtio-scsi")
     if "usb" in hardware.extras:
         ET.SubElement(devices, "controller", type="usb", model="qemu-xhci")
     for nic in hardware.nics:
@@ -59,6 +61,9 @@ def _disks(devices: ET.Element, hardware: Hardware, artifact: Artifact, pool: st
         ET.SubElement(disk, "backingStore")  # so libvirt follows no backing file of an image swapped in later
         name = next(names[DISK_NAMES[hardware.disk_bus]])
         ET.SubElement(disk, "target", dev=name, bus=hardware.disk_bus)
+        if hardware.disk_bus == "scsi":
+            # by the name alone, libvirt puts the sixteenth disk on a second controller, of another model
+            ET.SubElement(disk, "address", type="drive", controller="0", bus="0", target="0", unit=str(number))
         if number == hardware.boot_disk:
             ET.SubElement(disk, "boot", order="1")
     for _ in range(hardware.cdroms):

@@ -82,7 +82,9 @@ OVMF_CODE=$(printf '%s' "$OVMF_CODE" | sed 's/,/,,/g')
 
 # Hyper-V's interfaces, which Windows uses and only KVM has
 CPU=max
-[ "$ACCEL" != kvm ] || CPU=max,hv-relaxed,hv-vapic,hv-spinlocks=0x1fff,hv-vpindex,hv-time
+if [ "$ACCEL" = kvm ]; then
+    CPU=max,hv-relaxed,hv-vapic,hv-spinlocks=0x1fff,hv-vpindex,hv-runtime,hv-synic,hv-stimer,hv-frequencies,hv-time
+fi
 
 set -- "${QEMU:-qemu-system-x86_64}" \
     -name win -nodefaults \
