@@ -21,7 +21,7 @@ from hyper2kvmd.cli.output import (
 )
 from hyper2kvmd.daemon.wire import Status, SubmissionBody, events_adapter, jobs_adapter
 from hyper2kvmd.errors import InvalidInput, MigrationFailed
-from hyper2kvmd.model.jobs import Job, State
+from hyper2kvmd.model.jobs import WARNED, Job, State
 
 POLL_SECONDS = 0.5
 EXIT_CODES = {State.SUCCEEDED: 0, State.REJECTED: InvalidInput.exit_code}
@@ -106,12 +106,13 @@ def list_jobs(output: Output, ask: Ask) -> None:
 
 @over_socket("show", JOB)
 def show(output: Output, ask: Ask, job_id: int) -> None:
-    """Show one job: its state, its settings and its problems."""
+    """Show one job: its state, its settings, its warnings and its problems."""
     job = client.read(JOB_ANSWER, ask("GET", f"/v1/jobs/{job_id}"))
     if output.json:
         output.data(job)
     else:
-        views.job(output, job)
+        events = client.read(events_adapter, ask("GET", f"/v1/jobs/{job_id}/events")) if job.warnings else []
+        views.job(output, job, (event.message for event in events if event.kind == WARNED))
 
 
 @over_socket("logs", JOB)

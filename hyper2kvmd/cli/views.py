@@ -101,13 +101,25 @@ def _expected(output: Output, guest: Guest) -> None:
         ("boot loader", guest.boot_loader),
         ("kernels", ", ".join(guest.kernels)),
         *(("network card", " ".join(filter(None, (nic.name, nic.mac)))) for nic in guest.nics),
+        *_of_windows(guest),
     ]
     output.facts([(name, value) for name, value in rows if value])
     if guest.changes:
         changes = [(change.fix, change.path, change.summary) for change in guest.changes]
         output.table(("expected repair", "file", "change"), changes)
-    elif guest.family == "linux":
+    elif guest.family in ("linux", "windows"):
         output.line("the guest needs no repair")
+
+
+def _of_windows(guest: Guest) -> Iterator[tuple[str, str]]:
+    """Devices, drivers, and what is left for the first boot."""
+    if guest.windows is None:
+        return
+    yield "disks, cards", f"{guest.capabilities.disk_bus}, {guest.capabilities.nic_model}"
+    for driver in guest.windows.drivers:
+        yield "driver", f"{driver.name} {driver.version}, signed by {driver.signer or 'nobody'}"
+    for step in guest.windows.first_boot:
+        yield "first boot", step
 
 
 def _identity(volume: Volume) -> str:
@@ -167,17 +179,26 @@ def removed(output: Output, result: Removed, *, dry_run: bool) -> None:
 
 def jobs(output: Output, listed: Iterable[Job]) -> None:
     rows = [
-        (str(one.id), one.vm_name, one.state.value, _progress(one), _when(one.finished or one.started or one.created))
+        (str(one.id), one.vm_name, _state(one), _progress(one), _when(one.finished or one.started or one.created))
         for one in listed
     ]
     output.table(("id", "vm", "state", "stage", "since"), rows)
 
 
-def job(output: Output, one: Job) -> None:
+def _state(one: Job) -> str:
+    """With the number of warnings: a job can succeed and still need attention."""
+    return f"{one.state.value}, {_count(one.warnings)}" if one.warnings else one.state.value
+
+
+def _count(warnings: int) -> str:
+    return f"{warnings} warning{'s' if warnings > 1 else ''}"
+
+
+def job(output: Output, one: Job, warnings: Iterable[str] = ()) -> None:
     rows = [
         ("job", str(one.id)),
         ("vm", one.vm_name),
-        ("state", one.state.value),
+        ("state", _state(one)),
         ("stage", _progress(one)),
         ("note", one.note),
         ("attempt", str(one.attempt)),
@@ -191,6 +212,8 @@ def job(output: Output, one: Job) -> None:
         ("source", ", ".join(map(str, one.migration.sources)) if one.migration else ""),
     ]
     output.facts([(name, value) for name, value in rows if value])
+    for message in dict.fromkeys(warnings):
+        output.line(f"warning: {message}", style="yellow")
     notes(output, one.notes)
     problems(output, one.problems)
 

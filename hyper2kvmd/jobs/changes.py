@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from hyper2kvmd.errors import InvalidInput, rendered
-from hyper2kvmd.jobs.tables import events, job_of, jobs, stages
+from hyper2kvmd.jobs.tables import WARNINGS, events, job_of, jobs, stages
 from hyper2kvmd.model.jobs import Job, Problem, Stage, State
 from hyper2kvmd.model.results import PRODUCTS, Finished, recorded
 
@@ -49,7 +49,7 @@ def change(connection: Connection, where: tuple[ColumnElement[bool], ...], **val
 
 
 def one(connection: Connection, job_id: int) -> Job:
-    row = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().first()
+    row = connection.execute(select(jobs, WARNINGS).where(jobs.c.id == job_id)).mappings().first()
     if row is None:
         raise InvalidInput(
             "job-unknown", f"there is no job {job_id}", hint="Run `h2kvmctl list` to see the job numbers"

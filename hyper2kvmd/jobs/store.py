@@ -37,6 +37,7 @@ from hyper2kvmd.jobs.database import corrupt, open_database
 from hyper2kvmd.jobs.submissions import Origin, Refusal, Submission, Submitted, refuse, submit_together
 from hyper2kvmd.jobs.tables import (
     MISPLACED,
+    WARNINGS,
     event_of,
     events,
     job_of,
@@ -46,7 +47,7 @@ from hyper2kvmd.jobs.tables import (
     stages,
 )
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.jobs import Counts, Job, JobEvent, Problem, Stage, State
+from hyper2kvmd.model.jobs import WARNED, Counts, Job, JobEvent, Problem, Stage, State
 from hyper2kvmd.model.results import Finished, Product, recorded
 from hyper2kvmd.units import duration, size
 
@@ -156,7 +157,7 @@ class Store:
             return change(connection, fence(job_id, attempt), progress=progress)
 
     def record_warning(self, job_id: int, attempt: int, message: str) -> bool:
-        return self._write(job_id, attempt, "warned", message)
+        return self._write(job_id, attempt, WARNED, message)
 
     def reserve(self, job_id: int, attempt: int, reserved_bytes: int) -> bool:
         message = f"{size(reserved_bytes)} reserved"
@@ -335,7 +336,7 @@ class Store:
 
     def list(self, states: Sequence[State] = (), limit: int = 1000) -> list[Job]:
         """The newest jobs first."""
-        query = select(jobs).order_by(jobs.c.id.desc()).limit(limit)
+        query = select(jobs, WARNINGS).order_by(jobs.c.id.desc()).limit(limit)
         if states:
             query = query.where(jobs.c.state.in_(states))
         with self._transaction() as connection:

@@ -21,13 +21,15 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    func,
+    select,
     text,
 )
 from sqlalchemy.engine import RowMapping
 
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
-from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Job, JobEvent, Problem
+from hyper2kvmd.model.jobs import NOBODY_AT_ALL, WARNED, Job, JobEvent, Problem
 
 ACTIVE_STATES = "state IN ('queued', 'held', 'running')"
 MISPLACED = (
@@ -131,13 +133,25 @@ queue = Table(
 """One row: the operator's setting for the queue as a whole."""
 
 
+WARNINGS = (
+    select(func.count(events.c.message.distinct()))
+    .where(events.c.job_id == jobs.c.id, events.c.kind == WARNED)
+    .scalar_subquery()
+    .label("warnings")
+)
+"""For queries of jobs that are to be shown."""
+APART = ("migration", "problems", "notes", "warnings")
+"""Fields of a job that are no column, or whose column has JSON."""
+
+
 def job_of(row: RowMapping) -> Job:
     migration = row["migration"]
     return Job(
-        **{name: row[name] for name in Job.model_fields if name not in ("migration", "problems", "notes")},
+        **{name: row[name] for name in Job.model_fields if name not in APART},
         migration=None if migration is None else Migration.model_validate_json(migration),
         problems=problems_adapter.validate_json(row["problems"]),
         notes=notes_adapter.validate_json(row["notes"]),
+        warnings=row.get(WARNINGS.name, 0),
     )
 
 

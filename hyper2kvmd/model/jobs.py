@@ -30,6 +30,10 @@ class State(StrEnum):
         return self in (State.QUEUED, State.HELD, State.RUNNING)
 
 
+WARNED = "warned"
+"""The kind of an event that is a warning of the worker."""
+
+
 class Stage(StrEnum):
     PLAN = "plan"
     CONVERT = "convert"
@@ -70,6 +74,8 @@ class Job(Frozen):
     progress: float = Field(default=0.0, ge=0.0, le=1.0)
     note: str = ""
     problems: tuple[Problem, ...] = ()
+    warnings: int = 0
+    """Different warnings of all attempts, which its events have."""
     notes: tuple[Concern, ...] = ()
     """Keys of its migration YAML that have no effect here."""
     batch: str | None = None

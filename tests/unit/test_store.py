@@ -382,3 +382,13 @@ def test_the_pause_outlives_the_program(store: Store, tmp_path: Path) -> None:
     again = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
     assert again.paused()
     again.close()
+
+
+def test_a_job_that_succeeds_shows_how_many_different_warnings_it_has(store: Store) -> None:
+    other, job = add(store, "web02", priority=1), add(store, "web01")
+    claimed = claim(store)
+    for message in ("no drivers", "no drivers", "an old kernel"):
+        assert store.record_warning(claimed.id, claimed.attempt, message)
+    store.succeed(claimed.id, claimed.attempt, "done")
+    assert (store.get(job.id).warnings, store.get(other.id).warnings) == (2, 0)
+    assert {one.id: one.warnings for one in store.list()} == {job.id: 2, other.id: 0}

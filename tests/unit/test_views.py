@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hyper2kvmd.cli.output import Output
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Image, Layout
 from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.model.jobs import Job, State
 from hyper2kvmd.model.results import Artifact, Finished, Registration, Verdict
 from tests.support.benches import NOTHING_PLANNED
 
@@ -50,3 +52,21 @@ FILES = (Path("/o/a.xml"), Path("/o/a.sh"))
 )
 def test_where_the_machine_is(registration: Registration, lines: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(registration, capsys) == lines
+
+
+def test_a_job_with_warnings_is_not_shown_as_if_all_were_well(capsys: pytest.CaptureFixture[str]) -> None:
+    job = Job(
+        id=7,
+        state=State.SUCCEEDED,
+        vm_name="win",
+        priority=5,
+        content_key="k",
+        warnings=2,
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    views.jobs(Output(), (job, job.with_changes(id=8, warnings=0)))
+    listed = capsys.readouterr().out
+    assert "succeeded, 2 warnings" in listed and listed.count("warning") == 1
+    views.job(Output(), job, ("no virtio drivers", "no virtio drivers", "a policy"))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert lines == ["warning: no virtio drivers", "warning: a policy"]
