@@ -168,7 +168,10 @@ REFUSED = (
         "Remove the key: the guest is repaired, not configured. Use cloud-init or your configuration management",
         *("cloud_init_config", "cloud_init_enable", "firstboot_scripts", "network_config_inject"),
         *("user_config_inject", "service_config_inject", "hostname_config_inject"),
-        *("win_net_override", "win_net_json", "win_net"),
+    ),
+    _refused(
+        "Remove the key, and write the addresses in win_net, as in `man hyper2kvm-migration`",
+        *("win_net_override", "win_net_json"),
     ),
     _refused("Write the machines below `vms:`, or drop one file for each", "manifest", "batch_manifest"),
     _refused("Write `target: kubevirt`, and apply the YAML that is written", "deploy_k8s"),

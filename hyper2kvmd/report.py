@@ -8,7 +8,7 @@ import re
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.frozen import Frozen
-from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.model.guest import Guest, WindowsAdapter, WindowsFacts
 from hyper2kvmd.model.jobs import Stage
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
@@ -58,6 +58,7 @@ def markdown(report: Report) -> str:
             ("Firmware", report.plan.firmware),
             ("Guest", _plain(guest.os_name or guest.family)),
             ("Host name", _plain(guest.hostname or "unknown")),
+            *([("Windows", _plain(_release(guest.windows)))] if guest.windows else []),
             ("Kernels", _plain(", ".join(guest.kernels) or "none found")),
             ("Boot loader", _plain(guest.boot_loader or "none found")),
             ("Root", _plain(guest.root or "none")),
@@ -69,6 +70,7 @@ def markdown(report: Report) -> str:
         f"| {_plain(volume.name)} | {volume.content} | {_plain(volume.uuid or '')} | {volume.length} |"
         for volume in report.plan.layout.volumes
     ]
+    lines += _windows(guest.windows) if guest.windows else []
     lines += ["", "## Changes in the guest", ""]
     lines += ["None.", ""] if not guest.changes else []
     for change in guest.changes:
@@ -94,6 +96,39 @@ def markdown(report: Report) -> str:
     if report.order.attempt > 1:
         lines += ["", f"This is attempt {report.order.attempt}; stages that an earlier one finished are not listed."]
     return "\n".join([*lines, ""])
+
+
+def _release(facts: WindowsFacts) -> str:
+    words = [f"build {facts.build}", facts.version, facts.edition, f"{facts.system_root}, {facts.control_set}"]
+    return ", ".join(filter(None, words))
+
+
+def _windows(facts: WindowsFacts) -> list[str]:
+    """The drivers, the adapters that the registry knows, and what is left for the first boot."""
+    lines = ["", "## Drivers", ""]
+    lines += ["| driver | version | signer | note |", "|---|---|---|---|"] if facts.drivers else ["None were added."]
+    lines += [
+        f"| {_plain(one.name)} | {_plain(one.version)} | {_plain(one.signer or 'not signed')} | {_plain(one.note)} |"
+        for one in facts.drivers
+    ]
+    if facts.drivers:
+        lines += ["", "| file | driver | SHA-256 |", "|---|---|---|"]
+        lines += [f"| {_plain(f.name)} | {_plain(one.name)} | {f.sha256} |" for one in facts.drivers for f in one.files]
+    lines += ["", "## Network adapters in the registry", ""]
+    lines += ["| name | MAC address | settings | device |", "|---|---|---|---|"] if facts.adapters else ["None."]
+    lines += [
+        f"| {_plain(one.name)} | {one.mac or 'unknown'} | {_plain(_settings(one))} | {_plain(one.device)} |"
+        for one in facts.adapters
+    ]
+    lines += ["", "## First boot", ""]
+    steps = [f"- {_plain(step)}" for step in facts.first_boot]
+    return [*lines, *(steps or ["Nothing is left to do: the guest gets no service for it."])]
+
+
+def _settings(adapter: WindowsAdapter) -> str:
+    parts = [("", adapter.addresses), ("gateway ", adapter.gateways), ("DNS ", adapter.name_servers)]
+    said = [f"{what}{', '.join(found)}" for what, found in parts if found]
+    return "; ".join([*(["DHCP"] if adapter.dhcp else []), *said])
 
 
 def _table(rows: list[tuple[str, str]]) -> list[str]:

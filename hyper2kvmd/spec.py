@@ -43,6 +43,8 @@ REMEDIES = {
     "network_map": "Write lines of the form `VM Network: lan`, with a libvirt network or `bridge:br0` on the right",
     "resize": "Write the new size of the first disk, such as 50G, or what to add to it, such as +10G; or a list for "
     "several disks. The units are M, G and T",
+    "win_net": "Write keep, dhcp, or a list with lines of the form `- {mac: 00:50:56:01:02:03, address: 192.0.2.10/24, "
+    "gateway: 192.0.2.1, dns: [192.0.2.53]}`",
     "machine": "Write a machine type as `virsh capabilities` lists it, such as q35",
 }
 
@@ -52,7 +54,7 @@ NAME_THE_SOURCE = (
 )
 RULES = Rules(
     remedies=REMEDIES,
-    one_or_more=frozenset({"vmdk", "luks_keyfile", "resize"}),
+    one_or_more=frozenset({"vmdk", "luks_keyfile", "resize", "win_net.dns"}),
     absolute_because="Use an absolute path: relative paths are not resolved in files dropped into the spool",
     no_home_because="Use an absolute path: the home directory of the submitter is not known",
 )

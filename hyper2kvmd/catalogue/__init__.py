@@ -16,7 +16,7 @@ from hyper2kvmd.model.frozen import Frozen
 
 SUBJECTS = (
     *("migration", "spool", "machine", "package", "source", "conversion", "mount"),
-    *("guest", "ntfs", "drivers", "boot", "output", "daemon", "helper"),
+    *("guest", "windows", "ntfs", "drivers", "boot", "output", "daemon", "helper"),
 )
 """The files, in the order of a migration."""
 KINDS = {

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from hyper2kvmd.guest.files.tree import printable
 from hyper2kvmd.guest.mounts.access import Access
+from hyper2kvmd.host.mandate import ANYONE, Mandate
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Layout, Volume
 from hyper2kvmd.model.guest import FamilyName, Guest
@@ -33,6 +34,10 @@ class GuestDisks:
     """Of the source's disks; empty if unknown."""
     folder: Path | None = None
     """For notes that the next attempt on the same images needs."""
+    virtio_win: Path | None = None
+    """The source of drivers for Windows."""
+    mandate: Mandate = ANYONE
+    """By whose rights `virtio_win` is opened."""
 
 
 class Found(Protocol):

@@ -21,6 +21,11 @@ NEW_SIZE = r"^(\+?[1-9][0-9]{0,6}[MGT]|\+0)$"
 DATASTORES_MAX = 64
 DATASTORE = r"^[^/\x00-\x1f\x7f]{1,255}$"
 """The name of a datastore or the UUID of its volume: one part of a path."""
+CARDS_MAX, NAME_SERVERS_MAX = 16, 16
+_OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+IPV4 = rf"^({_OCTET}\.){{3}}{_OCTET}$"
+IPV4_WITH_LENGTH = rf"^({_OCTET}\.){{3}}{_OCTET}/([1-9]|[12][0-9]|3[0-2])$"
+MAC = r"^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$"
 SourceKey: TypeAlias = Literal["vmdk", "vmx", "ovf", "ova"]
 """A key that names the source machine; a migration has exactly one. `machines/reader.py` has a reader for each."""
 SOURCE_KEYS: tuple[SourceKey, ...] = get_args(SourceKey)
@@ -30,6 +35,19 @@ TargetName: TypeAlias = Literal["libvirt", "qemu", "proxmox", "kubevirt", "opens
 
 def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str | Path) else value
+
+
+class StaticAddress(Frozen):
+    """The address that a Windows guest gets on one of its network cards."""
+
+    mac: str = Field(pattern=MAC)
+    address: str = Field(pattern=IPV4_WITH_LENGTH)
+    gateway: str | None = Field(default=None, pattern=IPV4)
+    dns: Annotated[
+        tuple[Annotated[str, Field(pattern=IPV4)], ...],
+        BeforeValidator(_as_tuple),
+        Field(max_length=NAME_SERVERS_MAX),
+    ] = ()
 
 
 class Migration(Frozen):
@@ -81,6 +99,19 @@ class Migration(Frozen):
     remove_vmware_tools: bool = False
     root: str | None = Field(default=None, min_length=1, max_length=256)
     """The guest's root file system, if the disks hold several: a name of it, as `UUID=...` or `partition 2`."""
+    win_disk: Literal["auto", "virtio", "scsi", "sata"] = "auto"
+    """The bus of a Windows guest's disks; `auto` is virtio if it gets the drivers, else SATA."""
+    win_net: Literal["keep", "dhcp"] | Annotated[tuple[StaticAddress, ...], Field(max_length=CARDS_MAX)] = "keep"
+    """The addresses of a Windows guest's network cards."""
+    win_tools: Literal["disable", "remove", "keep"] = "disable"
+    """What becomes of VMware Tools in a Windows guest."""
+    win_drivers: Literal["full", "minimal"] = "full"
+    """How the drivers are recorded in a Windows guest: as installed packages, or only those of disks, as virt-v2v does.
+    """
+    win_agent: bool = False
+    """Install QEMU's guest agent in a Windows guest, at its first boot."""
+    win_first_boot: Literal["auto", "never"] = "auto"
+    """Whether a Windows guest may get a service that runs once, at its first boot."""
     target: TargetName = "libvirt"
     libvirt_import: bool = False
     libvirt_uri: str = "qemu:///system"

@@ -53,6 +53,56 @@ class Capabilities(Frozen):
     """False if a repair removed a signature that Secure Boot checks."""
 
 
+class DriverFileFact(Frozen):
+    """A file of a driver package, as it is copied into the guest."""
+
+    name: str
+    sha256: str
+
+
+class WindowsDriver(Frozen):
+    """A driver package for a device of the new machine."""
+
+    name: str
+    version: str
+    signer: str
+    """Empty if it is not signed."""
+    note: str = ""
+    """What is said about its signature for this release of Windows."""
+    files: tuple[DriverFileFact, ...] = ()
+
+
+class WindowsAdapter(Frozen):
+    """A network adapter in the registry of a Windows guest, and its settings."""
+
+    name: str
+    guid: str
+    mac: str | None
+    """As the guest last saw it, or by the source's slot number; None if unknown."""
+    device: str
+    dhcp: bool
+    addresses: tuple[str, ...] = ()
+    """With the length of the network's prefix."""
+    gateways: tuple[str, ...] = ()
+    name_servers: tuple[str, ...] = ()
+
+
+class WindowsFacts(Frozen):
+    """What is known about a Windows guest besides the facts of every guest."""
+
+    build: int
+    edition: str
+    version: str
+    """As Microsoft calls the release: `21H2`; empty for those without such a name."""
+    server: bool
+    control_set: str
+    system_root: str
+    drivers: tuple[WindowsDriver, ...] = ()
+    adapters: tuple[WindowsAdapter, ...] = ()
+    first_boot: tuple[str, ...] = ()
+    """What a service does once, at the first boot; empty if there is no such service."""
+
+
 class Guest(Frozen):
     """The guest on the disk, its repairs and the warnings."""
 
@@ -72,6 +122,8 @@ class Guest(Frozen):
     """In the order of their addresses on the bus."""
     fstab_before: str = ""
     fstab_after: str = ""
+    windows: WindowsFacts | None = None
+    """Only of a Windows guest that was inspected."""
     capabilities: Capabilities = Capabilities()
     changes: tuple[Change, ...] = ()
     concerns: tuple[Concern, ...] = ()

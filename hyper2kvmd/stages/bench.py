@@ -46,16 +46,19 @@ class Bench:
         """Raises as `target_of` does."""
         return target_of(self.order, self.folder, self.ctx)
 
+    @property
+    def driver_place(self) -> tuple[Path | None, Mandate]:
+        """Where the drivers for a Windows guest are: by the migration, else by the daemon's configuration.
+
+        The submitter's rights are for the first one, and those of the service for the second one.
+        """
+        named = self.migration.virtio_win
+        return (named, self.mandate) if named is not None else (self.order.virtio_win, ANYONE)
+
     @contextmanager
     def driver_source(self) -> Iterator[DriverSource | None]:
-        """The drivers for a Windows guest: of the migration, else of the daemon's configuration; None without both.
-
-        The submitter's rights are for the first one, and those of the service for the second one. Raises as
-        `DriverSource.open` does.
-        """
-        path, mandate = self.migration.virtio_win, self.mandate
-        if path is None:
-            path, mandate = self.order.virtio_win, ANYONE
+        """The files at `driver_place`; None if there is none. Raises as `DriverSource.open` does."""
+        path, mandate = self.driver_place
         if path is None:
             yield None
             return

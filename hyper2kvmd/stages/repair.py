@@ -56,6 +56,7 @@ def preview(bench: Bench, plan: Plan) -> Guest | None:
 
 
 def _repair(bench: Bench, plan: Plan, opened: access.Access, migration: Migration) -> Guest:
+    virtio_win, mandate = bench.driver_place
     disks = GuestDisks(
         opened,
         plan.layout,
@@ -65,6 +66,8 @@ def _repair(bench: Bench, plan: Plan, opened: access.Access, migration: Migratio
         nics=plan.machine.nics,
         identities=plan.identities,
         folder=bench.folder,
+        virtio_win=virtio_win,
+        mandate=mandate,
     )
     return _with_boot_disk(bench, plan, repair_disks(disks))
 

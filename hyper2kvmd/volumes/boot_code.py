@@ -6,7 +6,7 @@ dosfstools.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.model.disks import BootCode, Volume
@@ -23,6 +23,7 @@ NOT_BOOTABLE = b"This is not a bootable disk"
 """The program that mkfs.fat writes into every file system."""
 ACTIVE = 0x80
 EFI_FOLDER = "EFI"
+WINDOWS_FOLDERS = ("microsoft", "boot")
 PROGRAM = b"MZ"
 MAX_NAMES = 1000
 """Folders and files of one EFI partition that are looked at."""
@@ -92,12 +93,19 @@ def has_efi_loader(reader: BlockReader) -> bool:
         return False
 
 
-def _has_program(volume: FatVolume) -> bool:
-    left = MAX_NAMES
+def _vendor_folders(volume: FatVolume) -> Iterator[str]:
+    """The folders of /EFI, and the one in Microsoft's where Windows has its boot manager."""
     for folder in volume.names(EFI_FOLDER):
         place = f"{EFI_FOLDER}/{folder}"
-        if folder.startswith(".") or not volume.entry(place).is_folder:
-            continue
+        if not folder.startswith(".") and volume.entry(place).is_folder:
+            yield place
+            if folder.lower() == WINDOWS_FOLDERS[0]:
+                yield from (f"{place}/{name}" for name in volume.names(place) if name.lower() == WINDOWS_FOLDERS[1])
+
+
+def _has_program(volume: FatVolume) -> bool:
+    left = MAX_NAMES
+    for place in _vendor_folders(volume):
         for name in volume.names(place):
             left -= 1
             if left < 0:

@@ -109,6 +109,8 @@ def test_boot_code_of_a_disk(record: bytes, begins: bytes, found: BootCode) -> N
     [
         ("EFI/BOOT/BOOTX64.EFI", b"MZ program", True),
         ("EFI/debian/grubx64.efi", b"MZ program", True),
+        ("EFI/Microsoft/Boot/bootmgfw.efi", b"MZ program", True),
+        ("EFI/Other/Boot/other.efi", b"MZ program", False),
         ("EFI/debian/grubx64.efi", b"", False),
         ("EFI/debian/grub.cfg", b"MZ", False),
         ("grubx64.efi", b"MZ program", False),

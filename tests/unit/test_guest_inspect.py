@@ -64,14 +64,6 @@ def test_a_folder_named_like_a_subvolume_is_nothing_on_ext4(tmp_path: Path) -> N
     assert find_root(FolderAccess({"partition 1": tmp_path}), layout(partition(1))) is None
 
 
-def test_windows_is_recognised_and_said(tmp_path: Path) -> None:
-    events: list[Event] = []
-    disk = layout(partition(1, "ntfs"), partition(2, "ntfs"))
-    guest = repair_disks(guest_disks(FolderAccess({}), disk, migration(), events=events))
-    assert guest.family == "windows" and "drivers were NOT injected" in guest.warnings[0]
-    assert Warned(message=guest.warnings[0]) in events
-
-
 def test_a_data_disk_is_none(tmp_path: Path) -> None:
     guest = repaired({"partition 1": tmp_path}, layout(partition(1)), migration())
     assert guest.family == "none" and "no operating system" in guest.warnings[0]
@@ -260,8 +252,10 @@ def test_systems_of_other_makes_are_named(kind: str, system: str) -> None:
     assert caught.value.code == "guest-not-linux"
 
 
-def test_an_encrypted_windows_is_windows() -> None:
-    assert repaired({}, layout(partition(1, "BitLocker")), migration()).family == "windows"
+def test_an_encrypted_windows_is_refused() -> None:
+    with pytest.raises(MigrationFailed) as caught:
+        repaired({}, layout(partition(1, "BitLocker")), migration())
+    assert caught.value.code == "windows-bitlocker"
 
 
 def test_an_overlay_over_etc_is_refused_by_name(tmp_path: Path) -> None:

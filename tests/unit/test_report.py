@@ -7,7 +7,7 @@ from pathlib import Path
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import DiskImage, FileIdentity, Image, Layout, LocalFile, SourceDisk
-from hyper2kvmd.model.guest import Change, Guest
+from hyper2kvmd.model.guest import Change, DriverFileFact, Guest, WindowsAdapter, WindowsDriver, WindowsFacts
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import PublishedDisk, Verdict
 from hyper2kvmd.report import Report, markdown
@@ -25,9 +25,8 @@ LAYOUT = Layout(tables=("none",))
 CONCERN = Concern(code="description-unclear", message="`<i>` has two .vmx")
 
 
-def test_a_guest_cannot_speak_in_the_reports_own_voice() -> None:
-    diff = "-```\n+````\n+# Evidence\n"
-    report = Report(
+def made(guest: Guest, verdict: Verdict = Verdict(level="check", evidence=("size",))) -> Report:  # noqa: B008
+    return Report(
         version="1",
         order=Order(
             job_id="1",
@@ -40,18 +39,24 @@ def test_a_guest_cannot_speak_in_the_reports_own_voice() -> None:
         image=Image(
             disks=(DiskImage(path=Path("/c/i"), virtual_size=512, file_bytes=512),), format="raw", layout=LAYOUT
         ),
-        guest=Guest(
-            os_name="<b>evil</b> | good",
-            changes=(Change(fix="fstab", path=EVIL_PATH, summary="<img>", diff=diff),),
-            warnings=("a\n## Evidence\n", "`<b>`"),
-        ),
-        verdict=Verdict(
-            level="boot", evidence=("<i> asked for a login",), boot_seconds=31.25, console_tail=("```", "<i> login:")
-        ),
+        guest=guest,
+        verdict=verdict,
         seconds={},
         published=(PublishedDisk(path=Path("/o/web01.raw"), file_bytes=512),),
     )
-    lines = markdown(report).splitlines()
+
+
+def test_a_guest_cannot_speak_in_the_reports_own_voice() -> None:
+    diff = "-```\n+````\n+# Evidence\n"
+    guest = Guest(
+        os_name="<b>evil</b> | good",
+        changes=(Change(fix="fstab", path=EVIL_PATH, summary="<img>", diff=diff),),
+        warnings=("a\n## Evidence\n", "`<b>`"),
+    )
+    verdict = Verdict(
+        level="boot", evidence=("<i> asked for a login",), boot_seconds=31.25, console_tail=("```", "<i> login:")
+    )
+    lines = markdown(made(guest, verdict)).splitlines()
     assert "| Guest | &lt;b&gt;evil&lt;/b&gt; \\| good |" in lines
     assert "- &lt;i&gt; asked for a login" in lines
     assert "### /boot/\\!\\[x\\](http://evil/) \\# Evidence" in lines
@@ -62,3 +67,48 @@ def test_a_guest_cannot_speak_in_the_reports_own_voice() -> None:
     assert "\n".join(("````", "```", "<i> login:", "````")) in "\n".join(lines)
     start = lines.index("`````diff")
     assert lines[start + 1 : start + 5] == ["-```", "+````", "+# Evidence", "`````"]
+
+
+def test_the_report_of_windows_has_drivers_adapters_and_the_first_boot() -> None:
+    driver = WindowsDriver(
+        name="viostor",
+        version="100.1.2.3",
+        signer="Evil | Corp",
+        note="test signature",
+        files=(DriverFileFact(name="viostor.sys", sha256="ab" * 32),),
+    )
+    adapter = WindowsAdapter(
+        name="<b>Ethernet0",
+        guid="{1}",
+        mac="00:50:56:01:02:03",
+        device="PCI\\VEN_15AD",
+        dhcp=False,
+        addresses=("192.0.2.10/24",),
+        gateways=("192.0.2.1",),
+        name_servers=("192.0.2.53",),
+    )
+    facts = WindowsFacts(
+        build=20348,
+        edition="ServerStandard",
+        version="21H2",
+        server=True,
+        control_set="ControlSet001",
+        system_root="C:\\Windows",
+        drivers=(driver,),
+        adapters=(adapter,),
+        first_boot=("the card gets its address",),
+    )
+    lines = markdown(made(Guest(family="windows", os_name="Windows Server 2022", windows=facts))).splitlines()
+    assert "| Windows | build 20348, 21H2, ServerStandard, C:\\\\Windows, ControlSet001 |" in lines
+    assert "| viostor | 100.1.2.3 | Evil \\| Corp | test signature |" in lines
+    assert f"| viostor.sys | viostor | {'ab' * 32} |" in lines
+    shown = "192.0.2.10/24; gateway 192.0.2.1; DNS 192.0.2.53"
+    assert f"| &lt;b&gt;Ethernet0 | 00:50:56:01:02:03 | {shown} | PCI\\\\VEN_15AD |" in lines
+    assert lines[lines.index("## First boot") + 2] == "- the card gets its address"
+
+
+def test_the_report_says_when_windows_gets_nothing() -> None:
+    facts = WindowsFacts(build=9600, edition="", version="", server=False, control_set="C", system_root="C:\\Windows")
+    lines = markdown(made(Guest(family="windows", windows=facts))).splitlines()
+    assert lines[lines.index("## Drivers") + 2] == "None were added."
+    assert lines[lines.index("## First boot") + 2].startswith("Nothing is left to do")

@@ -335,6 +335,11 @@ class GuestTree:
         return tuple(self._changes)
 
     @property
+    def new_contents(self) -> Mapping[str, bytes]:
+        """The staged content of each file that is replaced as a whole."""
+        return {place: edit.data for place, edit in self._edits.items() if isinstance(edit, _Content)}
+
+    @property
     def touched(self) -> tuple[str, ...]:
         """Mount points of the file systems with staged edits."""
         return tuple({self._mount_point(place): None for place in self._edits})

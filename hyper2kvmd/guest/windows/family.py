@@ -1,35 +1,88 @@
-"""Finds a Windows guest. It is not repaired yet: its drivers do not change."""
+"""Windows guests: found by their registry, repaired offline in files and hives."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from hyper2kvmd.guest.family import BootedUnchanged, GuestDisks, OverlayDisks
-from hyper2kvmd.guest.mounts.access import Access
-from hyper2kvmd.guest.nics import nics_as_they_were
-from hyper2kvmd.guest.windows.volumes import has_windows
-from hyper2kvmd.model.disks import Layout
-from hyper2kvmd.model.guest import Capabilities, Guest
+from hyper2kvmd.guest.family import BootedUnchanged, GuestDisks, OverlayDisks, describe
+from hyper2kvmd.guest.files.fat_root import FatRoot
+from hyper2kvmd.guest.files.interface import Files
+from hyper2kvmd.guest.files.ntfs_root import NtfsRoot, ntfs_session
+from hyper2kvmd.guest.files.tree import GuestTree
+from hyper2kvmd.guest.windows.repair import stage_repairs
+from hyper2kvmd.guest.windows.search import WindowsVolumes, choose, look
+from hyper2kvmd.guest.windows.writing import write_volume
+from hyper2kvmd.model.disks import Volume
+from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.volumes.fat import FatVolume
+from hyper2kvmd.volumes.ntfs.volume import NtfsVolume
 
-WITHOUT_DRIVERS = Capabilities(disk_bus="sata", nic_model="e1000e", rtc="localtime")
-"""Hardware that Windows supports without virtio drivers; its hardware clock is in local time."""
-NOT_REPAIRED = (
-    "this is a Windows guest: virtio drivers were NOT injected, so its domain has SATA disks and e1000e network cards. "
-    "Install the virtio drivers in it before you change these to virtio."
-)
+ESP_POINT = "/<EFI>"
+"""Where the EFI system partition is in the tree: Windows has no such name."""
 
 
 @dataclass(frozen=True)
 class FoundWindows:
     disks: GuestDisks
+    volume: Volume
+    """Of Windows."""
+    found: WindowsVolumes
 
     def repair(self) -> Guest:
-        """Nothing is written."""
-        self.disks.ctx.warn(NOT_REPAIRED)
-        nics = nics_as_they_were(self.disks.nics, self.disks.migration.vm_name)
-        return Guest(family="windows", nics=nics, capabilities=WITHOUT_DRIVERS, warnings=(NOT_REPAIRED,))
+        """All changes of the volume of Windows reach the image, or none of them.
+
+        Raises MigrationFailed: as inspection, drivers, registry and `write_volume` do.
+        """
+        disks, volume = self.disks, self.volume
+        is_trial = disks.migration.dry_run
+        with ntfs_session(disks.access, volume, read_only=is_trial) as session:
+            with self._tree(session, esp_read_only=True) as tree:
+                guest = stage_repairs(disks, tree, self._esp_point)
+                staged, contents, points = tree.mark(), tree.new_contents, tree.touched
+            if is_trial or not points:
+                return self._located(guest)
+            with disks.ctx.step(f"Writing the repairs of {guest.os_name}"):
+                with self._tree(session, esp_read_only=ESP_POINT not in points) as tree:
+                    tree.restore(staged)
+                    tree.commit()
+                journal = session.journal()
+        with disks.ctx.step("Checking and writing the volume of Windows"):
+            inside = {path: data for path, data in contents.items() if not path.startswith(f"{ESP_POINT}/")}
+            write_volume(disks, volume, journal, inside)
+        return self._located(guest)
+
+    def _located(self, guest: Guest) -> Guest:
+        return guest.with_changes(root=describe(self.volume), system_disks=self._system_disks())
+
+    @property
+    def _esp(self) -> Volume | None:
+        """The EFI system partition: one on the disk of Windows before others."""
+        found = [volume for volume in self.disks.layout.volumes if volume.is_esp and volume.content == "vfat"]
+        ours = {segment.disk for segment in self.volume.segments}
+        return min(found, key=lambda volume: ours.isdisjoint({one.disk for one in volume.segments}), default=None)
+
+    @property
+    def _esp_point(self) -> str | None:
+        return ESP_POINT if self._esp is not None else None
+
+    @contextmanager
+    def _tree(self, session: NtfsVolume, *, esp_read_only: bool) -> Iterator[GuestTree]:
+        mounts: dict[str, Files] = {"/": NtfsRoot(session)}
+        with ExitStack() as stack:
+            if self._esp is not None:
+                blocks = stack.enter_context(self.disks.access.blocks(self._esp, read_only=esp_read_only))
+                mounts[ESP_POINT] = FatRoot(FatVolume(blocks))
+            yield GuestTree(mounts)
+
+    def _system_disks(self) -> tuple[int, ...]:
+        """The disks with the boot loader of the firmware, else that of Windows."""
+        esp = (self._esp,) if self._esp is not None else ()
+        volumes = esp if self.disks.firmware == "uefi" else self.found.loaders
+        found = {segment.disk for volume in volumes or (self.volume,) for segment in volume.segments}
+        return tuple(sorted(found))
 
 
 @dataclass(frozen=True)
@@ -38,12 +91,10 @@ class Windows:
     unproven_hint: str = "Boot the guest by hand and look at its screen, or set verify: content"
 
     def find(self, disks: GuestDisks, /) -> FoundWindows | None:
-        return FoundWindows(disks) if _holds_windows(disks.access, disks.layout) else None
+        """Raises MigrationFailed as `look` and `choose` do."""
+        found = look(disks)
+        volume = choose(found, disks.layout, disks.migration.root)
+        return FoundWindows(disks, volume, found) if volume else None
 
     def prepare_boot(self, _disks: OverlayDisks, /) -> BootedUnchanged:
         return BootedUnchanged("nothing is prepared in a Windows guest")
-
-
-def _holds_windows(access: Access, layout: Layout) -> bool:
-    with ExitStack() as stack:
-        return has_windows(layout, lambda volume: stack.enter_context(access.blocks(volume, read_only=True)))

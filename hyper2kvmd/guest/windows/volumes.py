@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import Layout, Volume
-from hyper2kvmd.volumes.ntfs.state import holds_registry, holds_windows, require_shut_down
+from hyper2kvmd.volumes.ntfs.state import holds_registry, require_shut_down
 from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS, BlockReader
 
 DYNAMIC = ("42", "5808c8aa-7e8f-42e0-85d2-e1e90434cfb3", "af9b60a0-1431-4f62-bc68-3311714a69ad")
@@ -41,16 +41,6 @@ def readable(layout: Layout) -> Iterator[Volume]:
     return (
         volume for volume in layout.volumes if volume.content == "ntfs" and volume.stretches and not volume.obstacle
     )
-
-
-def has_windows(layout: Layout, reader_of: ReaderOf) -> bool:
-    """Whether there is any sign of a Windows. A volume that cannot be read is one."""
-    if any(volume.content == "BitLocker" for volume in layout.volumes):
-        return True
-    try:
-        return any(holds_windows(reader_of(volume)) for volume in readable(layout))
-    except MigrationFailed:
-        return True
 
 
 def _is_hidden(volume: Volume) -> bool:

@@ -25,10 +25,10 @@ CLOSED, NO_CLIENT = 0x0002, 0xFFFF
 LogState = Literal["clean", "unfinished", "fast startup"]
 
 
-def holds_windows(reader: BlockReader) -> bool:
-    """Whether the volume has a registry of Windows, or its boot manager. Raises MigrationFailed (`ntfs-damaged`)."""
+def holds_loader(reader: BlockReader) -> bool:
+    """Whether the volume has a boot manager for BIOS. Raises MigrationFailed (`ntfs-damaged`)."""
     records = NtfsRecords(reader)
-    return any(records.find(path) is not None for path in (REGISTRY, *LOADERS))
+    return any(records.find(path) is not None for path in LOADERS)
 
 
 def holds_registry(reader: BlockReader) -> bool:

@@ -1,0 +1,86 @@
+"""Driver packages as Windows records installed ones: files, services, and entries in its driver database.
+
+So Windows starts from a disk on virtio or virtio-scsi, and installs the other devices by itself when it finds them.
+Both drivers for disks are recorded: the bus can be changed later. `drivers/store.py` decides what the records are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hyper2kvmd.guest.windows.drivers.package import DriverPackage
+from hyper2kvmd.guest.windows.drivers.releases import DATABASE_FROM
+from hyper2kvmd.guest.windows.drivers.store import (
+    Form,
+    Hive,
+    StorePlace,
+    database_hive,
+    numbers_of,
+    oem_map,
+    published_name,
+    records_of,
+)
+from hyper2kvmd.guest.windows.fixes.fix import Case, Fix
+from hyper2kvmd.guest.windows.inspect import DRIVERS, SYSTEM
+from hyper2kvmd.guest.windows.registry import Value
+from hyper2kvmd.model.concerns import Concern
+
+DATABASE, MAP = "DriverDatabase", "OemInfMap"
+INFS = rf"{DATABASE}\DriverInfFiles"
+
+
+def store_form(case: Case) -> Form:
+    if case.system.build < DATABASE_FROM:
+        return "critical"
+    return case.migration.win_drivers
+
+
+def apply(case: Case) -> list[Concern]:
+    """Raises MigrationFailed as the editor of the registry and `GuestTree.write_bytes` do."""
+    form, numbers = store_form(case), dict[Hive, list[int]]()
+    known = {name.lower() for name in case.tree.listdir(f"{case.system.root}/INF")}
+    active = dict(_active(case)) if form == "full" else {}
+    for package in case.drivers.packages:
+        name = published_name(package, known, active)
+        known.add(name)
+        place = StorePlace(name, case.system.control_set, form, has_drivers_hive=case.hives.has(DRIVERS))
+        _write(case, package, place)
+        numbers.setdefault(database_hive(package, place), []).extend(numbers_of([name]))
+    if form == "full":
+        for hive, found in numbers.items():
+            _note_numbers(case, hive, found)
+    return []
+
+
+def _active(case: Case) -> Iterator[tuple[str, str]]:
+    """The folder in the driver store for each INF in the database."""
+    for hive in (SYSTEM, *((DRIVERS,) if case.hives.has(DRIVERS) else ())):
+        infs = case.hives.read(hive).find(INFS)
+        for key in infs.subkeys() if infs else ():
+            value = key.value("Active")
+            if value is not None:
+                yield key.name, value.text()
+
+
+def _write(case: Case, package: DriverPackage, place: StorePlace) -> None:
+    records = records_of(package, place)
+    signed = f"signed by {package.signer}" if package.signer else "not signed"
+    for file in records.files:
+        case.write(
+            f"{case.system.root}/{file.path}", file.data, FIX.name, f"{package.name} {package.version}, {signed}"
+        )
+    for key in records.keys:
+        case.hives.edit(key.hive).create(key.path)
+    for one in records.values:
+        case.hives.edit(one.hive).set(one.path, Value(one.name, one.type, one.data))
+
+
+def _note_numbers(case: Case, hive: Hive, numbers: list[int]) -> None:
+    """Which names `oemN.inf` are taken, as Windows notes it."""
+    key = case.hives.read(hive).find(DATABASE)
+    before = key.value(MAP) if key else None
+    after = oem_map(before.data if before else None, numbers)
+    case.hives.edit(hive).set(DATABASE, Value.binary(MAP, after))
+
+
+FIX = Fix("driver-store", "virtio drivers are installed", apply=apply)

@@ -1,0 +1,38 @@
+"""SanPolicy: whether Windows uses disks that it has not seen before, as all disks on another bus are.
+
+The policy of partmgr becomes 1 ("online all"). In a guest of a failover cluster it stays: there, a disk that comes
+online on two nodes is destroyed. Source: Microsoft, "VDS_SAN_POLICY enumeration".
+"""
+
+from __future__ import annotations
+
+from hyper2kvmd.guest.windows.fixes.fix import Case, Fix
+from hyper2kvmd.guest.windows.inspect import SYSTEM
+from hyper2kvmd.guest.windows.registry import Value
+from hyper2kvmd.model.concerns import Concern
+
+ONLINE_ALL = 1
+NAMES = {1: "online all", 2: "offline shared", 3: "offline all", 4: "offline internal"}
+CLUSTER = "ClusSvc"
+PLACE = r"Services\partmgr\Parameters"
+
+
+def apply(case: Case) -> list[Concern]:
+    old = case.number(PLACE, "SanPolicy")
+    said = "not set" if old is None else f"{old} ({NAMES.get(old, 'unknown')})"
+    if case.service(CLUSTER) is not None:
+        return [
+            Concern(
+                code="windows-cluster",
+                message=f"the guest is a node of a failover cluster: its SAN policy stays {said}, and shared disks are "
+                "not migrated as such",
+                hint="Bring its data disks online by hand, and check its cluster disks and the witness",
+            )
+        ]
+    if old != ONLINE_ALL:
+        path = rf"{case.system.control_set}\{PLACE}"
+        case.hives.edit(SYSTEM).set(path, Value.dword("SanPolicy", ONLINE_ALL))
+    return []
+
+
+FIX = Fix("san-policy", "data disks come online on the new bus", apply=apply)

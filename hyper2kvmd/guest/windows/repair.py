@@ -1,0 +1,171 @@
+"""Stages all repairs of a Windows guest, and describes it with them."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from hyper2kvmd.guest.family import GuestDisks
+from hyper2kvmd.guest.files.tree import MAX_DIFF, GuestTree, printable
+from hyper2kvmd.guest.windows import first_boot, network
+from hyper2kvmd.guest.windows.concerns import concerns_about
+from hyper2kvmd.guest.windows.first_boot import FirstBoot
+from hyper2kvmd.guest.windows.fixes import FIXES
+from hyper2kvmd.guest.windows.fixes.driver_store import store_form
+from hyper2kvmd.guest.windows.fixes.fix import Case, Fix
+from hyper2kvmd.guest.windows.hives import STAGED_AS, Hives
+from hyper2kvmd.guest.windows.inspect import SYSTEM, WindowsSystem, inspect_windows
+from hyper2kvmd.guest.windows.network import Adapter
+from hyper2kvmd.guest.windows.registry import RegistryEdit, reg_text
+from hyper2kvmd.guest.windows.virtio import choose_devices, find_drivers
+from hyper2kvmd.model.concerns import Concern
+from hyper2kvmd.model.guest import Capabilities, Change, Guest, Nic, WindowsFacts
+
+MACHINE = "HKEY_LOCAL_MACHINE"
+ROOT, CONFIG = "/Windows", "System32/config"
+TOOLS = "VMTools"
+Edits = Mapping[str, tuple[RegistryEdit, ...]]
+
+
+@dataclass(frozen=True)
+class _Network:
+    adapters: tuple[Adapter, ...]
+    nics: tuple[Nic, ...]
+
+
+def stage_repairs(disks: GuestDisks, tree: GuestTree, esp: str | None) -> Guest:
+    """The guest with the changes that are staged.
+
+    Raises MigrationFailed as `inspect_windows`, `find_drivers` and the fixes do.
+    """
+    ctx, migration = disks.ctx, disks.migration
+    root = tree.canonical(ROOT)
+    hives = Hives(tree, f"{root}/{CONFIG}")
+    with ctx.step("Inspecting Windows"):
+        system = inspect_windows(hives, root)
+        cards = _network(disks, hives, system)
+    with ctx.step(f"Choosing drivers for {system.product_name}"):
+        drivers = find_drivers(system, disks.virtio_win, disks.mandate)
+        bus, nic_model = choose_devices(drivers, migration)
+    with ctx.step(f"Preparing the repairs of {system.product_name}"):
+        case = Case(system, tree, hives, migration, disks.firmware, drivers, FirstBoot(), esp)
+        first, told = _first_boot(case, cards)
+        case = Case(system, tree, hives, migration, disks.firmware, drivers, first, esp)
+        changes, more = _apply(case)
+        hives.stage()
+    concerns = (*concerns_about(system, hives), *drivers.concerns(), *told, *more)
+    facts = WindowsFacts(
+        build=system.build,
+        edition=system.edition,
+        version=system.version,
+        server=system.server,
+        control_set=system.control_set,
+        system_root=system.system_root,
+        drivers=drivers.facts(),
+        adapters=tuple(adapter.fact() for adapter in cards.adapters),
+        first_boot=first.described(system),
+    )
+    return Guest(
+        family="windows",
+        os_id="windows",
+        os_name=system.product_name,
+        hostname=system.hostname,
+        architecture=system.architecture,
+        kernels=(f"build {system.build}",),
+        boot_loader="Windows Boot Manager",
+        nics=cards.nics,
+        windows=facts,
+        capabilities=Capabilities(
+            disk_bus=bus, nic_model=nic_model, rtc=system.rtc, secure_boot=not drivers.forbid_secure_boot
+        ),
+        changes=changes,
+        concerns=concerns,
+    )
+
+
+def _network(disks: GuestDisks, hives: Hives, system: WindowsSystem) -> _Network:
+    root = hives.read(SYSTEM).root
+    control = root.find(system.control_set)
+    assert control is not None  # noqa: S101 - `inspect_windows` has read it
+    adapters = network.find_adapters(control, control.find("Enum"), disks.nics)
+    return _Network(adapters, network.decide_nics(adapters, disks.nics, disks.migration.vm_name))
+
+
+def _first_boot(case: Case, cards: _Network) -> tuple[FirstBoot, list[Concern]]:
+    migration, told = case.migration, list(_lost_addresses(case, cards))
+    agent = case.drivers.agent.data if case.drivers.agent else None
+    if migration.win_agent and agent is None:
+        told.append(
+            Concern(
+                code="windows-agent-missing",
+                message="win_agent is true, and virtio_win has no installer of QEMU's guest agent",
+                hint="Use a complete virtio-win ISO, or install the agent in the guest",
+            )
+        )
+    first = FirstBoot(
+        cards=first_boot.card_settings(cards.adapters, cards.nics, migration),
+        installs_drivers=bool(case.drivers.packages) and store_form(case) != "full",
+        removes_tools=migration.win_tools == "remove" and case.service(TOOLS) is not None,
+        agent=agent if migration.win_agent else None,
+    )
+    if migration.win_first_boot == "never" and first.steps:
+        return FirstBoot(), [*told, first_boot.not_done(first, case.system)]
+    return first, told
+
+
+def _lost_addresses(case: Case, cards: _Network) -> Iterator[Concern]:
+    """Settings that no card of the new machine gets."""
+    macs = {nic.mac for nic in cards.nics}
+    if case.migration.win_net == "keep":
+        for adapter in cards.adapters:
+            if first_boot.needs_first_boot(adapter) and adapter.mac not in macs:
+                yield Concern(
+                    code="windows-address-lost",
+                    message=f"the settings of the adapter {printable(adapter.name)} "
+                    f"({', '.join(adapter.addresses) or 'name servers'}) belong to no card of the new machine: "
+                    f"{'its MAC address is unknown' if adapter.mac is None else f'none has {adapter.mac}'}",
+                    hint="Write them in win_net with the MAC address of a card, or set them after the first boot",
+                )
+        return
+    if case.migration.win_net != "dhcp":
+        for one in case.migration.win_net:
+            if one.mac.lower().replace("-", ":") not in macs:
+                yield Concern(
+                    code="windows-address-unused",
+                    message=f"win_net has an address for {one.mac}, and the new machine has no such card",
+                    hint=f"Write one of its addresses: {', '.join(sorted(macs))}",
+                )
+
+
+def _apply(case: Case) -> tuple[tuple[Change, ...], list[Concern]]:
+    changes: list[Change] = []
+    concerns: list[Concern] = []
+    before: Edits = {}
+    for fix in FIXES:
+        concerns += fix.apply(case)
+        after = case.hives.edits()
+        changes += _registry_changes(case, fix, before, after)
+        before = after
+    files = (change for change in case.tree.changes if change.fix != STAGED_AS)
+    return (*changes, *(change.with_changes(path=_shown(case, change.path)) for change in files)), concerns
+
+
+def _registry_changes(case: Case, fix: Fix, before: Edits, after: Edits) -> Iterator[Change]:
+    for hive, edits in after.items():
+        known = set(before.get(hive, ()))
+        new = [edit for edit in edits if edit not in known]
+        if new:
+            diff = reg_text(rf"{MACHINE}\{hive}", new)
+            yield Change(
+                fix=fix.name,
+                path=_shown(case, case.hives.path(hive)),
+                summary=f"{fix.summary}: {len(new)} edits of the registry",
+                diff=diff if len(diff) <= MAX_DIFF else f"{diff[:MAX_DIFF]}\n... (shortened)",
+            )
+
+
+def _shown(case: Case, path: str) -> str:
+    if case.esp is not None and path.startswith(f"{case.esp}/"):
+        return "EFI system partition: " + posixpath.join("/", path.removeprefix(case.esp)).replace("/", "\\")
+    return case.system.shown(path)
