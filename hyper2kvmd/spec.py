@@ -204,7 +204,7 @@ def _clash(
 
 
 def _missing(one: Problem, default_name: str, place: Position | None) -> Problem:
-    if one.code != "key-missing":
+    if one.code != "key-missing" or one.key != "vm_name":
         return one
     what = "file name" if place is None else "name of its image or source"
     message = f"the key vm_name is missing, and the {what} {yaml_source.shown(default_name)} is not a valid vm_name"

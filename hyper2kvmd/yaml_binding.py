@@ -40,6 +40,8 @@ WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
 NAME_OF_ENTRY = "[key]"
 """What pydantic adds to the place of an error in the name of a mapping's entry."""
+WORDS_OF_UNION, LIST_OF_UNION = "literal[", "tuple["
+"""How the names begin that pydantic gives to the choices of a field, in the place of an error."""
 LONGEST_PATH, LONGEST_NAME = 4095, 255
 """Bytes, as Linux counts them."""
 
@@ -151,12 +153,17 @@ class _Binder:
     def refused(self, detail: ErrorDetails) -> None:
         """Add an error that pydantic found, in our words and with its place."""
         names = [str(part) for part in detail["loc"] if part != NAME_OF_ENTRY]
+        if any(name.startswith(WORDS_OF_UNION) for name in names):
+            return  # the value is a list, which may be written in place of a word
+        names = [name for name in names if not name.startswith(LIST_OF_UNION)]
         key = ".".join(name for name in names if not name.isdigit())
         place = self.places.get(key)
         if detail["type"] == "missing":
-            if key not in self.given:
-                hint = f"Add a line `{key}: ...`"
-                self.problems.append(problem("key-missing", f"the key {key} is missing", hint, key=key))
+            listed = any(isinstance(part, int) for part in detail["loc"])
+            if listed or key not in self.given:
+                hint = self._remedy(key, f"Add a line `{key}: ...`")
+                place = self.places.get(names[0]) if listed else None
+                self.problems.append(problem("key-missing", f"the key {key} is missing", hint, place=place, key=key))
             return
         message, hint = _explained(shown(key), detail)
         in_name = f"{names[0]}.{NAME_OF_ENTRY}" if NAME_OF_ENTRY in detail["loc"] else key

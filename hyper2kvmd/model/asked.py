@@ -101,7 +101,7 @@ class Migration(Frozen):
     """The guest's root file system, if the disks hold several: a name of it, as `UUID=...` or `partition 2`."""
     win_disk: Literal["auto", "virtio", "scsi", "sata"] = "auto"
     """The bus of a Windows guest's disks; `auto` is virtio if it gets the drivers, else SATA."""
-    win_net: Literal["keep", "dhcp"] | Annotated[tuple[StaticAddress, ...], Field(max_length=CARDS_MAX)] = "keep"
+    win_net: Literal["keep", "dhcp"] | tuple[StaticAddress, ...] = Field(default="keep", max_length=CARDS_MAX)
     """The addresses of a Windows guest's network cards."""
     win_tools: Literal["disable", "remove", "keep"] = "disable"
     """What becomes of VMware Tools in a Windows guest."""

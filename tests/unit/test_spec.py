@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyper2kvmd import spec
-from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.asked import Migration, StaticAddress
 from hyper2kvmd.model.jobs import Problem
 from hyper2kvmd.spec import REMEDIES
 from tests.support.parsed import only_migration
@@ -282,3 +282,33 @@ def test_networks_are_names_of_the_target(target: str, good: str, bad: str) -> N
     assert parse(f"{text}{good}\n").network_map == {"VM Network": good}
     one = only(f"{text}{bad}\n")
     assert (one.code, one.key, one.line) == ("value-invalid", "network_map.VM Network", 4)
+
+
+def test_addresses_of_windows_cards() -> None:
+    cards = "  - {mac: 00-50-56-01-02-03, address: 192.0.2.10/24, gateway: 192.0.2.1, dns: 192.0.2.53}\n"
+    asked = parse(f"vmdk: /a.vmdk\nwin_net:\n{cards}").win_net
+    expected = StaticAddress(mac="00-50-56-01-02-03", address="192.0.2.10/24", gateway="192.0.2.1", dns=("192.0.2.53",))
+    assert asked == (expected,)
+    assert parse("vmdk: /a.vmdk\nwin_net: dhcp\n").win_net == "dhcp"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "static",
+        "[dhcp]",
+        "[{mac: 00:50:56:01:02:03}]",
+        "[{mac: 00:50:56:01:02:03, address: 192.0.2.10/24}, {mac: 00:50:56:01:02:04}]",
+        "[{mac: 1, address: 192.0.2.10/24}]",
+        "[{mac: 00:50:56:01:02:03, address: 192.0.2.10}]",
+        "[{mac: 00:50:56:01:02:03, address: 192.0.2.300/24}]",
+        "[{mac: 00:50:56:01:02:03, address: 192.0.2.10/24, dns: name}]",
+        f"[{', '.join(['{mac: 00:50:56:01:02:03, address: 192.0.2.10/24}'] * 17)}]",
+    ],
+)
+def test_what_is_no_address_of_a_windows_card(value: str) -> None:
+    with pytest.raises(spec.Rejected) as caught:
+        parse(f"vmdk: /a.vmdk\nwin_net: {value}\n")
+    (problem,) = caught.value.problems
+    assert str(problem.key).startswith("win_net") and "[" not in problem.message
+    assert problem.line == 2 and problem.hint.startswith("Write keep, dhcp, or a list")

@@ -13,7 +13,7 @@ from hyper2kvmd.guest.windows.concerns import concerns_about
 from hyper2kvmd.guest.windows.first_boot import FirstBoot
 from hyper2kvmd.guest.windows.fixes import FIXES
 from hyper2kvmd.guest.windows.fixes.driver_store import store_form
-from hyper2kvmd.guest.windows.fixes.fix import Case, Fix
+from hyper2kvmd.guest.windows.fixes.fix import WindowsCase, WindowsFix
 from hyper2kvmd.guest.windows.hives import STAGED_AS, Hives
 from hyper2kvmd.guest.windows.inspect import SYSTEM, WindowsSystem, inspect_windows
 from hyper2kvmd.guest.windows.network import Adapter
@@ -49,9 +49,9 @@ def stage_repairs(disks: GuestDisks, tree: GuestTree, esp: str | None) -> Guest:
         drivers = find_drivers(system, disks.virtio_win, disks.mandate)
         bus, nic_model = choose_devices(drivers, migration)
     with ctx.step(f"Preparing the repairs of {system.product_name}"):
-        case = Case(system, tree, hives, migration, disks.firmware, drivers, FirstBoot(), esp)
+        case = WindowsCase(system, tree, hives, migration, disks.firmware, drivers, FirstBoot(), esp)
         first, told = _first_boot(case, cards)
-        case = Case(system, tree, hives, migration, disks.firmware, drivers, first, esp)
+        case = WindowsCase(system, tree, hives, migration, disks.firmware, drivers, first, esp)
         changes, more = _apply(case)
         hives.stage()
     concerns = (*concerns_about(system, hives), *drivers.concerns(), *told, *more)
@@ -92,7 +92,7 @@ def _network(disks: GuestDisks, hives: Hives, system: WindowsSystem) -> _Network
     return _Network(adapters, network.decide_nics(adapters, disks.nics, disks.migration.vm_name))
 
 
-def _first_boot(case: Case, cards: _Network) -> tuple[FirstBoot, list[Concern]]:
+def _first_boot(case: WindowsCase, cards: _Network) -> tuple[FirstBoot, list[Concern]]:
     migration, told = case.migration, list(_lost_addresses(case, cards))
     agent = case.drivers.agent.data if case.drivers.agent else None
     if migration.win_agent and agent is None:
@@ -114,7 +114,7 @@ def _first_boot(case: Case, cards: _Network) -> tuple[FirstBoot, list[Concern]]:
     return first, told
 
 
-def _lost_addresses(case: Case, cards: _Network) -> Iterator[Concern]:
+def _lost_addresses(case: WindowsCase, cards: _Network) -> Iterator[Concern]:
     """Settings that no card of the new machine gets."""
     macs = {nic.mac for nic in cards.nics}
     if case.migration.win_net == "keep":
@@ -138,7 +138,7 @@ def _lost_addresses(case: Case, cards: _Network) -> Iterator[Concern]:
                 )
 
 
-def _apply(case: Case) -> tuple[tuple[Change, ...], list[Concern]]:
+def _apply(case: WindowsCase) -> tuple[tuple[Change, ...], list[Concern]]:
     changes: list[Change] = []
     concerns: list[Concern] = []
     before: Edits = {}
@@ -151,7 +151,7 @@ def _apply(case: Case) -> tuple[tuple[Change, ...], list[Concern]]:
     return (*changes, *(change.with_changes(path=_shown(case, change.path)) for change in files)), concerns
 
 
-def _registry_changes(case: Case, fix: Fix, before: Edits, after: Edits) -> Iterator[Change]:
+def _registry_changes(case: WindowsCase, fix: WindowsFix, before: Edits, after: Edits) -> Iterator[Change]:
     for hive, edits in after.items():
         known = set(before.get(hive, ()))
         new = [edit for edit in edits if edit not in known]
@@ -165,7 +165,7 @@ def _registry_changes(case: Case, fix: Fix, before: Edits, after: Edits) -> Iter
             )
 
 
-def _shown(case: Case, path: str) -> str:
+def _shown(case: WindowsCase, path: str) -> str:
     if case.esp is not None and path.startswith(f"{case.esp}/"):
         return "EFI system partition: " + posixpath.join("/", path.removeprefix(case.esp)).replace("/", "\\")
     return case.system.shown(path)

@@ -14,9 +14,9 @@ from hyper2kvmd.guest.windows.fixes import (
     start_override,
     vmware_services,
 )
-from hyper2kvmd.guest.windows.fixes.fix import Fix
+from hyper2kvmd.guest.windows.fixes.fix import WindowsFix
 
-FIXES: tuple[Fix, ...] = (
+FIXES: tuple[WindowsFix, ...] = (
     driver_store.FIX,
     start_override.FIX,
     san_policy.FIX,

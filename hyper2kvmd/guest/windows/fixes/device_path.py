@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from hyper2kvmd.guest.windows.drivers.store import PLAIN_FOLDER
 from hyper2kvmd.guest.windows.fixes.driver_store import store_form
-from hyper2kvmd.guest.windows.fixes.fix import Case, Fix
+from hyper2kvmd.guest.windows.fixes.fix import WindowsCase, WindowsFix
 from hyper2kvmd.guest.windows.inspect import SOFTWARE
 from hyper2kvmd.guest.windows.registry import Value
 from hyper2kvmd.model.concerns import Concern
@@ -19,7 +19,7 @@ USUAL = r"%SystemRoot%\inf"
 ADDED = "%SystemRoot%\\" + PLAIN_FOLDER.replace("/", "\\")
 
 
-def apply(case: Case) -> list[Concern]:
+def apply(case: WindowsCase) -> list[Concern]:
     if not case.drivers.packages or store_form(case) == "full":
         return []
     key = case.software(PLACE)
@@ -30,4 +30,4 @@ def apply(case: Case) -> list[Concern]:
     return []
 
 
-FIX = Fix("device-path", "Windows also looks for drivers in that folder", apply=apply)
+FIX = WindowsFix("device-path", "Windows also looks for drivers in that folder", apply=apply)

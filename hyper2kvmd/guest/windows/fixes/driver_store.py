@@ -20,7 +20,7 @@ from hyper2kvmd.guest.windows.drivers.store import (
     published_name,
     records_of,
 )
-from hyper2kvmd.guest.windows.fixes.fix import Case, Fix
+from hyper2kvmd.guest.windows.fixes.fix import WindowsCase, WindowsFix
 from hyper2kvmd.guest.windows.inspect import DRIVERS, SYSTEM
 from hyper2kvmd.guest.windows.registry import Value
 from hyper2kvmd.model.concerns import Concern
@@ -29,13 +29,13 @@ DATABASE, MAP = "DriverDatabase", "OemInfMap"
 INFS = rf"{DATABASE}\DriverInfFiles"
 
 
-def store_form(case: Case) -> Form:
+def store_form(case: WindowsCase) -> Form:
     if case.system.build < DATABASE_FROM:
         return "critical"
     return case.migration.win_drivers
 
 
-def apply(case: Case) -> list[Concern]:
+def apply(case: WindowsCase) -> list[Concern]:
     """Raises MigrationFailed as the editor of the registry and `GuestTree.write_bytes` do."""
     form, numbers = store_form(case), dict[Hive, list[int]]()
     known = {name.lower() for name in case.tree.listdir(f"{case.system.root}/INF")}
@@ -52,7 +52,7 @@ def apply(case: Case) -> list[Concern]:
     return []
 
 
-def _active(case: Case) -> Iterator[tuple[str, str]]:
+def _active(case: WindowsCase) -> Iterator[tuple[str, str]]:
     """The folder in the driver store for each INF in the database."""
     for hive in (SYSTEM, *((DRIVERS,) if case.hives.has(DRIVERS) else ())):
         infs = case.hives.read(hive).find(INFS)
@@ -62,7 +62,7 @@ def _active(case: Case) -> Iterator[tuple[str, str]]:
                 yield key.name, value.text()
 
 
-def _write(case: Case, package: DriverPackage, place: StorePlace) -> None:
+def _write(case: WindowsCase, package: DriverPackage, place: StorePlace) -> None:
     records = records_of(package, place)
     signed = f"signed by {package.signer}" if package.signer else "not signed"
     for file in records.files:
@@ -75,7 +75,7 @@ def _write(case: Case, package: DriverPackage, place: StorePlace) -> None:
         case.hives.edit(one.hive).set(one.path, Value(one.name, one.type, one.data))
 
 
-def _note_numbers(case: Case, hive: Hive, numbers: list[int]) -> None:
+def _note_numbers(case: WindowsCase, hive: Hive, numbers: list[int]) -> None:
     """Which names `oemN.inf` are taken, as Windows notes it."""
     key = case.hives.read(hive).find(DATABASE)
     before = key.value(MAP) if key else None
@@ -83,4 +83,4 @@ def _note_numbers(case: Case, hive: Hive, numbers: list[int]) -> None:
     case.hives.edit(hive).set(DATABASE, Value.binary(MAP, after))
 
 
-FIX = Fix("driver-store", "virtio drivers are installed", apply=apply)
+FIX = WindowsFix("driver-store", "virtio drivers are installed", apply=apply)

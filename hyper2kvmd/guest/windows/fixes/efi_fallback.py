@@ -7,14 +7,14 @@ manager is copied there; it finds its settings (BCD) from any folder. Source: UE
 from __future__ import annotations
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest.windows.fixes.fix import Case, Fix
+from hyper2kvmd.guest.windows.fixes.fix import WindowsCase, WindowsFix
 from hyper2kvmd.model.concerns import Concern
 
 MANAGER = "EFI/Microsoft/Boot/bootmgfw.efi"
 FALLBACK = {"AMD64": "EFI/Boot/bootx64.efi", "x86": "EFI/Boot/bootia32.efi"}
 
 
-def apply(case: Case) -> list[Concern]:
+def apply(case: WindowsCase) -> list[Concern]:
     """Raises MigrationFailed (`efi-loader-missing`) when a UEFI firmware would find nothing to start."""
     if case.firmware != "uefi" or case.esp is None:
         return []
@@ -32,4 +32,4 @@ def apply(case: Case) -> list[Concern]:
     return []
 
 
-FIX = Fix("efi-fallback", "", apply=apply)
+FIX = WindowsFix("efi-fallback", "", apply=apply)

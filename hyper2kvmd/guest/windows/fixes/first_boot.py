@@ -6,14 +6,14 @@ A new network card is a new adapter for Windows, which has no settings and anoth
 from __future__ import annotations
 
 from hyper2kvmd.guest.windows.first_boot import FIX_NAME, stage_first_boot
-from hyper2kvmd.guest.windows.fixes.fix import Case, Fix
+from hyper2kvmd.guest.windows.fixes.fix import WindowsCase, WindowsFix
 from hyper2kvmd.model.concerns import Concern
 
 POLICY = r"Policies\Microsoft\Windows\PowerShell"
 BLOCKING = ("allsigned", "restricted")
 
 
-def apply(case: Case) -> list[Concern]:
+def apply(case: WindowsCase) -> list[Concern]:
     stage_first_boot(case.tree, case.hives, case.system, case.first_boot)
     if not case.first_boot.steps or not _scripts_are_blocked(case):
         return []
@@ -26,7 +26,7 @@ def apply(case: Case) -> list[Concern]:
     ]
 
 
-def _scripts_are_blocked(case: Case) -> bool:
+def _scripts_are_blocked(case: WindowsCase) -> bool:
     policy = case.software(POLICY)
     enabled, allowed = (policy.value(name) if policy else None for name in ("EnableScripts", "ExecutionPolicy"))
     if enabled is not None and enabled.number() == 0:
@@ -34,4 +34,4 @@ def _scripts_are_blocked(case: Case) -> bool:
     return allowed is not None and allowed.text().lower() in BLOCKING
 
 
-FIX = Fix(FIX_NAME, "a service that runs once, at the first boot", apply=apply)
+FIX = WindowsFix(FIX_NAME, "a service that runs once, at the first boot", apply=apply)

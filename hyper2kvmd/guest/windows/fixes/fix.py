@@ -17,7 +17,7 @@ from hyper2kvmd.model.machine import Firmware
 
 
 @dataclass(frozen=True)
-class Case:
+class WindowsCase:
     """One guest under repair. Repairs read files and hives, and stage their edits there."""
 
     system: WindowsSystem
@@ -53,10 +53,10 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Fix:
+class WindowsFix:
     """`apply` returns concerns, and raises MigrationFailed if the repair is not possible."""
 
     name: str
     summary: str
     """What its edits of the registry are for, in the report."""
-    apply: Callable[[Case], list[Concern]]
+    apply: Callable[[WindowsCase], list[Concern]]

@@ -6,7 +6,7 @@ online on two nodes is destroyed. Source: Microsoft, "VDS_SAN_POLICY enumeration
 
 from __future__ import annotations
 
-from hyper2kvmd.guest.windows.fixes.fix import Case, Fix
+from hyper2kvmd.guest.windows.fixes.fix import WindowsCase, WindowsFix
 from hyper2kvmd.guest.windows.inspect import SYSTEM
 from hyper2kvmd.guest.windows.registry import Value
 from hyper2kvmd.model.concerns import Concern
@@ -17,7 +17,7 @@ CLUSTER = "ClusSvc"
 PLACE = r"Services\partmgr\Parameters"
 
 
-def apply(case: Case) -> list[Concern]:
+def apply(case: WindowsCase) -> list[Concern]:
     old = case.number(PLACE, "SanPolicy")
     said = "not set" if old is None else f"{old} ({NAMES.get(old, 'unknown')})"
     if case.service(CLUSTER) is not None:
@@ -35,4 +35,4 @@ def apply(case: Case) -> list[Concern]:
     return []
 
 
-FIX = Fix("san-policy", "data disks come online on the new bus", apply=apply)
+FIX = WindowsFix("san-policy", "data disks come online on the new bus", apply=apply)

@@ -6,7 +6,7 @@ The start type of the in-box SATA driver is set to boot: Windows 7 leaves it at 
 
 from __future__ import annotations
 
-from hyper2kvmd.guest.windows.fixes.fix import Case, Fix
+from hyper2kvmd.guest.windows.fixes.fix import WindowsCase, WindowsFix
 from hyper2kvmd.guest.windows.inspect import SYSTEM
 from hyper2kvmd.guest.windows.registry import Value
 from hyper2kvmd.model.concerns import Concern
@@ -17,7 +17,7 @@ SATA = ("storahci", "msahci")
 BOOT_START = 0
 
 
-def apply(case: Case) -> list[Concern]:
+def apply(case: WindowsCase) -> list[Concern]:
     editor, services = case.hives.edit(SYSTEM), rf"{case.system.control_set}\Services"
     for name in OVERRIDDEN:
         key = case.service(name)
@@ -29,4 +29,4 @@ def apply(case: Case) -> list[Concern]:
     return []
 
 
-FIX = Fix("start-override", "disk drivers start at boot", apply=apply)
+FIX = WindowsFix("start-override", "disk drivers start at boot", apply=apply)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hyper2kvmd.guest.windows.fixes.fix import Case, Fix
+from hyper2kvmd.guest.windows.fixes.fix import WindowsCase, WindowsFix
 from hyper2kvmd.guest.windows.inspect import SYSTEM
 from hyper2kvmd.guest.windows.registry import Key, Value
 from hyper2kvmd.model.concerns import Concern
@@ -28,7 +28,7 @@ MOST = 5000
 """Services and device classes that are looked at."""
 
 
-def apply(case: Case) -> list[Concern]:
+def apply(case: WindowsCase) -> list[Concern]:
     if case.migration.win_tools == "keep":
         return []
     filters = {name.lower() for name in _filters(case)}
@@ -39,7 +39,7 @@ def apply(case: Case) -> list[Concern]:
     return []
 
 
-def _services(case: Case) -> Iterator[str]:
+def _services(case: WindowsCase) -> Iterator[str]:
     known = {name.lower() for name in SERVICES}
     for key in _subkeys(case.control("Services")):
         image = key.value("ImagePath")
@@ -47,7 +47,7 @@ def _services(case: Case) -> Iterator[str]:
             yield key.name
 
 
-def _filters(case: Case) -> Iterator[str]:
+def _filters(case: WindowsCase) -> Iterator[str]:
     for key in _subkeys(case.control(CLASSES)):
         for name in FILTERS:
             value = key.value(name)
@@ -58,4 +58,4 @@ def _subkeys(key: Key | None) -> Iterator[Key]:
     yield from (one for one, _ in zip(key.subkeys() if key else (), range(MOST), strict=False))
 
 
-FIX = Fix("vmware-services", "VMware Tools do not start", apply=apply)
+FIX = WindowsFix("vmware-services", "VMware Tools do not start", apply=apply)
