@@ -14,7 +14,7 @@ from tests.support.disks import empty_disk, sh
 from tests.support.host import service_python
 from tests.support.vmdk import child_of, cid_of, full
 from tests.support.vmdk_images import Grains, cowd, descriptor, sesparse
-from tests.support.windows import windows_disk
+from tests.support.windows_beds import Beds
 
 GIB = 1 << 30
 CAPACITY = 4 << 11
@@ -101,10 +101,10 @@ def test_a_disk_with_nothing_to_mount_needs_no_helper(service_folder: Path) -> N
     sh("qemu-img", "compare", "-f", "vmdk", "-F", "qcow2", vmdk, service_folder / "images/esp.qcow2")
 
 
-def test_a_windows_needs_no_helper(service_folder: Path) -> None:
-    done = without_privilege(service_folder, windows_disk(service_folder / "export"))
+def test_a_windows_needs_no_helper(windows_beds: Beds, service_folder: Path) -> None:
+    done = without_privilege(service_folder, windows_beds.vmdk(service_folder / "export"))
     assert done.returncode == 0, done.stderr
-    assert "this is a Windows guest" in done.stderr + done.stdout
+    assert "[windows-no-virtio]" in done.stderr + done.stdout
 
 
 def test_a_missing_helper_is_told_before_a_byte_is_converted(service_folder: Path) -> None:

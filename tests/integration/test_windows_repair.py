@@ -192,3 +192,10 @@ def test_a_windows_that_cannot_be_changed_safely_is_refused(
 ) -> None:
     disk = windows_beds.disk(service_folder / "disk.raw", Windows(), state)
     assert refused([disk], service_folder).code == code
+
+
+def test_a_boot_manager_without_windows_is_refused(windows_beds: Beds, service_folder: Path) -> None:
+    """The machine has another disk."""
+    disk = windows_beds.disk(service_folder / "disk.raw")
+    disk.change(lambda files: (files / CONFIG / "SYSTEM").unlink())
+    assert refused([disk], service_folder).code == "windows-root-missing"
