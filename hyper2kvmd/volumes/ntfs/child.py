@@ -711,6 +711,7 @@ class Server:
         """From here on, no file can be opened. Raises Unknown."""
         self._library = Library()
         codecs.lookup("utf-16-le")  # its module is a file
+        ON_DEVICE(lambda _device: 0)  # libffi opens files for the first callback
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
 
     @property
