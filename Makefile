@@ -89,7 +89,7 @@ test-system: setup ## the package on a Debian server, a virtual machine, from in
 test-mutations: setup ## take each guard away in a copy: the attacks of tests/security must succeed then; half an hour
 	$(ROOT) $(BIN)/python -B -m tests.security.mutations $(WORDS)
 
-fuzz: setup ## damage disks, archives, descriptions of machines, YAMLs, hives, drivers and requests: each must be read or refused
+fuzz: setup ## damage disks, archives, descriptions of machines, YAMLs, NTFS volumes, hives, drivers and requests: each must be read or refused
 	$(BIN)/python -m tests.fuzz.vmdk --count 100000
 	$(BIN)/python -m tests.fuzz.foreign --count 20000
 	$(BIN)/python -m tests.fuzz.ovf --count 100000
@@ -99,6 +99,8 @@ fuzz: setup ## damage disks, archives, descriptions of machines, YAMLs, hives, d
 	$(BIN)/python -m tests.fuzz.hives --count 100000
 	$(BIN)/python -m tests.fuzz.drivers --count 100000
 	$(BIN)/python -m tests.fuzz.requests --count 100000
+	$(BIN)/python -m tests.fuzz.ntfs --count 100000
+	$(BIN)/python -m tests.fuzz.ntfs --deep --count 2000
 
 bench: setup ## our engine and its rivals side by side: an hour, 45 GB of disk; writes docs/performance.md
 	$(ROOT) $(BIN)/python -B -m bench --markdown $(BENCH)

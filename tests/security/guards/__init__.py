@@ -12,6 +12,7 @@ from tests.security.guards import (
     hives,
     inputs,
     names,
+    ntfs,
     overwriting,
     places,
     service,
@@ -21,7 +22,7 @@ from tests.security.guards import (
 from tests.security.guards.guard import Guard
 
 ALL = (
-    *(boundary, service, inputs, archives, descriptions, hives, drivers),
+    *(boundary, service, inputs, archives, descriptions, hives, drivers, ntfs),
     *(places, destinations, names, overwriting, strangers, work),
 )
 GUARDS: tuple[Guard, ...] = tuple(guard for module in ALL for guard in module.GUARDS)
