@@ -65,6 +65,8 @@ def dynamic(disk: WindowsDisk) -> None:
 
 
 def in_storage_space(disk: WindowsDisk) -> None:
+    """What a pool writes there is no file system."""
+    _put(disk.path, disk.system.offset, bytes(MIB))
     sh("sgdisk", "--typecode", f"3:{STORAGE_SPACES}", disk.path)
 
 
