@@ -16,6 +16,10 @@ Tree = dict[str, "Tree | Data"]
 """Names of keys end with a backslash."""
 
 
+LONGEST_LEAF = 507
+"""As many as fill a bin of 4096 bytes."""
+
+
 @dataclass
 class Checked:
     data: bytes
@@ -96,7 +100,7 @@ class Checked:
     def _leaf(self, offset: int, *, roots: bool) -> list[int]:
         cell = self._cell(offset)
         kind, count = struct.unpack_from("<2sH", cell)
-        assert count
+        assert 0 < count <= LONGEST_LEAF
         if kind == b"ri":
             assert roots
             return [key for each in struct.unpack_from(f"<{count}I", cell, 4) for key in self._leaf(each, roots=False)]
