@@ -139,6 +139,7 @@ DAMAGED: dict[str, Callable[[bytearray], object]] = {
     "a bin with an odd size": header("<I", 4096 + 8, 4000),
     "a bin without end": header("<I", 4096 + 8, 1 << 31),
     "a cell without a size": header("<i", 4096 + 32, 0),
+    "a cell across the end of its bin": header("<i", ROOT_AT, -8192),
     "a free cell": header("<i", ROOT_AT, 96),
     "a key that is none": over(b"nk", b"xx"),
     "a name without end": header("<H", ROOT_AT + 4 + 72, 0xFFFF),

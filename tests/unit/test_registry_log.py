@@ -116,7 +116,7 @@ def test_logs_of_a_complete_hive_are_ignored() -> None:
     assert hive.replayed == 0
 
 
-@pytest.mark.parametrize("at", [50, 700, -1])
+@pytest.mark.parametrize("at", [8, 50, 700, -1])
 def test_an_entry_that_was_not_written_completely_ends_the_log(at: int) -> None:
     whole, torn = log(3, 9), bytearray(entry(10))
     torn[at] ^= 1
