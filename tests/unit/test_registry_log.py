@@ -163,7 +163,7 @@ UNFIT = {
     "a log that the hive has": ([log(1, 1)], "no entry"),
     "a log without entries": ([hives.log(STATES[2], 103, [])], "no entry"),
     "a log with a damaged header": ([b"regf" + bytes(508) + entry(3)], "no entry"),
-    "an unfinished log": ([hives.marked(log(3, 5), 104, 103)], "no entry"),
+    "an unfinished log": ([hives.marked(log(3, 5), 103, 102)], "no entry"),
     "a gap": ([log(3, 5), log(7, 9)], "lack what is between 105 and 107"),
     "three logs": ([log(3, 5), log(6, 7), log(8, 9)], "Windows writes two"),
 }
