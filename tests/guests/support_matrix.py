@@ -138,8 +138,9 @@ These guests are refused with one of these codes, by `h2kvmctl plan` or before t
 `guest: none` converts disks without a repair.
 """
 WINDOWS = """
-Windows guests are found and converted, but not repaired: their domain has SATA disks and e1000e network cards.
-`tests/integration/test_windows.py` tests this. No Windows guest is booted.
+Windows guests are repaired on disks that are made from nothing, with the registries of ten releases:
+`tests/integration/test_windows_repair.py`. No Windows guest is booted. [howto/windows.md](../howto/windows.md) has the
+support of each release, and what is proven.
 """
 
 
