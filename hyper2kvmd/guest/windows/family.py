@@ -7,11 +7,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from hyper2kvmd.guest.family import BootedUnchanged, GuestDisks, OverlayDisks, describe
+from hyper2kvmd.guest.family import BootedUnchanged, GuestDisks, OverlayDisks, PreparedGuest, describe
 from hyper2kvmd.guest.files.fat_root import FatRoot
 from hyper2kvmd.guest.files.interface import Files
 from hyper2kvmd.guest.files.ntfs_root import NtfsRoot, ntfs_session
 from hyper2kvmd.guest.files.tree import GuestTree
+from hyper2kvmd.guest.windows.boot_proof import prepare_windows
 from hyper2kvmd.guest.windows.repair import stage_repairs
 from hyper2kvmd.guest.windows.search import WindowsVolumes, choose, look
 from hyper2kvmd.guest.windows.writing import write_volume
@@ -96,5 +97,6 @@ class Windows:
         volume = choose(found, disks.layout, disks.migration.root)
         return FoundWindows(disks, volume, found) if volume else None
 
-    def prepare_boot(self, _disks: OverlayDisks, /) -> BootedUnchanged:
-        return BootedUnchanged("nothing is prepared in a Windows guest")
+    def prepare_boot(self, disks: OverlayDisks, /) -> PreparedGuest:
+        """Nothing is changed. Raises as `prepare_windows` does."""
+        return prepare_windows(disks) or BootedUnchanged("its event log was not found")
