@@ -203,6 +203,21 @@ def test_only_the_volume_of_windows_has_to_be_clean(volume: Path, tmp_path: Path
     assert outcome([partition(1)], volume) == ("windows-unclean", [])
 
 
+def test_a_damaged_volume_of_data_stays_as_it_is(volume: Path, tmp_path: Path) -> None:
+    """Next to Linux, or next to a Windows on another volume."""
+    harmed = tmp_path / "d.img"
+    data = bytearray(volume.read_bytes())
+    data[11:13] = bytes(2)
+    harmed.write_bytes(data)
+    assert outcome([partition(1)], harmed) == ("ntfs-damaged", [])
+    assert outcome([partition(1), partition(2, "ext4")], harmed) == ("none", [])
+    with disk_of(volume) as good, disk_of(harmed) as bad:
+        layout = Layout(tables=("dos",), volumes=(partition(1), partition(2)))
+        found, concerns = check_windows(layout, lambda one: good if one.number == 1 else bad)
+    assert found and [concern.code for concern in concerns] == ["windows-volume-unread"]
+    assert "damaged" in concerns[0].message
+
+
 @pytest.mark.parametrize(
     "harm",
     [

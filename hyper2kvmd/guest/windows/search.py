@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.family import GuestDisks, describe
 from hyper2kvmd.guest.files.ntfs_root import replay_changes
-from hyper2kvmd.guest.windows.volumes import check_windows, readable
+from hyper2kvmd.guest.windows.volumes import check_windows, holds, readable
 from hyper2kvmd.model.disks import Layout, Volume
 from hyper2kvmd.volumes.ntfs.state import holds_loader, holds_registry
 
@@ -34,8 +34,8 @@ def look(disks: GuestDisks) -> WindowsVolumes:
         opened = {volume: stack.enter_context(disks.access.blocks(volume, read_only=True)) for volume in volumes}
         check_windows(disks.layout, opened.__getitem__)
         return WindowsVolumes(
-            installed=tuple(volume for volume, blocks in opened.items() if holds_registry(blocks)),
-            loaders=tuple(volume for volume, blocks in opened.items() if holds_loader(blocks)),
+            installed=tuple(volume for volume, blocks in opened.items() if holds(holds_registry, blocks)),
+            loaders=tuple(volume for volume, blocks in opened.items() if holds(holds_loader, blocks)),
         )
 
 

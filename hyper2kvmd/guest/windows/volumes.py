@@ -20,20 +20,44 @@ ReaderOf = Callable[[Volume], BlockReader]
 def check_windows(layout: Layout, reader_of: ReaderOf) -> tuple[bool, tuple[Concern, ...]]:
     """Whether the disks hold a Windows that can be repaired, and concerns about volumes that stay as they are.
 
-    Raises MigrationFailed: `guest-hibernated` and `windows-unclean` for its own volume, `ntfs-damaged`, and if Windows
-    can only be where it is out of reach, `windows-bitlocker`, `windows-dynamic-disk`, `windows-storage-spaces`.
+    Raises MigrationFailed: `guest-hibernated` and `windows-unclean` for its own volume, and if Windows can only be
+    where it is out of reach, `ntfs-damaged`, `windows-bitlocker`, `windows-dynamic-disk`, `windows-storage-spaces`.
     """
-    systems = [volume for volume in readable(layout) if holds_registry(reader_of(volume))]
+    systems, damaged = [], {}
+    for volume in readable(layout):
+        try:
+            systems += [volume] if holds_registry(reader_of(volume)) else []
+        except MigrationFailed as failure:
+            damaged[volume] = require_damage(failure)
     for volume in systems:
         if volume.parttype in DYNAMIC:
             raise refused(volume)
         require_shut_down(volume.name, reader_of(volume))
     hidden = tuple(volume for volume in layout.volumes if _is_hidden(volume) and volume not in systems)
     if systems:
-        return True, tuple(map(_left_alone, hidden))
-    if hidden and not any(volume.content in LINUX_FILE_SYSTEMS for volume in layout.volumes):
-        raise refused(hidden[0])
+        return True, tuple(map(_left_alone, (*hidden, *(volume for volume in damaged if volume not in hidden))))
+    if not any(volume.content in LINUX_FILE_SYSTEMS for volume in layout.volumes):
+        for damage in damaged.values():
+            raise damage
+        if hidden:
+            raise refused(hidden[0])
     return False, ()
+
+
+def holds(probe: Callable[[BlockReader], bool], reader: BlockReader) -> bool:
+    """What `probe` finds on a volume; nothing on a damaged one, which `check_windows` has judged."""
+    try:
+        return probe(reader)
+    except MigrationFailed as failure:
+        require_damage(failure)
+        return False
+
+
+def require_damage(failure: MigrationFailed) -> MigrationFailed:
+    """`failure` if only the volume is damaged; otherwise it is raised again."""
+    if failure.code != "ntfs-damaged":
+        raise failure
+    return failure
 
 
 def readable(layout: Layout) -> Iterator[Volume]:
@@ -50,7 +74,9 @@ def _is_hidden(volume: Volume) -> bool:
 def _kind(volume: Volume) -> str:
     if volume.content == "BitLocker":
         return "encrypted by BitLocker"
-    return "a part of a storage pool (Storage Spaces)" if volume.parttype == STORAGE_SPACES else "on a dynamic disk"
+    if volume.parttype in DYNAMIC:
+        return "on a dynamic disk"
+    return "a part of a storage pool (Storage Spaces)" if volume.parttype == STORAGE_SPACES else "damaged"
 
 
 def _left_alone(volume: Volume) -> Concern:
