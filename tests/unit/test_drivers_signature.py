@@ -147,6 +147,11 @@ def test_what_is_not_signed(data: bytes, fact: str) -> None:
         read_signed(data)
 
 
+def test_a_certificate_with_a_changed_name() -> None:
+    with pytest.raises(NotSigned, match="the certificate of its signer was changed"):
+        read_signed(GOOD.replace(b"Red Hat, Inc.", b"Microsoft Inc"))
+
+
 def test_more_certificates_than_any_signature_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hyper2kvmd.guest.windows.drivers.pkcs7.MOST_CERTIFICATES", 1)
     with pytest.raises(NotSigned, match="more than 1 certificates"):

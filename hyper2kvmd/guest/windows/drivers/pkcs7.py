@@ -106,6 +106,7 @@ def _verified(fields: list[DerElement], content: DerElement, certificates: list[
     if len(fields) < 5:
         raise NotDer("a field of the signer is missing")
     signer = _signer(fields[1].expect(SEQUENCE), certificates)
+    _require_issued(signer, certificates)
     algorithm = DIGESTS.get(fields[2].expect(SEQUENCE).child(0, OID).oid)
     if algorithm is None:
         raise NotSigned("it is signed with an unknown digest")
@@ -142,6 +143,16 @@ def _signer(identifier: DerElement, certificates: list[x509.Certificate]) -> x50
         if one.serial_number == serial and one.issuer.public_bytes() == issuer:
             return one
     raise NotSigned("the certificate of its signer is missing")
+
+
+def _require_issued(signer: x509.Certificate, certificates: list[x509.Certificate]) -> None:
+    """By the authority that it names, if that one's certificate is included, as it is in each real signature."""
+    for authority in certificates:
+        if authority.subject == signer.issuer:
+            try:
+                signer.verify_directly_issued_by(authority)
+            except (InvalidSignature, TypeError, ValueError, UnsupportedAlgorithm) as error:
+                raise NotSigned("the certificate of its signer was changed") from error
 
 
 def _message_digest(attributes: DerElement) -> bytes:
