@@ -17,7 +17,7 @@ from hyper2kvmd.volumes.ntfs.records import NtfsRecords
 from hyper2kvmd.volumes.ntfs.state import holds_loader, holds_registry, log_state, require_shut_down
 from tests.support.disks import sh
 from tests.support.host import MIB
-from tests.support.ntfs import changed, disk_of, log_page, make_ntfs, mounted, set_dirty, write_log
+from tests.support.ntfs import changed, disk_of, log_page, make_ntfs, mounted, opened, set_dirty, write_log
 
 REGISTRY = "Windows/System32/config/SYSTEM"
 SIZE = 32 * MIB
@@ -153,6 +153,20 @@ def test_the_newer_restart_page_decides(volume: Path, pages: list[bytes], state:
         assert log_state(NtfsRecords(disk)) == state
     refused = {"clean": "", "unfinished": "windows-unclean", "fast startup": "guest-hibernated"}
     assert refusal(volume) == refused[state]
+
+
+@pytest.mark.parametrize(
+    "page", [log_page(1, closed=True), log_page(1, closed=False), log_page(1, closed=True, version=2)]
+)
+def test_the_library_agrees_about_the_log(volume: Path, page: bytes) -> None:
+    write_log(volume, [page])
+    try:
+        with opened(volume):
+            pass
+    except MigrationFailed as failure:
+        assert failure.code == "ntfs-damaged" and refusal(volume)
+    else:
+        assert not refusal(volume)
 
 
 def partition(number: int, content: str = "ntfs", kind: str = "07") -> Volume:

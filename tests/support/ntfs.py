@@ -23,6 +23,8 @@ IDENTITY = "partition 2"
 FIRST_USER_FILE = 24
 CLUSTER, RECORD, SECTOR, PAGE = 4096, 1024, 512, 4096
 VOLUME_INFORMATION = 0x70
+LOG_BYTES = 2 << 20
+"""Of the log of a volume of 4 to 64 MiB."""
 
 
 @dataclass
@@ -131,12 +133,18 @@ def is_sound(path: Path) -> bool:
     return checked.returncode == 0 and "was processed successfully" in checked.stdout
 
 
-def log_page(sequence: int, *, closed: bool, clients: int = 0, version: int = 1) -> bytes:
-    """A restart page of $LogFile. `clients` is the first client that is in use."""
+def log_page(sequence: int, *, closed: bool, clients: int | None = None, version: int = 1) -> bytes:
+    """A restart page of $LogFile, with one client: NTFS. `clients` is the first client that is in use."""
+    used = (0xFFFF if closed else 0) if clients is None else clients
+    free = 0 if used == 0xFFFF else 0xFFFF
+    bits = 67 - LOG_BYTES.bit_length()
     page = bytearray(PAGE)
     struct.pack_into("<4sHHQIIHhhH", page, 0, b"RSTR", 0x1E, PAGE // SECTOR + 1, 0, PAGE, PAGE, 0x30, 1, version, 1)
-    struct.pack_into("<QHHHH", page, 0x30, sequence, 1, 0xFFFF, clients, 2 if closed else 0)
-    for end in range(SECTOR, PAGE + 1, SECTOR):
+    area = (sequence, 1, free, used, 2 if closed else 0, bits, 224, 64, LOG_BYTES, 0, 0x30, 0x40, 1, 0)
+    struct.pack_into("<QHHHHIHHQIHHII", page, 0x30, *area)
+    struct.pack_into("<QQHHH6sI8s", page, 0x70, 0, 0, 0xFFFF, 0xFFFF, 0, b"", 8, "NTFS".encode("utf-16-le"))
+    for number, end in enumerate(range(SECTOR, PAGE + 1, SECTOR), start=1):
+        page[0x1E + 2 * number : 0x20 + 2 * number] = page[end - 2 : end]
         page[end - 2 : end] = page[0x1E:0x20]
     return bytes(page)
 
