@@ -33,7 +33,7 @@ COMMANDS = {
     "release": LazyCommand("queue", "Allow a held job to start."),
     "resume": LazyCommand("queue", "Start jobs again."),
     "retry": LazyCommand("queue", "Queue a failed or cancelled job again."),
-    "show": LazyCommand("queue", "Show one job: its state, its settings and its problems."),
+    "show": LazyCommand("queue", "Show one job: its state, its settings, its warnings and its problems."),
     "status": LazyCommand("queue", "Show the state of the daemon."),
     "submit": LazyCommand("queue", "Submit migration YAMLs to the daemon."),
     "watch": LazyCommand("queue", "Follow a job until it finishes."),
