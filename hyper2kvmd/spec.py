@@ -43,6 +43,8 @@ REMEDIES = {
     "network_map": "Write lines of the form `VM Network: lan`, with a libvirt network or `bridge:br0` on the right",
     "resize": "Write the new size of the first disk, such as 50G, or what to add to it, such as +10G; or a list for "
     "several disks. The units are M, G and T",
+    "hooks.before": "Write names of programs from hooks of the configuration, at most 8",
+    "hooks.after": "Write names of programs from hooks of the configuration, at most 8",
     "machine": "Write a machine type as `virsh capabilities` lists it, such as q35",
 }
 
@@ -52,7 +54,7 @@ NAME_THE_SOURCE = (
 )
 RULES = Rules(
     remedies=REMEDIES,
-    one_or_more=frozenset({"vmdk", "luks_keyfile", "resize"}),
+    one_or_more=frozenset({"vmdk", "luks_keyfile", "resize", "hooks.before", "hooks.after"}),
     absolute_because="Use an absolute path: relative paths are not resolved in files dropped into the spool",
     no_home_because="Use an absolute path: the home directory of the submitter is not known",
 )

@@ -33,13 +33,15 @@ from hyper2kvmd.errors import (
 from hyper2kvmd.hardware import decide_hardware
 from hyper2kvmd.host import run, space
 from hyper2kvmd.host.destination import nearest_output
+from hyper2kvmd.host.hooks import HookInput, Moment, run_hook
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.host.person import name_of
 from hyper2kvmd.host.workspace import as_before, working_folder
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.jobs import Stage
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
-from hyper2kvmd.model.results import RECORD_LIMIT, Finished, Product, recorded
+from hyper2kvmd.model.results import RECORD_LIMIT, Artifact, Finished, Product, recorded
 from hyper2kvmd.progress import (
     MAX_LINE,
     MAX_TRACEBACK,
@@ -63,6 +65,7 @@ from hyper2kvmd.stages.verify import verify
 
 Made = TypeVar("Made", bound=Product)
 EMITTING = threading.Lock()
+BY_HAND = "The new machine is complete: correct the cause, then run the program by hand"
 
 
 def migrate(order: Order, ctx: Context, *, keep_on_failure: bool = False) -> Finished:
@@ -89,6 +92,8 @@ def migrate(order: Order, ctx: Context, *, keep_on_failure: bool = False) -> Fin
         planned = _stage(ctx, Stage.PLAN, done.plan, lambda: plan(bench))
         if done.artifact is None:  # published images need no space
             ctx.admit(planned)
+        if done.image is None:
+            _run_hooks(bench, "before")
         image = _stage(ctx, Stage.CONVERT, done.image, lambda: convert(bench, planned))
         sources.close()
         guest = _stage(ctx, Stage.REPAIR, done.guest, lambda: repair(bench, planned, image))
@@ -98,9 +103,34 @@ def migrate(order: Order, ctx: Context, *, keep_on_failure: bool = False) -> Fin
         registration = _stage(
             ctx, Stage.REGISTER, done.registration, lambda: register(bench, hardware, guest, artifact)
         )
+        _run_hooks(bench, "after", artifact)
     return Finished(
         plan=planned, image=image, guest=guest, verdict=verdict, artifact=artifact, registration=registration
     )
+
+
+def _run_hooks(bench: Bench, moment: Moment, artifact: Artifact | None = None) -> None:
+    """Raises as `run_hook` does, unless the machine is made already: then it is a warning."""
+    order, migration = bench.order, bench.migration
+    told = HookInput(
+        moment=moment,
+        job_id=order.job_id,
+        attempt=order.attempt,
+        vm_name=migration.vm_name,
+        submitter=order.submitter,
+        sources=migration.sources,
+        target=migration.target,
+        images=tuple(disk.path for disk in artifact.disks) if artifact else (),
+        report=artifact.report_json if artifact else None,
+    )
+    for name in migration.hooks.before if moment == "before" else migration.hooks.after:
+        with bench.ctx.step(f"Running the hook {name}"):
+            try:
+                run_hook(name, order.bounds.hooks, told)
+            except MigrationFailed as failure:
+                if artifact is None:
+                    raise
+                bench.ctx.note(Concern(code="hook-without-success", message=failure.message, hint=BY_HAND))
 
 
 def plan_only(order: Order, ctx: Context) -> Plan:

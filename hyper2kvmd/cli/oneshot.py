@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,9 +17,9 @@ from hyper2kvmd import config, progress
 from hyper2kvmd.errors import BrokenInstallation, Failure, Interrupted, InvalidInput, MigrationFailed, Unsafe
 from hyper2kvmd.host import run
 from hyper2kvmd.host.workspace import remove_killed_runs
-from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.asked import Hooks, Migration
 from hyper2kvmd.model.machine import Plan
-from hyper2kvmd.model.orders import HelperCall, Limits, Order
+from hyper2kvmd.model.orders import Bounds, HelperCall, Limits, Order
 from hyper2kvmd.model.results import Finished
 from hyper2kvmd.spec import Parsed
 
@@ -119,6 +119,16 @@ def helper() -> HelperCall:
     return default_helper()
 
 
+def _hooks(asked: Hooks) -> Mapping[str, Path]:
+    """For a migration with hooks: those in the daemon's configuration, if this user can read it.
+
+    Raises BrokenInstallation (`config-invalid`).
+    """
+    if asked == Hooks() or not os.access(config.DEFAULT_PATH, os.R_OK):
+        return {}
+    return config.load(config.DEFAULT_PATH).hooks
+
+
 def _is_ours(directory: Path) -> bool:
     try:
         return directory.stat().st_uid == os.geteuid()
@@ -134,6 +144,7 @@ def order(machine: Parsed, conversion_dir: Path, output_dir: Path, limits: Limit
         conversion_dir=conversion_dir,
         output_dir=output_dir,
         helper=helper(),
+        bounds=Bounds(hooks=_hooks(machine.migration.hooks)),
         limits=limits,
     )
 

@@ -53,6 +53,7 @@ RELOADABLE = frozenset(
         "allowed_conversion_dirs",
         "allowed_libvirt_uris",
         "allowed_libvirt_pools",
+        "hooks",
         "output_dir",
         "conversion_dir",
         "helper",

@@ -226,6 +226,7 @@ def run(
     on_output: Callable[[str], None] | None = None,
     check: bool = True,
     environment: Mapping[str, str] | None = None,
+    stdin: int = subprocess.DEVNULL,
 ) -> Completed:
     """Run a tool to its end.
 
@@ -236,7 +237,7 @@ def run(
     """
     process = subprocess.Popen(
         _command(argv, sandbox),
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         pass_fds=sandbox.handles if sandbox else (),

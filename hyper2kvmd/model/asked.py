@@ -28,8 +28,22 @@ TargetName: TypeAlias = Literal["libvirt", "qemu", "proxmox", "kubevirt", "opens
 """A platform for the new machine; `targets/choice.py` has a target for each."""
 
 
+HOOKS_MAX = 8
+HookName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+"""A name of a program that the administrator allows."""
+
+
 def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str | Path) else value
+
+
+class Hooks(Frozen):
+    """Programs of the host that a job starts, in this order."""
+
+    before: Annotated[tuple[HookName, ...], BeforeValidator(_as_tuple), Field(max_length=HOOKS_MAX)] = ()
+    """After the plan, before the conversion begins."""
+    after: Annotated[tuple[HookName, ...], BeforeValidator(_as_tuple), Field(max_length=HOOKS_MAX)] = ()
+    """After the last stage."""
 
 
 class Migration(Frozen):
@@ -102,6 +116,7 @@ class Migration(Frozen):
     dry_run: bool = False
     print_fstab: bool = False
 
+    hooks: Hooks = Hooks()
     luks_keyfile: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple), Field(max_length=KEYS_MAX)] = ()
     """Key files for the guest's LUKS volumes, used unchanged; each is tried on each."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -59,6 +60,8 @@ class Bounds(Frozen):
     """The URIs that a job may name besides those of this host. None: any, for a job without a submitter."""
     libvirt_pools: tuple[str, ...] | None = None
     """The storage pools that a job may name. None: any, for a job without a submitter."""
+    hooks: Mapping[str, Path] = {}
+    """The programs that a job may name as its hooks."""
 
 
 class Order(Frozen):

@@ -16,6 +16,7 @@ from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper
 from hyper2kvmd.hardware import expected_hardware, hardware_concerns, require_possible
 from hyper2kvmd.host import run, space
 from hyper2kvmd.host.destination import real_output_dir, unusable
+from hyper2kvmd.host.hooks import check_hooks
 from hyper2kvmd.host.kvm import EMULATOR
 from hyper2kvmd.host.mandate import require_below
 from hyper2kvmd.host.workspace import real_conversion_dir
@@ -60,6 +61,8 @@ def plan(bench: Bench) -> Plan:
     for name in _programs(bench.migration):
         with findings.noted():
             run.tool(name)
+    with findings.noted():
+        check_hooks(bench.migration.hooks, bench.order.bounds.hooks)
     checked: Target | None = None
     with bench.ctx.step("Checking the output"), findings.noted():
         target.check()
