@@ -69,7 +69,7 @@ def address(path: Path) -> str:
 def filled(path: Path, jobs: int) -> None:
     store = Store(address(path))
     for number in range(jobs):
-        migration = Migration(vmdk=Path("/x.vmdk"), vm_name=f"vm{number}")
+        migration = Migration(vmdk=(Path("/x.vmdk"),), vm_name=f"vm{number}")
         store.submit(migration, content_key=str(number), origin=Origin())
     store.close()
 

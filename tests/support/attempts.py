@@ -26,7 +26,7 @@ class Attempts:
         self.source.write_bytes(os.urandom(MIB).ljust(4 * MIB, b"\0"))
         self.folder = self.conversions / "web01.7"
         self.result = self.out / "web01.raw"
-        migration = Migration(vmdk=self.source, vm_name="web01", out_format="raw", **keys)
+        migration = Migration(vmdk=(self.source,), vm_name="web01", out_format="raw", **keys)
         self.order = Order(
             job_id="7", migration=migration, conversion_dir=self.conversions, output_dir=self.out, helper=("none",)
         )

@@ -63,7 +63,7 @@ def run_publish(
         )
         for path, size in zip(sources, sizes, strict=True)
     )
-    layout = Layout(tables=("none",) * len(disks))
+    layout = Layout(tables=tuple("none" for _ in disks))
     made = tuple(
         DiskImage(path=image, virtual_size=size, file_bytes=size) for image, size in zip(images, sizes, strict=True)
     )

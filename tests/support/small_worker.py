@@ -103,7 +103,8 @@ def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
                 time.sleep(0.02)
         elif word == "fail":
             kind, _, code = rest.partition(" ")
-            return Problem(code=code or "told-to", message="told to fail", hint="Tell it otherwise", kind=kind)
+            told = {"code": code or "told-to", "message": "told to fail", "hint": "Tell it otherwise", "kind": kind}
+            return Problem.model_validate(told)
         elif word == "fault":
             shutil.rmtree(folder)
             fact = Problem(code="internal-error", message="a fault", hint="report it", kind="operator")

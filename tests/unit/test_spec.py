@@ -38,7 +38,7 @@ def only(text: str, name: str = "web01", base: Path | None = None) -> Problem:
 
 
 def test_one_key_is_enough() -> None:
-    assert parse("vmdk: /srv/web01.vmdk\n") == Migration(vmdk=Path("/srv/web01.vmdk"), vm_name="web01")
+    assert parse("vmdk: /srv/web01.vmdk\n") == Migration(vmdk=(Path("/srv/web01.vmdk"),), vm_name="web01")
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def add(store: Store, name: str, priority: int = 5) -> Job:
-    migration = Migration(vmdk=Path(f"/images/{name}.vmdk"), vm_name=name, priority=priority)
+    migration = Migration(vmdk=(Path(f"/images/{name}.vmdk"),), vm_name=name, priority=priority)
     return store.submit(migration, content_key=name, origin=Origin(submitter="root")).job
 
 
@@ -63,7 +63,7 @@ def test_a_job_comes_back_as_it_went_in(store: Store) -> None:
 
 
 def test_a_spool_file_is_on_record_once(store: Store) -> None:
-    migration, origin = Migration(vmdk=Path("/a.vmdk"), vm_name="a"), Origin(claim="1-a.yaml")
+    migration, origin = Migration(vmdk=(Path("/a.vmdk"),), vm_name="a"), Origin(claim="1-a.yaml")
     job = store.submit(migration, content_key="k", origin=origin).job
     with pytest.raises(IntegrityError):
         store.submit(migration, content_key="l", origin=origin)
@@ -78,7 +78,7 @@ def test_highest_priority_first_then_oldest(store: Store) -> None:
 
 
 def test_same_content_is_one_job_while_active_and_a_new_one_after(store: Store) -> None:
-    migration = Migration(vmdk=Path("/a.vmdk"), vm_name="a")
+    migration = Migration(vmdk=(Path("/a.vmdk"),), vm_name="a")
     first = store.submit(migration, content_key="k", origin=Origin())
     second = store.submit(migration, content_key="k", origin=Origin(name="again.yaml"))
     assert (first.new, second.new, second.job.id) == (True, False, first.job.id)

@@ -26,7 +26,7 @@ def shown(registration: Registration, capsys: pytest.CaptureFixture[str]) -> lis
         artifact=artifact,
         registration=registration,
     )
-    views.finished(Output(), Migration(vmdk=Path("/a.vmdk"), vm_name="a"), result)
+    views.finished(Output(), Migration(vmdk=(Path("/a.vmdk"),), vm_name="a"), result)
     return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()][2:-1]
 
 
