@@ -38,6 +38,8 @@ class Nic(Frozen):
     name: str | None
     """The guest's name for its interface; None if nothing in the guest requires a name."""
     mac: str
+    mac_is_new: bool = False
+    """Derived from the VM's name, because neither the source machine's description nor its guest had one."""
     network: str | None = None
     """The source's name of its network; None if unknown."""
 
