@@ -6,7 +6,7 @@ Under the daemon each event is one JSON line on the worker's stdout; in a one-sh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Literal
 
@@ -78,6 +78,14 @@ class Warned(Frozen):
     level: ConcernLevel = "warning"
 
 
+class MachineDecided(Frozen):
+    """The hardware of the new machine is known."""
+
+    event: Literal["machine-decided"] = "machine-decided"
+    lines: tuple[str, ...]
+    """For the log: the machine, then each disk and network card."""
+
+
 class CommandStarted(Frozen):
     """A program was started: for the log, at debug level."""
 
@@ -121,6 +129,7 @@ Event = Annotated[
     | StepStarted
     | Progress
     | Warned
+    | MachineDecided
     | CommandStarted
     | HelperAnswered
     | AwaitingSpace
@@ -185,6 +194,9 @@ class Context:
 
     def helper_answered(self, verb: str, outcome: Literal["ok", "refused", "failed"]) -> None:
         self.emit(HelperAnswered(verb=verb, outcome=outcome))
+
+    def machine_decided(self, lines: Iterable[str]) -> None:
+        self.emit(MachineDecided(lines=tuple(shortened(_printable(line), MAX_WARNING) for line in lines)))
 
     def note(self, concern: Concern) -> None:
         self.warn(str(concern), concern.level)

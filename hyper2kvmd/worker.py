@@ -37,6 +37,7 @@ from hyper2kvmd.host.hooks import HookInput, Moment, run_hook
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.host.person import name_of
 from hyper2kvmd.host.workspace import as_before, working_folder
+from hyper2kvmd.machine_overview import overview
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.jobs import Stage
 from hyper2kvmd.model.machine import Plan
@@ -98,8 +99,12 @@ def migrate(order: Order, ctx: Context, *, keep_on_failure: bool = False) -> Fin
         sources.close()
         guest = _stage(ctx, Stage.REPAIR, done.guest, lambda: repair(bench, planned, image))
         hardware = decide_hardware(order.migration, planned, guest)
+        if done.artifact is None:  # the plan on record of a published machine has no disks
+            ctx.machine_decided(overview(order.migration, planned, hardware, guest).lines())
         verdict = _stage(ctx, Stage.VERIFY, done.verdict, lambda: verify(bench, hardware, image, guest))
-        artifact = _stage(ctx, Stage.PUBLISH, done.artifact, lambda: publish(bench, planned, image, guest, verdict))
+        artifact = _stage(
+            ctx, Stage.PUBLISH, done.artifact, lambda: publish(bench, planned, hardware, image, guest, verdict)
+        )
         registration = _stage(
             ctx, Stage.REGISTER, done.registration, lambda: register(bench, hardware, guest, artifact)
         )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 UNNAMED: Mapping[FamilyName, str] = {"linux": "Linux", "windows": "Windows", "none": "no operating system"}
 """Guests whose system does not give its name."""
+IDENTITY = "UUID or label"
 
 
 def finished(output: Output, asked: Migration, result: Finished) -> None:
@@ -53,17 +54,53 @@ def finished(output: Output, asked: Migration, result: Finished) -> None:
 
 
 def plan(output: Output, order: Order, planned: Plan, daemon: DaemonDirectories | None) -> None:
-    for table, disk in zip(planned.layout.tables, planned.disks, strict=True):
-        output.line(f"{disk.at}  {disk.format} {disk.subformat}", style="bold")
-        output.facts([("size", size(disk.virtual_size)), ("data", f"about {size(disk.data_bytes)}")])
+    _machine(output, order.migration, planned)
+    _source(output, planned)
+    _space(output, order, planned, daemon)
+    concerns = (*planned.concerns, *(planned.guest.concerns if planned.guest else ()))
+    if concerns:
+        output.line("")
+        notes(output, concerns)
+    if planned.guest is not None:
+        _expected(output, planned.guest)
+    output.line("nothing was written")
+
+
+def _machine(output: Output, asked: Migration, planned: Plan) -> None:
+    from hyper2kvmd.machine_overview import CARD_HEADINGS, DISK_HEADINGS, planned_overview
+
+    shown = planned_overview(asked, planned)
+    output.line(f"machine {asked.vm_name}", style="bold")
+    output.facts(list(shown.facts))
+    output.line("")
+    output.table(DISK_HEADINGS, shown.disks)
+    output.line("")
+    output.table(CARD_HEADINGS, shown.cards)
+
+
+def _source(output: Output, planned: Plan) -> None:
+    for number, (table, disk) in enumerate(zip(planned.layout.tables, planned.disks, strict=True), start=1):
         reserve = "in full" if disk.preallocate else "as written"
-        output.facts([("partitions", table), ("reserved", f"{reserve}: {disk.preallocate_reason}")])
-    volumes, names = planned.layout.volumes, order.migration.output_names(len(planned.disks))
-    rows = [(volume.name, size(volume.length), volume.content, _identity(volume)) for volume in volumes]
-    output.table(("volume", "size", "content", "identity"), rows)
+        output.line("")
+        output.line(f"disk {number}: {disk.at}", style="bold")
+        output.facts(
+            [
+                ("format", f"{disk.format} {disk.subformat}"),
+                ("size", f"{size(disk.virtual_size)}, with about {size(disk.data_bytes)} of data"),
+                ("partitions", table),
+                ("reserved", f"{reserve}: {disk.preallocate_reason}"),
+            ]
+        )
+    rows = [(one.name, size(one.length), one.content, _identity(one)) for one in planned.layout.volumes]
+    output.line("")
+    output.table(("volume", "size", "content", IDENTITY), rows, unbroken=IDENTITY)
+
+
+def _space(output: Output, order: Order, planned: Plan, daemon: DaemonDirectories | None) -> None:
+    names = order.migration.output_names(len(planned.disks))
+    output.line("")
     output.facts(
         [
-            ("firmware", planned.firmware),
             ("space needed", f"{size(planned.needed_bytes)} in {order.conversion_dir}"),
             *([("", f"{size(planned.unpacked_bytes)} there to unpack it")] if planned.unpacked_bytes else []),
             *([("", f"{size(planned.publish_bytes)} in {order.output_dir}")] if planned.publish_bytes else []),
@@ -71,13 +108,6 @@ def plan(output: Output, order: Order, planned: Plan, daemon: DaemonDirectories 
             *_by_daemon(order, names, daemon),
         ]
     )
-    concerns = (*planned.concerns, *(planned.guest.concerns if planned.guest else ()))
-    if concerns:
-        rows = [(one.level, one.code, one.message, one.hint) for one in concerns]
-        output.table(("concern", "code", "fact", "remedy"), rows)
-    if planned.guest is not None:
-        _expected(output, planned.guest)
-    output.line("nothing was written")
 
 
 def _by_daemon(order: Order, names: Iterable[str], daemon: DaemonDirectories | None) -> Iterator[tuple[str, str]]:
@@ -100,12 +130,13 @@ def _expected(output: Output, guest: Guest) -> None:
         ("root", guest.root),
         ("boot loader", guest.boot_loader),
         ("kernels", ", ".join(guest.kernels)),
-        *(("network card", " ".join(filter(None, (nic.name, nic.mac)))) for nic in guest.nics),
     ]
+    output.line("")
     output.facts([(name, value) for name, value in rows if value])
     if guest.changes:
-        changes = [(change.fix, change.path, change.summary) for change in guest.changes]
-        output.table(("expected repair", "file", "change"), changes)
+        output.line("")
+        changes = [(change.fix, f"{change.path}: {change.summary}") for change in guest.changes]
+        output.table(("expected repair", "file and change"), changes)
     elif guest.family == "linux":
         output.line("the guest needs no repair")
 
@@ -113,8 +144,8 @@ def _expected(output: Output, guest: Guest) -> None:
 def _identity(volume: Volume) -> str:
     if volume.obstacle:
         return volume.obstacle
-    names = (("UUID", volume.uuid), ("LABEL", volume.label), ("PARTUUID", volume.partuuid))
-    return " ".join(f"{name}={value}" for name, value in names if value)
+    others = (("LABEL", volume.label), ("PARTUUID", None if volume.uuid else volume.partuuid))
+    return " ".join(filter(None, (volume.uuid, *(f"{name}={value}" for name, value in others if value))))
 
 
 def migration(

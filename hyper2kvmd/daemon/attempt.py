@@ -29,6 +29,7 @@ from hyper2kvmd.progress import (
     Ended,
     Event,
     HelperAnswered,
+    MachineDecided,
     Progress,
     StageFinished,
     StageStarted,
@@ -166,6 +167,10 @@ class Attempt:
             case Warned(message=message):
                 self._log.warning("%s", message)
                 return await ledger.ensure(store.record_warning, job.id, job.attempt, message)
+            case MachineDecided(lines=lines):
+                for line in lines:
+                    self._log.info("%s", line)
+                return await ledger.ensure(store.record_machine, job.id, job.attempt, lines)
             case CommandStarted(line=line):
                 self._log.debug("%s", line)
             case HelperAnswered(verb=verb, outcome=outcome):

@@ -158,6 +158,9 @@ class Store:
     def record_warning(self, job_id: int, attempt: int, message: str) -> bool:
         return self._write(job_id, attempt, "warned", message)
 
+    def record_machine(self, job_id: int, attempt: int, lines: Sequence[str]) -> bool:
+        return self._write(job_id, attempt, "machine", *lines)
+
     def reserve(self, job_id: int, attempt: int, reserved_bytes: int) -> bool:
         message = f"{size(reserved_bytes)} reserved"
         return self._write(job_id, attempt, "space-reserved", message, reserved_bytes=reserved_bytes)
@@ -424,11 +427,12 @@ class Store:
         except DatabaseError as error:
             raise corrupt(str(self._engine.url.database), str(error.orig)) from error
 
-    def _write(self, job_id: int, attempt: int, kind: str, message: str, **values: Any) -> bool:
+    def _write(self, job_id: int, attempt: int, kind: str, *messages: str, **values: Any) -> bool:
         with self._transaction(writes=True) as connection:
             if not change(connection, fence(job_id, attempt), **(values or {"attempt": attempt})):
                 return False
-            record_at(connection, job_id, attempt, kind, message)
+            for message in messages:
+                record_at(connection, job_id, attempt, kind, message)
             return True
 
     def _move(self, job_id: int, by: str, verb: str, kind: str, allowed: tuple[State, ...], **values: Any) -> Job:

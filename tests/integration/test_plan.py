@@ -155,7 +155,8 @@ def test_the_expected_repairs_are_those_that_are_made(recipe: Recipe, tmp_path: 
 
 def test_people_see_the_guest_and_its_repairs(tmp_path: Path) -> None:
     shown = plan(asked(tmp_path, debian12.vmdk(Recipe()))).stdout
-    assert "guest         Debian GNU/Linux 12 (bookworm)" in shown
+    assert "guest        Debian GNU/Linux 12 (bookworm)" in shown
+    assert "1     yes   virtio  3.0 GiB  web01.qcow2" in shown.splitlines()
     table = shown[shown.index("expected repair") :].splitlines()
     assert {line.split()[0] for line in table[1:-1]} >= {"fstab", "grub-cfg", "initramfs"}
     assert "Repairing" not in shown and "Writing" not in shown

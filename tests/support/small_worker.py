@@ -1,9 +1,9 @@
 """A real worker program that speaks the worker's protocol and does what the "source" tells it, word by word.
 
 `plan`, `convert`, `publish`: a stage and its product, skipped when that was given (`publish`: and those before it).
-`start STAGE`, `progress DONE ALL`, `warn TEXT`, `warn-file PATH`, `helper VERB`: events. `space N`: asks for N bytes.
-`file N`: an image of N bytes. `wait PATH`: until that file exists. `fail KIND [CODE]`, `fault TRACEBACK`, `die`, `die-
-once`, `nonsense`: ends. `deaf`: SIGTERM is ignored.
+`start STAGE`, `progress DONE ALL`, `warn TEXT`, `warn-file PATH`, `machine LINE; LINE`, `helper VERB`: events. `space
+N`: asks for N bytes. `file N`: an image of N bytes. `wait PATH`: until that file exists. `fail KIND [CODE]`, `fault
+TRACEBACK`, `die`, `die-once`, `nonsense`: ends. `deaf`: SIGTERM is ignored.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from hyper2kvmd.progress import (
     Ended,
     Event,
     HelperAnswered,
+    MachineDecided,
     Progress,
     StageFinished,
     StageStarted,
@@ -92,6 +93,8 @@ def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
             say(Progress(title="Copying", done=done, total=total))
         elif word == "warn":
             say(Warned(message=rest.replace("\\n", "\n")))
+        elif word == "machine":
+            say(MachineDecided(lines=tuple(rest.split("; "))))
         elif word == "warn-file":
             say(Warned(message=Path(rest).read_bytes().decode()))
         elif word == "helper":

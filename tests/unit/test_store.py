@@ -206,6 +206,7 @@ def test_every_write_of_an_older_attempt_is_fenced_off(store: Store) -> None:
         assert not store.finish_stage(old.id, attempt, Stage.PLAN, 1.0, PLANNED)
         assert not store.record_progress(old.id, attempt, 0.5)
         assert not store.record_warning(old.id, attempt, "w")
+        assert not store.record_machine(old.id, attempt, ["m"])
         assert not store.reserve(old.id, attempt, 5)
         assert not store.succeed(old.id, attempt, "n")
         assert not store.fail(old.id, attempt, (CRASH,), keep_stages=False)

@@ -1,18 +1,58 @@
-"""What a one-shot run shows at its end."""
+"""What a plan shows, and a one-shot run at its end."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from hyper2kvmd.cli import views
-from hyper2kvmd.cli.output import Output
+from hyper2kvmd.cli.output import UNWRAPPED, Output
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.disks import Image, Layout
-from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.model.concerns import Concern
+from hyper2kvmd.model.disks import FileIdentity, Image, Layout, LocalFile, Segment, SourceDisk, Stretch, Volume
+from hyper2kvmd.model.guest import Change, Guest, Nic
+from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import Artifact, Finished, Registration, Verdict
-from tests.support.benches import NOTHING_PLANNED
+from tests.support.benches import NOTHING_PLANNED, plan_for
+
+LONG = "/exports/production/2026-11/cluster-frankfurt-03/a very long name of a directory/web01.vmdk"
+UUID = "6490fa9b-aafe-42c0-b878-3796b0c0b3a5"
+WIDE_PLAN = plan_for(
+    tuple(
+        SourceDisk(
+            at=LocalFile(path=Path(LONG)),
+            subformat="monolithicSparse",
+            virtual_size=3 << 30,
+            data_bytes=1 << 30,
+            preallocate_reason="holes are kept",
+            files=(FileIdentity(path=Path(LONG), device=1, inode=1, size=1, mtime_ns=1, ctime_ns=1),),
+        )
+        for _ in range(2)
+    ),
+    Layout(
+        tables=("gpt", "none"),
+        volumes=(
+            Volume(
+                name="disk 1, partition 1",
+                kind="partition",
+                stretches=(Stretch(legs=(Segment(offset=0, length=1 << 30),)),),
+                content="LVM2_member",
+                uuid=UUID,
+                label="a b",
+            ),
+        ),
+    ),
+).with_changes(
+    concerns=(Concern(code="x-y", message="word " * 40 + "end", hint="Do this"),),
+    guest=Guest(
+        os_name="Debian",
+        nics=(Nic(name="ens192", mac="00:50:56:00:00:01", network="VM Network of production, VLAN 120"),),
+        changes=(Change(fix="fstab", path=LONG, summary="/dev/sda1 is now " + "UUID=" + UUID),),
+    ),
+)
 
 
 def shown(registration: Registration, capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -50,3 +90,35 @@ FILES = (Path("/o/a.xml"), Path("/o/a.sh"))
 )
 def test_where_the_machine_is(registration: Registration, lines: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(registration, capsys) == lines
+
+
+def planned(terminal: bool, width: int) -> list[str]:
+    stream, output = io.StringIO(), Output()
+    output.console = Console(file=stream, force_terminal=terminal, width=width, color_system=None)
+    order = Order(
+        job_id="1",
+        migration=Migration(vmdk=Path("/a.vmdk"), vm_name="web01"),
+        conversion_dir=Path("/c"),
+        output_dir=Path("/o"),
+        helper=("none",),
+    )
+    views.plan(output, order, WIDE_PLAN, None)
+    return stream.getvalue().splitlines()
+
+
+def test_the_tables_of_a_plan_fit_80_columns_and_lose_nothing() -> None:
+    lines = planned(terminal=True, width=80)
+    long = [line for line in lines if len(line) > 80]
+    assert [line.split(":")[0] for line in long] == ["disk 1", "disk 2", "warning"], long  # whole, to be copied
+    assert any(line.rstrip().endswith(f"LVM2_member  {UUID}") for line in lines)
+    assert "1     00:50:56:00:00:01 (kept)  virtio  ens192  VM Network of production, VLAN" in map(str.rstrip, lines)
+    without_blanks = "".join("".join(lines).split())
+    assert "".join(LONG.split()) in without_blanks and "\N{HORIZONTAL ELLIPSIS}" not in without_blanks
+
+
+def test_a_row_is_one_line_where_there_is_no_terminal() -> None:
+    lines = planned(terminal=False, width=UNWRAPPED)
+    assert f"disk 1: {LONG}" in lines
+    assert f"fstab            {LONG}: /dev/sda1 is now UUID={UUID}" in lines
+    assert f"disk 1, partition 1  1.0 GiB  LVM2_member  {UUID} LABEL=a b" in lines
+    assert [line for line in lines if line != line.rstrip() or len(line) > 250] == []

@@ -140,6 +140,15 @@ def test_log_lines_carry_the_level_and_the_job(house: House) -> None:
     assert "ERROR job 1: a failed: told to fail. Tell it otherwise. [told-to]" in lines
 
 
+def test_the_machine_is_in_the_log_and_the_history_of_its_job(house: House) -> None:
+    house.start()
+    house.drop("a.yaml", house.migration("a", "plan", "machine CPUs: 4; disk 1: virtio", "publish"))
+    house.reaches(1, State.SUCCEEDED)
+    assert [one.message for one in house.events(1) if one.kind == "machine"] == ["CPUs: 4", "disk 1: virtio"]
+    house.stop()
+    assert "INFO job 1: CPUs: 4" in house.log and "INFO job 1: disk 1: virtio" in house.log
+
+
 # ---------------------------------------------------------------- Prometheus and people
 
 
