@@ -18,7 +18,7 @@ from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import Artifact, Finished, Registration, Verdict
 from tests.support.benches import NOTHING_PLANNED, plan_for
 
-LONG = "/exports/production/2026-11/cluster-frankfurt-03/a very long name of a directory/web01.vmdk"
+LONG = "/exports/production/2026-11/cluster-frankfurt-03/a-very-long-name-of-a-directory-that-goes-on/web01.vmdk"
 UUID = "6490fa9b-aafe-42c0-b878-3796b0c0b3a5"
 WIDE_PLAN = plan_for(
     tuple(
@@ -38,7 +38,7 @@ WIDE_PLAN = plan_for(
             Volume(
                 name="disk 1, partition 1",
                 kind="partition",
-                stretches=(Stretch(legs=(Segment(offset=0, length=1 << 30),)),),
+                stretches=(Stretch(legs=(Segment(offset=0, length=256 << 20),)),),
                 content="LVM2_member",
                 uuid=UUID,
                 label="a b",
@@ -120,5 +120,5 @@ def test_a_row_is_one_line_where_there_is_no_terminal() -> None:
     lines = planned(terminal=False, width=UNWRAPPED)
     assert f"disk 1: {LONG}" in lines
     assert f"fstab            {LONG}: /dev/sda1 is now UUID={UUID}" in lines
-    assert f"disk 1, partition 1  1.0 GiB  LVM2_member  {UUID} LABEL=a b" in lines
+    assert f"disk 1, partition 1  256.0 MiB  LVM2_member  {UUID} LABEL=a b" in lines
     assert [line for line in lines if line != line.rstrip() or len(line) > 250] == []
