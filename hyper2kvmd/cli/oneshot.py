@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -13,11 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
+from pydantic import TypeAdapter
+
 from hyper2kvmd import config, progress
 from hyper2kvmd.errors import BrokenInstallation, Failure, Interrupted, InvalidInput, MigrationFailed, Unsafe
 from hyper2kvmd.host import run
 from hyper2kvmd.host.workspace import remove_killed_runs
 from hyper2kvmd.model.asked import Hooks, Migration
+from hyper2kvmd.model.jobs import PastRate
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Bounds, HelperCall, Limits, Order
 from hyper2kvmd.model.results import Finished
@@ -25,6 +29,8 @@ from hyper2kvmd.spec import Parsed
 
 VARIABLE = config.CONVERSION_DIR_VARIABLE
 CACHE = Path(".cache/hyper2kvm/conversions")
+PATIENCE_SECONDS = 5.0
+"""For the daemon's answer: a plan does without it."""
 NO_LIMITS = Limits()
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -96,6 +102,17 @@ def daemon_directories(migration: Migration) -> DaemonDirectories | None:
     return DaemonDirectories(
         migration.conversion_dir or configured.conversion_dir, migration.output_dir or configured.output_dir
     )
+
+
+def past_rate() -> PastRate | None:
+    """How fast the daemon's last conversions were. None if there is none, or this user cannot ask the daemon."""
+    from hyper2kvmd.cli import client
+    from hyper2kvmd.daemon.wire import RateAnswer
+
+    with contextlib.suppress(Failure):
+        answer = client.request(client.default_socket(), "GET", "/v1/rate", timeout_seconds=PATIENCE_SECONDS)
+        return client.read(TypeAdapter(RateAnswer), answer).rate
+    return None
 
 
 def helper() -> HelperCall:

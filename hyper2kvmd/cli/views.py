@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyper2kvmd.cli.output import Output, located, more_about
-from hyper2kvmd.units import local_time, size
+from hyper2kvmd.units import about, local_time, size
 
 if TYPE_CHECKING:
     from hyper2kvmd.cli.cleanup import Removed
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hyper2kvmd.model.concerns import Concern
     from hyper2kvmd.model.disks import Volume
     from hyper2kvmd.model.guest import FamilyName, Guest
-    from hyper2kvmd.model.jobs import Job, JobEvent, Problem
+    from hyper2kvmd.model.jobs import Job, JobEvent, PastRate, Problem
     from hyper2kvmd.model.machine import Plan
     from hyper2kvmd.model.orders import Order
     from hyper2kvmd.model.results import Finished
@@ -53,10 +53,11 @@ def finished(output: Output, asked: Migration, result: Finished) -> None:
     output.facts(rows)
 
 
-def plan(output: Output, order: Order, planned: Plan, daemon: DaemonDirectories | None) -> None:
+def plan(output: Output, order: Order, planned: Plan, daemon: DaemonDirectories | None, rate: PastRate | None) -> None:
     _machine(output, order.migration, planned)
     _source(output, planned)
-    _space(output, order, planned, daemon)
+    names = order.migration.output_names(len(planned.disks))
+    _space(output, order, planned, names, [*_by_daemon(order, names, daemon), *_estimate(planned, rate)])
     concerns = (*planned.concerns, *(planned.guest.concerns if planned.guest else ()))
     if concerns:
         output.line("")
@@ -96,8 +97,9 @@ def _source(output: Output, planned: Plan) -> None:
     output.table(("volume", "size", "content", IDENTITY), rows, unbroken=IDENTITY)
 
 
-def _space(output: Output, order: Order, planned: Plan, daemon: DaemonDirectories | None) -> None:
-    names = order.migration.output_names(len(planned.disks))
+def _space(
+    output: Output, order: Order, planned: Plan, names: Iterable[str], by_daemon: Iterable[tuple[str, str]]
+) -> None:
     output.line("")
     output.facts(
         [
@@ -105,7 +107,7 @@ def _space(output: Output, order: Order, planned: Plan, daemon: DaemonDirectorie
             *([("", f"{size(planned.unpacked_bytes)} there to unpack it")] if planned.unpacked_bytes else []),
             *([("", f"{size(planned.publish_bytes)} in {order.output_dir}")] if planned.publish_bytes else []),
             *(("result", f"{order.output_dir / name}") for name in names),
-            *_by_daemon(order, names, daemon),
+            *by_daemon,
         ]
     )
 
@@ -120,6 +122,15 @@ def _by_daemon(order: Order, names: Iterable[str], daemon: DaemonDirectories | N
         result = daemon.output_dir / name
         note = ", which already exists: the daemon will refuse this migration" if os.path.lexists(result) else ""
         yield "by the daemon", f"{result}{note}"
+
+
+def _estimate(planned: Plan, rate: PastRate | None) -> Iterator[tuple[str, str]]:
+    data = sum(disk.data_bytes for disk in planned.disks)
+    if rate is None or not data:
+        return
+    seconds, speed = data / rate.bytes_per_second, size(round(rate.bytes_per_second))
+    basis = "its only one so far" if rate.conversions == 1 else f"the median of its last {rate.conversions}"
+    yield "by the daemon", f"the conversion takes {about(seconds)}, at {speed}/s: {basis}"
 
 
 def _expected(output: Output, guest: Guest) -> None:

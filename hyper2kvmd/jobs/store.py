@@ -7,6 +7,7 @@ longer the running attempt of the job.
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -37,6 +38,7 @@ from hyper2kvmd.jobs.database import corrupt, open_database
 from hyper2kvmd.jobs.submissions import Origin, Refusal, Submission, Submitted, refuse, submit_together
 from hyper2kvmd.jobs.tables import (
     MISPLACED,
+    conversions,
     event_of,
     events,
     job_of,
@@ -46,9 +48,12 @@ from hyper2kvmd.jobs.tables import (
     stages,
 )
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.jobs import Counts, Job, JobEvent, Problem, Stage, State
+from hyper2kvmd.model.jobs import Counts, Job, JobEvent, PastRate, Problem, Stage, State
 from hyper2kvmd.model.results import Finished, Product, recorded
 from hyper2kvmd.units import duration, size
+
+RATED = 10
+"""Conversions whose median is the past rate."""
 
 
 class Store:
@@ -149,6 +154,15 @@ class Store:
                 )
             )
             record_at(connection, job_id, attempt, "stage-finished", f"{stage.value} in {duration(seconds)}")
+            return True
+
+    def record_conversion(self, job_id: int, attempt: int, data_bytes: int, seconds: float) -> bool:
+        """For `past_rate`: a conversion that this attempt did from beginning to end."""
+        with self._transaction(writes=True) as connection:
+            if not change(connection, fence(job_id, attempt), attempt=attempt):
+                return False
+            connection.execute(delete(conversions).where(conversions.c.job_id == job_id))
+            connection.execute(insert(conversions).values(job_id=job_id, data_bytes=data_bytes, seconds=seconds))
             return True
 
     def record_progress(self, job_id: int, attempt: int, progress: float) -> bool:
@@ -349,6 +363,13 @@ class Store:
             one(connection, job_id)
             rows = connection.execute(select(events).where(events.c.job_id == job_id).order_by(events.c.id))
             return [event_of(row) for row in rows.mappings()]
+
+    def past_rate(self) -> PastRate | None:
+        """From the last RATED conversions; None if none is on record."""
+        query = select(conversions).order_by(conversions.c.job_id.desc()).limit(RATED)
+        with self._transaction() as connection:
+            rates = [row.data_bytes / row.seconds for row in connection.execute(query)]
+        return PastRate(bytes_per_second=statistics.median(rates), conversions=len(rates)) if rates else None
 
     def overview(self) -> tuple[Counts, datetime | None]:
         """The number of jobs by state, and the submission time of the oldest queued one."""

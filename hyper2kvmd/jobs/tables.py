@@ -110,6 +110,15 @@ stages = Table(
     Column("product", Text, nullable=False),
 )
 
+conversions = Table(
+    "conversions",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("data_bytes", BigInteger, nullable=False),
+    Column("seconds", Float, nullable=False),
+)
+"""Conversions that one attempt did from beginning to end."""
+
 events = Table(
     "events",
     metadata,

@@ -17,10 +17,10 @@ from pathlib import Path
 from types import FrameType
 
 from hyper2kvmd.host.workspace import image_name
-from hyper2kvmd.model.disks import DiskImage, Image, Layout
+from hyper2kvmd.model.disks import DiskImage, Image, Layout, LocalFile, SourceDisk
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.jobs import Problem, Stage
-from hyper2kvmd.model.machine import Machine, Plan
+from hyper2kvmd.model.machine import Machine, MachineDisk, Plan
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import FIELDS, Artifact, Product, PublishedDisk, Verdict
 from hyper2kvmd.progress import (
@@ -35,6 +35,10 @@ from hyper2kvmd.progress import (
     StepStarted,
     Warned,
 )
+
+DATA = 1 << 20
+"""Bytes of the guest's data in the plan."""
+SECONDS = {stage: 2.0 if stage is Stage.CONVERT else 0.5 for stage in Stage}
 
 
 class Interrupted(Exception):
@@ -51,11 +55,13 @@ def say(event: Event) -> None:
 
 def product(order: Order, folder: Path, stage: Stage) -> Product:
     if stage is Stage.PLAN:
-        machine = Machine(disks=())
-        return Plan(machine=machine, disks=(), layout=Layout(tables=()), firmware="bios", needed_bytes=1)
+        source = LocalFile(path=order.migration.vmdk[0])
+        disk = SourceDisk(at=source, subformat="small", virtual_size=DATA, data_bytes=DATA, files=())
+        machine, layout = Machine(disks=(MachineDisk(at=source),)), Layout(tables=("none",))
+        return Plan(machine=machine, disks=(disk,), layout=layout, firmware="bios", needed_bytes=1)
     if stage is Stage.CONVERT:
-        disk = DiskImage(path=folder / "disk.qcow2", virtual_size=1, file_bytes=4096)
-        return Image(disks=(disk,), format="qcow2", layout=Layout(tables=("none",)))
+        image = DiskImage(path=folder / "disk.qcow2", virtual_size=1, file_bytes=4096)
+        return Image(disks=(image,), format="qcow2", layout=Layout(tables=("none",)))
     if stage is Stage.REPAIR:
         return Guest()
     if stage is Stage.VERIFY:
@@ -80,7 +86,7 @@ def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
                 if one not in run and getattr(order.finished, FIELDS[type(made)]) is None:
                     run.add(one)
                     say(StageStarted(stage=one))
-                    say(StageFinished(stage=one, seconds=0.5, product=made))
+                    say(StageFinished(stage=one, seconds=SECONDS[one], product=made))
         elif word == "start":
             say(StageStarted(stage=Stage(rest)))
         elif word == "space":

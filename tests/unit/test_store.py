@@ -18,7 +18,7 @@ from hyper2kvmd.jobs.tables import MISPLACED
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Image, Layout
 from hyper2kvmd.model.guest import Guest
-from hyper2kvmd.model.jobs import Counts, Job, Problem, Stage, State
+from hyper2kvmd.model.jobs import Counts, Job, PastRate, Problem, Stage, State
 from hyper2kvmd.model.results import Artifact, Finished, PublishedDisk, Verdict
 from tests.support.benches import plan_for
 
@@ -207,6 +207,7 @@ def test_every_write_of_an_older_attempt_is_fenced_off(store: Store) -> None:
         assert not store.record_progress(old.id, attempt, 0.5)
         assert not store.record_warning(old.id, attempt, "w")
         assert not store.record_machine(old.id, attempt, ["m"])
+        assert not store.record_conversion(old.id, attempt, 1, 1.0)
         assert not store.reserve(old.id, attempt, 5)
         assert not store.succeed(old.id, attempt, "n")
         assert not store.fail(old.id, attempt, (CRASH,), keep_stages=False)
@@ -383,3 +384,16 @@ def test_the_pause_outlives_the_program(store: Store, tmp_path: Path) -> None:
     again = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
     assert again.paused()
     again.close()
+
+
+def test_the_past_rate_is_the_median_of_the_last_conversions(store: Store) -> None:
+    assert store.past_rate() is None
+    for seconds in (1000, *range(1, 11)):
+        job = add(store, f"vm{seconds}")
+        assert claim(store) == store.get(job.id)
+        assert store.record_conversion(job.id, 1, 2520, 1.0)
+        assert store.record_conversion(job.id, 1, 2520, float(seconds))
+        assert store.succeed(job.id, 1, "")
+    assert store.past_rate() == PastRate(bytes_per_second=(2520 / 5 + 2520 / 6) / 2, conversions=10)
+    store.forget(now() + timedelta(seconds=1))
+    assert store.past_rate() is None

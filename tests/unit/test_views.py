@@ -14,6 +14,7 @@ from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import FileIdentity, Image, Layout, LocalFile, Segment, SourceDisk, Stretch, Volume
 from hyper2kvmd.model.guest import Change, Guest, Nic
+from hyper2kvmd.model.jobs import PastRate
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import Artifact, Finished, Registration, Verdict
 from tests.support.benches import NOTHING_PLANNED, plan_for
@@ -92,17 +93,17 @@ def test_where_the_machine_is(registration: Registration, lines: list[str], caps
     assert shown(registration, capsys) == lines
 
 
-def planned(terminal: bool, width: int) -> list[str]:
+def planned(terminal: bool, width: int, rate: PastRate | None = None) -> list[str]:
     stream, output = io.StringIO(), Output()
     output.console = Console(file=stream, force_terminal=terminal, width=width, color_system=None)
     order = Order(
         job_id="1",
-        migration=Migration(vmdk=Path("/a.vmdk"), vm_name="web01"),
+        migration=Migration(vmdk=(Path("/a.vmdk"),), vm_name="web01"),
         conversion_dir=Path("/c"),
         output_dir=Path("/o"),
         helper=("none",),
     )
-    views.plan(output, order, WIDE_PLAN, None)
+    views.plan(output, order, WIDE_PLAN, None, rate)
     return stream.getvalue().splitlines()
 
 
@@ -122,3 +123,17 @@ def test_a_row_is_one_line_where_there_is_no_terminal() -> None:
     assert f"fstab            {LONG}: /dev/sda1 is now UUID={UUID}" in lines
     assert f"disk 1, partition 1  256.0 MiB  LVM2_member  {UUID} LABEL=a b" in lines
     assert [line for line in lines if line != line.rstrip() or len(line) > 250] == []
+
+
+@pytest.mark.parametrize(
+    ("conversions", "basis"), [(10, "the median of its last 10"), (1, "its only one so far")], ids=["several", "one"]
+)
+def test_an_estimate_names_its_basis(conversions: int, basis: str) -> None:
+    """The two disks have 2 GiB of data."""
+    rate = PastRate(bytes_per_second=10 << 20, conversions=conversions)
+    expected = f"by the daemon  the conversion takes about 4 min, at 10.0 MiB/s: {basis}"
+    assert expected in planned(terminal=False, width=UNWRAPPED, rate=rate)
+
+
+def test_without_a_measurement_there_is_no_estimate() -> None:
+    assert not any("takes" in line for line in planned(terminal=False, width=UNWRAPPED))
