@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import re
 import signal
 import socket
@@ -19,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from hyper2kvmd.daemon.wire import RateAnswer, RefusalBody
 from hyper2kvmd.errors import BrokenInstallation
 from hyper2kvmd.model.jobs import Job, PastRate, Stage, State
+from tests.support.ctl import configured, ctl
 from tests.support.filtered import without_landlock
 from tests.support.house import House, notify_socket, until
 from tests.support.small_worker import DATA, SECONDS
@@ -161,6 +164,22 @@ def test_the_rate_of_conversions_can_be_asked_for(house: House) -> None:
     house.reaches(2, State.SUCCEEDED)
     rate = RateAnswer.model_validate_json(house.ask("GET", "/v1/rate")[1]).rate
     assert rate == PastRate(bytes_per_second=DATA / SECONDS[Stage.CONVERT], conversions=1)
+    (house.root / "disk.yaml").write_text(f"vmdk: {filled_disk(house.root / 'disk.raw')}\nguest: none\n")
+    with configured(house.root, control_socket=house.socket) as mounts:
+        shown = ctl("plan", house.root / "disk.yaml", cwd=house.root, mounts=mounts).stdout
+        assert "by the daemon  the conversion takes less than a minute, at 512.0 KiB/s: its only one so far" in shown
+        answer = json.loads(ctl("plan", "--json", house.root / "disk.yaml", cwd=house.root, mounts=mounts).stdout)
+        assert answer["past_rate"] == rate.model_dump(mode="json")
+        house.stop()
+        done = ctl("plan", house.root / "disk.yaml", cwd=house.root, mounts=mounts)
+    assert (done.returncode, done.stderr) == (0, "") and "takes" not in done.stdout
+
+
+def filled_disk(path: Path) -> Path:
+    """A raw disk of 16 MiB with 1 MiB of data."""
+    path.write_bytes(b"data" * (1 << 18))
+    os.truncate(path, 16 << 20)
+    return path
 
 
 # ---------------------------------------------------------------- Prometheus and people
