@@ -53,6 +53,8 @@ SUFFIXES: dict[str, SourceFormat] = {
     ".bin": "raw",
 }
 RAW_SUFFIXES = tuple(suffix for suffix, fmt in SUFFIXES.items() if fmt == "raw")
+OTHER_KEYS = {".ova": "ova", ".ovf": "ovf", ".vmx": "vmx"}
+"""Keys for descriptions of machines, by suffix."""
 PIECE = re.compile(r"(.+)-f[0-9]{3}\.vmdk", re.IGNORECASE)
 """The name of one extent of a split flat VMDK: raw content, which the guest wrote."""
 
@@ -88,7 +90,7 @@ def open_source(file: SourceFile, folder: Path, mandate: Mandate) -> Iterator[Di
 def _format_of(file: SourceFile, mandate: Mandate) -> tuple[SourceFormat, tuple[Concern, ...]]:
     """The format, and concerns about the choice of it."""
     descriptor_name = None if _can_be_descriptor(file) else descriptor_of(file.path.name)
-    found, named = _at_start(file), "raw" if descriptor_name else SUFFIXES.get(file.path.suffix.lower())
+    found, named = format_at_start(file), "raw" if descriptor_name else SUFFIXES.get(file.path.suffix.lower())
     if vhd.has_footer(file):
         found = _with_footer(file, found, named)
     piece = PIECE.fullmatch(file.path.name)
@@ -170,7 +172,8 @@ def _can_be_descriptor(file: SourceFile) -> bool:
     return file.size <= descriptor.LIMIT and _is_descriptor(file)
 
 
-def _at_start(file: SourceFile) -> SourceFormat | None:
+def format_at_start(file: SourceFile) -> SourceFormat | None:
+    """The format that the first bytes show."""
     if _is_descriptor(file):
         return "vmdk"
     head = file.read(0, HEAD_BYTES)
@@ -217,6 +220,13 @@ def _unclear(file: SourceFile, named: SourceFormat | None) -> MigrationFailed:
             "source-format-differs",
             f"{file.path} has the suffix of {named} but not its content",
             hint="Copy or export it again, or rename it to end in .raw if `fdisk -l` shows partitions of a raw disk",
+        )
+    other = OTHER_KEYS.get(file.path.suffix.lower())
+    if other is not None:
+        return MigrationFailed(
+            "source-format-unclear",
+            f"{file.path} has the suffix of {other}, and its content is of no known format",
+            hint=f"Use {other}: instead of vmdk: to migrate that machine",
         )
     return MigrationFailed(
         "source-format-unclear",

@@ -17,6 +17,7 @@ from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.disk.sources.vmdk.links import read_descriptor
 from hyper2kvmd.errors import Failure, MigrationFailed
 from hyper2kvmd.host.mandate import Mandate
+from hyper2kvmd.machines.other_key import recognise
 from hyper2kvmd.machines.vmx import hardware
 from hyper2kvmd.machines.vmx.concerns import concerns_about
 from hyper2kvmd.machines.vmx.drives import NO_FILE, Drive, boot_order, place, read_drives
@@ -60,6 +61,7 @@ class Vmx:
         (vmx,) = asked.sources
         file = open_file(vmx, sources.mandate)
         try:
+            _refuse_other(file)
             settings = _read_settings(file)
             named_by = NamedBy(path=vmx, uid=os.fstat(file.fd).st_uid)
         finally:
@@ -84,6 +86,12 @@ class Vmx:
         )
 
 
+def _refuse_other(file: SourceFile) -> None:
+    other = recognise(file, "vmx")
+    if other is not None:
+        raise _refused(file.path, f"it is {other.what}", other.remedy("vmx"))
+
+
 def _read_settings(file: SourceFile) -> Settings:
     """Raises MigrationFailed (`vmx-invalid`)."""
     path = file.path
@@ -97,12 +105,10 @@ def _read_settings(file: SourceFile) -> Settings:
     return settings
 
 
-def _refused(path: Path, fact: str) -> MigrationFailed:
-    return MigrationFailed(
-        "vmx-invalid",
-        f"{path} is not a file of settings of VMware: {fact}",
-        hint="Name the machine's .vmx in vmx. For a single disk, use vmdk",
-    )
+def _refused(
+    path: Path, fact: str, hint: str = "Name the machine's .vmx with vmx:. For a single disk, use vmdk:"
+) -> MigrationFailed:
+    return MigrationFailed("vmx-invalid", f"{path} is not a file of settings of VMware: {fact}", hint=hint)
 
 
 def _refuse_unreadable(vmx: Path, settings: Settings, *, is_current: bool) -> None:
