@@ -129,12 +129,7 @@ def open_file(path: Path, mandate: Mandate = ANYONE) -> SourceFile:
     try:
         fd = mandate.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise MigrationFailed(
-            "source-missing",
-            f"{path} does not exist",
-            hint="Correct the path, or wait for the export to end, then retry",
-            kind=Kind.OPERATOR,
-        ) from error
+        raise faults.missing(path, mandate.namers[-1].path if mandate.namers else None) from error
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise _unsafe(path, "a symbolic link") from error

@@ -11,7 +11,6 @@ from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.machines.reader import read_machine
 from hyper2kvmd.model.asked import SOURCE_KEYS, Migration, SourceKey
-from hyper2kvmd.model.disks import LocalFile
 from tests.support.archives import Entry, tar
 from tests.support.ovf_texts import envelope
 from tests.support.vmdk_images import descriptor, stream
@@ -32,10 +31,14 @@ FILES: dict[str, tuple[SourceKey, bytes]] = {
 
 def failure_of(path: Path, key: SourceKey) -> Failure:
     asked = Migration.model_validate({key: path, "vm_name": "web01"})
-    with pytest.raises(Failure) as refused, Sources(path.parent) as sources:
-        read_machine(asked, sources)
-        sources.open([LocalFile(path=path)])
+    with pytest.raises(Failure) as refused:
+        read(asked)
     return refused.value
+
+
+def read(asked: Migration) -> None:
+    with Sources(asked.sources[0].parent) as sources:
+        sources.open([disk.at for disk in read_machine(asked, sources).disks])
 
 
 @pytest.mark.parametrize("given", SOURCE_KEYS)

@@ -83,7 +83,9 @@ def test_an_unknown_name_shows_all_names(tmp_path: Path) -> None:
 def test_a_machine_without_snapshots(there: bool, tmp_path: Path) -> None:
     if there:
         vmsd(tmp_path)
-    assert failure_of(current(tmp_path), snapshot="x").code == ("snapshot-unknown" if there else "source-missing")
+    failure = failure_of(current(tmp_path), snapshot="x")
+    assert failure.code == ("snapshot-unknown" if there else "source-missing")
+    assert "remove" in failure.hint and f"{tmp_path / 'web01.vmsd'}" in failure.message
 
 
 def test_names_that_repeat_are_chosen_by_number(tmp_path: Path) -> None:
