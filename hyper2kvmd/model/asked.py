@@ -68,7 +68,7 @@ class Migration(Frozen):
     )
     """Directories with the files of datastores that a .vmx names in `/vmfs/volumes/NAME/...`."""
     snapshot: str | None = Field(default=None, min_length=1, max_length=255)
-    """With `vmx`: the snapshot to migrate, by its name or number; None is the machine's current state. With `vmdk`,
+    """With `vmx`: the snapshot to migrate, by its name or uid; None is the machine's current state. With `vmdk`,
     `base`: migrate the disks as named, although the machine runs on snapshots of them."""
     vm_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     output_dir: Path | None = None
