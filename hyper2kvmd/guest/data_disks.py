@@ -58,6 +58,15 @@ BOOT_FILES = tuple(
 )
 NOTHING_FOUND = "no operating system was found on this disk: it is converted as a data disk, and nothing is repaired"
 
+ALL_DISKS = (
+    "Migrate all disks of the machine together: list them in vmdk:, boot disk first. If these disks hold data only, set"
+    " guest: none"
+)
+BY_HAND = (
+    "Prepare the guest by hand (virtio in its initramfs, stable names in fstab) and boot it from the source's own"
+    " converted image, or move its root to a volume that can be opened"
+)
+
 
 @dataclass(frozen=True)
 class DataDisks:
@@ -104,8 +113,7 @@ def _refuse_hidden(layout: Layout, seen: str) -> None:
         raise MigrationFailed(
             "guest-root-missing",
             f"no Linux root that can be opened: {reason}; seen: {seen}",
-            hint="Prepare the guest by hand (virtio in its initramfs, stable names in fstab) and boot it from the "
-            "source's own converted image, or move its root to a volume that can be opened",
+            hint=ALL_DISKS if volume.incomplete else BY_HAND,
         )
 
 

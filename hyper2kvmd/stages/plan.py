@@ -88,8 +88,7 @@ def _plan(bench: Bench, target: Target | None, findings: Findings) -> Plan:
             if migration.vmdk:  # a description names the disks that the machine runs on
                 snapshots = check_snapshots(opened, machine.disk_names, migration.snapshot, bench.mandate)
     firmware, doubts = decide_firmware(migration.uefi, machine.firmware, layout)
-    about_disks = (concern for disk in disks for concern in disk.concerns)
-    concerns = _noted(ctx, (*machine.concerns, *_about_sizes(machine, disks), *about_disks, *snapshots, *doubts))
+    concerns = _noted(ctx, (*machine.concerns, *_about_disks(machine, disks, layout), *snapshots, *doubts))
     if any(volume.content in FILE_SYSTEMS for volume in layout.volumes):
         with ctx.step("Checking access to the guest"), findings.noted():
             linux = tuple(volume for volume in layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
@@ -160,6 +159,19 @@ def read_disks(
     opened = sources.open(refs)
     disks = tuple(describe(at, source) for at, source in zip(refs, opened, strict=True))
     return disks, read_layout([SourceReader(source) for source in opened], keys)
+
+
+def _about_disks(machine: Machine, disks: Sequence[SourceDisk], layout: Layout) -> Iterator[Concern]:
+    yield from _about_sizes(machine, disks)
+    for disk in disks:
+        yield from disk.concerns
+    for volume in layout.volumes:
+        if volume.incomplete:
+            yield Concern(
+                code="volume-incomplete",
+                message=f"{volume.name}: {volume.obstacle}",
+                hint="Migrate all disks of the machine together: list them in vmdk:, boot disk first",
+            )
 
 
 def _about_sizes(machine: Machine, disks: Sequence[SourceDisk]) -> Iterator[Concern]:

@@ -19,6 +19,7 @@ from tests.support.disks import empty_disk, sh
 from tests.support.foreign_disks import make, poke
 from tests.support.host import make_disk
 from tests.support.journals import copied_in_use
+from tests.support.lvm import IDS, group, lv, physical_volume
 
 FIRMWARE, PROGRAMS = Path("/usr/share/qemu/firmware"), Path("/usr/bin")
 NOTHING_HIDDEN: Mapping[Path, Path] = MappingProxyType({})
@@ -55,6 +56,17 @@ def planned(file: Path, hidden: Mapping[Path, Path] = NOTHING_HIDDEN) -> Any:
 
 def lines_of(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line.rsplit(" ", 1)[-1] for line in done.stderr.splitlines()]
+
+
+def test_a_volume_with_a_part_on_a_disk_that_is_not_given(tmp_path: Path) -> None:
+    """The second disk of a machine whose LVM spans two."""
+    text = group(lv("root", 'type = "striped" stripe_count = 1 stripes = ["pv0", 0]'), physical=2)
+    (tmp_path / "disk.raw").write_bytes(physical_volume(1, text))
+    done = plan(asked(tmp_path, tmp_path / "disk.raw"), "--json")
+    assert done.returncode == 1
+    for code in ("volume-incomplete", "guest-root-missing"):
+        line = next(line for line in done.stderr.splitlines() if f"[{code}]" in line)
+        assert f"the physical volume {IDS[0]}" in line and "list them in vmdk:" in line
 
 
 def test_all_that_is_missing_is_reported_at_once(tmp_path: Path) -> None:

@@ -91,6 +91,14 @@ def test_a_root_that_cannot_be_reached_is_unsupported(tmp_path: Path, volume: Vo
     assert caught.value.code == "guest-root-missing" and "seen: partition 1 (ext4)" in caught.value.message
 
 
+@pytest.mark.parametrize(("incomplete", "hint"), [(True, "list them in vmdk:"), (False, "by hand")])
+def test_the_remedy_for_a_volume_with_a_missing_disk(incomplete: bool, hint: str, tmp_path: Path) -> None:
+    volume = logical("vg", "root").with_changes(stretches=(), obstacle="a part of it", incomplete=incomplete)
+    with pytest.raises(MigrationFailed) as caught:
+        repaired({"partition 1": tmp_path}, layout(partition(1), volume), migration())
+    assert hint in caught.value.hint
+
+
 def test_a_hibernated_guest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MigrationFailed) as caught:
         find_root(FolderAccess({}), layout(partition(1), partition(2, "swsuspend")))

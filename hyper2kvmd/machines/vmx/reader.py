@@ -89,7 +89,7 @@ class Vmx:
 def _refuse_other(file: SourceFile) -> None:
     other = recognise(file, "vmx")
     if other is not None:
-        raise _refused(file.path, f"it is {other.what}", other.remedy("vmx"))
+        raise _refused(file.path, f"it is {other.what}", hint=other.remedy("vmx"))
 
 
 def _read_settings(file: SourceFile) -> Settings:
@@ -106,7 +106,7 @@ def _read_settings(file: SourceFile) -> Settings:
 
 
 def _refused(
-    path: Path, fact: str, hint: str = "Name the machine's .vmx with vmx:. For a single disk, use vmdk:"
+    path: Path, fact: str, *, hint: str = "Name the machine's .vmx with vmx:. For a single disk, use vmdk:"
 ) -> MigrationFailed:
     return MigrationFailed("vmx-invalid", f"{path} is not a file of settings of VMware: {fact}", hint=hint)
 
