@@ -28,6 +28,7 @@ from typing import BinaryIO
 
 from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
 from hyper2kvmd.host.confine import landlock_abi
+from hyper2kvmd.host.person import name_of
 
 log = logging.getLogger(__name__)
 
@@ -281,7 +282,7 @@ def run(
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
-    stdout, stderr = "".join(chunks["stdout"]), "".join(chunks["stderr"])
+    stdout, stderr = "".join(chunks["stdout"]), _with_names("".join(chunks["stderr"]), sandbox)
     if process.returncode == -signal.SIGXCPU:
         raise MigrationFailed(
             "tool-cpu-limit",
@@ -305,6 +306,13 @@ def run(
             kind=Kind.OPERATOR,
         )
     return Completed(stdout=stdout, stderr=stderr, returncode=process.returncode)
+
+
+def _with_names(text: str, sandbox: Sandbox | None) -> str:
+    """A tool's messages with the real paths of its inherited files."""
+    for handle in sandbox.handles if sandbox else ():
+        text = re.sub(rf"/proc/self/fd/{handle}\b", lambda _, handle=handle: str(name_of(handle)), text)
+    return text
 
 
 def _bytes_moved(pid: int) -> int:

@@ -33,9 +33,12 @@ def available(path: Path, reserve: str) -> int:
     return max(0, status.f_bavail * status.f_frsize - kept(reserve, status.f_blocks * status.f_frsize))
 
 
-def require_possible(path: Path, needed: int) -> None:
-    """Raise MigrationFailed (`space-never`) if even an empty file system is too small: waiting does not help."""
-    status = os.statvfs(path)
+def require_possible(path: Path, needed: int, handle: int | None = None) -> None:
+    """Raise MigrationFailed (`space-never`) if even an empty file system is too small: waiting does not help.
+
+    `handle` is the open directory `path`, or one above it that exists.
+    """
+    status = os.statvfs(path) if handle is None else os.fstatvfs(handle)
     size = status.f_blocks * status.f_frsize
     if needed > size:
         raise MigrationFailed(

@@ -64,7 +64,7 @@ def room(order: Order, needed_bytes: int) -> int:
     with nearest_output(order) as nearest:
         if os.fstat(nearest.handle).st_dev == order.conversion_dir.stat().st_dev:
             return 0
-        space.require_possible(Path(f"/proc/self/fd/{nearest.handle}"), needed_bytes)
+        space.require_possible(order.output_dir, needed_bytes, nearest.handle)
     return needed_bytes
 
 
