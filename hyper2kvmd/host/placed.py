@@ -36,6 +36,21 @@ def is_ours(directory: int, name: str, order: Order) -> bool:
     return False
 
 
+def why_not_ours(directory: int, name: str, order: Order) -> str:
+    """The reason of `is_ours` for a file that it denies, as text to follow its name."""
+    try:
+        handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            written, wanted = os.getxattr(f"/proc/self/fd/{handle}", MARK), _text(os.fstat(handle), order)
+        finally:
+            os.close(handle)
+    except OSError:
+        return "has no mark of hyper2kvmd"
+    if written.split()[:2] != wanted.split()[:2]:
+        return "is of another machine or submitter"
+    return "differs from what hyper2kvmd wrote: it was changed or copied since, for example by a machine that has run"
+
+
 def _text(facts: os.stat_result, order: Order) -> bytes:
     state = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
     return " ".join(map(str, (order.migration.vm_name, order.submitter_uid, *state))).encode()

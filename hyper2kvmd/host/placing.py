@@ -18,7 +18,7 @@ from types import TracebackType
 
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.destination import make_output, output_of, share, share_in_team
-from hyper2kvmd.host.placed import is_ours, mark
+from hyper2kvmd.host.placed import is_ours, mark, why_not_ours
 from hyper2kvmd.host.workspace import signals_held
 from hyper2kvmd.model.asked import DISKS_MAX
 from hyper2kvmd.model.orders import Order
@@ -148,12 +148,17 @@ class Placing:
             except FileExistsError as error:
                 raise MigrationFailed(
                     "output-exists",
-                    f"{self._order.output_dir / name} appeared during the migration",
+                    f"{self._order.output_dir / name} {self._why_taken(name)}",
                     hint=f"Move it away, then retry: {ONLY_OURS}",
                     kind=Kind.OPERATOR,
                 ) from error
             self._placed.append(name)
         os.fsync(self._directory)
+
+    def _why_taken(self, name: str) -> str:
+        if self._order.migration.overwrite:
+            return why_not_ours(self._directory, name, self._order)
+        return "appeared during the migration"
 
     def _set_aside(self, name: str) -> None:
         """Give the file of an earlier job a hidden name, under which it is examined again: no other can replace it."""

@@ -13,7 +13,7 @@ from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host import space
 from hyper2kvmd.host.destination import nearest_output
 from hyper2kvmd.host.files import copy_range, data_ranges
-from hyper2kvmd.host.placed import is_ours
+from hyper2kvmd.host.placed import is_ours, why_not_ours
 from hyper2kvmd.host.placing import MODE, ONLY_OURS, Placing, contains
 from hyper2kvmd.host.workspace import require_writable
 from hyper2kvmd.model.disks import DiskImage, Image, SourceDisk
@@ -34,20 +34,25 @@ def check(order: Order, disks: int, more_names: Sequence[str] = ()) -> None:
 
     Raises OSError, MigrationFailed (`output-exists`), and Unsafe as `nearest_output` does.
     """
-    migration, directory = order.migration, order.output_dir
+    migration = order.migration
     images = migration.output_names(disks)
     wanted = [*images, *more_names, *report.names(migration)]
     wanted += [f"{name}.sha256" for name in images] if migration.checksum else []
     with nearest_output(order) as nearest:
         taken = [name for name in wanted if not nearest.missing and _is_taken(order, nearest.handle, name)]
         require_writable(Path(f"/proc/self/fd/{nearest.handle}"))
-    if taken:
-        raise MigrationFailed(
-            "output-exists",
-            f"{directory} already contains {' and '.join(taken)}",
-            hint=f"Move it away, or choose another vm_name or output_dir: {ONLY_OURS}",
-            kind=Kind.OPERATOR,
-        )
+        if taken:
+            raise _exists(order, nearest.handle, taken)
+
+
+def _exists(order: Order, directory: int, taken: Sequence[str]) -> MigrationFailed:
+    fact = f"{order.output_dir} already contains {' and '.join(taken)}"
+    hint = f"Move it away, or choose another vm_name or output_dir: {ONLY_OURS}"
+    if order.migration.overwrite:
+        reasons = (f"{name} {why_not_ours(directory, name, order)}" for name in taken)
+        fact = f"{fact}, which overwrite: true does not replace: {'; '.join(reasons)}"
+        hint = "Shut down a machine that uses it and move it away, or choose another vm_name or output_dir"
+    return MigrationFailed("output-exists", fact, hint=hint, kind=Kind.OPERATOR)
 
 
 def _is_taken(order: Order, directory: int, name: str) -> bool:

@@ -20,9 +20,10 @@ def test_a_tool_that_moves_bytes_in_silence_is_left_alone() -> None:
 
 def test_a_tool_that_fails_names_the_real_path_of_its_file(tmp_path: Path) -> None:
     (tmp_path / "disk.vmdk").write_bytes(b"no VMDK")
-    with (tmp_path / "disk.vmdk").open("rb") as file, pytest.raises(MigrationFailed) as caught:
+    with (tmp_path / "disk.vmdk").open("rb") as file:
         argv = ["qemu-img", "info", "--force-share", "-f", "vmdk", f"/proc/self/fd/{file.fileno()}"]
-        run.run(argv, sandbox=run.Sandbox(handles=(file.fileno(),)))
+        with pytest.raises(MigrationFailed) as caught:
+            run.run(argv, sandbox=run.Sandbox(handles=(file.fileno(),)))
     assert str(tmp_path / "disk.vmdk") in caught.value.message and "/proc/self/fd" not in caught.value.message
 
 
