@@ -12,7 +12,7 @@ from hyper2kvmd.disk.sources.opened import Sources, describe
 from hyper2kvmd.disk.sources.snapshots import check_snapshots
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.findings import Findings
-from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper
+from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper, obstacle
 from hyper2kvmd.hardware import expected_hardware, hardware_concerns, require_possible
 from hyper2kvmd.host import run, space
 from hyper2kvmd.host.destination import real_output_dir, unusable
@@ -223,11 +223,6 @@ def _check_reach(bench: Bench, volumes: tuple[Volume, ...]) -> tuple[Concern, ..
     """Concerns about unmountable file systems: only `repair` shows which matter. If all are, that is an error."""
     raw = bench.migration.out_format == "raw" and bench.migration.verify != "boot"
     reach = check_helper(bench.helper, volumes, raw=raw)
-    facts = (
-        f"{volume.name} ({volume.content}) cannot be mounted on this host: {reason}"
-        for volume, reason in reach.unmountable
-    )
-    concerns = _noted(bench.ctx, (Concern(code="volume-unmountable", message=fact) for fact in facts))
     if reach.unmountable and len(reach.unmountable) == len(volumes):
         volume, reason = reach.unmountable[0]
         raise MigrationFailed(
@@ -236,7 +231,18 @@ def _check_reach(bench: Bench, volumes: tuple[Volume, ...]) -> tuple[Concern, ..
             hint="Load the named kernel module, or run the job on a host that has it",
             kind=Kind.OPERATOR,
         )
-    return concerns
+    return _noted(bench.ctx, (_unmountable(volume, reason) for volume, reason in reach.unmountable))
+
+
+def _unmountable(volume: Volume, reason: str) -> Concern:
+    of_host = obstacle(volume) is None
+    return Concern(
+        code="volume-unmountable",
+        message=f"{volume.name} ({volume.content}) cannot be mounted on this host: {reason}",
+        hint="Load the named kernel module, or run the job on a host that has it"
+        if of_host
+        else "Correct names of disks and network cards on it by hand in the new machine",
+    )
 
 
 def _preallocation(migration: Migration, scattered: str | None) -> tuple[bool, str]:

@@ -118,6 +118,7 @@ def _read_without_descriptor(file: SourceFile, descriptor_name: str, mandate: Ma
         code="extent-without-descriptor",
         message=f"{file.path} is an extent without its descriptor {descriptor_name}: it is read as a raw disk; changes"
         " in later snapshots are not in it",
+        hint=f"Copy {descriptor_name} beside it and name that, if the machine has snapshots",
     )
 
 
@@ -152,8 +153,8 @@ def _doubt(file: SourceFile, found: SourceFormat) -> Concern:
         )
     return Concern(
         code="format-by-content",
-        message=f"{file.path} is read as {found} because of its content, which its name does not confirm: if it is a"
-        " raw disk, its guest wrote that content, and it must be renamed to end in .raw",
+        message=f"{file.path} is read as {found} because of its content, which its name does not confirm",
+        hint="If it is a raw disk, its guest wrote that content: rename it to end in .raw",
     )
 
 

@@ -180,7 +180,8 @@ def refuse(file: SourceFile, *, named_raw: bool) -> tuple[Concern, ...]:
         return ()
     if named_raw and (_has_partitions(head, file.size) or (other is MEDIA and any(file.read(0, SYSTEM_AREA)))):
         fact = f"{file.path} could also be {other.what}: it is read as a raw disk, because of its first sectors"
-        return (Concern(code="format-by-content", message=fact),)
+        hint = "Check that the file is a disk of this machine"
+        return (Concern(code="format-by-content", message=fact, hint=hint),)
     raise _not_raw(file.path, other)
 
 
