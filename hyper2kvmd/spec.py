@@ -25,6 +25,7 @@ LIBVIRT_URI = re.compile(
 )
 """No parameters: `command=` and `socket=` start programs and reach sockets with the daemon's rights. Neither user nor
 host begins with a hyphen, which ssh would read as an option."""
+TEST_URI = "test:///default"
 AMBIGUOUS_NAME = re.compile(r"[0-9]+|([0-9A-Fa-f]-*){32}")
 """virsh looks for a domain by ID, then by UUID, then by name. libvirt accepts a UUID with hyphens anywhere between its
 digits (virUUIDParse)."""
@@ -253,6 +254,9 @@ def _conflicts(bound: Bound[Migration], place: Position | None) -> Iterator[Prob
     if asked.libvirt_import and asked.target != "libvirt":
         message = f"libvirt_import is true but target is {asked.target}"
         yield conflict("libvirt_import", message, "Remove one of the two: only target: libvirt defines a domain")
+    if asked.libvirt_import and asked.libvirt_uri == TEST_URI:
+        message = f"libvirt_uri is {TEST_URI}, whose test driver forgets a domain as soon as virsh ends"
+        yield conflict("libvirt_uri", message, "Name a QEMU/KVM host such as qemu:///system, or remove libvirt_import")
     yield from _network_problems(bound, asked)
     if not LIBVIRT_URI.fullmatch(asked.libvirt_uri):
         message = f"libvirt_uri is {yaml_source.shown(asked.libvirt_uri)}, which is not the address of a QEMU/KVM host"

@@ -106,6 +106,7 @@ def test_scalars_are_read_as_their_field(line: str, field: str, value: object) -
         ("to_output: web.vmdk", "to_output", 12, "value-conflict"),
         ("libvirt_uri: xen:///system", "libvirt_uri", 14, "value-invalid"),
         ("libvirt_uri: qemu:system", "libvirt_uri", 14, "value-invalid"),
+        ("libvirt_uri: test:///default\nlibvirt_import: true", "libvirt_uri", 14, "value-conflict"),
         ("libvirt_pool: --help\nlibvirt_import: true", "libvirt_pool", 15, "value-invalid"),
         ("network_map: lan", "network_map", 14, "value-invalid"),
         ("network_map: [lan]", "network_map", 14, "value-invalid"),
