@@ -221,6 +221,8 @@ def test_a_job_that_fails_to_register_keeps_its_image(service: Service) -> None:
 
     service.drop("web01.yaml", vmdk=service.source(debian12.vmdk(Recipe())))
     until("the conversion begins", converts)
+    service.images.mkdir(exist_ok=True)
+    shutil.chown(service.images, USER, USER)
     (service.images / "web01.xml").touch()
     job = service.failed("web01", "output-exists")
     assert job.stage == Stage.REGISTER
