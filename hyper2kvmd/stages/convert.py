@@ -57,7 +57,7 @@ def convert(bench: Bench, plan: Plan) -> Image:
 
 @contextmanager
 def _digests_beside(bench: Bench, plan: Plan) -> Iterator[DigestCheck]:
-    """Compare the source's files with their digests during the block, if it has some. Raises MigrationFailed at its end."""
+    """Compare the source's files with their digests during the block. Raises MigrationFailed at its end."""
     checksums = tuple(one for disk in plan.machine.disks for one in disk.checksums)
     check = DigestCheck(checksums, bench.mandate, copy_limits(bench.order.limits).bytes_per_second)
     check.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,8 @@ class NamedFiles:
     datastores: Mapping[str, Path]
     concerns: list[Concern] = field(default_factory=list)
     """About files that were found by their names only."""
+    used: set[str] = field(default_factory=set)
+    """Datastores that a path was looked for in."""
     names: tuple[str, ...] = ()
     """In the directory of the .vmx, if it can be listed."""
 
@@ -63,6 +65,7 @@ class NamedFiles:
         path = Path(posixpath.normpath(written))
         volume = VOLUME.fullmatch(str(path))
         if volume is not None and volume[1] in self.datastores:
+            self.used.add(volume[1])
             return self._in_datastore(device, written, self.datastores[volume[1]], volume[2])
         failure = self._failure(path)
         is_elsewhere = failure == MISSING or (failure is not None and self._names_like(last_part(written)))
@@ -74,6 +77,17 @@ class NamedFiles:
             fact = f"is not there: {path} does not exist"
             raise _missing(self.vmx, device, written, fact, f"Correct datastore_map, or copy the file to {path.parent}")
         return path
+
+    def unused(self) -> Iterator[Concern]:
+        """A concern if entries of `datastore_map` had no effect on the files found so far."""
+        names = [shown(name) for name in self.datastores if name not in self.used]
+        if names:
+            yield Concern(
+                code="datastore-unknown",
+                message=f"{self.vmx}: no disk is on {', '.join(names)}, which datastore_map has",
+                hint="Spell the names in datastore_map as the .vmx does, or remove them",
+                level="information",
+            )
 
     def _names_like(self, name: str) -> list[str]:
         """The names beside the .vmx that can mean this file: the same one, else those in other case."""

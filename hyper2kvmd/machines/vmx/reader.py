@@ -81,6 +81,7 @@ class Vmx:
                 *concerns_about(vmx, settings, drives),
                 *about_snapshots,
                 *files.concerns,
+                *files.unused(),
                 *_locks(vmx, paths, files),
             ),
         )
