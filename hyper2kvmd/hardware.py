@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
-from hyper2kvmd.model.guest import Guest, Nic
+from hyper2kvmd.model.guest import WITHOUT_DRIVERS, Capabilities, Guest, Nic
 from hyper2kvmd.model.machine import Hardware, HardwareNic, Machine, Plan
 
 DEFAULT_MACHINE = "q35"
@@ -41,7 +41,8 @@ def network_for(migration: Migration, network: str | None) -> str | None:
 def expected_hardware(migration: Migration, plan: Plan) -> Hardware:
     """The new machine as far as it is known before the repair: with those of its cards whose address is known."""
     nics = (Nic(name=None, mac=nic.mac, network=nic.network) for nic in plan.machine.nics if nic.mac is not None)
-    return decide_hardware(migration, plan, Guest(nics=tuple(nics)))
+    capabilities = WITHOUT_DRIVERS if migration.guest == "none" else Capabilities()
+    return decide_hardware(migration, plan, Guest(nics=tuple(nics), capabilities=capabilities))
 
 
 def decide_hardware(migration: Migration, plan: Plan, guest: Guest) -> Hardware:
@@ -137,7 +138,7 @@ def _network_unknown(unknown: list[str], known: list[str], source: Machine) -> C
     return Concern(
         code="network-unknown",
         message=f"{fact}: the cards of the source are not described",
-        hint="Add default to network_map, or name the machine's description with vmx:, ovf: or ova:",
+        hint="Add default to network_map, or name the machine's description with vmx:, ovf: or ova: instead of vmdk",
     )
 
 

@@ -19,7 +19,7 @@ from hyper2kvmd.model.disks import DiskRef, FileIdentity, MemberWindow
 USE_FILE = "Use the path of the file itself"
 COPY_DEVICE = "Copy it to a file first: qemu-img convert -p -f raw -O qcow2 DEVICE disk.qcow2"
 KINDS: Mapping[int, tuple[str, str]] = {
-    stat.S_IFDIR: ("a directory", "Name the disk in it. For a directory with an exported machine, use ova:"),
+    stat.S_IFDIR: ("a directory", "Name the disk in it. For a directory with an exported machine, use ova: instead"),
     stat.S_IFBLK: ("a block device", COPY_DEVICE),
     stat.S_IFCHR: ("a character device", USE_FILE),
     stat.S_IFIFO: ("a pipe", USE_FILE),

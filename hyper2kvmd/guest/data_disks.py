@@ -11,7 +11,7 @@ from hyper2kvmd.guest.files.root import ConfinedRoot
 from hyper2kvmd.guest.files.tree import GuestTree, printable
 from hyper2kvmd.guest.nics import nics_as_they_were
 from hyper2kvmd.model.disks import ESP_TYPES, Layout
-from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.model.guest import WITHOUT_DRIVERS, Guest
 from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS
 
 FOREIGN = ("zfs_member", "ufs", "hfsplus", "apfs", "reiserfs", "jfs", "f2fs", "bcache", "VMFS_volume_member")
@@ -63,20 +63,25 @@ ALL_DISKS = (
     " guest: none"
 )
 BY_HAND = (
-    "Prepare the guest by hand (virtio in its initramfs, stable names in fstab) and boot it from the source's own"
-    " converted image, or move its root to a volume that can be opened"
+    "Prepare the guest by hand (the driver ahci in its initramfs, stable names in fstab) and migrate it with guest:"
+    " none, or move its root to a volume that can be opened"
 )
 
 
 @dataclass(frozen=True)
 class DataDisks:
+    """With `guest: none` nobody has looked for a system."""
+
     disks: GuestDisks
 
     def repair(self) -> Guest:
-        """There is nothing to repair."""
-        self.disks.ctx.warn(NOTHING_FOUND)
-        nics = nics_as_they_were(self.disks.nics, self.disks.migration.vm_name)
-        return Guest(family="none", nics=nics, warnings=(NOTHING_FOUND,))
+        """There is nothing to repair. Nothing is known of the drivers of a system on these disks."""
+        migration = self.disks.migration
+        warnings = () if migration.guest == "none" else (NOTHING_FOUND,)
+        for warning in warnings:
+            self.disks.ctx.warn(warning)
+        nics = nics_as_they_were(self.disks.nics, migration.vm_name)
+        return Guest(family="none", nics=nics, capabilities=WITHOUT_DRIVERS, warnings=warnings)
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ class WithoutSystem:
         return DataDisks(disks)
 
     def prepare_boot(self, _disks: OverlayDisks, /) -> BootedUnchanged:
-        return BootedUnchanged("no operating system was found on its disks")
+        return BootedUnchanged("nothing is known of an operating system on its disks")
 
 
 def _refuse_hidden(layout: Layout, seen: str) -> None:

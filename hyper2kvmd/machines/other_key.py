@@ -25,7 +25,7 @@ class Recognised:
     key: SourceKey
 
     def remedy(self, given: SourceKey) -> str:
-        return f"Use {self.key}: instead of {given}:"
+        return f"Use {self.key}: instead of {given}: for this file"
 
 
 def recognise(file: SourceFile, given: SourceKey) -> Recognised | None:

@@ -54,6 +54,10 @@ class Capabilities(Frozen):
     """False if a repair removed a signature that Secure Boot checks."""
 
 
+WITHOUT_DRIVERS = Capabilities(disk_bus="sata", nic_model="e1000e")
+"""Devices for which nearly every system has drivers: for a guest that was not repaired, or is not known."""
+
+
 class Guest(Frozen):
     """The guest on the disk, its repairs and the warnings."""
 

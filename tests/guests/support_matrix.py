@@ -159,7 +159,7 @@ REFUSED_INTRODUCTION = """
 ## Refused
 
 These guests are refused with one of these codes, by `h2kvmctl plan` or before their images are published.
-`guest: none` converts disks without a repair.
+`guest: none` converts disks without a repair, for a machine with SATA disks and e1000e network cards.
 """
 WINDOWS = """
 Windows guests are found and converted, but not repaired: their domain has SATA disks and e1000e network cards.

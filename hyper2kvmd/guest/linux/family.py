@@ -180,8 +180,8 @@ def _refuse_overlay(fstab: str) -> None:
                 "guest-etc-overlay",
                 f"the guest's /etc is an overlay ({entry.option('upperdir') or 'no upperdir'} over the root): repaired "
                 "files would be hidden by those of the upper layer",
-                hint="Install virtio drivers and stable names in the guest (transactional-update), then migrate it "
-                "with guest: none",
+                hint="Add the driver ahci to the initramfs and use stable names in the guest (transactional-update), "
+                "then migrate it with guest: none",
             )
 
 

@@ -13,12 +13,12 @@ from hyper2kvmd.guest.files.tree import GuestTree
 from hyper2kvmd.guest.mounts.access import Access
 from hyper2kvmd.guest.nics import nics_as_they_were
 from hyper2kvmd.model.disks import Layout
-from hyper2kvmd.model.guest import Capabilities, Guest
+from hyper2kvmd.model.guest import WITHOUT_DRIVERS, Guest
 
 NTFS_LOADERS = ("bootmgr", "ntldr")
 REGISTRY = ("windows", "system32", "config", "system")
-WITHOUT_DRIVERS = Capabilities(disk_bus="sata", nic_model="e1000e", rtc="localtime")
-"""Hardware that Windows supports without virtio drivers; its hardware clock is in local time."""
+OF_WINDOWS = WITHOUT_DRIVERS.with_changes(rtc="localtime")
+"""Its hardware clock is in local time."""
 NOT_REPAIRED = (
     "this is a Windows guest: virtio drivers were NOT injected, so its domain has SATA disks and e1000e network cards. "
     "Install the virtio drivers in it before you change these to virtio."
@@ -33,7 +33,7 @@ class FoundWindows:
         """Nothing is written."""
         self.disks.ctx.warn(NOT_REPAIRED)
         nics = nics_as_they_were(self.disks.nics, self.disks.migration.vm_name)
-        return Guest(family="windows", nics=nics, capabilities=WITHOUT_DRIVERS, warnings=(NOT_REPAIRED,))
+        return Guest(family="windows", nics=nics, capabilities=OF_WINDOWS, warnings=(NOT_REPAIRED,))
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def _read_settings(file: SourceFile) -> Settings:
 
 
 def _refused(
-    path: Path, fact: str, *, hint: str = "Name the machine's .vmx with vmx:. For a single disk, use vmdk:"
+    path: Path, fact: str, *, hint: str = "Name the machine's .vmx with vmx:. For a single disk, use vmdk: instead"
 ) -> MigrationFailed:
     return MigrationFailed("vmx-invalid", f"{path} is not a file of settings of VMware: {fact}", hint=hint)
 
