@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest.family import BootedUnchanged, GuestDisks, OverlayDisks, describe
+from hyper2kvmd.guest.family import BootedUnchanged, GuestDisks, OverlayDisks, describe, warning
 from hyper2kvmd.guest.files.root import ConfinedRoot
 from hyper2kvmd.guest.files.tree import GuestTree, printable
 from hyper2kvmd.guest.nics import nics_as_they_were
@@ -56,7 +56,10 @@ BOOT_FILES = tuple(
     for place in ("", "/boot")
     for pattern in ("/vmlinu?*", "/grub*/grub.cfg", "/loader/entries/*.conf")
 )
-NOTHING_FOUND = "no operating system was found on this disk: it is converted as a data disk, and nothing is repaired"
+NOTHING_FOUND = warning(
+    "no operating system was found on this disk: it is converted as a data disk, and nothing is repaired. Set guest:"
+    " none if it holds data only."
+)
 
 ALL_DISKS = (
     "Migrate all disks of the machine together: list them in vmdk:, boot disk first. If these disks hold data only, set"
@@ -78,8 +81,8 @@ class DataDisks:
         """There is nothing to repair. Nothing is known of the drivers of a system on these disks."""
         migration = self.disks.migration
         warnings = () if migration.guest == "none" else (NOTHING_FOUND,)
-        for warning in warnings:
-            self.disks.ctx.warn(warning)
+        for text in warnings:
+            self.disks.ctx.warn(text)
         nics = nics_as_they_were(self.disks.nics, migration.vm_name)
         return Guest(family="none", nics=nics, capabilities=WITHOUT_DRIVERS, warnings=warnings)
 

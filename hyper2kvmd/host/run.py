@@ -311,7 +311,8 @@ def run(
 def _with_names(text: str, sandbox: Sandbox | None) -> str:
     """A tool's messages with the real paths of its inherited files."""
     for handle in sandbox.handles if sandbox else ():
-        text = re.sub(rf"/proc/self/fd/{handle}\b", lambda _, handle=handle: str(name_of(handle)), text)
+        name = str(name_of(handle)).replace("\\", r"\\")
+        text = re.sub(rf"/proc/self/fd/{handle}\b", name, text)
     return text
 
 

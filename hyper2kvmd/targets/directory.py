@@ -16,6 +16,7 @@ from hyper2kvmd.host.files import copy_range, data_ranges
 from hyper2kvmd.host.placed import is_ours, why_not_ours
 from hyper2kvmd.host.placing import MODE, ONLY_OURS, Placing, contains
 from hyper2kvmd.host.workspace import require_writable
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import DiskImage, Image, SourceDisk
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
@@ -94,10 +95,9 @@ def place(order: Order, plan: Plan, image: Image, make_report: MakeReport, ctx: 
             )
             report_markdown = placing.write(markdown_name, report.markdown(made))
             if placing.unreadable:
-                ctx.warn(
-                    f"{order.output_dir}: {order.submitter} cannot read the results: the file system has no ACLs. "
-                    "Mount it with ACLs, or give them read permission."
-                )
+                fact = f"{order.output_dir}: {order.submitter} cannot read the results: the file system has no ACLs"
+                hint = "Mount it with ACLs, or give them read permission"
+                ctx.note(Concern(code="results-unreadable", message=fact, hint=hint))
         return Artifact(disks=disks, format=image.format, report_json=report_json, report_markdown=report_markdown)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest.family import BootedUnchanged, GuestDisks, OverlayDisks
+from hyper2kvmd.guest.family import BootedUnchanged, GuestDisks, OverlayDisks, warning
 from hyper2kvmd.guest.files.root import ConfinedRoot
 from hyper2kvmd.guest.files.tree import GuestTree
 from hyper2kvmd.guest.mounts.access import Access
@@ -19,7 +19,7 @@ NTFS_LOADERS = ("bootmgr", "ntldr")
 REGISTRY = ("windows", "system32", "config", "system")
 OF_WINDOWS = WITHOUT_DRIVERS.with_changes(rtc="localtime")
 """Its hardware clock is in local time."""
-NOT_REPAIRED = (
+NOT_REPAIRED = warning(
     "this is a Windows guest: virtio drivers were NOT injected, so its domain has SATA disks and e1000e network cards. "
     "Install the virtio drivers in it before you change these to virtio."
 )

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.kvm import KVM_DEVICE, kvm_works
 from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.progress import Context
 from hyper2kvmd.targets.libvirt.concerns import domain_with, uuid_in_use
 from hyper2kvmd.targets.libvirt.connection import Libvirt, reason_of
@@ -45,8 +46,14 @@ def choose_hypervisor(libvirt: Libvirt, migration: Migration, ctx: Context) -> H
     local = ":///" in libvirt.uri
     if offered and not (local and os.access(KVM_DEVICE, os.R_OK | os.W_OK) and not kvm_works()):
         return "kvm"
-    uri = libvirt.uri
-    ctx.warn(f"KVM does not work for libvirt at {uri}: {migration.vm_name} is defined to run under slow emulation")
+    ctx.note(
+        Concern(
+            code="kvm-not-available",
+            message=f"KVM does not work for libvirt at {libvirt.uri}: {migration.vm_name} is defined to run under slow"
+            " emulation",
+            hint="Load kvm_intel or kvm_amd on that host, then set the domain's type to kvm with `virsh edit`",
+        )
+    )
     return "qemu"
 
 
