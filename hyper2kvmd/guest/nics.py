@@ -29,16 +29,17 @@ def as_nic(
     return Nic(name=name, mac=mac, mac_is_new=new, network=card.network)
 
 
-def warn_of_new_addresses(guest: Guest) -> tuple[Concern, ...]:
+def note_new_addresses(guest: Guest) -> tuple[Concern, ...]:
     new = [" ".join(filter(None, (nic.mac, nic.name and f"({nic.name})"))) for nic in guest.nics if nic.mac_is_new]
     if not new:
         return ()
     cards = (
         "1 network card gets a new MAC address" if len(new) == 1 else f"{len(new)} network cards get new MAC addresses"
     )
-    warning = Concern(
+    note = Concern(
         code="mac-new",
         message=f"{cards}, because neither the source machine's description nor the guest has one: {', '.join(new)}",
         hint="Enter it where the old address is known, such as in DHCP, firewalls and licences",
+        level="information",
     )
-    return (warning,)
+    return (note,)

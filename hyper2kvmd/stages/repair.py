@@ -17,7 +17,7 @@ from hyper2kvmd.guest.choice import find_guest
 from hyper2kvmd.guest.family import GuestDisks, describe, warning
 from hyper2kvmd.guest.mounts import access
 from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper
-from hyper2kvmd.guest.nics import warn_of_new_addresses
+from hyper2kvmd.guest.nics import note_new_addresses
 from hyper2kvmd.guest.tested import note_if_not_booted
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
@@ -144,7 +144,7 @@ def repair_disks(disks: GuestDisks) -> Guest:
     )
     for text in replayed:
         disks.ctx.warn(text)
-    concerns = (*guest.concerns, *warn_of_new_addresses(guest), *note_if_not_booted(guest))
+    concerns = (*guest.concerns, *note_new_addresses(guest), *note_if_not_booted(guest))
     for concern in concerns:
         disks.ctx.note(concern)
     return guest.with_changes(concerns=concerns, warnings=(*replayed, *guest.warnings)).shortened()
