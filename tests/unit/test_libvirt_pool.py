@@ -44,7 +44,7 @@ def test_any_other_pool_is_refused(submitter: str | None, listed: tuple[str, ...
     assert caught.value.code == "libvirt-pool-not-allowed"
 
 
-@pytest.mark.parametrize("text", ["", '["a.qcow'])
+@pytest.mark.parametrize("text", ["", '{"a.qcow', "7"])
 def test_a_damaged_note_lists_no_volume(text: str, tmp_path: Path) -> None:
     (tmp_path / NOTE).write_text(text)
     Pool(LIBVIRT, "fast").take_back(tmp_path)
