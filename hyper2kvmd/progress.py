@@ -17,8 +17,7 @@ from hyper2kvmd.findings import Several
 from hyper2kvmd.model.concerns import Concern, ConcernLevel
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Problem, Stage
-from hyper2kvmd.model.machine import Plan
-from hyper2kvmd.model.orders import FileSystem
+from hyper2kvmd.model.orders import FileSystem, SpaceNeeded
 from hyper2kvmd.model.results import PRODUCTS, Finished, Product
 
 SHORTENED = "... (shortened)"
@@ -103,10 +102,14 @@ class HelperAnswered(Frozen):
 
 
 class AwaitingSpace(Frozen):
-    """The worker has planned and waits for one line on stdin: `go`, or `wait` to give the job back to the queue."""
+    """The worker waits for one line on stdin: `go`, or `wait` to give the job back to the queue.
+
+    It sends this before it unpacks something, and after the plan; a later one replaces the earlier ones.
+    """
 
     event: Literal["awaiting-space"] = "awaiting-space"
     needed_bytes: int
+    """That the files of the working folder will occupy in all."""
     publish_bytes: int
     publish_file_system: FileSystem | None = None
     """Destination of the results, as the worker found it: the daemon accesses no directory that a submitter names."""
@@ -177,9 +180,9 @@ class Step:
 
 
 class Context:
-    """Sends the events of the stages. `admit` returns when the planned space is reserved, or raises `TryLater`."""
+    """Sends the events of the stages. `admit` returns when the space is reserved, or raises `TryLater`."""
 
-    def __init__(self, emit: Callable[[Event], None], admit: Callable[[Plan], None]) -> None:
+    def __init__(self, emit: Callable[[Event], None], admit: Callable[[SpaceNeeded], None]) -> None:
         self.emit = emit
         self.admit = admit
         self.seconds: dict[Stage, float] = {}

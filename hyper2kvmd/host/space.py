@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from hyper2kvmd import units
@@ -58,6 +60,23 @@ def require(path: Path, needed: int, reserve: str) -> None:
             f"needs {units.size(needed)}",
             hint="Free space there, or use a directory on another file system",
         )
+
+
+def occupied(folder: Path) -> int:
+    """Bytes that the files of a folder occupy on disk; 0 if it does not exist."""
+    return sum(facts.st_blocks * 512 for facts in files_in(folder))
+
+
+def files_in(folder: Path) -> Iterator[os.stat_result]:
+    for root, _, files in os.walk(folder):
+        for name in files:
+            with suppress(OSError):
+                yield Path(root, name).lstat()
+
+
+def require_growth(folder: Path, total: int, reserve: str) -> None:
+    """Raise TryLater (`space-short`) if the files of a folder cannot occupy `total` bytes in all."""
+    require(folder, max(0, total - occupied(folder)), reserve)
 
 
 def disk_full(folder: Path) -> MigrationFailed:

@@ -64,6 +64,15 @@ class Bounds(Frozen):
     """The programs that a job may name as its hooks."""
 
 
+class SpaceNeeded(Frozen):
+    """What a job asks for before it writes."""
+
+    conversion_bytes: int
+    """That the files of its working folder will occupy in all, with those that are there already."""
+    publish_bytes: int = 0
+    """At the destination of the results, if that is another file system."""
+
+
 class Order(Frozen):
     """The complete order for a worker: one job, its directories, and the helper. One JSON object on its stdin."""
 
@@ -84,6 +93,10 @@ class Order(Frozen):
     finished: Finished = Finished()
     notes: tuple[Concern, ...] = ()
     """Keys of the migration YAML that have no effect here."""
+
+    @property
+    def working_folder(self) -> Path:
+        return self.conversion_dir / f"{self.migration.vm_name}.{self.job_id}"
 
     @property
     def purpose(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.host.files import write_durably
 from hyper2kvmd.model.results import Registration
 from hyper2kvmd.targets.libvirt import pool as pool_module
 from hyper2kvmd.targets.libvirt.pool import Pool
@@ -130,7 +131,7 @@ def test_the_empty_volume_of_an_attempt_that_was_killed_at_once_is_made_again(
     libvirt: tuple[str, Path], pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out_format: str
 ) -> None:
     """Killed when libvirt had created the volume, before the note could say so."""
-    write = pool_module.write_durably
+    write = write_durably
 
     def killed(note: Path, text: str) -> None:
         if None in json.loads(text).values():

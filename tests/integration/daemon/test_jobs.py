@@ -334,6 +334,18 @@ def test_what_a_job_has_written_is_not_counted_twice(small_disk: House) -> None:
     assert house.job(1).state is State.RUNNING
 
 
+def test_a_later_request_of_a_job_replaces_its_earlier_one(small_disk: House) -> None:
+    """A job that unpacks an archive asks before it and after its plan."""
+    house = small_disk
+    house.start()
+    words = (f"space {20 * MIB}", "plan", f"space {50 * MIB}", f"file {20 * MIB}", f"wait {house.root}/go", "convert")
+    house.drop("a.yaml", house.migration("a", *words))
+    until(lambda: house.jobs() and house.status().conversion_reserved_bytes == 30 * MIB, "20 of 50 MiB are written")
+    assert house.job(1).attempt == 1
+    (house.root / "go").touch()
+    house.reaches(1, State.SUCCEEDED)
+
+
 def keep_folders(house: House, *names: str, size: int = 15 * MIB) -> None:
     """One failed job for each name, one after the other."""
     for number, name in enumerate(names, 1):
