@@ -58,12 +58,12 @@ def choose_hypervisor(libvirt: Libvirt, migration: Migration, ctx: Context) -> H
 
 
 def choose_identity(libvirt: Libvirt, migration: Migration, wanted: str | None, mark: str, ctx: Context) -> Identity:
-    """With the `wanted` UUID, unless another domain has it; else the mark is the UUID."""
+    """With the `wanted` UUID, unless another machine's domain has it; else the mark is the UUID."""
     if wanted is None:
         return Identity(mark, mark)
     identity = Identity(wanted, mark)
     owner = domain_with(libvirt, wanted) if migration.libvirt_import else ""
-    if not owner or _is_ours(libvirt, identity):
+    if not owner or owner == migration.vm_name or _is_ours(libvirt, identity):
         return identity
     ctx.note(uuid_in_use(libvirt, wanted, owner))
     return Identity(mark, mark)
