@@ -162,6 +162,8 @@ class Attempt:
                 self._log.info("%s finished in %.1f s", stage.value, seconds)
                 self._metrics.stage_finished(stage, seconds, product)
                 await self._measure(seconds, product)
+                if isinstance(product, Plan):
+                    await self._compare_cards(product)
                 return await ledger.ensure(store.finish_stage, job.id, job.attempt, stage, seconds, product)
             case StepStarted(title=title, total=total):
                 self._log.debug("%s", title)
@@ -192,6 +194,12 @@ class Attempt:
         elif isinstance(product, Image) and self.job.attempt == 1 and seconds >= MEASURED_SECONDS and self._data_bytes:
             store = self._ledger.store
             await self._ledger.ensure(store.record_conversion, self.job.id, 1, self._data_bytes, seconds)
+
+    async def _compare_cards(self, planned: Plan) -> None:
+        """The worker knows the libvirt that it defines the machine in, and no other jobs."""
+        macs = [nic.mac for nic in planned.machine.nics if nic.mac is not None]
+        for concern in await self._ledger.ensure(self._ledger.store.record_macs, self.job.id, self.job.attempt, macs):
+            self._log.warning("%s", concern)
 
     async def _advance(self, event: Progress) -> bool:
         self._step = event.title

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,7 @@ from sqlalchemy import Connection, delete, func, insert, or_, select, text, upda
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from hyper2kvmd.errors import InvalidInput, TryLater
+from hyper2kvmd.jobs.cards import replace_cards
 from hyper2kvmd.jobs.changes import (
     can_be_retried,
     change,
@@ -48,6 +49,7 @@ from hyper2kvmd.jobs.tables import (
     stages,
 )
 from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.jobs import Counts, Job, JobEvent, PastRate, Problem, Stage, State
 from hyper2kvmd.model.results import Finished, Product, recorded
 from hyper2kvmd.units import duration, size
@@ -174,6 +176,17 @@ class Store:
 
     def record_machine(self, job_id: int, attempt: int, lines: Sequence[str]) -> bool:
         return self._write(job_id, attempt, "machine", *lines)
+
+    def record_macs(self, job_id: int, attempt: int, macs: Iterable[str]) -> Sequence[Concern]:
+        """Record the MAC addresses of the job's machine; returns concerns about those that other jobs have."""
+        with self._transaction(writes=True) as connection:
+            migration = one(connection, job_id).migration
+            if migration is None or not change(connection, fence(job_id, attempt), progress=1.0):
+                return ()
+            found = tuple(replace_cards(connection, job_id, migration, macs))
+            for concern in found:
+                record_at(connection, job_id, attempt, "warned", str(concern))
+            return found
 
     def reserve(self, job_id: int, attempt: int, reserved_bytes: int) -> bool:
         message = f"{size(reserved_bytes)} reserved"

@@ -131,6 +131,15 @@ events = Table(
     sqlite_autoincrement=True,
 )
 
+cards = Table(
+    "cards",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("mac", String(17), primary_key=True, index=True),
+    Column("place", String(255), nullable=False),
+)
+"""Network cards of the machines of jobs; `place` is the target, with its address if it has one."""
+
 queue = Table(
     "queue",
     metadata,

@@ -1,9 +1,9 @@
 """A real worker program that speaks the worker's protocol and does what the "source" tells it, word by word.
 
-`plan`, `convert`, `publish`: a stage and its product, skipped when that was given (`publish`: and those before it).
-`start STAGE`, `progress DONE ALL`, `warn TEXT`, `warn-file PATH`, `machine LINE; LINE`, `helper VERB`: events. `space
-N`: asks for N bytes. `file N`: an image of N bytes. `wait PATH`: until that file exists. `fail KIND [CODE]`, `fault
-TRACEBACK`, `die`, `die-once`, `nonsense`: ends. `deaf`: SIGTERM is ignored.
+`plan [MAC ...]`, `convert`, `publish`: a stage and its product, skipped when that was given (`publish`: and those
+before it). `start STAGE`, `progress DONE ALL`, `warn TEXT`, `warn-file PATH`, `machine LINE; LINE`, `helper VERB`:
+events. `space N`: asks for N bytes. `file N`: an image of N bytes. `wait PATH`: until that file exists. `fail KIND
+[CODE]`, `fault TRACEBACK`, `die`, `die-once`, `nonsense`: ends. `deaf`: SIGTERM is ignored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hyper2kvmd.host.workspace import image_name
 from hyper2kvmd.model.disks import DiskImage, Image, Layout, LocalFile, SourceDisk
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.jobs import Problem, Stage
-from hyper2kvmd.model.machine import Machine, MachineDisk, Plan
+from hyper2kvmd.model.machine import Machine, MachineDisk, Plan, SourceNic
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import FIELDS, Artifact, Product, PublishedDisk, Verdict
 from hyper2kvmd.progress import (
@@ -53,11 +53,12 @@ def say(event: Event) -> None:
     print(event.model_dump_json(), flush=True)
 
 
-def product(order: Order, folder: Path, stage: Stage) -> Product:
+def product(order: Order, folder: Path, stage: Stage, macs: str) -> Product:
     if stage is Stage.PLAN:
         source = LocalFile(path=order.migration.vmdk[0])
         disk = SourceDisk(at=source, subformat="small", virtual_size=DATA, data_bytes=DATA, files=())
-        machine, layout = Machine(disks=(MachineDisk(at=source),)), Layout(tables=("none",))
+        nics = tuple(SourceNic(mac=mac) for mac in macs.split())
+        machine, layout = Machine(disks=(MachineDisk(at=source),), nics=nics), Layout(tables=("none",))
         return Plan(machine=machine, disks=(disk,), layout=layout, firmware="bios", needed_bytes=1)
     if stage is Stage.CONVERT:
         image = DiskImage(path=folder / "disk.qcow2", virtual_size=1, file_bytes=4096)
@@ -82,7 +83,7 @@ def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
             stage = Stage(word)
             before = (Stage.CONVERT, Stage.REPAIR, Stage.VERIFY) if stage is Stage.PUBLISH else ()
             for one in (*before, stage):
-                made = product(order, folder, one)
+                made = product(order, folder, one, rest)
                 if one not in run and getattr(order.finished, FIELDS[type(made)]) is None:
                     run.add(one)
                     say(StageStarted(stage=one))

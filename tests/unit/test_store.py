@@ -397,3 +397,56 @@ def test_the_past_rate_is_the_median_of_the_last_conversions(store: Store) -> No
     assert store.past_rate() == PastRate(bytes_per_second=(2520 / 5 + 2520 / 6) / 2, conversions=10)
     store.forget(now() + timedelta(seconds=1))
     assert store.past_rate() is None
+
+
+MAC, OTHER_MAC = "00:50:56:00:00:01", "00:50:56:00:00:02"
+
+
+def with_card(store: Store, name: str, *macs: str, **keys: object) -> list[str]:
+    """A running job for a machine with these addresses; the machines that have one of them."""
+    asked = {"vmdk": f"/images/{name}.vmdk", "vm_name": name, **keys}
+    job = store.submit(Migration.model_validate(asked), content_key=f"{name}{keys}{macs}", origin=Origin()).job
+    running = store.claim(now())
+    assert running is not None and running.id == job.id
+    concerns = store.record_macs(job.id, 1, macs)
+    warned = [event.message for event in store.events(job.id) if event.kind == "warned"]
+    assert sorted(warned) == sorted(map(str, concerns))
+    return [one.message.split("so has ")[1].split(" ")[0] for one in concerns]
+
+
+def test_a_mac_address_of_another_jobs_machine_is_a_concern(store: Store) -> None:
+    assert with_card(store, "first", MAC, MAC) == []
+    assert with_card(store, "second", OTHER_MAC, MAC) == ["first"]
+    assert with_card(store, "third", MAC) == ["second", "first"]
+    assert store.record_macs(1, 1, [OTHER_MAC])[0].code == "mac-in-other-job"
+    assert with_card(store, "fourth", MAC) == ["third", "second"]
+
+
+@pytest.mark.parametrize("keys", [{"target": "proxmox"}, {"libvirt_uri": "qemu+ssh://other/system"}])
+def test_another_target_may_have_the_same_mac_address(store: Store, keys: dict[str, object]) -> None:
+    with_card(store, "first", MAC)
+    assert with_card(store, "second", MAC, **keys) == []
+    assert with_card(store, "third", MAC, **keys) == ["second"]
+
+
+def test_the_same_machine_may_be_migrated_again(store: Store) -> None:
+    with_card(store, "web01", MAC)
+    assert with_card(store, "web01", MAC, memory=512) == []
+
+
+def test_a_dry_run_and_a_failed_job_have_no_machine(store: Store) -> None:
+    assert with_card(store, "dry", MAC, dry_run=True) == []
+    assert with_card(store, "failed", MAC) == []
+    store.fail(2, 1, [CRASH], keep_stages=False)
+    assert with_card(store, "third", MAC) == []
+    store.succeed(3, 1, "")
+    assert with_card(store, "fourth", MAC, dry_run=True) == ["third"]
+
+
+def test_a_forgotten_job_has_no_machine_and_an_older_attempt_says_nothing(store: Store) -> None:
+    with_card(store, "first", MAC)
+    store.succeed(1, 1, "")
+    assert store.forget(now() + timedelta(days=1)) == 1
+    assert with_card(store, "second", MAC) == []
+    assert store.record_macs(2, 0, [OTHER_MAC]) == ()
+    assert with_card(store, "third", OTHER_MAC) == []

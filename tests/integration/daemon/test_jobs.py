@@ -279,6 +279,19 @@ def test_drain_lets_what_runs_end_starts_nothing_new_and_ends(house: House) -> N
     assert house.job(1).state is State.SUCCEEDED
 
 
+def test_machines_of_two_jobs_with_one_mac_address_are_told_apart(house: House) -> None:
+    house.start()
+    house.drop("a.yaml", house.migration("a", "plan 00:50:56:00:00:01 00:50:56:00:00:02", "publish"))
+    house.reaches(1, State.SUCCEEDED)
+    house.drop("b.yaml", house.migration("b", "plan 00:50:56:00:00:02 00:50:56:00:00:03", "publish"))
+    house.reaches(2, State.SUCCEEDED)
+    events = events_adapter.validate_json(house.ask("GET", "/v1/jobs/2/events")[1])
+    (warning,) = (event.message for event in events if event.kind == "warned")
+    assert warning.startswith("b has the MAC address 00:50:56:00:00:02, and so has a of job 1.")
+    assert "warned" not in house.kinds(1)
+    assert warning in house.log
+
+
 # ---------------------------------------------------------------- space
 
 
