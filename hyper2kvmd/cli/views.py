@@ -200,9 +200,11 @@ def removed(output: Output, result: Removed, *, dry_run: bool) -> None:
     verb = "would remove" if dry_run else "removed"
     for path in (*result.folders, *result.spool_files):
         output.line(f"{verb} {path}")
+    for path in result.output_files:
+        output.line(f"{'would clean' if dry_run else 'cleaned'} up {path}, which a killed job had left")
     if result.jobs:
         output.line(f"{verb} {result.jobs} finished jobs from the database")
-    if not (result.folders or result.spool_files or result.jobs or result.problems):
+    if not any((result.folders, result.spool_files, result.output_files, result.jobs, result.problems)):
         output.line("nothing to remove")
     problems(output, result.problems)
 

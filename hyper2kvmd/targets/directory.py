@@ -13,8 +13,9 @@ from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host import space
 from hyper2kvmd.host.destination import nearest_output
 from hyper2kvmd.host.files import copy_range, data_ranges
+from hyper2kvmd.host.leftovers import contains
 from hyper2kvmd.host.placed import is_ours, why_not_ours
-from hyper2kvmd.host.placing import MODE, ONLY_OURS, Placing, contains
+from hyper2kvmd.host.placing import MODE, ONLY_OURS, Placing
 from hyper2kvmd.host.workspace import require_writable
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import DiskImage, Image, SourceDisk
