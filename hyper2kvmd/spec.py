@@ -50,7 +50,7 @@ REMEDIES = {
 }
 
 NAME_THE_SOURCE = (
-    "Add a line `ova: /path/to/machine.ova`, or ovf: or vmx: with the path of such a file, or "
+    "Add a line `ova: /path/to/machine.ova`, or ovf:, vmx: or libvirt_xml: with the path of such a file, or "
     "`vmdk: /path/to/disk.vmdk` for a disk of any format (`vmdk: [first, second]` for several)"
 )
 RULES = Rules(
@@ -297,6 +297,6 @@ def _source_conflicts(asked: Migration, conflict: Callable[[str, str, str], Prob
     if asked.vmdk and asked.snapshot != "base":
         message = f"snapshot is {yaml_source.shown(asked.snapshot)}, but with vmdk it can only be base"
         yield conflict("snapshot", message, "Name the machine's .vmx in vmx to choose a snapshot by its name")
-    if asked.ovf is not None or asked.ova is not None:
-        message = "snapshot is given, but an OVF or OVA has no snapshots"
+    if asked.ovf is not None or asked.ova is not None or asked.libvirt_xml is not None:
+        message = "snapshot is given, but an OVF, an OVA and the XML of a domain have no snapshots"
         yield conflict("snapshot", message, "Remove the key")

@@ -21,7 +21,7 @@ NEW_SIZE = r"^(\+?[1-9][0-9]{0,6}[MGT]|\+0)$"
 DATASTORES_MAX = 64
 DATASTORE = r"^[^/\x00-\x1f\x7f]{1,255}$"
 """The name of a datastore or the UUID of its volume: one part of a path."""
-SourceKey: TypeAlias = Literal["vmdk", "vmx", "ovf", "ova"]
+SourceKey: TypeAlias = Literal["vmdk", "vmx", "ovf", "ova", "libvirt_xml"]
 """A key that names the source machine; a migration has exactly one. `machines/reader.py` has a reader for each."""
 SOURCE_KEYS: tuple[SourceKey, ...] = get_args(SourceKey)
 TargetName: TypeAlias = Literal["libvirt", "qemu", "proxmox", "kubevirt", "openstack"]
@@ -49,7 +49,7 @@ class Hooks(Frozen):
 class Migration(Frozen):
     """One migration YAML, parsed. `None` means that the key was not given."""
 
-    cmd: Literal["local", "migrate", "ova", "ovf", "vmx", "vhd", "raw"] = "local"
+    cmd: Literal["local", "migrate", "ova", "ovf", "vmx", "libvirt-xml", "vhd", "raw"] = "local"
     """As in hyper2kvm. It only has to agree with the source key: `hyper2kvm_keys.COMMANDS`."""
     vmdk: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple), Field(max_length=DISKS_MAX)] = ()
     """The machine's disks in any format (the key keeps its old name), boot disk first."""
@@ -59,6 +59,8 @@ class Migration(Frozen):
     """The machine's OVF descriptor; its disks are beside it."""
     ova: Path | None = None
     """An OVF package in one file, also compressed, or unpacked in a directory."""
+    libvirt_xml: Path | None = None
+    """The XML of the machine's libvirt domain; its disks are files of this host."""
     ova_ca: Path | None = None
     """A file with the certificates of trusted signers, in PEM form: the package has to be signed."""
     configuration: str | None = Field(default=None, min_length=1, max_length=255)
@@ -128,7 +130,7 @@ class Migration(Frozen):
     @property
     def sources(self) -> tuple[Path, ...]:
         """The files that the migration names as its source."""
-        return self.vmdk or tuple(path for path in (self.vmx, self.ovf, self.ova) if path is not None)
+        return self.vmdk or tuple(path for path in (self.vmx, self.ovf, self.ova, self.libvirt_xml) if path is not None)
 
     @property
     def known_disks(self) -> int:
