@@ -2,8 +2,8 @@
 
 `plan [MAC ...]`, `convert`, `publish`: a stage and its product, skipped when that was given (`publish`: and those
 before it). `start STAGE`, `progress DONE ALL`, `warn TEXT`, `warn-file PATH`, `machine LINE; LINE`, `helper VERB`:
-events. `space N`: asks for N bytes. `file N`: an image of N bytes. `wait PATH`: until that file exists. `fail KIND
-[CODE]`, `fault TRACEBACK`, `die`, `die-once`, `nonsense`: ends. `deaf`: SIGTERM is ignored.
+events. `space N`: asks for N bytes. `file N`: an image of N bytes. `note NAME`: an empty file. `wait PATH`: until that
+file exists. `fail KIND [CODE]`, `fault TRACEBACK`, `die`, `die-once`, `nonsense`: ends. `deaf`: SIGTERM is ignored.
 """
 
 from __future__ import annotations
@@ -108,6 +108,8 @@ def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
             say(HelperAnswered(verb=rest, outcome="ok"))
         elif word == "file":
             (folder / image_name(number, "raw")).write_bytes(os.urandom(int(rest)))
+        elif word == "note":
+            (folder / rest).touch()
         elif word == "wait":
             while not Path(rest).exists():
                 time.sleep(0.02)

@@ -17,14 +17,13 @@ from pathlib import Path
 from hyper2kvmd import units
 from hyper2kvmd.errors import Kind, MigrationFailed, Unsafe
 from hyper2kvmd.host.files import write_durably
-from hyper2kvmd.host.workspace import signals_held
+from hyper2kvmd.host.workspace import UPLOADING, signals_held
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import Artifact
 from hyper2kvmd.progress import Context
 from hyper2kvmd.targets.libvirt.connection import Libvirt, reason_of
 
-NOTE = "uploading.json"
 EMPTY_BYTES = 256 << 10
 """Bytes that an empty QCOW2 volume occupies at most; one cluster of data needs 128 KiB more."""
 ROUNDING = 1024
@@ -87,7 +86,7 @@ class Pool:
     def upload(self, artifact: Artifact, folder: Path, ctx: Context) -> None:
         """Raises MigrationFailed (`pool-unusable`, `volume-exists`); no volume of ours is left then."""
         self.take_back(folder)
-        note = _Note(folder / NOTE)
+        note = _Note(folder / UPLOADING)
         try:
             for disk in artifact.disks:
                 with ctx.step(f"Uploading {disk.path.name} to the storage pool {self.name}"):
@@ -99,7 +98,7 @@ class Pool:
 
     def take_back(self, folder: Path) -> None:
         """Remove the volumes that this attempt or a killed one has created."""
-        note = _Note(folder / NOTE)
+        note = _Note(folder / UPLOADING)
         for name, intended in note.read().items():
             if intended is None or self._is_empty(name, intended):
                 self.libvirt.virsh("vol-delete", "--pool", self.name, name)

@@ -200,6 +200,18 @@ def test_a_retry_goes_on_after_the_last_finished_stage(house: House) -> None:
     assert folders(house) == []
 
 
+def test_a_folder_is_kept_that_lists_uploaded_files(house: House) -> None:
+    """The next attempt removes these, although the images are published."""
+    house.start()
+    words = ("plan", "convert", "file 4096", "publish")
+    house.drop("a.yaml", house.migration("a", *words, "note uploading.json", "die"))
+    house.reaches(1, State.FAILED)
+    assert folders(house) == ["a.1"]
+    house.drop("b.yaml", house.migration("b", *words, "die"))
+    house.reaches(2, State.FAILED)
+    assert folders(house) == ["a.1"]
+
+
 def test_without_retention_nothing_is_kept(house: House) -> None:
     house.configure(retention={"conversions": 0})
     house.start()
