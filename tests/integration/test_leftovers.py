@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from hyper2kvmd import config
+from hyper2kvmd.cli.cleanup import collect
 from hyper2kvmd.host.leftovers import tidy_directory
 from hyper2kvmd.host.placed import DRAFT
+from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.progress import Event, StepStarted
-from tests.integration.test_gc import Host
 from tests.support.house import House
 from tests.support.publishing import names, run_publish, sparse_image
 
@@ -140,13 +142,13 @@ def test_a_job_for_another_machine_brings_them_back(aside: Path) -> None:
 
 
 def test_gc_cleans_up_the_configured_directory(output: Path, tmp_path: Path) -> None:
-    (tmp_path / "host").mkdir()
-    host = Host(tmp_path / "host")
-    with host.config.open("a") as file:
-        file.write(f"output_dir: {output}\n")
-    assert host.gc("--dry-run")[1]["output_files"] == [str(output / ".web01.raw.7.partial")]
+    (tmp_path / "house/state").mkdir(parents=True)
+    loaded = config.load(House(tmp_path / "house").configure(output_dir=str(output)))
+    Store(loaded.database_url).close()
+    draft = (output / ".web01.raw.7.partial",)
+    assert collect(loaded, dry_run=True).output_files == draft
     assert names(output) == DRAFTS
-    assert host.gc()[1]["output_files"] == [str(output / ".web01.raw.7.partial")]
+    assert collect(loaded, dry_run=False).output_files == draft
     assert names(output) == set()
 
 
