@@ -215,7 +215,11 @@ def _concerns(domain: Element, devices: Element | None, disks: Sequence[Element]
             )
     if any(one.get("device") == "floppy" for one in _all(devices, "disk")):
         fact = f"{path} has a floppy drive, which the new machine does not have"
-        yield Concern(code="floppy-not-migrated", message=fact)
+        yield Concern(
+            code="floppy-not-migrated",
+            message=fact,
+            hint="Add one to the new machine with `virsh edit`, if the guest needs it",
+        )
     for kind, what in NOT_MIGRATED.items():
         if any(True for _ in _all(devices, kind)):
             yield Concern(
