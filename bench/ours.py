@@ -16,12 +16,12 @@ from hyper2kvmd.disk.files import open_file
 from hyper2kvmd.disk.images.image import NewImage
 from hyper2kvmd.disk.images.qcow2.reader import open_image
 from hyper2kvmd.disk.sources.digests import DigestCheck
-from hyper2kvmd.disk.sources.location import open_disk
+from hyper2kvmd.disk.sources.location import open_disk, open_stored
 from hyper2kvmd.disk.sources.source import DiskSource
 from hyper2kvmd.host.mandate import ANYONE
 from hyper2kvmd.machines.archives.streams import Plain
 from hyper2kvmd.machines.archives.tar import read_members
-from hyper2kvmd.model.disks import ArchiveMember, Checksum, FileRef, LocalFile
+from hyper2kvmd.model.disks import ArchiveMember, Checksum, FileRef, LocalFile, StoredFile
 
 
 def main() -> None:
@@ -72,7 +72,9 @@ def sha256(at: FileRef) -> Checksum:
                 digest.update(data)
                 length -= len(data)
         note.write_text(digest.hexdigest())
-    return Checksum(of=at, algorithm="sha256", digest=note.read_text(), manifest="manifest")
+    with open_stored(at, ANYONE) as file:
+        stored = StoredFile(at=at, identity=file.identity)
+    return Checksum(of=stored, algorithm="sha256", digest=note.read_text(), manifest="manifest")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from pydantic_core import PydanticKnownError
 
 from hyper2kvmd import yaml_source
 from hyper2kvmd.errors import BrokenInstallation, InvalidInput, sentences
+from hyper2kvmd.model.asked import HookName
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Problem
 from hyper2kvmd.model.orders import Bounds, HelperCall, Limits
@@ -88,6 +89,8 @@ class DaemonConfig(Frozen):
     """URIs that a migration may name besides those of this host's libvirt."""
     allowed_libvirt_pools: tuple[str, ...] = ()
     """Storage pools of libvirt that a migration may name."""
+    hooks: Mapping[HookName, Path] = {}
+    """Programs that a migration may name in its `hooks`."""
     space_reserve: str = Field(default="5%", pattern=r"^\d+(\.\d+)?%?$")
     retry: Retry = Retry()
     retention: Retention = Retention()
@@ -135,6 +138,7 @@ class DaemonConfig(Frozen):
             outer_dirs=outer,
             libvirt_uris=self.allowed_libvirt_uris,
             libvirt_pools=self.allowed_libvirt_pools,
+            hooks=self.hooks,
         )
 
 
@@ -154,6 +158,7 @@ RULES = Rules(
         "bandwidth_limit": "Write bytes a second, or 0 for no limit",
         "io_priority": "Write normal or idle",
         "allowed_libvirt_uris": "Write URIs without parameters, such as qemu+ssh://kvm02/system or qemu+tls://kvm02/system",
+        "hooks.[key]": "Use letters, digits, '.', '_' and '-', at most 63, and begin with a letter or a digit",
         "log_level": "Write debug, info, warning or error",
         "helper": "Write the command as a list, such as [sudo, -n, /usr/libexec/hyper2kvm/helper], or the path of the "
         "helper's socket, such as /run/hyper2kvm-helper.sock",

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
-from hyper2kvmd.model.guest import Guest, Nic
+from hyper2kvmd.model.guest import WITHOUT_DRIVERS, Capabilities, Guest, Nic
 from hyper2kvmd.model.machine import Hardware, HardwareNic, Machine, Plan
 
 DEFAULT_MACHINE = "q35"
@@ -41,7 +41,8 @@ def network_for(migration: Migration, network: str | None) -> str | None:
 def expected_hardware(migration: Migration, plan: Plan) -> Hardware:
     """The new machine as far as it is known before the repair: with those of its cards whose address is known."""
     nics = (Nic(name=None, mac=nic.mac, network=nic.network) for nic in plan.machine.nics if nic.mac is not None)
-    return decide_hardware(migration, plan, Guest(nics=tuple(nics)))
+    capabilities = WITHOUT_DRIVERS if migration.guest == "none" else Capabilities()
+    return decide_hardware(migration, plan, Guest(nics=tuple(nics), capabilities=capabilities))
 
 
 def decide_hardware(migration: Migration, plan: Plan, guest: Guest) -> Hardware:
@@ -128,6 +129,19 @@ def _shared_addresses(source: Machine) -> Iterator[Concern]:
             )
 
 
+def _network_unknown(unknown: list[str], known: list[str], source: Machine) -> Concern:
+    fact = f"no card of the source is on {', '.join(unknown)}, which network_map has"
+    if source.nics:
+        has = ", ".join(known) or "no named network"
+        hint = "Spell the names in network_map as the source does"
+        return Concern(code="network-unknown", message=f"{fact}; the source has {has}", hint=hint)
+    return Concern(
+        code="network-unknown",
+        message=f"{fact}: the cards of the source are not described",
+        hint="Add default to network_map, or name the machine's description with vmx:, ovf: or ova: instead of vmdk",
+    )
+
+
 def _network_concerns(migration: Migration, source: Machine) -> Iterator[Concern]:
     names = dict.fromkeys(nic.network for nic in source.nics)
     known = [name for name in names if name is not None]
@@ -138,13 +152,8 @@ def _network_concerns(migration: Migration, source: Machine) -> Iterator[Concern
             hint="Set network_map to keep them apart",
         )
     unknown = [name for name in migration.network_map if name not in (*known, OTHER_NETWORKS)]
-    if source.nics and unknown:
-        has = ", ".join(known) or "no named network"
-        yield Concern(
-            code="network-unknown",
-            message=f"no card of the source is on {', '.join(unknown)}, which network_map has; the source has {has}",
-            hint="Spell the names in network_map as the source does",
-        )
+    if unknown:
+        yield _network_unknown(unknown, known, source)
     if unmapped := [
         name or "(unknown)" for name in names if migration.network_map and not network_for(migration, name)
     ]:

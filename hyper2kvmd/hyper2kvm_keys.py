@@ -58,6 +58,7 @@ HONOURED = (
     _same("cmd", "command"),
     _same(SOURCE, "input", "source"),
     _same("vmdk", "disk", "raw", "img", "raw_src", "raw_path", "vhd"),
+    _same("libvirt_xml", "xml_path"),
     _same("vm_name", "name", "libvirt_vm_name"),
     Row(("output",), "honoured", "`output_dir` and `to_output` decide", same_as="output_dir"),
     _same("conversion_dir", "workdir"),
@@ -90,6 +91,7 @@ UNUSED = (
     _unused("the source is never written to, and the report has the diff of each change", "no_backup"),
     _unused("the boot proof has its own time limit", "timeout", "boot_timeout"),
     _unused("the boot proof opens no window, and the new machine has a serial console too", "headless"),
+    _unused("the machine of the XML is migrated at once, without a manifest", "compute_checksums", "manifest_filename"),
     _unused("the XML of the libvirt domain is always written", "emit_domain_xml", "libvirt_xml_generate"),
     _unused("the daemon always continues an interrupted job", "enable_recovery", "recovery_checkpoint_dir"),
     _unused(
@@ -186,11 +188,6 @@ REFUSED = (
         *("user", "port", "identity", "ssh_opt", "sudo", "ssh_user", "ssh_host", "ssh_port", "ssh_key"),
         *("identity_file", "password", "remote", "fetch_dir", "fetch_all"),
     ),
-    _refused(
-        "Name its disks instead: `vmdk: [first, second]`",
-        *("libvirt_xml", "xml_path", "compute_checksums", "manifest_filename"),
-        harmless=(),
-    ),
     _refused("Unpack the archive, and name its disk: `vmdk: disk.raw`", "ami", harmless=()),
     _refused(
         "Remove the key, and install the service hyper2kvmd, which watches its spool directory",
@@ -207,6 +204,7 @@ COMMANDS: Mapping[str, SourceKey | None] = {
     "ova": "ova",
     "ovf": "ovf",
     "vmx": "vmx",
+    "libvirt-xml": "libvirt_xml",
     "vhd": "vmdk",
     "raw": "vmdk",
 }
@@ -214,7 +212,6 @@ COMMANDS: Mapping[str, SourceKey | None] = {
 _EXPORT = "Export the machine to an OVA first, then write `cmd: ova`"
 OTHER_COMMANDS: Mapping[str, str] = {
     "ami": "Unpack the archive, then write `cmd: raw` and `raw: disk.raw`",
-    "libvirt-xml": "Write `cmd: local`, and name the disks of the domain: `vmdk: [first, second]`",
     "vsphere": _EXPORT,
     "azure": "Download the disk, then write `cmd: vhd` and `vhd: disk.vhd`",
     "fetch-and-fix": _EXPORT,

@@ -6,7 +6,7 @@ Under the daemon each event is one JSON line on the worker's stdout; in a one-sh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Literal
 
@@ -17,8 +17,7 @@ from hyper2kvmd.findings import Several
 from hyper2kvmd.model.concerns import Concern, ConcernLevel
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Problem, Stage
-from hyper2kvmd.model.machine import Plan
-from hyper2kvmd.model.orders import FileSystem
+from hyper2kvmd.model.orders import FileSystem, SpaceNeeded
 from hyper2kvmd.model.results import PRODUCTS, Finished, Product
 
 SHORTENED = "... (shortened)"
@@ -78,6 +77,14 @@ class Warned(Frozen):
     level: ConcernLevel = "warning"
 
 
+class MachineDecided(Frozen):
+    """The hardware of the new machine is known."""
+
+    event: Literal["machine-decided"] = "machine-decided"
+    lines: tuple[str, ...]
+    """For the log: the machine, then each disk and network card."""
+
+
 class CommandStarted(Frozen):
     """A program was started: for the log, at debug level."""
 
@@ -95,10 +102,14 @@ class HelperAnswered(Frozen):
 
 
 class AwaitingSpace(Frozen):
-    """The worker has planned and waits for one line on stdin: `go`, or `wait` to give the job back to the queue."""
+    """The worker waits for one line on stdin: `go`, or `wait` to give the job back to the queue.
+
+    It sends this before it unpacks something, and after the plan; a later one replaces the earlier ones.
+    """
 
     event: Literal["awaiting-space"] = "awaiting-space"
     needed_bytes: int
+    """That the files of the working folder will occupy in all."""
     publish_bytes: int
     publish_file_system: FileSystem | None = None
     """Destination of the results, as the worker found it: the daemon accesses no directory that a submitter names."""
@@ -121,6 +132,7 @@ Event = Annotated[
     | StepStarted
     | Progress
     | Warned
+    | MachineDecided
     | CommandStarted
     | HelperAnswered
     | AwaitingSpace
@@ -168,9 +180,9 @@ class Step:
 
 
 class Context:
-    """Sends the events of the stages. `admit` returns when the planned space is reserved, or raises `TryLater`."""
+    """Sends the events of the stages. `admit` returns when the space is reserved, or raises `TryLater`."""
 
-    def __init__(self, emit: Callable[[Event], None], admit: Callable[[Plan], None]) -> None:
+    def __init__(self, emit: Callable[[Event], None], admit: Callable[[SpaceNeeded], None]) -> None:
         self.emit = emit
         self.admit = admit
         self.seconds: dict[Stage, float] = {}
@@ -185,6 +197,9 @@ class Context:
 
     def helper_answered(self, verb: str, outcome: Literal["ok", "refused", "failed"]) -> None:
         self.emit(HelperAnswered(verb=verb, outcome=outcome))
+
+    def machine_decided(self, lines: Iterable[str]) -> None:
+        self.emit(MachineDecided(lines=tuple(shortened(_printable(line), MAX_WARNING) for line in lines)))
 
     def note(self, concern: Concern) -> None:
         self.warn(str(concern), concern.level)

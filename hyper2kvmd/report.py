@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterable, Iterator
 
+from hyper2kvmd.machine_overview import CARD_HEADINGS, DISK_HEADINGS, Row, overview
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.guest import Guest, WindowsAdapter, WindowsFacts
 from hyper2kvmd.model.jobs import Stage
-from hyper2kvmd.model.machine import Plan
+from hyper2kvmd.model.machine import Hardware, Plan
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import PublishedDisk, Verdict
 from hyper2kvmd.units import duration, size
@@ -22,6 +24,8 @@ class Report(Frozen):
     version: str
     order: Order
     plan: Plan
+    hardware: Hardware
+    """Of the new machine; that of the source machine is in `plan`."""
     image: Image
     guest: Guest
     verdict: Verdict
@@ -37,7 +41,7 @@ def names(migration: Migration) -> tuple[str, str]:
 def markdown(report: Report) -> str:
     """The report for people: GitHub-flavoured Markdown."""
     migration, guest = report.order.migration, report.guest
-    lines = [f"# Migration of {migration.vm_name}", ""]
+    lines = [f"# Migration of {migration.vm_name}", "", *_machine(report), "", "## Disks", ""]
     for disk, made in zip(report.plan.disks, report.published, strict=True):
         space = f"{'reserved' if disk.preallocate else 'sparse'}: {disk.preallocate_reason}"
         lines += _table(
@@ -53,23 +57,19 @@ def markdown(report: Report) -> str:
             ]
         )
         lines += [""]
+    lines += ["## Guest", ""]
     lines += _table(
         [
-            ("Firmware", report.plan.firmware),
-            ("Guest", _plain(guest.os_name or guest.family)),
+            ("System", _plain(guest.os_name or guest.family)),
             ("Host name", _plain(guest.hostname or "unknown")),
             *([("Windows", _plain(_release(guest.windows)))] if guest.windows else []),
             ("Kernels", _plain(", ".join(guest.kernels) or "none found")),
             ("Boot loader", _plain(guest.boot_loader or "none found")),
             ("Root", _plain(guest.root or "none")),
-            ("Network", _plain(", ".join(f"{nic.name or 'unnamed'} ({nic.mac})" for nic in guest.nics) or "no card")),
         ]
     )
-    lines += ["", "## Volumes", "", "| volume | content | UUID | bytes |", "|---|---|---|---|"]
-    lines += [
-        f"| {_plain(volume.name)} | {volume.content} | {_plain(volume.uuid or '')} | {volume.length} |"
-        for volume in report.plan.layout.volumes
-    ]
+    volumes = [(one.name, one.content, one.uuid or "", str(one.length)) for one in report.plan.layout.volumes]
+    lines += ["", "## Volumes", "", *_columns(("volume", "content", "UUID", "bytes"), volumes)]
     lines += _windows(guest.windows) if guest.windows else []
     lines += ["", "## Changes in the guest", ""]
     lines += ["None.", ""] if not guest.changes else []
@@ -105,21 +105,14 @@ def _release(facts: WindowsFacts) -> str:
 
 def _windows(facts: WindowsFacts) -> list[str]:
     """The drivers, the adapters that the registry knows, and what is left for the first boot."""
+    drivers = [(one.name, one.version, one.signer or "not signed", one.note) for one in facts.drivers]
+    files = [(file.name, one.name, file.sha256) for one in facts.drivers for file in one.files]
+    adapters = [(one.name, one.mac or "unknown", _settings(one), one.device) for one in facts.adapters]
     lines = ["", "## Drivers", ""]
-    lines += ["| driver | version | signer | note |", "|---|---|---|---|"] if facts.drivers else ["None were added."]
-    lines += [
-        f"| {_plain(one.name)} | {_plain(one.version)} | {_plain(one.signer or 'not signed')} | {_plain(one.note)} |"
-        for one in facts.drivers
-    ]
-    if facts.drivers:
-        lines += ["", "| file | driver | SHA-256 |", "|---|---|---|"]
-        lines += [f"| {_plain(f.name)} | {_plain(one.name)} | {f.sha256} |" for one in facts.drivers for f in one.files]
+    lines += _columns(("driver", "version", "signer", "note"), drivers) if drivers else ["None were added."]
+    lines += ["", *_columns(("file", "driver", "SHA-256"), files)] if files else []
     lines += ["", "## Network adapters in the registry", ""]
-    lines += ["| name | MAC address | settings | device |", "|---|---|---|---|"] if facts.adapters else ["None."]
-    lines += [
-        f"| {_plain(one.name)} | {one.mac or 'unknown'} | {_plain(_settings(one))} | {_plain(one.device)} |"
-        for one in facts.adapters
-    ]
+    lines += _columns(("name", "MAC address", "settings", "device"), adapters) if adapters else ["None."]
     lines += ["", "## First boot", ""]
     steps = [f"- {_plain(step)}" for step in facts.first_boot]
     return [*lines, *(steps or ["Nothing is left to do: the guest gets no service for it."])]
@@ -129,6 +122,20 @@ def _settings(adapter: WindowsAdapter) -> str:
     parts = [("", adapter.addresses), ("gateway ", adapter.gateways), ("DNS ", adapter.name_servers)]
     said = [f"{what}{', '.join(found)}" for what, found in parts if found]
     return "; ".join([*(["DHCP"] if adapter.dhcp else []), *said])
+
+
+def _machine(report: Report) -> Iterator[str]:
+    shown = overview(report.order.migration, report.plan, report.hardware, report.guest)
+    yield from ("## Machine", "")
+    yield from _table([(name, _plain(value)) for name, value in shown.facts])
+    yield from ("", *_columns(DISK_HEADINGS, shown.disks), "", *_columns(CARD_HEADINGS, shown.cards))
+
+
+def _columns(headings: Row, rows: Iterable[Row]) -> Iterator[str]:
+    yield f"| {' | '.join(headings)} |"
+    yield f"|{'---|' * len(headings)}"
+    for row in rows:
+        yield f"| {' | '.join(_plain(cell) for cell in row)} |"
 
 
 def _table(rows: list[tuple[str, str]]) -> list[str]:

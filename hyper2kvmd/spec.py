@@ -25,6 +25,7 @@ LIBVIRT_URI = re.compile(
 )
 """No parameters: `command=` and `socket=` start programs and reach sockets with the daemon's rights. Neither user nor
 host begins with a hyphen, which ssh would read as an option."""
+TEST_URI = "test:///default"
 AMBIGUOUS_NAME = re.compile(r"[0-9]+|([0-9A-Fa-f]-*){32}")
 """virsh looks for a domain by ID, then by UUID, then by name. libvirt accepts a UUID with hyphens anywhere between its
 digits (virUUIDParse)."""
@@ -43,18 +44,20 @@ REMEDIES = {
     "network_map": "Write lines of the form `VM Network: lan`, with a libvirt network or `bridge:br0` on the right",
     "resize": "Write the new size of the first disk, such as 50G, or what to add to it, such as +10G; or a list for "
     "several disks. The units are M, G and T",
+    "hooks.before": "Write names of programs from hooks of the configuration, at most 8",
+    "hooks.after": "Write names of programs from hooks of the configuration, at most 8",
     "win_net": "Write keep, dhcp, or a list with lines of the form `- {mac: 00:50:56:01:02:03, address: 192.0.2.10/24, "
     "gateway: 192.0.2.1, dns: [192.0.2.53]}`",
     "machine": "Write a machine type as `virsh capabilities` lists it, such as q35",
 }
 
 NAME_THE_SOURCE = (
-    "Add a line `ova: /path/to/machine.ova`, or ovf: or vmx: with the path of such a file, or "
+    "Add a line `ova: /path/to/machine.ova`, or ovf:, vmx: or libvirt_xml: with the path of such a file, or "
     "`vmdk: /path/to/disk.vmdk` for a disk of any format (`vmdk: [first, second]` for several)"
 )
 RULES = Rules(
     remedies=REMEDIES,
-    one_or_more=frozenset({"vmdk", "luks_keyfile", "resize", "win_net.dns"}),
+    one_or_more=frozenset({"vmdk", "luks_keyfile", "resize", "hooks.before", "hooks.after", "win_net.dns"}),
     absolute_because="Use an absolute path: relative paths are not resolved in files dropped into the spool",
     no_home_because="Use an absolute path: the home directory of the submitter is not known",
 )
@@ -253,6 +256,9 @@ def _conflicts(bound: Bound[Migration], place: Position | None) -> Iterator[Prob
     if asked.libvirt_import and asked.target != "libvirt":
         message = f"libvirt_import is true but target is {asked.target}"
         yield conflict("libvirt_import", message, "Remove one of the two: only target: libvirt defines a domain")
+    if asked.libvirt_import and asked.libvirt_uri == TEST_URI:
+        message = f"libvirt_uri is {TEST_URI}, whose test driver forgets a domain as soon as virsh ends"
+        yield conflict("libvirt_uri", message, "Name a QEMU/KVM host such as qemu:///system, or remove libvirt_import")
     yield from _network_problems(bound, asked)
     if not LIBVIRT_URI.fullmatch(asked.libvirt_uri):
         message = f"libvirt_uri is {yaml_source.shown(asked.libvirt_uri)}, which is not the address of a QEMU/KVM host"
@@ -293,6 +299,6 @@ def _source_conflicts(asked: Migration, conflict: Callable[[str, str, str], Prob
     if asked.vmdk and asked.snapshot != "base":
         message = f"snapshot is {yaml_source.shown(asked.snapshot)}, but with vmdk it can only be base"
         yield conflict("snapshot", message, "Name the machine's .vmx in vmx to choose a snapshot by its name")
-    if asked.ovf is not None or asked.ova is not None:
-        message = "snapshot is given, but an OVF or OVA has no snapshots"
+    if asked.ovf is not None or asked.ova is not None or asked.libvirt_xml is not None:
+        message = "snapshot is given, but an OVF, an OVA and the XML of a domain have no snapshots"
         yield conflict("snapshot", message, "Remove the key")

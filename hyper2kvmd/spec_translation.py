@@ -193,6 +193,11 @@ def _note(row: Row | None, keys: list[str]) -> Concern:
     """`row` is None for values that ask for no change."""
     names = ", ".join(map(shown, sorted(keys)))
     message = f"{names} {'have' if len(keys) > 1 else 'has'} no effect here: "
-    if row is None:
-        return Concern(code="key-without-effect", message=message + NO_CHANGE, level="information")
-    return Concern(code="key-without-effect", message=message + row.text, level=row.level)
+    reason = NO_CHANGE if row is None else row.text
+    hint = f"Remove {'them' if len(keys) > 1 else 'it'} from the file, unless hyper2kvm reads it as well"
+    return Concern(
+        code="key-without-effect",
+        message=message + reason,
+        hint=hint,
+        level="information" if row is None else row.level,
+    )

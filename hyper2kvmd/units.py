@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 
 MINUTE, HOUR = 60, 3600
@@ -25,6 +26,14 @@ def duration(seconds: float) -> str:
     if whole < HOUR:
         return f"{whole // MINUTE} min {whole % MINUTE} s"
     return f"{whole // HOUR} h {whole % HOUR // MINUTE} min"
+
+
+def about(seconds: float) -> str:
+    """An estimate: `less than a minute`, `about 4 min` or `about 2 h 5 min`."""
+    minutes = math.ceil(seconds / MINUTE)
+    if minutes <= 1:
+        return "less than a minute"
+    return f"about {minutes} min" if minutes < 60 else f"about {minutes // 60} h {minutes % 60} min"
 
 
 def local_time(moment: datetime) -> str:

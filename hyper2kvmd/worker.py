@@ -33,13 +33,16 @@ from hyper2kvmd.errors import (
 from hyper2kvmd.hardware import decide_hardware
 from hyper2kvmd.host import run, space
 from hyper2kvmd.host.destination import nearest_output
+from hyper2kvmd.host.hooks import HookInput, Moment, run_hook
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.host.person import name_of
 from hyper2kvmd.host.workspace import as_before, working_folder
+from hyper2kvmd.machine_overview import overview
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.jobs import Stage
 from hyper2kvmd.model.machine import Plan
-from hyper2kvmd.model.orders import Order
-from hyper2kvmd.model.results import RECORD_LIMIT, Finished, Product, recorded
+from hyper2kvmd.model.orders import Order, SpaceNeeded
+from hyper2kvmd.model.results import RECORD_LIMIT, Artifact, Finished, Product, recorded
 from hyper2kvmd.progress import (
     MAX_LINE,
     MAX_TRACEBACK,
@@ -63,6 +66,7 @@ from hyper2kvmd.stages.verify import verify
 
 Made = TypeVar("Made", bound=Product)
 EMITTING = threading.Lock()
+BY_HAND = "The new machine is complete: correct the cause, then run the program by hand"
 
 
 def migrate(order: Order, ctx: Context, *, keep_on_failure: bool = False) -> Finished:
@@ -82,25 +86,56 @@ def migrate(order: Order, ctx: Context, *, keep_on_failure: bool = False) -> Fin
             purpose=order.purpose,
             keep_on_failure=keep_on_failure,
         ) as folder,
-        Sources(folder, Mandate.of(order), order.space_reserve) as sources,
+        Sources(folder, Mandate.of(order), ctx.admit) as sources,
     ):
         bench = Bench(order, folder, ctx, sources)
         done = _valid_products(bench)
         planned = _stage(ctx, Stage.PLAN, done.plan, lambda: plan(bench))
         if done.artifact is None:  # published images need no space
-            ctx.admit(planned)
+            ctx.admit(_space_needed(planned))
+        if done.image is None:
+            _run_hooks(bench, "before")
         image = _stage(ctx, Stage.CONVERT, done.image, lambda: convert(bench, planned))
         sources.close()
         guest = _stage(ctx, Stage.REPAIR, done.guest, lambda: repair(bench, planned, image))
         hardware = decide_hardware(order.migration, planned, guest)
+        if done.artifact is None:  # the plan on record of a published machine has no disks
+            ctx.machine_decided(overview(order.migration, planned, hardware, guest).lines())
         verdict = _stage(ctx, Stage.VERIFY, done.verdict, lambda: verify(bench, hardware, image, guest))
-        artifact = _stage(ctx, Stage.PUBLISH, done.artifact, lambda: publish(bench, planned, image, guest, verdict))
+        artifact = _stage(
+            ctx, Stage.PUBLISH, done.artifact, lambda: publish(bench, planned, hardware, image, guest, verdict)
+        )
         registration = _stage(
             ctx, Stage.REGISTER, done.registration, lambda: register(bench, hardware, guest, artifact)
         )
+        _run_hooks(bench, "after", artifact)
     return Finished(
         plan=planned, image=image, guest=guest, verdict=verdict, artifact=artifact, registration=registration
     )
+
+
+def _run_hooks(bench: Bench, moment: Moment, artifact: Artifact | None = None) -> None:
+    """Raises as `run_hook` does, unless the machine is made already: then it is a warning."""
+    order, migration = bench.order, bench.migration
+    told = HookInput(
+        moment=moment,
+        job_id=order.job_id,
+        attempt=order.attempt,
+        vm_name=migration.vm_name,
+        submitter=order.submitter,
+        sources=migration.sources,
+        target=migration.target,
+        images=tuple(disk.path for disk in artifact.disks) if artifact else (),
+        report=artifact.report_json if artifact else None,
+    )
+    for name in migration.hooks.before if moment == "before" else migration.hooks.after:
+        with bench.ctx.step(f"Running the hook {name}"):
+            try:
+                run_hook(name, order.bounds.hooks, told)
+            except MigrationFailed as failure:
+                if artifact is None:
+                    raise
+                bench.ctx.note(Concern(code="hook-without-success", message=failure.message, hint=BY_HAND))
 
 
 def plan_only(order: Order, ctx: Context) -> Plan:
@@ -109,7 +144,7 @@ def plan_only(order: Order, ctx: Context) -> Plan:
     with (
         as_before(order.conversion_dir),
         working_folder(order.conversion_dir, order.migration.vm_name, order.job_id) as folder,
-        Sources(folder, Mandate.of(order), order.space_reserve) as sources,
+        Sources(folder, Mandate.of(order), ctx.admit) as sources,
     ):
         bench = Bench(order, folder, ctx, sources)
         return _stage(ctx, Stage.PLAN, None, lambda: _plan_with_guest(bench))
@@ -120,14 +155,20 @@ def _plan_with_guest(bench: Bench) -> Plan:
     return planned.with_changes(guest=preview(bench, planned))
 
 
-def admit_here(order: Order) -> Callable[[Plan], None]:
+def _space_needed(planned: Plan) -> SpaceNeeded:
+    return SpaceNeeded(
+        conversion_bytes=planned.needed_bytes + planned.unpacked_bytes, publish_bytes=planned.publish_bytes
+    )
+
+
+def admit_here(order: Order) -> Callable[[SpaceNeeded], None]:
     """Admission for a run without a daemon: the space must be free now. Raises TryLater (`space-short`)."""
 
-    def admit(planned: Plan) -> None:
-        space.require(order.conversion_dir, planned.needed_bytes, order.space_reserve)
-        if planned.publish_bytes:
+    def admit(needed: SpaceNeeded) -> None:
+        space.require_growth(order.working_folder, needed.conversion_bytes, order.space_reserve)
+        if needed.publish_bytes:
             with nearest_output(with_real_directories(order)) as nearest:
-                space.require(name_of(nearest.handle), planned.publish_bytes, order.space_reserve)
+                space.require(name_of(nearest.handle), needed.publish_bytes, order.space_reserve)
 
     return admit
 
@@ -192,7 +233,7 @@ def _run() -> Ended:
         order = Order.model_validate_json(sys.stdin.readline())
         if order.limits.io_priority == "idle":
             psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)  # all threads and tools started from here inherit it
-        ctx = Context(_emit, lambda source: _ask_for_space(order, source))
+        ctx = Context(_emit, lambda needed: _ask_for_space(order, needed))
         product = migrate(order, ctx, keep_on_failure=True)
     except TryLater as failure:
         return Ended(outcome="deferred", problems=(problem(failure),))
@@ -238,16 +279,19 @@ def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     )
 
 
-def _ask_for_space(order: Order, planned: Plan) -> None:
+def _ask_for_space(order: Order, needed: SpaceNeeded) -> None:
     with nearest_output(with_real_directories(order)) as nearest:
         found = space.file_system_of_open(nearest.handle)
     _emit(
-        AwaitingSpace(needed_bytes=planned.needed_bytes, publish_bytes=planned.publish_bytes, publish_file_system=found)
+        AwaitingSpace(
+            needed_bytes=needed.conversion_bytes, publish_bytes=needed.publish_bytes, publish_file_system=found
+        )
     )
     if sys.stdin.readline().strip() != "go":
         raise TryLater(
             "space-short",
-            f"{order.conversion_dir} has no space for another {units.size(planned.needed_bytes)} beside the other jobs",
+            f"{order.conversion_dir} has no space for the {units.size(needed.conversion_bytes)} of this job beside the"
+            " other jobs",
             hint="Free space there, or wait for the running jobs",
         )
 

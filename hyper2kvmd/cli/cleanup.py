@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from hyper2kvmd.config import DaemonConfig, SpoolFolder
 from hyper2kvmd.errors import BrokenInstallation, Failure
+from hyper2kvmd.host.leftovers import tidy_directory
 from hyper2kvmd.host.workspace import OPEN_DIRECTORY, not_removed, open_conversion_dir
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Problem
@@ -35,6 +36,8 @@ class Removed(Frozen):
 
     folders: tuple[Path, ...] = ()
     spool_files: tuple[Path, ...] = ()
+    output_files: tuple[Path, ...] = ()
+    """Hidden files in the configured output directory: they were removed, or got their names back."""
     jobs: int = 0
     problems: tuple[Problem, ...] = ()
     """Errors about entries that could not be removed."""
@@ -52,12 +55,14 @@ def collect(config: DaemonConfig, *, dry_run: bool) -> Removed:
     try:
         folders = [*_working_folders(config, store, dry_run=dry_run)]
         files = [one for name in OVER for one in _spool_files(config, config.spool_dir / name, dry_run=dry_run)]
+        hidden = tidy_directory(config.output_dir, _service_uid(config), dry_run=dry_run)
         jobs = store.forget(datetime.now(UTC) - timedelta(days=config.retention.jobs), dry_run=dry_run)
     finally:
         store.close()
     return Removed(
         folders=tuple(one for one in folders if isinstance(one, Path)),
         spool_files=tuple(one for one in files if isinstance(one, Path)),
+        output_files=hidden,
         jobs=jobs,
         problems=tuple(one for one in (*folders, *files) if isinstance(one, Problem)),
     )

@@ -51,14 +51,14 @@ def read(adapter: TypeAdapter[Answer], answer: bytes) -> Answer:
         ) from error
 
 
-def request(socket: Path, method: str, path: str, body: object = None) -> bytes:
+def request(socket: Path, method: str, path: str, body: object = None, *, timeout_seconds: float = TIMEOUT) -> bytes:
     """The JSON text of the answer.
 
     Raises TryLater (`daemon-unreachable`, `daemon-silent`), InvalidInput (`socket-forbidden`), Rejected for a
     migration with errors, the failure that the daemon reports for other refusals, and MigrationFailed
     (`daemon-refused`) for one without a report.
     """
-    connection = _Connection(socket)
+    connection = _Connection(socket, timeout_seconds)
     try:
         try:
             connection.connect()
@@ -83,8 +83,8 @@ def request(socket: Path, method: str, path: str, body: object = None) -> bytes:
 class _Connection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("hyper2kvmd", timeout=TIMEOUT)
+    def __init__(self, path: Path, timeout_seconds: float) -> None:
+        super().__init__("hyper2kvmd", timeout=timeout_seconds)
         self._path = path
 
     def connect(self) -> None:

@@ -5,7 +5,9 @@ Only the modules of the requested command are imported, so that `--help` is fast
 
 from __future__ import annotations
 
+import difflib
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -40,8 +42,35 @@ COMMANDS = {
 }
 
 
+SOURCES = (".ova", ".ovf", ".vmx", ".vmdk")
+
+
+class Commands(LazyGroup):
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Raises click.UsageError with a hint for a file or a misspelled name in the place of a command."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            raise click.UsageError(f"{name} is not a command. {_instead_of(name)}", context)
+        return super().resolve_command(context, args)
+
+
+def _instead_of(name: str) -> str:
+    word = shlex.quote(name)
+    if Path(name).suffix.lower() in SOURCES:
+        return f"To migrate it, write its path into a YAML (`{Path(name).suffix[1:].lower()}: {name}`), and run that."
+    if "/" in name or "." in name or Path(name).is_file():
+        return (
+            f"To run it here, use `h2kvmctl --config {word}`; to give it to the daemon, use `h2kvmctl submit {word}`."
+        )
+    similar = difflib.get_close_matches(name, COMMANDS, n=1)
+    listed = ", ".join(name for name in sorted(COMMANDS) if COMMANDS[name].help)
+    return f"Did you mean {similar[0]}?" if similar else f"The commands are {listed}."
+
+
 @click.group(
-    cls=LazyGroup,
+    cls=Commands,
     places=COMMANDS,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},

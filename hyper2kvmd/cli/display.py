@@ -56,6 +56,10 @@ class Display:
                 self._print(f"warning: {event.message}", style="yellow")
             case progress.Warned():
                 self._print(f"note: {event.message}")
+            case progress.MachineDecided():
+                self._drop_bar()
+                for line in event.lines:
+                    self._print(line)
             case progress.CommandStarted() | progress.HelperAnswered() | progress.AwaitingSpace() | progress.Ended():
                 pass
 

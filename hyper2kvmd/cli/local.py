@@ -122,9 +122,10 @@ def _plan(output: Output, order: Order) -> Shown:
     daemon = oneshot.daemon_directories(order.migration)
     with Display(output.events) as display:
         planned = oneshot.plan(order, display.emit)
+    rate = oneshot.past_rate()
     if not output.json:
-        views.plan(output, order, planned, daemon)
-    return {"plan": planned, "order": order, "daemon": daemon}
+        views.plan(output, order, planned, daemon, rate)
+    return {"plan": planned, "order": order, "daemon": daemon, "past_rate": rate}
 
 
 @click.command()

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
+from pydantic import TypeAdapter
+
 from hyper2kvmd import config, progress
 from hyper2kvmd.errors import BrokenInstallation, Failure, Interrupted, InvalidInput, MigrationFailed, Unsafe
 from hyper2kvmd.host import run
 from hyper2kvmd.host.workspace import remove_killed_runs
-from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.asked import Hooks, Migration
+from hyper2kvmd.model.jobs import PastRate
 from hyper2kvmd.model.machine import Plan
-from hyper2kvmd.model.orders import HelperCall, Limits, Order
+from hyper2kvmd.model.orders import Bounds, HelperCall, Limits, Order
 from hyper2kvmd.model.results import Finished
 from hyper2kvmd.spec import Parsed
 
 VARIABLE = config.CONVERSION_DIR_VARIABLE
 CACHE = Path(".cache/hyper2kvm/conversions")
+PATIENCE_SECONDS = 5.0
+"""For the daemon's answer: a plan does without it."""
 NO_LIMITS = Limits()
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -98,6 +104,17 @@ def daemon_directories(migration: Migration) -> DaemonDirectories | None:
     )
 
 
+def past_rate() -> PastRate | None:
+    """How fast the daemon's last conversions were. None if there is none, or this user cannot ask the daemon."""
+    from hyper2kvmd.cli import client
+    from hyper2kvmd.daemon.wire import RateAnswer
+
+    with contextlib.suppress(Failure):
+        answer = client.request(client.default_socket(), "GET", "/v1/rate", timeout_seconds=PATIENCE_SECONDS)
+        return client.read(TypeAdapter(RateAnswer), answer).rate
+    return None
+
+
 def helper() -> HelperCall:
     """The call of the root helper: through sudo, or directly as root.
 
@@ -119,6 +136,16 @@ def helper() -> HelperCall:
     return default_helper()
 
 
+def _hooks(asked: Hooks) -> Mapping[str, Path]:
+    """For a migration with hooks: those in the daemon's configuration, if this user can read it.
+
+    Raises BrokenInstallation (`config-invalid`).
+    """
+    if asked == Hooks() or not os.access(config.DEFAULT_PATH, os.R_OK):
+        return {}
+    return config.load(config.DEFAULT_PATH).hooks
+
+
 def _is_ours(directory: Path) -> bool:
     try:
         return directory.stat().st_uid == os.geteuid()
@@ -134,6 +161,7 @@ def order(machine: Parsed, conversion_dir: Path, output_dir: Path, limits: Limit
         conversion_dir=conversion_dir,
         output_dir=output_dir,
         helper=helper(),
+        bounds=Bounds(hooks=_hooks(machine.migration.hooks)),
         limits=limits,
     )
 

@@ -57,14 +57,29 @@ class Output:
         for name, value in rows:
             self.line(f"{name:<{width}}  {value}")
 
-    def table(self, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-        from rich.table import Table
+    def table(self, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], unbroken: str = "") -> None:
+        """On a terminal, cells are folded into its width: those of the column `unbroken` between words only.
+
+        Elsewhere a row is one line, so the longest column should be the last one.
+        """
+        from rich.table import Column, Table
         from rich.text import Text
 
-        table = Table(*headings, box=None, pad_edge=False, header_style="bold")
+        columns = (Column(heading, overflow="fold") for heading in headings)
+        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
-        self.console.print(table)
+        if unbroken in headings and self.console.measure(table).maximum >= self.console.width:
+            number = headings.index(unbroken)
+            words = (word for row in rows for word in (unbroken, *row[number].split()))
+            table.columns[number].width = max(map(len, words))
+        if self.console.is_terminal:
+            self.console.print(table)
+            return
+        with self.console.capture() as captured:
+            self.console.print(table)
+        for line in captured.get().splitlines():
+            self.line(line.rstrip())
 
     def data(self, value: BaseModel | dict[str, Any] | list[Any]) -> None:
         """One JSON document, on one line."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyper2kvmd.cli.output import Output, located, more_about
-from hyper2kvmd.units import local_time, size
+from hyper2kvmd.units import about, local_time, size
 
 if TYPE_CHECKING:
     from hyper2kvmd.cli.cleanup import Removed
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hyper2kvmd.model.concerns import Concern
     from hyper2kvmd.model.disks import Volume
     from hyper2kvmd.model.guest import FamilyName, Guest
-    from hyper2kvmd.model.jobs import Job, JobEvent, Problem
+    from hyper2kvmd.model.jobs import Job, JobEvent, PastRate, Problem
     from hyper2kvmd.model.machine import Plan
     from hyper2kvmd.model.orders import Order
     from hyper2kvmd.model.results import Finished
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 UNNAMED: Mapping[FamilyName, str] = {"linux": "Linux", "windows": "Windows", "none": "no operating system"}
 """Guests whose system does not give its name."""
+IDENTITY = "UUID or label"
 
 
 def finished(output: Output, asked: Migration, result: Finished) -> None:
@@ -52,32 +53,63 @@ def finished(output: Output, asked: Migration, result: Finished) -> None:
     output.facts(rows)
 
 
-def plan(output: Output, order: Order, planned: Plan, daemon: DaemonDirectories | None) -> None:
-    for table, disk in zip(planned.layout.tables, planned.disks, strict=True):
-        output.line(f"{disk.at}  {disk.format} {disk.subformat}", style="bold")
-        output.facts([("size", size(disk.virtual_size)), ("data", f"about {size(disk.data_bytes)}")])
+def plan(output: Output, order: Order, planned: Plan, daemon: DaemonDirectories | None, rate: PastRate | None) -> None:
+    _machine(output, order.migration, planned)
+    _source(output, planned)
+    names = order.migration.output_names(len(planned.disks))
+    _space(output, order, planned, names, [*_by_daemon(order, names, daemon), *_estimate(planned, rate)])
+    concerns = (*planned.concerns, *(planned.guest.concerns if planned.guest else ()))
+    if concerns:
+        output.line("")
+        notes(output, concerns)
+    if planned.guest is not None:
+        _expected(output, planned.guest)
+    output.line("nothing was written")
+
+
+def _machine(output: Output, asked: Migration, planned: Plan) -> None:
+    from hyper2kvmd.machine_overview import CARD_HEADINGS, DISK_HEADINGS, planned_overview
+
+    shown = planned_overview(asked, planned)
+    output.line(f"machine {asked.vm_name}", style="bold")
+    output.facts(list(shown.facts))
+    output.line("")
+    output.table(DISK_HEADINGS, shown.disks)
+    output.line("")
+    output.table(CARD_HEADINGS, shown.cards)
+
+
+def _source(output: Output, planned: Plan) -> None:
+    for number, (table, disk) in enumerate(zip(planned.layout.tables, planned.disks, strict=True), start=1):
         reserve = "in full" if disk.preallocate else "as written"
-        output.facts([("partitions", table), ("reserved", f"{reserve}: {disk.preallocate_reason}")])
-    volumes, names = planned.layout.volumes, order.migration.output_names(len(planned.disks))
-    rows = [(volume.name, size(volume.length), volume.content, _identity(volume)) for volume in volumes]
-    output.table(("volume", "size", "content", "identity"), rows)
+        output.line("")
+        output.line(f"disk {number}: {disk.at}", style="bold")
+        output.facts(
+            [
+                ("format", f"{disk.format} {disk.subformat}"),
+                ("size", f"{size(disk.virtual_size)}, with about {size(disk.data_bytes)} of data"),
+                ("partitions", table),
+                ("reserved", f"{reserve}: {disk.preallocate_reason}"),
+            ]
+        )
+    rows = [(one.name, size(one.length), one.content, _identity(one)) for one in planned.layout.volumes]
+    output.line("")
+    output.table(("volume", "size", "content", IDENTITY), rows, unbroken=IDENTITY)
+
+
+def _space(
+    output: Output, order: Order, planned: Plan, names: Iterable[str], by_daemon: Iterable[tuple[str, str]]
+) -> None:
+    output.line("")
     output.facts(
         [
-            ("firmware", planned.firmware),
             ("space needed", f"{size(planned.needed_bytes)} in {order.conversion_dir}"),
             *([("", f"{size(planned.unpacked_bytes)} there to unpack it")] if planned.unpacked_bytes else []),
             *([("", f"{size(planned.publish_bytes)} in {order.output_dir}")] if planned.publish_bytes else []),
             *(("result", f"{order.output_dir / name}") for name in names),
-            *_by_daemon(order, names, daemon),
+            *by_daemon,
         ]
     )
-    concerns = (*planned.concerns, *(planned.guest.concerns if planned.guest else ()))
-    if concerns:
-        rows = [(one.level, one.code, one.message, one.hint) for one in concerns]
-        output.table(("concern", "code", "fact", "remedy"), rows)
-    if planned.guest is not None:
-        _expected(output, planned.guest)
-    output.line("nothing was written")
 
 
 def _by_daemon(order: Order, names: Iterable[str], daemon: DaemonDirectories | None) -> Iterator[tuple[str, str]]:
@@ -92,6 +124,15 @@ def _by_daemon(order: Order, names: Iterable[str], daemon: DaemonDirectories | N
         yield "by the daemon", f"{result}{note}"
 
 
+def _estimate(planned: Plan, rate: PastRate | None) -> Iterator[tuple[str, str]]:
+    data = sum(disk.data_bytes for disk in planned.disks)
+    if rate is None or not data:
+        return
+    seconds, speed = data / rate.bytes_per_second, size(round(rate.bytes_per_second))
+    basis = "its only one so far" if rate.conversions == 1 else f"the median of its last {rate.conversions}"
+    yield "by the daemon", f"the conversion takes {about(seconds)}, at {speed}/s: {basis}"
+
+
 def _expected(output: Output, guest: Guest) -> None:
     """The guest on the source, and its repairs."""
     rows = [
@@ -100,13 +141,14 @@ def _expected(output: Output, guest: Guest) -> None:
         ("root", guest.root),
         ("boot loader", guest.boot_loader),
         ("kernels", ", ".join(guest.kernels)),
-        *(("network card", " ".join(filter(None, (nic.name, nic.mac)))) for nic in guest.nics),
         *_of_windows(guest),
     ]
+    output.line("")
     output.facts([(name, value) for name, value in rows if value])
     if guest.changes:
-        changes = [(change.fix, change.path, change.summary) for change in guest.changes]
-        output.table(("expected repair", "file", "change"), changes)
+        output.line("")
+        changes = [(change.fix, f"{change.path}: {change.summary}") for change in guest.changes]
+        output.table(("expected repair", "file and change"), changes)
     elif guest.family in ("linux", "windows"):
         output.line("the guest needs no repair")
 
@@ -125,8 +167,8 @@ def _of_windows(guest: Guest) -> Iterator[tuple[str, str]]:
 def _identity(volume: Volume) -> str:
     if volume.obstacle:
         return volume.obstacle
-    names = (("UUID", volume.uuid), ("LABEL", volume.label), ("PARTUUID", volume.partuuid))
-    return " ".join(f"{name}={value}" for name, value in names if value)
+    others = (("LABEL", volume.label), ("PARTUUID", None if volume.uuid else volume.partuuid))
+    return " ".join(filter(None, (volume.uuid, *(f"{name}={value}" for name, value in others if value))))
 
 
 def migration(
@@ -170,9 +212,11 @@ def removed(output: Output, result: Removed, *, dry_run: bool) -> None:
     verb = "would remove" if dry_run else "removed"
     for path in (*result.folders, *result.spool_files):
         output.line(f"{verb} {path}")
+    for path in result.output_files:
+        output.line(f"{'would clean' if dry_run else 'cleaned'} up {path}, which a killed job had left")
     if result.jobs:
         output.line(f"{verb} {result.jobs} finished jobs from the database")
-    if not (result.folders or result.spool_files or result.jobs or result.problems):
+    if not any((result.folders, result.spool_files, result.output_files, result.jobs, result.problems)):
         output.line("nothing to remove")
     problems(output, result.problems)
 

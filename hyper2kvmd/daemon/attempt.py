@@ -20,15 +20,18 @@ from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.wire import RunningJob
 from hyper2kvmd.host.run import spawn_worker
+from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.jobs import Job, Problem, Stage
+from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
-from hyper2kvmd.model.results import Artifact, recorded
+from hyper2kvmd.model.results import Artifact, Product, recorded
 from hyper2kvmd.progress import (
     AwaitingSpace,
     CommandStarted,
     Ended,
     Event,
     HelperAnswered,
+    MachineDecided,
     Progress,
     StageFinished,
     StageStarted,
@@ -41,6 +44,8 @@ log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 30.0
 """Time for a worker to clean up after SIGTERM, and to exit after its last event."""
+MEASURED_SECONDS = 1.0
+"""A shorter conversion shows how long its preparation takes, and no rate."""
 PERSIST_SECONDS = 1.0
 """Time between two writes of one job's progress to the database."""
 
@@ -74,6 +79,7 @@ class Attempt:
         self._step = ""
         self._progress: float | None = None
         self._read = 0
+        self._data_bytes = 0
         self._persisted = 0.0
         self._killer: asyncio.Task[None] | None = None
 
@@ -155,6 +161,9 @@ class Attempt:
             case StageFinished(stage=stage, seconds=seconds, product=product):
                 self._log.info("%s finished in %.1f s", stage.value, seconds)
                 self._metrics.stage_finished(stage, seconds, product)
+                await self._measure(seconds, product)
+                if isinstance(product, Plan):
+                    await self._compare_cards(product)
                 return await ledger.ensure(store.finish_stage, job.id, job.attempt, stage, seconds, product)
             case StepStarted(title=title, total=total):
                 self._log.debug("%s", title)
@@ -166,6 +175,10 @@ class Attempt:
             case Warned(message=message):
                 self._log.warning("%s", message)
                 return await ledger.ensure(store.record_warning, job.id, job.attempt, message)
+            case MachineDecided(lines=lines):
+                for line in lines:
+                    self._log.info("%s", line)
+                return await ledger.ensure(store.record_machine, job.id, job.attempt, lines)
             case CommandStarted(line=line):
                 self._log.debug("%s", line)
             case HelperAnswered(verb=verb, outcome=outcome):
@@ -173,6 +186,20 @@ class Attempt:
             case AwaitingSpace():
                 await self._send(process, "go" if await self._admit(event) else "wait")
         return True
+
+    async def _measure(self, seconds: float, product: Product) -> None:
+        """Keep the rate of a conversion that is no continuation of an earlier attempt's."""
+        if isinstance(product, Plan):
+            self._data_bytes = sum(disk.data_bytes for disk in product.disks)
+        elif isinstance(product, Image) and self.job.attempt == 1 and seconds >= MEASURED_SECONDS and self._data_bytes:
+            store = self._ledger.store
+            await self._ledger.ensure(store.record_conversion, self.job.id, 1, self._data_bytes, seconds)
+
+    async def _compare_cards(self, planned: Plan) -> None:
+        """The worker knows the libvirt that it defines the machine in, and no other jobs."""
+        macs = [nic.mac for nic in planned.machine.nics if nic.mac is not None]
+        for concern in await self._ledger.ensure(self._ledger.store.record_macs, self.job.id, self.job.attempt, macs):
+            self._log.warning("%s", concern)
 
     async def _advance(self, event: Progress) -> bool:
         self._step = event.title

@@ -21,6 +21,7 @@ from hyper2kvmd.daemon.scheduler import Scheduler
 from hyper2kvmd.daemon.spool import content_key
 from hyper2kvmd.daemon.wire import (
     MAX_TEXT,
+    RateAnswer,
     RefusalBody,
     SubmissionBody,
 )
@@ -99,6 +100,7 @@ class Control:
         application.add_routes(
             [
                 web.get("/v1/status", self._status),
+                web.get("/v1/rate", self._rate),
                 web.get("/v1/jobs", self._jobs),
                 web.post("/v1/jobs", self._submit),
                 web.post("/v1/batches", self._submit_batch),
@@ -117,6 +119,9 @@ class Control:
 
     async def _status(self, _request: web.Request) -> web.Response:
         return _answer(await self._scheduler.status())
+
+    async def _rate(self, _request: web.Request) -> web.Response:
+        return _answer(RateAnswer(rate=await self._ledger.call(self._ledger.store.past_rate)))
 
     async def _jobs(self, request: web.Request) -> web.Response:
         """`?state=queued&state=held&limit=50`, the newest first, and MAX_LISTED at most."""

@@ -45,8 +45,9 @@ def can_go_on(problems: Iterable[Problem]) -> bool:
 
 
 def keep_or_remove(named: Path, allowed: tuple[Path, ...], name: str, *, wanted: bool) -> bool:
-    """Keep the working folder `name` if `wanted` and it holds an image, else remove it; return whether it is kept.
+    """Keep the working folder `name` if it holds an image, else remove it; return whether it is kept.
 
+    It is kept if `wanted`, or if a killed worker has left uploaded files, which the next attempt removes.
     `named` and `allowed` are as for `real_conversion_dir`.
     """
     try:
@@ -57,7 +58,7 @@ def keep_or_remove(named: Path, allowed: tuple[Path, ...], name: str, *, wanted:
         return False
     try:
         with open_conversion_dir(conversion_dir, os.geteuid()) as directory:
-            if wanted and directory.keep(name):
+            if (wanted or directory.is_uploading(name)) and directory.keep(name):
                 return True
             directory.discard(name, lambda: True)
     except (Failure, OSError) as failure:

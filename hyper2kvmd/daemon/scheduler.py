@@ -158,7 +158,7 @@ class Scheduler:
     async def _admit(self, job: Job, order: Order, event: AwaitingSpace) -> bool:
         seen = event.publish_file_system
         output = order.output_dir if seen is None or order.output_dir == self.config.output_dir else seen
-        demand = Demand(_folder(order), event.needed_bytes, output, event.publish_bytes)
+        demand = Demand(order.working_folder, event.needed_bytes, output, event.publish_bytes)
         shortage = await self._space.admit(job.id, demand)
         while shortage is not None and await self._make_room(shortage, f"job {job.id} needed the space"):
             shortage = await self._space.admit(job.id, demand)
@@ -235,7 +235,7 @@ class Scheduler:
         self._metrics.ended(State.FAILED, problems)
         JobLog(log, job.id).error("%s failed: %s", job.vm_name, summary)
         if kept:
-            await self._restore_reserve(_folder(order))
+            await self._restore_reserve(order.working_folder)
 
     async def _finish_cancelled(self, job: Job, order: Order, *, kept: bool) -> None:
         note = self._kept_note() if kept else ""
@@ -243,7 +243,7 @@ class Scheduler:
         if await self._ledger.ensure(store.finish_cancelled, job.id, job.attempt, keep_stages=kept, note=note):
             self._metrics.ended(State.CANCELLED)
             if kept:
-                await self._restore_reserve(_folder(order))
+                await self._restore_reserve(order.working_folder)
 
     async def _requeue(
         self, job: Job, order: Order, note: str, result: Result, *, not_before: datetime | None = None
@@ -274,7 +274,7 @@ class Scheduler:
             finished = await self._ledger.ensure(self._ledger.store.finished_stages, int(order.job_id))
             wanted = finished.artifact is None and self.config.retention.conversions > 0
         named, allowed = order.conversion_dir, order.bounds.conversion_dirs
-        return await asyncio.to_thread(keep_or_remove, named, allowed, _folder(order).name, wanted=wanted)
+        return await asyncio.to_thread(keep_or_remove, named, allowed, order.working_folder.name, wanted=wanted)
 
     def _kept_note(self) -> str:
         until = datetime.now(UTC) + timedelta(days=self.config.retention.conversions)
@@ -364,7 +364,3 @@ class Scheduler:
             conversion_reserved_bytes=reserved,
             confinement_available=run.confinement_available(),
         )
-
-
-def _folder(order: Order) -> Path:
-    return order.conversion_dir / f"{order.migration.vm_name}.{order.job_id}"

@@ -31,6 +31,7 @@ from hyper2kvmd.daemon.wire import Status
 from hyper2kvmd.errors import BrokenInstallation, Failure, TryLater, Unsafe
 from hyper2kvmd.host import run
 from hyper2kvmd.host.destination import require_configured
+from hyper2kvmd.host.leftovers import tidy_directory
 from hyper2kvmd.jobs.store import Store
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ RELOADABLE = frozenset(
         "allowed_conversion_dirs",
         "allowed_libvirt_uris",
         "allowed_libvirt_pools",
+        "hooks",
         "output_dir",
         "conversion_dir",
         "helper",
@@ -194,6 +196,8 @@ class _Service:
             await asyncio.to_thread(spool.prepare, self._config.spool_dir)
             await asyncio.to_thread(_require_output_apart, self._config)
             await self._scheduler.recover()
+            for path in await asyncio.to_thread(tidy_directory, self._config.output_dir, os.geteuid()):
+                log.info("cleaned up %s, which a killed job had left", path)
             await self._open_doors(stack)
             self._catch_signals()
             log.info("hyper2kvmd %s is ready", hyper2kvmd.__version__)

@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyper2kvmd.host.space import kept
+from hyper2kvmd.host.space import files_in, kept, occupied
 from hyper2kvmd.model.orders import FileSystem
 from hyper2kvmd.units import size
 
@@ -22,7 +21,7 @@ class Demand:
     """Bytes that one job is about to write."""
 
     folder: Path
-    """The working folder; `conversion` bytes go there."""
+    """The working folder; its files will occupy `conversion` bytes in all."""
     conversion: int
     output: Path | FileSystem
     """The configured output directory, or the file system of another one as the worker found it. The daemon does not
@@ -48,21 +47,9 @@ def file_system_of(path: Path) -> FileSystem:
     return FileSystem(device=path.stat().st_dev, free=free, size=size)
 
 
-def occupied(folder: Path) -> int:
-    """Bytes that the files of a working folder occupy on disk."""
-    return sum(facts.st_blocks * 512 for facts in _files(folder))
-
-
 def freed_by_removal(folder: Path) -> int:
     """Bytes on disk of its files that have no other name: a published image is a hard link."""
-    return sum(facts.st_blocks * 512 for facts in _files(folder) if facts.st_nlink == 1)
-
-
-def _files(folder: Path) -> Iterator[os.stat_result]:
-    for root, _, files in os.walk(folder):
-        for name in files:
-            with contextlib.suppress(OSError):
-                yield Path(root, name).lstat()
+    return sum(facts.st_blocks * 512 for facts in files_in(folder) if facts.st_nlink == 1)
 
 
 class Space:
@@ -72,17 +59,18 @@ class Space:
         self._turn = asyncio.Lock()
 
     async def admit(self, job_id: int, demand: Demand) -> Shortage | None:
-        """Promise the space, or return the shortage."""
+        """Promise the space instead of an earlier promise to this job, or return the shortage."""
         async with self._turn:
-            shortage = await self._lack(demand)
+            others = {one: promise for one, promise in self._promised.items() if one != job_id}
+            shortage = await self._lack(demand, others)
             if shortage is None:
                 self._promised[job_id] = demand
             return shortage
 
     async def shortage(self, demand: Demand) -> Shortage | None:
-        """The shortage that `admit` would return."""
+        """The shortage that `admit` would return to a job without a promise."""
         async with self._turn:
-            return await self._lack(demand)
+            return await self._lack(demand, dict(self._promised))
 
     def release(self, job_id: int) -> None:
         """End the promise to a job that is over."""
@@ -93,9 +81,9 @@ class Space:
         promised = dict(self._promised)
         return await asyncio.to_thread(lambda: self._outstanding(promised).get(file_system_of(path).device, 0))
 
-    async def _lack(self, demand: Demand) -> Shortage | None:
+    async def _lack(self, demand: Demand, promised: dict[int, Demand]) -> Shortage | None:
         try:
-            return await asyncio.to_thread(self._missing, demand, dict(self._promised))
+            return await asyncio.to_thread(self._missing, demand, promised)
         except OSError as error:
             return Shortage(f"waiting for space: {error.filename} cannot be examined: {error.strerror}")
 

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, TypeAdapter
 
 from hyper2kvmd.model.frozen import Frozen
-from hyper2kvmd.model.jobs import Counts, Job, JobEvent, Problem, Stage
+from hyper2kvmd.model.jobs import Counts, Job, JobEvent, PastRate, Problem, Stage
 
 MAX_TEXT = 64 * 1024
 """Bytes of one migration YAML, from the spool or the control socket."""
@@ -58,6 +58,13 @@ class Status(Frozen):
     conversion_reserved_bytes: int
     """Promised to running jobs and not yet written."""
     confinement_available: bool
+
+
+class RateAnswer(Frozen):
+    """The answer to `GET /v1/rate`."""
+
+    rate: PastRate | None
+    """None if no conversion is on record."""
 
 
 class Rejection(Frozen):

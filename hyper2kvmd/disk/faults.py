@@ -19,6 +19,15 @@ LARGEST_NUMBER_OF_EXTENTS = 8192
 a kilobyte of memory."""
 
 
+def missing(path: Path, namer: Path | None) -> MigrationFailed:
+    """`namer` is the file that names it: a descriptor its extents, a snapshot its parent."""
+    fact, hint = f"{path} does not exist", "Correct the path, or wait for the export to end, then retry"
+    if namer is not None:
+        fact = f"{fact}, but {namer} names it as a part of the disk"
+        hint = f"Copy {path.name} beside {namer.name}, or wait for the export to end, then retry"
+    return MigrationFailed("source-missing", fact, hint=hint, kind=Kind.OPERATOR)
+
+
 def truncated(path: Path, fact: str) -> MigrationFailed:
     return MigrationFailed(
         "source-truncated",

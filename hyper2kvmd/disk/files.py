@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,16 @@ from hyper2kvmd.errors import Failure, Kind, MigrationFailed, Unsafe
 from hyper2kvmd.host.files import data_ranges
 from hyper2kvmd.host.mandate import ANYONE, Mandate
 from hyper2kvmd.model.disks import DiskRef, FileIdentity, MemberWindow
+
+USE_FILE = "Use the path of the file itself"
+COPY_DEVICE = "Copy it to a file first: qemu-img convert -p -f raw -O qcow2 DEVICE disk.qcow2"
+KINDS: Mapping[int, tuple[str, str]] = {
+    stat.S_IFDIR: ("a directory", "Name the disk in it. For a directory with an exported machine, use ova: instead"),
+    stat.S_IFBLK: ("a block device", COPY_DEVICE),
+    stat.S_IFCHR: ("a character device", USE_FILE),
+    stat.S_IFIFO: ("a pipe", USE_FILE),
+}
+"""What a file that is no regular one is, and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -129,17 +140,14 @@ def open_file(path: Path, mandate: Mandate = ANYONE) -> SourceFile:
     try:
         fd = mandate.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise MigrationFailed(
-            "source-missing",
-            f"{path} does not exist",
-            hint="Correct the path, or wait for the export to end, then retry",
-            kind=Kind.OPERATOR,
-        ) from error
+        raise faults.missing(path, mandate.namers[-1].path if mandate.namers else None) from error
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise _unsafe(path, "a symbolic link") from error
+            raise _unsafe(
+                path, "a symbolic link", f"Use the path that `readlink -f {shlex.quote(str(path))}` shows"
+            ) from error
         if error.errno == errno.ENXIO:
-            raise _unsafe(path, "not a regular file") from error
+            raise _unsafe(path, "a socket") from error
         if error.errno == errno.EMFILE:
             raise MigrationFailed(
                 "file-limit",
@@ -151,7 +159,7 @@ def open_file(path: Path, mandate: Mandate = ANYONE) -> SourceFile:
     status = os.fstat(fd)
     try:
         if not stat.S_ISREG(status.st_mode):
-            raise _unsafe(path, "not a regular file")
+            raise _unsafe(path, *KINDS.get(stat.S_IFMT(status.st_mode), ("not a regular file", USE_FILE)))
         mandate.require(fd, path)
     except BaseException:
         os.close(fd)
@@ -206,5 +214,5 @@ def source_changed(source: Path | DiskRef) -> MigrationFailed:
     )
 
 
-def _unsafe(path: Path, kind: str) -> Unsafe:
-    return Unsafe("source-unsafe", f"{path} is {kind}", hint="Use the path of the file itself")
+def _unsafe(path: Path, kind: str, hint: str = USE_FILE) -> Unsafe:
+    return Unsafe("source-unsafe", f"{path} is {kind}", hint=hint)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest.family import BootedUnchanged, GuestDisks, OverlayDisks, describe
+from hyper2kvmd.guest.family import BootedUnchanged, GuestDisks, OverlayDisks, describe, warning
 from hyper2kvmd.guest.files.root import ConfinedRoot
 from hyper2kvmd.guest.files.tree import GuestTree, printable
 from hyper2kvmd.guest.nics import nics_as_they_were
 from hyper2kvmd.model.disks import ESP_TYPES, Layout
-from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.model.guest import WITHOUT_DRIVERS, Guest
 from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS
 
 FOREIGN = ("zfs_member", "ufs", "hfsplus", "apfs", "reiserfs", "jfs", "f2fs", "bcache", "VMFS_volume_member")
@@ -56,18 +56,35 @@ BOOT_FILES = tuple(
     for place in ("", "/boot")
     for pattern in ("/vmlinu?*", "/grub*/grub.cfg", "/loader/entries/*.conf")
 )
-NOTHING_FOUND = "no operating system was found on this disk: it is converted as a data disk, and nothing is repaired"
+NOTHING_FOUND = warning(
+    "no operating system was found on this disk: it is converted as a data disk, and nothing is repaired. Set guest:"
+    " none if it holds data only."
+)
+
+ALL_DISKS = (
+    "Migrate all disks of the machine together: list them in vmdk:, boot disk first. If these disks hold data only, set"
+    " guest: none"
+)
+BY_HAND = (
+    "Prepare the guest by hand (the driver ahci in its initramfs, stable names in fstab) and migrate it with guest:"
+    " none, or move its root to a volume that can be opened"
+)
 
 
 @dataclass(frozen=True)
 class DataDisks:
+    """With `guest: none` nobody has looked for a system."""
+
     disks: GuestDisks
 
     def repair(self) -> Guest:
-        """There is nothing to repair."""
-        self.disks.ctx.warn(NOTHING_FOUND)
-        nics = nics_as_they_were(self.disks.nics, self.disks.migration.vm_name)
-        return Guest(family="none", nics=nics, warnings=(NOTHING_FOUND,))
+        """There is nothing to repair. Nothing is known of the drivers of a system on these disks."""
+        migration = self.disks.migration
+        warnings = () if migration.guest == "none" else (NOTHING_FOUND,)
+        for text in warnings:
+            self.disks.ctx.warn(text)
+        nics = nics_as_they_were(self.disks.nics, migration.vm_name)
+        return Guest(family="none", nics=nics, capabilities=WITHOUT_DRIVERS, warnings=warnings)
 
 
 @dataclass(frozen=True)
@@ -90,7 +107,7 @@ class WithoutSystem:
         return DataDisks(disks)
 
     def prepare_boot(self, _disks: OverlayDisks, /) -> BootedUnchanged:
-        return BootedUnchanged("no operating system was found on its disks")
+        return BootedUnchanged("nothing is known of an operating system on its disks")
 
 
 def _refuse_hidden(layout: Layout, seen: str) -> None:
@@ -104,8 +121,7 @@ def _refuse_hidden(layout: Layout, seen: str) -> None:
         raise MigrationFailed(
             "guest-root-missing",
             f"no Linux root that can be opened: {reason}; seen: {seen}",
-            hint="Prepare the guest by hand (virtio in its initramfs, stable names in fstab) and boot it from the "
-            "source's own converted image, or move its root to a volume that can be opened",
+            hint=ALL_DISKS if volume.incomplete else BY_HAND,
         )
 
 

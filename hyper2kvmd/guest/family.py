@@ -12,6 +12,7 @@ from hyper2kvmd.guest.files.tree import printable
 from hyper2kvmd.guest.mounts.access import Access
 from hyper2kvmd.host.mandate import ANYONE, Mandate
 from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import Layout, Volume
 from hyper2kvmd.model.guest import FamilyName, Guest
 from hyper2kvmd.model.machine import DiskIdentity, Firmware, SourceNic
@@ -142,6 +143,13 @@ class Family(Protocol):
         It writes to the overlays only. Raises MigrationFailed and OSError if its files cannot be read or written.
         """
         ...
+
+
+def warning(text: str) -> str:
+    """A warning about a guest in the form of a concern. `text` is the fact, as a sentence, and maybe the remedy."""
+    fact, _, remedy = text.partition(". ")
+    hint = remedy.rstrip(".") or "Check it when the new machine has booted"
+    return printable(str(Concern(code="repair-incomplete", message=fact, hint=hint)))
 
 
 def describe(volume: Volume) -> str:

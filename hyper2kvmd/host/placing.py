@@ -3,7 +3,8 @@
 The directory is opened once and judged by the open directory, so renaming it or a folder above it has no effect. Each
 file has a hidden draft name until all are complete; a note in the job's folder then lists them, so the next attempt
 of a killed job removes these files and no others. With `overwrite`, the files of an earlier job are kept under hidden
-names until the new ones have theirs. If the job is killed and never retried, the machine's next job brings them back.
+names until the new ones have theirs. If the job is killed and never retried, the submitter's next job there brings them
+back, or the daemon does (`leftovers.py`).
 """
 
 from __future__ import annotations
@@ -18,24 +19,16 @@ from types import TracebackType
 
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.destination import make_output, output_of, share, share_in_team
-from hyper2kvmd.host.placed import is_ours, mark
+from hyper2kvmd.host.leftovers import ASIDE_END, DRAFT_END, Whose, contains, hold, rename_back, tidy
+from hyper2kvmd.host.placed import is_ours, mark, mark_draft, why_not_ours
 from hyper2kvmd.host.workspace import signals_held
 from hyper2kvmd.model.asked import DISKS_MAX
 from hyper2kvmd.model.orders import Order
 
 MODE = 0o640
-ASIDE = ".replaced"
-"""The end of the hidden names of files that are replaced."""
+DRAFT, ASIDE = f".{DRAFT_END}", f".{ASIDE_END}"
+"""The ends of the hidden names of files that are not complete, and of files that are replaced."""
 ONLY_OURS = "only overwrite: true replaces a file, and only an unchanged one of an earlier job"
-
-
-def contains(directory: int, name: str) -> bool:
-    """Whether the open directory has an entry of that name. Raises OSError."""
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 class Placing:
@@ -61,6 +54,7 @@ class Placing:
             self._directory = stack.enter_context(output_of(self._order))
             self._take_back()
             self._bring_back()
+            tidy(self._directory, Whose(os.geteuid(), self._order.submitter_uid))
             self._opened = stack.pop_all()
         return self
 
@@ -89,6 +83,7 @@ class Placing:
         Raises OSError: EXDEV for a file on another file system.
         """
         handle = self._keep(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
+        self._hold(handle)
         os.link(path, self._draft(name), dst_dir_fd=self._directory, follow_symlinks=False)
         return self._file(name, handle)
 
@@ -96,6 +91,7 @@ class Placing:
         """Add a new file under `name`; returns it, open for reading and writing."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         handle = self._keep(os.open(self._draft(name), flags, MODE, dir_fd=self._directory))
+        self._hold(handle)
         os.fchmod(handle, MODE)
         return self._file(name, handle)
 
@@ -120,6 +116,11 @@ class Placing:
         self._opened.callback(os.close, handle)
         return handle
 
+    def _hold(self, handle: int) -> None:
+        """Show that a draft is ours, and in use."""
+        hold(handle)
+        mark_draft(handle, self._order)
+
     def _file(self, name: str, handle: int) -> int:
         self._files[name] = handle
         share_in_team(handle, self._directory)
@@ -134,7 +135,7 @@ class Placing:
 
     @property
     def _ending(self) -> str:
-        return f".{self._order.job_id}.partial"
+        return f".{self._order.job_id}{DRAFT}"
 
     def _place(self) -> None:
         self._lock(fcntl.LOCK_SH)
@@ -148,12 +149,17 @@ class Placing:
             except FileExistsError as error:
                 raise MigrationFailed(
                     "output-exists",
-                    f"{self._order.output_dir / name} appeared during the migration",
+                    f"{self._order.output_dir / name} {self._why_taken(name)}",
                     hint=f"Move it away, then retry: {ONLY_OURS}",
                     kind=Kind.OPERATOR,
                 ) from error
             self._placed.append(name)
         os.fsync(self._directory)
+
+    def _why_taken(self, name: str) -> str:
+        if self._order.migration.overwrite:
+            return why_not_ours(self._directory, name, self._order)
+        return "appeared during the migration"
 
     def _set_aside(self, name: str) -> None:
         """Give the file of an earlier job a hidden name, under which it is examined again: no other can replace it."""
@@ -167,12 +173,7 @@ class Placing:
     def _restore(self, names: Iterable[str]) -> None:
         """Give files their names back, if no other file has these."""
         for name in names:
-            self._rename_back(self._aside(name), name)
-
-    def _rename_back(self, aside: str, name: str) -> None:
-        with suppress(FileNotFoundError, FileExistsError):
-            os.link(aside, name, src_dir_fd=self._directory, dst_dir_fd=self._directory, follow_symlinks=False)
-            os.unlink(aside, dir_fd=self._directory)
+            rename_back(self._directory, self._aside(name), name)
 
     def _aside(self, name: str) -> str:
         return f".{name}.{self._order.job_id}{ASIDE}"
@@ -208,7 +209,7 @@ class Placing:
         """Give files that killed jobs of this machine set aside their names, if these are free."""
         if self._lock(fcntl.LOCK_EX):
             for aside, name in self._left_behind():
-                self._rename_back(aside, name)
+                rename_back(self._directory, aside, name)
             self._lock(fcntl.LOCK_UN)
 
     def _remove_left_behind(self) -> None:

@@ -28,6 +28,7 @@ from typing import BinaryIO
 
 from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
 from hyper2kvmd.host.confine import landlock_abi
+from hyper2kvmd.host.person import name_of
 
 log = logging.getLogger(__name__)
 
@@ -226,6 +227,7 @@ def run(
     on_output: Callable[[str], None] | None = None,
     check: bool = True,
     environment: Mapping[str, str] | None = None,
+    stdin: int = subprocess.DEVNULL,
 ) -> Completed:
     """Run a tool to its end.
 
@@ -236,7 +238,7 @@ def run(
     """
     process = subprocess.Popen(
         _command(argv, sandbox),
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         pass_fds=sandbox.handles if sandbox else (),
@@ -280,7 +282,7 @@ def run(
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
-    stdout, stderr = "".join(chunks["stdout"]), "".join(chunks["stderr"])
+    stdout, stderr = "".join(chunks["stdout"]), _with_names("".join(chunks["stderr"]), sandbox)
     if process.returncode == -signal.SIGXCPU:
         raise MigrationFailed(
             "tool-cpu-limit",
@@ -304,6 +306,14 @@ def run(
             kind=Kind.OPERATOR,
         )
     return Completed(stdout=stdout, stderr=stderr, returncode=process.returncode)
+
+
+def _with_names(text: str, sandbox: Sandbox | None) -> str:
+    """A tool's messages with the real paths of its inherited files."""
+    for handle in sandbox.handles if sandbox else ():
+        name = str(name_of(handle)).replace("\\", r"\\")
+        text = re.sub(rf"/proc/self/fd/{handle}\b", name, text)
+    return text
 
 
 def _bytes_moved(pid: int) -> int:

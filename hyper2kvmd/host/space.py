@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from hyper2kvmd import units
@@ -33,9 +35,12 @@ def available(path: Path, reserve: str) -> int:
     return max(0, status.f_bavail * status.f_frsize - kept(reserve, status.f_blocks * status.f_frsize))
 
 
-def require_possible(path: Path, needed: int) -> None:
-    """Raise MigrationFailed (`space-never`) if even an empty file system is too small: waiting does not help."""
-    status = os.statvfs(path)
+def require_possible(path: Path, needed: int, handle: int | None = None) -> None:
+    """Raise MigrationFailed (`space-never`) if even an empty file system is too small: waiting does not help.
+
+    `handle` is the open directory `path`, or one above it that exists.
+    """
+    status = os.statvfs(path) if handle is None else os.fstatvfs(handle)
     size = status.f_blocks * status.f_frsize
     if needed > size:
         raise MigrationFailed(
@@ -55,6 +60,23 @@ def require(path: Path, needed: int, reserve: str) -> None:
             f"needs {units.size(needed)}",
             hint="Free space there, or use a directory on another file system",
         )
+
+
+def occupied(folder: Path) -> int:
+    """Bytes that the files of a folder occupy on disk; 0 if it does not exist."""
+    return sum(facts.st_blocks * 512 for facts in files_in(folder))
+
+
+def files_in(folder: Path) -> Iterator[os.stat_result]:
+    for root, _, files in os.walk(folder):
+        for name in files:
+            with suppress(OSError):
+                yield Path(root, name).lstat()
+
+
+def require_growth(folder: Path, total: int, reserve: str) -> None:
+    """Raise TryLater (`space-short`) if the files of a folder cannot occupy `total` bytes in all."""
+    require(folder, max(0, total - occupied(folder)), reserve)
 
 
 def disk_full(folder: Path) -> MigrationFailed:

@@ -28,6 +28,8 @@ ONE_SHOT = re.compile(r".*\.[0-9]{8}T[0-9]{6}Z-[0-9]+")
 """Those of one-shot runs: none is ever continued."""
 IMAGE_PREFIX = "disk"
 """The prefix of the names of a working folder's images and their checkpoints."""
+UPLOADING = "uploading.json"
+"""A file in a working folder that lists what its worker has uploaded so far. It is left after a kill only."""
 PURPOSE = "purpose"
 """A file in a working folder with a digest of the folder's purpose."""
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -318,6 +320,10 @@ class ConversionDir:
             return True
         finally:
             os.close(handle)
+
+    def is_uploading(self, name: str) -> bool:
+        """Whether a killed worker has left the note of an upload in the working folder."""
+        return os.access(f"{name}/{UPLOADING}", os.F_OK, dir_fd=self.handle, follow_symlinks=False)
 
     def discard(self, name: str, is_abandoned: Callable[[], bool]) -> bool:
         """Remove a folder that no job needs, checked again under its lock. False: it is held or owned.

@@ -7,7 +7,8 @@ longer the running attempt of the job.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,7 @@ from sqlalchemy import Connection, delete, func, insert, or_, select, text, upda
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from hyper2kvmd.errors import InvalidInput, TryLater
+from hyper2kvmd.jobs.cards import replace_cards
 from hyper2kvmd.jobs.changes import (
     can_be_retried,
     change,
@@ -38,6 +40,7 @@ from hyper2kvmd.jobs.submissions import Origin, Refusal, Submission, Submitted, 
 from hyper2kvmd.jobs.tables import (
     MISPLACED,
     WARNINGS,
+    conversions,
     event_of,
     events,
     job_of,
@@ -47,9 +50,13 @@ from hyper2kvmd.jobs.tables import (
     stages,
 )
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.jobs import WARNED, Counts, Job, JobEvent, Problem, Stage, State
+from hyper2kvmd.model.concerns import Concern
+from hyper2kvmd.model.jobs import WARNED, Counts, Job, JobEvent, PastRate, Problem, Stage, State
 from hyper2kvmd.model.results import Finished, Product, recorded
 from hyper2kvmd.units import duration, size
+
+RATED = 10
+"""Conversions whose median is the past rate."""
 
 
 class Store:
@@ -152,12 +159,35 @@ class Store:
             record_at(connection, job_id, attempt, "stage-finished", f"{stage.value} in {duration(seconds)}")
             return True
 
+    def record_conversion(self, job_id: int, attempt: int, data_bytes: int, seconds: float) -> bool:
+        """For `past_rate`: a conversion that this attempt did from beginning to end."""
+        with self._transaction(writes=True) as connection:
+            if not change(connection, fence(job_id, attempt), attempt=attempt):
+                return False
+            connection.execute(delete(conversions).where(conversions.c.job_id == job_id))
+            connection.execute(insert(conversions).values(job_id=job_id, data_bytes=data_bytes, seconds=seconds))
+            return True
+
     def record_progress(self, job_id: int, attempt: int, progress: float) -> bool:
         with self._transaction(writes=True) as connection:
             return change(connection, fence(job_id, attempt), progress=progress)
 
     def record_warning(self, job_id: int, attempt: int, message: str) -> bool:
         return self._write(job_id, attempt, WARNED, message)
+
+    def record_machine(self, job_id: int, attempt: int, lines: Sequence[str]) -> bool:
+        return self._write(job_id, attempt, "machine", *lines)
+
+    def record_macs(self, job_id: int, attempt: int, macs: Iterable[str]) -> Sequence[Concern]:
+        """Record the MAC addresses of the job's machine; returns concerns about those that other jobs have."""
+        with self._transaction(writes=True) as connection:
+            migration = one(connection, job_id).migration
+            if migration is None or not change(connection, fence(job_id, attempt), progress=1.0):
+                return ()
+            found = tuple(replace_cards(connection, job_id, migration, macs))
+            for concern in found:
+                record_at(connection, job_id, attempt, WARNED, str(concern))
+            return found
 
     def reserve(self, job_id: int, attempt: int, reserved_bytes: int) -> bool:
         message = f"{size(reserved_bytes)} reserved"
@@ -348,6 +378,13 @@ class Store:
             rows = connection.execute(select(events).where(events.c.job_id == job_id).order_by(events.c.id))
             return [event_of(row) for row in rows.mappings()]
 
+    def past_rate(self) -> PastRate | None:
+        """From the last RATED conversions; None if none is on record."""
+        query = select(conversions).order_by(conversions.c.job_id.desc()).limit(RATED)
+        with self._transaction() as connection:
+            rates = [row.data_bytes / row.seconds for row in connection.execute(query)]
+        return PastRate(bytes_per_second=statistics.median(rates), conversions=len(rates)) if rates else None
+
     def overview(self) -> tuple[Counts, datetime | None]:
         """The number of jobs by state, and the submission time of the oldest queued one."""
         query = select(jobs.c.state, func.count(), func.min(jobs.c.created)).group_by(jobs.c.state)
@@ -425,11 +462,12 @@ class Store:
         except DatabaseError as error:
             raise corrupt(str(self._engine.url.database), str(error.orig)) from error
 
-    def _write(self, job_id: int, attempt: int, kind: str, message: str, **values: Any) -> bool:
+    def _write(self, job_id: int, attempt: int, kind: str, *messages: str, **values: Any) -> bool:
         with self._transaction(writes=True) as connection:
             if not change(connection, fence(job_id, attempt), **(values or {"attempt": attempt})):
                 return False
-            record_at(connection, job_id, attempt, kind, message)
+            for message in messages:
+                record_at(connection, job_id, attempt, kind, message)
             return True
 
     def _move(self, job_id: int, by: str, verb: str, kind: str, allowed: tuple[State, ...], **values: Any) -> Job:

@@ -112,6 +112,15 @@ stages = Table(
     Column("product", Text, nullable=False),
 )
 
+conversions = Table(
+    "conversions",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("data_bytes", BigInteger, nullable=False),
+    Column("seconds", Float, nullable=False),
+)
+"""Conversions that one attempt did from beginning to end."""
+
 events = Table(
     "events",
     metadata,
@@ -123,6 +132,15 @@ events = Table(
     Column("message", Text, nullable=False, default=""),
     sqlite_autoincrement=True,
 )
+
+cards = Table(
+    "cards",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("mac", String(17), primary_key=True, index=True),
+    Column("place", String(255), nullable=False),
+)
+"""Network cards of the machines of jobs; `place` is the target, with its address if it has one."""
 
 queue = Table(
     "queue",

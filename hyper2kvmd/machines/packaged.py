@@ -249,4 +249,5 @@ def _incomplete(manifest: Manifest, names: list[str]) -> Iterator[Concern]:
         yield Concern(
             code="manifest-incomplete",
             message=f"{manifest.name} does not list {', '.join(names[:SHOWN])}{more}: damage of them is not noticed",
+            hint="Compare their checksums with those of the originals by hand",
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from hyper2kvmd.disk.sources.opened import Sources
+from hyper2kvmd.machines.libvirt_xml import LibvirtXml
 from hyper2kvmd.machines.ova import Ova
 from hyper2kvmd.machines.ovf_file import OvfFile
 from hyper2kvmd.machines.vmx.beside import DisksWithVmx
@@ -30,6 +31,7 @@ READERS: Mapping[SourceKey, MachineReader] = {
     "vmdk": DisksWithVmx(),
     "vmx": Vmx(),
     "ova": Ova(),
+    "libvirt_xml": LibvirtXml(),
 }
 """The reader for each key that names a source."""
 

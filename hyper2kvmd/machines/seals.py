@@ -113,6 +113,7 @@ def _missing(files: SealedFiles) -> Iterator[Concern]:
     yield Concern(
         code="manifest-missing",
         message=f"{files.place} has no manifest (.mf): damage of its files would not be noticed",
+        hint="Compare the checksums of its files with those of the originals, or export it with a manifest",
     )
 
 
@@ -123,6 +124,7 @@ def _unclear(manifest: Manifest) -> Iterator[Concern]:
         yield Concern(
             code="manifest-unclear",
             message=f"{manifest.name} has lines that are no checksum: {', '.join(lines)}{more}",
+            hint="Export or copy the manifest again, if it was not edited on purpose",
         )
 
 

@@ -26,11 +26,16 @@ _OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 IPV4 = rf"^({_OCTET}\.){{3}}{_OCTET}$"
 IPV4_WITH_LENGTH = rf"^({_OCTET}\.){{3}}{_OCTET}/([1-9]|[12][0-9]|3[0-2])$"
 MAC = r"^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$"
-SourceKey: TypeAlias = Literal["vmdk", "vmx", "ovf", "ova"]
+SourceKey: TypeAlias = Literal["vmdk", "vmx", "ovf", "ova", "libvirt_xml"]
 """A key that names the source machine; a migration has exactly one. `machines/reader.py` has a reader for each."""
 SOURCE_KEYS: tuple[SourceKey, ...] = get_args(SourceKey)
 TargetName: TypeAlias = Literal["libvirt", "qemu", "proxmox", "kubevirt", "openstack"]
 """A platform for the new machine; `targets/choice.py` has a target for each."""
+
+
+HOOKS_MAX = 8
+HookName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+"""A name of a program that the administrator allows."""
 
 
 def _as_tuple(value: object) -> object:
@@ -50,10 +55,19 @@ class StaticAddress(Frozen):
     ] = ()
 
 
+class Hooks(Frozen):
+    """Programs of the host that a job starts, in this order."""
+
+    before: Annotated[tuple[HookName, ...], BeforeValidator(_as_tuple), Field(max_length=HOOKS_MAX)] = ()
+    """After the plan, before the conversion begins."""
+    after: Annotated[tuple[HookName, ...], BeforeValidator(_as_tuple), Field(max_length=HOOKS_MAX)] = ()
+    """After the last stage."""
+
+
 class Migration(Frozen):
     """One migration YAML, parsed. `None` means that the key was not given."""
 
-    cmd: Literal["local", "migrate", "ova", "ovf", "vmx", "vhd", "raw"] = "local"
+    cmd: Literal["local", "migrate", "ova", "ovf", "vmx", "libvirt-xml", "vhd", "raw"] = "local"
     """As in hyper2kvm. It only has to agree with the source key: `hyper2kvm_keys.COMMANDS`."""
     vmdk: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple), Field(max_length=DISKS_MAX)] = ()
     """The machine's disks in any format (the key keeps its old name), boot disk first."""
@@ -63,6 +77,8 @@ class Migration(Frozen):
     """The machine's OVF descriptor; its disks are beside it."""
     ova: Path | None = None
     """An OVF package in one file, also compressed, or unpacked in a directory."""
+    libvirt_xml: Path | None = None
+    """The XML of the machine's libvirt domain; its disks are files of this host."""
     ova_ca: Path | None = None
     """A file with the certificates of trusted signers, in PEM form: the package has to be signed."""
     configuration: str | None = Field(default=None, min_length=1, max_length=255)
@@ -72,7 +88,7 @@ class Migration(Frozen):
     )
     """Directories with the files of datastores that a .vmx names in `/vmfs/volumes/NAME/...`."""
     snapshot: str | None = Field(default=None, min_length=1, max_length=255)
-    """With `vmx`: the snapshot to migrate, by its name or number; None is the machine's current state. With `vmdk`,
+    """With `vmx`: the snapshot to migrate, by its name or uid; None is the machine's current state. With `vmdk`,
     `base`: migrate the disks as named, although the machine runs on snapshots of them."""
     vm_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     output_dir: Path | None = None
@@ -133,6 +149,7 @@ class Migration(Frozen):
     dry_run: bool = False
     print_fstab: bool = False
 
+    hooks: Hooks = Hooks()
     luks_keyfile: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple), Field(max_length=KEYS_MAX)] = ()
     """Key files for the guest's LUKS volumes, used unchanged; each is tried on each."""
     virtio_win: Path | None = None
@@ -146,7 +163,7 @@ class Migration(Frozen):
     @property
     def sources(self) -> tuple[Path, ...]:
         """The files that the migration names as its source."""
-        return self.vmdk or tuple(path for path in (self.vmx, self.ovf, self.ova) if path is not None)
+        return self.vmdk or tuple(path for path in (self.vmx, self.ovf, self.ova, self.libvirt_xml) if path is not None)
 
     @property
     def known_disks(self) -> int:

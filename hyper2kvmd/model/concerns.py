@@ -10,6 +10,7 @@ from hyper2kvmd.model.frozen import Frozen
 
 KEPT = 200
 """Concerns of one plan on record."""
+MORE = "Resolve the first ones, then run `h2kvmctl plan` again"
 LONGEST = 1000
 """Characters of one text on record."""
 ConcernLevel = Literal["warning", "information"]
@@ -23,7 +24,7 @@ class Concern(Frozen):
     message: str
     """Object and fact, without a final period."""
     hint: str = ""
-    """What to do: imperative sentences, the last one without a period; empty if there is nothing to do."""
+    """What to do: imperative sentences, the last one without a period. Empty only in records of earlier versions."""
     level: ConcernLevel = "warning"
 
     def __str__(self) -> str:
@@ -38,4 +39,4 @@ def first_concerns(concerns: Sequence[Concern]) -> tuple[Concern, ...]:
         for one in concerns[:KEPT]
     )
     more = len(concerns) - KEPT
-    return (*kept, Concern(code="more-concerns", message=f"and {more} more concerns")) if more > 0 else kept
+    return (*kept, Concern(code="more-concerns", message=f"and {more} more concerns", hint=MORE)) if more > 0 else kept

@@ -39,6 +39,8 @@ class Nic(Frozen):
     name: str | None
     """The guest's name for its interface; None if nothing in the guest requires a name."""
     mac: str
+    mac_is_new: bool = False
+    """Derived from the VM's name, because neither the source machine's description nor its guest had one."""
     network: str | None = None
     """The source's name of its network; None if unknown."""
 
@@ -51,6 +53,10 @@ class Capabilities(Frozen):
     rtc: Rtc = "utc"
     secure_boot: bool = True
     """False if a repair removed a signature that Secure Boot checks."""
+
+
+WITHOUT_DRIVERS = Capabilities(disk_bus="sata", nic_model="e1000e")
+"""Devices for which nearly every system has drivers: for a guest that was not repaired, or is not known."""
 
 
 class DriverFileFact(Frozen):

@@ -99,6 +99,14 @@ class JobEvent(Frozen):
     message: str = ""
 
 
+class PastRate(Frozen):
+    """How fast the last conversions on this host were."""
+
+    bytes_per_second: float = Field(gt=0)
+    """The median of these conversions, in bytes of the guest's data."""
+    conversions: int = Field(gt=0)
+
+
 class Counts(Frozen):
     """Jobs by state."""
 

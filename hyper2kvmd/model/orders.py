@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -59,6 +60,17 @@ class Bounds(Frozen):
     """The URIs that a job may name besides those of this host. None: any, for a job without a submitter."""
     libvirt_pools: tuple[str, ...] | None = None
     """The storage pools that a job may name. None: any, for a job without a submitter."""
+    hooks: Mapping[str, Path] = {}
+    """The programs that a job may name as its hooks."""
+
+
+class SpaceNeeded(Frozen):
+    """What a job asks for before it writes."""
+
+    conversion_bytes: int
+    """That the files of its working folder will occupy in all, with those that are there already."""
+    publish_bytes: int = 0
+    """At the destination of the results, if that is another file system."""
 
 
 class Order(Frozen):
@@ -83,6 +95,10 @@ class Order(Frozen):
     finished: Finished = Finished()
     notes: tuple[Concern, ...] = ()
     """Keys of the migration YAML that have no effect here."""
+
+    @property
+    def working_folder(self) -> Path:
+        return self.conversion_dir / f"{self.migration.vm_name}.{self.job_id}"
 
     @property
     def purpose(self) -> str:

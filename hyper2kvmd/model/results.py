@@ -100,7 +100,7 @@ class Finished(Frozen):
     @staticmethod
     def of(products: Iterable[Product]) -> Finished:
         """These products, in any order. Raises pydantic.ValidationError if one is missing before another."""
-        return Finished(**{FIELDS[type(product)]: product for product in products})
+        return Finished.model_validate({FIELDS[type(product)]: product for product in products})
 
     def products(self) -> Mapping[Stage, Product]:
         return {stage: product for stage, (_, product) in zip(PRODUCTS, self, strict=True) if product is not None}

@@ -57,14 +57,16 @@ def convert(bench: Bench, plan: Plan) -> Image:
 
 @contextmanager
 def _digests_beside(bench: Bench, plan: Plan) -> Iterator[DigestCheck]:
-    """Compare the source's files with their manifest during the block. Raises MigrationFailed at its end."""
+    """Compare the source's files with their digests during the block. Raises MigrationFailed at its end."""
     checksums = tuple(one for disk in plan.machine.disks for one in disk.checksums)
     check = DigestCheck(checksums, bench.mandate, copy_limits(bench.order.limits).bytes_per_second)
     check.start()
     try:
         yield check
+        if not checksums:
+            return
         total = sum(file.read_bytes for disk in plan.disks for file in disk.files)
-        with bench.ctx.step("Comparing the source with its manifest", total=max(total, check.done)) as step:
+        with bench.ctx.step("Comparing the source with its digests", total=max(total, check.done)) as step:
             check.finish(lambda done: step.advance_to(min(done, total)))
     finally:
         check.stop()

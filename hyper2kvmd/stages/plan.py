@@ -12,12 +12,13 @@ from hyper2kvmd.disk.sources.opened import Sources, describe
 from hyper2kvmd.disk.sources.snapshots import check_snapshots
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.findings import Findings
-from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper
+from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper, obstacle
 from hyper2kvmd.guest.windows.drivers.vetting import vet
 from hyper2kvmd.guest.windows.volumes import check_windows
 from hyper2kvmd.hardware import expected_hardware, hardware_concerns, require_possible
 from hyper2kvmd.host import run, space
 from hyper2kvmd.host.destination import real_output_dir, unusable
+from hyper2kvmd.host.hooks import check_hooks
 from hyper2kvmd.host.kvm import EMULATOR
 from hyper2kvmd.host.mandate import require_below
 from hyper2kvmd.host.workspace import real_conversion_dir
@@ -66,6 +67,8 @@ def plan(bench: Bench) -> Plan:
     for name in _programs(bench.migration):
         with findings.noted():
             run.tool(name)
+    with findings.noted():
+        check_hooks(bench.migration.hooks, bench.order.bounds.hooks)
     checked: Target | None = None
     with bench.ctx.step("Checking the output"), findings.noted():
         target.check()
@@ -91,8 +94,7 @@ def _plan(bench: Bench, target: Target | None, findings: Findings) -> Plan:
             if migration.vmdk:  # a description names the disks that the machine runs on
                 snapshots = check_snapshots(opened, machine.disk_names, migration.snapshot, bench.mandate)
     firmware, doubts = decide_firmware(migration.uefi, machine.firmware, layout)
-    about_disks = (concern for disk in disks for concern in disk.concerns)
-    concerns = _noted(ctx, (*machine.concerns, *_about_sizes(machine, disks), *about_disks, *snapshots, *doubts))
+    concerns = _noted(ctx, (*machine.concerns, *_about_disks(machine, disks, layout), *snapshots, *doubts))
     if any(volume.content in FILE_SYSTEMS for volume in layout.volumes):
         with ctx.step("Checking access to the guest"), findings.noted():
             linux = tuple(volume for volume in layout.volumes if volume.content in LINUX_FILE_SYSTEMS)
@@ -188,6 +190,19 @@ def read_disks(
     return disks, read_layout([SourceReader(source) for source in opened], keys)
 
 
+def _about_disks(machine: Machine, disks: Sequence[SourceDisk], layout: Layout) -> Iterator[Concern]:
+    yield from _about_sizes(machine, disks)
+    for disk in disks:
+        yield from disk.concerns
+    for volume in layout.volumes:
+        if volume.incomplete:
+            yield Concern(
+                code="volume-incomplete",
+                message=f"{volume.name}: {volume.obstacle}",
+                hint="Migrate all disks of the machine together: list them in vmdk:, boot disk first",
+            )
+
+
 def _about_sizes(machine: Machine, disks: Sequence[SourceDisk]) -> Iterator[Concern]:
     """Concerns about disks whose own headers contradict the description of the machine: they are believed."""
     for described, disk in zip(machine.disks, disks, strict=True):
@@ -237,11 +252,6 @@ def _check_reach(bench: Bench, volumes: tuple[Volume, ...]) -> tuple[Concern, ..
     """Concerns about unmountable file systems: only `repair` shows which matter. If all are, that is an error."""
     raw = bench.migration.out_format == "raw" and bench.migration.verify != "boot"
     reach = check_helper(bench.helper, volumes, raw=raw)
-    facts = (
-        f"{volume.name} ({volume.content}) cannot be mounted on this host: {reason}"
-        for volume, reason in reach.unmountable
-    )
-    concerns = _noted(bench.ctx, (Concern(code="volume-unmountable", message=fact) for fact in facts))
     if reach.unmountable and len(reach.unmountable) == len(volumes):
         volume, reason = reach.unmountable[0]
         raise MigrationFailed(
@@ -250,7 +260,18 @@ def _check_reach(bench: Bench, volumes: tuple[Volume, ...]) -> tuple[Concern, ..
             hint="Load the named kernel module, or run the job on a host that has it",
             kind=Kind.OPERATOR,
         )
-    return concerns
+    return _noted(bench.ctx, (_unmountable(volume, reason) for volume, reason in reach.unmountable))
+
+
+def _unmountable(volume: Volume, reason: str) -> Concern:
+    of_host = obstacle(volume) is None
+    return Concern(
+        code="volume-unmountable",
+        message=f"{volume.name} ({volume.content}) cannot be mounted on this host: {reason}",
+        hint="Load the named kernel module, or run the job on a host that has it"
+        if of_host
+        else "Correct names of disks and network cards on it by hand in the new machine",
+    )
 
 
 def _preallocation(migration: Migration, scattered: str | None) -> tuple[bool, str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from hyper2kvmd import __version__
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.guest import Guest
-from hyper2kvmd.model.machine import Plan
+from hyper2kvmd.model.machine import Hardware, Plan
 from hyper2kvmd.model.results import Artifact, PublishedDisk, Verdict
 from hyper2kvmd.report import Report
 from hyper2kvmd.stages.bench import Bench
 
 
-def publish(bench: Bench, plan: Plan, image: Image, guest: Guest, verdict: Verdict) -> Artifact:
+def publish(bench: Bench, plan: Plan, hardware: Hardware, image: Image, guest: Guest, verdict: Verdict) -> Artifact:
     """Hand images and report to the target. Raises as `Target.place` does."""
 
     def report(disks: tuple[PublishedDisk, ...]) -> Report:
@@ -19,6 +19,7 @@ def publish(bench: Bench, plan: Plan, image: Image, guest: Guest, verdict: Verdi
             version=__version__,
             order=bench.order,
             plan=plan,
+            hardware=hardware,
             image=image,
             guest=guest,
             verdict=verdict,

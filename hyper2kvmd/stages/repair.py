@@ -14,11 +14,13 @@ from hyper2kvmd.disk.sources.source import DiskSource
 from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
 from hyper2kvmd.findings import Several
 from hyper2kvmd.guest.choice import find_guest
-from hyper2kvmd.guest.family import GuestDisks, describe
+from hyper2kvmd.guest.family import GuestDisks, describe, warning
 from hyper2kvmd.guest.mounts import access
 from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper
+from hyper2kvmd.guest.nics import note_new_addresses
 from hyper2kvmd.guest.tested import note_if_not_booted
 from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import DiskImage, EmptyDisk, Image
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.machine import Plan
@@ -46,7 +48,13 @@ def preview(bench: Bench, plan: Plan) -> Guest | None:
         backing = tuple(_as_backing(source, bench.folder) for source in sources)
         reason = _unreachable(bench, plan, backing)
     if reason is not None:
-        bench.ctx.warn(f"the guest is not shown, because it can only be inspected after the conversion: {reason}")
+        bench.ctx.note(
+            Concern(
+                code="guest-not-shown",
+                message=f"the guest is not shown, because it can only be inspected after the conversion: {reason}",
+                hint="Correct the cause to see its repairs here, or start the migration without",
+            )
+        )
         return None
     with tempfile.TemporaryDirectory(prefix="preview-", dir=bench.folder) as name, _damage_named():
         folder = Path(name)
@@ -118,9 +126,10 @@ def _with_boot_disk(bench: Bench, plan: Plan, guest: Guest) -> Guest:
     if guest.family == "none":
         return guest
     found = decide_boot_disk(plan.layout, plan.firmware, guest.system_disks)
-    for warning in found.warnings:
-        bench.ctx.warn(warning)
-    return guest.with_changes(boot_disk=found.number, warnings=(*found.warnings, *guest.warnings))
+    warnings = tuple(map(warning, found.warnings))
+    for text in warnings:
+        bench.ctx.warn(text)
+    return guest.with_changes(boot_disk=found.number, warnings=(*warnings, *guest.warnings))
 
 
 def repair_disks(disks: GuestDisks) -> Guest:
@@ -130,12 +139,15 @@ def repair_disks(disks: GuestDisks) -> Guest:
     guest = found.repair()
     replay = "will be replayed, which changes it" if disks.migration.dry_run else "was replayed, which changed it"
     replayed = tuple(
-        f"{describe(volume)}: its journal {replay}: it was in use when the disk was copied"
+        warning(
+            f"{describe(volume)}: its journal {replay}: it was in use when the disk was copied. Shut the guest down"
+            " before its export, if it must be complete."
+        )
         for volume in disks.access.replayed
     )
-    for warning in replayed:
-        disks.ctx.warn(warning)
-    concerns = (*guest.concerns, *note_if_not_booted(guest))
+    for text in replayed:
+        disks.ctx.warn(text)
+    concerns = (*guest.concerns, *note_new_addresses(guest), *note_if_not_booted(guest))
     for concern in concerns:
         disks.ctx.note(concern)
     return guest.with_changes(concerns=concerns, warnings=(*replayed, *guest.warnings)).shortened()

@@ -6,6 +6,7 @@ from typing import Literal
 
 from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import DiskImage, Image
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.machine import Hardware
@@ -31,15 +32,21 @@ def verify(bench: Bench, hardware: Hardware, image: Image, guest: Guest) -> Verd
     if migration.verify != "boot":
         return Verdict(level=migration.verify, evidence=tuple(evidence))
     booted = boot(image, guest, hardware, bench.helper, bench.folder, ctx, keys=bench.keys(), root=bench.migration.root)
-    for warning in booted.warnings:
-        ctx.warn(warning)
+    warnings = tuple(str(_doubt(text)) for text in booted.warnings)
+    for text in warnings:
+        ctx.warn(text)
     return Verdict(
         level="boot",
         evidence=(*evidence, *booted.evidence),
         boot_seconds=booted.seconds,
         console_tail=booted.console_tail,
-        warnings=booted.warnings,
+        warnings=warnings,
     )
+
+
+def _doubt(fact: str) -> Concern:
+    hint = "Compare it with the source machine, and look at the journal of the new one"
+    return Concern(code="boot-doubtful", message=fact, hint=hint)
 
 
 def _check(disk: DiskImage, fmt: Literal["qcow2", "raw"]) -> None:

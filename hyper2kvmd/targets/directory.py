@@ -13,9 +13,11 @@ from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host import space
 from hyper2kvmd.host.destination import nearest_output
 from hyper2kvmd.host.files import copy_range, data_ranges
-from hyper2kvmd.host.placed import is_ours
-from hyper2kvmd.host.placing import MODE, ONLY_OURS, Placing, contains
+from hyper2kvmd.host.leftovers import contains
+from hyper2kvmd.host.placed import is_ours, why_not_ours
+from hyper2kvmd.host.placing import MODE, ONLY_OURS, Placing
 from hyper2kvmd.host.workspace import require_writable
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import DiskImage, Image, SourceDisk
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
@@ -34,20 +36,25 @@ def check(order: Order, disks: int, more_names: Sequence[str] = ()) -> None:
 
     Raises OSError, MigrationFailed (`output-exists`), and Unsafe as `nearest_output` does.
     """
-    migration, directory = order.migration, order.output_dir
+    migration = order.migration
     images = migration.output_names(disks)
     wanted = [*images, *more_names, *report.names(migration)]
     wanted += [f"{name}.sha256" for name in images] if migration.checksum else []
     with nearest_output(order) as nearest:
         taken = [name for name in wanted if not nearest.missing and _is_taken(order, nearest.handle, name)]
         require_writable(Path(f"/proc/self/fd/{nearest.handle}"))
-    if taken:
-        raise MigrationFailed(
-            "output-exists",
-            f"{directory} already contains {' and '.join(taken)}",
-            hint=f"Move it away, or choose another vm_name or output_dir: {ONLY_OURS}",
-            kind=Kind.OPERATOR,
-        )
+        if taken:
+            raise _exists(order, nearest.handle, taken)
+
+
+def _exists(order: Order, directory: int, taken: Sequence[str]) -> MigrationFailed:
+    fact = f"{order.output_dir} already contains {' and '.join(taken)}"
+    hint = f"Move it away, or choose another vm_name or output_dir: {ONLY_OURS}"
+    if order.migration.overwrite:
+        reasons = (f"{name} {why_not_ours(directory, name, order)}" for name in taken)
+        fact = f"{fact}, which overwrite: true does not replace: {'; '.join(reasons)}"
+        hint = "Shut down a machine that uses it and move it away, or choose another vm_name or output_dir"
+    return MigrationFailed("output-exists", fact, hint=hint, kind=Kind.OPERATOR)
 
 
 def _is_taken(order: Order, directory: int, name: str) -> bool:
@@ -64,7 +71,7 @@ def room(order: Order, needed_bytes: int) -> int:
     with nearest_output(order) as nearest:
         if os.fstat(nearest.handle).st_dev == order.conversion_dir.stat().st_dev:
             return 0
-        space.require_possible(Path(f"/proc/self/fd/{nearest.handle}"), needed_bytes)
+        space.require_possible(order.output_dir, needed_bytes, nearest.handle)
     return needed_bytes
 
 
@@ -89,10 +96,9 @@ def place(order: Order, plan: Plan, image: Image, make_report: MakeReport, ctx: 
             )
             report_markdown = placing.write(markdown_name, report.markdown(made))
             if placing.unreadable:
-                ctx.warn(
-                    f"{order.output_dir}: {order.submitter} cannot read the results: the file system has no ACLs. "
-                    "Mount it with ACLs, or give them read permission."
-                )
+                fact = f"{order.output_dir}: {order.submitter} cannot read the results: the file system has no ACLs"
+                hint = "Mount it with ACLs, or give them read permission"
+                ctx.note(Concern(code="results-unreadable", message=fact, hint=hint))
         return Artifact(disks=disks, format=image.format, report_json=report_json, report_markdown=report_markdown)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

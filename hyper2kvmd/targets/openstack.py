@@ -12,7 +12,7 @@ from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.machine import Hardware, Plan
 from hyper2kvmd.targets.machine_files import Form, NewMachine
-from hyper2kvmd.targets.shell import PRELUDE, command, one_line, script, word
+from hyper2kvmd.targets.shell import BEGIN, PRELUDE, command, one_line, script, word
 
 GIB = 1 << 30
 FAMILY_TYPES = {"linux": "linux", "windows": "windows"}
@@ -79,6 +79,7 @@ def create_script(machine: NewMachine) -> str:
         head,
         PRELUDE,
         arguments,
+        BEGIN,
         FUNCTIONS,
         REFUSAL.format(name=name),
         "\n".join(_images(machine)),

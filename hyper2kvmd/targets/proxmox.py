@@ -14,7 +14,7 @@ from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.machine import Hardware, Plan
 from hyper2kvmd.targets.machine_files import Form, NewMachine
-from hyper2kvmd.targets.shell import PRELUDE, command, one_line, script, word
+from hyper2kvmd.targets.shell import BEGIN, PRELUDE, command, one_line, script, word
 
 BRIDGE = "vmbr0"
 """Proxmox VE's first bridge, for networks that are not mapped."""
@@ -56,7 +56,7 @@ def import_script(machine: NewMachine) -> str:
     """The script that creates the machine. `qm` refuses an ID that is taken."""
     head = HEAD.format(description=one_line(machine.description), name=machine.name)
     return script(
-        head, PRELUDE, ARGUMENTS.format(name=machine.name), command(['run qm create "$id"', *_options(machine)])
+        head, PRELUDE, ARGUMENTS.format(name=machine.name), BEGIN, command(['run qm create "$id"', *_options(machine)])
     )
 
 
@@ -127,6 +127,13 @@ def _os_type(guest: Guest) -> str:
 
 
 def _examine(migration: Migration, plan: Plan) -> Iterator[Concern]:
+    name = _dns_name(migration.vm_name)
+    if name != migration.vm_name:
+        yield Concern(
+            code="name-changed",
+            message=f"{migration.vm_name} is not a valid name in Proxmox VE: the machine's name there is {name}",
+            hint="Set vm_name to letters, digits, and hyphens inside if you want another one",
+        )
     fewest = min(BUS_DISKS.values())
     if len(plan.disks) > fewest:
         most = " or ".join(f"{count} {bus} disks" for bus, count in BUS_DISKS.items())

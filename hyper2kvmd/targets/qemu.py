@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from hyper2kvmd.model.machine import Hardware
 from hyper2kvmd.targets.machine_files import Form, NewMachine
-from hyper2kvmd.targets.shell import PRELUDE, command, one_line, script, word
+from hyper2kvmd.targets.shell import BEGIN, PRELUDE, command, one_line, script, word
 
 NIC_DEVICES = {"virtio": "virtio-net-pci", "e1000e": "e1000e"}
 SATA_PORTS = 6
@@ -61,8 +61,11 @@ PLACES
 if [ -z "${{OVMF_CODE-}}" ]; then
     find_firmware || fail '{missing}'
 fi
+if [ ! -e "$VARS" ] && [ -z "${{OVMF_VARS-}}" ]; then
+    fail 'OVMF_VARS: not set. Set it to the template that belongs to OVMF_CODE.'
+fi
+{begin}
 if [ ! -e "$VARS" ]; then
-    [ -n "${{OVMF_VARS-}}" ] || fail 'OVMF_VARS: not set. Set it to the template that belongs to OVMF_CODE.'
     run cp -- "$OVMF_VARS" "$VARS.partial"
     run chmod u+w "$VARS.partial"
     run mv -- "$VARS.partial" "$VARS"
@@ -126,7 +129,7 @@ def start_script(machine: NewMachine) -> str:
         head.rstrip("\n") + HEAD_UEFI.rstrip("\n") * uefi,
         PRELUDE,
         ACCELERATOR,
-        _uefi(hardware, name) if uefi else "",
+        _uefi(hardware, name) if uefi else BEGIN,
         TPM.format(folder=f"{name}.tpm") if hardware.tpm else "",
         HYPERV if hardware.hyperv else "",
         "set -- " + command(['"${QEMU:-qemu-system-x86_64}"', *_options(machine), '"$@"']),
@@ -139,6 +142,7 @@ def _uefi(hardware: Hardware, name: str) -> str:
     kind = "UEFI firmware with Secure Boot" if hardware.secure_boot else "UEFI firmware"
     return UEFI.format(
         variables=f"{name}_VARS.fd",
+        begin=BEGIN.strip(),
         places="\n".join(" ".join(pair) for pair in places),
         missing=MISSING.format(kind=kind),
     )

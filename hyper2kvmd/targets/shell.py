@@ -36,10 +36,13 @@ dry_run=
 if [ "${1-}" = --dry-run ]; then
     dry_run=yes
     shift
-    show cd -- "$(pwd)"
 fi
 """
 """Changes to the script's own directory, so that it works with relative names."""
+BEGIN = r"""
+[ -z "$dry_run" ] || show cd -- "$(pwd)"
+"""
+"""Begins the list of commands, once nothing is wrong with the arguments and the host."""
 
 
 def word(text: str) -> str:

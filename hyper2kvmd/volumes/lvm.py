@@ -25,6 +25,7 @@ from hyper2kvmd.volumes.mapping import (
     striped,
 )
 from hyper2kvmd.volumes.superblock import BlockReader
+from hyper2kvmd.yaml_source import shown
 
 SECTOR = 512
 MDA_MAGIC = b" LVM2 x[5A%r0N*>"
@@ -241,6 +242,12 @@ def _volume(name: str, lv: str, group: _Group, stretches: Stretches = (), obstac
     )
 
 
+def _physical_name(section: Section) -> str:
+    """The UUID of a physical volume, and the device that it was when LVM wrote this: the guest chose both texts."""
+    uuid, device = _string(section, "id"), section.get("device")
+    return shown(f"{uuid} ({device})" if isinstance(device, str) and device.startswith("/dev/") else uuid)
+
+
 class _Group:
     """A volume group's metadata and its available physical volumes. All methods raise Damaged."""
 
@@ -249,9 +256,11 @@ class _Group:
         self._extent = _number(group, "extent_size") * SECTOR
         self.logical = _subsection(group, "logical_volumes")
         self._physical: dict[str, tuple[Volume | None, int]] = {}
+        self._names: dict[str, str] = {}
         physical = _subsection(group, "physical_volumes")
         for key in physical:
             section = _subsection(physical, key)
+            self._names[key] = _physical_name(section)
             left_behind = "MISSING" in _words(section, "flags")
             member = None if left_behind else members.get(_string(section, "id").replace("-", ""))
             self._physical[key] = (member, _number(section, "pe_start") * SECTOR)
@@ -317,7 +326,10 @@ class _Group:
             return cut(self.stretches(name, depth - 1), first * self._extent, length)
         volume, start = self._physical[name]
         if volume is None:
-            raise Incomplete("a part of it lies on a disk that is not among the disks of this migration")
+            raise Incomplete(
+                f"a part of it lies on the physical volume {self._names[name]}, which is not among the disks of this"
+                " migration"
+            )
         return cut(volume.stretches, start + first * self._extent, length)
 
     def _raid1(self, names: list[str], status: list[str], length: int, depth: int) -> Stretches:

@@ -15,7 +15,8 @@ from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.host.kvm import Accelerator
 from hyper2kvmd.model.disks import DiskImage, Image
 from hyper2kvmd.model.guest import Guest
-from hyper2kvmd.model.machine import Hardware, Plan
+from hyper2kvmd.model.machine import Hardware
+from hyper2kvmd.model.orders import SpaceNeeded
 from hyper2kvmd.progress import Context, Event
 from hyper2kvmd.proof.boot import Booted, boot
 from hyper2kvmd.volumes.layout import read_layout
@@ -110,7 +111,7 @@ def edit(path: Path, before: str, after: str) -> None:
 
 
 def context(heard: list[Event]) -> Context:
-    def admit(plan: Plan) -> None:
+    def admit(_: SpaceNeeded) -> None:
         raise AssertionError("a boot reserves no space")
 
     return Context(heard.append, admit)

@@ -120,7 +120,7 @@ def test_an_empty_disk_is_told_at_once(guest_folder: Path, hardware: Hardware) -
     [
         ("linux", "no Linux root was found", "console=ttyS0"),
         ("windows", "Windows guest", "look at its screen"),
-        ("none", "no operating system was found", "console=ttyS0"),
+        ("none", "nothing is known of an operating system", "console=ttyS0"),
     ],
 )
 def test_a_guest_that_shows_itself_in_no_way_is_unproven(

@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from hyper2kvmd.config import DEFAULT_PATH
-from tests.support.ctl import PROJECT, ctl
+from tests.support.ctl import PROJECT, configured, ctl
 from tests.support.disks import sh
 from tests.support.file_systems import file_system
 
@@ -301,14 +300,8 @@ def test_a_failure_in_a_batch_does_not_stop_it(tmp_path: Path) -> None:
 def daemon(tmp_path: Path) -> Iterator[dict[Path, Path]]:
     """Mounts that show the configuration of a daemon: its output directory is `images`."""
     (tmp_path / "images").mkdir()
-    made = not DEFAULT_PATH.parent.exists()
-    DEFAULT_PATH.parent.mkdir(exist_ok=True)
-    etc = tmp_path / "etc"
-    etc.mkdir()
-    (etc / DEFAULT_PATH.name).write_text(f"output_dir: {tmp_path}/images\nconversion_dir: {tmp_path}/fast\n")
-    yield {DEFAULT_PATH.parent: etc}
-    if made:
-        DEFAULT_PATH.parent.rmdir()
+    with configured(tmp_path, output_dir=tmp_path / "images", conversion_dir=tmp_path / "fast") as mounts:
+        yield mounts
 
 
 @pytest.mark.parametrize("words", [("plan",), ("--dry-run", "--config")])

@@ -69,7 +69,7 @@ def address(path: Path) -> str:
 def filled(path: Path, jobs: int) -> None:
     store = Store(address(path))
     for number in range(jobs):
-        migration = Migration(vmdk=Path("/x.vmdk"), vm_name=f"vm{number}")
+        migration = Migration(vmdk=(Path("/x.vmdk"),), vm_name=f"vm{number}")
         store.submit(migration, content_key=str(number), origin=Origin())
     store.close()
 
@@ -210,7 +210,8 @@ def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> No
 def rewind(connection: sqlite3.Connection, version: str) -> None:
     """Take back the columns of the newest steps, and say that the database has this version."""
     connection.executescript(
-        "DROP INDEX ix_jobs_batch; ALTER TABLE jobs DROP COLUMN batch; ALTER TABLE jobs DROP COLUMN notes"
+        "DROP TABLE cards; DROP TABLE conversions; DROP INDEX ix_jobs_batch;"
+        " ALTER TABLE jobs DROP COLUMN batch; ALTER TABLE jobs DROP COLUMN notes"
     )
     connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
 
@@ -227,7 +228,7 @@ def test_a_database_of_the_first_schema_keeps_its_jobs(tmp_path: Path) -> None:
     assert len(store.list()) == 3
     store.close()
     with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0008",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0010",)]
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
     assert {"jobs_misplaced", "jobs_of_submitter"} <= names
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -18,9 +19,10 @@ from hyper2kvmd.host.mandate import ANYONE
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Checksum, DigestAlgorithm, FileRef, Image, LocalFile, StoredFile
 from hyper2kvmd.model.orders import Limits
+from hyper2kvmd.progress import Event, StepStarted
 from hyper2kvmd.stages.plan import read_disks
 from tests.support.archives import packed
-from tests.support.benches import plan_for
+from tests.support.benches import plan_for, unheard
 from tests.support.converting import convert_planned, order_for
 from tests.support.foreign_disks import make_raw
 from tests.support.ova import Disk, as_zip, envelope, read_ova
@@ -46,7 +48,7 @@ def vmdk(tmp_path: Path) -> Path:
     return make_vmdk(tmp_path, "streamOptimized", raw.read_bytes(), raw.stat().st_size)
 
 
-def converted(vmdk: Path, *checksums: Checksum, bandwidth: int = 0) -> Image:
+def converted(vmdk: Path, *checksums: Checksum, bandwidth: int = 0, emit: Callable[[Event], None] = unheard) -> Image:
     (member,) = packed(vmdk.with_name("web01.ova"), vmdk)
     work = vmdk.with_name("work")
     work.mkdir(exist_ok=True)
@@ -58,7 +60,16 @@ def converted(vmdk: Path, *checksums: Checksum, bandwidth: int = 0) -> Image:
     plan = plan.with_changes(machine=plan.machine.with_changes(disks=(disk.with_changes(checksums=of_member),)))
     migration = Migration.model_validate({"ova": member.archive, "vm_name": "web01"})
     order = order_for(migration, work).with_changes(limits=Limits(bandwidth_limit=bandwidth))
-    return convert_planned(plan, order)
+    return convert_planned(plan, order, emit)
+
+
+@pytest.mark.parametrize("has_digest", [True, False])
+def test_a_comparison_is_shown_only_if_there_is_one(has_digest: bool, vmdk: Path) -> None:
+    events: list[Event] = []
+    sums = [checksum(LocalFile(path=vmdk), vmdk.read_bytes())] if has_digest else []
+    converted(vmdk, *sums, emit=events.append)
+    titles = [event.title for event in events if isinstance(event, StepStarted)]
+    assert ("Comparing the source with its digests" in titles) is has_digest
 
 
 @pytest.mark.parametrize("algorithm", get_args(DigestAlgorithm))

@@ -46,7 +46,7 @@ class Host:
         self.config.write_text(f"{folders}retention: {kept}\n")
 
     def submit(self, name: str) -> Job:
-        migration = Migration(vmdk=Path(f"/{name}.vmdk"), vm_name=name)
+        migration = Migration(vmdk=(Path(f"/{name}.vmdk"),), vm_name=name)
         return self.store.submit(migration, content_key=name, origin=Origin(submitter="test")).job
 
     def folder(self, name: str, *, age_days: float = 40) -> Path:

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.host.files import write_durably
 from hyper2kvmd.model.results import Registration
+from hyper2kvmd.targets.libvirt import pool as pool_module
 from hyper2kvmd.targets.libvirt.pool import Pool
 from tests.support.libvirtd import NOBODY, examined, registered, unplug, virsh
 from tests.support.libvirtd import libvirt as libvirt
@@ -119,9 +121,47 @@ def test_a_rejected_domain_leaves_no_volume(libvirt: tuple[str, Path], pool: Pat
 def test_the_volumes_of_a_killed_attempt_are_made_again(libvirt: tuple[str, Path], pool: Path, tmp_path: Path) -> None:
     uri, images = libvirt
     virsh(uri, "vol-create-as", POOL, "killed.qcow2", "1M", "--format", "raw")
-    (tmp_path / "uploading.json").write_text(json.dumps(["killed.qcow2"]))
+    (tmp_path / "uploading.json").write_text(json.dumps({"killed.qcow2": None}))
     uploaded(libvirt, "killed", own=tmp_path)
     assert (pool / "killed.qcow2").read_bytes() == (images / "killed.qcow2").read_bytes()
+
+
+@pytest.mark.parametrize("out_format", ["qcow2", "raw"])
+def test_the_empty_volume_of_an_attempt_that_was_killed_at_once_is_made_again(
+    libvirt: tuple[str, Path], pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out_format: str
+) -> None:
+    """Killed when libvirt had created the volume, before the note could say so."""
+    write = write_durably
+
+    def killed(note: Path, text: str) -> None:
+        if None in json.loads(text).values():
+            monkeypatch.setattr(Pool, "take_back", lambda *_: None)
+            raise KeyboardInterrupt
+        write(note, text)
+
+    name = f"at-once-{out_format}"
+    monkeypatch.setattr(pool_module, "write_durably", killed)
+    with pytest.raises(KeyboardInterrupt):
+        uploaded(libvirt, name, own=tmp_path, out_format=out_format)
+    monkeypatch.undo()
+    assert (pool / f"{name}.{out_format}").exists()
+    uploaded(libvirt, name, own=tmp_path, out_format=out_format)
+    assert (pool / f"{name}.{out_format}").read_bytes() == (libvirt[1] / f"{name}.{out_format}").read_bytes()
+
+
+def test_a_volume_with_content_is_not_the_empty_one_of_a_killed_attempt(
+    libvirt: tuple[str, Path], pool: Path, tmp_path: Path
+) -> None:
+    uri, _ = libvirt
+    content = tmp_path / "content"
+    content.write_bytes(b"x" * (1 << 20))
+    virsh(uri, "vol-create-as", POOL, "filled.qcow2", "1M", "--format", "raw")
+    virsh(uri, "vol-upload", "--pool", POOL, "filled.qcow2", str(content))
+    (tmp_path / "uploading.json").write_text(json.dumps({"filled.qcow2": 1 << 20}))
+    with pytest.raises(MigrationFailed) as caught:
+        uploaded(libvirt, "filled", own=tmp_path)
+    assert caught.value.code == "volume-exists"
+    assert (pool / "filled.qcow2").read_bytes() == content.read_bytes()
 
 
 def test_files_in_the_directory_of_the_pool_are_its_volumes_already(libvirt: tuple[str, Path], tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def test_an_idle_worker_is_idle_before_it_touches_the_disk(priority: Literal["id
     sh("qemu-img", "create", "-f", "vmdk", source, "8M")
     order = Order(
         job_id="1",
-        migration=Migration(vmdk=source, vm_name="web01"),
+        migration=Migration(vmdk=(source,), vm_name="web01"),
         conversion_dir=tmp_path / "conversions",
         output_dir=tmp_path / "images",
         helper=("none",),

@@ -212,11 +212,19 @@ def test_a_full_disk_waits_and_says_so_then_goes_on(service_folder: Path, instal
             service.succeeded("big")
 
 
-def test_a_domain_that_libvirt_does_not_keep_fails_the_job_and_keeps_the_image(service: Service) -> None:
-    """libvirt's test driver forgets a domain as soon as the connection closes: a define without evidence."""
-    source = service.source(debian12.vmdk(Recipe()))
-    service.drop("web01.yaml", vmdk=source, libvirt_import=True, libvirt_uri="test:///default")
-    job = service.failed("web01", "libvirt-define-failed")
+def test_a_job_that_fails_to_register_keeps_its_image(service: Service) -> None:
+    """The domain XML of another program appears during the migration."""
+
+    def converts() -> bool:
+        job = service.job("web01")
+        return job is not None and "convert" in {one.message for one in service.events(job)}
+
+    service.drop("web01.yaml", vmdk=service.source(debian12.vmdk(Recipe())))
+    until("the conversion begins", converts)
+    service.images.mkdir(exist_ok=True)
+    shutil.chown(service.images, USER, USER)
+    (service.images / "web01.xml").touch()
+    job = service.failed("web01", "output-exists")
     assert job.stage == Stage.REGISTER
     assert check(service.images / "web01.qcow2") is None
     assert service.working_folders() == set()

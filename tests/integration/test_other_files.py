@@ -332,4 +332,4 @@ def test_a_guest_cannot_read_the_disks_beside_its_raw_disk(content: bytes, name:
 def test_another_vmdk_without_a_suffix_is_read_with_a_warning(tmp_path: Path) -> None:
     with open_disk(LocalFile(path=written(tmp_path / "web01", DISK, len(DISK))), tmp_path) as source:
         (warning,) = source.concerns
-    assert "read as vmdk" in warning.message and "raw disk" in warning.message
+    assert "read as vmdk" in warning.message and "raw disk" in warning.hint

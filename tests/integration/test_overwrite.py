@@ -13,6 +13,9 @@ import pytest
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.host.placed import MARK
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.orders import Order
+from hyper2kvmd.targets import directory
 from tests.support.libvirtd import registered
 from tests.support.publishing import names, run_publish, sparse_image
 
@@ -51,14 +54,14 @@ def test_results_of_an_earlier_job_are_replaced(output: Path) -> None:
 
 
 def test_without_the_key_nothing_is_replaced(output: Path) -> None:
-    refused(output, overwrite=False)
+    refused(output, "appeared", overwrite=False)
 
 
-def refused(output: Path, **keys: Any) -> None:
+def refused(output: Path, word: str, **keys: Any) -> None:
     before = contents(output)
     with pytest.raises(MigrationFailed) as caught:
         again(output, **keys)
-    assert caught.value.code == "output-exists"
+    assert caught.value.code == "output-exists" and word in caught.value.message
     assert contents(output) == before
 
 
@@ -103,7 +106,19 @@ def linked(path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(RESULTS))
 def test_a_file_that_changed_is_not_replaced(output: Path, name: str, change: Callable[[Path], None]) -> None:
     change(output / name)
-    refused(output)
+    refused(output, "no mark" if change in (somebodys, linked) else "differs from what hyper2kvmd wrote")
+
+
+def test_the_check_before_a_migration_says_what_was_changed(output: Path) -> None:
+    edited(output / "web01.raw")
+    somebodys(output / "web01.report.md")
+    migration = Migration(vmdk=(Path("/d"),), vm_name="web01", out_format="raw", overwrite=True)
+    order = Order(job_id="2", migration=migration, conversion_dir=output, output_dir=output, helper=())
+    with pytest.raises(MigrationFailed) as caught:
+        directory.check(order, 1)
+    assert "web01.raw differs from what hyper2kvmd wrote" in caught.value.message
+    assert "web01.report.md has no mark" in caught.value.message and "web01.report.json has" not in caught.value.message
+    assert "move it away" in caught.value.hint
 
 
 def test_a_directory_is_not_replaced(output: Path) -> None:
@@ -116,18 +131,18 @@ def test_a_directory_is_not_replaced(output: Path) -> None:
 
 
 def test_results_of_another_submitter_are_not_replaced(output: Path) -> None:
-    refused(output, submitter_uid=1000)
+    refused(output, "of another machine or submitter", submitter_uid=1000)
 
 
 def test_results_of_another_machine_are_not_replaced(output: Path) -> None:
     """Two YAMLs may name one image: the later one is no newer version of the first."""
-    refused(output, vm_name="web02", to_output="web01.raw")
+    refused(output, "of another machine or submitter", vm_name="web02", to_output="web01.raw")
 
 
 def test_a_failure_brings_the_old_files_back(output: Path) -> None:
     """The image gets its name last: all other files have theirs by then."""
     edited(output / "web01.raw")
-    refused(output)
+    refused(output, "differs from what hyper2kvmd wrote")
     assert not list(output.glob(".*"))
 
 

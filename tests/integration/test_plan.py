@@ -20,6 +20,7 @@ from tests.support.disks import empty_disk, sh
 from tests.support.foreign_disks import make, poke
 from tests.support.host import make_disk
 from tests.support.journals import copied_in_use
+from tests.support.lvm import IDS, group, lv, physical_volume
 from tests.support.virtio_win import tree
 
 FIRMWARE, PROGRAMS = Path("/usr/share/qemu/firmware"), Path("/usr/bin")
@@ -57,6 +58,17 @@ def planned(file: Path, hidden: Mapping[Path, Path] = NOTHING_HIDDEN) -> Any:
 
 def lines_of(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line.rsplit(" ", 1)[-1] for line in done.stderr.splitlines()]
+
+
+def test_a_volume_with_a_part_on_a_disk_that_is_not_given(tmp_path: Path) -> None:
+    """The second disk of a machine whose LVM spans two."""
+    text = group(lv("root", 'type = "striped" stripe_count = 1 stripes = ["pv0", 0]'), physical=2)
+    (tmp_path / "disk.raw").write_bytes(physical_volume(1, text))
+    done = plan(asked(tmp_path, tmp_path / "disk.raw"), "--json")
+    assert done.returncode == 1
+    for code in ("volume-incomplete", "guest-root-missing"):
+        line = next(line for line in done.stderr.splitlines() if f"[{code}]" in line)
+        assert f"the physical volume {IDS[0]}" in line and "list them in vmdk:" in line
 
 
 def test_all_that_is_missing_is_reported_at_once(tmp_path: Path) -> None:
@@ -157,7 +169,8 @@ def test_the_expected_repairs_are_those_that_are_made(recipe: Recipe, tmp_path: 
 
 def test_people_see_the_guest_and_its_repairs(tmp_path: Path) -> None:
     shown = plan(asked(tmp_path, debian12.vmdk(Recipe()))).stdout
-    assert "guest         Debian GNU/Linux 12 (bookworm)" in shown
+    assert "guest        Debian GNU/Linux 12 (bookworm)" in shown
+    assert "1     yes   virtio  3.0 GiB  web01.qcow2" in shown.splitlines()
     table = shown[shown.index("expected repair") :].splitlines()
     assert {line.split()[0] for line in table[1:-1]} >= {"fstab", "grub-cfg", "initramfs"}
     assert "Repairing" not in shown and "Writing" not in shown

@@ -201,7 +201,8 @@ def test_emulation_is_chosen_and_said_where_kvm_is_not(tmp_path: Path) -> None:
     )
     order = Order(job_id="1", migration=migration, conversion_dir=tmp_path, output_dir=tmp_path, helper=("helper",))
     # the test driver has no qemu domains, and forgets all between two calls
-    with pytest.raises(MigrationFailed), bench_for(order, own, heard.append) as bench:
+    with pytest.raises(MigrationFailed) as caught, bench_for(order, own, heard.append) as bench:
         register(bench, hardware_for("bios"), Guest(), artifact)
+    assert caught.value.code == "libvirt-define-failed"
     assert ET.parse(tmp_path / "a.xml").getroot().get("type") == "qemu"
     assert [event for event in heard if isinstance(event, Warned) and "emulation" in event.message]

@@ -82,7 +82,7 @@ def chain(folder: Path, **more: str) -> Path:
     """A machine that runs on the second disk; `first` is a snapshot of the first one."""
     for name, (parent, grains) in CHAIN.items():
         hosted(grains, 2 * GRAIN // 512, parent=("fffffffe", parent) if parent else None).write(folder / name)
-    snapshot = {"displayName": "first", "disk0.node": "scsi0:0", "disk0.fileName": "web01.vmdk"}
+    snapshot = {"uid": "7", "displayName": "first", "disk0.node": "scsi0:0", "disk0.fileName": "web01.vmdk"}
     (folder / "machine.vmsd").write_text(text({f"snapshot0.{key}": value for key, value in snapshot.items()}))
     return machine(folder, {"scsi0:0": "web01-000001.vmdk"}, **more)
 
@@ -93,7 +93,7 @@ def converted(folder: Path, vmx: Path, **keys: object) -> subprocess.CompletedPr
     return ctl("--config", folder / "job.yaml", "--conversion-dir", folder / "work", cwd=folder)
 
 
-@pytest.mark.parametrize(("snapshot", "expected"), [(None, OLD + NEW), ("first", OLD + OLD), ("0", OLD + OLD)])
+@pytest.mark.parametrize(("snapshot", "expected"), [(None, OLD + NEW), ("first", OLD + OLD), ("7", OLD + OLD)])
 def test_the_current_state_or_a_snapshot(snapshot: str | None, expected: bytes, tmp_path: Path) -> None:
     vmx = chain(tmp_path)
     done = converted(tmp_path, vmx, **({"snapshot": snapshot} if snapshot else {}))
@@ -101,13 +101,13 @@ def test_the_current_state_or_a_snapshot(snapshot: str | None, expected: bytes, 
     assert (tmp_path / "out/web01.raw").read_bytes() == expected
     warnings = (tmp_path / "out/web01.report.md").read_text()
     assert ("the machine has snapshots (1)" in warnings) is (snapshot is None)
-    assert ("the disks are those of the snapshot 'first' (number 0)" in warnings) is (snapshot is not None)
+    assert ("the disks are those of the snapshot 'first' (uid 7)" in warnings) is (snapshot is not None)
 
 
 def test_the_names_of_all_snapshots_are_in_the_error(tmp_path: Path) -> None:
     done = converted(tmp_path, chain(tmp_path), snapshot="second")
     assert done.returncode == 1
-    assert "'first' (number 0)" in done.stderr and "[snapshot-unknown]" in done.stderr
+    assert "'first' (uid 7)" in done.stderr and "[snapshot-unknown]" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -166,7 +166,8 @@ def configured(own: Path, output: str, **keys: Path) -> Bounds:
     """What submitters' jobs may name, with `output` as the configured output directory."""
     names = {"spool_dir": own / "spool", "state_dir": own / "state", "conversion_dir": own / "state/conversions"}
     others = (own / "other/conversions", own / "later/conversions")
-    return DaemonConfig(**{**names, **keys}, output_dir=own / output, allowed_conversion_dirs=others).bounds
+    asked = {**names, **keys, "output_dir": own / output, "allowed_conversion_dirs": others}
+    return DaemonConfig.model_validate(asked).bounds
 
 
 OWN = {

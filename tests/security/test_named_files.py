@@ -173,7 +173,7 @@ def test_a_disk_whose_name_leads_to_another_by_the_time_its_vmx_is_read(folder: 
         sources.open([LocalFile(path=disk)])
         disk.unlink()
         put(disk, bytes(MIB), owner="root")
-        machine = read_machine(Migration(vmdk=disk, vm_name="evil"), sources)
+        machine = read_machine(Migration(vmdk=(disk,), vm_name="evil"), sources)
     assert machine.nics == ()
     assert f"{folder}/disk.vmx: belongs to {VICTIM}" in machine.concerns[0].message
 

@@ -55,7 +55,7 @@ IMAGE = Image(disks=(), format="raw", layout=PLAN.layout, evidence=("the same",)
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
-    store.submit(Migration(vmdk=Path("/a.vmdk"), vm_name="a"), content_key="a", origin=Origin())
+    store.submit(Migration(vmdk=(Path("/a.vmdk"),), vm_name="a"), content_key="a", origin=Origin())
     store.claim(datetime.now(UTC))
     yield store
     store.close()

@@ -10,7 +10,7 @@ from typing import Any
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Stage
-from hyper2kvmd.model.orders import Order
+from hyper2kvmd.model.orders import Order, SpaceNeeded
 from hyper2kvmd.model.results import FIELDS
 from hyper2kvmd.progress import Context, Event, StageFinished, StageStarted
 from hyper2kvmd.worker import migrate
@@ -26,11 +26,12 @@ class Attempts:
         self.source.write_bytes(os.urandom(MIB).ljust(4 * MIB, b"\0"))
         self.folder = self.conversions / "web01.7"
         self.result = self.out / "web01.raw"
-        migration = Migration(vmdk=self.source, vm_name="web01", out_format="raw", **keys)
+        migration = Migration(vmdk=(self.source,), vm_name="web01", out_format="raw", **keys)
         self.order = Order(
             job_id="7", migration=migration, conversion_dir=self.conversions, output_dir=self.out, helper=("none",)
         )
         self.kept = True
+        self.admitted: list[SpaceNeeded] = []
 
     def run(self, after: Callable[[Stage], object] = lambda _stage: None) -> tuple[list[Stage], str]:
         """The stages that were started, and the code of the failure. `after` is called when a stage is finished."""
@@ -45,7 +46,7 @@ class Attempts:
                 after(event.stage)
 
         try:
-            migrate(self.order, Context(emit, lambda _source: None), keep_on_failure=self.kept)
+            migrate(self.order, Context(emit, self.admitted.append), keep_on_failure=self.kept)
         except Failure as failure:
             return started, failure.code
         return started, ""

@@ -11,7 +11,7 @@ from hyper2kvmd.hardware import DEFAULT_MACHINE, DEFAULT_MEMORY, DEFAULT_VCPUS
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.model.disks import Layout, SourceDisk
 from hyper2kvmd.model.machine import Firmware, Hardware, HardwareNic, Machine, MachineDisk, Plan
-from hyper2kvmd.model.orders import Order
+from hyper2kvmd.model.orders import Order, SpaceNeeded
 from hyper2kvmd.progress import Context, Event
 from hyper2kvmd.stages.bench import Bench
 
@@ -20,7 +20,7 @@ def unheard(_event: Event) -> None:
     pass
 
 
-def admit_nothing(_plan: Plan) -> None:
+def admit_nothing(_needed: SpaceNeeded) -> None:
     raise AssertionError("this stage reserves no space")
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
+
+from hyper2kvmd.config import DEFAULT_PATH
 
 PROJECT = Path(__file__).parents[2]
 
@@ -25,3 +28,16 @@ def ctl(
         pairs = [str(path) for place, seen in mounts.items() for path in (seen, place)]
         command = ["unshare", "--mount", "sh", "-ec", MOUNTED, "sh", *pairs, "--", *command]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=60, check=False)
+
+
+@contextmanager
+def configured(folder: Path, **keys: Path) -> Iterator[dict[Path, Path]]:
+    """Mounts for `ctl` that show the configuration of a daemon; `folder` gets it."""
+    made = not DEFAULT_PATH.parent.exists()
+    DEFAULT_PATH.parent.mkdir(exist_ok=True)
+    etc = folder / "etc"
+    etc.mkdir()
+    (etc / DEFAULT_PATH.name).write_text("".join(f"{key}: {value}\n" for key, value in keys.items()))
+    yield {DEFAULT_PATH.parent: etc}
+    if made:
+        DEFAULT_PATH.parent.rmdir()

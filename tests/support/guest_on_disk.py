@@ -22,7 +22,8 @@ from hyper2kvmd.guest.mounts.access import Access
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Layout, Segment, Volume
 from hyper2kvmd.model.guest import Guest
-from hyper2kvmd.model.machine import Firmware, Plan, SourceNic
+from hyper2kvmd.model.machine import Firmware, SourceNic
+from hyper2kvmd.model.orders import SpaceNeeded
 from hyper2kvmd.progress import Context, Event
 from hyper2kvmd.stages.repair import repair_disks
 from hyper2kvmd.volumes.fat import Blocks
@@ -163,7 +164,7 @@ def migration(**options: object) -> Migration:
 
 
 def quiet_context(events: list[Event] | None = None) -> Context:
-    def admit(_: Plan) -> None:
+    def admit(_: SpaceNeeded) -> None:
         raise AssertionError("repair asks for no space")
 
     return Context((events if events is not None else []).append, admit)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hyper2kvmd.daemon.wire import Rejection, Status, events_adapter, jobs_adapter
-from hyper2kvmd.model.jobs import Job, State
+from hyper2kvmd.model.jobs import Job, JobEvent, State
 
 HERE = Path(__file__).parent
 T = TypeVar("T")
@@ -170,8 +170,11 @@ class House:
     def status(self) -> Status:
         return Status.model_validate_json(self.ask("GET", "/v1/status")[1])
 
+    def events(self, number: int) -> tuple[JobEvent, ...]:
+        return events_adapter.validate_json(self.ask("GET", f"/v1/jobs/{number}/events")[1])
+
     def kinds(self, number: int) -> list[str]:
-        return [event.kind for event in events_adapter.validate_json(self.ask("GET", f"/v1/jobs/{number}/events")[1])]
+        return [event.kind for event in self.events(number)]
 
     def reaches(self, number: int, state: State) -> Job:
         def there() -> Job | None:

@@ -14,7 +14,7 @@ from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import Artifact, Verdict
 from hyper2kvmd.progress import Event
 from hyper2kvmd.stages.publish import publish
-from tests.support.benches import bench_for, plan_for, unheard
+from tests.support.benches import bench_for, hardware_for, plan_for, unheard
 from tests.support.disks import empty_disk
 
 MIB = 1 << 20
@@ -63,7 +63,7 @@ def run_publish(
         )
         for path, size in zip(sources, sizes, strict=True)
     )
-    layout = Layout(tables=("none",) * len(disks))
+    layout = Layout(tables=tuple("none" for _ in disks))
     made = tuple(
         DiskImage(path=image, virtual_size=size, file_bytes=size) for image, size in zip(images, sizes, strict=True)
     )
@@ -80,6 +80,7 @@ def run_publish(
         return publish(
             bench,
             plan_for(disks, layout),
+            hardware_for("bios"),
             image,
             Guest(family="none"),
             Verdict(level="check", evidence=("size",)),

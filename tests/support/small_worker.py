@@ -1,9 +1,9 @@
 """A real worker program that speaks the worker's protocol and does what the "source" tells it, word by word.
 
-`plan`, `convert`, `publish`: a stage and its product, skipped when that was given (`publish`: and those before it).
-`start STAGE`, `progress DONE ALL`, `warn TEXT`, `warn-file PATH`, `helper VERB`: events. `space N`: asks for N bytes.
-`file N`: an image of N bytes. `wait PATH`: until that file exists. `fail KIND [CODE]`, `fault TRACEBACK`, `die`, `die-
-once`, `nonsense`: ends. `deaf`: SIGTERM is ignored.
+`plan [MAC ...]`, `convert`, `publish`: a stage and its product, skipped when that was given (`publish`: and those
+before it). `start STAGE`, `progress DONE ALL`, `warn TEXT`, `warn-file PATH`, `machine LINE; LINE`, `helper VERB`:
+events. `space N`: asks for N bytes. `file N`: an image of N bytes. `note NAME`: an empty file. `wait PATH`: until that
+file exists. `fail KIND [CODE]`, `fault TRACEBACK`, `die`, `die-once`, `nonsense`: ends. `deaf`: SIGTERM is ignored.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 from types import FrameType
 
 from hyper2kvmd.host.workspace import image_name
-from hyper2kvmd.model.disks import DiskImage, Image, Layout
+from hyper2kvmd.model.disks import DiskImage, Image, Layout, LocalFile, SourceDisk
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.jobs import Problem, Stage
-from hyper2kvmd.model.machine import Machine, Plan
+from hyper2kvmd.model.machine import Machine, MachineDisk, Plan, SourceNic
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import FIELDS, Artifact, Product, PublishedDisk, Verdict
 from hyper2kvmd.progress import (
@@ -28,12 +28,17 @@ from hyper2kvmd.progress import (
     Ended,
     Event,
     HelperAnswered,
+    MachineDecided,
     Progress,
     StageFinished,
     StageStarted,
     StepStarted,
     Warned,
 )
+
+DATA = 1 << 20
+"""Bytes of the guest's data in the plan."""
+SECONDS = {stage: 2.0 if stage is Stage.CONVERT else 0.5 for stage in Stage}
 
 
 class Interrupted(Exception):
@@ -48,13 +53,16 @@ def say(event: Event) -> None:
     print(event.model_dump_json(), flush=True)
 
 
-def product(order: Order, folder: Path, stage: Stage) -> Product:
+def product(order: Order, folder: Path, stage: Stage, macs: str) -> Product:
     if stage is Stage.PLAN:
-        machine = Machine(disks=())
-        return Plan(machine=machine, disks=(), layout=Layout(tables=()), firmware="bios", needed_bytes=1)
+        source = LocalFile(path=order.migration.vmdk[0])
+        disk = SourceDisk(at=source, subformat="small", virtual_size=DATA, data_bytes=DATA, files=())
+        nics = tuple(SourceNic(mac=mac) for mac in macs.split())
+        machine, layout = Machine(disks=(MachineDisk(at=source),), nics=nics), Layout(tables=("none",))
+        return Plan(machine=machine, disks=(disk,), layout=layout, firmware="bios", needed_bytes=1)
     if stage is Stage.CONVERT:
-        disk = DiskImage(path=folder / "disk.qcow2", virtual_size=1, file_bytes=4096)
-        return Image(disks=(disk,), format="qcow2", layout=Layout(tables=("none",)))
+        image = DiskImage(path=folder / "disk.qcow2", virtual_size=1, file_bytes=4096)
+        return Image(disks=(image,), format="qcow2", layout=Layout(tables=("none",)))
     if stage is Stage.REPAIR:
         return Guest()
     if stage is Stage.VERIFY:
@@ -75,11 +83,11 @@ def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
             stage = Stage(word)
             before = (Stage.CONVERT, Stage.REPAIR, Stage.VERIFY) if stage is Stage.PUBLISH else ()
             for one in (*before, stage):
-                made = product(order, folder, one)
+                made = product(order, folder, one, rest)
                 if one not in run and getattr(order.finished, FIELDS[type(made)]) is None:
                     run.add(one)
                     say(StageStarted(stage=one))
-                    say(StageFinished(stage=one, seconds=0.5, product=made))
+                    say(StageFinished(stage=one, seconds=SECONDS[one], product=made))
         elif word == "start":
             say(StageStarted(stage=Stage(rest)))
         elif word == "space":
@@ -92,18 +100,23 @@ def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
             say(Progress(title="Copying", done=done, total=total))
         elif word == "warn":
             say(Warned(message=rest.replace("\\n", "\n")))
+        elif word == "machine":
+            say(MachineDecided(lines=tuple(rest.split("; "))))
         elif word == "warn-file":
             say(Warned(message=Path(rest).read_bytes().decode()))
         elif word == "helper":
             say(HelperAnswered(verb=rest, outcome="ok"))
         elif word == "file":
             (folder / image_name(number, "raw")).write_bytes(os.urandom(int(rest)))
+        elif word == "note":
+            (folder / rest).touch()
         elif word == "wait":
             while not Path(rest).exists():
                 time.sleep(0.02)
         elif word == "fail":
             kind, _, code = rest.partition(" ")
-            return Problem(code=code or "told-to", message="told to fail", hint="Tell it otherwise", kind=kind)
+            told = {"code": code or "told-to", "message": "told to fail", "hint": "Tell it otherwise", "kind": kind}
+            return Problem.model_validate(told)
         elif word == "fault":
             shutil.rmtree(folder)
             fact = Problem(code="internal-error", message="a fault", hint="report it", kind="operator")

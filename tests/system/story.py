@@ -15,7 +15,7 @@ from hyper2kvmd.model.disks import Segment
 from tests.guests import debian12
 from tests.guests.altered import boot_it
 from tests.guests.debian12 import Recipe
-from tests.support.disks import empty_disk
+from tests.support.disks import empty_disk, sh
 from tests.support.host import looped
 from tests.support.packages import built
 from tests.support.published import published
@@ -28,6 +28,8 @@ CONFIGURATION = "/etc/hyper2kvm/hyper2kvmd.yaml"
 IMAGES = "/var/lib/hyper2kvm/images"
 GUEST = "/exports/guest/web01.vmdk"
 """Root and swap are logical volumes of a volume group that is called as the server's own: vg0."""
+EMPTY = "/exports/guest/empty.vmdk"
+"""A disk of zeros."""
 CONTROL_SOCKET = "/run/hyper2kvm/control.sock"
 JOBS = f"curl --silent --fail --unix-socket {CONTROL_SOCKET} http://hyper2kvmd/v1/jobs"
 """The jobs as JSON. In an emulated machine it costs a hundredth of `h2kvmctl list`, and it is asked often."""
@@ -108,6 +110,9 @@ def installed(suite: str, folder: Path, **packages: Path) -> Iterator[Machine]:
     (exports / "guest").mkdir(parents=True)
     vmdk = debian12.vmdk(Recipe(lvm=True))
     shutil.copy(vmdk, exports / "guest/web01.vmdk")
+    empty = empty_disk(folder / "empty.raw", 16)
+    sh("qemu-img", "convert", "-O", "vmdk", empty, exports / "guest/empty.vmdk")
+    empty.unlink()
     for name, path in packages.items():
         shutil.copy(path, exports / f"{name}.deb")
     exported = server.disk(folder / "exports.raw", 2 << 30, exports, "exports")

@@ -14,6 +14,7 @@ from tests.support.own_host import own_host as own_host
 from tests.system.server import until
 from tests.system.story import (
     CONFIGURATION,
+    EMPTY,
     GUEST,
     IMAGES,
     INSTALL,
@@ -173,6 +174,28 @@ def test_an_upgrade_in_the_middle_loses_nothing(machine: Machine) -> None:
     assert " nbd " in run("journalctl -b --no-pager -t hyper2kvm-helper")
     assert run("systemctl list-units --all --plain --no-legend 'hyper2kvm-helper@*'") == ""
     assert run(TRACES) == ""
+    assert machine.denials() == ""
+
+
+def test_libvirt_starts_machines_with_uefi_and_with_secure_boot(machine: Machine) -> None:
+    """By the package's own AppArmor rules. Their disks hold no system: what they boot is shown by tests/guests."""
+    run = machine.server.run
+    run("virsh -q net-list --name | grep -qx default || virsh -q net-start default")
+    asked = {"vmdk": EMPTY, "guest": "none", "memory": 256, "vcpus": 1, "libvirt_import": True, "verify": "check"}
+    for name, secure in (("plain", False), ("secure", True)):
+        machine.succeeded(machine.drop(name, vm_name=name, uefi=True, secure_boot=secure, **asked))
+        state = run(
+            f"""
+            virsh -q start {name}
+            sleep 5
+            virsh -q domstate {name}
+            virsh -q dumpxml {name}
+            virsh -q destroy {name}
+            """
+        )
+        assert "running" in state
+        assert ("secure='yes'" in state) == secure
+        assert "<nvram" in state
     assert machine.denials() == ""
 
 

@@ -17,7 +17,7 @@ EMPTY = partition(1, "unknown", parttype=ESP_TYPES[0])
 
 
 def layout(*volumes: Volume, code: tuple[BootCode, ...] = ("loader",)) -> Layout:
-    return Layout(tables=("gpt",) * max(len(code), 1), volumes=volumes, boot_code=code)
+    return Layout(tables=tuple("gpt" for _ in code or "-"), volumes=volumes, boot_code=code)
 
 
 @pytest.mark.parametrize(

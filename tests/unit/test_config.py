@@ -150,3 +150,17 @@ def test_the_packaged_file_is_all_comments_and_every_line_a_default(tmp_path: Pa
     assert loaded == config.DaemonConfig()
     given = {line.split(":")[0] for line in settings.splitlines() if not line.startswith(" ")}
     assert given == set(config.DaemonConfig.model_fields)
+
+
+def test_hooks_are_programs_by_name(tmp_path: Path) -> None:
+    text = "hooks:\n  cmdb: /etc/hyper2kvm/hooks/cmdb\n"
+    assert config.load(write(tmp_path, text)).bounds.hooks == {"cmdb": Path("/etc/hyper2kvm/hooks/cmdb")}
+
+
+@pytest.mark.parametrize(
+    ("line", "place"), [("hooks:\n  ../cmdb: /bin/true\n", ":2:12:"), ("hooks:\n  freeze: sync\n", ":2:11:")]
+)
+def test_a_wrong_hook_is_shown(tmp_path: Path, line: str, place: str) -> None:
+    with pytest.raises(BrokenInstallation) as caught:
+        config.load(write(tmp_path, line))
+    assert place in caught.value.message

@@ -23,6 +23,7 @@ def work(display: Display) -> None:
     for percent in range(101):
         display.emit(progress.Progress(title="Copying disk 1/1", done=GIB * percent // 100, total=GIB))
     context.warn("no swap\x1b[31m here")
+    context.machine_decided(("name: web01", "network card 1: LAN\x1b[31m"))
     display.emit(progress.StageFinished(stage=Stage.CONVERT, seconds=1.25, product=IMAGE))
 
 
@@ -36,9 +37,9 @@ def rendered(*, terminal: bool) -> str:
 def test_plain_lines() -> None:
     lines = rendered(terminal=False).splitlines()
     assert lines[0] == "convert: Copying disk 1/1"
-    assert len(lines) <= 14
+    assert len(lines) <= 16
     assert "convert: Copying disk 1/1: 100% (1.0 GiB of 1.0 GiB)" in lines
-    assert lines[-1] == "convert: done in 1.2 s"
+    assert lines[-3:] == ["name: web01", "network card 1: LAN\ufffd[31m", "convert: done in 1.2 s"]
     assert not any("\x1b" in line for line in lines)
 
 
@@ -48,6 +49,7 @@ def test_a_bar_on_a_terminal() -> None:
     assert "━" in text
     assert "convert: done in 1.2 s" in text
     assert "warning: no swap" in text
+    assert "name: web01" in text
     assert "\x1b[31m here" not in text
 
 

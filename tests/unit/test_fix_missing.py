@@ -40,7 +40,7 @@ def test_fstab(guest: Path, spec: str, rest: str, effect: str) -> None:
     text = f"/dev/sda1 / ext4 defaults 0 1\n{spec} {rest}\n"
     file = put(guest, "etc/fstab", text)
     (warning,) = repair(guest).warnings
-    assert warning.startswith(f"fstab: /etc/fstab line 2: {spec} (") and effect in warning
+    assert warning.startswith(f"/etc/fstab line 2: {spec} (") and effect in warning
     assert file.read_text() == text.replace("/dev/sda1", f"UUID={ROOT_UUID}")
 
 
@@ -48,7 +48,7 @@ def test_fstab(guest: Path, spec: str, rest: str, effect: str) -> None:
 def test_a_line_is_not_given_a_volume_with_another_file_system(guest: Path, rest: str) -> None:
     layout = Layout(tables=("dos",), volumes=(*simple_layout().volumes, partition(6, uuid=GONE)))
     file = put(guest, "etc/fstab", f"/dev/sda6 {rest}\n")
-    (warning,) = (one for one in repair(guest, layout).warnings if one.startswith("fstab"))
+    (warning,) = (one for one in repair(guest, layout).warnings if one.startswith("/etc/fstab"))
     assert "would be partition 6, which has ext4 instead of" in warning
     assert file.read_text().startswith("/dev/sda6 ")
 

@@ -114,7 +114,7 @@ def test_a_new_file_without_its_label_is_named_where_the_guest_cannot_label_itse
     guest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = repair(enforcing(guest, monkeypatch))
-    assert "90-hyper2kvm.conf; run restorecon" in found.warnings[0]
+    assert "90-hyper2kvm.conf. Run restorecon" in found.warnings[0]
     assert not (guest / ".autorelabel").exists()
 
 
@@ -228,7 +228,7 @@ def test_an_optional_repair_that_fails_is_a_warning_by_name(guest: Path) -> None
     found = repaired({"partition 1": guest}, simple_layout(), migration())
     assert [change.fix for change in found.changes] == ["fstab"]
     (warning,) = found.warnings
-    assert warning.startswith("grub-default was not repaired: the guest's file etc/default/grub.d/large.cfg is")
+    assert warning.startswith("the repair grub-default failed: the guest's file etc/default/grub.d/large.cfg is")
     assert first.read_text() == 'GRUB_CMDLINE_LINUX="root=/dev/sda1"\n'
 
 

@@ -59,7 +59,14 @@ def test_with_guest_none_nothing_is_looked_at(tmp_path: Path) -> None:
     put(tmp_path, "usr/.keep", "")
     put(tmp_path, "etc/fstab", "/dev/sda1 / ext4 defaults 0 1\n")
     guest = repaired({}, layout(partition(1, uuid="1")), migration(guest="none"))
-    assert guest.family == "none" and guest.changes == ()
+    assert guest.family == "none" and guest.changes == () and guest.warnings == ()
+
+
+@pytest.mark.parametrize("asked", ["none", "auto"])
+def test_disks_whose_system_is_unknown_get_devices_that_need_no_driver(asked: str, tmp_path: Path) -> None:
+    guest = repaired({"partition 1": tmp_path}, layout(partition(1)), migration(guest=asked))
+    assert (guest.capabilities.disk_bus, guest.capabilities.nic_model) == ("sata", "e1000e")
+    assert len(guest.warnings) == (asked == "auto")
 
 
 @pytest.mark.parametrize(

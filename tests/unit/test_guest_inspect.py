@@ -83,6 +83,21 @@ def test_a_root_that_cannot_be_reached_is_unsupported(tmp_path: Path, volume: Vo
     assert caught.value.code == "guest-root-missing" and "seen: partition 1 (ext4)" in caught.value.message
 
 
+@pytest.mark.parametrize(("incomplete", "hint"), [(True, "list them in vmdk:"), (False, "by hand")])
+def test_the_remedy_for_a_volume_with_a_missing_disk(incomplete: bool, hint: str, tmp_path: Path) -> None:
+    volume = logical("vg", "root").with_changes(stretches=(), obstacle="a part of it", incomplete=incomplete)
+    with pytest.raises(MigrationFailed) as caught:
+        repaired({"partition 1": tmp_path}, layout(partition(1), volume), migration())
+    assert hint in caught.value.hint
+
+
+def test_a_volume_that_no_host_mounts_is_a_concern_of_the_plan_only(tmp_path: Path) -> None:
+    linux(tmp_path)
+    spanning = partition(2, "btrfs").with_changes(multi_device=True)
+    found = find_root(FolderAccess({"partition 1": tmp_path}), layout(partition(1), spanning))
+    assert found is not None and found.troubles == ()
+
+
 def test_a_hibernated_guest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MigrationFailed) as caught:
         find_root(FolderAccess({}), layout(partition(1), partition(2, "swsuspend")))

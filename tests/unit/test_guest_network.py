@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.guest.linux.fixes import nic_names
-from hyper2kvmd.guest.nics import nics_as_they_were
+from hyper2kvmd.guest.nics import nics_as_they_were, note_new_addresses
 from hyper2kvmd.mac import given_mac, normal_mac
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.machine import SourceNic
@@ -86,6 +86,26 @@ def test_without_a_vmx_the_address_is_the_one_that_the_guest_knows_else_one_of_t
     put(guest, "etc/network/interfaces", "auto ens192 ens224\n")
     put(guest, "etc/udev/rules.d/70-persistent-net.rules", f'SUBSYSTEM=="net", ATTR{{address}}=="{A}", NAME="ens224"\n')
     assert cards(repair(guest)) == [("ens192", given_mac("web01")), ("ens224", A)]
+
+
+def test_a_description_without_addresses_leaves_the_guest_its_own(guest: Path) -> None:
+    put(guest, "etc/sysconfig/network-scripts/ifcfg-eth0", f"DEVICE=eth0\nHWADDR={A}\n")
+    found = repair(guest, SourceNic(mac=None, network="LAN"))
+    assert [(nic.name, nic.mac, nic.mac_is_new, nic.network) for nic in found.nics] == [("eth0", A, False, "LAN")]
+    assert note_new_addresses(found) == ()
+
+
+def test_addresses_that_nothing_contains_are_named_as_new(guest: Path) -> None:
+    put(guest, "etc/network/interfaces", "auto ens192\nauto ens224\n")
+    found = repair(guest, SourceNic(mac=None, slot=192), SourceNic(mac=A, slot=224))
+    assert [(nic.mac, nic.mac_is_new) for nic in found.nics] == [(given_mac("web01"), True), (A, False)]
+    (warning,) = note_new_addresses(found)
+    assert (warning.code, warning.level) == ("mac-new", "information")
+    assert warning.message.startswith("1 network card gets a new MAC address")
+    assert warning.message.endswith(f": {given_mac('web01')} (ens192)")
+    both = Guest(nics=nics_as_they_were((SourceNic(mac=None), SourceNic(mac=None)), "web01"))
+    (warning,) = note_new_addresses(both)
+    assert warning.message.startswith("2 network cards get") and given_mac("web01", 1) in warning.message
 
 
 def test_addresses_are_each_vms_and_each_cards_own() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hyper2kvmd.guest import tested
 from hyper2kvmd.model.guest import Guest
-from tests.guests import support_matrix
+from tests.guests import debian12, support_matrix
 from tests.guests.catalogue import GUESTS
 from tests.guests.guest import REPOSITORY
 
+DEBIAN12_RECIPES = Path(debian12.__file__)
 REFERENCE = REPOSITORY / "docs/reference/guests.md"
 
 
@@ -19,6 +22,24 @@ def test_the_reference_is_generated() -> None:
 
 def test_every_guest_is_listed_with_a_test_that_boots_it() -> None:
     assert set(support_matrix.BOOTED) == set(GUESTS)
+
+
+def test_the_firmware_of_a_guest_is_that_of_its_recipe() -> None:
+    """A recipe for UEFI makes an EFI system partition, or has it made; that of Debian 12 does it for some guests."""
+    for name, guest in GUESTS.items():
+        text = guest.recipe.read_text()
+        by_uefi = "efi_guest(" in text or '"uefi")' in text
+        if guest.recipe != DEBIAN12_RECIPES:
+            assert by_uefi == ("BIOS" not in support_matrix.firmwares(name)), name
+
+
+def test_what_was_not_booted_is_said() -> None:
+    page = support_matrix.markdown()
+    assert "| Linux | Debian 13 | yes | BIOS | UEFI, Secure Boot |" in page
+    assert "| Linux | Debian 12 | yes | BIOS, UEFI, Secure Boot | - |" in page
+    assert "| Windows | all | no: SATA disks, e1000e cards | - | BIOS, UEFI, Secure Boot |" in page
+    assert support_matrix.firmwares("debian12-uefi-healthy") == ("UEFI",)
+    assert support_matrix.firmwares("debian12") == ("BIOS",)
 
 
 def test_the_systems_that_are_booted_are_those_without_a_note() -> None:

@@ -200,8 +200,9 @@ def test_a_network_that_the_map_leaves_out_is_a_concern(network_map: dict[str, s
         (("LAN", "DMZ"), {}, ["networks-merged"]),
         (("LAN", "LAN", None), {}, []),
         (("LAN",), {"lan": "lan", "default": "other"}, ["network-unknown"]),
+        ((), {"LAN": "lan"}, ["network-unknown"]),
+        ((), {"default": "lan"}, []),
         (("LAN",), {"LAN": "lan", "default": "other"}, []),
-        ((), {"LAN": "lan"}, []),
     ],
 )
 def test_networks_that_do_not_stay_apart_or_do_not_exist_are_concerns(

@@ -81,6 +81,12 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "appliance-ovf": {"cmd": "ovf", "ovf": Path("/exports/proxy/proxy.ovf"), "vm_name": "appliance-ovf"},
     "cloud-vhd": {"cmd": "vhd", "vmdk": Path("/exports/cloud.vhd"), "vm_name": "cloud-vhd"},
     "cloud-raw": {"cmd": "raw", "vmdk": Path("/exports/cloud.img"), "vm_name": "cloud-raw"},
+    "domain-xml": {
+        "cmd": "libvirt-xml",
+        "libvirt_xml": Path("/etc/libvirt/qemu/shop.xml"),
+        "output_dir": Path("/work/out"),
+        "vm_name": "domain-xml",
+    },
     "machine-vmx": {"cmd": "vmx", "vmx": Path("/exports/shop/shop.VMX"), "vm_name": "shop"},
 }
 

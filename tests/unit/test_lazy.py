@@ -34,6 +34,23 @@ def test_no_command_is_missing_from_the_list() -> None:
     assert written == set(ctl.COMMANDS)
 
 
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("web01.yaml", "use `h2kvmctl --config web01.yaml`"),
+        ("/srv/a b.yml", "use `h2kvmctl submit '/srv/a b.yml'`"),
+        ("./job", "--config ./job"),
+        ("web01.ova", "(`ova: web01.ova`)"),
+        ("plann", "Did you mean plan?"),
+        ("migrate", "The commands are cancel,"),
+    ],
+)
+def test_a_word_in_the_place_of_a_command_has_a_hint(word: str, hint: str) -> None:
+    with pytest.raises(click.UsageError) as caught:
+        ctl.cli.main([word], standalone_mode=False)
+    assert caught.value.message.startswith(f"{word} is not a command. ") and hint in caught.value.message
+
+
 def test_a_command_that_is_none() -> None:
     assert ctl.cli.get_command(CONTEXT, "migrate") is None
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import Unsafe
+from hyper2kvmd.host.workspace import UPLOADING
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.orders import Bounds, Order
 from hyper2kvmd.targets.libvirt.connection import Libvirt
-from hyper2kvmd.targets.libvirt.pool import NOTE, Pool
+from hyper2kvmd.targets.libvirt.pool import Pool
 
 LIBVIRT = Libvirt("test:///default")
 HERE = Path("/var/tmp")
@@ -44,8 +45,8 @@ def test_any_other_pool_is_refused(submitter: str | None, listed: tuple[str, ...
     assert caught.value.code == "libvirt-pool-not-allowed"
 
 
-@pytest.mark.parametrize("text", ["", '["a.qcow'])
+@pytest.mark.parametrize("text", ["", '{"a.qcow', "7"])
 def test_a_damaged_note_lists_no_volume(text: str, tmp_path: Path) -> None:
-    (tmp_path / NOTE).write_text(text)
+    (tmp_path / UPLOADING).write_text(text)
     Pool(LIBVIRT, "fast").take_back(tmp_path)
-    assert not (tmp_path / NOTE).exists()
+    assert not (tmp_path / UPLOADING).exists()

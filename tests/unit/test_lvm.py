@@ -9,7 +9,7 @@ import pytest
 from hyper2kvmd.model.disks import Volume
 from hyper2kvmd.volumes.layout import read_layout
 from tests.support.bytes_reader import Bytes
-from tests.support.lvm import DATA, EXTENT, MIB, group, lv, physical_volume
+from tests.support.lvm import DATA, EXTENT, IDS, MIB, group, lv, physical_volume
 
 CLEAN = (1 << 64) - 1
 
@@ -97,6 +97,17 @@ def test_only_a_volume_that_no_copy_completes_is_incomplete() -> None:
     plain = volumes(lv("root", on(1, 1)), flags='flags = ["MISSING"]')["root"]
     assert plain.incomplete and not volumes(lv("root", on(1, 1)))["root"].incomplete
     assert not volumes(raid1(), flags='flags = ["MISSING"]')["root"].incomplete
+
+
+def test_the_missing_physical_volume_is_named() -> None:
+    text = group(lv("root", on(1, 1)), physical=2).replace("pv1 {", 'pv1 { device = "/dev/sda3"')
+    (root,) = [volume for volume in read_layout([Bytes(bytes(physical_volume(0, text)))]).volumes if volume.lv]
+    assert root.incomplete and f"physical volume {IDS[1]} (/dev/sda3), which is not among the disks" in str(
+        root.obstacle
+    )
+    text = text.replace("/dev/sda3", "/dev/\x1b[2J" + "x" * 500)
+    (root,) = [volume for volume in read_layout([Bytes(bytes(physical_volume(0, text)))]).volumes if volume.lv]
+    assert str(root.obstacle).isprintable() and len(str(root.obstacle)) < 300
 
 
 def test_a_volume_with_a_snapshot_is_not_written_to() -> None:

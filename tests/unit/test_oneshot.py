@@ -31,7 +31,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def asked(conversion_dir: Path | None = None, output_dir: Path | None = None) -> Migration:
-    return Migration(vmdk=Path("/a.vmdk"), vm_name="a", conversion_dir=conversion_dir, output_dir=output_dir)
+    return Migration(vmdk=(Path("/a.vmdk"),), vm_name="a", conversion_dir=conversion_dir, output_dir=output_dir)
 
 
 def test_the_first_that_names_a_directory_decides(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:

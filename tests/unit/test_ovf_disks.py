@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -493,9 +494,9 @@ def test_the_machine_has_the_disks_that_are_found() -> None:
     items = [controller("3"), disk("4", "ovf:/disk/d2", unit="1"), disk("5", "ovf:/disk/d1", unit="0")]
     text = two_disks(*items).replace(b'ovf:diskId="d2" ovf:fileRef="f2"', b'ovf:diskId="d2"')
     described = read(text)
-    machine = assemble(described, lambda one: LocalFile(path=f"/exports/{one.hrefs[0]}"))
+    machine = assemble(described, lambda one: LocalFile(path=Path("/exports", one.hrefs[0])))
     assert [one.at for one in machine.disks] == [
-        LocalFile(path="/exports/disk1.vmdk"),
+        LocalFile(path=Path("/exports/disk1.vmdk")),
         EmptyDisk(number=2, size=2 * GIB),
     ]
     assert [one.capacity for one in machine.disks] == [GIB, 2 * GIB]

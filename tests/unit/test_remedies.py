@@ -84,6 +84,37 @@ def faults(text: str) -> list[str]:
     return found
 
 
+def concerns_without_remedy(source: str) -> list[int]:
+    """Lines of concerns whose remedy is missing or empty."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Call(func=ast.Name(id="Concern"), keywords=keywords):
+                hints = [text for one in keywords if one.arg == "hint" for text in texts(one.value)]
+                named = [one for one in keywords if one.arg == "hint" and not isinstance(one.value, ast.Constant)]
+                found += [] if (hints or named) and all(hints) else [node.lineno]
+    return found
+
+
+def test_every_concern_has_a_remedy() -> None:
+    sources = sorted(PACKAGE.rglob("*.py"))
+    assert [(path.name, lines) for path in sources if (lines := concerns_without_remedy(path.read_text()))] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ("Concern(code='a-b', message='c')", 1),
+        ("Concern(code='a-b', message='c', hint='')", 1),
+        ("Concern(code='a-b', message='c', hint='Do it' if x else '')", 1),
+        ("Concern(code='a-b', message='c', hint='Do it')", 0),
+        ("Concern(code='a-b', message='c', hint=remedy)", 0),
+    ],
+)
+def test_concerns_without_remedy_are_found(source: str, count: int) -> None:
+    assert len(concerns_without_remedy(source)) == count
+
+
 def read_package() -> Iterator[tuple[str, str]]:
     sources = {path: path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
     numbers: dict[str, set[int]] = defaultdict(set)

@@ -7,11 +7,11 @@ from pathlib import Path
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import DiskImage, FileIdentity, Image, Layout, LocalFile, SourceDisk
-from hyper2kvmd.model.guest import Change, DriverFileFact, Guest, WindowsAdapter, WindowsDriver, WindowsFacts
+from hyper2kvmd.model.guest import Change, DriverFileFact, Guest, Nic, WindowsAdapter, WindowsDriver, WindowsFacts
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import PublishedDisk, Verdict
 from hyper2kvmd.report import Report, markdown
-from tests.support.benches import plan_for
+from tests.support.benches import hardware_for, plan_for
 
 DISK = SourceDisk(
     at=LocalFile(path=Path("/source.vmdk")),
@@ -22,6 +22,7 @@ DISK = SourceDisk(
 )
 EVIL_PATH = "/boot/![x](http://evil/)\n# Evidence"
 LAYOUT = Layout(tables=("none",))
+PLAN = plan_for((DISK,), LAYOUT)
 CONCERN = Concern(code="description-unclear", message="`<i>` has two .vmx")
 
 
@@ -35,7 +36,8 @@ def made(guest: Guest, verdict: Verdict = Verdict(level="check", evidence=("size
             output_dir=Path("/o"),
             helper=("none",),
         ),
-        plan=plan_for((DISK,), LAYOUT).with_changes(concerns=(CONCERN,)),
+        plan=PLAN.with_changes(concerns=(CONCERN,), machine=PLAN.machine.with_changes(name="<u>|`evil`")),
+        hardware=hardware_for("bios", "52:54:00:00:00:01"),
         image=Image(
             disks=(DiskImage(path=Path("/c/i"), virtual_size=512, file_bytes=512),), format="raw", layout=LAYOUT
         ),
@@ -49,6 +51,7 @@ def made(guest: Guest, verdict: Verdict = Verdict(level="check", evidence=("size
 def test_a_guest_cannot_speak_in_the_reports_own_voice() -> None:
     diff = "-```\n+````\n+# Evidence\n"
     guest = Guest(
+        nics=(Nic(name="ens192", mac="52:54:00:00:00:01", mac_is_new=True, network="<lan>"),),
         os_name="<b>evil</b> | good",
         changes=(Change(fix="fstab", path=EVIL_PATH, summary="<img>", diff=diff),),
         warnings=("a\n## Evidence\n", "`<b>`"),
@@ -56,8 +59,14 @@ def test_a_guest_cannot_speak_in_the_reports_own_voice() -> None:
     verdict = Verdict(
         level="boot", evidence=("<i> asked for a login",), boot_seconds=31.25, console_tail=("```", "<i> login:")
     )
-    lines = markdown(made(guest, verdict)).splitlines()
-    assert "| Guest | &lt;b&gt;evil&lt;/b&gt; \\| good |" in lines
+    report = made(guest, verdict)
+    assert Report.model_validate_json(report.model_dump_json()) == report
+    lines = markdown(report).splitlines()
+    assert "| name | web01 (source: &lt;u&gt;\\|\\`evil\\`) |" in lines
+    assert "| CPUs | 2 (default) |" in lines and "| Secure Boot | off |" in lines
+    assert "| 1 | yes | virtio | 512 B | web01.qcow2 |" in lines
+    assert "| 1 | 52:54:00:00:00:01 (new) | virtio | ens192 | &lt;lan&gt; -&gt; default |" in lines
+    assert "| System | &lt;b&gt;evil&lt;/b&gt; \\| good |" in lines
     assert "- &lt;i&gt; asked for a login" in lines
     assert "### /boot/\\!\\[x\\](http://evil/) \\# Evidence" in lines
     assert "&lt;img&gt; (fstab)" in lines

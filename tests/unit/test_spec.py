@@ -38,7 +38,7 @@ def only(text: str, name: str = "web01", base: Path | None = None) -> Problem:
 
 
 def test_one_key_is_enough() -> None:
-    assert parse("vmdk: /srv/web01.vmdk\n") == Migration(vmdk=Path("/srv/web01.vmdk"), vm_name="web01")
+    assert parse("vmdk: /srv/web01.vmdk\n") == Migration(vmdk=(Path("/srv/web01.vmdk"),), vm_name="web01")
 
 
 @pytest.mark.parametrize(
@@ -106,6 +106,7 @@ def test_scalars_are_read_as_their_field(line: str, field: str, value: object) -
         ("to_output: web.vmdk", "to_output", 12, "value-conflict"),
         ("libvirt_uri: xen:///system", "libvirt_uri", 14, "value-invalid"),
         ("libvirt_uri: qemu:system", "libvirt_uri", 14, "value-invalid"),
+        ("libvirt_uri: test:///default\nlibvirt_import: true", "libvirt_uri", 14, "value-conflict"),
         ("libvirt_pool: --help\nlibvirt_import: true", "libvirt_pool", 15, "value-invalid"),
         ("network_map: lan", "network_map", 14, "value-invalid"),
         ("network_map: [lan]", "network_map", 14, "value-invalid"),

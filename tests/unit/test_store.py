@@ -18,7 +18,7 @@ from hyper2kvmd.jobs.tables import MISPLACED
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Image, Layout
 from hyper2kvmd.model.guest import Guest
-from hyper2kvmd.model.jobs import Counts, Job, Problem, Stage, State
+from hyper2kvmd.model.jobs import Counts, Job, PastRate, Problem, Stage, State
 from hyper2kvmd.model.results import Artifact, Finished, PublishedDisk, Verdict
 from tests.support.benches import plan_for
 
@@ -40,7 +40,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def add(store: Store, name: str, priority: int = 5) -> Job:
-    migration = Migration(vmdk=Path(f"/images/{name}.vmdk"), vm_name=name, priority=priority)
+    migration = Migration(vmdk=(Path(f"/images/{name}.vmdk"),), vm_name=name, priority=priority)
     return store.submit(migration, content_key=name, origin=Origin(submitter="root")).job
 
 
@@ -63,7 +63,7 @@ def test_a_job_comes_back_as_it_went_in(store: Store) -> None:
 
 
 def test_a_spool_file_is_on_record_once(store: Store) -> None:
-    migration, origin = Migration(vmdk=Path("/a.vmdk"), vm_name="a"), Origin(claim="1-a.yaml")
+    migration, origin = Migration(vmdk=(Path("/a.vmdk"),), vm_name="a"), Origin(claim="1-a.yaml")
     job = store.submit(migration, content_key="k", origin=origin).job
     with pytest.raises(IntegrityError):
         store.submit(migration, content_key="l", origin=origin)
@@ -78,7 +78,7 @@ def test_highest_priority_first_then_oldest(store: Store) -> None:
 
 
 def test_same_content_is_one_job_while_active_and_a_new_one_after(store: Store) -> None:
-    migration = Migration(vmdk=Path("/a.vmdk"), vm_name="a")
+    migration = Migration(vmdk=(Path("/a.vmdk"),), vm_name="a")
     first = store.submit(migration, content_key="k", origin=Origin())
     second = store.submit(migration, content_key="k", origin=Origin(name="again.yaml"))
     assert (first.new, second.new, second.job.id) == (True, False, first.job.id)
@@ -206,6 +206,8 @@ def test_every_write_of_an_older_attempt_is_fenced_off(store: Store) -> None:
         assert not store.finish_stage(old.id, attempt, Stage.PLAN, 1.0, PLANNED)
         assert not store.record_progress(old.id, attempt, 0.5)
         assert not store.record_warning(old.id, attempt, "w")
+        assert not store.record_machine(old.id, attempt, ["m"])
+        assert not store.record_conversion(old.id, attempt, 1, 1.0)
         assert not store.reserve(old.id, attempt, 5)
         assert not store.succeed(old.id, attempt, "n")
         assert not store.fail(old.id, attempt, (CRASH,), keep_stages=False)
@@ -392,3 +394,69 @@ def test_a_job_that_succeeds_shows_how_many_different_warnings_it_has(store: Sto
     store.succeed(claimed.id, claimed.attempt, "done")
     assert (store.get(job.id).warnings, store.get(other.id).warnings) == (2, 0)
     assert {one.id: one.warnings for one in store.list()} == {job.id: 2, other.id: 0}
+
+
+def test_the_past_rate_is_the_median_of_the_last_conversions(store: Store) -> None:
+    assert store.past_rate() is None
+    for seconds in (1000, *range(1, 11)):
+        job = add(store, f"vm{seconds}")
+        assert claim(store) == store.get(job.id)
+        assert store.record_conversion(job.id, 1, 2520, 1.0)
+        assert store.record_conversion(job.id, 1, 2520, float(seconds))
+        assert store.succeed(job.id, 1, "")
+    assert store.past_rate() == PastRate(bytes_per_second=(2520 / 5 + 2520 / 6) / 2, conversions=10)
+    store.forget(now() + timedelta(seconds=1))
+    assert store.past_rate() is None
+
+
+MAC, OTHER_MAC = "00:50:56:00:00:01", "00:50:56:00:00:02"
+
+
+def with_card(store: Store, name: str, *macs: str, **keys: object) -> list[str]:
+    """A running job for a machine with these addresses; the machines that have one of them."""
+    asked = {"vmdk": f"/images/{name}.vmdk", "vm_name": name, **keys}
+    job = store.submit(Migration.model_validate(asked), content_key=f"{name}{keys}{macs}", origin=Origin()).job
+    running = store.claim(now())
+    assert running is not None and running.id == job.id
+    concerns = store.record_macs(job.id, 1, macs)
+    warned = [event.message for event in store.events(job.id) if event.kind == "warned"]
+    assert sorted(warned) == sorted(map(str, concerns))
+    return [one.message.split("so has ")[1].split(" ")[0] for one in concerns]
+
+
+def test_a_mac_address_of_another_jobs_machine_is_a_concern(store: Store) -> None:
+    assert with_card(store, "first", MAC, MAC) == []
+    assert with_card(store, "second", OTHER_MAC, MAC) == ["first"]
+    assert with_card(store, "third", MAC) == ["second", "first"]
+    assert store.record_macs(1, 1, [OTHER_MAC])[0].code == "mac-in-other-job"
+    assert with_card(store, "fourth", MAC) == ["third", "second"]
+
+
+@pytest.mark.parametrize("keys", [{"target": "proxmox"}, {"libvirt_uri": "qemu+ssh://other/system"}])
+def test_another_target_may_have_the_same_mac_address(store: Store, keys: dict[str, object]) -> None:
+    with_card(store, "first", MAC)
+    assert with_card(store, "second", MAC, **keys) == []
+    assert with_card(store, "third", MAC, **keys) == ["second"]
+
+
+def test_the_same_machine_may_be_migrated_again(store: Store) -> None:
+    with_card(store, "web01", MAC)
+    assert with_card(store, "web01", MAC, memory=512) == []
+
+
+def test_a_dry_run_and_a_failed_job_have_no_machine(store: Store) -> None:
+    assert with_card(store, "dry", MAC, dry_run=True) == []
+    assert with_card(store, "failed", MAC) == []
+    store.fail(2, 1, [CRASH], keep_stages=False)
+    assert with_card(store, "third", MAC) == []
+    store.succeed(3, 1, "")
+    assert with_card(store, "fourth", MAC, dry_run=True) == ["third"]
+
+
+def test_a_forgotten_job_has_no_machine_and_an_older_attempt_says_nothing(store: Store) -> None:
+    with_card(store, "first", MAC)
+    store.succeed(1, 1, "")
+    assert store.forget(now() + timedelta(days=1)) == 1
+    assert with_card(store, "second", MAC) == []
+    assert store.record_macs(2, 0, [OTHER_MAC]) == ()
+    assert with_card(store, "third", OTHER_MAC) == []

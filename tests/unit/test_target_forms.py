@@ -139,8 +139,18 @@ def test_openstack_gets_no_server_then(answer: str, error: str, tmp_path: Path) 
 def test_a_script_without_arguments_shows_its_usage(target: str, tmp_path: Path) -> None:
     ((name, text),) = made(MACHINES["bios"], target).items()
     (tmp_path / name).write_text(text)
-    done = subprocess.run(["sh", str(tmp_path / name)], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr.partition(":")[0]) == (1, "Usage")
+    for given in ([], ["--dry-run"], ["--dry-run", "1", "2", "3", "4"]):
+        done = subprocess.run(["sh", str(tmp_path / name), *given], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr.partition(":")[0]) == (1, "", "Usage")
+
+
+def test_qemu_prints_nothing_before_a_missing_template(tmp_path: Path) -> None:
+    ((name, text),) = made(MACHINES["uefi-two-disks"], "qemu").items()
+    (tmp_path / name).write_text(text)
+    environment = {"PATH": "/usr/bin:/bin", "OVMF_CODE": "/code.fd"}
+    argv = ["sh", str(tmp_path / name), "--dry-run"]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "") and done.stderr.startswith("OVMF_VARS: not set.")
 
 
 @pytest.mark.parametrize("target", SCRIPTS)
@@ -235,6 +245,8 @@ def test_the_type_of_windows_for_proxmox(name: str, kind: str, tmp_path: Path) -
 
 def test_concerns_of_proxmox() -> None:
     assert [concerns("proxmox", plan_of(count)) for count in (6, 7)] == [[], ["bus-full"]]
+    names = {"web01": [], "Web01.example.org": [], "web_01": ["name-changed"], "web01-": ["name-changed"]}
+    assert {name: concerns("proxmox", plan_of(1), vm_name=name) for name in names} == names
 
 
 def test_concerns_of_openstack() -> None:

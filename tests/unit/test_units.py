@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from hyper2kvmd.units import duration, local_time, size
+from hyper2kvmd.units import about, duration, local_time, size
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,20 @@ def test_sizes_have_binary_units(count: int, shown: str) -> None:
 )
 def test_durations_have_two_units_at_most(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0.5, "less than a minute"),
+        (60, "less than a minute"),
+        (61, "about 2 min"),
+        (3541, "about 1 h 0 min"),
+        (7500, "about 2 h 5 min"),
+    ],
+)
+def test_estimates_are_rounded_up_to_minutes(seconds: float, shown: str) -> None:
+    assert about(seconds) == shown
 
 
 def test_a_time_has_its_offset() -> None:

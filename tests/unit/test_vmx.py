@@ -191,7 +191,7 @@ def test_a_disk_is_not_opened_again_for_its_machine(disk: Path) -> None:
     with Sources(disk.parent) as sources:
         sources.open([LocalFile(path=disk)])
         disk.unlink()
-        assert read_machine(Migration(vmdk=disk, vm_name="web01"), sources).memory == 4096
+        assert read_machine(Migration(vmdk=(disk,), vm_name="web01"), sources).memory == 4096
 
 
 def test_memory_and_processors(disk: Path) -> None:

@@ -276,7 +276,7 @@ def test_a_datastore_that_is_mapped(name: str, tmp_path: Path) -> None:
     there = tmp_path / "exports/web01/data.vmdk"
     there.parent.mkdir(parents=True)
     there.write_bytes(DISK)
-    found = read(vmx, datastores={name: tmp_path / "exports", "other": tmp_path})
+    found = read(vmx, datastores={name: tmp_path / "exports"})
     assert [one.at.path for one in found.disks if isinstance(one.at, LocalFile)] == [there]
     assert found.concerns == ()
 
@@ -287,6 +287,22 @@ def test_a_mapped_datastore_without_the_file(tmp_path: Path) -> None:
     failure = failure_of(vmx, datastores={"ssd1": tmp_path})
     assert failure.code == "vmx-disk-missing"
     assert f"{tmp_path}/web01/web01.vmdk" in failure.message and "datastore_map" in failure.hint
+
+
+def test_an_entry_of_datastore_map_that_has_no_effect(tmp_path: Path) -> None:
+    vmx = put(tmp_path / "vm", {**QUIET, **disk("scsi0:0", "/vmfs/volumes/ssd1/data.vmdk")}, ["data.vmdk"])
+    (concern,) = read(vmx, datastores={"ssd1": tmp_path / "vm", "ssd2": tmp_path}).concerns
+    assert (concern.code, concern.level) == ("datastore-unknown", "information") and "is on ssd2," in concern.message
+
+
+def test_a_missing_disk_names_the_directory_that_was_searched(tmp_path: Path) -> None:
+    vmx = put(tmp_path / "vm", {**QUIET, **disk("scsi0:0", "/vmfs/volumes/ssd1/web01/gone.vmdk")})
+    mapped = failure_of(vmx, datastores={"ssd1": tmp_path / "ds"})
+    assert f"{tmp_path}/ds/web01/gone.vmdk does not exist" in mapped.message
+    assert mapped.hint == f"Correct datastore_map, or copy the file to {tmp_path}/ds/web01"
+    unmapped = failure_of(vmx, datastores={"ssd2": tmp_path / "ds"})
+    assert unmapped.message.endswith(f"is not on this host: {tmp_path}/vm has no file gone.vmdk")
+    assert "`ssd1: /directory` to datastore_map" in unmapped.hint and f"{tmp_path}/vm" in unmapped.hint
 
 
 def test_a_mapped_path_stays_in_its_directory(tmp_path: Path) -> None:

@@ -69,24 +69,26 @@ def test_the_order_of_the_lines_does_not_matter(tmp_path: Path) -> None:
     vmsd(tmp_path, *snapshots, order=[11, 10, 1, 2, 0, 9, 8, 7, 6, 5, 4, 3])
     assert names(read(current(tmp_path), snapshot="s10")) == ["web01-000010.vmdk"]
     failure = failure_of(current(tmp_path), snapshot="x")
-    places = [failure.message.index(f"(number {number})") for number in range(12)]
+    places = [failure.message.index(f"(uid {number + 1})") for number in range(12)]
     assert places == sorted(places)
 
 
 def test_an_unknown_name_shows_all_names(tmp_path: Path) -> None:
     failure = failure_of(chain(tmp_path, 12), snapshot="state")
     assert failure.code == "snapshot-unknown"
-    assert all(f"'state {number}' (number {number})" in failure.message for number in range(12))
+    assert all(f"'state {number}' (uid {number + 1})" in failure.message for number in range(12))
 
 
 @pytest.mark.parametrize("there", [True, False])
 def test_a_machine_without_snapshots(there: bool, tmp_path: Path) -> None:
     if there:
         vmsd(tmp_path)
-    assert failure_of(current(tmp_path), snapshot="x").code == ("snapshot-unknown" if there else "source-missing")
+    failure = failure_of(current(tmp_path), snapshot="x")
+    assert failure.code == ("snapshot-unknown" if there else "source-missing")
+    assert "remove" in failure.hint and f"{tmp_path / 'web01.vmsd'}" in failure.message
 
 
-def test_names_that_repeat_are_chosen_by_number(tmp_path: Path) -> None:
+def test_names_that_repeat_are_chosen_by_uid(tmp_path: Path) -> None:
     vmsd(
         tmp_path,
         ("before update", {"scsi0:0": "web01.vmdk"}),
@@ -95,14 +97,24 @@ def test_names_that_repeat_are_chosen_by_number(tmp_path: Path) -> None:
     )
     failure = failure_of(current(tmp_path), snapshot="before update")
     assert failure.code == "snapshot-unknown"
-    assert "number 0" in failure.message and "number 2" in failure.message and "other" not in failure.message
-    assert names(read(current(tmp_path), snapshot="0")) == ["web01.vmdk"]
-    assert names(read(current(tmp_path), snapshot="2")) == ["web01-000002.vmdk"]
-    assert failure_of(current(tmp_path), snapshot="3").code == "snapshot-unknown"
+    assert "uid 1" in failure.message and "uid 3" in failure.message and "other" not in failure.message
+    assert names(read(current(tmp_path), snapshot="1")) == ["web01.vmdk"]
+    assert names(read(current(tmp_path), snapshot="3")) == ["web01-000002.vmdk"]
+    assert failure_of(current(tmp_path), snapshot="0").code == "snapshot-unknown"
+
+
+def test_a_uid_that_repeats_or_is_missing_chooses_nothing(tmp_path: Path) -> None:
+    path = vmsd(tmp_path, *((name, {"scsi0:0": f"{name}.vmdk"}) for name in "abc"))
+    path.write_text(path.read_text().replace('snapshot1.uid = "2"', 'snapshot1.uid = "1"'))
+    failure = failure_of(current(tmp_path), snapshot="1")
+    assert "2 snapshots have the name or uid '1'" in failure.message
+    path.write_text(path.read_text().replace('snapshot2.uid = "3"\n', ""))
+    assert "'c' (uid unknown)" in failure_of(current(tmp_path), snapshot="3").message
+    assert names(read(current(tmp_path), snapshot="c")) == ["c.vmdk"]
 
 
 @pytest.mark.parametrize("wanted", ["1", "base", "0", "B\u00fcro |", "x" * 80])
-def test_a_name_counts_before_a_number(wanted: str, tmp_path: Path) -> None:
+def test_a_name_counts_before_a_uid(wanted: str, tmp_path: Path) -> None:
     written = wanted.replace("|", "|7C")
     vmsd(
         tmp_path, ("first", {"scsi0:0": "a.vmdk"}), ("second", {"scsi0:0": "b.vmdk"}), (written, {"scsi0:0": "c.vmdk"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -11,18 +11,23 @@ from hyper2kvmd.disk.files import source_changed
 from hyper2kvmd.disk.sources.location import open_disk
 from hyper2kvmd.disk.sources.source import DiskSource
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.host import space
 from hyper2kvmd.host.mandate import ANYONE, Mandate
 from hyper2kvmd.model.disks import DiskRef, FileIdentity, SourceDisk
+from hyper2kvmd.model.orders import SpaceNeeded
 
 
 class Sources:
     """Opens the disks of one machine at first use, and closes them at the end of its block.
 
-    QEMU's sockets may be made in `folder`, and packed disks unpacked there: that leaves `space_reserve` free.
+    QEMU's sockets may be made in `folder`, and packed disks unpacked there: `admit` is asked before.
     """
 
-    def __init__(self, folder: Path, mandate: Mandate = ANYONE, space_reserve: str = "0") -> None:
-        self.folder, self.mandate, self.space_reserve = folder, mandate, space_reserve
+    def __init__(
+        self, folder: Path, mandate: Mandate = ANYONE, admit: Callable[[SpaceNeeded], None] | None = None
+    ) -> None:
+        self.folder, self.mandate = folder, mandate
+        self._admit = admit
         self._stack = ExitStack()
         self._opened: tuple[DiskSource, ...] = ()
 
@@ -33,6 +38,13 @@ class Sources:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+
+    def require_space(self, total: int) -> None:
+        """Raise TryLater (`space-short`) if the files in `folder` cannot occupy `total` bytes in all."""
+        if self._admit is None:
+            space.require_growth(self.folder, total, reserve="0")
+        else:
+            self._admit(SpaceNeeded(conversion_bytes=total))
 
     def close(self) -> None:
         """Close the disks: no later stage needs them."""

@@ -53,6 +53,8 @@ SUFFIXES: dict[str, SourceFormat] = {
     ".bin": "raw",
 }
 RAW_SUFFIXES = tuple(suffix for suffix, fmt in SUFFIXES.items() if fmt == "raw")
+OTHER_KEYS = {".ova": "ova", ".ovf": "ovf", ".vmx": "vmx"}
+"""Keys for descriptions of machines, by suffix."""
 PIECE = re.compile(r"(.+)-f[0-9]{3}\.vmdk", re.IGNORECASE)
 """The name of one extent of a split flat VMDK: raw content, which the guest wrote."""
 
@@ -88,7 +90,7 @@ def open_source(file: SourceFile, folder: Path, mandate: Mandate) -> Iterator[Di
 def _format_of(file: SourceFile, mandate: Mandate) -> tuple[SourceFormat, tuple[Concern, ...]]:
     """The format, and concerns about the choice of it."""
     descriptor_name = None if _can_be_descriptor(file) else descriptor_of(file.path.name)
-    found, named = _at_start(file), "raw" if descriptor_name else SUFFIXES.get(file.path.suffix.lower())
+    found, named = format_at_start(file), "raw" if descriptor_name else SUFFIXES.get(file.path.suffix.lower())
     if vhd.has_footer(file):
         found = _with_footer(file, found, named)
     piece = PIECE.fullmatch(file.path.name)
@@ -116,6 +118,7 @@ def _read_without_descriptor(file: SourceFile, descriptor_name: str, mandate: Ma
         code="extent-without-descriptor",
         message=f"{file.path} is an extent without its descriptor {descriptor_name}: it is read as a raw disk; changes"
         " in later snapshots are not in it",
+        hint=f"Copy {descriptor_name} beside it and name that, if the machine has snapshots",
     )
 
 
@@ -150,8 +153,8 @@ def _doubt(file: SourceFile, found: SourceFormat) -> Concern:
         )
     return Concern(
         code="format-by-content",
-        message=f"{file.path} is read as {found} because of its content, which its name does not confirm: if it is a"
-        " raw disk, its guest wrote that content, and it must be renamed to end in .raw",
+        message=f"{file.path} is read as {found} because of its content, which its name does not confirm",
+        hint="If it is a raw disk, its guest wrote that content: rename it to end in .raw",
     )
 
 
@@ -170,7 +173,8 @@ def _can_be_descriptor(file: SourceFile) -> bool:
     return file.size <= descriptor.LIMIT and _is_descriptor(file)
 
 
-def _at_start(file: SourceFile) -> SourceFormat | None:
+def format_at_start(file: SourceFile) -> SourceFormat | None:
+    """The format that the first bytes show."""
     if _is_descriptor(file):
         return "vmdk"
     head = file.read(0, HEAD_BYTES)
@@ -217,6 +221,13 @@ def _unclear(file: SourceFile, named: SourceFormat | None) -> MigrationFailed:
             "source-format-differs",
             f"{file.path} has the suffix of {named} but not its content",
             hint="Copy or export it again, or rename it to end in .raw if `fdisk -l` shows partitions of a raw disk",
+        )
+    other = OTHER_KEYS.get(file.path.suffix.lower())
+    if other is not None:
+        return MigrationFailed(
+            "source-format-unclear",
+            f"{file.path} has the suffix of {other}, and its content is of no known format",
+            hint=f"Use {other}: instead of vmdk: to migrate that machine",
         )
     return MigrationFailed(
         "source-format-unclear",

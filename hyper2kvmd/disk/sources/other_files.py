@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -76,6 +76,7 @@ def _restored(what: str, program: str) -> OtherFile:
 
 AGAIN = "Copy or download the disk itself again"
 OVA = OtherFile("an OVA", "Use ova: instead of vmdk: to migrate the machine in it", "package")
+OVF = OtherFile("an OVF, the description of a machine", "Use ovf: instead of vmdk: to migrate that machine")
 TAR = _package("a tar archive", "tar -xf {name}")
 DMG = _format("a DMG", "dmg")
 AS_DATA = (
@@ -120,7 +121,7 @@ SIGNATURES: tuple[tuple[bytes, OtherFile], ...] = (
     (rb"%PDF-", OtherFile("a PDF document", AGAIN)),
     (
         TEXT + rb"(?:<\?xml\b[^>]*>\s*)?(?:<!--[\0-\xff]{0,400}?-->\s*)?<(?:\w+:)?Envelope\b",
-        OtherFile("an OVF, the description of a machine", "Name it with ovf: instead of vmdk:"),
+        OVF,
     ),
     (rb"(?i:" + TEXT + rb"(?:<!--|<!doctype\s+html|<html|<head|<body))", OtherFile("a web page (HTML)", AGAIN)),
     (
@@ -135,7 +136,7 @@ SIGNATURES: tuple[tuple[bytes, OtherFile], ...] = (
     ),
     (
         TEXT + rb"(?:#[^\n]*\n)?(?:\.encoding|config\.version|virtualHW\.version)[ \t]*=",
-        OtherFile("a .vmx file, the settings of a machine", "Use the .vmdk files that it names as fileName"),
+        OtherFile("a .vmx file, the settings of a machine", "Use vmx: instead of vmdk: to migrate that machine"),
     ),
     (
         rb"MRVN",
@@ -174,16 +175,18 @@ def refuse(file: SourceFile, *, named_raw: bool) -> tuple[Concern, ...]:
     Raises MigrationFailed (`source-packed`, `source-not-disk`, `source-unsupported`).
     """
     head = file.read(0, SECTOR)
-    other = _by_its_start(head) or _by_its_end(file) or _medium(file)
+    other = by_its_start(head) or _by_its_end(file) or _medium(file)
     if other is None:
         return ()
     if named_raw and (_has_partitions(head, file.size) or (other is MEDIA and any(file.read(0, SYSTEM_AREA)))):
         fact = f"{file.path} could also be {other.what}: it is read as a raw disk, because of its first sectors"
-        return (Concern(code="format-by-content", message=fact),)
+        hint = "Check that the file is a disk of this machine"
+        return (Concern(code="format-by-content", message=fact, hint=hint),)
     raise _not_raw(file.path, other)
 
 
-def _by_its_start(head: bytes) -> OtherFile | None:
+def by_its_start(head: bytes) -> OtherFile | None:
+    """What a file is by its first sector."""
     if _is_tar(head):
         return OVA if head[TAR_NAME].partition(b"\0")[0].lower().endswith(b".ovf") else TAR
     return next((other for pattern, other in PATTERNS if pattern.match(head)), None)
@@ -221,6 +224,8 @@ def _not_raw(path: Path, other: OtherFile) -> MigrationFailed:
     unpacked = COMPRESSED_NAME.sub("", path.name)
     if unpacked == path.name:
         unpacked = f"unpacked-{path.name}"
+    if other.is_a == "package" and ".ova" in [suffix.lower() for suffix in path.suffixes]:
+        other = replace(other, remedy=OVA.remedy)
     hint = other.remedy.format(name=shlex.quote(path.name), unpacked=shlex.quote(unpacked))
     match other.is_a:
         case "package":

@@ -69,13 +69,20 @@ def check_snapshots(
         beside = _read_beside(file, mandate)
         disk = _as_described(read_link(file))
         for warning in _warnings(disk, beside, disk_names):
-            concerns.append(Concern(code="snapshot-doubtful", message=f"{file.path}: {warning}"))
+            concerns.append(
+                Concern(
+                    code="snapshot-doubtful",
+                    message=f"{file.path}: {warning}",
+                    hint="Compare the disk with the one that the machine runs on in vSphere",
+                )
+            )
         newer = _newer(disk, beside, disk_names)
         if newer is not None and meant is None:
             raise _has_snapshot(file.path, newer, missing=newer.names[0] not in beside.links)
         if newer is not None:
             fact = f"{file.path}: {newer.fact} (snapshot: base)"
-            concerns.append(Concern(code="snapshot-left-out", message=fact))
+            hint = "Remove snapshot to migrate the current state of the machine"
+            concerns.append(Concern(code="snapshot-left-out", message=fact, hint=hint))
     return tuple(concerns)
 
 

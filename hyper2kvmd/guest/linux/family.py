@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.guest.family import GuestDisks, OverlayDisks, PreparedGuest, describe
+from hyper2kvmd.guest.family import GuestDisks, OverlayDisks, PreparedGuest, describe, warning
 from hyper2kvmd.guest.files.tree import GuestTree, Mark, printable
 from hyper2kvmd.guest.linux.boot_proof.prepared import prepare_linux
 from hyper2kvmd.guest.linux.compose import Composition
@@ -70,9 +70,9 @@ class FoundLinux:
         )
         with composition.mounted() as tree:
             troubles = [f"{trouble}; it was not inspected" for trouble in self.root.troubles]
-            warnings = [*troubles, *locked, *composition.warnings]
-            for warning in warnings:
-                ctx.warn(warning)
+            warnings = [warning(text) for text in (*troubles, *locked, *composition.warnings)]
+            for text in warnings:
+                ctx.warn(text)
             guest, staged = _stage_repairs(tree, composition, self.disks, self.root)
         written = guest.changes
         left = composition.left_writable()
@@ -80,8 +80,8 @@ class FoundLinux:
             staged = replace(staged, points=tuple(dict.fromkeys((*staged.points, *left))))
             with ctx.step(f"Writing the repairs of {guest.os_name}"):
                 written, unlabelled = _write(composition, staged)
-            for warning in unlabelled:
-                ctx.warn(warning)
+            for text in unlabelled:
+                ctx.warn(text)
             warnings += unlabelled
         return guest.with_changes(changes=written, warnings=(*warnings, *guest.warnings))
 
@@ -130,12 +130,12 @@ def _stage_repairs(
         fixes = OUTSIDE if root.locked else FIXES
         case = Case(system, tree, devices, root.volume, migration, disks.firmware, seen, cards, esp, root.has_rivals)
         news = _apply_all(fixes, case)
-        news += never_booted(tree)
+        news += map(warning, never_booted(tree))
         # the top of a deployment is immutable
         relabels = not root.folders and any(tree.is_file(path) for path in FIXFILES)
         staged = _Staged(tree.mark(), tree.touched, selinux=system.selinux, relabels=relabels)
-    for warning in news:
-        ctx.warn(warning)
+    for text in news:
+        ctx.warn(text)
     unsigned = _unsigned(system, tree.changes)
     guest = Guest(
         family="linux",
@@ -180,8 +180,8 @@ def _refuse_overlay(fstab: str) -> None:
                 "guest-etc-overlay",
                 f"the guest's /etc is an overlay ({entry.option('upperdir') or 'no upperdir'} over the root): repaired "
                 "files would be hidden by those of the upper layer",
-                hint="Install virtio drivers and stable names in the guest (transactional-update), then migrate it "
-                "with guest: none",
+                hint="Add the driver ahci to the initramfs and use stable names in the guest (transactional-update), "
+                "then migrate it with guest: none",
             )
 
 
@@ -194,7 +194,7 @@ def _write(composition: Composition, staged: _Staged) -> tuple[tuple[Change, ...
     if not unlabelled:
         return changes, []
     if not staged.relabels:
-        return changes, [f"files without an SELinux label: {unlabelled}; run restorecon on them"]
+        return changes, [warning(f"files without an SELinux label: {unlabelled}. Run restorecon on them")]
     with composition.writable(("/",)) as tree:
         tree.write_text(RELABEL, "", fix="selinux", summary=f"the next boot labels all files: {unlabelled}")
         return changes + tree.commit(), []
@@ -221,10 +221,11 @@ def _apply_all(fixes: tuple[Fix, ...], case: Case) -> list[str]:
             continue
         mark = case.tree.mark()
         try:
-            warnings += [printable(f"{fix.name}: {warning}") for warning in fix.apply(case)]
+            warnings += [warning(text) for text in fix.apply(case)]
         except MigrationFailed as failure:
             if fix.required:
                 raise
             case.tree.restore(mark)
-            warnings.append(printable(f"{fix.name} was not repaired: {failure.message}"))
+            fact = f"the repair {fix.name} failed: {failure.message}"
+            warnings.append(printable(str(Concern(code="repair-failed", message=fact, hint=failure.hint))))
     return warnings

@@ -86,7 +86,7 @@ def never_booted(tree: GuestTree) -> list[str]:
     if not tree.is_file(f"/boot/{FIRST_BOOT}"):
         return []
     fact = "Ignition has not run in this guest, and would look for its configuration on VMware"
-    return [f"{fact}: start the guest once on VMware, or deploy its image for QEMU instead"]
+    return [f"{fact}. Start the guest once on VMware, or deploy its image for QEMU instead."]
 
 
 def _readable(layout: Layout) -> list[Volume]:

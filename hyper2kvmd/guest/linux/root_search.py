@@ -11,6 +11,7 @@ from hyper2kvmd.guest.files.tree import GuestTree, printable
 from hyper2kvmd.guest.linux import locked
 from hyper2kvmd.guest.linux.root_choice import choose_root
 from hyper2kvmd.guest.mounts.access import Access
+from hyper2kvmd.guest.mounts.reach import obstacle
 from hyper2kvmd.model.disks import Layout, Volume
 from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS
 
@@ -79,7 +80,6 @@ def _find_roots(access: Access, layout: Layout) -> _Roots:
         if volume.content not in LINUX_FILE_SYSTEMS:
             continue
         if volume.obstacle or not volume.stretches:
-            troubles.append(f"{describe(volume)}: {volume.obstacle or 'cannot be addressed'}")
             continue
         try:
             with access.mount(volume, read_only=True) as handle:
@@ -88,7 +88,8 @@ def _find_roots(access: Access, layout: Layout) -> _Roots:
             if failure.kind is Kind.RETRY:
                 raise
             failures.append(failure)
-            troubles.append(f"{describe(volume)}: {failure.message}")
+            if obstacle(volume) is None:  # else it is a concern of the plan
+                troubles.append(f"{describe(volume)}: {failure.message}")
     return _Roots(tuple(roots), tuple(failures), tuple(troubles))
 
 

@@ -22,8 +22,9 @@ from hyper2kvmd.errors import Failure, Kind, MigrationFailed
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.machines.archives import tar, zip  # noqa: A004 - the format
 from hyper2kvmd.machines.archives.names import MAX_FILES, is_left_out
-from hyper2kvmd.machines.archives.streams import Compression, Plain, Unpacked, compression_of
+from hyper2kvmd.machines.archives.streams import Compression, Plain, Unpacked
 from hyper2kvmd.machines.archives.unpacking import Unpacking
+from hyper2kvmd.machines.other_key import recognise, tar_inside
 from hyper2kvmd.machines.ovf.faults import listed, shown
 from hyper2kvmd.model.disks import ArchiveMember, FileRef, LocalFile, MemberWindow, NamedBy
 
@@ -203,7 +204,6 @@ def _is_directory(path: Path, mandate: Mandate) -> bool:
 
 def _of_file(file: SourceFile, sources: Sources, unpacking: Unpacking) -> Package:
     head = file.read(0, tar.BLOCK)
-    compression = compression_of(head)
     if tar.is_tar(head):
         members = tar.read_members(Plain(file), file.path)
         return ArchiveFiles(
@@ -215,8 +215,10 @@ def _of_file(file: SourceFile, sources: Sources, unpacking: Unpacking) -> Packag
         )
     if zip.is_zip(head):
         return ZipFiles(file.path, zip.read_members(file), sources, unpacking)
-    if compression is not None and tar.is_tar(Unpacked(file, compression).read(tar.BLOCK)):
+    compression = tar_inside(file)
+    if compression is not None:
         return _unpacked(file, compression, unpacking)
+    _refuse_other(file)
     raise MigrationFailed(
         "source-not-ova",
         f"{file.path} is not an OVA: it is neither a tar archive, also compressed with gzip, bzip2, xz or zstd, nor a"
@@ -224,6 +226,13 @@ def _of_file(file: SourceFile, sources: Sources, unpacking: Unpacking) -> Packag
         hint="Name a descriptor with ovf:, a .vmx file with vmx: and a disk with vmdk:. For an OVA, export or copy it"
         " again",
     )
+
+
+def _refuse_other(file: SourceFile) -> None:
+    other = recognise(file, "ova")
+    if other is not None:
+        fact = f"{file.path} is not an OVA: it is {other.what}"
+        raise MigrationFailed("source-not-ova", fact, hint=other.remedy("ova"))
 
 
 def _unpacked(file: SourceFile, compression: Compression, unpacking: Unpacking) -> ArchiveFiles:

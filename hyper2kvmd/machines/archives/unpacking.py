@@ -25,7 +25,7 @@ NO_FILE_NAME = ("", ".", "..")
 IMPOSSIBLE_NAME = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 STEP = 1 << 20
 CHECKED = 256 << 20
-"""Bytes that are written between two looks at the free space, if the size is unknown."""
+"""Bytes that are asked for at once at least, if the size is unknown."""
 LARGEST = damage.LARGEST_DISK
 ZEROS = bytes(STEP)
 
@@ -37,6 +37,8 @@ class Unpacking:
         self._sources = sources
         self._root = sources.folder / FOLDER
         self._disks = 0
+        self._written_bytes = 0
+        self._granted_bytes = 0
         self._begun = False
 
     def of_archive(self, name: str, read: Callable[[int], bytes], length: int, archive: Path) -> UnpackedFile:
@@ -69,6 +71,7 @@ class Unpacking:
             whole = self.of_disk(parts, None, f"{name}.packed")
             with open_stored(whole) as file:
                 self._written(target, Unpacked(file, compression).read, None, Path(origin))
+            self._written_bytes -= whole.path.lstat().st_blocks * 512
             whole.path.unlink()
         return UnpackedFile(path=target, origin=origin)
 
@@ -83,32 +86,40 @@ class Unpacking:
     def _written(self, target: Path, read: Callable[[int], bytes], length: int | None, origin: Path) -> None:
         """Write `length` bytes, or all that there are. Raises TryLater (`space-short`), MigrationFailed
         (`space-never`, `disk-full`, `source-truncated`, `archive-too-large`), Unsafe (`archive-unsafe`)."""
-        self._require_room(length or 0)
+        self._require_room(CHECKED if length is None else length)
+        before = self._written_bytes
         handle = _created(target, origin)
         try:
             done = 0
             while length is None or done < length:
-                if length is None and done % CHECKED == 0:
-                    self._require_room(CHECKED)
                 data = read(STEP if length is None else min(STEP, length - done))
                 if not data:
                     break
                 if data != ZEROS:
+                    if length is None and self._written_bytes + STEP > self._granted_bytes:
+                        # in growing steps, so that a job is not put back into the queue again and again
+                        self._require_room(max(CHECKED, self._written_bytes // 4))
                     os.pwrite(handle, data, done)
+                    self._written_bytes += len(data)
                 done += len(data)
                 if done > LARGEST:
                     raise faults.too_large(origin, f"it unpacks to more than {LARGEST} bytes")
             if length is not None and done < length:
                 raise damage.truncated(origin, f"it has {done} of {length} bytes")
             os.ftruncate(handle, done)
+            self._written_bytes = before + os.fstat(handle).st_blocks * 512
         except OSError as error:
             raise _not_written(target, error) from error
         finally:
             os.close(handle)
 
     def _require_room(self, length: int) -> None:
-        space.require_possible(self._sources.folder, length)
-        space.require(self._sources.folder, length, self._sources.space_reserve)
+        """For so many more bytes."""
+        total = self._written_bytes + length
+        space.require_possible(self._sources.folder, total)
+        if total > self._granted_bytes:
+            self._sources.require_space(total)
+            self._granted_bytes = total
 
 
 def unpacked_bytes(folder: Path) -> int:

@@ -105,6 +105,9 @@ def _about_medium(item: Item) -> Iterator[Concern]:
         )
 
 
+FLOPPY_REMEDY = "Copy files that the guest needs from its floppy disk to its hard disk before the migration"
+
+
 def _about_device(item: Item) -> Concern:
     if item.kind in PORTS:
         return Concern(
@@ -115,7 +118,7 @@ def _about_device(item: Item) -> Concern:
         )
     if item.kind == FLOPPY:
         message = f"{item.place} is a floppy drive, which the new machine does not have"
-        return Concern(code="floppy-not-migrated", message=message, level="information")
+        return Concern(code="floppy-not-migrated", message=message, hint=FLOPPY_REMEDY, level="information")
     what = "a sound card" if item.kind == SOUND else _unknown(item)
     return Concern(
         code="device-not-migrated",

@@ -114,7 +114,11 @@ def _settings_for(disk: Path, mandate: Mandate) -> tuple[Settings, tuple[Concern
 
 
 def _unclear(message: str) -> Concern:
-    return Concern(code="description-unclear", message=message)
+    return Concern(
+        code="description-unclear",
+        message=message,
+        hint="Name the machine's .vmx with vmx: instead of its disks with vmdk:, or set memory, vcpus and uefi",
+    )
 
 
 def _names_beside(disk: Path, mandate: Mandate) -> tuple[str, ...]:

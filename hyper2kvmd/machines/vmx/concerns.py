@@ -133,6 +133,7 @@ def _services(settings: Settings) -> Iterator[Concern]:
         yield Concern(
             code="floppy-not-migrated",
             message=f"it has floppy drives ({floppies}), which the new machine does not have",
+            hint="Copy files that the guest needs from its floppy disks to its hard disk before the migration",
             level="information",
         )
 
@@ -168,6 +169,7 @@ def _about_disk(settings: Settings, drive: Drive) -> Iterator[Concern]:
         yield Concern(
             code="disk-independent",
             message=f"{name} ({file}) is independent: it is in no snapshot, and is migrated as it is now",
+            hint="Check that its content fits that of the other disks",
             level="information",
         )
     controller = drive.name.partition(":")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,8 @@ class NamedFiles:
     datastores: Mapping[str, Path]
     concerns: list[Concern] = field(default_factory=list)
     """About files that were found by their names only."""
+    used: set[str] = field(default_factory=set)
+    """Datastores that a path was looked for in."""
     names: tuple[str, ...] = ()
     """In the directory of the .vmx, if it can be listed."""
 
@@ -63,16 +65,29 @@ class NamedFiles:
         path = Path(posixpath.normpath(written))
         volume = VOLUME.fullmatch(str(path))
         if volume is not None and volume[1] in self.datastores:
+            self.used.add(volume[1])
             return self._in_datastore(device, written, self.datastores[volume[1]], volume[2])
         failure = self._failure(path)
         is_elsewhere = failure == MISSING or (failure is not None and self._names_like(last_part(written)))
         return self._beside(device, written) if is_elsewhere else path
 
     def _in_datastore(self, device: str, written: str, folder: Path, name: str) -> Path:
-        if self._failure(folder / name) == MISSING:
-            fact = f"is not there: {folder / name} does not exist"
-            raise _missing(self.vmx, device, written, fact, f"Correct datastore_map, or copy the file to {folder}")
-        return folder / name
+        path = folder / name
+        if self._failure(path) == MISSING:
+            fact = f"is not there: {path} does not exist"
+            raise _missing(self.vmx, device, written, fact, f"Correct datastore_map, or copy the file to {path.parent}")
+        return path
+
+    def unused(self) -> Iterator[Concern]:
+        """A concern if entries of `datastore_map` had no effect on the files found so far."""
+        names = [shown(name) for name in self.datastores if name not in self.used]
+        if names:
+            yield Concern(
+                code="datastore-unknown",
+                message=f"{self.vmx}: no disk is on {', '.join(names)}, which datastore_map has",
+                hint="Spell the names in datastore_map as the .vmx does, or remove them",
+                level="information",
+            )
 
     def _names_like(self, name: str) -> list[str]:
         """The names beside the .vmx that can mean this file: the same one, else those in other case."""
@@ -88,7 +103,7 @@ class NamedFiles:
                 hint="Keep only the file of this machine in the directory, or spell its name in the .vmx as it is",
             )
         if not found and self._failure(self.vmx.with_name(name)) == MISSING:
-            fact = "is not on this host, and no file of this name is beside the .vmx"
+            fact = f"is not on this host: {self.vmx.parent} has no file {shown(name)}"
             raise _missing(self.vmx, device, written, fact, self._how_to_map(written))
         path = self.vmx.with_name(found[0] if found else name)
         self.concerns.append(
@@ -111,9 +126,10 @@ class NamedFiles:
     def _how_to_map(self, written: str) -> str:
         volume = VOLUME.fullmatch(posixpath.normpath(written))
         if volume is None:
-            return "Copy the disk, with all of its files, to the directory of the .vmx"
-        line = f"`datastore_map: {{{shown(volume[1])}: /directory}}`"
-        return f"Add {line} with the directory that has the files of this datastore, or copy the disk beside the .vmx"
+            return f"Copy the disk, with all of its files, to {self.vmx.parent}"
+        entry = f"{shown(volume[1])}: /directory"
+        where = f"`{entry}` to datastore_map" if self.datastores else f"`datastore_map: {{{entry}}}`"
+        return f"Add {where}, with the directory that has this datastore's files, or copy the disk to {self.vmx.parent}"
 
 
 def _require_path(vmx: Path, device: str, written: str) -> None:

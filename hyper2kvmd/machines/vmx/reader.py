@@ -15,8 +15,9 @@ from pathlib import Path
 from hyper2kvmd.disk.files import SourceFile, open_file
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.disk.sources.vmdk.links import read_descriptor
-from hyper2kvmd.errors import Failure, MigrationFailed
+from hyper2kvmd.errors import Failure, Kind, MigrationFailed
 from hyper2kvmd.host.mandate import Mandate
+from hyper2kvmd.machines.other_key import recognise
 from hyper2kvmd.machines.vmx import hardware
 from hyper2kvmd.machines.vmx.concerns import concerns_about
 from hyper2kvmd.machines.vmx.drives import NO_FILE, Drive, boot_order, place, read_drives
@@ -60,6 +61,7 @@ class Vmx:
         (vmx,) = asked.sources
         file = open_file(vmx, sources.mandate)
         try:
+            _refuse_other(file)
             settings = _read_settings(file)
             named_by = NamedBy(path=vmx, uid=os.fstat(file.fd).st_uid)
         finally:
@@ -79,9 +81,16 @@ class Vmx:
                 *concerns_about(vmx, settings, drives),
                 *about_snapshots,
                 *files.concerns,
+                *files.unused(),
                 *_locks(vmx, paths, files),
             ),
         )
+
+
+def _refuse_other(file: SourceFile) -> None:
+    other = recognise(file, "vmx")
+    if other is not None:
+        raise _refused(file.path, f"it is {other.what}", hint=other.remedy("vmx"))
 
 
 def _read_settings(file: SourceFile) -> Settings:
@@ -97,12 +106,10 @@ def _read_settings(file: SourceFile) -> Settings:
     return settings
 
 
-def _refused(path: Path, fact: str) -> MigrationFailed:
-    return MigrationFailed(
-        "vmx-invalid",
-        f"{path} is not a file of settings of VMware: {fact}",
-        hint="Name the machine's .vmx in vmx. For a single disk, use vmdk",
-    )
+def _refused(
+    path: Path, fact: str, *, hint: str = "Name the machine's .vmx with vmx:. For a single disk, use vmdk: instead"
+) -> MigrationFailed:
+    return MigrationFailed("vmx-invalid", f"{path} is not a file of settings of VMware: {fact}", hint=hint)
 
 
 def _refuse_unreadable(vmx: Path, settings: Settings, *, is_current: bool) -> None:
@@ -187,10 +194,17 @@ def _snapshots(vmsd: Path, named: Mandate, *, needed: bool) -> tuple[Snapshot, .
             return read_snapshots(_read_settings(file))
         finally:
             os.close(file.fd)
-    except Failure:
-        if needed:
+    except Failure as failure:
+        if not needed:
+            return ()
+        if failure.code != "source-missing":
             raise
-        return ()
+        raise MigrationFailed(
+            "source-missing",
+            f"{vmsd} does not exist, and only it lists the machine's snapshots",
+            hint="Copy it beside the .vmx, or remove snapshot to migrate the current state",
+            kind=Kind.OPERATOR,
+        ) from failure
 
 
 def _of_snapshot(vmsd: Path, settings: Settings, snapshot: Snapshot, current: Sequence[Drive]) -> tuple[Disk, ...]:

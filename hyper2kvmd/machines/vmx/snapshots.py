@@ -28,46 +28,47 @@ class FrozenDisk:
 
 @dataclass(frozen=True)
 class Snapshot:
-    number: int
-    """In the .vmsd: `snapshot3.displayName` belongs to number 3."""
+    uid: str
+    """As `vim-cmd vmsvc/snapshot.get` shows it ("Snapshot Id"); empty if the .vmsd does not say."""
     name: str
     disks: tuple[FrozenDisk, ...]
 
     def __str__(self) -> str:
-        return f"{shown(self.name)!r} (number {self.number})"
+        return f"{shown(self.name)!r} (uid {shown(self.uid) or 'unknown'})"
 
 
 def read_snapshots(settings: Settings) -> tuple[Snapshot, ...]:
-    """By number. The count in the .vmsd is not needed."""
+    """In the order of the .vmsd's numbers, which are not the uids. The count in the .vmsd is not needed."""
     numbers = sorted({int(match[1]) for match in map(SNAPSHOT.fullmatch, settings.values) if match})
     groups: dict[str, dict[str, str]] = {}
     for key, value in settings.below("snapshot"):
         group, _, rest = key.partition(".")
         groups.setdefault(group, {})[rest] = value
-    return tuple(_snapshot(number, groups.get(f"snapshot{number}", NOTHING)) for number in numbers)
+    return tuple(_snapshot(groups.get(f"snapshot{number}", NOTHING)) for number in numbers)
 
 
 def choose(snapshots: tuple[Snapshot, ...], wanted: str, vmsd: Path) -> Snapshot:
-    """The only snapshot of this name, else the one with this number. Raises MigrationFailed (`snapshot-unknown`)."""
+    """The only snapshot of this name, else the only one with this uid. Raises MigrationFailed (`snapshot-unknown`)."""
     named = [one for one in snapshots if one.name == wanted]
     if len(named) == 1:
         return named[0]
-    numbered = [one for one in snapshots if str(one.number) == wanted]
-    if not named and numbered:
-        return numbered[0]
-    listed = ", ".join(map(str, (named or snapshots)[:MAX_SHOWN])) or "none"
-    count = f"{len(named)} snapshots are" if named else "no snapshot is"
+    by_uid = [one for one in snapshots if one.uid == wanted]
+    if not named and len(by_uid) == 1:
+        return by_uid[0]
+    found = named or by_uid
+    listed = ", ".join(map(str, (found or snapshots)[:MAX_SHOWN])) or "none"
+    count = f"{len(found)} snapshots have" if found else "no snapshot has"
     raise MigrationFailed(
         "snapshot-unknown",
-        f"{vmsd}: {count} called {shown(wanted)!r}. The snapshots are {listed}",
-        hint="Set snapshot to one of the names or numbers, or remove the key to migrate the current state",
+        f"{vmsd}: {count} the name or uid {shown(wanted)!r}. The snapshots are {listed}",
+        hint="Set snapshot to one of the names or uids, or remove the key to migrate the current state",
     )
 
 
-def _snapshot(number: int, values: Mapping[str, str]) -> Snapshot:
+def _snapshot(values: Mapping[str, str]) -> Snapshot:
     disks = sorted(int(match[1]) for match in map(DISK.fullmatch, values) if match)
     return Snapshot(
-        number,
+        values.get("uid", "").strip(),
         values.get("displayname", ""),
         tuple(FrozenDisk(_device(values.get(f"disk{n}.node", "")), values[f"disk{n}.filename"]) for n in disks),
     )

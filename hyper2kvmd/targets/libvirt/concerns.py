@@ -21,8 +21,8 @@ AT_ONCE = 50
 
 def domain_concerns(libvirt: Libvirt, migration: Migration, source: Machine, hardware: Hardware) -> Iterator[Concern]:
     yield from _missing_networks(libvirt, migration, source)
-    yield from _macs_in_use(libvirt, hardware)
-    if hardware.uuid is not None and (owner := domain_with(libvirt, hardware.uuid)):
+    yield from _macs_in_use(libvirt, migration.vm_name, hardware)
+    if hardware.uuid is not None and (owner := domain_with(libvirt, hardware.uuid)) != migration.vm_name and owner:
         yield uuid_in_use(libvirt, hardware.uuid, owner)
 
 
@@ -64,12 +64,13 @@ def _missing_networks(libvirt: Libvirt, migration: Migration, source: Machine) -
             )
 
 
-def _macs_in_use(libvirt: Libvirt, hardware: Hardware) -> Iterator[Concern]:
+def _macs_in_use(libvirt: Libvirt, vm_name: str, hardware: Hardware) -> Iterator[Concern]:
+    """In other domains: one of the same name is going to be replaced."""
     wanted = set(hardware.macs)
     if not wanted:
         return
     for name, macs in _cards(libvirt):
-        for mac in sorted(wanted & macs):
+        for mac in sorted(wanted & macs) if name != vm_name else ():
             yield Concern(
                 code="mac-in-use",
                 message=f"the domain {name} of libvirt at {libvirt.uri} already has the MAC address {mac}",

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.kvm import KVM_DEVICE, kvm_works
 from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.progress import Context
 from hyper2kvmd.targets.libvirt.concerns import domain_with, uuid_in_use
 from hyper2kvmd.targets.libvirt.connection import Libvirt, reason_of
@@ -45,18 +46,24 @@ def choose_hypervisor(libvirt: Libvirt, migration: Migration, ctx: Context) -> H
     local = ":///" in libvirt.uri
     if offered and not (local and os.access(KVM_DEVICE, os.R_OK | os.W_OK) and not kvm_works()):
         return "kvm"
-    uri = libvirt.uri
-    ctx.warn(f"KVM does not work for libvirt at {uri}: {migration.vm_name} is defined to run under slow emulation")
+    ctx.note(
+        Concern(
+            code="kvm-not-available",
+            message=f"KVM does not work for libvirt at {libvirt.uri}: {migration.vm_name} is defined to run under slow"
+            " emulation",
+            hint="Load kvm_intel or kvm_amd on that host, then set the domain's type to kvm with `virsh edit`",
+        )
+    )
     return "qemu"
 
 
 def choose_identity(libvirt: Libvirt, migration: Migration, wanted: str | None, mark: str, ctx: Context) -> Identity:
-    """With the `wanted` UUID, unless another domain has it; else the mark is the UUID."""
+    """With the `wanted` UUID, unless another machine's domain has it; else the mark is the UUID."""
     if wanted is None:
         return Identity(mark, mark)
     identity = Identity(wanted, mark)
     owner = domain_with(libvirt, wanted) if migration.libvirt_import else ""
-    if not owner or _is_ours(libvirt, identity):
+    if not owner or owner == migration.vm_name or _is_ours(libvirt, identity):
         return identity
     ctx.note(uuid_in_use(libvirt, wanted, owner))
     return Identity(mark, mark)

@@ -1,8 +1,8 @@
 """A storage pool of libvirt: which one a job may use, and the upload of images as its volumes.
 
 A volume is never overwritten. The volumes of an attempt that failed are removed, also by the next attempt after a kill:
-a note in the job's folder lists them as soon as libvirt has created them. A volume of that name that somebody else
-creates is not listed, so it is never removed.
+a note in the job's folder lists them before libvirt creates them, and again once it has. A volume that may be somebody
+else's, because the kill came in between, is removed only if it is empty and has exactly the size of the image.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from pathlib import Path
 from hyper2kvmd import units
 from hyper2kvmd.errors import Kind, MigrationFailed, Unsafe
 from hyper2kvmd.host.files import write_durably
-from hyper2kvmd.host.workspace import signals_held
+from hyper2kvmd.host.workspace import UPLOADING, signals_held
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import Artifact
 from hyper2kvmd.progress import Context
 from hyper2kvmd.targets.libvirt.connection import Libvirt, reason_of
 
-NOTE = "uploading.json"
+EMPTY_BYTES = 256 << 10
+"""Bytes that an empty QCOW2 volume occupies at most; one cluster of data needs 128 KiB more."""
+ROUNDING = 1024
+"""libvirt rounds the size of a QCOW2 volume up to whole KiB."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,11 @@ class Pool:
     def upload(self, artifact: Artifact, folder: Path, ctx: Context) -> None:
         """Raises MigrationFailed (`pool-unusable`, `volume-exists`); no volume of ours is left then."""
         self.take_back(folder)
-        created: list[str] = []
+        note = _Note(folder / UPLOADING)
         try:
             for disk in artifact.disks:
                 with ctx.step(f"Uploading {disk.path.name} to the storage pool {self.name}"):
-                    self._create(disk.path, artifact.format, created, folder / NOTE)
+                    self._create(disk.path, artifact.format, note)
                     self._run("vol-upload", *self._volume(disk.path), "--sparse", "--file", str(disk.path))
         except BaseException:
             self.take_back(folder)
@@ -95,19 +98,33 @@ class Pool:
 
     def take_back(self, folder: Path) -> None:
         """Remove the volumes that this attempt or a killed one has created."""
-        note = folder / NOTE
-        for name in _noted(note):
-            self.libvirt.virsh("vol-delete", "--pool", self.name, name)
-        note.unlink(missing_ok=True)
+        note = _Note(folder / UPLOADING)
+        for name, intended in note.read().items():
+            if intended is None or self._is_empty(name, intended):
+                self.libvirt.virsh("vol-delete", "--pool", self.name, name)
+        note.remove()
 
-    def _create(self, image: Path, image_format: str, created: list[str], note: Path) -> None:
+    def _create(self, image: Path, image_format: str, note: _Note) -> None:
         if image.name in self._volumes():
             raise self._exists(image.name)
-        size = str(image.stat().st_size)
+        size = image.stat().st_size
+        note.record(image.name, size)
         with signals_held():
-            self._run("vol-create-as", self.name, image.name, size, "--allocation", "0", "--format", image_format)
-            created.append(image.name)
-            write_durably(note, json.dumps(created))
+            try:
+                self._run(
+                    "vol-create-as", self.name, image.name, str(size), "--allocation", "0", "--format", image_format
+                )
+            except MigrationFailed:
+                note.forget(image.name)
+                raise
+            note.record(image.name, None)
+
+    def _is_empty(self, name: str, intended: int) -> bool:
+        """Whether the volume has the intended capacity, rounded up, and no content."""
+        shown = self.libvirt.virsh("vol-info", "--bytes", "--pool", self.name, name).stdout
+        found = {line.split(":")[0]: line.split()[1] for line in shown.splitlines() if line.endswith(" bytes")}
+        capacity, allocated = int(found.get("Capacity", 0)), int(found.get("Allocation", EMPTY_BYTES + 1))
+        return intended <= capacity < intended + ROUNDING and allocated <= EMPTY_BYTES
 
     def _volume(self, image: Path) -> tuple[str, ...]:
         return "--pool", self.name, "--vol", image.name
@@ -135,9 +152,24 @@ class Pool:
         )
 
 
-def _noted(note: Path) -> tuple[str, ...]:
-    """The volumes in the note; none if it is missing or damaged."""
-    try:
-        return tuple(json.loads(note.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError):
-        return ()
+@dataclass(frozen=True)
+class _Note:
+    """The volumes of an attempt: the intended capacity of one that is about to be created, None for a created one."""
+
+    path: Path
+
+    def read(self) -> dict[str, int | None]:
+        """No volume if the note is missing or damaged."""
+        try:
+            return dict(json.loads(self.path.read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError):
+            return {}
+
+    def record(self, name: str, intended: int | None) -> None:
+        write_durably(self.path, json.dumps({**self.read(), name: intended}))
+
+    def forget(self, name: str) -> None:
+        write_durably(self.path, json.dumps({one: size for one, size in self.read().items() if one != name}))
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)

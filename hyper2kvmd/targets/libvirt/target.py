@@ -1,7 +1,8 @@
 """libvirt as a target: images in the output directory, the domain XML next to them, and a domain on request.
 
-An existing domain is never overwritten: ours has a mark derived from the job and the image, and libvirt refuses a
-second UUID for a name, and a second name for a UUID. The definition is read back before it counts.
+An existing domain is never overwritten, except one that `overwrite` allows (`replacing.py`): ours has a mark derived
+from the job and the image, and libvirt refuses a second UUID for a name, and a second name for a UUID. The definition
+is read back before it counts.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from hyper2kvmd.targets.libvirt.definition import (
 from hyper2kvmd.targets.libvirt.devices import source_of
 from hyper2kvmd.targets.libvirt.domain import Identity, domain_xml
 from hyper2kvmd.targets.libvirt.pool import Pool
+from hyper2kvmd.targets.libvirt.replacing import Replaceable, define_again, find_replaceable, seal, undefine
 from hyper2kvmd.targets.target import MakeReport
 
 NOTE = "registering.json"
@@ -77,12 +79,18 @@ class LibvirtTarget:
         except OSError as error:
             raise unusable(self.order.output_dir, error) from error
         if self._migration.libvirt_import and domain_exists(self.libvirt, self._migration.vm_name):
-            raise MigrationFailed(
-                "domain-exists",
-                f"libvirt at {self.libvirt.uri} already has a domain {self._migration.vm_name}",
-                hint="Choose another vm_name, or undefine that domain first",
-                kind=Kind.OPERATOR,
-            )
+            self._require_replaceable()
+
+    def _require_replaceable(self) -> None:
+        if self._migration.overwrite:
+            find_replaceable(self.libvirt, self.order)
+            return
+        raise MigrationFailed(
+            "domain-exists",
+            f"libvirt at {self.libvirt.uri} already has a domain {self._migration.vm_name}",
+            hint="Choose another vm_name, or undefine that domain first",
+            kind=Kind.OPERATOR,
+        )
 
     def examine(self, plan: Plan) -> tuple[Concern, ...]:
         """Raises as `require_supported`, `directory.check` and `Pool.require_free` do."""
@@ -110,7 +118,9 @@ class LibvirtTarget:
         return directory.room(self.order, needed_bytes)
 
     def place(self, plan: Plan, image: Image, make_report: MakeReport) -> Artifact:
-        """Raises as `directory.place` does."""
+        """Raises as `directory.place` does, and as `find_replaceable` does before an image is replaced."""
+        if self._migration.libvirt_import and self._migration.overwrite:
+            find_replaceable(self.libvirt, self.order)
         return directory.place(self.order, plan, image, make_report, self.ctx)
 
     def holds(self, artifact: Artifact) -> bool:
@@ -127,6 +137,7 @@ class LibvirtTarget:
         migration, wanted = self._migration, self._migration.libvirt_import
         mark = str(uuid.uuid5(uuid.NAMESPACE_URL, f"hyper2kvmd:{self.order.job_id}:{artifact.disks[0].path}"))
         hypervisor = choose_hypervisor(self.libvirt, migration, self.ctx)
+        old = find_replaceable(self.libvirt, self.order, mark) if wanted and migration.overwrite else None
         identity = choose_identity(self.libvirt, migration, hardware.uuid, mark, self.ctx)
         if wanted and hardware.tpm and self._lacks_tpm(hardware):
             hardware = hardware.with_changes(tpm=False)
@@ -137,7 +148,8 @@ class LibvirtTarget:
             self._place_xml(text)
         if wanted:
             require_unshared(self.order)
-            self._define(identity, own, artifact)
+            self._define(identity, own, artifact, old)
+            seal(self.libvirt, identity.uuid, mark, self.order)
         return Registration(
             name=migration.vm_name,
             identity=identity.uuid,
@@ -147,19 +159,22 @@ class LibvirtTarget:
             uri=self.libvirt.uri if wanted else None,
         )
 
-    def _define(self, identity: Identity, own: Path, artifact: Artifact) -> None:
+    def _define(self, identity: Identity, own: Path, artifact: Artifact, old: Replaceable | None) -> None:
         """The domain, with its volumes if it has some; a failure leaves none of both that this attempt has made."""
         libvirt, name, pool = self.libvirt, self._migration.vm_name, self.pool
         ours = [source_of(disk.path, self._migration.libvirt_pool) for disk in artifact.disks]
-        if is_defined(libvirt, name, identity, self._xml):
+        if old is None and is_defined(libvirt, name, identity, self._xml):
             require_disks(libvirt, name, identity, self._xml, ours)
             return
         if pool is not None:
             self._fill(pool, artifact)
         try:
             with self.ctx.step(f"Defining {name} in libvirt"):
+                if old is not None:
+                    undefine(libvirt, name, old, self.folder)
                 define(libvirt, name, identity, own, self._xml, ours)
         except MigrationFailed:
+            define_again(libvirt, self.folder)
             if pool is not None:
                 pool.take_back(self.folder)
             raise

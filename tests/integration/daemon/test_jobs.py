@@ -200,6 +200,18 @@ def test_a_retry_goes_on_after_the_last_finished_stage(house: House) -> None:
     assert folders(house) == []
 
 
+def test_a_folder_is_kept_that_lists_uploaded_files(house: House) -> None:
+    """The next attempt removes these, although the images are published."""
+    house.start()
+    words = ("plan", "convert", "file 4096", "publish")
+    house.drop("a.yaml", house.migration("a", *words, "note uploading.json", "die"))
+    house.reaches(1, State.FAILED)
+    assert folders(house) == ["a.1"]
+    house.drop("b.yaml", house.migration("b", *words, "die"))
+    house.reaches(2, State.FAILED)
+    assert folders(house) == ["a.1"]
+
+
 def test_without_retention_nothing_is_kept(house: House) -> None:
     house.configure(retention={"conversions": 0})
     house.start()
@@ -279,6 +291,19 @@ def test_drain_lets_what_runs_end_starts_nothing_new_and_ends(house: House) -> N
     assert house.job(1).state is State.SUCCEEDED
 
 
+def test_machines_of_two_jobs_with_one_mac_address_are_told_apart(house: House) -> None:
+    house.start()
+    house.drop("a.yaml", house.migration("a", "plan 00:50:56:00:00:01 00:50:56:00:00:02", "publish"))
+    house.reaches(1, State.SUCCEEDED)
+    house.drop("b.yaml", house.migration("b", "plan 00:50:56:00:00:02 00:50:56:00:00:03", "publish"))
+    house.reaches(2, State.SUCCEEDED)
+    events = events_adapter.validate_json(house.ask("GET", "/v1/jobs/2/events")[1])
+    (warning,) = (event.message for event in events if event.kind == "warned")
+    assert warning.startswith("b has the MAC address 00:50:56:00:00:02, and so has a of job 1.")
+    assert "warned" not in house.kinds(1)
+    assert warning in house.log
+
+
 # ---------------------------------------------------------------- space
 
 
@@ -332,6 +357,18 @@ def test_what_a_job_has_written_is_not_counted_twice(small_disk: House) -> None:
     house.drop("b.yaml", house.migration("b", "plan", f"space {20 * MIB}", "convert"))
     house.reaches(2, State.SUCCEEDED)
     assert house.job(1).state is State.RUNNING
+
+
+def test_a_later_request_of_a_job_replaces_its_earlier_one(small_disk: House) -> None:
+    """A job that unpacks an archive asks before it and after its plan."""
+    house = small_disk
+    house.start()
+    words = (f"space {20 * MIB}", "plan", f"space {50 * MIB}", f"file {20 * MIB}", f"wait {house.root}/go", "convert")
+    house.drop("a.yaml", house.migration("a", *words))
+    until(lambda: house.jobs() and house.status().conversion_reserved_bytes == 30 * MIB, "20 of 50 MiB are written")
+    assert house.job(1).attempt == 1
+    (house.root / "go").touch()
+    house.reaches(1, State.SUCCEEDED)
 
 
 def keep_folders(house: House, *names: str, size: int = 15 * MIB) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import re
 import signal
 import socket
@@ -16,11 +18,13 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from hyper2kvmd.daemon.wire import RefusalBody
+from hyper2kvmd.daemon.wire import RateAnswer, RefusalBody
 from hyper2kvmd.errors import BrokenInstallation
-from hyper2kvmd.model.jobs import Job, State
+from hyper2kvmd.model.jobs import Job, PastRate, Stage, State
+from tests.support.ctl import configured, ctl
 from tests.support.filtered import without_landlock
 from tests.support.house import House, notify_socket, until
+from tests.support.small_worker import DATA, SECONDS
 
 PROGRAM = Path(sys.executable).with_name("hyper2kvmd")
 
@@ -140,6 +144,44 @@ def test_log_lines_carry_the_level_and_the_job(house: House) -> None:
     assert "ERROR job 1: a failed: told to fail. Tell it otherwise. [told-to]" in lines
 
 
+def test_the_machine_is_in_the_log_and_the_history_of_its_job(house: House) -> None:
+    house.start()
+    house.drop("a.yaml", house.migration("a", "plan", "machine CPUs: 4; disk 1: virtio", "publish"))
+    house.reaches(1, State.SUCCEEDED)
+    assert [one.message for one in house.events(1) if one.kind == "machine"] == ["CPUs: 4", "disk 1: virtio"]
+    house.stop()
+    assert "INFO job 1: CPUs: 4" in house.log and "INFO job 1: disk 1: virtio" in house.log
+
+
+def test_the_rate_of_conversions_can_be_asked_for(house: House) -> None:
+    """An attempt that continues another one's conversion shows no rate."""
+    house.start()
+    assert house.ask("GET", "/v1/rate") == (200, b'{"rate":null}')
+    house.drop("b.yaml", house.migration("b", "die-once", "plan", "convert"))
+    house.reaches(1, State.SUCCEEDED)
+    assert house.ask("GET", "/v1/rate") == (200, b'{"rate":null}')
+    house.drop("a.yaml", house.migration("a", "plan", "convert"))
+    house.reaches(2, State.SUCCEEDED)
+    rate = RateAnswer.model_validate_json(house.ask("GET", "/v1/rate")[1]).rate
+    assert rate == PastRate(bytes_per_second=DATA / SECONDS[Stage.CONVERT], conversions=1)
+    (house.root / "disk.yaml").write_text(f"vmdk: {filled_disk(house.root / 'disk.raw')}\nguest: none\n")
+    with configured(house.root, control_socket=house.socket) as mounts:
+        shown = ctl("plan", house.root / "disk.yaml", cwd=house.root, mounts=mounts).stdout
+        assert "by the daemon  the conversion takes less than a minute, at 512.0 KiB/s: its only one so far" in shown
+        answer = json.loads(ctl("plan", "--json", house.root / "disk.yaml", cwd=house.root, mounts=mounts).stdout)
+        assert answer["past_rate"] == rate.model_dump(mode="json")
+        house.stop()
+        done = ctl("plan", house.root / "disk.yaml", cwd=house.root, mounts=mounts)
+    assert (done.returncode, done.stderr) == (0, "") and "takes" not in done.stdout
+
+
+def filled_disk(path: Path) -> Path:
+    """A raw disk of 16 MiB with 1 MiB of data."""
+    path.write_bytes(b"data" * (1 << 18))
+    os.truncate(path, 16 << 20)
+    return path
+
+
 # ---------------------------------------------------------------- Prometheus and people
 
 
@@ -181,7 +223,7 @@ def test_metrics_have_their_names_and_no_names_of_guests(house: House) -> None:
     assert value("jobs_completed_total", outcome="succeeded", reason="") == 1
     assert value("jobs_completed_total", outcome="failed", reason="told-to") == 1
     assert value("stage_duration_seconds_count", stage="plan") == 1
-    assert value("stage_duration_seconds_sum", stage="convert") == 0.5
+    assert value("stage_duration_seconds_sum", stage="convert") == 2.0
     assert value("queue_wait_seconds_count") == 3
     assert value("oldest_queued_timestamp_seconds") == queued.created.timestamp()
     assert value("bytes_read_total") == 70 + 25

@@ -12,7 +12,7 @@ names = partial(Cut, "hyper2kvmd/machines/archives/names.py")
 streams = partial(Cut, "hyper2kvmd/machines/archives/streams.py")
 unpacking = partial(Cut, "hyper2kvmd/machines/archives/unpacking.py")
 OUTSIDE = "test_archives.py::test_a_name_that_leads_out_of_the_archive"
-ROOM = unpacking("Unpacking._require_room", "call require", GONE)
+ROOM = unpacking("Unpacking._require_room", "call require_space", GONE)
 
 GUARDS: tuple[Guard, ...] = (
     *each(

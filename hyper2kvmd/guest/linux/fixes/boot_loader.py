@@ -15,7 +15,7 @@ def apply(case: Case) -> list[str]:
     if case.system.boot_loaders:
         return []
     return [
-        f"the guest boots by {called}, which is not repaired; change root= in {path} and run {name} in a rescue system"
+        f"the guest boots by {called}, which is not repaired. Change root= in {path} and run {name} in a rescue system"
         for name, called in UNMENDED.items()
         for path in regular_files(case, f"/etc/{name}.conf")
     ]

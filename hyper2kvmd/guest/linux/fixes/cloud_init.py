@@ -41,7 +41,7 @@ def apply(case: Case) -> list[str]:
         return []
     if not tree.is_dir("/var/lib"):
         fact = "/var could not be read: without its data source of VMware, cloud-init sets this machine up anew"
-        return [f"{fact}, with DHCP and new SSH host keys; create {DISABLED} to prevent that"]
+        return [f"{fact}, with DHCP and new SSH host keys. Create {DISABLED} to prevent that."]
     source = tree.text_or_empty(f"{INSTANCE}/datasource").strip()
     if not tree.is_dir(INSTANCE) or _is_lasting(source):
         return []

@@ -32,7 +32,7 @@ def apply(case: Case) -> list[str]:
 
 def _warning(path: str) -> str:
     fact = f"{path}: the identifier of the DHCP client depends on the card's place, which changed"
-    return f"{fact}; reserve its address by MAC address, which stays, or another one may be assigned"
+    return f"{fact}, so another address may be assigned. Reserve its address by MAC address, which stays."
 
 
 FIX = Fix("dhcp-identity", required=False, wanted=always, apply=apply)

@@ -43,7 +43,7 @@ def _named(case: Case, path: str) -> list[str]:
     """One warning per file, for its first line that names a disk."""
     for number, line in enumerate(case.tree.read_text(path).split("\n"), 1):
         if not line.lstrip().startswith("#") and (match := NAMED.search(line[:MAX_LINE])):
-            return [f"{path} line {number} names {match[0]}, which is not a disk name on KVM; adapt or remove it"]
+            return [f"{path} line {number} names {match[0]}, which is not a disk name on KVM. Adapt or remove it."]
     return []
 
 

@@ -46,7 +46,7 @@ def apply(case: Case) -> list[str]:
             hint="Convert the machine with all its disks, or correct the line in the guest "
             f"(the root is {case.root.name}{f', UUID {case.root.uuid}' if case.root.uuid else ''})",
         )
-    effect = "the guest does not find its root with this line"
+    effect = "the guest does not find its root with this line. Write a UUID there by hand."
     reported = absent if case.migration.no_grub else []  # the repair of the file has reported it otherwise
     return [*(f"{fact}: {effect}" for fact in reported), *elsewhere]
 

@@ -6,7 +6,7 @@ virtio_net, a place on the bus becomes the MAC address. Names, addresses and rou
 
 from __future__ import annotations
 
-from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.errors import MigrationFailed, sentences
 from hyper2kvmd.guest.linux.fixes.fix import Case, Fix, always
 from hyper2kvmd.guest.linux.network.survey import FORMATS, MAX_FILES
 
@@ -22,7 +22,7 @@ def apply(case: Case) -> list[str]:
                 text = kind.visit(path, case.tree.read_text(path), case.cards.choose)
                 case.tree.write_text(path, text, fix=FIX.name, summary=SUMMARY)
             except MigrationFailed as failure:
-                warnings.append(failure.message)
+                warnings.append(sentences(failure.message, failure.hint))
     return warnings
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.errors import MigrationFailed, sentences
 from hyper2kvmd.guest.linux import pe
 from hyper2kvmd.guest.linux.fixes import initramfs
 from hyper2kvmd.guest.linux.fixes.fix import (
@@ -35,7 +35,7 @@ def apply(case: Case) -> list[str]:
             warnings += _mend(case, image)
         except MigrationFailed as failure:
             failures.append(failure)
-            warnings.append(f"{image.path} will not find its disk: {failure.message}")
+            warnings.append(f"{image.path} will not find its disk: {sentences(failure.message, failure.hint)}")
     if images and len(failures) == len(images):
         raise failures[0]
     return warnings

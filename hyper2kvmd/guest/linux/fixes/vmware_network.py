@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.errors import MigrationFailed, sentences
 from hyper2kvmd.guest.linux.fixes.fix import Case, Fix, always, regular_files
 from hyper2kvmd.guest.linux.network import ifupdown, udev
 from hyper2kvmd.guest.linux.network.selector import VMWARE_DRIVERS, is_vmware_driver
@@ -42,7 +42,7 @@ def apply(case: Case) -> list[str]:
             text = "\n".join(line for line in lines if not useless(line))
             case.tree.write_text(path, text, fix=FIX.name, summary="settings of VMware's network cards are gone")
         except MigrationFailed as failure:
-            warnings.append(failure.message)
+            warnings.append(sentences(failure.message, failure.hint))
     return warnings
 
 

@@ -1,7 +1,7 @@
 """The network cards of the migrated machine: their MAC addresses, their names, their order.
 
-A MAC address is the source's own if a .vmx contains it, else the card's one in the guest's configuration, else one
-derived from the VM's name.
+A MAC address is the source's own if its description contains it, else the card's one in the guest's configuration, else
+one derived from the VM's name.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from fnmatch import fnmatchcase
 
 from hyper2kvmd.guest.linux.network.selector import NIC_NAME, Selector
 from hyper2kvmd.guest.linux.network.survey import Survey
-from hyper2kvmd.guest.nics import MAX_CARDS
-from hyper2kvmd.mac import given_mac
+from hyper2kvmd.guest.nics import MAX_CARDS, as_nic
 from hyper2kvmd.model.guest import Nic
 from hyper2kvmd.model.machine import SourceNic
 
@@ -63,6 +62,10 @@ class _Card:
     source: SourceNic
     name: str | None
 
+    @property
+    def mac(self) -> str | None:
+        return self.source.mac or self.want.mac
+
 
 def decide_cards(found: Survey, source: tuple[SourceNic, ...], vm_name: str) -> Cards:
     """There is always at least one card: the guest may configure one later."""
@@ -73,13 +76,15 @@ def decide_cards(found: Survey, source: tuple[SourceNic, ...], vm_name: str) -> 
         cards = _by_source(wanted, source, warnings)
     else:
         cards = [
-            _Card(want, SourceNic(mac=want.mac, slot=SLOTS.get(want.place)), want.name)
-            for want in wanted or [_Wanted()]
+            _Card(want, SourceNic(mac=None, slot=SLOTS.get(want.place)), want.name) for want in wanted or [_Wanted()]
         ]
     if len(cards) > MAX_CARDS:
         warnings.append(f"the guest configures {len(cards)} network cards: it gets the first {MAX_CARDS}")
     cards = _in_order(_named(found, names, cards[:MAX_CARDS]))
-    pairs = [(card.want, _as_nic(card, number, vm_name)) for number, card in enumerate(cards)]
+    pairs = [
+        (card.want, as_nic(card.source, number, vm_name, name=card.name, configured=card.want.mac))
+        for number, card in enumerate(cards)
+    ]
     return Cards(
         nics=tuple(nic for _, nic in pairs),
         warnings=tuple(warnings),
@@ -87,11 +92,6 @@ def decide_cards(found: Survey, source: tuple[SourceNic, ...], vm_name: str) -> 
         _by_mac={want.mac: nic for want, nic in pairs if want.mac} | {nic.mac: nic for _, nic in pairs},
         _by_place={want.place: nic for want, nic in pairs if want.place},
     )
-
-
-def _as_nic(card: _Card, number: int, vm_name: str) -> Nic:
-    source = card.source
-    return Nic(name=card.name, mac=source.mac or given_mac(vm_name, number), network=source.network)
 
 
 def _knowledge(found: Survey) -> tuple[dict[str, str], dict[str, str]]:
@@ -191,7 +191,7 @@ def _named(found: Survey, names: Mapping[str, str], cards: list[_Card]) -> list[
     natural = PREDICTED if found.predictable else ENUMERATED
     named = []
     for card in cards:
-        address, slot, name = card.source.mac, card.source.slot, card.name
+        address, slot, name = card.mac, card.source.slot, card.name
         if name is None:
             candidates = [
                 names.get(address) if address else None,

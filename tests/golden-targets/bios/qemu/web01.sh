@@ -35,13 +35,14 @@ dry_run=
 if [ "${1-}" = --dry-run ]; then
     dry_run=yes
     shift
-    show cd -- "$(pwd)"
 fi
 
 if [ -z "${ACCEL-}" ]; then
     ACCEL=tcg
     [ ! -w /dev/kvm ] || ACCEL=kvm
 fi
+
+[ -z "$dry_run" ] || show cd -- "$(pwd)"
 
 set -- "${QEMU:-qemu-system-x86_64}" \
     -name web01 -nodefaults \

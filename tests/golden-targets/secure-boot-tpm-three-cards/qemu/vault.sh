@@ -37,7 +37,6 @@ dry_run=
 if [ "${1-}" = --dry-run ]; then
     dry_run=yes
     shift
-    show cd -- "$(pwd)"
 fi
 
 if [ -z "${ACCEL-}" ]; then
@@ -70,8 +69,11 @@ PLACES
 if [ -z "${OVMF_CODE-}" ]; then
     find_firmware || fail 'UEFI firmware with Secure Boot for virtual machines: not found. Install the package ovmf or edk2-ovmf, or set OVMF_CODE and OVMF_VARS.'
 fi
+if [ ! -e "$VARS" ] && [ -z "${OVMF_VARS-}" ]; then
+    fail 'OVMF_VARS: not set. Set it to the template that belongs to OVMF_CODE.'
+fi
+[ -z "$dry_run" ] || show cd -- "$(pwd)"
 if [ ! -e "$VARS" ]; then
-    [ -n "${OVMF_VARS-}" ] || fail 'OVMF_VARS: not set. Set it to the template that belongs to OVMF_CODE.'
     run cp -- "$OVMF_VARS" "$VARS.partial"
     run chmod u+w "$VARS.partial"
     run mv -- "$VARS.partial" "$VARS"

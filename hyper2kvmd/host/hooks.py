@@ -1,0 +1,101 @@
+"""Hooks: programs of the administrator that a job starts before its conversion and after its last stage."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.findings import Findings
+from hyper2kvmd.host import run
+from hyper2kvmd.model.asked import Hooks
+from hyper2kvmd.model.frozen import Frozen
+
+Moment: TypeAlias = Literal["before", "after"]
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+class HookInput(Frozen):
+    """What a hook reads as one JSON object on its stdin."""
+
+    moment: Moment
+    job_id: str
+    attempt: int
+    vm_name: str
+    submitter: str | None
+    sources: tuple[Path, ...]
+    target: str
+    images: tuple[Path, ...] = ()
+    """The published images; none before the conversion."""
+    report: Path | None = None
+    """The report as JSON; None before the conversion."""
+
+
+def check_hooks(hooks: Hooks, allowed: Mapping[str, Path]) -> None:
+    """Raise MigrationFailed (`hook-not-allowed`, `hook-unusable`; several as `several-problems`)."""
+    findings = Findings()
+    for name in dict.fromkeys((*hooks.before, *hooks.after)):
+        with findings.noted():
+            _usable(name, allowed)
+    findings.require_none()
+
+
+def run_hook(name: str, allowed: Mapping[str, Path], told: HookInput) -> None:
+    """Run the hook to its end, as this process's user, with `told` on its stdin.
+
+    Raises MigrationFailed: as `check_hooks` does, and `hook-failed` if it fails, or stalls as `run.run` describes.
+    """
+    program = _usable(name, allowed)
+    with os.fdopen(os.memfd_create("hook-input", os.MFD_CLOEXEC), "w+b") as given:
+        given.write(told.model_dump_json().encode(errors="replace") + b"\n")
+        given.seek(0)
+        try:
+            done = run.run([str(program)], check=False, stdin=given.fileno())
+        except MigrationFailed as failure:
+            raise _failed(name, program, failure.message) from failure
+    if done.returncode:
+        said = " / ".join((done.stderr.strip() or done.stdout.strip())[-run.OUTPUT_TAIL :].splitlines())
+        raise _failed(name, program, f"exit status {done.returncode}{': ' + said if said else ''}")
+
+
+def _usable(name: str, allowed: Mapping[str, Path]) -> Path:
+    """The program, which nobody but its owner can change."""
+    program = allowed.get(name)
+    if program is None:
+        listed = f" ({', '.join(allowed)})" if allowed else ""
+        raise MigrationFailed(
+            "hook-not-allowed",
+            f"the hook {name} is not among those of the configuration{listed}",
+            hint="Remove it, or ask the administrator to add it to hooks in /etc/hyper2kvm/hyper2kvmd.yaml",
+            kind=Kind.OPERATOR,
+        )
+    try:
+        found = program.stat()
+    except OSError as error:
+        raise _unusable(name, f"{program}: {error.strerror}") from error
+    if not stat.S_ISREG(found.st_mode) or not os.access(program, os.X_OK):
+        raise _unusable(name, f"{program} is not an executable file")
+    if found.st_uid not in (0, os.geteuid()) or found.st_mode & OTHERS_WRITE:
+        raise _unusable(name, f"{program} can be changed by other users")
+    return program
+
+
+def _unusable(name: str, fact: str) -> MigrationFailed:
+    return MigrationFailed(
+        "hook-unusable",
+        f"the hook {name} cannot be started: {fact}",
+        hint="Install it as root with mode 0755, or correct its path in hooks in /etc/hyper2kvm/hyper2kvmd.yaml",
+        kind=Kind.OPERATOR,
+    )
+
+
+def _failed(name: str, program: Path, fact: str) -> MigrationFailed:
+    return MigrationFailed(
+        "hook-failed",
+        f"the hook {name} ({program}) failed: {fact}",
+        hint="Correct what the hook reports, then retry the job",
+        kind=Kind.OPERATOR,
+    )

@@ -1,0 +1,136 @@
+"""Hooks: programs of the administrator that a job starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.orders import Bounds, Order
+from hyper2kvmd.model.results import Finished
+from hyper2kvmd.progress import Context, Event, StageFinished, Warned
+from hyper2kvmd.worker import migrate
+from tests.support.disks import empty_disk
+
+NOTED = "#!/bin/sh\ncat >> $0.told\n"
+FAILS = "#!/bin/sh\necho the array is busy >&2\nexit 3\n"
+
+
+class Host:
+    """A disk, a configured hook for each program, and the events of a job."""
+
+    def __init__(self, folder: Path, **programs: str) -> None:
+        self.folder = folder
+        self.hooks = {name: self.install(name, text) for name, text in programs.items()}
+        self.events: list[Event] = []
+
+    def install(self, name: str, text: str, mode: int = 0o755) -> Path:
+        path = self.folder / name
+        path.write_text(text)
+        path.chmod(mode)
+        return path
+
+    def migrate(self, **hooks: Any) -> Finished:
+        disk = self.folder / "disk.raw"
+        if not disk.exists():
+            empty_disk(disk, 1)
+        asked = {"vm_name": "web01", "vmdk": [disk], "guest": "none", "hooks": hooks}
+        order = Order(
+            job_id="7",
+            migration=Migration.model_validate(asked),
+            conversion_dir=self.folder / "conversions",
+            output_dir=self.folder / "images",
+            helper=("false",),
+            bounds=Bounds(hooks=self.hooks),
+        )
+        return migrate(order, Context(self.events.append, lambda _: None))
+
+    def refused(self, **hooks: Any) -> MigrationFailed:
+        with pytest.raises(MigrationFailed) as caught:
+            self.migrate(**hooks)
+        return caught.value
+
+    def told(self, name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / f"{name}.told").read_text().splitlines()]
+
+    @property
+    def stages(self) -> list[str]:
+        return [event.stage.value for event in self.events if isinstance(event, StageFinished)]
+
+    @property
+    def warnings(self) -> list[str]:
+        return [event.message for event in self.events if isinstance(event, Warned)]
+
+
+def test_hooks_are_told_about_the_job(tmp_path: Path) -> None:
+    host = Host(tmp_path, first=NOTED, second=NOTED, other=NOTED)
+    done = host.migrate(before=["first"], after=["second", "first"])
+    before, after = host.told("first")
+    image = str(tmp_path / "images" / "web01.qcow2")
+    assert done.artifact is not None
+    assert before == {
+        "moment": "before",
+        "job_id": "7",
+        "attempt": 1,
+        "vm_name": "web01",
+        "submitter": None,
+        "sources": [str(tmp_path / "disk.raw")],
+        "target": "libvirt",
+        "images": [],
+        "report": None,
+    }
+    assert after == {**before, "moment": "after", "images": [image], "report": str(done.artifact.report_json)}
+    assert host.told("second") == [after]
+    assert not (tmp_path / "other.told").exists()
+
+
+def test_a_hook_that_fails_before_the_conversion_ends_the_job(tmp_path: Path) -> None:
+    host = Host(tmp_path, freeze=FAILS, never=NOTED)
+    failure = host.refused(before=["freeze", "never"])
+    assert failure.code == "hook-failed"
+    assert failure.message == f"the hook freeze ({tmp_path}/freeze) failed: exit status 3: the array is busy"
+    assert host.stages == ["plan"]
+    assert not (tmp_path / "never.told").exists()
+    assert not (tmp_path / "images").exists()
+
+
+def test_a_hook_that_fails_after_the_last_stage_is_a_warning(tmp_path: Path) -> None:
+    host = Host(tmp_path, cmdb=FAILS, next=NOTED)
+    assert host.migrate(after=["cmdb", "next"]).registration is not None
+    (warning,) = (one for one in host.warnings if "hook" in one)
+    assert "exit status 3: the array is busy" in warning
+    assert "[hook-without-success]" in warning
+    assert len(host.told("next")) == 1
+
+
+def test_a_job_names_only_hooks_of_the_configuration(tmp_path: Path) -> None:
+    host = Host(tmp_path, cmdb=NOTED)
+    failure = host.refused(after=["cmdb", "reboot"])
+    assert failure.code == "hook-not-allowed"
+    assert failure.message == "the hook reboot is not among those of the configuration (cmdb)"
+    assert host.stages == []
+    assert not (tmp_path / "cmdb.told").exists()
+
+
+@pytest.mark.parametrize(
+    ("mode", "fact"),
+    [
+        (0o775, "changed by other users"),
+        (0o757, "changed by other users"),
+        (0o644, "not an executable file"),
+        (None, "No such file"),
+    ],
+)
+def test_an_unsafe_program_is_refused_by_the_plan(tmp_path: Path, mode: int | None, fact: str) -> None:
+    host = Host(tmp_path, cmdb=NOTED)
+    host.hooks["cmdb"].unlink()
+    if mode is not None:
+        host.install("cmdb", NOTED, mode)
+    failure = host.refused(after=["cmdb"])
+    assert failure.code == "hook-unusable"
+    assert fact in failure.message
+    assert host.stages == []
