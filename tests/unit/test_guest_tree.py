@@ -37,6 +37,16 @@ def test_nothing_is_written_before_commit(tmp_path: Path) -> None:
     assert (tmp_path / "etc/new/deep/file").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_file_has_its_content_with_staged_edits(tmp_path: Path) -> None:
+    put(tmp_path, "long", "x" * 100)
+    with tree_of(tmp_path) as tree:
+        assert not tree.has_content("/long", b"x") and tree.has_content("/long", b"x" * 100)
+        assert not tree.has_content("/new", b"")
+        tree.write_bytes("/new", b"data", fix="f", summary="s")
+        assert tree.has_content("/new", b"data") and not tree.has_content("/new", b"date")
+        assert tree.new_contents == {"/new": b"data"}
+
+
 def test_changes_are_diffs_by_fix(tmp_path: Path) -> None:
     put(tmp_path, "etc/fstab", "one\ntwo\n")
     with tree_of(tmp_path) as tree:

@@ -101,3 +101,15 @@ def test_what_is_no_address_is_not_shown(tmp_path: Path) -> None:
     odd = {**STATIC, "IPAddress": (7, "0.0.0.0\0x\x1b\0\0".encode("utf-16-le")), "DefaultGateway": (3, b"\xff")}
     (found,) = adapters(tmp_path, adapter(settings=odd))
     assert (found.addresses, found.gateways, found.is_static) == ((), (), False)
+
+
+def test_only_so_many_adapters_are_read(tmp_path: Path) -> None:
+    guids = (f"{{{number:08X}-2222-3333-4444-555555555555}}" for number in range(300))
+    many = [adapter(guid, device=rf"{VMXNET3}\{guid[1:9]}", permanent="") for guid in guids]
+    assert len(adapters(tmp_path, *many)) == 256
+
+
+def test_what_is_too_long_is_not_kept(tmp_path: Path) -> None:
+    (found,) = adapters(tmp_path, adapter(settings={**STATIC, "Domain": sz("x" * 9000)}))
+    assert "Domain" not in {one.value.name for one in found.settings}
+    assert found.is_static

@@ -242,6 +242,15 @@ class GuestTree:
             if self.is_file(path):
                 yield self.read_text(path)
 
+    def has_content(self, path: str, data: bytes) -> bool:
+        """Whether there is a file with exactly these bytes, with staged edits."""
+        try:
+            return self.is_file(path) and self.read_bytes(path, len(data) + 1) == data
+        except MigrationFailed as failure:
+            if failure.code == "guest-file-too-large":
+                return False
+            raise
+
     @contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:
         """A large file as on the disk, without staged edits."""

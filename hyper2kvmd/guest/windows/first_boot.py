@@ -150,7 +150,7 @@ def stage_first_boot(tree: GuestTree, hives: Hives, system: WindowsSystem, first
 
 
 def _write(tree: GuestTree, path: str, data: bytes, summary: str) -> None:
-    if not (tree.is_file(path) and tree.size(path) == len(data) and tree.read_bytes(path) == data):
+    if not tree.has_content(path, data):
         tree.write_bytes(path, data, fix=FIX_NAME, summary=summary)
 
 

@@ -17,12 +17,13 @@ from tests.security.guards import (
     places,
     service,
     strangers,
+    windows,
     work,
 )
 from tests.security.guards.guard import Guard
 
 ALL = (
-    *(boundary, service, inputs, archives, descriptions, hives, drivers, ntfs),
+    *(boundary, service, inputs, archives, descriptions, hives, drivers, ntfs, windows),
     *(places, destinations, names, overwriting, strangers, work),
 )
 GUARDS: tuple[Guard, ...] = tuple(guard for module in ALL for guard in module.GUARDS)

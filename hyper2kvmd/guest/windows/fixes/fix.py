@@ -32,7 +32,7 @@ class WindowsCase:
 
     def write(self, path: str, data: bytes, fix: str, summary: str) -> None:
         """Stage a file, unless it is there already."""
-        if not (self.tree.is_file(path) and self.tree.size(path) == len(data) and self.tree.read_bytes(path) == data):
+        if not self.tree.has_content(path, data):
             self.tree.write_bytes(path, data, fix=fix, summary=summary)
 
     def control(self, path: str) -> Key | None:
