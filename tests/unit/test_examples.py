@@ -26,6 +26,7 @@ def test_there_is_one_for_each_scenario() -> None:
         "several-disks",
         "batch",
         "ova",
+        "windows",
     }
 
 
