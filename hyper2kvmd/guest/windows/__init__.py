@@ -1,5 +1,4 @@
-"""Windows guests: how they are found, and their capabilities.
+"""Windows guests: their search, inspection, repairs in files and registry, and traces of their boot.
 
-Their inspection, the injection of drivers and what the boot proof needs of them belong here as well. Code that Linux
-guests also need belongs to mounts/ and files/.
+What the volumes of NTFS are made of belongs to volumes/, and code that Linux guests also need to mounts/ and files/.
 """

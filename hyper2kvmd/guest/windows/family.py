@@ -60,7 +60,9 @@ class FoundWindows:
 
     @property
     def _esp(self) -> Volume | None:
-        """The EFI system partition: one on the disk of Windows before others."""
+        """The EFI system partition for UEFI: one on the disk of Windows before others."""
+        if self.disks.firmware != "uefi":
+            return None
         found = [volume for volume in self.disks.layout.volumes if volume.is_esp and volume.content == "vfat"]
         ours = {segment.disk for segment in self.volume.segments}
         return min(found, key=lambda volume: ours.isdisjoint({one.disk for one in volume.segments}), default=None)
