@@ -35,7 +35,6 @@ dry_run=
 if [ "${1-}" = --dry-run ]; then
     dry_run=yes
     shift
-    show cd -- "$(pwd)"
 fi
 
 usage='Usage: sh win.openstack.sh [--dry-run] FLAVOR NETWORK'
@@ -45,6 +44,8 @@ case $# in
 esac
 flavor=$1
 network=${2-}
+
+[ -z "$dry_run" ] || show cd -- "$(pwd)"
 
 # the volume's identifier, once its image is on it
 volume_id() {

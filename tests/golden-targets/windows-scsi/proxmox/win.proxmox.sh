@@ -37,7 +37,6 @@ dry_run=
 if [ "${1-}" = --dry-run ]; then
     dry_run=yes
     shift
-    show cd -- "$(pwd)"
 fi
 
 [ "$#" -eq 2 ] || fail 'Usage: sh win.proxmox.sh [--dry-run] ID STORAGE'
@@ -47,6 +46,8 @@ images=$(pwd)
 case $images in
 *,*) fail "$images: qm cannot import from a directory with a comma in its name. Rename it." ;;
 esac
+
+[ -z "$dry_run" ] || show cd -- "$(pwd)"
 
 run qm create "$id" \
     --name win \

@@ -35,13 +35,14 @@ dry_run=
 if [ "${1-}" = --dry-run ]; then
     dry_run=yes
     shift
-    show cd -- "$(pwd)"
 fi
 
 if [ -z "${ACCEL-}" ]; then
     ACCEL=tcg
     [ ! -w /dev/kvm ] || ACCEL=kvm
 fi
+
+[ -z "$dry_run" ] || show cd -- "$(pwd)"
 
 # Hyper-V's interfaces, which Windows uses and only KVM has
 CPU=max
