@@ -73,12 +73,32 @@ class ShownState:
     """From what its own files say, in words."""
 
 
+@dataclass(frozen=True)
+class Patience:
+    """With a guest that is never idle, in seconds."""
+
+    press_seconds: float
+    """After this time its power button is pressed, and then again and again."""
+    limit_seconds: float
+    """After this time the wait for its answer ends."""
+
+
 class PreparedGuest(Protocol):
     """A guest that the boot proof can boot now."""
 
     @property
     def note(self) -> str:
         """What was changed in it for the proof, for the evidence."""
+        ...
+
+    @property
+    def patience(self) -> Patience | None:
+        """None if it becomes idle once its boot is over."""
+        ...
+
+    @property
+    def power_off_proves(self) -> bool:
+        """Whether a shutdown that answers the power button proves its boot. Else only its new traces do."""
         ...
 
     def new_traces(self) -> tuple[str, ...]:
@@ -106,6 +126,14 @@ class BootedUnchanged:
     @property
     def note(self) -> str:
         return printable(f"it was booted unchanged: {self.reason}")
+
+    @property
+    def patience(self) -> None:
+        return None
+
+    @property
+    def power_off_proves(self) -> bool:
+        return True
 
     def new_traces(self) -> tuple[str, ...]:
         return ()
@@ -138,7 +166,7 @@ class Family(Protocol):
         ...
 
     def prepare_boot(self, disks: OverlayDisks, /) -> PreparedGuest:
-        """Make the guest show on its serial console how far it boots, and note the traces of earlier boots.
+        """Make the guest show how far it boots, if it can, and note the traces of earlier boots.
 
         It writes to the overlays only. Raises MigrationFailed and OSError if its files cannot be read or written.
         """

@@ -8,6 +8,7 @@ system that came up writes. The wait ends when console and disk are both idle: a
 from __future__ import annotations
 
 import functools
+import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.choice import family_of
-from hyper2kvmd.guest.family import BootedUnchanged, Family, OverlayDisks, PreparedGuest, ShownState
+from hyper2kvmd.guest.family import BootedUnchanged, Family, OverlayDisks, Patience, PreparedGuest, ShownState
 from hyper2kvmd.guest.mounts.access import open_image
 from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.host.kvm import Accelerator, choose_accelerator
@@ -32,7 +33,9 @@ from hyper2kvmd.proof.machine import Overlay, RunningMachine, overlay, running
 SILENCE_SECONDS = 200.0
 """Longer than the silent waits of a Linux boot: 90 s for a device in systemd, 180 s in dracut."""
 BUSY_PATIENCE = 3
-"""Factor of the wait for a guest that uses the CPU all the time: emulation takes minutes to check some kernels."""
+"""Factor of the wait for a guest that uses the CPU all the time: emulation takes minutes to check some kernels. For
+one that needs patience too: its services may take minutes to stop after the power button was pressed.
+"""
 BUSY_SHARE = 0.5
 """Of one CPU."""
 STABLE_SECONDS = 20.0
@@ -136,15 +139,15 @@ def _boot(trial: Trial, accelerator: Accelerator) -> Booted:
         overlaid = overlay(image, scratch)
         below = overlaid.below
         opening = functools.partial(open_image, overlaid.image, trial.helper, scratch, trial.keys, backing=below)
-        with ctx.step("Giving a throwaway overlay a serial console"):
+        with ctx.step("Preparing a throwaway overlay"):
             prepared = _prepare(trial.family, OverlayDisks(image.layout, opening, trial.root))
         with ctx.step(f"Booting {image.disks[0].path.name}"):
             came_up = _come_up(trial, overlaid, scratch, accelerator, prepared)
-        left = () if came_up.heard else _new_traces(prepared)
-    if not (came_up.heard or came_up.answered or left):
-        raise _silence(came_up.console, prepared.note, trial.family.unproven_hint)
+        left = Left() if came_up.heard else _left(prepared)
+    if not (came_up.heard or left.traces or (came_up.answered and prepared.power_off_proves)):
+        raise _silence(came_up, f"{prepared.note}{left.fault}", trial.family.unproven_hint)
     answer = ("it answered the power button with an orderly shutdown",) if came_up.answered else ()
-    evidence = (*came_up.console.evidence(), *answer, *left)
+    evidence = (*came_up.console.evidence(), *answer, *left.traces)
     shown = compare_state(prepared, came_up.console)
     as_before = (AS_BEFORE,) if shown and not shown.differences else ()
     by = NAMES[accelerator] + ", with Secure Boot" * trial.hardware.secure_boot
@@ -165,11 +168,21 @@ def _prepare(family: Family, disks: OverlayDisks) -> PreparedGuest:
         return BootedUnchanged(error.message if isinstance(error, MigrationFailed) else str(error))
 
 
-def _new_traces(prepared: PreparedGuest) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Left:
+    """What a boot has left on the disk."""
+
+    traces: tuple[str, ...] = ()
+    fault: str = ""
+    """Why they could not be read, as the end of a sentence."""
+
+
+def _left(prepared: PreparedGuest) -> Left:
     try:
-        return prepared.new_traces()
-    except (MigrationFailed, OSError):
-        return ()
+        return Left(prepared.new_traces())
+    except (MigrationFailed, OSError) as error:
+        fact = error.message if isinstance(error, MigrationFailed) else str(error)
+        return Left(fault=f"; its logs could not be read: {fact}")
 
 
 def compare_state(prepared: PreparedGuest, console: Console) -> ShownState | None:
@@ -191,6 +204,7 @@ class CameUp:
     heard: bool = False
     answered: bool = False
     """Whether it answered the power button with a shutdown."""
+    is_idle: bool = True
     tail: tuple[str, ...] = ()
     """The last lines of the console at that time."""
 
@@ -235,9 +249,10 @@ def _come_up(
             came_up = watch(trial, machine, began, prepared)
         if came_up is not None:
             return came_up
+    seen = "".join(f"; {trace}" for trace in _left(prepared).traces)
     raise MigrationFailed(
         "boot-failed",
-        f"{overlaid.base.disks[0].path.name} restarted or powered off {RESTARTS + 1} times before it came up",
+        f"{overlaid.base.disks[0].path.name} restarted or powered off {RESTARTS + 1} times before it came up{seen}",
         hint="Boot the guest by hand on a console to see why",
     )
 
@@ -271,14 +286,22 @@ def watch(trial: Trial, machine: RunningMachine, began: float, prepared: Prepare
         pulse.beat(disk_bytes, machine.cpu_seconds())
         if console.received > CONSOLE_LIMIT or disk_bytes > trial.disk_limit:
             raise _failure(console, "it never becomes idle", "Boot the guest by hand on a console to see why")
-        if pulse.still_seconds > trial.silence_seconds * (BUSY_PATIENCE if pulse.busy else 1):
+        if pulse.still_seconds > trial.silence_seconds * (BUSY_PATIENCE if pulse.busy or prepared.patience else 1):
             return CameUp(console, pulse.moved - began)
         if up is not None:
             continue
-        at_rest = pulse.still_seconds > STABLE_SECONDS and not pulse.busy
-        if at_rest and (pressed is None or time.monotonic() - pressed > STABLE_SECONDS):
+        if prepared.patience and time.monotonic() - began > prepared.patience.limit_seconds:
+            return CameUp(console, pulse.moved - began, is_idle=False)
+        if time.monotonic() - (pressed or began) > _button_seconds(pulse, prepared.patience):
             machine.press_power_button()
             pressed = time.monotonic()
+
+
+def _button_seconds(pulse: Pulse, patience: Patience | None) -> float:
+    """The time between two presses of the power button, as the guest is now."""
+    if pulse.still_seconds > STABLE_SECONDS and not pulse.busy:
+        return STABLE_SECONDS
+    return patience.press_seconds if patience else math.inf
 
 
 def _is_up(console: Console) -> bool:
@@ -308,14 +331,12 @@ def _failure(console: Console, fact: str, hint: str, code: str = "boot-failed") 
     )
 
 
-def _silence(console: Console, note: str, hint: str) -> MigrationFailed:
-    fact = "its console and its disk are idle"
+def _silence(came_up: CameUp, note: str, hint: str) -> MigrationFailed:
+    console = came_up.console
+    state = "its console and its disk are idle" if came_up.is_idle else "it did not become idle"
     if SPOKE.search(console.text):
-        return _failure(console, fact, "Read the console lines above")
-    return _failure(
-        console,
-        f"{fact}; its serial console has no output, its logs show no login and no target, and it did not answer "
-        f"the power button ({note})",
-        hint,
-        "boot-unproven",
-    )
+        return _failure(console, state, "Read the console lines above")
+    answer = f"{state}; its logs show no finished boot, and it did not answer the power button"
+    if came_up.answered:
+        answer = "it powered off when the power button was pressed, but its logs show no boot"
+    return _failure(console, f"{answer}; its serial console has no output ({note})", hint, "boot-unproven")

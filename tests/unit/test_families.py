@@ -65,11 +65,17 @@ def test_overlays_without_a_linux_root_are_not_prepared(linux: Path) -> None:
     assert caught.value.code == "guest-root-missing"
 
 
-@pytest.mark.parametrize("name", ["windows", "none"])
-def test_the_disks_of_other_guests_are_not_opened(name: FamilyName) -> None:
+def test_the_disks_of_unknown_guests_are_not_opened() -> None:
     def refuse() -> AbstractContextManager[Access]:
         raise AssertionError("nothing is to be read or written")
 
-    prepared = family_of(Guest(family=name)).prepare_boot(OverlayDisks(simple_layout(), refuse))
+    prepared = family_of(Guest(family="none")).prepare_boot(OverlayDisks(simple_layout(), refuse))
     assert "booted unchanged" in prepared.note
     assert prepared.new_traces() == ()
+    assert prepared.power_off_proves and prepared.patience is None
+
+
+def test_overlays_without_a_windows_are_not_prepared(linux: Path) -> None:
+    with pytest.raises(MigrationFailed) as caught:
+        family_of(Guest(family="windows")).prepare_boot(overlays(linux))
+    assert caught.value.code == "windows-root-missing"

@@ -7,12 +7,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from hyper2kvmd.guest.family import BootedUnchanged, GuestDisks, OverlayDisks, PreparedGuest, describe
+from hyper2kvmd.guest.family import GuestDisks, OverlayDisks, describe
 from hyper2kvmd.guest.files.fat_root import FatRoot
 from hyper2kvmd.guest.files.interface import Files
 from hyper2kvmd.guest.files.ntfs_root import NtfsRoot, ntfs_session
 from hyper2kvmd.guest.files.tree import GuestTree
-from hyper2kvmd.guest.windows.boot_proof import prepare_windows
+from hyper2kvmd.guest.windows.boot_proof.prepared import PreparedWindows, prepare_windows
 from hyper2kvmd.guest.windows.repair import stage_repairs
 from hyper2kvmd.guest.windows.search import WindowsVolumes, choose, look
 from hyper2kvmd.guest.windows.writing import write_volume
@@ -91,7 +91,9 @@ class FoundWindows:
 @dataclass(frozen=True)
 class Windows:
     name: Literal["windows"] = "windows"
-    unproven_hint: str = "Boot the guest by hand and look at its screen, or set verify: content"
+    unproven_hint: str = (
+        "Boot the guest by hand and look at its screen: a blue screen names the fault. Or set verify: content"
+    )
 
     def find(self, disks: GuestDisks, /) -> FoundWindows | None:
         """Raises MigrationFailed as `look` and `choose` do."""
@@ -99,6 +101,5 @@ class Windows:
         volume = choose(found, disks.layout, disks.migration.root)
         return FoundWindows(disks, volume, found) if volume else None
 
-    def prepare_boot(self, disks: OverlayDisks, /) -> PreparedGuest:
-        """Nothing is changed. Raises as `prepare_windows` does."""
-        return prepare_windows(disks) or BootedUnchanged("its event log was not found")
+    def prepare_boot(self, disks: OverlayDisks, /) -> PreparedWindows:
+        return prepare_windows(disks)

@@ -33,6 +33,8 @@ class PreparedLinux:
     note: str
     expected: GuestState | None
     """None if the guest prints no state."""
+    patience: None = None
+    power_off_proves: bool = True
 
     def new_traces(self) -> tuple[str, ...]:
         with _mounted(self.disks) as tree:
