@@ -89,7 +89,7 @@ test-system: setup ## the package on a Debian server, a virtual machine, from in
 test-mutations: setup ## take each guard away in a copy: the attacks of tests/security must succeed then; half an hour
 	$(ROOT) $(BIN)/python -B -m tests.security.mutations $(WORDS)
 
-fuzz: setup ## damage disks, archives, descriptions of machines, YAMLs, NTFS volumes, hives, drivers and requests: each must be read or refused
+fuzz: setup ## damage disks, archives, descriptions of machines, YAMLs, NTFS volumes, hives, event logs, drivers and requests: each must be read or refused
 	$(BIN)/python -m tests.fuzz.vmdk --count 100000
 	$(BIN)/python -m tests.fuzz.foreign --count 20000
 	$(BIN)/python -m tests.fuzz.ovf --count 100000
@@ -97,6 +97,7 @@ fuzz: setup ## damage disks, archives, descriptions of machines, YAMLs, NTFS vol
 	$(BIN)/python -m tests.fuzz.texts --count 50000
 	$(BIN)/python -m tests.fuzz.archives --count 100000
 	$(BIN)/python -m tests.fuzz.hives --count 100000
+	$(BIN)/python -m tests.fuzz.event_logs --count 100000
 	$(BIN)/python -m tests.fuzz.drivers --count 100000
 	$(BIN)/python -m tests.fuzz.requests --count 100000
 	$(BIN)/python -m tests.fuzz.ntfs --count 100000

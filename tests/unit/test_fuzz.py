@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fuzz import archives, drivers, hives, ovf, requests, texts, vmx
+from tests.fuzz import archives, drivers, event_logs, hives, ovf, requests, texts, vmx
 
 
 def test_a_damaged_yaml_is_a_migration_or_a_list_of_problems() -> None:
@@ -54,3 +54,9 @@ def test_a_damaged_source_of_drivers_is_read_or_refused() -> None:
     ends, wrong = drivers.fuzz(seed=1, count=600)
     assert not wrong, wrong[0]
     assert {"an INF", "an image", "packages", "one signature", "no signature", "virtio-win-unreadable"} <= set(ends)
+
+
+def test_a_damaged_event_log_is_read() -> None:
+    ends, wrong = event_logs.fuzz(seed=1, count=1500)
+    assert not wrong, wrong[0]
+    assert {"no log", "new", "nothing new", "partly understood"} == set(ends)

@@ -9,6 +9,7 @@ from tests.security.guards import (
     descriptions,
     destinations,
     drivers,
+    event_logs,
     hives,
     inputs,
     names,
@@ -23,7 +24,7 @@ from tests.security.guards import (
 from tests.security.guards.guard import Guard
 
 ALL = (
-    *(boundary, service, inputs, archives, descriptions, hives, drivers, ntfs, windows),
+    *(boundary, service, inputs, archives, descriptions, hives, event_logs, drivers, ntfs, windows),
     *(places, destinations, names, overwriting, strangers, work),
 )
 GUARDS: tuple[Guard, ...] = tuple(guard for module in ALL for guard in module.GUARDS)
