@@ -15,6 +15,7 @@ from hyper2kvmd.disk.files import open_file
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.errors import MigrationFailed, Unsafe
 from hyper2kvmd.mac import normal_mac
+from hyper2kvmd.machines.other_key import recognise
 from hyper2kvmd.machines.ovf.elements import MAX_BYTES, Element, read_elements
 from hyper2kvmd.machines.ovf.faults import shown
 from hyper2kvmd.model.asked import DISKS_MAX, Migration
@@ -50,6 +51,9 @@ class LibvirtXml:
         assert path is not None  # noqa: S101 - the reader was chosen by this key
         file = open_file(path, sources.mandate)
         try:
+            other = recognise(file, "libvirt_xml")
+            if other is not None:
+                raise _unreadable(path, f"it is {other.what}", hint=other.remedy("libvirt_xml"))
             data, named_by = file.read(0, min(file.size, MAX_BYTES + 1)), os.fstat(file.fd).st_uid
         finally:
             os.close(file.fd)
@@ -107,12 +111,10 @@ def _domain(data: bytes, path: Path) -> Element:
     return root
 
 
-def _unreadable(path: Path, fact: str) -> MigrationFailed:
-    return MigrationFailed(
-        "domain-xml-unreadable",
-        f"{path} is not the XML of a libvirt domain: {fact}",
-        hint="Write it again with `virsh dumpxml --inactive DOMAIN`",
-    )
+def _unreadable(
+    path: Path, fact: str, hint: str = "Write it again with `virsh dumpxml --inactive DOMAIN`"
+) -> MigrationFailed:
+    return MigrationFailed("domain-xml-unreadable", f"{path} is not the XML of a libvirt domain: {fact}", hint=hint)
 
 
 def _disk_fault(path: Path, fact: str, hint: str) -> MigrationFailed:
@@ -218,7 +220,8 @@ def _concerns(domain: Element, devices: Element | None, disks: Sequence[Element]
         yield Concern(
             code="floppy-not-migrated",
             message=fact,
-            hint="Add one to the new machine with `virsh edit`, if the guest needs it",
+            hint="Copy files that the guest needs from its floppy disks to its hard disk before the migration",
+            level="information",
         )
     for kind, what in NOT_MIGRATED.items():
         if any(True for _ in _all(devices, kind)):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hyper2kvmd.disk.files import SourceFile
 from hyper2kvmd.disk.sources.opening import format_at_start
-from hyper2kvmd.disk.sources.other_files import OVF, SECTOR, by_its_start
+from hyper2kvmd.disk.sources.other_files import DOMAIN, OVF, SECTOR, by_its_start
 from hyper2kvmd.machines.archives.streams import Compression, Unpacked, compression_of
 from hyper2kvmd.machines.archives.tar import BLOCK, is_tar
 from hyper2kvmd.machines.archives.zip import is_zip
@@ -50,8 +50,11 @@ def _by_content(file: SourceFile) -> Recognised | None:
     found = format_at_start(file)
     if found is not None:
         return Recognised(f"a disk ({found.upper()})", "vmdk")
-    if by_its_start(head) is OVF:
+    described = by_its_start(head)
+    if described is OVF:
         return Recognised("an OVF descriptor", "ovf")
+    if described is DOMAIN:
+        return Recognised("the XML of a libvirt domain", "libvirt_xml")
     if not head.lstrip().startswith(b"<") and parse_settings(file.read(0, HEAD), limit=1).values:
         return Recognised("a .vmx file", "vmx")
     return None

@@ -24,6 +24,8 @@ FILES: dict[str, tuple[SourceKey, bytes]] = {
     "web01.ovf": ("ovf", envelope()),
     "web01.vmx": ("vmx", text({**QUIET, **ONE_DISK}).encode()),
     "edited.vmx": ("vmx", text({"displayName": "web01", **QUIET}).encode()),
+    "web01.xml": ("libvirt_xml", b"<domain type='kvm'>\n  <name>web01</name>\n</domain>\n"),
+    "commented.xml": ("libvirt_xml", b"<!--\nWARNING: ...\n-->\n\n<domain type='kvm'>\n</domain>\n"),
     "web01.vmdk": ("vmdk", descriptor("monolithicFlat", "RW 1 ZERO")),
     "stream.vmdk": ("vmdk", stream({}, 128)),
 }

@@ -77,6 +77,9 @@ def _restored(what: str, program: str) -> OtherFile:
 AGAIN = "Copy or download the disk itself again"
 OVA = OtherFile("an OVA", "Use ova: instead of vmdk: to migrate the machine in it", "package")
 OVF = OtherFile("an OVF, the description of a machine", "Use ovf: instead of vmdk: to migrate that machine")
+DOMAIN = OtherFile(
+    "the XML of a libvirt domain", "Use libvirt_xml: instead of vmdk: to migrate the machine that it describes"
+)
 TAR = _package("a tar archive", "tar -xf {name}")
 DMG = _format("a DMG", "dmg")
 AS_DATA = (
@@ -122,6 +125,10 @@ SIGNATURES: tuple[tuple[bytes, OtherFile], ...] = (
     (
         TEXT + rb"(?:<\?xml\b[^>]*>\s*)?(?:<!--[\0-\xff]{0,400}?-->\s*)?<(?:\w+:)?Envelope\b",
         OVF,
+    ),
+    (
+        TEXT + rb"(?:<\?xml\b[^>]*>\s*)?(?:<!--[\0-\xff]{0,400}?-->\s*)?<domain\b",
+        DOMAIN,
     ),
     (rb"(?i:" + TEXT + rb"(?:<!--|<!doctype\s+html|<html|<head|<body))", OtherFile("a web page (HTML)", AGAIN)),
     (
