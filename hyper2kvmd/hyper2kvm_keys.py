@@ -249,8 +249,10 @@ Run the file with `h2kvmctl --config web01.yaml`, or drop it into the spool dire
   `vm_name` is named after its `to_output` or its source. Names and images have to differ.
 - The daemon takes all machines of a file or none. A one-shot run migrates one after the other, and continues after a
   failure.
-- `--config` can be repeated: keys of later files override those of earlier ones.
-- A source is never changed, and existing files are never overwritten.
+- `--config` can be repeated: keys of later files override those of earlier ones. A machine without
+  `vm_name` is named after the file that names its source.
+- A source is never changed. Existing files are never overwritten, except with `overwrite: true` the results of an
+  earlier run.
 
 This page is generated from `hyper2kvmd/hyper2kvm_keys.py`, by which the program decides.
 """

@@ -14,7 +14,7 @@ from hyper2kvmd.model.asked import SOURCE_KEYS, Migration, TargetName
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.jobs import Problem
 from hyper2kvmd.spec_batch import Machines, find_machines
-from hyper2kvmd.spec_translation import decide
+from hyper2kvmd.spec_translation import decide, is_null
 from hyper2kvmd.yaml_binding import Bound, Rules, bind, in_order
 from hyper2kvmd.yaml_source import Document, Documents, Listing, Mapping, Position, Scalar
 
@@ -133,7 +133,7 @@ def parse(text: str, *, base: Path | None = None, home: Path | None = None, defa
 def load(paths: Sequence[Path], *, base: Path | None = None, home: Path | None = None) -> tuple[Parsed, ...]:
     """`parse` for one or more files, of which later ones override keys of earlier ones.
 
-    The stem of the last one is the default name. Also raises InvalidInput (`file-...`).
+    The default name is the stem of the file that names the source. Also raises InvalidInput (`file-...`).
     """
     texts = [(path, yaml_source.read_file(path)) for path in paths]
     streams = [yaml_source.read_all(text, str(path) if len(paths) > 1 else None) for path, text in texts]
@@ -164,7 +164,7 @@ def _parsed(streams: Sequence[Documents], around: Surroundings) -> tuple[Parsed,
 def _machine(root: Mapping, around: Surroundings, listed: bool) -> tuple[Parsed | None, list[Problem]]:
     """The migration of one complete mapping, or its errors."""
     translated = decide(root, around.base)
-    name = _own_name(translated.root) if listed else around.default_name
+    name = _own_name(translated.root) if listed else _file_name(translated.root) or around.default_name
     rules = replace(RULES, base=around.base, home=around.home)
     names = {"vm_name": name} if VM_NAME.fullmatch(name) else {}
     bound = bind(Document(translated.root, ()), Migration, rules, defaults=names)
@@ -174,6 +174,12 @@ def _machine(root: Mapping, around: Surroundings, listed: bool) -> tuple[Parsed 
     if problems or bound.value is None:
         return None, problems
     return Parsed(bound.value, translated.notes), []
+
+
+def _file_name(root: Mapping) -> str:
+    """The stem of the file that names the source, if the text comes from several files. Others may be shared."""
+    files = [entry.place.file for entry in root.entries if entry.key in SOURCE_KEYS and not is_null(entry.value)]
+    return PurePath(files[0]).stem if files and files[0] else ""
 
 
 def _own_name(root: Mapping) -> str:

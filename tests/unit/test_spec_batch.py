@@ -138,6 +138,15 @@ def test_an_error_names_its_file(tmp_path: Path) -> None:
     assert [one.file for one in caught.value.problems] == [None, None]
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 1, 0)])
+def test_a_machine_is_named_after_the_file_that_names_its_source(tmp_path: Path, order: tuple[int, int, int]) -> None:
+    texts = {"web01": "disk: /exports/a.vmdk\n", "overwrite": "overwrite: true\n", "empty": "ova: null\n"}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    paths = [tmp_path / f"{tuple(texts)[number]}.yaml" for number in order]
+    assert [machine.migration.vm_name for machine in spec.load(paths)] == ["web01"]
+
+
 def test_common_keys_before_several_machines(tmp_path: Path) -> None:
     paths = files(
         tmp_path, "compress: true\n", "vmdk: /a.vmdk\n---\nvmdk: /b.vmdk\ncompress: false\n", "checksum: on\n"
