@@ -23,6 +23,8 @@ DEFAULT_VCPUS = 2
 MOST_CDROMS = 4
 LONGEST_SERIAL = 255
 """Characters."""
+CONNECTS_ALL = ("qemu", "kubevirt")
+"""Targets whose machines start with all network cards connected."""
 OTHER_NETWORKS = "default"
 """The key of `network_map` for networks that it does not name."""
 
@@ -40,7 +42,11 @@ def network_for(migration: Migration, network: str | None) -> str | None:
 
 def expected_hardware(migration: Migration, plan: Plan) -> Hardware:
     """The new machine as far as it is known before the repair: with those of its cards whose address is known."""
-    nics = (Nic(name=None, mac=nic.mac, network=nic.network) for nic in plan.machine.nics if nic.mac is not None)
+    nics = (
+        Nic(name=None, mac=nic.mac, network=nic.network, connected=nic.connected)
+        for nic in plan.machine.nics
+        if nic.mac is not None
+    )
     capabilities = WITHOUT_DRIVERS if migration.guest == "none" else Capabilities()
     return decide_hardware(migration, plan, Guest(nics=tuple(nics), capabilities=capabilities))
 
@@ -58,7 +64,10 @@ def decide_hardware(migration: Migration, plan: Plan, guest: Guest) -> Hardware:
         memory=migration.memory or source.memory or DEFAULT_MEMORY,
         vcpus=vcpus,
         cores_per_socket=_cores_per_socket(vcpus, source, guest),
-        nics=tuple(HardwareNic(mac=nic.mac, network=network_for(migration, nic.network)) for nic in guest.nics),
+        nics=tuple(
+            HardwareNic(mac=nic.mac, network=network_for(migration, nic.network), connected=nic.connected)
+            for nic in guest.nics
+        ),
         boot_disk=guest.boot_disk,
         disk_bus=guest.capabilities.disk_bus,
         nic_model=guest.capabilities.nic_model,
@@ -115,7 +124,19 @@ def hardware_concerns(migration: Migration, plan: Plan) -> Iterator[Concern]:
             level="information",
         )
     yield from _shared_addresses(plan.machine)
+    yield from _connected(migration, plan.machine)
     yield from _network_concerns(migration, plan.machine)
+
+
+def _connected(migration: Migration, source: Machine) -> Iterator[Concern]:
+    apart = [str(number) for number, nic in enumerate(source.nics, start=1) if not nic.connected]
+    if apart and migration.target in CONNECTS_ALL:
+        cards = f"network card {apart[0]} is" if len(apart) == 1 else f"network cards {', '.join(apart)} are"
+        yield Concern(
+            code="card-connected",
+            message=f"{cards} not connected when the source machine starts, and connected when the new one starts",
+            hint="Remove such a card from the definition before the first start, if its network must not see the guest",
+        )
 
 
 def _shared_addresses(source: Machine) -> Iterator[Concern]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from hyper2kvmd.hardware import decide_hardware, expected_hardware, network_for
+from hyper2kvmd.hardware import CONNECTS_ALL, decide_hardware, expected_hardware, network_for
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.guest import Guest, Nic
 from hyper2kvmd.model.machine import DiskAddress, Firmware, Hardware, Plan, SourceNic
@@ -142,15 +142,16 @@ def _change(source: str | None, new: str) -> str:
 
 def _card(migration: Migration, hardware: Hardware, number: int, nic: Nic) -> Row:
     mac = f"{nic.mac} ({'new' if nic.mac_is_new else 'kept'})"
-    return str(number), mac, hardware.nic_model, nic.name or "", _network(migration, nic.network)
+    return str(number), mac, hardware.nic_model, nic.name or "", _network(migration, nic.network, nic.connected)
 
 
 def _cards_of_source(migration: Migration, plan: Plan) -> Iterator[Row]:
     for number, card in enumerate(plan.machine.nics or (SourceNic(mac=None),), start=1):
         mac = f"{card.mac} (kept)" if card.mac else LATER
-        yield str(number), mac, LATER, "", _network(migration, card.network)
+        yield str(number), mac, LATER, "", _network(migration, card.network, card.connected)
 
 
-def _network(migration: Migration, source: str | None) -> str:
+def _network(migration: Migration, source: str | None, connected: bool) -> str:
     default = migration.libvirt_network if migration.target == "libvirt" else "the target's default"
-    return _change(source, network_for(migration, source) or default)
+    network = _change(source, network_for(migration, source) or default)
+    return network if connected or migration.target in CONNECTS_ALL else f"{network} (not connected)"

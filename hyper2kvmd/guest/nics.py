@@ -26,7 +26,7 @@ def as_nic(
     """
     mac = card.mac or configured or given_mac(vm_name, number)
     new = card.mac is None and mac in {given_mac(vm_name, one) for one in range(MAX_CARDS)}
-    return Nic(name=name, mac=mac, mac_is_new=new, network=card.network)
+    return Nic(name=name, mac=mac, mac_is_new=new, network=card.network, connected=card.connected)
 
 
 def note_new_addresses(guest: Guest) -> tuple[Concern, ...]:

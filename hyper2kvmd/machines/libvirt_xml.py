@@ -195,6 +195,7 @@ def _nic(interface: Element) -> SourceNic:
     return SourceNic(
         mac=None if mac is None else normal_mac(mac.get("address") or ""),
         network=_printable(next(filter(None, names), "") or ""),
+        connected=all(link.get("state") != "down" for link in _all(interface, "link")),
     )
 
 

@@ -43,6 +43,8 @@ class Nic(Frozen):
     """Derived from the VM's name, because neither the source machine's description nor its guest had one."""
     network: str | None = None
     """The source's name of its network; None if unknown."""
+    connected: bool = True
+    """Whether it is connected when the machine starts."""
 
 
 class Capabilities(Frozen):

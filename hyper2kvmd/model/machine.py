@@ -67,6 +67,8 @@ class SourceNic(Frozen):
     """VMware's PCI slot number: 192 for the card that a guest with predictable names calls ens192."""
     network: str | None = None
     """The source's name of the network that it is connected to."""
+    connected: bool = True
+    """Whether it is connected when the machine starts."""
 
 
 class Machine(Frozen):
@@ -134,6 +136,8 @@ class HardwareNic(Frozen):
     mac: str
     network: str | None = None
     """The target's own name of its network, from `network_map`; None for the target's default network."""
+    connected: bool = True
+    """Whether it is connected when the machine starts, on targets that can have it otherwise."""
 
 
 class Hardware(Frozen):

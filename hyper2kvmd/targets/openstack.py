@@ -153,7 +153,8 @@ def _volumes(machine: NewMachine) -> Iterator[str]:
 def _ports(machine: NewMachine) -> Iterator[str]:
     for number, nic in enumerate(machine.hardware.nics, start=1):
         network = '"$network"' if nic.network is None else word(nic.network)
-        yield f"run openstack port create --network {network} --mac-address {nic.mac} {machine.name}-nic{number}"
+        state = "" if nic.connected else "--disable "
+        yield f"run openstack port create --network {network} --mac-address {nic.mac} {state}{machine.name}-nic{number}"
 
 
 def _server(machine: NewMachine) -> Iterator[str]:

@@ -79,7 +79,8 @@ def _options(machine: NewMachine) -> Iterator[str]:
     yield f"--boot order={places[hardware.boot_disk]}"
     for number, nic in enumerate(hardware.nics):
         bridge = (nic.network or BRIDGE).removeprefix("bridge:")
-        yield f"--net{number} {word(f'{hardware.nic_model}={nic.mac.upper()},bridge={bridge}')}"
+        link = "" if nic.connected else ",link_down=1"
+        yield f"--net{number} {word(f'{hardware.nic_model}={nic.mac.upper()},bridge={bridge}{link}')}"
     for drive in CD_DRIVES[: hardware.cdroms]:
         yield f"--{drive} none,media=cdrom"
     yield "--vga std --serial0 socket"

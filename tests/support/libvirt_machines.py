@@ -62,7 +62,7 @@ MACHINES: Mapping[str, NewMachine] = {
     "networks": NewMachine(
         {},
         {"libvirt_network": "other", "network_map": {"VM Network": "lan & <dmz>", "Backup": "bridge:br0"}},
-        Guest(nics=cards("Backup", "VM Network", "Management")),
+        Guest(nics=(*cards("Backup", "VM Network"), Nic(name=None, mac="00:50:56:aa:00:02", connected=False))),
     ),
     "three-disks": NewMachine({}, {"out_format": "raw"}, Guest(nics=cards(None), boot_disk=1), disks=3),
     "sata": NewMachine({"cdroms": 4}, {}, Guest(nics=cards(None), capabilities=WITHOUT_DRIVERS), disks=26),

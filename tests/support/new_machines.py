@@ -70,7 +70,7 @@ MACHINES: Mapping[str, NewMachine] = {
             nics=(
                 HardwareNic(mac="00:50:56:aa:00:01", network="lan"),
                 HardwareNic(mac="00:50:56:aa:00:02"),
-                HardwareNic(mac="00:50:56:aa:00:03", network="dmz"),
+                HardwareNic(mac="00:50:56:aa:00:03", network="dmz", connected=False),
             ),
             cdroms=1,
             uuid=UUID,

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.guest.nics import nics_as_they_were
 from hyper2kvmd.hardware import decide_hardware, expected_hardware, hardware_concerns, require_possible
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Layout
 from hyper2kvmd.model.guest import Capabilities, Guest, Nic
-from hyper2kvmd.model.machine import Firmware, Hardware, Plan
+from hyper2kvmd.model.machine import Firmware, Hardware, Plan, SourceNic
 from tests.support.benches import plan_for
 
 UUID = "564d0000-0000-0000-0000-00000000000"
@@ -211,6 +212,27 @@ def test_networks_that_do_not_stay_apart_or_do_not_exist_are_concerns(
     nics = tuple({"mac": f"00:50:56:00:00:0{number}", "network": name} for number, name in enumerate(networks))
     concerns = hardware_concerns(*planned({"nics": nics}, {"network_map": network_map}))
     assert [one.code for one in concerns] == codes
+
+
+@pytest.mark.parametrize(
+    ("target", "connected", "concern"),
+    [
+        ("qemu", (True, False), "network card 2 is not connected"),
+        ("kubevirt", (False, True, False), "network cards 1, 3 are not connected"),
+        ("qemu", (True,), None),
+        *((target, (False,), None) for target in ("libvirt", "proxmox", "openstack")),
+    ],
+)
+def test_a_card_that_gets_connected_is_a_concern(target: str, connected: tuple[bool, ...], concern: str | None) -> None:
+    nics = tuple({"mac": None, "connected": one} for one in connected)
+    concerns = hardware_concerns(*planned({"nics": nics}, {"target": target}))
+    found = [one.message.partition(" when ")[0] for one in concerns if one.code == "card-connected"]
+    assert found == ([concern] if concern else [])
+
+
+def test_a_card_that_is_not_connected_stays_so() -> None:
+    guest = Guest(nics=nics_as_they_were((SourceNic(mac=None), SourceNic(mac=None, connected=False)), "web01"))
+    assert [nic.connected for nic in decide_hardware(*planned({}, {}), guest).nics] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,8 @@ def test_everything_at_once() -> None:
             DISK
             + "<disk device='cdrom' type='file'><target dev='sda'/></disk>"
             + "<interface type='network'><mac address='52:54:00:AA:BB:CC'/><source network='lan'/></interface>"
-            + "<interface type='bridge'><mac address='52:54:00:aa:bb:cd'/><source bridge='br0'/></interface>"
+            + "<interface type='bridge'><mac address='52:54:00:aa:bb:cd'/><source bridge='br0'/><link state='down'/>"
+            + "</interface>"
             + "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>",
         )
     )
@@ -67,7 +68,10 @@ def test_everything_at_once() -> None:
         serial="S-1",
         genid=UUID,
         cdroms=1,
-        nics=(SourceNic(mac="52:54:00:aa:bb:cc", network="lan"), SourceNic(mac="52:54:00:aa:bb:cd", network="br0")),
+        nics=(
+            SourceNic(mac="52:54:00:aa:bb:cc", network="lan"),
+            SourceNic(mac="52:54:00:aa:bb:cd", network="br0", connected=False),
+        ),
     )
     assert [disk.at for disk in found.disks] == [
         LocalFile(path=Path("/i/shop.qcow2"), named_by=NamedBy(path=PATH, uid=0))

@@ -105,6 +105,14 @@ def test_cards_show_whether_an_address_is_kept_and_both_networks() -> None:
     assert seen({}, target="qemu").cards[1][-1] == "the target's default"
 
 
+@pytest.mark.parametrize(
+    ("target", "network"), [("libvirt", "default (not connected)"), ("qemu", "the target's default")]
+)
+def test_a_card_that_is_not_connected(target: str, network: str) -> None:
+    card = Nic(name=None, mac="52:54:00:00:00:02", connected=False)
+    assert [one[-1] for one in seen({}, Guest(nics=(card,)), target=target).cards] == [network]
+
+
 def test_what_a_guest_decides_is_open_until_it_was_inspected() -> None:
     plan = planned({"nics": ({"mac": "00:50:56:00:00:01", "network": "LAN"}, {"mac": None})})
     shown = planned_overview(asked(), plan)

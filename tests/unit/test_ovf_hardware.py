@@ -348,6 +348,13 @@ def test_the_address_of_a_card(version: Version, address: str | None, mac: str |
     assert machine.nics == (SourceNic(mac=mac, network="DMZ 1"),) and not machine.concerns
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(("allocation", "connected"), [("true", True), ("FALSE", False), ("0", False), ("", True)])
+def test_whether_a_card_is_connected_at_the_start(version: Version, allocation: str, connected: bool) -> None:
+    machine = machine_with(nic("5", AutomaticAllocation=allocation), version=version)
+    assert [card.connected for card in machine.nics] == [connected]
+
+
 @pytest.mark.parametrize(
     "address", ["7", "01:00:5e:00:00:01", "00:00:00:00:00:00", "00:50:56:ab:cd", "${mac}", "x" * 200]
 )

@@ -46,13 +46,13 @@ def test_cards_in_order_with_the_address_that_counts(disk: Path) -> None:
         'ethernet2.present = "true"\nethernet2.addressType = "static"\nethernet2.address = "00:50:56:01:02:03"\n'
         'ethernet2.generatedAddress = "00:0c:29:01:02:03"\n'
         'ethernet3.present = "FALSE"\nethernet3.generatedAddress = "00:0c:29:01:02:04"\n'
-        'ethernet4.present = "TRUE"\n'
+        'ethernet4.present = "TRUE"\nethernet4.startConnected = "FALSE"\n'
     )
     disk.with_suffix(".vmx").write_text(text)
     assert machine_of(disk).nics == (
         SourceNic(mac="00:50:56:8a:10:01", slot=192),
         SourceNic(mac="00:50:56:01:02:03"),
-        SourceNic(mac=None),
+        SourceNic(mac=None, connected=False),
     )
 
 

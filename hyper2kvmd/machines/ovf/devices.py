@@ -9,6 +9,7 @@ from hyper2kvmd.mac import normal_mac
 from hyper2kvmd.machines.ovf import faults
 from hyper2kvmd.machines.ovf.items import ETHERNET, Item
 from hyper2kvmd.machines.ovf.places import slot_of
+from hyper2kvmd.machines.ovf.settings import FALSE
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.machine import SourceNic
 
@@ -39,6 +40,7 @@ def nics_of(items: Sequence[Item], macs: Sequence[str]) -> tuple[SourceNic, ...]
             mac=_mac(card.one("Address")) or _mac(mac),
             slot=slot_of(card),
             network=shown_name(card.one("Connection")),
+            connected=card.one("AutomaticAllocation").lower() not in FALSE,
         )
         for card, mac in zip(cards, more, strict=True)
     )

@@ -42,7 +42,7 @@ LONGEST_NAME = 255
 USED_KEY = re.compile(
     r"memsize|numvcpus|firmware|.+\.filename|(?:scsi|sata|nvme|ide)[0-9]{1,2}:[0-9]{1,3}\.present"
     r"|(?:scsi|sata|nvme|ide)[0-9]{1,2}\.pcislotnumber"
-    r"|ethernet[0-9]\.(?:present|addresstype|address|generatedaddress|pcislotnumber)"
+    r"|ethernet[0-9]\.(?:present|addresstype|address|generatedaddress|pcislotnumber|startconnected)"
     r"|ethernet[0-9]\.(?:networkname|dvs\.portgroupid|opaquenetwork\.id|connectiontype|vnet)"
 )
 NOTHING = Settings()

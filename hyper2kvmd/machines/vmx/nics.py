@@ -23,6 +23,7 @@ def _nic(settings: Settings, card: str) -> SourceNic:
         mac=normal_mac(settings.text(card + address_key(settings, card))),
         slot=settings.number(card + "pcislotnumber", SLOTS),
         network=_network(settings, card),
+        connected=settings.flag(card + "startconnected", default=True),
     )
 
 

@@ -85,3 +85,5 @@ def _interface(devices: ET.Element, nic: HardwareNic, network: str, model: str) 
     ET.SubElement(interface, "mac", address=nic.mac)
     ET.SubElement(interface, "source", {"bridge": bridge} if bridge else {"network": network})
     ET.SubElement(interface, "model", type=model)
+    if not nic.connected:
+        ET.SubElement(interface, "link", state="down")

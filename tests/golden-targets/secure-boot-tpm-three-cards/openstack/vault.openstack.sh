@@ -94,7 +94,7 @@ run openstack volume create --size 40 --image vault-disk1 --bootable vault-disk1
 
 run openstack port create --network lan --mac-address 00:50:56:aa:00:01 vault-nic1
 run openstack port create --network "$network" --mac-address 00:50:56:aa:00:02 vault-nic2
-run openstack port create --network dmz --mac-address 00:50:56:aa:00:03 vault-nic3
+run openstack port create --network dmz --mac-address 00:50:56:aa:00:03 --disable vault-nic3
 
 disk1=$(volume_id vault-disk1)
 

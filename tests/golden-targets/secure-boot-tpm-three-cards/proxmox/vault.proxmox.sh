@@ -67,7 +67,7 @@ run qm create "$id" \
     --boot order=virtio0 \
     --net0 virtio=00:50:56:AA:00:01,bridge=lan \
     --net1 virtio=00:50:56:AA:00:02,bridge=vmbr0 \
-    --net2 virtio=00:50:56:AA:00:03,bridge=dmz \
+    --net2 virtio=00:50:56:AA:00:03,bridge=dmz,link_down=1 \
     --ide2 none,media=cdrom \
     --vga std --serial0 socket \
     --agent enabled=1 \
