@@ -122,6 +122,13 @@ def test_an_unclear_memory_is_refused_unless_the_migration_gives_it(quantity: st
     assert read(text, overridden=frozenset({"memory"})).machine.memory is None
 
 
+def test_clear_facts_are_known_also_if_the_migration_replaces_them() -> None:
+    settings = setting("firmware", "efi") + setting("bootOptions.efiSecureBootEnabled", "true")
+    text = envelope(System((memory("3072", "byte * 2^20"), cpu("4"), *DISKS), settings=settings))
+    found = read(text, overridden=frozenset({"memory", "vcpus", "uefi", "secure_boot"})).machine
+    assert (found.memory, found.vcpus, found.firmware, found.secure_boot) == (3072, 4, "uefi", True)
+
+
 def test_no_memory_and_no_processors_are_unknown() -> None:
     machine = machine_with()
     assert (machine.memory, machine.vcpus, machine.cores_per_socket) == (None, None, None)

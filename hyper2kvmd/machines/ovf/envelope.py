@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from typing import TypeVar
 
+from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.machines.ovf import devices, faults, processors
 from hyper2kvmd.machines.ovf.configurations import choose_configuration
 from hyper2kvmd.machines.ovf.described import Described
@@ -17,6 +19,8 @@ from hyper2kvmd.machines.ovf.sections import VirtualSystem, choose_system, requi
 from hyper2kvmd.machines.ovf.settings import AddedSettings, settings_of, within
 from hyper2kvmd.model.concerns import Concern, first_concerns
 from hyper2kvmd.model.machine import Machine
+
+FactT = TypeVar("FactT")
 
 
 def systems(text: bytes, *, name: str) -> tuple[str, ...]:
@@ -73,21 +77,31 @@ def _machine(
 ) -> Machine:
     """Everything but disks and concerns."""
     name = settings.descriptor
-    vcpus = None if "vcpus" in overridden else processors.vcpus_of(items, name)
+    vcpus = _fact("vcpus", lambda: processors.vcpus_of(items, name), overridden)
     return Machine(
         disks=(),
         name=_name(system, hardware),
-        memory=None if "memory" in overridden else processors.memory_of(items, name),
+        memory=_fact("memory", lambda: processors.memory_of(items, name), overridden),
         vcpus=vcpus,
         cores_per_socket=processors.cores_per_socket_of(items, vcpus),
-        firmware=None if "uefi" in overridden else settings.firmware,
-        secure_boot=None if "secure_boot" in overridden else settings.secure_boot,
+        firmware=_fact("uefi", lambda: settings.firmware, overridden),
+        secure_boot=_fact("secure_boot", lambda: settings.secure_boot, overridden),
         tpm=True if devices.has_tpm(items) else settings.virtualbox_tpm,
         uuid=settings.uuid,
         cdroms=devices.cdroms_of(items),
         os_type=_os_type(system.element, settings),
         nics=devices.nics_of(items, settings.virtualbox_macs),
     )
+
+
+def _fact(key: str, read: Callable[[], FactT | None], overridden: AbstractSet[str]) -> FactT | None:
+    """None for an unclear fact that the migration replaces by this key. Other unclear facts raise as `read` does."""
+    try:
+        return read()
+    except MigrationFailed:
+        if key in overridden:
+            return None
+        raise
 
 
 def _name(system: VirtualSystem, hardware: Element) -> str | None:
