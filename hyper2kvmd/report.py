@@ -60,7 +60,7 @@ def markdown(report: Report) -> str:
     lines += ["## Guest", ""]
     lines += _table(
         [
-            ("System", _plain(guest.os_name or guest.family)),
+            ("System", _plain(guest.os_name or _without_name(report))),
             ("Host name", _plain(guest.hostname or "unknown")),
             *([("Windows", _plain(_release(guest.windows)))] if guest.windows else []),
             ("Kernels", _plain(", ".join(guest.kernels) or "none found")),
@@ -96,6 +96,10 @@ def markdown(report: Report) -> str:
     if report.order.attempt > 1:
         lines += ["", f"This is attempt {report.order.attempt}; stages that an earlier one finished are not listed."]
     return "\n".join([*lines, ""])
+
+
+def _without_name(report: Report) -> str:
+    return "not looked for (guest: none)" if report.order.migration.guest == "none" else report.guest.family
 
 
 def _release(facts: WindowsFacts) -> str:

@@ -90,6 +90,8 @@ def _advice(layout: Layout, disk: int) -> str:
     if not parts:
         return "Grow it in the running guest"
     last = max(parts, key=lambda volume: volume.stretches[0].legs[0].offset)
+    if last.kind == "disk" and last.content not in TOOLS:
+        return "Grow what is on it in the running guest, or add a partition"
     if last.content not in TOOLS:
         return f"Add a partition in the running guest: the last one ({last.name}) contains {last.content}"
     content = f"its {last.content} with {TOOLS[last.content]}"

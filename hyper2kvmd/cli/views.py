@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hyper2kvmd.spec import Parsed
 
 
+NOT_LOOKED_FOR = "not looked for (guest: none)"
 UNNAMED: Mapping[FamilyName, str] = {"linux": "Linux", "windows": "Windows", "none": "no operating system"}
 """Guests whose system does not give its name."""
 IDENTITY = "UUID or label"
@@ -63,7 +64,7 @@ def plan(output: Output, order: Order, planned: Plan, daemon: DaemonDirectories 
         output.line("")
         notes(output, concerns)
     if planned.guest is not None:
-        _expected(output, planned.guest)
+        _expected(output, order.migration, planned.guest)
     output.line("nothing was written")
 
 
@@ -133,10 +134,10 @@ def _estimate(planned: Plan, rate: PastRate | None) -> Iterator[tuple[str, str]]
     yield "by the daemon", f"the conversion takes {about(seconds)}, at {speed}/s: {basis}"
 
 
-def _expected(output: Output, guest: Guest) -> None:
+def _expected(output: Output, migration: Migration, guest: Guest) -> None:
     """The guest on the source, and its repairs."""
     rows = [
-        ("guest", guest.os_name or UNNAMED[guest.family]),
+        ("guest", guest.os_name or (NOT_LOOKED_FOR if migration.guest == "none" else UNNAMED[guest.family])),
         ("host name", guest.hostname),
         ("root", guest.root),
         ("boot loader", guest.boot_loader),
@@ -195,11 +196,27 @@ def migration(
                 value = ", ".join(asked.output_names(asked.known_disks))
             case "memory" | "vcpus" if value is None:
                 value = "as the source machine"
-            case "vmdk" | "luks_keyfile":
-                value = ", ".join(map(str, value)) or None
-        said = str(value).lower() if isinstance(value, bool) else "not set" if value is None else str(value)
-        output.line(f"  {name}: {said}{f'  ({origin})' if origin else ''}")
+        output.line(f"  {name}: {_said(value)}{f'  ({origin})' if origin else ''}")
     notes(output, machine.notes)
+
+
+def _said(value: object) -> str:
+    """A value of a key, as a person writes it in a YAML."""
+    from hyper2kvmd.model.frozen import Frozen
+
+    match value:
+        case bool():
+            return str(value).lower()
+        case None | ():
+            return "not set"
+        case tuple() | list():
+            return ", ".join(map(_said, value))
+        case Frozen():
+            return _said({name: one for name, one in value if one})
+        case Mapping():
+            return ", ".join(f"{key}: {_said(one)}" for key, one in value.items()) or "not set"
+        case _:
+            return str(value)
 
 
 def notes(output: Output, listed: Iterable[Concern]) -> None:

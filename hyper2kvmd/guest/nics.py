@@ -36,9 +36,12 @@ def note_new_addresses(guest: Guest) -> tuple[Concern, ...]:
     cards = (
         "1 network card gets a new MAC address" if len(new) == 1 else f"{len(new)} network cards get new MAC addresses"
     )
+    why = "neither the source machine's description nor the guest has one"
+    if guest.family == "none":
+        why = "the source machine's description has none"
     note = Concern(
         code="mac-new",
-        message=f"{cards}, because neither the source machine's description nor the guest has one: {', '.join(new)}",
+        message=f"{cards}, because {why}: {', '.join(new)}",
         hint="Enter it where the old address is known, such as in DHCP, firewalls and licences",
         level="information",
     )

@@ -26,6 +26,8 @@ from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.stages.bench import Bench
 
+LOOKING, LEAVING = "Looking for the operating system", "Leaving the disks as they are (guest: none)"
+
 
 def repair(bench: Bench, plan: Plan, image: Image) -> Guest:
     """Find the guest in `image` and repair it; returns its description with the changes.
@@ -134,7 +136,7 @@ def _with_boot_disk(bench: Bench, plan: Plan, guest: Guest) -> Guest:
 
 def repair_disks(disks: GuestDisks) -> Guest:
     """Raises MigrationFailed as `repair` does."""
-    with disks.ctx.step("Looking for the operating system"):
+    with disks.ctx.step(LOOKING if disks.migration.guest == "auto" else LEAVING):
         found = find_guest(disks)
     guest = found.repair()
     replay = "will be replayed, which changes it" if disks.migration.dry_run else "was replayed, which changed it"

@@ -45,6 +45,24 @@ def test_check_says_what_a_file_comes_to(good: Path, tmp_path: Path) -> None:
     assert f"output_dir: {tmp_path}  (from the current directory)" in lines
 
 
+def test_check_shows_values_as_a_person_writes_them(tmp_path: Path) -> None:
+    path = tmp_path / "web01.yaml"
+    path.write_text(
+        "vmx: web01.vmx\nnetwork_map: {VM Network: lan, DMZ: 'bridge:br0'}\ndatastore_map: {ssd1: ds1}\n"
+        "resize: [+1G, 50G]\nhooks: {before: notify}\n"
+    )
+    lines = [line.strip() for line in ctl("check", path, cwd=tmp_path).stdout.splitlines()]
+    for expected in (
+        "network_map: VM Network: lan, DMZ: bridge:br0",
+        f"datastore_map: ssd1: {tmp_path}/ds1",
+        "resize: +1G, 50G",
+        "hooks: before: notify",
+        "luks_keyfile: not set  (default)",
+        "vmdk: not set  (default)",
+    ):
+        assert expected in lines
+
+
 def test_check_lists_every_error_as_compilers_do(good: Path, bad: Path, tmp_path: Path) -> None:
     result = ctl("check", good, bad, cwd=tmp_path)
     assert result.returncode == 2

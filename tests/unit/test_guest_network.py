@@ -106,6 +106,9 @@ def test_addresses_that_nothing_contains_are_named_as_new(guest: Path) -> None:
     both = Guest(nics=nics_as_they_were((SourceNic(mac=None), SourceNic(mac=None)), "web01"))
     (warning,) = note_new_addresses(both)
     assert warning.message.startswith("2 network cards get") and given_mac("web01", 1) in warning.message
+    assert "nor the guest" in warning.message
+    (warning,) = note_new_addresses(both.with_changes(family="none"))
+    assert "the guest" not in warning.message
 
 
 def test_addresses_are_each_vms_and_each_cards_own() -> None:

@@ -59,6 +59,10 @@ def test_sizes_that_a_disk_cannot_have(asked: tuple[str, ...]) -> None:
             (volume(1, "ext4", 1), volume(2, "swap", 2)),
             "Add a partition in the running guest: the last one (partition 2) contains swap",
         ),
+        (
+            (volume(0, "unknown", 0).with_changes(kind="disk"),),
+            "Grow what is on it in the running guest, or add a partition",
+        ),
         ((volume(0, "ext4", 0).with_changes(kind="disk"),), "In the running guest, grow its ext4 with resize2fs"),
     ],
 )
