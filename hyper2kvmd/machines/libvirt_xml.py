@@ -21,6 +21,7 @@ from hyper2kvmd.machines.ovf.faults import shown
 from hyper2kvmd.model.asked import DISKS_MAX, Migration
 from hyper2kvmd.model.concerns import Concern, first_concerns
 from hyper2kvmd.model.disks import LocalFile, NamedBy
+from hyper2kvmd.model.guest import Rtc
 from hyper2kvmd.model.machine import MAX_MEMORY, MAX_VCPUS, UUID, Firmware, Machine, MachineDisk, SourceNic
 
 MIB = 1 << 20
@@ -88,6 +89,7 @@ def machine_of(data: bytes, path: Path, named_by: NamedBy) -> Machine:
         uuid=_uuid(_text(domain, "uuid")),
         serial=_printable(_serial(domain)),
         genid=_uuid(_text(domain, "genid")),
+        rtc=_rtc(_child(domain, "clock")),
         cdroms=sum(one.get("device") == "cdrom" for one in _all(devices, "disk")),
         nics=tuple(_nic(one) for one in _all(devices, "interface")),
         concerns=first_concerns([*_concerns(domain, devices, disks, path)]),
@@ -189,6 +191,15 @@ def _serial(domain: Element) -> str:
     return next((one.text for one in entries if one.get("name") == "serial"), "")
 
 
+def _rtc(clock: Element | None) -> Rtc | None:
+    """None for a time zone of its own. An adjustment is against UTC, unless its basis is the local time."""
+    offset = None if clock is None else clock.get("offset")
+    if clock is not None and offset == "variable":
+        offset = clock.get("basis") or "utc"
+    known: Mapping[str, Rtc] = {"utc": "utc", "localtime": "localtime"}
+    return known.get(offset or "")
+
+
 def _nic(interface: Element) -> SourceNic:
     mac, source = _child(interface, "mac"), _child(interface, "source")
     names = [] if source is None else [source.get(key) for key in ("network", "bridge", "dev")]
@@ -216,6 +227,15 @@ def _concerns(domain: Element, devices: Element | None, disks: Sequence[Element]
                 " copy of its own",
                 hint="Shut down all of them before the migration",
             )
+    serials = [shown(one.text) for disk in disks for one in _all(disk, "serial") if one.text]
+    if serials:
+        yield Concern(
+            code="disk-serial-lost",
+            message=f"{path}: its disks have serial numbers ({', '.join(serials)}), and those of the new machine have"
+            " none",
+            hint="Check programs of the guest that name a disk by its serial number, as in /dev/disk/by-id",
+            level="information",
+        )
     if any(one.get("device") == "floppy" for one in _all(devices, "disk")):
         fact = f"{path} has a floppy drive, which the new machine does not have"
         yield Concern(

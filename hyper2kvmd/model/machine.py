@@ -93,6 +93,8 @@ class Machine(Frozen):
     """The serial number in the SMBIOS system information, as the guest sees it."""
     genid: str | None = None
     """The VM generation ID, as a UUID in lower case with hyphens."""
+    rtc: Rtc | None = None
+    """What its hardware clock shows."""
     cdroms: int | None = None
     """Optical drives."""
     os_type: str | None = None

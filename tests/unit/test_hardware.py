@@ -12,7 +12,7 @@ from hyper2kvmd.guest.nics import nics_as_they_were
 from hyper2kvmd.hardware import decide_hardware, expected_hardware, hardware_concerns, require_possible
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Layout
-from hyper2kvmd.model.guest import Capabilities, Guest, Nic
+from hyper2kvmd.model.guest import Capabilities, FamilyName, Guest, Nic, Rtc
 from hyper2kvmd.model.machine import Firmware, Hardware, Plan, SourceNic
 from tests.support.benches import plan_for
 
@@ -228,6 +228,22 @@ def test_a_card_that_gets_connected_is_a_concern(target: str, connected: tuple[b
     concerns = hardware_concerns(*planned({"nics": nics}, {"target": target}))
     found = [one.message.partition(" when ")[0] for one in concerns if one.code == "card-connected"]
     assert found == ([concern] if concern else [])
+
+
+@pytest.mark.parametrize(
+    ("family", "source", "guest", "rtc"),
+    [
+        ("none", "localtime", "utc", "localtime"),
+        ("linux", "localtime", "utc", "localtime"),
+        ("linux", None, "utc", "utc"),
+        ("windows", "utc", "localtime", "localtime"),
+    ],
+)
+def test_the_clock_is_the_source_s_unless_windows_reads_it_otherwise(
+    family: FamilyName, source: Rtc | None, guest: Rtc, rtc: Rtc
+) -> None:
+    system = Guest(family=family, capabilities=Capabilities(rtc=guest))
+    assert decide_hardware(*planned({"rtc": source}, {}), system).rtc == rtc
 
 
 def test_a_card_that_is_not_connected_stays_so() -> None:

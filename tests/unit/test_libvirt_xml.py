@@ -78,6 +78,28 @@ def test_everything_at_once() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("clock", "rtc"),
+    [
+        ("<clock offset='utc'/>", "utc"),
+        ("<clock offset='localtime'/>", "localtime"),
+        ("<clock offset='variable' adjustment='3600' basis='localtime'/>", "localtime"),
+        ("<clock offset='variable' adjustment='3600'/>", "utc"),
+        ("<clock offset='timezone' timezone='Europe/Berlin'/>", None),
+        ("", None),
+    ],
+)
+def test_the_clock(clock: str, rtc: str | None) -> None:
+    assert read(domain(clock)).rtc == rtc
+
+
+def test_serial_numbers_of_disks_are_a_concern() -> None:
+    disks = "".join(DISK.replace("</disk>", f"<serial>{number}</serial></disk>") for number in ("S-1", "S-2"))
+    (found,) = read(domain(devices=disks)).concerns
+    assert found.code == "disk-serial-lost" and "('S-1', 'S-2')" in found.message
+    assert not read(domain()).concerns
+
+
 def test_what_is_not_said() -> None:
     found = read(domain())
     assert (found.memory, found.vcpus, found.cores_per_socket, found.uuid, found.serial, found.nics) == (
