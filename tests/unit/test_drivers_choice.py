@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.guest.windows.drivers.choice import choose_packages, find_agent, signature_concerns
+from hyper2kvmd.guest.windows.drivers.choice import MOST_CANDIDATES, choose_packages, find_agent, signature_concerns
 from hyper2kvmd.guest.windows.drivers.package import DriverPackage
 from hyper2kvmd.guest.windows.drivers.releases import WindowsTarget
 from hyper2kvmd.guest.windows.drivers.source import DriverSource
 from hyper2kvmd.guest.windows.drivers.vetting import vet
 from tests.support.authenticode import ATTESTED, CERTIFIED, authority, microsoft, vendor
 from tests.support.iso_image import iso
-from tests.support.virtio_win import ALL, FILES, Package, Signed, Stamp, program
+from tests.support.virtio_win import ALL, FILES, Package, Signed, Stamp, inf, program
 
 SERVER_2019 = WindowsTarget(17763, True, "amd64")
 SERVER_2012_R2 = WindowsTarget(9600, True, "amd64")
@@ -54,6 +54,16 @@ def refused(tmp_path: Path, files: Mapping[str, bytes], target: WindowsTarget) -
     with opened(tmp_path, files) as source, pytest.raises(MigrationFailed) as caught:
         choose_packages(source, target)
     return caught.value.code, caught.value.message
+
+
+def with_devices(count: int) -> bytes:
+    lines = "".join(f"x = scsi_inst, PCI\\VEN_1AF4&DEV_1001&SUBSYS_{number:08x}\n" for number in range(count))
+    return f"{inf('viostor')}\n[Disks.NTamd64.10.0]\n{lines}".encode()
+
+
+def with_files(count: int) -> bytes:
+    lines = "".join(f"{number}.sys = 1,,\n" for number in range(count))
+    return f"{inf('viostor')}\n[SourceDisksFiles]\n{lines}".encode()
 
 
 @pytest.mark.parametrize(
@@ -151,6 +161,8 @@ def test_a_32_bit_guest(tmp_path: Path) -> None:
         ({"viostor/2k19/amd64/viostor.inf": b"[Version]"}, "it has none for any release"),
         ({"viostor/2k19/amd64/viostor.inf": None}, "it has none for any release"),
         ({"viostor/2k19/amd64/viostor.sys": bytes(17 << 20)}, "has 17825792 bytes, more than 16777216"),
+        ({"viostor/2k19/amd64/viostor.inf": with_devices(70)}, "has 72 devices, more than 64"),
+        ({"viostor/2k19/amd64/viostor.inf": with_devices(2001)}, "it has it in viostor/2k19/amd64"),
     ],
 )
 def test_a_source_without_a_usable_driver(tmp_path: Path, harm: dict[str, bytes | None], fact: str) -> None:
@@ -158,6 +170,35 @@ def test_a_source_without_a_usable_driver(tmp_path: Path, harm: dict[str, bytes 
     left = {name: data for name, data in files.items() if data is not None}
     code, message = refused(tmp_path, left, SERVER_2019)
     assert (code, fact in message) == ("virtio-win-no-driver", True), message
+
+
+def in_a_folder(root: Path, files: Mapping[str, bytes]) -> DriverSource:
+    for name, data in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return DriverSource.open(root)
+
+
+def test_a_package_with_more_files_than_any_driver_has(tmp_path: Path) -> None:
+    files = files_of(*(one for one in ALL if one.folder == "2k19"))
+    files["viostor/2k19/amd64/viostor.inf"] = with_files(600)
+    files |= {f"viostor/2k19/amd64/{number}.sys": b"x" for number in range(600)}
+    with in_a_folder(tmp_path, files) as source, pytest.raises(MigrationFailed) as caught:
+        choose_packages(source, SERVER_2019)
+    assert "has more than 500 files" in caught.value.message
+
+
+def test_only_so_many_inf_files_are_tried_for_a_driver(tmp_path: Path) -> None:
+    """Each of them could have files of 64 MiB. The best one is the first to be tried, whatever its name is."""
+    files = files_of(*(one for one in ALL if one.folder == "2k19"))
+    newer = inf("viostor", Stamp(date="01/12/2023")).encode()
+    files |= {f"viostor/2k19/amd64/{number}/viostor.inf": newer for number in range(1, MOST_CANDIDATES)}
+    with in_a_folder(tmp_path, files) as source:
+        assert choose_packages(source, SERVER_2019)[0].source == "viostor/2k19/amd64/viostor.inf"
+    files["viostor/2k19/amd64/0/viostor.inf"] = newer
+    with in_a_folder(tmp_path, files) as source, pytest.raises(MigrationFailed) as caught:
+        choose_packages(source, SERVER_2019)
+    assert caught.value.code == "virtio-win-no-driver"
 
 
 def test_a_source_for_other_releases_names_them(tmp_path: Path) -> None:

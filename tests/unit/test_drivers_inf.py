@@ -17,6 +17,7 @@ from hyper2kvmd.guest.windows.drivers.inf import (
     CopiedFile,
     Decoration,
     Inf,
+    Installation,
     RegistryLine,
     encoded,
     parse_decoration,
@@ -285,3 +286,41 @@ def test_an_installation_that_cannot_be(old: str, new: str, fact: str) -> None:
     with pytest.raises(MigrationFailed) as caught:
         parsed.installation(models[0], SERVER_2019)
     assert (caught.value.code, fact in caught.value.message) == ("virtio-win-unreadable", True)
+
+
+def installed(more: str) -> Installation:
+    """The first device of a disk driver, whose INF has more lines."""
+    found = read(inf("viostor") + more)
+    models = found.models(SERVER_2019)
+    assert models is not None
+    return found.installation(models[1][0], SERVER_2019)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "line", "fact"),
+    [
+        ("scsi_inst", "CopyFiles", "{}.sys", "500 files"),
+        ("scsi_inst.HW", "AddReg", "HKR,,{},,x", "2000 registry values"),
+    ],
+    ids=["files", "registry"],
+)
+def test_no_list_is_longer_than_that_of_any_driver(section: str, key: str, line: str, fact: str) -> None:
+    lines = "\n".join(line.format(number) for number in range(500))
+    lists = "".join(f"[list{number}]\n{lines}\n" for number in range(6))
+    with pytest.raises(MigrationFailed) as caught:
+        installed(f"\n[{section}]\n{key}={','.join(f'list{number}' for number in range(6))}\n{lists}")
+    assert fact in caught.value.message and caught.value.code == "virtio-win-unreadable"
+
+
+def test_a_list_counts_once() -> None:
+    """So a small INF cannot ask for the same lines a million times."""
+    names = ",".join(["viostor_Files_Driver", "VIOSTOR_files_driver"] * 60)
+    assert installed(f"\n[scsi_inst]\nCopyFiles={names}\n") == installed("")
+
+
+def test_strings_cannot_make_a_line_much_longer() -> None:
+    """512 fields, each with the longest string."""
+    text = read_text(f"[A]\nk={','.join(['%s%'] * 500)}\n[Strings]\ns={'x' * 4000}\n".encode(), "x.inf")
+    with pytest.raises(MigrationFailed) as caught:
+        text.fields(text.lines("a")[0])
+    assert "65536 characters" in caught.value.message

@@ -54,7 +54,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         cases(PLACE, "a file elsewhere in the guest"),
-        inf("Inf._copied", "if FILE_NAME", NEVER),
+        inf("Inf._files", "if FILE_NAME", NEVER),
     ),
     *each(cases(PLACE, "the service of another driver"), inf("Inf._described", "if SERVICE_NAME", NEVER)),
     *each(cases(PLACE, "a catalogue elsewhere"), inf("parse_inf", "if FILE_NAME", NEVER)),
@@ -116,6 +116,26 @@ GUARDS: tuple[Guard, ...] = (
     *each(cases(NO_INF, "a text that grows"), text("InfText.expanded", "if LONGEST_LINE", NEVER)),
     *each(
         "tests/unit/test_drivers_inf.py::test_more_ids_than_any_driver_has", inf("Inf._models", "if MOST_IDS", NEVER)
+    ),
+    *each(
+        "tests/unit/test_drivers_inf.py::test_no_list_is_longer_than_that_of_any_driver",
+        inf("Inf._limited", "if most", NEVER),
+    ),
+    *each(
+        "tests/unit/test_drivers_inf.py::test_strings_cannot_make_a_line_much_longer",
+        text("InfText.fields", "if LONGEST_FIELDS", NEVER),
+    ),
+    *each(
+        "tests/unit/test_drivers_choice.py::test_only_so_many_inf_files_are_tried_for_a_driver",
+        choice("choose_package", "mention MOST_CANDIDATES", "None"),
+    ),
+    *each(
+        "tests/unit/test_drivers_choice.py::test_a_source_without_a_usable_driver",
+        choice("_package", "if MOST_DEVICES", NEVER),
+    ),
+    *each(
+        "tests/unit/test_drivers_choice.py::test_a_package_with_more_files_than_any_driver_has",
+        choice("_files", "operand MOST_FILES", NEVER),
     ),
     *each(
         "tests/unit/test_drivers_signature.py::test_more_certificates_than_any_signature_has",

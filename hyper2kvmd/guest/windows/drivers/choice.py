@@ -34,6 +34,10 @@ NEEDED = ("viostor", "vioscsi", "netkvm")
 """Without these the guest has no disk or no network. The others are left out if the source lacks them."""
 ALL_INFS = 32 << 20
 """Bytes of all INF files that are read: those of virtio-win have about 6 MiB."""
+MOST_CANDIDATES = 64
+"""INF files that are tried for a driver and a release, the best ones first: virtio-win has about 25."""
+MOST_DEVICES, MOST_FILES = 64, 500
+"""Of one package."""
 LARGEST_DRIVER, LARGEST_PACKAGE = 16 << 20, 64 << 20
 """Bytes of one file, and of a package."""
 AGENTS = {"amd64": ("x86_64", "x64"), "x86": ("i386", "x86")}
@@ -163,7 +167,8 @@ def choose_package(
 ) -> tuple[DriverPackage | None, list[str]]:
     """The best package for a driver, or why no candidate can be taken. Raises as `DriverSource.read` does."""
     reasons = []
-    for candidate in sorted(_candidates(infs, name, target), key=lambda one: _rank(one, target), reverse=True):
+    candidates = sorted(_candidates(infs, name, target), key=lambda one: _rank(one, target), reverse=True)
+    for candidate in candidates[:MOST_CANDIDATES]:
         try:
             return _package(source, candidate, name, target), []
         except _Unfit as error:
@@ -177,7 +182,12 @@ def choose_package(
 
 def _candidates(infs: Sequence[FoundInf], name: str, target: WindowsTarget) -> Iterator[_Candidate]:
     for found in infs:
-        fitting = found.inf.models(target)
+        try:
+            fitting = found.inf.models(target)
+        except Failure as error:
+            if error.code not in LEFT_OUT:
+                raise
+            continue
         if fitting is None:
             continue
         decoration, models = fitting
@@ -204,6 +214,8 @@ def _rank(candidate: _Candidate, target: WindowsTarget) -> tuple[object, ...]:
 def _package(source: DriverSource, candidate: _Candidate, name: str, target: WindowsTarget) -> DriverPackage:
     """Raises _Unfit, and MigrationFailed (`virtio-win-unreadable`)."""
     inf, path = candidate.found.inf, candidate.found.path
+    if len(candidate.models) > MOST_DEVICES:
+        raise _Unfit(f"has {len(candidate.models)} devices, more than {MOST_DEVICES}")
     devices = tuple(PackageDevice(model, inf.installation(model, target)) for model in candidate.models)
     for device in devices:
         if first_build(device.installation) > target.build:
@@ -253,7 +265,7 @@ def _files(source: DriverSource, path: str, inf: Inf, installations: Sequence[In
     copied = [file.source for installation in installations for file in installation.files]
     names = [posixpath.basename(path), *filter(None, [inf.catalog]), *copied, *inf.source_files()]
     needed = {name.lower() for name in copied}
-    total = 0
+    total = count = 0
     for name in dict.fromkeys(name.lower() for name in names):
         found = source.find(posixpath.join(folder, name))
         if found is None and name in needed:
@@ -261,9 +273,9 @@ def _files(source: DriverSource, path: str, inf: Inf, installations: Sequence[In
         if found is None:
             continue
         data = source.read(found, LARGEST_DRIVER)
-        total += len(data)
-        if total > LARGEST_PACKAGE:
-            raise _Unfit(f"has files of more than {LARGEST_PACKAGE >> 20} MiB")
+        total, count = total + len(data), count + 1
+        if total > LARGEST_PACKAGE or count > MOST_FILES:
+            raise _Unfit(f"has more than {MOST_FILES} files, or more than {LARGEST_PACKAGE >> 20} MiB")
         yield DriverFile(posixpath.basename(found), found, data)
 
 

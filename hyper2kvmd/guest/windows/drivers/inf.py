@@ -7,17 +7,21 @@ Directive", "INF AddReg Directive", "INF DestinationDirs Section".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from typing import TypeVar
 from uuid import UUID
 
 from hyper2kvmd.guest.windows.drivers.faults import shown, unreadable
 from hyper2kvmd.guest.windows.drivers.inf_text import InfText, read_text
 from hyper2kvmd.guest.windows.drivers.releases import STORE_DRIVERS_FROM, WindowsTarget
 
+T = TypeVar("T")
 MOST_IDS = 2000
 """Hardware ids of one INF."""
+MOST_FILES, MOST_REGISTRY_LINES = 500, 2000
+"""Of one installation. An INF may list a section many times, so its size alone limits neither."""
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+ -]{0,99}")
 HARDWARE_ID = re.compile(r"[A-Z0-9_&.*\\{}-]{1,199}")
 SECTION_NAME = re.compile(r"[^\\\x00-\x1f]{1,200}")
@@ -220,23 +224,34 @@ class Inf:
         return None
 
     def _files(self, section: str) -> Iterator[CopiedFile]:
-        for fields in self.text.values(section, "copyfiles"):
-            for listed in filter(None, fields):
-                if listed.startswith("@"):
-                    yield self._copied(listed[1:], "", "defaultdestdir")
-                    continue
-                for line in self.text.lines(listed):
-                    name, source, *_ = [*self.text.fields(line), "", ""]
-                    yield self._copied(name, source, listed.lower())
-
-    def _copied(self, name: str, source: str, section: str) -> CopiedFile:
-        source = source or name
-        for part in (name, source):
-            if not FILE_NAME.fullmatch(part):
-                raise unreadable(self.name, f"this INF copies {shown(part)}, which is not a plain file name")
         places = {key.lower(): fields for key, fields in self.text.entries("destinationdirs")}
-        place = places.get(section) or places.get("defaultdestdir") or [str(SYSTEM32)]
-        return CopiedFile(name, source, _number(place[0]) or 0, place[1] if len(place) > 1 else "")
+        for listed, name, source in self._limited(self._copy_lines(section), MOST_FILES, f"files of {shown(section)}"):
+            for part in (name, source):
+                if not FILE_NAME.fullmatch(part):
+                    raise unreadable(self.name, f"this INF copies {shown(part)}, which is not a plain file name")
+            place = places.get(listed) or places.get("defaultdestdir") or [str(SYSTEM32)]
+            yield CopiedFile(name, source, _number(place[0]) or 0, place[1] if len(place) > 1 else "")
+
+    def _copy_lines(self, section: str) -> Iterator[tuple[str, str, str]]:
+        """The section that decides where a file goes, its name there, and its name beside the INF."""
+        for listed in self._listed(section, "copyfiles"):
+            if listed.startswith("@"):
+                yield "defaultdestdir", listed[1:], listed[1:]
+                continue
+            for line in self.text.lines(listed):
+                name, source, *_ = [*self.text.fields(line), "", ""]
+                yield listed, name, source or name
+
+    def _listed(self, section: str, key: str) -> tuple[str, ...]:
+        """What the lines with that key list, in lower case but for files, each once."""
+        fields = (field for fields in self.text.values(section, key) for field in fields if field)
+        return tuple(dict.fromkeys(field if field.startswith("@") else field.lower() for field in fields))
+
+    def _limited(self, found: Iterable[T], most: int, what: str) -> Iterator[T]:
+        for number, one in enumerate(found):
+            if number >= most:
+                raise unreadable(self.name, f"this INF has more than {most} {what}")
+            yield one
 
     def _service(self, section: str, files: tuple[CopiedFile, ...]) -> DriverService:
         for fields in self.text.values(f"{section}.Services", "addservice"):
@@ -288,12 +303,11 @@ class Inf:
         return ""
 
     def _registry(self, section: str) -> Iterator[RegistryLine]:
-        for fields in self.text.values(section, "addreg"):
-            for listed in filter(None, fields):
-                for line in self.text.lines(listed):
-                    parsed = self._registry_line(line)
-                    if parsed is not None:
-                        yield parsed
+        lines = (line for listed in self._listed(section, "addreg") for line in self.text.lines(listed))
+        for line in self._limited(lines, MOST_REGISTRY_LINES, f"registry values of {shown(section)}"):
+            parsed = self._registry_line(line)
+            if parsed is not None:
+                yield parsed
 
     def _registry_line(self, line: str) -> RegistryLine | None:
         fields = self.text.fields(line)

@@ -18,6 +18,8 @@ MOST_LINES, MOST_SECTIONS = 20_000, 2000
 LONGEST_LINE = 4096
 """Characters, with its continuation lines, and of a field after its strings are replaced (the limit of Windows)."""
 MOST_FIELDS = 512
+LONGEST_FIELDS = 64 << 10
+"""Characters of all fields of a line together, after their strings are replaced."""
 STRINGS = ("strings", "strings.0409")
 """The sections with strings that are used: the default, then English."""
 BOMS = (
@@ -56,7 +58,10 @@ class InfText:
         return next((fields[0] for fields in self.values(section, key) if fields), "")
 
     def fields(self, text: str) -> list[str]:
-        return [self.expanded(field) for field in split(text, self.name)]
+        found = [self.expanded(field) for field in split(text, self.name)]
+        if sum(map(len, found)) > LONGEST_FIELDS:
+            raise unreadable(self.name, f"a line of this INF has more than {LONGEST_FIELDS} characters in its fields")
+        return found
 
     def raw_entries(self, section: str) -> Iterator[tuple[str, list[str]]]:
         """As `entries`, with `%strings%` as they are."""
