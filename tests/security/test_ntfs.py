@@ -130,13 +130,40 @@ def test_bytes_that_are_not_the_volumes(
         answer({**ENTRY, "size": "1"}),
         answer({**ENTRY, "reparse": "yes"}),
         answer({"errno": "1"}),
+        answer({"errno": 1 << 40, "error": ""}),
     ],
-    ids=["data", "text", "kind", "no JSON", "nested", "list", "empty", "negative", "large", "word", "tag", "error"],
+    ids=[
+        *("data", "text", "kind", "no JSON", "nested", "list", "empty", "negative", "large", "word", "tag", "error"),
+        "unknown error",
+    ],
 )
 def test_an_answer_that_makes_no_sense(words: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with lying(tmp_path, monkeypatch, words) as (volume, _), pytest.raises(MigrationFailed) as failure:
         volume.entry("file")
     assert failure.value.code == "ntfs-tool-faulty"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [{"errno": 5, "error": "\x1b[2J\n\ud800all is well"}, {"unknown": "\x1b[2J\n\ud800all is well"}],
+    ids=["error", "library"],
+)
+def test_its_words_are_one_plain_line(words: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        lying(tmp_path, monkeypatch, answer(words)) as (volume, _),
+        pytest.raises((OSError, BrokenInstallation)) as failure,
+    ):
+        volume.entry("file")
+    assert str(failure.value).isprintable()
+
+
+def test_its_last_words_are_one_plain_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = tmp_path / "liar.py"
+    child.write_text("import os, sys\nos.write(2, b'\\x1b[2J all is well')\n")
+    monkeypatch.setattr(tool, "CHILD", child)
+    with pytest.raises(MigrationFailed) as failure, tool.running(None):
+        pass
+    assert "all is well" in failure.value.message and failure.value.message.isprintable()
 
 
 @pytest.mark.parametrize("names", [["../../etc"], ["a/b"], [""], ["a\0b"], ["a" * 256], [1], "abc", {"a": 1}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import selectors
@@ -70,9 +71,9 @@ class Tool:
             found = _parsed(self._receive(length))
             data = self._receive(count)
             if "unknown" in found:
-                raise library_missing(str(found["unknown"])[:MESSAGES_KEPT])
+                raise library_missing(_plain(str(found["unknown"])))
             if "errno" in found:
-                raise OSError(_number(found, "errno"), str(found.get("error"))[:MESSAGES_KEPT], path)
+                raise _reported(found, path)
             return found, data
 
     def _serve(self, offset: int, length: int) -> None:
@@ -130,7 +131,7 @@ class Tool:
 
     def _died(self, reason: str = "") -> MigrationFailed:
         run.stop(self._process, grace=0)
-        said = " / ".join(self._messages.decode(errors="replace").split("\n")).strip(" /")
+        said = _plain(" / ".join(self._messages.decode(errors="replace").split("\n")).strip(" /"))
         why = reason or said or f"exit status {self._process.returncode}"
         return MigrationFailed(
             "ntfs-tool-died",
@@ -180,6 +181,18 @@ def _number(found: Answer, key: str) -> int:
     if type(value) is not int or not 0 <= value < 1 << 63:
         raise faulty(f"an answer has no valid {key}")
     return value
+
+
+def _reported(found: Answer, path: str) -> OSError:
+    number = _number(found, "errno")
+    if number not in errno.errorcode:
+        raise faulty(f"an answer has the unknown error {number}")
+    return OSError(number, _plain(str(found.get("error"))) or os.strerror(number), path)
+
+
+def _plain(text: str) -> str:
+    """What the process says, for a message of one line."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:MESSAGES_KEPT])
 
 
 def faulty(reason: str) -> MigrationFailed:

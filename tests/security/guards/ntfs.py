@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from tests.security.guards.cut import GONE, NEVER, Cut
+from tests.security.guards.cut import ALWAYS, GONE, NEVER, Cut
 from tests.security.guards.guard import Guard, cases, each
 
 ROOM = "hyper2kvmd/volumes/ntfs"
@@ -48,6 +48,9 @@ GUARDS: tuple[Guard, ...] = (
     *each(cases(SENSELESS, "data", "text", "kind"), tool("Tool.answer", "if DATA_LIMIT", NEVER)),
     *each(cases(SENSELESS, "no JSON", "nested", "list"), tool("_parsed", "if dict", NEVER)),
     *each(cases(SENSELESS, "empty", "negative", "large", "word", "error"), tool("_number", "if int", NEVER)),
+    *each(cases(SENSELESS, "unknown error"), tool("_reported", "if errorcode", NEVER)),
+    *each("test_ntfs.py::test_its_words_are_one_plain_line", tool("_plain", "if isprintable", ALWAYS)),
+    *each("test_ntfs.py::test_its_last_words_are_one_plain_line", tool("Tool._died", "call _plain", "$1")),
     *each(cases(SENSELESS, "tag"), volume("NtfsVolume.entry", "if int", NEVER)),
     *each("test_ntfs.py::test_names_that_are_none", volume("NtfsVolume.names", "if NAMES_LIMIT", NEVER)),
     *each("test_ntfs.py::test_more_bytes_than_were_asked_for", volume("NtfsVolume.read", "if wanted", NEVER)),
