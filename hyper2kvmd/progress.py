@@ -157,8 +157,8 @@ def shortened(text: str, length: int) -> str:
 
 
 def _printable(text: str) -> str:
-    """Replace bytes of file names that are not UTF-8: they cannot be sent as JSON."""
-    return text.encode(errors="surrogateescape").decode(errors="replace")
+    """Replace halves of characters, from file names that are not UTF-8 or from a guest: JSON cannot have them."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if "\ud800" <= letter <= "\udfff" else letter for letter in text)
 
 
 class Step:

@@ -94,6 +94,6 @@ def test_a_registry_without_what_counts(
 
 
 def test_texts_of_the_registry_are_safe_to_show(tmp_path: Path) -> None:
-    release = {**RELEASE, "ProductName": sz("Windows\x1b[31m Server" + "x" * 5000)}
+    release = {**RELEASE, "ProductName": sz("Windows\x1b[31m\nServer\ud800" + "x" * 5000)}
     found = WindowsFolder(tmp_path, software=software_hive(release=release)).inspected()
     assert found.product_name.isprintable() and len(found.product_name) <= 200

@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 
-from hyper2kvmd import worker
+from hyper2kvmd import progress, worker
+from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.progress import MAX_TRACEBACK, Ended, event_adapter
 
 
@@ -31,3 +32,8 @@ def test_a_traceback_is_bounded_and_can_be_written_as_json() -> None:
 def test_what_is_wrong_with_the_host_has_no_traceback() -> None:
     event = worker.failed_unexpectedly(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/srv"))
     assert (event.problems[0].code, event.traceback) == ("disk-full", "")
+
+
+def test_half_a_character_can_be_reported() -> None:
+    """As a guest's registry may have one."""
+    assert progress.problem(MigrationFailed("x", "a\ud800\udcff", hint="B")).message == "a��"

@@ -420,8 +420,12 @@ def _needed(root: Files, inside: str, edit: _Edit) -> int:
 
 def printable(text: str) -> str:
     """Text of a guest, safe for a terminal, JSON and a report: no control or incomplete characters."""
-    clean = text.encode(errors="surrogateescape").decode(errors="replace")
-    return "".join(char if char in "\n\t" or char.isprintable() else "�" for char in clean.replace("\r\n", "\n"))
+    return "".join(char if char in "\n\t" or char.isprintable() else "�" for char in text.replace("\r\n", "\n"))
+
+
+def one_line(text: str) -> str:
+    """A name or a value of a guest, within a line of a report: as `printable`, without line breaks and tabs."""
+    return printable(text).replace("\n", "�").replace("\t", "�")
 
 
 def _lines(text: str) -> list[str]:

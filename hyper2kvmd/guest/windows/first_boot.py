@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from hyper2kvmd.guest.files.tree import GuestTree, printable
+from hyper2kvmd.guest.files.tree import GuestTree, one_line
 from hyper2kvmd.guest.windows.hives import Hives
 from hyper2kvmd.guest.windows.inspect import SYSTEM, WindowsSystem
 from hyper2kvmd.guest.windows.network import Adapter, AdapterSetting
@@ -103,7 +103,7 @@ def needs_first_boot(adapter: Adapter) -> bool:
 def _kept(adapter: Adapter) -> CardSettings:
     mac = adapter.mac or ""
     shown = _words(adapter.addresses if adapter.is_static else (), adapter.gateways, adapter.name_servers)
-    named = f"{shown}, as {printable(adapter.name)} had them" if adapter.name else shown
+    named = f"{shown}, as {one_line(adapter.name)} had them" if adapter.name else shown
     return CardSettings(mac, adapter.name, adapter.guid, adapter.settings, named)
 
 

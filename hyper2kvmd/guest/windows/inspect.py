@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.guest.files.tree import printable
+from hyper2kvmd.guest.files.tree import one_line
 from hyper2kvmd.guest.windows.hives import Hives
 from hyper2kvmd.guest.windows.registry import Key
 from hyper2kvmd.model.guest import Rtc
@@ -112,7 +112,7 @@ def _control_set(system: Key) -> str:
 
 def _text(key: Key | None, name: str) -> str:
     value = key.value(name) if key else None
-    return printable(value.text()[:LONGEST_TEXT]) if value else ""
+    return one_line(value.text()[:LONGEST_TEXT]) if value else ""
 
 
 def _is_server(current: Key, control: Key) -> bool:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from hyper2kvmd.guest.files.tree import printable
+from hyper2kvmd.guest.files.tree import one_line
 from hyper2kvmd.guest.nics import MAX_CARDS, nics_as_they_were
 from hyper2kvmd.guest.windows.registry import Key, Value
 from hyper2kvmd.model.guest import Nic, WindowsAdapter
@@ -110,10 +110,10 @@ class Adapter:
 
     def fact(self) -> WindowsAdapter:
         return WindowsAdapter(
-            name=printable(self.name),
+            name=one_line(self.name),
             guid=self.guid,
             mac=self.mac,
-            device=printable(self.device),
+            device=one_line(self.device),
             dhcp=not self.is_static,
             addresses=self.addresses,
             gateways=self.gateways,
@@ -227,7 +227,7 @@ def _by_slot(adapter: Adapter, source: Sequence[SourceNic]) -> Adapter:
 
 def decide_nics(adapters: Sequence[Adapter], source: tuple[SourceNic, ...], vm_name: str) -> tuple[Nic, ...]:
     """The cards of the new machine: the source's if it is known, else those that Windows had last."""
-    named = {one.mac: printable(one.name) for one in adapters if one.mac}
+    named = {one.mac: one_line(one.name) for one in adapters if one.mac}
     if source:
         return tuple(nic.with_changes(name=named.get(nic.mac) or None) for nic in nics_as_they_were(source, vm_name))
     if named:

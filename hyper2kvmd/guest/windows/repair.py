@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hyper2kvmd.guest.family import GuestDisks
-from hyper2kvmd.guest.files.tree import MAX_DIFF, GuestTree, printable
+from hyper2kvmd.guest.files.tree import MAX_DIFF, GuestTree, one_line
 from hyper2kvmd.guest.windows import first_boot, network
 from hyper2kvmd.guest.windows.concerns import concerns_about
 from hyper2kvmd.guest.windows.first_boot import FirstBoot
@@ -122,7 +122,7 @@ def _lost_addresses(case: WindowsCase, cards: _Network) -> Iterator[Concern]:
             if first_boot.needs_first_boot(adapter) and adapter.mac not in macs:
                 yield Concern(
                     code="windows-address-lost",
-                    message=f"the settings of the adapter {printable(adapter.name)} "
+                    message=f"the settings of the adapter {one_line(adapter.name)} "
                     f"({', '.join(adapter.addresses) or 'name servers'}) belong to no card of the new machine: "
                     f"{'its MAC address is unknown' if adapter.mac is None else f'none has {adapter.mac}'}",
                     hint="Write them in win_net with the MAC address of a card, or set them after the first boot",

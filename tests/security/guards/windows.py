@@ -20,7 +20,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "tests/unit/test_windows_inspect.py::test_texts_of_the_registry_are_safe_to_show",
-        inspect("_text", "call printable", "$1"),
+        inspect("_text", "call one_line", "$1"),
     ),
     *each(
         "tests/unit/test_windows_network.py::test_only_so_many_adapters_are_read",
