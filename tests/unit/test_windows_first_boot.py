@@ -26,7 +26,7 @@ from tests.support.windows_guest import (
 
 SERVICE = r"SYSTEM\Services\hyper2kvm-first-boot"
 SCRIPT = "Windows/System32/config/hyper2kvm-first-boot.ps1"
-CARD = SourceNic(mac="00:50:56:01:aa:bb")
+CARD, OTHER = SourceNic(mac="00:50:56:01:aa:bb"), "00:50:56:01:aa:cc"
 
 
 def guest(folder: Path, *keys: Mapping[str, object], policies: Mapping[str, object] | None = None) -> WindowsFolder:
@@ -115,6 +115,26 @@ def test_a_second_repair_stages_nothing(tmp_path: Path) -> None:
     again = repair_folder(windows, (CARD,))
     assert again.changes == ()
     assert first_boot(again) != ()
+
+
+def test_a_service_that_never_ran_is_replaced(tmp_path: Path) -> None:
+    """A machine that was migrated, never started, and is migrated with other addresses."""
+    windows = guest(tmp_path, adapter(settings=STATIC))
+    asked = {"mac": "00:50:56:01:aa:bb", "address": "198.51.100.7/24"}
+    repair_folder(windows, (CARD, SourceNic(mac=OTHER)), win_net=[asked, {**asked, "mac": OTHER}])
+    other = rf"{SERVICE}\Parameters\Network\00505601aacc"
+    assert value_of(windows, other, "Mac") is not None
+    repair_folder(windows, (CARD,))
+    assert value_of(windows, other, "Mac") is None
+    assert value_of(windows, rf"{SERVICE}\Parameters\Network\00505601aabb", "Mac") is not None
+
+
+def test_a_service_that_is_not_needed_any_more_is_removed(tmp_path: Path) -> None:
+    windows = guest(tmp_path, adapter(settings=STATIC))
+    repair_folder(windows, (CARD,))
+    assert value_of(windows, SERVICE, "Start") is not None
+    repair_folder(windows, (CARD,), win_net="dhcp")
+    assert value_of(windows, SERVICE, "Start") is None
 
 
 def test_addresses_of_the_migration(tmp_path: Path) -> None:

@@ -137,14 +137,20 @@ def not_done(first_boot: FirstBoot, system: WindowsSystem) -> Concern:
 
 
 def stage_first_boot(tree: GuestTree, hives: Hives, system: WindowsSystem, first_boot: FirstBoot) -> None:
-    """Raises MigrationFailed as `GuestTree.write_bytes` and the editor of the registry do."""
+    """Also removes the service of an earlier migration that Windows never ran, with addresses of another time.
+
+    Raises MigrationFailed as `GuestTree.write_bytes` and the editor of the registry do.
+    """
+    service = rf"{system.control_set}\Services\{SERVICE}"
+    if hives.read(SYSTEM).find(service) is not None:
+        hives.edit(SYSTEM).delete_key(service)
     if not first_boot.steps:
         return
     script = resources.files(__name__.rpartition(".")[0]).joinpath("first_boot.ps1").read_bytes()
     _write(tree, f"{system.root}/{SCRIPT_PATH}", script, "the script of the first boot")
     if first_boot.agent is not None:
         _write(tree, f"{system.root}/{AGENT_PATH}", first_boot.agent, "the installer of QEMU's guest agent")
-    editor, service = hives.edit(SYSTEM), rf"{system.control_set}\Services\{SERVICE}"
+    editor = hives.edit(SYSTEM)
     for place, value in _values(first_boot):
         editor.set(rf"{service}\{place}" if place else service, value)
 
