@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.guest.windows.inspect import inspect_windows
 from tests.support.hives import dword, hive, sz
-from tests.support.windows_guest import RELEASE, WindowsFolder, nested, software_hive, system_hive
+from tests.support.windows_guest import CONFIG, RELEASE, WindowsFolder, nested, software_hive, system_hive
 
 
 def test_a_server_by_its_registry(tmp_path: Path) -> None:
@@ -97,3 +98,33 @@ def test_texts_of_the_registry_are_safe_to_show(tmp_path: Path) -> None:
     release = {**RELEASE, "ProductName": sz("Windows\x1b[31m\nServer\ud800" + "x" * 5000)}
     found = WindowsFolder(tmp_path, software=software_hive(release=release)).inspected()
     assert found.product_name.isprintable() and len(found.product_name) <= 200
+
+
+@pytest.mark.parametrize(
+    ("product", "installation", "server"),
+    [
+        ("WinNT", "Embedded", False),
+        ("ServerNT", "Server Core", True),
+        ("LanmanNT", "Server", True),
+        ("ServerNT", "Client", True),
+        ("", "Server", True),
+        ("", "Client", False),
+        ("", "", False),
+    ],
+)
+def test_the_product_type_decides_which_drivers_fit(
+    product: str, installation: str, server: bool, tmp_path: Path
+) -> None:
+    """As it does for Windows; a client with several sessions is a server for its drivers."""
+    said = nested(r"Control\ProductOptions", {"ProductType": sz(product)})
+    release = {**RELEASE, "InstallationType": sz(installation)}
+    found = WindowsFolder(tmp_path, system_hive(said), software_hive(release=release)).inspected()
+    assert found.server is server
+
+
+def test_a_hive_that_is_missing(tmp_path: Path) -> None:
+    with WindowsFolder(tmp_path).opened() as (_, hives):
+        (tmp_path / CONFIG.lstrip("/") / "SOFTWARE").unlink()
+        with pytest.raises(MigrationFailed) as caught:
+            inspect_windows(hives, "/Windows")
+    assert (caught.value.code, "the file SOFTWARE" in caught.value.message) == ("windows-registry-incomplete", True)

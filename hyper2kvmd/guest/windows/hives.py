@@ -9,11 +9,12 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Mapping
 
+from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.files.tree import GuestTree
 from hyper2kvmd.guest.windows.registry import Editor, Hive, RegistryEdit
+from hyper2kvmd.volumes.ntfs.volume import FILE_LIMIT
 
-LARGEST_HIVE = 512 << 20
-"""Bytes."""
+LARGEST_HIVE = FILE_LIMIT
 LOGS = (".LOG1", ".LOG2")
 STAGED_AS = "registry"
 """The name of the repair that writes hives."""
@@ -34,8 +35,13 @@ class Hives:
         return self._tree.is_file(self.path(name))
 
     def read(self, name: str) -> Hive:
-        """The hive as Windows would see it, without edits of repairs. Raises MigrationFailed as `Hive.parse` does."""
+        """The hive as Windows would see it, without edits of repairs.
+
+        Raises MigrationFailed: `windows-registry-incomplete`, `guest-file-too-large`, and as `Hive.parse` does.
+        """
         if name not in self._hives:
+            if not self.has(name):
+                raise incomplete(f"the file {name}")
             path = self.path(name)
             self._before[name] = self._tree.read_bytes(path, LARGEST_HIVE)
             logs = [self._tree.read_bytes(path + end, LARGEST_HIVE) for end in LOGS if self._tree.is_file(path + end)]
@@ -56,3 +62,12 @@ class Hives:
         """Put the changed hives into the tree. Raises MigrationFailed as `GuestTree.write_bytes` does."""
         for name in self.edits():
             self._tree.write_bytes(self.path(name), self._editors[name].bytes(), fix=STAGED_AS, summary="edited values")
+
+
+def incomplete(missing: str) -> MigrationFailed:
+    return MigrationFailed(
+        "windows-registry-incomplete",
+        f"the guest's registry lacks {missing}, or it is invalid",
+        hint="Start Windows on the source, check that it runs, shut it down and export the machine again",
+        kind=Kind.PERMANENT,
+    )

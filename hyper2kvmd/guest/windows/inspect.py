@@ -11,7 +11,7 @@ from typing import Literal
 
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.files.tree import one_line
-from hyper2kvmd.guest.windows.hives import Hives
+from hyper2kvmd.guest.windows.hives import Hives, incomplete
 from hyper2kvmd.guest.windows.registry import Key
 from hyper2kvmd.model.guest import Rtc
 
@@ -35,6 +35,8 @@ RELEASES = (
     (7600, "7", "2008 R2"),
 )
 """The first build of each, and the names of client and server, for a system without a product name."""
+PRODUCT_TYPES = {"winnt": False, "servernt": True, "lanmannt": True}
+"""Whether it is a server; `LanmanNT` is a domain controller."""
 Support = Literal["supported", "best effort"]
 
 
@@ -79,10 +81,10 @@ def inspect_windows(hives: Hives, root: str) -> WindowsSystem:
     control_set = _control_set(system)
     control, current = system.subkey(control_set), software.find(CURRENT_VERSION)
     if control is None or current is None:
-        raise _incomplete(rf"SOFTWARE\{CURRENT_VERSION}" if current is None else rf"SYSTEM\{control_set}")
+        raise incomplete(rf"SOFTWARE\{CURRENT_VERSION}" if current is None else rf"SYSTEM\{control_set}")
     build = _text(current, "CurrentBuildNumber") or _text(current, "CurrentBuild")
     if not (build.isascii() and build.isdigit() and len(build) <= 6):
-        raise _incomplete(rf"SOFTWARE\{CURRENT_VERSION}\CurrentBuildNumber")
+        raise incomplete(rf"SOFTWARE\{CURRENT_VERSION}\CurrentBuildNumber")
     server = _is_server(current, control)
     found = WindowsSystem(
         build=int(build),
@@ -106,7 +108,7 @@ def _control_set(system: Key) -> str:
     value = select.value("Current") if select else None
     number = value.number() if value else None
     if number is None or not 0 < number <= HIGHEST_SET:
-        raise _incomplete(r"SYSTEM\Select\Current")
+        raise incomplete(r"SYSTEM\Select\Current")
     return f"ControlSet{number:03d}"
 
 
@@ -116,10 +118,11 @@ def _text(key: Key | None, name: str) -> str:
 
 
 def _is_server(current: Key, control: Key) -> bool:
-    kind = _text(current, "InstallationType").lower()
-    if kind:
-        return kind != "client"
-    return _text(control.find(r"Control\ProductOptions"), "ProductType").lower() not in ("winnt", "")
+    """`InstallationType` also has other words, as `Embedded` for a client."""
+    kind = _text(control.find(r"Control\ProductOptions"), "ProductType").lower()
+    if kind in PRODUCT_TYPES:
+        return PRODUCT_TYPES[kind]
+    return _text(current, "InstallationType").lower() not in ("client", "embedded", "")
 
 
 def _product_name(said: str, build: int, *, server: bool) -> str:
@@ -168,14 +171,5 @@ def _unsupported(name: str, fact: str) -> MigrationFailed:
         "windows-unsupported",
         f"{name} {fact}: it is not supported",
         hint="Upgrade it on the source, or set guest: none to convert its disks without a repair",
-        kind=Kind.PERMANENT,
-    )
-
-
-def _incomplete(missing: str) -> MigrationFailed:
-    return MigrationFailed(
-        "windows-registry-incomplete",
-        f"the guest's registry lacks {missing}, or it is invalid",
-        hint="Start Windows on the source, check that it runs, shut it down and export the machine again",
         kind=Kind.PERMANENT,
     )
