@@ -188,6 +188,20 @@ def test_a_new_file_has_the_security_of_its_neighbour(prepared: Path) -> None:
             assert volume.entry(path).security_id == wanted
 
 
+def test_a_neighbour_without_a_security_identifier_is_no_model(prepared: Path) -> None:
+    """A Linux has made it, for example: everybody could replace the new driver as well."""
+    drivers = "Windows/System32/drivers"
+    with changed(prepared) as volume:
+        volume.write(f"{drivers}/0.sys", b"open", like="Windows/System32/config/SYSTEM")
+    with changed(prepared) as volume:
+        assert volume.entry(f"{drivers}/0.sys").security_id == 0
+        volume.write(f"{drivers}/viostor.sys", b"driver")
+    with opened(prepared, read_only=True) as volume:
+        assert (
+            volume.entry(f"{drivers}/viostor.sys").security_id == volume.entry(f"{drivers}/disk.sys").security_id != 0
+        )
+
+
 def test_a_compressed_file_is_rewritten(prepared: Path, tmp_path: Path) -> None:
     data = b"other " * 300_000
     with changed(prepared) as volume:

@@ -630,10 +630,11 @@ class MountedVolume:
         return self._neighbours[key]
 
     def _neighbour(self, folder: Inode, *, for_folder: bool) -> int:
+        """One without an identifier has a descriptor of its own, and is no model: the library would let anybody write."""
         for _, name in sorted(self._names.within(folder).items()):
             if name.is_file != for_folder:
                 with self._inode(name.number) as inode:
-                    if inode.is_folder == for_folder and not inode.flags & REPARSE:
+                    if inode.is_folder == for_folder and not inode.flags & REPARSE and inode.security_id:
                         return inode.security_id
         return folder.security_id
 

@@ -31,6 +31,10 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(cases(REACHES, "a library, once its own is loaded"), child("Server.load", "call setrlimit", GONE)),
     *each(cases(REACHES, "more memory"), tool("running", "keyword address_space", "None")),
+    *each(
+        "tests/integration/test_ntfs.py::test_a_neighbour_without_a_security_identifier_is_no_model",
+        child("MountedVolume._neighbour", "operand security_id", ALWAYS),
+    ),
     *each("test_ntfs.py::test_a_journal_that_leaves_the_volume", journal("changes_of", "for _checked", "[]")),
     *each(
         cases("test_ntfs.py::test_a_journal_that_leaves_the_volume", "behind it", "across its end"),
