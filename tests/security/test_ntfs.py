@@ -204,3 +204,18 @@ def test_a_process_that_reads_nothing_is_killed(tmp_path: Path, monkeypatch: pyt
     with open_volume(MemoryVolume(bytearray(SIZE)), IDENTITY) as volume, pytest.raises(MigrationFailed) as failure:
         volume.entry("file")
     assert failure.value.code == "ntfs-tool-died"
+
+
+def test_a_process_that_never_stops_asking_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is never silent for long. Here it answers after 4 s, so that the test ends without the guard as well."""
+    monkeypatch.setattr(tool, "ANSWER_SECONDS", 2.0)
+    child = tmp_path / "liar.py"
+    child.write_text(
+        f"import os, time\nos.write(1, {answer({}) + answer({})!r})\n"
+        f"for _ in range(40):\n    os.write(1, {wanted(0, 512)!r})\n    os.read(0, 512)\n    time.sleep(0.1)\n"
+        f"os.write(1, {answer(ENTRY)!r})\nwhile os.read(0, 65536):\n    pass\n"
+    )
+    monkeypatch.setattr(tool, "CHILD", child)
+    with open_volume(MemoryVolume(bytearray(SIZE)), IDENTITY) as volume, pytest.raises(MigrationFailed) as failure:
+        volume.entry("file")
+    assert failure.value.code == "ntfs-tool-died"

@@ -32,6 +32,8 @@ DATA_LIMIT = 256 << 20
 ADDRESS_SPACE = 2 << 30
 CPU_SECONDS = 300
 SILENCE_SECONDS = 120.0
+ANSWER_SECONDS = 1800.0
+"""For one answer with all reads that it needs: a process that has been taken over could ask for bytes for ever."""
 MESSAGES_KEPT = 2000
 PIECE = 1 << 20
 LIBRARY_FOLDERS = ("/usr/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu")
@@ -47,6 +49,7 @@ class Tool:
         self._process, self._blocks = process, blocks
         self._to, self._from = process.stdin.fileno(), process.stdout.fileno()
         self._messages, self._messages_at = bytearray(), process.stderr.fileno()
+        self._deadline = time.monotonic() + ANSWER_SECONDS
         for handle in (self._to, self._from, self._messages_at):
             os.set_blocking(handle, False)
 
@@ -55,6 +58,7 @@ class Tool:
 
         `ntfs-tool-died` if it is dead or silent, `ntfs-tool-faulty` if it breaks the rules.
         """
+        self._deadline = time.monotonic() + ANSWER_SECONDS
         text = json.dumps({"op": operation, **arguments}).encode()
         self._send(REQUEST.pack(len(text), len(data)) + text)
         self._send(data)
@@ -115,6 +119,8 @@ class Tool:
                 ours = [key.fd for key, _ in ready]
                 if self._messages_at in ours and not self._collect():
                     selector.unregister(self._messages_at)
+                if time.monotonic() >= self._deadline:
+                    raise self._died(f"it had no answer after {ANSWER_SECONDS:.0f} s")
                 if handle in ours:
                     return
         raise self._died(f"it was silent for {SILENCE_SECONDS:.0f} s")

@@ -60,7 +60,11 @@ GUARDS: tuple[Guard, ...] = (
     *each("test_ntfs.py::test_more_bytes_than_were_asked_for", volume("NtfsVolume.read", "if wanted", NEVER)),
     *each("test_ntfs.py::test_a_spelling_of_another_path", volume("NtfsVolume.spelling", "if _lengths", NEVER)),
     *each(
+        "test_ntfs.py::test_a_process_that_never_stops_asking_is_killed",
+        tool("Tool._wait_for", "if _deadline", NEVER),
+    ),
+    *each(
         ("test_ntfs.py::test_a_process_that_falls_silent", "test_ntfs.py::test_a_process_that_reads_nothing_is_killed"),
-        tool("Tool._wait_for", "call _died", GONE),
+        tool("Tool._wait_for", "call _died #2", GONE),
     ),
 )
