@@ -630,7 +630,7 @@ class MountedVolume:
         return self._neighbours[key]
 
     def _neighbour(self, folder: Inode, *, for_folder: bool) -> int:
-        """One without an identifier has a descriptor of its own, and is no model: the library would let anybody write."""
+        """The first one with an identifier: with 0, the library would let everybody write."""
         for _, name in sorted(self._names.within(folder).items()):
             if name.is_file != for_folder:
                 with self._inode(name.number) as inode:
