@@ -74,10 +74,28 @@ def large_value() -> bytes:
     return bytes(data)
 
 
+def listed_again() -> bytes:
+    """A key whose list has the same list of subkeys 65,535 times, each with the same key 65,535 times."""
+    data, most = bytearray(hives.hive({"wide": {"key": {}}})), 65535
+    start, wide = len(data) - 4096, key_at(data, "wide")
+    key = key_at(data, "key") - 4 - 4096
+    leaf = struct.pack("<2sH", b"lh", most) + struct.pack("<II", key, 1) * most
+    root = struct.pack("<2sH", b"ri", most) + struct.pack("<I", start + 32) * most
+    cells = b"".join(struct.pack("<i", -len(one) - 4) + one for one in (leaf, root))
+    length = (32 + len(cells) + 4095) & ~4095
+    data += struct.pack("<4sIIQQI", b"hbin", start, length, 0, 0, 0) + cells.ljust(length - 32, b"\0")
+    struct.pack_into("<I", data, wide + 20, most)
+    struct.pack_into("<I", data, wide + 28, start + 32 + 4 + len(leaf))
+    struct.pack_into("<I", data, 40, len(data) - 4096)
+    struct.pack_into("<I", data, 508, hives.checksum(data[:512]))
+    return bytes(data)
+
+
 HOSTILE: dict[str, tuple[Callable[[], bytes], Callable[[Hive], object]]] = {
     "a key in itself": (in_itself, lambda hive: walk(hive.root)),
     "keys without end": (wide, lambda hive: walk(hive.root, 4)),
     "a key in two lists": (wide, lambda hive: Editor(hive).delete_key("wide")),
+    "lists without end": (listed_again, lambda hive: hive.find(r"wide\other")),
     "data without end": (large_value, lambda hive: list(next(hive.root.subkeys()).values())),
 }
 

@@ -17,6 +17,7 @@ log = partial(Cut, f"{ROOM}/log.py")
 GUARDS: tuple[Guard, ...] = (
     *each(cases(HIVE, "a key in itself"), Cut(f"{ROOM}/hive.py", "Key.below", "if DEEPEST", NEVER)),
     *each(cases(HIVE, "keys without end"), cells("Cells.work", "if _work_left", NEVER)),
+    *each(cases(HIVE, "lists without end"), Cut(f"{ROOM}/lists.py", "read_leaf", "call work", "None")),
     *each(cases(HIVE, "a key in two lists"), Cut(f"{ROOM}/editor.py", "Editor._with_all_below", "if seen", NEVER)),
     *each(cases(HIVE, "data without end"), Cut(f"{ROOM}/records.py", "_data", "if LARGEST_DATA", NEVER)),
     *each(cases(LOG, "a hive without end"), log("_entry", "operand LARGEST_HIVE", "$0 > 0")),

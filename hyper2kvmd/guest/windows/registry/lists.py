@@ -12,6 +12,8 @@ from hyper2kvmd.guest.windows.registry.records import KeyRecord, read_key
 
 HEADER = struct.Struct("<2sH")
 HASHES, HINTS, PLAIN, ROOT = b"lh", b"lf", b"li", b"ri"
+KEYS_OF_ONE_CELL = 16
+"""So many elements of a list take as long to read as another cell."""
 NUMBERS = {HASHES: 2, HINTS: 2, PLAIN: 1}
 """32-bit numbers of one element: the offset of a key and, before it is read, something about its name."""
 
@@ -48,6 +50,7 @@ def read_leaf(cells: Cells, offset: int) -> Leaf:
     kind, count, at = _header(cells, offset)
     if kind not in NUMBERS:
         raise cells.damaged(f"the cell at offset {offset} is no list of subkeys")
+    cells.work(count // KEYS_OF_ONE_CELL)  # a root can list the same leaf many times
     numbers = struct.unpack_from(f"<{count * NUMBERS[kind]}I", cells.data, at + HEADER.size)
     if kind == PLAIN:
         return Leaf(offset, kind, numbers, ())
