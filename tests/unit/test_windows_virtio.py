@@ -69,7 +69,7 @@ def test_both_disk_drivers_are_recorded_as_installed(tmp_path: Path, virtio_win:
     stored = {path.name for path in tmp_path.glob("Windows/System32/DriverStore/FileRepository/*/*.sys")}
     assert {"viostor.sys", "vioscsi.sys", "netkvm.sys", "balloon.sys", "vioser.sys"} == stored
     assert {path.name for path in tmp_path.glob("Windows/INF/oem*.inf")} == {f"oem{n}.inf" for n in range(6)}
-    assert root_value(windows.system, "DriverDatabase", "OemInfMap") is not None
+    assert root_value(windows.system, "DriverDatabase", "OemInfMap") == Value.binary("OemInfMap", b"\x7c")
     assert found.capabilities.disk_bus == "virtio" and found.capabilities.nic_model == "virtio"
     assert "windows-no-virtio" not in codes(found)
 
@@ -78,6 +78,7 @@ def test_the_network_driver_is_recorded_in_the_other_hive(tmp_path: Path, virtio
     repair_folder(guest(tmp_path), virtio_win=virtio_win)
     drivers = (tmp_path / CONFIG.lstrip("/") / "DRIVERS").read_bytes()
     assert Hive.parse(drivers).find(r"DriverDatabase\DeviceIds\PCI\VEN_1AF4&DEV_1041") is not None
+    assert root_value(drivers, "DriverDatabase", "OemInfMap") is None, "Windows has one map, in the other hive"
 
 
 def test_a_second_repair_changes_nothing(tmp_path: Path, virtio_win: Path) -> None:

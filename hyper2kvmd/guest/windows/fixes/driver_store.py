@@ -12,9 +12,7 @@ from hyper2kvmd.guest.windows.drivers.package import DriverPackage
 from hyper2kvmd.guest.windows.drivers.releases import DATABASE_FROM
 from hyper2kvmd.guest.windows.drivers.store import (
     Form,
-    Hive,
     StorePlace,
-    database_hive,
     numbers_of,
     oem_map,
     published_name,
@@ -37,7 +35,7 @@ def store_form(case: WindowsCase) -> Form:
 
 def apply(case: WindowsCase) -> list[Concern]:
     """Raises MigrationFailed as the editor of the registry and `GuestTree.write_bytes` do."""
-    form, numbers = store_form(case), dict[Hive, list[int]]()
+    form, numbers = store_form(case), list[int]()
     known = {name.lower() for name in case.tree.listdir(f"{case.system.root}/INF")}
     active = dict(_active(case)) if form == "full" else {}
     for package in case.drivers.packages:
@@ -45,10 +43,9 @@ def apply(case: WindowsCase) -> list[Concern]:
         known.add(name)
         place = StorePlace(name, case.system.control_set, form, has_drivers_hive=case.hives.has(DRIVERS))
         _write(case, package, place)
-        numbers.setdefault(database_hive(package, place), []).extend(numbers_of([name]))
-    if form == "full":
-        for hive, found in numbers.items():
-            _note_numbers(case, hive, found)
+        numbers.extend(numbers_of([name]))
+    if form == "full" and numbers:
+        _note_numbers(case, numbers)
     return []
 
 
@@ -75,12 +72,12 @@ def _write(case: WindowsCase, package: DriverPackage, place: StorePlace) -> None
         case.hives.edit(one.hive).set(one.path, Value(one.name, one.type, one.data))
 
 
-def _note_numbers(case: WindowsCase, hive: Hive, numbers: list[int]) -> None:
-    """Which names `oemN.inf` are taken, as Windows notes it."""
-    key = case.hives.read(hive).find(DATABASE)
+def _note_numbers(case: WindowsCase, numbers: list[int]) -> None:
+    """Which names `oemN.inf` are taken: Windows has one such map for the packages of both hives."""
+    key = case.hives.read(SYSTEM).find(DATABASE)
     before = key.value(MAP) if key else None
     after = oem_map(before.data if before else None, numbers)
-    case.hives.edit(hive).set(DATABASE, Value.binary(MAP, after))
+    case.hives.edit(SYSTEM).set(DATABASE, Value.binary(MAP, after))
 
 
 FIX = WindowsFix("driver-store", "virtio drivers are installed", apply=apply)
