@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,15 @@ import pytest
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.family import GuestDisks
 from hyper2kvmd.guest.files.ntfs_root import ntfs_session
-from hyper2kvmd.guest.mounts.access import default_helper, open_image
+from hyper2kvmd.guest.mounts.access import Access, default_helper, open_image
 from hyper2kvmd.guest.mounts.rootside import Helper
+from hyper2kvmd.guest.windows.family import Windows
 from hyper2kvmd.guest.windows.writing import write_volume
+from hyper2kvmd.model.disks import Volume
+from hyper2kvmd.volumes.fat import Blocks
 from hyper2kvmd.volumes.ntfs.journal import ChangedRun, ChangeJournal
 from tests.guests.altered import image_of
+from tests.guests.windows.machine import Windows as WindowsBed
 from tests.support.guest_on_disk import migration, quiet_context
 from tests.support.windows_beds import Beds
 from tests.support.windows_beds import windows_beds as windows_beds
@@ -55,3 +61,41 @@ def test_a_process_that_lies_about_what_it_changes(windows_beds: Beds, service_f
         assert hashlib.sha256(disk.path.read_bytes()).digest() == before
         write_volume(disks, volume, journal, {f"/{DRIVER}": DATA})
     assert hashlib.sha256(disk.path.read_bytes()).digest() != before
+
+
+@dataclass(frozen=True)
+class Unwritable:
+    """Access to an image, in which one volume cannot be written."""
+
+    access: Access
+    volume: Volume
+
+    @contextmanager
+    def blocks(self, volume: Volume, *, read_only: bool = False) -> Iterator[Blocks]:
+        if volume == self.volume and not read_only:
+            raise MigrationFailed("image-write-failed", "a disk error", hint="Replace the disk")
+        with self.access.blocks(volume, read_only=read_only) as blocks:
+            yield blocks
+
+
+def test_the_efi_partition_is_written_after_the_volume_of_windows(windows_beds: Beds, service_folder: Path) -> None:
+    """If that one is not written, nothing is, also not the copy of the boot manager."""
+    disk = windows_beds.disk(service_folder / "disk.raw", WindowsBed(firmware="uefi"))
+    before = hashlib.sha256(disk.path.read_bytes()).digest()
+    image = image_of(disk.path)
+    volume = next(one for one in image.layout.volumes if one.length == disk.system.length)
+    with open_image(image, Helper(default_helper()), service_folder) as access:
+        for opened, codes in ((Unwritable(access, volume), ["image-write-failed"]), (access, [])):
+            disks = GuestDisks(opened, image.layout, migration(), quiet_context(), "uefi", folder=service_folder)
+            found = Windows().find(disks)
+            assert found is not None
+            failed = []
+            try:
+                guest = found.repair()
+            except MigrationFailed as failure:
+                failed.append(failure.code)
+                assert hashlib.sha256(disk.path.read_bytes()).digest() == before
+                for journal in service_folder.glob("*.journal"):
+                    journal.unlink()
+            assert failed == codes
+    assert any("EFI system partition" in change.path for change in guest.changes)

@@ -13,7 +13,7 @@ import os
 import posixpath
 import stat
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -70,6 +70,10 @@ class Mark:
 
     edits: Mapping[str, _Edit]
     changes: tuple[Change, ...]
+
+    def where(self, wanted: Callable[[str], bool]) -> Mark:
+        """Those of paths that are wanted."""
+        return Mark({path: edit for path, edit in self.edits.items() if wanted(path)}, self.changes)
 
 
 class GuestTree:

@@ -33,26 +33,31 @@ class FoundWindows:
     found: WindowsVolumes
 
     def repair(self) -> Guest:
-        """All changes of the volume of Windows reach the image, or none of them.
+        """All changes of the volume of Windows reach the image, or none of them; those of the EFI partition follow.
 
         Raises MigrationFailed: as inspection, drivers, registry and `write_volume` do.
         """
         disks, volume = self.disks, self.volume
         is_trial = disks.migration.dry_run
         with ntfs_session(disks.access, volume, read_only=is_trial) as session:
-            with self._tree(session, esp_read_only=True) as tree:
+            with self._tree(session) as tree:
                 guest = stage_repairs(disks, tree, self._esp_point)
                 staged, contents, points = tree.mark(), tree.new_contents, tree.touched
             if is_trial or not points:
                 return self._located(guest)
             with disks.ctx.step(f"Writing the repairs of {guest.os_name}"):
-                with self._tree(session, esp_read_only=ESP_POINT not in points) as tree:
-                    tree.restore(staged)
-                    tree.commit()
+                tree = GuestTree({"/": NtfsRoot(session)})
+                tree.restore(staged.where(lambda path: not _is_on_esp(path)))
+                tree.commit()
                 journal = session.journal()
         with disks.ctx.step("Checking and writing the volume of Windows"):
-            inside = {path: data for path, data in contents.items() if not path.startswith(f"{ESP_POINT}/")}
+            inside = {path: data for path, data in contents.items() if not _is_on_esp(path)}
             write_volume(disks, volume, journal, inside)
+            if self._esp is not None and ESP_POINT in points:
+                with disks.access.blocks(self._esp) as blocks:
+                    tree = GuestTree({ESP_POINT: FatRoot(FatVolume(blocks))})
+                    tree.restore(staged.where(_is_on_esp))
+                    tree.commit()
         return self._located(guest)
 
     def _located(self, guest: Guest) -> Guest:
@@ -72,11 +77,11 @@ class FoundWindows:
         return ESP_POINT if self._esp is not None else None
 
     @contextmanager
-    def _tree(self, session: NtfsVolume, *, esp_read_only: bool) -> Iterator[GuestTree]:
+    def _tree(self, session: NtfsVolume) -> Iterator[GuestTree]:
         mounts: dict[str, Files] = {"/": NtfsRoot(session)}
         with ExitStack() as stack:
             if self._esp is not None:
-                blocks = stack.enter_context(self.disks.access.blocks(self._esp, read_only=esp_read_only))
+                blocks = stack.enter_context(self.disks.access.blocks(self._esp, read_only=True))
                 mounts[ESP_POINT] = FatRoot(FatVolume(blocks))
             yield GuestTree(mounts)
 
@@ -86,6 +91,10 @@ class FoundWindows:
         volumes = esp if self.disks.firmware == "uefi" else self.found.loaders
         found = {segment.disk for volume in volumes or (self.volume,) for segment in volume.segments}
         return tuple(sorted(found))
+
+
+def _is_on_esp(path: str) -> bool:
+    return path.startswith(f"{ESP_POINT}/")
 
 
 @dataclass(frozen=True)
