@@ -112,6 +112,7 @@ SIZE = len(PRIMARY) - 4096
 PAGE = PRIMARY[4096:8192]
 LOGS = {
     "a hive without end": [hives.entry(8, 0xFFFF_F000, [(0, PAGE)])],
+    "a hive without content": [hives.entry(8, 256 << 20, [(0, PAGE)])],
     "a page behind the hive": [hives.entry(8, SIZE, [(SIZE, PAGE)])],
     "a page across the end": [hives.entry(8, SIZE, [(SIZE - 512, PAGE)])],
     "another hash": [hives.entry(8, SIZE, [(0, PAGE)])[:-1] + b"x"],

@@ -21,6 +21,7 @@ GUARDS: tuple[Guard, ...] = (
     *each(cases(HIVE, "a key in two lists"), Cut(f"{ROOM}/editor.py", "Editor._with_all_below", "if seen", NEVER)),
     *each(cases(HIVE, "data without end"), Cut(f"{ROOM}/records.py", "_data", "if LARGEST_DATA", NEVER)),
     *each(cases(LOG, "a hive without end"), log("_entry", "operand LARGEST_HIVE", "$0 > 0")),
+    *each(cases(LOG, "a hive without content"), log("replay", "if logged", NEVER)),
     *each(cases(LOG, "a page behind the hive", "a page across the end"), log("_entry", "operand to", NEVER)),
     *each(cases(LOG, "another hash"), log("_entry", "if body_hash", NEVER)),
     *each(cases(LOG, "another number"), log("_entries", "operand sequence", "True")),

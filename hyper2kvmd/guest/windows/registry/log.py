@@ -20,6 +20,8 @@ SIGNATURE = b"HvLE"
 LARGEST_HIVE = 512 << 20
 LARGEST_LOG = 64 << 20
 """Windows writes a hive long before its log has this size."""
+LARGEST_EMPTY = 64 << 20
+"""Bytes by which a hive may grow without content for them in its logs, where Windows writes what is new in it."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,11 @@ def replay(hive: str, primary: bytes, logs: Sequence[bytes]) -> Replayed:
     since = block.secondary_sequence if block and block.valid else None
     applied = 0
     last = found[0].entries[0]
+    logged = sum(len(log.data) for log in found)
     for log in found:
         for entry in log.entries:
+            if base_block.LENGTH + entry.bins_size > len(primary) + logged + LARGEST_EMPTY:
+                raise unfit(hive, f"its log makes it {entry.bins_size} bytes large, and lacks most of them")
             if since is None or not _is_before(entry.sequence, since):
                 _apply(data, log.data, entry)
                 last, applied = entry, applied + 1
