@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,6 +69,13 @@ class Unwritable:
 
     access: Access
     volume: Volume
+
+    @property
+    def replayed(self) -> tuple[Volume, ...]:
+        return self.access.replayed
+
+    def mount(self, volume: Volume, *, read_only: bool = False) -> AbstractContextManager[int]:
+        return self.access.mount(volume, read_only=read_only)
 
     @contextmanager
     def blocks(self, volume: Volume, *, read_only: bool = False) -> Iterator[Blocks]:
