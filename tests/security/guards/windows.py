@@ -30,4 +30,8 @@ GUARDS: tuple[Guard, ...] = (
         "tests/unit/test_windows_network.py::test_what_is_too_long_is_not_kept",
         network("_settings", "operand LARGEST_VALUE", "True"),
     ),
+    *each(
+        "test_windows.py::test_the_efi_partition_is_written_after_the_volume_of_windows",
+        Cut(f"{ROOM}/family.py", "FoundWindows.repair", "call write_volume", GONE),
+    ),
 )
