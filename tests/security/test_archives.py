@@ -281,3 +281,14 @@ def test_a_directory_that_the_submitter_may_not_list(shared: Path, tmp_path: Pat
         read_for(VICTIM, folder, tmp_path)
     assert caught.value.code == "ova-descriptor-unclear"
     assert "web01.ovf" not in caught.value.message
+
+
+def test_many_small_files_ask_for_space_together(tmp_path: Path) -> None:
+    """The daemon looks at every file that is there before it answers."""
+    path, asked = tmp_path / "web01.ova", list[int]()
+    path.write_bytes(gzip.compress(tar(*GOOD, *(Entry(f"file{number}", b"1") for number in range(400)))))
+    (tmp_path / "work").mkdir()
+    with Sources(tmp_path / "work", ANYONE, lambda needed: asked.append(needed.conversion_bytes)) as sources:
+        Ova().read(Migration(ova=path, vm_name="web01"), sources)
+    assert len(asked) < 40
+    assert asked == sorted(asked) and asked[-1] >= MIB + 400 * 4096

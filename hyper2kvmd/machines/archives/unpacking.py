@@ -26,6 +26,8 @@ IMPOSSIBLE_NAME = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG
 STEP = 1 << 20
 CHECKED = 256 << 20
 """Bytes that are asked for at once at least, if the size is unknown."""
+SMALL = 64 << 10
+"""Bytes by which each request exceeds the one before at least."""
 LARGEST = damage.LARGEST_DISK
 ZEROS = bytes(STEP)
 
@@ -114,12 +116,13 @@ class Unpacking:
             os.close(handle)
 
     def _require_room(self, length: int) -> None:
-        """For so many more bytes."""
+        """For so many more bytes. Many small files are asked for together: each answer costs the daemon time."""
         total = self._written_bytes + length
-        space.require_possible(self._sources.folder, total)
         if total > self._granted_bytes:
-            self._sources.require_space(total)
-            self._granted_bytes = total
+            space.require_possible(self._sources.folder, total)
+            ahead = self._granted_bytes + min(CHECKED, max(SMALL, self._granted_bytes // 4))
+            self._sources.require_space(max(total, ahead))
+            self._granted_bytes = max(total, ahead)
 
 
 def unpacked_bytes(folder: Path) -> int:
