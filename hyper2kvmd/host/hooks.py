@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.findings import Findings
 from hyper2kvmd.host import run
+from hyper2kvmd.host.person import Person, strangers_may_write
 from hyper2kvmd.model.asked import Hooks
 from hyper2kvmd.model.frozen import Frozen
 
 Moment: TypeAlias = Literal["before", "after"]
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+MAX_LINKS = 40
+"""The kernel's limit."""
 
 
 class HookInput(Frozen):
@@ -62,7 +65,7 @@ def run_hook(name: str, allowed: Mapping[str, Path], told: HookInput) -> None:
 
 
 def _usable(name: str, allowed: Mapping[str, Path]) -> Path:
-    """The program, which nobody but its owner can change."""
+    """The program, which nobody but root and this process's user can change or replace."""
     program = allowed.get(name)
     if program is None:
         listed = f" ({', '.join(allowed)})" if allowed else ""
@@ -80,7 +83,35 @@ def _usable(name: str, allowed: Mapping[str, Path]) -> Path:
         raise _unusable(name, f"{program} is not an executable file")
     if found.st_uid not in (0, os.geteuid()) or found.st_mode & OTHERS_WRITE:
         raise _unusable(name, f"{program} can be changed by other users")
+    own = Person.of(os.geteuid())
+    for directory in _directories(program):
+        if _can_be_changed(directory, own):
+            raise _unusable(name, f"{program} can be replaced by other users, who can write to {directory}")
     return program
+
+
+def _directories(program: Path) -> Iterator[Path]:
+    """Every directory in which a part of the path is looked up, those of links included."""
+    real, left, links = Path("/"), list(reversed(program.parts[1:])), 0
+    while left:
+        name = left.pop()
+        if name == "..":
+            real = real.parent
+            continue
+        yield real
+        real /= name
+        if real.is_symlink() and links < MAX_LINKS:  # of more, `stat` has failed before
+            links += 1
+            left += reversed(real.readlink().parts)
+            real = real.parent
+
+
+def _can_be_changed(directory: Path, own: Person) -> bool:
+    """Whether others can give its names to other files; in a sticky directory, only their own names."""
+    facts = directory.lstat()
+    if facts.st_uid not in (0, own.uid):
+        return True
+    return not facts.st_mode & stat.S_ISVTX and strangers_may_write(directory, own)
 
 
 def _unusable(name: str, fact: str) -> MigrationFailed:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from hyper2kvmd.progress import Context, Event, StageFinished, Warned
 from hyper2kvmd.worker import migrate
 from tests.support.disks import empty_disk
 
+NOBODY = 65534
 NOTED = "#!/bin/sh\ncat >> $0.told\n"
 FAILS = "#!/bin/sh\necho the array is busy >&2\nexit 3\n"
 
@@ -134,3 +137,44 @@ def test_an_unsafe_program_is_refused_by_the_plan(tmp_path: Path, mode: int | No
     assert failure.code == "hook-unusable"
     assert fact in failure.message
     assert host.stages == []
+
+
+def in_a_directory_of_everybody(hook: Path) -> Path:
+    open_to_all = hook.parent / "open"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    return hook.rename(open_to_all / hook.name)
+
+
+def below_a_directory_of_somebody(hook: Path) -> Path:
+    theirs = hook.parent / "theirs"
+    (theirs / "inner").mkdir(parents=True)
+    os.chown(theirs, NOBODY, NOBODY)
+    return hook.rename(theirs / "inner" / hook.name)
+
+
+def by_a_link_of_somebody(hook: Path) -> Path:
+    theirs = hook.parent / "theirs"
+    theirs.mkdir()
+    (theirs / "link").symlink_to(hook.parent)
+    os.chown(theirs, NOBODY, NOBODY)
+    (hook.parent / "first").symlink_to("theirs/link")
+    return hook.parent / "first" / hook.name
+
+
+@pytest.mark.parametrize("move", [in_a_directory_of_everybody, below_a_directory_of_somebody, by_a_link_of_somebody])
+def test_a_program_that_others_can_replace_is_refused(tmp_path: Path, move: Callable[[Path], Path]) -> None:
+    host = Host(tmp_path, cmdb=NOTED)
+    host.hooks["cmdb"] = move(host.hooks["cmdb"])
+    failure = host.refused(after=["cmdb"])
+    assert failure.code == "hook-unusable"
+    assert "can be replaced by other users" in failure.message
+    assert host.stages == []
+
+
+def test_a_link_of_the_administrator_is_followed(tmp_path: Path) -> None:
+    host = Host(tmp_path, cmdb=NOTED)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "up").symlink_to("..")
+    host.hooks["cmdb"] = tmp_path / "links" / "up" / "links" / ".." / "cmdb"
+    assert host.migrate(after=["cmdb"]).registration is not None
