@@ -20,7 +20,7 @@ from hyper2kvmd.machines.ovf.elements import MAX_BYTES, Element, read_elements
 from hyper2kvmd.machines.ovf.faults import shown
 from hyper2kvmd.model.asked import DISKS_MAX, Migration
 from hyper2kvmd.model.concerns import Concern, first_concerns
-from hyper2kvmd.model.disks import LocalFile, NamedBy
+from hyper2kvmd.model.disks import LocalFile, NamedBy, SourceFormat
 from hyper2kvmd.model.guest import Rtc
 from hyper2kvmd.model.machine import MAX_MEMORY, MAX_VCPUS, UUID, Firmware, Machine, MachineDisk, SourceNic
 
@@ -30,6 +30,10 @@ UNITS: Mapping[str, int] = {
     "gb": 10**9, "g": 1 << 30, "gib": 1 << 30, "tb": 10**12, "t": 1 << 40, "tib": 1 << 40,
 }  # fmt: skip
 DIGITS = re.compile(r"[0-9]{1,18}")
+FORMATS: Mapping[str, SourceFormat] = {
+    "raw": "raw", "qcow2": "qcow2", "vmdk": "vmdk", "vdi": "vdi", "vpc": "vhd", "vhdx": "vhdx",
+}  # fmt: skip
+"""The formats of `<driver>`, in QEMU's words."""
 NOT_THIS = "NAME"
 """Stands for the path in messages of the XML reader, which are about OVF descriptors."""
 NOT_MIGRATED = {
@@ -39,6 +43,10 @@ NOT_MIGRATED = {
     "shmem": "shared memory",
 }
 NAMES_MAX = 255
+PATH_MAX = 4095
+"""Characters of a path (linux/limits.h, without its final NUL)."""
+DEVICES_MAX = 64
+"""Network cards or optical drives of one machine."""
 
 
 class LibvirtXml:
@@ -77,7 +85,8 @@ def machine_of(data: bytes, path: Path, named_by: NamedBy) -> Machine:
     firmware = _firmware(domain)
     return Machine(
         disks=tuple(
-            MachineDisk(at=LocalFile(path=_file_of(one, path), named_by=named_by)) for one in sorted(disks, key=_turn)
+            MachineDisk(at=LocalFile(path=_file_of(one, path), named_by=named_by), format=_format_of(one))
+            for one in sorted(disks, key=_turn)
         ),
         name=_printable(_text(domain, "name")),
         memory=_memory(_child(domain, "memory")),
@@ -90,8 +99,10 @@ def machine_of(data: bytes, path: Path, named_by: NamedBy) -> Machine:
         serial=_printable(_serial(domain)),
         genid=_uuid(_text(domain, "genid")),
         rtc=_rtc(_child(domain, "clock")),
-        cdroms=sum(one.get("device") == "cdrom" for one in _all(devices, "disk")),
-        nics=tuple(_nic(one) for one in _all(devices, "interface")),
+        cdroms=len(
+            _few([one for one in _all(devices, "disk") if one.get("device") == "cdrom"], "optical drives", path)
+        ),
+        nics=tuple(map(_nic, _few([*_all(devices, "interface")], "network cards", path))),
         concerns=first_concerns([*_concerns(domain, devices, disks, path)]),
     )
 
@@ -119,6 +130,16 @@ def _unreadable(
     return MigrationFailed("domain-xml-unreadable", f"{path} is not the XML of a libvirt domain: {fact}", hint=hint)
 
 
+def _few(found: list[Element], what: str, path: Path) -> list[Element]:
+    if len(found) <= DEVICES_MAX:
+        return found
+    raise MigrationFailed(
+        "domain-xml-unreadable",
+        f"{path}: the domain has {len(found)} {what}, more than {DEVICES_MAX}",
+        hint=f"Remove {what} from the XML until {DEVICES_MAX} are left",
+    )
+
+
 def _disk_fault(path: Path, fact: str, hint: str) -> MigrationFailed:
     return MigrationFailed("domain-xml-disk", f"{path}: {fact}", hint=hint)
 
@@ -133,10 +154,15 @@ def _file_of(disk: Element, path: Path) -> Path:
         raise _disk_fault(path, f"the disk {name} is encrypted by QEMU", "Decrypt it with `qemu-img convert` first")
     source = _child(disk, "source")
     file = None if source is None else source.get("file")
-    if not file or not file.startswith("/") or not file.isprintable():
+    if not file or not file.startswith("/") or not file.isprintable() or len(file) > PATH_MAX:
         fact = f"the disk {name} has no absolute path of a file" + (f", but {shown(file)}" if file else "")
         raise _disk_fault(path, fact, "Correct the path in the XML, or name the disks with vmdk")
     return Path(file)
+
+
+def _format_of(disk: Element) -> SourceFormat | None:
+    driver = _child(disk, "driver")
+    return None if driver is None else FORMATS.get(driver.get("type") or "")
 
 
 def _turn(disk: Element) -> int:

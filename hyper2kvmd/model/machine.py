@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, field_serializer
 
 from hyper2kvmd.model.concerns import Concern
-from hyper2kvmd.model.disks import COMPACT, Checksum, DiskRef, Layout, SourceDisk
+from hyper2kvmd.model.disks import COMPACT, Checksum, DiskRef, Layout, SourceDisk, SourceFormat
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.guest import DiskBus, Guest, NicModel, Rtc
 
@@ -47,6 +47,8 @@ class MachineDisk(Frozen):
     """None if unknown."""
     capacity: int | None = None
     """Bytes, by the description. The disk's own header is believed more."""
+    format: SourceFormat | None = None
+    """By the description, which counts more than the content: the guest of a raw disk writes that. None: unknown."""
     checksums: tuple[Checksum, ...] = ()
     """Of the files from which it is read: the conversion verifies them."""
 

@@ -56,9 +56,9 @@ def plan(bench: Bench) -> Plan:
     """Read the source and check the host. Independent failures are reported together.
 
     Raises the failures of `open_disk` and of the target's `check`, `room` and `examine`, of `check_windows` and
-    `check_library`, and `tool-missing`, `firmware-missing`, `source-repeated`, `source-has-snapshot`,
-    `path-not-allowed`, `helper-unreachable`, `mount-unsupported`, `checksum-too-long`, `resize-invalid`, `space-never`,
-    `secure-boot-impossible`; several of them as `several-problems`.
+    `check_library`, and `tool-missing`, `firmware-missing`, `source-format-differs`, `source-repeated`,
+    `source-has-snapshot`, `path-not-allowed`, `helper-unreachable`, `mount-unsupported`, `checksum-too-long`,
+    `resize-invalid`, `space-never`, `secure-boot-impossible`; several of them as `several-problems`.
     """
     target = bench.target  # refused before anything is started or made
     for note in bench.order.notes:
@@ -89,6 +89,7 @@ def _plan(bench: Bench, target: Target | None, findings: Findings) -> Plan:
     with ctx.step("Reading the source"):
         machine = read_machine(migration, bench.sources)
         disks, layout = read_disks(bench.sources, [disk.at for disk in machine.disks], bench.keys())
+        _require_formats(machine, disks)
         opened = [source.files[0] for source in bench.sources.open([disk.at for disk in disks]) if source.files]
         with findings.noted():
             if migration.vmdk:  # a description names the disks that the machine runs on
@@ -188,6 +189,18 @@ def read_disks(
     opened = sources.open(refs)
     disks = tuple(describe(at, source) for at, source in zip(refs, opened, strict=True))
     return disks, read_layout([SourceReader(source) for source in opened], keys)
+
+
+def _require_formats(machine: Machine, disks: Sequence[SourceDisk]) -> None:
+    """Raise MigrationFailed (`source-format-differs`) for a disk of another format than its description states."""
+    for described, disk in zip(machine.disks, disks, strict=True):
+        if described.format not in (None, disk.format):
+            raise MigrationFailed(
+                "source-format-differs",
+                f"{disk.at} is {described.format} for its machine, but has the content of {disk.format}",
+                hint="Correct the format in the description only if you know that it is wrong. A guest can write such"
+                " a header into its own raw disk",
+            )
 
 
 def _about_disks(machine: Machine, disks: Sequence[SourceDisk], layout: Layout) -> Iterator[Concern]:

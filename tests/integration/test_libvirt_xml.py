@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from tests.support.ctl import ctl
+from tests.support.disks import sh
 from tests.support.sources import content
 
 NOBODY = 65534
@@ -52,3 +53,18 @@ def test_the_owner_of_the_xml_must_be_able_to_read_the_disks(tmp_path: Path) -> 
     done = ctl("--config", config, "--conversion-dir", tmp_path / "work", cwd=tmp_path)
     assert done.returncode == 3, done.stderr
     assert "[named-file-not-readable]" in done.stderr
+
+
+def test_the_guest_of_a_raw_disk_does_not_choose_how_it_is_read(tmp_path: Path) -> None:
+    """The name shows no format, and the guest can write any header."""
+    disk, xml = tmp_path / "shop", tmp_path / "shop.xml"
+    sh("qemu-img", "create", "-q", "-f", "qcow2", disk, "1M")
+    source = f"<driver name='qemu' type='raw'/><source file='{disk}'/>"
+    xml.write_text(f"<domain><name>s</name><devices><disk type='file'>{source}</disk></devices></domain>")
+    config = tmp_path / "new.yaml"
+    config.write_text(f"libvirt_xml: {xml}\nguest: none\noutput_dir: {tmp_path}/out\n")
+    done = ctl("--config", config, "--conversion-dir", tmp_path / "work", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "is raw for its machine, but has the content of qcow2" in done.stderr
+    assert "[source-format-differs]" in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -8,7 +8,7 @@ import pytest
 
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.errors import Failure
-from hyper2kvmd.machines.libvirt_xml import machine_of
+from hyper2kvmd.machines.libvirt_xml import DEVICES_MAX, machine_of
 from hyper2kvmd.machines.reader import read_machine
 from hyper2kvmd.model.asked import DISKS_MAX, Migration
 from hyper2kvmd.model.disks import LocalFile, NamedBy
@@ -213,3 +213,25 @@ def test_the_key_names_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", MACHINES)
 def test_a_domain_of_our_own_is_read_again(name: str) -> None:
     assert files(read(xml_of_machine(name)))
+
+
+@pytest.mark.parametrize(
+    ("device", "what"),
+    [("<interface type='user'/>", "network cards"), ("<disk device='cdrom' type='file'/>", "optical drives")],
+)
+def test_devices_without_end(device: str, what: str) -> None:
+    most = read(domain(devices=DISK + device * DEVICES_MAX))
+    assert max(len(most.nics), most.cdroms or 0) == DEVICES_MAX
+    failure = refusal(domain(devices=DISK + device * (DEVICES_MAX + 1)))
+    assert (failure.code, f"has 65 {what}" in failure.message) == ("domain-xml-unreadable", True)
+
+
+def test_a_path_without_end() -> None:
+    failure = refusal(domain(devices=DISK.replace("/i/", "/i" * 2048 + "/")))
+    assert failure.code == "domain-xml-disk" and len(failure.message) < 1000
+
+
+def test_formats() -> None:
+    drivers = ("<driver type='raw'/>", "<driver type='vpc'/>", "<driver name='qemu'/>", "<driver type='qed'/>", "")
+    found = read(domain(devices="".join(DISK.replace("<source", f"{driver}<source") for driver in drivers)))
+    assert [disk.format for disk in found.disks] == ["raw", "vhd", None, None, None]

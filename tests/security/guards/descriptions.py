@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from tests.security.guards.cut import NEVER, Cut
+from tests.security.guards.cut import ALWAYS, NEVER, Cut
 from tests.security.guards.guard import Guard, cases, each
 
 OVF = "test_ovf.py::test_a_hostile_descriptor_is_refused_soon_in_little_memory"
@@ -54,6 +54,14 @@ GUARDS: tuple[Guard, ...] = (
     *each(
         cases(OVF, "cards without end", "drives without end"),
         Cut("hyper2kvmd/machines/ovf/devices.py", "_few", "if MAX_OF_A_KIND", NEVER),
+    ),
+    *each(
+        "tests/unit/test_libvirt_xml.py::test_devices_without_end",
+        Cut("hyper2kvmd/machines/libvirt_xml.py", "_few", "if DEVICES_MAX", ALWAYS),
+    ),
+    *each(
+        "tests/integration/test_libvirt_xml.py::test_the_guest_of_a_raw_disk_does_not_choose_how_it_is_read",
+        Cut("hyper2kvmd/stages/plan.py", "_require_formats", "if format", NEVER),
     ),
     *each(cases(OVF, "a thousand disks"), disks("DiskSection.described", "if DISKS_MAX", NEVER)),
     *each(
