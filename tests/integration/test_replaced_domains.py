@@ -11,6 +11,7 @@ import pytest
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.model.results import Registration
+from hyper2kvmd.progress import Event, StepStarted
 from hyper2kvmd.targets.libvirt.domain import METADATA
 from tests.support.libvirtd import examined, registered, unplug, virsh
 from tests.support.libvirtd import libvirt as libvirt
@@ -106,6 +107,21 @@ def test_a_running_domain_is_not_replaced(libvirt: tuple[str, Path]) -> None:
     virsh(uri, "start", "running")
     assert "which is running" in refused(libvirt, "running")
     assert virsh(uri, "domstate", "running").strip() == "running"
+
+
+def test_a_domain_that_is_started_at_the_last_moment_is_not_replaced(libvirt: tuple[str, Path]) -> None:
+    uri, _ = libvirt
+    old = job(libvirt, "started", job_id="1", memory=256, vcpus=1)
+
+    def start(event: Event) -> None:
+        if isinstance(event, StepStarted) and event.title.startswith("Defining"):
+            unplug(uri, old)
+            virsh(uri, "start", "started")
+
+    with pytest.raises(MigrationFailed) as caught:
+        again(libvirt, "started", emit=start)
+    assert (caught.value.code, "which is running" in caught.value.message) == ("domain-exists", True)
+    assert "started" in virsh(uri, "list", "--persistent", "--name").split()
 
 
 def test_a_domain_with_a_snapshot_is_not_replaced(libvirt: tuple[str, Path], old: Registration) -> None:

@@ -63,11 +63,15 @@ def find_replaceable(libvirt: Libvirt, order: Order, mark: str | None = None) ->
     return Replaceable(uuid, xml)
 
 
-def undefine(libvirt: Libvirt, name: str, old: Replaceable, folder: Path) -> None:
+def undefine(libvirt: Libvirt, order: Order, old: Replaceable, folder: Path) -> None:
     """Remove its definition and its firmware variables; the definition is kept in `folder`.
 
-    Raises MigrationFailed (`domain-exists`) if libvirt refuses, for example because of a snapshot.
+    The domain is examined again: virsh undefines one that runs by now, too. Raises MigrationFailed (`domain-exists`)
+    as `find_replaceable` does, and if libvirt refuses, for example because of a snapshot.
     """
+    name = order.migration.vm_name
+    if find_replaceable(libvirt, order) != old:
+        raise not_replaced(libvirt, name, "which was defined anew meanwhile")
     (folder / BEFORE).write_text(old.xml, encoding="utf-8")
     done = libvirt.virsh("undefine", old.uuid, "--nvram")
     if done.returncode != 0:

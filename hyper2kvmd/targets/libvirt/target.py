@@ -171,7 +171,7 @@ class LibvirtTarget:
         try:
             with self.ctx.step(f"Defining {name} in libvirt"):
                 if old is not None:
-                    undefine(libvirt, name, old, self.folder)
+                    undefine(libvirt, self.order, old, self.folder)
                 define(libvirt, name, identity, own, self._xml, ours)
         except MigrationFailed:
             define_again(libvirt, self.folder)
