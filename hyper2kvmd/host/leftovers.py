@@ -15,8 +15,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hyper2kvmd.errors import Failure
 from hyper2kvmd.host.placed import is_draft, submitter_of
-from hyper2kvmd.host.workspace import OPEN_DIRECTORY
+from hyper2kvmd.host.workspace import OPEN_DIRECTORY, follow_links
 
 DRAFT_END, ASIDE_END = "partial", "replaced"
 HIDDEN = re.compile(r"\.(.+)\.(?:[0-9]+|[0-9]{8}T[0-9]{6}Z-[0-9]+)\.(partial|replaced)", re.DOTALL)
@@ -42,16 +43,19 @@ def tidy(directory: int, whose: Whose, *, dry_run: bool = False) -> tuple[str, .
         return ()
     try:
         names = os.listdir(directory)
-        return tuple(name for name in names if _tidied(directory, name, whose, dry_run=dry_run))
+        return tuple(name for name in names if _tidied_if_possible(directory, name, whose, dry_run=dry_run))
     finally:
         fcntl.flock(directory, fcntl.LOCK_UN)
 
 
 def tidy_directory(path: Path, owner: int, *, dry_run: bool = False) -> tuple[Path, ...]:
-    """The same for a directory by its path; a missing or unreadable one has nothing to tidy."""
+    """The same for a directory by its path; a missing or unreadable one has nothing to tidy.
+
+    Links are followed if only root and this user can change them: root must not clean up where others want it to.
+    """
     try:
-        directory = os.open(path, OPEN_DIRECTORY)
-    except OSError:
+        directory = os.open(follow_links(path), OPEN_DIRECTORY)
+    except (OSError, Failure):
         return ()
     try:
         return tuple(path / name for name in tidy(directory, Whose(owner), dry_run=dry_run))
@@ -65,6 +69,13 @@ def hold(handle: int) -> None:
     """Lock an open draft as long as it is open. Without locks on its file system, it is never taken for abandoned."""
     with suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def _tidied_if_possible(directory: int, name: str, whose: Whose, *, dry_run: bool) -> bool:
+    """An error with one file leaves that file, and concerns no other one."""
+    with suppress(OSError):
+        return _tidied(directory, name, whose, dry_run=dry_run)
+    return False
 
 
 def _tidied(directory: int, name: str, whose: Whose, *, dry_run: bool) -> bool:

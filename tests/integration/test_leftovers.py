@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -160,3 +161,21 @@ def test_the_daemon_cleans_up_when_it_starts(output: Path, tmp_path: Path) -> No
     assert names(output) == set()
     assert ".web01.raw.7.partial, which a killed job had left" in house.log
     house.close()
+
+
+def test_a_link_of_root_to_the_directory_is_followed_and_one_of_others_is_not(output: Path) -> None:
+    link = output.parent / "link"
+    link.symlink_to(output)
+    os.chown(link, 65534, 65534, follow_symlinks=False)
+    assert tidy_directory(link, os.geteuid()) == ()
+    os.chown(link, 0, 0, follow_symlinks=False)
+    assert tidy_directory(link, os.geteuid()) == (link / ".web01.raw.7.partial",)
+
+
+def test_a_file_whose_name_cannot_be_given_back_leaves_the_others(aside: Path) -> None:
+    stuck = aside / ".web01.raw.8.replaced"
+    subprocess.run(["chattr", "+i", stuck], check=True)
+    try:
+        assert tidy_directory(aside, os.geteuid()) == (aside / ".web01.report.md.8.replaced",)
+    finally:
+        subprocess.run(["chattr", "-i", stuck], check=True)
