@@ -124,10 +124,10 @@ def _damage_named() -> Iterator[None]:
 
 
 def _with_boot_disk(bench: Bench, plan: Plan, guest: Guest) -> Guest:
-    """The guest with the disk that its machine boots from. Data disks without a system need none."""
-    if guest.family == "none":
-        return guest
+    """The guest with the disk that its machine boots from. Data disks may have no boot loader at all."""
     found = decide_boot_disk(plan.layout, plan.firmware, guest.system_disks)
+    if guest.family == "none":
+        return guest.with_changes(boot_disk=found.number)
     warnings = tuple(map(warning, found.warnings))
     for text in warnings:
         bench.ctx.warn(text)

@@ -115,3 +115,14 @@ def test_a_missing_helper_is_told_before_a_byte_is_converted(service_folder: Pat
     done = without_privilege(service_folder, vmdk)
     assert done.returncode == 78 and done.stderr.endswith("[helper-unreachable]\n"), done.stderr
     assert "convert:" not in done.stdout
+
+
+def test_the_disk_with_a_boot_loader_boots_first_also_without_a_repair(tmp_path: Path) -> None:
+    first, second = empty_disk(tmp_path / "data.raw", 4), empty_disk(tmp_path / "boot.raw", 4)
+    with second.open("r+b") as file:
+        file.write(b"\xeb\x63GRUB ".ljust(510, b"\0") + b"\x55\xaa")
+    config = tmp_path / "web01.yaml"
+    config.write_text(f"vmdk: [{first}, {second}]\nguest: none\noutput_dir: {tmp_path}/images\n")
+    done = ctl("--config", config, "--conversion-dir", tmp_path / "work", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "images/web01.report.json").read_text())["guest"]["boot_disk"] == 1
