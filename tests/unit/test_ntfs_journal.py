@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,35 @@ def test_a_retry_completes_a_journal_that_was_cut(applied: int, tmp_path: Path) 
     assert volume.data == new_volume().data
     assert list(tmp_path.iterdir()) == []
     assert not journal.replay_if_present(tmp_path, IDENTITY, volume)
+
+
+@pytest.mark.parametrize("applied", range(0, 4 * BLOCK + 1, SECTOR))
+def test_a_retry_finds_the_note_of_the_attempt_that_was_cut(applied: int, tmp_path: Path) -> None:
+    """Not before the volume has all changes."""
+    volume = old_volume()
+    noted = replace(changes(), note='["what was \u00e9dited"]')
+    noted.write(tmp_path)
+    assert journal.applied_note(tmp_path, IDENTITY, volume) == ""
+    volume.writes_left = applied
+    with pytest.raises(KeyboardInterrupt):
+        noted.apply(volume)
+    volume.writes_left = None
+    assert journal.replay_if_present(tmp_path, IDENTITY, volume)
+    assert not journal.replay_if_present(tmp_path, IDENTITY, volume)
+    assert journal.applied_note(tmp_path, IDENTITY, volume) == noted.note
+
+
+def test_a_note_is_for_the_changed_volume_only(tmp_path: Path) -> None:
+    """A conversion that starts over has the old one again."""
+    noted = replace(changes(), note="what was edited")
+    noted.write(tmp_path)
+    noted.apply(new := old_volume())
+    noted.drop(tmp_path)
+    assert journal.applied_note(tmp_path, IDENTITY, new) == noted.note
+    assert journal.applied_note(tmp_path, "another volume", new) == ""
+    assert journal.applied_note(tmp_path, IDENTITY, old_volume()) == ""
+    new.data[8 * BLOCK] ^= 1
+    assert journal.applied_note(tmp_path, IDENTITY, new) == ""
 
 
 def test_a_torn_journal_is_never_applied(tmp_path: Path) -> None:

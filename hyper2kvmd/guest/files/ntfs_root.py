@@ -147,6 +147,17 @@ def replay_changes(access: Access, volume: Volume, folder: Path) -> bool:
         return journal.replay_if_present(folder, identity, blocks)
 
 
+def earlier_note(access: Access, volume: Volume, folder: Path) -> str:
+    """The note of the changes that a killed attempt brought into the image; empty if there is none.
+
+    Raises as `applied_note` does.
+    """
+    if not journal.applied_place_of(folder, identity_of(volume)).exists():
+        return ""
+    with access.blocks(volume, read_only=True) as blocks:
+        return journal.applied_note(folder, identity_of(volume), blocks)
+
+
 def identity_of(volume: Volume) -> str:
     """The volume's name, serial number and place."""
     places = ", ".join(f"{part.length} bytes at {part.offset} of disk {part.disk + 1}" for part in volume.segments)

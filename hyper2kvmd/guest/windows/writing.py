@@ -5,21 +5,25 @@ from __future__ import annotations
 import tempfile
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.family import GuestDisks
-from hyper2kvmd.guest.files.ntfs_root import NtfsRoot, identity_of, write_changes
+from hyper2kvmd.guest.files.ntfs_root import NtfsRoot, earlier_note, identity_of, write_changes
 from hyper2kvmd.guest.files.tree import GuestTree, printable
 from hyper2kvmd.guest.windows.inspect import DRIVERS, SOFTWARE, SYSTEM
 from hyper2kvmd.guest.windows.registry import Hive
 from hyper2kvmd.model.disks import Volume
+from hyper2kvmd.model.guest import Change, Guest
 from hyper2kvmd.volumes.fat import Blocks
 from hyper2kvmd.volumes.ntfs.journal import ChangeJournal
 from hyper2kvmd.volumes.ntfs.volume import open_volume
 
 HIVE_FILES = tuple(f"/{name}".lower() for name in (SYSTEM, SOFTWARE, DRIVERS))
+CHANGES = TypeAdapter(tuple[Change, ...])
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,22 @@ class Changed:
 
     def flush(self) -> None:
         """Nothing is written."""
+
+
+def earlier_changes(disks: GuestDisks, volume: Volume) -> tuple[Change, ...]:
+    """Those that a killed attempt has made: this one finds nothing left to change there.
+
+    Raises MigrationFailed as `Access.blocks` does, and OSError.
+    """
+    if disks.folder is None or disks.migration.dry_run:
+        return ()
+    note = earlier_note(disks.access, volume, disks.folder)
+    return CHANGES.validate_json(note) if note else ()
+
+
+def noted(journal: ChangeJournal, guest: Guest) -> ChangeJournal:
+    """The journal, with all changes of the guest for `earlier_changes`."""
+    return replace(journal, note=CHANGES.dump_json(guest.changes).decode())
 
 
 def write_volume(disks: GuestDisks, volume: Volume, journal: ChangeJournal, expected: Mapping[str, bytes]) -> None:

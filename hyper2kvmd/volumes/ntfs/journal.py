@@ -1,7 +1,8 @@
 """The changed blocks of a volume: checked, stored durably, applied, and applied again after a crash.
 
 A journal is stored in the job's folder before the first byte of the image changes, and removed when all bytes are on
-the disk. So the volume is the old one or the new one, whenever this process is killed.
+the disk. So the volume is the old one or the new one, whenever this process is killed. A journal with a note is kept
+after it was applied, so the next attempt can read what this one changed.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ class ChangeJournal:
     size: int
     runs: tuple[ChangedRun, ...]
     before: array[int]
+    note: str = ""
+    """For the next attempt: see `applied_note`."""
 
     @property
     def changed_bytes(self) -> int:
@@ -87,7 +90,9 @@ class ChangeJournal:
         blocks.flush()
 
     def drop(self, folder: Path) -> None:
-        """Remove it from the job's folder, after `apply`. Raises OSError."""
+        """After `apply`: it will not be applied again, and only its note is kept. Raises OSError."""
+        if self.note:
+            place_of(folder, self.identity).replace(applied_place_of(folder, self.identity))
         remove(folder, self.identity)
 
     def fits(self, blocks: Blocks) -> bool:
@@ -109,9 +114,17 @@ class ChangeJournal:
             raise _foreign(self.identity)
         return new
 
+    def is_in(self, blocks: Blocks) -> bool:
+        """Whether the volume has all its bytes. Raises MigrationFailed as `blocks` does."""
+        if self.size != blocks.size:
+            return False
+        pieces = (piece for run in self.runs for piece in run.pieces())
+        return all(blocks.read(offset, len(data)) == data for offset, data in pieces)
+
     def _payload(self) -> bytes:
         table = [[run.offset, run.length, len(run.data)] for run in self.runs]
-        text = json.dumps({"identity": self.identity, "size": self.size, "runs": table}).encode() + b"\n"
+        head = {"identity": self.identity, "size": self.size, "runs": table, "note": self.note}
+        text = json.dumps(head).encode() + b"\n"
         return b"".join((text, _little(self.before), *(run.data for run in self.runs)))
 
 
@@ -188,6 +201,11 @@ def place_of(folder: Path, identity: str) -> Path:
     return folder / f"ntfs-{DIGEST(identity.encode()).hexdigest()[:16]}.journal"
 
 
+def applied_place_of(folder: Path, identity: str) -> Path:
+    """Of a journal that was applied and has a note."""
+    return place_of(folder, identity).with_suffix(".applied")
+
+
 def remove(folder: Path, identity: str) -> None:
     place_of(folder, identity).unlink(missing_ok=True)
     place_of(folder, identity).with_suffix(".draft").unlink(missing_ok=True)
@@ -196,8 +214,21 @@ def remove(folder: Path, identity: str) -> None:
 
 def stored(folder: Path, identity: str) -> ChangeJournal | None:
     """The whole journal in the job's folder; None if there is none, or only a part of one. Raises OSError."""
+    return _whole(place_of(folder, identity), identity)
+
+
+def applied_note(folder: Path, identity: str, blocks: Blocks) -> str:
+    """The note of the journal that an earlier attempt has applied; empty if the volume is not as that left it.
+
+    Raises OSError, and MigrationFailed as `blocks` does.
+    """
+    found = _whole(applied_place_of(folder, identity), identity)
+    return found.note if found is not None and found.is_in(blocks) else ""
+
+
+def _whole(place: Path, identity: str) -> ChangeJournal | None:
     try:
-        with place_of(folder, identity).open("rb") as file:
+        with place.open("rb") as file:
             raw = file.read(FILE_LIMIT)
     except FileNotFoundError:
         return None
@@ -220,11 +251,11 @@ def _read(payload: bytes) -> ChangeJournal:
     for offset, length, count in head["runs"]:
         runs.append(ChangedRun(offset, length, rest[at : at + count]))
         at += count
-    return ChangeJournal(head["identity"], head["size"], tuple(runs), before)
+    return ChangeJournal(head["identity"], head["size"], tuple(runs), before, head["note"])
 
 
 def replay_if_present(folder: Path, identity: str, blocks: Blocks) -> bool:
-    """Apply the journal of an attempt that was killed, and remove it; whether there was one.
+    """Apply the journal of an attempt that was killed, and drop it; whether there was one.
 
     Part of a journal, or one for other bytes, is removed only: nothing of it was applied to this volume. Raises OSError
     and MigrationFailed (`image-write-failed`, `ntfs-journal-foreign`).
@@ -233,6 +264,7 @@ def replay_if_present(folder: Path, identity: str, blocks: Blocks) -> bool:
     usable = found is not None and found.size == blocks.size and found.fits(blocks)
     if found is not None and usable:
         found.apply(blocks)
+        found.drop(folder)
     remove(folder, identity)
     return usable
 
