@@ -276,6 +276,25 @@ def test_a_volume_that_is_no_ntfs(tmp_path: Path) -> None:
     assert failure.value.code == "ntfs-damaged"
 
 
+def test_only_changes_count_for_the_limit_of_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large hive is written whole, and few of its blocks are new."""
+    path, hive = make_ntfs(tmp_path / "volume"), bytearray(os.urandom(3 * MIB))
+    with changed(path) as volume:
+        volume.write("SOFTWARE", bytes(hive))
+    child = tmp_path / "child.py"
+    child.write_text(tool.CHILD.read_text().replace("CHANGED_LIMIT = 256 << 20", "CHANGED_LIMIT = 1 << 20"))
+    monkeypatch.setattr(tool, "CHILD", child)
+    hive[2 * MIB : 2 * MIB + 8] = b"8 bytes!"
+    with changed(path) as volume:
+        volume.write("SOFTWARE", bytes(hive))
+    with opened(path) as volume:
+        assert volume.read("SOFTWARE", 4 * MIB) == hive
+        with pytest.raises(MigrationFailed) as failure:
+            volume.write("SOFTWARE", os.urandom(3 * MIB))
+    assert failure.value.code == "ntfs-change-limit"
+    assert is_sound(path)
+
+
 def test_the_library_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a host with another version of it."""
     child = tmp_path / "child.py"

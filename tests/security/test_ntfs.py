@@ -80,6 +80,14 @@ def lying(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: bytes) -> Itera
     assert disk.data == bytes(SIZE) and not disk.written
 
 
+def test_a_library_that_is_unknown_only_after_it_was_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The administrator would look for a package, and every job on the host would wait."""
+    words = answer({"unknown": "not the known one"})
+    with lying(tmp_path, monkeypatch, words) as (volume, _), pytest.raises(MigrationFailed) as failure:
+        volume.names("")
+    assert failure.value.code == "ntfs-tool-faulty"
+
+
 ENTRY = {"folder": False, "size": 1, "attributes": 0, "security": 0, "reparse": None}
 
 
@@ -143,17 +151,22 @@ def test_an_answer_that_makes_no_sense(words: bytes, tmp_path: Path, monkeypatch
     assert failure.value.code == "ntfs-tool-faulty"
 
 
-@pytest.mark.parametrize(
-    "words",
-    [{"errno": 5, "error": "\x1b[2J\n\ud800all is well"}, {"unknown": "\x1b[2J\n\ud800all is well"}],
-    ids=["error", "library"],
-)
-def test_its_words_are_one_plain_line(words: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with (
-        lying(tmp_path, monkeypatch, answer(words)) as (volume, _),
-        pytest.raises((OSError, BrokenInstallation)) as failure,
-    ):
+HOSTILE = "\x1b[2J\n\ud800all is well"
+
+
+def test_its_words_are_one_plain_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = answer({"errno": 5, "error": HOSTILE})
+    with lying(tmp_path, monkeypatch, words) as (volume, _), pytest.raises(OSError, match="all is well") as failure:
         volume.entry("file")
+    assert str(failure.value).isprintable()
+
+
+def test_its_words_about_the_library_are_one_plain_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = tmp_path / "liar.py"
+    child.write_text(f"import os\nos.write(1, {answer({'unknown': HOSTILE})!r})\n")
+    monkeypatch.setattr(tool, "CHILD", child)
+    with pytest.raises(BrokenInstallation, match="all is well") as failure, tool.running(None):
+        pass
     assert str(failure.value).isprintable()
 
 

@@ -171,6 +171,8 @@ class ChangedBlocks:
         self.changed: dict[int, bytes] = {}
         self._repeated: dict[bytes, bytes] = {}
         self._own = 0
+        self.is_full = False
+        """Whether a change was refused by CHANGED_LIMIT."""
         self._steps: OrderedDict[int, bytes] = OrderedDict()
 
     def read(self, at: int, length: int) -> bytearray:
@@ -188,7 +190,9 @@ class ChangedBlocks:
         if at < 0 or at + len(data) > self.size:
             raise OSError(errno.EIO, "outside the volume")
         end = at + len(data)
-        for block in range(at // BLOCK, -(-end // BLOCK)):
+        start_block, end_block = at // BLOCK, -(-end // BLOCK)
+        originals = b"" if is_repeated(data) else self._original_blocks(start_block, end_block)
+        for block in range(start_block, end_block):
             first, last = block * BLOCK, min((block + 1) * BLOCK, self.size)
             start, stop = max(at, first), min(end, last)
             piece = data[start - at : stop - at]
@@ -196,15 +200,24 @@ class ChangedBlocks:
                 whole = self.read(first, last - first)
                 whole[start - first : stop - first] = piece
                 piece = bytes(whole)
-            self._keep(block, piece)
+            place = (block - start_block) * BLOCK
+            self._keep(block, piece, originals[place : place + BLOCK])
 
-    def _keep(self, block: int, piece: bytes) -> None:
+    def _original_blocks(self, first: int, end: int) -> bytearray:
+        return self._original(first * BLOCK, min(end * BLOCK, self.size) - first * BLOCK)
+
+    def _keep(self, block: int, piece: bytes, original: bytes | bytearray) -> None:
+        """Unless it is as before: the library rewrites whole files. `original` is empty if it is not compared."""
+        before = self.changed.pop(block, None)
+        self._own -= before is not None and before not in self._repeated
+        if piece == original:
+            return
         repeated = is_repeated(piece)
         if repeated:
             piece = self._repeated.setdefault(piece, piece)
-        before = self.changed.get(block)
-        self._own += (not repeated) - (before is not None and before not in self._repeated)
+        self._own += not repeated
         if self._own * BLOCK > CHANGED_LIMIT:
+            self.is_full = True
             raise OSError(errno.ENOSPC, "too many changes")
         self.changed[block] = piece
 
@@ -716,6 +729,10 @@ class Server:
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
 
     @property
+    def is_full(self) -> bool:
+        return self._volume is not None and self._volume.overlay.is_full
+
+    @property
     def volume(self) -> MountedVolume:
         if self._volume is None:
             raise OSError(errno.EINVAL, "no volume is open")
@@ -772,6 +789,9 @@ def main() -> None:
         except Unknown as reason:
             send({"unknown": str(reason)}, [])
         except OSError as error:
+            if service.is_full:
+                send({"full": CHANGED_LIMIT}, [])
+                continue
             send({"errno": error.errno or errno.EIO, "error": error.strerror or str(error)}, [])
 
 

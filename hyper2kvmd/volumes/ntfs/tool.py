@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from hyper2kvmd import units
 from hyper2kvmd.errors import BrokenInstallation, MigrationFailed
 from hyper2kvmd.host import run
 from hyper2kvmd.volumes.fat import Blocks
@@ -38,6 +39,8 @@ MESSAGES_KEPT = 2000
 PIECE = 1 << 20
 LIBRARY_FOLDERS = ("/usr/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu")
 
+OPENING = "open"
+"""The first operation, which checks the library's structures."""
 Answer = Mapping[str, object]
 
 
@@ -62,9 +65,10 @@ class Tool:
         text = json.dumps({"op": operation, **arguments}).encode()
         self._send(REQUEST.pack(len(text), len(data)) + text)
         self._send(data)
-        return self.answer(str(arguments.get("path", "")))
+        return self.answer(str(arguments.get("path", "")), is_ready=operation != OPENING)
 
-    def answer(self, path: str = "") -> tuple[Answer, bytes]:
+    def answer(self, path: str = "", *, is_ready: bool = False) -> tuple[Answer, bytes]:
+        """Until it is ready, it may say that the library is not the known one."""
         while True:
             kind, count, length = MESSAGE.unpack(self._receive(MESSAGE.size))
             if kind == b"R":
@@ -75,7 +79,11 @@ class Tool:
             found = _parsed(self._receive(length))
             data = self._receive(count)
             if "unknown" in found:
+                if is_ready:
+                    raise faulty("it calls its library unknown after it has used it")
                 raise library_missing(_plain(str(found["unknown"])))
+            if "full" in found:
+                raise _too_many_changes()
             if "errno" in found:
                 raise _reported(found, path)
             return found, data
@@ -207,6 +215,16 @@ def faulty(reason: str) -> MigrationFailed:
         f"the process that reads NTFS broke the rules: {reason}. The volume may be made to attack it",
         hint="Run chkdsk on the volume in the guest, look for malware there, then export it again. If the volume is "
         "sound, report this bug",
+    )
+
+
+def _too_many_changes() -> MigrationFailed:
+    return MigrationFailed(
+        "ntfs-change-limit",
+        f"the repair would change more than {units.size(DATA_LIMIT)} of an NTFS volume at once, which is the limit of "
+        "this program. The image is unchanged",
+        hint="Run `compact /u /s:C:\\Windows\\System32\\config *` in the guest if its registry is compressed, then "
+        "export it again, or set guest: none",
     )
 
 

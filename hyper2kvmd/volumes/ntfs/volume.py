@@ -38,7 +38,7 @@ class NtfsVolume:
     """Use `open_volume`. Paths have no leading slash; reparse points are never followed.
 
     Raises OSError for a caller's errors and for damage in single files, and MigrationFailed (`ntfs-tool-died`,
-    `ntfs-tool-faulty`). After a change that failed there is no journal.
+    `ntfs-tool-faulty`, `ntfs-change-limit`). After a change that failed there is no journal.
     """
 
     def __init__(self, process: Tool, blocks: Blocks, identity: str) -> None:
@@ -150,7 +150,7 @@ def open_volume(blocks: Blocks, identity: str, *, read_only: bool = False) -> It
     """
     with tool.running(blocks) as process:
         try:
-            process.ask("open", size=blocks.size, read_only=read_only)
+            process.ask(tool.OPENING, size=blocks.size, read_only=read_only)
         except OSError as error:
             raise _damaged(identity, error) from error
         yield NtfsVolume(process, blocks, identity)

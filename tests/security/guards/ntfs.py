@@ -54,6 +54,12 @@ GUARDS: tuple[Guard, ...] = (
     *each(cases(SENSELESS, "empty", "negative", "large", "word", "error"), tool("_number", "if int", NEVER)),
     *each(cases(SENSELESS, "unknown error"), tool("_reported", "if errorcode", NEVER)),
     *each("test_ntfs.py::test_its_words_are_one_plain_line", tool("_plain", "if isprintable", ALWAYS)),
+    *each(
+        "test_ntfs.py::test_a_library_that_is_unknown_only_after_it_was_used", tool("Tool.answer", "if is_ready", NEVER)
+    ),
+    *each(
+        "test_ntfs.py::test_its_words_about_the_library_are_one_plain_line", tool("Tool.answer", "call _plain", "$1")
+    ),
     *each("test_ntfs.py::test_its_last_words_are_one_plain_line", tool("Tool._died", "call _plain", "$1")),
     *each(cases(SENSELESS, "tag"), volume("NtfsVolume.entry", "if int", NEVER)),
     *each("test_ntfs.py::test_names_that_are_none", volume("NtfsVolume.names", "if NAMES_LIMIT", NEVER)),
