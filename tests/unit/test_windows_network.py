@@ -9,7 +9,16 @@ from pathlib import Path
 from hyper2kvmd.guest.windows.network import Adapter, decide_nics, find_adapters
 from hyper2kvmd.model.machine import SourceNic
 from tests.support.hives import dword, sz
-from tests.support.windows_guest import STATIC, VMXNET3, WindowsFolder, adapter, nested, system_hive
+from tests.support.windows_guest import (
+    STATIC,
+    VMXNET3,
+    WindowsFolder,
+    adapter,
+    multi,
+    nested,
+    repair_folder,
+    system_hive,
+)
 
 E1000E = r"PCI\VEN_8086&DEV_10D3&SUBSYS_07D015AD&REV_00"
 GONE = "{AAAAAAAA-2222-3333-4444-555555555555}"
@@ -79,6 +88,24 @@ def test_of_two_adapters_with_one_address_the_last_one_counts(tmp_path: Path) ->
 def test_adapters_that_are_no_hardware_are_left_out(tmp_path: Path) -> None:
     team = adapter(device=r"COMPOSITEBUS\MS_IMPLAT_MP\{1}", name="Team")
     assert adapters(tmp_path, team, adapter("not-a-guid", name="odd")) == ()
+
+
+def test_addresses_of_virtual_adapters_are_named(tmp_path: Path) -> None:
+    """Windows keeps them at a team or switch, whose network cards are gone."""
+    automatic = {**STATIC, "IPAddress": multi("169.254.1.1"), "SubnetMask": multi("255.255.0.0")}
+    keys = (
+        adapter(name="Ethernet0"),
+        adapter(OTHER, device=r"COMPOSITEBUS\MS_IMPLAT_MP\{1}", name="Team", settings=STATIC),
+        adapter(GONE, device=r"ROOT\VMS_MP\0000", name="vEthernet (DHCP)"),
+        adapter(GONE.replace("3", "4"), device=r"ROOT\NETFT\0000", name="Cluster", settings=automatic),
+    )
+    guest = WindowsFolder(tmp_path, system_hive(*keys))
+    found = [one for one in repair_folder(guest).concerns if one.code == "windows-address-lost"]
+    assert len(found) == 1
+    for words in ("adapter Team", "192.0.2.10/24, 192.0.2.11/24", r"COMPOSITEBUS\MS_IMPLAT_MP\{1}"):
+        assert words in found[0].message
+    again = repair_folder(guest, win_net="dhcp")
+    assert "windows-address-lost" not in {one.code for one in again.concerns}
 
 
 def test_the_cards_are_those_of_the_source_with_the_guests_names(tmp_path: Path) -> None:

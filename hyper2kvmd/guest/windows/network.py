@@ -20,6 +20,7 @@ from hyper2kvmd.model.machine import SourceNic
 
 CLASS = "{4D36E972-E325-11CE-BFC1-08002BE10318}"
 """The device class of network adapters."""
+PCI = "PCI\\"
 CONNECTIONS = rf"Control\Network\{CLASS}"
 SETUP = r"Control\NetworkSetup2\Interfaces"
 INTERFACES = {
@@ -65,7 +66,7 @@ class AdapterSetting:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A PCI network adapter that Windows knows. It may be gone from the machine."""
+    """A network adapter that Windows knows. It may be gone from the machine."""
 
     guid: str
     name: str
@@ -155,24 +156,44 @@ def find_adapters(control: Key, enum: Key | None, source: Sequence[SourceNic]) -
 
 
 def _known_adapters(control: Key, enum: Key | None) -> Iterator[Adapter]:
+    for guid, name, device in _connections(control):
+        if not device.upper().startswith(PCI):
+            continue
+        node = enum.find(device) if enum else None
+        yield Adapter(
+            guid=guid,
+            name=name,
+            device=device,
+            mac=_recorded_mac(control, guid) or _mac_of_instance(device),
+            slot=_slot(node),
+            arrived=_arrival(node),
+            settings=tuple(_settings(control, guid)),
+        )
+
+
+def find_virtual_adapters(control: Key) -> tuple[Adapter, ...]:
+    """The adapters that are no devices of PCI and have a static address: NIC teams, virtual switches, VLANs."""
+    found = (
+        Adapter(guid, name, device, None, None, 0, tuple(_settings(control, guid)))
+        for guid, name, device in _connections(control)
+        if device and not device.upper().startswith(PCI)
+    )
+    return tuple(one for one in found if one.is_static and not all(map(_is_automatic, one.addresses)))
+
+
+def _is_automatic(address: str) -> bool:
+    return ipaddress.ip_interface(address).is_link_local
+
+
+def _connections(control: Key) -> Iterator[tuple[str, str, str]]:
+    """The GUID, the name and the device of each adapter."""
     connections = control.find(CONNECTIONS)
     for number, key in enumerate(connections.subkeys() if connections else ()):
         if number >= MOST_ADAPTERS:
             return
         connection = key.subkey("Connection")
-        device = _text(connection, "PnpInstanceID")
-        if connection is None or not GUID.fullmatch(key.name) or not device.upper().startswith("PCI\\"):
-            continue
-        node = enum.find(device) if enum else None
-        yield Adapter(
-            guid=key.name,
-            name=_text(connection, "Name"),
-            device=device,
-            mac=_recorded_mac(control, key.name) or _mac_of_instance(device),
-            slot=_slot(node),
-            arrived=_arrival(node),
-            settings=tuple(_settings(control, key.name)),
-        )
+        if connection is not None and GUID.fullmatch(key.name):
+            yield key.name, _text(connection, "Name"), _text(connection, "PnpInstanceID")
 
 
 def _text(key: Key | None, name: str) -> str:

@@ -31,6 +31,8 @@ Edits = Mapping[str, tuple[RegistryEdit, ...]]
 @dataclass(frozen=True)
 class _Network:
     adapters: tuple[Adapter, ...]
+    virtual: tuple[Adapter, ...]
+    """NIC teams, virtual switches and VLANs with static addresses."""
     nics: tuple[Nic, ...]
 
 
@@ -89,7 +91,8 @@ def _network(disks: GuestDisks, hives: Hives, system: WindowsSystem) -> _Network
     control = root.find(system.control_set)
     assert control is not None  # noqa: S101 - `inspect_windows` has read it
     adapters = network.find_adapters(control, control.find("Enum"), disks.nics)
-    return _Network(adapters, network.decide_nics(adapters, disks.nics, disks.migration.vm_name))
+    virtual = network.find_virtual_adapters(control)
+    return _Network(adapters, virtual, network.decide_nics(adapters, disks.nics, disks.migration.vm_name))
 
 
 def _first_boot(case: WindowsCase, cards: _Network) -> tuple[FirstBoot, list[Concern]]:
@@ -127,6 +130,7 @@ def _lost_addresses(case: WindowsCase, cards: _Network) -> Iterator[Concern]:
                     f"{'its MAC address is unknown' if adapter.mac is None else f'none has {adapter.mac}'}",
                     hint="Write them in win_net with the MAC address of a card, or set them after the first boot",
                 )
+        yield from map(_unmoved, cards.virtual)
         return
     if case.migration.win_net != "dhcp":
         for one in case.migration.win_net:
@@ -136,6 +140,16 @@ def _lost_addresses(case: WindowsCase, cards: _Network) -> Iterator[Concern]:
                     message=f"win_net has an address for {one.mac}, and the new machine has no such card",
                     hint=f"Write one of its addresses: {', '.join(sorted(macs))}",
                 )
+
+
+def _unmoved(adapter: Adapter) -> Concern:
+    return Concern(
+        code="windows-address-lost",
+        message=f"the settings of the adapter {one_line(adapter.name)} ({', '.join(adapter.addresses)}) are given to "
+        f"no card of the new machine: it is virtual ({one_line(adapter.device)}) and uses the old network cards",
+        hint="Set up its team, virtual switch or VLAN again after the first boot, or write the addresses in win_net "
+        "with the MAC address of a card",
+    )
 
 
 def _apply(case: WindowsCase) -> tuple[tuple[Change, ...], list[Concern]]:

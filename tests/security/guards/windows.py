@@ -24,7 +24,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "tests/unit/test_windows_network.py::test_only_so_many_adapters_are_read",
-        network("_known_adapters", "if MOST_ADAPTERS", NEVER),
+        network("_connections", "if MOST_ADAPTERS", NEVER),
     ),
     *each(
         "tests/unit/test_windows_network.py::test_what_is_too_long_is_not_kept",
