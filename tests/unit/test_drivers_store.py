@@ -294,6 +294,8 @@ def test_a_name_that_is_free(packages: dict[str, DriverPackage]) -> None:
     assert published_name(package, ["OEM0.inf", "oem1.INF", "usb.inf", "oem3.inf"], {"oem2.inf": "x"}) == "oem4.inf"
     assert published_name(package, ["oem0.inf"], {"oem2.inf": package.store_folder.upper()}) == "oem2.inf"
     assert published_name(package, [], {"guestor.inf": package.store_folder}) == "oem0.inf"
+    assert published_name(package, ["oem1.inf"], {}, bytes((0x90,))) == "oem2.inf"
+    assert published_name(package, ["oem1.inf"], {}, bytes((0xF0, 0))) == "oem4.inf"
     assert numbers_of(["oem0.inf", "oem.inf", "oem12.inf", "xoem1.inf"]) == (0, 12)
 
 

@@ -20,6 +20,7 @@ from tests.support.windows_guest import (
     STATIC,
     WindowsFolder,
     adapter,
+    control_set,
     nested,
     repair_folder,
     software_hive,
@@ -72,6 +73,16 @@ def test_both_disk_drivers_are_recorded_as_installed(tmp_path: Path, virtio_win:
     assert root_value(windows.system, "DriverDatabase", "OemInfMap") == Value.binary("OemInfMap", b"\x7c")
     assert found.capabilities.disk_bus == "virtio" and found.capabilities.nic_model == "virtio"
     assert "windows-no-virtio" not in codes(found)
+
+
+def test_numbers_that_windows_has_noted_are_not_used(tmp_path: Path, virtio_win: Path) -> None:
+    """Also if the file of such a name is gone: here oem2.inf."""
+    windows = guest(tmp_path)
+    known = {"DriverDatabase": {"OemInfMap": (3, b"\xa0")}}
+    windows.system = hive({"Select": {"Current": dword(1)}, "ControlSet001": control_set(ENVIRONMENT), **known})
+    repair_folder(windows, virtio_win=virtio_win)
+    assert {path.name for path in tmp_path.glob("Windows/INF/oem*.inf")} == {f"oem{n}.inf" for n in (0, 1, 3, 4, 5, 6)}
+    assert root_value(windows.system, "DriverDatabase", "OemInfMap") == Value.binary("OemInfMap", b"\xfe")
 
 
 def test_the_network_driver_is_recorded_in_the_other_hive(tmp_path: Path, virtio_win: Path) -> None:

@@ -61,6 +61,8 @@ SCOPE, SCOPE_DEVICE, SCOPE_SERVICE, SCOPE_WDF = 1, 2, 4, 0x100
 LOCKED, NOT_LOCKED = 4, 5
 """Class of a protected file: of a package with PnpLockdown=1, and of another one."""
 OEM_NAME = re.compile(r"oem(\d{1,5})\.inf", re.IGNORECASE)
+LARGEST_MAP = 100_000 // 8
+"""Bytes for the numbers of all names that OEM_NAME matches."""
 MINIMAL_HASH = "0" * 16
 
 
@@ -126,22 +128,30 @@ def records_of(package: DriverPackage, place: StorePlace) -> Records:
     return Records((*_plain_files(package), *installed), (), tuple(values))
 
 
-def published_name(package: DriverPackage, infs: Iterable[str], active: Mapping[str, str]) -> str:
+def published_name(
+    package: DriverPackage, infs: Iterable[str], active: Mapping[str, str], mapped: bytes | None = None
+) -> str:
     """The name for the INF: that of an earlier repair, else `oemN.inf` with the lowest free number.
 
-    `infs` are the names in the folder INF, and `active` has the folder in the driver store for each name in
-    DriverInfFiles (its value `Active`).
+    `infs` are the names in the folder INF, `active` has the folder in the driver store for each name in
+    DriverInfFiles (its value `Active`), and `mapped` is `OemInfMap` (see `oem_map`).
     """
     for name, folder in active.items():
         if folder.lower() == package.store_folder and OEM_NAME.fullmatch(name):
             return name.lower()
-    taken = set(numbers_of([*infs, *active]))
+    taken = {*numbers_of([*infs, *active]), *_numbers_in(mapped or b"")}
     return f"oem{next(number for number in range(len(taken) + 1) if number not in taken)}.inf"
 
 
 def numbers_of(infs: Iterable[str]) -> tuple[int, ...]:
     """The numbers of the names of the form `oemN.inf`."""
     return tuple(int(found[1]) for found in map(OEM_NAME.fullmatch, infs) if found)
+
+
+def _numbers_in(mapped: bytes) -> Iterator[int]:
+    """The numbers that `oem_map` has noted."""
+    bits = mapped[:LARGEST_MAP]
+    return (number for number in range(8 * len(bits)) if bits[number // 8] & 0x80 >> number % 8)
 
 
 def oem_map(before: bytes | None, numbers: Iterable[int]) -> bytes:

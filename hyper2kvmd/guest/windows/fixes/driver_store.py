@@ -38,8 +38,9 @@ def apply(case: WindowsCase) -> list[Concern]:
     form, numbers = store_form(case), list[int]()
     known = {name.lower() for name in case.tree.listdir(f"{case.system.root}/INF")}
     active = dict(_active(case)) if form == "full" else {}
+    mapped = _mapped(case)
     for package in case.drivers.packages:
-        name = published_name(package, known, active)
+        name = published_name(package, known, active, mapped)
         known.add(name)
         place = StorePlace(name, case.system.control_set, form, has_drivers_hive=case.hives.has(DRIVERS))
         _write(case, package, place)
@@ -74,10 +75,14 @@ def _write(case: WindowsCase, package: DriverPackage, place: StorePlace) -> None
 
 def _note_numbers(case: WindowsCase, numbers: list[int]) -> None:
     """Which names `oemN.inf` are taken: Windows has one such map for the packages of both hives."""
-    key = case.hives.read(SYSTEM).find(DATABASE)
-    before = key.value(MAP) if key else None
-    after = oem_map(before.data if before else None, numbers)
+    after = oem_map(_mapped(case), numbers)
     case.hives.edit(SYSTEM).set(DATABASE, Value.binary(MAP, after))
+
+
+def _mapped(case: WindowsCase) -> bytes | None:
+    key = case.hives.read(SYSTEM).find(DATABASE)
+    value = key.value(MAP) if key else None
+    return value.data if value else None
 
 
 FIX = WindowsFix("driver-store", "virtio drivers are installed", apply=apply)
