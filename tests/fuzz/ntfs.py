@@ -15,7 +15,14 @@ from pathlib import Path
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.volumes.ntfs.records import NtfsRecords
-from hyper2kvmd.volumes.ntfs.state import holds_registry, is_dirty, log_state, memory_image, require_shut_down
+from hyper2kvmd.volumes.ntfs.state import (
+    holds_registry,
+    is_dirty,
+    log_state,
+    memory_image,
+    other_folder,
+    require_shut_down,
+)
 from hyper2kvmd.volumes.ntfs.volume import NtfsVolume, open_volume
 from tests.fuzz import harness
 from tests.fuzz.harness import NUMBERS
@@ -96,7 +103,7 @@ def _described(disk: MemoryVolume) -> str:
     for name in FILES[:5]:
         if (number := records.find(name)) is not None:
             records.head(number, 4096)
-    memory_image(records), log_state(records), is_dirty(records), holds_registry(disk)
+    memory_image(records), log_state(records), is_dirty(records), holds_registry(disk), other_folder(disk)
     require_shut_down(IDENTITY, disk)
     return "described"
 

@@ -217,6 +217,18 @@ def test_only_the_volume_of_windows_has_to_be_clean(volume: Path, tmp_path: Path
     assert outcome([partition(1)], volume) == ("windows-unclean", [])
 
 
+def test_a_windows_in_another_folder_is_named(volume: Path, tmp_path: Path) -> None:
+    """Only if there is no other system: it may be a copy."""
+    old = with_files(tmp_path / "d.img", "photos/System32/config/notes.txt", "WinNT/System32/config/SYSTEM", "bootmgr")
+    assert outcome([partition(1)], old) == ("windows-folder-unsupported", [])
+    assert outcome([partition(1), partition(2, "ext4")], old) == ("none", [])
+    with disk_of(old) as disk, pytest.raises(MigrationFailed, match=r"has a Windows in the folder \\WINNT: only"):
+        check_windows(Layout(tables=("dos",), volumes=(partition(1),)), lambda _: disk)
+    with disk_of(volume) as good, disk_of(old) as copy:
+        layout = Layout(tables=("dos",), volumes=(partition(1), partition(2)))
+        assert check_windows(layout, lambda one: good if one.number == 1 else copy) == (True, ())
+
+
 def test_a_damaged_volume_of_data_stays_as_it_is(volume: Path, tmp_path: Path) -> None:
     """Next to Linux, or next to a Windows on another volume."""
     harmed = tmp_path / "d.img"

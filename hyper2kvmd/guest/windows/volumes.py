@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.guest.files.tree import printable
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import Layout, Volume
-from hyper2kvmd.volumes.ntfs.state import holds_registry, require_shut_down
+from hyper2kvmd.volumes.ntfs.state import holds_registry, other_folder, require_shut_down
 from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS, BlockReader
 
 DYNAMIC = ("42", "5808c8aa-7e8f-42e0-85d2-e1e90434cfb3", "af9b60a0-1431-4f62-bc68-3311714a69ad")
@@ -21,7 +22,8 @@ def check_windows(layout: Layout, reader_of: ReaderOf) -> tuple[bool, tuple[Conc
     """Whether the disks hold a Windows that can be repaired, and concerns about volumes that stay as they are.
 
     Raises MigrationFailed: `guest-hibernated` and `windows-unclean` for its own volume, and if Windows can only be
-    where it is out of reach, `ntfs-damaged`, `windows-bitlocker`, `windows-dynamic-disk`, `windows-storage-spaces`.
+    where it is out of reach, `ntfs-damaged`, `windows-bitlocker`, `windows-dynamic-disk`, `windows-storage-spaces`,
+    `windows-folder-unsupported`.
     """
     systems, damaged = [], {}
     for volume in readable(layout):
@@ -41,7 +43,20 @@ def check_windows(layout: Layout, reader_of: ReaderOf) -> tuple[bool, tuple[Conc
             raise damage
         if hidden:
             raise refused(hidden[0])
+        for volume in readable(layout):
+            _require_no_other(volume, reader_of(volume))
     return False, ()
+
+
+def _require_no_other(volume: Volume, reader: BlockReader) -> None:
+    folder = other_folder(reader)
+    if folder is not None:
+        name = printable(folder)
+        raise MigrationFailed(
+            "windows-folder-unsupported",
+            rf"{volume.name} has a Windows in the folder \{name}: only \Windows is supported",
+            hint="Set guest: none to convert the disks without a repair, as for disks that hold only data",
+        )
 
 
 def holds(probe: Callable[[BlockReader], bool], reader: BlockReader) -> bool:

@@ -10,7 +10,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.volumes.superblock import BlockReader
@@ -77,9 +77,18 @@ class NtfsRecords:
 
     # ------------------------------------------------------------ files
 
-    def find(self, path: str) -> int | None:
-        """The record of a file by its path, in any case; None if there is none."""
-        number = ROOT
+    def folders_with(self, path: str, most: int) -> Iterator[str]:
+        """Upper-case names of the folders at the top, of the first `most` names there, that have this file."""
+        for name, number in islice(dict(self._names(ROOT)).items(), most):
+            try:
+                if number != ROOT and self.find(path, number) is not None:
+                    yield name
+            except MigrationFailed as failure:
+                if failure.code != "ntfs-damaged":
+                    raise
+
+    def find(self, path: str, number: int = ROOT) -> int | None:
+        """The record of a file by its path below a folder, in any case; None if there is none."""
         for part in path.split("/"):
             names = dict(self._names(number))
             if part.upper() not in names:

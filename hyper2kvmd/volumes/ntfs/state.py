@@ -16,7 +16,10 @@ DIRTY = 0x0001 | 0x4000
 HIBERNATION = "hiberfil.sys"
 MEMORY_IMAGES = (b"HIBR", b"RSTR", b"WAKE")
 """The beginning of a file with an image of the memory, in either case: stored, being restored, restored."""
-REGISTRY = "Windows/System32/config/SYSTEM"
+FOLDER, HIVE = "Windows", "System32/config/SYSTEM"
+REGISTRY = f"{FOLDER}/{HIVE}"
+FOLDERS_LIMIT = 1000
+"""Names at the top of a volume that are looked at."""
 LOADERS = ("bootmgr", "ntldr")
 RESTART, CHECKED = b"RSTR", b"CHKD"
 RESTART_BYTES, PAGE_SIZES = 48, (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
@@ -34,6 +37,15 @@ def holds_loader(reader: BlockReader) -> bool:
 def holds_registry(reader: BlockReader) -> bool:
     """Whether a Windows is installed on the volume. Raises MigrationFailed (`ntfs-damaged`)."""
     return NtfsRecords(reader).find(REGISTRY) is not None
+
+
+def other_folder(reader: BlockReader) -> str | None:
+    r"""The folder with a Windows that is not in `\Windows`, such as `WINNT`; None if there is none.
+
+    Raises MigrationFailed (`ntfs-damaged`).
+    """
+    found = NtfsRecords(reader).folders_with(HIVE, FOLDERS_LIMIT)
+    return next((name for name in found if name != FOLDER.upper()), None)
 
 
 def require_shut_down(name: str, reader: BlockReader) -> None:
