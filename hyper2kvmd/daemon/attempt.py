@@ -122,6 +122,8 @@ class Attempt:
             elif self.cancelled:
                 self._terminate(process)
             await self._send(process, recorded(self._order))
+            if self._order.finished.plan is not None:
+                await self._compare_cards(self._order.finished.plan)
             return await self._follow(process)
         finally:
             _kill(process)

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, delete, func, insert, or_, select, text, upda
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from hyper2kvmd.errors import InvalidInput, TryLater
-from hyper2kvmd.jobs.cards import replace_cards
+from hyper2kvmd.jobs.cards import forget_cards, replace_cards
 from hyper2kvmd.jobs.changes import (
     can_be_retried,
     change,
@@ -182,7 +182,7 @@ class Store:
         """Record the MAC addresses of the job's machine; returns concerns about those that other jobs have."""
         with self._transaction(writes=True) as connection:
             migration = one(connection, job_id).migration
-            if migration is None or not change(connection, fence(job_id, attempt), progress=1.0):
+            if migration is None or not change(connection, fence(job_id, attempt), attempt=attempt):
                 return ()
             found = tuple(replace_cards(connection, job_id, migration, macs))
             for concern in found:
@@ -212,6 +212,7 @@ class Store:
             if not change(connection, fence(job_id, attempt), failures=jobs.c.failures + 1, **values):
                 return False
             forget_stages(connection, job_id, keep_stages)
+            forget_cards(connection, job_id)
             record_at(connection, job_id, attempt, "failed", first_line(problems))
             return True
 
@@ -248,6 +249,7 @@ class Store:
             if not change(connection, fence(job_id, attempt), **over(State.CANCELLED), note=note):
                 return False
             forget_stages(connection, job_id, keep_stages)
+            forget_cards(connection, job_id)
             record_at(connection, job_id, attempt, "cancelled")
             return True
 
@@ -281,6 +283,8 @@ class Store:
                 cancelled = row["cancelling"]
                 values = over(State.CANCELLED) if cancelled else {**queued(), "not_before": None}
                 change(connection, (jobs.c.id == row["id"],), **values, note="" if cancelled else "the daemon had died")
+                if cancelled:
+                    forget_cards(connection, row["id"])
                 kind, message = ("cancelled", "") if cancelled else ("requeued", "the daemon had died")
                 record_at(connection, row["id"], row["attempt"], kind, message)
                 recovered.append(one(connection, row["id"]))
@@ -301,6 +305,7 @@ class Store:
                 record(connection, job, "cancel-requested", by)
             else:
                 change(connection, (jobs.c.id == job_id,), **over(State.CANCELLED), note="")
+                forget_cards(connection, job_id)
                 record(connection, job, "cancelled", by)
             return one(connection, job_id)
 

@@ -137,10 +137,14 @@ cards = Table(
     "cards",
     metadata,
     Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
-    Column("mac", String(17), primary_key=True, index=True),
+    Column("mac", String(17), primary_key=True),
     Column("place", String(255), nullable=False),
+    Index("ix_cards_mac_place_job_id", "mac", "place", "job_id"),
 )
-"""Network cards of the machines of jobs; `place` is the target, with its address if it has one."""
+"""Network cards of the machines of jobs that are active or have succeeded.
+
+`place` is the target, with its address if it has one.
+"""
 
 queue = Table(
     "queue",

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from hyper2kvmd.errors import InvalidInput
+from hyper2kvmd.jobs.cards import MAX_CONCERNS, NEWEST
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin, Refusal, Submission
 from hyper2kvmd.jobs.tables import MISPLACED
@@ -451,6 +452,44 @@ def test_a_dry_run_and_a_failed_job_have_no_machine(store: Store) -> None:
     assert with_card(store, "third", MAC) == []
     store.succeed(3, 1, "")
     assert with_card(store, "fourth", MAC, dry_run=True) == ["third"]
+
+
+def recorded_cards(store: Store, tmp_path: Path) -> list[tuple[int, str]]:
+    with sqlite3.connect(tmp_path / "jobs.sqlite3") as connection:
+        return connection.execute("SELECT job_id, mac FROM cards ORDER BY job_id").fetchall()
+
+
+def test_the_cards_of_a_job_that_ended_without_a_machine_are_deleted(store: Store, tmp_path: Path) -> None:
+    for name in ("succeeded", "failed", "cancelled", "waiting", "dead"):
+        with_card(store, name, MAC)
+    assert len(recorded_cards(store, tmp_path)) == 5
+    store.succeed(1, 1, "")
+    store.fail(2, 1, [CRASH], keep_stages=True)
+    store.finish_cancelled(3, 1, keep_stages=True)
+    store.requeue(4, 1, "later", keep_stages=True)
+    store.cancel(4, "test")
+    store.cancel(5, "test")
+    store.recover()
+    assert recorded_cards(store, tmp_path) == [(1, MAC)]
+
+
+def test_a_dry_run_forgets_the_cards_of_an_earlier_attempt(store: Store, tmp_path: Path) -> None:
+    with_card(store, "dry", MAC, dry_run=True)
+    assert recorded_cards(store, tmp_path) == []
+
+
+def test_the_search_for_an_address_reads_a_bounded_number_of_jobs(store: Store, tmp_path: Path) -> None:
+    """By an index, and the newest ones only: all other writers wait for this transaction."""
+    with_card(store, "oldest", MAC)
+    with_card(store, "other", OTHER_MAC)
+    for number in range(NEWEST):
+        with_card(store, "same", MAC, memory=512 + number)
+    assert with_card(store, "same", MAC) == []
+    with sqlite3.connect(tmp_path / "jobs.sqlite3") as connection:
+        query = "SELECT mac, job_id FROM cards WHERE mac = ? AND place = ? AND job_id != 1 ORDER BY job_id DESC LIMIT 1"
+        plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", (MAC, "qemu")))
+    assert "ix_cards_mac_place_job_id" in plan and "TEMP B-TREE" not in plan
+    assert with_card(store, "many", OTHER_MAC, MAC) == ["same"] * MAX_CONCERNS
 
 
 def test_a_forgotten_job_has_no_machine_and_an_older_attempt_says_nothing(store: Store) -> None:

@@ -200,6 +200,19 @@ def test_a_retry_goes_on_after_the_last_finished_stage(house: House) -> None:
     assert folders(house) == []
 
 
+def test_a_retry_after_the_plan_records_the_network_cards_again(house: House) -> None:
+    mac = "52:54:00:12:34:56"
+    house.start()
+    house.drop("a.yaml", house.migration("a", f"plan {mac}", "file 4096", "convert", "fail operator"))
+    house.reaches(1, State.FAILED)
+    (house.root / "a.vmdk").write_text("plan\nconvert\npublish\n")
+    house.ask("POST", "/v1/jobs/1/retry")
+    house.reaches(1, State.SUCCEEDED)
+    house.drop("b.yaml", house.migration("b", f"plan {mac}", "convert", "publish"))
+    house.reaches(2, State.SUCCEEDED)
+    assert ["so has a of job 1" in event.message for event in house.events(2) if event.kind == "warned"] == [True]
+
+
 def test_a_folder_is_kept_that_lists_uploaded_files(house: House) -> None:
     """The next attempt removes these, although the images are published."""
     house.start()
