@@ -156,6 +156,11 @@ def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - len(SHORTENED)] + SHORTENED
 
 
+def warning_text(message: str) -> str:
+    """The message as `Warned` has it."""
+    return shortened(_printable(message), MAX_WARNING)
+
+
 def _printable(text: str) -> str:
     """Replace halves of characters, from file names that are not UTF-8 or from a guest: JSON cannot have them."""
     return "".join("\N{REPLACEMENT CHARACTER}" if "\ud800" <= letter <= "\udfff" else letter for letter in text)
@@ -207,6 +212,6 @@ class Context:
     def warn(self, message: str, level: ConcernLevel = "warning") -> None:
         self._warnings += 1
         if self._warnings <= MAX_WARNINGS:
-            self.emit(Warned(message=shortened(_printable(message), MAX_WARNING), level=level))
+            self.emit(Warned(message=warning_text(message), level=level))
         elif self._warnings == MAX_WARNINGS + 1:
             self.emit(Warned(message="there are more warnings; those of the repairs are in the report"))

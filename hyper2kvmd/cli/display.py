@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import TracebackType
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.text import Text
 
 from hyper2kvmd import progress
 from hyper2kvmd.cli.output import printable
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.units import duration, size
 
 PLAIN_STEP = 0.1
@@ -93,3 +95,25 @@ class Display:
 
     def _print(self, text: str, style: str = "") -> None:
         self._console.print(Text(printable(text), style=style), soft_wrap=True)
+
+
+class HeldWarnings:
+    """Keeps the warnings of a plan until it is there: those that are shown with it are not shown twice."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._held: list[progress.Warned] = []
+
+    def emit(self, event: progress.Event) -> None:
+        if isinstance(event, progress.Warned):
+            self._held.append(event)
+        else:
+            self._display.emit(event)
+
+    def release(self, shown: Iterable[Concern] = ()) -> None:
+        """Show all but these."""
+        known = {progress.warning_text(str(concern)) for concern in shown}
+        for event in self._held:
+            if event.message not in known:
+                self._display.emit(event)
+        self._held.clear()

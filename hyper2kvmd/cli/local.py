@@ -12,7 +12,7 @@ import click
 
 from hyper2kvmd import errors, spec
 from hyper2kvmd.cli import oneshot, views
-from hyper2kvmd.cli.display import Display
+from hyper2kvmd.cli.display import Display, HeldWarnings
 from hyper2kvmd.cli.options import FILE, FOLDER, Given
 from hyper2kvmd.cli.output import Output, failed, json_option, located, problems_of
 from hyper2kvmd.host import run
@@ -21,6 +21,9 @@ from hyper2kvmd.spec import Parsed
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+    from hyper2kvmd.model.concerns import Concern
+    from hyper2kvmd.model.machine import Plan
 
 
 @click.command(hidden=True)
@@ -121,11 +124,22 @@ def _migrate(output: Output, machine: Parsed, places: Places, *, dry_run: bool) 
 def _plan(output: Output, order: Order) -> Shown:
     daemon = oneshot.daemon_directories(order.migration)
     with Display(output.events) as display:
-        planned = oneshot.plan(order, display.emit)
+        planned = oneshot.plan(order, display.emit) if output.json else _planned_on_screen(order, display)
     rate = oneshot.past_rate()
     if not output.json:
         views.plan(output, order, planned, daemon, rate)
     return {"plan": planned, "order": order, "daemon": daemon, "past_rate": rate}
+
+
+def _planned_on_screen(order: Order, display: Display) -> Plan:
+    held = HeldWarnings(display)
+    shown: Sequence[Concern] = ()
+    try:
+        planned = oneshot.plan(order, held.emit)
+        shown = views.concerns_of(planned)
+        return planned
+    finally:
+        held.release(shown)
 
 
 @click.command()
@@ -151,17 +165,17 @@ def check(output: Output, files: tuple[Path, ...], merge: bool) -> None:
         for machine in machines:
             results.append({"file": file, "problems": [], "migration": machine.migration, "notes": machine.notes})
             if not output.json:
-                _show(output, file, machine)
+                _show(output, f"{file}: {machine.migration.vm_name}" if len(machines) > 1 else str(file), machine)
     if output.json:
         output.data(results)
     if failed:
         raise click.exceptions.Exit(errors.InvalidInput.exit_code)
 
 
-def _show(output: Output, file: Path, machine: Parsed) -> None:
+def _show(output: Output, name: str, machine: Parsed) -> None:
     migration = machine.migration
     conversion, published = oneshot.conversion_directory(migration, None), oneshot.output_directory(migration, None)
-    views.migration(output, file, machine, conversion, published, oneshot.daemon_directories(migration))
+    views.migration(output, name, machine, conversion, published, oneshot.daemon_directories(migration))
 
 
 @click.command()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyper2kvmd.cli.output import Output, located, more_about
@@ -59,13 +58,17 @@ def plan(output: Output, order: Order, planned: Plan, daemon: DaemonDirectories 
     _source(output, planned)
     names = order.migration.output_names(len(planned.disks))
     _space(output, order, planned, names, [*_by_daemon(order, names, daemon), *_estimate(planned, rate)])
-    concerns = (*planned.concerns, *(planned.guest.concerns if planned.guest else ()))
+    concerns = concerns_of(planned)
     if concerns:
         output.line("")
         notes(output, concerns)
     if planned.guest is not None:
         _expected(output, order.migration, planned.guest)
     output.line("nothing was written")
+
+
+def concerns_of(planned: Plan) -> tuple[Concern, ...]:
+    return (*planned.concerns, *(planned.guest.concerns if planned.guest else ()))
 
 
 def _machine(output: Output, asked: Migration, planned: Plan) -> None:
@@ -174,18 +177,18 @@ def _identity(volume: Volume) -> str:
 
 def migration(
     output: Output,
-    file: Path,
+    name: str,
     machine: Parsed,
     conversion: NamedDirectory,
     published: NamedDirectory,
     daemon: DaemonDirectories | None,
 ) -> None:
-    """Every key with its effective value, and whether the file sets it."""
+    """Every key with its effective value, and whether the file sets it. `name` is that of the file or machine."""
     asked = machine.migration
-    output.line(f"{file}: valid", style="green")
-    for name in type(asked).model_fields:
-        value, origin = getattr(asked, name), "" if name in asked.model_fields_set else "default"
-        match name:
+    output.line(f"{name}: valid", style="green")
+    for key in type(asked).model_fields:
+        value, origin = getattr(asked, key), "" if key in asked.model_fields_set else "default"
+        match key:
             case "conversion_dir":
                 value, origin = conversion.path, f"from {conversion.named_by}"
             case "output_dir":
@@ -196,7 +199,7 @@ def migration(
                 value = ", ".join(asked.output_names(asked.known_disks))
             case "memory" | "vcpus" if value is None:
                 value = "as the source machine"
-        output.line(f"  {name}: {_said(value)}{f'  ({origin})' if origin else ''}")
+        output.line(f"  {key}: {_said(value)}{f'  ({origin})' if origin else ''}")
     notes(output, machine.notes)
 
 

@@ -271,6 +271,22 @@ def test_a_plan_writes_nothing(words: tuple[str, ...], tmp_path: Path) -> None:
     assert set(tmp_path.rglob("*")) == before
 
 
+def test_a_plan_shows_each_warning_once(tmp_path: Path) -> None:
+    file = small_migration(tmp_path)
+    file.write_text(f"{file.read_text()}network_map: {{a: b}}\nverbose: 2\n")
+    result = ctl("plan", file, cwd=tmp_path)
+    assert (result.stdout.count("network-unknown"), result.stdout.count("verbose has no effect")) == (1, 1)
+    answer = ctl("plan", "--json", file, cwd=tmp_path)
+    assert answer.stderr.count("network-unknown") == 1
+    assert "network-unknown" in [one["code"] for one in json.loads(answer.stdout)["plan"]["concerns"]]
+
+
+def test_the_warnings_of_a_plan_that_fails_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text("vmdk: absent.vmdk\nverbose: 2\n")
+    result = ctl("plan", tmp_path / "data.yaml", cwd=tmp_path)
+    assert "[source-missing]" in result.stderr and "verbose has no effect" in result.stdout
+
+
 def test_files_are_merged_and_errors_name_theirs(tmp_path: Path) -> None:
     small_migration(tmp_path)
     base, run = tmp_path / "base.yaml", tmp_path / "run.yaml"
@@ -312,6 +328,8 @@ def test_a_failure_in_a_batch_does_not_stop_it(tmp_path: Path) -> None:
     ]
     checked = json.loads(ctl("check", "--json", file, cwd=tmp_path).stdout)
     assert [one["migration"]["vm_name"] for one in checked] == ["none", "disk", "absent"]
+    valid = [line for line in ctl("check", file, cwd=tmp_path).stdout.splitlines() if line.endswith(": valid")]
+    assert valid == [f"{file}: {name}: valid" for name in ("none", "disk", "absent")]
 
 
 @pytest.fixture

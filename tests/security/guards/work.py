@@ -160,7 +160,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each("test_record.py::test_events_without_end", store("Store.claim", "call forget_early_events", GONE)),
     *each("test_record.py::test_warnings_without_end", progress("Context.warn", "if MAX_WARNINGS #1", ALWAYS)),
-    *each("test_record.py::test_a_long_warning", progress("Context.warn", "call shortened", "$1")),
+    *each("test_record.py::test_a_long_warning", progress("warning_text", "call shortened", "$1")),
     *each("test_record.py::test_a_long_problem", progress("problem", "call shortened", "$1")),
     *each(
         "test_record.py::test_a_guest_of_many_words",
