@@ -306,6 +306,15 @@ def test_the_addresses_of_virtualbox() -> None:
     assert [one.mac for one in machine.nics] == ["08:00:27:aa:bb:00", "08:00:27:cc:dd:01"]
 
 
+def test_a_cable_of_virtualbox_that_is_not_plugged_in() -> None:
+    sections = virtualbox(
+        ADAPTERS.replace("slot='0'", "slot='0' cable='false'").replace("slot='1'", "slot='1' cable='true'")
+    )
+    machine = machine_with(nic("5"), nic("6", "Bridged", AutomaticAllocation="true"), sections=sections)
+    assert [one.connected for one in machine.nics] == [False, True]
+    assert machine_with(nic("5"), sections=sections).nics[0].connected
+
+
 def test_the_addresses_of_other_cards_are_not_used() -> None:
     machine = machine_with(nic("5"), sections=virtualbox(ADAPTERS))
     assert machine.nics == (SourceNic(mac=None, network="VM Network"),)

@@ -9,7 +9,7 @@ from hyper2kvmd.mac import normal_mac
 from hyper2kvmd.machines.ovf import faults
 from hyper2kvmd.machines.ovf.items import ETHERNET, Item
 from hyper2kvmd.machines.ovf.places import slot_of
-from hyper2kvmd.machines.ovf.settings import FALSE
+from hyper2kvmd.machines.ovf.settings import FALSE, VirtualBoxCard
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.machine import SourceNic
 
@@ -28,21 +28,21 @@ LONGEST_NAME = 255
 BARE_MAC = re.compile(r"[0-9A-Fa-f]{12}")
 
 
-def nics_of(items: Sequence[Item], macs: Sequence[str]) -> tuple[SourceNic, ...]:
-    """The network cards. `macs` are VirtualBox's own, for cards whose items have none.
+def nics_of(items: Sequence[Item], own: Sequence[VirtualBoxCard]) -> tuple[SourceNic, ...]:
+    """The network cards. `own` are those of VirtualBox's description, for what the items do not have.
 
     Raises MigrationFailed (`ovf-too-complex`).
     """
     cards = _in_order(_few(items, (ETHERNET,), "network cards"))
-    more = macs if len(macs) == len(cards) else [""] * len(cards)
+    more = own if len(own) == len(cards) else [VirtualBoxCard()] * len(cards)
     return tuple(
         SourceNic(
-            mac=_mac(card.one("Address")) or _mac(mac),
+            mac=_mac(card.one("Address")) or _mac(other.address),
             slot=slot_of(card),
             network=shown_name(card.one("Connection")),
-            connected=card.one("AutomaticAllocation").lower() not in FALSE,
+            connected=card.one("AutomaticAllocation").lower() not in FALSE and other.connected,
         )
-        for card, mac in zip(cards, more, strict=True)
+        for card, other in zip(cards, more, strict=True)
     )
 
 

@@ -90,7 +90,7 @@ def _machine(
         uuid=settings.uuid,
         cdroms=devices.cdroms_of(items),
         os_type=_os_type(system.element, settings),
-        nics=devices.nics_of(items, settings.virtualbox_macs),
+        nics=devices.nics_of(items, settings.virtualbox_cards),
     )
 
 

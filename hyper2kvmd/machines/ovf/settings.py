@@ -27,6 +27,14 @@ UUID_KEYS = ("uuid.bios", "uuid")
 
 
 @dataclass(frozen=True)
+class VirtualBoxCard:
+    address: str = ""
+    """Empty if it has none."""
+    connected: bool = True
+    """At the start: whether its cable is plugged in."""
+
+
+@dataclass(frozen=True)
 class AddedSettings:
     descriptor: str
     """The descriptor's name, for messages."""
@@ -96,8 +104,8 @@ class AddedSettings:
         return {"v2_0": True, "v1_2": False, "none": False}.get(kind)
 
     @property
-    def virtualbox_macs(self) -> tuple[str, ...]:
-        """Of the cards that are in use, by slot; an empty text for one without an address."""
+    def virtualbox_cards(self) -> tuple[VirtualBoxCard, ...]:
+        """The cards that are in use, by slot."""
         if self.virtualbox is None:
             return ()
         cards = [
@@ -105,7 +113,10 @@ class AddedSettings:
             for card in within(self.virtualbox, "Hardware", "Network", "Adapter")
             if (card.get("enabled") or "").lower() in TRUE
         ]
-        return tuple(card.get("MACAddress") or "" for card in sorted(cards, key=_slot))
+        return tuple(
+            VirtualBoxCard(card.get("MACAddress") or "", (card.get("cable") or "").lower() not in FALSE)
+            for card in sorted(cards, key=_slot)
+        )
 
 
 def settings_of(system: Element, hardware: Element, name: str) -> AddedSettings:
