@@ -23,6 +23,7 @@ from hyper2kvmd.model.concerns import Concern, first_concerns
 from hyper2kvmd.model.disks import LocalFile, NamedBy, SourceFormat
 from hyper2kvmd.model.guest import Rtc
 from hyper2kvmd.model.machine import MAX_MEMORY, MAX_VCPUS, UUID, Firmware, Machine, MachineDisk, SourceNic
+from hyper2kvmd.units import size
 
 MIB = 1 << 20
 UNITS: Mapping[str, int] = {
@@ -90,7 +91,7 @@ def machine_of(data: bytes, path: Path, named_by: NamedBy) -> Machine:
         ),
         name=_printable(_text(domain, "name")),
         memory=_memory(_child(domain, "memory")),
-        vcpus=_number(_text(domain, "vcpu"), MAX_VCPUS),
+        vcpus=_current_vcpus(domain) or _vcpus(domain),
         cores_per_socket=_cores(domain),
         firmware=firmware,
         secure_boot=_secure_boot(domain) if firmware == "uefi" else None,
@@ -189,6 +190,17 @@ def _secure_boot(domain: Element) -> bool:
     return any(one.get("secure") == "yes" for one in _all(os_element, "loader"))
 
 
+def _vcpus(domain: Element) -> int | None:
+    return _number(_text(domain, "vcpu"), MAX_VCPUS)
+
+
+def _current_vcpus(domain: Element) -> int | None:
+    """Those that are there at the start, where others can be added; None without such a number."""
+    vcpu = _child(domain, "vcpu")
+    current = None if vcpu is None else _number(vcpu.get("current") or "", MAX_VCPUS)
+    return current if current is not None and current < (_vcpus(domain) or 0) else None
+
+
 def _memory(element: Element | None) -> int | None:
     """In MiB, rounded up."""
     if element is None:
@@ -243,6 +255,7 @@ def _concerns(domain: Element, devices: Element | None, disks: Sequence[Element]
             message=f"{path} was written while the domain ran: a disk that changes while it is read cannot be used",
             hint="Shut the domain down, and write the XML with `virsh dumpxml --inactive`",
         )
+    yield from _about_hardware(domain, path)
     for disk in disks:
         if _child(disk, "shareable") is not None:
             source = _child(disk, "source")
@@ -277,6 +290,37 @@ def _concerns(domain: Element, devices: Element | None, disks: Sequence[Element]
                 message=f"{path} has {what} (<{kind}>), which the new machine does not get",
                 hint="Add one to the new machine with `virsh edit`, if the guest needs it",
             )
+
+
+def _about_hardware(domain: Element, path: Path) -> Iterator[Concern]:
+    current, most = _memory(_child(domain, "currentMemory")), _memory(_child(domain, "memory"))
+    if (vcpus := _current_vcpus(domain)) is not None:
+        yield Concern(
+            code="maximum-not-kept",
+            message=f"{path}: the domain starts with {vcpus} of at most {_vcpus(domain)} CPUs, and the new machine has"
+            f" {vcpus}",
+            hint="Set vcpus, if it should have more",
+            level="information",
+        )
+    if current is not None and most is not None and current < most:
+        yield Concern(
+            code="maximum-not-kept",
+            message=f"{path}: the domain starts with {size(current * MIB)} of {size(most * MIB)} of memory, and the new"
+            f" machine has {size(most * MIB)}",
+            hint="Set memory, if it should have less",
+            level="information",
+        )
+    clock = _child(domain, "clock")
+    offset = None if clock is None else clock.get("offset")
+    if offset in ("timezone", "variable"):
+        becomes = "local time" if _rtc(clock) == "localtime" else "UTC"
+        yield Concern(
+            code="clock-not-kept",
+            message=f"{path}: the domain's clock has the offset '{offset}', and the new machine's is in {becomes},"
+            " unless its Windows expects another one",
+            hint="Compare the time in the guest after the first start",
+            level="information",
+        )
 
 
 def _all(parent: Element | None, name: str) -> Iterator[Element]:

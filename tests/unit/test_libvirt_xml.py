@@ -93,6 +93,41 @@ def test_the_clock(clock: str, rtc: str | None) -> None:
     assert read(domain(clock)).rtc == rtc
 
 
+@pytest.mark.parametrize(("offset", "becomes"), [("variable", "UTC"), ("timezone", "UTC"), ("utc", None)])
+def test_a_clock_of_its_own_is_a_concern(offset: str, becomes: str | None) -> None:
+    concerns = read(domain(f"<clock offset='{offset}' timezone='Europe/Berlin'/>")).concerns
+    assert [(one.code, one.level) for one in concerns] == [("clock-not-kept", "information")] * bool(becomes)
+    assert all(f"is in {becomes}" in one.message for one in concerns)
+
+
+def test_an_adjustment_against_local_time_is_a_concern() -> None:
+    (found,) = read(domain("<clock offset='variable' basis='localtime'/>")).concerns
+    assert found.code == "clock-not-kept" and "is in local time" in found.message
+
+
+@pytest.mark.parametrize(
+    ("vcpu", "vcpus", "concern"),
+    [
+        ("<vcpu current='2'>8</vcpu>", 2, True),
+        ("<vcpu current='8'>8</vcpu>", 8, False),
+        ("<vcpu current='9'>8</vcpu>", 8, False),
+        ("<vcpu current='x'>8</vcpu>", 8, False),
+        ("<vcpu current='2'>x</vcpu>", None, False),
+    ],
+)
+def test_the_current_number_of_cpus(vcpu: str, vcpus: int | None, concern: bool) -> None:
+    found = read(domain(vcpu))
+    assert (found.vcpus, [one.code for one in found.concerns]) == (vcpus, ["maximum-not-kept"] * concern)
+    assert all("2 of at most 8 CPUs" in one.message and one.level == "information" for one in found.concerns)
+
+
+@pytest.mark.parametrize(("current", "concern"), [(1 << 20, True), (2 << 20, False), (3 << 20, False)])
+def test_the_current_memory(current: int, concern: bool) -> None:
+    found = read(domain(f"<memory unit='GiB'>2</memory><currentMemory>{current}</currentMemory>"))
+    assert (found.memory, [one.code for one in found.concerns]) == (2048, ["maximum-not-kept"] * concern)
+    assert all("1.0 GiB of 2.0 GiB" in one.message and one.level == "information" for one in found.concerns)
+
+
 def test_serial_numbers_of_disks_are_a_concern() -> None:
     disks = "".join(DISK.replace("</disk>", f"<serial>{number}</serial></disk>") for number in ("S-1", "S-2"))
     (found,) = read(domain(devices=disks)).concerns
