@@ -25,6 +25,10 @@ LONGEST_SERIAL = 255
 """Characters."""
 CONNECTS_ALL = ("qemu", "kubevirt")
 """Targets whose machines start with all network cards connected."""
+WITHOUT_CDROMS = WITHOUT_GENID = ("kubevirt", "openstack")
+"""Targets whose files describe no CD-ROM drives, and cannot set the VM generation ID."""
+UTC_ONLY = ("kubevirt",)
+"""Targets that have no clock in local time."""
 OTHER_NETWORKS = "default"
 """The key of `network_map` for networks that it does not name."""
 
@@ -126,6 +130,7 @@ def hardware_concerns(migration: Migration, plan: Plan) -> Iterator[Concern]:
     yield from _shared_addresses(plan.machine)
     yield from _connected(migration, plan.machine)
     yield from _network_concerns(migration, plan.machine)
+    yield from _not_kept(migration, plan.machine)
 
 
 def _connected(migration: Migration, source: Machine) -> Iterator[Concern]:
@@ -136,6 +141,31 @@ def _connected(migration: Migration, source: Machine) -> Iterator[Concern]:
             code="card-connected",
             message=f"{cards} not connected when the source machine starts, and connected when the new one starts",
             hint="Remove such a card from the definition before the first start, if its network must not see the guest",
+        )
+
+
+def _not_kept(migration: Migration, source: Machine) -> Iterator[Concern]:
+    """What the target has no setting for."""
+    if source.genid and migration.target in WITHOUT_GENID:
+        yield Concern(
+            code="identity-not-kept",
+            message=f"the machine's VM generation ID is not kept: target {migration.target} cannot set it",
+            hint="Check that a domain controller replicates after the first start",
+            level="information",
+        )
+    if source.cdroms and migration.target in WITHOUT_CDROMS:
+        yield Concern(
+            code="device-not-migrated",
+            message=f"the new machine has no CD-ROM drive: the files for target {migration.target} describe none",
+            hint="Add a drive on the platform, if the guest needs one",
+            level="information",
+        )
+    if source.rtc == "localtime" and migration.target in UTC_ONLY:
+        yield Concern(
+            code="clock-not-kept",
+            message=f"the machine's clock is in local time, and with target {migration.target} in UTC",
+            hint="Set the guest to a clock in UTC (`timedatectl set-local-rtc 0`), or let it use NTP",
+            level="information",
         )
 
 

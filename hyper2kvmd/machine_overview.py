@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from hyper2kvmd.hardware import CONNECTS_ALL, decide_hardware, expected_hardware, network_for
+from hyper2kvmd.hardware import (
+    CONNECTS_ALL,
+    WITHOUT_CDROMS,
+    WITHOUT_GENID,
+    decide_hardware,
+    expected_hardware,
+    network_for,
+)
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.guest import Guest, Nic
 from hyper2kvmd.model.machine import DiskAddress, Firmware, Hardware, Plan, SourceNic
@@ -20,7 +27,7 @@ LATER = "decided later"
 """By the guest's drivers or configuration, which a dry run could not inspect."""
 FIRMWARE: dict[Firmware, str] = {"bios": "BIOS", "uefi": "UEFI"}
 ASSIGNS_UUID = ("openstack",)
-"""Targets that cannot keep the source's."""
+"""Targets that keep neither the source's UUID nor its serial number."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +81,21 @@ def _facts(migration: Migration, plan: Plan, hardware: Hardware) -> Iterator[tup
     yield "Secure Boot", _beside_source(_switch(hardware.secure_boot), _known_switch(source.secure_boot))
     yield "TPM", _beside_source(_tpm(hardware.tpm), None if source.tpm is None else _tpm(source.tpm))
     yield "UUID", _uuid(migration, hardware)
-    drives = "none" if not hardware.cdroms else f"{hardware.cdroms}, empty"
-    had = str(source.cdroms) if source.cdroms and source.cdroms > hardware.cdroms else None
-    yield "CD-ROM drives", _beside_source(drives, had)
+    if hardware.serial is not None:
+        yield "serial number", _identity(hardware.serial, migration.target not in ASSIGNS_UUID, "new")
+    if hardware.genid is not None:
+        yield "VM generation ID", _identity(hardware.genid, migration.target not in WITHOUT_GENID, "none")
+    yield "CD-ROM drives", _drives(migration, plan, hardware)
+
+
+def _identity(value: str, kept: bool, otherwise: str) -> str:
+    return f"{value} (kept)" if kept else f"{otherwise} (source: {value})"
+
+
+def _drives(migration: Migration, plan: Plan, hardware: Hardware) -> str:
+    has = 0 if migration.target in WITHOUT_CDROMS else hardware.cdroms
+    had = plan.machine.cdroms or 0
+    return _beside_source(f"{has}, empty" if has else "none", str(had) if had > has else None)
 
 
 def _beside_source(new: str, source: str | None, default: bool = False) -> str:
@@ -122,7 +141,7 @@ def _topology(vcpus: int, cores: int | None) -> str:
 def _uuid(migration: Migration, hardware: Hardware) -> str:
     if hardware.uuid is None:
         return "new"
-    return f"new (source: {hardware.uuid})" if migration.target in ASSIGNS_UUID else f"{hardware.uuid} (kept)"
+    return _identity(hardware.uuid, migration.target not in ASSIGNS_UUID, "new")
 
 
 def _disks(migration: Migration, plan: Plan, bus: str, boot: int | None) -> Iterator[Row]:

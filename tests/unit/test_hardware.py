@@ -215,6 +215,25 @@ def test_networks_that_do_not_stay_apart_or_do_not_exist_are_concerns(
 
 
 @pytest.mark.parametrize(
+    ("source", "code", "targets"),
+    [
+        ({"genid": UUID + "0"}, "identity-not-kept", ["openstack", "kubevirt"]),
+        ({"cdroms": 1}, "device-not-migrated", ["openstack", "kubevirt"]),
+        ({"rtc": "localtime"}, "clock-not-kept", ["kubevirt"]),
+        ({"rtc": "utc"}, "clock-not-kept", []),
+    ],
+)
+def test_what_a_target_has_no_setting_for_is_a_concern(
+    source: dict[str, object], code: str, targets: list[str]
+) -> None:
+    found = {
+        target: [(one.code, one.level) for one in hardware_concerns(*planned(source, {"target": target}))]
+        for target in ("libvirt", "qemu", "proxmox", "openstack", "kubevirt")
+    }
+    assert found == {target: [(code, "information")] * (target in targets) for target in found}
+
+
+@pytest.mark.parametrize(
     ("target", "connected", "concern"),
     [
         ("qemu", (True, False), "network card 2 is not connected"),

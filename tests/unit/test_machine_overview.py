@@ -78,6 +78,15 @@ def seen(source: Mapping[str, object], guest: Guest = LINUX, /, **keys: object) 
         ("CD-ROM drives", {}, {}, "none"),
         ("CD-ROM drives", {"cdroms": 2}, {}, "2, empty"),
         ("CD-ROM drives", {"cdroms": 6}, {}, "4, empty (source: 6)"),
+        *(("CD-ROM drives", {"cdroms": 1}, {"target": one}, "none (source: 1)") for one in ("kubevirt", "openstack")),
+        ("serial number", {"serial": "VMware-1"}, {}, "VMware-1 (kept)"),
+        ("serial number", {"serial": "VMware-1"}, {"target": "kubevirt"}, "VMware-1 (kept)"),
+        ("serial number", {"serial": "VMware-1"}, {"target": "openstack"}, "new (source: VMware-1)"),
+        ("VM generation ID", {"genid": UUID}, {}, f"{UUID} (kept)"),
+        *(
+            ("VM generation ID", {"genid": UUID}, {"target": one}, f"none (source: {UUID})")
+            for one in ("kubevirt", "openstack")
+        ),
     ],
 )
 def test_facts(fact: str, source: Mapping[str, object], keys: Mapping[str, object], text: str) -> None:
