@@ -114,7 +114,8 @@ def test_a_machine_keeps_disks_firmware_card_and_address(
     report = json.loads((out / "web01.report.json").read_text())
     assert any("asked for a login" in line for line in report["verdict"]["evidence"])
     assert AS_BEFORE in report["verdict"]["evidence"], report["verdict"]
-    assert report["guest"]["nics"] == [{"name": "ens192", "mac": MAC, "mac_is_new": False, "network": "VLAN 20"}]
+    card = {"name": "ens192", "mac": MAC, "mac_is_new": False, "network": "VLAN 20", "connected": True}
+    assert report["guest"]["nics"] == [card]
     domain = ET.parse(out / "web01.xml").getroot()
     features = {one.get("name"): one.get("enabled") for one in domain.iterfind("os/firmware/feature")}
     assert features == {"secure-boot": "yes", "enrolled-keys": "yes"}

@@ -119,7 +119,7 @@ def test_an_empty_disk_is_told_at_once(guest_folder: Path, hardware: Hardware) -
     ("family", "reason", "hint"),
     [
         ("linux", "no Linux root was found", "console=ttyS0"),
-        ("windows", "Windows guest", "look at its screen"),
+        ("windows", "no Windows was found", "look at its screen"),
         ("none", "nothing is known of an operating system", "console=ttyS0"),
     ],
 )

@@ -239,7 +239,7 @@ def test_content_decides_where_the_name_says_nothing(tmp_path: Path) -> None:
             source = read_source(disk, tmp_path)
             assert source.format == fmt
             (warning,) = source.concerns
-            assert f"read as {fmt}" in warning.message and "raw disk" in warning.message
+            assert f"read as {fmt}" in warning.message and "raw disk" in warning.hint
             assert read_source(disk.rename(tmp_path / f"named.{fmt}"), tmp_path).concerns == ()
 
 
