@@ -6,12 +6,14 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import psutil
 import pytest
 
 from hyper2kvmd.guest.files.ntfs_root import NtfsRoot, identity_of, ntfs_session, replay_changes, write_changes
@@ -84,7 +86,15 @@ def killed(image: Image, folder: Path, changes: ChangeJournal, after: int) -> bo
                 sys.settrace(None)
         finally:
             os._exit(0)
-    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    was_killed = os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    until_closed(image.disks[0].path)
+    return was_killed
+
+
+def until_closed(path: Path) -> None:
+    """Until the exporter of a killed process has ended too: it gets its own SIGKILL a moment later."""
+    while any(str(path) in " ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])):
+        time.sleep(0.01)
 
 
 def content(image: Image) -> bytes:
