@@ -172,7 +172,7 @@ def test_an_orderly_shutdown_with_new_records_proves_a_boot(windows_beds: Beds, 
     verdict = boot_it(image_of(disk.path), guest=WINDOWS, silence_seconds=60.0)
     assert disk.path.read_bytes() == before
     assert any("orderly shutdown" in line for line in verdict.evidence)
-    assert any("Windows started (event 12" in line for line in verdict.evidence)
+    assert any("Windows started (event 12" in line for line in verdict.evidence), verdict.evidence
     assert any("AutoReboot" in line and "throwaway overlay" in line for line in verdict.evidence)
 
 

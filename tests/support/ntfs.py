@@ -6,11 +6,13 @@ import hashlib
 import os
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 from dissect.ntfs import NTFS
 from dissect.ntfs.mft import MftRecord
 
@@ -116,6 +118,13 @@ def mounted(path: Path, folder: Path, *, writable: bool = False) -> Iterator[Pat
         yield folder
     finally:
         sh("umount", folder)
+        while _is_served(path):  # it writes its last blocks after the umount of a file
+            time.sleep(0.01)
+
+
+def _is_served(path: Path) -> bool:
+    commands = (one.info["cmdline"] or [""] for one in psutil.process_iter(["cmdline"]))
+    return any(words[0].endswith("ntfs-3g") and str(path) in words for words in commands)
 
 
 def seen_by_fuse(path: Path, folder: Path, *, below: str = "") -> dict[str, str]:
