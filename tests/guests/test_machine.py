@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import tarfile
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from tests.support.host import installed_helper as installed_helper
 from tests.support.host import service_folder as service_folder
 from tests.support.host import service_user as service_user
 from tests.support.kernel import Kernel
+from tests.support.libvirtd import NOBODY, start_alone, virsh
+from tests.support.libvirtd import libvirt as libvirt
 
 LIMIT = 290
 """Seconds that the migration may take before it is ended."""
@@ -97,7 +101,7 @@ def package(folder: Path) -> Path:
 
 
 def test_a_machine_keeps_disks_firmware_card_and_address(
-    service_folder: Path, installed_helper: tuple[str, ...]
+    service_folder: Path, installed_helper: tuple[str, ...], libvirt: tuple[str, Path]
 ) -> None:
     ova = package(service_folder)
     ova.chmod(0o644)
@@ -124,3 +128,15 @@ def test_a_machine_keeps_disks_firmware_card_and_address(
     files = [Path(one.get("file", "")).name for one in domain.iterfind("devices/disk/source")]
     assert files == ["web01.qcow2", "web01-disk2.qcow2"]
     assert (domain.findtext("memory"), domain.findtext("vcpu")) == ("1024", "1")
+    asks_for_a_login(libvirt, out / "web01.xml")
+
+
+def asks_for_a_login(libvirt: tuple[str, Path], xml: Path) -> None:
+    """libvirt boots the machine, by its own choice of firmware with Secure Boot."""
+    uri, images = libvirt
+    os.chown(images, NOBODY, NOBODY)
+    port, deadline = start_alone(uri, xml, images), time.monotonic() + LIMIT
+    while "web01 login:" not in port.read_text(errors="replace"):
+        assert time.monotonic() < deadline, port.read_text(errors="replace")[-2000:]
+        assert "running" in virsh(uri, "domstate", "web01")
+        time.sleep(2)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,37 @@ def unplug(uri: str, domain: Registration) -> None:
     """A session daemon has no networks, so a domain with cards does not start there."""
     for mac in domain.macs:
         virsh(uri, "detach-interface", domain.name, "network", "--mac", mac, "--config")
+
+
+def start_alone(uri: str, xml: Path, images: Path) -> Path:
+    """Define a published machine and start it, on copies of its disks in `images`; the file of its serial port.
+
+    It is emulated, as not every test host has KVM, and its cards reach nothing: a session daemon has no networks.
+    """
+    domain = ET.parse(xml).getroot()
+    domain.set("type", "qemu")
+    for processor in domain.iterfind("cpu"):
+        processor.set("mode", "maximum")
+    for source in domain.iterfind("devices/disk/source"):
+        copy = Path(shutil.copy(source.get("file", ""), images))
+        os.chown(copy, NOBODY, NOBODY)
+        source.set("file", str(copy))
+    for card in domain.iterfind("devices/interface"):
+        card.set("type", "user")
+        for source in card.findall("source"):
+            card.remove(source)
+    port = images / "serial"
+    for kind in ("serial", "console"):
+        for one in domain.iterfind(f"devices/{kind}"):
+            one.set("type", "file")
+            for source in one.findall("source"):
+                one.remove(source)
+            ET.SubElement(one, "source", path=str(port))
+    changed = images / xml.name
+    ET.ElementTree(domain).write(changed)
+    virsh(uri, "define", "--validate", str(changed))
+    virsh(uri, "start", domain.findtext("name", ""))
+    return port
 
 
 def xml_of(domain: Registration) -> Path:
