@@ -16,7 +16,7 @@ journal = partial(Cut, "hyper2kvmd/daemon/journal.py")
 quota = partial(Cut, "hyper2kvmd/daemon/quota.py")
 spec = partial(Cut, "hyper2kvmd/spec.py")
 spool = partial(Cut, "hyper2kvmd/daemon/spool.py")
-store = partial(Cut, "hyper2kvmd/jobs/store.py")
+questions = partial(Cut, "hyper2kvmd/jobs/questions.py")
 submissions = partial(Cut, "hyper2kvmd/jobs/submissions.py")
 web = partial(Cut, "hyper2kvmd/daemon/web.py")
 
@@ -136,7 +136,7 @@ GUARDS: tuple[Guard, ...] = (
     *each(
         "test_crowds.py::test_rejected_files_without_end",
         spool("Spool._forget_surplus", "call unlink with_name", GONE),
-        store("Store.surplus", "item submitter", GONE),
+        questions("Questions.surplus", "item submitter", GONE),
     ),
     *each(
         cases("test_crowds.py::test_rejected_files_without_end", "duplicates"),

@@ -9,7 +9,7 @@ from tests.security.guards.guard import Guard, cases, each
 
 luks = partial(Cut, "hyper2kvmd/volumes/luks.py")
 lvm = partial(Cut, "hyper2kvmd/volumes/lvm.py")
-store = partial(Cut, "hyper2kvmd/jobs/store.py")
+attempts = partial(Cut, "hyper2kvmd/jobs/attempts.py")
 changes = partial(Cut, "hyper2kvmd/jobs/changes.py")
 progress = partial(Cut, "hyper2kvmd/progress.py")
 guest = partial(Cut, "hyper2kvmd/model/guest.py")
@@ -116,14 +116,14 @@ GUARDS: tuple[Guard, ...] = (
     # ---- what stays on record
     *each(
         "test_record.py::test_what_a_stage_made_is_forgotten_with_its_use[succeeded]",
-        store("Store.succeed", "call forget_products", GONE),
+        attempts("Attempts.succeed", "call forget_products", GONE),
     ),
     *each(
         (
             "test_record.py::test_what_a_stage_made_is_forgotten_with_its_use[cancelled in the queue]",
             "test_record.py::test_a_job_that_is_cancelled_in_the_queue",
         ),
-        store("Store.forget_finished_stages", "call forget_stages", GONE),
+        attempts("Attempts.forget_finished_stages", "call forget_stages", GONE),
     ),
     *each(
         "test_record.py::test_a_job_that_is_cancelled_in_the_queue",
@@ -158,7 +158,7 @@ GUARDS: tuple[Guard, ...] = (
         "test_record.py::test_a_directory_is_on_record_once",
         Cut("hyper2kvmd/model/disks.py", "SourceDisk._named_beside", "if COMPACT", NEVER),
     ),
-    *each("test_record.py::test_events_without_end", store("Store.claim", "call forget_early_events", GONE)),
+    *each("test_record.py::test_events_without_end", attempts("Attempts.claim", "call forget_early_events", GONE)),
     *each("test_record.py::test_warnings_without_end", progress("Context.warn", "if MAX_WARNINGS #1", ALWAYS)),
     *each("test_record.py::test_a_long_warning", progress("warning_text", "call shortened", "$1")),
     *each("test_record.py::test_a_long_problem", progress("problem", "call shortened", "$1")),

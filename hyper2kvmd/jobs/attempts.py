@@ -1,0 +1,243 @@
+"""The attempts of jobs, as the daemon records them.
+
+A write names its job and attempt; it returns False and changes nothing if that is no longer the running attempt of the
+job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, insert, or_, select, update
+
+from hyper2kvmd.jobs.cards import forget_cards, replace_cards
+from hyper2kvmd.jobs.changes import (
+    can_be_retried,
+    change,
+    fence,
+    finished_stages,
+    first_line,
+    forget_early_events,
+    forget_products,
+    forget_stages,
+    one,
+    over,
+    queued,
+    record,
+    record_at,
+)
+from hyper2kvmd.jobs.tables import conversions, job_of, jobs, problems_adapter, stages
+from hyper2kvmd.jobs.transactions import Transactions
+from hyper2kvmd.model.concerns import Concern
+from hyper2kvmd.model.jobs import WARNED, Job, Problem, Stage, State
+from hyper2kvmd.model.results import Finished, Product, recorded
+from hyper2kvmd.units import duration, size
+
+
+class Attempts(Transactions):
+    def claim(self, now: datetime) -> Job | None:
+        """The next job, now running in a new attempt: highest priority first, then the oldest."""
+        best = (
+            select(jobs.c.id)
+            .where(jobs.c.state == State.QUEUED, or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now))
+            .order_by(jobs.c.priority.desc(), jobs.c.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+            .scalar_subquery()
+        )
+        values = {
+            "state": State.RUNNING,
+            "attempt": jobs.c.attempt + 1,
+            "started": now,
+            "finished": None,
+            "not_before": None,
+            "stage": None,
+            "progress": 0.0,
+            "note": "",
+            "problems": "[]",
+            "reserved_bytes": 0,
+        }
+        with self.transaction(writes=True) as connection:
+            row = (
+                connection.execute(update(jobs).where(jobs.c.id == best).values(values).returning(jobs))
+                .mappings()
+                .first()
+            )
+            if row is None:
+                return None
+            job = job_of(row)
+            record(connection, job, "claimed", f"attempt {job.attempt}")
+            forget_early_events(connection, job.id)
+            return job
+
+    def finished_stages(self, job_id: int) -> Finished:
+        """Stages that earlier attempts finished and that are still valid; none if this version cannot read them."""
+        with self.transaction() as connection:
+            return finished_stages(connection, job_id)
+
+    def start_stage(self, job_id: int, attempt: int, stage: Stage) -> bool:
+        """Forget the products of this stage and of those after it from earlier attempts."""
+        with self.transaction(writes=True) as connection:
+            if not change(connection, fence(job_id, attempt), stage=stage, progress=0.0):
+                return False
+            forget_products(connection, job_id, stage)
+            record_at(connection, job_id, attempt, "stage-started", stage.value)
+            return True
+
+    def finish_stage(self, job_id: int, attempt: int, stage: Stage, seconds: float, product: Product) -> bool:
+        with self.transaction(writes=True) as connection:
+            if not change(connection, fence(job_id, attempt), progress=1.0):
+                return False
+            forget_products(connection, job_id, stage)
+            connection.execute(
+                insert(stages).values(
+                    job_id=job_id,
+                    stage=stage.value,
+                    attempt=attempt,
+                    seconds=seconds,
+                    product=recorded(product),
+                )
+            )
+            record_at(connection, job_id, attempt, "stage-finished", f"{stage.value} in {duration(seconds)}")
+            return True
+
+    def record_conversion(self, job_id: int, attempt: int, data_bytes: int, seconds: float) -> bool:
+        """For `past_rate`: a conversion that this attempt did from beginning to end."""
+        with self.transaction(writes=True) as connection:
+            if not change(connection, fence(job_id, attempt), attempt=attempt):
+                return False
+            connection.execute(delete(conversions).where(conversions.c.job_id == job_id))
+            connection.execute(insert(conversions).values(job_id=job_id, data_bytes=data_bytes, seconds=seconds))
+            return True
+
+    def record_progress(self, job_id: int, attempt: int, progress: float) -> bool:
+        with self.transaction(writes=True) as connection:
+            return change(connection, fence(job_id, attempt), progress=progress)
+
+    def record_warning(self, job_id: int, attempt: int, message: str) -> bool:
+        return self._write(job_id, attempt, WARNED, message)
+
+    def record_machine(self, job_id: int, attempt: int, lines: Sequence[str]) -> bool:
+        return self._write(job_id, attempt, "machine", *lines)
+
+    def record_macs(self, job_id: int, attempt: int, macs: Iterable[str]) -> Sequence[Concern]:
+        """Record the MAC addresses of the job's machine; returns concerns about those that other jobs have."""
+        with self.transaction(writes=True) as connection:
+            migration = one(connection, job_id).migration
+            if migration is None or not change(connection, fence(job_id, attempt), attempt=attempt):
+                return ()
+            found = tuple(replace_cards(connection, job_id, migration, macs))
+            for concern in found:
+                record_at(connection, job_id, attempt, WARNED, str(concern))
+            return found
+
+    def reserve(self, job_id: int, attempt: int, reserved_bytes: int) -> bool:
+        message = f"{size(reserved_bytes)} reserved"
+        return self._write(job_id, attempt, "space-reserved", message, reserved_bytes=reserved_bytes)
+
+    def succeed(self, job_id: int, attempt: int, note: str) -> bool:
+        """Forget the products of the stages: no attempt will continue from them."""
+        with self.transaction(writes=True) as connection:
+            values = {**over(State.SUCCEEDED), "note": note, "progress": 1.0, "stage": None}
+            if not change(connection, fence(job_id, attempt), **values):
+                return False
+            forget_products(connection, job_id)
+            record_at(connection, job_id, attempt, "succeeded", note)
+            return True
+
+    def fail(
+        self, job_id: int, attempt: int, problems: Sequence[Problem], *, keep_stages: bool, note: str = ""
+    ) -> bool:
+        with self.transaction(writes=True) as connection:
+            shown = problems_adapter.dump_json(tuple(problems)).decode()
+            values = {**over(State.FAILED), "problems": shown, "note": note}
+            if not change(connection, fence(job_id, attempt), failures=jobs.c.failures + 1, **values):
+                return False
+            forget_stages(connection, job_id, keep_stages)
+            forget_cards(connection, job_id)
+            record_at(connection, job_id, attempt, "failed", first_line(problems))
+            return True
+
+    def requeue(
+        self,
+        job_id: int,
+        attempt: int,
+        note: str,
+        *,
+        keep_stages: bool,
+        not_before: datetime | None = None,
+        problems: Sequence[Problem] = (),
+    ) -> bool:
+        """Give a running job back to the queue; with `problems`, it counts as a failed try.
+
+        Also returns False if its cancellation was requested meanwhile.
+        """
+        with self.transaction(writes=True) as connection:
+            values = {
+                "not_before": not_before,
+                "note": note,
+                "problems": problems_adapter.dump_json(tuple(problems)).decode(),
+                "failures": jobs.c.failures + (1 if problems else 0),
+            }
+            where = *fence(job_id, attempt), jobs.c.cancelling.is_(False)
+            if not change(connection, where, **queued(), **values):
+                return False
+            forget_stages(connection, job_id, keep_stages)
+            record_at(connection, job_id, attempt, "requeued", note)
+            return True
+
+    def finish_cancelled(self, job_id: int, attempt: int, *, keep_stages: bool, note: str = "") -> bool:
+        with self.transaction(writes=True) as connection:
+            if not change(connection, fence(job_id, attempt), **over(State.CANCELLED), note=note):
+                return False
+            forget_stages(connection, job_id, keep_stages)
+            forget_cards(connection, job_id)
+            record_at(connection, job_id, attempt, "cancelled")
+            return True
+
+    def note_kept_folder(self, job_id: int, note: str) -> None:
+        """Note for a failed or cancelled job that its working folder is kept."""
+        with self.transaction(writes=True) as connection:
+            change(connection, can_be_retried(job_id), note=note)
+
+    def note_removed_folder(self, job_id: int, why: str) -> None:
+        """Note for a failed or cancelled job that its working folder is gone, and forget its stages."""
+        with self.transaction(writes=True) as connection:
+            if change(connection, can_be_retried(job_id), note=f"working folder removed: {why}"):
+                forget_stages(connection, job_id, keep=False)
+                record(connection, one(connection, job_id), "folder-removed", why)
+
+    def forget_finished_stages(self, job_id: int) -> None:
+        """Forget the stages of a failed or cancelled job without a working folder."""
+        with self.transaction(writes=True) as connection:
+            if change(connection, can_be_retried(job_id), stage=jobs.c.stage):
+                forget_stages(connection, job_id, keep=False)
+
+    def recover(self) -> Sequence[Job]:
+        """Requeue jobs that a dead daemon left running, with their finished stages. Call it before any claim.
+
+        Jobs that were being cancelled are cancelled.
+        """
+        recovered = []
+        with self.transaction(writes=True) as connection:
+            running = connection.execute(select(jobs).where(jobs.c.state == State.RUNNING)).mappings().all()
+            for row in running:
+                cancelled = row["cancelling"]
+                values = over(State.CANCELLED) if cancelled else {**queued(), "not_before": None}
+                change(connection, (jobs.c.id == row["id"],), **values, note="" if cancelled else "the daemon had died")
+                if cancelled:
+                    forget_cards(connection, row["id"])
+                kind, message = ("cancelled", "") if cancelled else ("requeued", "the daemon had died")
+                record_at(connection, row["id"], row["attempt"], kind, message)
+                recovered.append(one(connection, row["id"]))
+        return recovered
+
+    def _write(self, job_id: int, attempt: int, kind: str, *messages: str, **values: Any) -> bool:
+        with self.transaction(writes=True) as connection:
+            if not change(connection, fence(job_id, attempt), **(values or {"attempt": attempt})):
+                return False
+            for message in messages:
+                record_at(connection, job_id, attempt, kind, message)
+            return True

@@ -1,0 +1,107 @@
+"""What operators and the spool change: cancelling, holding, retrying and forgetting jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy.exc import IntegrityError
+
+from hyper2kvmd.errors import InvalidInput
+from hyper2kvmd.jobs.cards import forget_cards
+from hyper2kvmd.jobs.changes import change, is_active, one, over, queued, record, without_active_batch
+from hyper2kvmd.jobs.tables import jobs, queue
+from hyper2kvmd.jobs.transactions import Transactions
+from hyper2kvmd.model.jobs import Job, State
+
+
+class Operations(Transactions):
+    def cancel(self, job_id: int, by: str) -> Job:
+        """Cancel a waiting job, or mark a running one, which ends with its worker.
+
+        This and the next three methods raise InvalidInput: `job-unknown`, or `job-state` if the job's state does not
+        allow it.
+        """
+        with self.transaction(writes=True) as connection:
+            job = self._allow(connection, job_id, "cancel", State.QUEUED, State.HELD, State.RUNNING)
+            if job.state == State.RUNNING:
+                change(connection, (jobs.c.id == job_id,), cancelling=True, note="being cancelled")
+                record(connection, job, "cancel-requested", by)
+            else:
+                change(connection, (jobs.c.id == job_id,), **over(State.CANCELLED), note="")
+                forget_cards(connection, job_id)
+                record(connection, job, "cancelled", by)
+            return one(connection, job_id)
+
+    def hold(self, job_id: int, by: str) -> Job:
+        return self._move(job_id, by, "hold", "held", (State.QUEUED,), state=State.HELD)
+
+    def release(self, job_id: int, by: str) -> Job:
+        return self._move(job_id, by, "release", "released", (State.HELD,), **queued(), note="")
+
+    def retry(self, job_id: int, by: str) -> Job:
+        """Queue a failed or cancelled job again. Its worker continues after the last finished stage on record.
+
+        Also raises InvalidInput (`job-duplicate`) when another active job has the same content.
+        """
+        values = {**queued(), "failures": 0, "finished": None, "not_before": None, "note": "", "problems": "[]"}
+        try:
+            return self._move(job_id, by, "retry", "retried", (State.FAILED, State.CANCELLED), **values)
+        except IntegrityError as error:
+            raise InvalidInput(
+                "job-duplicate",
+                f"job {job_id} cannot be retried: the same migration is active as another job",
+                hint="Wait for that job, or cancel it first",
+            ) from error
+
+    def wake(self, job_ids: Sequence[int]) -> None:
+        """Let queued jobs be claimed at once, without further waiting."""
+        with self.transaction(writes=True) as connection:
+            connection.execute(
+                update(jobs).where(jobs.c.id.in_(job_ids), jobs.c.state == State.QUEUED).values(not_before=None)
+            )
+
+    def set_paused(self, paused: bool) -> None:
+        with self.transaction(writes=True) as connection:
+            connection.execute(update(queue).values(paused=paused))
+
+    def move_spool_files(self, paths: Mapping[int, str | None]) -> None:
+        """Record the new paths of spool files, by job: relative to the spool directory, or None if the file is gone."""
+        if not paths:
+            return
+        with self.transaction(writes=True) as connection:
+            for job_id, path in paths.items():
+                change(connection, (jobs.c.id == job_id,), spool_path=path)
+
+    def forget(self, before: datetime, *, dry_run: bool = False) -> int:
+        """Delete the jobs that ended before then, with their history; return the number. `dry_run` only counts them."""
+        old = ~is_active() & (jobs.c.finished < before) & without_active_batch()
+        with self.transaction(writes=not dry_run) as connection:
+            count = connection.execute(select(func.count()).select_from(jobs).where(old)).scalar_one()
+            if not dry_run:
+                connection.execute(delete(jobs).where(old))
+            return int(count)
+
+    def forget_jobs(self, job_ids: Sequence[int]) -> None:
+        """Delete the finished ones of these jobs, with their history."""
+        with self.transaction(writes=True) as connection:
+            connection.execute(delete(jobs).where(jobs.c.id.in_(job_ids), ~is_active()))
+
+    def _move(self, job_id: int, by: str, verb: str, kind: str, allowed: tuple[State, ...], **values: Any) -> Job:
+        with self.transaction(writes=True) as connection:
+            job = self._allow(connection, job_id, verb, *allowed)
+            change(connection, (jobs.c.id == job_id,), **values)
+            record(connection, job, kind, by)
+            return one(connection, job_id)
+
+    def _allow(self, connection: Connection, job_id: int, verb: str, *allowed: State) -> Job:
+        job = one(connection, job_id)
+        if job.state not in allowed:
+            raise InvalidInput(
+                "job-state",
+                f"job {job_id} is {job.state.value}: {verb} is not possible",
+                hint=f"Choose a job that is {' or '.join(state.value for state in allowed)}",
+            )
+        return job

@@ -1,0 +1,104 @@
+"""Questions about the queue. Answers are frozen."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy import func, select, text
+
+from hyper2kvmd.jobs.changes import is_active, one, without_active_batch
+from hyper2kvmd.jobs.tables import MISPLACED, WARNINGS, conversions, event_of, events, job_of, jobs, queue
+from hyper2kvmd.jobs.transactions import Transactions
+from hyper2kvmd.model.jobs import Counts, Job, JobEvent, PastRate, State
+
+RATED = 10
+"""Conversions whose median is the past rate."""
+
+
+class Questions(Transactions):
+    def get(self, job_id: int) -> Job:
+        with self.transaction() as connection:
+            return one(connection, job_id)
+
+    def list(self, states: Sequence[State] = (), limit: int = 1000) -> list[Job]:
+        """The newest jobs first."""
+        query = select(jobs, WARNINGS).order_by(jobs.c.id.desc()).limit(limit)
+        if states:
+            query = query.where(jobs.c.state.in_(states))
+        with self.transaction() as connection:
+            return [job_of(row) for row in connection.execute(query).mappings()]
+
+    def events(self, job_id: int) -> Sequence[JobEvent]:
+        with self.transaction() as connection:
+            one(connection, job_id)
+            rows = connection.execute(select(events).where(events.c.job_id == job_id).order_by(events.c.id))
+            return [event_of(row) for row in rows.mappings()]
+
+    def past_rate(self) -> PastRate | None:
+        """From the last RATED conversions; None if none is on record."""
+        query = select(conversions).order_by(conversions.c.job_id.desc()).limit(RATED)
+        with self.transaction() as connection:
+            rates = [row.data_bytes / row.seconds for row in connection.execute(query)]
+        return PastRate(bytes_per_second=statistics.median(rates), conversions=len(rates)) if rates else None
+
+    def overview(self) -> tuple[Counts, datetime | None]:
+        """The number of jobs by state, and the submission time of the oldest queued one."""
+        query = select(jobs.c.state, func.count(), func.min(jobs.c.created)).group_by(jobs.c.state)
+        with self.transaction() as connection:
+            rows = connection.execute(query).all()
+        oldest = next((row[2] for row in rows if row[0] == State.QUEUED), None)
+        return Counts.model_validate({row[0]: row[1] for row in rows}), oldest
+
+    def waiting(self) -> dict[str, int]:
+        """How many jobs of each submitter are queued or held."""
+        waiting = jobs.c.state.in_((State.QUEUED, State.HELD))
+        with self.transaction() as connection:
+            query = select(jobs.c.submitter, func.count()).where(waiting).group_by(jobs.c.submitter)
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+    def active_ids(self) -> frozenset[int]:
+        with self.transaction() as connection:
+            return frozenset(connection.execute(select(jobs.c.id).where(is_active())).scalars())
+
+    def failures(self, job_id: int) -> int:
+        """Tries that failed since the job was submitted or retried by hand."""
+        with self.transaction() as connection:
+            return int(connection.execute(select(jobs.c.failures).where(jobs.c.id == job_id)).scalar_one())
+
+    def known_claims(self, claims: Sequence[str]) -> frozenset[str]:
+        """The claimed spool files that are on record as jobs."""
+        if not claims:
+            return frozenset()
+        with self.transaction() as connection:
+            return frozenset(
+                connection.execute(select(jobs.c.spool_claim).where(jobs.c.spool_claim.in_(claims))).scalars()
+            )
+
+    def batches(self, names: Sequence[str]) -> Mapping[str, Sequence[Job]]:
+        """The jobs of each of these batches, in the order of the file."""
+        if not names:
+            return {}
+        query = select(jobs).where(jobs.c.batch.in_(names)).order_by(jobs.c.batch, jobs.c.id)
+        with self.transaction() as connection:
+            found = [job_of(row) for row in connection.execute(query).mappings()]
+        return {str(name): tuple(members) for name, members in itertools.groupby(found, lambda job: job.batch)}
+
+    def misplaced(self) -> Sequence[tuple[Job, str]]:
+        """Finished jobs whose spool file is not in the folder of their state, and the path of that file."""
+        with self.transaction() as connection:
+            rows = connection.execute(select(jobs).where(text(MISPLACED)).order_by(jobs.c.id)).mappings().all()
+            return [(job_of(row), row["spool_path"]) for row in rows]
+
+    def surplus(self, submitter: str, state: State, kept: int) -> Sequence[tuple[int, str | None]]:
+        """Numbers and spool files of the submitter's jobs in that state, except the newest `kept`; 1,000 at most."""
+        theirs = jobs.c.submitter == submitter, jobs.c.state == state, without_active_batch()
+        query = select(jobs.c.id, jobs.c.spool_path).where(*theirs).order_by(jobs.c.id.desc())
+        with self.transaction() as connection:
+            return [(row[0], row[1]) for row in connection.execute(query.offset(kept).limit(1000))]
+
+    def paused(self) -> bool:
+        with self.transaction() as connection:
+            return bool(connection.execute(select(queue.c.paused)).scalar_one())
