@@ -19,6 +19,7 @@ from hyper2kvmd.model.asked import HookName
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Problem
 from hyper2kvmd.model.orders import Bounds, HelperCall, Limits
+from hyper2kvmd.model.sizes import SIZE, Bytes
 from hyper2kvmd.spec import LIBVIRT_URI
 from hyper2kvmd.yaml_binding import Bound, Rules, bind, in_order
 
@@ -78,7 +79,7 @@ class DaemonConfig(Frozen):
     max_concurrent_jobs: int = Field(default=2, ge=1, le=64)
     threads: int = Field(default=0, ge=0, le=256)
     """Threads of the copy engine for each job; 0: one for each core."""
-    bandwidth_limit: int = Field(default=0, ge=0)
+    bandwidth_limit: Bytes = Field(default=0, ge=0)
     """Bytes a second that one conversion may read; 0: no limit."""
     io_priority: Literal["normal", "idle"] = "normal"
     allowed_source_dirs: tuple[Path, ...] = ()
@@ -91,7 +92,7 @@ class DaemonConfig(Frozen):
     """Storage pools of libvirt that a migration may name."""
     hooks: Mapping[HookName, Path] = {}
     """Programs that a migration may name in its `hooks`."""
-    space_reserve: str = Field(default="5%", pattern=r"^\d+(\.\d+)?%?$")
+    space_reserve: str = Field(default="5%", pattern=rf"^({SIZE}|\d+(\.\d+)?%?)$")
     retry: Retry = Retry()
     retention: Retention = Retention()
     virtio_win: Path | None = None
@@ -153,9 +154,9 @@ def _homes() -> Iterator[Path]:
 RULES = Rules(
     remedies={
         "metrics_listen": "Write host:port, such as 127.0.0.1:9180 or [::1]:9180",
-        "space_reserve": "Write bytes or a percentage below 100, such as 5%",
+        "space_reserve": "Write bytes, a size such as 50G, or a percentage below 100, such as 5%",
         "threads": "Write a number from 1 to 256, or 0 for one thread on each core",
-        "bandwidth_limit": "Write bytes a second, or 0 for no limit",
+        "bandwidth_limit": "Write bytes a second, a size such as 200M, or 0 for no limit",
         "io_priority": "Write normal or idle",
         "allowed_libvirt_uris": "Write URIs without parameters, such as qemu+ssh://kvm02/system or qemu+tls://kvm02/system",
         "hooks.[key]": "Use letters, digits, '.', '_' and '-', at most 63, and begin with a letter or a digit",

@@ -5,7 +5,6 @@ Only the disk grows. Partitions and file systems stay as they are: the running g
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 from hyper2kvmd import units
@@ -13,11 +12,10 @@ from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import Layout, SourceDisk
+from hyper2kvmd.model.sizes import BYTES
 
 LARGEST = 64 << 40
 """Bytes of a disk, here and in Hyper-V."""
-SIZE = re.compile(r"(\+?)([0-9]+)([MGT]?)")
-UNITS = {"": 1, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 TOOLS = {
     "ext2": "resize2fs",
     "ext3": "resize2fs",
@@ -45,10 +43,9 @@ def new_sizes(migration: Migration, disks: Sequence[SourceDisk]) -> tuple[int, .
 
 
 def _new_size(asked: str, number: int, disk: SourceDisk) -> int:
-    found = SIZE.fullmatch(asked)
-    assert found is not None, asked  # noqa: S101 - the migration has no other values
-    more, amount, unit = found.groups()
-    size = int(amount) * UNITS[unit] + (disk.virtual_size if more else 0)
+    amount = BYTES.read(asked.removeprefix("+"))
+    assert amount is not None, asked  # noqa: S101 - the migration has no other values
+    size = amount + (disk.virtual_size if asked.startswith("+") else 0)
     if size < disk.virtual_size:
         raise _invalid(
             f"{disk.at}: resize: {asked} makes disk {number + 1} smaller than it is ({units.size(disk.virtual_size)})",

@@ -39,11 +39,11 @@ REMEDIES = {
     "vm_name": "Use letters, digits, '.', '_' and '-', at most 63, and begin with a letter or a digit",
     "to_output": "Give a file name of letters, digits, '.', '_' and '-'. Set its directory in output_dir",
     "datastore_map.[key]": "Write the name of a datastore, or the UUID of its volume, as in the paths in the .vmx",
-    "memory": "Write MiB as a plain number, 64 to 16777216, such as `memory: 4096`",
+    "memory": "Write MiB as a plain number, 64 to 16777216, or a size such as 4G, up to 16T",
     "libvirt_pool": "Write a name as `virsh pool-list` shows it, of letters, digits, '.', '_' and '-'",
     "network_map": "Write lines of the form `VM Network: lan`, with a libvirt network or `bridge:br0` on the right",
     "resize": "Write the new size of the first disk, such as 50G, or what to add to it, such as +10G; or a list for "
-    "several disks. The units are M, G and T",
+    "several disks. The units are K, M, G and T",
     "hooks.before": "Write names of programs from hooks of the configuration, at most 8",
     "hooks.after": "Write names of programs from hooks of the configuration, at most 8",
     "win_net": "Write keep, dhcp, or a list with lines of the form `- {mac: 00:50:56:01:02:03, address: 192.0.2.10/24, "

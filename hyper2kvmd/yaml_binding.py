@@ -12,13 +12,15 @@ from collections.abc import Iterable
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Problem
+from hyper2kvmd.model.sizes import CountedIn
 from hyper2kvmd.yaml_source import (
     Document,
     KeyValue,
@@ -141,7 +143,7 @@ class _Binder:
                 continue
             self.places[key] = entry.value.place
             try:
-                values[entry.key] = self._typed(entry.value, model.model_fields[entry.key].annotation, key)
+                values[entry.key] = self._typed(entry.value, _wanted(model.model_fields[entry.key]), key)
             except _Mistyped as error:
                 self._mistyped(error, key)
         return values
@@ -229,6 +231,11 @@ class _Binder:
 
     def _scalar(self, node: Scalar, wanted: Any, key: str) -> object:
         text, place = node.text, node.place
+        if (counted := _counted(wanted)) is not None:
+            size = counted.read(text)
+            if size is None:
+                raise _Mistyped(place, f"{key} is {shown(text)}, not a size", _size_remedy(counted))
+            return size
         if wanted is bool:
             if text.lower() not in TRUE + FALSE:
                 raise _Mistyped(place, f"{key} is {shown(text)}, neither true nor false", "Write true or false")
@@ -269,6 +276,22 @@ class _Binder:
         if self.rules.home is None:
             raise _Mistyped(node.place, f"{key} begins with ~", self.rules.no_home_because)
         return self.rules.home.joinpath(*(part.lstrip("/") for part in rest))
+
+
+def _wanted(field: FieldInfo) -> Any:
+    """The type of a field. A mark as a size, which pydantic keeps apart from the type, belongs to it here."""
+    marks = [one for one in field.metadata if isinstance(one, CountedIn)]
+    return Annotated[field.annotation, marks[0]] if marks else field.annotation
+
+
+def _counted(wanted: Any) -> CountedIn | None:
+    marks = get_args(wanted)[1:] if get_origin(wanted) is Annotated else ()
+    return next((one for one in marks if isinstance(one, CountedIn)), None)
+
+
+def _size_remedy(counted: CountedIn) -> str:
+    plain = "bytes" if counted.unit == 1 else "MiB"
+    return f"Write {plain} as a plain number, or a whole number with the unit K, M, G or T, such as 4G"
 
 
 def _choice(text: str, choices: tuple[str, ...]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from hyper2kvmd import units
 from hyper2kvmd.errors import Kind, MigrationFailed, TryLater
 from hyper2kvmd.model.orders import FileSystem
+from hyper2kvmd.model.sizes import BYTES
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a write without space for it."""
@@ -25,8 +26,11 @@ def file_system_of_open(handle: int) -> FileSystem:
 
 
 def kept(reserve: str, size: int) -> int:
-    """Bytes of `space_reserve` (bytes, or a percentage) on a file system of `size` bytes."""
-    return int(float(reserve[:-1]) / 100 * size) if reserve.endswith("%") else int(float(reserve))
+    """Bytes of `space_reserve` (a size, or a percentage) on a file system of `size` bytes."""
+    if reserve.endswith("%"):
+        return int(float(reserve[:-1]) / 100 * size)
+    whole = BYTES.read(reserve)
+    return int(float(reserve)) if whole is None else whole
 
 
 def available(path: Path, reserve: str) -> int:

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.machine import MAX_MEMORY, MAX_VCPUS
+from hyper2kvmd.model.sizes import Mebibytes
 
 DISKS_MAX = 26
 """Disks of one machine: vda to vdz."""
@@ -17,7 +18,7 @@ KEYS_MAX = 16
 NETWORKS_MAX = 64
 NETWORK = r"^(bridge:[^\s/:]{1,15}|[^\s:]([^:\n]{0,253}[^\s:])?)$"
 """A bridge of the host, or the target's name of a network."""
-NEW_SIZE = r"^(\+?[1-9][0-9]{0,6}[MGT]|\+0)$"
+NEW_SIZE = r"^(\+?[1-9][0-9]{0,10}[KMGT]|\+0)$"
 DATASTORES_MAX = 64
 DATASTORE = r"^[^/\x00-\x1f\x7f]{1,255}$"
 """The name of a datastore or the UUID of its volume: one part of a path."""
@@ -136,7 +137,7 @@ class Migration(Frozen):
     """Upload the images as volumes of this storage pool."""
     network_map: Mapping[str, Annotated[str, Field(pattern=NETWORK)]] = Field(default={}, max_length=NETWORKS_MAX)
     """The target's network for each network of the source; `default` is for all others. See `hardware.network_for`."""
-    memory: int | None = Field(default=None, ge=64, le=MAX_MEMORY, description="MiB")
+    memory: Mebibytes | None = Field(default=None, ge=64, le=MAX_MEMORY, description="MiB")
     """This and the next five override the source machine's values."""
     vcpus: int | None = Field(default=None, ge=1, le=MAX_VCPUS)
     uefi: bool | None = None

@@ -8,6 +8,7 @@ import pytest
 
 from hyper2kvmd import config
 from hyper2kvmd.errors import BrokenInstallation
+from hyper2kvmd.host import space
 from hyper2kvmd.model.orders import Limits
 
 SAMPLE = Path(__file__).parents[2] / "packaging" / "hyper2kvmd.yaml"
@@ -58,6 +59,14 @@ helper: [sudo, -n, /opt/helper]
     assert loaded.helper == ("sudo", "-n", "/opt/helper")
 
 
+def test_sizes_may_have_a_unit(tmp_path: Path) -> None:
+    loaded = config.load(write(tmp_path, "bandwidth_limit: 200M\nspace_reserve: 50G\n"))
+    assert loaded.bandwidth_limit == 200 << 20
+    assert space.kept(loaded.space_reserve, 1 << 40) == 50 << 30
+    assert space.kept("5%", 1000) == 50
+    assert space.kept("512", 1000) == 512
+
+
 def test_the_helper_is_a_command_or_a_socket(tmp_path: Path) -> None:
     loaded = config.load(write(tmp_path, "helper: /run/hyper2kvm-helper.sock\n"))
     assert loaded.helper == Path("/run/hyper2kvm-helper.sock")
@@ -85,6 +94,9 @@ def test_the_helper_is_a_command_or_a_socket(tmp_path: Path) -> None:
         ("space_reserve: 5 GB\n", "1:16: space_reserve is 5 GB"),
         ("threads: 1000\n", "1:10: threads is 1000"),
         ("bandwidth_limit: fast\n", "1:18: bandwidth_limit is fast"),
+        ("bandwidth_limit: 5 G\n", "1:18: bandwidth_limit is 5 G, not a size. Write bytes a second"),
+        ("bandwidth_limit: 999999999T\n", "1:18: bandwidth_limit is 999999999T, not a size"),
+        ("space_reserve: 5P\n", "1:16: space_reserve is 5P"),
         ("io_priority: low\n", "1:14: io_priority is low"),
         (
             "allowed_libvirt_uris: [qemu:///system, xen:///system]\n",

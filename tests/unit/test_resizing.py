@@ -33,6 +33,7 @@ def volume(offset: int, content: str, number: int) -> Volume:
         (("50G",), (50 * GIB, 20 * GIB)),
         (("20G",), (20 * GIB, 20 * GIB)),
         (("+0", "+512M"), (20 * GIB, 20 * GIB + GIB // 2)),
+        (("52428800K", "+1024K"), (50 * GIB, 20 * GIB + (1 << 20))),
         (("1T", "64T"), (TIB, 64 * TIB)),
     ],
 )
