@@ -6,6 +6,7 @@ import os
 import pwd
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
-from hyper2kvmd import yaml_source
+from hyper2kvmd import installed, yaml_source
 from hyper2kvmd.errors import BrokenInstallation, InvalidInput, sentences
 from hyper2kvmd.model.asked import HookName
 from hyper2kvmd.model.frozen import Frozen
@@ -22,8 +23,9 @@ from hyper2kvmd.model.orders import Bounds, HelperCall, Limits
 from hyper2kvmd.model.sizes import SIZE, Bytes
 from hyper2kvmd.spec import LIBVIRT_URI
 from hyper2kvmd.yaml_binding import Bound, Rules, bind, in_order
+from hyper2kvmd.yaml_source import Position
 
-DEFAULT_PATH = Path("/etc/hyper2kvm/hyper2kvmd.yaml")
+DEFAULT_PATH = installed.CONFIGURATION
 HIGHEST_PORT = 65535
 CONVERSION_DIR_VARIABLE = "HYPER2KVM_CONVERSION_DIR"
 """Environment variable that takes precedence over `conversion_dir`."""
@@ -168,13 +170,31 @@ RULES = Rules(
 )
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A configuration, and where its values come from."""
+
+    path: Path
+    exists: bool
+    config: DaemonConfig
+    places: Mapping[str, Position]
+    """The values in the file, by dotted key."""
+    from_environment: frozenset[str] = frozenset()
+    """Keys with a value from the environment, which takes precedence."""
+
+
 def load(path: Path) -> DaemonConfig:
     """The configuration in `path`, or the defaults if DEFAULT_PATH is missing, with the environment applied.
 
     Raises BrokenInstallation (`config-invalid`), whose message has one line for each error.
     """
+    return load_with_origins(path).config
+
+
+def load_with_origins(path: Path) -> Loaded:
+    """As `load`, with the origins of the values."""
     if path == DEFAULT_PATH and not path.exists():
-        return _with_environment(DaemonConfig())
+        return _with_environment(Loaded(path, False, DaemonConfig(), {}))
     try:
         text = yaml_source.read_file(path)
     except InvalidInput as error:
@@ -184,13 +204,16 @@ def load(path: Path) -> DaemonConfig:
     if problems or bound.value is None:
         lines = [f"{path}:{one.line}:{one.column}: {sentences(one.message, one.hint)}" for one in problems]
         message = "\n  ".join([f"the configuration {path} cannot be used:", *lines])
-        raise BrokenInstallation("config-invalid", message, hint="Correct it, then start the daemon again")
-    return _with_environment(bound.value)
+        raise BrokenInstallation("config-invalid", message, hint="Correct these lines, then start or reload the daemon")
+    return _with_environment(Loaded(path, True, bound.value, bound.places))
 
 
-def _with_environment(config: DaemonConfig) -> DaemonConfig:
+def _with_environment(loaded: Loaded) -> Loaded:
     named = conversion_dir_variable()
-    return config if named is None else config.with_changes(conversion_dir=named)
+    if named is None:
+        return loaded
+    config = loaded.config.with_changes(conversion_dir=named)
+    return replace(loaded, config=config, from_environment=frozenset({"conversion_dir"}))
 
 
 def conversion_dir_variable() -> Path | None:

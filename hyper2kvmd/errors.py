@@ -27,7 +27,9 @@ def rendered(message: str, hint: str, code: str) -> str:
 
 
 def sentences(message: str, hint: str) -> str:
-    return f"{_ended(message)} {_ended(hint)}"
+    """The remedy of a message with several lines has a line of its own."""
+    between = "\n" if "\n" in message else " "
+    return f"{_ended(message)}{between}{_ended(hint)}"
 
 
 def _ended(text: str) -> str:

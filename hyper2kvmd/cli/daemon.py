@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
-import daemon
 
 from hyper2kvmd import __version__
-from hyper2kvmd import config as configuration
-from hyper2kvmd.config import DEFAULT_PATH, DaemonConfig
-from hyper2kvmd.daemon import service
 from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput
+from hyper2kvmd.installed import CONFIGURATION
+
+if TYPE_CHECKING:
+    from hyper2kvmd.config import DaemonConfig
 
 LOG_NAME = "hyper2kvmd.log"
 READY = b"ready"
@@ -29,14 +29,15 @@ READY = b"ready"
     "--config",
     "config_path",
     type=click.Path(path_type=Path),
-    default=DEFAULT_PATH,
+    default=CONFIGURATION,
     show_default=True,
     help="The configuration file.",
 )
+@click.option("--check", is_flag=True, help="Check the configuration, show all settings with their origin, and exit.")
 @click.option("--daemonize", is_flag=True, help="Run in the background; log to hyper2kvmd.log in state_dir.")
 @click.option("--pidfile", type=click.Path(path_type=Path), help="Write and lock this pidfile; only with --daemonize.")
 @click.version_option(__version__, prog_name="hyper2kvmd")
-def main(config_path: Path, daemonize: bool, pidfile: Path | None) -> None:
+def main(config_path: Path, check: bool, daemonize: bool, pidfile: Path | None) -> None:
     """Migrate virtual machines from VMware to KVM, from a spool directory and a queue."""
     try:
         if daemonize != (pidfile is not None):
@@ -44,13 +45,31 @@ def main(config_path: Path, daemonize: bool, pidfile: Path | None) -> None:
                 "usage", "--daemonize and --pidfile belong together", hint="Give both of them, or neither"
             )
         config_path = config_path.absolute()
-        config = configuration.load(config_path)
-        if pidfile is None:
-            service.serve(config, config_path)
+        if check:
+            _check(config_path)
         else:
-            _into_background(config, config_path, pidfile.absolute())
+            _serve(config_path, pidfile)
     except Failure as failure:
         _die(failure)
+
+
+def _check(config_path: Path) -> None:
+    from hyper2kvmd import config, effective
+
+    for line in effective.lines(config.load_with_origins(config_path)):
+        click.echo(line)
+
+
+def _serve(config_path: Path, pidfile: Path | None) -> None:
+    from hyper2kvmd import config as configuration
+
+    config = configuration.load(config_path)
+    if pidfile is None:
+        from hyper2kvmd.daemon import service
+
+        service.serve(config, config_path)
+    else:
+        _into_background(config, config_path, pidfile.absolute())
 
 
 def _die(failure: Failure) -> None:
@@ -79,6 +98,10 @@ def _into_background(config: DaemonConfig, config_path: Path, pidfile: Path) -> 
 
 
 def _be_daemon(config: DaemonConfig, config_path: Path, pidfile: Path, teller: FileIO) -> None:
+    import daemon
+
+    from hyper2kvmd.daemon import service
+
     def ready() -> None:
         teller.write(READY)
         teller.close()

@@ -20,6 +20,7 @@ from sdnotify import SystemdNotifier
 
 import hyper2kvmd
 from hyper2kvmd import config as configuration
+from hyper2kvmd import units
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon import control, journal, spool
 from hyper2kvmd.daemon.doors import BACKLOG, BoundedServer
@@ -149,6 +150,21 @@ def status_line(status: Status) -> str:
     return "; ".join(parts if status.state == "running" else [status.state, *parts])
 
 
+def startup_lines(config: DaemonConfig) -> Iterator[str]:
+    """Addresses, folders and limits, for the log."""
+    yield f"control socket: {config.control_socket}; status page: http://{config.metrics_listen}/"
+    yield (
+        f"folders: spool {config.spool_dir}, state {config.state_dir}, conversions {config.conversion_dir}, "
+        f"images {config.output_dir}"
+    )
+    bandwidth = f"{units.size(config.bandwidth_limit)}/s" if config.bandwidth_limit else "any bandwidth"
+    threads = config.threads or "one for each core"
+    yield (
+        f"limits: {config.max_concurrent_jobs} jobs at the same time; for each, threads: {threads}, {bandwidth}, I/O "
+        f"priority {config.io_priority}; {config.space_reserve} of each file system is kept free"
+    )
+
+
 def _require_output_apart(config: DaemonConfig) -> None:
     """`output_dir` must be fit for submitters' results. Raises BrokenInstallation (`config-invalid`).
 
@@ -201,6 +217,8 @@ class _Service:
             await self._open_doors(stack)
             self._catch_signals()
             log.info("hyper2kvmd %s is ready", hyper2kvmd.__version__)
+            for line in startup_lines(self._config):
+                log.info("%s", line)
             if not run.confinement_available():
                 log.warning("this kernel has no Landlock: tools that parse images have the same access as the service")
             self._notify("READY=1")
@@ -303,7 +321,8 @@ class _Service:
                 await asyncio.to_thread(_require_output_apart, new)
                 self._take_over(new)
             except Failure as failure:
-                log.error("the configuration is unchanged: %s", failure)
+                for line in f"the configuration is unchanged: {failure}".splitlines():
+                    log.error("%s", line)  # each error and the remedy are entries of their own
             self._notify("READY=1")
 
     def _reloadable(self, new: DaemonConfig) -> DaemonConfig:

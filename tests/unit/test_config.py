@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
 from hyper2kvmd import config
+from hyper2kvmd.cli import daemon
 from hyper2kvmd.errors import BrokenInstallation
 from hyper2kvmd.host import space
 from hyper2kvmd.model.orders import Limits
@@ -65,6 +68,45 @@ def test_sizes_may_have_a_unit(tmp_path: Path) -> None:
     assert space.kept(loaded.space_reserve, 1 << 40) == 50 << 30
     assert space.kept("5%", 1000) == 50
     assert space.kept("512", 1000) == 512
+
+
+def check(path: Path) -> Result:
+    return CliRunner().invoke(daemon.main, ["--check", "--config", str(path)])
+
+
+def test_the_effective_settings_are_a_configuration_with_origins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "state_dir: /srv/h2k\nbandwidth-limit: 200M\nretry:\n  delay: 1.5\nhooks: {cmdb: /opt/cmdb}\n"
+    path = write(tmp_path, text)
+    monkeypatch.setenv(config.CONVERSION_DIR_VARIABLE, "/srv/conversions")
+    result = check(path)
+    assert result.exit_code == 0
+    origins = dict(re.findall(r"^ *(\w+): .*  # (.*)$", result.output, re.MULTILINE))
+    assert origins["state_dir"] == f"{path}, line 1"
+    assert origins["delay"] == f"{path}, line 4"
+    assert origins["max_attempts"] == "default"
+    assert origins["conversion_dir"] == "environment variable HYPER2KVM_CONVERSION_DIR"
+    monkeypatch.delenv(config.CONVERSION_DIR_VARIABLE)
+    effective = write(tmp_path, result.output)
+    assert config.load(effective) == config.load(write(tmp_path, f"{text}conversion_dir: /srv/conversions\n"))
+
+
+def test_a_check_lists_all_errors_with_their_remedies(tmp_path: Path) -> None:
+    path = write(tmp_path, "threads: many\nlog_level: loud\n")
+    result = check(path)
+    assert result.exit_code == 78
+    first, *errors, remedy = result.output.splitlines()
+    assert first == f"hyper2kvmd: the configuration {path} cannot be used:"
+    assert [line.split()[0] for line in errors] == [f"{path}:1:10:", f"{path}:2:12:"]
+    assert errors[1].endswith("Write debug, info, warning or error.")
+    assert remedy == "Correct these lines, then start or reload the daemon. [config-invalid]"
+
+
+def test_a_check_hides_the_password_of_the_database(tmp_path: Path) -> None:
+    result = check(write(tmp_path, "database_url: postgresql://h2k:secret@db/h2k\n"))
+    assert "database_url: postgresql://h2k:***@db/h2k " in result.output
+    assert "secret" not in result.output
 
 
 def test_the_helper_is_a_command_or_a_socket(tmp_path: Path) -> None:

@@ -110,7 +110,17 @@ def test_sighup_reloads_what_can_be_reloaded(house: House) -> None:
         house.process.send_signal(signal.SIGHUP)
         until(lambda: "READY=1" in heard(), "READY=1 after a bad file too")
         assert "the configuration is unchanged" in house.log
+        remedy = r"^\S+ \S+ ERROR Correct these lines, then start or reload the daemon\. \[config-invalid\]$"
+        assert re.search(remedy, house.log, re.MULTILINE)
         assert house.status().max_concurrent_jobs == 2
+
+
+def test_the_log_begins_with_addresses_folders_and_limits(house: House) -> None:
+    house.configure(max_concurrent_jobs=3, bandwidth_limit="200M")
+    house.start()
+    assert f"control socket: {house.root / 'control.sock'}; status page: http://127.0.0.1:" in house.log
+    assert f"folders: spool {house.spool}, state " in house.log
+    assert "limits: 3 jobs at the same time; for each, threads: one for each core, 200.0 MiB/s, " in house.log
 
 
 def test_an_output_directory_among_the_services_own(house: House) -> None:
