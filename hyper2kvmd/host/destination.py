@@ -212,7 +212,7 @@ def _require_allowed(order: Order, handle: int, missing: tuple[str, ...] = ()) -
             "submitter-may-not-write",
             f"{order.output_dir}: {person.name or 'an unknown user'} (who submitted this job) cannot create files "
             "there: permission denied",
-            hint="Give them write permission (setfacl), use another output_dir, or remove output_dir",
+            hint="Use an output_dir of their own, or remove output_dir",
         )
 
 

@@ -127,7 +127,7 @@ def _require_reach(namer: Namer, handle: int, path: Path) -> None:
     raise Unsafe(
         "named-file-not-readable",
         f"{path}: belongs to {Person.of(uid).name}, and {owner.name}, the owner of {namer.path}, cannot read it",
-        hint=f"Give {owner.name} read permission (chmod, setfacl), or give both files the same owner (chown)",
+        hint="Copy the whole export to another directory, so that all its files have one owner",
     )
 
 
@@ -136,5 +136,5 @@ def _not_theirs(path: Path, obstacle: Path, person: Person) -> Unsafe:
         "submitter-may-not-read",
         f"{person.name or 'an unknown user'} (who submitted this job) cannot read {path}: "
         f"permission denied at {obstacle}",
-        hint="Give them read permission (chmod, setfacl), or have the job submitted by a user who can read it",
+        hint="Have it copied to a directory that they can read, or have the job submitted by a user who can read it",
     )

@@ -160,14 +160,24 @@ def _require_safe(path: Path, folder: int | Path, owners: tuple[int, ...], stick
     if facts.st_uid in owners and (facts.st_mode & sticky or not strangers_may_write(folder, Person.of(owners[-1]))):
         return
     name = name_of(folder) if isinstance(folder, int) else folder
-    owner = Person.of(facts.st_uid).name
-    rightful = owner if facts.st_uid in owners else Person.of(owners[0]).name
     raise Unsafe(
         "directory-shared",
-        f"the conversion directory {path} is not protected from others: {name} belongs to {owner}, "
-        f"mode {stat.S_IMODE(facts.st_mode):04o}",
-        hint=f"Run `chown {rightful} {name}` and `chmod go-w {name}`, or use another directory",
+        f"the conversion directory {path} is not protected from others: {name} belongs to "
+        f"{Person.of(facts.st_uid).name}, mode {stat.S_IMODE(facts.st_mode):04o}",
+        hint=other_directory(Person.of(owners[-1]), name),
     )
+
+
+def other_directory(owner: Person, refused: Path) -> str:
+    """The remedy for a directory with the wrong owner or mode: another one.
+
+    The refused directory may be shared, as /tmp and mount points are, so its rights are not to be changed.
+    """
+    remedy = f"Use another conversion directory, on a path that only {owner.name} and root can change"
+    home = owner.home()
+    if home is None or home.is_relative_to(refused):
+        return remedy
+    return f"{remedy}, such as {home / 'conversions'}"
 
 
 def _require_own_link(path: Path, link: Path, count: int) -> None:

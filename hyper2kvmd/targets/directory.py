@@ -101,7 +101,7 @@ def place(order: Order, plan: Plan, image: Image, make_report: MakeReport, ctx: 
             report_markdown = placing.write(markdown_name, report.markdown(made))
             if placing.unreadable:
                 fact = f"{order.output_dir}: {order.submitter} cannot read the results: the file system has no ACLs"
-                hint = "Mount it with ACLs, or give them read permission"
+                hint = "Mount it with ACLs, or ask an operator for a copy of the results"
                 ctx.note(Concern(code="results-unreadable", message=fact, hint=hint))
         return Artifact(disks=disks, format=image.format, report_json=report_json, report_markdown=report_markdown)
     except OSError as error:
