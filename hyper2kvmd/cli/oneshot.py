@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from pydantic import TypeAdapter
-
 from hyper2kvmd import config, progress
 from hyper2kvmd.errors import BrokenInstallation, Failure, Interrupted, InvalidInput, MigrationFailed, Unsafe
 from hyper2kvmd.host import run
@@ -106,12 +104,10 @@ def daemon_directories(migration: Migration) -> DaemonDirectories | None:
 
 def past_rate() -> PastRate | None:
     """How fast the daemon's last conversions were. None if there is none, or this user cannot ask the daemon."""
-    from hyper2kvmd.cli import client
-    from hyper2kvmd.daemon.wire import RateAnswer
+    from hyper2kvmd.client import Client
 
     with contextlib.suppress(Failure):
-        answer = client.request(client.default_socket(), "GET", "/v1/rate", timeout_seconds=PATIENCE_SECONDS)
-        return client.read(TypeAdapter(RateAnswer), answer).rate
+        return Client(timeout_seconds=PATIENCE_SECONDS).rate()
     return None
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import TypeAdapter
 
-from hyper2kvmd.cli import client, views
+from hyper2kvmd.cli import views
 from hyper2kvmd.cli.output import (
     Command,
     Output,
@@ -19,7 +17,8 @@ from hyper2kvmd.cli.output import (
     printable,
     problems_of,
 )
-from hyper2kvmd.daemon.wire import Status, SubmissionBody, events_adapter, jobs_adapter
+from hyper2kvmd.client import Client
+from hyper2kvmd.daemon.wire import Status
 from hyper2kvmd.errors import InvalidInput, MigrationFailed
 from hyper2kvmd.model.jobs import WARNED, Job, State
 
@@ -27,10 +26,7 @@ POLL_SECONDS = 0.5
 EXIT_CODES = {State.SUCCEEDED: 0, State.REJECTED: InvalidInput.exit_code}
 """Exit codes of `watch`, by the final state of the job; the other states are failures."""
 
-JOB_ANSWER, STATUS = TypeAdapter(Job), TypeAdapter(Status)
-
 COMMANDS: list[click.Command] = []
-Ask = Callable[..., bytes]
 
 
 def socket_option(command: Command) -> Command:
@@ -40,12 +36,12 @@ def socket_option(command: Command) -> Command:
 
 
 def over_socket(name: str, *arguments: Callable[[Any], Any]) -> Callable[[Callable[..., None]], click.Command]:
-    """A command that gets `(output, ask, ...)`: `ask(method, path, body)` is one request to the daemon."""
+    """A command that gets `(output, daemon, ...)`."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
         @click.pass_obj
         def body(output: Output, /, socket: Path | None, **given: Any) -> None:
-            function(output, partial(client.request, socket or client.default_socket()), **given)
+            function(output, Client(socket), **given)
 
         built: Any = json_option(socket_option(body))
         for argument in reversed(arguments):
@@ -66,7 +62,7 @@ JOB = click.argument("job_id", type=click.IntRange(min=1), metavar="ID")
         "files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="FILE..."
     ),
 )
-def submit(output: Output, ask: Ask, files: tuple[Path, ...]) -> None:
+def submit(output: Output, daemon: Client, files: tuple[Path, ...]) -> None:
     """Submit migration YAMLs to the daemon. Each machine becomes a job.
 
     Relative paths in them are resolved from the current directory.
@@ -77,8 +73,7 @@ def submit(output: Output, ask: Ask, files: tuple[Path, ...]) -> None:
     refused: list[tuple[Path, InvalidInput]] = []
     for file in files:
         try:
-            given = SubmissionBody(text=yaml_source.read_file(file), base=Path.cwd(), name=printable(file.stem))
-            queued = client.read(jobs_adapter, ask("POST", "/v1/batches", given.model_dump(mode="json")))
+            queued = daemon.submit(yaml_source.read_file(file), base=Path.cwd(), name=printable(file.stem))
         except InvalidInput as failure:
             refused.append((file, failure))
             if not output.json:
@@ -95,9 +90,9 @@ def submit(output: Output, ask: Ask, files: tuple[Path, ...]) -> None:
 
 
 @over_socket("list")
-def list_jobs(output: Output, ask: Ask) -> None:
+def list_jobs(output: Output, daemon: Client) -> None:
     """List jobs, newest first."""
-    jobs = client.read(jobs_adapter, ask("GET", "/v1/jobs"))
+    jobs = daemon.jobs().items
     if output.json:
         output.data(list(jobs))
     else:
@@ -105,20 +100,20 @@ def list_jobs(output: Output, ask: Ask) -> None:
 
 
 @over_socket("show", JOB)
-def show(output: Output, ask: Ask, job_id: int) -> None:
+def show(output: Output, daemon: Client, job_id: int) -> None:
     """Show one job: its state, its settings, its warnings and its problems."""
-    job = client.read(JOB_ANSWER, ask("GET", f"/v1/jobs/{job_id}"))
+    job = daemon.job(job_id)
     if output.json:
         output.data(job)
     else:
-        events = client.read(events_adapter, ask("GET", f"/v1/jobs/{job_id}/events")) if job.warnings else []
+        events = daemon.events(job_id) if job.warnings else []
         views.job(output, job, (event.message for event in events if event.kind == WARNED))
 
 
 @over_socket("logs", JOB)
-def logs(output: Output, ask: Ask, job_id: int) -> None:
+def logs(output: Output, daemon: Client, job_id: int) -> None:
     """Show the events of a job with their times."""
-    events = client.read(events_adapter, ask("GET", f"/v1/jobs/{job_id}/events"))
+    events = daemon.events(job_id)
     if output.json:
         output.data(list(events))
     else:
@@ -127,7 +122,7 @@ def logs(output: Output, ask: Ask, job_id: int) -> None:
 
 
 @over_socket("watch", JOB)
-def watch(output: Output, ask: Ask, job_id: int) -> None:
+def watch(output: Output, daemon: Client, job_id: int) -> None:
     """Follow a job until it finishes. Exit code: 0 succeeded, 2 rejected, 1 failed or cancelled."""
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as Bars
@@ -138,8 +133,8 @@ def watch(output: Output, ask: Ask, job_id: int) -> None:
     with Bars(*columns, console=output.console, transient=True, disable=not shown) as bars:
         bar = bars.add_task(f"job {job_id}", total=1.0)
         while True:
-            job = client.read(JOB_ANSWER, ask("GET", f"/v1/jobs/{job_id}"))
-            for event in client.read(events_adapter, ask("GET", f"/v1/jobs/{job_id}/events")):
+            job = daemon.job(job_id)
+            for event in daemon.events(job_id, after=seen):
                 if event.id > seen and not output.json:
                     output.line(views.event_line(event))
                 seen = max(seen, event.id)
@@ -157,47 +152,48 @@ def watch(output: Output, ask: Ask, job_id: int) -> None:
 
 
 @over_socket("status")
-def status(output: Output, ask: Ask) -> None:
+def status(output: Output, daemon: Client) -> None:
     """Show the state of the daemon."""
-    now = client.read(STATUS, ask("GET", "/v1/status"))
+    now = daemon.status()
     if output.json:
         output.data(now)
     else:
         views.status(output, now)
 
 
-def _job_verb(verb: str, summary: str) -> None:
-    def change(output: Output, ask: Ask, job_id: int) -> None:
-        job = client.read(JOB_ANSWER, ask("POST", f"/v1/jobs/{job_id}/{verb}"))
+def _job_verb(name: str, verb: Callable[[Client, int], Job], summary: str) -> None:
+    def change(output: Output, daemon: Client, job_id: int) -> None:
+        job = verb(daemon, job_id)
         if output.json:
             output.data(job)
         else:
             output.line(f"job {job.id}: {job.vm_name} {job.state}")
 
     change.__doc__ = summary
-    over_socket(verb, JOB)(change)
+    over_socket(name, JOB)(change)
 
 
-def _queue_verb(verb: str, result: str, summary: str) -> None:
-    def change(output: Output, ask: Ask) -> None:
-        answer = ask("POST", f"/v1/queue/{verb}")
+def _queue_verb(name: str, verb: Callable[[Client], Status], result: str, summary: str) -> None:
+    def change(output: Output, daemon: Client) -> None:
+        now = verb(daemon)
         if output.json:
-            output.data(client.read(STATUS, answer))
+            output.data(now)
         else:
             output.line(f"the queue is {result}")
 
     change.__doc__ = summary
-    over_socket(verb)(change)
+    over_socket(name)(change)
 
 
-_job_verb("cancel", "Stop a job. Its working folder is kept for a retry if the conversion has begun.")
+_job_verb("cancel", Client.cancel, "Stop a job. Its working folder is kept for a retry if the conversion has begun.")
 _job_verb(
     "retry",
+    Client.retry,
     "Queue a failed or cancelled job again. It continues after the last finished stage if its working folder is still "
     "there and the source did not change.",
 )
-_job_verb("hold", "Hold a queued job until it is released.")
-_job_verb("release", "Allow a held job to start.")
-_queue_verb("pause", "paused", "Start no more jobs; running jobs continue.")
-_queue_verb("resume", "running", "Start jobs again.")
-_queue_verb("drain", "draining", "Finish running jobs, then stop the daemon.")
+_job_verb("hold", Client.hold, "Hold a queued job until it is released.")
+_job_verb("release", Client.release, "Allow a held job to start.")
+_queue_verb("pause", Client.pause, "paused", "Start no more jobs; running jobs continue.")
+_queue_verb("resume", Client.resume, "running", "Start jobs again.")
+_queue_verb("drain", Client.drain, "draining", "Finish running jobs, then stop the daemon.")

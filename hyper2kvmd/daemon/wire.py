@@ -4,18 +4,76 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import AwareDatetime, Field, StringConstraints
 
 from hyper2kvmd.model.frozen import Frozen
-from hyper2kvmd.model.jobs import Counts, Job, JobEvent, PastRate, Problem, Stage
+from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Counts, PastRate, Problem, Stage, State
 
 MAX_TEXT = 64 * 1024
 """Bytes of one migration YAML, from the spool or the control socket."""
+MAX_LISTED = 1000
+"""Jobs in one answer. Each may hold a migration of MAX_TEXT."""
+MAX_ID = 2**31 - 1
+"""PostgreSQL's largest number of a row."""
 
-jobs_adapter: TypeAdapter[tuple[Job, ...]] = TypeAdapter(tuple[Job, ...])
-events_adapter: TypeAdapter[tuple[JobEvent, ...]] = TypeAdapter(tuple[JobEvent, ...])
+Id = Annotated[int, Field(ge=1, le=MAX_ID)]
+Name = Annotated[str, StringConstraints(pattern=r"^[^/\x00-\x1f]{1,255}$")]
+JobOrder = Literal["newest", "oldest", "start", "name", "finished"]
+"""`start` is the order in which the queue would start jobs."""
+
+
+# ---------------------------------------------------------------- queries
+
+
+class NoQuery(Frozen):
+    """An operation without a query."""
+
+
+class Page(Frozen):
+    """Which part of a list is answered. The header `Total-Count` has the number of all items."""
+
+    limit: int = Field(default=MAX_LISTED, ge=1)
+    """At most 1000 are answered."""
+    offset: int = Field(default=0, ge=0, le=MAX_ID)
+
+
+class JobsQuery(Page):
+    """Query of `GET /v1/jobs`. A job must match all keys; keys that are tuples may be repeated."""
+
+    state: tuple[State, ...] = ()
+    since: AwareDatetime | None = None
+    """Jobs submitted at or after this time, or not finished before it."""
+    batch: Id | None = None
+    """The number of a batch."""
+    mine: bool = False
+    """Only jobs of the caller."""
+    warned: bool = False
+    """Only jobs with warnings."""
+    id: tuple[Id, ...] = ()
+    vm: Name | None = None
+    sort: JobOrder = "newest"
+
+
+class EventsQuery(Frozen):
+    """Query of `GET /v1/jobs/{id}/events`."""
+
+    after: int = Field(default=0, ge=0, le=MAX_ID)
+    """Only events with a higher number."""
+
+
+class ReportQuery(Frozen):
+    """Query of `GET /v1/jobs/{id}/report`."""
+
+    format: Literal["json", "markdown"] = "json"
+
+
+# ---------------------------------------------------------------- bodies
+
+
+class NoBody(Frozen):
+    """An operation without a body; `{}` is one as well."""
 
 
 class SubmissionBody(Frozen):
@@ -23,8 +81,18 @@ class SubmissionBody(Frozen):
 
     text: str
     base: Path | None = None
-    name: str = Field(pattern=r"^[^/\x00-\x1f]{1,255}$")
+    name: Name
     """The VM's name where the text gives none: the file's stem."""
+
+
+class PriorityBody(Frozen):
+    """Body of `POST /v1/jobs/{id}/priority`."""
+
+    priority: int = Field(ge=0, le=9)
+    """Higher ones start first."""
+
+
+# ---------------------------------------------------------------- answers
 
 
 class RefusalBody(Frozen):
@@ -44,6 +112,42 @@ class RunningJob(Frozen):
     progress: float | None
     started: datetime
     cancelling: bool
+    submitter_uid: int = NOBODY_AT_ALL
+    bytes_done: int | None = None
+    """Of the current step; None if it has no measure in bytes."""
+    bytes_total: int | None = None
+    bytes_per_second: float | None = None
+    """In the last 10 s."""
+    eta_seconds: float | None = None
+    """Until the end of the current step; None if it is not known."""
+
+
+FileSystemRole = Literal["conversion", "output", "state", "spool"]
+
+
+class FileSystemUse(Frozen):
+    """The space of a file system that the daemon writes to. Sizes are bytes."""
+
+    roles: tuple[FileSystemRole, ...]
+    """The configured directories that are on it."""
+    path: Path
+    """The first of these directories."""
+    size: int
+    free: int
+    reserve: int
+    """Kept free by `space_reserve`."""
+    promised: int
+    """Promised to running jobs and not yet written."""
+
+
+class IgnoredFile(Frozen):
+    """A file in incoming/ that is no submission."""
+
+    name: str
+    reason: str
+    since: datetime
+    owner_uid: int
+    """Submitters see their own ones only."""
 
 
 class Status(Frozen):
@@ -58,6 +162,16 @@ class Status(Frozen):
     conversion_reserved_bytes: int
     """Promised to running jobs and not yet written."""
     confinement_available: bool
+    hostname: str = ""
+    started: datetime | None = None
+    """When the daemon was started; None from an earlier version."""
+    slots_used: int = 0
+    """Of `max_concurrent_jobs`."""
+    file_systems: tuple[FileSystemUse, ...] = ()
+    ignored: tuple[IgnoredFile, ...] = ()
+    """The oldest ones."""
+    ignored_count: int = 0
+    """All files in incoming/ that are no submissions."""
 
 
 class RateAnswer(Frozen):

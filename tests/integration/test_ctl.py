@@ -216,11 +216,11 @@ def test_answers_of_a_sick_daemon(answer: bytes, code: int, said: str, tmp_path:
 FORBIDDEN = """
 import os, sys
 from pathlib import Path
-from hyper2kvmd.cli import client
+from hyper2kvmd.client import Client
 from hyper2kvmd.errors import Failure
 def ask(path):
     try:
-        client.request(Path(path), "GET", "/v1/status")
+        Client(Path(path)).status()
     except Failure as failure:
         return f"{failure.exit_code} {failure}"
 ask("/missing")  # whatever is imported late must be imported before this user may no longer read it

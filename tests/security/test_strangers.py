@@ -24,13 +24,12 @@ from hyper2kvmd.daemon.doors import BoundedServer
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.scheduler import Scheduler
-from hyper2kvmd.daemon.wire import jobs_adapter
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Counts, Job, State
 from tests.support.flood import Address, connect, flooding
-from tests.support.house import House, until
+from tests.support.house import House, jobs_adapter, until
 
 DESCRIPTORS = 256
 """Fewer than the connections of an attack."""

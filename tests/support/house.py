@@ -17,11 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hyper2kvmd.daemon.wire import Rejection, Status, events_adapter, jobs_adapter
+from pydantic import TypeAdapter
+
+from hyper2kvmd.daemon.wire import Rejection, Status
 from hyper2kvmd.model.jobs import Job, JobEvent, State
 
 HERE = Path(__file__).parent
 T = TypeVar("T")
+jobs_adapter: TypeAdapter[tuple[Job, ...]] = TypeAdapter(tuple[Job, ...])
+events_adapter: TypeAdapter[tuple[JobEvent, ...]] = TypeAdapter(tuple[JobEvent, ...])
 
 
 def until(question: Callable[[], T | None], what: str) -> T:

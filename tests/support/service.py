@@ -14,8 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from hyper2kvmd.cli.client import request
-from hyper2kvmd.daemon.wire import jobs_adapter
+from hyper2kvmd.client import Client
 from hyper2kvmd.errors import TryLater
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.jobs import Job, JobEvent, State
@@ -83,7 +82,7 @@ class Service:
         assert self.process is not None
         assert self.process.poll() is None, self.log.read_text()
         with suppress(TryLater):
-            return bool(request(self.socket, "GET", "/v1/status"))
+            return bool(Client(self.socket).status())
         return False
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
@@ -117,7 +116,7 @@ class Service:
 
     def jobs(self) -> list[Job]:
         """All jobs, newest first: what `h2kvmctl list` asks, without a program of its own for each look."""
-        return list(jobs_adapter.validate_json(request(self.socket, "GET", "/v1/jobs")))
+        return list(Client(self.socket).jobs())
 
     def job(self, vm_name: str) -> Job | None:
         return next((job for job in self.jobs() if job.vm_name == vm_name), None)

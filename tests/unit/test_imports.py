@@ -17,6 +17,7 @@ import hyper2kvmd
 HOUSE = Path(hyper2kvmd.__file__).parent
 FLOORS = (
     {"cli"},
+    {"client"},
     {"daemon"},
     {"worker"},
     {"stages"},
@@ -198,6 +199,8 @@ def test_processes_start_in_one_place(path: Path) -> None:
         ("hyper2kvmd.worker", "from hyper2kvmd.jobs.store import Store"),
         ("hyper2kvmd.worker", "from hyper2kvmd.daemon import spool"),
         ("hyper2kvmd.daemon.spool", "from hyper2kvmd.cli.ctl import main"),
+        ("hyper2kvmd.daemon.control", "from hyper2kvmd.client import Client"),
+        ("hyper2kvmd.client.client", "from hyper2kvmd.jobs.store import Store"),
         ("hyper2kvmd.jobs.store", "from hyper2kvmd.stages.plan import plan"),
         ("hyper2kvmd.stages.repair", "from hyper2kvmd.helper.helper import main"),
         ("hyper2kvmd.helper.helper", "from hyper2kvmd.errors import Failure"),

@@ -6,10 +6,9 @@ import json
 import signal
 from pathlib import Path
 
-from hyper2kvmd.daemon.wire import jobs_adapter
 from hyper2kvmd.host.person import Person
 from hyper2kvmd.model.jobs import Job, State
-from tests.support.house import House, until
+from tests.support.house import House, jobs_adapter, until
 
 
 def batch(house: House, *machines: tuple[str, ...], **common: object) -> str:

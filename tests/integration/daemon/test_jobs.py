@@ -12,9 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hyper2kvmd.daemon.wire import events_adapter
 from hyper2kvmd.model.jobs import Job, State
-from tests.support.house import House, until
+from tests.support.house import House, events_adapter, until
 
 MIB = 1 << 20
 

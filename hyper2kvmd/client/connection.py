@@ -1,4 +1,4 @@
-"""Client of the control socket: one request, one answer; every refusal is a `Failure`."""
+"""One request on the control socket and its answer. Every refusal becomes a `Failure`."""
 
 from __future__ import annotations
 
@@ -7,52 +7,30 @@ import http.client
 import json
 import os
 import socket as sockets
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from hyper2kvmd import config
 from hyper2kvmd.daemon.wire import RefusalBody
-from hyper2kvmd.errors import (
-    BrokenInstallation,
-    Failure,
-    InvalidInput,
-    Kind,
-    MigrationFailed,
-    TryLater,
-)
+from hyper2kvmd.errors import Failure, InvalidInput, Kind, MigrationFailed, TryLater
 from hyper2kvmd.spec import Rejected
 
 TIMEOUT = 60.0
 """Seconds to wait for each part of an answer: the daemon answers from its database."""
-
-
-def default_socket() -> Path:
-    """The configured path if this user may read it, else the default. Raises BrokenInstallation (`config-invalid`)."""
-    if os.access(config.DEFAULT_PATH, os.R_OK):
-        return config.load(config.DEFAULT_PATH).control_socket
-    return config.DaemonConfig().control_socket
-
-
 JSON = {"Content-Type": "application/json"}
-Answer = TypeVar("Answer")
+FAILURES = {400: InvalidInput, 403: InvalidInput, 404: InvalidInput, 409: InvalidInput, 503: TryLater}
 
 
-def read(adapter: TypeAdapter[Answer], answer: bytes) -> Answer:
-    """Raises BrokenInstallation (`daemon-foreign`) for an answer that this version does not understand."""
-    try:
-        return adapter.validate_json(answer)
-    except ValidationError as error:
-        raise BrokenInstallation(
-            "daemon-foreign",
-            "the answer on the control socket comes from another version or another program",
-            hint="Restart hyper2kvmd after an update, or give the path of its socket with --socket",
-        ) from error
+@dataclass(frozen=True)
+class Reply:
+    body: bytes
+    headers: Mapping[str, str]
 
 
-def request(socket: Path, method: str, path: str, body: object = None, *, timeout_seconds: float = TIMEOUT) -> bytes:
-    """The JSON text of the answer.
+def request(socket: Path, method: str, path: str, body: object = None, *, timeout_seconds: float = TIMEOUT) -> Reply:
+    """The answer to one request.
 
     Raises TryLater (`daemon-unreachable`, `daemon-silent`), InvalidInput (`socket-forbidden`), Rejected for a
     migration with errors, the failure that the daemon reports for other refusals, and MigrationFailed
@@ -77,7 +55,7 @@ def request(socket: Path, method: str, path: str, body: object = None, *, timeou
         connection.close()
     if status >= 400:
         raise _refused(status, answer, path)
-    return answer
+    return Reply(answer, dict(response.getheaders()))
 
 
 class _Connection(http.client.HTTPConnection):
@@ -99,7 +77,7 @@ def _unreachable(socket: Path, error: OSError) -> Failure:
         return InvalidInput(
             "socket-forbidden",
             f"this user may not use the control socket {socket}",
-            hint="Become a member of the group hyper2kvm, or use sudo",
+            hint="Become a member of the group hyper2kvm or hyper2kvm-submit, or use sudo",
         )
     return TryLater(
         "daemon-unreachable",
@@ -122,6 +100,5 @@ def _refused(status: int, answer: bytes, path: str) -> Failure:
         )
     if status == 422:
         return Rejected(problems)
-    first = problems[0]
-    kinds = {400: InvalidInput, 404: InvalidInput, 409: InvalidInput, 503: TryLater}
-    return kinds.get(status, MigrationFailed)(first.code, first.message, hint=first.hint, kind=Kind(first.kind))
+    first, message = problems[0], "; ".join(one.message for one in problems)
+    return FAILURES.get(status, MigrationFailed)(first.code, message, hint=first.hint, kind=Kind(first.kind))

@@ -1,0 +1,7 @@
+"""The typed client of the daemon's control socket: `Client().jobs()`. h2kvmctl uses nothing else."""
+
+from __future__ import annotations
+
+from hyper2kvmd.client.client import Client, Listed, default_socket
+
+__all__ = ["Client", "Listed", "default_socket"]

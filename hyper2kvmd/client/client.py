@@ -1,0 +1,178 @@
+"""`Client`: one method for each operation of the control socket, with the types of the model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+from urllib.parse import urlencode
+
+from pydantic import ValidationError
+
+from hyper2kvmd import config
+from hyper2kvmd.client.connection import TIMEOUT, Reply, request
+from hyper2kvmd.daemon import operations
+from hyper2kvmd.daemon.operations import Body, Operation, Query
+from hyper2kvmd.daemon.wire import (
+    EventsQuery,
+    JobsQuery,
+    NoBody,
+    NoQuery,
+    PriorityBody,
+    ReportQuery,
+    Status,
+    SubmissionBody,
+)
+from hyper2kvmd.errors import BrokenInstallation
+from hyper2kvmd.model.frozen import Frozen
+from hyper2kvmd.model.jobs import Job, JobEvent, PastRate
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+NO_QUERY, NO_BODY, ALL = NoQuery(), NoBody(), JobsQuery()
+
+
+def default_socket() -> Path:
+    """The configured path if this user may read it, else the default. Raises BrokenInstallation (`config-invalid`)."""
+    if os.access(config.DEFAULT_PATH, os.R_OK):
+        return config.load(config.DEFAULT_PATH).control_socket
+    return config.DaemonConfig().control_socket
+
+
+@dataclass(frozen=True)
+class Listed(Generic[Item]):
+    """One page of a list."""
+
+    items: tuple[Item, ...]
+    total: int
+    """The number of items on all pages."""
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+class Client:
+    """The daemon behind a control socket. Methods may be called from several threads.
+
+    They raise the failures of `connection.request`, those that the daemon reports, and BrokenInstallation
+    (`daemon-foreign`) for an answer that this version does not understand.
+    """
+
+    def __init__(self, socket: Path | None = None, *, timeout_seconds: float = TIMEOUT) -> None:
+        """None: the socket of this host's configuration."""
+        self.socket = socket or default_socket()
+        self._timeout = timeout_seconds
+
+    # ---- the daemon
+
+    def status(self) -> Status:
+        return self._ask(operations.GET_STATUS)
+
+    def rate(self) -> PastRate | None:
+        """How fast the last conversions on this host were; None if there were none."""
+        return self._ask(operations.GET_RATE).rate
+
+    def pause(self) -> Status:
+        return self._ask(operations.PAUSE_QUEUE)
+
+    def resume(self) -> Status:
+        return self._ask(operations.RESUME_QUEUE)
+
+    def drain(self) -> Status:
+        return self._ask(operations.DRAIN_QUEUE)
+
+    def openapi(self) -> dict[str, object]:
+        """The description of all operations."""
+        return self._ask(operations.GET_OPENAPI)
+
+    # ---- submitting
+
+    def submit(self, text: str, *, name: str, base: Path | None = None) -> tuple[Job, ...]:
+        """All machines of a migration YAML, or none of them. `name` is the VM's where the text has none.
+
+        Relative paths are resolved against `base`.
+        """
+        return self._ask(operations.SUBMIT_BATCH, body=SubmissionBody(text=text, base=base, name=name))
+
+    def submit_one(self, text: str, *, name: str, base: Path | None = None) -> Job:
+        return self._ask(operations.SUBMIT_JOB, body=SubmissionBody(text=text, base=base, name=name))
+
+    # ---- jobs
+
+    def jobs(self, query: JobsQuery = ALL) -> Listed[Job]:
+        """One page of jobs, the newest first unless the query says otherwise."""
+        return self._list(operations.LIST_JOBS, query)
+
+    def job(self, job_id: int) -> Job:
+        return self._ask(operations.GET_JOB, job_id)
+
+    def events(self, job_id: int, *, after: int = 0) -> Sequence[JobEvent]:
+        """The events with higher numbers than `after`, the oldest first."""
+        return self._ask(operations.LIST_EVENTS, job_id, query=EventsQuery(after=after))
+
+    def report(self, job_id: int, *, format: Literal["json", "markdown"] = "json") -> str:  # noqa: A002 - the key's name
+        """The text of the published report."""
+        return self._text(operations.GET_REPORT, job_id, ReportQuery(format=format))
+
+    def cancel(self, job_id: int) -> Job:
+        """The job as it is now: cancelled, or running and `cancelling`."""
+        return self._ask(operations.CANCEL_JOB, job_id)
+
+    def retry(self, job_id: int) -> Job:
+        return self._ask(operations.RETRY_JOB, job_id)
+
+    def hold(self, job_id: int) -> Job:
+        return self._ask(operations.HOLD_JOB, job_id)
+
+    def release(self, job_id: int) -> Job:
+        return self._ask(operations.RELEASE_JOB, job_id)
+
+    def set_priority(self, job_id: int, priority: int) -> Job:
+        return self._ask(operations.SET_PRIORITY, job_id, body=PriorityBody(priority=priority))
+
+    # ---- requests
+
+    def _ask(
+        self,
+        operation: Operation[Query, Body, Answer],
+        number: int | None = None,
+        *,
+        query: Frozen = NO_QUERY,
+        body: Frozen = NO_BODY,
+    ) -> Answer:
+        return _read(operation, self._send(operation, number, query, body))
+
+    def _list(self, operation: Operation[Query, Body, tuple[Item, ...]], query: Query) -> Listed[Item]:
+        reply = self._send(operation, None, query, NO_BODY)
+        items = _read(operation, reply)
+        return Listed(items, int(reply.headers.get("Total-Count", len(items))))
+
+    def _text(self, operation: Operation[Query, Body, Answer], number: int, query: Query) -> str:
+        return self._send(operation, number, query, NO_BODY).body.decode()
+
+    def _send(
+        self, operation: Operation[Query, Body, Answer], number: int | None, query: Frozen, body: Frozen
+    ) -> Reply:
+        path = operation.path.format(id=number)
+        words = urlencode(query.model_dump(mode="json", exclude_defaults=True), doseq=True)
+        given = None if operation.body is NoBody else body.model_dump(mode="json")
+        return request(
+            self.socket, operation.method, f"{path}?{words}" if words else path, given, timeout_seconds=self._timeout
+        )
+
+
+def _read(operation: Operation[Query, Body, Answer], reply: Reply) -> Answer:
+    try:
+        return operation.adapter.validate_json(reply.body)
+    except ValidationError as error:
+        raise BrokenInstallation(
+            "daemon-foreign",
+            "the answer on the control socket comes from another version or another program",
+            hint="Restart hyper2kvmd after an update, or give the path of its socket with --socket",
+        ) from error
