@@ -117,9 +117,10 @@ demo: $(PACKAGES) ## a broken VMware guest becomes one that boots, in three minu
 demo-guest: | $(PACKAGES)
 	@$(PYTHON) -B -m tests.guests debian12 --subformat streamOptimized >/dev/null
 
-reference: setup ## docs/reference/ and docs/howto/: pages from hyper2kvmd/catalogue/, the tests of guests, hyper2kvm_keys.py
+reference: setup ## the generated pages of docs/: errors, guests, keys, commands, exit statuses, keys of hyper2kvm
 	$(BIN)/python -B -m hyper2kvmd.catalogue >docs/reference/errors.md
 	$(BIN)/python -B -m hyper2kvmd.hyper2kvm_keys >docs/howto/from-hyper2kvm.md
+	$(BIN)/python -B -m hyper2kvmd.cli.manual reference docs/reference
 	$(BIN)/python -B -m tests.guests.support_matrix >docs/reference/guests.md
 
 wheel: setup ## wheel and source archive, into dist/

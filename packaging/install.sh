@@ -59,8 +59,10 @@ put 0644 /etc/apparmor.d packaging/apparmor/*
 find packaging/apparmor/abstractions -type f 2>/dev/null | while read -r file; do
     put 0644 "/etc/apparmor.d/$(dirname "${file#packaging/apparmor/}")" "$file"
 done
+mkdir "$scratch/man"
+"$destdir$private/bin/python3" -IB -m hyper2kvmd.cli.manual man "$scratch/man"
 for section in 1 5 8; do
-    put 0644 "/usr/share/man/man$section" packaging/man/*."$section"
+    put 0644 "/usr/share/man/man$section" "$scratch"/man/*."$section"
 done
 # as in the sources, so that the links in these texts lead there
 doc=/usr/share/doc/hyper2kvmd

@@ -36,7 +36,7 @@ COMMANDS = {
     "resume": LazyCommand("queue", "Start jobs again."),
     "retry": LazyCommand("queue", "Queue a failed or cancelled job again."),
     "show": LazyCommand("queue", "Show one job: its state, its settings, its warnings and its problems."),
-    "status": LazyCommand("queue", "Show the state of the daemon."),
+    "status": LazyCommand("queue", "Show the state of the daemon: its jobs, slots and free space."),
     "submit": LazyCommand("queue", "Submit migration YAMLs to the daemon."),
     "watch": LazyCommand("queue", "Follow a job until it finishes."),
 }
@@ -83,13 +83,34 @@ def _instead_of(name: str) -> str:
     "files",
     type=FILE,
     multiple=True,
-    help="Run the migrations of this YAML without the daemon. If repeated, later files override keys of earlier ones.",
+    help="Run the migrations of this YAML without the daemon. Relative paths in it are resolved from the current "
+    "directory, and `~/` is the home directory of this user. If repeated, keys of later files override those of"
+    " earlier ones. Several machines are migrated one after the other. If some fail, the others are migrated "
+    "nevertheless, and the exit status is the highest one of them.",
 )
-@click.option("--conversion-dir", type=FOLDER, help="Convert in this directory.")
-@click.option("--output-dir", type=FOLDER, help="Put image, report and domain XML into this directory.")
-@click.option("--threads", type=click.IntRange(1, 256), help="Threads for the conversion. [default: one per core]")
-@click.option("--dry-run", is_flag=True, help="Show what the migration would do; write nothing.")
-@click.option("--debug", is_flag=True, help="Log each external command as a shell command line.")
+@click.option(
+    "--conversion-dir",
+    type=FOLDER,
+    help="Convert in this directory. Without it, the first of these that is set is used: the key `conversion_dir` in"
+    " the YAML, `HYPER2KVM_CONVERSION_DIR`, the daemon's configuration (if its directory belongs to this user),"
+    " and `~/.cache/hyper2kvm/conversions`. The directory must belong to this user, and the directories above "
+    "it to this user or root. Nobody else may be able to write to any of them, except for directories above it "
+    "with the sticky bit.",
+)
+@click.option(
+    "--output-dir",
+    type=FOLDER,
+    help="Put image, report and domain XML into this directory. Without it, the YAML's `output_dir` is used, or else"
+    " the current directory.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 256),
+    metavar="NUMBER",
+    help="Number of threads for the conversion, 1 to 256. Without it, there is one for each core.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what the migration would do. Write nothing.")
+@click.option("--debug", is_flag=True, help="Log each external command to standard error, as a shell command line.")
 @json_option
 @click.pass_context
 def cli(

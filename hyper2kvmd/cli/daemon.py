@@ -31,11 +31,27 @@ READY = b"ready"
     type=click.Path(path_type=Path),
     default=CONFIGURATION,
     show_default=True,
-    help="The configuration file.",
+    help="Read the configuration from this file. Only the default file may be missing: every key has a default.",
 )
-@click.option("--check", is_flag=True, help="Check the configuration, show all settings with their origin, and exit.")
-@click.option("--daemonize", is_flag=True, help="Run in the background; log to hyper2kvmd.log in state_dir.")
-@click.option("--pidfile", type=click.Path(path_type=Path), help="Write and lock this pidfile; only with --daemonize.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Check the configuration and exit. If it is valid, print all settings as a configuration file, each with "
+    "its origin: a line of the file, the environment, or the default. Otherwise print every error with its line"
+    " and remedy; the exit status is 78. The configuration alone is examined: `h2kvmctl doctor` examines the "
+    "host.",
+)
+@click.option(
+    "--daemonize",
+    is_flag=True,
+    help="Go to the background when the daemon is ready. The log goes to `hyper2kvmd.log` in the state directory. "
+    "Needs `--pidfile`.",
+)
+@click.option(
+    "--pidfile",
+    type=click.Path(path_type=Path),
+    help="Write the process ID to this file and keep the file locked. Only with `--daemonize`.",
+)
 @click.version_option(__version__, prog_name="hyper2kvmd")
 def main(config_path: Path, check: bool, daemonize: bool, pidfile: Path | None) -> None:
     """Migrate virtual machines from VMware to KVM, from a spool directory and a queue."""

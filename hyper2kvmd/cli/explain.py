@@ -32,7 +32,10 @@ def _codes(_context: click.Context, _parameter: click.Parameter, begun: str) -> 
 @json_option
 @click.pass_obj
 def explain(output: Output, code: str | None) -> None:
-    """Explain an error code and its remedy, or list all codes."""
+    """Explain an error code and its remedy, or list all codes.
+
+    An entry has the meaning of the code, its usual causes, and what to do.
+    """
     if code is None:
         _list(output)
         return

@@ -20,7 +20,14 @@ from hyper2kvmd.cli.output import Output, json_option
 @json_option
 @click.pass_obj
 def gc(output: Output, dry_run: bool, file: Path) -> None:
-    """Remove old working folders, spool files and rows of jobs that are over."""
+    """Remove old working folders, spool files and rows of jobs that are over.
+
+    In the configured output directory, remove hidden drafts of killed jobs, and bring back files that they had set
+    aside. The key `retention` in the daemon's configuration sets the ages. Nothing of a live job is ever removed.
+
+    A conversion directory that others can replace, or whose path has a link of another user, is left unchanged and
+    reported.
+    """
     removed = cleanup.collect(config.load(file), dry_run=dry_run)
     if output.json:
         output.data(removed)

@@ -144,11 +144,17 @@ def _planned_on_screen(order: Order, display: Display) -> Plan:
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
-@click.option("--merge", is_flag=True, help="Check the files as one, of which later ones override earlier ones.")
+@click.option(
+    "--merge", is_flag=True, help="Check the files as one: keys of later files override those of earlier ones."
+)
 @json_option
 @click.pass_obj
 def check(output: Output, files: tuple[Path, ...], merge: bool) -> None:
-    """List the errors of migration YAMLs, or their resulting settings."""
+    """List the errors of migration YAMLs, or their resulting settings.
+
+    At most 20 errors of a file are listed, with line and remedy. For a valid file, all keys are listed with their
+    resulting values, and the keys of hyper2kvm that have no effect here.
+    """
     results: list[dict[str, Any]] = []
     failed = False
     for together in [files] if merge else [(file,) for file in files]:
@@ -180,14 +186,24 @@ def _show(output: Output, name: str, machine: Parsed) -> None:
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
-@click.option("--conversion-dir", type=FOLDER, help="The conversion directory.")
-@click.option("--output-dir", type=FOLDER, help="The output directory.")
+@click.option("--conversion-dir", type=FOLDER, help="The conversion directory, as for a one-shot run.")
+@click.option("--output-dir", type=FOLDER, help="The output directory, as for a one-shot run.")
 @json_option
 @click.pass_obj
 def plan(output: Output, files: tuple[Path, ...], conversion_dir: Path | None, output_dir: Path | None) -> None:
-    """Read the source and show what a migration would do and need. Writes nothing.
+    """Read the source and show what a migration would do and need. Write nothing.
 
-    Later files override keys of earlier ones.
+    The source is read, the host is checked, and the space that is needed is computed. All missing programs and other
+    problems are reported at once. Keys of later files override those of earlier ones.
+
+    The new machine is shown with its name, CPUs, memory, firmware, Secure Boot, TPM, UUID, disks and network cards,
+    and with the values of the source machine that become others. A MAC address is marked as kept or new.
+
+    The guest is inspected on the source, without a conversion, and its expected repairs are listed.
+
+    If a job of the daemon would use other directories, these are shown as well. So is the time that the daemon needs
+    to convert as much data, at the median rate of its last ten conversions. A user who cannot use the control socket
+    sees no estimate.
     """
     places = Places(conversion_dir, output_dir)
     _each(output, _load(output, files), lambda machine: _plan(output, places.order(machine)))

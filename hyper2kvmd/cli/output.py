@@ -143,7 +143,11 @@ def json_option(command: Command) -> Command:
             context.ensure_object(Output).json = True
 
     return click.option(
-        "--json", is_flag=True, expose_value=False, callback=note, help="Print one JSON document, errors included."
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        callback=note,
+        help="Print one JSON document on standard output, errors included.",
     )(command)
 
 

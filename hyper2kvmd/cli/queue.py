@@ -31,7 +31,9 @@ COMMANDS: list[click.Command] = []
 
 def socket_option(command: Command) -> Command:
     return click.option(
-        "--socket", type=click.Path(path_type=Path), help="The daemon's control socket. [default: as configured]"
+        "--socket",
+        type=click.Path(path_type=Path),
+        help="The daemon's control socket. Without it, the one of the configuration.",
     )(command)
 
 
@@ -65,7 +67,8 @@ JOB = click.argument("job_id", type=click.IntRange(min=1), metavar="ID")
 def submit(output: Output, daemon: Client, files: tuple[Path, ...]) -> None:
     """Submit migration YAMLs to the daemon. Each machine becomes a job.
 
-    Relative paths in them are resolved from the current directory.
+    Of a file, all machines are queued or none. Relative paths in a file are resolved from the current directory, and
+    `~/` is the home directory of this user in the user database.
     """
     from hyper2kvmd import yaml_source
 
@@ -112,7 +115,10 @@ def show(output: Output, daemon: Client, job_id: int) -> None:
 
 @over_socket("logs", JOB)
 def logs(output: Output, daemon: Client, job_id: int) -> None:
-    """Show the events of a job with their times."""
+    """Show the events of a job with their times.
+
+    Those of the kind `machine` describe the new machine, with a line for each disk and network card.
+    """
     events = daemon.events(job_id)
     if output.json:
         output.data(list(events))
@@ -123,7 +129,7 @@ def logs(output: Output, daemon: Client, job_id: int) -> None:
 
 @over_socket("watch", JOB)
 def watch(output: Output, daemon: Client, job_id: int) -> None:
-    """Follow a job until it finishes. Exit code: 0 succeeded, 2 rejected, 1 failed or cancelled."""
+    """Follow a job until it finishes. The exit status is 0 if it succeeded, 2 if it was rejected, otherwise 1."""
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as Bars
 
@@ -153,7 +159,7 @@ def watch(output: Output, daemon: Client, job_id: int) -> None:
 
 @over_socket("status")
 def status(output: Output, daemon: Client) -> None:
-    """Show the state of the daemon."""
+    """Show the state of the daemon: its jobs, slots and free space."""
     now = daemon.status()
     if output.json:
         output.data(now)
@@ -190,10 +196,17 @@ _job_verb(
     "retry",
     Client.retry,
     "Queue a failed or cancelled job again. It continues after the last finished stage if its working folder is still "
-    "there and the source did not change.",
+    "there and the source did not change. Otherwise it starts over.\n\n"
+    "The note in `show` says how long the folder is kept. If its images are already published, only the domain is "
+    "registered. To start over in any case, submit the YAML again.",
 )
 _job_verb("hold", Client.hold, "Hold a queued job until it is released.")
 _job_verb("release", Client.release, "Allow a held job to start.")
-_queue_verb("pause", Client.pause, "paused", "Start no more jobs; running jobs continue.")
+_queue_verb(
+    "pause",
+    Client.pause,
+    "paused",
+    "Start no more jobs; running jobs continue. The pause stays in effect after a restart of the daemon.",
+)
 _queue_verb("resume", Client.resume, "running", "Start jobs again.")
 _queue_verb("drain", Client.drain, "draining", "Finish running jobs, then stop the daemon.")

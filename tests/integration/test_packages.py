@@ -30,6 +30,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGING = REPOSITORY / "packaging"
 PRIVATE = Path("usr/lib/hyper2kvmd")
 PROGRAMS = ("hyper2kvmd", "h2kvmctl", "hyper2kvm")
+MAN_PAGES = ("h2kvmctl.1", "hyper2kvm.1", "hyper2kvm-migration.5", "hyper2kvmd.yaml.5", "hyper2kvmd.8")
 INTERNAL = ("hyper2kvm-ssh",)
 """Not on PATH: other programs start them."""
 
@@ -92,7 +93,7 @@ def test_everything_has_its_place(package: Package) -> None:
         *(f"usr/bin/{name}" for name in PROGRAMS),
         *(f"usr/share/bash-completion/completions/{name}" for name in PROGRAMS),
         *(f"usr/share/fish/vendor_completions.d/{name}.fish" for name in PROGRAMS),
-        *(f"usr/share/man/man{path.suffix[1:]}/{path.name}.gz" for path in (PACKAGING / "man").iterdir()),
+        *(f"usr/share/man/man{name[-1]}/{name}.gz" for name in MAN_PAGES),
         *below("usr/share/doc/hyper2kvmd/docs", REPOSITORY / "docs"),
         *below("usr/share/doc/hyper2kvmd/examples", REPOSITORY / "examples"),
         *below("usr/share/doc/hyper2kvmd/packaging/container", PACKAGING / "container"),
