@@ -26,8 +26,8 @@ from hyper2kvmd.daemon import control, journal, spool
 from hyper2kvmd.daemon.doors import BACKLOG, BoundedServer
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
+from hyper2kvmd.daemon.pages.server import Web
 from hyper2kvmd.daemon.scheduler import TICK_SECONDS, Scheduler
-from hyper2kvmd.daemon.web import Web
 from hyper2kvmd.daemon.wire import Status
 from hyper2kvmd.errors import BrokenInstallation, Failure, TryLater, Unsafe
 from hyper2kvmd.host import run

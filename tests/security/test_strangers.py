@@ -19,10 +19,11 @@ from aiohttp import web
 
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon import control, doors
-from hyper2kvmd.daemon import web as pages
 from hyper2kvmd.daemon.doors import BoundedServer
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
+from hyper2kvmd.daemon.pages import shared
+from hyper2kvmd.daemon.pages.server import Web
 from hyper2kvmd.daemon.scheduler import Scheduler
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin
@@ -327,7 +328,7 @@ def test_clients_that_ask_and_leave() -> None:
 
 def test_page_requests_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The database is asked once for all of them."""
-    monkeypatch.setattr(pages, "SHARE_SECONDS", 3600)
+    monkeypatch.setattr(shared, "SHARE_SECONDS", 3600)
     asked: list[str] = []
 
     class Counted(Store):
@@ -342,16 +343,16 @@ def test_page_requests_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     async def run() -> None:
         ledger, metrics = Ledger(Counted(f"sqlite:///{tmp_path}/jobs.sqlite3")), Metrics()
         config = DaemonConfig(state_dir=tmp_path, conversion_dir=tmp_path)
-        site = pages.Web(Scheduler(config, ledger, metrics, ()), ledger, metrics)
+        site = Web(Scheduler(config, ledger, metrics, ()), ledger, metrics)
         async with served(site.application()) as port:
-            for path in (b"/", b"/metrics", b"/healthz"):
+            for path in (b"/", b"/host", b"/metrics", b"/healthz"):
                 readers = [(await call(port, PAGE.replace(b"/ ", path + b" ")))[0] for _ in range(50)]
                 heads = [await asyncio.wait_for(reader.readuntil(b"\r\n"), 60) for reader in readers]
                 assert all(b" 200 " in head for head in heads)
         ledger.close()
 
     asyncio.run(run())
-    assert asked == ["overview", "overview", "paused"], "the first two are the page and the metrics"
+    assert asked == [*["overview"] * 3, "paused"], "each page and the metrics have one"
 
 
 def test_a_list_of_jobs_that_are_all_as_large_as_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

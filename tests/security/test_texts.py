@@ -23,6 +23,13 @@ EVIL = {
 }
 
 
+HOSTILE = {
+    "markup": "hostile <script>alert(1)</script><img src=x onerror=alert(1)>",
+    "a terminal's escape": "hostile \x1b[2J\x1b]0;owned\x07",
+    "text turned around": "hostile \u202eegami",
+}
+
+
 @pytest.mark.parametrize("name", EVIL)
 def test_a_guests_words_are_one_line_of_the_log(house: House, name: str) -> None:
     house.start()
@@ -57,6 +64,20 @@ def test_a_files_name_means_nothing_anywhere(house: House, name: str) -> None:
     assert all(line.isprintable() for line in lines) and not any(line.startswith("<2>") for line in lines)
     metrics = house.browse("/metrics")[1]
     assert not re.search("alert|img|onmouseover", metrics)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_guests_words_mean_nothing_on_any_page(house: House, name: str) -> None:
+    house.start()
+    (house.root / "evil").write_text(HOSTILE[name])
+    house.drop("web01.yaml", house.migration("web01", "plan", f"warn-file {house.root}/evil"))
+    house.reaches(1, State.SUCCEEDED)
+    for path in ("/", "/jobs", "/jobs/1", "/jobs?vm=web01&warned=1"):
+        code, page = house.browse(path)
+        assert code == 200
+        assert all(line.isprintable() for line in page.split("\n"))
+        assert not re.search(r"<(script|img)|onmouseover='", page)
+    assert "hostile" in house.browse("/jobs/1")[1]
 
 
 def test_a_browser_is_told_to_run_nothing(house: House) -> None:

@@ -19,7 +19,8 @@ from hyper2kvmd.cli import oneshot
 from hyper2kvmd.cli.ctl import cli
 from hyper2kvmd.cli.daemon import main
 from hyper2kvmd.config import DaemonConfig
-from hyper2kvmd.daemon.web import ANSWER_SECONDS, Web
+from hyper2kvmd.daemon.pages.server import Web
+from hyper2kvmd.daemon.pages.shared import ANSWER_SECONDS
 from tests.support.host import REPOSITORY, unit_settings
 from tests.support.parsed import only_migration
 

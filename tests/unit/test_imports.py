@@ -223,7 +223,7 @@ def test_an_import_that_points_up_is_seen(module: str, line: str) -> None:
         ("hyper2kvmd.worker", "from hyper2kvmd.stages.plan import plan"),
         ("hyper2kvmd.guest.mounts.access", "from hyper2kvmd.host import run"),
         ("hyper2kvmd.host.run", "from hyper2kvmd.host.confine import landlock_abi"),
-        ("hyper2kvmd.daemon.web", "from hyper2kvmd import __version__"),
+        ("hyper2kvmd.daemon.pages.server", "from hyper2kvmd import __version__"),
         ("hyper2kvmd.helper.helper", "import ctypes, os"),
     ],
 )

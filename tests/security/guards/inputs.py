@@ -20,6 +20,7 @@ AMBIGUOUS = (
     "a name that virsh takes for a UUID, with hyphens elsewhere",
 )
 LOGGED = "test_texts.py::test_a_guests_words_are_one_line_of_the_log"
+SHOWN = "test_texts.py::test_a_guests_words_mean_nothing_on_any_page"
 
 dropped = partial(Cut, "hyper2kvmd/daemon/dropped.py")
 files = partial(Cut, "hyper2kvmd/disk/files.py")
@@ -40,7 +41,7 @@ batch = partial(Cut, "hyper2kvmd/spec_batch.py")
 translation = partial(Cut, "hyper2kvmd/spec_translation.py")
 root = partial(Cut, "hyper2kvmd/guest/files/root.py")
 journal = partial(Cut, "hyper2kvmd/daemon/journal.py")
-web = partial(Cut, "hyper2kvmd/daemon/web.py")
+pages = partial(Cut, "hyper2kvmd/daemon/pages/render.py")
 
 BACKED = ("backing file", "backing json:")
 ALLOWED = mandate("Mandate.open", "call require_below", GONE)
@@ -365,8 +366,15 @@ GUARDS: tuple[Guard, ...] = (
         cases(LOGGED, "a line break", "a carriage return", "a line separator", "a journal priority"),
         (ONE_LINE, PRINTABLE),
     ),
-    *each("test_texts.py::test_a_files_name_means_nothing_anywhere", web("_ended_row", "call escape #3", "$1")),
-    *each("test_texts.py::test_a_browser_is_told_to_run_nothing", web("HEADERS", "item Content-Security-Policy", GONE)),
+    *each(
+        "test_texts.py::test_a_files_name_means_nothing_anywhere", pages("_environment", "keyword autoescape", "False")
+    ),
+    *each(cases(SHOWN, "markup"), pages("_environment", "keyword autoescape", "False")),
+    *each(cases(SHOWN, "a terminal's escape", "text turned around"), pages("printable", "if Markup", ALWAYS)),
+    *each(
+        "test_texts.py::test_a_browser_is_told_to_run_nothing",
+        Cut("hyper2kvmd/daemon/pages/server.py", "HEADERS", "item Content-Security-Policy", GONE),
+    ),
     *each(
         "test_texts.py::test_the_page_and_the_metrics_listen_here_alone",
         Cut("hyper2kvmd/config.py", "DaemonConfig.metrics_listen", "keyword default", '"0.0.0.0:9180"'),

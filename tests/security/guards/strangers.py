@@ -18,7 +18,8 @@ spec = partial(Cut, "hyper2kvmd/spec.py")
 spool = partial(Cut, "hyper2kvmd/daemon/spool.py")
 questions = partial(Cut, "hyper2kvmd/jobs/questions.py")
 submissions = partial(Cut, "hyper2kvmd/jobs/submissions.py")
-web = partial(Cut, "hyper2kvmd/daemon/web.py")
+web = partial(Cut, "hyper2kvmd/daemon/pages/server.py")
+shared = partial(Cut, "hyper2kvmd/daemon/pages/shared.py")
 
 GUARDS: tuple[Guard, ...] = (
     # ---- connections
@@ -71,7 +72,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_strangers.py::test_page_requests_without_end",
-        web("Shared.get", "if SHARE_SECONDS", ALWAYS),
+        shared("Shared.get", "if stale", ALWAYS),
     ),
     *each(
         "test_strangers.py::test_a_list_of_jobs_that_are_all_as_large_as_can_be",

@@ -1,0 +1,68 @@
+"""What the page of the host shows: file systems with their reserve and promises, tools, protection, versions."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sqlite3
+import time
+from functools import lru_cache
+from pathlib import Path
+
+from hyper2kvmd.daemon.wire import Status
+from hyper2kvmd.model.frozen import Frozen
+
+TOOLS = (
+    *("qemu-img", "qemu-storage-daemon", "qemu-system-x86_64", "nbdfuse", "fusermount3", "sudo", "virsh"),
+    *("ntfs-3g", "swtpm", "zstd", "lz4"),
+)
+TOOLS_SECONDS = 60.0
+
+
+def facts(status: Status) -> tuple[tuple[str, str], ...]:
+    confined = "confined by Landlock" if status.confinement_available else "not confined: this kernel has no Landlock"
+    return (
+        ("Image tools", confined),
+        ("hyper2kvmd", status.version),
+        ("Python", platform.python_version()),
+        ("SQLite", sqlite3.sqlite_version),
+        ("Kernel", platform.release()),
+    )
+
+
+def tools() -> tuple[tuple[str, str], ...]:
+    """Looked up once a minute."""
+    return _tools(int(time.monotonic() / TOOLS_SECONDS))
+
+
+@lru_cache(maxsize=1)
+def _tools(_minute: int) -> tuple[tuple[str, str], ...]:
+    return tuple((name, "found" if shutil.which(name) else "not found") for name in TOOLS)
+
+
+class FileSystemRow(Frozen):
+    """One file system and what it is used for."""
+
+    roles: tuple[str, ...]
+    path: Path
+    size: int
+    free: int
+    reserve: int
+    promised: int
+
+    @property
+    def used(self) -> float:
+        return 1 - self.free / self.size if self.size else 0.0
+
+
+def places(status: Status) -> tuple[FileSystemRow, ...]:
+    return (
+        FileSystemRow(
+            roles=("conversions",),
+            path=status.conversion_dir,
+            size=0,
+            free=status.conversion_free_bytes,
+            reserve=0,
+            promised=status.conversion_reserved_bytes,
+        ),
+    )

@@ -1,0 +1,191 @@
+"""The routes on `metrics_listen`: `/metrics`, `/healthz`, and pages for people. All of them only read."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+
+import hyper2kvmd
+from hyper2kvmd import catalogue
+from hyper2kvmd.catalogue import KINDS, Explanation
+from hyper2kvmd.daemon.doors import Handler
+from hyper2kvmd.daemon.ledger import Ledger
+from hyper2kvmd.daemon.metrics import Metrics
+from hyper2kvmd.daemon.pages import host, render, views
+from hyper2kvmd.daemon.pages.address import BadAddress, Wanted, read
+from hyper2kvmd.daemon.pages.shared import Overloaded, Shared, SharedPages
+from hyper2kvmd.daemon.scheduler import Scheduler
+from hyper2kvmd.errors import Failure
+from hyper2kvmd.model.jobs import Job, State
+
+STALE_SECONDS = 30.0
+"""A scheduler that has been unresponsive for this long is not healthy."""
+MAX_BODY_BYTES = 1024
+"""No request to this server needs a body."""
+MAX_ADDRESS = 1000
+"""Characters of a query."""
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+STYLE_HEADERS = {**HEADERS, "Cache-Control": "max-age=3600"}
+WAITING = (State.QUEUED, State.HELD)
+ENDED = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.REJECTED)
+RECENT = 20
+Make = Callable[[web.Request, Wanted], Coroutine[None, None, str]]
+
+
+class Web:
+    def __init__(self, scheduler: Scheduler, ledger: Ledger, metrics: Metrics) -> None:
+        self._scheduler, self._ledger, self._metrics = scheduler, ledger, metrics
+        self._shared_metrics = Shared(self._make_metrics)
+        self._shared_ping = Shared(self._ping)
+        self._pages = SharedPages()
+        self._host = socket.gethostname()
+
+    def application(self) -> web.Application:
+        application = web.Application(middlewares=[self._refusing], client_max_size=MAX_BODY_BYTES)
+        application.add_routes(
+            [
+                web.get("/metrics", self._render),
+                web.get("/healthz", self._health),
+                web.get("/style.css", self._style),
+                web.get("/", self._page(self._overview)),
+                web.get("/jobs", self._page(self._jobs)),
+                web.get("/jobs/{id:[0-9]{1,9}}", self._page(self._job)),
+                web.get("/host", self._page(self._host_page)),
+                web.get("/errors/{code:[a-z0-9-]{1,64}}", self._page(self._error)),
+            ]
+        )
+        return application
+
+    # ------------------------------------------------------------ for programs
+
+    async def _render(self, _request: web.Request) -> web.Response:
+        body = await self._shared_metrics.get()
+        return web.Response(body=body, headers={**HEADERS, "Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+    async def _make_metrics(self) -> bytes:
+        return self._metrics.render(await self._scheduler.status(), self._scheduler.last_tick)
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        """200 when the scheduler runs and the database responds, else 503 with the fact."""
+        age = time.monotonic() - self._scheduler.last_tick
+        if age > STALE_SECONDS:
+            reason = f"the scheduler has been unresponsive for {age:.0f} s\n"
+            return web.Response(text=reason, status=503, headers=HEADERS)
+        await self._shared_ping.get()
+        return web.Response(text="ok\n", headers=HEADERS)
+
+    async def _ping(self) -> None:
+        await self._ledger.call(self._ledger.store.paused)
+
+    # ------------------------------------------------------------ for people
+
+    async def _style(self, _request: web.Request) -> web.Response:
+        return web.Response(text=render.STYLE, content_type="text/css", headers=STYLE_HEADERS)
+
+    def _page(self, make: Make) -> Handler:
+        async def answer(request: web.Request) -> web.Response:
+            if len(request.query_string) > MAX_ADDRESS:
+                raise BadAddress("the address is too long")
+            wanted = read(request.query, request.query.getall("state", []))
+            text = await self._pages.get(wanted.address(request.path), lambda: make(request, wanted))
+            refresh = {"Refresh": str(wanted.refresh)} if wanted.refresh else {}
+            return web.Response(text=text, content_type="text/html", headers={**HEADERS, **refresh})
+
+        return answer
+
+    async def _show(self, name: str, here: str, **values: Any) -> str:
+        """Rendered in a thread: a long page must not stop the event loop."""
+        common = {"host": self._host, "now": datetime.now(UTC), "version": hyper2kvmd.__version__, "here": here}
+        return await asyncio.to_thread(render.page, name, **common, **values)
+
+    async def _overview(self, _request: web.Request, wanted: Wanted) -> str:
+        status = await self._scheduler.status()
+        queue = wanted.with_changes(states=WAITING, sort="start")
+        waiting, total = await self._found(queue)
+        recent, _ = await self._found(Wanted(states=ENDED, sort="finished"))
+        return await self._show(
+            "overview",
+            "/",
+            status=status,
+            wanted=wanted,
+            waiting=waiting,
+            waiting_total=total,
+            recent=recent[:RECENT],
+            chart=None,
+        )
+
+    async def _jobs(self, _request: web.Request, wanted: Wanted) -> str:
+        jobs, total = await self._found(wanted)
+        return await self._show("jobs", "/jobs", jobs=jobs, total=total, wanted=wanted)
+
+    async def _found(self, wanted: Wanted) -> tuple[list[Job], int]:
+        """The jobs of one page, and the number of all."""
+        jobs = await self._ledger.call(self._ledger.store.list, wanted.states, 50)
+        return jobs, len(jobs)
+
+    async def _job(self, request: web.Request, wanted: Wanted) -> str:
+        number, store = int(request.match_info["id"]), self._ledger.store
+        job = await self._ledger.call(store.get, number)
+        events = await self._ledger.call(store.events, number)
+        finished = await self._ledger.call(store.finished_stages, number)
+        view = await asyncio.to_thread(views.of_job, job, events, finished)
+        running = next((one for one in (await self._scheduler.status()).running if one.id == number), None)
+        return await self._show(
+            "job", "/jobs", **dict(view), running=running, kinds=KINDS, wanted=wanted, address=request.path
+        )
+
+    async def _host_page(self, _request: web.Request, _wanted: Wanted) -> str:
+        status = await self._scheduler.status()
+        tools = await asyncio.to_thread(host.tools)
+        return await self._show(
+            "host", "/host", status=status, facts=host.facts(status), tools=tools, file_systems=host.places(status)
+        )
+
+    async def _error(self, request: web.Request, _wanted: Wanted) -> str:
+        entry = self._catalogue.get(request.match_info["code"])
+        if entry is None:
+            raise web.HTTPNotFound(text="The catalogue has no such error code.")
+        return await self._show("error", "", entry=entry, kind=KINDS[entry.kind])
+
+    @cached_property
+    def _catalogue(self) -> dict[str, Explanation]:
+        return catalogue.entries()
+
+    # ------------------------------------------------------------ refusals
+
+    @web.middleware
+    async def _refusing(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Every answer has HEADERS; status 503 when the database does not respond, or not in time."""
+        try:
+            return await handler(request)
+        except BadAddress as failure:
+            return await self._refusal(400, "Invalid address", f"{failure}.")
+        except Overloaded:
+            return await self._refusal(503, "Too many pages at once", "Load the page again.")
+        except Failure as failure:
+            if failure.code == "job-unknown":
+                return await self._refusal(404, "Unknown job", f"{failure.message}.")
+            return web.Response(text=f"{failure}\n", status=503, headers=HEADERS)
+        except TimeoutError as failure:
+            text = str(failure) or "the job database does not respond"
+            return web.Response(text=f"{text}\n", status=503, headers=HEADERS)
+        except web.HTTPException as failure:
+            return await self._refusal(failure.status, failure.reason, failure.text or "")
+
+    async def _refusal(self, status: int, reason: str, text: str) -> web.Response:
+        page = await self._show("refused", "", reason=reason, text=text)
+        return web.Response(text=page, status=status, content_type="text/html", headers=HEADERS)

@@ -1,0 +1,133 @@
+"""The status pages of a real daemon, as a browser without scripts sees them."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+from functools import partial
+
+import pytest
+
+from hyper2kvmd.model.jobs import State
+from tests.support.house import House, until
+
+HOSTNAME = socket.gethostname()
+
+
+@pytest.fixture
+def busy(house: House) -> House:
+    """Jobs 1 to 4 ended in four ways, job 5 runs, job 6 waits."""
+    house.configure(max_concurrent_jobs=1)
+    house.start()
+    ends = {
+        "good": ("plan", "convert", "publish"),
+        "warned": ("warn disk2 is <b>small</b>", "plan", "convert", "publish"),
+        "bad": ("plan", "fail permanent source-missing"),
+    }
+    for name, words in ends.items():
+        house.drop(f"{name}.yaml", house.migration(name, *words))
+        until(partial(ended, house, name), f"{name} has ended")
+    house.drop("ugly.yaml", "vm_name: '<script>alert(1)</script>'\n")
+    house.rejection("ugly.yaml")
+    house.drop("live.yaml", house.migration("live", "start convert", "progress 1 4", f"wait {house.root}/go"))
+    until(lambda: any(job.progress == 0.25 for job in house.status().running), "it runs")
+    house.drop("next.yaml", house.migration("next", "plan"))
+    house.reaches(6, State.QUEUED)
+    return house
+
+
+def ended(house: House, name: str) -> bool:
+    return any(job.vm_name == name and not job.state.active for job in house.jobs())
+
+
+def seen(house: House, path: str, *, code: int = 200) -> str:
+    """The words of a page, without its tags."""
+    answered, page = house.browse(path)
+    assert answered == code, page
+    assert f"hyper2kvmd on {HOSTNAME}" in page
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page))
+
+
+def names(house: House, path: str) -> list[str]:
+    page = house.browse(path)[1]
+    return re.findall(r'data-label="VM">([^<]*)<', page)
+
+
+def test_the_overview_shows_what_runs_waits_and_has_ended(busy: House) -> None:
+    words = seen(busy, "/")
+    assert f"hyper2kvmd on {HOSTNAME} is running" in words
+    assert "Running (1 of 1)" in words and "25%" in words and "Copying" in words
+    assert "1 to 1 of 1" in words
+    assert names(busy, "/")[:2] == ["live", "next"]
+    assert set(names(busy, "/")[2:]) == {"good", "warned", "bad", "ugly"}
+    assert "1 warning" in words and "told to fail source-missing" in words
+
+
+def test_filters_are_in_the_address(busy: House) -> None:
+    assert names(busy, "/jobs?state=failed") == ["bad"]
+    assert set(names(busy, "/jobs?state=failed&state=queued")) == {"bad", "next"}
+
+
+def test_the_page_of_a_job_has_its_timeline_its_warnings_and_its_remedies(busy: House) -> None:
+    good, warned, bad = seen(busy, "/jobs/1"), seen(busy, "/jobs/2"), seen(busy, "/jobs/3")
+    assert "Job 1 on" in good and "publish finished" in good and "register not started" in good
+    assert "disk2 is &lt;b&gt;small&lt;/b&gt;" in warned
+    assert "told to fail" in bad and "What to do: Tell it otherwise." in bad
+    assert 'href="/errors/source-missing"' in busy.browse("/jobs/3")[1]
+    assert "25%" in seen(busy, "/jobs/5")
+
+
+def test_the_catalogue_explains_each_code(busy: House) -> None:
+    words = seen(busy, "/errors/source-missing")
+    assert "Usual causes" in words and "What to do" in words
+    assert "has no such error code" in seen(busy, "/errors/no-such-code", code=404)
+
+
+def test_the_host_page_shows_space_slots_and_versions(busy: House) -> None:
+    words = seen(busy, "/host")
+    assert str(busy.conversions) in words and "1 of 1 slots" in words and "qemu-img" in words and "Kernel" in words
+
+
+def test_no_page_names_a_source(busy: House) -> None:
+    for path in ("/", "/jobs", *(f"/jobs/{number}" for number in range(1, 7))):
+        assert str(busy.root) not in busy.browse(path)[1]
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "fact"),
+    [
+        ("/jobs/99", 404, "there is no job 99"),
+        ("/jobs?state=lost", 400, "state must be one of"),
+        ("/jobs?limit=100000", 400, "limit is no filter"),
+        ("/jobs?page=99999999", 400, "page must be a number"),
+        (f"/jobs?vm={'x' * 1500}", 400, "too long"),
+        ("/nowhere", 404, "Not Found"),
+        ("/v1/jobs", 404, "Not Found"),
+    ],
+)
+def test_what_is_not_there_is_said(house: House, path: str, code: int, fact: str) -> None:
+    house.start()
+    assert fact in seen(house, path, code=code)
+
+
+def test_pages_only_read(house: House) -> None:
+    house.start()
+    for method in ("POST", "PUT", "DELETE", "PATCH"):
+        connection = http.client.HTTPConnection("127.0.0.1", house.port, timeout=60)
+        connection.request(method, "/jobs")
+        answer = connection.getresponse()
+        assert answer.status == 405
+        assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+        connection.close()
+
+
+def test_a_reader_may_have_the_page_loaded_again(house: House) -> None:
+    house.start()
+    for path, refresh in (("/", None), ("/?refresh=10", "10"), ("/jobs?refresh=60", "60")):
+        connection = http.client.HTTPConnection("127.0.0.1", house.port, timeout=60)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        assert answer.headers["Refresh"] == refresh
+        assert b"http-equiv" not in answer.read()
+        connection.close()
