@@ -27,9 +27,9 @@ from hyper2kvmd.daemon.wire import (
 )
 from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput, TryLater
 from hyper2kvmd.host.person import Person
-from hyper2kvmd.jobs.submissions import Origin, Submission, Submitted
+from hyper2kvmd.jobs.submissions import Origin, Submission, Submitted, batch_name
 from hyper2kvmd.model.frozen import Frozen
-from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Job, Problem, State
+from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Job, JobFilter, Problem, State
 from hyper2kvmd.progress import problem
 
 MAX_NAMES = 200
@@ -132,7 +132,7 @@ class Control:
             raise InvalidInput(
                 "request-invalid", f"the query is invalid: {error}", hint="Give state and limit as documented"
             ) from error
-        jobs = await self._ledger.call(self._ledger.store.list, states, limit)
+        jobs = await self._ledger.call(self._ledger.store.list, JobFilter(states=tuple(states)), limit)
         return await _list_answer(jobs)
 
     async def _job(self, request: web.Request) -> web.Response:
@@ -170,11 +170,12 @@ class Control:
     ) -> list[Submitted]:
         person, data = Person.of(_peer_uid(request)), _content(submission, machines, _peer_uid(request))
         origin = Origin(submitter=person.name, uid=person.uid)
-        batch = [
-            Submission(one.migration, content_key(data, person.name, one.migration.vm_name), origin, one.notes)
+        batch = batch_name([one.migration for one in machines], submission.name)
+        asked = [
+            Submission(one.migration, content_key(data, person.name, one.migration.vm_name), origin, one.notes, batch)
             for one in machines
         ]
-        (submitted,) = await self._ledger.call(self._ledger.store.submit_all, [batch])
+        (submitted,) = await self._ledger.call(self._ledger.store.submit_all, [asked])
         self._scheduler.wake()
         return submitted
 

@@ -34,7 +34,7 @@ from hyper2kvmd.host.files import write_durably
 from hyper2kvmd.host.person import Person, group_name
 from hyper2kvmd.jobs.changes import first_line
 from hyper2kvmd.jobs.store import Store
-from hyper2kvmd.jobs.submissions import Origin, Refusal, Submission
+from hyper2kvmd.jobs.submissions import Origin, Refusal, Submission, batch_name
 from hyper2kvmd.model.jobs import Job, Problem, State
 from hyper2kvmd.progress import problem
 
@@ -269,9 +269,9 @@ class Spool:
         moved: dict[int, str | None] = {}
         ended: set[tuple[str, State]] = set()
         misplaced = self._store.misplaced()
-        batches = self._store.batches([job.batch for job, _ in misplaced if job.batch])
-        for job, path in misplaced:
-            members = batches.get(job.batch or "", (job,))
+        groups = self._store.spool_groups([one.group for one in misplaced if one.group])
+        for job, path, group in misplaced:
+            members = groups.get(group or "", (job,))
             if any(member.state.active for member in members):
                 continue
             with self._complaining(path):
@@ -349,14 +349,15 @@ class Spool:
 
 
 def _submissions(machines: Sequence[spec.Parsed], data: bytes, origin: Origin) -> list[Submission]:
-    """One for each machine of a file. The first one has the file; a file of several is a batch."""
+    """One for each machine of a file. The first one has the file; a file of several is a group."""
     rest = replace(origin, claim=None, path=None)
     if len(machines) > 1:
-        origin, rest = replace(origin, batch=origin.claim), replace(rest, batch=origin.claim)
+        origin, rest = replace(origin, spool_group=origin.claim), replace(rest, spool_group=origin.claim)
+    batch = batch_name([machine.migration for machine in machines], Path(str(origin.name)).stem)
     made = []
     for number, machine in enumerate(machines):
         key = content_key(data, origin.submitter, machine.migration.vm_name)
-        made.append(Submission(machine.migration, key, rest if number else origin, machine.notes))
+        made.append(Submission(machine.migration, key, rest if number else origin, machine.notes, batch))
     return made
 
 
@@ -366,11 +367,11 @@ def _keeper(members: Sequence[Job]) -> Job:
 
 
 def _duplicate(origin: Origin, job: Job) -> Refusal:
-    what = f"{job.vm_name} in {origin.name}" if origin.batch else origin.name
+    what = f"{job.vm_name} in {origin.name}" if origin.spool_group else origin.name
     fact = Problem(
         code="duplicate",
         message=f"{what} has the same content as job {job.id}, which is {job.state.value}",
         hint="Wait for that job. To run it again, drop the file again after that job has finished",
         kind="permanent",
     )
-    return Refusal(job.vm_name, (fact,), replace(origin, batch=None))
+    return Refusal(job.vm_name, (fact,), replace(origin, spool_group=None))

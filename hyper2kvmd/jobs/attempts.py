@@ -7,10 +7,10 @@ job.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import Connection, delete, insert, or_, select, update
 
 from hyper2kvmd.jobs.cards import forget_cards, replace_cards
 from hyper2kvmd.jobs.changes import (
@@ -28,10 +28,11 @@ from hyper2kvmd.jobs.changes import (
     record,
     record_at,
 )
-from hyper2kvmd.jobs.tables import conversions, job_of, jobs, problems_adapter, stages
+from hyper2kvmd.jobs.tables import conversions, events, job_of, jobs, problems_adapter, stages
 from hyper2kvmd.jobs.transactions import Transactions
+from hyper2kvmd.jobs.workload import add_work
 from hyper2kvmd.model.concerns import Concern
-from hyper2kvmd.model.jobs import WARNED, Job, Problem, Stage, State
+from hyper2kvmd.model.jobs import WARNED, Job, Problem, Stage, State, WaitingFor
 from hyper2kvmd.model.results import Finished, Product, recorded
 from hyper2kvmd.units import duration, size
 
@@ -53,6 +54,7 @@ class Attempts(Transactions):
             "started": now,
             "finished": None,
             "not_before": None,
+            "waiting_for": None,
             "stage": None,
             "progress": 0.0,
             "note": "",
@@ -117,7 +119,11 @@ class Attempts(Transactions):
             return change(connection, fence(job_id, attempt), progress=progress)
 
     def record_warning(self, job_id: int, attempt: int, message: str) -> bool:
-        return self._write(job_id, attempt, WARNED, message)
+        with self.transaction(writes=True) as connection:
+            if not change(connection, fence(job_id, attempt), attempt=attempt):
+                return False
+            _warn(connection, job_id, attempt, message)
+            return True
 
     def record_machine(self, job_id: int, attempt: int, lines: Sequence[str]) -> bool:
         return self._write(job_id, attempt, "machine", *lines)
@@ -130,7 +136,7 @@ class Attempts(Transactions):
                 return ()
             found = tuple(replace_cards(connection, job_id, migration, macs))
             for concern in found:
-                record_at(connection, job_id, attempt, WARNED, str(concern))
+                _warn(connection, job_id, attempt, str(concern))
             return found
 
     def reserve(self, job_id: int, attempt: int, reserved_bytes: int) -> bool:
@@ -145,6 +151,7 @@ class Attempts(Transactions):
                 return False
             forget_products(connection, job_id)
             record_at(connection, job_id, attempt, "succeeded", note)
+            add_work(connection, datetime.now(UTC), succeeded=1)
             return True
 
     def fail(
@@ -158,6 +165,7 @@ class Attempts(Transactions):
             forget_stages(connection, job_id, keep_stages)
             forget_cards(connection, job_id)
             record_at(connection, job_id, attempt, "failed", first_line(problems))
+            add_work(connection, datetime.now(UTC), failed=1)
             return True
 
     def requeue(
@@ -177,6 +185,7 @@ class Attempts(Transactions):
         with self.transaction(writes=True) as connection:
             values = {
                 "not_before": not_before,
+                "waiting_for": None if not_before is None else WaitingFor.RETRY if problems else WaitingFor.SPACE,
                 "note": note,
                 "problems": problems_adapter.dump_json(tuple(problems)).decode(),
                 "failures": jobs.c.failures + (1 if problems else 0),
@@ -225,7 +234,7 @@ class Attempts(Transactions):
             running = connection.execute(select(jobs).where(jobs.c.state == State.RUNNING)).mappings().all()
             for row in running:
                 cancelled = row["cancelling"]
-                values = over(State.CANCELLED) if cancelled else {**queued(), "not_before": None}
+                values = over(State.CANCELLED) if cancelled else {**queued(), "not_before": None, "waiting_for": None}
                 change(connection, (jobs.c.id == row["id"],), **values, note="" if cancelled else "the daemon had died")
                 if cancelled:
                     forget_cards(connection, row["id"])
@@ -241,3 +250,11 @@ class Attempts(Transactions):
             for message in messages:
                 record_at(connection, job_id, attempt, kind, message)
             return True
+
+
+def _warn(connection: Connection, job_id: int, attempt: int, message: str) -> None:
+    """Record a warning, and count it if the job has none of that text."""
+    same = events.c.job_id == job_id, events.c.kind == WARNED, events.c.message == message
+    if connection.execute(select(events.c.id).where(*same).limit(1)).first() is None:
+        change(connection, (jobs.c.id == job_id,), warnings=jobs.c.warnings + 1)
+    record_at(connection, job_id, attempt, WARNED, message)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from hyper2kvmd.errors import InvalidInput, rendered
-from hyper2kvmd.jobs.tables import WARNINGS, events, job_of, jobs, stages
+from hyper2kvmd.jobs.tables import SHOWN, batches, events, job_of, jobs, stages
 from hyper2kvmd.model.jobs import Job, Problem, Stage, State
 from hyper2kvmd.model.results import PRODUCTS, Finished, recorded
 
@@ -21,11 +21,11 @@ def is_active() -> ColumnElement[bool]:
     return jobs.c.state.in_([state for state in State if state.active])
 
 
-def without_active_batch() -> ColumnElement[bool]:
-    """Jobs of no batch, or of one that is over: the spool file of a batch stays with its jobs until then."""
+def without_active_group() -> ColumnElement[bool]:
+    """Jobs whose spool file describes no job that is active: the file stays with its jobs until then."""
     member = jobs.alias()
     active = member.c.state.in_([state for state in State if state.active])
-    return ~select(member.c.id).where(member.c.batch == jobs.c.batch, active).exists()
+    return ~select(member.c.id).where(member.c.spool_group == jobs.c.spool_group, active).exists()
 
 
 def fence(job_id: int, attempt: int) -> tuple[ColumnElement[bool], ...]:
@@ -49,7 +49,7 @@ def change(connection: Connection, where: tuple[ColumnElement[bool], ...], **val
 
 
 def one(connection: Connection, job_id: int) -> Job:
-    row = connection.execute(select(jobs, WARNINGS).where(jobs.c.id == job_id)).mappings().first()
+    row = connection.execute(select(jobs, *SHOWN).where(jobs.c.id == job_id)).mappings().first()
     if row is None:
         raise InvalidInput(
             "job-unknown", f"there is no job {job_id}", hint="Run `h2kvmctl list` to see the job numbers"
@@ -83,6 +83,11 @@ def forget_products(connection: Connection, job_id: int, stage: Stage = Stage.PL
     """Forget the products of this stage and of those after it."""
     later = [one.value for one in list(Stage)[list(Stage).index(stage) :]]
     connection.execute(delete(stages).where(stages.c.job_id == job_id, stages.c.stage.in_(later)))
+
+
+def forget_empty_batches(connection: Connection) -> None:
+    member = select(jobs.c.id).where(jobs.c.batch_id == batches.c.id).exists()
+    connection.execute(delete(batches).where(~member))
 
 
 def forget_early_events(connection: Connection, job_id: int) -> None:

@@ -15,12 +15,15 @@ class Intake(Transactions):
         """Queue a migration, unless the same content is queued, held or running."""
         return self.submit_all([[Submission(migration, content_key, origin)]])[0][0]
 
-    def submit_all(self, batches: Sequence[Sequence[Submission]]) -> list[list[Submitted]]:
-        """The same for many, in one transaction. Of a batch, all are queued, or only the active ones are returned."""
-        if not batches:
+    def submit_all(self, files: Sequence[Sequence[Submission]]) -> list[list[Submitted]]:
+        """The same for the machines of many files, in one transaction.
+
+        Of a file, all machines are queued; if some are active already, only these are returned.
+        """
+        if not files:
             return []
         with self.transaction(writes=True) as connection:
-            return [submit_together(connection, batch) for batch in batches]
+            return [submit_together(connection, machines) for machines in files]
 
     def reject_all(self, refusals: Sequence[Refusal]) -> list[Job]:
         """Record submissions that could not become jobs, in one transaction."""

@@ -11,10 +11,19 @@ from sqlalchemy.exc import IntegrityError
 
 from hyper2kvmd.errors import InvalidInput
 from hyper2kvmd.jobs.cards import forget_cards
-from hyper2kvmd.jobs.changes import change, is_active, one, over, queued, record, without_active_batch
-from hyper2kvmd.jobs.tables import jobs, queue
+from hyper2kvmd.jobs.changes import (
+    change,
+    forget_empty_batches,
+    is_active,
+    one,
+    over,
+    queued,
+    record,
+    without_active_group,
+)
+from hyper2kvmd.jobs.tables import jobs, queue, work
 from hyper2kvmd.jobs.transactions import Transactions
-from hyper2kvmd.model.jobs import Job, State
+from hyper2kvmd.model.jobs import Job, State, WaitingFor
 
 
 class Operations(Transactions):
@@ -36,17 +45,27 @@ class Operations(Transactions):
             return one(connection, job_id)
 
     def hold(self, job_id: int, by: str) -> Job:
-        return self._move(job_id, by, "hold", "held", (State.QUEUED,), state=State.HELD)
+        values = {"state": State.HELD, "waiting_for": WaitingFor.OPERATOR}
+        return self._move(job_id, by, "hold", "held", (State.QUEUED,), **values)
 
     def release(self, job_id: int, by: str) -> Job:
-        return self._move(job_id, by, "release", "released", (State.HELD,), **queued(), note="")
+        return self._move(job_id, by, "release", "released", (State.HELD,), **queued(), waiting_for=None, note="")
+
+    def set_priority(self, job_id: int, priority: int, by: str) -> Job:
+        """Change the priority of a waiting job. Raises InvalidInput (`job-unknown`, `job-state`)."""
+        with self.transaction(writes=True) as connection:
+            job = self._allow(connection, job_id, "priority", State.QUEUED, State.HELD)
+            change(connection, (jobs.c.id == job_id,), priority=priority)
+            record(connection, job, "priority-changed", f"{job.priority} to {priority} by {by}")
+            return one(connection, job_id)
 
     def retry(self, job_id: int, by: str) -> Job:
         """Queue a failed or cancelled job again. Its worker continues after the last finished stage on record.
 
         Also raises InvalidInput (`job-duplicate`) when another active job has the same content.
         """
-        values = {**queued(), "failures": 0, "finished": None, "not_before": None, "note": "", "problems": "[]"}
+        values = {**queued(), "failures": 0, "finished": None, "not_before": None, "waiting_for": None}
+        values |= {"note": "", "problems": "[]"}
         try:
             return self._move(job_id, by, "retry", "retried", (State.FAILED, State.CANCELLED), **values)
         except IntegrityError as error:
@@ -60,7 +79,9 @@ class Operations(Transactions):
         """Let queued jobs be claimed at once, without further waiting."""
         with self.transaction(writes=True) as connection:
             connection.execute(
-                update(jobs).where(jobs.c.id.in_(job_ids), jobs.c.state == State.QUEUED).values(not_before=None)
+                update(jobs)
+                .where(jobs.c.id.in_(job_ids), jobs.c.state == State.QUEUED)
+                .values(not_before=None, waiting_for=None)
             )
 
     def set_paused(self, paused: bool) -> None:
@@ -77,17 +98,20 @@ class Operations(Transactions):
 
     def forget(self, before: datetime, *, dry_run: bool = False) -> int:
         """Delete the jobs that ended before then, with their history; return the number. `dry_run` only counts them."""
-        old = ~is_active() & (jobs.c.finished < before) & without_active_batch()
+        old = ~is_active() & (jobs.c.finished < before) & without_active_group()
         with self.transaction(writes=not dry_run) as connection:
             count = connection.execute(select(func.count()).select_from(jobs).where(old)).scalar_one()
             if not dry_run:
                 connection.execute(delete(jobs).where(old))
+                connection.execute(delete(work).where(work.c.hour < before))
+                forget_empty_batches(connection)
             return int(count)
 
     def forget_jobs(self, job_ids: Sequence[int]) -> None:
         """Delete the finished ones of these jobs, with their history."""
         with self.transaction(writes=True) as connection:
             connection.execute(delete(jobs).where(jobs.c.id.in_(job_ids), ~is_active()))
+            forget_empty_batches(connection)
 
     def _move(self, job_id: int, by: str, verb: str, kind: str, allowed: tuple[State, ...], **values: Any) -> Job:
         with self.transaction(writes=True) as connection:

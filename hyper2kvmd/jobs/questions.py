@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import itertools
-import statistics
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import func, select, text
 
-from hyper2kvmd.jobs.changes import is_active, one, without_active_batch
-from hyper2kvmd.jobs.tables import MISPLACED, WARNINGS, conversions, event_of, events, job_of, jobs, queue
+from hyper2kvmd.jobs.changes import is_active, one, without_active_group
+from hyper2kvmd.jobs.tables import MISPLACED, event_of, events, job_of, jobs, queue
 from hyper2kvmd.jobs.transactions import Transactions
-from hyper2kvmd.model.jobs import Counts, Job, JobEvent, PastRate, State
+from hyper2kvmd.model.jobs import Counts, Job, JobEvent, State
 
-RATED = 10
-"""Conversions whose median is the past rate."""
+
+class Misplaced(NamedTuple):
+    job: Job
+    path: str
+    """Of its spool file, relative to the spool directory."""
+    group: str | None
+    """The permanent name of that file, if it describes several machines."""
 
 
 class Questions(Transactions):
@@ -23,26 +28,11 @@ class Questions(Transactions):
         with self.transaction() as connection:
             return one(connection, job_id)
 
-    def list(self, states: Sequence[State] = (), limit: int = 1000) -> list[Job]:
-        """The newest jobs first."""
-        query = select(jobs, WARNINGS).order_by(jobs.c.id.desc()).limit(limit)
-        if states:
-            query = query.where(jobs.c.state.in_(states))
-        with self.transaction() as connection:
-            return [job_of(row) for row in connection.execute(query).mappings()]
-
     def events(self, job_id: int) -> Sequence[JobEvent]:
         with self.transaction() as connection:
             one(connection, job_id)
             rows = connection.execute(select(events).where(events.c.job_id == job_id).order_by(events.c.id))
             return [event_of(row) for row in rows.mappings()]
-
-    def past_rate(self) -> PastRate | None:
-        """From the last RATED conversions; None if none is on record."""
-        query = select(conversions).order_by(conversions.c.job_id.desc()).limit(RATED)
-        with self.transaction() as connection:
-            rates = [row.data_bytes / row.seconds for row in connection.execute(query)]
-        return PastRate(bytes_per_second=statistics.median(rates), conversions=len(rates)) if rates else None
 
     def overview(self) -> tuple[Counts, datetime | None]:
         """The number of jobs by state, and the submission time of the oldest queued one."""
@@ -77,24 +67,25 @@ class Questions(Transactions):
                 connection.execute(select(jobs.c.spool_claim).where(jobs.c.spool_claim.in_(claims))).scalars()
             )
 
-    def batches(self, names: Sequence[str]) -> Mapping[str, Sequence[Job]]:
-        """The jobs of each of these batches, in the order of the file."""
+    def spool_groups(self, names: Sequence[str]) -> Mapping[str, Sequence[Job]]:
+        """The jobs of each of these spool files with several machines, in the order of the file."""
         if not names:
             return {}
-        query = select(jobs).where(jobs.c.batch.in_(names)).order_by(jobs.c.batch, jobs.c.id)
+        query = select(jobs).where(jobs.c.spool_group.in_(names)).order_by(jobs.c.spool_group, jobs.c.id)
         with self.transaction() as connection:
-            found = [job_of(row) for row in connection.execute(query).mappings()]
-        return {str(name): tuple(members) for name, members in itertools.groupby(found, lambda job: job.batch)}
+            rows = connection.execute(query).mappings().all()
+        groups = itertools.groupby(rows, lambda row: str(row["spool_group"]))
+        return {name: tuple(map(job_of, members)) for name, members in groups}
 
-    def misplaced(self) -> Sequence[tuple[Job, str]]:
-        """Finished jobs whose spool file is not in the folder of their state, and the path of that file."""
+    def misplaced(self) -> Sequence[Misplaced]:
+        """Finished jobs whose spool file is not in the folder of their state."""
         with self.transaction() as connection:
             rows = connection.execute(select(jobs).where(text(MISPLACED)).order_by(jobs.c.id)).mappings().all()
-            return [(job_of(row), row["spool_path"]) for row in rows]
+            return [Misplaced(job_of(row), row["spool_path"], row["spool_group"]) for row in rows]
 
     def surplus(self, submitter: str, state: State, kept: int) -> Sequence[tuple[int, str | None]]:
         """Numbers and spool files of the submitter's jobs in that state, except the newest `kept`; 1,000 at most."""
-        theirs = jobs.c.submitter == submitter, jobs.c.state == state, without_active_batch()
+        theirs = jobs.c.submitter == submitter, jobs.c.state == state, without_active_group()
         query = select(jobs.c.id, jobs.c.spool_path).where(*theirs).order_by(jobs.c.id.desc())
         with self.transaction() as connection:
             return [(row[0], row[1]) for row in connection.execute(query.offset(kept).limit(1000))]

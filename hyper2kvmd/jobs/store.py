@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from hyper2kvmd.jobs.attempts import Attempts
 from hyper2kvmd.jobs.intake import Intake
+from hyper2kvmd.jobs.lists import Lists
 from hyper2kvmd.jobs.operations import Operations
 from hyper2kvmd.jobs.questions import Questions
+from hyper2kvmd.jobs.workload import Workload
 
 
-class Store(Intake, Attempts, Operations, Questions):
+class Store(Intake, Attempts, Operations, Lists, Questions, Workload):
     """See `Transactions` for what every method may raise."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +11,8 @@ from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from hyper2kvmd.jobs.changes import first_line, is_active, record
-from hyper2kvmd.jobs.tables import events, job_of, jobs, notes_adapter, problems_adapter
+from hyper2kvmd.jobs.changes import one as one_job
+from hyper2kvmd.jobs.tables import batches, events, job_of, jobs, notes_adapter, problems_adapter
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Job, Problem, State
@@ -27,7 +28,7 @@ class Origin:
     claim: str | None = None
     path: str | None = None
     """Current path of the spool file, relative to the spool directory."""
-    batch: str | None = None
+    spool_group: str | None = None
     """Permanent name of the spool file, the same for all its machines. Only the first one has `claim` and `path`."""
 
 
@@ -37,6 +38,8 @@ class Submission:
     content_key: str
     origin: Origin
     notes: tuple[Concern, ...] = ()
+    batch: str | None = None
+    """The name of its batch."""
 
 
 @dataclass(frozen=True)
@@ -55,23 +58,22 @@ class Submitted:
     """False: the same content is active already, as this job."""
 
 
-def submit(connection: Connection, asked: Submission) -> Submitted:
+def _submit(connection: Connection, asked: Submission, batch_id: int | None) -> Submitted:
     """Queue a migration, unless the same content is queued, held or running.
 
     Raises IntegrityError for a spool file that is on record already.
     """
     try:
-        return _queue(connection, asked)
+        return _queue(connection, asked, batch_id)
     except IntegrityError:
         same = jobs.c.content_key == asked.content_key, is_active()
         row = connection.execute(select(jobs).where(*same)).mappings().first()
         if row is None:  # it has ended meanwhile
-            return _queue(connection, asked)
-        _record_duplicate(connection, job_of(row), asked.origin)
+            return _queue(connection, asked, batch_id)
         return Submitted(job_of(row), new=False)
 
 
-def _queue(connection: Connection, asked: Submission) -> Submitted:
+def _queue(connection: Connection, asked: Submission, batch_id: int | None) -> Submitted:
     with connection.begin_nested():
         job = _insert(
             connection,
@@ -82,31 +84,55 @@ def _queue(connection: Connection, asked: Submission) -> Submitted:
             migration=asked.migration.model_dump_json(),
             content_key=asked.content_key,
             notes=notes_adapter.dump_json(asked.notes).decode(),
+            batch_id=batch_id,
         )
     record(connection, job, "submitted", f"by {asked.origin.submitter}" if asked.origin.submitter else "")
     return Submitted(job, new=True)
 
 
-class _Partly(Exception):
-    """Some machines of a batch are active already."""
+class _Active(Exception):
+    """Machines of a file that are active already."""
+
+    def __init__(self, found: list[tuple[Submission, Job]]) -> None:
+        super().__init__()
+        self.found = found
 
 
-def submit_together(connection: Connection, batch: Sequence[Submission]) -> list[Submitted]:
-    """Queue all of them, or none if some are active already; then only these are returned."""
-    if len(batch) == 1:
-        return [submit(connection, batch[0])]
-    active: list[tuple[Submission, Job]] = []
+def submit_together(connection: Connection, asked: Sequence[Submission]) -> list[Submitted]:
+    """Queue all of them as jobs of one batch, or none if some are active already; then only these are returned."""
     try:
         with connection.begin_nested():
-            done = [submit(connection, asked) for asked in batch]
-            active = [(asked, one.job) for asked, one in zip(batch, done, strict=True) if not one.new]
-            if 0 < len(active) < len(batch):
-                raise _Partly
-            return done
-    except _Partly:
-        for asked, job in active:
-            _record_duplicate(connection, job, asked.origin)
-        return [Submitted(job, new=False) for _, job in active]
+            batch_id = enter_batch(connection, asked[0])
+            done = [_submit(connection, one, batch_id) for one in asked]
+            active = [(one, submitted.job) for one, submitted in zip(asked, done, strict=True) if not submitted.new]
+            if active:
+                raise _Active(active)
+            return [replace(one, job=one_job(connection, one.job.id)) for one in done]
+    except _Active as active:
+        for one, job in active.found:
+            _record_duplicate(connection, job, one.origin)
+        return [Submitted(one_job(connection, job.id), new=False) for _, job in active.found]
+
+
+def batch_name(machines: Sequence[Migration], stem: str) -> str | None:
+    """The batch of the machines of one file; a file with one machine is a batch only by name."""
+    return stem if len(machines) > 1 else None
+
+
+def enter_batch(connection: Connection, asked: Submission) -> int | None:
+    """The number of the submitter's batch of that name that has active jobs, or of a new one."""
+    if asked.batch is None:
+        return None
+    origin = asked.origin
+    member = select(jobs.c.id).where(jobs.c.batch_id == batches.c.id, is_active()).exists()
+    same = batches.c.submitter_uid == origin.uid, batches.c.name == asked.batch, member
+    newest = select(batches.c.id).where(*same).order_by(batches.c.id.desc()).limit(1)
+    number = connection.execute(newest).scalar()
+    if number is None:
+        values = {"name": asked.batch, "submitter": origin.submitter, "submitter_uid": origin.uid}
+        inserted = insert(batches).values(**values, created=datetime.now(UTC)).returning(batches.c.id)
+        number = connection.execute(inserted).scalar_one()
+    return int(number)
 
 
 def refuse(connection: Connection, refusal: Refusal) -> Job:
@@ -133,6 +159,11 @@ def _record_duplicate(connection: Connection, job: Job, origin: Origin) -> None:
 
 
 def _insert(connection: Connection, origin: Origin, **values: Any) -> Job:
-    spool = {"spool_name": origin.name, "spool_claim": origin.claim, "spool_path": origin.path, "batch": origin.batch}
+    spool = {
+        "spool_name": origin.name,
+        "spool_claim": origin.claim,
+        "spool_path": origin.path,
+        "spool_group": origin.spool_group,
+    }
     values |= {"submitter": origin.submitter, "submitter_uid": origin.uid, "created": datetime.now(UTC), **spool}
     return job_of(connection.execute(insert(jobs).values(values).returning(jobs)).mappings().one())

@@ -21,7 +21,6 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
-    func,
     select,
     text,
 )
@@ -29,7 +28,7 @@ from sqlalchemy.engine import RowMapping
 
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
-from hyper2kvmd.model.jobs import NOBODY_AT_ALL, WARNED, Job, JobEvent, Problem
+from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Job, JobEvent, Problem, State, WaitingFor
 
 ACTIVE_STATES = "state IN ('queued', 'held', 'running')"
 MISPLACED = (
@@ -37,6 +36,11 @@ MISPLACED = (
     " WHEN 'cancelled' THEN 'failed/%' WHEN 'rejected' THEN 'rejected/%' END"
 )
 """The spool file is not in the folder of the job's state. Written out: the index serves identical text only."""
+WARNED_JOBS = "warnings > 0"
+DATED = (WaitingFor.SPACE, WaitingFor.WINDOW, WaitingFor.TIME, WaitingFor.RETRY)
+"""Reasons that end at the job's `not_before`."""
+INSIDE = (WaitingFor.SLOT, WaitingFor.SOURCE)
+"""Reasons that do not count while the queue is paused."""
 notes_adapter: TypeAdapter[tuple[Concern, ...]] = TypeAdapter(tuple[Concern, ...])
 problems_adapter: TypeAdapter[tuple[Problem, ...]] = TypeAdapter(tuple[Problem, ...])
 
@@ -81,13 +85,23 @@ jobs = Table(
     Column("note", Text, nullable=False, default=""),
     Column("problems", Text, nullable=False, default="[]"),
     Column("notes", Text, nullable=False, server_default="[]"),
-    Column("batch", String(255), index=True),
+    Column("spool_group", String(255), index=True),
+    Column("batch_id", Integer),
+    Column("warnings", Integer, nullable=False, server_default="0"),
+    Column("waiting_for", String(16)),
     Column("reserved_bytes", BigInteger, nullable=False, default=0),
     Column("created", Instant, nullable=False),
     Column("not_before", Instant),
     Column("started", Instant),
     Column("finished", Instant),
-    Index("jobs_to_claim", "state", "priority", "id"),
+    Index("jobs_to_claim", "state", text("priority DESC"), "id", "not_before"),
+    Index("jobs_by_state", "state", "id"),
+    Index("jobs_by_end", "state", "finished", "id"),
+    Index("jobs_by_creation", "created", "id"),
+    Index("jobs_by_name", "vm_name", "id"),
+    Index("jobs_of_batch", "batch_id", "state", "finished", "warnings"),
+    Index("jobs_of_uid", "submitter_uid", "id"),
+    Index("jobs_with_warnings", "id", sqlite_where=text(WARNED_JOBS), postgresql_where=text(WARNED_JOBS)),
     Index("jobs_of_submitter", "submitter", "state", "id"),
     Index("jobs_misplaced", "id", sqlite_where=text(MISPLACED), postgresql_where=text(MISPLACED)),
     Index(
@@ -100,7 +114,33 @@ jobs = Table(
     sqlite_autoincrement=True,
 )
 """`id` is never used twice: working folders and outputs carry it. `failures` counts failed tries, while `attempt`
-counts every claim."""
+counts every claim. `waiting_for` is what a waiting job waits for besides a slot, a source and the end of a pause.
+
+`spool_group` is the permanent name of the spool file, if that describes several machines: the same for all their jobs.
+"""
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("submitter", String(255), nullable=False),
+    Column("submitter_uid", BigInteger, nullable=False),
+    Column("created", Instant, nullable=False),
+    Index("batches_of_submitter", "submitter_uid", "name", "id"),
+    sqlite_autoincrement=True,
+)
+
+work = Table(
+    "work",
+    metadata,
+    Column("hour", Instant, primary_key=True),
+    Column("bytes_read", BigInteger, nullable=False, default=0),
+    Column("bytes_written", BigInteger, nullable=False, default=0),
+    Column("succeeded", Integer, nullable=False, default=0),
+    Column("failed", Integer, nullable=False, default=0),
+)
+"""What the daemon did in each hour."""
 
 stages = Table(
     "stages",
@@ -155,15 +195,13 @@ queue = Table(
 """One row: the operator's setting for the queue as a whole."""
 
 
-WARNINGS = (
-    select(func.count(events.c.message.distinct()))
-    .where(events.c.job_id == jobs.c.id, events.c.kind == WARNED)
-    .scalar_subquery()
-    .label("warnings")
+SHOWN = (
+    select(batches.c.name).where(batches.c.id == jobs.c.batch_id).scalar_subquery().label("batch"),
+    select(queue.c.paused).scalar_subquery().label("paused"),
 )
-"""For queries of jobs that are to be shown."""
-APART = ("migration", "problems", "notes", "warnings")
-"""Fields of a job that are no column, or whose column has JSON."""
+"""For queries of jobs that are to be shown, besides the columns of `jobs`."""
+APART = ("migration", "problems", "notes", "batch", "waiting_for")
+"""Fields of a job that are no column, or whose column is converted."""
 
 
 def job_of(row: RowMapping) -> Job:
@@ -173,8 +211,21 @@ def job_of(row: RowMapping) -> Job:
         migration=None if migration is None else Migration.model_validate_json(migration),
         problems=problems_adapter.validate_json(row["problems"]),
         notes=notes_adapter.validate_json(row["notes"]),
-        warnings=row.get(WARNINGS.name, 0),
+        batch=row.get("batch"),
+        waiting_for=_waiting_for(row, datetime.now(UTC)),
     )
+
+
+def _waiting_for(row: RowMapping, now: datetime) -> WaitingFor | None:
+    """The first of several reasons: what the queue cannot change itself, then the pause, then the slots."""
+    if row["state"] not in (State.QUEUED, State.HELD):
+        return None
+    reason = WaitingFor(row["waiting_for"]) if row["waiting_for"] else WaitingFor.SLOT
+    if row["state"] == State.HELD:
+        return reason if reason is WaitingFor.AFTER else WaitingFor.OPERATOR
+    if reason in DATED and (row["not_before"] is None or row["not_before"] <= now):
+        reason = WaitingFor.SLOT
+    return WaitingFor.PAUSE if reason in INSIDE and row.get("paused") else reason
 
 
 def event_of(row: RowMapping) -> JobEvent:

@@ -34,6 +34,40 @@ WARNED = "warned"
 """The kind of an event that is a warning of the worker."""
 
 
+class WaitingFor(StrEnum):
+    """What a queued or held job waits for."""
+
+    SLOT = "slot"
+    """Fewer running jobs: `max_concurrent_jobs`."""
+    SPACE = "space"
+    WINDOW = "window"
+    """The next opening of its `window`."""
+    TIME = "time"
+    """Its `not_before`."""
+    AFTER = "after"
+    """Jobs that it names in `after`."""
+    RETRY = "retry"
+    """The delay before another attempt."""
+    SOURCE = "source"
+    """Fewer running jobs that read from the same file system: `max_per_source`."""
+    OPERATOR = "operator"
+    """A person who holds it."""
+    PAUSE = "pause"
+    """The end of the queue's pause."""
+
+
+class Sort(StrEnum):
+    """The order of a list of jobs."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+    START = "start"
+    """As the queue would start them."""
+    NAME = "name"
+    FINISHED = "finished"
+    """Those that finished last come first, unfinished ones at the end."""
+
+
 class Stage(StrEnum):
     PLAN = "plan"
     CONVERT = "convert"
@@ -75,11 +109,14 @@ class Job(Frozen):
     note: str = ""
     problems: tuple[Problem, ...] = ()
     warnings: int = 0
-    """Different warnings of all attempts, which its events have."""
+    """Different warnings of all attempts."""
     notes: tuple[Concern, ...] = ()
     """Keys of its migration YAML that have no effect here."""
     batch: str | None = None
-    """The permanent name of the spool file, if that describes several machines: the same for all their jobs."""
+    """The name of its batch."""
+    batch_id: int | None = None
+    waiting_for: WaitingFor | None = None
+    """Of a queued or held job."""
     reserved_bytes: int = 0
     created: datetime
     not_before: datetime | None = None
@@ -97,6 +134,20 @@ class JobEvent(Frozen):
     kind: str
     """`submitted`, `claimed`, `stage-started`, `stage-finished`, `requeued`, `succeeded` and the like."""
     message: str = ""
+
+
+class JobFilter(Frozen):
+    """Which jobs a list shows: those that meet every condition that is given."""
+
+    states: tuple[State, ...] = ()
+    since: datetime | None = None
+    """Submitted then or later."""
+    batch_id: int | None = None
+    submitter_uid: int | None = None
+    warned: bool = False
+    """Only jobs with warnings."""
+    ids: tuple[int, ...] = ()
+    vm_name: str | None = None
 
 
 class PastRate(Frozen):
@@ -117,3 +168,32 @@ class Counts(Frozen):
     failed: int = 0
     cancelled: int = 0
     rejected: int = 0
+
+    @property
+    def active(self) -> int:
+        return self.queued + self.held + self.running
+
+
+class Batch(Frozen):
+    """Jobs of one submitter that were submitted under one name."""
+
+    id: int
+    name: str
+    submitter: str
+    submitter_uid: int
+    created: datetime
+    finished: datetime | None = None
+    """When its last job ended; None while any of them is active."""
+    counts: Counts
+    warnings: int = 0
+    """Of all its jobs."""
+
+
+class Work(Frozen):
+    """What the daemon did in one hour."""
+
+    hour: datetime
+    bytes_read: int = 0
+    bytes_written: int = 0
+    succeeded: int = 0
+    failed: int = 0

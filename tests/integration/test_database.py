@@ -7,11 +7,15 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine
 
 from hyper2kvmd.errors import BrokenInstallation, TryLater
 from hyper2kvmd.jobs import database
@@ -21,7 +25,7 @@ from hyper2kvmd.jobs.tables import metadata
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import FileIdentity, Image, Layout, LocalFile, SourceDisk
-from hyper2kvmd.model.jobs import NOBODY_AT_ALL, State
+from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Counts, State, WaitingFor
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.results import Finished, Registration
 from tests.support.benches import plan_for
@@ -207,42 +211,60 @@ def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> No
     connection.close()
 
 
-def rewind(connection: sqlite3.Connection, version: str) -> None:
-    """Take back the columns of the newest steps, and say that the database has this version."""
-    connection.executescript(
-        "DROP TABLE cards; DROP TABLE conversions; DROP INDEX ix_jobs_batch;"
-        " ALTER TABLE jobs DROP COLUMN batch; ALTER TABLE jobs DROP COLUMN notes"
-    )
-    connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
+JOB = {
+    "state": "queued",
+    "priority": 5,
+    "attempt": 0,
+    "failures": 0,
+    "cancelling": False,
+    "submitter": "",
+    "progress": 0.0,
+    "note": "",
+    "problems": "[]",
+    "reserved_bytes": 0,
+    "created": "2026-01-02 03:04:05.000000",
+}
+SOME_PROBLEM = '[{"code": "worker-crashed", "message": "it died", "hint": "", "kind": "retry"}]'
+
+
+def of_version(path: Path, version: str, *jobs: Mapping[str, object]) -> sqlite3.Connection:
+    """A database as that version of the schema had it, with jobs that have these columns, or with one plain job."""
+    config = Config()
+    config.set_main_option("script_location", str(database.MIGRATIONS))
+    engine = create_engine(address(path))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, version)
+    engine.dispose()
+    raw = sqlite3.connect(path)
+    for number, job in enumerate(jobs or ({},), 1):
+        values = {**JOB, "vm_name": f"vm{number}", "content_key": str(number), **job}
+        marks = ", ".join("?" * len(values))
+        raw.execute(f"INSERT INTO jobs ({', '.join(values)}) VALUES ({marks})", tuple(values.values()))  # noqa: S608
+    return raw
+
+
+def upgraded(raw: sqlite3.Connection, path: Path) -> Store:
+    raw.commit()
+    raw.close()
+    return Store(address(path))
 
 
 def test_a_database_of_the_first_schema_keeps_its_jobs(tmp_path: Path) -> None:
     path = tmp_path / "jobs.sqlite3"
-    filled(path, 3)
-    with sqlite3.connect(path) as connection:
-        connection.executescript(
-            "DROP INDEX jobs_misplaced; DROP INDEX jobs_of_submitter; ALTER TABLE jobs DROP COLUMN submitter_uid;"
-        )
-        rewind(connection, "0001")
-    store = Store(address(path))
+    store = upgraded(of_version(path, "0001", {}, {}, {}), path)
     assert len(store.list()) == 3
     store.close()
     with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0011",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0012",)]
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
     assert {"jobs_misplaced", "jobs_of_submitter"} <= names
 
 
 def test_submitters_of_earlier_jobs_are_found_by_name(tmp_path: Path) -> None:
     path = tmp_path / "jobs.sqlite3"
-    filled(path, 4)
-    with sqlite3.connect(path) as connection:
-        for number, name in enumerate(("root", "987654", "no-such-user", ""), 1):
-            connection.execute("UPDATE jobs SET submitter = ? WHERE id = ?", (name, number))
-        connection.execute("ALTER TABLE jobs DROP COLUMN submitter_uid")
-        rewind(connection, "0002")
-    connection.close()
-    store = Store(address(path))
+    names = ("root", "987654", "no-such-user", "")
+    store = upgraded(of_version(path, "0002", *[{"submitter": name} for name in names]), path)
     uids = {job.submitter: job.submitter_uid for job in store.list()}
     store.close()
     assert uids == {"root": 0, "987654": 987654, "no-such-user": NOBODY_AT_ALL, "": NOBODY_AT_ALL}
@@ -272,32 +294,26 @@ def with_disks_at_a_path(plan: Plan) -> dict[str, Any]:
 
 def test_a_plan_that_an_older_version_recorded(tmp_path: Path) -> None:
     path = tmp_path / "jobs.sqlite3"
-    filled(path, 2)
     planned = plan_for((DISK,), Layout(tables=("none",)))
     published = planned.with_changes(disks=())
-    with sqlite3.connect(path) as connection:
-        rewind(connection, "0004")
-        for job, plan in ((1, planned), (2, published)):
-            product = json.dumps(with_disks_at_a_path(plan))
-            connection.execute("INSERT INTO stages VALUES (?, 'plan', 1, 0.5, ?)", (job, product))
-    connection.close()
-    store = Store(address(path))
+    raw = of_version(path, "0004", {}, {})
+    for job, plan in ((1, planned), (2, published)):
+        product = json.dumps(with_disks_at_a_path(plan))
+        raw.execute("INSERT INTO stages VALUES (?, 'plan', 1, 0.5, ?)", (job, product))
+    store = upgraded(raw, path)
     assert [store.finished_stages(job).plan for job in (1, 2)] == [planned, published]
     store.close()
 
 
 def test_concerns_that_an_older_version_recorded_as_texts(tmp_path: Path) -> None:
     path = tmp_path / "jobs.sqlite3"
-    filled(path, 1)
     planned = plan_for((DISK,), Layout(tables=("none",)))
     old = planned.model_dump(mode="json")
     for subject in (old, old["machine"], *old["disks"]):
         subject["concerns"] = ["web01.vmx cannot be read"]
-    with sqlite3.connect(path) as connection:
-        rewind(connection, "0006")
-        connection.execute("INSERT INTO stages VALUES (1, 'plan', 1, 0.5, ?)", (json.dumps(old),))
-    connection.close()
-    store = Store(address(path))
+    raw = of_version(path, "0006")
+    raw.execute("INSERT INTO stages VALUES (1, 'plan', 1, 0.5, ?)", (json.dumps(old),))
+    store = upgraded(raw, path)
     found = store.finished_stages(1).plan
     store.close()
     assert found is not None
@@ -307,14 +323,11 @@ def test_concerns_that_an_older_version_recorded_as_texts(tmp_path: Path) -> Non
 
 def test_a_registration_that_an_older_version_recorded(tmp_path: Path) -> None:
     path = tmp_path / "jobs.sqlite3"
-    filled(path, 1)
     known = {"name": "web01", "macs": ["00:50:56:01:02:03"], "defined": True, "uri": "qemu:///system"}
-    with sqlite3.connect(path) as connection:
-        rewind(connection, "0005")
-        product = json.dumps({**known, "xml": "/srv/web01.xml"})
-        connection.execute("INSERT INTO stages VALUES (1, 'register', 1, 0.5, ?)", (product,))
-    connection.close()
-    Store(address(path)).close()
+    raw = of_version(path, "0005")
+    product = json.dumps({**known, "xml": "/srv/web01.xml"})
+    raw.execute("INSERT INTO stages VALUES (1, 'register', 1, 0.5, ?)", (product,))
+    upgraded(raw, path).close()
     with sqlite3.connect(path) as connection:
         ((product,),) = connection.execute("SELECT product FROM stages").fetchall()
     connection.close()
@@ -322,9 +335,37 @@ def test_a_registration_that_an_older_version_recorded(tmp_path: Path) -> None:
     assert converted == Registration.model_validate({**known, "files": [Path("/srv/web01.xml")]})
 
 
+def test_batches_warnings_and_reasons_of_earlier_jobs(tmp_path: Path) -> None:
+    path, group = tmp_path / "jobs.sqlite3", "0123456789ab.rack.yaml"
+    rack = {"batch": group, "submitter": "alice", "submitter_uid": 1000, "spool_name": "rack.yaml"}
+    later = {"not_before": "2999-01-01 00:00:00.000000"}
+    jobs: list[Mapping[str, object]] = [
+        {**rack, "state": "held"},
+        {**rack, **later},
+        {**later, "problems": SOME_PROBLEM},
+        {"state": "failed"},
+    ]
+    raw = of_version(path, "0011", *jobs)
+    for message in ("no drivers", "no drivers", "an old kernel"):
+        values = 4, "2026-01-02 03:04:05.000000", message
+        raw.execute("INSERT INTO events (job_id, at, attempt, kind, message) VALUES (?, ?, 1, 'warned', ?)", values)
+    store = upgraded(raw, path)
+    found = {job.id: (job.batch, job.waiting_for, job.warnings) for job in store.list()}
+    assert found == {
+        1: ("rack", WaitingFor.OPERATOR, 0),
+        2: ("rack", WaitingFor.SPACE, 0),
+        3: (None, WaitingFor.RETRY, 0),
+        4: (None, None, 2),
+    }
+    (batch,) = store.batches()
+    assert (batch.name, batch.submitter, batch.submitter_uid) == ("rack", "alice", 1000)
+    assert (batch.created, batch.counts) == (datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), Counts(queued=1, held=1))
+    assert [job.id for job in store.spool_groups([group])[group]] == [1, 2]
+    store.close()
+
+
 def test_stages_that_an_older_version_finished_count(tmp_path: Path) -> None:
     path = tmp_path / "jobs.sqlite3"
-    filled(path, 1)
     planned = plan_for((DISK,), Layout(tables=("none",)))
     nic = {"mac": "00:50:56:01:02:03", "slot": 192}
     image = Image(disks=(), format="raw", layout=planned.layout)
@@ -334,12 +375,10 @@ def test_stages_that_an_older_version_finished_count(tmp_path: Path) -> None:
         "plan": {"source": {**old, "nics": [nic]}, "image": None},
         "convert": {"image": json.loads(image.model_dump_json())},
     }
-    with sqlite3.connect(path) as connection:
-        rewind(connection, "0003")
-        for stage, product in products.items():
-            connection.execute("INSERT INTO stages VALUES (1, ?, 1, 0.5, ?)", (stage, json.dumps(product)))
-    connection.close()
-    store = Store(address(path))
+    raw = of_version(path, "0003")
+    for stage, product in products.items():
+        raw.execute("INSERT INTO stages VALUES (1, ?, 1, 0.5, ?)", (stage, json.dumps(product)))
+    store = upgraded(raw, path)
     found = store.finished_stages(1)
     store.close()
     machine = planned.machine.with_changes(nics=(nic,))

@@ -22,7 +22,7 @@ from hyper2kvmd.daemon.dropped import being_written
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.spool import Spool, prepare
 from hyper2kvmd.jobs.store import Store
-from hyper2kvmd.model.jobs import Job, State
+from hyper2kvmd.model.jobs import Job, JobFilter, State
 from tests.support.house import House, until
 
 FLOODER, OTHER = "nobody", "games"
@@ -60,7 +60,8 @@ class Shared:
         return sum(path.name.startswith(owner) for path in (self.folder / "incoming").iterdir())
 
     def jobs(self, owner: str, *states: State) -> list[Job]:
-        return [job for job in reversed(self.store.list(states, 10_000)) if job.submitter == owner]
+        listed = self.store.list(JobFilter(states=states), 10_000)
+        return [job for job in reversed(listed) if job.submitter == owner]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.spool import Spool, prepare
 from hyper2kvmd.jobs.store import Store
-from hyper2kvmd.model.jobs import State
+from hyper2kvmd.model.jobs import JobFilter, State
 from tests.support.house import House
 
 
@@ -82,12 +82,12 @@ def test_a_file_swapped_for_a_link_is_never_followed(tmp_path: Path) -> None:
     swapper, spool = threading.Thread(target=swap), Spool(tmp_path, store, Metrics())
     swapper.start()
     try:
-        while len(store.list((State.REJECTED,))) < 20 or len(store.list((State.QUEUED,))) < 5:
+        while store.overview()[0].rejected < 20 or store.overview()[0].queued < 5:
             spool.scan()
             time.sleep(0.005)
     finally:
         over.set()
         swapper.join()
-    said = {problem.code for job in store.list((State.REJECTED,)) for problem in job.problems}
+    said = {problem.code for job in store.list(JobFilter(states=(State.REJECTED,))) for problem in job.problems}
     store.close()
     assert said == {"spool-not-a-file"}

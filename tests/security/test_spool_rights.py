@@ -20,7 +20,7 @@ from hyper2kvmd.daemon.spool import Spool, prepare
 from hyper2kvmd.daemon.wire import Rejection
 from hyper2kvmd.errors import BrokenInstallation
 from hyper2kvmd.jobs.store import Store
-from hyper2kvmd.model.jobs import State
+from hyper2kvmd.model.jobs import JobFilter, State
 
 pytestmark = pytest.mark.usefixtures("settles_at_once")
 
@@ -71,7 +71,7 @@ def test_a_file_of_another_user_that_may_not_be_read_is_rejected_with_the_remedy
     reason = Rejection.model_validate_json((folder / "rejected" / "secret.yaml.reason.json").read_text())
     assert [problem.code for problem in reason.problems] == ["spool-unreadable"]
     assert "chmod o+r" in reason.problems[0].hint
-    (job,) = store.list((State.QUEUED,))
+    (job,) = store.list(JobFilter(states=(State.QUEUED,)))
     assert (job.vm_name, job.submitter) == ("plain", "root")
 
 

@@ -19,7 +19,7 @@ from hyper2kvmd.jobs.tables import MISPLACED
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Image, Layout
 from hyper2kvmd.model.guest import Guest
-from hyper2kvmd.model.jobs import Counts, Job, PastRate, Problem, Stage, State
+from hyper2kvmd.model.jobs import Counts, Job, JobFilter, PastRate, Problem, Stage, State
 from hyper2kvmd.model.results import Artifact, Finished, PublishedDisk, Verdict
 from tests.support.benches import plan_for
 
@@ -103,12 +103,12 @@ def test_of_many_duplicates_in_a_row_one_is_in_the_history(store: Store) -> None
 def machines(content: str, names: str, claim: str = "") -> list[Submission]:
     """One for each letter; the first one has the file."""
     claim = claim or content
-    first = Origin(submitter="root", claim=claim, path=f"active/{claim}", batch=claim)
+    first = Origin(submitter="root", claim=claim, path=f"active/{claim}", spool_group=claim)
     return [
         Submission(
             Migration(vmdk=(Path(f"/{name}.vmdk"),), vm_name=name),
             f"{content}{name}",
-            Origin(submitter="root", batch=claim) if number else first,
+            Origin(submitter="root", spool_group=claim) if number else first,
         )
         for number, name in enumerate(names)
     ]
@@ -117,7 +117,7 @@ def machines(content: str, names: str, claim: str = "") -> list[Submission]:
 def test_a_batch_is_queued_as_a_whole_or_not_at_all(store: Store, tmp_path: Path) -> None:
     first, second = store.submit_all([machines("x", "ab"), machines("y", "c")])
     assert [(one.job.vm_name, one.new) for one in (*first, *second)] == [("a", True), ("b", True), ("c", True)]
-    assert {name: [job.vm_name for job in found] for name, found in store.batches(["x", "z"]).items()} == {
+    assert {name: [job.vm_name for job in found] for name, found in store.spool_groups(["x", "z"]).items()} == {
         "x": ["a", "b"]
     }
     again = store.submit_all([machines("x", "ab", "x2")])[0]
@@ -167,7 +167,7 @@ def test_spool_files_in_the_wrong_place_are_found_by_an_index(store: Store, tmp_
         store.submit(Migration(vmdk=(Path("/a"),), vm_name="a"), content_key=str(origin.claim), origin=origin)
     assert store.misplaced() == []
     store.cancel(2, "root")
-    assert [(job.id, path) for job, path in store.misplaced()] == [(2, "active/1")]
+    assert [(one.job.id, one.path) for one in store.misplaced()] == [(2, "active/1")]
     store.move_spool_files({2: "failed/a.yaml"})
     assert store.misplaced() == []
     with sqlite3.connect(tmp_path / "jobs.sqlite3") as connection:
@@ -375,7 +375,7 @@ def test_counts_active_ids_and_oldest(store: Store) -> None:
     assert (counts.queued, counts.held, counts.rejected, counts.running) == (1, 1, 1, 0)
     assert store.active_ids() == {first.id, second.id}
     assert oldest == second.created
-    assert [job.id for job in store.list((State.HELD,))] == [first.id]
+    assert [job.id for job in store.list(JobFilter(states=(State.HELD,)))] == [first.id]
 
 
 def test_the_pause_outlives_the_program(store: Store, tmp_path: Path) -> None:

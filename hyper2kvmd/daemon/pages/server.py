@@ -24,7 +24,7 @@ from hyper2kvmd.daemon.pages.address import BadAddress, Wanted, read
 from hyper2kvmd.daemon.pages.shared import Overloaded, Shared, SharedPages
 from hyper2kvmd.daemon.scheduler import Scheduler
 from hyper2kvmd.errors import Failure
-from hyper2kvmd.model.jobs import Job, State
+from hyper2kvmd.model.jobs import Job, JobFilter, State
 
 STALE_SECONDS = 30.0
 """A scheduler that has been unresponsive for this long is not healthy."""
@@ -134,7 +134,7 @@ class Web:
 
     async def _found(self, wanted: Wanted) -> tuple[list[Job], int]:
         """The jobs of one page, and the number of all."""
-        jobs = await self._ledger.call(self._ledger.store.list, wanted.states, 50)
+        jobs = await self._ledger.call(self._ledger.store.list, JobFilter(states=wanted.states), 50)
         return jobs, len(jobs)
 
     async def _job(self, request: web.Request, wanted: Wanted) -> str:
