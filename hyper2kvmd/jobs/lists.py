@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, func, nulls_last, select, true, union_all
+from sqlalchemy import Connection, Select, and_, func, nulls_last, or_, select, true, union_all
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -84,7 +84,7 @@ def _chosen(asked: JobFilter, wanted: int, sort: Sort) -> Select[Any]:
 
 
 CONDITIONS: Mapping[str, Callable[[Any], ColumnElement[bool]]] = {
-    "since": lambda moment: jobs.c.created >= moment,
+    "since": lambda moment: or_(jobs.c.finished.is_(None), jobs.c.finished >= moment),
     "batch_id": lambda number: jobs.c.batch_id == number,
     "submitter_uid": lambda uid: jobs.c.submitter_uid == uid,
     "warned": lambda _: jobs.c.warnings > 0,

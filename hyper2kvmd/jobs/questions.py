@@ -28,10 +28,12 @@ class Questions(Transactions):
         with self.transaction() as connection:
             return one(connection, job_id)
 
-    def events(self, job_id: int) -> Sequence[JobEvent]:
+    def events(self, job_id: int, after: int = 0) -> Sequence[JobEvent]:
+        """In their order, without those up to the number `after`."""
         with self.transaction() as connection:
             one(connection, job_id)
-            rows = connection.execute(select(events).where(events.c.job_id == job_id).order_by(events.c.id))
+            later = events.c.job_id == job_id, events.c.id > after
+            rows = connection.execute(select(events).where(*later).order_by(events.c.id))
             return [event_of(row) for row in rows.mappings()]
 
     def overview(self) -> tuple[Counts, datetime | None]:

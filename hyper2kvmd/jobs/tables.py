@@ -97,7 +97,7 @@ jobs = Table(
     Index("jobs_to_claim", "state", text("priority DESC"), "id", "not_before"),
     Index("jobs_by_state", "state", "id"),
     Index("jobs_by_end", "state", "finished", "id"),
-    Index("jobs_by_creation", "created", "id"),
+    Index("jobs_by_finish", "finished", "id"),
     Index("jobs_by_name", "vm_name", "id"),
     Index("jobs_of_batch", "batch_id", "state", "finished", "warnings"),
     Index("jobs_of_uid", "submitter_uid", "id"),

@@ -117,6 +117,8 @@ class Job(Frozen):
     batch_id: int | None = None
     waiting_for: WaitingFor | None = None
     """Of a queued or held job."""
+    cancelling: bool = False
+    """Its cancellation was requested while it was running."""
     reserved_bytes: int = 0
     created: datetime
     not_before: datetime | None = None
@@ -141,7 +143,7 @@ class JobFilter(Frozen):
 
     states: tuple[State, ...] = ()
     since: datetime | None = None
-    """Submitted then or later."""
+    """Not finished before then."""
     batch_id: int | None = None
     submitter_uid: int | None = None
     warned: bool = False

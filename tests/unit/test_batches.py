@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyper2kvmd.disk.blocks import Run
-from hyper2kvmd.disk.engine.batches import BATCH, PIECE, Batch, Cutter
+from hyper2kvmd.disk.engine.batches import BATCH, PIECE, CopyBatch, Cutter
 
 UNIT, WINDOW = 65536, 64 << 20
 LARGEST = 1 << 20
@@ -27,16 +27,16 @@ def runs(draw: st.DrawFn) -> list[Run]:
     return found
 
 
-def cut(found: list[Run], start: int = 0, *, clone: bool = False) -> list[Batch]:
+def cut(found: list[Run], start: int = 0, *, clone: bool = False) -> list[CopyBatch]:
     return [*Cutter(UNIT, WINDOW, 512, lambda _file: clone).batches(found, start)]
 
 
-def units(batch: Batch) -> tuple[int, int]:
+def units(batch: CopyBatch) -> tuple[int, int]:
     last = batch.pieces[-1]
     return batch.pieces[0].guest // UNIT, (last.guest + last.length - 1) // UNIT
 
 
-def covered(batches: list[Batch]) -> Iterator[tuple[int, int]]:
+def covered(batches: list[CopyBatch]) -> Iterator[tuple[int, int]]:
     """Guest ranges, neighbours joined."""
     begin = end = -1
     for piece in (piece for batch in batches for piece in batch.pieces):

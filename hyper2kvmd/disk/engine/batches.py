@@ -27,7 +27,7 @@ class Piece(NamedTuple):
 
 
 @dataclass(slots=True)
-class Batch:
+class CopyBatch:
     """Pieces in one window of the image. No unit is in two batches, so a copy can resume between any two."""
 
     number: int
@@ -63,9 +63,9 @@ class Cutter:
     block: int
     clonable: Callable[[int], bool]
 
-    def batches(self, runs: Iterable[Run], start: int) -> Iterator[Batch]:
+    def batches(self, runs: Iterable[Run], start: int) -> Iterator[CopyBatch]:
         """All pieces at or after `start`, in guest order."""
-        batch, window, stop = Batch(0), -1, 0
+        batch, window, stop = CopyBatch(0), -1, 0
         for piece in self._pieces(runs, start):
             rest = piece
             if batch.full and piece.guest < stop:
@@ -76,7 +76,7 @@ class Cutter:
                 rest = piece._replace(guest=stop, length=piece.length - head)
             if batch.pieces and (batch.full or rest.guest // self.window != window):
                 yield batch
-                batch = Batch(batch.number + 1)
+                batch = CopyBatch(batch.number + 1)
             batch.add(rest)
             window = rest.guest // self.window
             stop = _ceil(rest.guest + rest.length, self.unit)

@@ -14,7 +14,7 @@ from hyper2kvmd.disk import kernel
 from hyper2kvmd.disk.blocks import Buffer, Run, Source
 from hyper2kvmd.disk.direct import DirectFile
 from hyper2kvmd.disk.engine import checkpoint
-from hyper2kvmd.disk.engine.batches import Batch, Piece
+from hyper2kvmd.disk.engine.batches import CopyBatch, Piece
 from hyper2kvmd.disk.engine.checkpoint import Checkpoint
 from hyper2kvmd.disk.engine.copy_errors import read_failure, short_read, write_failure
 from hyper2kvmd.disk.image_file import ImageFile
@@ -72,7 +72,7 @@ class Share:
     """Guest bytes after which a checkpoint is due."""
     computing: threading.Semaphore
     """Held while a batch is read and inflated, not while it is written."""
-    work: SimpleQueue[Batch | None] = field(default_factory=SimpleQueue)
+    work: SimpleQueue[CopyBatch | None] = field(default_factory=SimpleQueue)
     done: SimpleQueue[Done | BaseException] = field(default_factory=SimpleQueue)
     stop: bool = False
     turn: int = 0
@@ -89,7 +89,7 @@ class Share:
                 raise Stopped
             self.turned.wait(SLICE)
 
-    def seal(self, batch: Batch) -> Sealed | None:
+    def seal(self, batch: CopyBatch) -> Sealed | None:
         """The checkpoint after `batch`, which was just placed, if one is due. The caller holds `turned`."""
         self.unsealed += batch.length
         now = time.monotonic()
@@ -123,7 +123,7 @@ def work(share: Share) -> None:
     _live(share, each)
 
 
-def _copied(share: Share, direct: DirectFile, batch: Batch, zeros: bytes) -> Done:
+def _copied(share: Share, direct: DirectFile, batch: CopyBatch, zeros: bytes) -> Done:
     share.pay(batch.loaded)
     with share.computing:
         items = _load(share.source, batch.pieces, share.image.unit)

@@ -16,7 +16,7 @@ INDEXES = {
     "jobs_to_claim": ("state", sa.text("priority DESC"), "id", "not_before"),
     "jobs_by_state": ("state", "id"),
     "jobs_by_end": ("state", "finished", "id"),
-    "jobs_by_creation": ("created", "id"),
+    "jobs_by_finish": ("finished", "id"),
     "jobs_by_name": ("vm_name", "id"),
     "jobs_of_batch": ("batch_id", "state", "finished", "warnings"),
     "jobs_of_uid": ("submitter_uid", "id"),
