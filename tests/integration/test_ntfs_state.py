@@ -121,6 +121,20 @@ def test_a_hibernated_windows_is_refused(volume: Path, mark: bytes) -> None:
     assert refusal(volume) == "guest-hibernated"
 
 
+@pytest.mark.parametrize("mark", [b"RSTR", b"WAKE"])
+def test_a_windows_without_hibernation_is_accepted(volume: Path, mark: bytes) -> None:
+    """`powercfg /h off` removes the file. A shutdown alone leaves it, so that is no remedy by itself."""
+    with changed(volume) as session:
+        session.write("hiberfil.sys", mark + bytes(8192))
+    with pytest.raises(MigrationFailed) as failure, disk_of(volume) as disk:
+        require_shut_down("partition 2", disk)
+    hint = failure.value.hint or ""
+    assert 0 < hint.index("`powercfg /h off`") < hint.index("`shutdown /s /t 0`") < hint.index("export it again")
+    with changed(volume) as session:
+        session.unlink("hiberfil.sys")
+    assert refusal(volume) == ""
+
+
 def test_an_empty_hibernation_file_is_none(volume: Path) -> None:
     with changed(volume) as session:
         session.write("hiberfil.sys", bytes(8192))

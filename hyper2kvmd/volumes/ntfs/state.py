@@ -106,7 +106,8 @@ def _hibernated(name: str, fact: str) -> MigrationFailed:
     return MigrationFailed(
         "guest-hibernated",
         f"{name}: Windows is hibernated, or was shut down for a fast startup: {fact}",
-        hint="Start the guest on VMware, run `powercfg /h off` and `shutdown /s /t 0` there, then export it again",
+        hint=f"Start the guest on VMware, run `powercfg /h off` there, which removes {HIBERNATION}, then "
+        "`shutdown /s /t 0`, and export it again. A shutdown alone can leave the file behind",
     )
 
 
