@@ -265,6 +265,17 @@ def test_the_minimal_form_is_that_of_virt_v2v(packages: dict[str, DriverPackage]
     assert records(packages["netkvm"], "minimal").values == ()
 
 
+@pytest.mark.parametrize("form", ["minimal", "critical"])
+def test_without_a_record_no_driver_runs_from_the_store(tmp_path: Path, form: Form) -> None:
+    """Windows 11 and Server 2025 have INF files that leave the driver there."""
+    package = chosen(tmp_path, SERVER_2019, dirid=13)["viostor"]
+    found = records(package, form)
+    assert shown(found, package)[f"{SERVICE} | ImagePath"] == (2, "System32\\drivers\\viostor.sys")
+    (program,) = [file.data for file in found.files if file.path == "System32/drivers/viostor.sys"]
+    assert program == package.driver.data
+    assert not any("DriverStore" in file.path for file in found.files)
+
+
 def test_windows_7_has_a_database_of_critical_devices(packages: dict[str, DriverPackage]) -> None:
     package = packages["vioscsi"]
     found = shown(records(package, "critical"), package)

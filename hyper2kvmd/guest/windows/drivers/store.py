@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Literal
 
 from hyper2kvmd.guest.windows.drivers.inf import (
+    DRIVERS,
     FOLDERS,
     REG_BINARY,
     REG_DWORD,
@@ -124,8 +125,8 @@ def records_of(package: DriverPackage, place: StorePlace) -> Records:
             values = [*_minimal(package), *_services(package, place)] if package.service.is_boot_start else []
         case "critical":
             values = [*_critical(package, place), *_services(package, place)] if package.service.is_boot_start else []
-    installed = _installed_files(package) if package.service.is_boot_start else ()
-    return Records((*_plain_files(package), *installed), (), tuple(values))
+    started = _started_files(package) if package.service.is_boot_start else ()
+    return Records((*_plain_files(package), *started), (), tuple(values))
 
 
 def published_name(
@@ -208,6 +209,17 @@ def _installed_files(package: DriverPackage) -> tuple[SystemFile, ...]:
     return tuple(found.values())
 
 
+def _started_files(package: DriverPackage) -> tuple[SystemFile, ...]:
+    """Those of a driver without a record in the store: its program is copied also if the INF leaves it there."""
+    program = _path(_outside_store(package.service.binary))
+    others = (file for file in _installed_files(package) if file.path.lower() != program.lower())
+    return (*others, SystemFile(program, package.driver.data))
+
+
+def _outside_store(file: CopiedFile) -> CopiedFile:
+    return replace(file, folder=DRIVERS) if file.folder == STORE else file
+
+
 def _copied(package: DriverPackage) -> Iterator[CopiedFile]:
     for installation in package.installations:
         yield from (file for file in installation.files if file.folder in FOLDERS and not file.subfolder)
@@ -232,7 +244,7 @@ def _services(package: DriverPackage, place: StorePlace) -> Iterator[RegistryVal
     yield _number("SYSTEM", key, "Type", service.type)
     yield _number("SYSTEM", key, "Start", service.start)
     yield _number("SYSTEM", key, "ErrorControl", service.error_control)
-    yield _expandable("SYSTEM", key, "ImagePath", _image_path(package))
+    yield _expandable("SYSTEM", key, "ImagePath", _image_path(package, place))
     if service.group:
         yield _text("SYSTEM", key, "Group", service.group)
     if service.display_name:
@@ -245,9 +257,9 @@ def _services(package: DriverPackage, place: StorePlace) -> Iterator[RegistryVal
     yield from _lines("SYSTEM", f"{place.control_set}\\Services\\EventLog\\System\\{service.name}", service.events)
 
 
-def _image_path(package: DriverPackage) -> str:
+def _image_path(package: DriverPackage, place: StorePlace) -> str:
     """The boot loader knows no `\\SystemRoot`."""
-    binary = package.service.binary
+    binary = package.service.binary if place.form == "full" else _outside_store(package.service.binary)
     path = f"{REPOSITORY}/{package.store_folder}/{binary.name}" if binary.folder == STORE else _path(binary)
     below = path.replace("/", "\\")
     return below if package.service.is_boot_start else f"\\SystemRoot\\{below}"
