@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -84,19 +85,38 @@ def extracted(iso: Path, path: str) -> bytes:
     return subprocess.run(["isoinfo", "-J", "-i", iso, "-x", path], capture_output=True, check=True).stdout
 
 
-@pytest.mark.parametrize(
-    ("release", "firmware"), [(SERVER_2022, "uefi"), (WINDOWS_7, "bios")], ids=["2022-uefi", "7-bios"]
+@dataclass(frozen=True)
+class Golden:
+    """What the repair changes in the registry of a Windows, as a file of GOLDEN has it."""
+
+    name: str
+    windows: Windows
+    keys: Mapping[str, object] = field(default_factory=dict)
+
+
+GOLDENS = (
+    Golden("2022-uefi", Windows(SERVER_2022, "uefi", san_policy=3)),
+    Golden("2022-uefi-minimal", Windows(SERVER_2022, "uefi", san_policy=3), {"win_drivers": "minimal"}),
+    Golden("11-uefi", Windows(WINDOWS_11, "uefi", san_policy=3)),
+    Golden("11-uefi-minimal", Windows(WINDOWS_11, "uefi", san_policy=3), {"win_drivers": "minimal"}),
+    Golden("10-bios", Windows(WINDOWS_10, "bios", san_policy=3)),
+    Golden("7-bios", Windows(WINDOWS_7, "bios", san_policy=3)),
 )
+
+
+@pytest.mark.parametrize("golden", GOLDENS, ids=lambda golden: golden.name)
 def test_registry_changes_are_these_and_no_others(
-    windows_beds: Beds, virtio_win: Path, service_folder: Path, release: Release, firmware: str
+    windows_beds: Beds, virtio_win: Path, service_folder: Path, golden: Golden
 ) -> None:
-    windows = Windows(release=release, firmware="uefi" if firmware == "uefi" else "bios", san_policy=3)
-    disk = windows_beds.disk(service_folder / "disk.raw", windows)
-    found, before = repaired(disk, service_folder, virtio_win=virtio_win), Judged(disk)
-    hives = ("SYSTEM", "SOFTWARE", *(("DRIVERS",) if release.has_driver_database else ()))
+    disk = windows_beds.disk(service_folder / "disk.raw", golden.windows)
+    found, before = repaired(disk, service_folder, virtio_win=virtio_win, **golden.keys), Judged(disk)
+    hives = ("SYSTEM", "SOFTWARE", *(("DRIVERS",) if golden.windows.release.has_driver_database else ()))
     texts = [f"; {name}\n{reg_diff(before.hive(name), found.after.hive(name))}" for name in hives]
     text = STORE_HASH.sub("0123456789abcdef", "\n".join(texts))
-    assert text == (GOLDEN / f"{release.name}-{firmware}.reg").read_text()
+    assert text == (GOLDEN / f"{golden.name}.reg").read_text()
+    for driver in ("viostor", "vioscsi"):
+        _, path = found.after.hive("SYSTEM")[f"ControlSet001\\Services\\{driver}"]["ImagePath"]
+        assert f"Windows/{path.decode('utf-16-le').rstrip(chr(0))}".replace("\\", "/") in found.after.files
 
 
 def test_new_files_are_protected_as_their_neighbours(
