@@ -5,9 +5,9 @@ set -euo pipefail
 suite=$1
 shift
 place=$PWD/.cache/python/$suite
-packages=bash,coreutils,dash,findutils,git,grep,mtools,sed,util-linux,python3,python3-venv
+packages=bash,coreutils,dash,findutils,git,grep,mtools,ntfs-3g,sed,util-linux,python3,python3-venv
 
-if [ ! -d "$place/root" ]; then
+if [ "$(cat "$place/packages" 2>/dev/null)" != "$packages" ]; then
 	rm -rf "$place"
 	mkdir -p "$place"
 	trap 'rm -rf "$place"' EXIT
@@ -15,6 +15,7 @@ if [ ! -d "$place/root" ]; then
 	mmdebstrap --quiet --mode=chrootless --variant=extract --aptopt='Acquire::Check-Valid-Until "false"' \
 		--include="$packages" "$suite" "$place/unfinished"
 	mv "$place/unfinished" "$place/root"
+	echo "$packages" >"$place/packages"
 	trap - EXIT
 fi
 
