@@ -4,7 +4,8 @@ It runs alone (`python -IS child.py`, standard library only), confined, and spea
 it asks for the volume's bytes, keeps changed blocks in memory, and hands them over at the end. The library's parser
 meets hostile volumes, so the starter trusts nothing that it gets from here (volume.py describes the messages).
 
-libntfs-3g is GPL-2.0-or-later. Its functions and structures: ntfs-3g's include/ntfs-3g/*.h, soname 89.
+libntfs-3g is GPL-2.0-or-later. Its functions and structures: ntfs-3g's include/ntfs-3g/*.h, the same for
+both sonames.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-SONAME = "libntfs-3g.so.89"
+SONAMES = ("libntfs-3g.so.91", "libntfs-3g.so.89")
+"""Of ntfs-3g 2026.9.28 and 2022.10.3."""
 BLOCK = 4096
 """Bytes: changes are kept and handed over in blocks of this size."""
 STEP = 64 << 10
@@ -116,20 +118,28 @@ class DeviceOperations(ctypes.Structure):
     )
 
 
+def loaded_library() -> tuple[str, ctypes.CDLL]:
+    """The newest installed one and its soname. Raises Unknown."""
+    faults = []
+    for soname in SONAMES:
+        try:
+            return soname, ctypes.CDLL(soname, use_errno=True)
+        except OSError as error:
+            faults.append(str(error))
+    raise Unknown("; ".join(faults))
+
+
 class Library:
     """The library's functions, by name without `ntfs_`. Raises Unknown."""
 
     def __init__(self) -> None:
-        try:
-            loaded = ctypes.CDLL(SONAME, use_errno=True)
-        except OSError as error:
-            raise Unknown(str(error)) from None
+        self.soname, loaded = loaded_library()
         self._functions: dict[str, Callable[..., Any]] = {}
         for name, (result, *arguments) in FUNCTIONS.items():
             try:
                 function = getattr(loaded, name)
             except AttributeError:
-                raise Unknown(f"{SONAME} has no function {name}") from None
+                raise Unknown(f"{self.soname} has no function {name}") from None
             function.restype, function.argtypes = result, arguments
             self._functions[name.removeprefix("ntfs_")] = function
         self.unnamed = ctypes.addressof(ctypes.c_uint16.in_dll(loaded, "AT_UNNAMED"))
@@ -541,7 +551,7 @@ class MountedVolume:
             with inode.attribute(AT_VOLUME_INFORMATION) as attribute:
                 seen = (attribute.inode, attribute.kind, attribute.flags, attribute.size)
                 if not right or seen != (inode.handle, AT_VOLUME_INFORMATION, 0, len(value)):
-                    raise Unknown(f"the structures of {SONAME} are not the known ones")
+                    raise Unknown(f"the structures of {self._library.soname} are not the known ones")
 
     def _inode(self, number: int, folder: Inode | None = None) -> Inode:
         return Inode(self._library, self._handle, number, folder)

@@ -22,7 +22,6 @@ from hyper2kvmd.volumes.fat import Blocks
 
 PIPE = subprocess.PIPE
 CHILD = Path(__file__).with_name("child.py")
-SONAME = "libntfs-3g.so.89"
 MESSAGE = struct.Struct("<cQI")
 REQUEST = struct.Struct("<IQ")
 READ_LIMIT = 1 << 20
@@ -233,9 +232,9 @@ def library_missing(reason: str) -> BrokenInstallation:
     seen = f"; installed: {', '.join(others)}" if others else ""
     return BrokenInstallation(
         "ntfs-library-missing",
-        f"{SONAME}, which repairs Windows guests, cannot be used: {reason}{seen}",
-        hint="Install the package libntfs-3g89 (Debian, Ubuntu: libntfs-3g89t64 in newer releases) or ntfs-3g-libs "
-        "(Fedora, EPEL)",
+        f"libntfs-3g, which repairs Windows guests, cannot be used: {reason}{seen}",
+        hint="Install the package libntfs-3g89 (Debian 12), libntfs-3g89t64 (Debian 13, Ubuntu), libntfs-3g91 "
+        "(Debian 14) or ntfs-3g-libs (Fedora, EPEL)",
     )
 
 
