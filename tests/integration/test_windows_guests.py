@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -91,14 +91,14 @@ class Golden:
 
     name: str
     windows: Windows
-    keys: Mapping[str, object] = field(default_factory=dict)
+    drivers: Literal["full", "minimal"] = "full"
 
 
 GOLDENS = (
     Golden("2022-uefi", Windows(SERVER_2022, "uefi", san_policy=3)),
-    Golden("2022-uefi-minimal", Windows(SERVER_2022, "uefi", san_policy=3), {"win_drivers": "minimal"}),
+    Golden("2022-uefi-minimal", Windows(SERVER_2022, "uefi", san_policy=3), "minimal"),
     Golden("11-uefi", Windows(WINDOWS_11, "uefi", san_policy=3)),
-    Golden("11-uefi-minimal", Windows(WINDOWS_11, "uefi", san_policy=3), {"win_drivers": "minimal"}),
+    Golden("11-uefi-minimal", Windows(WINDOWS_11, "uefi", san_policy=3), "minimal"),
     Golden("10-bios", Windows(WINDOWS_10, "bios", san_policy=3)),
     Golden("7-bios", Windows(WINDOWS_7, "bios", san_policy=3)),
 )
@@ -109,7 +109,7 @@ def test_registry_changes_are_these_and_no_others(
     windows_beds: Beds, virtio_win: Path, service_folder: Path, golden: Golden
 ) -> None:
     disk = windows_beds.disk(service_folder / "disk.raw", golden.windows)
-    found, before = repaired(disk, service_folder, virtio_win=virtio_win, **golden.keys), Judged(disk)
+    found, before = repaired(disk, service_folder, virtio_win=virtio_win, win_drivers=golden.drivers), Judged(disk)
     hives = ("SYSTEM", "SOFTWARE", *(("DRIVERS",) if golden.windows.release.has_driver_database else ()))
     texts = [f"; {name}\n{reg_diff(before.hive(name), found.after.hive(name))}" for name in hives]
     text = STORE_HASH.sub("0123456789abcdef", "\n".join(texts))
