@@ -7,7 +7,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,16 @@ from hyper2kvmd.model.disks import Segment
 from tests.guests import debian12
 from tests.guests.altered import boot_it
 from tests.guests.debian12 import Recipe
+from tests.guests.windows.disk import windows_disk
+from tests.guests.windows.driver_disc import cached_disc
+from tests.guests.windows.files import CONFIG
+from tests.guests.windows.machine import Windows
 from tests.support.disks import empty_disk, sh
+from tests.support.hive_judges import REG_DWORD
 from tests.support.host import looped
 from tests.support.packages import built
 from tests.support.published import published
+from tests.support.windows_repair import Judged
 from tests.system import server
 from tests.system.server import Server, until
 
@@ -30,6 +36,9 @@ GUEST = "/exports/guest/web01.vmdk"
 """Root and swap are logical volumes of a volume group that is called as the server's own: vg0."""
 EMPTY = "/exports/guest/empty.vmdk"
 """A disk of zeros."""
+WINDOWS = "windows"
+"""A Windows disk, and the ISO with the drivers for it."""
+WINDOWS_VMDK, DRIVERS = f"/exports/{WINDOWS}/win01.vmdk", f"/exports/{WINDOWS}/virtio-win.iso"
 CONTROL_SOCKET = "/run/hyper2kvm/control.sock"
 JOBS = f"curl --silent --fail --unix-socket {CONTROL_SOCKET} http://hyper2kvmd/v1/jobs"
 """The jobs as JSON. In an emulated machine it costs a hundredth of `h2kvmctl list`, and it is asked often."""
@@ -78,15 +87,40 @@ class Machine:
         """What AppArmor kept anything of ours from, since the machine started."""
         return self.server.run("journalctl -k -b --no-pager | grep 'apparmor=\"DENIED\"' | grep -i hyper2kvm || true")
 
+    def repairs_windows(self) -> None:
+        """A job with all that a Windows guest needs: NTFS, drivers from an ISO, the script of the first boot."""
+        keys = {"vmdk": WINDOWS_VMDK, "virtio_win": DRIVERS, "win_agent": True, "verify": "content"}
+        self.succeeded(self.drop("win01", vm_name="win01", **keys))
+        assert self.denials() == ""
+
     def boots_outside(self, *names: str) -> None:
         """Switch the machine off and boot what it made: all of `names` ask for a login."""
+        with self._images() as images:
+            for name in names:
+                booted = boot_it(published(images / f"{name}.report.json"))
+                assert any("asked for a login" in line for line in booted.evidence)
+                assert booted.failed_units == ()
+
+    def windows_is_repaired(self) -> None:
+        """Switch the machine off and look at what it made, with readers of other authors."""
+        raw = self.folder / "repaired.raw"
+        with self._images() as images:
+            sh("qemu-img", "convert", "-O", "raw", images / "win01.qcow2", raw)
+        bed = windows_disk(self.folder / "bed.raw", Windows())
+        judged = Judged(replace(bed, path=raw))
+        services, files = judged.hive("SYSTEM"), judged.files
+        for driver in ("viostor", "vioscsi"):
+            assert services[f"ControlSet001\\Services\\{driver}"]["Start"] == (REG_DWORD, bytes(4))
+            assert f"Windows/System32/drivers/{driver}.sys" in files
+        assert "ControlSet001\\Services\\hyper2kvm-first-boot" in services
+        assert {f"{CONFIG}/hyper2kvm-first-boot.ps1", f"{CONFIG}/hyper2kvm-qemu-ga.msi"} < set(files)
+
+    @contextmanager
+    def _images(self) -> Iterator[Path]:
         self.server.power_off()
         own = self.folder / "root.raw"
         with looped(own, Segment(offset=0, length=own.stat().st_size)) as root:
-            for name in names:
-                booted = boot_it(published(root / IMAGES[1:] / f"{name}.report.json"))
-                assert any("asked for a login" in line for line in booted.evidence)
-                assert booted.failed_units == ()
+            yield root / IMAGES[1:]
 
 
 def package(suite: str, *words: str) -> Path:
@@ -101,6 +135,14 @@ def newer_package(suite: str, version: str, folder: Path) -> Path:
     return Path(shutil.move(package(suite, f"VERSION={version}"), folder))
 
 
+def _export_windows(folder: Path, exports: Path) -> None:
+    exports.mkdir()
+    raw = windows_disk(folder / "windows.raw", Windows()).path
+    sh("qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", raw, exports / "win01.vmdk")
+    raw.unlink()
+    shutil.copy(cached_disc(), exports)
+
+
 @contextmanager
 def installed(suite: str, folder: Path, **packages: Path) -> Iterator[Machine]:
     """A server with the package, an operator and a volume group vg0. `packages` lie in /exports by those names, the
@@ -113,6 +155,7 @@ def installed(suite: str, folder: Path, **packages: Path) -> Iterator[Machine]:
     empty = empty_disk(folder / "empty.raw", 16)
     sh("qemu-img", "convert", "-O", "vmdk", empty, exports / "guest/empty.vmdk")
     empty.unlink()
+    _export_windows(folder, exports / WINDOWS)
     for name, path in packages.items():
         shutil.copy(path, exports / f"{name}.deb")
     exported = server.disk(folder / "exports.raw", 2 << 30, exports, "exports")

@@ -32,5 +32,14 @@ def test_a_guest_is_migrated_without_sudo(machine: Machine) -> None:
     assert machine.denials() == ""
 
 
+def test_a_windows_guest_is_repaired(machine: Machine) -> None:
+    """With the NTFS library of this release."""
+    machine.repairs_windows()
+
+
 def test_what_it_made_boots(machine: Machine) -> None:
     machine.boots_outside("web01")
+
+
+def test_the_windows_that_it_repaired(machine: Machine) -> None:
+    machine.windows_is_repaired()

@@ -177,6 +177,10 @@ def test_an_upgrade_in_the_middle_loses_nothing(machine: Machine) -> None:
     assert machine.denials() == ""
 
 
+def test_a_windows_guest_is_repaired(machine: Machine) -> None:
+    machine.repairs_windows()
+
+
 def test_libvirt_starts_machines_with_uefi_and_with_secure_boot(machine: Machine) -> None:
     """By the package's own AppArmor rules. Their disks hold no system: what they boot is shown by tests/guests."""
     run = machine.server.run
@@ -211,6 +215,10 @@ def test_a_purge_leaves_images_and_nothing_else(machine: Machine) -> None:
 
 def test_what_it_made_boots(machine: Machine) -> None:
     machine.boots_outside("web01", SLOW)
+
+
+def test_the_windows_that_it_repaired(machine: Machine) -> None:
+    machine.windows_is_repaired()
 
 
 def converts_again(machine: Machine, attempt: int) -> float:
