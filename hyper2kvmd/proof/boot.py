@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.choice import family_of
 from hyper2kvmd.guest.family import BootedUnchanged, Family, OverlayDisks, Patience, PreparedGuest, ShownState
 from hyper2kvmd.guest.mounts.access import open_image
@@ -162,10 +162,11 @@ def _boot(trial: Trial, accelerator: Accelerator) -> Booted:
 
 
 def _prepare(family: Family, disks: OverlayDisks) -> PreparedGuest:
+    """Raises as `_fact` does."""
     try:
         return family.prepare_boot(disks)
     except (MigrationFailed, OSError) as error:
-        return BootedUnchanged(error.message if isinstance(error, MigrationFailed) else str(error))
+        return BootedUnchanged(_fact(error))
 
 
 @dataclass(frozen=True)
@@ -178,11 +179,18 @@ class Left:
 
 
 def _left(prepared: PreparedGuest) -> Left:
+    """Raises as `_fact` does."""
     try:
         return Left(prepared.new_traces())
     except (MigrationFailed, OSError) as error:
-        fact = error.message if isinstance(error, MigrationFailed) else str(error)
-        return Left(fault=f"; its logs could not be read: {fact}")
+        return Left(fault=f"; its logs could not be read: {_fact(error)}")
+
+
+def _fact(error: MigrationFailed | OSError) -> str:
+    """What is wrong with the guest. Raises the error itself if it is temporary: the next attempt proves more."""
+    if isinstance(error, MigrationFailed) and error.kind is Kind.RETRY:
+        raise error
+    return error.message if isinstance(error, MigrationFailed) else str(error)
 
 
 def compare_state(prepared: PreparedGuest, console: Console) -> ShownState | None:

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from dissect.eventlog.evtx import Evtx
 
-from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.choice import family_of
 from hyper2kvmd.guest.family import OverlayDisks, PreparedGuest
 from hyper2kvmd.guest.mounts.access import default_helper, open_image
 from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.guest.windows.boot_proof.event_log import read_event_log
+from hyper2kvmd.guest.windows.boot_proof.prepared import reader_of
+from hyper2kvmd.guest.windows.boot_proof.traces import traces
 from hyper2kvmd.model.guest import Guest
+from hyper2kvmd.volumes.superblock import BlockReader
 from tests.guests.altered import boot_it, image_of
 from tests.guests.windows import states
 from tests.guests.windows.disk import WindowsDisk
@@ -163,6 +167,39 @@ def test_a_guest_whose_settings_cannot_be_changed_is_booted_unchanged(windows_be
     disk.change(lambda files: (files / CONFIG / "SOFTWARE").write_bytes(b"regf, but damaged"))
     found = prepared(disk, service_folder)
     assert "booted unchanged" in found.note and not found.power_off_proves
+
+
+@dataclass
+class Stalling:
+    """The bytes of a volume, whose server stops to respond after some reads."""
+
+    blocks: BlockReader
+    reads_left: int
+
+    @property
+    def size(self) -> int:
+        return self.blocks.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        self.reads_left -= 1
+        if self.reads_left < 0:
+            raise MigrationFailed("nbd-unreachable", "the NBD server stopped responding", hint="", kind=Kind.RETRY)
+        return self.blocks.read(offset, length)
+
+
+def test_a_fault_of_the_host_is_no_missing_event_log(windows_beds: Beds, service_folder: Path) -> None:
+    """Else a shutdown would do as proof, though there is a log."""
+    image = image_of(bed(windows_beds, service_folder).path)
+    (volume,) = (one for one in image.layout.volumes if one.length > 100 << 20)
+    with (
+        open_image(image, Helper(default_helper()), service_folder) as access,
+        access.blocks(volume, read_only=True) as blocks,
+    ):
+        whole = Stalling(blocks, 1000)
+        assert traces(reader_of(whole)).highest == len(booted(1))
+        for reads in range(1000 - whole.reads_left):
+            with pytest.raises(MigrationFailed, match="stopped responding"):
+                traces(reader_of(Stalling(blocks, reads)))
 
 
 def test_an_orderly_shutdown_with_new_records_proves_a_boot(windows_beds: Beds, service_folder: Path) -> None:

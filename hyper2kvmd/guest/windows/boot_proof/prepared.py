@@ -23,6 +23,7 @@ from hyper2kvmd.guest.windows.volumes import readable
 from hyper2kvmd.model.disks import Volume
 from hyper2kvmd.volumes.ntfs.records import NtfsRecords
 from hyper2kvmd.volumes.ntfs.state import holds_registry
+from hyper2kvmd.volumes.superblock import BlockReader
 
 PATIENCE = Patience(press_seconds=600.0, limit_seconds=7200.0)
 """Windows can work in the background for hours after a boot. An emulated boot needs much of the limit."""
@@ -81,18 +82,27 @@ def _volume(access: Access, disks: OverlayDisks) -> Volume:
 
 @contextmanager
 def _files(access: Access, volume: Volume) -> Iterator[Reader]:
-    """By the reader that needs no clean file system: the machine may have been stopped."""
     with access.blocks(volume, read_only=True) as blocks:
-        records = NtfsRecords(blocks)
+        yield reader_of(blocks)
 
-        def read(path: str, limit: int) -> bytes | None:
-            try:
-                number = records.find(path)
-                return b"" if number is None else records.head(number, limit)
-            except MigrationFailed:
-                return None
 
-        yield read
+def reader_of(blocks: BlockReader) -> Reader:
+    """By the reader that needs no clean file system: the machine may have been stopped.
+
+    Raises MigrationFailed as `NtfsRecords` does; what it gives raises only the faults of `blocks`.
+    """
+    records = NtfsRecords(blocks)
+
+    def read(path: str, limit: int) -> bytes | None:
+        try:
+            number = records.find(path)
+            return b"" if number is None else records.head(number, limit)
+        except MigrationFailed as failure:
+            if failure.code != "ntfs-damaged":
+                raise  # the host's fault: there may be a log all the same
+            return None
+
+    return read
 
 
 def _prepare(access: Access, volume: Volume) -> str:
