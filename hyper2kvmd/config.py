@@ -20,7 +20,8 @@ from hyper2kvmd.model.asked import HookName
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Problem
 from hyper2kvmd.model.orders import Bounds, HelperCall, Limits
-from hyper2kvmd.model.sizes import SIZE, Bytes
+from hyper2kvmd.model.sizes import BYTES, SIZE, Bytes
+from hyper2kvmd.model.sizes import UNITS as SIZE_UNITS
 from hyper2kvmd.spec import LIBVIRT_URI
 from hyper2kvmd.yaml_binding import Bound, Rules, bind, in_order
 from hyper2kvmd.yaml_source import Position
@@ -233,6 +234,8 @@ def _conflicts(bound: Bound[DaemonConfig]) -> Iterator[Problem]:
     listen, reserve = bound.valid.get("metrics_listen"), bound.valid.get("space_reserve")
     if isinstance(listen, str) and not 0 <= int(listen.rpartition(":")[2]) <= HIGHEST_PORT:
         yield conflict("metrics_listen", f"metrics_listen is {listen}, whose port is invalid")
+    if isinstance(reserve, str) and reserve[-1] in SIZE_UNITS and BYTES.read(reserve) is None:
+        yield conflict("space_reserve", f"space_reserve is {reserve}, too large a size")
     if isinstance(reserve, str) and reserve.endswith("%") and float(reserve[:-1]) >= 100:
         yield conflict("space_reserve", f"space_reserve is {reserve}, the whole file system")
 

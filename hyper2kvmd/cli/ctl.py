@@ -23,6 +23,7 @@ from hyper2kvmd.cli.output import Output, json_option
 COMMANDS = {
     "cancel": LazyCommand("queue", "Stop a job."),
     "check": LazyCommand("local", "List the errors of migration YAMLs, or their resulting settings."),
+    "doctor": LazyCommand("doctor", "Examine this host: programs, rights, kernel, directories, daemon."),
     "drain": LazyCommand("queue", "Finish running jobs, then stop the daemon."),
     "explain": LazyCommand("explain", "Explain an error code and its remedy, or list all codes."),
     "gc": LazyCommand("gc", "Remove old working folders, spool files and rows of jobs that are over."),

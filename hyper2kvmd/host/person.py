@@ -40,6 +40,14 @@ class Person:
         return Person(entry.pw_name, uid, frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid)))
 
     @staticmethod
+    def named(name: str) -> Person | None:
+        """The user with this name; None if there is none."""
+        try:
+            return Person.of(pwd.getpwnam(name).pw_uid)
+        except KeyError:
+            return None
+
+    @staticmethod
     def who_submitted(order: Order) -> Person | None:
         """None for the user of this process."""
         return None if order.submitter is None else Person.of(order.submitter_uid)

@@ -138,6 +138,7 @@ def test_the_helper_is_a_command_or_a_socket(tmp_path: Path) -> None:
         ("bandwidth_limit: fast\n", "1:18: bandwidth_limit is fast"),
         ("bandwidth_limit: 5 G\n", "1:18: bandwidth_limit is 5 G, not a size. Write bytes a second"),
         ("bandwidth_limit: 999999999T\n", "1:18: bandwidth_limit is 999999999T, not a size"),
+        ("space_reserve: 999999999T\n", "1:16: space_reserve is 999999999T, too large"),
         ("space_reserve: 5P\n", "1:16: space_reserve is 5P"),
         ("io_priority: low\n", "1:14: io_priority is low"),
         (

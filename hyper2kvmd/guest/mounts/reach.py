@@ -47,14 +47,14 @@ def check_helper(helper: Helper, volumes: tuple[Volume, ...], *, raw: bool = Fal
     wanted = sorted({FILE_SYSTEMS[volume.content] for volume in volumes if volume.content in FILE_SYSTEMS})
     kernel = rootside.probe(helper, "check", tuple(wanted))
     if not kernel.nbd and not raw:
-        _check_fuse(kernel)
+        check_fuse(kernel)
     mountable = [volume for volume in volumes if volume.content in FILE_SYSTEMS]
     reasons = [(volume, obstacle(volume) or _kernel_obstacle(volume, kernel)) for volume in mountable]
     unmountable = tuple((volume, reason) for volume, reason in reasons if reason is not None)
     return Reach(transport="nbd" if kernel.nbd else "fuse", unmountable=unmountable)
 
 
-def _check_fuse(kernel: Probed) -> None:
+def check_fuse(kernel: Probed) -> None:
     if run.no_new_privileges() and os.geteuid() != 0:
         raise BrokenInstallation(
             "transport-missing",
