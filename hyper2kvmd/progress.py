@@ -191,7 +191,7 @@ class Context:
         self.emit = emit
         self.admit = admit
         self.seconds: dict[Stage, float] = {}
-        self._warnings = 0
+        self._warned: set[tuple[str, ConcernLevel]] = set()
 
     @contextmanager
     def step(self, title: str, total: int | None = None) -> Iterator[Step]:
@@ -210,8 +210,11 @@ class Context:
         self.warn(str(concern), concern.level)
 
     def warn(self, message: str, level: ConcernLevel = "warning") -> None:
-        self._warnings += 1
-        if self._warnings <= MAX_WARNINGS:
+        """Each text once: the plan and the repair find the same facts about a guest."""
+        if (message, level) in self._warned:
+            return
+        self._warned.add((message, level))
+        if len(self._warned) <= MAX_WARNINGS:
             self.emit(Warned(message=warning_text(message), level=level))
-        elif self._warnings == MAX_WARNINGS + 1:
+        elif len(self._warned) == MAX_WARNINGS + 1:
             self.emit(Warned(message="there are more warnings; those of the repairs are in the report"))

@@ -61,7 +61,7 @@ from hyper2kvmd.stages.convert import convert
 from hyper2kvmd.stages.plan import plan, with_real_directories
 from hyper2kvmd.stages.publish import publish
 from hyper2kvmd.stages.register import register
-from hyper2kvmd.stages.repair import preview, repair
+from hyper2kvmd.stages.repair import preview, rehearse, repair
 from hyper2kvmd.stages.verify import verify
 
 Made = TypeVar("Made", bound=Product)
@@ -90,7 +90,7 @@ def migrate(order: Order, ctx: Context, *, keep_on_failure: bool = False) -> Fin
     ):
         bench = Bench(order, folder, ctx, sources)
         done = _valid_products(bench)
-        planned = _stage(ctx, Stage.PLAN, done.plan, lambda: plan(bench))
+        planned = _stage(ctx, Stage.PLAN, done.plan, lambda: _plan_for_run(bench))
         if done.artifact is None:  # published images need no space
             ctx.admit(_space_needed(planned))
         if done.image is None:
@@ -148,6 +148,12 @@ def plan_only(order: Order, ctx: Context) -> Plan:
     ):
         bench = Bench(order, folder, ctx, sources)
         return _stage(ctx, Stage.PLAN, None, lambda: _plan_with_guest(bench))
+
+
+def _plan_for_run(bench: Bench) -> Plan:
+    planned = plan(bench)
+    rehearse(bench, planned)
+    return planned
 
 
 def _plan_with_guest(bench: Bench) -> Plan:

@@ -169,6 +169,12 @@ def check(output: Output, files: tuple[Path, ...], merge: bool) -> None:
                     click.echo(located(problem, str(file)), err=True)
             continue
         for machine in machines:
+            if (problem := oneshot.drivers_missing(machine.migration)) is not None:
+                failed = True
+                results.append({"file": file, "problems": [problem]})
+                if not output.json:
+                    click.echo(located(problem, str(file)), err=True)
+                continue
             results.append({"file": file, "problems": [], "migration": machine.migration, "notes": machine.notes})
             if not output.json:
                 _show(output, f"{file}: {machine.migration.vm_name}" if len(machines) > 1 else str(file), machine)

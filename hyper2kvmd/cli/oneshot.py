@@ -19,11 +19,12 @@ from hyper2kvmd.errors import BrokenInstallation, Failure, Interrupted, InvalidI
 from hyper2kvmd.host import run
 from hyper2kvmd.host.workspace import remove_killed_runs
 from hyper2kvmd.model.asked import Hooks, Migration
-from hyper2kvmd.model.jobs import PastRate
+from hyper2kvmd.model.jobs import PastRate, Problem
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Bounds, HelperCall, Limits, Order
 from hyper2kvmd.model.results import Finished
 from hyper2kvmd.spec import Parsed
+from hyper2kvmd.yaml_source import problem
 
 VARIABLE = config.CONVERSION_DIR_VARIABLE
 CACHE = Path(".cache/hyper2kvm/conversions")
@@ -100,6 +101,24 @@ def daemon_directories(migration: Migration) -> DaemonDirectories | None:
     return DaemonDirectories(
         migration.conversion_dir or configured.conversion_dir, migration.output_dir or configured.output_dir
     )
+
+
+def drivers_missing(migration: Migration) -> Problem | None:
+    """A bus for Windows' disks whose driver can come from nowhere. None also if the configuration cannot be read."""
+    if migration.win_disk not in ("virtio", "scsi") or migration.virtio_win is not None or _may_name_drivers():
+        return None
+    message = f"win_disk is {migration.win_disk}, and virtio_win is set neither here nor in {config.DEFAULT_PATH}"
+    hint = "Set virtio_win to a virtio-win ISO, or set win_disk: auto"
+    return problem("windows-disk-driver-missing", message, hint, key="win_disk")
+
+
+def _may_name_drivers() -> bool:
+    if not config.DEFAULT_PATH.exists():
+        return False
+    try:
+        return not os.access(config.DEFAULT_PATH, os.R_OK) or config.load(config.DEFAULT_PATH).virtio_win is not None
+    except BrokenInstallation:
+        return True
 
 
 def past_rate() -> PastRate | None:

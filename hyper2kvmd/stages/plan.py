@@ -103,7 +103,7 @@ def _plan(bench: Bench, target: Target | None, findings: Findings) -> Plan:
     with findings.noted():
         concerns += _noted(ctx, _check_windows(bench, disks, layout))
     with findings.noted():
-        concerns += _noted(ctx, _check_drivers(bench, layout))
+        _check_drivers(bench, layout)
     disks = tuple(_allotted(migration, layout, number, disk) for number, disk in enumerate(disks))
     sizes = new_sizes(migration, disks)
     concerns += _noted(ctx, growth(sizes, disks, layout))
@@ -148,12 +148,16 @@ def _check_windows(bench: Bench, disks: Sequence[SourceDisk], layout: Layout) ->
     return concerns
 
 
-def _check_drivers(bench: Bench, layout: Layout) -> tuple[Concern, ...]:
-    """Concerns about drivers for Windows. Those of the configuration matter only if the disks may hold Windows."""
+def _check_drivers(bench: Bench, layout: Layout) -> None:
+    """Raises as `vet` does. The configuration's drivers matter only if the disks may hold Windows.
+
+    What is said about signatures depends on the release: the inspection of the guest says it.
+    """
     if bench.migration.virtio_win is None and not any(volume.content in WINDOWS for volume in layout.volumes):
-        return ()
+        return
     with bench.driver_source() as source:
-        return () if source is None else vet(source)
+        if source is not None:
+            vet(source)
 
 
 def _programs(migration: Migration) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from hyper2kvmd.booting import decide_boot_disk
 from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.disk.qemu.export import Backing
+from hyper2kvmd.disk.reader import SourceReader
 from hyper2kvmd.disk.sources.source import DiskSource
 from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
 from hyper2kvmd.findings import Several
@@ -19,12 +20,15 @@ from hyper2kvmd.guest.mounts import access
 from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, check_helper
 from hyper2kvmd.guest.nics import note_new_addresses
 from hyper2kvmd.guest.tested import note_if_not_booted
+from hyper2kvmd.guest.windows.drivers.vetting import vet
+from hyper2kvmd.guest.windows.volumes import has_windows
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.concerns import Concern
+from hyper2kvmd.model.concerns import Concern, ConcernLevel
 from hyper2kvmd.model.disks import DiskImage, EmptyDisk, Image
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.stages.bench import Bench
+from hyper2kvmd.volumes.mapping import OpenDisks
 
 LOOKING, LEAVING = "Looking for the operating system", "Leaving the disks as they are (guest: none)"
 
@@ -39,11 +43,23 @@ def repair(bench: Bench, plan: Plan, image: Image) -> Guest:
         return _repair(bench, plan, opened, bench.migration)
 
 
-def preview(bench: Bench, plan: Plan) -> Guest | None:
+def rehearse(bench: Bench, plan: Plan) -> None:
+    """For Windows: find what prevents its repair, and what is to be said about it, before a byte is converted.
+
+    Raises MigrationFailed as `repair` does.
+    """
+    if bench.migration.guest == "none":
+        return
+    readers = OpenDisks([SourceReader(source) for source in bench.sources.planned(plan.disks)])
+    if has_windows(plan.layout, lambda volume: readers.reader(volume.stretches)):
+        preview(bench, plan, level="information")
+
+
+def preview(bench: Bench, plan: Plan, *, level: ConcernLevel = "warning") -> Guest | None:
     """The guest on the source disks with the changes that `repair` will make; none of them is written.
 
-    Only throwaway overlays on the sources can change. None, with a warning, if the guest cannot be reached before the
-    conversion. Raises MigrationFailed as `repair` does.
+    Only throwaway overlays on the sources can change. None, with a concern of that level, if the guest cannot be
+    reached before the conversion. Raises MigrationFailed as `repair` does.
     """
     sources = bench.sources.planned(plan.disks)
     with bench.ctx.step("Opening the source for inspection"):
@@ -53,16 +69,26 @@ def preview(bench: Bench, plan: Plan) -> Guest | None:
         bench.ctx.note(
             Concern(
                 code="guest-not-shown",
-                message=f"the guest is not shown, because it can only be inspected after the conversion: {reason}",
-                hint="Correct the cause to see its repairs here, or start the migration without",
+                message=f"the guest can only be inspected after the conversion: {reason}",
+                hint="Correct the cause to learn of its repairs and obstacles before the conversion",
+                level=level,
             )
         )
+        _note_driver_signatures(bench, plan)
         return None
     with tempfile.TemporaryDirectory(prefix="preview-", dir=bench.folder) as name, _damage_named():
         folder = Path(name)
         overlays = Image(disks=tuple(_overlays(sources, folder)), format="qcow2", layout=plan.layout)
         with access.open_image(overlays, bench.helper, folder, bench.keys(), backing=backing) as opened:
             return _repair(bench, plan, opened, bench.migration.with_changes(dry_run=True))
+
+
+def _note_driver_signatures(bench: Bench, plan: Plan) -> None:
+    """The release of the guest is not known, so they are about all releases."""
+    if any(volume.content == "ntfs" for volume in plan.layout.volumes):
+        with bench.driver_source() as source:
+            for concern in vet(source) if source is not None else ():
+                bench.ctx.note(concern)
 
 
 def _repair(bench: Bench, plan: Plan, opened: access.Access, migration: Migration) -> Guest:

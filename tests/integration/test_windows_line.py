@@ -17,9 +17,10 @@ import pytest
 from tests.guests.altered import image_of
 from tests.guests.windows import states
 from tests.guests.windows.adapters import DHCP, STATIC, Adapter
+from tests.guests.windows.driver_disc import driver_folder
 from tests.guests.windows.files import CONFIG
 from tests.guests.windows.machine import Windows
-from tests.guests.windows.releases import SERVER_2019, WINDOWS_11
+from tests.guests.windows.releases import SERVER_2008_R2, SERVER_2019, WINDOWS_11
 from tests.support import ntfs_judges
 from tests.support.ctl import ctl
 from tests.support.disks import empty_disk, sh
@@ -230,6 +231,32 @@ def test_states_are_refused_by_name_before_a_byte_is_converted(
 def test_storage_space_is_refused_by_name(windows_beds: Beds, tmp_path: Path) -> None:
     done = line(tmp_path, windows_beds.vmdk(tmp_path / "export", Windows(firmware="uefi"), states.in_storage_space))
     assert done.returncode == FAILED and "[windows-storage-spaces]" in done.stderr
+
+
+OBSTACLES: dict[str, tuple[Windows, dict[str, object]]] = {
+    "windows-unsupported": (Windows(WINDOWS_11, architecture="ARM64"), {}),
+    "windows-disk-driver-missing": (Windows(), {"win_disk": "virtio"}),
+    "virtio-win-no-driver": (Windows(SERVER_2008_R2), {"virtio_win": "drivers"}),
+}
+
+
+@pytest.mark.parametrize("code", OBSTACLES)
+def test_obstacles_in_windows_are_found_before_a_byte_is_converted(
+    windows_beds: Beds, tmp_path: Path, code: str
+) -> None:
+    driver_folder(tmp_path / "drivers", folders=("2k22",))
+    windows, keys = OBSTACLES[code]
+    named = {name: tmp_path / str(value) if name == "virtio_win" else value for name, value in keys.items()}
+    done = line(tmp_path, windows_beds.vmdk(tmp_path / "export", windows), **named)
+    assert done.returncode == FAILED and f"[{code}]" in done.stderr
+    assert "Converting disk" not in done.stdout + done.stderr
+
+
+def test_warnings_about_windows_come_before_the_conversion_and_once(windows_beds: Beds, tmp_path: Path) -> None:
+    done = line(tmp_path, windows_beds.vmdk(tmp_path / "export"))
+    told = done.stdout + done.stderr
+    assert told.count("[windows-no-virtio]") == 1
+    assert told.index("[windows-no-virtio]") < told.index("Converting disk")
 
 
 @pytest.mark.parametrize("name", ["empty.iso", "missing.iso"])

@@ -267,3 +267,23 @@ def test_handlers_are_given_back() -> None:
     with oneshot.interruptible():
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("configured", "keys", "refused"),
+    [
+        (None, {"win_disk": "virtio"}, True),
+        ("space_reserve: 1G", {"win_disk": "scsi"}, True),
+        ("virtio_win: /iso", {"win_disk": "scsi"}, False),
+        (None, {"win_disk": "virtio", "virtio_win": Path("/iso")}, False),
+        (None, {"win_disk": "sata"}, False),
+        (None, {}, False),
+    ],
+)
+def test_a_bus_whose_driver_can_come_from_nowhere_is_refused(
+    host: Path, configured: str | None, keys: dict[str, object], refused: bool
+) -> None:
+    if configured:
+        (host / "hyper2kvmd.yaml").write_text(configured)
+    found = oneshot.drivers_missing(asked().with_changes(**keys))
+    assert (found is not None and found.code == "windows-disk-driver-missing") == refused

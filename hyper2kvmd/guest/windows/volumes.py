@@ -48,6 +48,11 @@ def check_windows(layout: Layout, reader_of: ReaderOf) -> tuple[bool, tuple[Conc
     return False, ()
 
 
+def has_windows(layout: Layout, reader_of: ReaderOf) -> bool:
+    """Whether a Windows is on the volumes that can be read; `check_windows` has judged them."""
+    return any(holds(holds_registry, reader_of(volume)) for volume in readable(layout))
+
+
 def _require_no_other(volume: Volume, reader: BlockReader) -> None:
     folder = other_folder(reader)
     if folder is not None:
