@@ -58,11 +58,10 @@ def expected_hardware(migration: Migration, plan: Plan) -> Hardware:
 def decide_hardware(migration: Migration, plan: Plan, guest: Guest) -> Hardware:
     """The new machine, with devices that the guest has drivers for."""
     source, vcpus = plan.machine, migration.vcpus or plan.machine.vcpus or DEFAULT_VCPUS
-    secure_boot = source.secure_boot if migration.secure_boot is None else migration.secure_boot
     startable = guest.capabilities.secure_boot or bool(migration.secure_boot)
     return Hardware(
         firmware=plan.firmware,
-        secure_boot=bool(secure_boot) and startable and plan.firmware == "uefi",
+        secure_boot=wants_secure_boot(migration, plan) and startable,
         tpm=bool(source.tpm if migration.tpm is None else migration.tpm),
         machine=decide_machine_type(migration),
         memory=migration.memory or source.memory or DEFAULT_MEMORY,
@@ -82,6 +81,12 @@ def decide_hardware(migration: Migration, plan: Plan, guest: Guest) -> Hardware:
         serial=_serial(source.serial),
         genid=source.genid,
     )
+
+
+def wants_secure_boot(migration: Migration, plan: Plan) -> bool:
+    """Whether the new machine has Secure Boot if the guest starts with it."""
+    asked = plan.machine.secure_boot if migration.secure_boot is None else migration.secure_boot
+    return bool(asked) and plan.firmware == "uefi"
 
 
 def _serial(text: str | None) -> str | None:

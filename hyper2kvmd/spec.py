@@ -14,7 +14,8 @@ from hyper2kvmd.model.asked import SOURCE_KEYS, Migration, TargetName
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.jobs import Problem
 from hyper2kvmd.spec_batch import Machines, find_machines
-from hyper2kvmd.spec_translation import decide, is_null
+from hyper2kvmd.spec_translation import MANUAL, decide, is_null
+from hyper2kvmd.spec_windows import address_faults, tools_by_older_key
 from hyper2kvmd.yaml_binding import Bound, Rules, bind, in_order
 from hyper2kvmd.yaml_source import Document, Documents, Listing, Mapping, Position, Scalar
 
@@ -34,6 +35,8 @@ MAX_PROBLEMS = 20
 SUFFIXES = {"qcow2": (".qcow2", ".qcow", ".img"), "raw": (".raw", ".img")}
 """Suffixes of image names, for each format. None of them is used for other files."""
 
+WITH_LENGTH = "address with the length of its network's prefix, such as 10.0.0.5/24"
+WITHOUT_MASK = f"Remove it, and write in address an {WITH_LENGTH}"
 REMEDIES = {
     "cmd": f"Write one of {', '.join(COMMANDS)}, or remove the key",
     "vm_name": "Use letters, digits, '.', '_' and '-', at most 63, and begin with a letter or a digit",
@@ -48,6 +51,14 @@ REMEDIES = {
     "hooks.after": "Write names of programs from hooks of the configuration, at most 8",
     "win_net": "Write keep, dhcp, or a list with lines of the form `- {mac: 00:50:56:01:02:03, address: 192.0.2.10/24, "
     "gateway: 192.0.2.1, dns: [192.0.2.53]}`",
+    "win_net.mac": "Write the MAC address of a card as `h2kvmctl plan` shows it, such as 00:50:56:01:02:03",
+    "win_net.address": f"Write an IPv4 {WITH_LENGTH}",
+    "win_net.gateway": "Write the IPv4 address of the router, such as 10.0.0.1, or remove the key",
+    "win_net.dns": "Write IPv4 addresses, such as [10.0.0.53, 10.0.0.54], at most 16",
+    "win_net.mask": WITHOUT_MASK,
+    "win_net.netmask": WITHOUT_MASK,
+    "win_net.prefix": WITHOUT_MASK,
+    "win_net.ip": f"Name it address, and write an {WITH_LENGTH}",
     "machine": "Write a machine type as `virsh capabilities` lists it, such as q35",
 }
 
@@ -57,6 +68,7 @@ NAME_THE_SOURCE = (
 )
 RULES = Rules(
     remedies=REMEDIES,
+    manual=MANUAL,
     one_or_more=frozenset({"vmdk", "luks_keyfile", "resize", "hooks.before", "hooks.after", "win_net.dns"}),
     absolute_because="Use an absolute path: relative paths are not resolved in files dropped into the spool",
     no_home_because="Use an absolute path: the home directory of the submitter is not known",
@@ -167,7 +179,8 @@ def _machine(root: Mapping, around: Surroundings, listed: bool) -> tuple[Parsed 
     name = _own_name(translated.root) if listed else _file_name(translated.root) or around.default_name
     rules = replace(RULES, base=around.base, home=around.home)
     names = {"vm_name": name} if VM_NAME.fullmatch(name) else {}
-    bound = bind(Document(translated.root, ()), Migration, rules, defaults=names)
+    defaults = {**names, **tools_by_older_key(translated.root)}
+    bound = bind(Document(translated.root, ()), Migration, rules, defaults=defaults)
     place = root.place if listed else None
     missing = [_missing(one, name, place) for one in bound.problems]
     problems = [*translated.problems, *missing, *_conflicts(bound, place)]
@@ -265,6 +278,9 @@ def _conflicts(bound: Bound[Migration], place: Position | None) -> Iterator[Prob
     if asked.libvirt_import and asked.libvirt_uri == TEST_URI:
         message = f"libvirt_uri is {TEST_URI}, whose test driver forgets a domain as soon as virsh ends"
         yield conflict("libvirt_uri", message, "Name a QEMU/KVM host such as qemu:///system, or remove libvirt_import")
+    invalid = any((one.key or "").startswith("win_net") for one in bound.problems)
+    for fault in () if invalid else address_faults(asked):
+        yield conflict("win_net", fault.fact, fault.remedy)
     yield from _network_problems(bound, asked)
     if not LIBVIRT_URI.fullmatch(asked.libvirt_uri):
         message = f"libvirt_uri is {yaml_source.shown(asked.libvirt_uri)}, which is not the address of a QEMU/KVM host"

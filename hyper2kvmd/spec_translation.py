@@ -17,6 +17,8 @@ from hyper2kvmd.model.jobs import Problem
 from hyper2kvmd.yaml_binding import unknown_key
 from hyper2kvmd.yaml_source import KeyValue, Mapping, Node, Scalar, duplicate, problem, shown
 
+MANUAL = "hyper2kvm-migration"
+"""The manual page with all keys."""
 NULL = ("null", "Null", "NULL", "~")
 VMS = "vms"
 """The key of a list of machines, which `spec_batch` reads."""
@@ -55,7 +57,7 @@ def canonical(mapping: Mapping, *, may_list_machines: bool = True) -> Translated
             message = "vms is given within a machine of the list vms"
             problems.append(problem("value-conflict", message, hint, place=entry.place, key=VMS))
         elif name != VMS and name not in Migration.model_fields and name not in BY_KEY:
-            problems.append(unknown_key(entry, Migration.model_fields))
+            problems.append(unknown_key(entry, Migration.model_fields, MANUAL))
         elif name not in kept or is_null(kept[name].value):
             kept[name] = replace(entry, key=name)
         elif not is_null(entry.value) and not _same(kept[name].value, entry.value):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,8 @@ NAME_OF_ENTRY = "[key]"
 """What pydantic adds to the place of an error in the name of a mapping's entry."""
 WORDS_OF_UNION, LIST_OF_UNION = "literal[", "tuple["
 """How the names begin that pydantic gives to the choices of a field, in the place of an error."""
+MOST_LISTED = 12
+"""Keys that an error lists; of more, it has the closest ones."""
 LONGEST_PATH, LONGEST_NAME = 4095, 255
 """Bytes, as Linux counts them."""
 
@@ -59,6 +61,8 @@ class Rules:
     home: Path | None = None
     """The directory for which `~` stands; None refuses it."""
     no_home_because: str = "Use an absolute path: `~` is not expanded in configuration files"
+    manual: str = "hyper2kvmd.yaml"
+    """The manual page with all keys."""
     absolute_because: str = "Use an absolute path"
     one_or_more: frozenset[str] = frozenset()
     """Keys of lists for which a single element may be written without a list."""
@@ -104,12 +108,21 @@ def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     return tuple(sorted(problems, key=lambda one: (one.line or float("inf"), one.column or 0)))
 
 
-def unknown_key(entry: KeyValue, known: Iterable[str], prefix: str = "") -> Problem:
-    """The error for a key that is none of `known`, with a similar one as its remedy if there is one."""
-    close = difflib.get_close_matches(entry.key.lower()[:40], known, n=1, cutoff=0.6)
-    hint = f"Did you mean {close[0]}?" if close else f"Remove it. The keys are {', '.join(known)}"
+def unknown_key(entry: KeyValue, known: Iterable[str], manual: str, prefix: str = "", remedy: str = "") -> Problem:
+    """The error for a key that is none of `known`, with similar ones as its remedy if it has none of its own."""
+    hint = remedy or _known_keys(entry.key, tuple(known), manual)
     message = f"the key {shown(entry.written)} is not known"
     return problem("key-unknown", message, hint, place=entry.place, key=shown(prefix + entry.key))
+
+
+def _known_keys(name: str, known: Sequence[str], manual: str) -> str:
+    close = difflib.get_close_matches(name.lower()[:40], known, n=3, cutoff=0.6)
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    if len(known) <= MOST_LISTED:
+        return f"Remove it. The keys are {', '.join(known)}"
+    near = difflib.get_close_matches(name.lower()[:40], known, n=3, cutoff=0)
+    return f"Remove it. The closest keys are {', '.join(near)}; `man {manual}` has all of them"
 
 
 class _Mistyped(Exception):
@@ -136,7 +149,8 @@ class _Binder:
                 self.problems.append(duplicate(entry, first[entry.key]))
                 continue
             if entry.key not in model.model_fields:
-                self.problems.append(unknown_key(entry, model.model_fields, prefix))
+                remedy = self.rules.remedies.get(key, "")
+                self.problems.append(unknown_key(entry, model.model_fields, self.rules.manual, prefix, remedy))
                 continue
             self.given.add(key)
             if entry.value is None:
@@ -181,6 +195,8 @@ class _Binder:
         origin, arguments = get_origin(wanted), get_args(wanted)
         if origin in (Union, types.UnionType):
             choices = [one for one in arguments if one is not type(None)]
+            if isinstance(node, Mapping) and any(get_origin(one) is tuple for one in choices):
+                raise _Mistyped(node.place, f"{key} is a mapping, neither a word nor a list", "Write a list")
             if choices != list(arguments) and isinstance(node, Scalar) and not node.quoted and node.text in NOTHING:
                 return None
             fitting = (one for one in choices if (get_origin(one) is tuple) == isinstance(node, Listing))

@@ -169,11 +169,11 @@ def check(output: Output, files: tuple[Path, ...], merge: bool) -> None:
                     click.echo(located(problem, str(file)), err=True)
             continue
         for machine in machines:
-            if (problem := oneshot.drivers_missing(machine.migration)) is not None:
+            if (missing := oneshot.drivers_missing(machine.migration)) is not None:
                 failed = True
-                results.append({"file": file, "problems": [problem]})
+                results.append({"file": file, "problems": [missing]})
                 if not output.json:
-                    click.echo(located(problem, str(file)), err=True)
+                    click.echo(located(missing, str(file)), err=True)
                 continue
             results.append({"file": file, "problems": [], "migration": machine.migration, "notes": machine.notes})
             if not output.json:

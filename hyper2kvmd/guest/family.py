@@ -37,6 +37,8 @@ class GuestDisks:
     """For notes that the next attempt on the same images needs."""
     virtio_win: Path | None = None
     """The source of drivers for Windows."""
+    secure_boot: bool = False
+    """Whether the new machine has it if the guest allows it."""
     mandate: Mandate = ANYONE
     """By whose rights `virtio_win` is opened."""
 

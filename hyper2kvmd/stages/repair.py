@@ -22,6 +22,7 @@ from hyper2kvmd.guest.nics import note_new_addresses
 from hyper2kvmd.guest.tested import note_if_not_booted
 from hyper2kvmd.guest.windows.drivers.vetting import vet
 from hyper2kvmd.guest.windows.volumes import has_windows
+from hyper2kvmd.hardware import wants_secure_boot
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern, ConcernLevel
 from hyper2kvmd.model.disks import DiskImage, EmptyDisk, Image
@@ -99,6 +100,7 @@ def _repair(bench: Bench, plan: Plan, opened: access.Access, migration: Migratio
         migration,
         bench.ctx,
         plan.firmware,
+        secure_boot=wants_secure_boot(migration, plan),
         nics=plan.machine.nics,
         identities=plan.identities,
         folder=bench.folder,

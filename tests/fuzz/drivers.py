@@ -162,7 +162,7 @@ def _source(folder: Path, data: bytes) -> str:
                 records = records_of(package, StorePlace("oem0.inf", form=form))
                 for file in records.files:
                     assert not {"", ".", ".."} & set(file.path.split("/"))
-        assert all(one.message.isprintable() for one in signature_concerns(packages))
+        assert all(one.message.isprintable() for one in signature_concerns(packages, secure_boot=True))
     return "packages"
 
 

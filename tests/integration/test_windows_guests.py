@@ -22,6 +22,7 @@ from tests.guests.windows.machine import Windows
 from tests.guests.windows.registry_text import dword, render
 from tests.guests.windows.releases import (
     RELEASES,
+    SERVER_2012_R2,
     SERVER_2016,
     SERVER_2022,
     SERVER_2025,
@@ -65,7 +66,7 @@ def test_each_release_gets_the_drivers_of_its_own_folder(
     windows_beds: Beds, virtio_win: Path, service_folder: Path, release: Release
 ) -> None:
     disk = windows_beds.disk(service_folder / "disk.raw", Windows(release=release))
-    found = repaired(disk, service_folder, virtio_win=virtio_win)
+    found = repaired(disk, service_folder, virtio_win=virtio_win, win_disk="virtio")  # old ones are test-signed
     facts = found.guest.windows
     assert facts is not None
     assert (facts.build, facts.server, facts.edition) == (release.build, release.is_server, release.edition)
@@ -79,6 +80,20 @@ def test_each_release_gets_the_drivers_of_its_own_folder(
         assert expected in present
     for path, data in system_files(disk.windows).items():
         assert found.after.files[path] == ntfs_judges.as_entry(data), "a file of the guest has changed"
+
+
+@pytest.mark.parametrize(("asked", "bus"), [("auto", "sata"), ("sata", "sata"), ("scsi", "scsi")])
+def test_drivers_that_windows_would_not_load_are_used_only_if_asked_for(
+    windows_beds: Beds, virtio_win: Path, service_folder: Path, asked: str, bus: str
+) -> None:
+    """A driver with a test signature that starts at boot stops it."""
+    disk = windows_beds.disk(service_folder / "disk.raw", Windows(release=SERVER_2012_R2))
+    found = repaired(disk, service_folder, virtio_win=virtio_win, win_disk=asked)
+    capabilities = found.guest.capabilities
+    assert (capabilities.disk_bus, capabilities.nic_model) == (bus, "virtio" if bus == "scsi" else "e1000e")
+    assert ("viostor" in services(found)) == (bus == "scsi")
+    assert ("windows-driver-refused" in codes(found.guest)) == (bus == "sata")
+    assert ("driver-signature-limited" in codes(found.guest)) == (bus == "scsi")
 
 
 def extracted(iso: Path, path: str) -> bytes:
@@ -109,7 +124,8 @@ def test_registry_changes_are_these_and_no_others(
     windows_beds: Beds, virtio_win: Path, service_folder: Path, golden: Golden
 ) -> None:
     disk = windows_beds.disk(service_folder / "disk.raw", golden.windows)
-    found, before = repaired(disk, service_folder, virtio_win=virtio_win, win_drivers=golden.drivers), Judged(disk)
+    asked = {"win_drivers": golden.drivers, "win_disk": "virtio"}  # drivers of old releases are test-signed
+    found, before = repaired(disk, service_folder, virtio_win=virtio_win, **asked), Judged(disk)
     hives = ("SYSTEM", "SOFTWARE", *(("DRIVERS",) if golden.windows.release.has_driver_database else ()))
     texts = [f"; {name}\n{reg_diff(before.hive(name), found.after.hive(name))}" for name in hives]
     text = STORE_HASH.sub("0123456789abcdef", "\n".join(texts))

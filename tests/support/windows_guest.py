@@ -147,12 +147,13 @@ def repair_folder(
     *,
     esp: Path | None = None,
     virtio_win: Path | None = None,
+    secure_boot_wanted: bool = False,
     **keys: object,
 ) -> Guest:
     """Stage all repairs of the folder, and write them."""
     asked = migration(**keys)
     found = guest_disks(FolderAccess({}), layout(partition(2, "ntfs")), asked, nics)
-    disks = replace(found, firmware="uefi" if esp else "bios", virtio_win=virtio_win)
+    disks = replace(found, firmware="uefi" if esp else "bios", virtio_win=virtio_win, secure_boot=secure_boot_wanted)
     with guest.opened() as (_, _hives), tree_of(guest.folder, **({"esp": esp} if esp else {})) as tree:
         result = stage_repairs(disks, tree, "/esp" if esp else None)
         tree.commit()

@@ -128,7 +128,10 @@ def test_the_helper_is_a_command_or_a_socket(tmp_path: Path) -> None:
             "helper: sudo -n /opt/helper\n",
             "1:9: helper is the relative path sudo -n /opt/helper. Write the command",
         ),
-        ("helper: {socket: /run/x}\n", "1:9: helper takes a single value. Write the command as a list"),
+        (
+            "helper: {socket: /run/x}\n",
+            "1:9: helper is a mapping, neither a word nor a list. Write the command",
+        ),
         ("helper: ~\n", "1:9: helper begins with ~"),
         ("metrics_listen: 127.0.0.1:99999\n", "1:17: metrics_listen is 127.0.0.1:99999, whose port is invalid"),
         ("metrics_listen: '9180'\n", "1:17: metrics_listen is 9180"),

@@ -149,7 +149,8 @@ def test_a_32_bit_guest(tmp_path: Path) -> None:
     target = WindowsTarget(19045, False, "x86")
     found = chosen(tmp_path, files, target)
     assert found["viostor"].source == "viostor/w10/x86/viostor.inf"
-    assert ["it is not signed" in one.message for one in signature_concerns(tuple(found.values()))] == [True] * 5
+    concerns = signature_concerns(tuple(found.values()), secure_boot=False)
+    assert ["not signed" in one.message for one in concerns] == [True] * 5
 
 
 @pytest.mark.parametrize(
@@ -265,7 +266,7 @@ def vetted(tmp_path: Path, files: Mapping[str, bytes]) -> list[str]:
 def test_a_source_is_vetted_before_anything_is_converted(tmp_path: Path) -> None:
     (told,) = vetted(tmp_path, files_of(*ALL))
     assert told.startswith(
-        "information: drivers for Windows 11, Server 2016, Server 2019, Server 2022, Server 2025: Red Hat, Inc. signed"
+        "information: drivers for Windows 11, Server 2016, Server 2019, Server 2022, Server 2025: signed by Red Hat"
     )
 
 
@@ -296,11 +297,22 @@ def test_a_source_that_no_guest_can_use(tmp_path: Path) -> None:
         assert caught.value.code == code
 
 
-def test_a_test_signature_is_a_concern(tmp_path: Path) -> None:
+def test_a_test_signature_is_one_concern_of_all_drivers(tmp_path: Path) -> None:
     files: dict[str, bytes] = {}
     for one in all_drivers("2k19", Stamp()):
         files |= {f"{one.driver}/{name}": data for name, data in one.files(authority()).items()}
     packages = tuple(chosen(tmp_path, files, SERVER_2019).values())
-    concerns = list(signature_concerns(packages))
-    assert {one.level for one in concerns} == {"warning"}
-    assert "bcdedit /set testsigning on" in concerns[0].message
+    (concern,) = signature_concerns(packages, secure_boot=False)
+    assert concern.level == "warning"
+    assert "viostor, vioscsi, netkvm" in concern.message and "bcdedit /set testsigning on" in concern.message
+
+
+@pytest.mark.parametrize("secure_boot", [False, True])
+def test_what_secure_boot_refuses_is_a_concern_only_with_it(tmp_path: Path, *, secure_boot: bool) -> None:
+    files: dict[str, bytes] = {}
+    for one in all_drivers("2k19", Stamp()):
+        files |= {f"{one.driver}/{name}": data for name, data in one.files(microsoft(ATTESTED)).items()}
+    packages = tuple(chosen(tmp_path, files, SERVER_2019).values())
+    found = [one.message for one in signature_concerns(packages, secure_boot=secure_boot)]
+    assert len(found) == secure_boot
+    assert all("by attestation" in message for message in found)

@@ -243,21 +243,25 @@ def test_a_signature_that_does_not_fit(made: Callable[[], SignedFiles], fact: st
 
 
 @pytest.mark.parametrize(
-    ("kind", "build", "server", "fact"),
+    ("kind", "build", "server", "fact", "cured"),
     [
-        ("certified", 9600, True, None),
-        ("certified", 26100, True, None),
-        ("attested", 9600, False, "only Windows 10 and later accept"),
-        ("attested", 19045, False, None),
-        ("attested", 17763, True, "Windows Server may refuse"),
-        ("vendor", 10240, False, None),
-        ("vendor", 14393, True, "without Secure Boot"),
-        ("test", 9600, True, "testsigning"),
+        ("certified", 9600, True, None, False),
+        ("certified", 26100, True, None, False),
+        ("attested", 9600, False, "only Windows 10 and later accept", False),
+        ("attested", 19045, False, None, False),
+        ("attested", 17763, True, "Windows Server may refuse", True),
+        ("vendor", 10240, False, None, False),
+        ("vendor", 14393, True, "without Secure Boot", True),
+        ("test", 9600, True, "testsigning", False),
     ],
 )
-def test_where_a_driver_loads(kind: SignerKind, build: int, server: bool, fact: str | None) -> None:
+def test_where_a_driver_loads(kind: SignerKind, build: int, server: bool, fact: str | None, *, cured: bool) -> None:
+    """`cured`: without Secure Boot."""
     signature = Signature(embedded=Signer("Somebody", "Somebody else", kind))
     found = limits(signature, WindowsTarget(build, server, "amd64"))
     assert (found is None) == (fact is None)
-    assert fact is None or fact in (found or "")
+    assert found is None or (fact or "") in found.reason
+    assert found is None or found.is_for_secure_boot == cured
+    in_32_bits = limits(signature, WindowsTarget(build, server, "x86"))
+    assert kind != "test" or (in_32_bits is not None and in_32_bits.is_for_secure_boot)
     assert limits(Signature(), WindowsTarget(build, server, "amd64")) is None

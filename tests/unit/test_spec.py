@@ -172,7 +172,8 @@ def test_a_given_key_with_an_error_is_not_also_missing() -> None:
 def test_unknown_keys_get_a_suggestion_or_the_list() -> None:
     assert only("vmdk: /a\nvm_nmae: x\n").hint == "Did you mean vm_name?"
     assert only("vmdk: /a\nVMDK: /b\n").hint == "Did you mean vmdk?"
-    assert "libvirt_import" in only("vmdk: /a\nzzzzzz: x\n").hint
+    assert only("vmdk: /a\nlibvirt_x: x\n").hint.count("libvirt_") > 1
+    assert only("vmdk: /a\nzzzzzz: x\n").hint.endswith("`man hyper2kvm-migration` has all of them")
 
 
 def test_no_remedy_is_for_a_key_that_does_not_exist() -> None:
@@ -300,23 +301,56 @@ def test_addresses_of_windows_cards() -> None:
     assert parse("vmdk: /a.vmdk\nwin_net: dhcp\n").win_net == "dhcp"
 
 
+CARD = "mac: 00:50:56:01:02:03"
+OTHER_CARD = "mac: 00:50:56:01:02:04"
+
+
 @pytest.mark.parametrize(
-    "value",
+    ("value", "remedy"),
     [
-        "static",
-        "[dhcp]",
-        "[{mac: 00:50:56:01:02:03}]",
-        "[{mac: 00:50:56:01:02:03, address: 192.0.2.10/24}, {mac: 00:50:56:01:02:04}]",
-        "[{mac: 1, address: 192.0.2.10/24}]",
-        "[{mac: 00:50:56:01:02:03, address: 192.0.2.10}]",
-        "[{mac: 00:50:56:01:02:03, address: 192.0.2.300/24}]",
-        "[{mac: 00:50:56:01:02:03, address: 192.0.2.10/24, dns: name}]",
-        f"[{', '.join(['{mac: 00:50:56:01:02:03, address: 192.0.2.10/24}'] * 17)}]",
+        ("static", "Write keep, dhcp, or a list"),
+        ("[dhcp]", "Write keep, dhcp, or a list"),
+        (f"{{{CARD}, address: 192.0.2.10/24}}", "Write keep, dhcp, or a list"),
+        ("[]", "Write win_net: dhcp"),
+        (f"[{{{CARD}}}]", "with the length of its network's prefix"),
+        (f"[{{{CARD}, address: 192.0.2.10/24}}, {{{OTHER_CARD}}}]", "with the length of its network's prefix"),
+        ("[{mac: 1, address: 192.0.2.10/24}]", "h2kvmctl plan"),
+        ("[{mac: 01:50:56:01:02:03, address: 192.0.2.10/24}]", "h2kvmctl plan"),
+        (f"[{{{CARD}, address: 192.0.2.10}}]", "such as 10.0.0.5/24"),
+        (f"[{{{CARD}, address: 192.0.2.300/24}}]", "such as 10.0.0.5/24"),
+        (f"[{{{CARD}, address: 192.0.2.10/24, mask: 255.255.255.0}}]", "Remove it, and write in address"),
+        (f"[{{{CARD}, address: 192.0.2.10/24, dns: name}}]", "Write IPv4 addresses"),
+        (f"[{{{CARD}, address: 192.0.2.0/24}}]", "the address of one host"),
+        (f"[{{{CARD}, address: 192.0.2.255/24}}]", "the address of one host"),
+        (f"[{{{CARD}, address: 127.0.0.1/8}}]", "the address of one host"),
+        (f"[{{{CARD}, address: 192.0.2.10/24, gateway: 192.0.3.1}}]", "Correct the gateway"),
+        (f"[{{{CARD}, address: 192.0.2.10/24, gateway: 192.0.2.10}}]", "the address of the router"),
+        (f"[{{{CARD}, address: 192.0.2.10/24}}, {{mac: 00-50-56-01-02-03, address: 192.0.2.11/24}}]", "Keep one"),
+        (f"[{{{CARD}, address: 192.0.2.10/24}}, {{{OTHER_CARD}, address: 192.0.2.10/24}}]", "an address of its own"),
+        (f"[{', '.join([f'{{{CARD}, address: 192.0.2.10/24}}'] * 17)}]", "Write keep, dhcp, or a list"),
     ],
 )
-def test_what_is_no_address_of_a_windows_card(value: str) -> None:
+def test_what_is_no_address_of_a_windows_card(value: str, remedy: str) -> None:
     with pytest.raises(spec.Rejected) as caught:
         parse(f"vmdk: /a.vmdk\nwin_net: {value}\n")
     (problem,) = caught.value.problems
     assert str(problem.key).startswith("win_net") and "[" not in problem.message
-    assert problem.line == 2 and problem.hint.startswith("Write keep, dhcp, or a list")
+    assert problem.line == 2 and remedy in problem.hint
+
+
+@pytest.mark.parametrize("address", ["192.0.2.0/31", "192.0.2.9/32", "198.51.100.1/25"])
+def test_short_networks_have_no_addresses_of_their_own(address: str) -> None:
+    cards = parse(f"vmdk: /a.vmdk\nwin_net: [{{{CARD}, address: {address}}}]\n").win_net
+    assert isinstance(cards, tuple) and [card.address for card in cards] == [address]
+
+
+@pytest.mark.parametrize(
+    ("keys", "tools"),
+    [
+        ("remove_vmware_tools: true", "remove"),
+        ("remove_vmware_tools: false", "disable"),
+        ("remove_vmware_tools: true\nwin_tools: keep", "keep"),
+    ],
+)
+def test_tools_are_removed_from_windows_by_the_older_key_too(keys: str, tools: str) -> None:
+    assert parse(f"vmdk: /a.vmdk\n{keys}\n").win_tools == tools

@@ -159,6 +159,26 @@ def test_addresses_of_an_adapter_without_a_card_are_mentioned(source: tuple[Sour
     assert not has_service(windows)
 
 
+LISTED = {"mac": OTHER, "address": "198.51.100.7/24"}
+
+
+@pytest.mark.parametrize(
+    ("listed", "lost"),
+    [
+        ([LISTED], 1),
+        ([LISTED, {"mac": CARD.mac, "address": "198.51.100.8/24"}], 0),
+        ([{**LISTED, "address": "192.0.2.10/24"}], 1),
+        ([{**LISTED, "address": "192.0.2.10/24"}, {"mac": "00:50:56:01:aa:dd", "address": "192.0.2.11/24"}], 0),
+    ],
+    ids=["other card", "its card", "one of its addresses", "all of its addresses"],
+)
+def test_addresses_of_adapters_that_a_list_leaves_out_are_mentioned(
+    listed: list[dict[str, str]], lost: int, tmp_path: Path
+) -> None:
+    found = repair_folder(guest(tmp_path, adapter(settings=STATIC)), (CARD, SourceNic(mac=OTHER)), win_net=listed)
+    assert [one.code for one in found.concerns].count("windows-address-lost") == lost
+
+
 def test_a_first_boot_that_is_not_wanted(tmp_path: Path) -> None:
     windows = guest(tmp_path, adapter(settings=STATIC))
     found = repair_folder(windows, (CARD,), win_first_boot="never")

@@ -159,7 +159,19 @@ def test_drivers_are_listed_with_their_digests(tmp_path: Path, virtio_win: Path)
     assert all(len(file.sha256) == 64 for driver in found.windows.drivers for file in driver.files)
 
 
-def test_unsigned_drivers_leave_no_secure_boot(tmp_path: Path, virtio_win: Path) -> None:
-    found = repair_folder(guest(tmp_path / "with"), virtio_win=virtio_win)
-    assert not found.capabilities.secure_boot and "windows-secure-boot-off" in codes(found)
-    assert repair_folder(guest(tmp_path / "without")).capabilities.secure_boot
+@pytest.mark.parametrize(
+    ("had", "asked", "told"),
+    [
+        (True, {}, ["driver-signature-limited", "windows-secure-boot-off"]),
+        (True, {"secure_boot": True}, ["driver-signature-limited"]),
+        (False, {}, ["driver-signature-limited"]),
+    ],
+)
+def test_unsigned_drivers_leave_no_secure_boot(
+    tmp_path: Path, virtio_win: Path, *, had: bool, asked: dict[str, Any], told: list[str]
+) -> None:
+    """It is a concern only if the machine would have had Secure Boot, and loses it."""
+    found = repair_folder(guest(tmp_path / "with"), virtio_win=virtio_win, secure_boot_wanted=had, **asked)
+    assert not found.capabilities.secure_boot
+    assert sorted(code for code in codes(found) if "boot-off" in code or "signature" in code) == told
+    assert repair_folder(guest(tmp_path / "without"), secure_boot_wanted=had).capabilities.secure_boot

@@ -16,6 +16,7 @@ from hyper2kvmd.guest.windows.hives import Hives
 from hyper2kvmd.guest.windows.inspect import SYSTEM, WindowsSystem
 from hyper2kvmd.guest.windows.network import Adapter, AdapterSetting
 from hyper2kvmd.guest.windows.registry import Value
+from hyper2kvmd.mac import normal_mac
 from hyper2kvmd.model.asked import Migration, StaticAddress
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.guest import Nic
@@ -91,7 +92,7 @@ def card_settings(adapters: Sequence[Adapter], nics: Sequence[Nic], migration: M
         return ()
     if migration.win_net == "keep":
         return tuple(_kept(one) for one in adapters if one.mac in macs and needs_first_boot(one))
-    asked = {one.mac.lower().replace("-", ":"): one for one in migration.win_net}
+    asked = {normal_mac(one.mac): one for one in migration.win_net}
     return tuple(_asked(mac, asked[mac], by_mac.get(mac)) for mac in macs if mac in asked)
 
 

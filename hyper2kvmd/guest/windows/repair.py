@@ -10,7 +10,7 @@ from hyper2kvmd.guest.family import GuestDisks
 from hyper2kvmd.guest.files.tree import MAX_DIFF, GuestTree, one_line
 from hyper2kvmd.guest.windows import first_boot, network
 from hyper2kvmd.guest.windows.concerns import concerns_about
-from hyper2kvmd.guest.windows.first_boot import FirstBoot
+from hyper2kvmd.guest.windows.first_boot import FirstBoot, needs_first_boot
 from hyper2kvmd.guest.windows.fixes import FIXES
 from hyper2kvmd.guest.windows.fixes.driver_store import store_form
 from hyper2kvmd.guest.windows.fixes.fix import WindowsCase, WindowsFix
@@ -19,6 +19,7 @@ from hyper2kvmd.guest.windows.inspect import SYSTEM, WindowsSystem, inspect_wind
 from hyper2kvmd.guest.windows.network import Adapter
 from hyper2kvmd.guest.windows.registry import RegistryEdit, reg_text
 from hyper2kvmd.guest.windows.virtio import choose_devices, find_drivers
+from hyper2kvmd.mac import normal_mac
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.guest import Capabilities, Change, Guest, Nic, WindowsFacts
 
@@ -48,7 +49,7 @@ def stage_repairs(disks: GuestDisks, tree: GuestTree, esp: str | None) -> Guest:
         system = inspect_windows(hives, root)
         cards = _network(disks, hives, system)
     with ctx.step(f"Choosing drivers for {system.product_name}"):
-        drivers = find_drivers(system, disks.virtio_win, disks.mandate)
+        drivers = find_drivers(system, disks.virtio_win, disks.mandate, migration)
         bus, nic_model = choose_devices(drivers, migration)
     with ctx.step(f"Preparing the repairs of {system.product_name}"):
         case = WindowsCase(system, tree, hives, migration, disks.firmware, drivers, FirstBoot(), esp)
@@ -56,7 +57,12 @@ def stage_repairs(disks: GuestDisks, tree: GuestTree, esp: str | None) -> Guest:
         case = WindowsCase(system, tree, hives, migration, disks.firmware, drivers, first, esp)
         changes, more = _apply(case)
         hives.stage()
-    concerns = (*concerns_about(system, hives), *drivers.concerns(), *told, *more)
+    concerns = (
+        *concerns_about(system, hives),
+        *drivers.concerns(migration, secure_boot=disks.secure_boot),
+        *told,
+        *more,
+    )
     facts = WindowsFacts(
         build=system.build,
         edition=system.edition,
@@ -118,28 +124,54 @@ def _first_boot(case: WindowsCase, cards: _Network) -> tuple[FirstBoot, list[Con
 
 
 def _lost_addresses(case: WindowsCase, cards: _Network) -> Iterator[Concern]:
-    """Settings that no card of the new machine gets."""
-    macs = {nic.mac for nic in cards.nics}
-    if case.migration.win_net == "keep":
-        for adapter in cards.adapters:
-            if first_boot.needs_first_boot(adapter) and adapter.mac not in macs:
-                yield Concern(
-                    code="windows-address-lost",
-                    message=f"the settings of the adapter {one_line(adapter.name)} "
-                    f"({', '.join(adapter.addresses) or 'name servers'}) belong to no card of the new machine: "
-                    f"{'its MAC address is unknown' if adapter.mac is None else f'none has {adapter.mac}'}",
-                    hint="Write them in win_net with the MAC address of a card, or set them after the first boot",
-                )
+    """Settings that no card of the new machine gets, and those of `win_net` that fit no card."""
+    asked, macs = case.migration.win_net, {nic.mac for nic in cards.nics}
+    if asked == "dhcp":
+        return
+    if asked == "keep":
+        yield from (_lost(one) for one in cards.adapters if needs_first_boot(one) and one.mac not in macs)
         yield from map(_unmoved, cards.virtual)
         return
-    if case.migration.win_net != "dhcp":
-        for one in case.migration.win_net:
-            if one.mac.lower().replace("-", ":") not in macs:
-                yield Concern(
-                    code="windows-address-unused",
-                    message=f"win_net has an address for {one.mac}, and the new machine has no such card",
-                    hint=f"Write one of its addresses: {', '.join(sorted(macs))}",
-                )
+    named = {normal_mac(one.mac) for one in asked}
+    written = {one.address.partition("/")[0] for one in asked}
+    for adapter in (*cards.adapters, *cards.virtual):
+        if needs_first_boot(adapter) and adapter.mac not in named and not _are_written(adapter, written):
+            yield _left_out(adapter)
+    for one in asked:
+        if normal_mac(one.mac) not in macs:
+            yield Concern(
+                code="windows-address-unused",
+                message=f"win_net has an address for {one.mac}, and the new machine has no such card",
+                hint=f"Write one of its addresses: {', '.join(sorted(macs))}",
+            )
+
+
+def _are_written(adapter: Adapter, written: set[str]) -> bool:
+    found = {address.partition("/")[0] for address in adapter.addresses}
+    return bool(found) and found <= written
+
+
+def _lost(adapter: Adapter) -> Concern:
+    no_card = "its MAC address is unknown" if adapter.mac is None else f"none has {adapter.mac}"
+    return Concern(
+        code="windows-address-lost",
+        message=f"the settings of the adapter {one_line(adapter.name)} ({_settings(adapter)}) belong to no card of the "
+        f"new machine: {no_card}",
+        hint="Write them in win_net with the MAC address of a card, or set them after the first boot",
+    )
+
+
+def _left_out(adapter: Adapter) -> Concern:
+    return Concern(
+        code="windows-address-lost",
+        message=f"win_net has no address for the adapter {one_line(adapter.name)} ({adapter.mac or 'no MAC address'}): "
+        f"its settings ({_settings(adapter)}) are given to no card of the new machine",
+        hint="Add them to the list in win_net, or set win_net: keep. If nothing uses them, there is nothing to do",
+    )
+
+
+def _settings(adapter: Adapter) -> str:
+    return ", ".join(adapter.addresses) or "name servers"
 
 
 def _unmoved(adapter: Adapter) -> Concern:

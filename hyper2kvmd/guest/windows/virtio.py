@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.windows.drivers.choice import choose_packages, find_agent, signature_concerns
 from hyper2kvmd.guest.windows.drivers.package import DriverFile, DriverPackage
-from hyper2kvmd.guest.windows.drivers.releases import CROSS_SIGNED_UNTIL, WindowsTarget
-from hyper2kvmd.guest.windows.drivers.signature import limits
+from hyper2kvmd.guest.windows.drivers.releases import WindowsTarget
 from hyper2kvmd.guest.windows.drivers.source import DriverSource
 from hyper2kvmd.guest.windows.inspect import WindowsSystem
 from hyper2kvmd.host.mandate import Mandate
@@ -25,13 +25,6 @@ WITHOUT_DRIVERS = Concern(
     hint="Set virtio_win to a virtio-win ISO and convert again, or install the drivers in the guest later",
 )
 
-WITHOUT_SECURE_BOOT = Concern(
-    code="windows-secure-boot-off",
-    message="the new machine gets no Secure Boot: with it, Windows loads only drivers that Microsoft has signed",
-    hint="Use the virtio-win ISO of a vendor whose drivers Microsoft has signed, or remove virtio_win",
-    level="information",
-)
-
 
 @dataclass(frozen=True)
 class Drivers:
@@ -39,38 +32,49 @@ class Drivers:
     """Empty without a driver source."""
     agent: DriverFile | None = None
     """The installer of QEMU's guest agent."""
+    left_out: tuple[DriverPackage, ...] = ()
+    """Those that Windows would not load: at boot it even stops at such a driver."""
 
     def has(self, name: str) -> bool:
         return any(package.name == name for package in self.packages)
 
     @property
     def forbid_secure_boot(self) -> bool:
-        """Whether Windows would refuse one of them, and perhaps its disk, with Secure Boot."""
-        return any(_needs_insecure_boot(package) for package in self.packages)
+        """Whether Windows may refuse one of them, and perhaps its disk, with Secure Boot."""
+        return any(not package.loads_with_secure_boot for package in self.packages)
 
     def facts(self) -> tuple[WindowsDriver, ...]:
         return tuple(_fact(package) for package in self.packages)
 
-    def concerns(self) -> tuple[Concern, ...]:
+    def concerns(self, migration: Migration, *, secure_boot: bool) -> tuple[Concern, ...]:
+        """`secure_boot`: whether the new machine has it, unless a driver forbids it."""
+        if self.left_out:
+            return (_left_out(self.left_out), *signature_concerns(self.packages, secure_boot=secure_boot))
         if not self.packages:
             return (WITHOUT_DRIVERS,)
-        return (*signature_concerns(self.packages), *((WITHOUT_SECURE_BOOT,) if self.forbid_secure_boot else ()))
+        loses_it = secure_boot and self.forbid_secure_boot and not migration.secure_boot
+        found = signature_concerns(self.packages, secure_boot=secure_boot and not loses_it)
+        return (*found, *((_without_secure_boot(self.packages),) if loses_it else ()))
 
 
-def find_drivers(system: WindowsSystem, source: Path | None, mandate: Mandate) -> Drivers:
+def find_drivers(system: WindowsSystem, source: Path | None, mandate: Mandate, migration: Migration) -> Drivers:
     """Raises MigrationFailed as `choose_packages`, and `windows-disk-driver-missing`."""
     if source is None:
         return Drivers()
     target = WindowsTarget(build=system.build, server=system.server, architecture=system.architecture.lower())
     with DriverSource.open(source, mandate) as opened:
-        return Drivers(choose_packages(opened, target), find_agent(opened, target))
+        packages, agent = choose_packages(opened, target), find_agent(opened, target)
+    if migration.win_disk in STORAGE:  # the guest may be in test mode: then it loads them
+        return Drivers(packages, agent)
+    used = tuple(package for package in packages if package.loads_without_secure_boot)
+    return Drivers(used, agent, left_out=tuple(package for package in packages if package not in used))
 
 
 def choose_devices(drivers: Drivers, migration: Migration) -> tuple[DiskBus, NicModel]:
     """Raises MigrationFailed (`windows-disk-driver-missing`) for a bus that Windows could not start from."""
     bus: DiskBus
     if migration.win_disk == "auto":
-        bus = "virtio" if drivers.has(STORAGE["virtio"]) else "sata"
+        bus = next((bus for bus, name in STORAGE.items() if drivers.has(name)), "sata")
     else:
         bus = migration.win_disk
     if bus in STORAGE and not drivers.has(STORAGE[bus]):
@@ -83,11 +87,27 @@ def choose_devices(drivers: Drivers, migration: Migration) -> tuple[DiskBus, Nic
     return bus, "virtio" if drivers.has("netkvm") else "e1000e"
 
 
-def _needs_insecure_boot(package: DriverPackage) -> bool:
-    best = package.signature.best
-    if best is None or best.kind == "test":
-        return True
-    return best.kind == "vendor" and package.target.build >= CROSS_SIGNED_UNTIL
+def _left_out(packages: Sequence[DriverPackage]) -> Concern:
+    limits = dict.fromkeys(package.limit.reason for package in packages if package.limit)
+    return Concern(
+        code="windows-driver-refused",
+        message=f"Windows would not load the drivers {', '.join(package.name for package in packages)} "
+        f"({'; '.join(limits)}): they are left out, and the new machine has devices that Windows' own drivers support",
+        hint="Use a virtio-win ISO with drivers that Microsoft has certified. If the guest is in test mode, set "
+        "win_disk: virtio",
+    )
+
+
+def _without_secure_boot(packages: Sequence[DriverPackage]) -> Concern:
+    limited = [package for package in packages if not package.loads_with_secure_boot]
+    reasons = dict.fromkeys(package.limit.reason if package.limit else "not signed" for package in limited)
+    return Concern(
+        code="windows-secure-boot-off",
+        message="the new machine gets no Secure Boot, with which Windows may refuse the drivers "
+        f"{', '.join(package.name for package in limited)}: each is {'; '.join(reasons)}",
+        hint="Use a virtio-win ISO with drivers that Microsoft has certified (WHQL), or set secure_boot: true to keep "
+        "Secure Boot at the risk that Windows does not start",
+    )
 
 
 def _fact(package: DriverPackage) -> WindowsDriver:
@@ -96,6 +116,6 @@ def _fact(package: DriverPackage) -> WindowsDriver:
         name=package.name,
         version=package.version,
         signer=package.signer,
-        note=limits(package.signature, package.target) or "",
+        note=package.limit.reason if package.limit else "",
         files=files,
     )

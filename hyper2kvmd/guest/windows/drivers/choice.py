@@ -17,7 +17,7 @@ from hyper2kvmd.guest.windows.drivers.inf import Decoration, Inf, Installation, 
 from hyper2kvmd.guest.windows.drivers.inf_text import LARGEST as LARGEST_INF
 from hyper2kvmd.guest.windows.drivers.package import DriverFile, DriverPackage, PackageDevice
 from hyper2kvmd.guest.windows.drivers.releases import WindowsTarget, folder_rank
-from hyper2kvmd.guest.windows.drivers.signature import SignedFiles, limits, read_signature
+from hyper2kvmd.guest.windows.drivers.signature import Limit, SignedFiles, read_signature
 from hyper2kvmd.guest.windows.drivers.source import DriverSource
 from hyper2kvmd.model.concerns import Concern
 
@@ -99,20 +99,32 @@ def find_agent(source: DriverSource, target: WindowsTarget) -> DriverFile | None
     return None
 
 
-def signature_concerns(packages: Sequence[DriverPackage]) -> Iterator[Concern]:
-    """Signed packages that the guest may not load, and signatures that do not fit."""
+def signature_concerns(packages: Sequence[DriverPackage], *, secure_boot: bool) -> Iterator[Concern]:
+    """Signatures that do not fit, and packages that the guest may not load with this state of Secure Boot.
+
+    Packages with the same limit have one concern.
+    """
+    limited: dict[Limit, list[str]] = {}
     for package in packages:
-        faults = package.signature.faults
         if package.signature.best is None:
-            facts = [f"it {_not_signed(package)}"]
-        else:
-            facts = [*faults, *filter(None, [limits(package.signature, package.target)])]
-        for fact in facts:
-            yield Concern(
-                code="driver-signature-limited",
-                message=f"the driver {package.name} {package.version} for {package.target}: {fact}",
-                hint="Use a virtio-win ISO with drivers that Microsoft has certified, or keep Secure Boot off",
-            )
+            yield _limited([package.name], package.target, _not_signed(package).removeprefix("is "), secure_boot)
+            continue
+        for fault in package.signature.faults:
+            yield _limited([package.name], package.target, fault, secure_boot)
+        if package.limit is not None and (secure_boot or not package.limit.is_for_secure_boot):
+            limited.setdefault(package.limit, []).append(package.name)
+    for limit, names in limited.items():
+        yield _limited(names, packages[0].target, limit.reason, secure_boot)
+
+
+def _limited(names: Sequence[str], target: WindowsTarget, fact: str, secure_boot: bool) -> Concern:
+    who = f"the driver {names[0]}" if len(names) == 1 else f"each of the drivers {', '.join(names)}"
+    return Concern(
+        code="driver-signature-limited",
+        message=f"{who} for {target}: {fact}",
+        hint="Use a virtio-win ISO with drivers that Microsoft has certified"
+        + (", or remove secure_boot: true" if secure_boot else ""),
+    )
 
 
 def _may_load(package: DriverPackage) -> bool:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from hyper2kvmd.guest.windows.drivers.inf import STORE, Decoration, DriverService, Inf, Installation, Model
 from hyper2kvmd.guest.windows.drivers.releases import WindowsTarget
-from hyper2kvmd.guest.windows.drivers.signature import Signature
+from hyper2kvmd.guest.windows.drivers.signature import Limit, Signature, limits
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,20 @@ class DriverPackage:
         """Who signed it; empty if nobody did."""
         best = self.signature.best
         return best.name if best is not None else ""
+
+    @property
+    def limit(self) -> Limit | None:
+        """Why the guest may not load it, if it is signed."""
+        return limits(self.signature, self.target)
+
+    @property
+    def loads_without_secure_boot(self) -> bool:
+        return self.limit is None or self.limit.is_for_secure_boot
+
+    @property
+    def loads_with_secure_boot(self) -> bool:
+        """Whether nothing is known against it: an unsigned driver is loaded by 32-bit Windows only."""
+        return self.signature.best is not None and self.limit is None
 
     @cached_property
     def store_folder(self) -> str:

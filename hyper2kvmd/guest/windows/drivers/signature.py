@@ -67,23 +67,37 @@ def read_signature(package: SignedFiles) -> Signature:
     return Signature(catalog, _embedded_signer(package, faults), tuple(faults))
 
 
-def limits(signature: Signature, target: WindowsTarget) -> str | None:
-    """Why the guest may not load a signed driver, as a clause; None if nothing is known against it."""
+@dataclass(frozen=True)
+class Limit:
+    """Why a release of Windows may not load a signed driver."""
+
+    reason: str
+    """What the signature is, and what follows from it, as one clause without a subject."""
+    is_for_secure_boot: bool
+    """Whether Windows loads the driver if Secure Boot is off."""
+
+
+def limits(signature: Signature, target: WindowsTarget) -> Limit | None:
+    """None if nothing is known against the driver."""
     signer = signature.best
     if signer is None:
         return None
     match signer.kind:
         case "test":
-            return (
-                f"it has a test signature of {signer.name}: Windows loads it only with `bcdedit /set testsigning on` "
-                "and without Secure Boot"
+            reason = (
+                f"test-signed by {signer.name}, so that Windows loads it only without Secure Boot and after `bcdedit "
+                "/set testsigning on`"
             )
+            return Limit(reason, is_for_secure_boot=not target.enforces_signatures)
         case "vendor" if target.build >= CROSS_SIGNED_UNTIL:
-            return f"{signer.name} signed it, and not Microsoft: this release loads it only without Secure Boot"
+            reason = f"signed by {signer.name} and not by Microsoft, so that this release loads it only without "
+            return Limit(f"{reason}Secure Boot", is_for_secure_boot=True)
         case "attested" if target.build < ATTESTED_FROM:
-            return "Microsoft signed it by attestation, which only Windows 10 and later accept"
+            reason = "signed by Microsoft by attestation, which only Windows 10 and later accept"
+            return Limit(reason, is_for_secure_boot=False)
         case "attested" if target.server:
-            return "Microsoft signed it by attestation, which Windows Server may refuse"
+            reason = "signed by Microsoft by attestation, which Windows Server may refuse with Secure Boot"
+            return Limit(reason, is_for_secure_boot=True)
     return None
 
 

@@ -9,7 +9,6 @@ from hyper2kvmd.guest.windows.drivers.choice import NEEDED, choose_package, read
 from hyper2kvmd.guest.windows.drivers.faults import GET_ANOTHER
 from hyper2kvmd.guest.windows.drivers.package import DriverPackage
 from hyper2kvmd.guest.windows.drivers.releases import CLIENT_FOLDERS, SERVER_FOLDERS, WindowsTarget
-from hyper2kvmd.guest.windows.drivers.signature import limits
 from hyper2kvmd.guest.windows.drivers.source import DriverSource
 from hyper2kvmd.model.concerns import Concern
 
@@ -88,5 +87,5 @@ def _facts(package: DriverPackage) -> Iterator[str]:
     yield from (f"{package.name}: {fault}" for fault in package.signature.faults)
     if package.signature.best is None:
         yield f"{package.name} is not signed, so that a 64-bit guest would be refused"
-    elif (limit := limits(package.signature, package.target)) is not None:
-        yield limit
+    elif package.limit is not None:
+        yield package.limit.reason
