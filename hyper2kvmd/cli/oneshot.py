@@ -109,7 +109,7 @@ def drivers_missing(migration: Migration) -> Problem | None:
         return None
     message = f"win_disk is {migration.win_disk}, and virtio_win is set neither here nor in {config.DEFAULT_PATH}"
     hint = "Set virtio_win to a virtio-win ISO, or set win_disk: auto"
-    return problem("windows-disk-driver-missing", message, hint, key="win_disk")
+    return problem("value-conflict", message, hint, key="win_disk")
 
 
 def _may_name_drivers() -> bool:

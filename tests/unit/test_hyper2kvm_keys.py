@@ -46,6 +46,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "print_fstab": True,
         "fstab_mode": "bypath-only",
         "remove_vmware_tools": True,
+        "win_tools": "remove",
         "verify": "boot",
         "vm_name": "erp",
         "memory": 8192,

@@ -286,4 +286,4 @@ def test_a_bus_whose_driver_can_come_from_nowhere_is_refused(
     if configured:
         (host / "hyper2kvmd.yaml").write_text(configured)
     found = oneshot.drivers_missing(asked().with_changes(**keys))
-    assert (found is not None and found.code == "windows-disk-driver-missing") == refused
+    assert (found is not None and found.key == "win_disk") == refused

@@ -17,7 +17,7 @@ from hyper2kvmd.guest.windows.drivers.inf import Decoration, Inf, Installation, 
 from hyper2kvmd.guest.windows.drivers.inf_text import LARGEST as LARGEST_INF
 from hyper2kvmd.guest.windows.drivers.package import DriverFile, DriverPackage, PackageDevice
 from hyper2kvmd.guest.windows.drivers.releases import WindowsTarget, folder_rank
-from hyper2kvmd.guest.windows.drivers.signature import Limit, SignedFiles, read_signature
+from hyper2kvmd.guest.windows.drivers.signature import SignatureLimit, SignedFiles, read_signature
 from hyper2kvmd.guest.windows.drivers.source import DriverSource
 from hyper2kvmd.model.concerns import Concern
 
@@ -104,7 +104,7 @@ def signature_concerns(packages: Sequence[DriverPackage], *, secure_boot: bool) 
 
     Packages with the same limit have one concern.
     """
-    limited: dict[Limit, list[str]] = {}
+    limited: dict[SignatureLimit, list[str]] = {}
     for package in packages:
         if package.signature.best is None:
             yield _limited([package.name], package.target, _not_signed(package).removeprefix("is "), secure_boot)

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from hyper2kvmd.guest.windows.drivers.inf import STORE, Decoration, DriverService, Inf, Installation, Model
 from hyper2kvmd.guest.windows.drivers.releases import WindowsTarget
-from hyper2kvmd.guest.windows.drivers.signature import Limit, Signature, limits
+from hyper2kvmd.guest.windows.drivers.signature import Signature, SignatureLimit, limits
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class DriverPackage:
         return best.name if best is not None else ""
 
     @property
-    def limit(self) -> Limit | None:
+    def limit(self) -> SignatureLimit | None:
         """Why the guest may not load it, if it is signed."""
         return limits(self.signature, self.target)
 

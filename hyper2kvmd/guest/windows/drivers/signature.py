@@ -68,7 +68,7 @@ def read_signature(package: SignedFiles) -> Signature:
 
 
 @dataclass(frozen=True)
-class Limit:
+class SignatureLimit:
     """Why a release of Windows may not load a signed driver."""
 
     reason: str
@@ -77,7 +77,7 @@ class Limit:
     """Whether Windows loads the driver if Secure Boot is off."""
 
 
-def limits(signature: Signature, target: WindowsTarget) -> Limit | None:
+def limits(signature: Signature, target: WindowsTarget) -> SignatureLimit | None:
     """None if nothing is known against the driver."""
     signer = signature.best
     if signer is None:
@@ -88,16 +88,16 @@ def limits(signature: Signature, target: WindowsTarget) -> Limit | None:
                 f"test-signed by {signer.name}, so that Windows loads it only without Secure Boot and after `bcdedit "
                 "/set testsigning on`"
             )
-            return Limit(reason, is_for_secure_boot=not target.enforces_signatures)
+            return SignatureLimit(reason, is_for_secure_boot=not target.enforces_signatures)
         case "vendor" if target.build >= CROSS_SIGNED_UNTIL:
             reason = f"signed by {signer.name} and not by Microsoft, so that this release loads it only without "
-            return Limit(f"{reason}Secure Boot", is_for_secure_boot=True)
+            return SignatureLimit(f"{reason}Secure Boot", is_for_secure_boot=True)
         case "attested" if target.build < ATTESTED_FROM:
             reason = "signed by Microsoft by attestation, which only Windows 10 and later accept"
-            return Limit(reason, is_for_secure_boot=False)
+            return SignatureLimit(reason, is_for_secure_boot=False)
         case "attested" if target.server:
             reason = "signed by Microsoft by attestation, which Windows Server may refuse with Secure Boot"
-            return Limit(reason, is_for_secure_boot=True)
+            return SignatureLimit(reason, is_for_secure_boot=True)
     return None
 
 
