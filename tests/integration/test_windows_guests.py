@@ -124,8 +124,8 @@ def test_registry_changes_are_these_and_no_others(
     windows_beds: Beds, virtio_win: Path, service_folder: Path, golden: Golden
 ) -> None:
     disk = windows_beds.disk(service_folder / "disk.raw", golden.windows)
-    asked = {"win_drivers": golden.drivers, "win_disk": "virtio"}  # drivers of old releases are test-signed
-    found, before = repaired(disk, service_folder, virtio_win=virtio_win, **asked), Judged(disk)
+    before = Judged(disk)
+    found = repaired(disk, service_folder, virtio_win=virtio_win, win_drivers=golden.drivers, win_disk="virtio")
     hives = ("SYSTEM", "SOFTWARE", *(("DRIVERS",) if golden.windows.release.has_driver_database else ()))
     texts = [f"; {name}\n{reg_diff(before.hive(name), found.after.hive(name))}" for name in hives]
     text = STORE_HASH.sub("0123456789abcdef", "\n".join(texts))
