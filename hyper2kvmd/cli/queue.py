@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from hyper2kvmd.cli import views
+from hyper2kvmd.cli.completion import job_ids
 from hyper2kvmd.cli.output import (
     Command,
     Output,
@@ -55,7 +56,13 @@ def over_socket(name: str, *arguments: Callable[[Any], Any]) -> Callable[[Callab
     return decorate
 
 
-JOB = click.argument("job_id", type=click.IntRange(min=1), metavar="ID")
+def job_argument(*states: State) -> Callable[[Any], Any]:
+    """The id of a job; shells propose those in these states, or all."""
+    return click.argument("job_id", type=click.IntRange(min=1), metavar="ID", shell_complete=job_ids(*states))
+
+
+JOB = job_argument()
+ACTIVE = [state for state in State if state.active]
 
 
 @over_socket(
@@ -127,7 +134,7 @@ def logs(output: Output, daemon: Client, job_id: int) -> None:
             output.line(views.event_line(event))
 
 
-@over_socket("watch", JOB)
+@over_socket("watch", job_argument(*ACTIVE))
 def watch(output: Output, daemon: Client, job_id: int) -> None:
     """Follow a job until it finishes. The exit status is 0 if it succeeded, 2 if it was rejected, otherwise 1."""
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn
@@ -167,7 +174,9 @@ def status(output: Output, daemon: Client) -> None:
         views.status(output, now)
 
 
-def _job_verb(name: str, verb: Callable[[Client, int], Job], summary: str) -> None:
+def _job_verb(name: str, verb: Callable[[Client, int], Job], states: Sequence[State], summary: str) -> None:
+    """`states`: those in which the verb makes sense."""
+
     def change(output: Output, daemon: Client, job_id: int) -> None:
         job = verb(daemon, job_id)
         if output.json:
@@ -176,7 +185,7 @@ def _job_verb(name: str, verb: Callable[[Client, int], Job], summary: str) -> No
             output.line(f"job {job.id}: {job.vm_name} {job.state}")
 
     change.__doc__ = summary
-    over_socket(name, JOB)(change)
+    over_socket(name, job_argument(*states))(change)
 
 
 def _queue_verb(name: str, verb: Callable[[Client], Status], result: str, summary: str) -> None:
@@ -191,17 +200,20 @@ def _queue_verb(name: str, verb: Callable[[Client], Status], result: str, summar
     over_socket(name)(change)
 
 
-_job_verb("cancel", Client.cancel, "Stop a job. Its working folder is kept for a retry if the conversion has begun.")
+_job_verb(
+    "cancel", Client.cancel, ACTIVE, "Stop a job. Its working folder is kept for a retry if the conversion has begun."
+)
 _job_verb(
     "retry",
     Client.retry,
+    [State.FAILED, State.CANCELLED],
     "Queue a failed or cancelled job again. It continues after the last finished stage if its working folder is still "
     "there and the source did not change. Otherwise it starts over.\n\n"
     "The note in `show` says how long the folder is kept. If its images are already published, only the domain is "
     "registered. To start over in any case, submit the YAML again.",
 )
-_job_verb("hold", Client.hold, "Hold a queued job until it is released.")
-_job_verb("release", Client.release, "Allow a held job to start.")
+_job_verb("hold", Client.hold, [State.QUEUED], "Hold a queued job until it is released.")
+_job_verb("release", Client.release, [State.HELD], "Allow a held job to start.")
 _queue_verb(
     "pause",
     Client.pause,
