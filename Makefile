@@ -121,6 +121,7 @@ reference: setup ## the generated pages of docs/: errors, guests, keys, commands
 	$(BIN)/python -B -m hyper2kvmd.catalogue >docs/reference/errors.md
 	$(BIN)/python -B -m hyper2kvmd.hyper2kvm_keys >docs/howto/from-hyper2kvm.md
 	$(BIN)/python -B -m hyper2kvmd.cli.manual reference docs/reference
+	$(BIN)/python -B -m hyper2kvmd.cli.schema docs/reference
 	$(BIN)/python -B -m tests.guests.support_matrix >docs/reference/guests.md
 
 wheel: setup ## wheel and source archive, into dist/

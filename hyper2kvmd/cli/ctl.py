@@ -36,6 +36,7 @@ COMMANDS = {
     "release": LazyCommand("queue", "Allow a held job to start."),
     "resume": LazyCommand("queue", "Start jobs again."),
     "retry": LazyCommand("queue", "Queue a failed or cancelled job again."),
+    "schema": LazyCommand("schema", "Print the JSON Schema of a migration YAML or of the configuration."),
     "show": LazyCommand("queue", "Show one job: its state, its settings, its warnings and its problems."),
     "status": LazyCommand("queue", "Show the state of the daemon: its jobs, slots and free space."),
     "submit": LazyCommand("queue", "Submit migration YAMLs to the daemon."),

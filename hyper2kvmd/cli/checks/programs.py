@@ -40,7 +40,6 @@ PROGRAMS = (
     NeededProgram("virsh", DistroPackage("libvirt-clients", "libvirt-client"), "libvirt_import"),
     NeededProgram("swtpm", DistroPackage("swtpm", "swtpm"), "the TPM of new machines"),
 )
-LIBRARY = DistroPackage("libntfs-3g89", "ntfs-3g-libs")
 FIRMWARE = DistroPackage("ovmf", "edk2-ovmf")
 
 
@@ -69,8 +68,7 @@ def _library(_host: Host) -> Iterator[Line]:
     try:
         check_library()
     except Failure as failure:
-        fact = f"{failure.message}; needed for Windows guests"
-        yield warning("libntfs-3g", fact, f"Install it: {LIBRARY.install_line}")
+        yield warning("libntfs-3g", f"{failure.message}; needed for Windows guests", failure.hint)
     else:
         yield ok("libntfs-3g", "can be used")
 
