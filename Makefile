@@ -21,7 +21,7 @@ SIDE_BY_SIDE := --numprocesses=$(shell expr $$(nproc) + 1) --dist=loadfile
 LONG_FIRST := $(SIDE_BY_SIDE) --no-loadscope-reorder
 AS_ROOT := $(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1
 
-.PHONY: help setup lint audit test unit integration coverage test-python test-long test-kernel test-system test-mutations fuzz bench bench-repair demo demo-guest reference release wheel deb rpm lock clean
+.PHONY: help setup lint audit test unit integration coverage test-python test-long test-kernel test-system test-mutations fuzz bench bench-repair demo demo-guest reference docs release wheel deb rpm lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
@@ -103,10 +103,10 @@ fuzz: setup ## damage disks, archives, descriptions of machines, YAMLs, NTFS vol
 	$(BIN)/python -m tests.fuzz.ntfs --count 100000
 	$(BIN)/python -m tests.fuzz.ntfs --deep --count 2000
 
-bench: setup ## our engine and its rivals side by side: an hour, 45 GB of disk; writes docs/performance.md
+bench: setup ## our engine and its rivals side by side: an hour, 45 GB of disk; writes docs/explanation/performance.md
 	$(ROOT) $(BIN)/python -B -m bench --markdown $(BENCH)
 
-bench-repair: setup ## how long each broken guest is held open for its repair; writes docs/performance.md
+bench-repair: setup ## how long each broken guest is held open for its repair; writes docs/explanation/performance.md
 	$(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" $(BIN)/python -B -m bench.repair --markdown
 
 demo: $(PACKAGES) ## a broken VMware guest becomes one that boots, in three minutes
@@ -123,6 +123,10 @@ reference: setup ## the generated pages of docs/: errors, guests, keys, commands
 	$(BIN)/python -B -m hyper2kvmd.cli.manual reference docs/reference
 	$(BIN)/python -B -m hyper2kvmd.cli.schema docs/reference
 	$(BIN)/python -B -m tests.guests.support_matrix >docs/reference/guests.md
+
+docs: setup ## the site, into .cache/docs; a warning or a dead link is an error. Links to other sites are listed
+	$(BIN)/python -B -m sphinx -q -W --keep-going --doctree-dir .cache/doctrees docs .cache/docs
+	@cat .cache/docs/external-links.txt
 
 wheel: setup ## wheel and source archive, into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist

@@ -13,7 +13,7 @@ from bench.rows import ROWS, Bench, Row
 from bench.sources import GIB, MIB, Disk
 from bench.table import BEGIN, END, Result, render
 
-DOCUMENT = ROOT / "docs" / "performance.md"
+DOCUMENT = ROOT / "docs" / "explanation" / "performance.md"
 UNITS = {"M": MIB, "G": GIB, "T": GIB << 10}
 
 

@@ -31,7 +31,7 @@ from tests.guests.catalogue import BROKEN, BY_UEFI
 from tests.guests.guest import disks
 
 BEGIN, END = "<!-- repair: begin -->", "<!-- repair: end -->"
-DOCUMENT = ROOT / "docs" / "performance.md"
+DOCUMENT = ROOT / "docs" / "explanation" / "performance.md"
 FIRST = debian12.Recipe().guest
 GUESTS = (FIRST, debian12.Recipe(lvm=True).guest, *BY_UEFI, *BROKEN)
 LIMIT, LIMIT_OF_FIRST = 5.0, 2.0

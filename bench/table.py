@@ -1,4 +1,4 @@
-"""What was measured, as the table of docs/performance.md."""
+"""What was measured, as the table of docs/explanation/performance.md."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Result:
 
 
 def render(results: list[Result], bench: Bench, command: str) -> str:
-    """Markdown, between the marks that docs/performance.md has: the host, the command and a line for each row."""
+    """Markdown, between the marks of docs/explanation/performance.md: the host, the command and a line for each row."""
     runs = min((len(result.ours) for result in results), default=0)
     lines = [
         BEGIN,

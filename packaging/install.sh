@@ -67,7 +67,7 @@ done
 # as in the sources, so that the links in these texts lead there
 doc=/usr/share/doc/hyper2kvmd
 put 0644 $doc README.md SECURITY.md CONTRIBUTING.md CHANGELOG.md LICENSE
-find docs -name '*.md' -o -name '*.schema.json' | while read -r file; do
+find docs -type f | while read -r file; do
     put 0644 "$doc/$(dirname "$file")" "$file"
 done
 put 0644 $doc/examples examples/*.yaml

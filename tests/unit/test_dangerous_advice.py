@@ -25,6 +25,8 @@ SAFE = frozenset(
         "chmod o+r",
         "chmod o+r web01.yaml",
         "mkdir -m 0700 DIRECTORY && chown hyper2kvm: DIRECTORY",
+        "mkdir -m 0751 /srv/images && chown hyper2kvm: /srv/images",
+        "mkdir -m 0700 /srv/images/.conversions && chown hyper2kvm: /srv/images/.conversions",
         # a folder of the spool, which is missing
         f"install -d -m {FILLED_IN} -o {FILLED_IN} -g {FILLED_IN} {FILLED_IN}",
         # inside a guest
@@ -54,7 +56,7 @@ def dangerous(text: str) -> list[str]:
 
 def pages() -> Iterator[Path]:
     yield ROOT / "README.md"
-    for folder in ("docs", "packaging/man", "examples"):
+    for folder in ("docs", "hyper2kvmd/manual", "examples"):
         yield from (path for path in sorted((ROOT / folder).rglob("*")) if path.is_file())
 
 
