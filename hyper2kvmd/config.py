@@ -77,7 +77,7 @@ class DaemonConfig(Frozen):
     output_dir: Path = Path("/var/lib/hyper2kvm/images")
     database_url: str = ""
     """SQLAlchemy URL; by default SQLite in `state_dir`."""
-    control_socket: Path = Path("/run/hyper2kvm/control.sock")
+    control_socket: Path = installed.CONTROL_SOCKET
     metrics_listen: str = Field(default="127.0.0.1:9180", pattern=r"^(\[[0-9A-Fa-f:]+\]|[^:]+):\d{1,5}$")
     max_concurrent_jobs: int = Field(default=2, ge=1, le=64)
     threads: int = Field(default=0, ge=0, le=256)

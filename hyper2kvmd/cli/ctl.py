@@ -5,7 +5,6 @@ Only the modules of the requested command are imported, so that `--help` is fast
 
 from __future__ import annotations
 
-import difflib
 import os
 import shlex
 import signal
@@ -66,6 +65,8 @@ def _instead_of(name: str) -> str:
         return (
             f"To run it here, use `h2kvmctl --config {word}`; to give it to the daemon, use `h2kvmctl submit {word}`."
         )
+    import difflib  # for a misspelled name only
+
     similar = difflib.get_close_matches(name, COMMANDS, n=1)
     listed = ", ".join(name for name in sorted(COMMANDS) if COMMANDS[name].help)
     return f"Did you mean {similar[0]}?" if similar else f"The commands are {listed}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,6 @@ from urllib.parse import urlencode
 
 from pydantic import ValidationError
 
-from hyper2kvmd import config
 from hyper2kvmd.client.connection import TIMEOUT, Reply, request
 from hyper2kvmd.daemon import operations
 from hyper2kvmd.daemon.operations import Body, Operation, Query
@@ -26,20 +25,28 @@ from hyper2kvmd.daemon.wire import (
     SubmissionBody,
 )
 from hyper2kvmd.errors import BrokenInstallation
+from hyper2kvmd.installed import CONFIGURATION, CONTROL_SOCKET
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Job, JobEvent, PastRate
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
+NAMES_SOCKET = re.compile(r"^[^#\n]*control[-_]socket", re.MULTILINE)
 NO_QUERY, NO_BODY, ALL = NoQuery(), NoBody(), JobsQuery()
 
 
 def default_socket() -> Path:
     """The configured path if this user may read it, else the default. Raises BrokenInstallation (`config-invalid`)."""
-    if os.access(config.DEFAULT_PATH, os.R_OK):
-        return config.load(config.DEFAULT_PATH).control_socket
-    return config.DaemonConfig().control_socket
+    try:
+        text = CONFIGURATION.read_text(errors="replace")
+    except OSError:
+        return CONTROL_SOCKET
+    if "\\" not in text and not NAMES_SOCKET.search(text):  # an escape could spell the key
+        return CONTROL_SOCKET
+    from hyper2kvmd import config  # half of the time that a command takes to start
+
+    return config.load(CONFIGURATION).control_socket
 
 
 @dataclass(frozen=True)

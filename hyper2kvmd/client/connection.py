@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from hyper2kvmd.daemon.wire import RefusalBody
 from hyper2kvmd.errors import Failure, InvalidInput, Kind, MigrationFailed, TryLater
-from hyper2kvmd.spec import Rejected
 
 TIMEOUT = 60.0
 """Seconds to wait for each part of an answer: the daemon answers from its database."""
@@ -99,6 +98,8 @@ def _refused(status: int, answer: bytes, path: str) -> Failure:
             kind=Kind.OPERATOR,
         )
     if status == 422:
+        from hyper2kvmd.spec import Rejected  # loads the parser, which only this refusal needs
+
         return Rejected(problems)
     first, message = problems[0], "; ".join(one.message for one in problems)
     return FAILURES.get(status, MigrationFailed)(first.code, message, hint=first.hint, kind=Kind(first.kind))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -55,7 +56,36 @@ def test_a_command_that_is_none() -> None:
     assert ctl.cli.get_command(CONTEXT, "migrate") is None
 
 
+OURS = {f"hyper2kvmd{name}" for name in ("", ".cli", ".errors", ".findings")} | {
+    f"hyper2kvmd.cli.{name}" for name in ("ctl", "lazy", "options", "output")
+}
+"""Our modules that `--help` may import."""
+
+
+def imported(*words: str) -> set[str]:
+    """The modules that h2kvmctl has imported at its end."""
+    check = (
+        "import contextlib, sys, hyper2kvmd.cli.ctl as ctl\n"
+        "with contextlib.suppress(BaseException): ctl.cli(sys.argv[1:], standalone_mode=False, obj=ctl.Output())\n"
+        "print('modules', *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", check, *words], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
 def test_help_imports_nothing_heavy() -> None:
-    check = "import sys, hyper2kvmd.cli.ctl as ctl; ctl.cli(['--help'], standalone_mode=False); print(*sys.modules)"
+    found = imported("--help")
+    assert found & set(HEAVY) == set()
+    assert {name for name in found if name.partition(".")[0] == "hyper2kvmd"} == OURS
+
+
+def test_a_command_to_the_daemon_reads_no_yaml_and_loads_no_server(tmp_path: Path) -> None:
+    found = imported("list", "--socket", str(tmp_path / "none"))
+    assert "hyper2kvmd.client.client" in found
+    assert found & {*HEAVY, "hyper2kvmd.spec", "hyper2kvmd.config"} - {"pydantic"} == set()
+
+
+def test_the_daemons_help_loads_no_server() -> None:
+    check = "import hyper2kvmd.cli.daemon as it, sys; it.main(['--help'], standalone_mode=False); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) & set(HEAVY) == set()
