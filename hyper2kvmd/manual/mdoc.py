@@ -6,10 +6,12 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import date
+from functools import cache
 
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 
+from hyper2kvmd import manual
 from hyper2kvmd.manual.page import MARK, REFERENCE, ManualPage, Term
 
 WIDTH = 79
@@ -173,8 +175,14 @@ def _code(text: str) -> str:
     shown = _escaped(text).replace("-", r"\-")
     if PATH.fullmatch(text):
         return rf"\fI{shown}\fR"
-    bold = re.fullmatch(r"--[a-z-]+|[A-Z_]{4,}|[a-z]+(_[a-z]+)+", text)
+    bold = text in _names() or re.fullmatch(r"--[a-z-]+|[A-Z_]{4,}", text)
     return rf"\fB{shown}\fR" if bold else rf"\(oq{shown}\(cq"
+
+
+@cache
+def _names() -> frozenset[str]:
+    """Programs and keys, which are bold."""
+    return frozenset({"h2kvmctl", "hyper2kvmd", "hyper2kvm", *manual.keys("migration"), *manual.keys("configuration")})
 
 
 def _plain(node: SyntaxTreeNode) -> str:

@@ -186,6 +186,7 @@ def of(prose: str, *terms: Term, synopsis: tuple[str, ...] = ()) -> str:
         ("One. Two.\n\nThree.", "One.\nTwo.\n.Pp\nThree.\n"),
         ("The path `/srv/a-b`.", "The path \\fI/srv/a\\-b\\fR.\n"),
         ("The word `a b`.", "The word \\(oqa b\\(cq.\n"),
+        ("The key `vmdk` of `h2kvmctl`.", "The key \\fBvmdk\\fR of \\fBh2kvmctl\\fR.\n"),
         ("Use `--json`.", "Use \\fB\\-\\-json\\fR.\n"),
         ("See sudo(8).", "See \\fBsudo\\fR(8).\n"),
         ("'x' is a text, .y not.", "\\&'x' is a text, .y not.\n"),
