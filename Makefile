@@ -119,6 +119,7 @@ demo-guest: | $(PACKAGES)
 
 reference: setup ## the generated pages of docs/: errors, guests, keys, commands, exit statuses, keys of hyper2kvm
 	$(BIN)/python -B -m hyper2kvmd.catalogue >docs/reference/errors.md
+	$(BIN)/python -B -m hyper2kvmd.daemon.openapi >docs/reference/openapi.json
 	$(BIN)/python -B -m hyper2kvmd.hyper2kvm_keys >docs/howto/from-hyper2kvm.md
 	$(BIN)/python -B -m hyper2kvmd.cli.manual reference docs/reference
 	$(BIN)/python -B -m hyper2kvmd.cli.schema docs/reference

@@ -123,6 +123,11 @@ class DaemonConfig(Frozen):
         return Limits(threads=self.threads, bandwidth_limit=self.bandwidth_limit, io_priority=self.io_priority)
 
     @property
+    def incoming(self) -> Path:
+        """Where submitters drop files."""
+        return self.spool_dir / SpoolFolder.INCOMING
+
+    @property
     def conversion_dirs(self) -> tuple[Path, ...]:
         """The directories in which jobs may have their working folders."""
         return (self.conversion_dir, *self.allowed_conversion_dirs)

@@ -69,6 +69,8 @@ class Progress(Frozen):
     total: int
     written: int = 0
     """Bytes."""
+    resumed: int = 0
+    """Bytes of `done` that an earlier attempt has done."""
 
 
 class Warned(Frozen):
@@ -173,7 +175,7 @@ class Step:
         self._title, self._total, self._emit = title, total, emit
         self._last = 0.0
 
-    def advance_to(self, done: int, *, written: int = 0) -> None:
+    def advance_to(self, done: int, *, written: int = 0, resumed: int = 0) -> None:
         """Report `done` of `total` bytes; may be called at any rate."""
         if self._total is None:
             return
@@ -181,7 +183,9 @@ class Step:
         if now - self._last >= PROGRESS_PERIOD or done >= self._total:
             self._last = now
             done = min(done, self._total)
-            self._emit(Progress(title=self._title, done=done, total=self._total, written=written))
+            self._emit(
+                Progress(title=self._title, done=done, total=self._total, written=written, resumed=min(done, resumed))
+            )
 
 
 class Context:

@@ -15,6 +15,8 @@ from hyper2kvmd.client.connection import TIMEOUT, Reply, request
 from hyper2kvmd.daemon import operations
 from hyper2kvmd.daemon.operations import Body, Operation, Query
 from hyper2kvmd.daemon.wire import (
+    BatchesQuery,
+    BatchReportQuery,
     EventsQuery,
     JobsQuery,
     NoBody,
@@ -27,13 +29,13 @@ from hyper2kvmd.daemon.wire import (
 from hyper2kvmd.errors import BrokenInstallation
 from hyper2kvmd.installed import CONFIGURATION, CONTROL_SOCKET
 from hyper2kvmd.model.frozen import Frozen
-from hyper2kvmd.model.jobs import Job, JobEvent, PastRate
+from hyper2kvmd.model.jobs import Batch, Job, JobEvent, PastRate
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 NAMES_SOCKET = re.compile(r"^[^#\n]*control[-_]socket", re.MULTILINE)
-NO_QUERY, NO_BODY, ALL = NoQuery(), NoBody(), JobsQuery()
+NO_QUERY, NO_BODY, ALL, ALL_BATCHES = NoQuery(), NoBody(), JobsQuery(), BatchesQuery()
 
 
 def default_socket() -> Path:
@@ -142,6 +144,19 @@ class Client:
 
     def set_priority(self, job_id: int, priority: int) -> Job:
         return self._ask(operations.SET_PRIORITY, job_id, body=PriorityBody(priority=priority))
+
+    # ---- batches
+
+    def batches(self, query: BatchesQuery = ALL_BATCHES) -> Listed[Batch]:
+        """One page of batches, the newest first."""
+        return self._list(operations.LIST_BATCHES, query)
+
+    def batch(self, batch_id: int) -> Batch:
+        return self._ask(operations.GET_BATCH, batch_id)
+
+    def batch_report(self, batch_id: int, *, format: Literal["csv", "markdown"] = "csv") -> str:  # noqa: A002 - as above
+        """One line for each job of the batch."""
+        return self._text(operations.GET_BATCH_REPORT, batch_id, BatchReportQuery(format=format))
 
     # ---- requests
 

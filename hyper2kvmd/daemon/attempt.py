@@ -18,6 +18,8 @@ from pydantic import ValidationError
 from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
+from hyper2kvmd.daemon.pace import Pace
+from hyper2kvmd.daemon.tally import Tally
 from hyper2kvmd.daemon.wire import RunningJob
 from hyper2kvmd.host.run import spawn_worker
 from hyper2kvmd.model.disks import Image
@@ -43,7 +45,9 @@ from hyper2kvmd.progress import (
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 30.0
-"""Time for a worker to clean up after SIGTERM, and to exit after its last event."""
+"""Time for a worker to exit after its last event."""
+CANCEL_SECONDS = 4.0
+"""Time for a worker to clean up after SIGTERM. What it leaves then is closed by the kernel, or used by a retry."""
 MEASURED_SECONDS = 1.0
 """A shorter conversion shows how long its preparation takes, and no rate."""
 PERSIST_SECONDS = 1.0
@@ -77,22 +81,29 @@ class Attempt:
         self._abandoned = False
         self._stage: Stage | None = None
         self._step = ""
-        self._progress: float | None = None
-        self._read = 0
+        self._pace = Pace(None)
+        self._tally = Tally(ledger)
+        self._read = self._written = 0
         self._data_bytes = 0
         self._persisted = 0.0
         self._killer: asyncio.Task[None] | None = None
 
     def view(self) -> RunningJob:
+        now, pace = time.monotonic(), self._pace
         return RunningJob(
             id=self.job.id,
             vm_name=self.job.vm_name,
             attempt=self.job.attempt,
             stage=self._stage,
             step=self._step,
-            progress=self._progress,
+            progress=pace.progress,
             started=self.job.started or datetime.now(UTC),
             cancelling=self.cancelled,
+            submitter_uid=self.job.submitter_uid,
+            bytes_done=None if pace.total is None else pace.done,
+            bytes_total=pace.total,
+            bytes_per_second=pace.bytes_per_second(now),
+            eta_seconds=pace.eta_seconds(now),
         )
 
     def cancel(self) -> None:
@@ -130,6 +141,7 @@ class Attempt:
             await process.wait()
             if self._killer is not None:
                 self._killer.cancel()
+            await self._tally.record()
 
     async def _follow(self, process: asyncio.subprocess.Process) -> Result:
         assert process.stdout is not None  # noqa: S101 - narrows the type
@@ -158,18 +170,20 @@ class Attempt:
         match event:
             case StageStarted(stage=stage):
                 self._log.info("%s", stage.value)
-                self._stage, self._step, self._progress = stage, "", None
+                self._enter(stage)
                 return await ledger.ensure(store.start_stage, job.id, job.attempt, stage)
             case StageFinished(stage=stage, seconds=seconds, product=product):
                 self._log.info("%s finished in %.1f s", stage.value, seconds)
                 self._metrics.stage_finished(stage, seconds, product)
                 await self._measure(seconds, product)
+                await self._tally.record()
                 if isinstance(product, Plan):
                     await self._compare_cards(product)
                 return await ledger.ensure(store.finish_stage, job.id, job.attempt, stage, seconds, product)
             case StepStarted(title=title, total=total):
                 self._log.debug("%s", title)
-                self._step, self._progress, self._read = title, None if total is None else 0.0, 0
+                self._step, self._pace = title, Pace(total)
+                self._read = self._written = 0
             case Progress():
                 return await self._advance(event)
             case Warned(message=message, level="information"):
@@ -203,18 +217,35 @@ class Attempt:
         for concern in await self._ledger.ensure(self._ledger.store.record_macs, self.job.id, self.job.attempt, macs):
             self._log.warning("%s", concern)
 
+    def _enter(self, stage: Stage) -> None:
+        """A conversion that continues is logged with its first progress."""
+        if self._stage is None and self._order.finished.plan is not None and stage is not Stage.CONVERT:
+            self._log.info("%s continues at %s", self.job.vm_name, stage.value)
+        self._stage, self._step, self._pace = stage, "", Pace(None)
+
     async def _advance(self, event: Progress) -> bool:
-        self._step = event.title
-        self._progress = min(1.0, event.done / event.total) if event.total else 1.0
         if self._stage is Stage.CONVERT:
-            self._metrics.bytes_read(max(0, event.done - self._read))
-            self._read = event.done
+            await self._count(event)
+        self._step = event.title
+        self._pace.total = event.total
+        self._pace.advance_to(event.done, time.monotonic())
         if time.monotonic() - self._persisted < PERSIST_SECONDS:
             return True
         self._persisted = time.monotonic()
         return await self._ledger.ensure(
-            self._ledger.store.record_progress, self.job.id, self.job.attempt, self._progress
+            self._ledger.store.record_progress, self.job.id, self.job.attempt, self._pace.progress or 0.0
         )
+
+    async def _count(self, event: Progress) -> None:
+        """Count what this attempt has moved, not what it found done."""
+        if event.resumed and not self._read:
+            self._read = event.resumed
+            part = 100 * event.resumed / event.total
+            self._log.info("%s continues at convert, %.0f %%: %s", self.job.vm_name, part, event.title)
+        read, written = max(0, event.done - self._read), max(0, event.written - self._written)
+        self._read, self._written = event.done, event.written
+        self._metrics.bytes_read(read)
+        await self._tally.add(read, written)
 
     async def _send(self, process: asyncio.subprocess.Process, line: str) -> None:
         assert process.stdin is not None  # noqa: S101 - narrows the type
@@ -241,8 +272,8 @@ class Attempt:
         self._killer = asyncio.create_task(self._kill_later(process))
 
     async def _kill_later(self, process: asyncio.subprocess.Process) -> None:
-        await asyncio.sleep(GRACE_SECONDS)
-        self._log.warning("the worker did not exit within %.0f s and is killed", GRACE_SECONDS)
+        await asyncio.sleep(CANCEL_SECONDS)
+        self._log.warning("the worker did not exit within %.0f s and is killed", CANCEL_SECONDS)
         _kill(process)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter
 
 from hyper2kvmd.daemon.wire import (
+    BatchesQuery,
+    BatchReportQuery,
     EventsQuery,
     JobsQuery,
     NoBody,
@@ -21,7 +23,7 @@ from hyper2kvmd.daemon.wire import (
     SubmissionBody,
 )
 from hyper2kvmd.model.frozen import Frozen
-from hyper2kvmd.model.jobs import Job, JobEvent
+from hyper2kvmd.model.jobs import Batch, Job, JobEvent
 
 Query = TypeVar("Query", bound=Frozen)
 Body = TypeVar("Body", bound=Frozen)
@@ -68,7 +70,7 @@ class Operation(Generic[Query, Body, Answer]):
         return TypeAdapter(self.answer)
 
 
-ONE, UNKNOWN, CONFLICT, INVALID = "/v1/jobs/{id}", 404, 409, 422
+JOB, UNKNOWN, CONFLICT, INVALID = "/v1/jobs/{id}", 404, 409, 422
 
 GET_STATUS = Operation("status", "GET", "/v1/status", "The state of the daemon", NoQuery, NoBody, Status)
 GET_RATE = Operation("rate", "GET", "/v1/rate", "How fast the last conversions were", NoQuery, NoBody, RateAnswer)
@@ -95,11 +97,11 @@ SUBMIT_BATCH = Operation(
     created=True,
     refusals=(CONFLICT, INVALID),
 )
-GET_JOB = Operation("job", "GET", ONE, "One job", NoQuery, NoBody, Job, refusals=(UNKNOWN,))
+GET_JOB = Operation("job", "GET", JOB, "One job", NoQuery, NoBody, Job, refusals=(UNKNOWN,))
 LIST_EVENTS = Operation(
     "events",
     "GET",
-    f"{ONE}/events",
+    f"{JOB}/events",
     "The events of a job, the oldest first",
     EventsQuery,
     NoBody,
@@ -109,7 +111,7 @@ LIST_EVENTS = Operation(
 GET_REPORT = Operation(
     "report",
     "GET",
-    f"{ONE}/report",
+    f"{JOB}/report",
     "The published report of a job that has succeeded",
     ReportQuery,
     NoBody,
@@ -120,7 +122,7 @@ GET_REPORT = Operation(
 
 
 def _job_verb(name: str, summary: str) -> Operation[NoQuery, NoBody, Job]:
-    return Operation(name, "POST", f"{ONE}/{name}", summary, NoQuery, NoBody, Job, refusals=(UNKNOWN, CONFLICT))
+    return Operation(name, "POST", f"{JOB}/{name}", summary, NoQuery, NoBody, Job, refusals=(UNKNOWN, CONFLICT))
 
 
 CANCEL_JOB = _job_verb("cancel", "Cancel a job. A running one ends within seconds: its answer has `cancelling`")
@@ -130,7 +132,7 @@ RELEASE_JOB = _job_verb("release", "Allow a held job to start")
 SET_PRIORITY = Operation(
     "set_priority",
     "POST",
-    f"{ONE}/priority",
+    f"{JOB}/priority",
     "Change the priority of a waiting job. A submitter may only lower it",
     NoQuery,
     PriorityBody,
@@ -146,4 +148,45 @@ def _queue_verb(name: str, summary: str) -> Operation[NoQuery, NoBody, Status]:
 PAUSE_QUEUE = _queue_verb("pause", "Start no more jobs; running jobs continue")
 RESUME_QUEUE = _queue_verb("resume", "Start jobs again")
 DRAIN_QUEUE = _queue_verb("drain", "Finish running jobs, then stop the daemon")
+BATCH = "/v1/batches/{id}"
+LIST_BATCHES = Operation(
+    "batches", "GET", "/v1/batches", "Batches, the newest first", BatchesQuery, NoBody, tuple[Batch, ...], paged=True
+)
+GET_BATCH = Operation("batch", "GET", BATCH, "One batch", NoQuery, NoBody, Batch, refusals=(UNKNOWN,))
+GET_BATCH_REPORT = Operation(
+    "batch_report",
+    "GET",
+    f"{BATCH}/report",
+    "The outcome of a batch: one line for each job",
+    BatchReportQuery,
+    NoBody,
+    Text,
+    media=("text/csv", "text/markdown"),
+    refusals=(UNKNOWN,),
+)
 GET_OPENAPI = Operation("openapi", "GET", "/v1/openapi.json", "This document", NoQuery, NoBody, dict[str, object])
+
+AnyOperation: TypeAlias = Operation[Any, Any, Any]
+
+OPERATIONS: tuple[AnyOperation, ...] = (
+    GET_STATUS,
+    GET_RATE,
+    LIST_JOBS,
+    SUBMIT_JOB,
+    SUBMIT_BATCH,
+    GET_JOB,
+    LIST_EVENTS,
+    GET_REPORT,
+    CANCEL_JOB,
+    RETRY_JOB,
+    HOLD_JOB,
+    RELEASE_JOB,
+    SET_PRIORITY,
+    LIST_BATCHES,
+    GET_BATCH,
+    GET_BATCH_REPORT,
+    PAUSE_QUEUE,
+    RESUME_QUEUE,
+    DRAIN_QUEUE,
+    GET_OPENAPI,
+)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from hyper2kvmd.errors import TryLater
 from hyper2kvmd.host.person import Person
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.jobs import State
@@ -62,6 +64,8 @@ class Quota:
         self._store = store
         self._taken: dict[int, deque[float]] = defaultdict(deque)
         """When files were taken within the last hour, for each uid."""
+        self._lock = threading.Lock()
+        """Of `_taken`: the spool and the control socket count in threads of their own."""
         self._left: dict[int, int] = {}
         self._waiting: dict[str, int] = {}
         self._later: dict[int, int] = {}
@@ -120,6 +124,20 @@ class Quota:
         """Count the further jobs of a file that was taken, for the limit of the hour."""
         self._taken[uid].extend([time.monotonic()] * jobs)
 
+    def admit(self, uid: int, jobs: int) -> None:
+        """Count jobs that `uid` submits in another way. Raises TryLater (`submitter-limit`), and the store's errors."""
+        waiting = self._store.waiting().get(Person.of(uid).name, 0)
+        with self._lock:
+            full = waiting + jobs > MAX_WAITING
+            if full or jobs > self._left_in_hour(uid):
+                limit = f"{MAX_WAITING} waiting jobs" if full else f"{MAX_IN_AN_HOUR} machines within an hour"
+                raise TryLater(
+                    "submitter-limit",
+                    f"{Person.of(uid).name} is at the limit of {limit}",
+                    hint="Submit the rest when jobs have finished",
+                )
+            self._taken[uid].extend([time.monotonic()] * jobs)
+
     def _allowance(self, uid: int) -> int:
         if uid in self._full:
             return 0
@@ -132,10 +150,15 @@ class Quota:
 
     def _room(self, uid: int) -> tuple[int, int]:
         """How many more jobs may wait, and how many more may be taken within the hour."""
+        with self._lock:
+            hourly = self._left_in_hour(uid)
+        return MAX_WAITING - self._waiting.get(Person.of(uid).name, 0), hourly
+
+    def _left_in_hour(self, uid: int) -> int:
         taken = self._taken[uid]
         while taken and taken[0] < time.monotonic() - HOUR_SECONDS:
             taken.popleft()
-        return MAX_WAITING - self._waiting.get(Person.of(uid).name, 0), MAX_IN_AN_HOUR - len(taken)
+        return MAX_IN_AN_HOUR - len(taken)
 
     def _mention(self, uid: int, *, limit_is_waiting: bool) -> None:
         if uid not in self._limited:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,8 +18,8 @@ from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.kept import Kept, KeptFolder, can_go_on, keep_or_remove, sufficient
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
-from hyper2kvmd.daemon.space import Demand, Shortage, Space, file_system_of
-from hyper2kvmd.daemon.wire import Status
+from hyper2kvmd.daemon.space import Demand, Shortage, Space
+from hyper2kvmd.daemon.wire import FileSystemRole, Status
 from hyper2kvmd.errors import Failure, TryLater
 from hyper2kvmd.host import run
 from hyper2kvmd.jobs.changes import first_line
@@ -50,6 +51,7 @@ class Scheduler:
         self._denied: dict[int, tuple[Demand, str]] = {}
         self._cancelling: set[int] = set()
         self._woken = asyncio.Event()
+        self._started = datetime.now(UTC)
 
     def configure(self, config: DaemonConfig) -> None:
         """Apply the settings that a reload can change; running jobs keep those they were started with."""
@@ -345,22 +347,30 @@ class Scheduler:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def status(self) -> Status:
-        conversion_dir = self.config.conversion_dir
+        config = self.config
         counts, oldest_queued = await self._ledger.call(self._ledger.store.overview)
-        try:
-            free = (await asyncio.to_thread(file_system_of, conversion_dir)).free
-            reserved = await self._space.outstanding_on(conversion_dir)
-        except OSError:  # an unavailable file system has no free space
-            free = reserved = 0
+        directories: dict[FileSystemRole, Path] = {
+            "conversion": config.conversion_dir,
+            "output": config.output_dir,
+            "state": config.state_dir,
+            "spool": config.spool_dir,
+        }
+        file_systems = await self._space.file_systems(directories)
+        conversion = next((one for one in file_systems if "conversion" in one.roles), None)
+        running = tuple(attempt.view() for attempt, task in self._attempts.values() if not task.done())
         return Status(
             version=hyper2kvmd.__version__,
             state=self.mode,
             counts=counts,
-            running=tuple(attempt.view() for attempt, task in self._attempts.values() if not task.done()),
-            max_concurrent_jobs=self.config.max_concurrent_jobs,
+            running=running,
+            max_concurrent_jobs=config.max_concurrent_jobs,
             oldest_queued=oldest_queued,
-            conversion_dir=conversion_dir,
-            conversion_free_bytes=free,
-            conversion_reserved_bytes=reserved,
+            conversion_dir=config.conversion_dir,
+            conversion_free_bytes=conversion.free if conversion else 0,
+            conversion_reserved_bytes=conversion.promised if conversion else 0,
             confinement_available=run.confinement_available(),
+            hostname=socket.gethostname(),
+            started=self._started,
+            slots_used=len(running),
+            file_systems=file_systems,
         )

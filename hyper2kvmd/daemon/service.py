@@ -22,12 +22,16 @@ import hyper2kvmd
 from hyper2kvmd import config as configuration
 from hyper2kvmd import units
 from hyper2kvmd.config import DaemonConfig
-from hyper2kvmd.daemon import control, journal, spool
+from hyper2kvmd.daemon import journal, spool
+from hyper2kvmd.daemon.callers import Callers
+from hyper2kvmd.daemon.control import Control
 from hyper2kvmd.daemon.doors import BACKLOG, BoundedServer
 from hyper2kvmd.daemon.ledger import Ledger
+from hyper2kvmd.daemon.listening import admit_submitters, listen
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.pages.server import Web
 from hyper2kvmd.daemon.scheduler import TICK_SECONDS, Scheduler
+from hyper2kvmd.daemon.submitting import Desk
 from hyper2kvmd.daemon.wire import Status
 from hyper2kvmd.errors import BrokenInstallation, Failure, TryLater, Unsafe
 from hyper2kvmd.host import run
@@ -227,10 +231,13 @@ class _Service:
 
     async def _open_doors(self, stack: AsyncExitStack) -> None:
         config = self._config
+        listener = listen(config.control_socket)
+        await asyncio.to_thread(admit_submitters, config.control_socket, config.incoming)
+        callers = Callers(config.incoming, config.control_socket.stat().st_gid)
         doors = (
             (
-                control.Control(self._scheduler, self._ledger).application(),
-                control.listen(config.control_socket),
+                Control(self._scheduler, self._ledger, Desk(self._ledger, self._spool.quota), callers).application(),
+                listener,
                 f"control_socket {config.control_socket}",
             ),
             (

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hyper2kvmd.daemon.wire import FileSystemRole, FileSystemUse
 from hyper2kvmd.host.space import files_in, kept, occupied
 from hyper2kvmd.model.orders import FileSystem
 from hyper2kvmd.units import size
@@ -76,10 +78,28 @@ class Space:
         """End the promise to a job that is over."""
         self._promised.pop(job_id, None)
 
-    async def outstanding_on(self, path: Path) -> int:
-        """Bytes promised and not yet written on the file system of `path`."""
+    async def file_systems(self, directories: Mapping[FileSystemRole, Path]) -> tuple[FileSystemUse, ...]:
+        """Those of these directories, without the ones that cannot be examined."""
         promised = dict(self._promised)
-        return await asyncio.to_thread(lambda: self._outstanding(promised).get(file_system_of(path).device, 0))
+        return await asyncio.to_thread(self._uses, directories, promised)
+
+    def _uses(
+        self, directories: Mapping[FileSystemRole, Path], promised: dict[int, Demand]
+    ) -> tuple[FileSystemUse, ...]:
+        taken, uses = self._outstanding(promised), dict[int, FileSystemUse]()
+        for role, path in directories.items():
+            with contextlib.suppress(OSError):
+                found = file_system_of(path)
+                earlier = uses.get(found.device)
+                uses[found.device] = FileSystemUse(
+                    roles=(*(earlier.roles if earlier else ()), role),
+                    path=earlier.path if earlier else path,
+                    size=found.size,
+                    free=found.free,
+                    reserve=kept(self.reserve, found.size),
+                    promised=taken.get(found.device, 0),
+                )
+        return tuple(uses.values())
 
     async def _lack(self, demand: Demand, promised: dict[int, Demand]) -> Shortage | None:
         try:

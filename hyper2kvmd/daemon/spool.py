@@ -133,6 +133,11 @@ class Spool:
         self._complaints: dict[str, str] = {}
         self._quota = Quota(store)
 
+    @property
+    def quota(self) -> Quota:
+        """Of submissions in all ways."""
+        return self._quota
+
     def scan(self) -> Scan:
         """Scan all folders once: about once a second, and again at once while files are left to be taken.
 

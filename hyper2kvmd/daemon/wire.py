@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import AwareDatetime, BeforeValidator, Field, StringConstraints
 
 from hyper2kvmd.model.frozen import Frozen
-from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Counts, PastRate, Problem, Stage, State
+from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Counts, PastRate, Problem, Sort, Stage, State
 
 MAX_TEXT = 64 * 1024
 """Bytes of one migration YAML, from the spool or the control socket."""
@@ -18,10 +19,17 @@ MAX_LISTED = 1000
 MAX_ID = 2**31 - 1
 """PostgreSQL's largest number of a row."""
 
+
+def _written_out(value: object) -> object:
+    """Refuse numbers, which pydantic takes for seconds since 1970."""
+    if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]", value):
+        raise ValueError("Write a time as in 2026-01-31T22:00:00+01:00")
+    return value
+
+
 Id = Annotated[int, Field(ge=1, le=MAX_ID)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 Name = Annotated[str, StringConstraints(pattern=r"^[^/\x00-\x1f]{1,255}$")]
-JobOrder = Literal["newest", "oldest", "start", "name", "finished"]
-"""`start` is the order in which the queue would start jobs."""
 
 
 # ---------------------------------------------------------------- queries
@@ -43,8 +51,8 @@ class JobsQuery(Page):
     """Query of `GET /v1/jobs`. A job must match all keys; keys that are tuples may be repeated."""
 
     state: tuple[State, ...] = ()
-    since: AwareDatetime | None = None
-    """Jobs submitted at or after this time, or not finished before it."""
+    since: Moment | None = None
+    """Jobs submitted then or later."""
     batch: Id | None = None
     """The number of a batch."""
     mine: bool = False
@@ -53,7 +61,7 @@ class JobsQuery(Page):
     """Only jobs with warnings."""
     id: tuple[Id, ...] = ()
     vm: Name | None = None
-    sort: JobOrder = "newest"
+    sort: Sort = Sort.NEWEST
 
 
 class EventsQuery(Frozen):
@@ -67,6 +75,21 @@ class ReportQuery(Frozen):
     """Query of `GET /v1/jobs/{id}/report`."""
 
     format: Literal["json", "markdown"] = "json"
+
+
+class BatchesQuery(Page):
+    """Query of `GET /v1/batches`."""
+
+    mine: bool = False
+    """Only batches of the caller."""
+    active: bool | None = None
+    """Only batches with active jobs, or only those without."""
+
+
+class BatchReportQuery(Frozen):
+    """Query of `GET /v1/batches/{id}/report`."""
+
+    format: Literal["csv", "markdown"] = "csv"
 
 
 # ---------------------------------------------------------------- bodies

@@ -51,10 +51,12 @@ def change(connection: Connection, where: tuple[ColumnElement[bool], ...], **val
 def one(connection: Connection, job_id: int) -> Job:
     row = connection.execute(select(jobs, *SHOWN).where(jobs.c.id == job_id)).mappings().first()
     if row is None:
-        raise InvalidInput(
-            "job-unknown", f"there is no job {job_id}", hint="Run `h2kvmctl list` to see the job numbers"
-        )
+        raise unknown_job(job_id)
     return job_of(row)
+
+
+def unknown_job(job_id: int) -> InvalidInput:
+    return InvalidInput("job-unknown", f"there is no job {job_id}", hint="Run `h2kvmctl list` to see the job numbers")
 
 
 def forget_stages(connection: Connection, job_id: int, keep: bool) -> None:
@@ -83,6 +85,12 @@ def forget_products(connection: Connection, job_id: int, stage: Stage = Stage.PL
     """Forget the products of this stage and of those after it."""
     later = [one.value for one in list(Stage)[list(Stage).index(stage) :]]
     connection.execute(delete(stages).where(stages.c.job_id == job_id, stages.c.stage.in_(later)))
+
+
+def forget_all_but_artifact(connection: Connection, job_id: int) -> None:
+    """For a job that has succeeded: the paths of its images and reports stay on record."""
+    others = stages.c.job_id == job_id, stages.c.stage != Stage.PUBLISH.value
+    connection.execute(delete(stages).where(*others))
 
 
 def forget_empty_batches(connection: Connection) -> None:

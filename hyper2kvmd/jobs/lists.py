@@ -54,9 +54,7 @@ class Lists(Transactions):
         with self.transaction() as connection:
             found = _batches(connection, select(batches).where(batches.c.id == batch_id))
         if not found:
-            raise InvalidInput(
-                "batch-unknown", f"there is no batch {batch_id}", hint="Run `h2kvmctl list` to see the jobs"
-            )
+            raise unknown_batch(batch_id)
         return found[0]
 
     def batches(
@@ -71,6 +69,10 @@ class Lists(Transactions):
         query = select(func.count()).select_from(batches).where(_batches_of(submitter_uid, active))
         with self.transaction() as connection:
             return int(connection.execute(query).scalar_one())
+
+
+def unknown_batch(batch_id: int) -> InvalidInput:
+    return InvalidInput("batch-unknown", f"there is no batch {batch_id}", hint="Run `h2kvmctl list` to see the jobs")
 
 
 def _chosen(asked: JobFilter, wanted: int, sort: Sort) -> Select[Any]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import func, select, text
 
 from hyper2kvmd.jobs.changes import is_active, one, without_active_group
-from hyper2kvmd.jobs.tables import MISPLACED, event_of, events, job_of, jobs, queue
+from hyper2kvmd.jobs.tables import MISPLACED, event_of, events, job_of, jobs, queue, stages
 from hyper2kvmd.jobs.transactions import Transactions
-from hyper2kvmd.model.jobs import Counts, Job, JobEvent, State
+from hyper2kvmd.model.jobs import Counts, Job, JobEvent, Stage, State
+from hyper2kvmd.model.results import Artifact
 
 
 class Misplaced(NamedTuple):
@@ -29,12 +31,24 @@ class Questions(Transactions):
             return one(connection, job_id)
 
     def events(self, job_id: int, after: int = 0) -> Sequence[JobEvent]:
-        """In their order, without those up to the number `after`."""
+        """Those with a higher number than `after`, the oldest first."""
+        query = select(events).where(events.c.job_id == job_id, events.c.id > after).order_by(events.c.id)
         with self.transaction() as connection:
             one(connection, job_id)
-            later = events.c.job_id == job_id, events.c.id > after
-            rows = connection.execute(select(events).where(*later).order_by(events.c.id))
-            return [event_of(row) for row in rows.mappings()]
+            return [event_of(row) for row in connection.execute(query).mappings()]
+
+    def artifacts(self, job_ids: Sequence[int]) -> Mapping[int, Artifact]:
+        """The images and reports of those of these jobs that have published them."""
+        query = select(stages.c.job_id, stages.c.product).where(
+            stages.c.job_id.in_(job_ids), stages.c.stage == Stage.PUBLISH.value
+        )
+        with self.transaction() as connection:
+            rows = connection.execute(query).all()
+        found: dict[int, Artifact] = {}
+        for row in rows:
+            with suppress(ValueError):  # of a version that this one cannot read
+                found[row.job_id] = Artifact.model_validate_json(row.product)
+        return found
 
     def overview(self) -> tuple[Counts, datetime | None]:
         """The number of jobs by state, and the submission time of the oldest queued one."""

@@ -85,7 +85,7 @@ def _converted(bench: Bench, plan: Plan, number: int, source: DiskSource, digest
 
         def on_progress(now: copy.Amounts) -> None:
             digests.require_no_failure()
-            step.advance_to(now.read, written=now.written)
+            step.advance_to(now.read, written=now.written, resumed=now.resumed)
 
         source.copy_into(
             NewImage(

@@ -19,12 +19,16 @@ from aiohttp import web
 
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon import control, doors
+from hyper2kvmd.daemon.callers import Callers
 from hyper2kvmd.daemon.doors import BoundedServer
 from hyper2kvmd.daemon.ledger import Ledger
+from hyper2kvmd.daemon.listening import listen
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.pages import shared
 from hyper2kvmd.daemon.pages.server import Web
+from hyper2kvmd.daemon.quota import Quota
 from hyper2kvmd.daemon.scheduler import Scheduler
+from hyper2kvmd.daemon.submitting import Desk
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin
 from hyper2kvmd.model.asked import Migration
@@ -374,9 +378,15 @@ def test_a_list_of_jobs_that_are_all_as_large_as_can_be(tmp_path: Path, monkeypa
     async def run() -> None:
         ledger = Ledger(store)
         config = DaemonConfig(state_dir=tmp_path, conversion_dir=tmp_path)
-        async with served(control.Control(Scheduler(config, ledger, Metrics(), ()), ledger).application()) as port:
-            reader, _ = await call(port, b"GET /v1/jobs?limit=100000 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            body = (await asyncio.wait_for(reader.read(), 60)).partition(b"\r\n\r\n")[2]
+        scheduler, callers = Scheduler(config, ledger, Metrics(), ()), Callers(tmp_path, 0)
+        application = control.Control(scheduler, ledger, Desk(ledger, Quota(store)), callers).application()
+        door = BoundedServer(application, listen(tmp_path / "socket"), "test")
+        task = asyncio.create_task(door.serve())
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "socket")
+        writer.write(b"GET /v1/jobs?limit=100000 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        body = (await asyncio.wait_for(reader.read(), 60)).partition(b"\r\n\r\n")[2]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
         assert [job.id for job in jobs_adapter.validate_json(body)] == list(range(30, 10, -1))
         ledger.close()
 

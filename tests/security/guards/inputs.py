@@ -209,8 +209,8 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_submitter.py::test_a_submission_is_its_peers_own",
-        Cut("hyper2kvmd/daemon/control.py", "Control._queue", "call Origin", 'Origin(submitter="root", uid=0)'),
-        Cut("hyper2kvmd/daemon/control.py", "Control._queue", "keyword uid", GONE),
+        Cut("hyper2kvmd/daemon/submitting.py", "_submissions", "call Origin", 'Origin(submitter="root", uid=0)'),
+        Cut("hyper2kvmd/daemon/submitting.py", "_submissions", "keyword uid", GONE),
     ),
     *each(
         "test_submitter.py::test_a_name_that_belongs_to_somebody_else_by_now",
@@ -219,7 +219,7 @@ GUARDS: tuple[Guard, ...] = (
     *each("test_submitter.py::test_a_spool_file_is_its_owners_by_their_uid", spool("Spool._read", "keyword uid", GONE)),
     *each(
         cases(NEIGHBOUR, "control.sock"),
-        Cut("hyper2kvmd/daemon/control.py", "listen", "argument 0o117", "0"),
+        Cut("hyper2kvmd/daemon/listening.py", "listen", "argument 0o117", "0"),
     ),
     *each(
         cases(NEIGHBOUR, "state/jobs.sqlite3"),
