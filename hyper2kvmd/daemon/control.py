@@ -111,7 +111,7 @@ class Control:
     # ------------------------------------------------------------ the daemon
 
     async def _status(self, call: Call[NoQuery, NoBody]) -> web.Response:
-        return answer(_shown(await self._scheduler.status(), call.caller))
+        return answer(shown_to(call.caller, await self._scheduler.status()))
 
     async def _rate(self, _call: Call[NoQuery, NoBody]) -> web.Response:
         return answer(RateAnswer(rate=await self._ledger.call(self._ledger.store.past_rate)))
@@ -277,7 +277,7 @@ async def _refusing(request: web.Request, handler: Handler) -> web.StreamRespons
         return response
 
 
-def _shown(status: Status, caller: Caller) -> Status:
+def shown_to(caller: Caller, status: Status) -> Status:
     """Without the machines and files of others."""
     return status.with_changes(
         running=tuple(one for one in status.running if caller.sees(one.submitter_uid)),
