@@ -6,6 +6,7 @@ tests/unit/test_guards.py holds that the tables keep up with the code; `make tes
 from tests.security.guards import (
     archives,
     boundary,
+    control,
     descriptions,
     destinations,
     drivers,
@@ -25,7 +26,7 @@ from tests.security.guards.guard import Guard
 
 ALL = (
     *(boundary, service, inputs, archives, descriptions, hives, event_logs, drivers, ntfs, windows),
-    *(places, destinations, names, overwriting, strangers, work),
+    *(places, destinations, names, overwriting, strangers, control, work),
 )
 GUARDS: tuple[Guard, ...] = tuple(guard for module in ALL for guard in module.GUARDS)
 OTHERS: dict[str, str] = {**boundary.OTHERS, **inputs.OTHERS}
