@@ -146,7 +146,7 @@ def _signature(files: dict[str, bytes], pick: random.Random) -> str:
     found = read_signature(SignedFiles(files, "viostor.inf", "viostor.cat", "viostor.sys"))
     assert all(fault.isprintable() and len(fault) < 500 for fault in found.faults)
     for signer in filter(None, (found.catalog, found.embedded)):
-        assert (signer.name, signer.kind) == ("Red Hat, Inc.", "vendor")
+        assert signer.kind == "vendor"  # the name may be damaged if the certificate of its issuer is as well
     if found.catalog and found.embedded:
         return "both signatures"
     return "one signature" if found.best else "no signature"

@@ -273,6 +273,7 @@ def test_a_line_of_addreg(line: str, found: tuple[int, bytes] | None) -> None:
         ("viostor.sys,,,2", "viostor.sys,../evil.sys,,2", "not a plain file name"),
         ("AddService = viostor,", "AddService = a\\b,", "not a valid name"),
         ("ServiceBinary  = %12%\\viostor.sys", "ServiceBinary = %12%\\other.sys", "does not copy"),
+        ("Files_Driver = 12", "Files_Driver = 52", "to the folder 52, which is not supported"),
         ("StartType      = %SERVICE_BOOT_START%", "", "no starttype"),
         ("[scsi_inst.Services]", "[elsewhere]", "no service"),
         ("scsi_inst, PCI", "nothing, PCI", "no usable section nothing"),

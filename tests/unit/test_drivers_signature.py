@@ -140,6 +140,7 @@ GOOD = vendor().signed(INDIRECT, indirect("sha256", b"digest" * 4))
         (spoiled(vendor()).signed(INDIRECT, indirect("sha256", b"d" * 32)), "its signature is wrong"),
         (vendor().signed("1.2.840.113549.1.7.1", authenticode.der(0x30)), "neither a file nor a catalogue"),
         (GOOD.ljust(5 << 20), "more than 4 MiB"),
+        (GOOD.replace(b"\xa0\3\2\1\2", b"\xa0\3\2\1\x7a"), "the certificate of its signer is missing"),
     ],
 )
 def test_what_is_not_signed(data: bytes, fact: str) -> None:

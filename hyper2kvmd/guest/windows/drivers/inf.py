@@ -294,6 +294,9 @@ class Inf:
         found = next((file for file in files if file.name.lower() == name), None)
         if found is None:
             raise unreadable(self.name, f"this INF does not copy the program {shown(written)} of its service")
+        if found.folder not in (*FOLDERS, STORE):
+            fact = f"this INF copies the program of its service to the folder {found.folder}, which is not supported"
+            raise unreadable(self.name, fact)
         return found
 
     def _wdf_version(self, section: str) -> str:

@@ -96,7 +96,7 @@ def _certificates(fields: list[DerElement]) -> list[x509.Certificate]:
         raise NotSigned(f"it has more than {MOST_CERTIFICATES} certificates")
     readable = []
     for child in children:
-        with suppress(ValueError):  # another one than the signer's may have an odd form
+        with suppress(ValueError, x509.InvalidVersion):  # another one than the signer's may have an odd form
             readable.append(x509.load_der_x509_certificate(child.whole))
     return readable
 
