@@ -17,7 +17,8 @@ import click
 
 from hyper2kvmd.cli import ctl
 from hyper2kvmd.cli import daemon as program
-from hyper2kvmd.manual import exits, keys_page, mdoc, site
+from hyper2kvmd.daemon import openapi
+from hyper2kvmd.manual import api_page, exits, keys_page, mdoc, site
 from hyper2kvmd.manual.page import Group, ManualPage, Term
 
 HELP = Term("option", "-h, --help", "Print a summary of the program or of a command.")
@@ -136,6 +137,7 @@ def write_reference(folder: Path) -> None:
     for page in pages():
         (folder / site.PAGES[f"{page.name}({page.section})"]).write_text(site.render(page))
     (folder / "exit-codes.md").write_text(exits.markdown())
+    (folder / "api.md").write_text(api_page.markdown(openapi.document()))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from hyper2kvmd.manual.page import MARK, REFERENCE, Group, ManualPage, Term
@@ -14,12 +15,16 @@ PAGES = {
 }
 """Manual pages that have a page here, in docs/reference/."""
 
+DOCUMENT = re.compile(r"`docs/([a-z/0-9-]+\.md)`")
+"""A page of the documentation, as a manual page names it."""
+
 
 def render(page: ManualPage) -> str:
     """The text of the page in docs/reference/."""
     title = f"# {page.name}\n\n{page.summary[0].upper()}{page.summary[1:]}. On a host with the package:"
     lines = [title, f"`man {page.section} {page.name}`.", "", *_prose(page)]
-    return REFERENCE.sub(lambda found: _link(found[0]), "\n".join(lines)).rstrip("\n") + "\n"
+    text = REFERENCE.sub(lambda found: _link(found[0]), "\n".join(lines))
+    return DOCUMENT.sub(r"[\1](../\1)", text).rstrip("\n") + "\n"
 
 
 def _link(reference: str) -> str:

@@ -18,8 +18,8 @@ from tests.support.doc_blocks import MARK, MARKED, REPOSITORY, blocks, of_server
 DOCS = REPOSITORY / "docs"
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
-WRITTEN = [page for page in pages() if page.parent.name in ("tutorial", "howto", "docs") or page.name == "README.md"]
-"""Pages that lead a reader; the style of generated texts is tested where they are."""
+WRITTEN = [page for page in pages() if page.parent.name != "reference"]
+"""Pages of prose; the style of generated texts is tested where these are."""
 OTHERS = [REPOSITORY / name for name in ("CONTRIBUTING.md", "SECURITY.md", "packaging/container/README.md")]
 LONGEST = 35
 """Words of a sentence."""
