@@ -10,12 +10,15 @@ from hyper2kvmd.machine_overview import CARD_HEADINGS, DISK_HEADINGS, Row, overv
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.frozen import Frozen
-from hyper2kvmd.model.guest import Guest, WindowsAdapter, WindowsFacts
+from hyper2kvmd.model.guest import Change, Guest, WindowsAdapter, WindowsFacts
 from hyper2kvmd.model.jobs import Stage
 from hyper2kvmd.model.machine import Hardware, Plan
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import PublishedDisk, Verdict
 from hyper2kvmd.units import duration, size
+
+BY_HAND = "To do by hand"
+NOTHING_LEFT = "Nothing is left to do: the guest gets no service for it."
 
 
 class Report(Frozen):
@@ -39,63 +42,107 @@ def names(migration: Migration) -> tuple[str, str]:
 
 
 def markdown(report: Report) -> str:
-    """The report for people: GitHub-flavoured Markdown."""
-    migration, guest = report.order.migration, report.guest
-    lines = [f"# Migration of {migration.vm_name}", "", *_machine(report), "", "## Disks", ""]
-    for disk, made in zip(report.plan.disks, report.published, strict=True):
-        space = f"{'reserved' if disk.preallocate else 'sparse'}: {disk.preallocate_reason}"
-        lines += _table(
-            [
-                (
-                    "Source",
-                    f"{_code(str(disk.at))} ({disk.format} {_plain(disk.subformat)}, {size(disk.virtual_size)})",
-                ),
-                ("Image", f"{_code(made.path.name)}, {report.image.format}, {size(made.file_bytes)} on disk"),
-                *([("Size", f"grown to {size(made.virtual_size)}")] if made.virtual_size > disk.virtual_size else []),
-                ("SHA-256", made.sha256 or "not asked for"),
-                ("Space", _plain(space)),
-            ]
-        )
-        lines += [""]
-    lines += ["## Guest", ""]
-    lines += _table(
-        [
-            ("System", _plain(guest.os_name or _without_name(report))),
-            ("Host name", _plain(guest.hostname or "unknown")),
-            *([("Windows", _plain(_release(guest.windows)))] if guest.windows else []),
-            ("Kernels", _plain(", ".join(guest.kernels) or "none found")),
-            ("Boot loader", _plain(guest.boot_loader or "none found")),
-            ("Root", _plain(guest.root or "none")),
-        ]
-    )
-    volumes = [(one.name, one.content, one.uuid or "", str(one.length)) for one in report.plan.layout.volumes]
-    lines += ["", "## Volumes", "", *_columns(("volume", "content", "UUID", "bytes"), volumes)]
-    lines += _windows(guest.windows) if guest.windows else []
-    lines += ["", "## Changes in the guest", ""]
-    lines += ["None.", ""] if not guest.changes else []
-    for change in guest.changes:
-        lines += [f"### {_plain(change.path)}", "", f"{_plain(change.summary)} ({change.fix})", ""]
-        lines += [*_fenced(change.diff, "diff"), ""] if change.diff else []
-    if migration.print_fstab:
-        lines += ["## /etc/fstab before", "", *_fenced(guest.fstab_before), ""]
-        lines += ["## /etc/fstab after", "", *_fenced(guest.fstab_after), ""]
-    concerns = (*report.order.notes, *report.plan.concerns, *guest.concerns)
-    serious = (str(concern) for concern in concerns if concern.level == "warning")
-    warnings = (*serious, *guest.warnings, *report.verdict.warnings)
-    lines += ["## Warnings", "", *(f"- {_plain(warning)}" for warning in warnings or ("none",))]
-    notes = [str(concern) for concern in concerns if concern.level == "information"]
-    lines += ["", "## Notes", "", *(f"- {_plain(note)}" for note in notes)] if notes else []
-    lines += ["", f"## Evidence (verify: {report.verdict.level})", ""]
-    lines += [f"- {_plain(item)}" for item in report.verdict.evidence]
-    if report.verdict.boot_seconds is not None:
-        lines += ["", f"Time to boot: {duration(report.verdict.boot_seconds)}."]
-    if report.verdict.console_tail:
-        lines += ["", "Last lines of the console:", "", *_fenced("\n".join(report.verdict.console_tail))]
-    lines += ["", "## Time", "", "| stage | seconds |", "|---|---|"]
+    """The report for people: GitHub-flavoured Markdown, with what they have to do first."""
+    lines = [f"# Migration of {report.order.migration.vm_name}", ""]
+    lines += [*_concerns(report), *_to_do(report.guest), *_machine(report), "", *_disks(report), *_guest(report)]
+    lines += [*_changes(report), *_evidence(report.verdict), "", "## Time", "", "| stage | seconds |", "|---|---|"]
     lines += [f"| {stage.value} | {seconds:.2f} |" for stage, seconds in report.seconds.items()]
     if report.order.attempt > 1:
         lines += ["", f"This is attempt {report.order.attempt}; stages that an earlier one finished are not listed."]
     return "\n".join([*lines, ""])
+
+
+def _concerns(report: Report) -> Iterator[str]:
+    concerns = dict.fromkeys((*report.order.notes, *report.plan.concerns, *report.guest.concerns))
+    serious = (str(concern) for concern in concerns if concern.level == "warning")
+    warnings = (*serious, *report.guest.warnings, *report.verdict.warnings)
+    yield from ("## Warnings", "", *(f"- {_plain(warning)}" for warning in warnings or ("none",)), "")
+    notes = [str(concern) for concern in concerns if concern.level == "information"]
+    if notes:
+        yield from ("## Notes", "", *(f"- {_plain(note)}" for note in notes), "")
+
+
+def _to_do(guest: Guest) -> Iterator[str]:
+    """What is left for the first boot, and for a person after it."""
+    if guest.windows is None:
+        return
+    if guest.windows.by_hand:
+        yield from (f"## {BY_HAND}", "", "After the first boot:", "")
+        yield from (*(f"{number}. {_commands(step)}" for number, step in enumerate(guest.windows.by_hand, start=1)), "")
+    nothing = f'Nothing: what is left is listed under "{BY_HAND}".' if guest.windows.by_hand else NOTHING_LEFT
+    steps = [f"- {_plain(step)}" for step in guest.windows.first_boot]
+    yield from ("## First boot", "", *(steps or [nothing]), "")
+
+
+def _commands(step: str) -> str:
+    """A step with its commands as code: no text in it can contain a backtick."""
+    parts = step.split("`")
+    return "".join(_code(part) if number % 2 else _plain_part(part) for number, part in enumerate(parts))
+
+
+def _disks(report: Report) -> Iterator[str]:
+    yield from ("## Disks", "")
+    for disk, made in zip(report.plan.disks, report.published, strict=True):
+        space = f"{'reserved' if disk.preallocate else 'sparse'}: {disk.preallocate_reason}"
+        source = f"{disk.format} {_plain(disk.subformat)}, {size(disk.virtual_size)}"
+        rows = [
+            ("Source", f"{_code(str(disk.at))} ({source})"),
+            ("Image", f"{_code(made.path.name)}, {report.image.format}, {size(made.file_bytes)} on disk"),
+            *([("Size", f"grown to {size(made.virtual_size)}")] if made.virtual_size > disk.virtual_size else []),
+            ("SHA-256", made.sha256 or "not asked for"),
+            ("Space", _plain(space)),
+        ]
+        yield from (*_table(rows), "")
+
+
+def _guest(report: Report) -> Iterator[str]:
+    guest = report.guest
+    of_linux = [("Kernels", _plain(", ".join(guest.kernels) or "none found"))]
+    yield from ("## Guest", "")
+    yield from _table(
+        [
+            ("System", _plain(guest.os_name or _without_name(report))),
+            ("Host name", _plain(guest.hostname or "unknown")),
+            *([("Windows", _plain(_release(guest.windows)))] if guest.windows else of_linux),
+            ("Boot loader", _plain(guest.boot_loader or "none found")),
+            ("Volume of Windows" if guest.windows else "Root", _plain(guest.root or "none")),
+        ]
+    )
+    volumes = [(one.name, one.content, one.uuid or "", size(one.length)) for one in report.plan.layout.volumes]
+    yield from ("", "## Volumes", "", *_columns(("volume", "content", "UUID", "size"), volumes))
+    yield from _windows(guest.windows) if guest.windows else ()
+
+
+def _changes(report: Report) -> Iterator[str]:
+    """The files that are replaced as a whole in one table, and one section for each other file."""
+    guest = report.guest
+    yield from ("", "## Changes in the guest", "")
+    if not guest.changes:
+        yield from ("None.", "")
+    whole = [change for change in guest.changes if change.sha256]
+    if whole:
+        rows = [(one.path, size(one.size or 0), one.sha256, one.summary) for one in whole]
+        yield from (*_columns(("file", "size", "SHA-256", "what it is"), rows), "")
+    others: dict[str, list[Change]] = {}
+    for change in guest.changes:
+        if not change.sha256:
+            others.setdefault(change.path, []).append(change)
+    for path, changes in others.items():
+        yield from (f"### {_plain(path)}", "")
+        for change in changes:
+            yield from (f"{_plain(change.summary)} ({change.fix})", "")
+            yield from (*_fenced(change.diff, "diff"), "") if change.diff else ()
+    if report.order.migration.print_fstab:
+        yield from ("## /etc/fstab before", "", *_fenced(guest.fstab_before), "")
+        yield from ("## /etc/fstab after", "", *_fenced(guest.fstab_after), "")
+
+
+def _evidence(verdict: Verdict) -> Iterator[str]:
+    yield from (f"## Evidence (verify: {verdict.level})", "", *(f"- {_plain(item)}" for item in verdict.evidence))
+    if verdict.boot_seconds is not None:
+        yield from ("", f"Time to boot: {duration(verdict.boot_seconds)}.")
+    if verdict.console_tail:
+        yield from ("", "Last lines of the console:", "", *_fenced("\n".join(verdict.console_tail)))
 
 
 def _without_name(report: Report) -> str:
@@ -107,19 +154,18 @@ def _release(facts: WindowsFacts) -> str:
     return ", ".join(filter(None, words))
 
 
-def _windows(facts: WindowsFacts) -> list[str]:
-    """The drivers, the adapters that the registry knows, and what is left for the first boot."""
+def _windows(facts: WindowsFacts) -> Iterator[str]:
+    """The drivers, and the adapters that the registry knows."""
     drivers = [(one.name, one.version, one.signer or "not signed", one.note) for one in facts.drivers]
     files = [(file.name, one.name, file.sha256) for one in facts.drivers for file in one.files]
+    files += [(facts.agent.name, "QEMU's guest agent", facts.agent.sha256)] if facts.agent else []
     adapters = [(one.name, one.mac or "unknown", _settings(one), one.device) for one in facts.adapters]
-    lines = ["", "## Drivers", ""]
-    lines += _columns(("driver", "version", "signer", "note"), drivers) if drivers else ["None were added."]
-    lines += ["", *_columns(("file", "driver", "SHA-256"), files)] if files else []
-    lines += ["", "## Network adapters in the registry", ""]
-    lines += _columns(("name", "MAC address", "settings", "device"), adapters) if adapters else ["None."]
-    lines += ["", "## First boot", ""]
-    steps = [f"- {_plain(step)}" for step in facts.first_boot]
-    return [*lines, *(steps or ["Nothing is left to do: the guest gets no service for it."])]
+    yield from ("", "## Drivers", "")
+    yield from _columns(("driver", "version", "signer", "note"), drivers) if drivers else ("None were added.",)
+    if files:
+        yield from ("", *_columns(("file", "driver", "SHA-256"), files))
+    yield from ("", "## Network adapters in the registry", "")
+    yield from _columns(("name", "MAC address", "settings", "device"), adapters) if adapters else ("None.",)
 
 
 def _settings(adapter: WindowsAdapter) -> str:
@@ -148,7 +194,12 @@ def _table(rows: list[tuple[str, str]]) -> list[str]:
 
 def _plain(text: str) -> str:
     """Text from a guest on one line, without effect in Markdown or HTML."""
-    return re.sub(r"[\\`*\[\]|!#]", r"\\\g<0>", html.escape(" ".join(text.split()), quote=False))
+    return _plain_part(" ".join(text.split()))
+
+
+def _plain_part(text: str) -> str:
+    """The same for a part of a line."""
+    return re.sub(r"[\\`*\[\]|!#]", r"\\\g<0>", html.escape(re.sub(r"\s", " ", text), quote=False))
 
 
 def _code(text: str) -> str:

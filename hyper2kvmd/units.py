@@ -8,6 +8,11 @@ from datetime import datetime
 MINUTE, HOUR = 60, 3600
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 edit`, `2 edits`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def size(count: int) -> str:
     """Bytes, in binary units."""
     value = float(count)

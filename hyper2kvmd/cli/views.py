@@ -166,6 +166,8 @@ def _of_windows(guest: Guest) -> Iterator[tuple[str, str]]:
         yield "driver", f"{driver.name} {driver.version}, signed by {driver.signer or 'nobody'}"
     for step in guest.windows.first_boot:
         yield "first boot", step
+    for step in guest.windows.by_hand:
+        yield "by hand", step
 
 
 def _identity(volume: Volume) -> str:

@@ -31,6 +31,10 @@ class Change(Frozen):
     summary: str
     diff: str = ""
     """Unified diff for text; one line of facts for binary files."""
+    size: int | None = None
+    """Bytes of a file that is written as a whole; None for any other edit."""
+    sha256: str = ""
+    """Of the same file."""
 
 
 class Nic(Frozen):
@@ -106,9 +110,13 @@ class WindowsFacts(Frozen):
     control_set: str
     system_root: str
     drivers: tuple[WindowsDriver, ...] = ()
+    agent: DriverFileFact | None = None
+    """The installer of QEMU's guest agent."""
     adapters: tuple[WindowsAdapter, ...] = ()
     first_boot: tuple[str, ...] = ()
     """What a service does once, at the first boot; empty if there is no such service."""
+    by_hand: tuple[str, ...] = ()
+    """What a person has to do after the first boot, because no service can or may: imperatives with commands."""
 
 
 class Guest(Frozen):

@@ -236,6 +236,17 @@ FAULTS: dict[str, tuple[Callable[[], SignedFiles], str]] = {
 }
 
 
+@pytest.mark.parametrize("more", [b"M", bytes(8)])
+def test_a_driver_with_data_after_its_signature_is_not_signed(more: bytes) -> None:
+    """Not even if its digest covers the data: nothing that Windows or the vendor uses is there."""
+    signed = vendor().sign_driver(DRIVER)
+    for digest in (authenticode_digest(DRIVER), pe.parse(signed + more).digest("sha256")):
+        found = read_signature(package(signed + more, catalog(vendor(), hashlib.sha256(INF).digest(), digest)))
+        assert found.best is None
+        assert any("after its signature" in fault for fault in found.faults)
+    assert pe.parse(signed + more).digest("sha256") != pe.parse(signed).digest("sha256")
+
+
 @pytest.mark.parametrize(("made", "fact"), FAULTS.values(), ids=FAULTS)
 def test_a_signature_that_does_not_fit(made: Callable[[], SignedFiles], fact: str) -> None:
     found = read_signature(made())

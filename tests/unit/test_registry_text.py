@@ -20,6 +20,7 @@ WHOLE = r"""Windows Registry Editor Version 5.00
 "Group"=-
 
 ; new key
+; text: "ImagePath"="System32\\viostor.sys"
 [HKEY_LOCAL_MACHINE\SYSTEM\Services\viostor]
 "ImagePath"=hex(2):53,00,79,00,73,00,74,00,65,00,6d,00,33,00,32,00,5c,00,76,00,\
   69,00,6f,00,73,00,74,00,6f,00,72,00,2e,00,73,00,79,00,73,00,00,00

@@ -121,3 +121,32 @@ def test_the_report_says_when_windows_gets_nothing() -> None:
     lines = markdown(made(Guest(family="windows", windows=facts))).splitlines()
     assert lines[lines.index("## Drivers") + 2] == "None were added."
     assert lines[lines.index("## First boot") + 2].startswith("Nothing is left to do")
+
+
+def test_what_is_left_comes_first_with_its_commands() -> None:
+    facts = WindowsFacts(
+        build=9600,
+        edition="",
+        version="",
+        server=False,
+        control_set="C",
+        system_root="C:\\Windows",
+        by_hand=("Give the card <b>: `netsh set NAME | x`",),
+        agent=DriverFileFact(name="qemu-ga.msi", sha256="cd" * 32),
+    )
+    diff = "[HKEY]\n"
+    changes = (
+        Change(fix="a", path="SYSTEM", summary="one", diff=diff),
+        Change(fix="b", path="x.sys", summary="a driver", diff="10 bytes", size=1 << 20, sha256="ab" * 32),
+        Change(fix="c", path="SYSTEM", summary="two", diff=diff),
+    )
+    guest = Guest(family="windows", windows=facts, changes=changes, concerns=(CONCERN,))
+    lines = markdown(made(guest)).splitlines()
+    sections = [line for line in lines if line.startswith("## ")]
+    assert sections[:4] == ["## Warnings", "## To do by hand", "## First boot", "## Machine"]
+    assert sum("description-unclear" in line for line in lines) == 1, "plan and guest have the same concern"
+    assert "1. Give the card &lt;b&gt;: `netsh set NAME \\| x`" in lines
+    assert not any(line.startswith("Nothing is left to do") for line in lines)
+    assert lines.count("### SYSTEM") == 1 and lines.count("```diff") == 2
+    assert f"| x.sys | 1.0 MiB | {'ab' * 32} | a driver |" in lines and "10 bytes" not in lines
+    assert f"| qemu-ga.msi | QEMU's guest agent | {'cd' * 32} |" in lines

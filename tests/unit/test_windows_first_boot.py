@@ -109,6 +109,13 @@ def test_the_script_tries_three_times_and_restarts_nothing() -> None:
         assert word.lower() not in script.lower()
 
 
+def test_the_script_keeps_the_installer_of_an_agent_that_it_gave_up() -> None:
+    script = resources.files("hyper2kvmd.guest.windows").joinpath("first_boot.ps1").read_text(encoding="ascii")
+    assert "if ($agentIsInstalled) { Remove-Item -LiteralPath $agent " in script
+    assert script.count("Remove-Item -LiteralPath $agent ") == 1
+    assert "Write-Result \"finished with failures: $($failed -join ', ')\"" in script
+
+
 def test_a_second_repair_stages_nothing(tmp_path: Path) -> None:
     windows = guest(tmp_path, adapter(settings=STATIC))
     repair_folder(windows, (CARD,))
@@ -184,7 +191,13 @@ def test_a_first_boot_that_is_not_wanted(tmp_path: Path) -> None:
     found = repair_folder(windows, (CARD,), win_first_boot="never")
     assert not has_service(windows)
     (concern,) = [one for one in found.concerns if one.code == "windows-first-boot-off"]
-    assert "192.0.2.10/24" in concern.message
+    assert "Do it by hand: give the card 00:50:56:01:aa:bb the addresses 192.0.2.10/24" in concern.hint
+    assert found.windows is not None
+    (step,) = found.windows.by_hand
+    assert step.startswith("Give the card 00:50:56:01:aa:bb the addresses 192.0.2.10/24, 192.0.2.11/24, the gateway ")
+    assert "`netsh interface ipv4 set address NAME static 192.0.2.10 255.255.255.0 192.0.2.1`" in step
+    assert "`netsh interface ipv4 add address NAME 192.0.2.11 255.255.255.0`" in step
+    assert "`netsh interface ipv4 add dnsservers NAME 192.0.2.54`" in step
 
 
 def test_tools_are_removed_if_there_are_any(tmp_path: Path) -> None:
@@ -197,7 +210,9 @@ def test_tools_are_removed_if_there_are_any(tmp_path: Path) -> None:
 def test_a_policy_against_scripts_is_mentioned(tmp_path: Path) -> None:
     policy = nested(r"Policies\Microsoft\Windows\PowerShell", {"ExecutionPolicy": sz("AllSigned")})
     keys = adapter(settings=STATIC)
-    assert "windows-scripts-blocked" in codes(repair_folder(guest(tmp_path / "a", keys, policies=policy), (CARD,)))
+    blocked = repair_folder(guest(tmp_path / "a", keys, policies=policy), (CARD,))
+    assert "windows-scripts-blocked" in codes(blocked)
+    assert blocked.windows is not None and len(blocked.windows.by_hand) == 1
     assert "windows-scripts-blocked" not in codes(repair_folder(guest(tmp_path / "b", policies=policy), (CARD,)))
 
 

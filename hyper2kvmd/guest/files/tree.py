@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import hashlib
 import os
 import posixpath
 import stat
@@ -279,7 +280,9 @@ class GuestTree:
 
     def write_bytes(self, path: str, data: bytes, *, fix: str, summary: str) -> None:
         """Stage new content of a binary file."""
-        self._stage(self.canonical(path), _Content(data, 0o644), fix, summary, f"{len(data)} bytes: {summary}")
+        place, digest = self.canonical(path), hashlib.sha256(data).hexdigest()
+        self._stage(place, _Content(data, 0o644), fix, summary, f"{len(data)} bytes: {summary}")
+        self._changes[-1] = self._changes[-1].with_changes(size=len(data), sha256=digest)
 
     def remove(self, path: str, *, fix: str, summary: str) -> None:
         """Stage the removal of a file, or of a symbolic link itself."""

@@ -203,13 +203,16 @@ function Complete-Step([string]$step) {
     Write-Result "${step}: given up after $most tries"
 }
 
+$failed = @()
 try {
     foreach ($step in @(Read-Value $parameters 'Steps')) {
         if (-not (Read-Value "$parameters\Done" $step)) { Complete-Step $step }
+        if (-not (Read-Value "$parameters\Done" $step)) { $failed += $step }
     }
-    Write-Result 'finished'
+    if ($failed) { Write-Result "finished with failures: $($failed -join ', ')" } else { Write-Result 'finished' }
 } finally {
+    $agentIsInstalled = Read-Value "$parameters\Done" 'agent'
     Start-Process -FilePath (Join-Path $env:SystemRoot 'System32\sc.exe') -ArgumentList "delete $service" -Wait -WindowStyle Hidden
-    Remove-Item -LiteralPath $agent -ErrorAction SilentlyContinue
+    if ($agentIsInstalled) { Remove-Item -LiteralPath $agent -ErrorAction SilentlyContinue }
     Remove-Item -LiteralPath $MyInvocation.MyCommand.Path -ErrorAction SilentlyContinue
 }

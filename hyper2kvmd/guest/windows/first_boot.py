@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from importlib import resources
 
 from hyper2kvmd.guest.files.tree import GuestTree, one_line
+from hyper2kvmd.guest.windows.drivers.package import DriverFile
+from hyper2kvmd.guest.windows.drivers.store import PLAIN_FOLDER
 from hyper2kvmd.guest.windows.hives import Hives
 from hyper2kvmd.guest.windows.inspect import SYSTEM, WindowsSystem
 from hyper2kvmd.guest.windows.network import Adapter, AdapterSetting
@@ -34,6 +36,7 @@ IMAGE_PATH = (
 )
 """cmd ends at once and is no service, so Windows notes an error; the script goes on."""
 OWN_PROCESS, AT_BOOT, IGNORE_ERRORS = 0x10, 2, 0
+NETSH = "netsh interface ipv4"
 VIRTIO_DEVICE = "PCI\\VEN_1AF4"
 
 
@@ -47,8 +50,34 @@ class CardSettings:
     guid: str
     """Of the adapter that had these settings; empty if they come from the migration."""
     settings: tuple[AdapterSetting, ...]
-    shown: str
-    """In words, for the report."""
+    addresses: tuple[str, ...] = ()
+    """With the lengths of their networks' prefixes. These three are those in `settings`."""
+    gateways: tuple[str, ...] = ()
+    servers: tuple[str, ...] = ()
+    origin: str = ""
+    """The name of the adapter that had them."""
+
+    @property
+    def shown(self) -> str:
+        """In words, for the report."""
+        words = ", ".join(self._words()) or "its settings"
+        return f"{words}, as {one_line(self.origin)} had them" if self.origin else words
+
+    def _words(self) -> Iterator[str]:
+        parts = (("address", "es", self.addresses), ("gateway", "s", self.gateways), ("name server", "s", self.servers))
+        for noun, ending, found in parts:
+            if found:
+                yield f"the {noun}{ending if len(found) > 1 else ''} {', '.join(found)}"
+
+    def by_hand(self) -> str:
+        """How to do it, as imperatives. `getmac /v` shows the name of the connection of each card."""
+        steps = [f"{NETSH} set address NAME static {_with_mask(one)}" for one in self.addresses[:1]]
+        steps = [f"{step} {gateway}" for step in steps for gateway in (*self.gateways, "")[:1]]
+        steps += [f"{NETSH} add address NAME {_with_mask(one)}" for one in self.addresses[1:]]
+        steps += [f"netsh interface {_family(one)} add dnsservers NAME {one}" for one in self.servers]
+        commands = ", ".join(f"`{step.rstrip()}`" for step in steps)
+        first = f"Give the card {self.mac} {self.shown}".replace("`", "'")
+        return f"{first}: {commands}. NAME is its connection, as `getmac /v` shows it" if commands else first
 
 
 @dataclass(frozen=True)
@@ -58,7 +87,7 @@ class FirstBoot:
     cards: tuple[CardSettings, ...] = ()
     installs_drivers: bool = False
     removes_tools: bool = False
-    agent: bytes | None = None
+    agent: DriverFile | None = None
     """The installer of QEMU's guest agent."""
 
     @property
@@ -83,6 +112,26 @@ class FirstBoot:
         end = rf"the result is in {system.system_root}\{RESULT}; the service {SERVICE} and its files are removed"
         return (*lines, end)
 
+    def in_short(self) -> Iterator[str]:
+        """The steps as imperatives, without commands."""
+        yield from (f"give the card {card.mac} {card.shown}" for card in self.cards)
+        yield from ("install the driver packages",) if self.installs_drivers else ()
+        yield from ("uninstall VMware Tools",) if self.removes_tools else ()
+        yield from ("install QEMU's guest agent",) if self.agent is not None else ()
+
+    def by_hand(self, system: WindowsSystem) -> tuple[str, ...]:
+        """The same steps for a person, as imperatives with their commands."""
+        steps = [card.by_hand() for card in self.cards]
+        if self.installs_drivers:
+            place = rf"{system.system_root}\{PLAIN_FOLDER.replace('/', chr(92))}\*.inf"
+            steps.append(f"Install the driver packages: `pnputil -i -a {place}`")
+        if self.removes_tools:
+            steps.append("Uninstall VMware Tools in the Control Panel: `appwiz.cpl`")
+        if self.agent is not None:
+            command = f"`msiexec /i {self.agent.name}`"
+            steps.append(f"Install QEMU's guest agent from the folder guest-agent of virtio-win: {command}")
+        return tuple(steps)
+
 
 def card_settings(adapters: Sequence[Adapter], nics: Sequence[Nic], migration: Migration) -> tuple[CardSettings, ...]:
     """The cards whose settings Windows would not have after the first boot."""
@@ -102,10 +151,16 @@ def needs_first_boot(adapter: Adapter) -> bool:
 
 
 def _kept(adapter: Adapter) -> CardSettings:
-    mac = adapter.mac or ""
-    shown = _words(adapter.addresses if adapter.is_static else (), adapter.gateways, adapter.name_servers)
-    named = f"{shown}, as {one_line(adapter.name)} had them" if adapter.name else shown
-    return CardSettings(mac, adapter.name, adapter.guid, adapter.settings, named)
+    return CardSettings(
+        mac=adapter.mac or "",
+        name=adapter.name,
+        guid=adapter.guid,
+        settings=adapter.settings,
+        addresses=adapter.addresses if adapter.is_static else (),
+        gateways=adapter.gateways,
+        servers=adapter.name_servers,
+        origin=adapter.name,
+    )
 
 
 def _asked(mac: str, asked: StaticAddress, known: Adapter | None) -> CardSettings:
@@ -117,23 +172,32 @@ def _asked(mac: str, asked: StaticAddress, known: Adapter | None) -> CardSetting
         Value.multi_sz("DefaultGateway", [asked.gateway] if asked.gateway else []),
         Value.sz("NameServer", ",".join(asked.dns)),
     ]
-    shown = _words((asked.address,), (asked.gateway,) if asked.gateway else (), asked.dns)
-    settings = tuple(AdapterSetting("Tcpip", value) for value in values)
-    return CardSettings(mac, known.name if known else "", known.guid if known else "", settings, shown)
+    return CardSettings(
+        mac=mac,
+        name=known.name if known else "",
+        guid=known.guid if known else "",
+        settings=tuple(AdapterSetting("Tcpip", value) for value in values),
+        addresses=(asked.address,),
+        gateways=(asked.gateway,) if asked.gateway else (),
+        servers=asked.dns,
+    )
 
 
-def _words(addresses: Sequence[str], gateways: Sequence[str], servers: Sequence[str]) -> str:
-    parts = [("the addresses", addresses), ("the gateways", gateways), ("the name servers", servers)]
-    return ", ".join(f"{what} {', '.join(found)}" for what, found in parts if found) or "its settings"
+def _with_mask(address: str) -> str:
+    interface = ipaddress.IPv4Interface(address)
+    return f"{interface.ip} {interface.netmask}"
 
 
-def not_done(first_boot: FirstBoot, system: WindowsSystem) -> Concern:
+def _family(address: str) -> str:
+    return f"ipv{ipaddress.ip_address(address).version}"
+
+
+def not_done(first_boot: FirstBoot) -> Concern:
     """What a person has to do with `win_first_boot: never`."""
-    left = "; ".join(first_boot.described(system)[:-1])
     return Concern(
         code="windows-first-boot-off",
-        message=f"win_first_boot is never, so this is not done: {left}",
-        hint="Do it by hand after the first boot, or set win_first_boot: auto",
+        message="win_first_boot is never, so no service does what is left to do at the first boot",
+        hint=f"Do it by hand: {'; '.join(first_boot.in_short())}. Or set win_first_boot: auto",
     )
 
 
@@ -150,7 +214,7 @@ def stage_first_boot(tree: GuestTree, hives: Hives, system: WindowsSystem, first
     script = resources.files(__name__.rpartition(".")[0]).joinpath("first_boot.ps1").read_bytes()
     _write(tree, f"{system.root}/{SCRIPT_PATH}", script, "the script of the first boot")
     if first_boot.agent is not None:
-        _write(tree, f"{system.root}/{AGENT_PATH}", first_boot.agent, "the installer of QEMU's guest agent")
+        _write(tree, f"{system.root}/{AGENT_PATH}", first_boot.agent.data, "the installer of QEMU's guest agent")
     editor = hives.edit(SYSTEM)
     for place, value in _values(first_boot):
         editor.set(rf"{service}\{place}" if place else service, value)

@@ -6,13 +6,16 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from hyper2kvmd import units
 from hyper2kvmd.guest.family import GuestDisks
 from hyper2kvmd.guest.files.tree import MAX_DIFF, GuestTree, one_line
 from hyper2kvmd.guest.windows import first_boot, network
 from hyper2kvmd.guest.windows.concerns import concerns_about
+from hyper2kvmd.guest.windows.drivers.package import DriverFile
 from hyper2kvmd.guest.windows.first_boot import FirstBoot, needs_first_boot
 from hyper2kvmd.guest.windows.fixes import FIXES
 from hyper2kvmd.guest.windows.fixes.driver_store import store_form
+from hyper2kvmd.guest.windows.fixes.first_boot import scripts_are_blocked
 from hyper2kvmd.guest.windows.fixes.fix import WindowsCase, WindowsFix
 from hyper2kvmd.guest.windows.hives import STAGED_AS, Hives
 from hyper2kvmd.guest.windows.inspect import SYSTEM, WindowsSystem, inspect_windows
@@ -21,7 +24,7 @@ from hyper2kvmd.guest.windows.registry import RegistryEdit, reg_text
 from hyper2kvmd.guest.windows.virtio import choose_devices, find_drivers
 from hyper2kvmd.mac import normal_mac
 from hyper2kvmd.model.concerns import Concern
-from hyper2kvmd.model.guest import Capabilities, Change, Guest, Nic, WindowsFacts
+from hyper2kvmd.model.guest import Capabilities, Change, DriverFileFact, Guest, Nic, WindowsFacts
 
 MACHINE = "HKEY_LOCAL_MACHINE"
 ROOT, CONFIG = "/Windows", "System32/config"
@@ -53,7 +56,8 @@ def stage_repairs(disks: GuestDisks, tree: GuestTree, esp: str | None) -> Guest:
         bus, nic_model = choose_devices(drivers, migration)
     with ctx.step(f"Preparing the repairs of {system.product_name}"):
         case = WindowsCase(system, tree, hives, migration, disks.firmware, drivers, FirstBoot(), esp)
-        first, told = _first_boot(case, cards)
+        wanted, told = _first_boot(case, cards)
+        first = wanted if migration.win_first_boot == "auto" else FirstBoot()
         case = WindowsCase(system, tree, hives, migration, disks.firmware, drivers, first, esp)
         changes, more = _apply(case)
         hives.stage()
@@ -71,8 +75,10 @@ def stage_repairs(disks: GuestDisks, tree: GuestTree, esp: str | None) -> Guest:
         control_set=system.control_set,
         system_root=system.system_root,
         drivers=drivers.facts(),
+        agent=_agent_fact(first.agent),
         adapters=tuple(adapter.fact() for adapter in cards.adapters),
         first_boot=first.described(system),
+        by_hand=wanted.by_hand(system) if first != wanted or scripts_are_blocked(case) else (),
     )
     return Guest(
         family="windows",
@@ -80,7 +86,6 @@ def stage_repairs(disks: GuestDisks, tree: GuestTree, esp: str | None) -> Guest:
         os_name=system.product_name,
         hostname=system.hostname,
         architecture=system.architecture,
-        kernels=(f"build {system.build}",),
         boot_loader="Windows Boot Manager",
         nics=cards.nics,
         windows=facts,
@@ -103,13 +108,14 @@ def _network(disks: GuestDisks, hives: Hives, system: WindowsSystem) -> _Network
 
 def _first_boot(case: WindowsCase, cards: _Network) -> tuple[FirstBoot, list[Concern]]:
     migration, told = case.migration, list(_lost_addresses(case, cards))
-    agent = case.drivers.agent.data if case.drivers.agent else None
+    agent = case.drivers.agent
     if migration.win_agent and agent is None:
         told.append(
             Concern(
                 code="windows-agent-missing",
-                message="win_agent is true, and virtio_win has no installer of QEMU's guest agent",
-                hint="Use a complete virtio-win ISO, or install the agent in the guest",
+                message="win_agent is true, and there is no installer of QEMU's guest agent: "
+                + ("virtio_win has none" if case.drivers.are_given else "no virtio_win is given"),
+                hint="Set virtio_win to a complete virtio-win ISO, or install the agent in the guest",
             )
         )
     first = FirstBoot(
@@ -119,8 +125,12 @@ def _first_boot(case: WindowsCase, cards: _Network) -> tuple[FirstBoot, list[Con
         agent=agent if migration.win_agent else None,
     )
     if migration.win_first_boot == "never" and first.steps:
-        return FirstBoot(), [*told, first_boot.not_done(first, case.system)]
+        told.append(first_boot.not_done(first))
     return first, told
+
+
+def _agent_fact(agent: DriverFile | None) -> DriverFileFact | None:
+    return DriverFileFact(name=agent.name, sha256=agent.sha256) if agent is not None else None
 
 
 def _lost_addresses(case: WindowsCase, cards: _Network) -> Iterator[Concern]:
@@ -206,7 +216,7 @@ def _registry_changes(case: WindowsCase, fix: WindowsFix, before: Edits, after: 
             yield Change(
                 fix=fix.name,
                 path=_shown(case, case.hives.path(hive)),
-                summary=f"{fix.summary}: {len(new)} edits of the registry",
+                summary=f"{fix.summary}: {units.counted(len(new), 'edit')} of the registry",
                 diff=diff if len(diff) <= MAX_DIFF else f"{diff[:MAX_DIFF]}\n... (shortened)",
             )
 

@@ -35,6 +35,11 @@ class Drivers:
     left_out: tuple[DriverPackage, ...] = ()
     """Those that Windows would not load: at boot it even stops at such a driver."""
 
+    @property
+    def are_given(self) -> bool:
+        """Whether there is a driver source."""
+        return bool(self.packages or self.left_out)
+
     def has(self, name: str) -> bool:
         return any(package.name == name for package in self.packages)
 

@@ -47,14 +47,26 @@ class DriverProgram:
 
     def digest(self, algorithm: str) -> bytes:
         """The digest of the file without its checksum and signatures, as a signature has it."""
-        start, size = struct.unpack_from("<II", self.data, self.certificates_at)
-        end = start if start and size else len(self.data)
+        start, size = self._certificates
         total = hashlib.new(algorithm, usedforsecurity=False)
         total.update(self.data[: self.checksum_at])
         total.update(self.data[self.checksum_at + 4 : self.certificates_at])
-        total.update(self.data[self.certificates_at + 8 : end])
-        total.update(bytes(-end % ALIGNMENT))
+        total.update(self.data[self.certificates_at + 8 : start])
+        total.update(self.data[start + size :])
+        total.update(bytes(-(len(self.data) - size) % ALIGNMENT))
         return total.digest()
+
+    @property
+    def bytes_after_signatures(self) -> int:
+        """Signing tools leave none there."""
+        start, size = self._certificates
+        return len(self.data) - start - size
+
+    @property
+    def _certificates(self) -> tuple[int, int]:
+        """Their offset and size; an empty place at the end if there are none."""
+        start, size = struct.unpack_from("<II", self.data, self.certificates_at)
+        return (start, size) if start and size else (len(self.data), 0)
 
 
 def parse(data: bytes) -> DriverProgram:

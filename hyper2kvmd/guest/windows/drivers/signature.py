@@ -17,6 +17,7 @@ from hyper2kvmd.guest.windows.drivers import pe
 from hyper2kvmd.guest.windows.drivers.faults import shown
 from hyper2kvmd.guest.windows.drivers.pkcs7 import Digest, NotSigned, Signed, read_signed
 from hyper2kvmd.guest.windows.drivers.releases import ATTESTED_FROM, CROSS_SIGNED_UNTIL, WindowsTarget
+from hyper2kvmd.units import counted
 
 SignerKind = Literal["certified", "attested", "vendor", "test"]
 """`certified` and `attested` are signatures of Microsoft, after tests or after a declaration of the vendor; `vendor` is
@@ -124,11 +125,14 @@ def _is_listed(data: bytes, digests: frozenset[Digest]) -> bool:
 
 
 def _digest(data: bytes, algorithm: str) -> bytes:
-    """Of a program without its signatures, of another file as a whole."""
+    """Of a program without its signatures, of another file, or of a program with data after them, as a whole."""
     try:
-        return pe.parse(data).digest(algorithm)
+        program = pe.parse(data)
+        if not program.bytes_after_signatures:
+            return program.digest(algorithm)
     except pe.NotPe:
-        return hashlib.new(algorithm, data, usedforsecurity=False).digest()
+        pass
+    return hashlib.new(algorithm, data, usedforsecurity=False).digest()
 
 
 def _embedded_signer(package: SignedFiles, faults: list[str]) -> Signer | None:
@@ -142,6 +146,8 @@ def _embedded_signer(package: SignedFiles, faults: list[str]) -> Signer | None:
 
 
 def _embedded(program: pe.DriverProgram) -> Iterator[Signed]:
+    if program.signatures and program.bytes_after_signatures:
+        raise NotSigned(f"the file has {counted(program.bytes_after_signatures, 'byte')} after its signature")
     for data in program.signatures:
         signed = read_signed(data)
         for one in (signed, *map(read_signed, signed.others)):

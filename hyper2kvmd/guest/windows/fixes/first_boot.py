@@ -15,18 +15,18 @@ BLOCKING = ("allsigned", "restricted")
 
 def apply(case: WindowsCase) -> list[Concern]:
     stage_first_boot(case.tree, case.hives, case.system, case.first_boot)
-    if not case.first_boot.steps or not _scripts_are_blocked(case):
+    if not case.first_boot.steps or not scripts_are_blocked(case):
         return []
     return [
         Concern(
             code="windows-scripts-blocked",
             message="a group policy of the guest forbids PowerShell scripts: the service of the first boot will fail",
-            hint="Do its steps by hand, which the report lists, or lift the policy for the first boot",
+            hint="Lift the policy for the first boot, or do its steps by hand: the report has their commands",
         )
     ]
 
 
-def _scripts_are_blocked(case: WindowsCase) -> bool:
+def scripts_are_blocked(case: WindowsCase) -> bool:
     policy = case.software(POLICY)
     enabled, allowed = (policy.value(name) if policy else None for name in ("EnableScripts", "ExecutionPolicy"))
     if enabled is not None and enabled.number() == 0:

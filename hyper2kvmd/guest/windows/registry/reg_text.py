@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from hyper2kvmd.guest.windows.registry.changes import EditKind, RegistryEdit
-from hyper2kvmd.guest.windows.registry.value import REG_BINARY, REG_DWORD, REG_SZ, Value
+from hyper2kvmd.guest.windows.registry.value import REG_BINARY, REG_DWORD, REG_EXPAND_SZ, REG_MULTI_SZ, REG_SZ, Value
 
 HEADER = "Windows Registry Editor Version 5.00"
 WIDTH = 80
@@ -29,6 +29,9 @@ def reg_text(root: str, edits: Iterable[RegistryEdit]) -> str:
 def _comments(edits: Iterable[RegistryEdit]) -> Iterator[str]:
     """Above the key, since programs other than regedit accept them only there."""
     for edit in edits:
+        if edit.after is not None and edit.after.type in (REG_EXPAND_SZ, REG_MULTI_SZ):
+            text = ", ".join(map(_quoted, edit.after.texts()))
+            yield f"; text: {_name(edit.name)}={text[:COMMENT_LIMIT]}{'...' if len(text) > COMMENT_LIMIT else ''}"
         if edit.kind == EditKind.KEY_CREATED:
             yield "; new key"
         elif edit.before is not None:
