@@ -76,6 +76,7 @@ def decide_hardware(migration: Migration, plan: Plan, guest: Guest) -> Hardware:
         nic_model=guest.capabilities.nic_model,
         cdroms=min(source.cdroms or 0, MOST_CDROMS),
         rtc=guest.capabilities.rtc if guest.family == "windows" else source.rtc or guest.capabilities.rtc,
+        extras=guest.capabilities.extras,
         hyperv=guest.family == "windows",
         uuid=source.uuid,
         serial=_serial(source.serial),

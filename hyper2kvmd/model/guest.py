@@ -18,6 +18,9 @@ WARNINGS_KEPT = 200
 DiskBus = Literal["virtio", "scsi", "sata"]
 """`scsi` is a virtio-scsi controller."""
 NicModel = Literal["virtio", "e1000e"]
+Extra = Literal["usb", "agent", "balloon", "rng"]
+"""A USB 3 controller with a tablet; the channel of QEMU's guest agent; virtio's memory balloon and entropy source."""
+EXTRAS: tuple[Extra, ...] = ("usb", "agent", "balloon", "rng")
 Rtc = Literal["utc", "localtime"]
 FamilyName = Literal["linux", "windows", "none"]
 """`none`: disks without a system that can be repaired."""
@@ -57,6 +60,7 @@ class Capabilities(Frozen):
     disk_bus: DiskBus = "virtio"
     nic_model: NicModel = "virtio"
     rtc: Rtc = "utc"
+    extras: tuple[Extra, ...] = EXTRAS
     secure_boot: bool = True
     """False if a repair removed a signature that Secure Boot checks."""
 

@@ -9,12 +9,10 @@ from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, fi
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import COMPACT, Checksum, DiskRef, Layout, SourceDisk, SourceFormat
 from hyper2kvmd.model.frozen import Frozen
-from hyper2kvmd.model.guest import DiskBus, Guest, NicModel, Rtc
+from hyper2kvmd.model.guest import EXTRAS, DiskBus, Extra, Guest, NicModel, Rtc
 
 Firmware = Literal["bios", "uefi"]
 Video = Literal["vga"]
-Extra = Literal["usb", "agent", "balloon", "rng"]
-"""A USB controller with a tablet; the channel of QEMU's guest agent; virtio's memory balloon and entropy source."""
 MAX_MEMORY = 16 << 20
 """MiB."""
 MAX_VCPUS = 1024
@@ -171,8 +169,8 @@ class Hardware(Frozen):
     rtc: Rtc = "utc"
     video: Video = "vga"
     """Every guest has a driver for it."""
-    extras: tuple[Extra, ...] = ("usb", "agent", "balloon", "rng")
-    """They make a guest easier to use; a guest without drivers for them boots as well."""
+    extras: tuple[Extra, ...] = EXTRAS
+    """They make a guest easier to use; a guest without drivers for them boots as well, but shows unknown devices."""
     hyperv: bool = False
     """Hyper-V's interfaces for guests, which Windows uses."""
     uuid: str | None = Field(default=None, pattern=UUID)

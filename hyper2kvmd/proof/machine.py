@@ -32,7 +32,8 @@ from hyper2kvmd.host.kvm import EMULATOR, KVM_DEVICE, OPTIONS, READABLE, Acceler
 from hyper2kvmd.host.run import Sandbox, start, stop
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.frozen import Frozen
-from hyper2kvmd.model.machine import Extra, Hardware
+from hyper2kvmd.model.guest import Extra
+from hyper2kvmd.model.machine import Hardware
 from hyper2kvmd.proof.firmware import uefi_firmware
 from hyper2kvmd.proof.monitor import ANSWER_SECONDS, Monitor, no_qmp
 

@@ -86,6 +86,8 @@ def _options(machine: NewMachine) -> Iterator[str]:
     yield "--vga std --serial0 socket"
     if "agent" in hardware.extras:
         yield "--agent enabled=1"
+    if "balloon" not in hardware.extras:
+        yield "--balloon 0"
     if "rng" in hardware.extras:
         yield "--rng0 source=/dev/urandom"
 

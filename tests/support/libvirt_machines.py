@@ -19,6 +19,8 @@ GOLDEN = Path(__file__).parents[1] / "golden-libvirt"
 MARK = "6f1dd28e-5a4b-5a1c-9d5e-0c6c5d0f7a11"
 UUID = "564d1d2a-9f0e-4a3b-8c55-0123456789ab"
 WITHOUT_DRIVERS = Capabilities(disk_bus="sata", nic_model="e1000e", rtc="localtime")
+WINDOWS_7 = WITHOUT_DRIVERS.with_changes(extras=())
+WINDOWS = WITHOUT_DRIVERS.with_changes(extras=("usb",))
 ON_SCSI = Capabilities(disk_bus="scsi")
 
 
@@ -56,8 +58,11 @@ MACHINES: Mapping[str, NewMachine] = {
     "windows": NewMachine(
         {"vcpus": 4, "cdroms": 2},
         {"machine": "pc"},
-        Guest(family="windows", os_name="Windows Server 2022", nics=cards(None), capabilities=WITHOUT_DRIVERS),
+        Guest(family="windows", os_name="Windows Server 2022", nics=cards(None), capabilities=WINDOWS),
         disks=2,
+    ),
+    "windows-7": NewMachine(
+        {}, {}, Guest(family="windows", os_name="Windows 7", nics=cards(None), capabilities=WINDOWS_7)
     ),
     "networks": NewMachine(
         {},

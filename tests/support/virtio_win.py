@@ -286,11 +286,14 @@ def inf(driver: str, stamp: Stamp = Stamp()) -> str:
             more = {"name": "VirtioSerial", "file": "vioser", "old": "1003", "new": "1043", "subsystem": "0003"}
             hardware = HARDWARE.format(name="VirtioSerial")
             return FRAMEWORK_INF.format(guid=SYSTEM, hardware=hardware, **values, **more)
+        case "viorng":
+            more = {"name": "VirtRng", "file": "viorng", "old": "1005", "new": "1044", "subsystem": "0004"}
+            return FRAMEWORK_INF.format(guid=SYSTEM, hardware=HARDWARE.format(name="VirtRng"), **values, **more)
     raise ValueError(driver)
 
 
 FILES = {"viostor": "viostor", "vioscsi": "vioscsi", "NetKVM": "netkvm", "Balloon": "balloon", "vioserial": "vioser"}
-"""Names of INF, catalogue and driver, by the folder of virtio-win."""
+"""Names of INF, catalogue and driver, by the folder of virtio-win; some discs also have viorng."""
 
 
 # ---------------------------------------------------------------- programs
@@ -360,7 +363,7 @@ class Package:
         return place
 
     def files(self, signer: Signer | None) -> dict[str, bytes]:
-        name = FILES[self.driver]
+        name = FILES.get(self.driver, self.driver)
         text = inf(self.driver, self.stamp).replace("\n", "\r\n").encode("utf-16" if self.utf_16 else "utf-8")
         driver = program(self.architecture)
         found = {f"{name}.inf": text, f"{name}.sys": driver, f"{name}.pdb": b"symbols"}

@@ -55,6 +55,7 @@ def test_the_guests_drivers_decide_on_the_devices() -> None:
     capable = Capabilities(disk_bus="sata", nic_model="e1000e", rtc="localtime")
     found = decided({}, {}, Guest(family="windows", capabilities=capable))
     assert (found.disk_bus, found.nic_model, found.rtc) == ("sata", "e1000e", "localtime")
+    assert decided({}, {}, Guest(capabilities=capable.with_changes(extras=("usb",)))).extras == ("usb",)
 
 
 @pytest.mark.parametrize(

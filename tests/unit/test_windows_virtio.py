@@ -127,6 +127,29 @@ def test_drivers_without_records_are_installed_at_the_first_boot(
     assert found.windows is not None and found.windows.first_boot[0].startswith("the driver packages are installed")
 
 
+@pytest.mark.parametrize(
+    ("drivers", "build", "extras"),
+    [
+        (None, "19045", ("usb",)),
+        (None, "7601", ()),
+        (tuple(FILES), "19045", ("usb", "agent", "balloon")),
+        (("viostor", "vioscsi", "NetKVM", "viorng"), "19045", ("usb", "rng")),
+    ],
+    ids=["none", "none, Windows 7", "all but viorng", "viorng"],
+)
+def test_windows_gets_the_devices_that_it_can_drive(
+    tmp_path: Path, drivers: tuple[str, ...] | None, build: str, extras: tuple[str, ...]
+) -> None:
+    source = None
+    if drivers is not None:
+        stamp = Stamp(decoration="x86.10.0")
+        packages = tuple(Package(driver, "w10", stamp, "x86") for driver in drivers)
+        source = tree(tmp_path / "virtio-win", None, packages)
+    windows = guest(tmp_path / "guest", build=build)
+    assert repair_folder(windows, virtio_win=source).capabilities.extras == extras
+    assert (tmp_path / "guest/Windows/System32/drivers/viorng.sys").is_file() == ("rng" in extras)
+
+
 @pytest.mark.parametrize(("asked", "bus"), [("scsi", "scsi"), ("sata", "sata"), ("virtio", "virtio")])
 def test_the_bus_can_be_chosen(asked: str, bus: str, tmp_path: Path, virtio_win: Path) -> None:
     found = repair_folder(guest(tmp_path), virtio_win=virtio_win, win_disk=asked)

@@ -21,7 +21,7 @@ from hyper2kvmd.guest.windows.hives import STAGED_AS, Hives
 from hyper2kvmd.guest.windows.inspect import SYSTEM, WindowsSystem, inspect_windows
 from hyper2kvmd.guest.windows.network import Adapter
 from hyper2kvmd.guest.windows.registry import RegistryEdit, reg_text
-from hyper2kvmd.guest.windows.virtio import choose_devices, find_drivers
+from hyper2kvmd.guest.windows.virtio import choose_devices, choose_extras, find_drivers
 from hyper2kvmd.mac import normal_mac
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.guest import Capabilities, Change, DriverFileFact, Guest, Nic, WindowsFacts
@@ -90,7 +90,11 @@ def stage_repairs(disks: GuestDisks, tree: GuestTree, esp: str | None) -> Guest:
         nics=cards.nics,
         windows=facts,
         capabilities=Capabilities(
-            disk_bus=bus, nic_model=nic_model, rtc=system.rtc, secure_boot=not drivers.forbid_secure_boot
+            disk_bus=bus,
+            nic_model=nic_model,
+            rtc=system.rtc,
+            extras=choose_extras(drivers, system),
+            secure_boot=not drivers.forbid_secure_boot,
         ),
         changes=changes,
         concerns=concerns,

@@ -11,14 +11,15 @@ from hyper2kvmd.guest.windows.drivers.choice import choose_packages, find_agent,
 from hyper2kvmd.guest.windows.drivers.package import DriverFile, DriverPackage
 from hyper2kvmd.guest.windows.drivers.releases import WindowsTarget
 from hyper2kvmd.guest.windows.drivers.source import DriverSource
-from hyper2kvmd.guest.windows.inspect import WindowsSystem
+from hyper2kvmd.guest.windows.inspect import WINDOWS_8, WindowsSystem
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
-from hyper2kvmd.model.guest import DiskBus, DriverFileFact, NicModel, WindowsDriver
+from hyper2kvmd.model.guest import EXTRAS, DiskBus, DriverFileFact, Extra, NicModel, WindowsDriver
 
 STORAGE: dict[DiskBus, str] = {"virtio": "viostor", "scsi": "vioscsi"}
 """The driver of each bus that Windows has none for."""
+EXTRA_DRIVERS: dict[Extra, str] = {"agent": "vioserial", "balloon": "balloon", "rng": "viorng"}
 WITHOUT_DRIVERS = Concern(
     code="windows-no-virtio",
     message="no virtio drivers were given: the new machine has SATA disks and e1000e network cards, which are slower",
@@ -90,6 +91,14 @@ def choose_devices(drivers: Drivers, migration: Migration) -> tuple[DiskBus, Nic
             kind=Kind.OPERATOR,
         )
     return bus, "virtio" if drivers.has("netkvm") else "e1000e"
+
+
+def choose_extras(drivers: Drivers, system: WindowsSystem) -> tuple[Extra, ...]:
+    """The devices that this Windows can drive. Before version 8 it has no driver for USB 3: it gets PS/2 devices."""
+    without_driver = {extra for extra, name in EXTRA_DRIVERS.items() if not drivers.has(name)}
+    if system.build < WINDOWS_8:
+        without_driver.add("usb")
+    return tuple(extra for extra in EXTRAS if extra not in without_driver)
 
 
 def _left_out(packages: Sequence[DriverPackage]) -> Concern:

@@ -22,8 +22,8 @@ def add_devices(devices: ET.Element, migration: Migration, hardware: Hardware, a
     _disks(devices, hardware, artifact, migration.libvirt_pool)
     if hardware.disk_bus == "scsi":
         ET.SubElement(devices, "controller", type="scsi", model="virtio-scsi")
-    if "usb" in hardware.extras:
-        ET.SubElement(devices, "controller", type="usb", model="qemu-xhci")
+    # without the element, libvirt adds a USB controller by itself
+    ET.SubElement(devices, "controller", type="usb", model="qemu-xhci" if "usb" in hardware.extras else "none")
     for nic in hardware.nics:
         _interface(devices, nic, nic.network or migration.libvirt_network, hardware.nic_model)
     for port, kind in (("serial", {}), ("console", {"type": "serial"})):

@@ -28,6 +28,7 @@ DEVICES = {
     "netkvm": ("1000", "1041"),
     "balloon": ("1002", "1045"),
     "vioserial": ("1003", "1043"),
+    "viorng": ("1005", "1044"),
 }
 """PCI device ids of virtio devices, transitional and modern (VIRTIO 1.2, sections 4.1.2 and 4.1.2.1)."""
 NEEDED = ("viostor", "vioscsi", "netkvm")

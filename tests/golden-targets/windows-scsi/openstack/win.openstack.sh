@@ -84,7 +84,6 @@ run openstack image create \
     --property hw_cpu_cores=4 \
     --property hw_cpu_threads=1 \
     --property hw_qemu_guest_agent=yes \
-    --property hw_rng_model=virtio \
     win-disk1
 run openstack image create \
     --disk-format qcow2 --container-format bare --file win-disk2.qcow2 \
@@ -102,7 +101,6 @@ run openstack image create \
     --property hw_cpu_cores=4 \
     --property hw_cpu_threads=1 \
     --property hw_qemu_guest_agent=yes \
-    --property hw_rng_model=virtio \
     win-disk2
 
 run openstack volume create --size 60 --image win-disk1 --non-bootable win-disk1

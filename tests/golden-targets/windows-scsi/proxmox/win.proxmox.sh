@@ -63,5 +63,4 @@ run qm create "$id" \
     --boot order=scsi1 \
     --net0 virtio=00:50:56:BB:00:01,bridge=vmbr0 \
     --vga std --serial0 socket \
-    --agent enabled=1 \
-    --rng0 source=/dev/urandom
+    --agent enabled=1

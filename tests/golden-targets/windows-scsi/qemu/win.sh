@@ -62,7 +62,6 @@ set -- "${QEMU:-qemu-system-x86_64}" \
     -device pcie-root-port,id=port2,chassis=3,addr=0x10.2 -device virtio-serial-pci,id=serial,bus=port2 \
     -device pcie-root-port,id=port3,chassis=4,addr=0x10.3 -device virtio-scsi-pci,id=scsi,bus=port3 \
     -device pcie-root-port,id=port4,chassis=5,addr=0x10.4 -device virtio-balloon-pci,bus=port4 \
-    -device pcie-root-port,id=port5,chassis=6,addr=0x10.5 -object rng-random,id=entropy,filename=/dev/urandom -device virtio-rng-pci,rng=entropy,bus=port5 \
     -chardev socket,id=agent,path=win.agent,server=on,wait=off \
     -device virtserialport,bus=serial.0,chardev=agent,name=org.qemu.guest_agent.0 \
     -device usb-tablet,bus=usb.0 \

@@ -65,5 +65,4 @@ run qm create "$id" \
     --boot order=sata0 \
     --net0 e1000e=00:50:56:BB:00:01,bridge=vmbr0 \
     --vga std --serial0 socket \
-    --agent enabled=1 \
-    --rng0 source=/dev/urandom
+    --balloon 0

@@ -99,12 +99,7 @@ set -- "${QEMU:-qemu-system-x86_64}" \
     -vga std -serial mon:stdio \
     -device pcie-root-port,id=port0,chassis=1,addr=0x10.0,multifunction=on -netdev user,id=net0 -device e1000e,netdev=net0,mac=00:50:56:bb:00:01,bus=port0 \
     -device pcie-root-port,id=port1,chassis=2,addr=0x10.1 -device qemu-xhci,id=usb,bus=port1 \
-    -device pcie-root-port,id=port2,chassis=3,addr=0x10.2 -device virtio-serial-pci,id=serial,bus=port2 \
-    -device pcie-root-port,id=port3,chassis=4,addr=0x10.3 -device ich9-ahci,id=sata0,bus=port3 \
-    -device pcie-root-port,id=port4,chassis=5,addr=0x10.4 -device virtio-balloon-pci,bus=port4 \
-    -device pcie-root-port,id=port5,chassis=6,addr=0x10.5 -object rng-random,id=entropy,filename=/dev/urandom -device virtio-rng-pci,rng=entropy,bus=port5 \
-    -chardev socket,id=agent,path=win.agent,server=on,wait=off \
-    -device virtserialport,bus=serial.0,chardev=agent,name=org.qemu.guest_agent.0 \
+    -device pcie-root-port,id=port2,chassis=3,addr=0x10.2 -device ich9-ahci,id=sata0,bus=port2 \
     -device usb-tablet,bus=usb.0 \
     -blockdev driver=qcow2,node-name=disk0,discard=unmap,file.driver=file,file.filename=win.qcow2 -device ide-hd,drive=disk0,bus=sata0.0,bootindex=1 \
     -blockdev driver=qcow2,node-name=disk1,discard=unmap,file.driver=file,file.filename=win-disk2.qcow2 -device ide-hd,drive=disk1,bus=sata0.1 \
