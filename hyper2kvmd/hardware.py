@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
-from hyper2kvmd.model.guest import WITHOUT_DRIVERS, Capabilities, Guest, Nic
+from hyper2kvmd.model.guest import WITHOUT_DRIVERS, Capabilities, Extra, Guest, Nic, Rtc
 from hyper2kvmd.model.machine import Hardware, HardwareNic, Machine, Plan
 
 DEFAULT_MACHINE = "q35"
@@ -29,6 +29,10 @@ WITHOUT_CDROMS = WITHOUT_GENID = ("kubevirt", "openstack")
 """Targets whose files describe no CD-ROM drives, and cannot set the VM generation ID."""
 UTC_ONLY = ("kubevirt",)
 """Targets that have no clock in local time."""
+CONTENTS_OF_WINDOWS = {"ntfs", "BitLocker", "vfat", "", None}
+"""Of the volumes of a machine that has no other system."""
+WINDOWS_WITHOUT_USB_3 = ("windows7", "win2", "winnet", "winlonghorn", "longhorn", "winvista", "winxp")
+"""How the identifiers of systems before Windows 8 begin."""
 OTHER_NETWORKS = "default"
 """The key of `network_map` for networks that it does not name."""
 
@@ -58,6 +62,7 @@ def expected_hardware(migration: Migration, plan: Plan) -> Hardware:
 def decide_hardware(migration: Migration, plan: Plan, guest: Guest) -> Hardware:
     """The new machine, with devices that the guest has drivers for."""
     source, vcpus = plan.machine, migration.vcpus or plan.machine.vcpus or DEFAULT_VCPUS
+    is_windows = guest.family == "windows" or (guest.family == "none" and _is_windows(source))
     startable = guest.capabilities.secure_boot or bool(migration.secure_boot)
     return Hardware(
         firmware=plan.firmware,
@@ -66,7 +71,7 @@ def decide_hardware(migration: Migration, plan: Plan, guest: Guest) -> Hardware:
         machine=decide_machine_type(migration),
         memory=migration.memory or source.memory or DEFAULT_MEMORY,
         vcpus=vcpus,
-        cores_per_socket=_cores_per_socket(vcpus, source, guest),
+        cores_per_socket=_cores_per_socket(vcpus, source, is_windows=is_windows),
         nics=tuple(
             HardwareNic(mac=nic.mac, network=network_for(migration, nic.network), connected=nic.connected)
             for nic in guest.nics
@@ -75,9 +80,9 @@ def decide_hardware(migration: Migration, plan: Plan, guest: Guest) -> Hardware:
         disk_bus=guest.capabilities.disk_bus,
         nic_model=guest.capabilities.nic_model,
         cdroms=min(source.cdroms or 0, MOST_CDROMS),
-        rtc=guest.capabilities.rtc if guest.family == "windows" else source.rtc or guest.capabilities.rtc,
-        extras=guest.capabilities.extras,
-        hyperv=guest.family == "windows",
+        rtc=_rtc(source, guest, is_windows=is_windows),
+        extras=_extras(source, guest, is_windows=is_windows),
+        hyperv=is_windows,
         uuid=source.uuid,
         serial=_serial(source.serial),
         genid=source.genid,
@@ -95,12 +100,26 @@ def _serial(text: str | None) -> str | None:
     return text if text and text.isprintable() and len(text) <= LONGEST_SERIAL else None
 
 
-def _cores_per_socket(vcpus: int, source: Machine, guest: Guest) -> int | None:
+def _rtc(source: Machine, guest: Guest, *, is_windows: bool) -> Rtc:
+    """A Windows that was not inspected keeps local time, as Windows does unless it is told otherwise."""
+    if guest.family == "windows":
+        return guest.capabilities.rtc
+    return source.rtc or ("localtime" if is_windows else guest.capabilities.rtc)
+
+
+def _extras(source: Machine, guest: Guest, *, is_windows: bool) -> tuple[Extra, ...]:
+    """A Windows that was not repaired has no driver of virtio."""
+    if guest.family == "windows" or not is_windows:
+        return guest.capabilities.extras
+    return () if (source.os_type or "").lower().startswith(WINDOWS_WITHOUT_USB_3) else ("usb",)
+
+
+def _cores_per_socket(vcpus: int, source: Machine, *, is_windows: bool) -> int | None:
     """As on the source, if its cores fill whole sockets. Else one socket for Windows, which limits their number."""
     cores = source.cores_per_socket
     if cores and vcpus % cores == 0:
         return cores
-    return vcpus if guest.family == "windows" else None
+    return vcpus if is_windows else None
 
 
 def require_possible(migration: Migration, plan: Plan) -> None:
@@ -126,7 +145,7 @@ def hardware_concerns(migration: Migration, plan: Plan) -> Iterator[Concern]:
             message="the source machine has a TPM, and the keys in it are not migrated",
             hint="Have the recovery keys of BitLocker or LUKS ready for the first boot, then seal them to the new TPM",
         )
-    if expected_hardware(migration, plan).secure_boot:
+    if expected_hardware(migration, plan).secure_boot and not _holds_windows(plan):
         yield Concern(
             code="secure-boot-keys-lost",
             message="Secure Boot starts with Microsoft's keys: keys enrolled on the source (MOK) are not migrated",
@@ -137,6 +156,16 @@ def hardware_concerns(migration: Migration, plan: Plan) -> Iterator[Concern]:
     yield from _connected(migration, plan.machine)
     yield from _network_concerns(migration, plan.machine)
     yield from _not_kept(migration, plan.machine)
+
+
+def _is_windows(source: Machine) -> bool:
+    """By the identifier of its guest system, of VMware or in an OVF."""
+    return (source.os_type or "").lower().startswith(("win", "longhorn"))
+
+
+def _holds_windows(plan: Plan) -> bool:
+    contents = {volume.content for volume in plan.layout.volumes}
+    return _is_windows(plan.machine) or bool(contents & {"ntfs", "BitLocker"} and contents <= CONTENTS_OF_WINDOWS)
 
 
 def _connected(migration: Migration, source: Machine) -> Iterator[Concern]:
@@ -216,6 +245,6 @@ def _network_concerns(migration: Migration, source: Machine) -> Iterator[Concern
     ]:
         yield Concern(
             code="network-unmapped",
-            message=f"network_map has neither default nor {', '.join(unmapped)}: the target's default network is used",
-            hint="Add them to network_map, or add default",
+            message=f"network_map has no entry for {', '.join(unmapped)}: the target's default network is used",
+            hint="Add it to network_map, or add an entry default for all others",
         )

@@ -113,7 +113,7 @@ def _each(output: Output, machines: Sequence[Parsed], work: Callable[[Parsed], S
 def _migrate(output: Output, machine: Parsed, places: Places, *, dry_run: bool) -> Shown:
     order = places.order(machine)
     if dry_run or machine.migration.dry_run:
-        return _plan(output, order)
+        return _plan(output, order, with_differences=True)
     with Display(output.events) as display:
         finished = oneshot.migrate(order, display.emit)
     if not output.json:
@@ -121,13 +121,15 @@ def _migrate(output: Output, machine: Parsed, places: Places, *, dry_run: bool) 
     return finished
 
 
-def _plan(output: Output, order: Order) -> Shown:
+def _plan(output: Output, order: Order, *, with_differences: bool = False) -> Shown:
     daemon = oneshot.daemon_directories(order.migration)
     with Display(output.events) as display:
         planned = oneshot.plan(order, display.emit) if output.json else _planned_on_screen(order, display)
     rate = oneshot.past_rate()
     if not output.json:
         views.plan(output, order, planned, daemon, rate)
+        if with_differences and planned.guest is not None:
+            views.differences(output, planned.guest)
     return {"plan": planned, "order": order, "daemon": daemon, "past_rate": rate}
 
 

@@ -142,7 +142,7 @@ def _expected(output: Output, migration: Migration, guest: Guest) -> None:
     rows = [
         ("guest", guest.os_name or (NOT_LOOKED_FOR if migration.guest == "none" else UNNAMED[guest.family])),
         ("host name", guest.hostname),
-        ("root", guest.root),
+        ("volume of Windows" if guest.windows else "root", guest.root),
         ("boot loader", guest.boot_loader),
         ("kernels", ", ".join(guest.kernels)),
         *_of_windows(guest),
@@ -155,6 +155,16 @@ def _expected(output: Output, migration: Migration, guest: Guest) -> None:
         output.table(("expected repair", "file and change"), changes)
     elif guest.family in ("linux", "windows"):
         output.line("the guest needs no repair")
+
+
+def differences(output: Output, guest: Guest) -> None:
+    """Each edit of a text file or of the registry; other files are written as a whole."""
+    for change in guest.changes:
+        if change.diff and not change.sha256:
+            output.line("")
+            output.line(f"{change.path} ({change.fix})", style="bold")
+            for line in change.diff.splitlines():
+                output.line(line)
 
 
 def _of_windows(guest: Guest) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ def note_if_not_booted(guest: Guest) -> tuple[Concern, ...]:
         return ()
     note = Concern(
         code="guest-not-booted",
-        message=f"{guest.os_name or 'this guest'} is none of the systems that the project's own tests boot",
+        message=f"the project's tests do not boot {guest.os_name or 'this system'}",
         hint="Set verify: boot to boot it on a throwaway overlay before it is published",
         level="information",
     )

@@ -26,6 +26,7 @@ from hyper2kvmd.model.orders import Limits
 from hyper2kvmd.progress import Step
 from hyper2kvmd.resizing import new_sizes, whole_disks_apart
 from hyper2kvmd.stages.bench import Bench
+from hyper2kvmd.units import size as shown_size
 from hyper2kvmd.volumes.layout import read_layout
 from hyper2kvmd.volumes.superblock import BlockReader
 
@@ -176,7 +177,7 @@ def prove_same(
                 raise _differs(disk, f"the image has {one.virtual_size} bytes instead of {disk.virtual_size}")
             count, witness = _prove_samples(source, disk, theirs, folder)
             evidence += [
-                f"{_of(number, plan)}virtual size {one.virtual_size} bytes, as the source's",
+                f"{_of(number, plan)}virtual size {shown_size(one.virtual_size)}, as the source's",
                 f"{_of(number, plan)}{count} samples of {SAMPLE_BYTES} bytes spread over the disk read the same, "
                 f"{witness}",
             ]

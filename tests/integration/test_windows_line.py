@@ -252,6 +252,14 @@ def test_obstacles_in_windows_are_found_before_a_byte_is_converted(
     assert "Converting disk" not in done.stdout + done.stderr
 
 
+def test_a_dry_run_shows_the_edits_of_the_registry_and_a_plan_does_not(windows_beds: Beds, tmp_path: Path) -> None:
+    line(tmp_path, windows_beds.vmdk(tmp_path / "export"), dry_run=True)
+    shown = ctl("--dry-run", "--config", tmp_path / "win.yaml", cwd=tmp_path).stdout
+    assert '"Start"=dword:00000004' in shown and "SYSTEM" in shown
+    assert "dword:" not in ctl("plan", tmp_path / "win.yaml", cwd=tmp_path).stdout
+    assert not (tmp_path / "images").exists()
+
+
 def test_warnings_about_windows_come_before_the_conversion_and_once(windows_beds: Beds, tmp_path: Path) -> None:
     done = line(tmp_path, windows_beds.vmdk(tmp_path / "export"))
     told = done.stdout + done.stderr

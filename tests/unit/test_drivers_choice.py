@@ -161,7 +161,7 @@ def test_a_32_bit_guest(tmp_path: Path) -> None:
         ({"viostor/2k19/amd64/viostor.sys": program("arm64")}, "has a viostor.sys for arm64"),
         ({"viostor/2k19/amd64/viostor.inf": b"[Version]"}, "it has none for any release"),
         ({"viostor/2k19/amd64/viostor.inf": None}, "it has none for any release"),
-        ({"viostor/2k19/amd64/viostor.sys": bytes(17 << 20)}, "has 17825792 bytes, more than 16777216"),
+        ({"viostor/2k19/amd64/viostor.sys": bytes(17 << 20)}, "has 17.0 MiB, more than 16.0 MiB"),
         ({"viostor/2k19/amd64/viostor.inf": with_devices(70)}, "has 72 devices, more than 64"),
         ({"viostor/2k19/amd64/viostor.inf": with_devices(2001)}, "it has it in viostor/2k19/amd64"),
     ],
@@ -289,12 +289,25 @@ def test_signatures_of_microsoft_are_told_apart(tmp_path: Path, use: str, told: 
 def test_a_source_that_no_guest_can_use(tmp_path: Path) -> None:
     for files, code in (
         ({"readme.txt": b""}, "virtio-win-no-driver"),
+        ({"setup.exe": b"", "sources/install.wim": b""}, "virtio-win-no-driver"),
         (files_of(*(one for one in ALL if one.driver != "NetKVM")), "virtio-win-no-driver"),
         (files_of(*all_drivers("2k19", Stamp(), signed="nothing")), "driver-not-signed"),
     ):
         with opened(tmp_path, files) as source, pytest.raises(MigrationFailed) as caught:
             vet(source)
         assert caught.value.code == code
+
+
+def test_a_disc_of_something_else_is_named_as_such(tmp_path: Path) -> None:
+    with opened(tmp_path, {"setup.exe": b""}) as source, pytest.raises(MigrationFailed) as caught:
+        vet(source)
+    assert "contains no driver INF files" in caught.value.message and "checksum" not in caught.value.hint
+
+
+def test_a_source_that_does_not_exist_has_no_checksum(tmp_path: Path) -> None:
+    with pytest.raises(MigrationFailed) as caught, DriverSource.open(tmp_path / "missing.iso"):
+        pass
+    assert caught.value.code == "virtio-win-unreadable" and "checksum" not in caught.value.hint
 
 
 def test_a_test_signature_is_one_concern_of_all_drivers(tmp_path: Path) -> None:

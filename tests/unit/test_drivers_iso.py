@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.guest.windows.drivers.iso import SPACE_AT
 from hyper2kvmd.guest.windows.drivers.source import DriverSource
 from tests.support.iso_image import FIRST, SECTOR, iso
 
@@ -52,8 +53,8 @@ def test_plain_names_are_found_in_any_case(tmp_path: Path) -> None:
 
 def test_a_file_that_is_larger_than_expected(tmp_path: Path) -> None:
     with source(tmp_path, iso(FILES)) as opened, pytest.raises(MigrationFailed) as caught:
-        opened.read("viostor/w10/amd64/viostor.sys", 4999)
-    assert "has 5000 bytes, more than 4999" in caught.value.message
+        opened.read("viostor/w10/amd64/viostor.sys", 4096)
+    assert "has 4.9 KiB, more than 4.0 KiB" in caught.value.message
 
 
 def test_a_file_that_is_no_iso(tmp_path: Path) -> None:
@@ -63,8 +64,10 @@ def test_a_file_that_is_no_iso(tmp_path: Path) -> None:
 
 def test_a_download_that_was_cut_off(tmp_path: Path) -> None:
     data = iso(FILES)
-    assert "the image is incomplete" in refused(tmp_path, data[:-SECTOR])
-    assert "the image is incomplete" in refused(tmp_path, data[: (FIRST + 1) * SECTOR])
+    assert "the image is truncated: it has 70.0 KiB of 72.0 KiB" in refused(tmp_path, data[:-SECTOR])
+    assert "the image is truncated" in refused(tmp_path, data[: (FIRST + 1) * SECTOR])
+    unstated = changed(data, 16 * SECTOR + SPACE_AT, bytes(8))
+    assert "the image is incomplete" in refused(tmp_path, unstated[:-SECTOR])
 
 
 def changed(data: bytes, at: int, new: bytes) -> bytes:

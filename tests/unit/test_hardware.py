@@ -12,9 +12,10 @@ from hyper2kvmd.guest.nics import nics_as_they_were
 from hyper2kvmd.hardware import decide_hardware, expected_hardware, hardware_concerns, require_possible
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Layout
-from hyper2kvmd.model.guest import Capabilities, FamilyName, Guest, Nic, Rtc
+from hyper2kvmd.model.guest import EXTRAS, Capabilities, FamilyName, Guest, Nic, Rtc
 from hyper2kvmd.model.machine import Firmware, Hardware, Plan, SourceNic
 from tests.support.benches import plan_for
+from tests.support.guest_on_disk import partition
 
 UUID = "564d0000-0000-0000-0000-00000000000"
 
@@ -193,7 +194,7 @@ def test_a_network_that_the_map_leaves_out_is_a_concern(network_map: dict[str, s
     nics = ({"mac": None, "network": "LAN"}, {"mac": None, "network": "DMZ"}, {"mac": None}, {"mac": None})
     concerns = list(hardware_concerns(*planned({"nics": nics}, {"network_map": network_map})))
     found = [one.message for one in concerns if one.code == "network-unmapped"]
-    assert len(found) == (unmapped is not None) and all(f"nor {unmapped}: " in message for message in found)
+    assert len(found) == (unmapped is not None) and all(f"no entry for {unmapped}: " in message for message in found)
 
 
 @pytest.mark.parametrize(
@@ -289,3 +290,41 @@ def test_before_the_guest_is_known_the_cards_with_an_address_are_expected() -> N
     nics = ({"mac": "00:50:56:00:00:01", "network": "LAN"}, {"mac": None, "network": "DMZ"})
     found = expected_hardware(*planned({"nics": nics}, {"network_map": {"LAN": "lan"}}))
     assert [(nic.mac, nic.network) for nic in found.nics] == [("00:50:56:00:00:01", "lan")]
+
+
+@pytest.mark.parametrize(
+    ("os_type", "rtc", "hyperv", "extras"),
+    [
+        ("windows2019srv-64", "localtime", True, ("usb",)),
+        ("windows9_64Guest", "localtime", True, ("usb",)),
+        ("windows7srv-64", "localtime", True, ()),
+        ("rhel9_64Guest", "utc", False, EXTRAS),
+        (None, "utc", False, EXTRAS),
+    ],
+)
+def test_a_windows_that_was_not_inspected_is_known_by_its_description(
+    os_type: str | None, rtc: str, *, hyperv: bool, extras: tuple[str, ...]
+) -> None:
+    found = decided({"os_type": os_type, "vcpus": 4}, {"guest": "none"}, Guest(family="none"))
+    assert (found.rtc, found.hyperv, found.extras) == (rtc, hyperv, extras)
+    assert found.cores_per_socket == (4 if hyperv else None)
+    linux = decided({"os_type": os_type, "vcpus": 4}, {}, Guest())
+    assert not linux.hyperv and linux.extras == EXTRAS, "the guest that was found is believed more"
+
+
+@pytest.mark.parametrize(
+    ("os_type", "contents", "told"),
+    [
+        ("rhel9_64Guest", ("ext4",), True),
+        (None, ("vfat", "ext4"), True),
+        ("windows2019srv-64", (), False),
+        (None, ("vfat", "ntfs"), False),
+        (None, ("ntfs", "ext4"), True),
+    ],
+)
+def test_keys_of_mok_concern_no_windows(os_type: str | None, contents: tuple[str, ...], *, told: bool) -> None:
+    migration, plan = planned({"secure_boot": True, "os_type": os_type}, {}, "uefi")
+    volumes = tuple(partition(number, content) for number, content in enumerate(contents, start=1))
+    plan = plan.with_changes(layout=Layout(tables=("gpt",), volumes=volumes))
+    codes = {one.code for one in hardware_concerns(migration, plan)}
+    assert ("secure-boot-keys-lost" in codes) == told

@@ -70,7 +70,17 @@ def test_a_node_of_a_cluster_keeps_its_policy(tmp_path: Path) -> None:
     found = repair_folder(windows)
     assert number(windows, r"Services\partmgr\Parameters", "SanPolicy") == 3
     assert "windows-cluster" in codes(found)
-    assert "3 (offline all)" in next(one.message for one in found.concerns if one.code == "windows-cluster")
+    (concern,) = [one for one in found.concerns if one.code == "windows-cluster"]
+    assert "3 (offline all), so that data disks stay offline" in concern.message and "Set-Disk" in concern.hint
+
+
+def test_a_node_whose_disks_come_online_is_not_told_to_bring_them_online(tmp_path: Path) -> None:
+    policy = nested(r"Services\partmgr\Parameters", {"SanPolicy": dword(1)})
+    found = repair_folder(
+        WindowsFolder(tmp_path, system_hive(nested(r"Services\ClusSvc", {"Start": dword(2)}), policy))
+    )
+    (concern,) = [one for one in found.concerns if one.code == "windows-cluster"]
+    assert "come online here too" in concern.message and "Set-Disk" not in concern.hint
 
 
 TOOLS = (

@@ -67,7 +67,7 @@ def refused(folder: WindowsFolder) -> MigrationFailed:
 
 @pytest.mark.parametrize(
     ("build", "architecture", "words"),
-    [("3790", "AMD64", "older than Windows 7"), ("22631", "ARM64", "no Windows for x86 processors")],
+    [("3790", "AMD64", "releases before Windows 7"), ("22631", "ARM64", "Windows for ARM64 is not supported")],
 )
 def test_other_windows_are_refused_by_name(build: str, architecture: str, words: str, tmp_path: Path) -> None:
     environment = nested(r"Control\Session Manager\Environment", {"PROCESSOR_ARCHITECTURE": sz(architecture)})

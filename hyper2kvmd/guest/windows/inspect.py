@@ -161,15 +161,17 @@ def _rtc(control: Key) -> Rtc:
 def _require_supported(found: WindowsSystem) -> None:
     name = f"{found.product_name} (build {found.build}, {found.architecture or 'unknown architecture'})"
     if found.build < WINDOWS_7:
-        raise _unsupported(name, "is older than Windows 7 and Windows Server 2008 R2")
+        fact = "releases before Windows 7 and Windows Server 2008 R2 are not supported"
+        raise _unsupported(f"{name}: {fact}", "Upgrade it on the source, or set")
     if found.architecture not in ("AMD64", "x86"):
-        raise _unsupported(name, "is no Windows for x86 processors")
+        family = "ARM64" if found.architecture == "ARM64" else f"{found.architecture or 'unknown'} processors"
+        raise _unsupported(f"{name}: Windows for {family} is not supported", "Set")
 
 
-def _unsupported(name: str, fact: str) -> MigrationFailed:
+def _unsupported(fact: str, remedy: str) -> MigrationFailed:
     return MigrationFailed(
         "windows-unsupported",
-        f"{name} {fact}: it is not supported",
-        hint="Upgrade it on the source, or set guest: none to convert its disks without a repair",
+        fact,
+        hint=f"{remedy} guest: none to convert its disks without a repair",
         kind=Kind.PERMANENT,
     )

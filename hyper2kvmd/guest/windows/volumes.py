@@ -126,6 +126,6 @@ def refused(volume: Volume) -> MigrationFailed:
     return MigrationFailed(
         "windows-dynamic-disk",
         f"{volume.name} is on a dynamic disk, so Windows on it cannot be repaired",
-        hint="Convert the disk to a basic one in the guest, then export it again, or set guest: none if these disks "
-        "hold data only",
+        hint="Back Windows up and restore it to a basic disk, or use the converter of another vendor: Windows cannot "
+        "convert its own disk in place. Set guest: none if these disks hold data only",
     )

@@ -115,6 +115,6 @@ def _unclean(name: str, fact: str) -> MigrationFailed:
     return MigrationFailed(
         "windows-unclean",
         f"{name}: Windows was not shut down cleanly: {fact}",
-        hint="Start the guest on VMware, run `chkdsk /f` on that volume and `shutdown /s /t 0` there, then export it "
-        "again; a snapshot of a running VM is never clean",
+        hint="Start the guest on VMware and run `chkdsk /f` on that volume. For C: it runs at the next start, so "
+        "restart once. Then run `shutdown /s /t 0` and export it again; a snapshot of a running VM is never clean",
     )

@@ -20,6 +20,8 @@ DESCRIPTORS_AT, MOST_DESCRIPTORS = 16, 32
 """Sectors."""
 MAGIC = b"CD001"
 PRIMARY, SUPPLEMENTARY, END = 1, 2, 255
+SPACE_AT = 80
+"""Of the number of sectors in the volume, in a descriptor."""
 BLOCK_SIZE_AT, ESCAPES_AT, ROOT_AT, ROOT_SIZE = 128, 88, 156, 34
 JOLIET = (b"%/@", b"%/C", b"%/E")
 RECORD = struct.Struct("<BB4s4s4s4s7sBBB4sB")
@@ -65,6 +67,11 @@ class _Volume:
 
 def is_iso(file: SourceFile) -> bool:
     return file.read(DESCRIPTORS_AT * SECTOR + 1, len(MAGIC)) == MAGIC
+
+
+def stated_bytes(file: SourceFile) -> int:
+    """The size of the image by its first descriptor; 0 if that is cut off."""
+    return int.from_bytes(file.read(DESCRIPTORS_AT * SECTOR + SPACE_AT, 4), "little") * SECTOR
 
 
 def read_files(file: SourceFile) -> dict[str, IsoExtent]:

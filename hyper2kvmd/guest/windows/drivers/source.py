@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
+from hyper2kvmd import units
 from hyper2kvmd.disk.files import SourceFile, open_file
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.windows.drivers import iso
@@ -84,7 +85,7 @@ def _opened(path: Path, real: Path, mandate: Mandate) -> SourceFile:
         return open_file(real, mandate)
     except MigrationFailed as error:
         if error.code == "source-missing":
-            raise unreadable(path, "this file does not exist") from error
+            raise unreadable(path, "this file does not exist", hint="Correct the path in virtio_win") from error
         raise
 
 
@@ -116,6 +117,10 @@ class _IsoFiles:
         try:
             if not iso.is_iso(file):
                 raise unreadable(file.path, "this file is not an ISO 9660 image")
+            stated = iso.stated_bytes(file)
+            if file.size < stated:
+                has = f"{units.size(file.size)} of {units.size(stated)}"
+                raise unreadable(file.path, f"the image is truncated: it has {has}", hint="Download or copy it again")
             self._extents: Mapping[str, iso.IsoExtent] = iso.read_files(file)
         except BaseException:
             self.close()
@@ -160,4 +165,4 @@ class _FolderFiles:
 
 def _require_size(place: Path, name: str, size: int, limit: int) -> None:
     if size > limit:
-        raise unreadable(place, f"{shown(name)} in it has {size} bytes, more than {limit}")
+        raise unreadable(place, f"{shown(name)} in it has {units.size(size)}, more than {units.size(limit)}")

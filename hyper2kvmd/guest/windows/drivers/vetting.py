@@ -35,6 +35,13 @@ def vet(source: DriverSource) -> tuple[Concern, ...]:
     Raises MigrationFailed: `virtio-win-no-driver` if no release has all drivers, `driver-not-signed` if no release has
     signed ones; and as `DriverSource.read` does.
     """
+    if not any(name.lower().endswith(".inf") for name in source.names):
+        raise MigrationFailed(
+            "virtio-win-no-driver",
+            f"{source.path}: contains no driver INF files, so it is not virtio-win",
+            hint="Name a virtio-win ISO, or a folder with its files, in virtio_win",
+            kind=Kind.OPERATOR,
+        )
     infs = read_infs(source)
     found: dict[str, list[DriverPackage]] = {}
     for folder, name in NAMES.items():

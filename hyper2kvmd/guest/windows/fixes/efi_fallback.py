@@ -25,11 +25,16 @@ def apply(case: WindowsCase) -> list[Concern]:
     if not tree.is_file(manager):
         raise MigrationFailed(
             "efi-loader-missing",
-            f"the EFI system partition has neither {MANAGER} nor {FALLBACK[case.system.architecture]}",
+            f"the EFI system partition has neither {_shown(MANAGER)} nor {_shown(FALLBACK[case.system.architecture])}",
             hint=r"Run `bcdboot C:\Windows` in the guest, then convert again, or set uefi: false if it boots with BIOS",
         )
-    tree.write_bytes(fallback, tree.read_bytes(manager), fix=FIX.name, summary=f"a copy of {MANAGER}")
+    tree.write_bytes(fallback, tree.read_bytes(manager), fix=FIX.name, summary=f"a copy of {_shown(MANAGER)}")
     return []
+
+
+def _shown(path: str) -> str:
+    """As Windows writes it."""
+    return "\\" + path.replace("/", "\\")
 
 
 FIX = WindowsFix("efi-fallback", "", apply=apply)

@@ -21,18 +21,21 @@ def apply(case: WindowsCase) -> list[Concern]:
     old = case.number(PLACE, "SanPolicy")
     said = "not set" if old is None else f"{old} ({NAMES.get(old, 'unknown')})"
     if case.service(CLUSTER) is not None:
-        return [
-            Concern(
-                code="windows-cluster",
-                message=f"the guest is a node of a failover cluster: its SAN policy stays {said}, and shared disks are "
-                "not migrated as such",
-                hint="Bring its data disks online by hand, and check its cluster disks and the witness",
-            )
-        ]
+        return [_about_cluster(said, are_online=old == ONLINE_ALL)]
     if old != ONLINE_ALL:
         path = rf"{case.system.control_set}\{PLACE}"
         case.hives.edit(SYSTEM).set(path, Value.dword("SanPolicy", ONLINE_ALL))
     return []
+
+
+def _about_cluster(said: str, *, are_online: bool) -> Concern:
+    state = "so that shared disks come online here too" if are_online else "so that data disks stay offline"
+    own = "" if are_online else "Bring the disks of this node alone online: `Set-Disk -IsOffline $false`. "
+    return Concern(
+        code="windows-cluster",
+        message=f"the guest is a node of a failover cluster: its SAN policy stays {said}, {state}",
+        hint=f"{own}Attach the shared disks to all nodes, and validate the cluster before it starts",
+    )
 
 
 FIX = WindowsFix("san-policy", "data disks come online on the new bus", apply=apply)
