@@ -14,6 +14,7 @@ from hyper2kvmd.model.asked import SOURCE_KEYS, Migration, TargetName
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.jobs import Problem
 from hyper2kvmd.spec_batch import Machines, find_machines
+from hyper2kvmd.spec_queue import machine_problems, window_problems
 from hyper2kvmd.spec_translation import MANUAL, decide, is_null
 from hyper2kvmd.spec_windows import address_faults, tools_by_older_key
 from hyper2kvmd.yaml_binding import Bound, Rules, bind, in_order
@@ -59,6 +60,10 @@ REMEDIES = {
     "win_net.netmask": WITHOUT_MASK,
     "win_net.prefix": WITHOUT_MASK,
     "win_net.ip": f"Name it address, and write an {WITH_LENGTH}",
+    "batch": "Write a name of at most 255 characters, without a slash",
+    "after": "Write the names of machines or batches, at most 32, such as `after: [db01, storage]`",
+    "window": "Write `window: {days: [sat, sun], from: 22:00, to: 06:00, timezone: Europe/Berlin}`. Each of the four "
+    "keys may be left out",
     "machine": "Write a machine type as `virsh capabilities` lists it, such as q35",
 }
 
@@ -69,7 +74,9 @@ NAME_THE_SOURCE = (
 RULES = Rules(
     remedies=REMEDIES,
     manual=MANUAL,
-    one_or_more=frozenset({"vmdk", "luks_keyfile", "resize", "hooks.before", "hooks.after", "win_net.dns"}),
+    one_or_more=frozenset(
+        {"vmdk", "luks_keyfile", "resize", "hooks.before", "hooks.after", "win_net.dns", "after", "window.days"}
+    ),
     absolute_because="Use an absolute path: relative paths are not resolved in files dropped into the spool",
     no_home_because="Use an absolute path: the home directory of the submitter is not known",
 )
@@ -158,6 +165,7 @@ def _parsed(streams: Sequence[Documents], around: Surroundings) -> tuple[Parsed,
     machines = find_machines(files) if len(files) == len(streams) else Machines((), (), listed=False)
     problems += machines.problems
     parsed: list[Parsed] = []
+    places: list[Position] = []
     names: dict[str, Position] = {}
     images: dict[tuple[Path | None, str], str] = {}
     for root in machines.roots:
@@ -165,7 +173,9 @@ def _parsed(streams: Sequence[Documents], around: Surroundings) -> tuple[Parsed,
         problems += errors
         if one is not None:
             parsed.append(one)
+            places.append(root.place)
             problems += _clash(one.migration, root.place, names, images)
+    problems += machine_problems([(one.migration, place) for one, place in zip(parsed, places, strict=True)])
     if problems:
         ranks = {file: number for number, file in enumerate(around.files)}
         found = sorted(in_order(dict.fromkeys(problems)), key=lambda one: ranks.get(one.file or "", len(ranks)))
@@ -251,6 +261,7 @@ def _conflicts(bound: Bound[Migration], place: Position | None) -> Iterator[Prob
     for key in named[1:]:
         yield conflict(key, f"{named[0]} and {key} both name a source", "Keep the one that describes the machine")
     yield from _source_conflicts(asked, conflict)
+    yield from window_problems(asked, conflict)
     needed = COMMANDS[asked.cmd]
     if named and needed is not None and needed not in named:
         message = f"cmd: {asked.cmd} needs the key {needed}, but {named[0]} names the source"

@@ -10,7 +10,9 @@ import re
 import types
 from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as MappingABC
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 
@@ -39,6 +41,7 @@ M = TypeVar("M", bound=Frozen)
 TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
 NOTHING = ("", "~", "null", "Null", "NULL")
 WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+DATE_AND_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2}:[0-9]{2})?")
 DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
 NAME_OF_ENTRY = "[key]"
 """What pydantic adds to the place of an error in the name of a mapping's entry."""
@@ -148,16 +151,16 @@ class _Binder:
             if first.setdefault(entry.key, entry) is not entry:
                 self.problems.append(duplicate(entry, first[entry.key]))
                 continue
-            if entry.key not in model.model_fields:
+            if entry.key not in model.fields_by_key():
                 remedy = self.rules.remedies.get(key, "")
-                self.problems.append(unknown_key(entry, model.model_fields, self.rules.manual, prefix, remedy))
+                self.problems.append(unknown_key(entry, model.fields_by_key(), self.rules.manual, prefix, remedy))
                 continue
             self.given.add(key)
             if entry.value is None:
                 continue
             self.places[key] = entry.value.place
             try:
-                values[entry.key] = self._typed(entry.value, _wanted(model.model_fields[entry.key]), key)
+                values[entry.key] = self._typed(entry.value, _wanted(model.fields_by_key()[entry.key]), key)
             except _Mistyped as error:
                 self._mistyped(error, key)
         return values
@@ -209,7 +212,7 @@ class _Binder:
             return self._listing(node, arguments[0], key)
         if isinstance(wanted, type) and issubclass(wanted, Frozen):
             if not isinstance(node, Mapping):
-                fields = ", ".join(wanted.model_fields)
+                fields = ", ".join(wanted.fields_by_key())
                 raise _Mistyped(node.place, f"{key} is not a mapping", f"Indent its own keys below it: {fields}")
             return self.mapping(node, wanted, prefix=f"{key}.")
         if origin is MappingABC:
@@ -265,6 +268,8 @@ class _Binder:
             if not DECIMAL.fullmatch(text):
                 raise _Mistyped(place, f"{key} is {shown(text)}, not a number", "Write a number such as 30 or 1.5")
             return float(text)
+        if wanted is datetime:
+            return _moment(text, place, key)
         if wanted is Path:
             return self._path(node, key)
         if get_origin(wanted) is Literal and text not in get_args(wanted):
@@ -308,6 +313,15 @@ def _counted(wanted: Any) -> CountedIn | None:
 def _size_remedy(counted: CountedIn) -> str:
     plain = "bytes" if counted.unit == 1 else "MiB"
     return f"Write {plain} as a plain number, or a whole number with the unit K, M, G or T, such as 4G"
+
+
+def _moment(text: str, place: Position, key: str) -> datetime:
+    """A date and a time; without an offset it is the time of this host."""
+    if DATE_AND_TIME.fullmatch(text):
+        with suppress(ValueError, OverflowError):
+            return datetime.fromisoformat(text).astimezone(UTC)
+    hint = "Write it as `2026-12-31 22:00`, in the time of this host, or with an offset as `2026-12-31 22:00+01:00`"
+    raise _Mistyped(place, f"{key} is {shown(text)}, not a date and a time", hint)
 
 
 def _choice(text: str, choices: tuple[str, ...]) -> str:

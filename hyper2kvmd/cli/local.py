@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,6 +18,7 @@ from hyper2kvmd.cli.output import Output, failed, json_option, located, problems
 from hyper2kvmd.host import run
 from hyper2kvmd.model.orders import Limits, Order
 from hyper2kvmd.spec import Parsed
+from hyper2kvmd.spec_queue import in_start_order, without_queue
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -42,7 +43,7 @@ def migrate(context: click.Context, asked: Given) -> None:
         logging.basicConfig(format="%(message)s")
         run.log.setLevel(logging.DEBUG)
     places = Places(asked.conversion_dir, asked.output_dir, Limits(threads=asked.threads or 0))
-    machines = _load(output, asked.files)
+    machines = _without_queue(_load(output, asked.files))
     _each(output, machines, lambda machine: _migrate(output, machine, places, dry_run=asked.dry_run))
 
 
@@ -65,6 +66,17 @@ def _load(output: Output, files: Sequence[Path]) -> tuple[Parsed, ...]:
     """Relative paths are resolved from the current directory, as on any command line and as in hyper2kvm."""
     output.source = str(files[-1])
     return spec.load(files, base=Path.cwd(), home=_home())
+
+
+def _without_queue(machines: Sequence[Parsed]) -> tuple[Parsed, ...]:
+    """In the order of their `after`; the other keys for the queue are noted."""
+    among = [machine.migration for machine in machines]
+    ordered = [machines[number] for number in in_start_order(among)]
+    notes = [without_queue(machine.migration, among) for machine in ordered]
+    return tuple(
+        machine if note is None else replace(machine, notes=(*machine.notes, note))
+        for machine, note in zip(ordered, notes, strict=True)
+    )
 
 
 def _home() -> Path | None:

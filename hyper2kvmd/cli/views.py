@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from hyper2kvmd.cli.output import Output, located, more_about
@@ -212,6 +212,11 @@ def migration(
             case "memory" | "vcpus" if value is None:
                 value = "as the source machine"
         output.line(f"  {key}: {_said(value)}{f'  ({origin})' if origin else ''}")
+    from hyper2kvmd.start_times import earliest_start
+
+    start, reason = earliest_start(asked, datetime.now(UTC))
+    if reason is not None:
+        output.line(f"If it is submitted now, its job starts at {local_time(start)} at the earliest")
     notes(output, machine.notes)
 
 
@@ -227,7 +232,7 @@ def _said(value: object) -> str:
         case tuple() | list():
             return ", ".join(map(_said, value))
         case Frozen():
-            return _said({name: one for name, one in value if one})
+            return _said({name: one for name, one in value.model_dump().items() if one})
         case Mapping():
             return ", ".join(f"{key}: {_said(one)}" for key, one in value.items()) or "not set"
         case _:

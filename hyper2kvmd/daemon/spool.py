@@ -28,7 +28,7 @@ from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.quota import KEPT, FileState, Quota, in_turn
 from hyper2kvmd.daemon.wire import Rejection
-from hyper2kvmd.errors import BrokenInstallation, Failure
+from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput
 from hyper2kvmd.host import acl
 from hyper2kvmd.host.files import write_durably
 from hyper2kvmd.host.person import Person, group_name
@@ -205,6 +205,10 @@ class Spool:
         jobs = 0
         for batch, submitted in zip(asked, self._store.submit_all(asked), strict=True):
             origin = batch[0].origin
+            if isinstance(submitted, InvalidInput):
+                name, fact = batch[0].migration.vm_name, problem(submitted)
+                refused.append(Refusal(name, (fact,), replace(origin, spool_group=None)))
+                continue
             active = next((one.job for one in submitted if not one.new), None)
             if active is not None:
                 refused.append(_duplicate(origin, active))
@@ -257,7 +261,8 @@ class Spool:
         name = original(claim)
         stem = Path(name).stem
         owner = Person.of(path.lstat().st_uid)
-        origin = Origin(submitter=owner.name, uid=owner.uid, name=name, claim=claim, path=f"active/{claim}")
+        operator = owner.uid in (0, os.geteuid())
+        origin = Origin(owner.name, owner.uid, name, claim, f"active/{claim}", operator=operator)
         try:
             text = asked_by(owner, path, self._dir / SpoolFolder.INCOMING)
             machines = spec.parse(text, home=owner.home(), default_name=stem)

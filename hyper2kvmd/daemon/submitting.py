@@ -31,7 +31,7 @@ class Desk:
         self._ledger, self._quota = ledger, quota
 
     async def submit(self, caller: Caller, asked: SubmissionBody) -> list[Submitted]:
-        """All machines or none. Raises Rejected, and InvalidInput (`job-duplicate`)."""
+        """All machines or none. Raises Rejected, and InvalidInput: `job-duplicate`, `after-unknown`, `after-ambiguous`."""
         machines = await asyncio.to_thread(_machines, caller.person.uid, asked)
         return await self._queued(caller, asked, machines)
 
@@ -55,7 +55,7 @@ class Desk:
     async def _queued(
         self, caller: Caller, asked: SubmissionBody, machines: tuple[spec.Parsed, ...]
     ) -> list[Submitted]:
-        batch = await asyncio.to_thread(_submissions, caller.person, asked, machines)
+        batch = await asyncio.to_thread(_submissions, caller, asked, machines)
         submitted = await self._ledger.call(self._submit, caller, batch)
         if len(submitted) < len(machines):
             job = submitted[0].job
@@ -68,8 +68,7 @@ class Desk:
 
     def _submit(self, caller: Caller, batch: list[Submission]) -> list[Submitted]:
         self._admit(caller, len(batch))
-        (submitted,) = self._ledger.store.submit_all([batch])
-        return submitted
+        return self._ledger.store.submit_file(batch)
 
     def _admit(self, caller: Caller, jobs: int) -> None:
         if caller.role is not Role.OPERATOR:
@@ -87,9 +86,10 @@ def _parsed(asked: SubmissionBody, base: Path | None, uid: int) -> tuple[spec.Pa
     return spec.parse(asked.text, base=base, home=Person.of(uid).home(), default_name=asked.name)
 
 
-def _submissions(person: Person, asked: SubmissionBody, machines: tuple[spec.Parsed, ...]) -> list[Submission]:
+def _submissions(caller: Caller, asked: SubmissionBody, machines: tuple[spec.Parsed, ...]) -> list[Submission]:
+    person = caller.person
     data = _content(asked, machines, person.uid)
-    origin = Origin(submitter=person.name, uid=person.uid)
+    origin = Origin(submitter=person.name, uid=person.uid, operator=caller.role is Role.OPERATOR)
     batch = batch_name([one.migration for one in machines], asked.name)
     return [
         Submission(one.migration, content_key(data, person.name, one.migration.vm_name), origin, one.notes, batch)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import Connection, Select, delete, insert, or_, select
 
 from hyper2kvmd.jobs.cards import forget_cards, replace_cards
 from hyper2kvmd.jobs.changes import (
@@ -29,7 +29,8 @@ from hyper2kvmd.jobs.changes import (
     record,
     record_at,
 )
-from hyper2kvmd.jobs.tables import conversions, events, job_of, jobs, problems_adapter, stages
+from hyper2kvmd.jobs.dependencies import arrange_dependents, start_of
+from hyper2kvmd.jobs.tables import conversions, events, jobs, problems_adapter, stages
 from hyper2kvmd.jobs.transactions import Transactions
 from hyper2kvmd.jobs.workload import add_work
 from hyper2kvmd.model.concerns import Concern
@@ -37,43 +38,28 @@ from hyper2kvmd.model.jobs import WARNED, Job, Problem, Stage, State, WaitingFor
 from hyper2kvmd.model.results import Finished, Product, recorded
 from hyper2kvmd.units import duration, size
 
+MAX_SHUT = 100
+"""Jobs with a shut window that one search for a job moves. It limits the time of a transaction that blocks all others.
+"""
+
 
 class Attempts(Transactions):
     def claim(self, now: datetime) -> Job | None:
-        """The next job, now running in a new attempt: highest priority first, then the oldest."""
-        best = (
-            select(jobs.c.id)
-            .where(jobs.c.state == State.QUEUED, or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now))
-            .order_by(jobs.c.priority.desc(), jobs.c.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-            .scalar_subquery()
-        )
-        values = {
-            "state": State.RUNNING,
-            "attempt": jobs.c.attempt + 1,
-            "started": now,
-            "finished": None,
-            "not_before": None,
-            "waiting_for": None,
-            "stage": None,
-            "progress": 0.0,
-            "note": "",
-            "problems": "[]",
-            "reserved_bytes": 0,
-        }
+        """The next job, now running in a new attempt: highest priority first, then the oldest.
+
+        A job whose window is shut gets the time of its next opening instead.
+        """
         with self.transaction(writes=True) as connection:
-            row = (
-                connection.execute(update(jobs).where(jobs.c.id == best).values(values).returning(jobs))
-                .mappings()
-                .first()
-            )
-            if row is None:
-                return None
-            job = job_of(row)
-            record(connection, job, "claimed", f"attempt {job.attempt}")
-            forget_early_events(connection, job.id)
-            return job
+            for _ in range(MAX_SHUT):
+                best = connection.execute(_claimable(now)).scalar_one_or_none()
+                if best is None:
+                    return None
+                job = one(connection, best)
+                start = {} if job.migration is None else start_of(job.migration, now)
+                if start.get("waiting_for") is None:
+                    return _claimed(connection, job, now)
+                change(connection, (jobs.c.id == job.id,), **start)
+        return None
 
     def finished_stages(self, job_id: int) -> Finished:
         """Stages that earlier attempts finished and that are still valid; none if this version cannot read them."""
@@ -153,6 +139,7 @@ class Attempts(Transactions):
             forget_all_but_artifact(connection, job_id)
             record_at(connection, job_id, attempt, "succeeded", note)
             add_work(connection, datetime.now(UTC), succeeded=1)
+            arrange_dependents(connection, job_id)
             return True
 
     def fail(
@@ -167,6 +154,7 @@ class Attempts(Transactions):
             forget_cards(connection, job_id)
             record_at(connection, job_id, attempt, "failed", first_line(problems))
             add_work(connection, datetime.now(UTC), failed=1)
+            arrange_dependents(connection, job_id)
             return True
 
     def requeue(
@@ -205,6 +193,7 @@ class Attempts(Transactions):
             forget_stages(connection, job_id, keep_stages)
             forget_cards(connection, job_id)
             record_at(connection, job_id, attempt, "cancelled")
+            arrange_dependents(connection, job_id)
             return True
 
     def note_kept_folder(self, job_id: int, note: str) -> None:
@@ -241,6 +230,7 @@ class Attempts(Transactions):
                     forget_cards(connection, row["id"])
                 kind, message = ("cancelled", "") if cancelled else ("requeued", "the daemon had died")
                 record_at(connection, row["id"], row["attempt"], kind, message)
+                arrange_dependents(connection, row["id"])
                 recovered.append(one(connection, row["id"]))
         return recovered
 
@@ -259,3 +249,36 @@ def _warn(connection: Connection, job_id: int, attempt: int, message: str) -> No
     if connection.execute(select(events.c.id).where(*same).limit(1)).first() is None:
         change(connection, (jobs.c.id == job_id,), warnings=jobs.c.warnings + 1)
     record_at(connection, job_id, attempt, WARNED, message)
+
+
+def _claimable(now: datetime) -> Select[Any]:
+    due = or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now)
+    free = or_(jobs.c.waiting_for.is_(None), jobs.c.waiting_for != WaitingFor.AFTER)
+    return (
+        select(jobs.c.id)
+        .where(jobs.c.state == State.QUEUED, due, free)
+        .order_by(jobs.c.priority.desc(), jobs.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def _claimed(connection: Connection, job: Job, now: datetime) -> Job:
+    values = {
+        "state": State.RUNNING,
+        "attempt": jobs.c.attempt + 1,
+        "started": now,
+        "finished": None,
+        "not_before": None,
+        "waiting_for": None,
+        "stage": None,
+        "progress": 0.0,
+        "note": "",
+        "problems": "[]",
+        "reserved_bytes": 0,
+    }
+    change(connection, (jobs.c.id == job.id,), **values)
+    claimed = one(connection, job.id)
+    record(connection, claimed, "claimed", f"attempt {claimed.attempt}")
+    forget_early_events(connection, job.id)
+    return claimed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
@@ -17,10 +16,10 @@ from hyper2kvmd.jobs.changes import (
     is_active,
     one,
     over,
-    queued,
     record,
     without_active_group,
 )
+from hyper2kvmd.jobs.dependencies import arrange_dependents, enqueue, forget_broken, needed_by_others
 from hyper2kvmd.jobs.tables import jobs, queue, work
 from hyper2kvmd.jobs.transactions import Transactions
 from hyper2kvmd.model.jobs import Job, State, WaitingFor
@@ -42,14 +41,24 @@ class Operations(Transactions):
                 change(connection, (jobs.c.id == job_id,), **over(State.CANCELLED), note="")
                 forget_cards(connection, job_id)
                 record(connection, job, "cancelled", by)
+                arrange_dependents(connection, job_id)
             return one(connection, job_id)
 
     def hold(self, job_id: int, by: str) -> Job:
-        values = {"state": State.HELD, "waiting_for": WaitingFor.OPERATOR}
-        return self._move(job_id, by, "hold", "held", (State.QUEUED,), **values)
+        with self.transaction(writes=True) as connection:
+            job = self._allow(connection, job_id, "hold", State.QUEUED)
+            change(connection, (jobs.c.id == job_id,), state=State.HELD, waiting_for=WaitingFor.OPERATOR)
+            record(connection, job, "held", by)
+            return one(connection, job_id)
 
     def release(self, job_id: int, by: str) -> Job:
-        return self._move(job_id, by, "release", "released", (State.HELD,), **queued(), waiting_for=None, note="")
+        """Let a held job start, also in spite of jobs that it needs and that failed."""
+        with self.transaction(writes=True) as connection:
+            job = self._allow(connection, job_id, "release", State.HELD)
+            record(connection, job, "released", by)
+            forget_broken(connection, job_id)
+            enqueue(connection, job_id)
+            return one(connection, job_id)
 
     def set_priority(self, job_id: int, priority: int, by: str) -> Job:
         """Change the priority of a waiting job. Raises InvalidInput (`job-unknown`, `job-state`)."""
@@ -64,10 +73,13 @@ class Operations(Transactions):
 
         Also raises InvalidInput (`job-duplicate`) when another active job has the same content.
         """
-        values = {**queued(), "failures": 0, "finished": None, "not_before": None, "waiting_for": None}
-        values |= {"note": "", "problems": "[]"}
         try:
-            return self._move(job_id, by, "retry", "retried", (State.FAILED, State.CANCELLED), **values)
+            with self.transaction(writes=True) as connection:
+                job = self._allow(connection, job_id, "retry", State.FAILED, State.CANCELLED)
+                record(connection, job, "retried", by)
+                enqueue(connection, job_id, failures=0, finished=None, not_before=None, problems="[]")
+                arrange_dependents(connection, job_id)
+                return one(connection, job_id)
         except IntegrityError as error:
             raise InvalidInput(
                 "job-duplicate",
@@ -98,7 +110,7 @@ class Operations(Transactions):
 
     def forget(self, before: datetime, *, dry_run: bool = False) -> int:
         """Delete the jobs that ended before then, with their history; return the number. `dry_run` only counts them."""
-        old = ~is_active() & (jobs.c.finished < before) & without_active_group()
+        old = ~is_active() & (jobs.c.finished < before) & without_active_group() & ~needed_by_others()
         with self.transaction(writes=not dry_run) as connection:
             count = connection.execute(select(func.count()).select_from(jobs).where(old)).scalar_one()
             if not dry_run:
@@ -110,15 +122,8 @@ class Operations(Transactions):
     def forget_jobs(self, job_ids: Sequence[int]) -> None:
         """Delete the finished ones of these jobs, with their history."""
         with self.transaction(writes=True) as connection:
-            connection.execute(delete(jobs).where(jobs.c.id.in_(job_ids), ~is_active()))
+            connection.execute(delete(jobs).where(jobs.c.id.in_(job_ids), ~is_active(), ~needed_by_others()))
             forget_empty_batches(connection)
-
-    def _move(self, job_id: int, by: str, verb: str, kind: str, allowed: tuple[State, ...], **values: Any) -> Job:
-        with self.transaction(writes=True) as connection:
-            job = self._allow(connection, job_id, verb, *allowed)
-            change(connection, (jobs.c.id == job_id,), **values)
-            record(connection, job, kind, by)
-            return one(connection, job_id)
 
     def _allow(self, connection: Connection, job_id: int, verb: str, *allowed: State) -> Job:
         job = one(connection, job_id)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from sqlalchemy import func, select, text
 
 from hyper2kvmd.jobs.changes import is_active, one, without_active_group
+from hyper2kvmd.jobs.dependencies import needed_by_others
 from hyper2kvmd.jobs.tables import MISPLACED, event_of, events, job_of, jobs, queue, stages
 from hyper2kvmd.jobs.transactions import Transactions
 from hyper2kvmd.model.jobs import Counts, Job, JobEvent, Stage, State
@@ -101,7 +102,7 @@ class Questions(Transactions):
 
     def surplus(self, submitter: str, state: State, kept: int) -> Sequence[tuple[int, str | None]]:
         """Numbers and spool files of the submitter's jobs in that state, except the newest `kept`; 1,000 at most."""
-        theirs = jobs.c.submitter == submitter, jobs.c.state == state, without_active_group()
+        theirs = jobs.c.submitter == submitter, jobs.c.state == state, without_active_group(), ~needed_by_others()
         query = select(jobs.c.id, jobs.c.spool_path).where(*theirs).order_by(jobs.c.id.desc())
         with self.transaction() as connection:
             return [(row[0], row[1]) for row in connection.execute(query.offset(kept).limit(1000))]

@@ -12,10 +12,11 @@ from sqlalchemy.exc import IntegrityError
 
 from hyper2kvmd.jobs.changes import first_line, is_active, record
 from hyper2kvmd.jobs.changes import one as one_job
+from hyper2kvmd.jobs.dependencies import arrange, depend, needed_jobs
 from hyper2kvmd.jobs.tables import batches, events, job_of, jobs, notes_adapter, problems_adapter
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
-from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Job, Problem, State
+from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Job, Problem, State, WaitingFor
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Origin:
     """Current path of the spool file, relative to the spool directory."""
     spool_group: str | None = None
     """Permanent name of the spool file, the same for all its machines. Only the first one has `claim` and `path`."""
+    operator: bool = False
+    """Its jobs may wait for those of every submitter."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ def _queue(connection: Connection, asked: Submission, batch_id: int | None) -> S
             content_key=asked.content_key,
             notes=notes_adapter.dump_json(asked.notes).decode(),
             batch_id=batch_id,
+            waiting_for=WaitingFor.AFTER,
         )
     record(connection, job, "submitted", f"by {asked.origin.submitter}" if asked.origin.submitter else "")
     return Submitted(job, new=True)
@@ -99,24 +103,40 @@ class _Active(Exception):
 
 
 def submit_together(connection: Connection, asked: Sequence[Submission]) -> list[Submitted]:
-    """Queue all of them as jobs of one batch, or none if some are active already; then only these are returned."""
+    """Queue all of them as jobs of one batch, or none if some are active already; then only these are returned.
+
+    Raises InvalidInput as `needed_jobs` does.
+    """
     try:
         with connection.begin_nested():
-            batch_id = enter_batch(connection, asked[0])
-            done = [_submit(connection, one, batch_id) for one in asked]
-            active = [(one, submitted.job) for one, submitted in zip(asked, done, strict=True) if not submitted.new]
-            if active:
-                raise _Active(active)
-            return [replace(one, job=one_job(connection, one.job.id)) for one in done]
+            return _enter(connection, asked)
     except _Active as active:
         for one, job in active.found:
             _record_duplicate(connection, job, one.origin)
         return [Submitted(one_job(connection, job.id), new=False) for _, job in active.found]
 
 
+def _enter(connection: Connection, asked: Sequence[Submission]) -> list[Submitted]:
+    machines = {one.migration.vm_name for one in asked}
+    others = {name for one in asked for name in one.migration.after} - machines
+    origin = asked[0].origin
+    known = needed_jobs(connection, sorted(others), None if origin.operator else origin.uid)
+    batch_id = enter_batch(connection, asked[0])
+    done = [_submit(connection, one, batch_id) for one in asked]
+    active = [(one, submitted.job) for one, submitted in zip(asked, done, strict=True) if not submitted.new]
+    if active:
+        raise _Active(active)
+    known = {**known, **{submitted.job.vm_name: (submitted.job.id,) for submitted in done}}
+    for one, submitted in zip(asked, done, strict=True):
+        depend(connection, submitted.job.id, (number for name in one.migration.after for number in known[name]))
+    for submitted in done:
+        arrange(connection, submitted.job.id)
+    return [replace(submitted, job=one_job(connection, submitted.job.id)) for submitted in done]
+
+
 def batch_name(machines: Sequence[Migration], stem: str) -> str | None:
     """The batch of the machines of one file; a file with one machine is a batch only by name."""
-    return stem if len(machines) > 1 else None
+    return machines[0].batch or (stem if len(machines) > 1 else None)
 
 
 def enter_batch(connection: Connection, asked: Submission) -> int | None:

@@ -94,7 +94,7 @@ jobs = Table(
     Column("not_before", Instant),
     Column("started", Instant),
     Column("finished", Instant),
-    Index("jobs_to_claim", "state", text("priority DESC"), "id", "not_before"),
+    Index("jobs_to_claim", "state", text("priority DESC"), "id", "not_before", "waiting_for"),
     Index("jobs_by_state", "state", "id"),
     Index("jobs_by_end", "state", "finished", "id"),
     Index("jobs_by_finish", "finished", "id"),
@@ -128,6 +128,7 @@ batches = Table(
     Column("submitter_uid", BigInteger, nullable=False),
     Column("created", Instant, nullable=False),
     Index("batches_of_submitter", "submitter_uid", "name", "id"),
+    Index("batches_by_name", "name", "id"),
     sqlite_autoincrement=True,
 )
 
@@ -141,6 +142,14 @@ work = Table(
     Column("failed", Integer, nullable=False, default=0),
 )
 """What the daemon did in each hour."""
+
+dependencies = Table(
+    "dependencies",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("needs", ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True, index=True),
+)
+"""`job_id` starts when `needs` has succeeded."""
 
 stages = Table(
     "stages",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Annotated, Literal, TypeAlias, get_args
 
@@ -63,6 +64,24 @@ class Hooks(Frozen):
     """After the plan, before the conversion begins."""
     after: Annotated[tuple[HookName, ...], BeforeValidator(_as_tuple), Field(max_length=HOOKS_MAX)] = ()
     """After the last stage."""
+
+
+Day: TypeAlias = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = get_args(Day)
+QUEUE_NAME = r"^[^/\x00-\x1f\x7f]{1,255}$"
+"""The name of a batch or a VM."""
+AFTER_MAX = 32
+
+
+class Window(Frozen):
+    """The times at which a job may start. One that closes before it opens, by the clock, closes on the next day."""
+
+    days: Annotated[tuple[Day, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = DAYS
+    """Those on which it opens."""
+    from_: str = Field(default="00:00", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", alias="from")
+    to: str = Field(default="24:00", pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$")
+    timezone: str | None = Field(default=None, min_length=1, max_length=64)
+    """As in the tz database; None is the time zone of the host."""
 
 
 class Migration(Frozen):
@@ -147,6 +166,13 @@ class Migration(Frozen):
     checksum: bool = False
     verify: Literal["check", "content", "boot"] = "check"
     priority: int = Field(default=5, ge=0, le=9)
+    batch: str | None = Field(default=None, pattern=QUEUE_NAME)
+    after: Annotated[
+        tuple[Annotated[str, Field(pattern=QUEUE_NAME)], ...], BeforeValidator(_as_tuple), Field(max_length=AFTER_MAX)
+    ] = ()
+    """Machines and batches that have to succeed before this job starts."""
+    not_before: datetime | None = None
+    window: Window | None = None
     dry_run: bool = False
     print_fstab: bool = False
 

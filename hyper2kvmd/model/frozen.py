@@ -5,10 +5,25 @@ from __future__ import annotations
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
 
 
 class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    """An alias is the field's name outside of Python, in YAML and JSON."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        defer_build=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
+
+    @classmethod
+    def fields_by_key(cls) -> dict[str, FieldInfo]:
+        """The fields by their names in YAML and JSON."""
+        return {field.alias or name: field for name, field in cls.model_fields.items()}
 
     def with_changes(self, **changes: object) -> Self:
         """A copy with other values. Raises pydantic.ValidationError for an invalid name or value."""

@@ -116,15 +116,16 @@ def machines(content: str, names: str, claim: str = "") -> list[Submission]:
 
 def test_a_batch_is_queued_as_a_whole_or_not_at_all(store: Store, tmp_path: Path) -> None:
     first, second = store.submit_all([machines("x", "ab"), machines("y", "c")])
+    assert isinstance(first, list) and isinstance(second, list)
     assert [(one.job.vm_name, one.new) for one in (*first, *second)] == [("a", True), ("b", True), ("c", True)]
     assert {name: [job.vm_name for job in found] for name, found in store.spool_groups(["x", "z"]).items()} == {
         "x": ["a", "b"]
     }
-    again = store.submit_all([machines("x", "ab", "x2")])[0]
+    again = store.submit_file(machines("x", "ab", "x2"))
     assert [(one.job.id, one.new) for one in again] == [(1, False), (2, False)]
     job = claim(store)
     store.succeed(job.id, job.attempt, "done")
-    (partly,) = store.submit_all([machines("x", "ab", "x3")])
+    partly = store.submit_file(machines("x", "ab", "x3"))
     assert [(one.job.vm_name, one.new) for one in partly] == [("b", False)]
     assert len(store.list()) == 3
     assert kinds(store, 2)[-1] == "duplicate"
@@ -154,7 +155,8 @@ def test_many_at_once_are_what_each_would_have_been(store: Store) -> None:
     def submission(name: str, key: str) -> Submission:
         return Submission(Migration(vmdk=(Path("/a.vmdk"),), vm_name=name), key, Origin(claim=name))
 
-    results = [one for (one,) in store.submit_all([[submission(*each)] for each in ("a1", "b2", "c1")])]
+    entered = store.submit_all([[submission(*each)] for each in ("a1", "b2", "c1")])
+    results = [one for file in entered if isinstance(file, list) for one in file]
     assert [(one.job.vm_name, one.new) for one in results] == [("a", True), ("b", True), ("a", False)]
     assert store.known_claims(["a", "b", "c"]) == {"a", "b"}
     assert store.submit_all([]) == []

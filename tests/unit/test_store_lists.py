@@ -35,7 +35,7 @@ def submission(name: str, origin: Origin = ALICE, batch: str | None = None, prio
 
 
 def add(store: Store, *asked: Submission) -> list[Job]:
-    return [one.job for one in store.submit_all([asked])[0]]
+    return [one.job for one in store.submit_file(asked)]
 
 
 def run(store: Store, *warnings: str, fails: bool = False) -> Job:
@@ -127,7 +127,7 @@ def test_files_of_one_name_join_a_batch_while_it_is_active(store: Store) -> None
 
 def test_a_duplicate_leaves_no_batch_and_a_forgotten_one_is_gone(store: Store) -> None:
     add(store, submission("a"))
-    (again,) = store.submit_all([[submission("a", batch="rack")]])[0]
+    (again,) = store.submit_file([submission("a", batch="rack")])
     assert (again.new, again.job.id, store.batches()) == (False, 1, [])
     add(store, submission("b", batch="rack"))
     run(store)

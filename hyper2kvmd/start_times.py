@@ -1,0 +1,96 @@
+"""When a job may start: not before a time, and within its window, by the clock of the window's time zone."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from hyper2kvmd.model.asked import DAYS, Migration, Window
+from hyper2kvmd.model.jobs import WaitingFor
+
+LOCAL_TIME = Path("/etc/localtime")
+DAYS_AHEAD = 30
+"""A window opens each week, but in one that has no such time because the clock is put forward."""
+
+
+def earliest_start(migration: Migration, moment: datetime) -> tuple[datetime, WaitingFor | None]:
+    """The first instant from `moment` at which the job may start, and what it waits for until then."""
+    wanted = max(moment, migration.not_before or moment)
+    opens = next_opening(migration.window, wanted) if migration.window else wanted
+    if opens <= moment:
+        return opens, None
+    return opens, WaitingFor.WINDOW if opens > wanted else WaitingFor.TIME
+
+
+def next_opening(window: Window, moment: datetime) -> datetime:
+    """The first instant from `moment` at which the window is open, in its time zone."""
+    zone = zone_of(window.timezone)
+    today = moment.astimezone(zone).date()
+    for day in (today + timedelta(days=number) for number in range(-1, DAYS_AHEAD)):
+        if DAYS[day.weekday()] not in window.days:
+            continue
+        opens, closes = _on(window, day, zone)
+        if max(opens, moment) < closes:
+            return max(opens, moment).astimezone(zone)
+    raise AssertionError("a window opens at least every other week")
+
+
+def zone_of(name: str | None) -> ZoneInfo:
+    """The time zone, or that of the host if there is no name, or none of that name any more."""
+    return _zone(name) or _local_zone()
+
+
+def is_zone(name: str) -> bool:
+    return _zone(name) is not None
+
+
+@cache
+def _zone(name: str | None) -> ZoneInfo | None:
+    try:
+        return ZoneInfo(name) if name else None
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None
+
+
+def _local_zone() -> ZoneInfo:
+    if named := _zone(os.environ.get("TZ", "").removeprefix(":")):
+        return named
+    try:
+        with LOCAL_TIME.open("rb") as file:
+            return ZoneInfo.from_file(file, "localtime")
+    except (OSError, ValueError):
+        return ZoneInfo("UTC")
+
+
+def _on(window: Window, day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """When the window that opens on that day opens and closes, in UTC; it may close before it opens, and is shut then.
+
+    Where the clock is put back, times occur twice. The window is the shorter one of those that are possible.
+    """
+    closing_day = day if window.to > window.from_ else day + timedelta(days=1)
+    closes = _instant(closing_day, window.to, zone, fold=0)
+    latest = _instant(day, window.from_, zone, fold=1)
+    return (latest, closes) if latest < closes else (_instant(day, window.from_, zone, fold=0), closes)
+
+
+def _instant(day: date, clock: str, zone: ZoneInfo, fold: int) -> datetime:
+    """When the clock shows that time, or a later one if the time is left out because the clock is put forward."""
+    if clock == "24:00":
+        day, clock = day + timedelta(days=1), "00:00"
+    wanted = datetime.combine(day, time.fromisoformat(clock))
+    found = wanted.replace(tzinfo=zone, fold=fold).astimezone(UTC)
+    if found.astimezone(zone).replace(tzinfo=None) == wanted:
+        return found
+    before = wanted.replace(tzinfo=zone, fold=1).astimezone(UTC)
+    after = wanted.replace(tzinfo=zone, fold=0).astimezone(UTC)
+    while after - before > timedelta(seconds=1):  # the clock is put forward between the two
+        middle = before + (after - before) / 2
+        before, after = (before, middle) if _shows_later(middle, wanted, zone) else (middle, after)
+    return after.replace(microsecond=0)
+
+
+def _shows_later(moment: datetime, wanted: datetime, zone: ZoneInfo) -> bool:
+    return moment.astimezone(zone).replace(tzinfo=None) >= wanted
