@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from hyper2kvmd.model.asked import DAYS, Migration, Window
+from hyper2kvmd.model.asked import DAYS, Migration, StartWindow
 from hyper2kvmd.model.jobs import WaitingFor
 
 LOCAL_TIME = Path("/etc/localtime")
@@ -25,7 +25,7 @@ def earliest_start(migration: Migration, moment: datetime) -> tuple[datetime, Wa
     return opens, WaitingFor.WINDOW if opens > wanted else WaitingFor.TIME
 
 
-def next_opening(window: Window, moment: datetime) -> datetime:
+def next_opening(window: StartWindow, moment: datetime) -> datetime:
     """The first instant from `moment` at which the window is open, in its time zone."""
     zone = zone_of(window.timezone)
     today = moment.astimezone(zone).date()
@@ -65,7 +65,7 @@ def _local_zone() -> ZoneInfo:
         return ZoneInfo("UTC")
 
 
-def _on(window: Window, day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
+def _on(window: StartWindow, day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
     """When the window that opens on that day opens and closes, in UTC; it may close before it opens, and is shut then.
 
     Where the clock is put back, times occur twice. The window is the shorter one of those that are possible.

@@ -73,7 +73,7 @@ QUEUE_NAME = r"^[^/\x00-\x1f\x7f]{1,255}$"
 AFTER_MAX = 32
 
 
-class Window(Frozen):
+class StartWindow(Frozen):
     """The times at which a job may start. One that closes before it opens, by the clock, closes on the next day."""
 
     days: Annotated[tuple[Day, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = DAYS
@@ -172,7 +172,7 @@ class Migration(Frozen):
     ] = ()
     """Machines and batches that have to succeed before this job starts."""
     not_before: datetime | None = None
-    window: Window | None = None
+    window: StartWindow | None = None
     dry_run: bool = False
     print_fstab: bool = False
 

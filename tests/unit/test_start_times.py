@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hyper2kvmd.model.asked import DAYS, Migration, Window
+from hyper2kvmd.model.asked import DAYS, Migration, StartWindow
 from hyper2kvmd.model.jobs import WaitingFor
 from hyper2kvmd.start_times import earliest_start, next_opening
 
@@ -19,20 +19,20 @@ CLOCK = st.times().map(lambda one: f"{one:%H:%M}")
 MOMENTS = st.datetimes(datetime(2020, 1, 1), datetime(2035, 1, 1)).map(lambda one: one.replace(tzinfo=UTC))
 
 
-def window(**keys: object) -> Window:
-    return Window.model_validate({"timezone": "Europe/Berlin", **keys})
+def window(**keys: object) -> StartWindow:
+    return StartWindow.model_validate({"timezone": "Europe/Berlin", **keys})
 
 
 @st.composite
-def windows(draw: st.DrawFn) -> Window:
+def windows(draw: st.DrawFn) -> StartWindow:
     opens = draw(CLOCK)
     closes = draw(st.one_of(CLOCK, st.just("24:00")).filter(lambda one: one != opens))
     days = draw(st.sets(st.sampled_from(DAYS), min_size=1))
     keys = {"from": opens, "to": closes, "days": tuple(days), "timezone": draw(st.sampled_from(ZONES))}
-    return Window.model_validate(keys)
+    return StartWindow.model_validate(keys)
 
 
-def is_open(asked: Window, moment: datetime) -> bool:
+def is_open(asked: StartWindow, moment: datetime) -> bool:
     """By the clock alone."""
     local = moment.astimezone(ZoneInfo(str(asked.timezone)))
     clock, today = local.time().replace(tzinfo=None), DAYS[local.weekday()]
@@ -48,7 +48,7 @@ def is_open(asked: Window, moment: datetime) -> bool:
 @example(window(**{"from": "02:15", "to": "02:45"}), datetime(2026, 3, 28, 2, tzinfo=UTC))
 @example(window(**{"from": "02:15", "to": "02:45"}), datetime(2026, 10, 25, 0, 50, tzinfo=UTC))
 @example(window(**{"from": "02:45", "to": "02:15"}), datetime(2026, 10, 24, 23, 50, tzinfo=UTC))
-def test_a_start_is_inside_the_window_and_comes_within_two_weeks(asked: Window, moment: datetime) -> None:
+def test_a_start_is_inside_the_window_and_comes_within_two_weeks(asked: StartWindow, moment: datetime) -> None:
     start = next_opening(asked, moment)
     assert is_open(asked, start), start
     assert moment <= start <= moment + timedelta(days=15)
@@ -56,7 +56,9 @@ def test_a_start_is_inside_the_window_and_comes_within_two_weeks(asked: Window, 
 
 
 @given(windows(), MOMENTS, st.integers(0, 200))
-def test_no_opening_is_left_out_but_where_the_clock_is_put_back(asked: Window, moment: datetime, minutes: int) -> None:
+def test_no_opening_is_left_out_but_where_the_clock_is_put_back(
+    asked: StartWindow, moment: datetime, minutes: int
+) -> None:
     start = next_opening(asked, moment)
     earlier = moment + timedelta(minutes=minutes)
     zone = ZoneInfo(str(asked.timezone))
@@ -106,13 +108,13 @@ def test_both_limits_count(
     asked = Migration(
         vm_name="a",
         not_before=None if not_before is None else day.replace(hour=not_before),
-        window=None if keys is None else Window.model_validate({**keys, "timezone": "UTC"}),
+        window=None if keys is None else StartWindow.model_validate({**keys, "timezone": "UTC"}),
     )
     assert earliest_start(asked, day.replace(hour=12)) == (day.replace(hour=start), reason)
 
 
 def test_the_window_of_the_host_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = Window.model_validate({"from": "12:00", "to": "13:00"})
+    asked = StartWindow.model_validate({"from": "12:00", "to": "13:00"})
     for zone, hour in (("Asia/Kolkata", (6, 30)), (":UTC", (12, 0))):
         monkeypatch.setenv("TZ", zone)
         assert next_opening(asked, datetime(2026, 11, 30, tzinfo=UTC)) == datetime(2026, 11, 30, *hour, tzinfo=UTC)

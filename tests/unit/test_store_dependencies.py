@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hyper2kvmd.errors import InvalidInput
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin, Submission
-from hyper2kvmd.model.asked import Migration, Window
+from hyper2kvmd.model.asked import Migration, StartWindow
 from hyper2kvmd.model.jobs import Job, Problem, State, WaitingFor
 
 ALICE, BOB, ROOT = (
@@ -188,10 +188,10 @@ def test_a_job_whose_time_has_not_come(store: Store) -> None:
     assert started is not None and started.id == 1
 
 
-def around(moment: datetime, hours: int) -> Window:
+def around(moment: datetime, hours: int) -> StartWindow:
     """From that hour, for one hour."""
     first, last = moment + timedelta(hours=hours), moment + timedelta(hours=hours + 1)
-    return Window.model_validate({"from": f"{first:%H}:00", "to": f"{last:%H}:00", "timezone": "UTC"})
+    return StartWindow.model_validate({"from": f"{first:%H}:00", "to": f"{last:%H}:00", "timezone": "UTC"})
 
 
 def test_a_missed_window_means_the_next_one(store: Store) -> None:
