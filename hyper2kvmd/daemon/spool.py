@@ -261,8 +261,8 @@ class Spool:
         name = original(claim)
         stem = Path(name).stem
         owner = Person.of(path.lstat().st_uid)
-        operator = owner.uid in (0, os.geteuid())
-        origin = Origin(owner.name, owner.uid, name, claim, f"active/{claim}", operator=operator)
+        origin = Origin(submitter=owner.name, uid=owner.uid, name=name, claim=claim, path=f"active/{claim}")
+        origin = replace(origin, operator=owner.uid in (0, os.geteuid()))
         try:
             text = asked_by(owner, path, self._dir / SpoolFolder.INCOMING)
             machines = spec.parse(text, home=owner.home(), default_name=stem)
