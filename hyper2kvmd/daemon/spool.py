@@ -262,7 +262,7 @@ class Spool:
         stem = Path(name).stem
         owner = Person.of(path.lstat().st_uid)
         origin = Origin(submitter=owner.name, uid=owner.uid, name=name, claim=claim, path=f"active/{claim}")
-        origin = replace(origin, operator=owner.uid in (0, os.geteuid()))
+        operates = owner.uid in (0, os.geteuid())
         try:
             text = asked_by(owner, path, self._dir / SpoolFolder.INCOMING)
             machines = spec.parse(text, home=owner.home(), default_name=stem)
@@ -270,7 +270,7 @@ class Spool:
             return Refusal(stem, failure.problems, origin)
         except Failure as failure:
             return Refusal(stem, (problem(failure),), origin)
-        return _submissions(machines, text.encode(), origin)
+        return _submissions(machines, text.encode(), replace(origin, operator=operates))
 
     # ------------------------------------------------------------ at the end
 
