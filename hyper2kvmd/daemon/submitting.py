@@ -31,7 +31,7 @@ class Desk:
         self._ledger, self._quota = ledger, quota
 
     async def submit(self, caller: Caller, asked: SubmissionBody) -> list[Submitted]:
-        """All machines or none. Raises Rejected, and InvalidInput: `job-duplicate`, `after-unknown`, `after-ambiguous`."""
+        """All machines or none. Raises Rejected; InvalidInput: `job-duplicate`, and as `submit_file` does."""
         machines = await asyncio.to_thread(_machines, caller.person.uid, asked)
         return await self._queued(caller, asked, machines)
 
