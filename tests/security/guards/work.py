@@ -158,7 +158,7 @@ GUARDS: tuple[Guard, ...] = (
         "test_record.py::test_a_directory_is_on_record_once",
         Cut("hyper2kvmd/model/disks.py", "SourceDisk._named_beside", "if COMPACT", NEVER),
     ),
-    *each("test_record.py::test_events_without_end", attempts("Attempts.claim", "call forget_early_events", GONE)),
+    *each("test_record.py::test_events_without_end", attempts("_claimed", "call forget_early_events", GONE)),
     *each("test_record.py::test_warnings_without_end", progress("Context.warn", "if MAX_WARNINGS #1", ALWAYS)),
     *each("test_record.py::test_a_long_warning", progress("warning_text", "call shortened", "$1")),
     *each("test_record.py::test_a_long_problem", progress("problem", "call shortened", "$1")),
