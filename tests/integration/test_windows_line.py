@@ -152,7 +152,7 @@ ASKED = (
                 "NameServer": text(""),
             },
         },
-        ("the card 00:50:56:a1:b2:c3 gets the addresses 198.51.100.7/25", "the card 00:0c:29:f3:ff:de gets"),
+        ("the card 00:50:56:a1:b2:c3 gets the address 198.51.100.7/25", "the card 00:0c:29:f3:ff:de gets"),
         ("windows-address-unused",),
     ),
     Asked(
@@ -160,7 +160,7 @@ ASKED = (
         {"win_tools": "remove", "win_agent": True},
         ("network", "tools", "agent"),
         {f"{card(STATIC.mac)}\\Tcpip": {"IPAddress": texts("192.0.2.21"), "SubnetMask": texts("255.255.255.0")}},
-        ("the card 00:50:56:a1:b2:c3 gets the addresses 192.0.2.21", TOOLS_LINE, AGENT_LINE),
+        ("the card 00:50:56:a1:b2:c3 gets the address 192.0.2.21", TOOLS_LINE, AGENT_LINE),
     ),
 )
 
