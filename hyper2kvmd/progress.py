@@ -95,12 +95,16 @@ class CommandStarted(Frozen):
     """A shell command line."""
 
 
+HelperOutcome = Literal["ok", "unable", "refused", "failed"]
+"""`unable`: the guest's file system or this kernel prevents it. `refused`: a forbidden request."""
+
+
 class HelperAnswered(Frozen):
     """One request to the root helper has ended."""
 
     event: Literal["helper-answered"] = "helper-answered"
     verb: str = Field(pattern="^[a-z-]{1,32}$")
-    outcome: Literal["ok", "refused", "failed"]
+    outcome: HelperOutcome
 
 
 class AwaitingSpace(Frozen):
@@ -204,7 +208,7 @@ class Context:
         self.emit(StepStarted(title=title, total=total))
         yield Step(title, total, self.emit)
 
-    def helper_answered(self, verb: str, outcome: Literal["ok", "refused", "failed"]) -> None:
+    def helper_answered(self, verb: str, outcome: HelperOutcome) -> None:
         self.emit(HelperAnswered(verb=verb, outcome=outcome))
 
     def machine_decided(self, lines: Iterable[str]) -> None:

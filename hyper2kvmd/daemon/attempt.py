@@ -190,6 +190,7 @@ class Attempt:
                 self._log.info("%s", message)
             case Warned(message=message):
                 self._log.warning("%s", message)
+                self._metrics.warned()
                 return await ledger.ensure(store.record_warning, job.id, job.attempt, message)
             case MachineDecided(lines=lines):
                 for line in lines:

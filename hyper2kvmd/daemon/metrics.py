@@ -1,15 +1,16 @@
-"""Metrics for Prometheus. Counters grow with each event; gauges are set from the daemon's status at each scrape."""
+"""Metrics for Prometheus. Counters grow with each event; `gauges.py` reads the rest from the daemon's status."""
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     ProcessCollector,
     disable_created_metrics,
@@ -18,11 +19,12 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-import hyper2kvmd
+from hyper2kvmd.daemon.gauges import GAUGES
 from hyper2kvmd.daemon.wire import Status
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.jobs import Job, Problem, Stage, State
 from hyper2kvmd.model.results import Product
+from hyper2kvmd.progress import HelperOutcome
 
 SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 43200, 86400)
 
@@ -40,6 +42,15 @@ class Metrics(Collector):
             "Finished jobs, by outcome and by the code of the first problem.",
             ("outcome", "reason"),
             registry=self.registry,
+        )
+        self._last_failed = Gauge(
+            "hyper2kvm_job_last_failed_timestamp_seconds",
+            "When a job last failed for that reason; absent if none has since the daemon's start.",
+            ("reason",),
+            registry=self.registry,
+        )
+        self._warnings = Counter(
+            "hyper2kvm_warnings", "Warnings of jobs, those of repeated attempts included.", registry=self.registry
         )
         self._stage_seconds = Histogram(
             "hyper2kvm_stage_duration_seconds",
@@ -63,9 +74,16 @@ class Metrics(Collector):
         self._spool_rejected = Counter(
             "hyper2kvm_spool_rejected", "Spool files rejected, by reason.", ("reason",), registry=self.registry
         )
+        self._last_rejected = Gauge(
+            "hyper2kvm_spool_last_rejected_timestamp_seconds",
+            "When a spool file was last rejected for that reason; absent if none has since the daemon's start.",
+            ("reason",),
+            registry=self.registry,
+        )
         self._helper = Counter(
             "hyper2kvm_helper_requests",
-            "Requests to the root helper, by verb and outcome.",
+            "Requests to the root helper, by verb and outcome: `ok`, `unable` (the guest's file system or this kernel"
+            " prevents it), `refused` (a forbidden request), `failed` (no valid answer).",
             ("verb", "outcome"),
             registry=self.registry,
         )
@@ -74,9 +92,10 @@ class Metrics(Collector):
         for state in (State.SUCCEEDED, State.CANCELLED):
             self._completed.labels(state.value, "")
         for verb in ("probe", "mount"):
-            for outcome in ("ok", "refused", "failed"):
+            for outcome in get_args(HelperOutcome):
                 self._helper.labels(verb, outcome)
-        ProcessCollector(namespace="hyper2kvm", registry=self.registry)
+        ProcessCollector(registry=self.registry)
+        ProcessCollector(namespace="hyper2kvm", registry=self.registry)  # the names of earlier versions
         self.registry.register(self)
 
     def claimed(self, job: Job) -> None:
@@ -84,7 +103,13 @@ class Metrics(Collector):
             self._queue_wait.observe((datetime.now(UTC) - job.created).total_seconds())
 
     def ended(self, state: State, problems: tuple[Problem, ...] = ()) -> None:
-        self._completed.labels(state.value, problems[0].code if problems else "").inc()
+        reason = problems[0].code if problems else ""
+        self._completed.labels(state.value, reason).inc()
+        if state is State.FAILED:
+            self._last_failed.labels(reason).set_to_current_time()
+
+    def warned(self) -> None:
+        self._warnings.inc()
 
     def stage_finished(self, stage: Stage, seconds: float, product: Product) -> None:
         self._stage_seconds.labels(stage.value).observe(seconds)
@@ -96,6 +121,7 @@ class Metrics(Collector):
 
     def rejected(self, reason: str) -> None:
         self._spool_rejected.labels(reason).inc()
+        self._last_rejected.labels(reason).set_to_current_time()
 
     def helper_answered(self, verb: str, outcome: str) -> None:
         self._helper.labels(verb, outcome).inc()
@@ -107,9 +133,6 @@ class Metrics(Collector):
         return generate_latest(self.registry)
 
     def collect(self) -> Iterator[Metric]:
-        build = GaugeMetricFamily("hyper2kvm_build_info", "The running program.", labels=("version", "python"))
-        build.add_metric((hyper2kvmd.__version__, platform.python_version()), 1)
-        yield build
         status = self._status
         if status is None:
             return
@@ -118,30 +141,5 @@ class Metrics(Collector):
             "Time of the last scheduler run in which the database responded.",
             value=self._last_tick,
         )
-        jobs = GaugeMetricFamily("hyper2kvm_jobs", "Jobs on record, by state.", labels=("state",))
-        for state in State:
-            jobs.add_metric((state.value,), getattr(status.counts, state.value))
-        yield jobs
-        oldest = GaugeMetricFamily(
-            "hyper2kvm_oldest_queued_timestamp_seconds",
-            "Submission time of the job that has been queued for longest; absent if none is queued.",
-        )
-        if status.oldest_queued is not None:
-            oldest.add_metric((), status.oldest_queued.timestamp())
-        yield oldest
-        progress = GaugeMetricFamily(
-            "hyper2kvm_job_progress_ratio", "Progress of a running job's current step.", labels=("job_id",)
-        )
-        for job in status.running:
-            progress.add_metric((str(job.id),), job.progress or 0.0)
-        yield progress
-        yield GaugeMetricFamily(
-            "hyper2kvm_conversion_dir_free_bytes",
-            "Free bytes on the file system of the conversion directory.",
-            value=status.conversion_free_bytes,
-        )
-        yield GaugeMetricFamily(
-            "hyper2kvm_conversion_dir_reserved_bytes",
-            "Bytes reserved there for running jobs and not yet written.",
-            value=status.conversion_reserved_bytes,
-        )
+        for gauge in GAUGES:
+            yield gauge.family(status)

@@ -29,8 +29,8 @@ from hyper2kvmd.guest.mounts.channel import (
 from hyper2kvmd.model.disks import Cipher
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.orders import HelperCall
+from hyper2kvmd.progress import HelperOutcome
 
-Outcome = Literal["ok", "refused", "failed"]
 JOURNAL_DIRTY = "journal-dirty"
 """The answer to a read-only mount that needs a replay first, which only a writable one performs."""
 DEADLINE = 150.0
@@ -106,7 +106,7 @@ class Helper:
     """How to call the root helper; `heard` receives the verb and the outcome of each request."""
 
     call: HelperCall
-    heard: Callable[[str, Outcome], None] = lambda _verb, _outcome: None
+    heard: Callable[[str, HelperOutcome], None] = lambda _verb, _outcome: None
 
     @property
     def way(self) -> Channel:
@@ -139,7 +139,7 @@ def mount(helper: Helper, request: MountRequest, fds: Sequence[int], on_silence:
             os.close(handle)
         if isinstance(reply, Mounted):
             raise _other_version(data)
-        outcome.append("ok" if reply.error == JOURNAL_DIRTY else "refused")
+        outcome.append(outcome_of(reply.error))
         return reply
 
 
@@ -155,10 +155,19 @@ def probe(helper: Helper, job: str, fstypes: tuple[str, ...]) -> Probed:
         except ValidationError as error:
             raise _other_version(data) from error
         if isinstance(reply, Refused):
-            outcome.append("refused")
+            outcome.append(outcome_of(reply.error))
             raise unreachable(f"the helper refused the request: {reply.message}", _remedy(reply))
         outcome.append("ok")
         return reply
+
+
+def outcome_of(error: str) -> HelperOutcome:
+    """What a refusal is counted as. Only a request that the daemon never sends is a sign of an attack."""
+    if error == JOURNAL_DIRTY:
+        return "ok"
+    if error in ("internal", "not-root"):
+        return "failed"
+    return "refused" if error.startswith("bad-") else "unable"
 
 
 def _remedy(reply: Refused) -> str:
@@ -168,9 +177,9 @@ def _remedy(reply: Refused) -> str:
 
 
 @contextmanager
-def _heard(helper: Helper, verb: str) -> Iterator[list[Outcome]]:
+def _heard(helper: Helper, verb: str) -> Iterator[list[HelperOutcome]]:
     """Report the outcome of a request: the one that the block adds, or `failed` without one."""
-    outcome: list[Outcome] = []
+    outcome: list[HelperOutcome] = []
     try:
         yield outcome
     finally:
