@@ -10,9 +10,8 @@ import pytest
 
 from hyper2kvmd.daemon.pages import address, chart, render, views
 from hyper2kvmd.daemon.pages.address import BadAddress, Wanted, read
-from hyper2kvmd.daemon.pages.chart import Hour
 from hyper2kvmd.daemon.pages.shared import MAX_QUEUED, PAGES_KEPT, Overloaded, SharedPages
-from hyper2kvmd.model.jobs import Job, JobEvent, Stage, State
+from hyper2kvmd.model.jobs import Job, JobEvent, Stage, State, Work
 from hyper2kvmd.model.results import Finished
 
 NOW = datetime(2026, 11, 30, 12, 30, tzinfo=UTC)
@@ -181,9 +180,9 @@ def test_the_newest_events_are_shown() -> None:
 
 def test_the_chart_has_an_hour_for_each_bar_and_says_what_it_shows() -> None:
     worked = (
-        Hour(begin=datetime(2026, 11, 30, 12, tzinfo=UTC), bytes_read=1 << 30),
-        Hour(begin=datetime(2026, 11, 30, 10, tzinfo=UTC), bytes_read=4 << 30),
-        Hour(begin=datetime(2026, 11, 28, 10, tzinfo=UTC), bytes_read=9 << 30),
+        Work(hour=datetime(2026, 11, 30, 12, tzinfo=UTC), bytes_read=1 << 30),
+        Work(hour=datetime(2026, 11, 30, 10, tzinfo=UTC), bytes_read=4 << 30),
+        Work(hour=datetime(2026, 11, 28, 10, tzinfo=UTC), bytes_read=9 << 30),
     )
     drawn = chart.draw(worked, NOW)
     assert drawn is not None

@@ -6,14 +6,11 @@ import pwd
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Literal, get_args
 from urllib.parse import urlencode
 
 from hyper2kvmd.model.frozen import Frozen
-from hyper2kvmd.model.jobs import State
+from hyper2kvmd.model.jobs import JobFilter, Sort, State
 
-Sort = Literal["newest", "oldest", "start", "name", "finished"]
-SORTS: tuple[Sort, ...] = get_args(Sort)
 PAGE_JOBS = 50
 """Jobs on one page."""
 MAX_PAGE = 20_000
@@ -40,13 +37,24 @@ class Wanted(Frozen):
     """A user name, or a uid."""
     warned: bool = False
     vm: str = ""
-    sort: Sort = "newest"
+    sort: Sort = Sort.NEWEST
     page: int = 1
     refresh: int = 0
 
     @property
     def offset(self) -> int:
         return (self.page - 1) * PAGE_JOBS
+
+    def chosen(self) -> JobFilter:
+        """Raises BadAddress for a submitter that is no user."""
+        return JobFilter(
+            states=self.states,
+            since=moment(self.since),
+            batch_id=self.batch,
+            submitter_uid=uid_of(self.submitter),
+            warned=self.warned,
+            vm_name=self.vm or None,
+        )
 
     def address(self, path: str, **changes: object) -> str:
         """The address of this list with some values changed, without those that are defaults."""
@@ -110,9 +118,10 @@ def _state(text: str) -> State:
 
 
 def _sort(text: str) -> Sort:
-    if text not in SORTS:
-        raise BadAddress(f"sort must be one of {', '.join(SORTS)}")
-    return text
+    try:
+        return Sort(text)
+    except ValueError as error:
+        raise BadAddress(f"sort must be one of {', '.join(Sort)}") from error
 
 
 def _word(query: Mapping[str, str], name: str) -> str:

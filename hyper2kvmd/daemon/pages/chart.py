@@ -7,22 +7,13 @@ from datetime import datetime, timedelta
 
 from hyper2kvmd import units
 from hyper2kvmd.model.frozen import Frozen
+from hyper2kvmd.model.jobs import Work
 
 HOURS = 24
 HEIGHT = 100
 WIDTH = 24
 """Of one bar with the gap beside it."""
 GAP = 4
-
-
-class Hour(Frozen):
-    """What conversions did within one hour."""
-
-    begin: datetime
-    bytes_read: int = 0
-    bytes_written: int = 0
-    succeeded: int = 0
-    failed: int = 0
 
 
 class Bar(Frozen):
@@ -36,7 +27,7 @@ class Bar(Frozen):
 
 class Chart(Frozen):
     bars: tuple[Bar, ...]
-    hours: tuple[Hour, ...]
+    hours: tuple[Work, ...]
     """The same hours with their figures, the oldest first."""
     words: str
     """What the picture shows."""
@@ -46,7 +37,7 @@ class Chart(Frozen):
     height: int = HEIGHT
 
 
-def draw(worked: Sequence[Hour], now: datetime) -> Chart | None:
+def draw(worked: Sequence[Work], now: datetime) -> Chart | None:
     """The last HOURS hours up to `now`; None if nothing was read in them."""
     hours = _every_hour(worked, now)
     most = max(hour.bytes_read for hour in hours)
@@ -57,21 +48,21 @@ def draw(worked: Sequence[Hour], now: datetime) -> Chart | None:
     busiest = max(hours, key=lambda hour: hour.bytes_read)
     words = (
         f"{units.size(total)} were read in the last {HOURS} hours; the most within an hour was "
-        f"{units.size(most)}, from {_clock(busiest.begin)}."
+        f"{units.size(most)}, from {_clock(busiest.hour)}."
     )
     return Chart(bars=bars, hours=hours, words=words, most=units.size(most))
 
 
-def _every_hour(worked: Sequence[Hour], now: datetime) -> tuple[Hour, ...]:
-    known = {hour.begin: hour for hour in worked}
+def _every_hour(worked: Sequence[Work], now: datetime) -> tuple[Work, ...]:
+    known = {hour.hour: hour for hour in worked}
     last = now.replace(minute=0, second=0, microsecond=0)
     begins = [last - timedelta(hours=back) for back in reversed(range(HOURS))]
-    return tuple(known.get(begin) or Hour(begin=begin) for begin in begins)
+    return tuple(known.get(begin) or Work(hour=begin) for begin in begins)
 
 
-def _bar(number: int, hour: Hour, most: int) -> Bar:
+def _bar(number: int, hour: Work, most: int) -> Bar:
     height = round(HEIGHT * hour.bytes_read / most, 1)
-    return Bar(x=number * WIDTH, width=WIDTH - GAP, y=HEIGHT - height, height=height, label=_clock(hour.begin))
+    return Bar(x=number * WIDTH, width=WIDTH - GAP, y=HEIGHT - height, height=height, label=_clock(hour.hour))
 
 
 def _clock(moment: datetime) -> str:

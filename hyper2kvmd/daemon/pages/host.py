@@ -7,10 +7,8 @@ import shutil
 import sqlite3
 import time
 from functools import lru_cache
-from pathlib import Path
 
 from hyper2kvmd.daemon.wire import Status
-from hyper2kvmd.model.frozen import Frozen
 
 TOOLS = (
     *("qemu-img", "qemu-storage-daemon", "qemu-system-x86_64", "nbdfuse", "fusermount3", "sudo", "virsh"),
@@ -38,31 +36,3 @@ def tools() -> tuple[tuple[str, str], ...]:
 @lru_cache(maxsize=1)
 def _tools(_minute: int) -> tuple[tuple[str, str], ...]:
     return tuple((name, "found" if shutil.which(name) else "not found") for name in TOOLS)
-
-
-class FileSystemRow(Frozen):
-    """One file system and what it is used for."""
-
-    roles: tuple[str, ...]
-    path: Path
-    size: int
-    free: int
-    reserve: int
-    promised: int
-
-    @property
-    def used(self) -> float:
-        return 1 - self.free / self.size if self.size else 0.0
-
-
-def places(status: Status) -> tuple[FileSystemRow, ...]:
-    return (
-        FileSystemRow(
-            roles=("conversions",),
-            path=status.conversion_dir,
-            size=0,
-            free=status.conversion_free_bytes,
-            reserve=0,
-            promised=status.conversion_reserved_bytes,
-        ),
-    )

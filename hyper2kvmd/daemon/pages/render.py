@@ -12,8 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from hyper2kvmd import units
-from hyper2kvmd.daemon.pages.address import PAGE_JOBS, REFRESH, SORTS
-from hyper2kvmd.model.jobs import Job, State
+from hyper2kvmd.daemon.pages.address import PAGE_JOBS, REFRESH
+from hyper2kvmd.model.jobs import Job, Sort, State
 
 STYLE = resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -44,7 +44,7 @@ def _environment() -> Environment:
         "commands": commands,
         "lasted": lasted,
     }
-    environment.globals |= {"states": tuple(State), "sorts": SORTS, "refreshes": REFRESH, "page_jobs": PAGE_JOBS}
+    environment.globals |= {"states": tuple(State), "sorts": tuple(Sort), "refreshes": REFRESH, "page_jobs": PAGE_JOBS}
     return environment
 
 

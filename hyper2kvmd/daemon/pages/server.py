@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -19,12 +19,12 @@ from hyper2kvmd.catalogue import KINDS, Explanation
 from hyper2kvmd.daemon.doors import Handler
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
-from hyper2kvmd.daemon.pages import host, render, views
-from hyper2kvmd.daemon.pages.address import BadAddress, Wanted, read
+from hyper2kvmd.daemon.pages import chart, host, render, views
+from hyper2kvmd.daemon.pages.address import PAGE_JOBS, BadAddress, Wanted, read
 from hyper2kvmd.daemon.pages.shared import Overloaded, Shared, SharedPages
 from hyper2kvmd.daemon.scheduler import Scheduler
 from hyper2kvmd.errors import Failure
-from hyper2kvmd.model.jobs import Job, JobFilter, State
+from hyper2kvmd.model.jobs import Job, JobFilter, Sort, State
 
 STALE_SECONDS = 30.0
 """A scheduler that has been unresponsive for this long is not healthy."""
@@ -64,6 +64,8 @@ class Web:
                 web.get("/", self._page(self._overview)),
                 web.get("/jobs", self._page(self._jobs)),
                 web.get("/jobs/{id:[0-9]{1,9}}", self._page(self._job)),
+                web.get("/batches", self._page(self._batches)),
+                web.get("/batches/{id:[0-9]{1,9}}", self._page(self._batch)),
                 web.get("/host", self._page(self._host_page)),
                 web.get("/errors/{code:[a-z0-9-]{1,64}}", self._page(self._error)),
             ]
@@ -114,18 +116,20 @@ class Web:
 
     async def _overview(self, _request: web.Request, wanted: Wanted) -> str:
         status = await self._scheduler.status()
-        queue = wanted.with_changes(states=WAITING, sort="start")
-        waiting, total = await self._found(queue)
-        recent, _ = await self._found(Wanted(states=ENDED, sort="finished"))
+        store, now = self._ledger.store, datetime.now(UTC)
+        queue = JobFilter(states=WAITING)
+        waiting = await self._ledger.call(store.list, queue, PAGE_JOBS, wanted.offset, Sort.START)
+        recent = await self._ledger.call(store.list, JobFilter(states=ENDED), RECENT, 0, Sort.FINISHED)
+        work = await self._ledger.call(store.work_since, now - timedelta(hours=chart.HOURS))
         return await self._show(
             "overview",
             "/",
             status=status,
             wanted=wanted,
             waiting=waiting,
-            waiting_total=total,
-            recent=recent[:RECENT],
-            chart=None,
+            waiting_total=status.counts.queued + status.counts.held,
+            recent=recent,
+            chart=chart.draw(work, now),
         )
 
     async def _jobs(self, _request: web.Request, wanted: Wanted) -> str:
@@ -134,8 +138,9 @@ class Web:
 
     async def _found(self, wanted: Wanted) -> tuple[list[Job], int]:
         """The jobs of one page, and the number of all."""
-        jobs = await self._ledger.call(self._ledger.store.list, JobFilter(states=wanted.states), 50)
-        return jobs, len(jobs)
+        store, chosen = self._ledger.store, await asyncio.to_thread(wanted.chosen)
+        jobs = await self._ledger.call(store.list, chosen, PAGE_JOBS, wanted.offset, wanted.sort)
+        return jobs, await self._ledger.call(store.count, chosen)
 
     async def _job(self, request: web.Request, wanted: Wanted) -> str:
         number, store = int(request.match_info["id"]), self._ledger.store
@@ -148,11 +153,25 @@ class Web:
             "job", "/jobs", **dict(view), running=running, kinds=KINDS, wanted=wanted, address=request.path
         )
 
+    async def _batches(self, _request: web.Request, wanted: Wanted) -> str:
+        store = self._ledger.store
+        batches = await self._ledger.call(store.batches, limit=PAGE_JOBS, offset=wanted.offset)
+        total = await self._ledger.call(store.count_batches)
+        return await self._show("batches", "/batches", batches=batches, total=total, wanted=wanted)
+
+    async def _batch(self, request: web.Request, wanted: Wanted) -> str:
+        number = int(request.match_info["id"])
+        batch = await self._ledger.call(self._ledger.store.batch, number)
+        jobs, total = await self._found(wanted.with_changes(batch=number))
+        return await self._show(
+            "batch", "/batches", batch=batch, jobs=jobs, total=total, wanted=wanted, address=request.path
+        )
+
     async def _host_page(self, _request: web.Request, _wanted: Wanted) -> str:
         status = await self._scheduler.status()
         tools = await asyncio.to_thread(host.tools)
         return await self._show(
-            "host", "/host", status=status, facts=host.facts(status), tools=tools, file_systems=host.places(status)
+            "host", "/host", status=status, facts=host.facts(status), tools=tools, file_systems=status.file_systems
         )
 
     async def _error(self, request: web.Request, _wanted: Wanted) -> str:
@@ -177,8 +196,8 @@ class Web:
         except Overloaded:
             return await self._refusal(503, "Too many pages at once", "Load the page again.")
         except Failure as failure:
-            if failure.code == "job-unknown":
-                return await self._refusal(404, "Unknown job", f"{failure.message}.")
+            if failure.code in ("job-unknown", "batch-unknown"):
+                return await self._refusal(404, "Not Found", f"{failure.message}.")
             return web.Response(text=f"{failure}\n", status=503, headers=HEADERS)
         except TimeoutError as failure:
             text = str(failure) or "the job database does not respond"

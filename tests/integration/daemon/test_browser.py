@@ -1,4 +1,7 @@
-"""The status pages in a real browser, in three sizes, light and dark, judged by axe. Pictures go to .cache/screenshots."""
+"""The status pages in a real browser, in three sizes, light and dark, judged by axe.
+
+Pictures go to .cache/screenshots.
+"""
 
 from __future__ import annotations
 
