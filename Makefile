@@ -123,6 +123,7 @@ reference: setup ## the generated pages of docs/: errors, guests, keys, commands
 	$(BIN)/python -B -m hyper2kvmd.hyper2kvm_keys >docs/howto/from-hyper2kvm.md
 	$(BIN)/python -B -m hyper2kvmd.cli.manual reference docs/reference
 	$(BIN)/python -B -m hyper2kvmd.cli.schema docs/reference
+	$(BIN)/python -B -m hyper2kvmd.daemon.metrics_page >docs/reference/metrics.md
 	$(BIN)/python -B -m tests.guests.support_matrix >docs/reference/guests.md
 
 docs: setup ## the site, into .cache/docs; a warning or a dead link is an error. Links to other sites are listed

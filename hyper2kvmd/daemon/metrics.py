@@ -28,6 +28,9 @@ from hyper2kvmd.progress import HelperOutcome
 
 SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 43200, 86400)
 
+LAST_TICK = "hyper2kvm_scheduler_last_tick_timestamp_seconds"
+LAST_TICK_MEANING = "Time of the last scheduler run in which the database responded."
+
 
 class Metrics(Collector):
     """Counters with known labels begin at 0, because `increase()` does not count the first appearance of a series."""
@@ -35,57 +38,46 @@ class Metrics(Collector):
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
+        self.labels: dict[str, tuple[str, ...]] = {}
+        """Of each metric here, by its name without a suffix."""
         self._status: Status | None = None
         self._last_tick = 0.0
-        self._completed = Counter(
+        self._completed = self._counter(
             "hyper2kvm_jobs_completed",
             "Finished jobs, by outcome and by the code of the first problem.",
-            ("outcome", "reason"),
-            registry=self.registry,
+            "outcome",
+            "reason",
         )
-        self._last_failed = Gauge(
+        self._last_failed = self._gauge(
             "hyper2kvm_job_last_failed_timestamp_seconds",
             "When a job last failed for that reason; absent if none has since the daemon's start.",
-            ("reason",),
-            registry=self.registry,
+            "reason",
         )
-        self._warnings = Counter(
-            "hyper2kvm_warnings", "Warnings of jobs, those of repeated attempts included.", registry=self.registry
+        self._warnings = self._counter("hyper2kvm_warnings", "Warnings of jobs, those of repeated attempts included.")
+        self._stage_seconds = self._histogram(
+            "hyper2kvm_stage_duration_seconds", "Duration of finished stages.", "stage"
         )
-        self._stage_seconds = Histogram(
-            "hyper2kvm_stage_duration_seconds",
-            "Duration of finished stages.",
-            ("stage",),
-            buckets=SECONDS,
-            registry=self.registry,
+        self._queue_wait = self._histogram(
+            "hyper2kvm_queue_wait_seconds", "Time from a job's submission to its first start."
         )
-        self._queue_wait = Histogram(
-            "hyper2kvm_queue_wait_seconds",
-            "Time from a job's submission to its first start.",
-            buckets=SECONDS,
-            registry=self.registry,
+        self._read = self._counter(
+            "hyper2kvm_bytes_read", "Bytes of source disks that conversions have processed, running ones included."
         )
-        self._read = Counter(
-            "hyper2kvm_bytes_read", "Bytes of source disks that conversions have processed.", registry=self.registry
+        self._written = self._counter(
+            "hyper2kvm_bytes_written", "Bytes of the image files that finished conversions have written."
         )
-        self._written = Counter(
-            "hyper2kvm_bytes_written", "Bytes of the image files that conversions have written.", registry=self.registry
-        )
-        self._spool_rejected = Counter(
-            "hyper2kvm_spool_rejected", "Spool files rejected, by reason.", ("reason",), registry=self.registry
-        )
-        self._last_rejected = Gauge(
+        self._spool_rejected = self._counter("hyper2kvm_spool_rejected", "Spool files rejected, by reason.", "reason")
+        self._last_rejected = self._gauge(
             "hyper2kvm_spool_last_rejected_timestamp_seconds",
             "When a spool file was last rejected for that reason; absent if none has since the daemon's start.",
-            ("reason",),
-            registry=self.registry,
+            "reason",
         )
-        self._helper = Counter(
+        self._helper = self._counter(
             "hyper2kvm_helper_requests",
             "Requests to the root helper, by verb and outcome: `ok`, `unable` (the guest's file system or this kernel"
             " prevents it), `refused` (a forbidden request), `failed` (no valid answer).",
-            ("verb", "outcome"),
-            registry=self.registry,
+            "verb",
+            "outcome",
         )
         for stage in Stage:
             self._stage_seconds.labels(stage.value)
@@ -97,6 +89,18 @@ class Metrics(Collector):
         ProcessCollector(registry=self.registry)
         ProcessCollector(namespace="hyper2kvm", registry=self.registry)  # the names of earlier versions
         self.registry.register(self)
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        self.labels[name] = labels
+        return Counter(name, meaning, labels, registry=self.registry)
+
+    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        self.labels[name] = labels
+        return Gauge(name, meaning, labels, registry=self.registry)
+
+    def _histogram(self, name: str, meaning: str, *labels: str) -> Histogram:
+        self.labels[name] = labels
+        return Histogram(name, meaning, labels, buckets=SECONDS, registry=self.registry)
 
     def claimed(self, job: Job) -> None:
         if job.attempt == 1:
@@ -136,10 +140,6 @@ class Metrics(Collector):
         status = self._status
         if status is None:
             return
-        yield GaugeMetricFamily(
-            "hyper2kvm_scheduler_last_tick_timestamp_seconds",
-            "Time of the last scheduler run in which the database responded.",
-            value=self._last_tick,
-        )
+        yield GaugeMetricFamily(LAST_TICK, LAST_TICK_MEANING, value=self._last_tick)
         for gauge in GAUGES:
             yield gauge.family(status)

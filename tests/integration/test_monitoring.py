@@ -131,8 +131,18 @@ def test_the_dashboards_queries_are_valid(tmp_path: Path) -> None:
 def test_the_dashboards_units_are_those_of_the_metrics() -> None:
     for panel in panels():
         for query in queries(panel):
-            unit = next((unit for pattern, unit in UNITS.items() if re.search(pattern, query)), "short")
+            bare = re.sub(r"\{[^}]*\}", "", query)
+            unit = next((unit for pattern, unit in UNITS.items() if re.search(pattern, bare)), "short")
             assert panel["fieldConfig"]["defaults"]["unit"] == unit, panel["title"]
+
+
+def test_the_dashboard_asks_for_the_hosts_that_are_chosen() -> None:
+    variables = json.loads((MONITORING / "dashboard.json").read_text())["templating"]["list"]
+    assert [one["name"] for one in variables] == ["datasource", "job", "instance"]
+    for panel in panels():
+        for query in queries(panel):
+            metrics = len(re.findall(r"\bhyper2kvm_|\bup\{", query))
+            assert query.count('{job=~"$job",instance=~"$instance"') == metrics > 0, query
 
 
 def test_the_dashboards_panels_have_a_place_each() -> None:
