@@ -36,10 +36,10 @@ class Lists(Transactions):
         self, asked: JobFilter = EVERY_JOB, limit: int = 1000, offset: int = 0, sort: Sort = Sort.NEWEST
     ) -> list[Job]:
         """Those jobs in that order, without the first `offset`, `limit` at most."""
-        chosen = _chosen(asked, limit + offset, sort).subquery()
+        chosen = _chosen(asked, limit, offset, sort).subquery()
         query = select(jobs, *SHOWN).join(chosen, chosen.c.id == jobs.c.id).order_by(*ORDERS[sort](chosen.c))
         with self.transaction() as connection:
-            return [job_of(row) for row in connection.execute(query.limit(limit).offset(offset)).mappings()]
+            return [job_of(row) for row in connection.execute(query).mappings()]
 
     def count(self, asked: JobFilter = EVERY_JOB) -> int:
         """How many jobs there are, without a limit."""
@@ -75,14 +75,15 @@ def unknown_batch(batch_id: int) -> InvalidInput:
     return InvalidInput("batch-unknown", f"there is no batch {batch_id}", hint="Run `h2kvmctl list` to see the jobs")
 
 
-def _chosen(asked: JobFilter, wanted: int, sort: Sort) -> Select[Any]:
-    """The first `wanted` jobs, with the columns by which they are sorted."""
-    query = select(*SORTED_BY).where(*_conditions(asked)).order_by(*ORDERS[sort](jobs.c)).limit(wanted)
+def _chosen(asked: JobFilter, limit: int, offset: int, sort: Sort) -> Select[Any]:
+    """The jobs, with the columns by which they are sorted. No other column is read of the first `offset` jobs."""
+    query = select(*SORTED_BY).where(*_conditions(asked)).order_by(*ORDERS[sort](jobs.c))
     if not asked.states:
-        return query
-    parts = (query.where(jobs.c.state == state).subquery() for state in dict.fromkeys(asked.states))
+        return query.limit(limit).offset(offset)
+    first = query.limit(limit + offset)
+    parts = (first.where(jobs.c.state == state).subquery() for state in dict.fromkeys(asked.states))
     together = union_all(*(select(part) for part in parts)).subquery()
-    return select(together).order_by(*ORDERS[sort](together.c)).limit(wanted)
+    return select(together).order_by(*ORDERS[sort](together.c)).limit(limit).offset(offset)
 
 
 CONDITIONS: Mapping[str, Callable[[Any], ColumnElement[bool]]] = {

@@ -41,7 +41,7 @@ def test_empty_fields_of_the_form_mean_nothing() -> None:
         ({"since": "99999w" * 20}, "since is not"),
         ({"sort": "id; drop table jobs"}, "sort must be"),
         ({"page": "0"}, "page must be"),
-        ({"page": "20001"}, "page must be"),
+        ({"page": "401"}, "page must be"),
         ({"page": "٣"}, "page must be"),
         ({"batch": "-1"}, "batch must be"),
         ({"refresh": "1"}, "refresh must be"),

@@ -13,7 +13,8 @@ from hyper2kvmd.model.jobs import JobFilter, Sort, State
 
 PAGE_JOBS = 50
 """Jobs on one page."""
-MAX_PAGE = 20_000
+MAX_PAGE = 400
+"""Jobs that are further away are found by a filter, or in another order."""
 MAX_NUMBER = 2**31 - 1
 MAX_WORD = 255
 REFRESH = (0, 10, 60)

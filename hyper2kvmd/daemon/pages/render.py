@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from hyper2kvmd import units
-from hyper2kvmd.daemon.pages.address import PAGE_JOBS, REFRESH
+from hyper2kvmd.daemon.pages.address import MAX_PAGE, PAGE_JOBS, REFRESH
 from hyper2kvmd.model.jobs import Job, Sort, State
 
 STYLE = resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
@@ -44,7 +44,13 @@ def _environment() -> Environment:
         "commands": commands,
         "lasted": lasted,
     }
-    environment.globals |= {"states": tuple(State), "sorts": tuple(Sort), "refreshes": REFRESH, "page_jobs": PAGE_JOBS}
+    environment.globals |= {
+        "states": tuple(State),
+        "sorts": tuple(Sort),
+        "refreshes": REFRESH,
+        "page_jobs": PAGE_JOBS,
+        "max_page": MAX_PAGE,
+    }
     return environment
 
 
