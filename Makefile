@@ -21,7 +21,7 @@ SIDE_BY_SIDE := --numprocesses=$(shell expr $$(nproc) + 1) --dist=loadfile
 LONG_FIRST := $(SIDE_BY_SIDE) --no-loadscope-reorder
 AS_ROOT := $(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1
 
-.PHONY: help setup lint audit test unit integration coverage test-python test-long test-kernel test-system test-mutations fuzz bench bench-repair demo demo-guest reference docs release wheel deb rpm lock clean
+.PHONY: help setup lint audit test unit integration coverage test-python test-long test-kernel test-system test-mutations fuzz bench bench-repair bench-service screenshots demo demo-guest reference docs release wheel deb rpm lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
@@ -108,6 +108,15 @@ bench: setup ## our engine and its rivals side by side: an hour, 45 GB of disk; 
 
 bench-repair: setup ## how long each broken guest is held open for its repair; writes docs/explanation/performance.md
 	$(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" $(BIN)/python -B -m bench.repair --markdown
+
+bench-service: setup ## commands, status pages and the scrape with 100,000 jobs, in a minute; writes docs/explanation/performance.md
+	$(BIN)/python -B -m bench.service --markdown
+
+screenshots: setup ## renew the pictures in docs/images/ that README.md shows
+	$(BIN)/pytest -p no:cacheprovider tests/integration/daemon/test_browser.py
+	mkdir -p docs/images
+	cp .cache/screenshots/overview-1440x900-light.png docs/images/overview.png
+	cp .cache/screenshots/job-failed-390x844-dark.png docs/images/job-phone-dark.png
 
 demo: $(PACKAGES) ## a broken VMware guest becomes one that boots, in three minutes
 	@$(MAKE) --jobs=2 $(INSTALLED) demo-guest
