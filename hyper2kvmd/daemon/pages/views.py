@@ -45,7 +45,7 @@ class JobView(Frozen):
 
 
 def of_job(job: Job, events: Sequence[JobEvent], finished: Finished) -> JobView:
-    shown = [event for event in events if event.kind in SHOWN]
+    shown = [_without_path(event) for event in events if event.kind in SHOWN]
     return JobView(
         job=job,
         facts=tuple(_facts(job, finished)),
@@ -54,6 +54,11 @@ def of_job(job: Job, events: Sequence[JobEvent], finished: Finished) -> JobView:
         events=tuple(reversed(shown[-EVENTS_SHOWN:])),
         earlier=max(0, len(shown) - EVENTS_SHOWN),
     )
+
+
+def _without_path(event: JobEvent) -> JobEvent:
+    """The event of a success names the image."""
+    return event.with_changes(message="") if event.kind == State.SUCCEEDED else event
 
 
 def _facts(job: Job, finished: Finished) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ Pictures go to .cache/screenshots.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,6 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
-from hyper2kvmd.model.jobs import State
 from tests.support.host import REPOSITORY
 from tests.support.house import House, until
 
@@ -28,6 +28,8 @@ PAGES = {
     "job-succeeded": "/jobs/1",
     "job-failed": "/jobs/3",
     "job-running": "/jobs/6",
+    "batches": "/batches",
+    "batch": "/batches/1",
     "host": "/host",
     "error": "/errors/source-missing",
     "nothing": "/nowhere",
@@ -63,9 +65,9 @@ def populate(house: House) -> None:
     for name, words in RUNNING.items():
         house.drop(f"{name}.yaml", house.migration(name, "plan", "start convert", *words, f"wait {house.root}/go"))
     until(lambda: sum(job.progress is not None for job in house.status().running) == 2, "two jobs run")
-    for number, name in enumerate(("web02", "web03", "web04", "ldap01"), len(house.jobs()) + 1):
-        house.drop(f"{name}.yaml", house.migration(name, "plan"))
-        house.reaches(number, State.QUEUED)
+    wave = [json.loads(house.migration(name, "plan")) for name in ("web02", "web03", "web04", "ldap01")]
+    house.drop("wave 2.yaml", json.dumps({"vms": wave}))
+    until(lambda: len(house.jobs()) == len(ENDED) + 1 + len(RUNNING) + len(wave), "the batch is queued")
     assert house.ask("POST", f"/v1/jobs/{len(house.jobs())}/hold")[0] == 200
     assert house.ask("POST", f"/v1/jobs/{len(house.jobs()) - 1}/cancel")[0] == 200
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import socket
 from functools import partial
@@ -51,7 +52,7 @@ def seen(house: House, path: str, *, code: int = 200) -> str:
 
 def names(house: House, path: str) -> list[str]:
     page = house.browse(path)[1]
-    return re.findall(r'data-label="VM">([^<]*)<', page)
+    return re.findall(r'data-label="VM"[^>]*>([^<]*)<', page)
 
 
 def test_the_overview_shows_what_runs_waits_and_has_ended(busy: House) -> None:
@@ -67,6 +68,43 @@ def test_the_overview_shows_what_runs_waits_and_has_ended(busy: House) -> None:
 def test_filters_are_in_the_address(busy: House) -> None:
     assert names(busy, "/jobs?state=failed") == ["bad"]
     assert set(names(busy, "/jobs?state=failed&state=queued")) == {"bad", "next"}
+
+
+def test_a_filter_names_warnings_submitters_machines_and_times(busy: House) -> None:
+    assert names(busy, "/jobs?warned=1") == ["warned"]
+    assert names(busy, "/jobs?vm=good") == ["good"]
+    assert names(busy, "/jobs?submitter=root&sort=oldest")[0] == "good"
+    assert names(busy, "/jobs?submitter=4711") == []
+    assert "bad" in names(busy, "/jobs?since=1h") and names(busy, "/jobs?since=2100-01-01&state=failed") == []
+
+
+def test_long_lists_have_pages(house: House) -> None:
+    house.configure(max_concurrent_jobs=1)
+    house.start()
+    house.ask("POST", "/v1/queue/pause")
+    for number in range(52):
+        house.drop(f"vm{number}.yaml", house.migration(f"vm{number}", "plan"))
+    until(lambda: len(house.jobs()) == 52, "all are queued")
+    assert "1 to 50 of 52" in seen(house, "/") and "51 to 52 of 52" in seen(house, "/?page=2")
+    assert len(names(house, "/")) == 50 and len(names(house, "/?page=2")) == 2
+    assert set(names(house, "/jobs")) | set(names(house, "/jobs?page=2")) == {f"vm{number}" for number in range(52)}
+    assert 'href="/jobs?page=2" rel="next"' in house.browse("/jobs")[1]
+    assert "is paused" in seen(house, "/")
+
+
+def test_a_batch_has_its_page(house: House) -> None:
+    house.start()
+    good = json.loads(house.migration("web01", "plan", "convert", "publish"))
+    bad = json.loads(house.migration("web02", "fail permanent source-missing"))
+    house.drop("wave <1>.yaml", json.dumps({"vms": [good, bad]}))
+    until(partial(ended, house, "web01"), "the first has ended")
+    until(partial(ended, house, "web02"), "the second has ended")
+    assert "wave &lt;1&gt;" in seen(house, "/batches") and "2 of 2" in seen(house, "/batches")
+    page = seen(house, "/batches/1")
+    assert "1 succeeded" in page and "1 failed" in page
+    assert names(house, "/batches/1") == ["web02", "web01"]
+    assert 'href="/batches/1"' in house.browse("/jobs/1")[1]
+    assert "there is no batch 9" in seen(house, "/batches/9", code=404)
 
 
 def test_the_page_of_a_job_has_its_timeline_its_warnings_and_its_remedies(busy: House) -> None:
@@ -90,7 +128,7 @@ def test_the_host_page_shows_space_slots_and_versions(busy: House) -> None:
 
 
 def test_no_page_names_a_source(busy: House) -> None:
-    for path in ("/", "/jobs", *(f"/jobs/{number}" for number in range(1, 7))):
+    for path in ("/", "/jobs", *(f"/jobs/{number}" for number in range(1, 7)), "/batches"):
         assert str(busy.root) not in busy.browse(path)[1]
 
 
