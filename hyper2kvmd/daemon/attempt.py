@@ -83,7 +83,7 @@ class Attempt:
         self._step = ""
         self._pace = Pace(None)
         self._tally = Tally(ledger)
-        self._read = self._written = 0
+        self._read = self._written = self._counted = 0
         self._data_bytes = 0
         self._persisted = 0.0
         self._killer: asyncio.Task[None] | None = None
@@ -174,7 +174,7 @@ class Attempt:
                 return await ledger.ensure(store.start_stage, job.id, job.attempt, stage)
             case StageFinished(stage=stage, seconds=seconds, product=product):
                 self._log.info("%s finished in %.1f s", stage.value, seconds)
-                self._metrics.stage_finished(stage, seconds, product)
+                self._metrics.stage_finished(stage, seconds, product, self._counted)
                 await self._measure(seconds, product)
                 await self._tally.record()
                 if isinstance(product, Plan):
@@ -245,7 +245,8 @@ class Attempt:
             self._log.info("%s continues at convert, %.0f %%: %s", self.job.vm_name, part, event.title)
         read, written = max(0, event.done - self._read), max(0, event.written - self._written)
         self._read, self._written = event.done, event.written
-        self._metrics.bytes_read(read)
+        self._counted += written
+        self._metrics.moved(read, written)
         await self._tally.add(read, written)
 
     async def _send(self, process: asyncio.subprocess.Process, line: str) -> None:

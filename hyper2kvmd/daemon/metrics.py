@@ -64,7 +64,7 @@ class Metrics(Collector):
             "hyper2kvm_bytes_read", "Bytes of source disks that conversions have processed, running ones included."
         )
         self._written = self._counter(
-            "hyper2kvm_bytes_written", "Bytes of the image files that finished conversions have written."
+            "hyper2kvm_bytes_written", "Bytes that conversions have written to image files, running ones included."
         )
         self._spool_rejected = self._counter("hyper2kvm_spool_rejected", "Spool files rejected, by reason.", "reason")
         self._last_rejected = self._gauge(
@@ -115,13 +115,16 @@ class Metrics(Collector):
     def warned(self) -> None:
         self._warnings.inc()
 
-    def stage_finished(self, stage: Stage, seconds: float, product: Product) -> None:
+    def stage_finished(self, stage: Stage, seconds: float, product: Product, counted: int) -> None:
+        """`counted` bytes of an image were reported while it was written; some tools report none."""
         self._stage_seconds.labels(stage.value).observe(seconds)
-        if isinstance(product, Image):
+        if isinstance(product, Image) and not counted:
             self._written.inc(product.file_bytes)
 
-    def bytes_read(self, number: int) -> None:
-        self._read.inc(number)
+    def moved(self, read: int, written: int) -> None:
+        """Bytes of a running conversion since its last report."""
+        self._read.inc(read)
+        self._written.inc(written)
 
     def rejected(self, reason: str) -> None:
         self._spool_rejected.labels(reason).inc()

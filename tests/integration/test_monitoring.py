@@ -13,7 +13,6 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from hyper2kvmd.config import DaemonConfig
-from hyper2kvmd.daemon.gauges import GAUGES
 from hyper2kvmd.model.jobs import State
 from tests.integration.daemon.conftest import house as house
 from tests.support.house import House, until
@@ -79,7 +78,6 @@ def test_alerts_and_dashboard_ask_for_metrics_that_exist(exposed: str) -> None:
     there = {sample.name for family in text_string_to_metric_families(exposed) for sample in family.samples}
     asked = {name for rule in alerts() for name in NAME.findall(rule["expr"])}
     asked |= {name for panel in panels() for query in queries(panel) for name in NAME.findall(query)}
-    there |= {gauge.name for gauge in GAUGES if gauge.labels == ("directory",)}
     assert asked and asked - there == set()
 
 

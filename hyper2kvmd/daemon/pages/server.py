@@ -16,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 import hyper2kvmd
 from hyper2kvmd import catalogue
 from hyper2kvmd.catalogue import KINDS, Explanation
+from hyper2kvmd.daemon.batch_report import csv_report, markdown_report
 from hyper2kvmd.daemon.doors import Handler
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
@@ -43,6 +44,11 @@ STYLE_HEADERS = {**HEADERS, "Cache-Control": "max-age=3600"}
 WAITING = (State.QUEUED, State.HELD)
 ENDED = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.REJECTED)
 RECENT = 20
+FORMS = {"csv": "text/csv", "md": "text/markdown"}
+"""Of the report of a batch."""
+MAX_REPORT = 10_000
+AT_ONCE = 200
+"""Jobs of a report, and of one question for them: others may ask the database in between."""
 Make = Callable[[web.Request, Wanted], Coroutine[None, None, str]]
 
 
@@ -66,6 +72,7 @@ class Web:
                 web.get("/jobs/{id:[0-9]{1,9}}", self._page(self._job)),
                 web.get("/batches", self._page(self._batches)),
                 web.get("/batches/{id:[0-9]{1,9}}", self._page(self._batch)),
+                web.get("/batches/{id:[0-9]{1,9}}.{form:csv|md}", self._report),
                 web.get("/host", self._page(self._host_page)),
                 web.get("/errors/{code:[a-z0-9-]{1,64}}", self._page(self._error)),
             ]
@@ -166,6 +173,26 @@ class Web:
         return await self._show(
             "batch", "/batches", batch=batch, jobs=jobs, total=total, wanted=wanted, address=request.path
         )
+
+    async def _report(self, request: web.Request) -> web.Response:
+        """Without the paths of images, which a report from the control socket has."""
+        number, form = int(request.match_info["id"]), request.match_info["form"]
+        text = await self._pages.get(request.path, lambda: self._make_report(number, form))
+        headers = {**HEADERS, "Content-Disposition": f'attachment; filename="batch-{number}.{form}"'}
+        return web.Response(text=text, content_type=FORMS[form], headers=headers)
+
+    async def _make_report(self, number: int, form: str) -> str:
+        store, chosen = self._ledger.store, JobFilter(batch_id=number)
+        batch = await self._ledger.call(store.batch, number)
+        jobs: list[Job] = []
+        for offset in range(0, MAX_REPORT, AT_ONCE):
+            part = await self._ledger.call(store.list, chosen, AT_ONCE, offset, Sort.OLDEST)
+            jobs += part
+            if len(part) < AT_ONCE:
+                break
+        if form == "csv":
+            return await asyncio.to_thread(csv_report, jobs, {})
+        return await asyncio.to_thread(markdown_report, batch, jobs, {})
 
     async def _host_page(self, _request: web.Request, _wanted: Wanted) -> str:
         status = await self._scheduler.status()

@@ -104,6 +104,14 @@ def test_a_batch_has_its_page(house: House) -> None:
     assert "1 succeeded" in page and "1 failed" in page
     assert names(house, "/batches/1") == ["web02", "web01"]
     assert 'href="/batches/1"' in house.browse("/jobs/1")[1]
+    code, report = house.browse("/batches/1.csv")
+    assert code == 200 and [line.split(",")[1:3] for line in report.splitlines()[1:]] == [
+        ["web01", "succeeded"],
+        ["web02", "failed"],
+    ]
+    code, report = house.browse("/batches/1.md")
+    assert code == 200 and "| web02 | failed |" in report and str(house.root) not in report
+    assert house.browse("/batches/9.csv")[0] == 404
     assert "there is no batch 9" in seen(house, "/batches/9", code=404)
 
 
@@ -124,7 +132,7 @@ def test_the_catalogue_explains_each_code(busy: House) -> None:
 
 def test_the_host_page_shows_space_slots_and_versions(busy: House) -> None:
     words = seen(busy, "/host")
-    assert "Space" in words and "1 of 1 slots" in words and "qemu-img" in words and "Kernel" in words
+    assert str(busy.conversions) in words and "1 of 1 slots" in words and "qemu-img" in words and "Kernel" in words
 
 
 def test_no_page_names_a_source(busy: House) -> None:
