@@ -199,7 +199,7 @@ def samples(house: House) -> dict[tuple[str, tuple[tuple[str, str], ...]], float
     code, text = house.browse("/metrics")
     assert code == 200
     families = list(text_string_to_metric_families(text))
-    assert all(family.name.startswith("hyper2kvm_") for family in families)
+    assert all(family.name.startswith(("hyper2kvm_", "process_")) for family in families)
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in families
