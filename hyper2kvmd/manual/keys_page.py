@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
+from typing import get_args
 
 import yaml
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from hyper2kvmd import manual
@@ -78,13 +80,32 @@ def _paragraphs(key: KeyEntry, model: type[BaseModel]) -> Iterator[str]:
 
 def default_text(name: str, model: type[BaseModel]) -> str:
     """The default of a key of this model, as it is written in a YAML."""
-    value: object = model.model_construct()
-    for part in name.split("."):
-        value = getattr(value, part)
-    return _written(to_jsonable_python(value))
+    known = dict(fields(model))[name]
+    if known is None:
+        raise ValueError(f"{name} is a mapping, whose keys have defaults")
+    return _written(to_jsonable_python(known.default))
+
+
+def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo | None]]:
+    """The keys of this model, as a YAML has them; None for a mapping, whose own keys follow."""
+    for attribute, known in model.model_fields.items():
+        name = f"{prefix}{known.alias or attribute}"
+        inner = _inner_model(known.annotation)
+        yield name, None if inner else known
+        if inner:
+            yield from fields(inner, f"{name}.")
+
+
+def _inner_model(annotation: object) -> type[BaseModel] | None:
+    """The model that a key holds, also if it may be left out."""
+    kinds = {*get_args(annotation)} - {type(None)} or {annotation}
+    models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return models[0] if len(models) == len(kinds) == 1 else None
 
 
 def _written(value: object) -> str:
+    if isinstance(value, str):
+        return value
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, Mapping | list):

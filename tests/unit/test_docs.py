@@ -25,7 +25,8 @@ LONGEST = 35
 """Words of a sentence."""
 RIDDLES = re.compile(
     r"\b(cannot serve|takes? the domain|which KVM has not|that which|is told in|has to say|came to their end"
-    r"|come round|minds? itself|can be told|it tells|nobody would|may not be read by)\b"
+    r"|come round|minds? itself|can be told|it tells|nobody would|may not be read by)\b",
+    re.IGNORECASE,
 )
 """Phrases that a reader has to translate."""
 
