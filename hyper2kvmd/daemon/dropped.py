@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import signal
 import stat
 from pathlib import Path
 
+from hyper2kvmd.daemon.names import original
 from hyper2kvmd.daemon.wire import MAX_TEXT
 from hyper2kvmd.errors import InvalidInput
 from hyper2kvmd.host import acl
@@ -106,8 +106,3 @@ def _text(data: bytes) -> str:
 def _require(condition: bool, code: str, path: Path, fact: str, hint: str) -> None:
     if not condition:
         raise InvalidInput(code, f"{original(path.name)} {fact}", hint=hint)
-
-
-def original(name: str) -> str:
-    """The name under which a claimed file was dropped."""
-    return re.sub("^[0-9a-f]{12}[.]", "", name)

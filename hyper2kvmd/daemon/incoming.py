@@ -8,28 +8,26 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import stat
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from hyper2kvmd.daemon.ignored import Ignored
+from hyper2kvmd.daemon.names import reason_to_ignore
 from hyper2kvmd.daemon.quota import FileState
 from hyper2kvmd.host.person import Person
 
 log = logging.getLogger(__name__)
 """Its messages are limited, because a submitter can cause them again and again: journal.LIMITED."""
 
-SUFFIXES = (".yaml", ".yml")
 MAX_READ = 20_000
 """Names that are read in a scan: about 100 ms if each is examined."""
 MAX_WATCHED = 10_000
 """Files of one submitter that are watched at the same time."""
 STABLE_SECONDS = 1.0
 """A file that has not changed for this long is assumed to be complete."""
-MAX_NAME = 180
-"""Bytes of a file name that are kept: room for our own additions within the 255 of a file system."""
 
 
 class Incoming:
@@ -39,6 +37,7 @@ class Incoming:
         self._watched: dict[str, tuple[FileState, float]] = {}
         """The state of each file, and since when it is unchanged (monotonic)."""
         self._crowded: set[int] = set()
+        self.ignored = Ignored()
 
     def stable_files(self) -> dict[str, FileState]:
         """Scan the folder once; return the files that have not changed for STABLE_SECONDS. Raises OSError."""
@@ -47,10 +46,10 @@ class Incoming:
         before, self._watched = self._watched, {}
         for name, (look, since) in before.items():
             again = self._state_of(name)
-            if again is None:
+            if again is None or reason_to_ignore(name, again.mode):  # gone, or replaced by a directory
                 continue
             self._watched[name] = again, since if again == look else now
-            if again == look and now - since >= STABLE_SECONDS and not stat.S_ISDIR(look.mode):
+            if again == look and now - since >= STABLE_SECONDS:
                 stable[name] = look
         self._watch_more(now)
         return stable
@@ -63,15 +62,18 @@ class Incoming:
         numbers = Counter(look.uid for look, _ in self._watched.values())
         full: set[int] = set()
         for name in self._next_names():
-            if name in self._watched or not is_submission(name) or (look := self._state_of(name)) is None:
+            if name in self._watched or (look := self._state_of(name)) is None:
+                continue
+            if reason := reason_to_ignore(name, look.mode):
+                self.ignored.see(name, look, reason)
                 continue
             if numbers[look.uid] >= MAX_WATCHED:
                 full.add(look.uid)
                 continue
             numbers[look.uid] += 1
             self._watched[name] = look, now
-            if stat.S_ISDIR(look.mode):
-                log.warning("spool: %s is a directory. It stays where it is. Drop files", kept(name))
+        if self._listing is None:
+            self.ignored.end_pass()
         for uid in full - self._crowded:
             said = "spool: %s has more than %d files in incoming/. The others wait until these have been taken"
             log.warning(said, Person.of(uid).name, MAX_WATCHED)
@@ -89,16 +91,3 @@ class Incoming:
         with suppress(OSError):  # the file is gone, or the error shows when the folder is read
             return FileState.at(f"{self._folder}/{name}")
         return None
-
-
-def is_submission(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
-
-
-def kept(name: str) -> str:
-    """The file name for the spool: printable, valid UTF-8, and short enough for our additions."""
-    text = name.encode(errors="surrogateescape").decode(errors="replace")
-    text = "".join(letter if letter.isprintable() else "_" for letter in text)
-    path = Path(text)
-    room = MAX_NAME - len(path.suffix.encode())
-    return path.stem.encode()[:room].decode(errors="ignore") + path.suffix

@@ -23,6 +23,7 @@ LIMITED = (
     "aiohttp.server",
     "asyncio",
     "hyper2kvmd.daemon.doors",
+    "hyper2kvmd.daemon.ignored",
     "hyper2kvmd.daemon.incoming",
     "hyper2kvmd.daemon.spool.trouble",
 )

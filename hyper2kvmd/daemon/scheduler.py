@@ -14,6 +14,7 @@ from typing import Literal
 import hyper2kvmd
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon.attempt import GRACE_SECONDS, Attempt, Result
+from hyper2kvmd.daemon.ignored import IgnoredFiles
 from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.kept import Kept, KeptFolder, can_go_on, keep_or_remove, sufficient
 from hyper2kvmd.daemon.ledger import Ledger
@@ -38,8 +39,17 @@ Mode = Literal["running", "paused", "draining", "stopping"]
 
 
 class Scheduler:
-    def __init__(self, config: DaemonConfig, ledger: Ledger, metrics: Metrics, worker: Sequence[str]) -> None:
+    def __init__(
+        self,
+        config: DaemonConfig,
+        ledger: Ledger,
+        metrics: Metrics,
+        worker: Sequence[str],
+        ignored: Callable[[], IgnoredFiles] = IgnoredFiles,
+    ) -> None:
+        """`ignored` returns the files in incoming/ that are no submissions."""
         self.config = config
+        self.ignored = ignored
         self.mode: Mode = "running"
         self.drained = asyncio.Event()
         self.last_tick = time.monotonic()
@@ -348,6 +358,7 @@ class Scheduler:
 
     async def status(self) -> Status:
         config = self.config
+        ignored, ignored_count = self.ignored().shown_to(None)
         counts, oldest_queued = await self._ledger.call(self._ledger.store.overview)
         directories: dict[FileSystemRole, Path] = {
             "conversion": config.conversion_dir,
@@ -373,4 +384,6 @@ class Scheduler:
             started=self._started,
             slots_used=len(running),
             file_systems=file_systems,
+            ignored=ignored,
+            ignored_count=ignored_count,
         )

@@ -203,8 +203,8 @@ class _Service:
         self._config, self._config_path, self._when_ready = config, config_path, when_ready
         self._ledger = Ledger(store)
         self._metrics = Metrics()
-        self._scheduler = Scheduler(config, self._ledger, self._metrics, worker)
         self._spool = spool.Spool(config.spool_dir, store, self._metrics)
+        self._scheduler = Scheduler(config, self._ledger, self._metrics, worker, lambda: self._spool.ignored)
         self._notifier = SystemdNotifier()
         self._stopping, self._hangup = asyncio.Event(), asyncio.Event()
         self._said = ""

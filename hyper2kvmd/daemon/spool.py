@@ -22,10 +22,12 @@ from pathlib import Path
 
 from hyper2kvmd import spec
 from hyper2kvmd.config import SPOOL_MODES, SpoolFolder
-from hyper2kvmd.daemon.dropped import asked_by, being_written, original
-from hyper2kvmd.daemon.incoming import Incoming, kept
+from hyper2kvmd.daemon.dropped import asked_by, being_written
+from hyper2kvmd.daemon.ignored import IgnoredFiles
+from hyper2kvmd.daemon.incoming import Incoming
 from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.metrics import Metrics
+from hyper2kvmd.daemon.names import kept, original
 from hyper2kvmd.daemon.quota import KEPT, FileState, Quota, in_turn
 from hyper2kvmd.daemon.wire import Rejection
 from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput
@@ -148,6 +150,11 @@ class Spool:
         jobs = self._enter_claimed()
         self._put_away_ended()
         return Scan(jobs, more)
+
+    @property
+    def ignored(self) -> IgnoredFiles:
+        """The files in incoming/ that are no submissions."""
+        return self._incoming.ignored.found
 
     # ------------------------------------------------------------ from incoming/ to active/
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from hyper2kvmd import spec
-from hyper2kvmd.daemon import incoming, quota, spool
+from hyper2kvmd.daemon import ignored, incoming, quota, spool
 from hyper2kvmd.daemon.dropped import being_written
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.spool import Spool, prepare
@@ -252,14 +252,17 @@ def test_more_files_than_a_scan_reads(
     assert caplog.text.count(f"{FLOODER} has more than 20 files in incoming/") == 1
 
 
-def test_a_directory_is_left_where_it_is(shared: Shared, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_directory_is_left_where_it_is(
+    shared: Shared, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is mentioned once, and nothing is tried with it."""
+    monkeypatch.setattr(ignored, "PATIENCE_SECONDS", 0)
     (shared.folder / "incoming/folder.yaml").mkdir()
     shared.drop(FLOODER)
     shared.scan(times=5)
     assert [path.name for path in (shared.folder / "incoming").iterdir()] == ["folder.yaml"]
     assert [job.submitter for job in shared.store.list()] == [FLOODER]
-    assert caplog.text.count("folder.yaml is a directory") == 1
+    assert caplog.text.count("incoming/folder.yaml of root is ignored: it is a directory") == 1
 
 
 def test_a_directory_that_takes_the_place_of_a_file(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,3 +158,13 @@ def test_a_file_claimed_by_a_daemon_that_died_before_the_database_knew(house: Ho
     house.start()
     assert house.reaches(1, State.SUCCEEDED).spool_name == "web01.yaml"
     house.lies("done", "web01.yaml")
+
+
+def test_files_become_jobs_in_the_order_of_their_arrival(house: House) -> None:
+    """By time of change, then by name, even if one scan finds them all."""
+    for name, second in (("c", 1), ("a", 3), ("d", 2), ("b", 2)):
+        path = house.drop(f"{name}.yaml", house.migration(name, "plan"))
+        os.utime(path, (second, second))
+    house.start()
+    house.reaches(4, State.SUCCEEDED)
+    assert [job.vm_name for job in house.jobs()] == ["c", "b", "d", "a"]
