@@ -153,7 +153,7 @@ def _opened_log(state_dir: Path) -> Iterator[TextIO]:
         raise BrokenInstallation(
             "log-unusable",
             f"the log {path} cannot be written: {error.strerror}",
-            hint="Correct the owner of state_dir, or set another state_dir",
+            hint="Set state_dir to a directory of the daemon's user",
         ) from error
     with os.fdopen(handle, "w", buffering=1) as log:
         yield log

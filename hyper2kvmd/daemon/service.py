@@ -26,6 +26,7 @@ from hyper2kvmd.daemon import journal, spool
 from hyper2kvmd.daemon.callers import Callers
 from hyper2kvmd.daemon.control import Control
 from hyper2kvmd.daemon.doors import BACKLOG, BoundedServer
+from hyper2kvmd.daemon.folders import prepare
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.listening import admit_submitters, listen
 from hyper2kvmd.daemon.metrics import Metrics
@@ -213,7 +214,7 @@ class _Service:
     async def run(self) -> None:
         async with AsyncExitStack() as stack:
             stack.callback(self._ledger.close)
-            await asyncio.to_thread(spool.prepare, self._config.spool_dir)
+            await asyncio.to_thread(prepare, self._config.spool_dir)
             await asyncio.to_thread(_require_output_apart, self._config)
             await self._scheduler.recover()
             for path in await asyncio.to_thread(tidy_directory, self._config.output_dir, os.geteuid()):

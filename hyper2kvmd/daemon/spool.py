@@ -6,7 +6,6 @@ the next scan enters files that have no job, and moves the files of finished job
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import itertools
 import json
@@ -21,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyper2kvmd import spec
-from hyper2kvmd.config import SPOOL_MODES, SpoolFolder
+from hyper2kvmd.config import SpoolFolder
 from hyper2kvmd.daemon.dropped import asked_by, being_written
 from hyper2kvmd.daemon.ignored import IgnoredFiles
 from hyper2kvmd.daemon.incoming import Incoming
@@ -30,10 +29,9 @@ from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.names import kept, original
 from hyper2kvmd.daemon.quota import KEPT, FileState, Quota, in_turn
 from hyper2kvmd.daemon.wire import Rejection
-from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput
-from hyper2kvmd.host import acl
+from hyper2kvmd.errors import Failure, InvalidInput
 from hyper2kvmd.host.files import write_durably
-from hyper2kvmd.host.person import Person, group_name
+from hyper2kvmd.host.person import Person
 from hyper2kvmd.jobs.changes import first_line
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin, Refusal, Submission, batch_name
@@ -64,55 +62,6 @@ def content_key(data: bytes, submitter: str, vm_name: str) -> str:
     A copy by another user is not the same submission.
     """
     return hashlib.sha256(b"\0".join((submitter.encode(), vm_name.encode(), data))).hexdigest()
-
-
-def prepare(spool_dir: Path) -> None:
-    """Create missing folders as the packages do: with the group of `spool_dir`, and with its rights.
-
-    Raises BrokenInstallation (`spool-unusable`, `spool-incomplete`, `spool-split`).
-    """
-    try:
-        spool_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-        for name, mode in SPOOL_MODES.items():
-            folder = spool_dir / name
-            if not folder.is_dir():
-                _make(folder, mode)
-            if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
-                raise PermissionError(errno.EACCES, "this user may not write there", str(folder))
-        devices = {(spool_dir / name).stat().st_dev for name in SpoolFolder}
-    except OSError as error:
-        raise BrokenInstallation(
-            "spool-unusable",
-            f"the spool directory {error.filename or spool_dir} cannot be used: {error.strerror}",
-            hint="Create it for the daemon's user, or set another spool_dir",
-        ) from error
-    if len(devices) != 1:
-        raise BrokenInstallation(
-            "spool-split",
-            f"the folders of {spool_dir} are on different file systems",
-            hint="Keep them on one file system: files are moved by renaming",
-        )
-
-
-def _make(folder: Path, mode: int) -> None:
-    """Create a folder, which gets its name only when its group and rights are set."""
-    draft = folder.with_name(f".{folder.name}.draft")
-    draft.mkdir(mode=0o700, exist_ok=True)
-    group = folder.parent.stat().st_gid
-    try:
-        os.chown(draft, -1, group)
-        draft.chmod(mode)
-    except OSError as error:
-        draft.rmdir()
-        owner, theirs = Person.of(os.geteuid()).name, group_name(group)
-        raise BrokenInstallation(
-            "spool-incomplete",
-            f"{folder} is missing, and {owner} cannot create it for the group {theirs}: {error.strerror}",
-            hint=f"Create it as root: `install -d -m {mode:04o} -o {owner} -g {theirs} {folder}`",
-        ) from error
-    if folder.name == SpoolFolder.INCOMING:
-        acl.let_group_read_new_files(draft)
-    draft.rename(folder)
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,17 @@ def grant(handle: int, added: AclEntry) -> None:
     os.setxattr(_path(handle), ATTRIBUTE, _packed(wanted))
 
 
+def has_default(folder: Path) -> bool:
+    """Whether the folder has a list for new files; True if its file system has no ACLs. Raises OSError."""
+    try:
+        os.getxattr(folder, DEFAULT_ATTRIBUTE)
+    except OSError as error:
+        if error.errno not in NO_LIST:
+            raise
+        return error.errno == errno.ENOTSUP
+    return True
+
+
 def let_group_read_new_files(folder: Path) -> None:
     """Make new files in `folder` readable for its group and writable for the owner only, whatever the umask.
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from hyper2kvmd.client import Client
+from hyper2kvmd.config import SPOOL_MODES
 from hyper2kvmd.daemon import callers, quota
 from hyper2kvmd.daemon.callers import Caller, Callers
 from hyper2kvmd.daemon.control import shown_to
@@ -55,9 +56,11 @@ def service(service_user: pwd.struct_passwd) -> Iterator[Service]:
     shutil.chown(runtime, USER, USER)
     service.socket = runtime / "control.sock"
     service.settings["control_socket"] = service.socket
-    incoming = service.spool / "incoming"
-    os.chown(incoming, -1, SUBMITTERS)
-    incoming.chmod(0o3770)
+    for name, mode in SPOOL_MODES.items():
+        folder = service.spool / name
+        folder.mkdir(exist_ok=True)
+        shutil.chown(folder, USER, SUBMITTERS)
+        folder.chmod(mode)
     service.start()
     Client(service.socket).pause()
     yield service

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -19,8 +20,11 @@ import pytest
 from hyper2kvmd import spec
 from hyper2kvmd.daemon import ignored, incoming, quota, spool
 from hyper2kvmd.daemon.dropped import being_written
+from hyper2kvmd.daemon.folders import prepare
 from hyper2kvmd.daemon.metrics import Metrics
-from hyper2kvmd.daemon.spool import Spool, prepare
+from hyper2kvmd.daemon.spool import Spool
+from hyper2kvmd.host import acl
+from hyper2kvmd.host.person import SEARCH, WRITE
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.jobs import Job, JobFilter, State
 from tests.support.house import House, until
@@ -73,10 +77,18 @@ def shared(tmp_path: Path, settles_at_once: None) -> Iterator[Shared]:
     store.close()
 
 
+def let_drop(incoming: Path, *users: str) -> None:
+    """By ACL: the daemon leaves it alone when it starts."""
+    handle = os.open(incoming, os.O_RDONLY)
+    for user in users:
+        acl.grant(handle, acl.AclEntry(acl.USER, WRITE | SEARCH, pwd.getpwnam(user).pw_uid))
+    os.close(handle)
+
+
 def test_one_file_beside_five_hundred(house: House) -> None:
     """It is the last that was dropped, and among the first jobs."""
     prepare(house.spool)
-    (house.spool / "incoming").chmod(0o777)
+    let_drop(house.spool / "incoming", FLOODER, OTHER)
     for number in range(501):
         owner = OTHER if number == 500 else FLOODER
         path = house.drop(f"vm{number:03}.yaml", house.migration(f"vm{number:03}", "plan"))

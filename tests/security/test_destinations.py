@@ -60,7 +60,6 @@ def daemon(installed_helper: tuple[str, ...]) -> Iterator[Service]:
         "output_dir": service.images,
         "allowed_conversion_dirs": f"[{own}/scratch]",
     }
-    (service.spool / "incoming").chmod(0o777)
     service.state.mkdir()
     shutil.chown(service.state, USER, USER)
     service.state.chmod(0o751)
@@ -70,6 +69,7 @@ def daemon(installed_helper: tuple[str, ...]) -> Iterator[Service]:
             home.mkdir()
             stack.callback(shutil.rmtree, home)
         service.start()
+        (service.spool / "incoming").chmod(0o777)  # the daemon corrects it when it starts
         disk(root / "disk.raw", VICTIM, 0o644)
         yield service
         assert service.working_folders() == set()

@@ -124,11 +124,11 @@ def daemon(installed_helper: tuple[str, ...], trap: Trap, host: Host) -> Iterato
     root.chmod(0o755)
     service = Service(root, installed_helper, trap.prefix)
     service.settings |= {"allowed_libvirt_uris": f"[{host.uri}]"}
-    (service.spool / "incoming").chmod(0o777)
     service.images.mkdir()  # by the package, so that no submitter is let in
     shutil.chown(service.images, USER, USER)
     service.images.chmod(0o751)
     service.start()
+    (service.spool / "incoming").chmod(0o777)  # the daemon corrects it when it starts
     yield service
     service.end()
     shutil.rmtree(root)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from hyper2kvmd.daemon.folders import prepare
 from hyper2kvmd.daemon.metrics import Metrics
-from hyper2kvmd.daemon.spool import Spool, prepare
+from hyper2kvmd.daemon.spool import Spool
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.jobs import JobFilter, State
 from tests.support.house import House

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from hyper2kvmd.config import SPOOL_MODES, SpoolFolder
 from hyper2kvmd.daemon import incoming
+from hyper2kvmd.daemon.folders import prepare
 from hyper2kvmd.daemon.metrics import Metrics
-from hyper2kvmd.daemon.spool import Spool, prepare
+from hyper2kvmd.daemon.spool import Spool
 from hyper2kvmd.daemon.wire import Rejection
 from hyper2kvmd.errors import BrokenInstallation
 from hyper2kvmd.jobs.store import Store
@@ -134,9 +136,70 @@ def test_a_folder_that_cannot_be_made_for_submitters_is_missing_still(folder: Pa
     assert list(folder.iterdir()) == []
 
 
-def test_a_spool_that_the_user_may_not_write_is_refused(folder: Path) -> None:
+@pytest.mark.parametrize("name", SPOOL_MODES)
+@pytest.mark.parametrize("mode", [0o500, 0o777, 0o755])
+def test_a_folder_with_other_rights_gets_the_right_ones(
+    folder: Path, name: SpoolFolder, mode: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    given_to(folder, GROUP, GROUP)
     prepare(folder)
-    (folder / "done").chmod(0o500)
+    (folder / name).chmod(mode)
+    os.chown(folder / name, -1, NOBODY)
+    prepare(folder)
+    facts = (folder / name).stat()
+    assert stat.S_IMODE(facts.st_mode) == SPOOL_MODES[name]
+    assert facts.st_gid == GROUP
+    assert f"{folder / name}: it belongs to nobody and the group nogroup, mode {mode:04o}" in caplog.text
+
+
+def test_a_folder_of_a_group_without_the_daemon_is_refused(folder: Path) -> None:
+    given_to(folder, GROUP, GROUP)
+    prepare(folder)
+    (folder / "done").chmod(0o700)
+    given_to(folder, GROUP)
+    assert (
+        refused(folder)
+        == f"Correct it as root: `install -d -m 2750 -o nobody -g {grp.getgrgid(GROUP).gr_name} {folder}/done`"
+    )
+    assert stat.S_IMODE((folder / "done").stat().st_mode) & 0o022 == 0
+
+
+def test_a_folder_of_somebody_else_is_refused(folder: Path) -> None:
+    prepare(folder)
+    os.seteuid(0)
+    os.chown(folder / "incoming", 0, NOBODY)
+    os.seteuid(NOBODY)
+    assert f"install -d -m 3770 -o nobody -g nogroup {folder}/incoming" in refused(folder)
+
+
+def test_a_spool_directory_of_the_daemon_alone_is_corrected(folder: Path) -> None:
+    folder.chmod(0o777)
+    prepare(folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o750
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode", "shared"),
+    [(NOBODY, 0o1777, ""), (NOBODY, 0o777, "other"), (0, 0o777, ""), (5, 0o755, "")],
+)
+def test_a_directory_that_others_use_is_no_spool(folder: Path, owner: int, mode: int, shared: str) -> None:
+    """Its rights stay as they are; the remedy is a directory below it."""
+    if shared:
+        (folder / shared).touch()
+    given_to(folder, GROUP, GROUP)
+    os.seteuid(0)
+    os.chown(folder, owner, GROUP)
+    folder.chmod(mode)
+    os.seteuid(NOBODY)
+    hint = refused(folder)
+    assert hint.startswith(f"Set spool_dir to {folder}/hyper2kvm, and create it as root: `install -d -m 0750 -o nobody")
+    assert stat.S_IMODE(folder.stat().st_mode) == mode
+    assert not (folder / "incoming").exists()
+
+
+def refused(folder: Path) -> str:
+    """The remedy."""
     with pytest.raises(BrokenInstallation) as refusal:
         prepare(folder)
-    assert refusal.value.code == "spool-unusable" and "done" in refusal.value.message
+    assert refusal.value.code == "spool-rights"
+    return refusal.value.hint

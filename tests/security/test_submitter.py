@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
+from hyper2kvmd.daemon.folders import prepare
 from hyper2kvmd.daemon.metrics import Metrics
-from hyper2kvmd.daemon.spool import Spool, prepare
+from hyper2kvmd.daemon.spool import Spool
 from hyper2kvmd.disk.files import open_file
 from hyper2kvmd.errors import Failure, Unsafe
 from hyper2kvmd.host.mandate import Mandate
@@ -62,8 +63,8 @@ def daemon(installed_helper: tuple[str, ...]) -> Iterator[Service]:
         folder.mkdir()
         shutil.chown(folder, USER, USER)
     service.settings |= {"allowed_source_dirs": f"[{shared}]", "allowed_output_dirs": f"[{shared}]"}
-    (service.spool / "incoming").chmod(0o777)
     service.start()
+    (service.spool / "incoming").chmod(0o777)  # the daemon corrects it when it starts
     yield service
     assert not [job for job in service.jobs() if job.state is State.RUNNING]
     assert service.working_folders() == set()

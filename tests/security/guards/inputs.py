@@ -33,6 +33,7 @@ mandate = partial(Cut, "hyper2kvmd/host/mandate.py")
 person = partial(Cut, "hyper2kvmd/host/person.py")
 plan = partial(Cut, "hyper2kvmd/stages/plan.py")
 spool = partial(Cut, "hyper2kvmd/daemon/spool.py")
+folders = partial(Cut, "hyper2kvmd/daemon/folders.py")
 yaml = partial(Cut, "hyper2kvmd/yaml_source.py")
 binding = partial(Cut, "hyper2kvmd/yaml_binding.py")
 model = partial(Cut, "hyper2kvmd/model/asked.py")
@@ -229,7 +230,7 @@ GUARDS: tuple[Guard, ...] = (
             Cut("hyper2kvmd/jobs/database.py", "_create", "argument 0o600", "0o644"),
         ),
     ),
-    *each(cases(NEIGHBOUR, "spool/done"), spool("_make", "call chmod", "$0(0o777)")),
+    *each(cases(NEIGHBOUR, "spool/done"), folders("_make", "call chmod", "$0(0o777)")),
     *each(
         RIGHTS,
         person("Person.may", "call entries", "()"),
@@ -281,18 +282,18 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_spool_rights.py::test_a_spool_that_the_user_may_not_write_is_refused",
-        spool("prepare", "if access", NEVER),
+        folders("prepare", "if access", NEVER),
     ),
     *each(
         "test_spool_rights.py::test_folders_that_are_missing_are_made_as_a_package_makes_them",
-        spool("_make", "call chmod", GONE),
-        spool("_make", "call chown", GONE),
-        spool("_make", "call let_group_read_new_files", GONE),
+        folders("_make", "call chmod", GONE),
+        folders("_make", "call chown", GONE),
+        folders("_make", "call let_group_read_new_files", GONE),
     ),
     *each(
         "test_spool_rights.py::test_a_folder_that_cannot_be_made_for_submitters_is_missing_still",
-        spool("_make", "call rmdir", GONE),
-        spool("_make", "call chown", GONE),
+        folders("_make", "call rmdir", GONE),
+        folders("_make", "call chown", GONE),
     ),
     # ---- YAML
     *each(cases(TEXT, "billion laughs", "an alias of itself"), (ALIAS, ANCHOR)),
