@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from hyper2kvmd.hardware import (
     CONNECTS_ALL,
@@ -14,13 +13,13 @@ from hyper2kvmd.hardware import (
     expected_hardware,
     network_for,
 )
+from hyper2kvmd.markdown import Row
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.guest import Guest, Nic
 from hyper2kvmd.model.machine import DiskAddress, Firmware, Hardware, Plan, SourceNic
 from hyper2kvmd.resizing import new_sizes
 from hyper2kvmd.units import size
 
-Row: TypeAlias = tuple[str, ...]
 DISK_HEADINGS = ("disk", "boot", "bus", "size", "image")
 CARD_HEADINGS = ("card", "MAC address", "model", "name", "network")
 LATER = "decided later"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import html
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from hyper2kvmd.machine_overview import CARD_HEADINGS, DISK_HEADINGS, Row, overview
+from hyper2kvmd.machine_overview import CARD_HEADINGS, DISK_HEADINGS, overview
+from hyper2kvmd.markdown import code, columns, fenced, plain, plain_part, table
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.frozen import Frozen
@@ -56,10 +55,10 @@ def _concerns(report: Report) -> Iterator[str]:
     concerns = dict.fromkeys((*report.order.notes, *report.plan.concerns, *report.guest.concerns))
     serious = (str(concern) for concern in concerns if concern.level == "warning")
     warnings = (*serious, *report.guest.warnings, *report.verdict.warnings)
-    yield from ("## Warnings", "", *(f"- {_plain(warning)}" for warning in warnings or ("none",)), "")
+    yield from ("## Warnings", "", *(f"- {plain(warning)}" for warning in warnings or ("none",)), "")
     notes = [str(concern) for concern in concerns if concern.level == "information"]
     if notes:
-        yield from ("## Notes", "", *(f"- {_plain(note)}" for note in notes), "")
+        yield from ("## Notes", "", *(f"- {plain(note)}" for note in notes), "")
 
 
 def _to_do(guest: Guest) -> Iterator[str]:
@@ -70,46 +69,46 @@ def _to_do(guest: Guest) -> Iterator[str]:
         yield from (f"## {BY_HAND}", "", "After the first boot:", "")
         yield from (*(f"{number}. {_commands(step)}" for number, step in enumerate(guest.windows.by_hand, start=1)), "")
     nothing = f'Nothing: what is left is listed under "{BY_HAND}".' if guest.windows.by_hand else NOTHING_LEFT
-    steps = [f"- {_plain(step)}" for step in guest.windows.first_boot]
+    steps = [f"- {plain(step)}" for step in guest.windows.first_boot]
     yield from ("## First boot", "", *(steps or [nothing]), "")
 
 
 def _commands(step: str) -> str:
     """A step with its commands as code: no text in it can contain a backtick."""
     parts = step.split("`")
-    return "".join(_code(part) if number % 2 else _plain_part(part) for number, part in enumerate(parts))
+    return "".join(code(part) if number % 2 else plain_part(part) for number, part in enumerate(parts))
 
 
 def _disks(report: Report) -> Iterator[str]:
     yield from ("## Disks", "")
     for disk, made in zip(report.plan.disks, report.published, strict=True):
         space = f"{'reserved' if disk.preallocate else 'sparse'}: {disk.preallocate_reason}"
-        source = f"{disk.format} {_plain(disk.subformat)}, {size(disk.virtual_size)}"
+        source = f"{disk.format} {plain(disk.subformat)}, {size(disk.virtual_size)}"
         rows = [
-            ("Source", f"{_code(str(disk.at))} ({source})"),
-            ("Image", f"{_code(made.path.name)}, {report.image.format}, {size(made.file_bytes)} on disk"),
+            ("Source", f"{code(str(disk.at))} ({source})"),
+            ("Image", f"{code(made.path.name)}, {report.image.format}, {size(made.file_bytes)} on disk"),
             *([("Size", f"grown to {size(made.virtual_size)}")] if made.virtual_size > disk.virtual_size else []),
             ("SHA-256", made.sha256 or "not asked for"),
-            ("Space", _plain(space)),
+            ("Space", plain(space)),
         ]
-        yield from (*_table(rows), "")
+        yield from (*table(rows), "")
 
 
 def _guest(report: Report) -> Iterator[str]:
     guest = report.guest
-    of_linux = [("Kernels", _plain(", ".join(guest.kernels) or "none found"))]
+    of_linux = [("Kernels", plain(", ".join(guest.kernels) or "none found"))]
     yield from ("## Guest", "")
-    yield from _table(
+    yield from table(
         [
-            ("System", _plain(guest.os_name or _without_name(report))),
-            ("Host name", _plain(guest.hostname or "unknown")),
-            *([("Windows", _plain(_release(guest.windows)))] if guest.windows else of_linux),
-            ("Boot loader", _plain(guest.boot_loader or "none found")),
-            ("Volume of Windows" if guest.windows else "Root", _plain(guest.root or "none")),
+            ("System", plain(guest.os_name or _without_name(report))),
+            ("Host name", plain(guest.hostname or "unknown")),
+            *([("Windows", plain(_release(guest.windows)))] if guest.windows else of_linux),
+            ("Boot loader", plain(guest.boot_loader or "none found")),
+            ("Volume of Windows" if guest.windows else "Root", plain(guest.root or "none")),
         ]
     )
     volumes = [(one.name, one.content, one.uuid or "", size(one.length)) for one in report.plan.layout.volumes]
-    yield from ("", "## Volumes", "", *_columns(("volume", "content", "UUID", "size"), volumes))
+    yield from ("", "## Volumes", "", *columns(("volume", "content", "UUID", "size"), volumes))
     yield from _windows(guest.windows) if guest.windows else ()
 
 
@@ -122,27 +121,27 @@ def _changes(report: Report) -> Iterator[str]:
     whole = [change for change in guest.changes if change.sha256]
     if whole:
         rows = [(one.path, size(one.size or 0), one.sha256, one.summary) for one in whole]
-        yield from (*_columns(("file", "size", "SHA-256", "what it is"), rows), "")
+        yield from (*columns(("file", "size", "SHA-256", "what it is"), rows), "")
     others: dict[str, list[Change]] = {}
     for change in guest.changes:
         if not change.sha256:
             others.setdefault(change.path, []).append(change)
     for path, changes in others.items():
-        yield from (f"### {_plain(path)}", "")
+        yield from (f"### {plain(path)}", "")
         for change in changes:
-            yield from (f"{_plain(change.summary)} ({change.fix})", "")
-            yield from (*_fenced(change.diff, "diff"), "") if change.diff else ()
+            yield from (f"{plain(change.summary)} ({change.fix})", "")
+            yield from (*fenced(change.diff, "diff"), "") if change.diff else ()
     if report.order.migration.print_fstab:
-        yield from ("## /etc/fstab before", "", *_fenced(guest.fstab_before), "")
-        yield from ("## /etc/fstab after", "", *_fenced(guest.fstab_after), "")
+        yield from ("## /etc/fstab before", "", *fenced(guest.fstab_before), "")
+        yield from ("## /etc/fstab after", "", *fenced(guest.fstab_after), "")
 
 
 def _evidence(verdict: Verdict) -> Iterator[str]:
-    yield from (f"## Evidence (verify: {verdict.level})", "", *(f"- {_plain(item)}" for item in verdict.evidence))
+    yield from (f"## Evidence (verify: {verdict.level})", "", *(f"- {plain(item)}" for item in verdict.evidence))
     if verdict.boot_seconds is not None:
         yield from ("", f"Time to boot: {duration(verdict.boot_seconds)}.")
     if verdict.console_tail:
-        yield from ("", "Last lines of the console:", "", *_fenced("\n".join(verdict.console_tail)))
+        yield from ("", "Last lines of the console:", "", *fenced("\n".join(verdict.console_tail)))
 
 
 def _without_name(report: Report) -> str:
@@ -161,11 +160,11 @@ def _windows(facts: WindowsFacts) -> Iterator[str]:
     files += [(facts.agent.name, "QEMU's guest agent", facts.agent.sha256)] if facts.agent else []
     adapters = [(one.name, one.mac or "unknown", _settings(one), one.device) for one in facts.adapters]
     yield from ("", "## Drivers", "")
-    yield from _columns(("driver", "version", "signer", "note"), drivers) if drivers else ("None were added.",)
+    yield from columns(("driver", "version", "signer", "note"), drivers) if drivers else ("None were added.",)
     if files:
-        yield from ("", *_columns(("file", "driver", "SHA-256"), files))
+        yield from ("", *columns(("file", "driver", "SHA-256"), files))
     yield from ("", "## Network adapters in the registry", "")
-    yield from _columns(("name", "MAC address", "settings", "device"), adapters) if adapters else ("None.",)
+    yield from columns(("name", "MAC address", "settings", "device"), adapters) if adapters else ("None.",)
 
 
 def _settings(adapter: WindowsAdapter) -> str:
@@ -177,39 +176,5 @@ def _settings(adapter: WindowsAdapter) -> str:
 def _machine(report: Report) -> Iterator[str]:
     shown = overview(report.order.migration, report.plan, report.hardware, report.guest)
     yield from ("## Machine", "")
-    yield from _table([(name, _plain(value)) for name, value in shown.facts])
-    yield from ("", *_columns(DISK_HEADINGS, shown.disks), "", *_columns(CARD_HEADINGS, shown.cards))
-
-
-def _columns(headings: Row, rows: Iterable[Row]) -> Iterator[str]:
-    yield f"| {' | '.join(headings)} |"
-    yield f"|{'---|' * len(headings)}"
-    for row in rows:
-        yield f"| {' | '.join(_plain(cell) for cell in row)} |"
-
-
-def _table(rows: list[tuple[str, str]]) -> list[str]:
-    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
-
-
-def _plain(text: str) -> str:
-    """Text from a guest on one line, without effect in Markdown or HTML."""
-    return _plain_part(" ".join(text.split()))
-
-
-def _plain_part(text: str) -> str:
-    """The same for a part of a line."""
-    return re.sub(r"[\\`*\[\]|!#]", r"\\\g<0>", html.escape(re.sub(r"\s", " ", text), quote=False))
-
-
-def _code(text: str) -> str:
-    """Our own text or a path, as code in a table; backticks in it do not end the code."""
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    space = " " if "`" in text else ""
-    return f"{fence}{space}{text}{space}{fence}".replace("|", "\\|")
-
-
-def _fenced(text: str, language: str = "") -> list[str]:
-    """A code block that the text in it cannot end."""
-    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
-    return [f"{fence}{language}", text.rstrip("\n"), fence]
+    yield from table([(name, plain(value)) for name, value in shown.facts])
+    yield from ("", *columns(DISK_HEADINGS, shown.disks), "", *columns(CARD_HEADINGS, shown.cards))

@@ -6,6 +6,7 @@ found and removed through the descriptor, so that root follows no link of the se
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyper2kvmd.config import DaemonConfig, SpoolFolder
+from hyper2kvmd.daemon.names import yaml_name
 from hyper2kvmd.errors import BrokenInstallation, Failure
 from hyper2kvmd.host.leftovers import tidy_directory
 from hyper2kvmd.host.workspace import OPEN_DIRECTORY, not_removed, open_conversion_dir
@@ -120,7 +122,7 @@ def _service_uid(config: DaemonConfig) -> int:
 def _spool_files(config: DaemonConfig, folder: Path, *, dry_run: bool) -> Iterator[Path | Problem]:
     """Files that were removed, or would be, and errors about the others.
 
-    The time of the last rename counts too: a YAML may be older than its job.
+    The time of the last rename counts too: a YAML may be older than its job. An outcome goes with its YAML.
     """
     oldest = time.time() - config.retention.spool * DAY
     try:
@@ -134,7 +136,7 @@ def _spool_files(config: DaemonConfig, folder: Path, *, dry_run: bool) -> Iterat
         for name in sorted(os.listdir(handle)):  # noqa: PTH208 - of the descriptor
             try:
                 facts = os.stat(name, dir_fd=handle, follow_symlinks=False)
-                if max(facts.st_mtime, facts.st_ctime) > oldest or stat.S_ISDIR(facts.st_mode):
+                if _last_change(handle, name, facts) > oldest or stat.S_ISDIR(facts.st_mode):
                     continue
                 if not dry_run:
                     os.unlink(name, dir_fd=handle)
@@ -146,3 +148,10 @@ def _spool_files(config: DaemonConfig, folder: Path, *, dry_run: bool) -> Iterat
                 yield folder / name
     finally:
         os.close(handle)
+
+
+def _last_change(handle: int, name: str, facts: os.stat_result) -> float:
+    """Of the YAML that the file belongs to, if that still exists, else of the file itself."""
+    with contextlib.suppress(FileNotFoundError):
+        facts = os.stat(yaml_name(name), dir_fd=handle, follow_symlinks=False)
+    return max(facts.st_mtime, facts.st_ctime)

@@ -7,6 +7,9 @@ import stat
 from pathlib import Path
 
 SUFFIXES = (".yaml", ".yml")
+REASON, RESULT, RESULT_TEXT = ".reason.json", ".result.json", ".result.md"
+OUTCOME_SUFFIXES = (REASON, RESULT, RESULT_TEXT)
+"""What an outcome has after the name of its YAML."""
 MAX_NAME = 180
 """Bytes of a file name that are kept: room for our own additions within the 255 of a file system."""
 
@@ -32,3 +35,8 @@ def kept(name: str) -> str:
 def original(name: str) -> str:
     """The name under which a claimed file was dropped."""
     return re.sub("^[0-9a-f]{12}[.]", "", name)
+
+
+def yaml_name(name: str) -> str:
+    """The name of the YAML that an outcome belongs to; `name` itself if it is no outcome."""
+    return next((name.removesuffix(suffix) for suffix in OUTCOME_SUFFIXES if name.endswith(suffix)), name)

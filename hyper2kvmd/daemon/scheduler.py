@@ -27,6 +27,7 @@ from hyper2kvmd.jobs.changes import first_line
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Job, State
 from hyper2kvmd.model.orders import Order
+from hyper2kvmd.model.outcome import warnings_said
 from hyper2kvmd.progress import AwaitingSpace
 from hyper2kvmd.units import local_time
 
@@ -53,6 +54,8 @@ class Scheduler:
         self.mode: Mode = "running"
         self.drained = asyncio.Event()
         self.last_tick = time.monotonic()
+        self.last_end = ""
+        """How the last job ended, such as `web01 succeeded with 1 warning`."""
         self._ledger, self._metrics, self._worker = ledger, metrics, tuple(worker)
         self._space = Space(config.space_reserve)
         self._kept = Kept(ledger.store)
@@ -218,7 +221,9 @@ class Scheduler:
             artifact = result.artifact or (await ledger.ensure(store.finished_stages, job.id)).artifact
             await ledger.ensure(store.succeed, job.id, job.attempt, str(artifact.disks[0].path) if artifact else "")
             self._metrics.ended(State.SUCCEEDED)
-            JobLog(log, job.id).info("%s succeeded", job.vm_name)
+            warnings = (await ledger.ensure(store.get, job.id)).warnings
+            self.last_end = f"{job.vm_name} succeeded{warnings_said(warnings)}"
+            JobLog(log, job.id).info("%s", self.last_end)
         elif attempt.cancelled:
             await self._finish_cancelled(job, order, kept=await self._keep_or_remove(order, result, over=True))
             JobLog(log, job.id).info("cancelled")
@@ -245,6 +250,7 @@ class Scheduler:
         note = self._kept_note() if kept else ""
         await ledger.ensure(store.fail, job.id, job.attempt, problems, keep_stages=kept, note=note)
         self._metrics.ended(State.FAILED, problems)
+        self.last_end = f"{job.vm_name} failed"
         JobLog(log, job.id).error("%s failed: %s", job.vm_name, summary)
         if kept:
             await self._restore_reserve(order.working_folder)

@@ -143,8 +143,11 @@ def _listen(address: str) -> socket.socket:
     return listener
 
 
-def status_line(status: Status) -> str:
-    """The line in `systemctl status`, such as `2 running: web01 convert 43 %, db02 repair; 5 queued`."""
+def status_line(status: Status, last_end: str) -> str:
+    """The line in `systemctl status`.
+
+    For example `2 running: web01 convert 43 %, db02 repair; 5 queued; last: web02 succeeded with 1 warning`.
+    """
     jobs = []
     for job in status.running:
         percent = "" if job.progress is None else f" {100 * job.progress:.0f} %"
@@ -152,6 +155,8 @@ def status_line(status: Status) -> str:
     parts = [f"{len(jobs)} running: {', '.join(jobs)}" if jobs else "idle", f"{status.counts.queued} queued"]
     if status.counts.held:
         parts.append(f"{status.counts.held} held")
+    if last_end:
+        parts.append(f"last: {last_end}")
     return "; ".join(parts if status.state == "running" else [status.state, *parts])
 
 
@@ -307,7 +312,7 @@ class _Service:
         while True:
             journal.report_omitted()
             with contextlib.suppress(TryLater):
-                line = status_line(await self._scheduler.status())
+                line = status_line(await self._scheduler.status(), self._scheduler.last_end)
                 if line != self._said:
                     self._said = line
                     self._notify(f"STATUS={line}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import logging
 import os
 import secrets
@@ -19,8 +18,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import hyper2kvmd
 from hyper2kvmd import spec
 from hyper2kvmd.config import SpoolFolder
+from hyper2kvmd.daemon import outcomes
 from hyper2kvmd.daemon.dropped import asked_by, being_written
 from hyper2kvmd.daemon.ignored import IgnoredFiles
 from hyper2kvmd.daemon.incoming import Incoming
@@ -30,12 +31,12 @@ from hyper2kvmd.daemon.names import kept, original
 from hyper2kvmd.daemon.quota import KEPT, FileState, Quota, in_turn
 from hyper2kvmd.daemon.wire import Rejection
 from hyper2kvmd.errors import Failure, InvalidInput
-from hyper2kvmd.host.files import write_durably
 from hyper2kvmd.host.person import Person
 from hyper2kvmd.jobs.changes import first_line
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin, Refusal, Submission, batch_name
 from hyper2kvmd.model.jobs import Job, Problem, State
+from hyper2kvmd.model.outcome import Outcome
 from hyper2kvmd.progress import problem
 
 log = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ class Spool:
         """
         more = self._claim_stable()
         jobs = self._enter_claimed()
+        self._take_back_retried()
         self._put_away_ended()
         return Scan(jobs, more)
 
@@ -230,6 +232,18 @@ class Spool:
 
     # ------------------------------------------------------------ at the end
 
+    def _take_back_retried(self) -> None:
+        """Move the files of jobs that were retried back to active/, and remove the outcomes of their last end."""
+        moved: dict[int, str | None] = {}
+        for job_id, path, claim in self._store.retried():
+            with self._complaining(path):
+                claimed = self._dir / SpoolFolder.ACTIVE / claim
+                with suppress(FileNotFoundError):  # moved already, or gone
+                    (self._dir / path).rename(claimed)
+                outcomes.remove(self._dir / path)
+                moved[job_id] = f"{SpoolFolder.ACTIVE}/{claim}" if claimed.exists() else None
+        self._store.move_spool_files(moved)
+
     def _put_away_ended(self) -> None:
         """Move the files of finished jobs to their folders, and remove the oldest ones beyond KEPT."""
         moved: dict[int, str | None] = {}
@@ -242,52 +256,56 @@ class Spool:
                 continue
             with self._complaining(path):
                 keeper = _keeper(members)
-                moved |= {job.id: None, keeper.id: self._put_away(keeper, self._dir / path)}
+                moved |= {job.id: None, keeper.id: self._put_away(keeper, members, self._dir / path)}
                 ended |= {(member.submitter, member.state) for member in members}
         self._store.move_spool_files(moved)
         for submitter, state in sorted(ended):
             self._forget_surplus(submitter, state)
 
-    def _put_away(self, job: Job, path: Path) -> str | None:
-        """The new path of the file, relative to the spool directory; None when it is gone."""
-        name = job.spool_name or path.name
-        try:
-            if job.state is State.REJECTED:
-                destination = self._reject(path, Rejection(file=name, job_id=job.id, problems=job.problems), job.id)
-            else:
-                destination = path
-                if path.parent.name != FOLDERS[job.state]:
-                    destination = self._free(FOLDERS[job.state], name, job.id)
-                path.rename(destination)
-        except FileNotFoundError:
-            JobLog(log, job.id).warning("its spool file %s is gone", path.name)
-            return None
-        return str(destination.relative_to(self._dir))
+    def _put_away(self, keeper: Job, members: Sequence[Job], path: Path) -> str | None:
+        """Move the file to the folder of its outcome, which is written first.
+
+        Returns the new path, relative to the spool directory; None if the file is gone. After a death in between, the
+        next scan writes the same outcome again, or finds the file beside it.
+        """
+        places = self._places(FOLDERS[keeper.state], keeper.spool_name or path.name, keeper.id)
+        if os.path.lexists(path):
+            place = next(place for place in places if place == path or not os.path.lexists(place))
+            outcomes.write(place, self._outcome(keeper, members, path.name), keeper.submitter_uid)
+            path.rename(place)
+        else:
+            there = itertools.takewhile(os.path.lexists, places)
+            moved = next((place for place in there if outcomes.belongs_to(place, keeper.id)), None)
+            if moved is None:
+                JobLog(log, keeper.id).warning("its spool file %s is gone", path.name)
+                return None
+            place = moved
+        if path != place:
+            outcomes.remove(path)
+        return str(place.relative_to(self._dir))
+
+    def _outcome(self, keeper: Job, members: Sequence[Job], name: str) -> Outcome | Rejection:
+        name = keeper.spool_name or name
+        if keeper.state is State.REJECTED:
+            return Rejection(file=name, job_id=keeper.id, problems=keeper.problems)
+        return Outcome.of(hyper2kvmd.__version__, name, keeper, self._store.endings([one.id for one in members]))
+
+    def _places(self, folder: str, name: str, job_id: int) -> Iterator[Path]:
+        """Paths for `name` in `folder`, in the order in which they are tried: if necessary with the job's number."""
+        path = Path(name)
+        yield self._dir / folder / name
+        yield self._dir / folder / f"{path.stem}.{job_id}{path.suffix}"
+        for number in itertools.count(2):
+            yield self._dir / folder / f"{path.stem}.{job_id}.{number}{path.suffix}"
 
     def _forget_surplus(self, submitter: str, state: State) -> None:
         surplus = self._store.surplus(submitter, state, KEPT[state])
         for path in (self._dir / path for _, path in surplus if path is not None):
             with self._complaining(path.name):
                 path.unlink(missing_ok=True)
-                path.with_name(f"{path.name}.reason.json").unlink(missing_ok=True)
+                outcomes.remove(path)
         if surplus:
             self._store.forget_jobs([job_id for job_id, _ in surplus])
-
-    def _reject(self, path: Path, rejection: Rejection, job_id: int) -> Path:
-        path.lstat()
-        destination = self._free(SpoolFolder.REJECTED, rejection.file, job_id)
-        text = json.dumps(rejection.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
-        write_durably(destination.with_name(f"{destination.name}.reason.json"), text)
-        path.rename(destination)
-        return destination
-
-    def _free(self, folder: str, name: str, job_id: int) -> Path:
-        """A free path for `name` in `folder`, if necessary with the job's number, then also a random number."""
-        path = Path(name)
-        for candidate in (name, f"{path.stem}.{job_id}{path.suffix}"):
-            if not os.path.lexists(self._dir / folder / candidate):
-                return self._dir / folder / candidate
-        return self._dir / folder / f"{path.stem}.{job_id}.{secrets.token_hex(6)}{path.suffix}"
 
     # ------------------------------------------------------------ trouble
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 OUT_OF_REACH = (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
@@ -44,10 +44,14 @@ def copy_range(source: int, sink: int, at: int, length: int) -> int:
     return os.sendfile(sink, source, at, length)
 
 
-def write_durably(path: Path, text: str) -> None:
-    """Replace `path` with `text`; after a power cut it has all of it or its previous content. Raises OSError."""
+def write_durably(path: Path, text: str, *, prepare: Callable[[int], None] = lambda _handle: None) -> None:
+    """Replace `path` with `text`; after a power cut it has all of it or its previous content. Raises OSError.
+
+    `prepare` may set the rights of the open file before anything is written to it.
+    """
     draft = path.with_name(f".{path.name}.draft")
     with draft.open("w", encoding="utf-8") as file:
+        prepare(file.fileno())
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

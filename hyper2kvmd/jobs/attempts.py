@@ -19,10 +19,10 @@ from hyper2kvmd.jobs.changes import (
     fence,
     finished_stages,
     first_line,
-    forget_all_but_artifact,
     forget_early_events,
     forget_products,
     forget_stages,
+    keep_for_outcome,
     one,
     over,
     queued,
@@ -131,12 +131,12 @@ class Attempts(Transactions):
         return self._write(job_id, attempt, "space-reserved", message, reserved_bytes=reserved_bytes)
 
     def succeed(self, job_id: int, attempt: int, note: str) -> bool:
-        """Forget the products of the stages except the artifact: no attempt will continue from them."""
+        """Forget most of the products of the stages: no attempt will continue from them."""
         with self.transaction(writes=True) as connection:
             values = {**over(State.SUCCEEDED), "note": note, "progress": 1.0, "stage": None}
             if not change(connection, fence(job_id, attempt), **values):
                 return False
-            forget_all_but_artifact(connection, job_id)
+            keep_for_outcome(connection, job_id)
             record_at(connection, job_id, attempt, "succeeded", note)
             add_work(connection, datetime.now(UTC), succeeded=1)
             arrange_dependents(connection, job_id)

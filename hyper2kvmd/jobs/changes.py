@@ -67,7 +67,19 @@ def forget_stages(connection: Connection, job_id: int, keep: bool) -> None:
     if connection.execute(published).first() is None:
         forget_products(connection, job_id)
         return
-    for stage, product in finished_stages(connection, job_id).without_content().products().items():
+    _replace_products(connection, job_id, finished_stages(connection, job_id).without_content())
+
+
+def keep_for_outcome(connection: Connection, job_id: int) -> None:
+    """Reduce the products of a job that has succeeded to what its outcome shows."""
+    kept = finished_stages(connection, job_id).for_outcome()
+    others = stages.c.job_id == job_id, stages.c.stage != Stage.PUBLISH.value
+    connection.execute(update(stages).where(*others).values(product=""))
+    _replace_products(connection, job_id, kept)
+
+
+def _replace_products(connection: Connection, job_id: int, finished: Finished) -> None:
+    for stage, product in finished.products().items():
         where = stages.c.job_id == job_id, stages.c.stage == stage.value
         connection.execute(update(stages).where(*where).values(product=recorded(product)))
 
@@ -85,12 +97,6 @@ def forget_products(connection: Connection, job_id: int, stage: Stage = Stage.PL
     """Forget the products of this stage and of those after it."""
     later = [one.value for one in list(Stage)[list(Stage).index(stage) :]]
     connection.execute(delete(stages).where(stages.c.job_id == job_id, stages.c.stage.in_(later)))
-
-
-def forget_all_but_artifact(connection: Connection, job_id: int) -> None:
-    """For a job that has succeeded: the paths of its images and reports stay on record."""
-    others = stages.c.job_id == job_id, stages.c.stage != Stage.PUBLISH.value
-    connection.execute(delete(stages).where(*others))
 
 
 def forget_empty_batches(connection: Connection) -> None:

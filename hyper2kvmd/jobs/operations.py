@@ -20,6 +20,7 @@ from hyper2kvmd.jobs.changes import (
     without_active_group,
 )
 from hyper2kvmd.jobs.dependencies import arrange_dependents, enqueue, forget_broken, needed_by_others
+from hyper2kvmd.jobs.endings import is_in_use, take_file_back
 from hyper2kvmd.jobs.tables import jobs, queue, work
 from hyper2kvmd.jobs.transactions import Transactions
 from hyper2kvmd.model.jobs import Job, State, WaitingFor
@@ -79,6 +80,7 @@ class Operations(Transactions):
                 record(connection, job, "retried", by)
                 enqueue(connection, job_id, failures=0, finished=None, not_before=None, problems="[]")
                 arrange_dependents(connection, job_id)
+                take_file_back(connection, job_id)
                 return one(connection, job_id)
         except IntegrityError as error:
             raise InvalidInput(
@@ -101,12 +103,18 @@ class Operations(Transactions):
             connection.execute(update(queue).values(paused=paused))
 
     def move_spool_files(self, paths: Mapping[int, str | None]) -> None:
-        """Record the new paths of spool files, by job: relative to the spool directory, or None if the file is gone."""
+        """Record the new paths of spool files, by job: relative to the spool directory, or None if the file is gone.
+
+        A job may have been retried while its file was moved.
+        """
         if not paths:
             return
         with self.transaction(writes=True) as connection:
             for job_id, path in paths.items():
                 change(connection, (jobs.c.id == job_id,), spool_path=path)
+            for job_id in paths:
+                if is_in_use(connection, job_id):
+                    take_file_back(connection, job_id)
 
     def forget(self, before: datetime, *, dry_run: bool = False) -> int:
         """Delete the jobs that ended before then, with their history; return the number. `dry_run` only counts them."""

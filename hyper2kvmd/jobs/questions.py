@@ -12,7 +12,7 @@ from sqlalchemy import func, select, text
 
 from hyper2kvmd.jobs.changes import is_active, one, without_active_group
 from hyper2kvmd.jobs.dependencies import needed_by_others
-from hyper2kvmd.jobs.tables import MISPLACED, event_of, events, job_of, jobs, queue, stages
+from hyper2kvmd.jobs.tables import MISPLACED, RETRIED, event_of, events, job_of, jobs, queue, stages
 from hyper2kvmd.jobs.transactions import Transactions
 from hyper2kvmd.model.jobs import Counts, Job, JobEvent, Stage, State
 from hyper2kvmd.model.results import Artifact
@@ -108,7 +108,8 @@ class Questions(Transactions):
     def misplaced(self) -> Sequence[Misplaced]:
         """Finished jobs whose spool file is not in the folder of their state."""
         with self.transaction() as connection:
-            rows = connection.execute(select(jobs).where(text(MISPLACED)).order_by(jobs.c.id)).mappings().all()
+            query = select(jobs).where(text(MISPLACED), ~jobs.c.spool_path.startswith(RETRIED))
+            rows = connection.execute(query.order_by(jobs.c.id)).mappings().all()
             return [Misplaced(job_of(row), row["spool_path"], row["spool_group"]) for row in rows]
 
     def surplus(self, submitter: str, state: State, kept: int) -> Sequence[tuple[int, str | None]]:

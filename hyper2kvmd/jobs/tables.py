@@ -36,6 +36,9 @@ MISPLACED = (
     " WHEN 'cancelled' THEN 'failed/%' WHEN 'rejected' THEN 'rejected/%' END"
 )
 """The spool file is not in the folder of the job's state. Written out: the index serves identical text only."""
+RETRIED = "retried/"
+"""Before the path of a spool file that has to go back to active/, because a job of it was retried."""
+RETRIED_FILES = "spool_path LIKE 'retried/%'"
 WARNED_JOBS = "warnings > 0"
 DATED = (WaitingFor.SPACE, WaitingFor.WINDOW, WaitingFor.TIME, WaitingFor.RETRY)
 """Reasons that end at the job's `not_before`."""
@@ -103,6 +106,7 @@ jobs = Table(
     Index("jobs_of_uid", "submitter_uid", "id"),
     Index("jobs_with_warnings", "id", sqlite_where=text(WARNED_JOBS), postgresql_where=text(WARNED_JOBS)),
     Index("jobs_of_submitter", "submitter", "state", "id"),
+    Index("jobs_retried", "id", sqlite_where=text(RETRIED_FILES), postgresql_where=text(RETRIED_FILES)),
     Index("jobs_misplaced", "id", sqlite_where=text(MISPLACED), postgresql_where=text(MISPLACED)),
     Index(
         "jobs_active_content",

@@ -12,7 +12,7 @@ from hyper2kvmd.model.disks import COMPACT, Image, Layout
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.jobs import Stage
-from hyper2kvmd.model.machine import Plan
+from hyper2kvmd.model.machine import Machine, Plan
 
 
 class Verdict(Frozen):
@@ -112,6 +112,16 @@ class Finished(Frozen):
         image = self.image and self.image.with_changes(disks=(), layout=nothing, evidence=())
         guest = self.guest and self.guest.with_changes(changes=(), warnings=(), fstab_before="", fstab_after="")
         return self.with_changes(plan=plan, image=image, guest=guest)
+
+    def for_outcome(self) -> Self:
+        """For a job that has succeeded: what its submitter is told, and the least of the rest."""
+        less = self.without_content()
+        plan = less.plan and less.plan.with_changes(
+            machine=Machine(disks=()), concerns=self.plan.concerns if self.plan else ()
+        )
+        guest = self.guest and Guest(family=self.guest.family, concerns=self.guest.concerns)
+        verdict = self.verdict and Verdict(level=self.verdict.level, evidence=self.verdict.evidence)
+        return less.with_changes(plan=plan, guest=guest, verdict=verdict)
 
 
 def recorded(value: Frozen) -> str:

@@ -399,4 +399,7 @@ def test_failed_jobs_without_end(shared: Shared, monkeypatch: pytest.MonkeyPatch
         shared.store.fail(job.id, job.attempt, job.problems, keep_stages=False)
     shared.scan()
     assert [job.id for job in shared.jobs(FLOODER)] == [4, 5, 6, 7, 8]
-    assert len(list((shared.folder / "failed").iterdir())) == 5
+    names = {str(job.spool_name) for job in shared.jobs(FLOODER)}
+    assert {path.name for path in (shared.folder / "failed").iterdir()} == names | {
+        f"{name}.reason.json" for name in names
+    }

@@ -19,8 +19,10 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
+from hyper2kvmd.daemon.names import yaml_name
 from hyper2kvmd.daemon.wire import Rejection, Status
 from hyper2kvmd.model.jobs import Job, JobEvent, State
+from hyper2kvmd.model.outcome import Outcome
 
 HERE = Path(__file__).parent
 T = TypeVar("T")
@@ -188,10 +190,20 @@ class House:
         return until(there, f"job {number} is {state.value}: {self.jobs()} {self.log}")
 
     def files(self, folder: str) -> list[str]:
+        """Without the outcomes of YAMLs."""
+        return [name for name in self.names(folder) if yaml_name(name) == name]
+
+    def names(self, folder: str) -> list[str]:
         return sorted(entry.name for entry in (self.spool / folder).iterdir())
 
+    def result(self, name: str) -> Outcome:
+        return Outcome.model_validate_json(self.lies("done", f"{name}.result.json").read_text())
+
+    def reason(self, name: str) -> Outcome:
+        return Outcome.model_validate_json(self.lies("failed", f"{name}.reason.json").read_text())
+
     def lies(self, folder: str, name: str) -> Path:
-        until(lambda: name in self.files(folder), f"{name} lies in {folder}: {self.log}")
+        until(lambda: name in self.names(folder), f"{name} lies in {folder}: {self.log}")
         return self.spool / folder / name
 
     def rejection(self, name: str) -> Rejection:

@@ -382,7 +382,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "tests/unit/test_report.py::test_a_guest_cannot_speak_in_the_reports_own_voice",
-        Cut("hyper2kvmd/report.py", "_plain_part", "call escape", "$1"),
+        Cut("hyper2kvmd/markdown.py", "plain_part", "call escape", "$1"),
     ),
 )
 

@@ -116,7 +116,7 @@ GUARDS: tuple[Guard, ...] = (
     # ---- what stays on record
     *each(
         "test_record.py::test_what_a_stage_made_is_forgotten_with_its_use[succeeded]",
-        attempts("Attempts.succeed", "call forget_all_but_artifact", GONE),
+        attempts("Attempts.succeed", "call keep_for_outcome", GONE),
     ),
     *each(
         (

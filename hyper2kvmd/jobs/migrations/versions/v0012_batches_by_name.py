@@ -22,6 +22,7 @@ INDEXES = {
     "jobs_of_uid": ("submitter_uid", "id"),
 }
 WARNED = sa.text("warnings > 0")
+RETRIED = sa.text("spool_path LIKE 'retried/%'")
 
 
 def upgrade() -> None:
@@ -52,6 +53,7 @@ def upgrade() -> None:
     for name, columns in INDEXES.items():
         op.create_index(name, "jobs", list(columns))
     op.create_index("jobs_with_warnings", "jobs", ["id"], sqlite_where=WARNED, postgresql_where=WARNED)
+    op.create_index("jobs_retried", "jobs", ["id"], sqlite_where=RETRIED, postgresql_where=RETRIED)
 
 
 def _fill() -> None:
