@@ -16,6 +16,7 @@ from hyper2kvmd.cli.display import Display, HeldWarnings
 from hyper2kvmd.cli.options import FILE, FOLDER, Given
 from hyper2kvmd.cli.output import Output, failed, json_option, located, problems_of
 from hyper2kvmd.host import run
+from hyper2kvmd.installed import CONFIGURATION
 from hyper2kvmd.model.orders import Limits, Order
 from hyper2kvmd.spec import Parsed
 from hyper2kvmd.spec_queue import in_start_order, without_queue
@@ -161,14 +162,32 @@ def _planned_on_screen(order: Order, display: Display) -> Plan:
 @click.option(
     "--merge", is_flag=True, help="Check the files as one: keys of later files override those of earlier ones."
 )
+@click.option("--spool", is_flag=True, help="Judge the files as the daemon will when they are dropped into its spool.")
+@click.option(
+    "--config",
+    "configuration",
+    type=FILE,
+    default=CONFIGURATION,
+    show_default=True,
+    help="The daemon's configuration, for --spool.",
+)
 @json_option
 @click.pass_obj
-def check(output: Output, files: tuple[Path, ...], merge: bool) -> None:
+def check(output: Output, files: tuple[Path, ...], merge: bool, spool: bool, configuration: Path) -> None:
     """List the errors of migration YAMLs, or their resulting settings.
 
     At most 20 errors of a file are listed, with line and remedy. For a valid file, all keys are listed with their
     resulting values, and the keys of hyper2kvm that have no effect here.
+
+    With --spool, owner, mode and name of a file count as well, paths must be absolute or begin with `~/`, the home of
+    the file's owner, and that owner needs access to the source and the output directory. What this user cannot see is
+    listed as not checked.
     """
+    if spool:
+        if merge:
+            raise click.UsageError("--merge and --spool exclude each other: the daemon takes each file by itself")
+        _check_for_spool(output, files, configuration)
+        return
     results: list[dict[str, Any]] = []
     failed = False
     for together in [files] if merge else [(file,) for file in files]:
@@ -195,6 +214,29 @@ def check(output: Output, files: tuple[Path, ...], merge: bool) -> None:
     if output.json:
         output.data(results)
     if failed:
+        raise click.exceptions.Exit(errors.InvalidInput.exit_code)
+
+
+def _check_for_spool(output: Output, files: Sequence[Path], configuration: Path) -> None:
+    from hyper2kvmd.cli.spool_check import SpoolCheck
+
+    judge = SpoolCheck.of(configuration)
+    results: list[dict[str, Any]] = []
+    for file in files:
+        found = judge.judge(file)
+        machines = [machine.migration for machine in found.machines]
+        results.append({"file": file, "problems": found.problems, "machines": machines, "unknown": found.unknown})
+        if not output.json:
+            for one in found.problems:
+                click.echo(located(one, str(file)), err=True)
+            if not found.problems:
+                names = ", ".join(migration.vm_name for migration in machines)
+                output.line(f"{file}: {names}: the daemon will accept this file")
+            for unknown in found.unknown:
+                output.line(f"{file}: not checked: {unknown}", style="yellow")
+    if output.json:
+        output.data(results)
+    if any(result["problems"] for result in results):
         raise click.exceptions.Exit(errors.InvalidInput.exit_code)
 
 

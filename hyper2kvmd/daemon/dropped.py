@@ -1,29 +1,67 @@
-"""Checks one file that was dropped into the spool, and reads its text."""
+"""Checks one file that was dropped into the spool, and reads its machines. `h2kvmctl check --spool` asks it as well."""
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import signal
 import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from hyper2kvmd import spec
 from hyper2kvmd.daemon.names import original
 from hyper2kvmd.daemon.wire import MAX_TEXT
 from hyper2kvmd.errors import InvalidInput
 from hyper2kvmd.host import acl
-from hyper2kvmd.host.person import SEARCH, WRITE, Person
+from hyper2kvmd.host.person import READ, SEARCH, WRITE, Person
+from hyper2kvmd.model.jobs import Job, Problem
 
 
-def asked_by(owner: Person, path: Path, incoming: Path) -> str:
-    """The text of a file that only `owner` can have written and dropped. Raises InvalidInput.
+@dataclass(frozen=True)
+class Dropped:
+    """The content of a file that its owner asks for."""
 
-    Files of the service's own user are refused, unless it is root: they may be results of a job.
+    data: bytes
+    machines: Sequence[spec.Parsed]
+
+    def keys(self, owner: Person) -> tuple[str, ...]:
+        """The content key of each machine."""
+        return tuple(content_key(self.data, owner.name, one.migration.vm_name) for one in self.machines)
+
+
+def content_key(data: bytes, submitter: str, vm_name: str) -> str:
+    """The same key for the same text, submitter and VM name, which may come from the file name.
+
+    A copy by another user is not the same submission.
     """
+    return hashlib.sha256(b"\0".join((submitter.encode(), vm_name.encode(), data))).hexdigest()
+
+
+def read(owner: Person, path: Path, incoming: Path, service: Person) -> Dropped:
+    """The machines of a file that only `owner` can have written and dropped. Raises InvalidInput, and OSError."""
+    text = _asked_by(owner, path, incoming, service)
+    machines = spec.parse(text, home=owner.home(), default_name=Path(original(path.name)).stem)
+    return Dropped(text.encode(), machines)
+
+
+def duplicate(what: str, job: Job) -> Problem:
+    return Problem(
+        code="duplicate",
+        message=f"{what} has the same content as job {job.id}, which is {job.state.value}",
+        hint="Wait for that job. To run it again, drop the file again after that job has finished",
+        kind="permanent",
+    )
+
+
+def _asked_by(owner: Person, path: Path, incoming: Path, service: Person) -> str:
+    """Files of the service's own user are refused, unless it is root: they may be results of a job."""
     fact = f"belongs to {owner.name}, the user that this service runs as"
     remedy = "Drop it as the user who needs the migration, or use `h2kvmctl submit`"
-    _require(owner.uid != os.geteuid() or owner.uid == 0, "spool-own-file", path, fact, remedy)
-    data = _read(path, owner)
+    _require(owner.uid != service.uid or owner.uid == 0, "spool-own-file", path, fact, remedy)
+    data = _read(path, owner, service)
     theirs = owner.may(WRITE | SEARCH, incoming)
     fact = f"belongs to {owner.name}, who may not drop files here"
     _require(theirs, "spool-not-theirs", path, fact, "Drop a copy of your own (cp, not mv)")
@@ -57,19 +95,17 @@ def being_written(path: Path) -> bool:
     return False
 
 
-def _read(path: Path, owner: Person) -> bytes:
+def _read(path: Path, owner: Person, service: Person) -> bytes:
     """The content of a small regular file with one name that only its owner may write. Raises InvalidInput."""
     _require(stat.S_ISREG(path.lstat().st_mode), "spool-not-a-file", path, "is not a regular file", "Drop a plain file")
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (PermissionError, BlockingIOError) as error:  # no permission, or a write lease
-        raise InvalidInput(
-            "spool-unreadable",
-            f"{original(path.name)} cannot be read by the daemon",
-            hint="Drop a copy (cp, not mv), which the daemon's group can read, or make it readable (chmod o+r)",
-        ) from error
+        raise _unreadable(path) from error
     try:
         facts = os.fstat(handle)
+        if service.uid != os.geteuid() and not service.may(READ, handle):  # else the kernel has judged
+            raise _unreadable(path)
         _require(stat.S_ISREG(facts.st_mode), "spool-not-a-file", path, "is not a regular file", "Drop a plain file")
         _require(facts.st_nlink == 1, "spool-hard-linked", path, "has a second hard link", "Drop a copy instead")
         shared = facts.st_mode & stat.S_IWOTH or (
@@ -90,6 +126,14 @@ def _read(path: Path, owner: Person) -> bytes:
         return data[:MAX_TEXT]
     finally:
         os.close(handle)
+
+
+def _unreadable(path: Path) -> InvalidInput:
+    return InvalidInput(
+        "spool-unreadable",
+        f"{original(path.name)} cannot be read by the daemon",
+        hint="Drop a copy (cp, not mv), which the daemon's group can read, or make it readable (chmod o+r)",
+    )
 
 
 def _text(data: bytes) -> str:

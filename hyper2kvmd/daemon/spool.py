@@ -6,7 +6,6 @@ the next scan enters files that have no job, and moves the files of finished job
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import logging
 import os
@@ -22,7 +21,7 @@ import hyper2kvmd
 from hyper2kvmd import spec
 from hyper2kvmd.config import SpoolFolder
 from hyper2kvmd.daemon import outcomes
-from hyper2kvmd.daemon.dropped import asked_by, being_written
+from hyper2kvmd.daemon.dropped import Dropped, being_written, duplicate, read
 from hyper2kvmd.daemon.ignored import IgnoredFiles
 from hyper2kvmd.daemon.incoming import Incoming
 from hyper2kvmd.daemon.journal import JobLog
@@ -35,7 +34,7 @@ from hyper2kvmd.host.person import Person
 from hyper2kvmd.jobs.changes import first_line
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin, Refusal, Submission, batch_name
-from hyper2kvmd.model.jobs import Job, Problem, State
+from hyper2kvmd.model.jobs import Job, State
 from hyper2kvmd.model.outcome import Outcome
 from hyper2kvmd.progress import problem
 
@@ -55,14 +54,6 @@ FOLDERS = {
     State.CANCELLED: SpoolFolder.FAILED,
     State.REJECTED: SpoolFolder.REJECTED,
 }
-
-
-def content_key(data: bytes, submitter: str, vm_name: str) -> str:
-    """The same key for the same text, submitter and VM name, which may come from the file name.
-
-    A copy by another user is not the same submission.
-    """
-    return hashlib.sha256(b"\0".join((submitter.encode(), vm_name.encode(), data))).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -222,13 +213,12 @@ class Spool:
         origin = Origin(submitter=owner.name, uid=owner.uid, name=name, claim=claim, path=f"active/{claim}")
         operates = owner.uid in (0, os.geteuid())
         try:
-            text = asked_by(owner, path, self._dir / SpoolFolder.INCOMING)
-            machines = spec.parse(text, home=owner.home(), default_name=stem)
+            dropped = read(owner, path, self._dir / SpoolFolder.INCOMING, Person.of(os.geteuid()))
         except spec.Rejected as failure:
             return Refusal(stem, failure.problems, origin)
         except Failure as failure:
             return Refusal(stem, (problem(failure),), origin)
-        return _submissions(machines, text.encode(), replace(origin, operator=operates))
+        return _submissions(dropped, owner, replace(origin, operator=operates))
 
     # ------------------------------------------------------------ at the end
 
@@ -292,11 +282,12 @@ class Spool:
 
     def _places(self, folder: str, name: str, job_id: int) -> Iterator[Path]:
         """Paths for `name` in `folder`, in the order in which they are tried: if necessary with the job's number."""
-        path = Path(name)
+        suffix = Path(name).suffix
+        unique = ".".join((Path(name).stem, str(job_id)))
         yield self._dir / folder / name
-        yield self._dir / folder / f"{path.stem}.{job_id}{path.suffix}"
+        yield self._dir / folder / f"{unique}{suffix}"
         for number in itertools.count(2):
-            yield self._dir / folder / f"{path.stem}.{job_id}.{number}{path.suffix}"
+            yield self._dir / folder / f"{unique}.{number}{suffix}"
 
     def _forget_surplus(self, submitter: str, state: State) -> None:
         surplus = self._store.surplus(submitter, state, KEPT[state])
@@ -332,17 +323,16 @@ class Spool:
             self._complaints.pop(name, None)
 
 
-def _submissions(machines: Sequence[spec.Parsed], data: bytes, origin: Origin) -> list[Submission]:
+def _submissions(dropped: Dropped, owner: Person, origin: Origin) -> list[Submission]:
     """One for each machine of a file. The first one has the file; a file of several is a group."""
-    rest = replace(origin, claim=None, path=None)
+    machines, rest = dropped.machines, replace(origin, claim=None, path=None)
     if len(machines) > 1:
         origin, rest = replace(origin, spool_group=origin.claim), replace(rest, spool_group=origin.claim)
     batch = batch_name([machine.migration for machine in machines], Path(str(origin.name)).stem)
-    made = []
-    for number, machine in enumerate(machines):
-        key = content_key(data, origin.submitter, machine.migration.vm_name)
-        made.append(Submission(machine.migration, key, rest if number else origin, machine.notes, batch))
-    return made
+    return [
+        Submission(machine.migration, key, rest if number else origin, machine.notes, batch)
+        for number, (machine, key) in enumerate(zip(machines, dropped.keys(owner), strict=True))
+    ]
 
 
 def _keeper(members: Sequence[Job]) -> Job:
@@ -351,11 +341,5 @@ def _keeper(members: Sequence[Job]) -> Job:
 
 
 def _duplicate(origin: Origin, job: Job) -> Refusal:
-    what = f"{job.vm_name} in {origin.name}" if origin.spool_group else origin.name
-    fact = Problem(
-        code="duplicate",
-        message=f"{what} has the same content as job {job.id}, which is {job.state.value}",
-        hint="Wait for that job. To run it again, drop the file again after that job has finished",
-        kind="permanent",
-    )
-    return Refusal(job.vm_name, (fact,), replace(origin, spool_group=None))
+    what = f"{job.vm_name} in {origin.name}" if origin.spool_group else str(origin.name)
+    return Refusal(job.vm_name, (duplicate(what, job),), replace(origin, spool_group=None))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from hyper2kvmd import spec
 from hyper2kvmd.daemon.callers import Caller
+from hyper2kvmd.daemon.dropped import content_key
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.operations import Role
 from hyper2kvmd.daemon.quota import Quota
 from hyper2kvmd.daemon.requests import RequestInvalid
-from hyper2kvmd.daemon.spool import content_key
 from hyper2kvmd.daemon.wire import MAX_TEXT, SubmissionBody
 from hyper2kvmd.errors import InvalidInput
 from hyper2kvmd.host.person import Person

@@ -83,7 +83,7 @@ def unreadable(path: Path, error: OSError) -> MigrationFailed:
     return MigrationFailed(
         "source-unreadable",
         f"{path} cannot be read: {error.strerror}",
-        hint="Give the user that runs the migration read access to the disk and its directory",
+        hint="Copy the source to a directory that the user that runs the migration can read",
         kind=Kind.OPERATOR,
     )
 

@@ -68,7 +68,6 @@ def cancelled_in_the_queue(store: Store) -> None:
 
 
 ENDS: dict[str, Callable[[Store], object]] = {
-    "succeeded": lambda store: store.succeed(1, 1, ""),
     "cancelled in the queue": cancelled_in_the_queue,
 }
 
@@ -79,6 +78,15 @@ def test_what_a_stage_made_is_forgotten_with_its_use(store: Store, end: Callable
     end(store)
     assert not store.get(1).state.active
     assert store.finished_stages(1) == Finished()
+
+
+def test_a_job_that_has_succeeded_keeps_little(store: Store) -> None:
+    """What its outcome shows: no attempt goes on from it."""
+    guest = Guest(hostname="web01", changes=(Change(fix="fstab", path="/etc/fstab", summary="s", diff="d" * 9999),))
+    for stage, product in Finished(plan=PLAN, image=IMAGE, guest=guest).products().items():
+        store.finish_stage(1, 1, stage, 0.1, product)
+    assert store.succeed(1, 1, "")
+    assert len(recorded(store.finished_stages(1))) < 2000
 
 
 def test_a_published_job_keeps_little(store: Store) -> None:

@@ -48,9 +48,12 @@ def test_systemd_hears_ready_status_watchdog_and_stopping(house: House) -> None:
         until(lambda: said("^READY=1$"), "READY=1")
         until(lambda: said("^WATCHDOG=1$"), "WATCHDOG=1")
         until(lambda: said("^STATUS=idle; 0 queued$"), "idle")
-        words = ("plan", "start convert", "progress 43 100", f"wait {house.root}/go")
+        words = ("plan", "warn the clock is off", "start convert", "progress 43 100", f"wait {house.root}/go")
         house.drop("web01.yaml", house.migration("web01", *words))
         until(lambda: said("^STATUS=1 running: web01 convert 43 %; 0 queued$"), f"the progress: {messages}")
+        (house.root / "go").touch()
+        ended = "^STATUS=idle; 0 queued; last: web01 succeeded with 1 warning$"
+        until(lambda: said(ended), f"the end: {messages}")
         house.stop()
         until(lambda: said("STOPPING=1"), "STOPPING=1")
     order = [next(i for i, message in enumerate(messages) if word in message) for word in ("READY", "STOPPING")]

@@ -48,7 +48,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_destinations.py::test_a_file_of_the_services_own_is_no_submission",
-        dropped("asked_by", "argument geteuid", ALWAYS),
+        dropped("_asked_by", "argument service uid", ALWAYS),
     ),
     *each(
         "test_destinations.py::test_an_image_is_called_nothing_else",

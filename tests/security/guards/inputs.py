@@ -179,7 +179,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_submitter.py::test_the_same_text_of_somebody_else_is_no_duplicate",
-        spool("content_key", "item submitter", GONE),
+        dropped("content_key", "item submitter", GONE),
     ),
     *each(
         "test_submitter.py::test_a_key_that_only_the_service_may_read",
@@ -247,7 +247,7 @@ GUARDS: tuple[Guard, ...] = (
         "test_submitter.py::test_a_yaml_that_somebody_else_may_have_written",
         dropped("_read", "operand S_IWOTH", NEVER),
         dropped("_read", "mention S_IWGRP", "0"),
-        dropped("asked_by", "value may", ALWAYS),
+        dropped("_asked_by", "value may", ALWAYS),
     ),
     *each(
         "test_spool.py::test_what_is_no_plain_small_file_of_its_own_is_rejected",
@@ -281,8 +281,28 @@ GUARDS: tuple[Guard, ...] = (
         spool("Spool._complaining", "except OSError", "KeyError"),
     ),
     *each(
-        "test_spool_rights.py::test_a_spool_that_the_user_may_not_write_is_refused",
-        folders("prepare", "if access", NEVER),
+        "test_spool_rights.py::test_a_folder_with_other_rights_gets_the_right_ones",
+        folders("prepare", "call _correct", GONE),
+        folders("_set", "call chmod", GONE),
+        folders("_set", "call chown", GONE),
+    ),
+    *each(
+        "test_spool_rights.py::test_a_folder_of_a_group_without_the_daemon_is_refused",
+        folders("_set", "if S_IMODE", NEVER),
+    ),
+    *each(
+        "test_spool_rights.py::test_a_folder_of_somebody_else_is_refused",
+        folders("_correct", "if st_uid", NEVER),
+    ),
+    *each(
+        "test_spool_rights.py::test_a_spool_directory_of_the_daemon_alone_is_corrected",
+        folders("_check_top", "call _set", GONE),
+    ),
+    *each(
+        "test_spool_rights.py::test_a_directory_that_others_use_is_no_spool",
+        folders("_check_top", "operand S_ISVTX", ALWAYS),
+        folders("_check_top", "operand SpoolFolder", ALWAYS),
+        folders("_check_top", "value strangers_may_write", ALWAYS),
     ),
     *each(
         "test_spool_rights.py::test_folders_that_are_missing_are_made_as_a_package_makes_them",

@@ -115,7 +115,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     # ---- what stays on record
     *each(
-        "test_record.py::test_what_a_stage_made_is_forgotten_with_its_use[succeeded]",
+        "test_record.py::test_a_job_that_has_succeeded_keeps_little",
         attempts("Attempts.succeed", "call keep_for_outcome", GONE),
     ),
     *each(
