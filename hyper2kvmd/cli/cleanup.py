@@ -10,7 +10,7 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -133,11 +133,8 @@ def _spool_files(config: DaemonConfig, folder: Path, *, dry_run: bool) -> Iterat
         yield problem(not_removed(folder, error))
         return
     try:
-        for name in sorted(os.listdir(handle)):  # noqa: PTH208 - of the descriptor
+        for name in _older(handle, oldest):
             try:
-                facts = os.stat(name, dir_fd=handle, follow_symlinks=False)
-                if _last_change(handle, name, facts) > oldest or stat.S_ISDIR(facts.st_mode):
-                    continue
                 if not dry_run:
                     os.unlink(name, dir_fd=handle)
             except FileNotFoundError:
@@ -150,8 +147,12 @@ def _spool_files(config: DaemonConfig, folder: Path, *, dry_run: bool) -> Iterat
         os.close(handle)
 
 
-def _last_change(handle: int, name: str, facts: os.stat_result) -> float:
-    """Of the YAML that the file belongs to, if that still exists, else of the file itself."""
-    with contextlib.suppress(FileNotFoundError):
-        facts = os.stat(yaml_name(name), dir_fd=handle, follow_symlinks=False)
-    return max(facts.st_mtime, facts.st_ctime)
+def _older(handle: int, oldest: float) -> Sequence[str]:
+    """Names of files in the open folder; an outcome is as old as its YAML, if that exists. Raises OSError."""
+    changed: dict[str, float] = {}
+    for name in sorted(os.listdir(handle)):
+        with contextlib.suppress(FileNotFoundError):
+            facts = os.stat(name, dir_fd=handle, follow_symlinks=False)
+            if not stat.S_ISDIR(facts.st_mode):
+                changed[name] = max(facts.st_mtime, facts.st_ctime)
+    return [name for name, last in changed.items() if changed.get(yaml_name(name), last) <= oldest]

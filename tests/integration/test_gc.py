@@ -160,6 +160,17 @@ def test_spool_files_go_by_the_time_they_were_put_there(host: Host) -> None:
     assert left == {"incoming/a.yaml", "active/a.yaml"}
 
 
+def test_an_outcome_goes_with_its_yaml(host: Host) -> None:
+    (host.spool / "done/a.yaml").write_text("x")
+    time.sleep(2)
+    for name in ("a.yaml.result.json", "a.yaml.result.md"):
+        (host.spool / "done" / name).write_text("x")
+    host.retention(conversions=1, spool=1 / 86_400, jobs=365)
+    assert len(host.gc("--dry-run")[1]["spool_files"]) == 3
+    assert len(host.gc()[1]["spool_files"]) == 3
+    assert [*(host.spool / "done").iterdir()] == []
+
+
 def test_rows_of_finished_jobs_go(host: Host) -> None:
     waiting, ended = host.submit("waiting"), host.submit("ended")
     host.store.cancel(ended.id, "test")
