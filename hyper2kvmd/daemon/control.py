@@ -111,7 +111,7 @@ class Control:
     # ------------------------------------------------------------ the daemon
 
     async def _status(self, call: Call[NoQuery, NoBody]) -> web.Response:
-        return answer(shown_to(call.caller, await self._scheduler.status()))
+        return answer(shown_to(call.caller, await self._scheduler.status(call.caller.only_uid)))
 
     async def _rate(self, _call: Call[NoQuery, NoBody]) -> web.Response:
         return answer(RateAnswer(rate=await self._ledger.call(self._ledger.store.past_rate)))

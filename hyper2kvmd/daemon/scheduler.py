@@ -362,9 +362,10 @@ class Scheduler:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def status(self) -> Status:
+    async def status(self, owner: int | None = None) -> Status:
+        """With the ignored files of everybody, or of the uid `owner`."""
         config = self.config
-        ignored, ignored_count = self.ignored().shown_to(None)
+        ignored, ignored_count = self.ignored().shown_to(owner)
         counts, oldest_queued = await self._ledger.call(self._ledger.store.overview)
         directories: dict[FileSystemRole, Path] = {
             "conversion": config.conversion_dir,
