@@ -179,9 +179,9 @@ def check(output: Output, files: tuple[Path, ...], merge: bool, spool: bool, con
     At most 20 errors of a file are listed, with line and remedy. For a valid file, all keys are listed with their
     resulting values, and the keys of hyper2kvm that have no effect here.
 
-    With --spool, owner, mode and name of a file count as well, paths must be absolute or begin with `~/`, the home of
-    the file's owner, and that owner needs access to the source and the output directory. What this user cannot see is
-    listed as not checked.
+    With `--spool`, a file is judged as the spool judges it: by its owner, mode and name as well. Paths must be absolute
+    or begin with `~/`, the home of the file's owner. That owner needs access to the source and the output directory.
+    What this user cannot see is listed as not checked.
     """
     if spool:
         if merge:
