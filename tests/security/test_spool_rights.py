@@ -37,6 +37,7 @@ def folder() -> Iterator[Path]:
     """A folder of the user that this test becomes; the file system asks for the effective ids."""
     folder = Path(tempfile.mkdtemp(prefix="h2k-spool-", dir="/tmp"))
     os.chown(folder, NOBODY, NOBODY)
+    folder.chmod(0o750)
     groups = os.getgroups()
     os.setgroups([])
     os.setegid(NOBODY)
