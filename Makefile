@@ -100,6 +100,7 @@ fuzz: setup ## damage disks, archives, descriptions of machines, YAMLs, NTFS vol
 	$(BIN)/python -m tests.fuzz.event_logs --count 100000
 	$(BIN)/python -m tests.fuzz.drivers --count 100000
 	$(BIN)/python -m tests.fuzz.requests --count 100000
+	H2K_API_EXAMPLES=1000 $(BIN)/pytest tests/integration/test_openapi.py
 	$(BIN)/python -m tests.fuzz.ntfs --count 100000
 	$(BIN)/python -m tests.fuzz.ntfs --deep --count 2000
 

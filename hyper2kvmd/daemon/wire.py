@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Counts, PastRate, Problem, Sort, Stage, State
@@ -16,6 +16,7 @@ MAX_TEXT = 64 * 1024
 """Bytes of one migration YAML, from the spool or the control socket."""
 MAX_LISTED = 1000
 """Jobs in one answer. Each may hold a migration of MAX_TEXT."""
+ABSOLUTE = {"type": "string", "pattern": r"^/[^\x00]*$"}
 MAX_ID = 2**31 - 1
 """PostgreSQL's largest number of a row."""
 
@@ -25,6 +26,17 @@ def _written_out(value: object) -> object:
     if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]", value):
         raise ValueError("Write a time as in 2026-01-31T22:00:00+01:00")
     return value
+
+
+def _whole(value: object) -> object:
+    """For JSON, 5.0 is an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute() or "\0" in str(path):
+        raise ValueError("Give an absolute path")
+    return path
 
 
 Id = Annotated[int, Field(ge=1, le=MAX_ID)]
@@ -103,7 +115,7 @@ class SubmissionBody(Frozen):
     """Body of `POST /v1/jobs`. Relative paths in `text` are resolved against `base`, or refused without one."""
 
     text: str
-    base: Path | None = None
+    base: Annotated[Path, AfterValidator(_absolute), WithJsonSchema(ABSOLUTE)] | None = None
     name: Name
     """The VM's name where the text gives none: the file's stem."""
 
@@ -111,7 +123,7 @@ class SubmissionBody(Frozen):
 class PriorityBody(Frozen):
     """Body of `POST /v1/jobs/{id}/priority`."""
 
-    priority: int = Field(ge=0, le=9)
+    priority: Annotated[int, Field(ge=0, le=9), BeforeValidator(_whole)]
     """Higher ones start first."""
 
 
