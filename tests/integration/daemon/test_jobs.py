@@ -145,6 +145,7 @@ def test_a_worker_deaf_to_its_cancel_is_killed_and_its_folder_kept(house: House)
     house.ask("POST", "/v1/jobs/1/cancel")
     house.reaches(1, State.CANCELLED)
     assert folders(house) == ["a.1"] and workers(house) == []
+    assert "did not exit within 4 s and is killed" in house.log
 
 
 def test_a_job_cancelled_before_its_conversion_leaves_no_folder(house: House) -> None:
