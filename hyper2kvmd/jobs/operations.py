@@ -12,6 +12,7 @@ from hyper2kvmd.errors import InvalidInput
 from hyper2kvmd.jobs.cards import forget_cards
 from hyper2kvmd.jobs.changes import (
     change,
+    forget_early_events,
     forget_empty_batches,
     is_active,
     one,
@@ -37,11 +38,11 @@ class Operations(Transactions):
             job = self._allow(connection, job_id, "cancel", State.QUEUED, State.HELD, State.RUNNING)
             if job.state == State.RUNNING:
                 change(connection, (jobs.c.id == job_id,), cancelling=True, note="being cancelled")
-                record(connection, job, "cancel-requested", by)
+                _record_order(connection, job, "cancel-requested", by)
             else:
                 change(connection, (jobs.c.id == job_id,), **over(State.CANCELLED), note="")
                 forget_cards(connection, job_id)
-                record(connection, job, "cancelled", by)
+                _record_order(connection, job, "cancelled", by)
                 arrange_dependents(connection, job_id)
             return one(connection, job_id)
 
@@ -49,14 +50,14 @@ class Operations(Transactions):
         with self.transaction(writes=True) as connection:
             job = self._allow(connection, job_id, "hold", State.QUEUED)
             change(connection, (jobs.c.id == job_id,), state=State.HELD, waiting_for=WaitingFor.OPERATOR)
-            record(connection, job, "held", by)
+            _record_order(connection, job, "held", by)
             return one(connection, job_id)
 
     def release(self, job_id: int, by: str) -> Job:
         """Let a held job start, also in spite of jobs that it needs and that failed."""
         with self.transaction(writes=True) as connection:
             job = self._allow(connection, job_id, "release", State.HELD)
-            record(connection, job, "released", by)
+            _record_order(connection, job, "released", by)
             forget_broken(connection, job_id)
             enqueue(connection, job_id)
             return one(connection, job_id)
@@ -66,7 +67,7 @@ class Operations(Transactions):
         with self.transaction(writes=True) as connection:
             job = self._allow(connection, job_id, "priority", State.QUEUED, State.HELD)
             change(connection, (jobs.c.id == job_id,), priority=priority)
-            record(connection, job, "priority-changed", f"{job.priority} to {priority} by {by}")
+            _record_order(connection, job, "priority-changed", f"{job.priority} to {priority} by {by}")
             return one(connection, job_id)
 
     def retry(self, job_id: int, by: str) -> Job:
@@ -77,7 +78,7 @@ class Operations(Transactions):
         try:
             with self.transaction(writes=True) as connection:
                 job = self._allow(connection, job_id, "retry", State.FAILED, State.CANCELLED)
-                record(connection, job, "retried", by)
+                _record_order(connection, job, "retried", by)
                 enqueue(connection, job_id, failures=0, finished=None, not_before=None, problems="[]")
                 arrange_dependents(connection, job_id)
                 take_file_back(connection, job_id)
@@ -142,3 +143,9 @@ class Operations(Transactions):
                 hint=f"Choose a job that is {' or '.join(state.value for state in allowed)}",
             )
         return job
+
+
+def _record_order(connection: Connection, job: Job, kind: str, message: str) -> None:
+    """Orders may be given without end, also to a job that is never claimed."""
+    record(connection, job, kind, message)
+    forget_early_events(connection, job.id)

@@ -29,7 +29,10 @@ from hyper2kvmd.daemon.submitting import Desk
 from hyper2kvmd.daemon.wire import BatchesQuery, JobsQuery, SubmissionBody
 from hyper2kvmd.errors import Failure, TryLater
 from hyper2kvmd.host.person import Person
+from hyper2kvmd.jobs.changes import EVENTS_KEPT
 from hyper2kvmd.jobs.store import Store
+from hyper2kvmd.jobs.submissions import Origin
+from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Job, State
 from tests.support.callers import as_user
 from tests.support.flood import flooding
@@ -246,6 +249,21 @@ def test_a_submitter_at_the_limit_submits_and_retries_nothing(tmp_path: Path, mo
         desk.retry(caller(ALICE), cancelled)
     submit(caller(ALICE, Role.OPERATOR), "fourth")
     ledger.close()
+
+
+def test_changes_of_a_waiting_job_without_end(tmp_path: Path) -> None:
+    """A job that is never claimed keeps as many events as one that is tried without end."""
+    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+    migration = Migration(vmdk=(Path("/a.vmdk"),), vm_name="a")
+    job = store.submit(migration, content_key="a", origin=Origin()).job
+    for _ in range(EVENTS_KEPT // 2 + 10):
+        store.hold(job.id, "nobody")
+        store.release(job.id, "nobody")
+    held = len(store.events(job.id))
+    for number in range(20):
+        store.set_priority(job.id, number % 10, "nobody")
+    assert len(store.events(job.id)) == held == EVENTS_KEPT + 1
+    store.close()
 
 
 # ---------------------------------------------------------------- reports

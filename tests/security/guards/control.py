@@ -14,6 +14,7 @@ callers = partial(Cut, "hyper2kvmd/daemon/callers.py")
 control = partial(Cut, "hyper2kvmd/daemon/control.py")
 doors = partial(Cut, "hyper2kvmd/daemon/doors.py")
 listening = partial(Cut, "hyper2kvmd/daemon/listening.py")
+operations = partial(Cut, "hyper2kvmd/jobs/operations.py")
 quota = partial(Cut, "hyper2kvmd/daemon/quota.py")
 report_file = partial(Cut, "hyper2kvmd/daemon/report_file.py")
 submitting = partial(Cut, "hyper2kvmd/daemon/submitting.py")
@@ -59,6 +60,10 @@ GUARDS: tuple[Guard, ...] = (
         f"{RIGHTS}a_submitter_at_the_limit_submits_and_retries_nothing",
         submitting("Desk._submit", "call _admit", GONE),
         submitting("Desk.retry", "call _admit", GONE),
+    ),
+    *each(
+        f"{RIGHTS}changes_of_a_waiting_job_without_end",
+        operations("_record_order", "call forget_early_events", GONE),
     ),
     # ---- reports
     *each(
