@@ -16,17 +16,17 @@ from tests.support.service import running, until
 
 LOOP = bytes.fromhex("ebfe").ljust(510, b"\0") + b"\x55\xaa"
 """A boot sector that jumps to itself: QEMU would run it until the proof gives up."""
-SLOW: Mapping[Stage, tuple[dict[str, object], dict[str, object]]] = {
-    Stage.CONVERT: ({}, {"bandwidth_limit": MIB}),
-    Stage.VERIFY: ({"verify": "boot"}, {}),
+SLOW: Mapping[Stage, tuple[dict[str, object], int]] = {
+    Stage.CONVERT: ({}, MIB),
+    Stage.VERIFY: ({"verify": "boot"}, 0),
 }
-"""Keys of the migration, and settings of the daemon, with which a stage takes minutes."""
+"""Keys of the migration, and the bandwidth of the daemon, with which a stage takes minutes."""
 
 
 @pytest.mark.parametrize("stage", SLOW)
 def test_a_cancelled_job_ends_in_order(service_folder: Path, stage: Stage) -> None:
-    keys, settings = SLOW[stage]
-    with running(service_folder, ("none",), **settings) as service:
+    keys, bandwidth = SLOW[stage]
+    with running(service_folder, ("none",), bandwidth_limit=bandwidth) as service:
         source = service.sources / "loop.raw"
         source.write_bytes(LOOP.ljust(64 * MIB, b"x"))
         source.chmod(0o644)
