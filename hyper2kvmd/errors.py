@@ -77,6 +77,18 @@ class InvalidInput(Failure):
     exit_code = 2
 
 
+class NotFound(InvalidInput):
+    """There is nothing with the number or name that a command gives."""
+
+    exit_code = 1
+
+
+class AlreadyActive(InvalidInput):
+    """The same migration is queued, held or running: nothing was submitted."""
+
+    exit_code = 4
+
+
 class Unsafe(Failure):
     """Refused: continuing could disclose or damage data that is not ours."""
 

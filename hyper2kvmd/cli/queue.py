@@ -83,7 +83,7 @@ def submit(output: Output, daemon: Client, files: tuple[Path, ...]) -> None:
     refused: list[tuple[Path, InvalidInput]] = []
     for file in files:
         try:
-            queued = daemon.submit(yaml_source.read_file(file), base=Path.cwd(), name=printable(file.stem))
+            queued = daemon.submit(yaml_source.read_file(file), base=Path.cwd(), name=printable(file.stem)).jobs
         except InvalidInput as failure:
             refused.append((file, failure))
             if not output.json:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from hyper2kvmd.client.client import Client, Listed, default_socket
+from hyper2kvmd.client.client import Accepted, Client, Listed, default_socket
 
-__all__ = ["Client", "Listed", "default_socket"]
+__all__ = ["Accepted", "Client", "Listed", "default_socket"]

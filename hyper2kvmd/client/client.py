@@ -35,6 +35,7 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 NAMES_SOCKET = re.compile(r"^[^#\n]*control[-_]socket", re.MULTILINE)
+CREATED = 201
 NO_QUERY, NO_BODY, ALL, ALL_BATCHES = NoQuery(), NoBody(), JobsQuery(), BatchesQuery()
 
 
@@ -64,6 +65,15 @@ class Listed(Generic[Item]):
 
     def __len__(self) -> int:
         return len(self.items)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The jobs of one text, in its order."""
+
+    jobs: tuple[Job, ...]
+    new: bool
+    """False: they were active already, and nothing was submitted."""
 
 
 class Client:
@@ -102,12 +112,14 @@ class Client:
 
     # ---- submitting
 
-    def submit(self, text: str, *, name: str, base: Path | None = None) -> tuple[Job, ...]:
+    def submit(self, text: str, *, name: str, base: Path | None = None) -> Accepted:
         """All machines of a migration YAML, or none of them. `name` is the VM's where the text has none.
 
         Relative paths are resolved against `base`.
         """
-        return self._ask(operations.SUBMIT_BATCH, body=SubmissionBody(text=text, base=base, name=name))
+        asked = SubmissionBody(text=text, base=base, name=name)
+        reply = self._send(operations.SUBMIT_BATCH, None, NO_QUERY, asked)
+        return Accepted(_read(operations.SUBMIT_BATCH, reply), new=reply.status == CREATED)
 
     def submit_one(self, text: str, *, name: str, base: Path | None = None) -> Job:
         return self._ask(operations.SUBMIT_JOB, body=SubmissionBody(text=text, base=base, name=name))

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from hyper2kvmd.daemon.wire import RefusalBody
-from hyper2kvmd.errors import Failure, InvalidInput, Kind, MigrationFailed, TryLater
+from hyper2kvmd.errors import AlreadyActive, Failure, InvalidInput, Kind, MigrationFailed, NotFound, TryLater
 
 TIMEOUT = 60.0
 """Seconds to wait for each part of an answer: the daemon answers from its database."""
@@ -22,8 +22,17 @@ JSON = {"Content-Type": "application/json"}
 FAILURES = {400: InvalidInput, 403: InvalidInput, 404: InvalidInput, 409: InvalidInput, 503: TryLater}
 
 
+CODES: Mapping[str, type[Failure]] = {
+    "job-unknown": NotFound,
+    "batch-unknown": NotFound,
+    "job-duplicate": AlreadyActive,
+}
+"""Failures that are told apart by their code."""
+
+
 @dataclass(frozen=True)
 class Reply:
+    status: int
     body: bytes
     headers: Mapping[str, str]
 
@@ -54,7 +63,7 @@ def request(socket: Path, method: str, path: str, body: object = None, *, timeou
         connection.close()
     if status >= 400:
         raise _refused(status, answer, path)
-    return Reply(answer, dict(response.getheaders()))
+    return Reply(status, answer, dict(response.getheaders()))
 
 
 class _Connection(http.client.HTTPConnection):
@@ -102,4 +111,5 @@ def _refused(status: int, answer: bytes, path: str) -> Failure:
 
         return Rejected(problems)
     first, message = problems[0], "; ".join(one.message for one in problems)
-    return FAILURES.get(status, MigrationFailed)(first.code, message, hint=first.hint, kind=Kind(first.kind))
+    kind = CODES.get(first.code) or FAILURES.get(status, MigrationFailed)
+    return kind(first.code, message, hint=first.hint, kind=Kind(first.kind))

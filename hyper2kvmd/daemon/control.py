@@ -35,7 +35,7 @@ from hyper2kvmd.daemon.wire import (
     Status,
     SubmissionBody,
 )
-from hyper2kvmd.errors import Failure, InvalidInput, TryLater
+from hyper2kvmd.errors import AlreadyActive, Failure, InvalidInput, NotFound, TryLater
 from hyper2kvmd.jobs.changes import unknown_job
 from hyper2kvmd.jobs.lists import unknown_batch
 from hyper2kvmd.model.jobs import Batch, Job, JobFilter, Problem, Sort
@@ -43,15 +43,13 @@ from hyper2kvmd.model.results import Artifact
 from hyper2kvmd.progress import problem
 
 STATUSES = {
-    "job-unknown": 404,
-    "batch-unknown": 404,
     "report-missing": 404,
     "report-unreadable": 404,
     "socket-forbidden": 403,
     "operator-only": 403,
     "priority-raised": 403,
 }
-KINDS = {InvalidInput: 409, TryLater: 503}
+KINDS = {NotFound: 404, InvalidInput: 409, AlreadyActive: 409, TryLater: 503}
 
 Verb = Callable[[int, str], Job]
 MAX_PART = 500
@@ -153,7 +151,7 @@ class Control:
         return answer(await self._visible(call))
 
     async def _visible(self, call: Call[Query, Body]) -> Job:
-        """Raises InvalidInput (`job-unknown`), also for a job that the caller may not know of."""
+        """Raises NotFound (`job-unknown`), also for a job that the caller may not know of."""
         job = await self._ledger.call(self._ledger.store.get, call.number)
         if not call.caller.sees(job.submitter_uid):
             raise unknown_job(call.number)

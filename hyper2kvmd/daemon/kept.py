@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.space import Shortage, freed_by_removal
-from hyper2kvmd.errors import Failure, InvalidInput, MigrationFailed, Unsafe
+from hyper2kvmd.errors import Failure, MigrationFailed, NotFound, Unsafe
 from hyper2kvmd.host.workspace import ConversionDir, open_conversion_dir, real_conversion_dir
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.jobs import Problem, State
@@ -134,6 +134,6 @@ class Kept:
     def _is_unused(self, folder: KeptFolder) -> bool:
         try:
             state = self._store.get(folder.job_id).state
-        except InvalidInput:
+        except NotFound:
             return True
         return not state.active or (folder.waiting and state is State.QUEUED)

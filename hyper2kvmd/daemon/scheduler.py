@@ -301,7 +301,7 @@ class Scheduler:
     # ------------------------------------------------------------ the operator
 
     async def cancel(self, job_id: int, by: str) -> Job:
-        """Raises InvalidInput (`job-unknown`, `job-state`)."""
+        """Raises NotFound (`job-unknown`) or InvalidInput (`job-state`)."""
         self._cancelling.add(job_id)
         try:
             job = await self._ledger.call(self._ledger.store.cancel, job_id, by)

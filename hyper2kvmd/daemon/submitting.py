@@ -15,7 +15,7 @@ from hyper2kvmd.daemon.operations import Role
 from hyper2kvmd.daemon.quota import Quota
 from hyper2kvmd.daemon.requests import RequestInvalid
 from hyper2kvmd.daemon.wire import MAX_TEXT, SubmissionBody
-from hyper2kvmd.errors import InvalidInput
+from hyper2kvmd.errors import AlreadyActive
 from hyper2kvmd.host.person import Person
 from hyper2kvmd.jobs.submissions import Origin, Submission, Submitted, batch_name
 from hyper2kvmd.model.jobs import Job
@@ -31,7 +31,7 @@ class Desk:
         self._ledger, self._quota = ledger, quota
 
     async def submit(self, caller: Caller, asked: SubmissionBody) -> list[Submitted]:
-        """All machines or none. Raises Rejected; InvalidInput: `job-duplicate`, and as `submit_file` does."""
+        """All machines or none. Raises Rejected, AlreadyActive (`job-duplicate`), and as `submit_file` does."""
         machines = await asyncio.to_thread(_machines, caller.person.uid, asked)
         return await self._queued(caller, asked, machines)
 
@@ -59,7 +59,7 @@ class Desk:
         submitted = await self._ledger.call(self._submit, caller, batch)
         if len(submitted) < len(machines):
             job = submitted[0].job
-            raise InvalidInput(
+            raise AlreadyActive(
                 "job-duplicate",
                 f"{job.vm_name} of this text is already active as job {job.id}, so that none of it was submitted",
                 hint="Wait for that job, or cancel it first",

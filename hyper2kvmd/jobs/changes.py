@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from hyper2kvmd.errors import InvalidInput, rendered
+from hyper2kvmd.errors import NotFound, rendered
 from hyper2kvmd.jobs.tables import SHOWN, batches, events, job_of, jobs, stages
 from hyper2kvmd.model.jobs import Job, Problem, Stage, State
 from hyper2kvmd.model.results import PRODUCTS, Finished, recorded
@@ -55,8 +55,8 @@ def one(connection: Connection, job_id: int) -> Job:
     return job_of(row)
 
 
-def unknown_job(job_id: int) -> InvalidInput:
-    return InvalidInput("job-unknown", f"there is no job {job_id}", hint="Run `h2kvmctl list` to see the job numbers")
+def unknown_job(job_id: int) -> NotFound:
+    return NotFound("job-unknown", f"there is no job {job_id}", hint="Run `h2kvmctl list` to see the job numbers")
 
 
 def forget_stages(connection: Connection, job_id: int, keep: bool) -> None:

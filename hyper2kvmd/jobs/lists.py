@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Select, and_, func, nulls_last, or_, select, 
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.sql.elements import ColumnElement
 
-from hyper2kvmd.errors import InvalidInput
+from hyper2kvmd.errors import NotFound
 from hyper2kvmd.jobs.changes import is_active
 from hyper2kvmd.jobs.tables import SHOWN, batches, job_of, jobs
 from hyper2kvmd.jobs.transactions import Transactions
@@ -50,7 +50,7 @@ class Lists(Transactions):
             return int(connection.execute(query).scalar_one())
 
     def batch(self, batch_id: int) -> Batch:
-        """Raises InvalidInput (`batch-unknown`)."""
+        """Raises NotFound (`batch-unknown`)."""
         with self.transaction() as connection:
             found = _batches(connection, select(batches).where(batches.c.id == batch_id))
         if not found:
@@ -71,8 +71,8 @@ class Lists(Transactions):
             return int(connection.execute(query).scalar_one())
 
 
-def unknown_batch(batch_id: int) -> InvalidInput:
-    return InvalidInput("batch-unknown", f"there is no batch {batch_id}", hint="Run `h2kvmctl list` to see the jobs")
+def unknown_batch(batch_id: int) -> NotFound:
+    return NotFound("batch-unknown", f"there is no batch {batch_id}", hint="Run `h2kvmctl list` to see the jobs")
 
 
 def _chosen(asked: JobFilter, limit: int, offset: int, sort: Sort) -> Select[Any]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 
-from hyper2kvmd.errors import InvalidInput
+from hyper2kvmd.errors import AlreadyActive, InvalidInput
 from hyper2kvmd.jobs.cards import forget_cards
 from hyper2kvmd.jobs.changes import (
     change,
@@ -31,8 +31,8 @@ class Operations(Transactions):
     def cancel(self, job_id: int, by: str) -> Job:
         """Cancel a waiting job, or mark a running one, which ends with its worker.
 
-        This and the next three methods raise InvalidInput: `job-unknown`, or `job-state` if the job's state does not
-        allow it.
+        This and the next three methods raise NotFound (`job-unknown`), or InvalidInput (`job-state`) if the job's state
+        does not allow it.
         """
         with self.transaction(writes=True) as connection:
             job = self._allow(connection, job_id, "cancel", State.QUEUED, State.HELD, State.RUNNING)
@@ -63,7 +63,7 @@ class Operations(Transactions):
             return one(connection, job_id)
 
     def set_priority(self, job_id: int, priority: int, by: str) -> Job:
-        """Change the priority of a waiting job. Raises InvalidInput (`job-unknown`, `job-state`)."""
+        """Change the priority of a waiting job. Raises NotFound (`job-unknown`) or InvalidInput (`job-state`)."""
         with self.transaction(writes=True) as connection:
             job = self._allow(connection, job_id, "priority", State.QUEUED, State.HELD)
             change(connection, (jobs.c.id == job_id,), priority=priority)
@@ -73,7 +73,7 @@ class Operations(Transactions):
     def retry(self, job_id: int, by: str) -> Job:
         """Queue a failed or cancelled job again. Its worker continues after the last finished stage on record.
 
-        Also raises InvalidInput (`job-duplicate`) when another active job has the same content.
+        Also raises AlreadyActive (`job-duplicate`) when another active job has the same content.
         """
         try:
             with self.transaction(writes=True) as connection:
@@ -84,7 +84,7 @@ class Operations(Transactions):
                 take_file_back(connection, job_id)
                 return one(connection, job_id)
         except IntegrityError as error:
-            raise InvalidInput(
+            raise AlreadyActive(
                 "job-duplicate",
                 f"job {job_id} cannot be retried: the same migration is active as another job",
                 hint="Wait for that job, or cancel it first",

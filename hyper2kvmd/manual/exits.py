@@ -44,6 +44,11 @@ EXITS = (
         reaction="Read the message, and let a person decide.",
     ),
     ExitStatus(
+        number=errors.AlreadyActive.exit_code,
+        meaning="Already active: the same migration is queued, held or running, and was not submitted again.",
+        reaction="Follow the job that the message names, or cancel it first.",
+    ),
+    ExitStatus(
         number=errors.TryLater.exit_code,
         meaning="The migration is not at fault, but the host cannot run it now. Try again later.",
         reaction="Wait, then repeat the same call.",
@@ -65,8 +70,8 @@ EXITS = (
 HEADER = """# Exit statuses
 
 The exit status of a one-shot run (`h2kvmctl --config FILE`) and of the commands of [h2kvmctl](h2kvmctl.md). For several
-machines or jobs it is the highest one. `h2kvmctl watch` ends with 0 if the job succeeded, 2 if it was rejected and 1
-otherwise. [Error codes](errors.md) are more precise.
+machines or jobs it is the highest one. `h2kvmctl watch` and `h2kvmctl submit --wait` end with 0 if the jobs succeeded,
+2 if one was rejected and 1 otherwise. [Error codes](errors.md) are more precise.
 
 | status | meaning | what a script can do |
 | --- | --- | --- |

@@ -127,8 +127,8 @@ def test_a_list_has_the_submitters_own_jobs_only(service: Service) -> None:
 
 def test_the_batch_of_another_submitter_is_unknown(service: Service) -> None:
     text = "vms:\n- {{vmdk: /nowhere/{0}1.vmdk, vm_name: {0}1}}\n- {{vmdk: /nowhere/{0}2.vmdk, vm_name: {0}2}}\n"
-    jobs = by(service, ALICE, lambda client: client.submit(text.format("pair"), name="pair"))
-    number = jobs[0].batch_id
+    pair = by(service, ALICE, lambda client: client.submit(text.format("pair"), name="pair"))
+    number = pair.jobs[0].batch_id
     assert by(service, ALICE, lambda client: client.batch(number)).name == "pair"
     assert refusal(service, BOB, lambda client: client.batch(number)) == "batch-unknown"
     assert refusal(service, BOB, lambda client: client.batch_report(number)) == "batch-unknown"

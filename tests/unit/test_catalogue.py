@@ -19,7 +19,7 @@ PACKAGE = Path(hyper2kvmd.__file__).parent
 SOURCES = PACKAGE.parent
 ENTRIES = catalogue.entries()
 REFERENCE = SOURCES / "docs" / "reference" / "errors.md"
-CLASSES = "MigrationFailed|InvalidInput|Unsafe|TryLater|BrokenInstallation|Interrupted|Rejected"
+CLASSES = "MigrationFailed|InvalidInput|NotFound|AlreadyActive|Unsafe|TryLater|BrokenInstallation|Interrupted|Rejected"
 COMMAND = re.compile(r"`h2kvmctl ([a-z]+)")
 
 

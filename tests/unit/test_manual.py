@@ -76,8 +76,9 @@ def test_the_synopsis_has_each_option(name: str, command: click.Command) -> None
 def test_exit_statuses(name: str) -> None:
     told = {int(term.name) for term in terms(name, "exit statuses")}
     ends: list[type[errors.Explained]] = [errors.Failure, errors.Interrupted, *errors.Failure.__subclasses__()]
+    ends += errors.InvalidInput.__subclasses__()
     there = {0, *(end.exit_code for end in ends)}
-    not_the_daemons = {errors.Unsafe.exit_code, errors.Interrupted.exit_code}
+    not_the_daemons = {end.exit_code for end in (errors.Unsafe, errors.AlreadyActive, errors.Interrupted)}
     assert told == (there - not_the_daemons if name == "hyper2kvmd(8)" else there)
 
 
