@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 from hyper2kvmd.errors import Failure
 
 if TYPE_CHECKING:
-    from hyper2kvmd.model.jobs import Job, State
+    from hyper2kvmd.model.jobs import Job
 
 PATIENCE_SECONDS = 0.5
 PROPOSED = 200
@@ -19,7 +19,7 @@ PROPOSED = 200
 Completer: TypeAlias = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
-def job_ids(*states: State) -> Completer:
+def job_ids(*states: str) -> Completer:
     """Ids of jobs in these states, or of any, with the names of their VMs."""
 
     def complete(context: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
@@ -32,24 +32,19 @@ def job_ids(*states: State) -> Completer:
     return complete
 
 
-def job_states(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
-    from hyper2kvmd.model.jobs import State
-
-    return [CompletionItem(state.value) for state in State if state.value.startswith(begun)]
-
-
 def batch_names(context: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
     """Names of the batches of the newest jobs."""
     names = dict.fromkeys(job.batch for job in _jobs(context, ()) if job.batch)
     return [CompletionItem(name) for name in names if name.startswith(begun)]
 
 
-def _jobs(context: click.Context, states: tuple[State, ...]) -> tuple[Job, ...]:
+def _jobs(context: click.Context, states: tuple[str, ...]) -> tuple[Job, ...]:
     from hyper2kvmd.client import Client
     from hyper2kvmd.daemon.wire import JobsQuery
+    from hyper2kvmd.model.jobs import State
 
     try:
         daemon = Client(context.params.get("socket"), timeout_seconds=PATIENCE_SECONDS)
-        return daemon.jobs(JobsQuery(state=states, limit=PROPOSED)).items
+        return daemon.jobs(JobsQuery(state=tuple(map(State, states)), limit=PROPOSED)).items
     except Failure:
         return ()

@@ -20,26 +20,31 @@ from hyper2kvmd.cli.options import FILE, FOLDER, Given
 from hyper2kvmd.cli.output import Output, json_option
 
 COMMANDS = {
-    "cancel": LazyCommand("queue", "Stop a job."),
+    "batch": LazyCommand("listing", "Show a batch and its jobs."),
+    "batches": LazyCommand("listing", "List batches, newest first."),
+    "cancel": LazyCommand("verbs", "Stop jobs."),
     "check": LazyCommand("local", "List the errors of migration YAMLs, or their resulting settings."),
     "doctor": LazyCommand("doctor", "Examine this host: programs, rights, kernel, directories, daemon."),
     "drain": LazyCommand("queue", "Finish running jobs, then stop the daemon."),
     "explain": LazyCommand("explain", "Explain an error code and its remedy, or list all codes."),
     "gc": LazyCommand("gc", "Remove old working folders, spool files and rows of jobs that are over."),
-    "hold": LazyCommand("queue", "Hold a queued job until it is released."),
-    "list": LazyCommand("queue", "List jobs, newest first."),
+    "hold": LazyCommand("verbs", "Hold queued jobs until they are released."),
+    "list": LazyCommand("listing", "List jobs, newest first."),
     "local": LazyCommand("local", ""),
-    "logs": LazyCommand("queue", "Show the events of a job with their times."),
+    "logs": LazyCommand("watch", "Show the events of jobs with their times."),
     "pause": LazyCommand("queue", "Start no more jobs; running jobs continue."),
     "plan": LazyCommand("local", "Read the source and show what a migration would do and need."),
-    "release": LazyCommand("queue", "Allow a held job to start."),
+    "priority": LazyCommand("verbs", "Change the priority of waiting jobs."),
+    "release": LazyCommand("verbs", "Allow held jobs to start."),
     "resume": LazyCommand("queue", "Start jobs again."),
-    "retry": LazyCommand("queue", "Queue a failed or cancelled job again."),
+    "retry": LazyCommand("verbs", "Queue failed or cancelled jobs again."),
     "schema": LazyCommand("schema", "Print the JSON Schema of a migration YAML or of the configuration."),
-    "show": LazyCommand("queue", "Show one job: its state, its settings, its warnings and its problems."),
+    "show": LazyCommand(
+        "details", "Show jobs: state, stages with their times, space, repairs, warnings, and errors with their remedy."
+    ),
     "status": LazyCommand("queue", "Show the state of the daemon: its jobs, slots and free space."),
-    "submit": LazyCommand("queue", "Submit migration YAMLs to the daemon."),
-    "watch": LazyCommand("queue", "Follow a job until it finishes."),
+    "submit": LazyCommand("submit", "Submit migration YAMLs to the daemon."),
+    "watch": LazyCommand("watch", "Follow jobs until they finish."),
 }
 
 
@@ -77,8 +82,8 @@ def _instead_of(name: str) -> str:
     places=COMMANDS,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 migration failed, 2 invalid input, 3 refused as unsafe, 75 try again later,"
-    " 78 unusable configuration, helper or database, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 migration failed, 2 invalid input, 3 refused as unsafe, 4 already active,"
+    " 75 try again later, 78 unusable configuration, helper or database, 130 interrupted.",
 )
 @click.version_option(hyper2kvmd.__version__, prog_name="h2kvmctl")
 @click.option(

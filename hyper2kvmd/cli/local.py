@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from hyper2kvmd import errors, spec
-from hyper2kvmd.cli import oneshot, views
+from hyper2kvmd.cli import oneshot, plan_views, views
 from hyper2kvmd.cli.display import Display, HeldWarnings
 from hyper2kvmd.cli.options import FILE, FOLDER, Given
 from hyper2kvmd.cli.output import Output, failed, json_option, located, problems_of
@@ -140,9 +140,9 @@ def _plan(output: Output, order: Order, *, with_differences: bool = False) -> Sh
         planned = oneshot.plan(order, display.emit) if output.json else _planned_on_screen(order, display)
     rate = oneshot.past_rate()
     if not output.json:
-        views.plan(output, order, planned, daemon, rate)
+        plan_views.plan(output, order, planned, daemon, rate)
         if with_differences and planned.guest is not None:
-            views.differences(output, planned.guest)
+            plan_views.differences(output, planned.guest)
     return {"plan": planned, "order": order, "daemon": daemon, "past_rate": rate}
 
 
@@ -151,7 +151,7 @@ def _planned_on_screen(order: Order, display: Display) -> Plan:
     shown: Sequence[Concern] = ()
     try:
         planned = oneshot.plan(order, held.emit)
-        shown = views.concerns_of(planned)
+        shown = plan_views.concerns_of(planned)
         return planned
     finally:
         held.release(shown)
@@ -243,7 +243,7 @@ def _check_for_spool(output: Output, files: Sequence[Path], configuration: Path)
 def _show(output: Output, name: str, machine: Parsed) -> None:
     migration = machine.migration
     conversion, published = oneshot.conversion_directory(migration, None), oneshot.output_directory(migration, None)
-    views.migration(output, name, machine, conversion, published, oneshot.daemon_directories(migration))
+    plan_views.migration(output, name, machine, conversion, published, oneshot.daemon_directories(migration))
 
 
 @click.command()

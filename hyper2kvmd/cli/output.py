@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from rich.console import Console
 
+    from hyper2kvmd.cli.table import Line
     from hyper2kvmd.model.jobs import Problem
 
 UNWRAPPED = 10_000
@@ -50,6 +54,34 @@ class Output:
         from rich.text import Text
 
         self.console.print(Text(printable(text), style=style), soft_wrap=True)
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal; None if standard output is none."""
+        return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+    def rows(self, lines: Sequence[Line]) -> None:
+        """The lines of a table, in colours if standard output is a terminal and NO_COLOR is not set."""
+        coloured = self.width is not None and not os.environ.get("NO_COLOR")
+        for line in lines:
+            cells = (_styled(printable(cell.text), cell.style if coloured else "") for cell in line)
+            click.echo("".join(cells).rstrip(), color=coloured)
+
+    def aside(self, text: str) -> None:
+        """A remark about the output: beside it on a terminal, on standard error elsewhere."""
+        click.echo(printable(text), err=self.width is None)
+
+    def paragraph(self, text: str, style: str = "", indent: int = 2) -> None:
+        """A text: on a terminal broken between words, with later lines indented. Long words, as paths, stay whole."""
+        if self.width is None or not text:
+            self.line(text, style)
+            return
+        blanks = " " * indent
+        width = max(self.width, 2 * indent)
+        for line in textwrap.wrap(
+            text, width, subsequent_indent=blanks, break_long_words=False, break_on_hyphens=False
+        ):
+            self.line(line, style)
 
     def facts(self, rows: list[tuple[str, str]]) -> None:
         """Two columns: names and values."""
@@ -100,6 +132,12 @@ class Output:
         else:
             for each in failure.failures if isinstance(failure, Several) else (failure,):
                 _print_error(each)
+
+
+def _styled(text: str, style: str) -> str:
+    if not style:
+        return text
+    return click.style(text, bold=True) if style == "bold" else click.style(text, fg=style)
 
 
 def failed(failure: Explained) -> dict[str, Any]:

@@ -27,7 +27,7 @@ CODES: Mapping[str, type[Failure]] = {
     "batch-unknown": NotFound,
     "job-duplicate": AlreadyActive,
 }
-"""Failures that are told apart by their code."""
+"""Kinds of invalid input that are told apart by their code."""
 
 
 @dataclass(frozen=True)
@@ -111,5 +111,7 @@ def _refused(status: int, answer: bytes, path: str) -> Failure:
 
         return Rejected(problems)
     first, message = problems[0], "; ".join(one.message for one in problems)
-    kind = CODES.get(first.code) or FAILURES.get(status, MigrationFailed)
+    kind = FAILURES.get(status, MigrationFailed)
+    if kind is InvalidInput:
+        kind = CODES.get(first.code, kind)
     return kind(first.code, message, hint=first.hint, kind=Kind(first.kind))

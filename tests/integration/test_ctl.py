@@ -129,7 +129,8 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
 
 
 COMMANDS = [["list"], ["status"], ["show", "1"], ["logs", "1"], ["watch", "1"], ["cancel", "1"], ["retry", "1"]]
-COMMANDS += [["hold", "1"], ["release", "1"], ["pause"], ["resume"], ["drain"]]
+COMMANDS += [["hold", "1"], ["release", "1"], ["priority", "1", "9"], ["pause"], ["resume"], ["drain"], ["batches"]]
+COMMANDS += [["batch", "wave"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
@@ -198,11 +199,12 @@ PROBLEM = {"code": "job-unknown", "message": "there is no job 7\x1b[2J", "hint":
         (b"", 75, "daemon-silent"),
         (b"SSH-2.0-OpenSSH\r\n", 75, "daemon-silent"),
         (http("500 Internal Server Error", "oops"), 1, "HTTP status 500"),
-        (http("404 Not Found", {"problems": [PROBLEM]}), 2, "there is no job 7\ufffd[2J. List the jobs. [job-unknown]"),
+        (http("404 Not Found", {"problems": [PROBLEM]}), 1, "there is no job 7\ufffd[2J. List the jobs. [job-unknown]"),
         (http("409 Conflict", {"problems": [{**PROBLEM, "code": "job-state"}]}), 2, "[job-state]"),
         (http("503 Service Unavailable", {"problems": [{**PROBLEM, "kind": "retry"}]}), 75, "[job-unknown]"),
         (http("422 Unprocessable", {"problems": [{**PROBLEM, "line": 3, "column": 5}]}), 2, "3:5: there is no job"),
-        (http("200 OK", "[]"), 78, "another version"),
+        (http("200 OK", "{}"), 78, "another version"),
+        (http("200 OK", "[]"), 1, "there is no job 7. Run `h2kvmctl list`"),
     ],
 )
 def test_answers_of_a_sick_daemon(answer: bytes, code: int, said: str, tmp_path: Path) -> None:

@@ -79,19 +79,19 @@ def test_a_working_day(day: Day) -> None:
     assert day.json("status")["state"] == "paused"
 
     submitted = day.ctl("submit", "web01.yaml", "bad.yaml")
-    assert submitted.stdout == "job 1: web01 queued\n"
+    assert submitted.stdout == "web01.yaml: job 1 (web01) is queued\n"
     assert submitted.stderr.startswith("bad.yaml:2:9: memory is lots")
     assert submitted.returncode == 2
 
-    assert day.ctl("hold", "1").stdout == "job 1: web01 held\n"
-    assert day.ctl("release", "1").stdout == "job 1: web01 queued\n"
+    assert day.ctl("hold", "1").stdout == "held job 1 (web01)\n"
+    assert day.ctl("release", "1").stdout == "released job 1 (web01)\n"
     assert "[job-state]" in day.ctl("release", "1").stderr
-    assert day.ctl("show", "77").returncode == 2
+    assert day.ctl("show", "77").returncode == 1
     assert [(job["id"], job["state"]) for job in day.json("list")] == [(1, "queued")]
     assert day.json("show", "1")["migration"]["vmdk"] == [str(day.root / "missing.vmdk")]
-    assert f"source     {day.root}/missing.vmdk" in day.ctl("show", "1").stdout
+    assert f"source       {day.root}/missing.vmdk" in day.ctl("show", "1").stdout
 
-    assert day.ctl("resume").stdout == "the queue is running\n"
+    assert day.ctl("resume").stdout == "the queue is running: 1 queued job starts; 0 of 2 slots are in use\n"
     watched = day.ctl("watch", "1")
     assert watched.returncode == 1
     assert "missing.vmdk does not exist" in watched.stdout
@@ -99,8 +99,8 @@ def test_a_working_day(day: Day) -> None:
     assert "failed: " in day.ctl("logs", "1").stdout
 
     day.ctl("pause")
-    assert day.ctl("retry", "1").stdout == "job 1: web01 queued\n"
-    assert day.ctl("cancel", "1").stdout == "job 1: web01 cancelled\n"
+    assert day.ctl("retry", "1").stdout == "queued job 1 (web01) again\n"
+    assert day.ctl("cancel", "1").stdout == "cancelled job 1 (web01)\n"
     assert day.ctl("watch", "1").returncode == 1
     assert day.ctl("gc", "--config", day.config).stdout == "nothing to remove\n"
-    assert day.ctl("drain").stdout == "the queue is draining\n"
+    assert day.ctl("drain").stdout == "the queue is draining: the daemon stops\n"

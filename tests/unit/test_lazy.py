@@ -43,7 +43,7 @@ def test_no_command_is_missing_from_the_list() -> None:
         ("./job", "--config ./job"),
         ("web01.ova", "(`ova: web01.ova`)"),
         ("plann", "Did you mean plan?"),
-        ("migrate", "The commands are cancel,"),
+        ("migrate", "The commands are batch, batches, cancel,"),
     ],
 )
 def test_a_word_in_the_place_of_a_command_has_a_hint(word: str, hint: str) -> None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import io
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from hyper2kvmd.cli import views
+from hyper2kvmd.cli import plan_views, views
 from hyper2kvmd.cli.output import UNWRAPPED, Output
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import FileIdentity, Image, Layout, LocalFile, Segment, SourceDisk, Stretch, Volume
 from hyper2kvmd.model.guest import Change, Guest, Nic
-from hyper2kvmd.model.jobs import Job, PastRate, State
+from hyper2kvmd.model.jobs import PastRate
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import Artifact, Finished, Registration, Verdict
 from tests.support.benches import NOTHING_PLANNED, plan_for
@@ -94,24 +93,6 @@ def test_where_the_machine_is(registration: Registration, lines: list[str], caps
     assert shown(registration, capsys) == lines
 
 
-def test_a_job_with_warnings_is_not_shown_as_if_all_were_well(capsys: pytest.CaptureFixture[str]) -> None:
-    job = Job(
-        id=7,
-        state=State.SUCCEEDED,
-        vm_name="win",
-        priority=5,
-        content_key="k",
-        warnings=2,
-        created=datetime(2026, 1, 1, tzinfo=UTC),
-    )
-    views.jobs(Output(), (job, job.with_changes(id=8, warnings=0)))
-    listed = capsys.readouterr().out
-    assert "succeeded, 2 warnings" in listed and listed.count("warning") == 1
-    views.job(Output(), job, ("no virtio drivers", "no virtio drivers", "a policy"))
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
-    assert lines == ["warning: no virtio drivers", "warning: a policy"]
-
-
 def planned(terminal: bool, width: int, rate: PastRate | None = None) -> list[str]:
     stream, output = io.StringIO(), Output()
     output.console = Console(file=stream, force_terminal=terminal, width=width, color_system=None)
@@ -122,7 +103,7 @@ def planned(terminal: bool, width: int, rate: PastRate | None = None) -> list[st
         output_dir=Path("/o"),
         helper=("none",),
     )
-    views.plan(output, order, WIDE_PLAN, None, rate)
+    plan_views.plan(output, order, WIDE_PLAN, None, rate)
     return stream.getvalue().splitlines()
 
 
