@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd import catalogue
-from tests.unit.test_remedies import FILLED_IN, PACKAGE, texts
+from tests.support.program_texts import FILLED_IN, PACKAGE, texts
 
 ROOT = Path(__file__).parents[2]
 COMMAND = re.compile(
@@ -29,6 +29,8 @@ SAFE = frozenset(
         "mkdir -m 0700 /srv/images/.conversions && chown hyper2kvm: /srv/images/.conversions",
         # a folder of the spool, which is missing
         f"install -d -m {FILLED_IN} -o {FILLED_IN} -g {FILLED_IN} {FILLED_IN}",
+        # a directory of the service, which is missing
+        f"install -d -o {FILLED_IN} -g {FILLED_IN} -m 0750 {FILLED_IN}",
         # inside a guest
         "chown root:root FILE",
         f"chown root:root {FILLED_IN}",
@@ -37,6 +39,8 @@ SAFE = frozenset(
         # who may submit, who may operate
         "usermod -aG hyper2kvm bob",
         "usermod -aG hyper2kvm-submit alice",
+        "usermod -aG hyper2kvm-submit bob",
+        f"usermod -aG {FILLED_IN} {FILLED_IN}",
         "gpasswd -d hyper2kvm libvirt",
         # in the script that starts a machine with QEMU: the files beside it
         'chmod u+w "$VARS.partial"',

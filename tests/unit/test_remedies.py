@@ -5,40 +5,19 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-import hyper2kvmd
 from hyper2kvmd import config, spec
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.choice import FAMILIES, WITHOUT_SYSTEM
 from hyper2kvmd.proof import console
 from hyper2kvmd.yaml_binding import Rules
+from tests.support.program_texts import FILLED_IN, PACKAGE, texts
 
-PACKAGE = Path(hyper2kvmd.__file__).parent
 LONGEST = 35
 """Words."""
-FILLED_IN = "\N{REPLACEMENT CHARACTER}"
-"""Stands for a value in a text."""
 NAMES = ("hint", "remedy", "remedies")
-
-
-def texts(node: ast.expr) -> Iterator[str]:
-    """The literal texts that an expression may become."""
-    match node:
-        case ast.Constant(value=str(text)):
-            yield text
-        case ast.JoinedStr(values=parts):
-            yield "".join(str(part.value) if isinstance(part, ast.Constant) else FILLED_IN for part in parts)
-        case ast.IfExp(body=one, orelse=other):
-            yield from (*texts(one), *texts(other))
-        case ast.BoolOp(values=values):
-            for value in values:
-                yield from texts(value)
-        case ast.Dict(values=values):
-            for value in values:
-                yield from texts(value)
 
 
 def positions(tree: ast.Module) -> Iterator[tuple[str, int]]:

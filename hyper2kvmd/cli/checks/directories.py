@@ -62,7 +62,6 @@ def _folder(folder: SpoolFolder, host: Host) -> Iterator[Line]:
 
 
 def _judged(thing: str, path: Path, host: Host, mode: int, group: str) -> Line:
-    """Only directories of the service itself are judged here, so that the remedy can name `install -d`."""
     facts = path.stat()
     owner, has_group, has_mode = Person.of(facts.st_uid).name, group_name(facts.st_gid), stat.S_IMODE(facts.st_mode)
     has = f"owner {owner}, group {has_group}, mode {has_mode:04o}"
@@ -70,18 +69,25 @@ def _judged(thing: str, path: Path, host: Host, mode: int, group: str) -> Line:
     if has_mode == mode and owner == service and (has_group == group or not mode & stat.S_IRWXG):
         return ok(thing, has)
     wanted = f"owner {service}, group {group}, mode {mode:04o}"
-    return warning(thing, f"{has}; expected: {wanted}", _remedy(path, host, mode, group))
+    return warning(thing, f"{has}; expected: {wanted}", _remedy(path, host))
 
 
-def _remedy(path: Path, host: Host, mode: int, group: str) -> str:
-    if host.config.spool_dir == DEFAULT_SPOOL and path.is_relative_to(DEFAULT_SPOOL):
+def _remedy(path: Path, host: Host) -> str:
+    """Never a change of rights by hand: the configuration may name a directory that others use."""
+    if _is_packaged(path):
         return "Run `systemd-tmpfiles --create hyper2kvm.conf` as root"
-    return f"Run `install -d -o {SERVICE_USER} -g {group} -m {mode:04o} {path}` as root"
+    if path.is_relative_to(host.config.spool_dir):
+        return "Start the daemon, which sets them, or reports why it cannot"
+    return "Set it to a directory that does not exist yet, and create that one"
+
+
+def _is_packaged(path: Path) -> bool:
+    return path.is_relative_to(DEFAULT_SPOOL) or path.is_relative_to(DaemonConfig().state_dir)
 
 
 def _missing(thing: str, path: Path, host: Host) -> Line:
     remedy = f"Create it as root: `install -d -o {SERVICE_USER} -g {SERVICE_USER} -m 0750 {path}`"
-    if path.is_relative_to(DEFAULT_SPOOL) or path.is_relative_to(DaemonConfig().state_dir):
+    if _is_packaged(path):
         remedy = "Run `systemd-tmpfiles --create hyper2kvm.conf` as root"
     if host.service is None:
         return warning(thing, "does not exist; the service needs it", remedy)

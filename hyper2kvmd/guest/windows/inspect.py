@@ -158,20 +158,23 @@ def _rtc(control: Key) -> Rtc:
     return "utc" if value is not None and value.number() else "localtime"
 
 
+WITHOUT_REPAIR = "set guest: none to convert its disks without a repair"
+
+
 def _require_supported(found: WindowsSystem) -> None:
     name = f"{found.product_name} (build {found.build}, {found.architecture or 'unknown architecture'})"
     if found.build < WINDOWS_7:
         fact = "releases before Windows 7 and Windows Server 2008 R2 are not supported"
-        raise _unsupported(f"{name}: {fact}", "Upgrade it on the source, or set")
+        raise _unsupported(f"{name}: {fact}", f"Upgrade it on the source, or {WITHOUT_REPAIR}")
     if found.architecture not in ("AMD64", "x86"):
         family = "ARM64" if found.architecture == "ARM64" else f"{found.architecture or 'unknown'} processors"
-        raise _unsupported(f"{name}: Windows for {family} is not supported", "Set")
+        raise _unsupported(f"{name}: Windows for {family} is not supported", WITHOUT_REPAIR.capitalize())
 
 
 def _unsupported(fact: str, remedy: str) -> MigrationFailed:
     return MigrationFailed(
         "windows-unsupported",
         fact,
-        hint=f"{remedy} guest: none to convert its disks without a repair",
+        hint=remedy,
         kind=Kind.PERMANENT,
     )

@@ -116,5 +116,5 @@ def _unclean(name: str, fact: str) -> MigrationFailed:
         "windows-unclean",
         f"{name}: Windows was not shut down cleanly: {fact}",
         hint="Start the guest on VMware and run `chkdsk /f` on that volume. For C: it runs at the next start, so "
-        "restart once. Then run `shutdown /s /t 0` and export it again; a snapshot of a running VM is never clean",
+        "restart once. Then run `shutdown /s /t 0` and export it again",
     )

@@ -28,13 +28,17 @@ def apply(case: WindowsCase) -> list[Concern]:
     return []
 
 
+SHARED = "Attach the shared disks to all nodes, and validate the cluster before it starts"
+
+
 def _about_cluster(said: str, *, are_online: bool) -> Concern:
     state = "so that shared disks come online here too" if are_online else "so that data disks stay offline"
-    own = "" if are_online else "Bring the disks of this node alone online: `Set-Disk -IsOffline $false`. "
     return Concern(
         code="windows-cluster",
         message=f"the guest is a node of a failover cluster: its SAN policy stays {said}, {state}",
-        hint=f"{own}Attach the shared disks to all nodes, and validate the cluster before it starts",
+        hint=SHARED
+        if are_online
+        else f"Bring the disks of this node alone online: `Set-Disk -IsOffline $false`. {SHARED}",
     )
 
 
