@@ -17,6 +17,7 @@ from hyper2kvmd.model.frozen import Frozen
 
 Moment: TypeAlias = Literal["before", "after"]
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+EXECUTABLE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 MAX_LINKS = 40
 """The kernel's limit."""
 
@@ -75,19 +76,25 @@ def _usable(name: str, allowed: Mapping[str, Path]) -> Path:
             hint="Remove it, or ask the administrator to add it to hooks in /etc/hyper2kvm/hyper2kvmd.yaml",
             kind=Kind.OPERATOR,
         )
+    if fault := program_fault(program, Person.of(os.geteuid())):
+        raise _unusable(name, fault)
+    return program
+
+
+def program_fault(program: Path, user: Person) -> str | None:
+    """Why `user` cannot run the program, or why others than root and that user could change or replace it."""
     try:
         found = program.stat()
     except OSError as error:
-        raise _unusable(name, f"{program}: {error.strerror}") from error
-    if not stat.S_ISREG(found.st_mode) or not os.access(program, os.X_OK):
-        raise _unusable(name, f"{program} is not an executable file")
-    if found.st_uid not in (0, os.geteuid()) or found.st_mode & OTHERS_WRITE:
-        raise _unusable(name, f"{program} can be changed by other users")
-    own = Person.of(os.geteuid())
+        return f"{program}: {error.strerror}"
+    if not stat.S_ISREG(found.st_mode) or not user.may(os.X_OK, program) or not found.st_mode & EXECUTABLE:
+        return f"{program} is not an executable file"
+    if found.st_uid not in (0, user.uid) or found.st_mode & OTHERS_WRITE:
+        return f"{program} can be changed by other users"
     for directory in _directories(program):
-        if _can_be_changed(directory, own):
-            raise _unusable(name, f"{program} can be replaced by other users, who can write to {directory}")
-    return program
+        if _can_be_changed(directory, user):
+            return f"{program} can be replaced by other users, who can write to {directory}"
+    return None
 
 
 def _directories(program: Path) -> Iterator[Path]:

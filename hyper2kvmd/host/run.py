@@ -134,10 +134,12 @@ def start(
     stdout: int = subprocess.PIPE,
     stderr: int,
     pass_fds: Sequence[int] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a tool, which the caller must `stop`.
 
     `stderr` has no default: STDOUT is right only where both are messages, and never where stdout is data.
+    `environment` is added to the clean one.
     sudo is started without `confine.py`: a setuid program cannot be killed when we die, and its helper ends when its
     socket closes.
     """
@@ -152,7 +154,7 @@ def start(
         stdout=stdout,
         stderr=stderr,
         pass_fds=(*pass_fds, *(sandbox.handles if sandbox else ())),
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **(environment or {})},
         cwd="/",
         start_new_session=True,
     )
@@ -306,6 +308,30 @@ def run(
             kind=Kind.OPERATOR,
         )
     return Completed(stdout=stdout, stderr=stderr, returncode=process.returncode)
+
+
+def run_within(seconds: float, argv: Sequence[str], given: bytes, environment: Mapping[str, str]) -> str | None:
+    """Run a program to its end, with `given` on its stdin; what went wrong, None if it succeeded.
+
+    It is killed after that time. Raises OSError if it cannot be started.
+    """
+    with os.fdopen(os.memfd_create("input", os.MFD_CLOEXEC), "w+b") as stdin, tempfile.TemporaryFile() as said:
+        stdin.write(given)
+        stdin.seek(0)
+        output = said.fileno()
+        process = start(argv, stdin=stdin.fileno(), stdout=output, stderr=output, environment=environment)
+        try:
+            status = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return f"it did not end within {seconds:.0f} s"
+        finally:
+            stop(process, grace=0)
+        if status == 0:
+            return None
+        said.seek(max(0, said.seek(0, os.SEEK_END) - OUTPUT_TAIL))
+        tail = " / ".join(said.read(OUTPUT_TAIL).decode(errors="replace").strip().splitlines())
+        how = f"signal {-status}" if status < 0 else f"exit status {status}"
+        return f"{how}: {tail}" if tail else how
 
 
 def _with_names(text: str, sandbox: Sandbox | None) -> str:
