@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -19,6 +19,7 @@ from hyper2kvmd.errors import BrokenInstallation, InvalidInput, sentences
 from hyper2kvmd.model.asked import HookName
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Problem
+from hyper2kvmd.model.notifications import KINDS, OCCASIONS, Destination
 from hyper2kvmd.model.orders import Bounds, HelperCall, Limits
 from hyper2kvmd.model.sizes import BYTES, SIZE, Bytes
 from hyper2kvmd.model.sizes import UNITS as SIZE_UNITS
@@ -98,6 +99,10 @@ class DaemonConfig(Frozen):
     space_reserve: str = Field(default="5%", pattern=rf"^({SIZE}|\d+(\.\d+)?%?)$")
     retry: Retry = Retry()
     retention: Retention = Retention()
+    notify: tuple[Destination, ...] = Field(default=(), max_length=20)
+    """Where notifications go."""
+    stall_after: float = Field(default=900.0, ge=0)
+    """Seconds without a moved byte after which a running job has stalled; 0: never."""
     virtio_win: Path | None = None
     """An ISO of virtio-win, or a folder with its files, for migrations that name none."""
     helper: HelperCall = DEFAULT_HELPER
@@ -168,11 +173,16 @@ RULES = Rules(
         "io_priority": "Write normal or idle",
         "allowed_libvirt_uris": "Write URIs without parameters, such as qemu+ssh://kvm02/system or qemu+tls://kvm02/system",
         "hooks.[key]": "Use letters, digits, '.', '_' and '-', at most 63, and begin with a letter or a digit",
+        "notify.name": "Use letters, digits, '.', '_' and '-', at most 63, and begin with a letter or a digit",
+        "notify.webhook": "Write an address such as https://chat.example.com/hooks/1",
+        "notify.mail": "Write addresses such as ops@example.com, at most 20",
+        "notify.from": "Write one address such as hyper2kvm@example.com",
         "log_level": "Write debug, info, warning or error",
         "helper": "Write the command as a list, such as [sudo, -n, /usr/libexec/hyper2kvm/helper], or the path of the "
         "helper's socket, such as /run/hyper2kvm-helper.sock",
     },
     absolute_because="Use an absolute path",
+    one_or_more=frozenset({"notify.mail", "notify.on"}),
 )
 
 
@@ -236,6 +246,10 @@ def _conflicts(bound: Bound[DaemonConfig]) -> Iterator[Problem]:
     for uri in uris if isinstance(uris, tuple) else ():
         if fault := _uri_fault(uri):
             yield conflict("allowed_libvirt_uris", f"allowed_libvirt_uris has {yaml_source.shown(uri)}, {fault}")
+    destinations = bound.value.notify if bound.value else ()
+    for number, message, remedy in _faults_of_destinations(destinations):
+        place = bound.places.get(f"notify.{number}")
+        yield yaml_source.problem("value-conflict", message, remedy, place=place, key="notify")
     listen, reserve = bound.valid.get("metrics_listen"), bound.valid.get("space_reserve")
     if isinstance(listen, str) and not 0 <= int(listen.rpartition(":")[2]) <= HIGHEST_PORT:
         yield conflict("metrics_listen", f"metrics_listen is {listen}, whose port is invalid")
@@ -243,6 +257,25 @@ def _conflicts(bound: Bound[DaemonConfig]) -> Iterator[Problem]:
         yield conflict("space_reserve", f"space_reserve is {reserve}, too large a size")
     if isinstance(reserve, str) and reserve.endswith("%") and float(reserve[:-1]) >= 100:
         yield conflict("space_reserve", f"space_reserve is {reserve}, the whole file system")
+
+
+def _faults_of_destinations(destinations: Sequence[Destination]) -> Iterator[tuple[int, str, str]]:
+    """The number of each destination with a fault, the fact and the remedy."""
+    labels: set[str] = set()
+    for number, one in enumerate(destinations):
+        if len(one.kinds) != 1:
+            fact = "several kinds" if one.kinds else "no kind"
+            yield number, f"this destination of notify has {fact}", f"Give it exactly one of {', '.join(KINDS)}"
+        elif one.secret_file and not one.webhook:
+            yield number, f"the destination {one.label} has a secret_file", "Remove it: only a webhook is signed"
+        elif one.from_ and not one.mail:
+            yield number, f"the destination {one.label} has a sender", "Remove `from`: only mail has one"
+        elif not one.on:
+            yield number, f"the destination {one.label} has no events in `on`", f"Choose from {', '.join(OCCASIONS)}"
+        elif one.label in labels:
+            remedy = "Give each a `name` of its own"
+            yield number, f"two destinations of notify have the name {one.label}", remedy
+        labels.add(one.label)
 
 
 def _uri_fault(uri: str) -> str | None:

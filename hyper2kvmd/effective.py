@@ -52,6 +52,9 @@ def _shown(value: object) -> str:
 def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, Frozen):
+        given = value.model_dump(exclude_defaults=True)
+        return {name: _plain(one) for name, one in given.items()}
     if isinstance(value, tuple):
         return [_plain(one) for one in value]
     return value if isinstance(value, bool | int | float) or value is None else str(value)

@@ -176,7 +176,7 @@ class _Binder:
             return  # the value is a list, which may be written in place of a word
         names = [name for name in names if not name.startswith(LIST_OF_UNION)]
         key = ".".join(name for name in names if not name.isdigit())
-        place = self.places.get(key)
+        place = self.places.get(".".join(names[:3])) or self.places.get(key)
         if detail["type"] == "missing":
             listed = any(isinstance(part, int) for part in detail["loc"])
             if listed or key not in self.given:
@@ -227,12 +227,20 @@ class _Binder:
 
     def _listing(self, node: Listing, wanted: Any, key: str) -> tuple[object, ...]:
         items: list[object] = []
-        for item in node.items:
+        for number, item in enumerate(node.items):
             try:
                 items.append(self._typed(item, wanted, key))
             except _Mistyped as error:
                 self._mistyped(error, key)
+            self._remember_places(item, f"{key}.{number}", key)
         return tuple(items)
+
+    def _remember_places(self, item: Node, numbered: str, key: str) -> None:
+        """Of an element, and of its keys if it is a mapping: the next element has the same keys."""
+        self.places[numbered] = item.place
+        for entry in item.entries if isinstance(item, Mapping) else ():
+            if place := self.places.get(f"{key}.{entry.key}"):
+                self.places[f"{numbered}.{entry.key}"] = place
 
     def _names(self, node: Mapping, wanted: Any, key: str) -> dict[str, object]:
         """A mapping from names of any kind, which are as they are written."""

@@ -32,6 +32,7 @@ COMMANDS = {
     "list": LazyCommand("listing", "List jobs, newest first."),
     "local": LazyCommand("local", ""),
     "logs": LazyCommand("watch", "Show the events of jobs with their times."),
+    "notify-test": LazyCommand("notifying", "Send a test notification to the destinations of the configuration."),
     "pause": LazyCommand("queue", "Start no more jobs; running jobs continue."),
     "plan": LazyCommand("local", "Read the source and show what a migration would do and need."),
     "priority": LazyCommand("verbs", "Change the priority of waiting jobs."),

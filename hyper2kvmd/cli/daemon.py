@@ -15,7 +15,7 @@ import click
 
 from hyper2kvmd import __version__
 from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput
-from hyper2kvmd.installed import CONFIGURATION
+from hyper2kvmd.installed import CONFIGURATION, SERVICE_USER
 
 if TYPE_CHECKING:
     from hyper2kvmd.config import DaemonConfig
@@ -37,9 +37,9 @@ READY = b"ready"
     "--check",
     is_flag=True,
     help="Check the configuration and exit. If it is valid, print all settings as a configuration file, each with "
-    "its origin: a line of the file, the environment, or the default. Otherwise print every error with its line"
-    " and remedy; the exit status is 78. The configuration alone is examined: `h2kvmctl doctor` examines the "
-    "host.",
+    "its origin: a line of the file, the environment, or the default. Warnings name destinations of notifications that "
+    "cannot be used on this host. Otherwise print every error with its line and remedy; the exit status is 78. Nothing "
+    "else is examined: `h2kvmctl doctor` examines the host.",
 )
 @click.option(
     "--daemonize",
@@ -72,8 +72,23 @@ def main(config_path: Path, check: bool, daemonize: bool, pidfile: Path | None) 
 def _check(config_path: Path) -> None:
     from hyper2kvmd import config, effective
 
-    for line in effective.lines(config.load_with_origins(config_path)):
+    loaded = config.load_with_origins(config_path)
+    for line in effective.lines(loaded):
         click.echo(line)
+    _warn_of_destinations(loaded.config)
+
+
+def _warn_of_destinations(config: DaemonConfig) -> None:
+    """The daemon starts in spite of them, and keeps its notifications until they can be delivered."""
+    if not config.notify:
+        return
+    from hyper2kvmd.daemon.notify.delivery import faults
+    from hyper2kvmd.host.person import Person
+
+    user = Person.named(SERVICE_USER) or Person.of(os.geteuid())
+    for destination in config.notify:
+        for failure in faults(destination, user):
+            click.echo(f"hyper2kvmd: warning: notify, destination {destination.label}: {failure}", err=True)
 
 
 def _serve(config_path: Path, pidfile: Path | None) -> None:

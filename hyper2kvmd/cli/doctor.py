@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from hyper2kvmd import config
-from hyper2kvmd.cli.checks import boundary, directories, kernel, people, programs, services
+from hyper2kvmd.cli.checks import boundary, directories, kernel, notifications, people, programs, services
 from hyper2kvmd.cli.checks.check import Check, CheckedSubject, Host, Level, Line, error, examine, not_checked, ok
 from hyper2kvmd.cli.options import FILE
 from hyper2kvmd.cli.output import Output, json_option, printable
@@ -53,6 +53,7 @@ def _checks(settings: DaemonConfig) -> Iterator[Check]:
     yield from kernel.checks()
     yield from services.checks()
     yield from directories.checks(settings)
+    yield from notifications.checks(settings)
 
 
 def _configuration(file: Path) -> tuple[DaemonConfig, Line]:

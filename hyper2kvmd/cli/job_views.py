@@ -159,6 +159,7 @@ def status(output: Output, now: Status) -> None:
             ("", f"{size(now.conversion_reserved_bytes)} of it reserved"),
             *(("", _file_system(one)) for one in now.file_systems if "conversion" not in one.roles),
             ("confinement", "Landlock" if now.confinement_available else "missing: this kernel has no Landlock"),
+            *_undelivered(now),
         ]
     )
     for one in now.running:
@@ -167,6 +168,15 @@ def status(output: Output, now: Status) -> None:
         output.line(f"files in incoming/ that are ignored: {now.ignored_count}", style="yellow")
     for file in now.ignored:
         output.line(f"  {file.name}: {file.reason}")
+
+
+def _undelivered(now: Status) -> Iterator[tuple[str, str]]:
+    """For each destination with undelivered notifications: their number and the last error."""
+    for one in now.notifications:
+        if one.pending:
+            since = f", the oldest from {local_time(one.oldest)}" if one.oldest else ""
+            error = f": {one.last_error}" if one.last_error else ""
+            yield "notifications", f"{one.pending} undelivered to {one.destination}{since}{error}"
 
 
 def _file_system(one: FileSystemUse) -> str:

@@ -25,11 +25,13 @@ from hyper2kvmd.daemon.wire import (
     ReportQuery,
     Status,
     SubmissionBody,
+    TestBody,
 )
 from hyper2kvmd.errors import BrokenInstallation
 from hyper2kvmd.installed import CONFIGURATION, CONTROL_SOCKET
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Batch, Job, JobEvent, PastRate
+from hyper2kvmd.model.notifications import Tried
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -105,6 +107,10 @@ class Client:
 
     def drain(self) -> Status:
         return self._ask(operations.DRAIN_QUEUE)
+
+    def test_notifications(self, destination: str | None = None) -> tuple[Tried, ...]:
+        """Send a test notification now, to one destination or to all. A program may take a minute."""
+        return self._ask(operations.TEST_NOTIFICATIONS, body=TestBody(destination=destination))
 
     def openapi(self) -> dict[str, object]:
         """The description of all operations."""

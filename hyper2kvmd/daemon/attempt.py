@@ -19,9 +19,11 @@ from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.pace import Pace
+from hyper2kvmd.daemon.stall import StallWatch
 from hyper2kvmd.daemon.tally import Tally
 from hyper2kvmd.daemon.wire import RunningJob
 from hyper2kvmd.host.run import spawn_worker
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.jobs import Job, Problem, Stage
 from hyper2kvmd.model.machine import Plan
@@ -41,6 +43,7 @@ from hyper2kvmd.progress import (
     Warned,
     event_adapter,
 )
+from hyper2kvmd.units import duration
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +53,7 @@ CANCEL_SECONDS = 4.0
 """Time for a worker to clean up after SIGTERM. What it leaves then is closed by the kernel, or used by a retry."""
 MEASURED_SECONDS = 1.0
 """A shorter conversion shows how long its preparation takes, and no rate."""
+STALL_LOOK_SECONDS = 1.0
 PERSIST_SECONDS = 1.0
 """Time between two writes of one job's progress to the database."""
 
@@ -72,6 +76,7 @@ class Attempt:
         ledger: Ledger,
         metrics: Metrics,
         admit: Callable[[AwaitingSpace], Awaitable[bool]],
+        stall_seconds: float,
     ) -> None:
         self.job = job
         self.cancelled = False
@@ -87,6 +92,8 @@ class Attempt:
         self._data_bytes = 0
         self._persisted = 0.0
         self._killer: asyncio.Task[None] | None = None
+        self._stall_seconds = stall_seconds
+        self._stall = StallWatch(stall_seconds)
 
     def view(self) -> RunningJob:
         now, pace = time.monotonic(), self._pace
@@ -126,6 +133,7 @@ class Attempt:
             self._process = process = await spawn_worker(argv)
         except OSError as error:
             return Result("failed", (_problem("worker-not-started", f"no worker could be started: {error.strerror}"),))
+        watching = asyncio.create_task(self._watch_stall())
         self._log.info("%s, attempt %d, worker %d", self.job.vm_name, self.job.attempt, process.pid)
         try:
             if self._abandoned:
@@ -137,6 +145,7 @@ class Attempt:
                 await self._compare_cards(self._order.finished.plan)
             return await self._follow(process)
         finally:
+            watching.cancel()
             _kill(process)
             await process.wait()
             if self._killer is not None:
@@ -167,6 +176,10 @@ class Attempt:
     async def _take(self, event: Event, process: asyncio.subprocess.Process) -> bool:
         """Record one event; False when this attempt was fenced off."""
         job, ledger, store = self.job, self._ledger, self._ledger.store
+        if isinstance(event, Progress):
+            self._stall.move_bytes(event.done, event.written, time.monotonic())
+        else:
+            self._stall.move(time.monotonic())
         match event:
             case StageStarted(stage=stage):
                 self._log.info("%s", stage.value)
@@ -203,6 +216,26 @@ class Attempt:
             case AwaitingSpace():
                 await self._send(process, "go" if await self._admit(event) else "wait")
         return True
+
+    async def _watch_stall(self) -> None:
+        """Report a worker that moves nothing: it may wait for a dead server, which no error ends."""
+        while True:
+            await asyncio.sleep(STALL_LOOK_SECONDS)
+            if self._stall.report_due(time.monotonic()):
+                concern = self._stalled()
+                self._log.warning("%s", concern)
+                self._metrics.warned()
+                store = self._ledger.store
+                await self._ledger.ensure(store.record_stall, self.job.id, self.job.attempt, str(concern))
+
+    def _stalled(self) -> Concern:
+        where = f"{self._stage or 'its beginning'}{': ' + self._step if self._step else ''}"
+        return Concern(
+            code="job-stalled",
+            message=f"{self.job.vm_name} has moved no byte for {duration(self._stall_seconds)}, in {where}",
+            hint="Check the storage of the source and of the conversion directory. The job continues when they respond."
+            f" To stop it, run `h2kvmctl cancel {self.job.id}`",
+        )
 
     async def _measure(self, seconds: float, product: Product) -> None:
         """Keep the rate of a conversion that is no continuation of an earlier attempt's."""

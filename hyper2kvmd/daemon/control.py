@@ -14,6 +14,7 @@ from hyper2kvmd.daemon.batch_report import csv_report, markdown_report
 from hyper2kvmd.daemon.callers import Caller, Callers
 from hyper2kvmd.daemon.doors import Handler
 from hyper2kvmd.daemon.ledger import Ledger
+from hyper2kvmd.daemon.notify.notifier import Notifier
 from hyper2kvmd.daemon.openapi import document
 from hyper2kvmd.daemon.operations import Body, Operation, Query
 from hyper2kvmd.daemon.report_file import ReportFiles
@@ -34,6 +35,7 @@ from hyper2kvmd.daemon.wire import (
     ReportQuery,
     Status,
     SubmissionBody,
+    TestBody,
 )
 from hyper2kvmd.errors import AlreadyActive, Failure, InvalidInput, NotFound, TryLater
 from hyper2kvmd.jobs.changes import unknown_job
@@ -45,6 +47,7 @@ from hyper2kvmd.progress import problem
 STATUSES = {
     "report-missing": 404,
     "report-unreadable": 404,
+    "notify-unknown": 404,
     "socket-forbidden": 403,
     "operator-only": 403,
     "priority-raised": 403,
@@ -59,8 +62,9 @@ MAX_PART = 500
 class Control:
     """Checks who asks for what, and answers."""
 
-    def __init__(self, scheduler: Scheduler, ledger: Ledger, desk: Desk, callers: Callers) -> None:
+    def __init__(self, scheduler: Scheduler, ledger: Ledger, desk: Desk, callers: Callers, notifier: Notifier) -> None:
         self._scheduler, self._ledger, self._desk, self._callers = scheduler, ledger, desk, callers
+        self._notifier = notifier
         self._reports = ReportFiles()
 
     def application(self) -> web.Application:
@@ -89,6 +93,7 @@ class Control:
         yield self._route(operations.PAUSE_QUEUE, self._pause)
         yield self._route(operations.RESUME_QUEUE, self._resume)
         yield self._route(operations.DRAIN_QUEUE, self._drain)
+        yield self._route(operations.TEST_NOTIFICATIONS, self._test_notifications)
         yield self._route(operations.GET_OPENAPI, self._openapi)
 
     def _route(
@@ -126,6 +131,9 @@ class Control:
         before = await self._status(call)
         self._scheduler.drain()
         return before
+
+    async def _test_notifications(self, call: Call[NoQuery, TestBody]) -> web.Response:
+        return await list_answer(await self._notifier.test(call.body.destination))
 
     async def _openapi(self, _call: Call[NoQuery, NoBody]) -> web.Response:
         return web.json_response(await asyncio.to_thread(document))
@@ -279,5 +287,6 @@ def shown_to(caller: Caller, status: Status) -> Status:
     """Without the machines and files of others."""
     return status.with_changes(
         running=tuple(one for one in status.running if caller.sees(one.submitter_uid)),
+        notifications=status.notifications if caller.role is operations.Role.OPERATOR else (),
         ignored=tuple(one for one in status.ignored if caller.sees(one.owner_uid)),
     )

@@ -77,6 +77,12 @@ GAUGES = (
         ("state",),
     ),
     Gauge(
+        "hyper2kvm_notifications_pending",
+        "Notifications that are not delivered yet.",
+        lambda status: [((one.destination,), one.pending) for one in status.notifications],
+        ("destination",),
+    ),
+    Gauge(
         "hyper2kvm_oldest_queued_timestamp_seconds",
         "Submission time of the job that has been queued for longest; absent if none is queued.",
         lambda status: _one(status.oldest_queued.timestamp()) if status.oldest_queued else (),

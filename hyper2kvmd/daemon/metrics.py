@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import get_args
 
@@ -27,6 +27,7 @@ from hyper2kvmd.model.results import Product
 from hyper2kvmd.progress import HelperOutcome
 
 SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 43200, 86400)
+NOTIFIED = ("delivered", "failed", "given-up")
 
 LAST_TICK = "hyper2kvm_scheduler_last_tick_timestamp_seconds"
 LAST_TICK_MEANING = "Time of the last scheduler run in which the database responded."
@@ -77,6 +78,12 @@ class Metrics(Collector):
             "Requests to the root helper, by verb and outcome: `ok`, `unable` (the guest's file system or this kernel"
             " prevents it), `refused` (a forbidden request), `failed` (no valid answer).",
             "verb",
+            "outcome",
+        )
+        self._notifications = self._counter(
+            "hyper2kvm_notifications",
+            "Tries to deliver a notification, by outcome: `delivered`, `failed` (tried again later) and `given-up`.",
+            "destination",
             "outcome",
         )
         for stage in Stage:
@@ -132,6 +139,14 @@ class Metrics(Collector):
 
     def helper_answered(self, verb: str, outcome: str) -> None:
         self._helper.labels(verb, outcome).inc()
+
+    def notified_destinations(self, names: Iterable[str]) -> None:
+        for name in names:
+            for outcome in NOTIFIED:
+                self._notifications.labels(name, outcome)
+
+    def notified(self, destination: str, outcome: str, number: int = 1) -> None:
+        self._notifications.labels(destination, outcome).inc(number)
 
     def render(self, status: Status, last_tick: float) -> bytes:
         """Text for Prometheus, with gauges from `status`; `last_tick` is the scheduler's, by the monotonic clock."""

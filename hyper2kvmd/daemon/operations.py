@@ -21,9 +21,11 @@ from hyper2kvmd.daemon.wire import (
     ReportQuery,
     Status,
     SubmissionBody,
+    TestBody,
 )
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Batch, Job, JobEvent
+from hyper2kvmd.model.notifications import Tried
 
 Query = TypeVar("Query", bound=Frozen)
 Body = TypeVar("Body", bound=Frozen)
@@ -164,6 +166,17 @@ GET_BATCH_REPORT = Operation(
     media=("text/csv", "text/markdown"),
     refusals=(UNKNOWN,),
 )
+TEST_NOTIFICATIONS = Operation(
+    "test_notifications",
+    "POST",
+    "/v1/notifications/test",
+    "Send a test notification now, to one destination or to all",
+    NoQuery,
+    TestBody,
+    tuple[Tried, ...],
+    who=Role.OPERATOR,
+    refusals=(UNKNOWN,),
+)
 GET_OPENAPI = Operation("openapi", "GET", "/v1/openapi.json", "This document", NoQuery, NoBody, dict[str, object])
 
 AnyOperation: TypeAlias = Operation[Any, Any, Any]
@@ -188,5 +201,6 @@ OPERATIONS: tuple[AnyOperation, ...] = (
     PAUSE_QUEUE,
     RESUME_QUEUE,
     DRAIN_QUEUE,
+    TEST_NOTIFICATIONS,
     GET_OPENAPI,
 )

@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-import threading
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
+from hyper2kvmd.daemon.threads import in_a_thread
 from hyper2kvmd.errors import InvalidInput, TryLater
 from hyper2kvmd.host.placed import submitter_of
 from hyper2kvmd.model.jobs import Job
@@ -23,8 +20,6 @@ MAX_READERS = 4
 FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
-T = TypeVar("T")
-
 
 class ReportFiles:
     def __init__(self) -> None:
@@ -35,7 +30,7 @@ class ReportFiles:
         if self._readers >= MAX_READERS:
             raise _late(path)
         self._readers += 1
-        reading = _in_a_thread(lambda: read_report(path, job))
+        reading = in_a_thread("report", lambda: read_report(path, job))
         reading.add_done_callback(self._count_down)
         try:
             return await asyncio.wait_for(asyncio.shield(reading), READ_SECONDS)
@@ -79,28 +74,6 @@ def _opened(path: Path) -> int:
         return os.open(path.name, FILE, dir_fd=folder)
     finally:
         os.close(folder)
-
-
-def _in_a_thread(work: Callable[[], T]) -> asyncio.Future[T]:
-    """In a thread that does not delay the end of the process when it hangs."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def run() -> None:
-        try:
-            result = work()
-        except OSError as error:
-            _tell(loop, done.set_exception, error)
-        else:
-            _tell(loop, done.set_result, result)
-
-    threading.Thread(target=run, name="report", daemon=True).start()
-    return done
-
-
-def _tell(loop: asyncio.AbstractEventLoop, tell: Callable[..., object], value: object) -> None:
-    with suppress(RuntimeError):  # the daemon has ended meanwhile
-        loop.call_soon_threadsafe(tell, value)
 
 
 def _late(path: Path) -> TryLater:

@@ -160,7 +160,7 @@ class Scheduler:
         async def admit(event: AwaitingSpace) -> bool:
             return await self._admit(job, order, event)
 
-        attempt = Attempt(job, order, self._ledger, self._metrics, admit)
+        attempt = Attempt(job, order, self._ledger, self._metrics, admit, self.config.stall_after)
         if job.id in self._cancelling:
             attempt.cancel()
         self._attempts[job.id] = attempt, asyncio.create_task(self._carry_out(attempt, order))
@@ -393,4 +393,5 @@ class Scheduler:
             file_systems=file_systems,
             ignored=ignored,
             ignored_count=ignored_count,
+            notifications=await self._ledger.call(self._ledger.store.delivery_states),
         )

@@ -30,6 +30,7 @@ from hyper2kvmd.daemon.folders import prepare
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.listening import admit_submitters, listen
 from hyper2kvmd.daemon.metrics import Metrics
+from hyper2kvmd.daemon.notify.notifier import Notifier
 from hyper2kvmd.daemon.pages.server import Web
 from hyper2kvmd.daemon.scheduler import TICK_SECONDS, Scheduler
 from hyper2kvmd.daemon.submitting import Desk
@@ -65,6 +66,8 @@ RELOADABLE = frozenset(
         "conversion_dir",
         "helper",
         "virtio_win",
+        "notify",
+        "stall_after",
     }
 )
 
@@ -211,6 +214,7 @@ class _Service:
         self._metrics = Metrics()
         self._spool = spool.Spool(config.spool_dir, store, self._metrics)
         self._scheduler = Scheduler(config, self._ledger, self._metrics, worker, lambda: self._spool.ignored)
+        self._notices = Notifier(self._ledger, self._metrics)
         self._notifier = SystemdNotifier()
         self._stopping, self._hangup = asyncio.Event(), asyncio.Event()
         self._said = ""
@@ -221,6 +225,7 @@ class _Service:
             stack.callback(self._ledger.close)
             await asyncio.to_thread(prepare, self._config.spool_dir)
             await asyncio.to_thread(_require_output_apart, self._config)
+            await self._notices.configure(self._config)
             await self._scheduler.recover()
             for path in await asyncio.to_thread(tidy_directory, self._config.output_dir, os.geteuid()):
                 log.info("cleaned up %s, which a killed job had left", path)
@@ -242,7 +247,9 @@ class _Service:
         callers = Callers(config.incoming, config.control_socket.stat().st_gid)
         doors = (
             (
-                Control(self._scheduler, self._ledger, Desk(self._ledger, self._spool.quota), callers).application(),
+                Control(
+                    self._scheduler, self._ledger, Desk(self._ledger, self._spool.quota), callers, self._notices
+                ).application(),
                 listener,
                 f"control_socket {config.control_socket}",
             ),
@@ -269,6 +276,7 @@ class _Service:
         scheduling = asyncio.create_task(self._scheduler.follow(self._feed_watchdog))
         others = [
             asyncio.create_task(self._watch_spool()),
+            asyncio.create_task(self._notices.follow()),
             asyncio.create_task(self._report_status()),
             asyncio.create_task(self._reload_when_asked()),
             asyncio.create_task(self._until_stopped()),
@@ -333,6 +341,7 @@ class _Service:
                 new = self._reloadable(await asyncio.to_thread(configuration.load, self._config_path))
                 await asyncio.to_thread(_require_output_apart, new)
                 self._take_over(new)
+                await self._notices.configure(new)
             except Failure as failure:
                 for line in f"the configuration is unchanged: {failure}".splitlines():
                     log.error("%s", line)  # each error and the remedy are entries of their own

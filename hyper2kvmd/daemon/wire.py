@@ -11,6 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, Stri
 
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Counts, PastRate, Problem, Sort, Stage, State
+from hyper2kvmd.model.notifications import DestinationState
 
 MAX_TEXT = 64 * 1024
 """Bytes of one migration YAML, from the spool or the control socket."""
@@ -207,6 +208,15 @@ class Status(Frozen):
     """The oldest ones."""
     ignored_count: int = 0
     """All files in incoming/ that are no submissions."""
+    notifications: tuple[DestinationState, ...] = ()
+    """The destinations of the configuration, for operators only."""
+
+
+class TestBody(Frozen):
+    """Body of `POST /v1/notifications/test`."""
+
+    destination: Name | None = None
+    """None: all."""
 
 
 class RateAnswer(Frozen):

@@ -30,6 +30,7 @@ from hyper2kvmd.jobs.changes import (
     record_at,
 )
 from hyper2kvmd.jobs.dependencies import arrange_dependents, start_of
+from hyper2kvmd.jobs.outbox import STALLED, announce
 from hyper2kvmd.jobs.tables import conversions, events, jobs, problems_adapter, stages
 from hyper2kvmd.jobs.transactions import Transactions
 from hyper2kvmd.jobs.workload import add_work
@@ -110,6 +111,15 @@ class Attempts(Transactions):
             if not change(connection, fence(job_id, attempt), attempt=attempt):
                 return False
             _warn(connection, job_id, attempt, message)
+            return True
+
+    def record_stall(self, job_id: int, attempt: int, message: str) -> bool:
+        """A warning, of which destinations are notified."""
+        with self.transaction(writes=True) as connection:
+            if not change(connection, fence(job_id, attempt), attempt=attempt):
+                return False
+            _warn(connection, job_id, attempt, message)
+            announce(connection, job_id, STALLED, message)
             return True
 
     def record_machine(self, job_id: int, attempt: int, lines: Sequence[str]) -> bool:

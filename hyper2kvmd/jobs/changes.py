@@ -10,6 +10,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from hyper2kvmd.errors import NotFound, rendered
+from hyper2kvmd.jobs.outbox import announce
 from hyper2kvmd.jobs.tables import SHOWN, batches, events, job_of, jobs, stages
 from hyper2kvmd.model.jobs import Job, Problem, Stage, State
 from hyper2kvmd.model.results import PRODUCTS, Finished, recorded
@@ -123,3 +124,4 @@ def record(connection: Connection, job: Job, kind: str, message: str = "") -> No
 def record_at(connection: Connection, job_id: int, attempt: int, kind: str, message: str = "") -> None:
     values = {"job_id": job_id, "at": datetime.now(UTC), "attempt": attempt, "kind": kind, "message": message}
     connection.execute(insert(events).values(values))
+    announce(connection, job_id, kind, message)

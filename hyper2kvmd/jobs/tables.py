@@ -199,6 +199,34 @@ cards = Table(
 `place` is the target, with its address if it has one.
 """
 
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("destination", String(63), primary_key=True),
+    Column("occasion", String(16), primary_key=True),
+)
+"""Which notifications the destinations of the configuration get."""
+
+notifications = Table(
+    "notifications",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("destination", String(63), nullable=False),
+    Column("occasion", String(16), nullable=False),
+    Column("job_id", Integer),
+    Column("created", Instant, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("tries", Integer, nullable=False, default=0),
+    Column("next_try", Instant, nullable=False),
+    Column("last_try", Instant),
+    Column("last_error", Text, nullable=False, default=""),
+    Index("notifications_to_send", "state", "destination", "next_try"),
+    Index("notifications_of_job", "job_id", "occasion", "created"),
+    sqlite_autoincrement=True,
+)
+"""The outbox: filled together with the events, and emptied by the daemon. `job_id` may be that of a forgotten job."""
+
 queue = Table(
     "queue",
     metadata,

@@ -17,7 +17,7 @@ from hyper2kvmd.model.frozen import Frozen
 Name = Literal["migration", "configuration"]
 SUBJECTS: Mapping[Name, tuple[str, ...]] = {
     "migration": ("source", "result", "repairs", "target", "domain", "job"),
-    "configuration": ("directories", "limits", "time", "programs"),
+    "configuration": ("directories", "limits", "time", "notifications", "programs"),
 }
 """The files of each manual, in the order of its pages."""
 

@@ -24,6 +24,7 @@ from hyper2kvmd.daemon.doors import BoundedServer
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.listening import listen
 from hyper2kvmd.daemon.metrics import Metrics
+from hyper2kvmd.daemon.notify.notifier import Notifier
 from hyper2kvmd.daemon.pages import shared
 from hyper2kvmd.daemon.pages.server import Web
 from hyper2kvmd.daemon.quota import Quota
@@ -379,7 +380,8 @@ def test_a_list_of_jobs_that_are_all_as_large_as_can_be(tmp_path: Path, monkeypa
         ledger = Ledger(store)
         config = DaemonConfig(state_dir=tmp_path, conversion_dir=tmp_path)
         scheduler, callers = Scheduler(config, ledger, Metrics(), ()), Callers(tmp_path, 0)
-        application = control.Control(scheduler, ledger, Desk(ledger, Quota(store)), callers).application()
+        desk, notifier = Desk(ledger, Quota(store)), Notifier(ledger, Metrics())
+        application = control.Control(scheduler, ledger, desk, callers, notifier).application()
         door = BoundedServer(application, listen(tmp_path / "socket"), "test")
         task = asyncio.create_task(door.serve())
         reader, writer = await asyncio.open_unix_connection(tmp_path / "socket")

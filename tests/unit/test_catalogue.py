@@ -20,7 +20,7 @@ SOURCES = PACKAGE.parent
 ENTRIES = catalogue.entries()
 REFERENCE = SOURCES / "docs" / "reference" / "errors.md"
 CLASSES = "MigrationFailed|InvalidInput|NotFound|AlreadyActive|Unsafe|TryLater|BrokenInstallation|Interrupted|Rejected"
-COMMAND = re.compile(r"`h2kvmctl ([a-z]+)")
+COMMAND = re.compile(r"`h2kvmctl ([a-z]+(?:-[a-z]+)*)")
 
 
 @pytest.fixture(scope="module")

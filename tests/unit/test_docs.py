@@ -130,7 +130,8 @@ def test_the_glossary_is_sorted_and_explains_a_term_once() -> None:
 def test_commands_exist(page: Path) -> None:
     used = set(
         re.findall(
-            r"h2kvmctl ([a-z]+)\b", "\n".join(re.findall(r"```shell\n.*?```|`[^`]+`", page.read_text(), re.DOTALL))
+            r"h2kvmctl ([a-z]+(?:-[a-z]+)*)\b",
+            "\n".join(re.findall(r"```shell\n.*?```|`[^`]+`", page.read_text(), re.DOTALL)),
         )
     )
     assert used - COMMANDS.keys() == set()

@@ -1,0 +1,140 @@
+"""Delivers notifications by HTTP POST, signed with a key that the receiver knows too."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import hmac
+import os
+import stat
+import time
+from urllib.parse import urlsplit
+
+from aiohttp import ClientError, ClientSession, ClientTimeout
+
+import hyper2kvmd
+from hyper2kvmd.errors import Failure, Kind, MigrationFailed, TryLater
+from hyper2kvmd.host.person import Person
+from hyper2kvmd.model.notifications import Destination, Notification
+
+TIMEOUT = ClientTimeout(total=30.0)
+"""Seconds, from the look-up of the host's name to the end of the answer."""
+MAX_ANSWER = 500
+"""Bytes of an answer that are read."""
+MIN_SECRET, MAX_SECRET = 16, 4096
+"""Bytes."""
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
+BLOCKED = (errno.EPERM, errno.EACCES)
+"""Errors of a connection that a firewall of this host forbids; the unit's IPAddressDeny= is one."""
+
+
+async def deliver(destination: Destination, notification: Notification) -> None:
+    """Raises TryLater (`notify-unreachable`) and MigrationFailed (`notify-blocked`, `notify-refused`, `notify-secret`).
+
+    Redirects are not followed, and no proxy is used.
+    """
+    body = notification.model_dump_json(exclude_none=True).encode(errors="replace")
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": f"hyper2kvmd/{hyper2kvmd.__version__}",
+        "Hyper2kvm-Id": notification.id,
+        **_signed(destination, body),
+    }
+    url = destination.webhook or ""
+    try:
+        async with (
+            ClientSession(timeout=TIMEOUT, trust_env=False, auto_decompress=False) as session,
+            session.post(url, data=body, headers=headers, allow_redirects=False) as answer,
+        ):
+            if not 200 <= answer.status < 300:
+                raise _refused(url, answer.status, await answer.content.read(MAX_ANSWER))
+    except (ClientError, OSError, ValueError) as error:
+        raise _unreachable(url, error) from error
+
+
+def check(destination: Destination, user: Person) -> None:
+    """Raises MigrationFailed (`notify-secret`)."""
+    if destination.secret_file is not None:
+        _read_secret(destination, user)
+
+
+def signature(secret: bytes, timestamp: str, body: bytes) -> str:
+    """HMAC-SHA256 over timestamp, a full stop and body."""
+    return "sha256=" + hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+
+
+def _signed(destination: Destination, body: bytes) -> dict[str, str]:
+    if destination.secret_file is None:
+        return {}
+    secret, timestamp = _read_secret(destination, Person.of(os.geteuid())), str(int(time.time()))
+    return {"Hyper2kvm-Timestamp": timestamp, "Hyper2kvm-Signature": signature(secret, timestamp, body)}
+
+
+def _read_secret(destination: Destination, user: Person) -> bytes:
+    """The key, if nobody but root and `user` can read it. Raises MigrationFailed (`notify-secret`)."""
+    path = destination.secret_file
+    assert path is not None  # noqa: S101 - narrows the type
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            facts = os.fstat(handle)
+            if not stat.S_ISREG(facts.st_mode):
+                raise _no_secret(destination, "is not a file")
+            if facts.st_uid not in (0, user.uid) or facts.st_mode & OTHERS:
+                raise _no_secret(destination, "can be read or changed by other users")
+            if not user.may(os.R_OK, handle):
+                raise _no_secret(destination, f"cannot be read by {user.name}")
+            secret = file.read(MAX_SECRET + 1).strip()
+    except OSError as error:
+        raise _no_secret(destination, error.strerror or str(error)) from error
+    if not MIN_SECRET <= len(secret) <= MAX_SECRET:
+        raise _no_secret(destination, f"has {len(secret)} bytes; a key has {MIN_SECRET} to {MAX_SECRET}")
+    return secret
+
+
+def _no_secret(destination: Destination, fact: str) -> MigrationFailed:
+    return MigrationFailed(
+        "notify-secret",
+        f"the secret_file {destination.secret_file} of the destination {destination.label} {fact}",
+        hint=f"Run `install -o hyper2kvm -g hyper2kvm -m 0600 KEY {destination.secret_file}` as root, with the file of "
+        "a random key",
+        kind=Kind.OPERATOR,
+    )
+
+
+def _refused(url: str, status: int, answer: bytes) -> MigrationFailed:
+    said = " ".join(answer.decode(errors="replace").split())
+    redirect = " (redirects are not followed)" if 300 <= status < 400 else ""
+    return MigrationFailed(
+        "notify-refused",
+        f"{_shown(url)} answered with HTTP status {status}{redirect}{': ' + said if said else ''}",
+        hint="Correct the URL in notify, or what the receiver's log names",
+        kind=Kind.OPERATOR,
+    )
+
+
+def _unreachable(url: str, error: Exception) -> Failure:
+    number = getattr(error, "errno", None) or getattr(getattr(error, "os_error", None), "errno", None)
+    if number in BLOCKED:
+        return MigrationFailed(
+            "notify-blocked",
+            f"this host forbids connections of the service to {_shown(url)}",
+            hint="Add a drop-in with IPAddressAllow= for that address: `systemctl edit hyper2kvmd`. The unit allows "
+            "connections to this host only",
+            kind=Kind.OPERATOR,
+        )
+    if isinstance(error, TimeoutError):
+        reason = f"no answer within {TIMEOUT.total:.0f} s"
+    else:
+        reason = " ".join((str(error) or type(error).__name__).split())
+    return TryLater(
+        "notify-unreachable",
+        f"{_shown(url)} does not answer: {reason}",
+        hint="Check the URL in notify, its certificate, and the network",
+    )
+
+
+def _shown(url: str) -> str:
+    """Without path and password, which are often the key to the receiver."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
