@@ -41,6 +41,8 @@ M = TypeVar("M", bound=Frozen)
 TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
 NOTHING = ("", "~", "null", "Null", "NULL")
 WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+LATEST = datetime(9000, 1, 1, tzinfo=UTC)
+"""Later times have no window after them, and none in other time zones: Python's calendar ends with the year 9999."""
 DATE_AND_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2}:[0-9]{2})?")
 DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
 NAME_OF_ENTRY = "[key]"
@@ -327,7 +329,9 @@ def _moment(text: str, place: Position, key: str) -> datetime:
     """A date and a time; without an offset it is the time of this host."""
     if DATE_AND_TIME.fullmatch(text):
         with suppress(ValueError, OverflowError):
-            return datetime.fromisoformat(text).astimezone(UTC)
+            moment = datetime.fromisoformat(text).astimezone(UTC)
+            if moment < LATEST:
+                return moment
     hint = "Write it as `2026-12-31 22:00`, in the time of this host, or with an offset as `2026-12-31 22:00+01:00`"
     raise _Mistyped(place, f"{key} is {shown(text)}, not a date and a time", hint)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -40,8 +40,16 @@ def _absolute(path: Path) -> Path:
     return path
 
 
+def _in_utc(value: datetime) -> datetime:
+    """Python's calendar ends with the year 9999."""
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("the time is out of range") from error
+
+
 Id = Annotated[int, Field(ge=1, le=MAX_ID)]
-Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
 Name = Annotated[str, StringConstraints(pattern=r"^[^/\x00-\x1f]{1,255}$")]
 
 

@@ -19,6 +19,7 @@ from tests.security.guards import (
     places,
     service,
     strangers,
+    waiting,
     windows,
     work,
 )
@@ -26,7 +27,7 @@ from tests.security.guards.guard import Guard
 
 ALL = (
     *(boundary, service, inputs, archives, descriptions, hives, event_logs, drivers, ntfs, windows),
-    *(places, destinations, names, overwriting, strangers, control, work),
+    *(places, destinations, names, overwriting, strangers, control, waiting, work),
 )
 GUARDS: tuple[Guard, ...] = tuple(guard for module in ALL for guard in module.GUARDS)
 OTHERS: dict[str, str] = {**boundary.OTHERS, **inputs.OTHERS}
