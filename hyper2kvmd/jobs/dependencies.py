@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, exists, insert, select
+from sqlalchemy import Connection, Select, delete, exists, func, insert, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from hyper2kvmd.errors import InvalidInput
@@ -22,6 +22,8 @@ from hyper2kvmd.start_times import earliest_start
 from hyper2kvmd.units import local_time
 
 BROKEN = (State.FAILED, State.CANCELLED)
+MAX_NEEDED = 100_000
+"""Jobs that all waiting jobs of one submitter need, counted for each of them: a transaction handles many at a time."""
 
 
 def needed_by_others() -> ColumnElement[bool]:
@@ -70,6 +72,18 @@ def _named(connection: Connection, name: str, uid: int | None) -> tuple[Sequence
 def _newest(query: Select[Any], columns: Any, uid: int | None) -> Select[Any]:
     ours = query if uid is None else query.where(columns.submitter_uid == uid)
     return ours.order_by(columns.id.desc()).limit(1)
+
+
+def require_room(connection: Connection, submitter_uid: int, more: int) -> None:
+    """Raises InvalidInput (`after-many`) if the submitter's waiting jobs would need too many jobs with `more`."""
+    theirs = jobs.c.submitter_uid == submitter_uid, jobs.c.state.in_((State.QUEUED, State.HELD))
+    query = select(func.count()).select_from(dependencies).join(jobs, jobs.c.id == dependencies.c.job_id)
+    if more and connection.execute(query.where(*theirs)).scalar_one() + more > MAX_NEEDED:
+        raise InvalidInput(
+            "after-many",
+            f"the waiting jobs of this submitter would wait for more than {MAX_NEEDED} jobs, counted for each of them",
+            hint="Name one machine in `after` instead of a large batch, or submit this when other jobs have finished",
+        )
 
 
 def depend(connection: Connection, job_id: int, needs: Iterable[int]) -> None:

@@ -21,7 +21,7 @@ class Intake(Transactions):
     def submit_file(self, machines: Sequence[Submission]) -> list[Submitted]:
         """The same for all machines of a file; if some are active already, only these are returned.
 
-        Raises InvalidInput: `after-unknown`, `after-ambiguous`.
+        Raises InvalidInput: `after-unknown`, `after-ambiguous`, `after-many`.
         """
         with self.transaction(writes=True) as connection:
             return submit_together(connection, machines)

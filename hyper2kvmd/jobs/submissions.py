@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from hyper2kvmd.jobs.changes import first_line, is_active, record
 from hyper2kvmd.jobs.changes import one as one_job
-from hyper2kvmd.jobs.dependencies import arrange, depend, needed_jobs
+from hyper2kvmd.jobs.dependencies import arrange, depend, needed_jobs, require_room
 from hyper2kvmd.jobs.tables import batches, events, job_of, jobs, notes_adapter, problems_adapter
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
@@ -105,7 +105,7 @@ class _Active(Exception):
 def submit_together(connection: Connection, asked: Sequence[Submission]) -> list[Submitted]:
     """Queue all of them as jobs of one batch, or none if some are active already; then only these are returned.
 
-    Raises InvalidInput as `needed_jobs` does.
+    Raises InvalidInput as `needed_jobs` and `require_room` do.
     """
     try:
         with connection.begin_nested():
@@ -121,6 +121,9 @@ def _enter(connection: Connection, asked: Sequence[Submission]) -> list[Submitte
     others = {name for one in asked for name in one.migration.after} - machines
     origin = asked[0].origin
     known = needed_jobs(connection, sorted(others), None if origin.operator else origin.uid)
+    if not origin.operator:
+        named = (name for one in asked for name in one.migration.after)
+        require_room(connection, origin.uid, sum(len(known.get(name, (0,))) for name in named))
     batch_id = enter_batch(connection, asked[0])
     done = [_submit(connection, one, batch_id) for one in asked]
     active = [(one, submitted.job) for one, submitted in zip(asked, done, strict=True) if not submitted.new]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
-from pydantic import ValidationError
 
 from hyper2kvmd import spec
-from hyper2kvmd.daemon.wire import JobsQuery
+from hyper2kvmd.errors import InvalidInput
+from hyper2kvmd.jobs import dependencies
+from hyper2kvmd.jobs.store import Store
+from hyper2kvmd.jobs.submissions import Origin, Submission
+from hyper2kvmd.model.asked import Migration
+
+ALICE, BOB = 64_001, 64_002
 
 
-@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59Z", "9999-12-31T09:59", "9000-01-01 00:00Z"])
+@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59Z", "9000-01-01 00:00Z"])
 def test_a_time_at_the_end_of_the_calendar(moment: str) -> None:
     """There is no window after it, and no local time in zones east of Greenwich."""
     text = f"vmdk: /exports/web01.vmdk\nnot_before: {moment}\nwindow: {{from: '22:00', to: '04:00'}}\n"
@@ -18,7 +27,30 @@ def test_a_time_at_the_end_of_the_calendar(moment: str) -> None:
     assert [(one.code, one.key) for one in refused.value.problems] == [("value-invalid", "not_before")]
 
 
-@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"])
-def test_a_query_for_a_time_that_does_not_exist_in_utc(moment: str) -> None:
-    with pytest.raises(ValidationError, match="out of range"):
-        JobsQuery.model_validate({"since": moment})
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+    yield store
+    store.close()
+
+
+def wave(name: str, size: int, *after: str, uid: int = ALICE) -> list[Submission]:
+    origin = Origin(submitter=f"user{uid}", uid=uid)
+    names = [f"{name}-{number}" for number in range(size)]
+    keys = [{"vmdk": ("/exports/disk.vmdk",), "vm_name": one, "after": after} for one in names]
+    return [Submission(Migration.model_validate(one), f"{uid}{one['vm_name']}", origin, (), name) for one in keys]
+
+
+def test_waves_that_multiply(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each job of a wave waits for each of the one before: what is recorded and looked at is their product."""
+    monkeypatch.setattr(dependencies, "MAX_NEEDED", 9)
+    store.submit_file(wave("first", 3))
+    store.submit_file(wave("second", 3, "first"))
+    with pytest.raises(InvalidInput) as refused:
+        store.submit_file(wave("third", 1, "second-2"))
+    assert refused.value.code == "after-many"
+    store.submit_file(wave("third", 1))
+    store.submit_file(wave("first", 1, uid=BOB))
+    store.submit_file(wave("second", 1, "first", uid=BOB))
+    by_operator = wave("fourth", 1, "second")
+    store.submit_file([replace(one, origin=replace(one.origin, operator=True)) for one in by_operator])
