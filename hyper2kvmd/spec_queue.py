@@ -54,9 +54,10 @@ def in_start_order(machines: Sequence[Migration]) -> tuple[int, ...]:
     needs, order = _needs(machines), dict[str, None]()
 
     def enter(name: str) -> None:
-        for other in needs[name]:
-            enter(other)
-        order.setdefault(name)
+        if name not in order:
+            for other in needs[name]:
+                enter(other)
+            order[name] = None
 
     for asked in machines:
         enter(asked.vm_name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 
@@ -134,3 +135,12 @@ def test_a_run_without_a_queue_has_an_order_only() -> None:
     said = [note and note.message.partition(" ha")[0] for note in notes]
     assert said == ["after", None, "window"]
     assert {note.level for note in notes if note} == {"information"}
+
+
+def test_the_order_of_many_machines_that_wait_for_the_same_ones() -> None:
+    """Each layer waits for the one before it: by paths, there are 2**40 ways from the last to the first machine."""
+    layers = [(f"left{number}", f"right{number}") for number in range(40)]
+    chain = [(layers[0], ()), *((then, first) for first, then in pairwise(layers))]
+    lines = [f"vm_name: {name}, after: [{', '.join(before)}]" for names, before in chain for name in names]
+    found = [machine.migration for machine in spec.parse(machines(*lines), default_name="file")]
+    assert in_start_order(found) == tuple(range(80))
