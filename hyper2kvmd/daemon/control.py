@@ -246,17 +246,19 @@ class Control:
     async def _batch_report(self, call: Call[BatchReportQuery, NoBody]) -> web.Response:
         batch = await self._visible_batch(call)
         jobs, artifacts = await self._outcome(batch)
-        as_csv = call.query.format == "csv"
-        text = csv_report(jobs, artifacts) if as_csv else markdown_report(batch, jobs, artifacts)
-        return web.Response(text=text, content_type="text/csv" if as_csv else "text/markdown")
+        if call.query.format == "csv":
+            text = await asyncio.to_thread(csv_report, jobs, artifacts)
+            return web.Response(text=text, content_type="text/csv")
+        text = await asyncio.to_thread(markdown_report, batch, jobs, artifacts)
+        return web.Response(text=text, content_type="text/markdown")
 
     async def _outcome(self, batch: Batch) -> tuple[list[Job], dict[int, Artifact]]:
-        """All jobs of a batch and what they published, in parts: other requests come in between."""
+        """All jobs of a batch without their migrations, and what they published, in parts: others ask in between."""
         store, chosen = self._ledger.store, JobFilter(batch_id=batch.id)
         jobs: list[Job] = []
         artifacts: dict[int, Artifact] = {}
         while part := await self._ledger.call(store.list, chosen, MAX_PART, len(jobs), Sort.OLDEST):
-            jobs += part
+            jobs += (job.with_changes(migration=None) for job in part)
             artifacts |= await self._ledger.call(store.artifacts, [job.id for job in part])
         return jobs, artifacts
 

@@ -187,7 +187,7 @@ class Web:
         jobs: list[Job] = []
         for offset in range(0, MAX_REPORT, AT_ONCE):
             part = await self._ledger.call(store.list, chosen, AT_ONCE, offset, Sort.OLDEST)
-            jobs += part
+            jobs += (job.with_changes(migration=None) for job in part)
             if len(part) < AT_ONCE:
                 break
         if form == "csv":
