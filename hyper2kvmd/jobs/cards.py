@@ -21,7 +21,8 @@ def replace_cards(connection: Connection, job_id: int, migration: Migration, mac
     """Record the addresses of a job, unless it is a dry run; concerns about those that machines of others have.
 
     Others are jobs that are active or have succeeded, for the same target: the newest ones with each address. One for a
-    machine of the same name does not count: it is a migration of the same machine.
+    machine of the same name does not count: it is a migration of the same machine. The name of another submitter's
+    machine is not given: the submitter of this job reads the concern.
     """
     place, wanted = _place(migration), tuple(dict.fromkeys(macs))[:MAX_CARDS]
     forget_cards(connection, job_id)
@@ -32,16 +33,18 @@ def replace_cards(connection: Connection, job_id: int, migration: Migration, mac
         connection.execute(insert(cards), rows)
     found = union_all(*(select(_newest(mac, place, job_id)) for mac in wanted)).subquery()
     same = (
-        select(found.c.mac, jobs.c.id, jobs.c.vm_name)
+        select(found.c.mac, jobs.c.id, jobs.c.vm_name, jobs.c.submitter_uid)
         .join(jobs, jobs.c.id == found.c.job_id)
         .where(jobs.c.vm_name != migration.vm_name)
         .order_by(jobs.c.id.desc(), found.c.mac)
         .limit(MAX_CONCERNS)
     )
-    for mac, other, vm_name in connection.execute(same).all():
+    own = connection.execute(select(jobs.c.submitter_uid).where(jobs.c.id == job_id)).scalar_one()
+    for mac, other, vm_name, uid in connection.execute(same).all():
+        machine = vm_name if uid == own else "the machine"
         yield Concern(
             code="mac-in-other-job",
-            message=f"{migration.vm_name} has the MAC address {mac}, and so has {vm_name} of job {other}",
+            message=f"{migration.vm_name} has the MAC address {mac}, and so has {machine} of job {other}",
             hint="Never run both on one network, or give one of them another address",
         )
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Select, delete, exists, func, insert, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from hyper2kvmd.errors import InvalidInput
-from hyper2kvmd.jobs.changes import change, one, queued, record
+from hyper2kvmd.jobs.changes import change, forget_early_events, one, queued, record
 from hyper2kvmd.jobs.tables import batches, dependencies, jobs
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Job, State, WaitingFor
@@ -169,6 +169,7 @@ def _broken_note(broken: Sequence[Any], job_id: int) -> str:
 def _hold(connection: Connection, job: Job, note: str) -> None:
     change(connection, (jobs.c.id == job.id,), state=State.HELD, waiting_for=WaitingFor.AFTER, note=note)
     if job.state is not State.HELD:
+        forget_early_events(connection, job.id)
         record(connection, job, "held", note)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from tests.security.guards.cut import ALWAYS, NEVER, Cut
+from tests.security.guards.cut import ALWAYS, GONE, NEVER, Cut
 from tests.security.guards.guard import Guard, cases, each
 
 WAITING = "test_waiting.py::test_"
 
 binding = partial(Cut, "hyper2kvmd/yaml_binding.py")
+cards = partial(Cut, "hyper2kvmd/jobs/cards.py")
 dependencies = partial(Cut, "hyper2kvmd/jobs/dependencies.py")
 
 GUARDS: tuple[Guard, ...] = (
@@ -18,4 +19,9 @@ GUARDS: tuple[Guard, ...] = (
         binding("_moment", "if LATEST", ALWAYS),
     ),
     *each(f"{WAITING}waves_that_multiply", dependencies("require_room", "if MAX_NEEDED", NEVER)),
+    *each(
+        f"{WAITING}a_job_that_is_held_because_of_another_for_ever",
+        dependencies("_hold", "call forget_early_events", GONE),
+    ),
+    *each(f"{WAITING}a_mac_address_of_another_submitters_machine", cards("replace_cards", "if own", ALWAYS)),
 )
