@@ -166,6 +166,6 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "tests/integration/test_hooks.py::test_a_program_that_others_can_replace_is_refused",
-        Cut("hyper2kvmd/host/hooks.py", "_usable", "if _can_be_changed", NEVER),
+        Cut("hyper2kvmd/host/hooks.py", "program_fault", "if _can_be_changed", NEVER),
     ),
 )
