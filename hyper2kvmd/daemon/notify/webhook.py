@@ -86,7 +86,7 @@ def _read_secret(destination: Destination, user: Person) -> bytes:
                 raise _no_secret(destination, f"cannot be read by {user.name}")
             secret = file.read(MAX_SECRET + 1).strip()
     except OSError as error:
-        raise _no_secret(destination, error.strerror or str(error)) from error
+        raise _no_secret(destination, f"cannot be read: {error.strerror}") from error
     if not MIN_SECRET <= len(secret) <= MAX_SECRET:
         raise _no_secret(destination, f"has {len(secret)} bytes; a key has {MIN_SECRET} to {MAX_SECRET}")
     return secret
