@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticKnownError
@@ -29,6 +29,12 @@ from hyper2kvmd.yaml_source import Position
 
 DEFAULT_PATH = installed.CONFIGURATION
 HIGHEST_PORT = 65535
+MOST_JOBS = 64
+"""That can run at the same time."""
+MaxPerSource: TypeAlias = int | Mapping[str, int]
+"""Jobs at the same time that read from one file system, for all directories or by directory."""
+REST = "default"
+"""Stands for all other directories in `max_per_source`."""
 CONVERSION_DIR_VARIABLE = "HYPER2KVM_CONVERSION_DIR"
 """Environment variable that takes precedence over `conversion_dir`."""
 
@@ -80,7 +86,9 @@ class DaemonConfig(Frozen):
     """SQLAlchemy URL; by default SQLite in `state_dir`."""
     control_socket: Path = installed.CONTROL_SOCKET
     metrics_listen: str = Field(default="127.0.0.1:9180", pattern=r"^(\[[0-9A-Fa-f:]+\]|[^:]+):\d{1,5}$")
-    max_concurrent_jobs: int = Field(default=2, ge=1, le=64)
+    max_concurrent_jobs: int = Field(default=2, ge=1, le=MOST_JOBS)
+    max_per_source: MaxPerSource | None = None
+    """None: no limit."""
     threads: int = Field(default=0, ge=0, le=256)
     """Threads of the copy engine for each job; 0: one for each core."""
     bandwidth_limit: Bytes = Field(default=0, ge=0)
@@ -168,6 +176,8 @@ RULES = Rules(
     remedies={
         "metrics_listen": "Write host:port, such as 127.0.0.1:9180 or [::1]:9180",
         "space_reserve": "Write bytes, a size such as 50G, or a percentage below 100, such as 5%",
+        "max_per_source": "Write a number from 1 to 64, or a mapping of absolute directories to such numbers with "
+        "`default:` for all others",
         "threads": "Write a number from 1 to 256, or 0 for one thread on each core",
         "bandwidth_limit": "Write bytes a second, a size such as 200M, or 0 for no limit",
         "io_priority": "Write normal or idle",
@@ -250,6 +260,8 @@ def _conflicts(bound: Bound[DaemonConfig]) -> Iterator[Problem]:
     for number, message, remedy in _faults_of_destinations(destinations):
         place = bound.places.get(f"notify.{number}")
         yield yaml_source.problem("value-conflict", message, remedy, place=place, key="notify")
+    for fault in _source_faults(bound.valid.get("max_per_source")):
+        yield conflict("max_per_source", fault)
     listen, reserve = bound.valid.get("metrics_listen"), bound.valid.get("space_reserve")
     if isinstance(listen, str) and not 0 <= int(listen.rpartition(":")[2]) <= HIGHEST_PORT:
         yield conflict("metrics_listen", f"metrics_listen is {listen}, whose port is invalid")
@@ -276,6 +288,16 @@ def _faults_of_destinations(destinations: Sequence[Destination]) -> Iterator[tup
             remedy = "Give each a `name` of its own"
             yield number, f"two destinations of notify have the name {one.label}", remedy
         labels.add(one.label)
+
+
+def _source_faults(limits: object) -> Iterator[str]:
+    named = limits if isinstance(limits, Mapping) else {}
+    for name in named:
+        if name != REST and not (name.startswith("/") and os.path.normpath(name) == name):
+            yield f"max_per_source names {yaml_source.shown(name)}, which is no plain absolute directory"
+    for number in (*named.values(), limits):
+        if isinstance(number, int) and not 1 <= number <= MOST_JOBS:
+            yield f"max_per_source has {number}, which is not from 1 to {MOST_JOBS}"
 
 
 def _uri_fault(uri: str) -> str | None:

@@ -204,7 +204,8 @@ class _Binder:
                 raise _Mistyped(node.place, f"{key} is a mapping, neither a word nor a list", "Write a list")
             if choices != list(arguments) and isinstance(node, Scalar) and not node.quoted and node.text in NOTHING:
                 return None
-            fitting = (one for one in choices if (get_origin(one) is tuple) == isinstance(node, Listing))
+            form = {Listing: tuple, Mapping: MappingABC}.get(type(node))
+            fitting = (one for one in choices if form is _form(one))
             return self._typed(node, next(fitting, choices[0]), key)
         if origin is tuple:
             if isinstance(node, Scalar) and key in self.rules.one_or_more:
@@ -307,6 +308,12 @@ class _Binder:
         if self.rules.home is None:
             raise _Mistyped(node.place, f"{key} begins with ~", self.rules.no_home_because)
         return self.rules.home.joinpath(*(part.lstrip("/") for part in rest))
+
+
+def _form(wanted: Any) -> Any:
+    """Of a type whose values are no scalars."""
+    origin = get_origin(wanted)
+    return origin if origin in (tuple, MappingABC) else None
 
 
 def _wanted(field: FieldInfo) -> Any:

@@ -140,6 +140,8 @@ def _scalar(wanted: Any, rules: tuple[Any, ...], key: str) -> Schema:
         for name, limit in (("minimum", getattr(rule, "ge", None)), ("maximum", getattr(rule, "le", None)))
         if isinstance(rule, Ge | Le) and limit is not None
     }
+    if key == "max_per_source":
+        limits = {"minimum": 1, "maximum": config.MOST_JOBS}
     if any(isinstance(rule, CountedIn) for rule in rules):
         return _any_of([{"type": "integer", **limits}, {"type": "string", "pattern": f"^{SIZE}$"}])
     if wanted in (int, float):
@@ -153,6 +155,8 @@ def _text(wanted: Any, pattern: str, key: str) -> Schema:
         pattern = f"^(.*/)?{pattern.removeprefix('^')}"
     if key == "libvirt_uri":
         pattern = f"^({spec.LIBVIRT_URI.pattern})$"
+    if key == "max_per_source":
+        pattern = f"^(/.*|{config.REST})$"
     if wanted is Path:
         pattern = "^."
     kinds = [kind for kind, texts in SAMPLES.items() if any(re.search(pattern, text) for text in texts)]

@@ -19,10 +19,12 @@ from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.kept import Kept, KeptFolder, can_go_on, keep_or_remove, sufficient
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
+from hyper2kvmd.daemon.sources import admission
 from hyper2kvmd.daemon.space import Demand, Shortage, Space
 from hyper2kvmd.daemon.wire import FileSystemRole, Status
 from hyper2kvmd.errors import Failure, TryLater
 from hyper2kvmd.host import run
+from hyper2kvmd.jobs.candidates import Admits, directories_of
 from hyper2kvmd.jobs.changes import first_line
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Job, State
@@ -64,12 +66,15 @@ class Scheduler:
         self._denied: dict[int, tuple[Demand, str]] = {}
         self._cancelling: set[int] = set()
         self._woken = asyncio.Event()
+        self._sources_freed = False
+        """Jobs that waited for their source may be admitted now."""
         self._started = datetime.now(UTC)
 
     def configure(self, config: DaemonConfig) -> None:
         """Apply the settings that a reload can change; running jobs keep those they were started with."""
         self.config = config
         self._space.reserve = config.space_reserve
+        self._sources_freed = True
         self.wake()
 
     def wake(self) -> None:
@@ -108,18 +113,29 @@ class Scheduler:
         for job_id, (_, task) in list(self._attempts.items()):
             if task.done():
                 del self._attempts[job_id]
+                self._sources_freed = self._sources_freed or self.config.max_per_source is not None
                 task.result()
         await self._wake_waiting()
         store = self._ledger.store
+        if self._sources_freed:
+            await self._ledger.call(store.forget_busy_sources)
+            self._sources_freed = False
         if self.mode != "running" or len(self._attempts) >= self.config.max_concurrent_jobs:
             await self._ledger.call(store.paused)  # checks the database when nothing is claimed
         while self.mode == "running" and len(self._attempts) < self.config.max_concurrent_jobs:
-            job = await self._ledger.call(store.claim, datetime.now(UTC))
+            job = await self._ledger.call(store.claim, datetime.now(UTC), self._admission())
             if job is None:
                 break
             await self._start(job)
         if self.mode == "draining" and not self._attempts:
             self.drained.set()
+
+    def _admission(self) -> Admits | None:
+        """What `max_per_source` allows beside the running jobs."""
+        if self.config.max_per_source is None:
+            return None
+        running = (attempt.job.migration for attempt, _ in self._attempts.values())
+        return admission(self.config.max_per_source, [directories_of(one) for one in running if one is not None])
 
     async def _wake_waiting(self) -> None:
         """Let jobs be claimed that wait for space and fit now, possibly in place of kept folders."""

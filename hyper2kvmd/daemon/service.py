@@ -33,6 +33,7 @@ from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.notify.notifier import Notifier
 from hyper2kvmd.daemon.pages.server import Web
 from hyper2kvmd.daemon.scheduler import TICK_SECONDS, Scheduler
+from hyper2kvmd.daemon.sources import limits_line
 from hyper2kvmd.daemon.submitting import Desk
 from hyper2kvmd.daemon.wire import Status
 from hyper2kvmd.errors import BrokenInstallation, Failure, TryLater, Unsafe
@@ -49,6 +50,7 @@ UMASK = 0o027
 RELOADABLE = frozenset(
     {
         "max_concurrent_jobs",
+        "max_per_source",
         "threads",
         "bandwidth_limit",
         "io_priority",
@@ -176,6 +178,8 @@ def startup_lines(config: DaemonConfig) -> Iterator[str]:
         f"limits: {config.max_concurrent_jobs} jobs at the same time; for each, threads: {threads}, {bandwidth}, I/O "
         f"priority {config.io_priority}; {config.space_reserve} of each file system is kept free"
     )
+    if config.max_per_source is not None:
+        yield f"limits of sources: {limits_line(config.max_per_source)}"
 
 
 def _require_output_apart(config: DaemonConfig) -> None:

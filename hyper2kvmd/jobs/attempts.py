@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, insert, or_, select
+from sqlalchemy import Connection, delete, insert, select
 
+from hyper2kvmd.jobs.candidates import Admits, forget_busy_sources, next_job
 from hyper2kvmd.jobs.cards import forget_cards, replace_cards
 from hyper2kvmd.jobs.changes import (
     can_be_retried,
@@ -45,14 +46,15 @@ MAX_SHUT = 100
 
 
 class Attempts(Transactions):
-    def claim(self, now: datetime) -> Job | None:
+    def claim(self, now: datetime, admits: Admits | None = None) -> Job | None:
         """The next job, now running in a new attempt: highest priority first, then the oldest.
 
-        A job whose window is shut gets the time of its next opening instead.
+        Jobs that `admits` refuses are passed over: they wait for their source. A job whose window is shut gets the time
+        of its next opening instead.
         """
         with self.transaction(writes=True) as connection:
             for _ in range(MAX_SHUT):
-                best = connection.execute(_claimable(now)).scalar_one_or_none()
+                best = next_job(connection, now, admits)
                 if best is None:
                     return None
                 job = one(connection, best)
@@ -61,6 +63,11 @@ class Attempts(Transactions):
                     return _claimed(connection, job, now)
                 change(connection, (jobs.c.id == job.id,), **start)
         return None
+
+    def forget_busy_sources(self) -> None:
+        """Let no job wait for its source until the next claim: a job has ended, or the limits are others."""
+        with self.transaction(writes=True) as connection:
+            forget_busy_sources(connection)
 
     def finished_stages(self, job_id: int) -> Finished:
         """Stages that earlier attempts finished and that are still valid; none if this version cannot read them."""
@@ -259,18 +266,6 @@ def _warn(connection: Connection, job_id: int, attempt: int, message: str) -> No
     if connection.execute(select(events.c.id).where(*same).limit(1)).first() is None:
         change(connection, (jobs.c.id == job_id,), warnings=jobs.c.warnings + 1)
     record_at(connection, job_id, attempt, WARNED, message)
-
-
-def _claimable(now: datetime) -> Select[Any]:
-    due = or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now)
-    free = or_(jobs.c.waiting_for.is_(None), jobs.c.waiting_for != WaitingFor.AFTER)
-    return (
-        select(jobs.c.id)
-        .where(jobs.c.state == State.QUEUED, due, free)
-        .order_by(jobs.c.priority.desc(), jobs.c.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
 
 
 def _claimed(connection: Connection, job: Job, now: datetime) -> Job:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import IntegrityError
 
+from hyper2kvmd.jobs.candidates import sources_of
 from hyper2kvmd.jobs.changes import first_line, is_active, record
 from hyper2kvmd.jobs.changes import one as one_job
 from hyper2kvmd.jobs.dependencies import arrange, depend, needed_jobs, require_room
@@ -88,6 +89,7 @@ def _queue(connection: Connection, asked: Submission, batch_id: int | None) -> S
             content_key=asked.content_key,
             notes=notes_adapter.dump_json(asked.notes).decode(),
             batch_id=batch_id,
+            sources=sources_of(asked.migration),
             waiting_for=WaitingFor.AFTER,
         )
     record(connection, job, "submitted", f"by {asked.origin.submitter}" if asked.origin.submitter else "")

@@ -92,6 +92,7 @@ jobs = Table(
     Column("batch_id", Integer),
     Column("warnings", Integer, nullable=False, server_default="0"),
     Column("waiting_for", String(16)),
+    Column("sources", Text, nullable=False, server_default="[]"),
     Column("reserved_bytes", BigInteger, nullable=False, default=0),
     Column("created", Instant, nullable=False),
     Column("not_before", Instant),
@@ -118,7 +119,8 @@ jobs = Table(
     sqlite_autoincrement=True,
 )
 """`id` is never used twice: working folders and outputs carry it. `failures` counts failed tries, while `attempt`
-counts every claim. `waiting_for` is what a waiting job waits for besides a slot, a source and the end of a pause.
+counts every claim. `waiting_for` is what a waiting job waits for besides a slot and the end of a pause. `sources` has
+the directories of the job's sources, as JSON.
 
 `spool_group` is the permanent name of the spool file, if that describes several machines: the same for all their jobs.
 """

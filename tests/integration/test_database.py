@@ -19,6 +19,7 @@ from sqlalchemy import create_engine
 
 from hyper2kvmd.errors import BrokenInstallation, TryLater
 from hyper2kvmd.jobs import database
+from hyper2kvmd.jobs.candidates import sources_of
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin
 from hyper2kvmd.jobs.tables import metadata
@@ -333,6 +334,20 @@ def test_a_registration_that_an_older_version_recorded(tmp_path: Path) -> None:
     connection.close()
     converted = Registration.model_validate_json(product)
     assert converted == Registration.model_validate({**known, "files": [Path("/srv/web01.xml")]})
+
+
+def test_the_sources_of_earlier_jobs(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    migrations = [
+        Migration(vm_name="a", vmdk=(Path("/b/a.vmdk"), Path("/a/b.vmdk"), Path("/a/c.vmdk"))),
+        Migration(vm_name="b", ova=Path("/c/b.ova")),
+    ]
+    jobs = [{"migration": migration.model_dump_json()} for migration in migrations]
+    upgraded(of_version(path, "0016", *jobs, {"state": "rejected"}), path).close()
+    with sqlite3.connect(path) as connection:
+        found = [row[0] for row in connection.execute("SELECT sources FROM jobs ORDER BY id")]
+    connection.close()
+    assert found == [*map(sources_of, migrations), "[]"] == ['["/a", "/b"]', '["/c"]', "[]"]
 
 
 def test_batches_warnings_and_reasons_of_earlier_jobs(tmp_path: Path) -> None:

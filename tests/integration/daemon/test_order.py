@@ -1,12 +1,20 @@
-"""When the daemon starts a job: after others, in a window, by priority."""
+"""When the daemon starts a job: after others, in a window, by priority, by its source."""
 
 from __future__ import annotations
 
+import ctypes
 import json
+import signal
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
 
 from hyper2kvmd.model.jobs import Job, State, WaitingFor
 from tests.support.house import House, until
+
+CLONE_NEWNS = 0x20000
+MS_REC, MS_PRIVATE = 0x4000, 1 << 18
+"""sys/mount.h"""
 
 
 def window(first: int, last: int) -> dict[str, str]:
@@ -92,3 +100,36 @@ def test_a_job_starts_in_its_window_only(house: House) -> None:
     assert jobs["shut"].not_before is not None and abs(jobs["shut"].not_before - opens) <= timedelta(hours=1)
     assert (jobs["late"].state, jobs["late"].waiting_for) == (State.QUEUED, WaitingFor.TIME)
     assert house.kinds(jobs["shut"].id) == ["submitted"]
+
+
+def test_jobs_of_a_busy_file_system_wait_and_others_start(house: House) -> None:
+    """`other` has its source on a tmpfs that only the daemon sees."""
+    other, go = house.root / "other", house.root / "go"
+    other.mkdir()
+    go_on = f"wait {go}"
+    here = house.migration("here", go_on, priority=9)
+    same = house.migration("same", go_on, priority=8)
+    elsewhere = json.loads(house.migration("elsewhere", priority=1)) | {"vmdk": str(other / "elsewhere.vmdk")}
+    house.configure(max_concurrent_jobs=4, max_per_source={"default": 1})
+    house.start(preexec_fn=partial(mount_with, other, "elsewhere.vmdk", go_on))
+    house.drop("all.yaml", json.dumps({"vms": [json.loads(here), json.loads(same), elsewhere]}))
+    until(lambda: started(house) == ["here", "elsewhere"], f"the first and the last one start: {house.log}")
+    until(lambda: by_name(house)["same"].waiting_for is WaitingFor.SOURCE, "same waits for its source")
+    passed = by_name(house)["same"]
+    assert passed.state is State.QUEUED
+    assert "limits of sources: 1 from any other" in house.log
+    house.configure(max_concurrent_jobs=4, max_per_source=2)
+    assert house.process is not None
+    house.process.send_signal(signal.SIGHUP)
+    house.reaches(passed.id, State.RUNNING)
+    go.touch()
+    house.lies("done", "all.yaml")
+
+
+def mount_with(directory: Path, name: str, text: str) -> None:
+    """Before the daemon: a tmpfs with one file, in a mount namespace of its own."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    failed = libc.unshare(CLONE_NEWNS) or libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None)
+    if failed or libc.mount(b"tmpfs", bytes(directory), b"tmpfs", 0, None):
+        raise OSError(ctypes.get_errno(), "this test needs root, and the right to make mount namespaces")
+    (directory / name).write_text(text)

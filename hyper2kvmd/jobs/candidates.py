@@ -1,0 +1,68 @@
+"""Which job is the next one, for use within one transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, or_, select, update
+
+from hyper2kvmd.jobs.tables import jobs
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.jobs import State, WaitingFor
+
+Admits = Callable[[tuple[str, ...]], bool]
+"""Whether a job that reads from these directories may start now."""
+MAX_MARKED = 500
+"""Jobs of a busy source that one search for a job marks. It limits the time of a transaction that blocks all others."""
+
+
+def directories_of(migration: Migration) -> tuple[str, ...]:
+    """The directories that the job reads from."""
+    return tuple(sorted({str(path.parent) for path in migration.sources}))
+
+
+def sources_of(migration: Migration) -> str:
+    """For the column `sources`."""
+    return json.dumps(directories_of(migration))
+
+
+def next_job(connection: Connection, now: datetime, admits: Admits | None) -> int | None:
+    """The queued job with the highest priority, then the oldest, whose time has come and which is admitted."""
+    best = _claimable(jobs.c.id, now=now)
+    if admits is not None:
+        admitted = _admitted(connection, now, admits)
+        best = best.where(jobs.c.id == admitted)
+    number: int | None = connection.execute(best.limit(1).with_for_update(skip_locked=True)).scalar_one_or_none()
+    return number
+
+
+def forget_busy_sources(connection: Connection) -> None:
+    """For when other jobs may be admitted than before."""
+    busy = jobs.c.state == State.QUEUED, jobs.c.waiting_for == WaitingFor.SOURCE
+    connection.execute(update(jobs).where(*busy).values(waiting_for=None))
+
+
+def _admitted(connection: Connection, now: datetime, admits: Admits) -> int | None:
+    """The first admitted job. Those that are passed over wait for their source from now on."""
+    passed: list[int] = []
+    found = None
+    with connection.execute(_claimable(jobs.c.id, jobs.c.sources, jobs.c.waiting_for, now=now)) as rows:
+        for number, sources, waiting_for in rows:
+            if admits(tuple(json.loads(sources))):
+                found = number
+                break
+            if waiting_for != WaitingFor.SOURCE and len(passed) < MAX_MARKED:
+                passed.append(number)
+    if passed:
+        connection.execute(update(jobs).where(jobs.c.id.in_(passed)).values(waiting_for=WaitingFor.SOURCE))
+    return found
+
+
+def _claimable(*columns: Any, now: datetime) -> Select[Any]:
+    due = or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now)
+    free = or_(jobs.c.waiting_for.is_(None), jobs.c.waiting_for != WaitingFor.AFTER)
+    queued = select(*columns).where(jobs.c.state == State.QUEUED, due, free)
+    return queued.order_by(jobs.c.priority.desc(), jobs.c.id)

@@ -1,0 +1,32 @@
+"""The directories of each job's sources."""
+
+from __future__ import annotations
+
+import json
+from pathlib import PurePath
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0017"
+down_revision = "0016"
+branch_labels = None
+depends_on = None
+
+KEYS = ("vmdk", "vmx", "ovf", "ova", "libvirt_xml")
+
+
+def upgrade() -> None:
+    op.add_column("jobs", sa.Column("sources", sa.Text, nullable=False, server_default="[]"))
+    connection = op.get_bind()
+    startable = "state NOT IN ('succeeded', 'rejected') AND migration IS NOT NULL"
+    rows = connection.execute(sa.text(f"SELECT id, migration FROM jobs WHERE {startable}")).all()  # noqa: S608
+    fill = sa.text("UPDATE jobs SET sources = :sources WHERE id = :id")
+    for row in rows:
+        connection.execute(fill, {"id": row.id, "sources": _sources(json.loads(row.migration))})
+
+
+def _sources(migration: dict[str, object]) -> str:
+    given = (migration.get(key) for key in KEYS)
+    paths = [path for one in given if one for path in (one if isinstance(one, list) else [one])]
+    return json.dumps(sorted({str(PurePath(str(path)).parent) for path in paths}))
