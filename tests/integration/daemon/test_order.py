@@ -102,6 +102,22 @@ def test_a_job_starts_in_its_window_only(house: House) -> None:
     assert house.kinds(jobs["shut"].id) == ["submitted"]
 
 
+def test_a_higher_priority_moves_a_waiting_job_forward(house: House) -> None:
+    house.configure(max_concurrent_jobs=1)
+    house.start()
+    go = house.root / "go"
+    house.drop("first.yaml", house.migration("first", f"wait {go}"))
+    house.reaches(1, State.RUNNING)
+    for name in ("early", "late"):
+        house.drop(f"{name}.yaml", house.migration(name, "plan"))
+        until(lambda name=name: by_name(house).get(name), f"{name} is a job: {house.log}")  # type: ignore[misc]
+    late = by_name(house)["late"]
+    assert house.ask("POST", f"/v1/jobs/{late.id}/priority", {"priority": late.priority + 1})[0] == 200
+    go.touch()
+    house.lies("done", "early.yaml")
+    assert started(house) == ["first", "late", "early"]
+
+
 def test_jobs_of_a_busy_file_system_wait_and_others_start(house: House) -> None:
     """`other` has its source on a tmpfs that only the daemon sees."""
     other, go = house.root / "other", house.root / "go"
