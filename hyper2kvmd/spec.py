@@ -261,7 +261,7 @@ def _conflicts(bound: Bound[Migration], place: Position | None) -> Iterator[Prob
     for key in named[1:]:
         yield conflict(key, f"{named[0]} and {key} both name a source", "Keep the one that describes the machine")
     yield from _source_conflicts(asked, conflict)
-    yield from window_problems(asked, conflict)
+    yield from window_problems(asked, bound.written.get("window"), conflict)
     needed = COMMANDS[asked.cmd]
     if named and needed is not None and needed not in named:
         message = f"cmd: {asked.cmd} needs the key {needed}, but {named[0]} names the source"

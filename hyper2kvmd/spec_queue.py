@@ -16,16 +16,17 @@ QUEUE_KEYS = ("batch", "after", "not_before", "window")
 """Keys that only the queue of the daemon needs."""
 
 
-def window_problems(asked: Migration, conflict: Callable[[str, str, str], Problem]) -> Iterator[Problem]:
-    window = asked.window
-    if window is None:
-        return
-    if window.timezone is not None and not is_zone(window.timezone):
-        message = f"window.timezone is {shown(window.timezone)}, which is no time zone of this host"
+def window_problems(
+    asked: Migration, written: object, conflict: Callable[[str, str, str], Problem]
+) -> Iterator[Problem]:
+    """`written` is the window as it was written, with fields that may be invalid."""
+    zone = written.get("timezone") if isinstance(written, Mapping) else None
+    if isinstance(zone, str) and not is_zone(zone):
+        message = f"window.timezone is {shown(zone)}, which is no time zone of this host"
         hint = "Write a name as `timedatectl list-timezones` shows it, such as Europe/Berlin"
         yield conflict("window.timezone", message, hint)
-    if window.from_ == window.to:
-        message = f"the window opens and closes at {window.to}"
+    if asked.window is not None and asked.window.from_ == asked.window.to:
+        message = f"the window opens and closes at {asked.window.to}"
         yield conflict("window", message, "Correct from or to. Without both, it is open all day")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, date, datetime, time, timedelta
-from functools import lru_cache
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -27,7 +26,7 @@ def earliest_start(migration: Migration, moment: datetime) -> tuple[datetime, Wa
 
 def next_opening(window: StartWindow, moment: datetime) -> datetime:
     """The first instant from `moment` at which the window is open, in its time zone."""
-    zone = zone_of(window.timezone)
+    zone = _zone(window.timezone) or _local_zone()
     today = moment.astimezone(zone).date()
     for day in (today + timedelta(days=number) for number in range(-1, DAYS_AHEAD)):
         if DAYS[day.weekday()] not in window.days:
@@ -38,16 +37,16 @@ def next_opening(window: StartWindow, moment: datetime) -> datetime:
     raise AssertionError("a window opens at least every other week")
 
 
-def zone_of(name: str | None) -> ZoneInfo:
-    """The time zone, or that of the host if there is no name, or none of that name any more."""
-    return _zone(name) or _local_zone()
+def missing_zone(migration: Migration) -> str | None:
+    """The time zone of its window, if this host does not have it: it had it when the migration was submitted."""
+    name = migration.window and migration.window.timezone
+    return name if name and not is_zone(name) else None
 
 
 def is_zone(name: str) -> bool:
     return _zone(name) is not None
 
 
-@lru_cache(maxsize=1024)  # of names that submitters choose
 def _zone(name: str | None) -> ZoneInfo | None:
     try:
         return ZoneInfo(name) if name else None

@@ -83,6 +83,8 @@ class Bound(Generic[M]):
     places: MappingABC[str, Position]
     given: frozenset[str]
     """The keys in the document, also those with an error or without a value."""
+    written: MappingABC[str, object] = field(default_factory=dict)
+    """The fields with values of the right type, also those that are invalid."""
 
 
 def bind(
@@ -105,7 +107,7 @@ def bind(
             binder.refused(detail)
             values.pop(str(detail["loc"][0]), None)
     problems = in_order(binder.problems)
-    return Bound(None if problems else value, problems, values, binder.places, frozenset(binder.given))
+    return Bound(None if problems else value, problems, values, binder.places, frozenset(binder.given), given)
 
 
 def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:

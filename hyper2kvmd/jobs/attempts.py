@@ -30,7 +30,7 @@ from hyper2kvmd.jobs.changes import (
     record,
     record_at,
 )
-from hyper2kvmd.jobs.dependencies import arrange_dependents, start_of
+from hyper2kvmd.jobs.dependencies import arrange_dependents, put, start_of
 from hyper2kvmd.jobs.outbox import STALLED, announce
 from hyper2kvmd.jobs.tables import conversions, events, jobs, problems_adapter, stages
 from hyper2kvmd.jobs.transactions import Transactions
@@ -58,10 +58,10 @@ class Attempts(Transactions):
                 if best is None:
                     return None
                 job = one(connection, best)
-                start = {} if job.migration is None else start_of(job.migration, now)
+                start = start_of(job, now)
                 if start.get("waiting_for") is None:
                     return _claimed(connection, job, now)
-                change(connection, (jobs.c.id == job.id,), **start)
+                put(connection, job, **start)
         return None
 
     def forget_busy_sources(self) -> None:
@@ -201,6 +201,7 @@ class Attempts(Transactions):
                 return False
             forget_stages(connection, job_id, keep_stages)
             record_at(connection, job_id, attempt, "requeued", note)
+            _wait_for_window(connection, one(connection, job_id), not_before or datetime.now(UTC))
             return True
 
     def finish_cancelled(self, job_id: int, attempt: int, *, keep_stages: bool, note: str = "") -> bool:
@@ -258,6 +259,15 @@ class Attempts(Transactions):
             for message in messages:
                 record_at(connection, job_id, attempt, kind, message)
             return True
+
+
+def _wait_for_window(connection: Connection, job: Job, moment: datetime) -> None:
+    """For a job that could start again at that moment, but for its window. Its note stays what it is."""
+    start = start_of(job, moment)
+    if start.get("state") is State.HELD:
+        put(connection, job, **start)
+    elif start.get("waiting_for") is not None:
+        put(connection, job, not_before=start["not_before"], waiting_for=start["waiting_for"])
 
 
 def _warn(connection: Connection, job_id: int, attempt: int, message: str) -> None:

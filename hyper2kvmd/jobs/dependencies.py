@@ -16,9 +16,8 @@ from sqlalchemy.sql.elements import ColumnElement
 from hyper2kvmd.errors import InvalidInput
 from hyper2kvmd.jobs.changes import change, forget_early_events, one, queued, record
 from hyper2kvmd.jobs.tables import batches, dependencies, jobs
-from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Job, State, WaitingFor
-from hyper2kvmd.start_times import earliest_start
+from hyper2kvmd.start_times import earliest_start, missing_zone
 from hyper2kvmd.units import local_time
 
 BROKEN = (State.FAILED, State.CANCELLED)
@@ -95,9 +94,18 @@ def depend(connection: Connection, job_id: int, needs: Iterable[int]) -> None:
 # ---------------------------------------------------------------- what a waiting job waits for
 
 
-def start_of(migration: Migration, moment: datetime) -> dict[str, Any]:
-    """The columns of a queued job that nothing holds up but its time and its window."""
-    start, reason = earliest_start(migration, moment)
+def start_of(job: Job, moment: datetime) -> dict[str, Any]:
+    """The columns of a queued job that nothing holds up but its time and its window.
+
+    It is held if the time zone of the window is unknown.
+    """
+    if job.migration is None:
+        return {}
+    if zone := missing_zone(job.migration):
+        remedy = f"Install tzdata, then run `h2kvmctl release {job.id}`"
+        note = f"window.timezone is {zone}, which this host does not have. {remedy}"
+        return {"state": State.HELD, "not_before": None, "waiting_for": WaitingFor.OPERATOR, "note": note}
+    start, reason = earliest_start(job.migration, moment)
     if reason is None:
         return {"not_before": None, "waiting_for": None, "note": ""}
     what = "its window opens" if reason is WaitingFor.WINDOW else "it starts not before"
@@ -122,9 +130,9 @@ def arrange(connection: Connection, job_id: int) -> None:
     elif open_ones:
         names = ", ".join(f"{name} (job {number})" for number, name, _ in open_ones[:5])
         more = f" and {len(open_ones) - 5} more" if len(open_ones) > 5 else ""
-        _queue(connection, job, waiting_for=WaitingFor.AFTER, note=f"waits for {names}{more}")
-    elif job.waiting_for is WaitingFor.AFTER and job.migration is not None:
-        _queue(connection, job, **start_of(job.migration, datetime.now(UTC)))
+        put(connection, job, waiting_for=WaitingFor.AFTER, note=f"waits for {names}{more}")
+    elif job.waiting_for is WaitingFor.AFTER:
+        put(connection, job, **start_of(job, datetime.now(UTC)))
 
 
 def arrange_dependents(connection: Connection, job_id: int) -> None:
@@ -173,7 +181,11 @@ def _hold(connection: Connection, job: Job, note: str) -> None:
         record(connection, job, "held", note)
 
 
-def _queue(connection: Connection, job: Job, **values: Any) -> None:
-    change(connection, (jobs.c.id == job.id,), state=State.QUEUED, **values)
-    if job.state is State.HELD:
+def put(connection: Connection, job: Job, **values: Any) -> None:
+    """Queue a job, or hold it if the values say so."""
+    state = values.setdefault("state", State.QUEUED)
+    change(connection, (jobs.c.id == job.id,), **values)
+    if state is State.HELD:
+        record(connection, job, "held", values["note"])
+    elif job.state is State.HELD:
         record(connection, job, "released", "nothing that it needs has failed any more")

@@ -144,3 +144,8 @@ def test_the_order_of_many_machines_that_wait_for_the_same_ones() -> None:
     lines = [f"vm_name: {name}, after: [{', '.join(before)}]" for names, before in chain for name in names]
     found = [machine.migration for machine in spec.parse(machines(*lines), default_name="file")]
     assert in_start_order(found) == tuple(range(80))
+
+
+def test_an_unknown_time_zone_is_reported_together_with_other_errors_of_the_window() -> None:
+    text = "vmdk: /a.vmdk\nvm_name: a\nwindow: {from: 25:00, days: [], timezone: Europe/Atlantis}\n"
+    assert {one.key for one in problems(text)} == {"window.from", "window.days", "window.timezone"}

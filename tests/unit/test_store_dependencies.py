@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hyper2kvmd import start_times
 from hyper2kvmd.errors import InvalidInput
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin, Submission
@@ -272,3 +273,41 @@ def test_nothing_starts_before_what_it_needs_has_succeeded(
 
 
 BROKEN = (State.FAILED, State.CANCELLED)
+
+
+def test_a_job_that_is_tried_again_waits_for_its_window_at_once(store: Store) -> None:
+    hour = now().astimezone(UTC).hour
+    window = {"from": f"{(hour + 23) % 24:02}:00", "to": f"{(hour + 3) % 24:02}:00", "timezone": "UTC"}
+    add(store, submission("a", window=window))
+    job = claim(store)
+    soon, late = now() + timedelta(minutes=1), now() + timedelta(hours=6)
+    assert store.requeue(job.id, 1, "will be retried", keep_stages=True, not_before=soon, problems=(CRASH,))
+    assert (store.get(job.id).not_before, store.get(job.id).waiting_for) == (soon, WaitingFor.RETRY)
+    assert (again := store.claim(now() + timedelta(minutes=2)))
+    assert store.requeue(job.id, again.attempt, "will be retried", keep_stages=True, not_before=late, problems=(CRASH,))
+    found = store.get(job.id)
+    assert (found.waiting_for, found.note) == (WaitingFor.WINDOW, "will be retried")
+    assert found.not_before is not None and late < found.not_before <= late + timedelta(hours=24)
+
+
+def test_a_job_whose_time_zone_the_host_has_lost_is_held(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    (number,) = add(store, submission("a", window={"from": "00:00", "to": "24:00", "timezone": "Mars/Olympus"}))
+    held = store.get(number)
+    assert (held.state, held.waiting_for) == (State.HELD, WaitingFor.OPERATOR)
+    assert "Mars/Olympus, which this host does not have. Install tzdata" in held.note
+    assert f"h2kvmctl release {number}" in held.note
+    assert store.claim(now()) is None
+    assert store.release(number, "root").state is State.HELD
+    monkeypatch.setattr(start_times, "ZoneInfo", lambda _: UTC)
+    assert store.release(number, "root").state is State.QUEUED
+    assert claim(store).id == number
+
+
+def test_a_queued_job_whose_time_zone_is_lost_is_held_when_its_turn_comes(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (number,) = add(store, submission("a", window={"timezone": "Europe/Berlin"}))
+    monkeypatch.setattr(start_times, "is_zone", lambda _: False)
+    assert store.claim(now()) is None
+    assert store.get(number).state is State.HELD
+    assert [event.kind for event in store.events(number)] == ["submitted", "held"]
