@@ -114,10 +114,12 @@ class Questions(Transactions):
 
     def surplus(self, submitter: str, state: State, kept: int) -> Sequence[tuple[int, str | None]]:
         """Numbers and spool files of the submitter's jobs in that state, except the newest `kept`; 1,000 at most."""
-        theirs = jobs.c.submitter == submitter, jobs.c.state == state, without_active_group(), ~needed_by_others()
-        query = select(jobs.c.id, jobs.c.spool_path).where(*theirs).order_by(jobs.c.id.desc())
+        theirs = jobs.c.submitter == submitter, jobs.c.state == state
+        newest = select(jobs.c.id).where(*theirs).order_by(jobs.c.id.desc()).offset(kept).limit(1).scalar_subquery()
+        unneeded = jobs.c.id <= newest, without_active_group(), ~needed_by_others()
+        query = select(jobs.c.id, jobs.c.spool_path).where(*theirs, *unneeded).order_by(jobs.c.id.desc()).limit(1000)
         with self.transaction() as connection:
-            return [(row[0], row[1]) for row in connection.execute(query.offset(kept).limit(1000))]
+            return [(row[0], row[1]) for row in connection.execute(query)]
 
     def paused(self) -> bool:
         with self.transaction() as connection:

@@ -36,8 +36,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def scans(store: Store, path: Path, ask: Callable[[Store], object]) -> list[str]:
-    """The steps that read a whole table of jobs or events while this is asked."""
+def plans(store: Store, path: Path, ask: Callable[[Store], object]) -> list[str]:
+    """The steps by which SQLite answers this."""
     asked: list[tuple[str, tuple[Any, ...]]] = []
 
     def note(_connection: object, _cursor: object, statement: str, parameters: tuple[Any, ...], *_: object) -> None:
@@ -51,9 +51,14 @@ def scans(store: Store, path: Path, ask: Callable[[Store], object]) -> list[str]
     connection = sqlite3.connect(path / "jobs.sqlite3")
     queries = [one for one in asked if one[0].startswith(("SELECT", "UPDATE", "DELETE", "WITH"))]
     assert queries
-    plans = [row[3] for text, values in queries for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", values)]
+    steps = [row[3] for text, values in queries for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", values)]
     connection.close()
-    return [step for step in plans if READS_ALL.match(step) and not step.endswith(IN_ORDER)]
+    return steps
+
+
+def scans(store: Store, path: Path, ask: Callable[[Store], object]) -> list[str]:
+    """The steps that read a whole table of jobs or events while this is asked."""
+    return [step for step in plans(store, path, ask) if READS_ALL.match(step) and not step.endswith(IN_ORDER)]
 
 
 REGULAR: dict[str, Callable[[Store], object]] = {
@@ -101,3 +106,36 @@ def test_a_regular_query_reads_no_whole_table(store: Store, tmp_path: Path, name
 def test_the_newest_jobs_are_read_in_the_order_of_the_table(store: Store, tmp_path: Path) -> None:
     """Which ends at the limit."""
     assert scans(store, tmp_path, lambda store: store.list(limit=100)) == ["SCAN jobs"]
+
+
+MINE = JobFilter(submitter_uid=0, states=ENDED)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        MINE,
+        MINE.with_changes(since=NOW),
+        MINE.with_changes(warned=True),
+        JobFilter(states=ENDED),
+        JobFilter(states=ENDED, since=NOW),
+        JobFilter(states=ENDED, warned=True),
+    ],
+)
+def test_a_count_reads_an_index_and_no_job(store: Store, tmp_path: Path, asked: JobFilter) -> None:
+    steps = plans(store, tmp_path, lambda store: store.count(asked))
+    assert steps and all("USING COVERING INDEX" in step for step in steps)
+
+
+def test_the_jobs_that_a_submitter_keeps_are_skipped_in_an_index(store: Store, tmp_path: Path) -> None:
+    steps = plans(store, tmp_path, lambda store: store.surplus("root", State.SUCCEEDED, 10_000))
+    assert "SEARCH jobs USING COVERING INDEX jobs_of_submitter (submitter=? AND state=?)" in steps
+
+
+def test_spool_files_in_the_wrong_place_are_in_an_index_of_their_own(store: Store, tmp_path: Path) -> None:
+    assert plans(store, tmp_path, lambda store: store.misplaced()) == ["SCAN jobs USING INDEX jobs_misplaced"]
+
+
+def test_jobs_of_a_machine_in_some_states_are_found_by_its_name(store: Store, tmp_path: Path) -> None:
+    steps = plans(store, tmp_path, lambda store: store.list(JobFilter(vm_name="a", states=ENDED), 100))
+    assert "SEARCH jobs USING INDEX jobs_by_name (vm_name=?)" in steps

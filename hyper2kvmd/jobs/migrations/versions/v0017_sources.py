@@ -1,4 +1,4 @@
-"""The directories of each job's sources."""
+"""The directories of each job's sources, and indexes that answer counts by several filters alone."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ def upgrade() -> None:
     fill = sa.text("UPDATE jobs SET sources = :sources WHERE id = :id")
     for row in rows:
         connection.execute(fill, {"id": row.id, "sources": _sources(json.loads(row.migration))})
+    op.drop_index("jobs_by_state", table_name="jobs")
+    op.create_index("jobs_by_state", "jobs", ["state", "id", "finished", "warnings"])
+    op.create_index("jobs_of_uid_by_state", "jobs", ["submitter_uid", "state", "id", "finished", "warnings"])
 
 
 def _sources(migration: dict[str, object]) -> str:
