@@ -37,6 +37,7 @@ COMMANDS = {
     "plan": LazyCommand("local", "Read the source and show what a migration would do and need."),
     "priority": LazyCommand("verbs", "Change the priority of waiting jobs."),
     "release": LazyCommand("verbs", "Allow held jobs to start."),
+    "report": LazyCommand("details", "Print the report of a job that succeeded: as Markdown, or as JSON with --json."),
     "resume": LazyCommand("queue", "Start jobs again."),
     "retry": LazyCommand("verbs", "Queue failed or cancelled jobs again."),
     "schema": LazyCommand("schema", "Print the JSON Schema of a migration YAML or of the configuration."),

@@ -1,4 +1,4 @@
-"""The commands that show single jobs: `show` and, without following them, their events."""
+"""The commands that show single jobs: `show` and `report`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hyper2kvmd.cli.completion import job_ids
 from hyper2kvmd.cli.output import Output
+from hyper2kvmd.cli.remote import over_socket
 from hyper2kvmd.cli.selectors import STATES, Selected, over_jobs
 from hyper2kvmd.cli.verbs import finish
 from hyper2kvmd.errors import Failure
@@ -47,4 +49,17 @@ def _repairs(daemon: Client, job: Job) -> Sequence[Change]:
     return ()
 
 
-COMMANDS: list[click.Command] = [show]
+@over_socket(
+    "report",
+    click.argument("job_id", metavar="ID", type=click.IntRange(min=1), shell_complete=job_ids("succeeded")),
+)
+def report(output: Output, daemon: Client, job_id: int) -> None:
+    """Print the report of a job that succeeded: as Markdown, or as JSON with --json."""
+    if output.json:
+        output.data(json.loads(daemon.report(job_id)))
+    else:
+        for line in daemon.report(job_id, format="markdown").splitlines():
+            output.line(line)
+
+
+COMMANDS: list[click.Command] = [show, report]

@@ -76,6 +76,8 @@ def test_a_dropped_export_boots_and_the_source_is_untouched(service: Service) ->
     assert "+UUID=" in changed["/etc/fstab"]
     assert "/boot/grub/grub.cfg" in changed
     assert any("asked for a login" in line for line in report["verdict"]["evidence"])
+    assert json.loads(service.ctl("report", job.id, "--json").stdout) == report
+    assert service.ctl("report", job.id).stdout == (service.images / "web01.report.md").read_text()
 
 
 def test_a_migration_without_sudo_and_any_other_setuid_program(service_folder: Path, helper_socket: Path) -> None:

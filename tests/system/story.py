@@ -28,8 +28,9 @@ from tests.support.windows_repair import Judged
 from tests.system import server
 from tests.system.server import Server, until
 
-OPERATOR = "alice"
-"""A member of hyper2kvm-submit, no more."""
+SUBMITTER, OPERATOR = "alice", "bob"
+"""Members of hyper2kvm-submit and of hyper2kvm, no more."""
+FIRST_DAYS = Path(__file__).parent / "first_day"
 CONFIGURATION = "/etc/hyper2kvm/hyper2kvmd.yaml"
 IMAGES = "/var/lib/hyper2kvm/images"
 GUEST = "/exports/guest/web01.vmdk"
@@ -61,11 +62,11 @@ class Machine:
     folder: Path
 
     def drop(self, name: str, **keys: object) -> int:
-        """A YAML of the operator's; the number of its job."""
+        """A YAML of the submitter's; the number of its job."""
         text = "".join(f"{key}: {json.dumps(value)}\n" for key, value in keys.items())
         before = {job["id"] for job in self.jobs()}
         drop = f"cat > /tmp/{name}.yaml && mv /tmp/{name}.yaml /var/spool/hyper2kvm/incoming/"
-        self.server.run(f"runuser -u {OPERATOR} -- sh -c '{drop}' <<'YAML'\n{text}YAML\n")
+        self.server.run(f"runuser -u {SUBMITTER} -- sh -c '{drop}' <<'YAML'\n{text}YAML\n")
         until(lambda: {job["id"] for job in self.jobs()} - before)
         (new,) = {job["id"] for job in self.jobs()} - before
         return int(new)
@@ -86,6 +87,14 @@ class Machine:
     def denials(self) -> str:
         """What AppArmor kept anything of ours from, since the machine started."""
         return self.server.run("journalctl -k -b --no-pager | grep 'apparmor=\"DENIED\"' | grep -i hyper2kvm || true")
+
+    def first_day(self, person: str, script: str, *words: object) -> str:
+        """What the person sees who does what the script says, to its end."""
+        text = (FIRST_DAYS / script).read_text()
+        given = " ".join(map(str, words))
+        said = self.server.run(f"runuser -l {person} -c 'bash -s {given}' <<'SCRIPT'\n{text}SCRIPT\n")
+        assert said.endswith("the day is over\n"), said
+        return said
 
     def repairs_windows(self) -> None:
         """A job with all that a Windows guest needs: NTFS, drivers from an ISO, the script of the first boot."""
@@ -166,7 +175,8 @@ def installed(suite: str, folder: Path, **packages: Path) -> Iterator[Machine]:
             {INSTALL} /exports/current.deb
             echo 'include if exists <abstractions/hyper2kvm-libvirtd>' >> /etc/apparmor.d/local/usr.sbin.libvirtd
             apparmor_parser -r /etc/apparmor.d/usr.sbin.libvirtd
-            useradd --create-home --groups hyper2kvm-submit {OPERATOR}
+            useradd --create-home --groups hyper2kvm-submit {SUBMITTER}
+            useradd --create-home --groups hyper2kvm {OPERATOR}
             vgcreate -q vg0 /dev/vdc
             lvcreate -q -L 32M -n data vg0
             """

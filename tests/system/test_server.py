@@ -18,6 +18,8 @@ from tests.system.story import (
     GUEST,
     IMAGES,
     INSTALL,
+    OPERATOR,
+    SUBMITTER,
     WITHOUT_SUDO,
     Machine,
     installed,
@@ -179,6 +181,15 @@ def test_an_upgrade_in_the_middle_loses_nothing(machine: Machine) -> None:
 
 def test_a_windows_guest_is_repaired(machine: Machine) -> None:
     machine.repairs_windows()
+
+
+def test_the_first_day_of_an_operator_and_of_a_submitter(machine: Machine) -> None:
+    said = machine.first_day(OPERATOR, "operator.sh")
+    assert "waiting for  the jobs that it names in after" in said
+    others_job = max(job["id"] for job in machine.jobs() if job["submitter"] == OPERATOR)
+    said = machine.first_day(SUBMITTER, "submitter.sh", others_job)
+    assert said.count("[job-unknown]") == 2
+    assert machine.denials() == ""
 
 
 def test_libvirt_starts_machines_with_uefi_and_with_secure_boot(machine: Machine) -> None:

@@ -228,6 +228,13 @@ def test_a_warning_is_part_of_the_result(house: House) -> None:
     assert document(house, "list")[0]["warnings"] == 1
 
 
+def test_a_job_without_a_report(house: House) -> None:
+    house.start()
+    typed(house, "submit", written(house, "web01", "plan", "convert", "publish"))
+    house.reaches(1, State.SUCCEEDED)
+    assert "[report-missing]" in typed(house, "report", "1").stderr
+
+
 # ---------------------------------------------------------------- verbs
 
 
