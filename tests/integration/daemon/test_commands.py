@@ -228,11 +228,11 @@ def test_a_warning_is_part_of_the_result(house: House) -> None:
     assert document(house, "list")[0]["warnings"] == 1
 
 
-def test_a_job_without_a_report(house: House) -> None:
+def test_a_report_that_is_gone(house: House) -> None:
     house.start()
     typed(house, "submit", written(house, "web01", "plan", "convert", "publish"))
     house.reaches(1, State.SUCCEEDED)
-    assert "[report-missing]" in typed(house, "report", "1").stderr
+    assert "[report-unreadable]" in typed(house, "report", "1").stderr
 
 
 # ---------------------------------------------------------------- verbs
