@@ -97,8 +97,8 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fiel
 
 
 def _inner_model(annotation: object) -> type[BaseModel] | None:
-    """The model that a key holds, also if it may be left out."""
-    kinds = {*get_args(annotation)} - {type(None)} or {annotation}
+    """The model that a key holds, also if it may be left out, or is a list of them."""
+    kinds = {*get_args(annotation)} - {type(None), Ellipsis} or {annotation}
     models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
     return models[0] if len(models) == len(kinds) == 1 else None
 

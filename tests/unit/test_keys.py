@@ -21,7 +21,7 @@ from hyper2kvmd.manual.keys_page import fields
 from hyper2kvmd.model.asked import SOURCE_KEYS, Migration
 
 MODELS: dict[manual.Name, type[BaseModel]] = {"migration": Migration, "configuration": DaemonConfig}
-IN_WORDS = {"vmdk", "vm_name", "database_url", "window.days"}
+IN_WORDS = {"vmdk", "vm_name", "database_url", "window.days", "notify.name", "notify.mail"}
 """Keys whose default in the model says less than a sentence."""
 LONGEST = 35
 """Words of a sentence."""
