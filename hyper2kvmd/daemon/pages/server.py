@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -22,10 +23,13 @@ from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.pages import chart, host, render, views
 from hyper2kvmd.daemon.pages.address import PAGE_JOBS, BadAddress, Wanted, read
+from hyper2kvmd.daemon.pages.reported import Reported, of_report
 from hyper2kvmd.daemon.pages.shared import Overloaded, Shared, SharedPages
+from hyper2kvmd.daemon.report_file import ReportFiles
 from hyper2kvmd.daemon.scheduler import Scheduler
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.model.jobs import Job, JobFilter, Sort, State
+from hyper2kvmd.model.results import Finished
 
 STALE_SECONDS = 30.0
 """A scheduler that has been unresponsive for this long is not healthy."""
@@ -58,6 +62,7 @@ class Web:
         self._shared_metrics = Shared(self._make_metrics)
         self._shared_ping = Shared(self._ping)
         self._pages = SharedPages()
+        self._reports = ReportFiles()
         self._host = socket.gethostname()
 
     def application(self) -> web.Application:
@@ -155,10 +160,27 @@ class Web:
         events = await self._ledger.call(store.events, number)
         finished = await self._ledger.call(store.finished_stages, number)
         view = await asyncio.to_thread(views.of_job, job, events, finished)
+        reported = await self._reported(job, finished)
         running = next((one for one in (await self._scheduler.status()).running if one.id == number), None)
         return await self._show(
-            "job", "/jobs", **dict(view), running=running, kinds=KINDS, wanted=wanted, address=request.path
+            "job",
+            "/jobs",
+            **dict(view),
+            running=running,
+            reported=reported,
+            kinds=KINDS,
+            wanted=wanted,
+            address=request.path,
         )
+
+    async def _reported(self, job: Job, finished: Finished) -> Reported | None:
+        """None for a job without a report, or if that cannot be read: its directory may be the submitter's."""
+        if finished.artifact is None:
+            return None
+        with suppress(Failure):
+            text = await self._reports.read(job, finished.artifact.report_json)
+            return await asyncio.to_thread(of_report, text)
+        return None
 
     async def _batches(self, _request: web.Request, wanted: Wanted) -> str:
         store = self._ledger.store
