@@ -164,9 +164,13 @@ class _Binder:
                 continue
             self.places[key] = entry.value.place
             try:
-                values[entry.key] = self._typed(entry.value, _wanted(model.fields_by_key()[entry.key]), key)
+                value = self._typed(entry.value, _wanted(model.fields_by_key()[entry.key]), key)
             except _Mistyped as error:
                 self._mistyped(error, key)
+                continue
+            if value == () and isinstance(entry.value, Listing) and entry.value.items:
+                continue  # each of its elements has an error already
+            values[entry.key] = value
         return values
 
     def _mistyped(self, error: _Mistyped, key: str) -> None:

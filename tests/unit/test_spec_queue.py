@@ -149,3 +149,10 @@ def test_the_order_of_many_machines_that_wait_for_the_same_ones() -> None:
 def test_an_unknown_time_zone_is_reported_together_with_other_errors_of_the_window() -> None:
     text = "vmdk: /a.vmdk\nvm_name: a\nwindow: {from: 25:00, days: [], timezone: Europe/Atlantis}\n"
     assert {one.key for one in problems(text)} == {"window.from", "window.days", "window.timezone"}
+
+
+def test_a_list_without_a_valid_element_is_not_called_empty() -> None:
+    assert [one.message for one in problems(f"{ONE}window: {{days: [friday]}}\n")] == [
+        "window.days is friday, which is not allowed"
+    ]
+    assert [one.message for one in problems(f"{ONE}window: {{days: []}}\n")] == ["window.days is empty"]
