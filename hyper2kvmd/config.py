@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -147,10 +147,14 @@ class DaemonConfig(Frozen):
 
     @property
     def bounds(self) -> Bounds:
-        """The directories, URIs and pools that a submitter's job may name."""
+        """The directories, URIs and pools that a submitter's job may name, if this process is the service."""
+        return self.bounds_of(_homes())
+
+    def bounds_of(self, homes: Iterable[Path]) -> Bounds:
+        """The same for a service with these home directories."""
         # each folder of the spool too: it may also be mounted elsewhere by itself, for example for an SFTP server
         spool = (self.spool_dir, *(self.spool_dir / name for name in SpoolFolder))
-        outer = tuple(directory for directory in (self.state_dir, *_homes()) if directory != Path("/"))
+        outer = tuple(directory for directory in (self.state_dir, *homes) if directory != Path("/"))
         return Bounds(
             source_dirs=self.allowed_source_dirs,
             output_dirs=(*self.allowed_output_dirs, self.output_dir) if self.allowed_output_dirs else (),

@@ -119,7 +119,7 @@ class SpoolCheck:
             conversion_dir=self.host.config.conversion_dir,
             output_dir=migration.output_dir or self.host.config.output_dir,
             helper=(),
-            bounds=self.host.config.bounds,
+            bounds=self.host.config.bounds_of([home] if (home := self.host.service.home()) else []),
         )
         try:
             with nearest_output(order):

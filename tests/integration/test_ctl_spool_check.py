@@ -96,6 +96,15 @@ def test_what_the_daemon_would_refuse(house: House, code: str) -> None:
     assert code in found
 
 
+def test_the_private_directories_are_those_of_the_service_and_not_of_the_caller(house: House) -> None:
+    """HOME of the caller is the directory above `teams`."""
+    teams = house.root / "teams"
+    teams.mkdir()
+    os.chown(teams, NOBODY, NOBODY)
+    text = json.dumps(json.loads(readable(house)) | {"output_dir": str(teams)})
+    assert codes(house, written(house, "web01.yaml", text)) == [[]]
+
+
 def test_what_is_wrong_with_the_file_itself(house: House) -> None:
     file = written(house, "web01.yaml", readable(house))
     hard_linked(file)
