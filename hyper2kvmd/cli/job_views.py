@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hyper2kvmd.model.jobs import Job, JobEvent, Problem
 
 WARNED, RESERVED = "warned", "space-reserved"
+CANCELLED = ("cancel-requested", "cancelled")
 WAITS: Mapping[str, str] = {
     "slot": "a slot: as many jobs run as max_concurrent_jobs allows",
     "space": "space",
@@ -30,7 +31,7 @@ WAITS: Mapping[str, str] = {
     "operator": "an operator, who holds it",
     "pause": "`h2kvmctl resume`: the queue is paused",
 }
-STAGES = (Column("stage", 9), Column("attempt", 1), Column("started", 5), Column("duration", 8), Column("", 7))
+STAGES = (Column("stage", 9), Column("attempt", 1), Column("started", 5), Column("duration", 8), Column("state", 7))
 NAME_WIDTH = 13
 
 
@@ -67,6 +68,7 @@ def _facts(one: Job, events: Sequence[JobEvent], now: datetime) -> list[tuple[st
         ("spool file", (one.spool_name or "",), ""),
         ("started", (_when(one.started),), ""),
         ("finished", (_when(one.finished),), ""),
+        ("cancelled", (_cancelled(one, events),), ""),
         ("duration", ("" if elapsed is None else duration(elapsed),), ""),
         ("space", (_space(one, events),), ""),
         ("source", tuple(map(str, one.migration.sources)) if one.migration else (), ""),
@@ -95,6 +97,11 @@ def _waiting(one: Job, events: Sequence[JobEvent], now: datetime) -> Iterator[st
         yield f"since {local_time(since)} ({duration((now - since).total_seconds())})"
 
 
+def _cancelled(one: Job, events: Sequence[JobEvent]) -> str:
+    found = [event.message for event in events if event.kind in CANCELLED and event.message]
+    return f"by {found[-1]}" if found and one.state.value == "cancelled" else ""
+
+
 def _space(one: Job, events: Sequence[JobEvent]) -> str:
     if one.reserved_bytes:
         return f"{size(one.reserved_bytes)} reserved"
@@ -106,11 +113,10 @@ def _stages(output: Output, one: Job, events: Sequence[JobEvent], now: datetime)
     times = stage_times(events)
     if not times:
         return
-    several = one.attempt > 1
     rows: list[Line] = [
         (
             Cell(time.stage),
-            Cell(str(time.attempt) if several else ""),
+            Cell(str(time.attempt)),
             Cell(local_time(time.started)),
             Cell(duration(((time.ended or now) - time.started).total_seconds())),
             Cell(time.outcome or "running", "cyan" if not time.outcome else "red" if time.outcome == "failed" else ""),

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 import pytest
 
 from hyper2kvmd.cli import batch_views, job_views, live, verbs, watch
+from hyper2kvmd.cli.output import Output
 from hyper2kvmd.daemon.wire import RunningJob
-from hyper2kvmd.model.jobs import Batch, Counts, Job, Stage, State, WaitingFor
+from hyper2kvmd.model.jobs import Batch, Counts, Job, JobEvent, Stage, State, WaitingFor
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -83,3 +84,17 @@ def test_a_batch_shows_how_many_of_its_jobs_have_ended() -> None:
     assert (facts["jobs"], facts["progress"]) == ("1 queued, 1 succeeded, 2 failed", "75%")
     row = "".join(cell.text for cell in batch_views.table([batch], None)[1])
     assert row.split()[:5] == ["3", "wave", "3", "of", "4"]
+
+
+def test_show_names_who_cancelled_a_job_and_the_attempt_of_each_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    kinds = (("stage-started", "convert"), ("cancel-requested", "bob"), ("cancelled", ""))
+    events = [
+        JobEvent(id=number, job_id=7, at=NOW, attempt=1, kind=kind, message=message)
+        for number, (kind, message) in enumerate(kinds, 1)
+    ]
+    job_views.job(Output(), job(state=State.CANCELLED), events)
+    shown = capsys.readouterr().out
+    assert "cancelled    by bob\n" in shown
+    assert "convert  1 " in shown
+    job_views.job(Output(), job(state=State.FAILED), events)
+    assert "by bob" not in capsys.readouterr().out
