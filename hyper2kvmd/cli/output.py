@@ -123,7 +123,7 @@ class Output:
         """Print the errors of a failed command; `source` is the file that contains them."""
         from hyper2kvmd.spec import Rejected
 
-        source = source or self.source
+        file, source = source, source or self.source
         if self.json:
             self.data(failed(failure))
         if isinstance(failure, Rejected):
@@ -131,7 +131,7 @@ class Output:
                 click.echo(located(one, source), err=True)
         else:
             for each in failure.failures if isinstance(failure, Several) else (failure,):
-                _print_error(each)
+                _print_error(each, file)
 
 
 def _styled(text: str, style: str) -> str:
@@ -148,8 +148,9 @@ def failed(failure: Explained) -> dict[str, Any]:
     return {"error": {**error, "exit_code": failure.exit_code}, "problems": problems_of(failure)}
 
 
-def _print_error(failure: Explained) -> None:
-    message = "\n".join(printable(line) for line in failure.message.splitlines())
+def _print_error(failure: Explained, file: str = "") -> None:
+    named = f"{file}: {failure.message}" if file and file not in failure.message else failure.message
+    message = "\n".join(printable(line) for line in named.splitlines())
     click.echo(f"h2kvmctl: {rendered(message, printable(failure.hint), failure.code)}", err=True)
     if sys.stderr.isatty():
         click.echo(more_about(failure.code), err=True)

@@ -53,7 +53,7 @@ def resume(output: Output, daemon: Client) -> None:
         output,
         now,
         "the queue is running",
-        _jobs(now.counts.queued, "queued job starts", "queued jobs start"),
+        _jobs(now.counts.queued, "job is queued", "jobs are queued"),
         f"{len(now.running)} of {now.max_concurrent_jobs} slots are in use",
     )
 

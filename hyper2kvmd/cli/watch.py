@@ -49,7 +49,7 @@ def follow_jobs(
 def _left_alone(numbers: Sequence[int] | None) -> Interrupted:
     if numbers is not None and len(numbers) == 1:
         return Interrupted(
-            "watch-ended", f"job {numbers[0]} goes on", hint=f"Run `h2kvmctl cancel {numbers[0]}` to stop it"
+            "watch-ended", f"job {numbers[0]} continues", hint=f"Run `h2kvmctl cancel {numbers[0]}` to stop it"
         )
     return Interrupted("watch-ended", "the jobs go on", hint="Run `h2kvmctl cancel ID` to stop one")
 

@@ -140,9 +140,14 @@ class Operations(Transactions):
             raise InvalidInput(
                 "job-state",
                 f"job {job_id} is {job.state.value}: {verb} is not possible",
-                hint=f"Choose a job that is {' or '.join(state.value for state in allowed)}",
+                hint=f"Choose a job that is {_one_of([state.value for state in allowed])}",
             )
         return job
+
+
+def _one_of(words: Sequence[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _record_order(connection: Connection, job: Job, kind: str, message: str) -> None:

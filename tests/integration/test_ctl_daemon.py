@@ -91,7 +91,7 @@ def test_a_working_day(day: Day) -> None:
     assert day.json("show", "1")["migration"]["vmdk"] == [str(day.root / "missing.vmdk")]
     assert f"source       {day.root}/missing.vmdk" in day.ctl("show", "1").stdout
 
-    assert day.ctl("resume").stdout == "the queue is running: 1 queued job starts; 0 of 2 slots are in use\n"
+    assert day.ctl("resume").stdout == "the queue is running: 1 job is queued; 0 of 2 slots are in use\n"
     watched = day.ctl("watch", "1")
     assert watched.returncode == 1
     assert "missing.vmdk does not exist" in watched.stdout

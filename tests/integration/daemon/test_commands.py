@@ -53,7 +53,7 @@ def test_each_job_is_answered_and_the_highest_exit_status_counts(paused: House) 
     typed(paused, "hold", "2")
     mixed = typed(paused, "hold", "1-3")
     assert mixed.stdout.splitlines() == ["held job 1 (a)", "held job 3 (c)"]
-    assert "job 2 is held: hold is not possible" in mixed.stderr
+    assert "job 2 is held: hold is not possible. Choose a job that is queued. [job-state]" in mixed.stderr
     assert mixed.returncode == 2
     answers = document(paused, "release", "1", "3")
     assert [(one["id"], one["state"]) for one in answers] == [(1, "queued"), (3, "queued")]
@@ -77,6 +77,10 @@ def test_jobs_are_selected_by_state_vm_and_submitter(paused: House) -> None:
     assert typed(paused, "retry", "--all-cancelled").stdout == "queued job 2 (b) again\n"
     assert len(typed(paused, "cancel", "--mine").stdout.splitlines()) == 3
     assert typed(paused, "cancel", "--all-queued", "1").returncode == 2
+    again = typed(paused, "retry", "1")
+    typed(paused, "cancel", "1")
+    assert typed(paused, "cancel", "1").stderr.endswith("Choose a job that is queued, held or running. [job-state]\n")
+    assert again.returncode == 0
     assert typed(paused, "cancel").returncode == 2
 
 

@@ -54,7 +54,7 @@ def test_ctrl_c_leaves_the_job_alone_and_says_how_to_cancel_it(house: House) -> 
         terminal.shows("claimed")
         terminal.press("\x03")
         assert terminal.ends() == 130
-        assert "job 1 goes on. Run `h2kvmctl cancel 1` to stop it. [watch-ended]" in " ".join(terminal.text.split())
+        assert "job 1 continues. Run `h2kvmctl cancel 1` to stop it. [watch-ended]" in " ".join(terminal.text.split())
     assert house.job(1).state is State.RUNNING
 
 
