@@ -28,7 +28,7 @@ from hyper2kvmd.model.orders import Order
 MODE = 0o640
 DRAFT, ASIDE = f".{DRAFT_END}", f".{ASIDE_END}"
 """The ends of the hidden names of files that are not complete, and of files that are replaced."""
-ONLY_OURS = "only overwrite: true replaces a file, and only an unchanged one of an earlier job"
+ONLY_OURS = "`overwrite: true` replaces unchanged results of an earlier job, and nothing else"
 
 
 class Placing:

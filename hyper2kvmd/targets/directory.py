@@ -49,11 +49,11 @@ def check(order: Order, disks: int, more_names: Sequence[str] = ()) -> None:
 
 def _exists(order: Order, directory: int, taken: Sequence[str]) -> MigrationFailed:
     fact = f"{order.output_dir} already contains {_listed(taken)}"
-    hint = f"Move it away, or choose another vm_name or output_dir: {ONLY_OURS}"
+    hint = f"Move these files away, or choose another vm_name or output_dir: {ONLY_OURS}"
     if order.migration.overwrite:
         reasons = (f"{name} {why_not_ours(directory, name, order)}" for name in taken)
         fact = f"{fact}, which overwrite: true does not replace: {'; '.join(reasons)}"
-        hint = "Shut down a machine that uses it and move it away, or choose another vm_name or output_dir"
+        hint = "Shut down the machine that uses these files and move them away, or choose another vm_name or output_dir"
     return MigrationFailed("output-exists", fact, hint=hint, kind=Kind.OPERATOR)
 
 
