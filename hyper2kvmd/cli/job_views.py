@@ -42,7 +42,7 @@ def job(output: Output, one: Job, events: Sequence[JobEvent], changes: Sequence[
         for line in value:
             output.paragraph(f"{name:<{NAME_WIDTH}}{line}", style, indent=NAME_WIDTH)
             name = ""
-    _stages(output, one, events, now)
+    _stages(output, events, now)
     _section(output, "repaired", (f"{change.path}: {change.summary}" for change in changes))
     _section(output, "warnings", dict.fromkeys(event.message for event in events if event.kind == WARNED), "yellow")
     _notes(output, one.notes)
@@ -109,7 +109,7 @@ def _space(one: Job, events: Sequence[JobEvent]) -> str:
     return f"{found[-1].message} at {local_time(found[-1].at)}" if found else ""
 
 
-def _stages(output: Output, one: Job, events: Sequence[JobEvent], now: datetime) -> None:
+def _stages(output: Output, events: Sequence[JobEvent], now: datetime) -> None:
     times = stage_times(events)
     if not times:
         return

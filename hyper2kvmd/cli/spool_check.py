@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ class _Host:
     service: Person
     active: Mapping[str, Job]
     """Active jobs by their content keys."""
+    daemon: Client | None
+    """None if it does not answer."""
     unknown: tuple[str, ...]
 
 
@@ -65,12 +68,14 @@ class SpoolCheck:
         else:
             config = configuration.load(file)
         active: dict[str, Job] = {}
+        daemon: Client | None = None
         try:
-            found = Client(config.control_socket).jobs(JobsQuery(state=ACTIVE))
-            active = {job.content_key: job for job in found}
+            client = Client(config.control_socket)
+            active = {job.content_key: job for job in client.jobs(JobsQuery(state=ACTIVE))}
+            daemon = client
         except Failure as failure:
             unknown.append(f"whether the same content is active already: {failure.message}")
-        return SpoolCheck(_Host(config, _service(config), active, tuple(unknown)))
+        return SpoolCheck(_Host(config, _service(config), active, daemon, tuple(unknown)))
 
     def judge(self, path: Path) -> Judgement:
         try:
@@ -85,12 +90,12 @@ class SpoolCheck:
             return Judgement(problems=(_unusable(path, error),))
         found = [*self._duplicates(path, owner, content)]
         unknown = [*self.host.unknown]
-        for machine in content.machines:
-            for outcome in self._machine(machine.migration, owner):
-                if isinstance(outcome, str):
-                    unknown.append(outcome)
-                else:
-                    found.append(outcome)
+        of_machines = (self._machine(machine.migration, owner) for machine in content.machines)
+        for outcome in itertools.chain(self._needs(content, owner), *of_machines):
+            if isinstance(outcome, str):
+                unknown.append(outcome)
+            else:
+                found.append(outcome)
         return Judgement(tuple(content.machines), tuple(found), tuple(dict.fromkeys(unknown)))
 
     def _duplicates(self, path: Path, owner: Person, content: dropped.Dropped) -> Iterator[Problem]:
@@ -104,6 +109,26 @@ class SpoolCheck:
                     hint="Drop one of the two files",
                     kind="permanent",
                 )
+
+    def _needs(self, content: dropped.Dropped, owner: Person) -> Iterator[Problem | str]:
+        """Problems, and what cannot be told, of the names in `after` that are no machines of the file."""
+        asked = [machine.migration for machine in content.machines]
+        names = {name for one in asked for name in one.after} - {one.vm_name for one in asked}
+        if self.host.daemon is None:
+            return
+        for name in sorted(names):
+            if _on_record(self.host.daemon, name, None if owner.uid in (0, self.host.service.uid) else owner.uid):
+                continue
+            if os.geteuid() not in (0, owner.uid):
+                yield f"whether {name} in after is on record: {owner.name} may see other jobs than this user"
+                continue
+            yield Problem(
+                code="after-unknown",
+                message=f"after names {name}, which is no machine of the file, no batch and no machine on record",
+                hint="Submit that machine or batch first, or correct the name. `h2kvmctl list` shows the names",
+                kind="permanent",
+                key="after",
+            )
 
     def _machine(self, migration: Migration, owner: Person) -> Iterator[Problem | str]:
         """Problems, and what cannot be told."""
@@ -156,6 +181,13 @@ class SpoolCheck:
             return service.may(READ, handle) and all(service.may(SEARCH, folder) for folder in lineage(parent))
         finally:
             os.close(parent)
+
+
+def _on_record(daemon: Client, name: str, uid: int | None) -> bool:
+    """Whether this user sees a batch of that name, or an accepted job of that VM, of `uid` or of anybody."""
+    of_vm = [job.submitter_uid for job in daemon.jobs(JobsQuery(vm=name)) if job.state != State.REJECTED]
+    of_batches = [batch.submitter_uid for batch in daemon.batches() if batch.name == name]
+    return any(uid in (None, submitter) for submitter in (*of_vm, *of_batches))
 
 
 def _service(config: DaemonConfig) -> Person:

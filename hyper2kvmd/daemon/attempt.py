@@ -299,7 +299,7 @@ class Attempt:
                 if code < 0
                 else f"the worker exited with status {code}"
             )
-        return _crash(f"{fact}, in {self._stage or 'its beginning'}")
+        return _crash(f"{fact}, {f'in {self._stage}' if self._stage else 'before its first stage'}")
 
     def _terminate(self, process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):

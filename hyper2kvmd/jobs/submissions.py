@@ -180,7 +180,7 @@ def _record_duplicate(connection: Connection, job: Job, origin: Origin) -> None:
     """Record the first of several duplicates in a row."""
     last = select(events.c.kind).where(events.c.job_id == job.id).order_by(events.c.id.desc()).limit(1)
     if connection.execute(last).scalar() != "duplicate":
-        record(connection, job, "duplicate", f"the same content was submitted again: {origin.name or 'through the API'}")
+        record(connection, job, "duplicate", f"the same content was submitted again: {origin.name or 'API'}")
 
 
 def _insert(connection: Connection, origin: Origin, **values: Any) -> Job:

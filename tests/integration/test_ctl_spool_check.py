@@ -128,6 +128,25 @@ def test_duplicates_are_found_among_files_and_among_jobs(house: House) -> None:
     assert codes(house, second) == [["duplicate"]]
 
 
+def test_names_in_after_are_looked_up(house: House) -> None:
+    def waiting(name: str, after: str) -> Path:
+        text = json.dumps(json.loads(readable(house, name)) | {"after": after})
+        return written(house, f"{name}.yaml", text)
+
+    unknown, known = waiting("web01", "db01"), waiting("web02", "wave 1")
+    assert codes(house, unknown, known) == [["after-unknown"], ["after-unknown"]]
+    house.ask("POST", "/v1/queue/pause")
+    for name, keys in (("db01", {}), ("app01", {"batch": "wave 1"})):
+        house.drop(f"{name}-of-root.yaml", house.migration(name, "plan", **keys))
+        house.reaches(len(house.jobs()) + 1, State.QUEUED)
+    assert codes(house, unknown, known) == [["after-unknown"], ["after-unknown"]]
+    for name, keys in (("db01", {}), ("app01", {"batch": "wave 1"})):
+        file = written(house, f"{name}.yaml", json.dumps(json.loads(readable(house, name)) | keys))
+        file.rename(house.spool / "incoming" / file.name)
+    house.reaches(4, State.QUEUED)
+    assert codes(house, unknown, known) == [[], []]
+
+
 def test_what_cannot_be_told_is_said(house: House) -> None:
     file = written(house, "web01.yaml", readable(house))
     house.stop()

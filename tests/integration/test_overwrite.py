@@ -118,7 +118,7 @@ def test_the_check_before_a_migration_says_what_was_changed(output: Path) -> Non
         directory.check(order, 1)
     assert "web01.raw differs from what hyper2kvmd wrote" in caught.value.message
     assert "web01.report.md has no mark" in caught.value.message and "web01.report.json has" not in caught.value.message
-    assert "move it away" in caught.value.hint
+    assert "move them away" in caught.value.hint
 
 
 def test_a_directory_is_not_replaced(output: Path) -> None:
