@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
+from pydantic import ValidationError
 
 from hyper2kvmd.cli.completion import job_ids
 from hyper2kvmd.cli.output import Output
@@ -37,7 +38,7 @@ def show(output: Output, daemon: Client, selected: Selected) -> None:
 
 def _repairs(daemon: Client, job: Job) -> Sequence[Change]:
     """From the published report. None if it cannot be read: it belongs to the submitter by now."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import TypeAdapter
 
     from hyper2kvmd.model.guest import Change
 

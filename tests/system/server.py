@@ -37,7 +37,7 @@ PACKAGES = (
     "linux-image-cloud-amd64 systemd-sysv udev dbus kmod openssh-server sudo apparmor lvm2 iproute2 iptables "
     # what our package depends on or recommends: the machine has no archive to get it from
     "python3 procps util-linux qemu-utils qemu-system-common qemu-system-x86 ovmf libnbd-bin fuse3 zstd lz4 "
-    "libntfs-3g89 libvirt-daemon-system libvirt-clients dnsmasq-base prometheus curl"
+    "libntfs-3g89 libvirt-daemon-system libvirt-clients dnsmasq-base prometheus curl tzdata"
 )
 SETUP = f"""
 set -eu
