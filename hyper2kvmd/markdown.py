@@ -8,6 +8,10 @@ from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 Row: TypeAlias = tuple[str, ...]
+SPECIAL = re.compile(r"[\\`*\[\]|~!#]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.", re.IGNORECASE)
+"""What has an effect in Markdown in the middle of a line: the last two begin links without brackets."""
+ADDRESS = re.compile(r"(?<=[\w.+-])@(?=[\w-])")
+"""A mail address becomes a link, escaped or not. GitHub Flavored Markdown, Autolinks (extension)."""
 
 
 def columns(headings: Row, rows: Iterable[Row]) -> Iterator[str]:
@@ -28,17 +32,24 @@ def plain(text: str) -> str:
 
 def plain_part(text: str) -> str:
     """The same for a part of a line."""
-    return re.sub(r"[\\`*\[\]|!#]", r"\\\g<0>", html.escape(re.sub(r"\s", " ", text), quote=False))
+    safe = html.escape(printable(re.sub(r"\s", " ", text)), quote=False)
+    return ADDRESS.sub("@<!-- -->", SPECIAL.sub(r"\\\g<0>", safe))
+
+
+def printable(text: str) -> str:
+    """Without control characters, and without characters that turn the text around."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def code(text: str) -> str:
     """Our own text or a path, as code in a table; backticks in it do not end the code."""
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     space = " " if "`" in text else ""
-    return f"{fence}{space}{text}{space}{fence}".replace("|", "\\|")
+    return f"{fence}{space}{printable(text)}{space}{fence}".replace("|", "\\|")
 
 
 def fenced(text: str, language: str = "") -> list[str]:
     """A code block that the text in it cannot end."""
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
-    return [f"{fence}{language}", text.rstrip("\n"), fence]
+    shown = "".join(letter if letter in "\n\t" else printable(letter) for letter in text)
+    return [f"{fence}{language}", shown.rstrip("\n"), fence]

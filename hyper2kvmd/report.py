@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from hyper2kvmd.machine_overview import CARD_HEADINGS, DISK_HEADINGS, overview
 from hyper2kvmd.markdown import code, columns, fenced, plain, plain_part, table
 from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.guest import Change, Guest, WindowsAdapter, WindowsFacts
 from hyper2kvmd.model.jobs import Stage
 from hyper2kvmd.model.machine import Hardware, Plan
 from hyper2kvmd.model.orders import Order
+from hyper2kvmd.model.outcome import warnings_said
 from hyper2kvmd.model.results import PublishedDisk, Verdict
 from hyper2kvmd.units import duration, size
 
@@ -43,7 +45,16 @@ def names(migration: Migration) -> tuple[str, str]:
 def markdown(report: Report) -> str:
     """The report for people: GitHub-flavoured Markdown, with what they have to do first."""
     lines = [f"# Migration of {report.order.migration.vm_name}", ""]
-    lines += [*_concerns(report), *_to_do(report.guest), *_machine(report), "", *_disks(report), *_guest(report)]
+    warnings = _warnings(report)
+    lines += [f"Migrated{warnings_said(len(warnings)) or ' without warnings'}.", ""]
+    lines += [
+        *_concerns(report, warnings),
+        *_to_do(report.guest),
+        *_machine(report),
+        "",
+        *_disks(report),
+        *_guest(report),
+    ]
     lines += [*_changes(report), *_evidence(report.verdict), "", "## Time", "", "| stage | seconds |", "|---|---|"]
     lines += [f"| {stage.value} | {seconds:.2f} |" for stage, seconds in report.seconds.items()]
     if report.order.attempt > 1:
@@ -51,14 +62,21 @@ def markdown(report: Report) -> str:
     return "\n".join([*lines, ""])
 
 
-def _concerns(report: Report) -> Iterator[str]:
-    concerns = dict.fromkeys((*report.order.notes, *report.plan.concerns, *report.guest.concerns))
-    serious = (str(concern) for concern in concerns if concern.level == "warning")
-    warnings = (*serious, *report.guest.warnings, *report.verdict.warnings)
+def _warnings(report: Report) -> tuple[str, ...]:
+    """Each text once."""
+    serious = (str(concern) for concern in _all_concerns(report) if concern.level == "warning")
+    return tuple(dict.fromkeys((*serious, *report.guest.warnings, *report.verdict.warnings)))
+
+
+def _concerns(report: Report, warnings: tuple[str, ...]) -> Iterator[str]:
     yield from ("## Warnings", "", *(f"- {plain(warning)}" for warning in warnings or ("none",)), "")
-    notes = [str(concern) for concern in concerns if concern.level == "information"]
+    notes = [str(concern) for concern in _all_concerns(report) if concern.level == "information"]
     if notes:
         yield from ("## Notes", "", *(f"- {plain(note)}" for note in notes), "")
+
+
+def _all_concerns(report: Report) -> Iterable[Concern]:
+    return dict.fromkeys((*report.order.notes, *report.plan.concerns, *report.guest.concerns))
 
 
 def _to_do(guest: Guest) -> Iterator[str]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
-import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from hyper2kvmd.errors import sentences
+from hyper2kvmd.markdown import plain
 from hyper2kvmd.model.jobs import Batch, Job
 from hyper2kvmd.model.results import Artifact
 from hyper2kvmd.units import duration, local_time, size
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A cell that begins so is a formula for a spreadsheet program. Source: OWASP, CSV Injection."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""A cell that begins so is a formula for a spreadsheet program; the last four are full-width = + - @.
+
+Source: OWASP, CSV Injection.
+"""
 HEADINGS = ("job", "vm", "state", "seconds", "image_bytes", "warnings", "code", "error", "remedy", "image")
 TITLES = ("Job", "VM", "State", "Duration", "Data", "Warnings", "Error and remedy", "Image")
 
@@ -41,9 +43,9 @@ def markdown_report(batch: Batch, jobs: Sequence[Job], artifacts: Artifacts) -> 
     counts = ", ".join(f"{number} {state}" for state, number in batch.counts if number) or "no jobs"
     ended = f", finished {local_time(batch.finished)}" if batch.finished else ""
     head = [
-        f"# Batch {_plain(batch.name)}",
+        f"# Batch {plain(batch.name)}",
         "",
-        f"Batch {batch.id} of {_plain(batch.submitter)}, submitted {local_time(batch.created)}{ended}: {counts}.",
+        f"Batch {batch.id} of {plain(batch.submitter)}, submitted {local_time(batch.created)}{ended}: {counts}.",
         "",
         _line(TITLES),
         _line(("---",) * len(TITLES)),
@@ -53,12 +55,12 @@ def markdown_report(batch: Batch, jobs: Sequence[Job], artifacts: Artifacts) -> 
 
 def _cells(job: Job, made: Artifact | None) -> Iterator[str]:
     seconds = _seconds(job)
-    yield from (str(job.id), _plain(job.vm_name), job.state.value)
+    yield from (str(job.id), plain(job.vm_name), job.state.value)
     yield duration(float(seconds)) if seconds else ""
     yield size(int(_bytes(made))) if made else ""
     yield str(job.warnings)
-    yield "; ".join(f"{_plain(sentences(one.message, one.hint))} ({one.code})" for one in job.problems)
-    yield "; ".join(_plain(str(disk.path)) for disk in made.disks) if made else ""
+    yield "; ".join(f"{plain(sentences(one.message, one.hint))} ({one.code})" for one in job.problems)
+    yield "; ".join(plain(str(disk.path)) for disk in made.disks) if made else ""
 
 
 def _seconds(job: Job) -> str:
@@ -79,8 +81,3 @@ def _harmless(cell: str) -> str:
 
 def _line(cells: Iterator[str] | Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _plain(text: str) -> str:
-    """Text without meaning in Markdown and HTML, on one line."""
-    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

@@ -16,8 +16,9 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
 from hyper2kvmd.daemon.operations import OPERATIONS, AnyOperation, Role, Text
-from hyper2kvmd.daemon.wire import MAX_ID, NoBody, RefusalBody
+from hyper2kvmd.daemon.wire import NoBody, RefusalBody
 from hyper2kvmd.model.frozen import Frozen
+from hyper2kvmd.model.jobs import MAX_ID
 
 Schema: TypeAlias = dict[str, Any]
 REFUSALS = {

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from hyper2kvmd.model.frozen import Frozen
-from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Counts, PastRate, Problem, Sort, Stage, State
+from hyper2kvmd.model.jobs import MAX_ID, NOBODY_AT_ALL, Counts, PastRate, Problem, Sort, Stage, State
 from hyper2kvmd.model.notifications import DestinationState
 
 MAX_TEXT = 64 * 1024
@@ -18,8 +18,6 @@ MAX_TEXT = 64 * 1024
 MAX_LISTED = 1000
 """Jobs in one answer. Each may hold a migration of MAX_TEXT."""
 ABSOLUTE = {"type": "string", "pattern": r"^/[^\x00]*$"}
-MAX_ID = 2**31 - 1
-"""PostgreSQL's largest number of a row."""
 
 
 def _written_out(value: object) -> object:

@@ -12,7 +12,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from hyper2kvmd.errors import NotFound, rendered
 from hyper2kvmd.jobs.outbox import announce
 from hyper2kvmd.jobs.tables import SHOWN, batches, events, job_of, jobs, stages
-from hyper2kvmd.model.jobs import Job, Problem, Stage, State
+from hyper2kvmd.model.jobs import MAX_ID, Job, Problem, Stage, State
 from hyper2kvmd.model.results import PRODUCTS, Finished, recorded
 
 EVENTS_KEPT = 500
@@ -50,6 +50,8 @@ def change(connection: Connection, where: tuple[ColumnElement[bool], ...], **val
 
 
 def one(connection: Connection, job_id: int) -> Job:
+    if job_id > MAX_ID:
+        raise unknown_job(job_id)
     row = connection.execute(select(jobs, *SHOWN).where(jobs.c.id == job_id)).mappings().first()
     if row is None:
         raise unknown_job(job_id)

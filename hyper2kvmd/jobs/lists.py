@@ -17,7 +17,7 @@ from hyper2kvmd.errors import NotFound
 from hyper2kvmd.jobs.changes import is_active
 from hyper2kvmd.jobs.tables import SHOWN, batches, job_of, jobs
 from hyper2kvmd.jobs.transactions import Transactions
-from hyper2kvmd.model.jobs import Batch, Counts, Job, JobFilter, Sort, State
+from hyper2kvmd.model.jobs import MAX_ID, Batch, Counts, Job, JobFilter, Sort, State
 
 EVERY_JOB = JobFilter()
 ORDERS: Mapping[Sort, Callable[[Any], tuple[ColumnElement[Any], ...]]] = {
@@ -51,6 +51,8 @@ class Lists(Transactions):
 
     def batch(self, batch_id: int) -> Batch:
         """Raises NotFound (`batch-unknown`)."""
+        if batch_id > MAX_ID:
+            raise unknown_batch(batch_id)
         with self.transaction() as connection:
             found = _batches(connection, select(batches).where(batches.c.id == batch_id))
         if not found:

@@ -77,6 +77,13 @@ class Questions(Transactions):
             query = select(jobs.c.submitter, func.count()).where(waiting).group_by(jobs.c.submitter)
             return {row[0]: row[1] for row in connection.execute(query)}
 
+    def uid_of(self, submitter: str) -> int | None:
+        """The uid of the newest job that a submitter of that name has on record; None if there is no such job."""
+        theirs = select(jobs.c.submitter_uid).where(jobs.c.submitter == submitter)
+        with self.transaction() as connection:
+            uid: int | None = connection.execute(theirs.order_by(jobs.c.id.desc()).limit(1)).scalar()
+            return uid
+
     def active_ids(self) -> frozenset[int]:
         with self.transaction() as connection:
             return frozenset(connection.execute(select(jobs.c.id).where(is_active())).scalars())

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, OperationalError
 
 from hyper2kvmd.errors import TryLater
 from hyper2kvmd.jobs.database import corrupt, open_database
@@ -35,7 +35,7 @@ class Transactions:
                 f"the job database does not respond: {error.orig}",
                 hint="Check the space and the mode of its file system",
             ) from error
-        except IntegrityError:
+        except (DataError, IntegrityError):
             raise
         except DatabaseError as error:
             raise corrupt(str(self._engine.url.database), str(error.orig)) from error

@@ -12,6 +12,8 @@ from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.frozen import Frozen
 
+MAX_ID = 2**31 - 1
+"""PostgreSQL's largest number of a row: no job, batch or event has a higher one."""
 NOBODY_AT_ALL = -1
 """A uid that owns nothing, for an unknown submitter."""
 

@@ -49,7 +49,7 @@ def test_one_line_for_each_job() -> None:
     assert second[6:] == ["source-missing", "/a.vmdk: not found", "Correct the path", ""]
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20"])
 def test_no_cell_is_a_formula(start: str) -> None:
     evil = f"{start}cmd|' /C calc'!A0"
     said = PROBLEM.with_changes(message=evil, hint=evil)
@@ -64,10 +64,11 @@ def test_a_job_that_waits() -> None:
 
 
 def test_markdown_shows_texts_of_strangers_as_text() -> None:
-    name = "a|b<script>[x](http://h)`*"
+    name = "a|b<script>[x](http://h)`*~\u202e\x1b"
     said = PROBLEM.with_changes(message="one\ntwo | three")
     text = markdown_report(batch(name=name), (job(1, State.FAILED, name, problems=(said,)),), {})
-    assert "<script>" not in text
+    assert "<script>" not in text and "://" not in text.replace("\\://", "")
+    assert all(letter.isprintable() for line in text.splitlines() for letter in line)
     *_, last = text.splitlines()
     assert last.count(" | ") == len(TITLES) - 1, "a bar in a text is escaped"
     assert "one two \\| three. Correct the path. (source-missing)" in last

@@ -68,10 +68,8 @@ def test_since_is_a_duration_or_a_date() -> None:
     assert address.moment("") is None
 
 
-def test_a_submitter_is_a_user_or_a_number() -> None:
-    assert (address.uid_of("root"), address.uid_of("4711"), address.uid_of("")) == (0, 4711, None)
-    with pytest.raises(BadAddress, match="not a user"):
-        address.uid_of("no such user")
+def test_a_submitter_is_a_name_or_a_number() -> None:
+    assert [address.written_uid(text) for text in ("4711", "root", "", "٣", "1" * 11)] == [4711, *[None] * 4]
 
 
 # ---------------------------------------------------------------- answers that are shared

@@ -68,7 +68,7 @@ def test_a_guest_cannot_speak_in_the_reports_own_voice() -> None:
     assert "| 1 | 52:54:00:00:00:01 (new) | virtio | ens192 | &lt;lan&gt; -&gt; default |" in lines
     assert "| System | &lt;b&gt;evil&lt;/b&gt; \\| good |" in lines
     assert "- &lt;i&gt; asked for a login" in lines
-    assert "### /boot/\\!\\[x\\](http://evil/) \\# Evidence" in lines
+    assert "### /boot/\\!\\[x\\](http\\://evil/) \\# Evidence" in lines
     assert "&lt;img&gt; (fstab)" in lines
     assert "- \\`&lt;i&gt;\\` has two .vmx \\[description-unclear\\]" in lines
     assert "- a \\#\\# Evidence" in lines and "- \\`&lt;b&gt;\\`" in lines
@@ -150,3 +150,11 @@ def test_what_is_left_comes_first_with_its_commands() -> None:
     assert lines.count("### SYSTEM") == 1 and lines.count("```diff") == 2
     assert f"| x.sys | 1.0 MiB | {'ab' * 32} | a driver |" in lines and "10 bytes" not in lines
     assert f"| qemu-ga.msi | QEMU's guest agent | {'cd' * 32} |" in lines
+
+
+def test_the_report_begins_with_the_number_of_warnings() -> None:
+    quiet = made(Guest())
+    assert markdown(quiet.with_changes(plan=PLAN)).splitlines()[2] == "Migrated without warnings."
+    assert markdown(quiet).splitlines()[2] == "Migrated with 1 warning."
+    guest = Guest(warnings=("the clock is wrong", "the clock is wrong"), concerns=(CONCERN,))
+    assert markdown(made(guest)).splitlines()[2] == "Migrated with 2 warnings."

@@ -7,8 +7,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import DataError
 
-from hyper2kvmd.errors import InvalidInput
+from hyper2kvmd.errors import InvalidInput, NotFound
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin, Refusal
 from hyper2kvmd.model.asked import Migration
@@ -213,3 +214,23 @@ def test_the_past_rate_is_the_median_of_the_last_conversions(store: Store) -> No
     assert store.past_rate() == PastRate(bytes_per_second=(2520 / 5 + 2520 / 6) / 2, conversions=10)
     store.forget(now() + timedelta(seconds=1))
     assert store.past_rate() is None
+
+
+def test_a_number_that_no_row_has_is_unknown_to_every_database(store: Store) -> None:
+    number = 2**63  # SQLite takes what is above PostgreSQL's range, but not this
+    for ask in (store.get, store.batch, lambda one: store.cancel(one, "root"), lambda one: store.hold(one, "root")):
+        with pytest.raises(NotFound):
+            ask(number)
+
+
+def test_a_value_that_does_not_fit_is_no_damage(store: Store) -> None:
+    """The database is asked for a value out of its range: its files are in order."""
+    with pytest.raises(DataError), store.transaction():
+        raise DataError("SELECT 1", None, ValueError("integer out of range"))
+
+
+def test_submitters_are_known_by_their_jobs(store: Store) -> None:
+    for uid in (1000, 1001):
+        migration = Migration(vmdk=(Path("/a.vmdk"),), vm_name="a")
+        store.submit(migration, content_key=str(uid), origin=Origin(submitter="alice", uid=uid))
+    assert (store.uid_of("alice"), store.uid_of("root")) == (1001, None)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import pwd
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 from hyper2kvmd.model.frozen import Frozen
-from hyper2kvmd.model.jobs import JobFilter, Sort, State
+from hyper2kvmd.model.jobs import MAX_ID, JobFilter, Sort, State
 
 PAGE_JOBS = 50
 """Jobs on one page."""
 MAX_PAGE = 400
 """Jobs that are further away are found by a filter, or in another order."""
-MAX_NUMBER = 2**31 - 1
 MAX_WORD = 255
 REFRESH = (0, 10, 60)
 """Seconds between two loads of a page that a reader may choose; 0 for no refresh."""
@@ -46,13 +44,12 @@ class Wanted(Frozen):
     def offset(self) -> int:
         return (self.page - 1) * PAGE_JOBS
 
-    def chosen(self) -> JobFilter:
-        """Raises BadAddress for a submitter that is no user."""
+    def chosen(self, submitter_uid: int | None) -> JobFilter:
         return JobFilter(
             states=self.states,
             since=moment(self.since),
             batch_id=self.batch,
-            submitter_uid=uid_of(self.submitter),
+            submitter_uid=submitter_uid,
             warned=self.warned,
             vm_name=self.vm or None,
         )
@@ -74,7 +71,7 @@ def read(query: Mapping[str, str], states: Iterable[str]) -> Wanted:
     wanted = Wanted(
         states=tuple(_state(text) for text in states if text),
         since=_word(query, "since"),
-        batch=_number(query, "batch", MAX_NUMBER) if query.get("batch") else None,
+        batch=_number(query, "batch", MAX_ID) if query.get("batch") else None,
         submitter=_word(query, "submitter"),
         warned=query.get("warned", "") == "1",
         vm=_word(query, "vm"),
@@ -99,16 +96,9 @@ def moment(since: str) -> datetime | None:
         raise BadAddress("since is not a duration such as 24h or 7d, nor a date such as 2026-01-31") from error
 
 
-def uid_of(submitter: str) -> int | None:
-    """Raises BadAddress for a user that does not exist."""
-    if not submitter:
-        return None
-    if submitter.isascii() and submitter.isdecimal() and len(submitter) <= 10:
-        return int(submitter)
-    try:
-        return pwd.getpwnam(submitter).pw_uid
-    except (KeyError, ValueError) as error:
-        raise BadAddress("submitter is not a user of this host") from error
+def written_uid(submitter: str) -> int | None:
+    """The uid that this is, unless it is a name."""
+    return int(submitter) if submitter.isascii() and submitter.isdecimal() and len(submitter) <= 10 else None
 
 
 def _state(text: str) -> State:

@@ -22,7 +22,7 @@ from hyper2kvmd.daemon.doors import Handler
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.pages import chart, host, render, views
-from hyper2kvmd.daemon.pages.address import PAGE_JOBS, BadAddress, Wanted, read
+from hyper2kvmd.daemon.pages.address import PAGE_JOBS, BadAddress, Wanted, read, written_uid
 from hyper2kvmd.daemon.pages.reported import Reported, of_report
 from hyper2kvmd.daemon.pages.shared import Overloaded, Shared, SharedPages
 from hyper2kvmd.daemon.report_file import ReportFiles
@@ -150,9 +150,20 @@ class Web:
 
     async def _found(self, wanted: Wanted) -> tuple[list[Job], int]:
         """The jobs of one page, and the number of all."""
-        store, chosen = self._ledger.store, await asyncio.to_thread(wanted.chosen)
+        store, chosen = self._ledger.store, wanted.chosen(await self._uid_of(wanted.submitter))
         jobs = await self._ledger.call(store.list, chosen, PAGE_JOBS, wanted.offset, wanted.sort)
         return jobs, await self._ledger.call(store.count, chosen)
+
+    async def _uid_of(self, submitter: str) -> int | None:
+        """By the submitters on record: the accounts of the host are nobody's business. Raises BadAddress."""
+        if not submitter:
+            return None
+        if (uid := written_uid(submitter)) is not None:
+            return uid
+        found = await self._ledger.call(self._ledger.store.uid_of, submitter)
+        if found is None:
+            raise BadAddress("submitter has no job on record")
+        return found
 
     async def _job(self, request: web.Request, wanted: Wanted) -> str:
         number, store = int(request.match_info["id"]), self._ledger.store

@@ -173,6 +173,12 @@ def test_what_is_not_there_is_said(house: House, path: str, code: int, fact: str
     assert fact in seen(house, path, code=code)
 
 
+def test_no_page_says_which_accounts_the_host_has(house: House) -> None:
+    house.start()
+    for name in ("root", "nobody-of-that-name"):
+        assert "submitter has no job on record" in seen(house, f"/jobs?submitter={name}", code=400)
+
+
 def test_pages_only_read(house: House) -> None:
     house.start()
     for method in ("POST", "PUT", "DELETE", "PATCH"):

@@ -20,9 +20,33 @@ spool = partial(Cut, "hyper2kvmd/daemon/spool.py")
 questions = partial(Cut, "hyper2kvmd/jobs/questions.py")
 submissions = partial(Cut, "hyper2kvmd/jobs/submissions.py")
 web = partial(Cut, "hyper2kvmd/daemon/pages/server.py")
+markdown = partial(Cut, "hyper2kvmd/markdown.py")
 shared = partial(Cut, "hyper2kvmd/daemon/pages/shared.py")
 
+TEXTS = "tests/unit/test_markdown.py::test_nothing_"
+
 GUARDS: tuple[Guard, ...] = (
+    # ---- texts
+    *each(
+        f"{TEXTS}is_a_link_or_emphasis",
+        markdown("plain_part", "call ADDRESS", "$2"),
+        markdown("plain_part", "call SPECIAL", "$2"),
+    ),
+    *each(
+        f"{TEXTS}controls_a_terminal_or_turns_the_text_around",
+        markdown("plain_part", "call printable", "$1"),
+        markdown("code", "call printable", "$1"),
+        markdown("fenced", "call printable", "$1"),
+    ),
+    *each(
+        "tests/unit/test_store.py::test_a_number_that_no_row_has_is_unknown_to_every_database",
+        Cut("hyper2kvmd/jobs/changes.py", "one", "if MAX_ID", NEVER),
+        Cut("hyper2kvmd/jobs/lists.py", "Lists.batch", "if MAX_ID", NEVER),
+    ),
+    *each(
+        "tests/integration/daemon/test_pages.py::test_no_page_says_which_accounts_the_host_has",
+        web("Web._uid_of", "if found", NEVER),
+    ),
     # ---- connections
     *each(
         "test_strangers.py::test_more_connections_than_descriptors",
