@@ -43,7 +43,7 @@ def test_a_dropped_export_boots_and_the_source_is_untouched(service: Service) ->
 
     assert fingerprint(source.parent) == before
     assert re.search(r"qemu-img create -q -f qcow2 \S+/disk1.qcow2 \d+$", service.log.read_text(), re.MULTILINE)
-    until("the YAML is set aside", lambda: service.names("done") == {"web01.yaml"})
+    until("the YAML is set aside", lambda: service.yamls("done") == {"web01.yaml"})
     assert service.names("incoming") == service.names("active") == set()
     assert service.working_folders() == set()
     assert {path.name for path in service.images.iterdir()} == {
@@ -133,7 +133,7 @@ def test_a_guest_that_is_not_repaired_fails_its_boot_proof(service: Service) -> 
     assert "initramfs shell" in problem.message
     assert re.search("UUID=[-0-9a-f]{36} does not exist", problem.message)
     assert "regen_initramfs" in problem.hint
-    until("the YAML is set aside", lambda: service.names("failed") == {"sick.yaml"})
+    until("the YAML is set aside", lambda: service.yamls("failed") == {"sick.yaml"})
     assert not list(service.images.glob("*"))
     assert service.working_folders() == set()
 
@@ -171,7 +171,7 @@ def test_what_cannot_work_is_said_in_one_line_and_leaves_nothing(service: Servic
         problem = service.failed(name, code).problems[0]
         assert problem.hint
         assert "\n" not in problem.message
-    until("the YAMLs are set aside", lambda: service.names("failed") == {f"{name}.yaml" for name in cases})
+    until("the YAMLs are set aside", lambda: service.yamls("failed") == {f"{name}.yaml" for name in cases})
     assert service.working_folders() == set()
     assert not list(service.images.glob("*"))
 
@@ -340,7 +340,7 @@ def end_half_way(service: Service, source: Path, number: signal.Signals) -> None
     job = service.succeeded("web01")
     assert job.attempt == 2
     assert service.working_folders() == set()
-    until("the YAML is set aside", lambda: service.names("done") == {"web01.yaml"})
+    until("the YAML is set aside", lambda: service.yamls("done") == {"web01.yaml"})
 
 
 def processes_below(root: Path) -> list[str]:

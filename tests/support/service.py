@@ -114,6 +114,10 @@ class Service:
     def names(self, folder: str) -> set[str]:
         return {path.name for path in (self.spool / folder).iterdir()}
 
+    def yamls(self, folder: str) -> set[str]:
+        """Without the files that say what became of them."""
+        return {name for name in self.names(folder) if name.endswith(".yaml")}
+
     def jobs(self) -> list[Job]:
         """All jobs, newest first: what `h2kvmctl list` asks, without a program of its own for each look."""
         return list(Client(self.socket).jobs())
