@@ -24,6 +24,7 @@ from hyper2kvmd.daemon.space import Demand, Shortage, Space
 from hyper2kvmd.daemon.wire import FileSystemRole, Status
 from hyper2kvmd.errors import Failure, TryLater
 from hyper2kvmd.host import run
+from hyper2kvmd.jobs.attempts import Unsearched
 from hyper2kvmd.jobs.candidates import Admits, directories_of
 from hyper2kvmd.jobs.changes import first_line
 from hyper2kvmd.model.asked import Migration
@@ -123,7 +124,11 @@ class Scheduler:
         if self.mode != "running" or len(self._attempts) >= self.config.max_concurrent_jobs:
             await self._ledger.call(store.paused)  # checks the database when nothing is claimed
         while self.mode == "running" and len(self._attempts) < self.config.max_concurrent_jobs:
-            job = await self._ledger.call(store.claim, datetime.now(UTC), self._admission())
+            try:
+                job = await self._ledger.call(store.claim, datetime.now(UTC), self._admission())
+            except Unsearched:
+                self.wake()
+                break
             if job is None:
                 break
             await self._start(job)

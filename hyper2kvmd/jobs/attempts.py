@@ -45,12 +45,16 @@ MAX_SHUT = 100
 """
 
 
+class Unsearched(Exception):
+    """Each of MAX_SHUT jobs had a shut window; jobs behind them may start."""
+
+
 class Attempts(Transactions):
     def claim(self, now: datetime, admits: Admits | None = None) -> Job | None:
         """The next job, now running in a new attempt: highest priority first, then the oldest.
 
         Jobs that `admits` refuses are passed over: they wait for their source. A job whose window is shut gets the time
-        of its next opening instead.
+        of its next opening instead. Raises Unsearched: call it again.
         """
         with self.transaction(writes=True) as connection:
             for _ in range(MAX_SHUT):
@@ -58,11 +62,11 @@ class Attempts(Transactions):
                 if best is None:
                     return None
                 job = one(connection, best)
-                start = start_of(job, now)
+                start = start_of(job.id, job.migration, now)
                 if start.get("waiting_for") is None:
                     return _claimed(connection, job, now)
                 put(connection, job, **start)
-        return None
+        raise Unsearched
 
     def forget_busy_sources(self) -> None:
         """Let no job wait for its source until the next claim: a job has ended, or the limits are others."""
@@ -263,7 +267,7 @@ class Attempts(Transactions):
 
 def _wait_for_window(connection: Connection, job: Job, moment: datetime) -> None:
     """For a job that could start again at that moment, but for its window. Its note stays what it is."""
-    start = start_of(job, moment)
+    start = start_of(job.id, job.migration, moment)
     if start.get("state") is State.HELD:
         put(connection, job, **start)
     elif start.get("waiting_for") is not None:

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from hyper2kvmd.errors import NotFound, rendered
-from hyper2kvmd.jobs.outbox import announce
+from hyper2kvmd.jobs.outbox import announce, wanted_kinds
 from hyper2kvmd.jobs.tables import SHOWN, batches, events, job_of, jobs, stages
 from hyper2kvmd.model.jobs import MAX_ID, Job, Problem, Stage, State
 from hyper2kvmd.model.results import PRODUCTS, Finished, recorded
 
 EVENTS_KEPT = 500
+MAX_NUMBERS = 1000
+"""In one statement."""
 
 
 def is_active() -> ColumnElement[bool]:
@@ -127,3 +129,24 @@ def record_at(connection: Connection, job_id: int, attempt: int, kind: str, mess
     values = {"job_id": job_id, "at": datetime.now(UTC), "attempt": attempt, "kind": kind, "message": message}
     connection.execute(insert(events).values(values))
     announce(connection, job_id, kind, message)
+
+
+def record_all(connection: Connection, rows: Sequence[tuple[int, int, str, str]]) -> None:
+    """Job, attempt, kind and message of events of different jobs, whose early events are forgotten."""
+    if not rows:
+        return
+    names, at = ("job_id", "attempt", "kind", "message"), datetime.now(UTC)
+    connection.execute(insert(events), [{**dict(zip(names, row, strict=True)), "at": at} for row in rows])
+    _forget_early_events_of(connection, [row[0] for row in rows])
+    wanted = wanted_kinds(connection)
+    for job_id, _, kind, message in rows:
+        if kind in wanted:
+            announce(connection, job_id, kind, message)
+
+
+def _forget_early_events_of(connection: Connection, job_ids: Sequence[int]) -> None:
+    for start in range(0, len(job_ids), MAX_NUMBERS):
+        of_jobs = events.c.job_id.in_(job_ids[start : start + MAX_NUMBERS])
+        many = select(events.c.job_id).where(of_jobs).group_by(events.c.job_id)
+        for job_id in connection.execute(many.having(func.count() > EVENTS_KEPT)).scalars().all():
+            forget_early_events(connection, job_id)

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, exists, func, insert, select
+from sqlalchemy import Connection, Select, and_, bindparam, case, delete, exists, func, insert, select, union, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from hyper2kvmd.errors import InvalidInput
-from hyper2kvmd.jobs.changes import change, forget_early_events, one, queued, record
+from hyper2kvmd.jobs.changes import change, queued, record, record_all
 from hyper2kvmd.jobs.tables import batches, dependencies, jobs
+from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Job, State, WaitingFor
 from hyper2kvmd.start_times import earliest_start, missing_zone
 from hyper2kvmd.units import local_time
@@ -26,22 +27,30 @@ MAX_NEEDED = 100_000
 
 
 def needed_by_others() -> ColumnElement[bool]:
-    """Jobs that an active one needs: what became of them has to stay on record."""
+    """Jobs that an active one needs and that have not succeeded: what became of them has to stay on record.
+
+    One that has succeeded may be forgotten, with its dependencies: nothing waits for it any more.
+    """
     other = jobs.alias()
     active = other.c.state.in_([state for state in State if state.active])
     needs = dependencies.c.needs == jobs.c.id, dependencies.c.job_id == other.c.id, active
-    return exists(select(dependencies.c.job_id).where(*needs))
+    return and_(jobs.c.state != State.SUCCEEDED, exists(select(dependencies.c.job_id).where(*needs)))
 
 
 # ---------------------------------------------------------------- what a migration needs
 
 
-def needed_jobs(connection: Connection, names: Iterable[str], submitter_uid: int | None) -> Mapping[str, Sequence[int]]:
-    """For each name, the jobs of a batch or the newest job of a VM, of that submitter or of anybody.
+def needed_jobs(
+    connection: Connection, names: Iterable[str], submitter_uid: int, *, operator: bool
+) -> Mapping[str, Sequence[int]]:
+    """For each name, the jobs of a batch or the newest job of a VM of that submitter.
 
+    For an operator without one of that name, those of the only submitter who has one.
     Raises InvalidInput: `after-unknown`, `after-ambiguous`.
     """
     found = {name: _named(connection, name, submitter_uid) for name in names}
+    if operator:
+        found |= {name: _of_others(connection, name) for name, jobs_found in found.items() if not any(jobs_found)}
     unknown = [name for name, (batch, vm) in found.items() if not batch and not vm]
     if unknown:
         raise InvalidInput(
@@ -59,18 +68,38 @@ def needed_jobs(connection: Connection, names: Iterable[str], submitter_uid: int
     return {name: (*batch, *vm) for name, (batch, vm) in found.items()}
 
 
-def _named(connection: Connection, name: str, uid: int | None) -> tuple[Sequence[int], Sequence[int]]:
-    """The jobs of the newest batch of that name, and the newest job of a VM of that name."""
+Named = tuple[Sequence[int], Sequence[int]]
+"""The jobs of a batch, and the job of a VM, of the same name."""
+
+
+def _named(connection: Connection, name: str, uid: int) -> Named:
+    """The submitter's newest batch and newest job of that name."""
     batch = _newest(select(batches.c.id).where(batches.c.name == name), batches.c, uid)
-    accepted = jobs.c.vm_name == name, jobs.c.state != State.REJECTED
-    vm = _newest(select(jobs.c.id).where(*accepted), jobs.c, uid)
+    vm = _newest(select(jobs.c.id).where(*_accepted(name)), jobs.c, uid)
     members = select(jobs.c.id).where(jobs.c.batch_id == batch.scalar_subquery()).order_by(jobs.c.id)
     return tuple(connection.execute(members).scalars()), tuple(connection.execute(vm).scalars())
 
 
-def _newest(query: Select[Any], columns: Any, uid: int | None) -> Select[Any]:
-    ours = query if uid is None else query.where(columns.submitter_uid == uid)
-    return ours.order_by(columns.id.desc()).limit(1)
+def _of_others(connection: Connection, name: str) -> Named:
+    """Raises InvalidInput (`after-ambiguous`) if several submitters have a batch or a job of that name."""
+    of_batches = select(batches.c.submitter_uid).where(batches.c.name == name)
+    query = union(of_batches, select(jobs.c.submitter_uid).where(*_accepted(name)))
+    owners = connection.execute(query).scalars().all()
+    if len(owners) > 1:
+        raise InvalidInput(
+            "after-ambiguous",
+            f"after names {name}, which {len(owners)} submitters have a machine or a batch of",
+            hint="Submit this as the submitter of the one that is meant, or hold it and release it by hand",
+        )
+    return _named(connection, name, owners[0]) if owners else ((), ())
+
+
+def _accepted(name: str) -> tuple[ColumnElement[bool], ...]:
+    return jobs.c.vm_name == name, jobs.c.state != State.REJECTED
+
+
+def _newest(query: Select[Any], columns: Any, uid: int) -> Select[Any]:
+    return query.where(columns.submitter_uid == uid).order_by(columns.id.desc()).limit(1)
 
 
 def require_room(connection: Connection, submitter_uid: int, more: int) -> None:
@@ -94,58 +123,109 @@ def depend(connection: Connection, job_id: int, needs: Iterable[int]) -> None:
 # ---------------------------------------------------------------- what a waiting job waits for
 
 
-def start_of(job: Job, moment: datetime) -> dict[str, Any]:
+UNHELD: Mapping[str, Any] = {"state": State.QUEUED, "not_before": None, "waiting_for": None, "note": ""}
+
+
+def start_of(job_id: int, migration: Migration | None, moment: datetime) -> Mapping[str, Any]:
     """The columns of a queued job that nothing holds up but its time and its window.
 
     It is held if the time zone of the window is unknown.
     """
-    if job.migration is None:
+    if migration is None:
         return {}
-    if zone := missing_zone(job.migration):
-        remedy = f"Install tzdata, then run `h2kvmctl release {job.id}`"
+    if zone := missing_zone(migration):
+        remedy = f"Install tzdata, then run `h2kvmctl release {job_id}`"
         note = f"window.timezone is {zone}, which this host does not have. {remedy}"
-        return {"state": State.HELD, "not_before": None, "waiting_for": WaitingFor.OPERATOR, "note": note}
-    start, reason = earliest_start(job.migration, moment)
+        return {**UNHELD, "state": State.HELD, "waiting_for": WaitingFor.OPERATOR, "note": note}
+    start, reason = earliest_start(migration, moment)
     if reason is None:
-        return {"not_before": None, "waiting_for": None, "note": ""}
+        return UNHELD
     what = "its window opens" if reason is WaitingFor.WINDOW else "it starts not before"
-    return {"not_before": start, "waiting_for": reason, "note": f"{what} {local_time(start)}"}
+    return {**UNHELD, "not_before": start, "waiting_for": reason, "note": f"{what} {local_time(start)}"}
 
 
 def enqueue(connection: Connection, job_id: int, **values: Any) -> None:
     """Let a job wait for whatever it has to wait for now."""
     change(connection, (jobs.c.id == job_id,), **queued(), waiting_for=WaitingFor.AFTER, note="", **values)
-    arrange(connection, job_id)
-
-
-def arrange(connection: Connection, job_id: int) -> None:
-    """Hold, queue or free a waiting job, by what became of those that it needs."""
-    job = one(connection, job_id)
-    open_ones = _unfinished(connection, job_id)
-    broken = [other for other in open_ones if other[2] in BROKEN]
-    if job.state is State.HELD and job.waiting_for is not WaitingFor.AFTER:
-        change(connection, (jobs.c.id == job_id,), note=_broken_note(broken, job_id) if broken else "")
-    elif broken:
-        _hold(connection, job, _broken_note(broken, job_id))
-    elif open_ones:
-        names = ", ".join(f"{name} (job {number})" for number, name, _ in open_ones[:5])
-        more = f" and {len(open_ones) - 5} more" if len(open_ones) > 5 else ""
-        put(connection, job, waiting_for=WaitingFor.AFTER, note=f"waits for {names}{more}")
-    elif job.waiting_for is WaitingFor.AFTER:
-        put(connection, job, **start_of(job, datetime.now(UTC)))
+    arrange(connection, jobs.c.id == job_id)
 
 
 def arrange_dependents(connection: Connection, job_id: int) -> None:
     """Call it when the job has ended or is active again."""
-    waiting = jobs.c.state.in_((State.QUEUED, State.HELD))
-    query = (
-        select(jobs.c.id)
-        .join(dependencies, dependencies.c.job_id == jobs.c.id)
-        .where(dependencies.c.needs == job_id, waiting)
+    arrange(connection, jobs.c.id.in_(select(dependencies.c.job_id).where(dependencies.c.needs == job_id)))
+
+
+def arrange(connection: Connection, which: ColumnElement[bool]) -> None:
+    """Hold, queue or free the waiting ones of these jobs, by what became of those that they need.
+
+    However many they are, it is one question, one change, and one entry of events.
+    """
+    now = datetime.now(UTC)
+    changes = [(row, _arranged(row, now)) for row in connection.execute(_waiting(which)).all()]
+    values = [{"number": row.id, **_columns(row), **new} for row, new in changes if new]
+    if values:
+        changed: dict[str, Any] = {name: bindparam(f"new_{name}") for name in UNHELD}
+        renamed = [{"number": one["number"], **{f"new_{name}": one[name] for name in UNHELD}} for one in values]
+        connection.execute(update(jobs).where(jobs.c.id == bindparam("number")).values(changed), renamed)
+    _record_changes(connection, [(row, new) for row, new in changes if new.get("state", row.state) != row.state])
+
+
+def _columns(row: Any) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in UNHELD}
+
+
+def _waiting(which: ColumnElement[bool]) -> Select[Any]:
+    """The waiting ones of these jobs: how many of those that they need have not succeeded, and one of them."""
+    needed, shown = jobs.alias(), jobs.alias()
+    unfinished = (
+        select(
+            dependencies.c.job_id,
+            func.count().label("number"),
+            func.min(needed.c.id).label("first"),
+            func.min(case((needed.c.state.in_(BROKEN), needed.c.id))).label("broken"),
+        )
+        .join(needed, needed.c.id == dependencies.c.needs)
+        .where(needed.c.state != State.SUCCEEDED, dependencies.c.job_id.in_(select(jobs.c.id).where(which)))
+        .group_by(dependencies.c.job_id)
+        .subquery()
+    )
+    free = case((unfinished.c.number.is_(None), jobs.c.migration))
+    columns = (jobs.c.id, jobs.c.attempt, *(jobs.c[name] for name in UNHELD), free.label("migration"))
+    others = (unfinished.c.number, unfinished.c.broken, shown.c.id.label("needed"), shown.c.vm_name.label("name"))
+    return (
+        select(*columns, *others, shown.c.state.label("became"))
+        .outerjoin(unfinished, unfinished.c.job_id == jobs.c.id)
+        .outerjoin(shown, shown.c.id == func.coalesce(unfinished.c.broken, unfinished.c.first))
+        .where(jobs.c.state.in_((State.QUEUED, State.HELD)), which)
         .order_by(jobs.c.id)
     )
-    for dependent in connection.execute(query).scalars().all():
-        arrange(connection, dependent)
+
+
+def _arranged(row: Any, now: datetime) -> Mapping[str, Any]:
+    """The columns that change."""
+    broken = _broken_note(row) if row.broken else ""
+    if row.state == State.HELD and row.waiting_for != WaitingFor.AFTER:
+        return {"note": broken}
+    if broken:
+        return {"state": State.HELD, "waiting_for": WaitingFor.AFTER, "note": broken}
+    if row.number:
+        more = f" and {row.number - 1} more" if row.number > 1 else ""
+        note = f"waits for {row.name} (job {row.needed}){more}"
+        return {"state": State.QUEUED, "waiting_for": WaitingFor.AFTER, "note": note}
+    if row.waiting_for != WaitingFor.AFTER:
+        return {}
+    return start_of(row.id, Migration.model_validate_json(row.migration) if row.migration else None, now)
+
+
+def _record_changes(connection: Connection, changes: Sequence[tuple[Any, Mapping[str, Any]]]) -> None:
+    """Those that are held now, or no longer."""
+    rows = [
+        (row.id, row.attempt, "held", new["note"])
+        if new["state"] == State.HELD
+        else (row.id, row.attempt, "released", "nothing that it needs has failed any more")
+        for row, new in changes
+    ]
+    record_all(connection, rows)
 
 
 def forget_broken(connection: Connection, job_id: int) -> None:
@@ -154,31 +234,12 @@ def forget_broken(connection: Connection, job_id: int) -> None:
     connection.execute(delete(dependencies).where(dependencies.c.job_id == job_id, broken))
 
 
-def _unfinished(connection: Connection, job_id: int) -> Sequence[Any]:
-    """Number, name and state of those that have not succeeded."""
-    query = (
-        select(jobs.c.id, jobs.c.vm_name, jobs.c.state)
-        .join(dependencies, dependencies.c.needs == jobs.c.id)
-        .where(dependencies.c.job_id == job_id, jobs.c.state != State.SUCCEEDED)
-        .order_by(jobs.c.id)
-    )
-    return connection.execute(query).all()
-
-
-def _broken_note(broken: Sequence[Any], job_id: int) -> str:
-    number, name, state = broken[0]
-    what = "failed" if state == State.FAILED else "was cancelled"
+def _broken_note(row: Any) -> str:
+    what = "failed" if row.became == State.FAILED else "was cancelled"
     return (
-        f"needs {name} (job {number}), which {what}. `h2kvmctl retry {number}` lets this job wait for it again;"
-        f" `h2kvmctl release {job_id}` starts this job in spite of it"
+        f"needs {row.name} (job {row.needed}), which {what}. `h2kvmctl retry {row.needed}` lets this job wait for it"
+        f" again; `h2kvmctl release {row.id}` starts this job in spite of it"
     )
-
-
-def _hold(connection: Connection, job: Job, note: str) -> None:
-    change(connection, (jobs.c.id == job.id,), state=State.HELD, waiting_for=WaitingFor.AFTER, note=note)
-    if job.state is not State.HELD:
-        forget_early_events(connection, job.id)
-        record(connection, job, "held", note)
 
 
 def put(connection: Connection, job: Job, **values: Any) -> None:

@@ -48,10 +48,17 @@ class Operations(Transactions):
 
     def hold(self, job_id: int, by: str) -> Job:
         with self.transaction(writes=True) as connection:
-            job = self._allow(connection, job_id, "hold", State.QUEUED)
+            job = self._allow_hold(connection, job_id)
             change(connection, (jobs.c.id == job_id,), state=State.HELD, waiting_for=WaitingFor.OPERATOR)
             _record_order(connection, job, "held", by)
             return one(connection, job_id)
+
+    def _allow_hold(self, connection: Connection, job_id: int) -> Job:
+        """Also a job that is held because of another one: then it stays held when that one is retried."""
+        job = one(connection, job_id)
+        if job.state is State.HELD and job.waiting_for is WaitingFor.AFTER:
+            return job
+        return self._allow(connection, job_id, "hold", State.QUEUED)
 
     def release(self, job_id: int, by: str) -> Job:
         """Let a held job start, also in spite of jobs that it needs and that failed."""

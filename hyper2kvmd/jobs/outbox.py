@@ -26,7 +26,7 @@ def announce(connection: Connection, job_id: int, kind: str, message: str) -> No
     """Notify the destinations that want to know of this event, which is on record already, with its change."""
     if kind not in OCCASIONS_OF and kind not in ENDS:
         return
-    if not connection.execute(select(subscriptions.c.destination).limit(1)).first():
+    if not wanted_kinds(connection):
         return
     row = connection.execute(select(jobs, *SHOWN).where(jobs.c.id == job_id)).mappings().one()
     job = job_of(row)
@@ -35,6 +35,12 @@ def announce(connection: Connection, job_id: int, kind: str, message: str) -> No
         _post_job(connection, job, occasions, message)
     if kind in ENDS and job.batch_id is not None:
         _post_batch(connection, job.batch_id)
+
+
+def wanted_kinds(connection: Connection) -> frozenset[str]:
+    """The kinds of events of which a destination may want to know."""
+    subscribed = connection.execute(select(subscriptions.c.destination).limit(1)).first()
+    return frozenset((*OCCASIONS_OF, *ENDS)) if subscribed else frozenset()
 
 
 def _succeeded(_connection: Connection, job: Job) -> tuple[Occasion, ...]:

@@ -33,7 +33,7 @@ class Origin:
     spool_group: str | None = None
     """Permanent name of the spool file, the same for all its machines. Only the first one has `claim` and `path`."""
     operator: bool = False
-    """Its jobs may wait for those of every submitter."""
+    """Its jobs may wait for those of another submitter."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _enter(connection: Connection, asked: Sequence[Submission]) -> list[Submitte
     machines = {one.migration.vm_name for one in asked}
     others = {name for one in asked for name in one.migration.after} - machines
     origin = asked[0].origin
-    known = needed_jobs(connection, sorted(others), None if origin.operator else origin.uid)
+    known = needed_jobs(connection, sorted(others), origin.uid, operator=origin.operator)
     if not origin.operator:
         named = (name for one in asked for name in one.migration.after)
         require_room(connection, origin.uid, sum(len(known.get(name, (0,))) for name in named))
@@ -134,8 +134,8 @@ def _enter(connection: Connection, asked: Sequence[Submission]) -> list[Submitte
     known = {**known, **{submitted.job.vm_name: (submitted.job.id,) for submitted in done}}
     for one, submitted in zip(asked, done, strict=True):
         depend(connection, submitted.job.id, (number for name in one.migration.after for number in known[name]))
-    for submitted in done:
-        arrange(connection, submitted.job.id)
+    entered = [submitted.job.id for submitted in done]
+    arrange(connection, jobs.c.id.between(min(entered), max(entered)))
     return [replace(submitted, job=one_job(connection, submitted.job.id)) for submitted in done]
 
 

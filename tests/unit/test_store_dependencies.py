@@ -10,11 +10,16 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import event
 
 from hyper2kvmd import start_times
 from hyper2kvmd.errors import InvalidInput
+from hyper2kvmd.jobs.attempts import Unsearched
+from hyper2kvmd.jobs.changes import change
+from hyper2kvmd.jobs.dependencies import arrange_dependents
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin, Submission
+from hyper2kvmd.jobs.tables import jobs
 from hyper2kvmd.model.asked import Migration, StartWindow
 from hyper2kvmd.model.jobs import Job, Problem, State, WaitingFor
 
@@ -168,6 +173,56 @@ def test_jobs_of_others_are_known_to_operators_only(store: Store) -> None:
     assert facts(store, web) == OPEN
 
 
+def test_an_operators_own_job_comes_first_and_those_of_several_others_are_ambiguous(store: Store) -> None:
+    add(store, submission("db", origin=BOB))
+    add(store, submission("db", origin=ALICE))
+    with pytest.raises(InvalidInput, match="2 submitters") as refusal:
+        add(store, submission("web", "db", origin=ROOT))
+    assert refusal.value.code == "after-ambiguous"
+    (own,) = add(store, submission("db", origin=ROOT))
+    add(store, submission("db", origin=ALICE, memory=2048))
+    (web,) = add(store, submission("web", "db", origin=ROOT))
+    assert f"waits for db (job {own})" in store.get(web).note
+
+
+def test_a_person_holds_a_job_that_is_held_because_of_another(store: Store) -> None:
+    add(store, submission("web", "db"), submission("db"))
+    run(store, fails=True)
+    held = store.hold(1, "root")
+    assert (held.state, held.waiting_for) == (State.HELD, WaitingFor.OPERATOR) and "which failed" in held.note
+    with pytest.raises(InvalidInput, match="is held: hold is not possible"):
+        store.hold(1, "root")
+    store.retry(2, "root")
+    run(store)
+    assert store.get(1).state is State.HELD
+    store.release(1, "root")
+    assert run(store) == 1
+
+
+def test_a_job_that_has_succeeded_is_forgotten_though_others_needed_it(store: Store) -> None:
+    add(store, submission("web", "db", "storage"), submission("db"), submission("storage"))
+    assert run(store) == 2
+    run(store, fails=True)
+    assert store.forget(now() + timedelta(days=1)) == 1
+    assert facts(store, 1) == HELD and store.get(3).state is State.FAILED
+    store.retry(3, "root")
+    assert [run(store), run(store)] == [3, 1]
+
+
+def test_many_jobs_are_arranged_by_a_fixed_number_of_statements(store: Store) -> None:
+    add(store, submission("db"))
+    add(store, *(submission(f"web{number}", "db") for number in range(50)))
+    job = claim(store)
+    statements: list[str] = []
+    with store.transaction(writes=True) as connection:
+        event.listen(connection, "before_cursor_execute", lambda *words: statements.append(words[2]))
+        change(connection, (jobs.c.id == job.id,), state=State.FAILED)
+        arrange_dependents(connection, job.id)
+    assert {facts(store, number) for number in range(2, 52)} == {HELD}
+    assert all(store.events(number)[-1].kind == "held" for number in range(2, 52))
+    assert len(statements) <= 8
+
+
 def test_what_an_active_job_needs_is_not_forgotten(store: Store) -> None:
     add(store, submission("web", "db"), submission("db"))
     run(store, fails=True)
@@ -215,7 +270,10 @@ def test_many_shut_windows_keep_no_other_job_back(store: Store) -> None:
     for number in range(120):
         add(store, submission(f"w{number}", window=closed, priority=9))
     add(store, submission("free"))
-    found = [store.claim(NOON + timedelta(days=40, hours=5)) for _ in range(3)]
+    noon = NOON + timedelta(days=40, hours=5)
+    with pytest.raises(Unsearched):
+        store.claim(noon)
+    found = [store.claim(noon) for _ in range(2)]
     assert [job.vm_name for job in found if job] == ["free"]
 
 
