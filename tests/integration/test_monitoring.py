@@ -54,6 +54,7 @@ def queries(panel: dict[str, Any]) -> list[str]:
 @pytest.fixture
 def exposed(house: House) -> str:
     """`/metrics` of a daemon whose jobs have come to every kind of end."""
+    house.configure(notify=[{"hook_dir": f"{house.root}/notify.d"}])
     house.start()
     house.drop("good.yaml", house.migration("good", "helper mount", "plan", "start convert", "progress 7 9", "convert"))
     house.drop("bad.yaml", house.migration("bad", "fail permanent"))

@@ -14,6 +14,7 @@ from tests.security.guards import (
     hives,
     inputs,
     names,
+    notifications,
     ntfs,
     overwriting,
     places,
@@ -27,7 +28,7 @@ from tests.security.guards.guard import Guard
 
 ALL = (
     *(boundary, service, inputs, archives, descriptions, hives, event_logs, drivers, ntfs, windows),
-    *(places, destinations, names, overwriting, strangers, control, waiting, work),
+    *(places, destinations, names, overwriting, strangers, control, waiting, notifications, work),
 )
 GUARDS: tuple[Guard, ...] = tuple(guard for module in ALL for guard in module.GUARDS)
 OTHERS: dict[str, str] = {**boundary.OTHERS, **inputs.OTHERS}

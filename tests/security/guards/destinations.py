@@ -32,11 +32,11 @@ GUARDS: tuple[Guard, ...] = (
     *each(cases(CONFIGURED, "home"), destination("_require_apart", "operand 0 #1", NEVER)),
     *each(
         (*cases(PRIVATE, "home", "home-ssh"), *cases(CONFIGURED, "home")),
-        Cut("hyper2kvmd/config.py", "DaemonConfig.bounds", "item _homes", GONE),
+        Cut("hyper2kvmd/config.py", "DaemonConfig.bounds", "call _homes", "()"),
     ),
     *each(
         cases(CONFIGURED, "conversions", "below another conversion directory", "missing conversion directory"),
-        Cut("hyper2kvmd/config.py", "DaemonConfig.bounds", "item conversion_dirs", GONE),
+        Cut("hyper2kvmd/config.py", "DaemonConfig.bounds_of", "item conversion_dirs", GONE),
     ),
     *each(
         "test_destinations.py::test_a_configured_directory_where_results_may_lie",
@@ -98,7 +98,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         cases("test_destinations.py::test_a_directory_of_the_service_itself", "other-name-of-incoming"),
-        Cut("hyper2kvmd/config.py", "DaemonConfig.bounds", "item SpoolFolder", GONE),
+        Cut("hyper2kvmd/config.py", "DaemonConfig.bounds_of", "item SpoolFolder", GONE),
     ),
     # ---- where it converts
     *each(
