@@ -11,7 +11,7 @@ import click
 from pydantic import ValidationError
 
 from hyper2kvmd.cli.completion import job_ids
-from hyper2kvmd.cli.output import Output
+from hyper2kvmd.cli.output import Output, printable
 from hyper2kvmd.cli.remote import over_socket
 from hyper2kvmd.cli.selectors import STATES, Selected, over_jobs
 from hyper2kvmd.cli.verbs import finish
@@ -60,7 +60,7 @@ def report(output: Output, daemon: Client, job_id: int) -> None:
         output.data(json.loads(daemon.report(job_id)))
     else:
         for line in daemon.report(job_id, format="markdown").splitlines():
-            output.line(line)
+            click.echo("\t".join(map(printable, line.split("\t"))))
 
 
 COMMANDS: list[click.Command] = [show, report]
