@@ -23,7 +23,7 @@ KINDS = {
     Kind.RETRY: "the daemon tries the job again by itself",
     Kind.OPERATOR: "change something on the host, then retry: the job continues after its last finished stage",
     Kind.PERMANENT: "the input is at fault; the same job fails again",
-    "concern": "no error: the migration goes on, and plan, log and report show it",
+    "concern": "no error: the migration continues, and plan, log and report show it",
     None: "a reply of the root helper, which is quoted in the message of another error",
 }
 

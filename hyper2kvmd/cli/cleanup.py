@@ -73,12 +73,23 @@ def collect(config: DaemonConfig, *, dry_run: bool) -> Removed:
 def _require_database(config: DaemonConfig) -> None:
     """Opening a missing SQLite file would create an empty one, without live jobs."""
     path = config.database_url.removeprefix("sqlite:///")
-    if path != config.database_url and not Path(path).exists():
+    if path != config.database_url and _missing(path):
         raise BrokenInstallation(
             "database-missing",
             f"the job database {path} does not exist, so the live jobs are unknown",
             hint="Start hyper2kvmd once, or specify its configuration with --config",
         )
+
+
+def _missing(path: str) -> bool:
+    """False also for a file in a directory that this user may not search: opening it says so."""
+    try:
+        Path(path).stat()
+    except PermissionError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _working_folders(config: DaemonConfig, store: Store, *, dry_run: bool) -> Iterator[Path | Problem]:

@@ -7,6 +7,10 @@ is refused: an administrator decides what to do with it.
 from __future__ import annotations
 
 import os
+import pwd
+import shlex
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ from hyper2kvmd.errors import BrokenInstallation, TryLater
 BUSY_SECONDS = 30.0
 """How long a transaction waits for that of another process."""
 MIGRATIONS = Path(__file__).with_name("migrations")
+CORRECT_IT = "Correct its owner, mode and file system, or set database_url to another database"
 REMEDY = "Stop the daemon, then restore the file from a backup, or move it away to begin with an empty queue"
 
 
@@ -62,7 +67,7 @@ def _server(url: URL) -> Engine:
 
 def _create(url: URL, path: Path) -> None:
     """Complete the file under another name first, so that a kill leaves no incomplete database behind."""
-    if path.with_name(path.name + "-journal").exists():
+    if os.path.lexists(path.with_name(path.name + "-journal")):
         raise BrokenInstallation(
             "database-incomplete",
             f"{path} is missing, but its journal is there",
@@ -82,6 +87,8 @@ def _create(url: URL, path: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+    except PermissionError as error:
+        raise _denied(path, error.strerror or str(error)) from error
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from error
 
@@ -106,8 +113,10 @@ def _sqlite(url: URL) -> Engine:
 
 
 def _checked(engine: Engine, path: Path) -> Engine:
-    if not os.access(path, os.R_OK | os.W_OK, effective_ids=True) or not path.is_file():
-        raise _unreadable(path, "this user cannot read and write it" if path.is_file() else "not a regular file")
+    if not path.is_file():
+        raise _unreadable(path, "not a regular file")
+    if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+        raise _denied(path, "this user cannot read and write it")
     try:
         with engine.connect() as connection:
             verdict = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(3)")]
@@ -176,9 +185,26 @@ def corrupt(name: str, fact: str) -> BrokenInstallation:
     return BrokenInstallation("database-corrupt", f"the database {name} is damaged: {fact}", hint=REMEDY)
 
 
-def _unreadable(name: Path | str, fact: str) -> BrokenInstallation:
-    return BrokenInstallation(
-        "database-unreadable",
-        f"the database {name} cannot be used: {fact}",
-        hint="Correct its owner, mode and file system, or set database_url to another database",
-    )
+def _denied(path: Path, fact: str) -> BrokenInstallation:
+    """This user has no permission: either another user has to run the command, or the permissions are wrong."""
+    owner = _owner(path)
+    if owner in (None, 0, os.geteuid()):
+        return _unreadable(path, fact)
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        return _unreadable(path, fact)
+    command = " ".join(map(shlex.quote, [Path(sys.argv[0]).name, *sys.argv[1:]]))
+    return _unreadable(path, fact, f"It belongs to {name}. Run `sudo -u {name} {command}`")
+
+
+def _owner(path: Path) -> int | None:
+    """Of the database, or of its directory if this user may not look into it."""
+    for place in (path, path.parent):
+        with suppress(OSError):
+            return place.stat().st_uid
+    return None
+
+
+def _unreadable(name: Path | str, fact: str, hint: str = CORRECT_IT) -> BrokenInstallation:
+    return BrokenInstallation("database-unreadable", f"the database {name} cannot be used: {fact}", hint=hint)

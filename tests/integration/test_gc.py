@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -226,3 +228,21 @@ def test_what_cannot_be_removed_is_said_and_the_rest_goes(host: Host) -> None:
     assert [Path(path).name for path in removed["spool_files"]] == ["other.yaml"]
     assert (code, [one["code"] for one in removed["problems"]]) == (1, ["leftover-not-removed"])
     assert [path.name for path in (host.spool / "failed").iterdir()] == ["stuck.yaml"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="runs the command as another user")
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_another_user_is_sent_to_the_service_user(mode: int) -> None:
+    """Whether that user cannot read the database, or cannot even see it."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        host = Host(Path(name))
+        host.store.close()
+        for path in (host.database.parent, host.database):
+            shutil.chown(path, "daemon")
+        host.database.parent.chmod(mode)
+        somebody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        command = [*somebody, sys.executable, "-m", "hyper2kvmd.cli.ctl", "gc", "--config", str(host.config)]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, timeout=60, check=False)
+    assert result.returncode == 78 and "[database-unreadable]" in result.stderr
+    assert "It belongs to daemon. Run `sudo -u daemon ctl.py gc --config " in result.stderr
