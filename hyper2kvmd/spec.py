@@ -62,8 +62,8 @@ REMEDIES = {
     "win_net.ip": f"Name it address, and write an {WITH_LENGTH}",
     "batch": "Write a name of at most 255 characters, without a slash",
     "after": "Write the names of machines or batches, at most 32, such as `after: [db01, storage]`",
-    "window": "Write `window: {days: [sat, sun], from: 22:00, to: 06:00, timezone: Europe/Berlin}`. Each of the four "
-    "keys may be left out",
+    "window": "Write `window: {days: [sat, sun], from: '22:00', to: '06:00', timezone: Europe/Berlin}`. Each of the "
+    "four keys may be left out",
     "machine": "Write a machine type as `virsh capabilities` lists it, such as q35",
 }
 

@@ -345,7 +345,7 @@ def _moment(text: str, place: Position, key: str) -> datetime:
             moment = datetime.fromisoformat(text).astimezone(UTC)
             if moment < LATEST:
                 return moment
-    hint = "Write it as `2026-12-31 22:00`, in the time of this host, or with an offset as `2026-12-31 22:00+01:00`"
+    hint = "Write it as `'2026-12-31 22:00'`, in the time of this host, or with an offset as `'2026-12-31 22:00+01:00'`"
     raise _Mistyped(place, f"{key} is {shown(text)}, not a date and a time", hint)
 
 
