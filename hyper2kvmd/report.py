@@ -19,6 +19,8 @@ from hyper2kvmd.model.results import PublishedDisk, Verdict
 from hyper2kvmd.units import duration, size
 
 BY_HAND = "To do by hand"
+NO_CHECKSUM = "not computed (`checksum: true`)"
+NOT_INSPECTED = "not inspected (guest: none)"
 NOTHING_LEFT = "Nothing is left to do: the guest gets no service for it."
 
 
@@ -106,7 +108,7 @@ def _disks(report: Report) -> Iterator[str]:
             ("Source", f"{code(str(disk.at))} ({source})"),
             ("Image", f"{code(made.path.name)}, {report.image.format}, {size(made.file_bytes)} on disk"),
             *([("Size", f"grown to {size(made.virtual_size)}")] if made.virtual_size > disk.virtual_size else []),
-            ("SHA-256", made.sha256 or "not asked for"),
+            ("SHA-256", made.sha256 or NO_CHECKSUM),
             ("Space", plain(space)),
         ]
         yield from (*table(rows), "")
@@ -163,7 +165,7 @@ def _evidence(verdict: Verdict) -> Iterator[str]:
 
 
 def _without_name(report: Report) -> str:
-    return "not looked for (guest: none)" if report.order.migration.guest == "none" else report.guest.family
+    return NOT_INSPECTED if report.order.migration.guest == "none" else report.guest.family
 
 
 def _release(facts: WindowsFacts) -> str:

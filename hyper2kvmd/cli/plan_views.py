@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from hyper2kvmd.model.orders import Order
     from hyper2kvmd.spec import Parsed
 
-NOT_LOOKED_FOR = "not looked for (guest: none)"
 UNNAMED: Mapping[FamilyName, str] = {"linux": "Linux", "windows": "Windows", "none": "no operating system"}
 """Guests whose system does not give its name."""
 IDENTITY = "UUID or label"
@@ -60,7 +59,7 @@ def _machine(output: Output, asked: Migration, planned: Plan) -> None:
 
 def _source(output: Output, planned: Plan) -> None:
     for number, (table, disk) in enumerate(zip(planned.layout.tables, planned.disks, strict=True), start=1):
-        reserve = "in full" if disk.preallocate else "as written"
+        space = "reserved in full" if disk.preallocate else "sparse"
         output.line("")
         output.line(f"disk {number}: {disk.at}", style="bold")
         output.facts(
@@ -68,7 +67,7 @@ def _source(output: Output, planned: Plan) -> None:
                 ("format", f"{disk.format} {disk.subformat}"),
                 ("size", f"{size(disk.virtual_size)}, with about {size(disk.data_bytes)} of data"),
                 ("partitions", table),
-                ("reserved", f"{reserve}: {disk.preallocate_reason}"),
+                ("space", f"{space}: {disk.preallocate_reason}"),
             ]
         )
     rows = [(one.name, size(one.length), one.content, _identity(one)) for one in planned.layout.volumes]
@@ -114,8 +113,10 @@ def _estimate(planned: Plan, rate: PastRate | None) -> Iterator[tuple[str, str]]
 
 def _expected(output: Output, migration: Migration, guest: Guest) -> None:
     """The guest on the source, and its repairs."""
+    from hyper2kvmd.report import NOT_INSPECTED
+
     rows = [
-        ("guest", guest.os_name or (NOT_LOOKED_FOR if migration.guest == "none" else UNNAMED[guest.family])),
+        ("guest", guest.os_name or (NOT_INSPECTED if migration.guest == "none" else UNNAMED[guest.family])),
         ("host name", guest.hostname),
         ("volume of Windows" if guest.windows else "root", guest.root),
         ("boot loader", guest.boot_loader),

@@ -20,6 +20,7 @@ from hyper2kvmd.host.person import READ
 from hyper2kvmd.markdown import code, columns, plain, table
 from hyper2kvmd.model.jobs import NOBODY_AT_ALL, State
 from hyper2kvmd.model.outcome import MachineOutcome, Outcome, Remark, warnings_said
+from hyper2kvmd.report import NO_CHECKSUM
 from hyper2kvmd.units import duration, local_time, size
 
 
@@ -98,7 +99,7 @@ def _machine(machine: MachineOutcome) -> Iterator[str]:
             [
                 ("Image", code(str(image.path))),
                 ("Size", f"{size(image.virtual_size)}, {size(image.file_bytes)} on disk"),
-                ("SHA-256", image.sha256 or "not asked for"),
+                ("SHA-256", image.sha256 or NO_CHECKSUM),
             ]
         )
     yield from _remarks("Warnings", machine.warnings)

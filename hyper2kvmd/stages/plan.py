@@ -293,9 +293,9 @@ def _unmountable(volume: Volume, reason: str) -> Concern:
 
 def _preallocation(migration: Migration, scattered: str | None) -> tuple[bool, str]:
     if migration.compress:
-        return False, "a compressed image cannot be reserved"
+        return False, "the space of a compressed image cannot be reserved"
     if migration.sparse == "never":
         return True, "sparse: never"
     if migration.sparse == "auto" and scattered is not None:
         return True, f"the disk holds {scattered}"
-    return False, "holes are kept"
+    return False, "holes in the source occupy no space in the image"

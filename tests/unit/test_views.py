@@ -28,7 +28,7 @@ WIDE_PLAN = plan_for(
             subformat="monolithicSparse",
             virtual_size=3 << 30,
             data_bytes=1 << 30,
-            preallocate_reason="holes are kept",
+            preallocate_reason="holes in the source occupy no space in the image",
             files=(FileIdentity(path=Path(LONG), device=1, inode=1, size=1, mtime_ns=1, ctime_ns=1),),
         )
         for _ in range(2)
