@@ -127,7 +127,8 @@ def read_file(path: Path) -> str:
                 raise InvalidInput("file-unreadable", f"{path} is not a regular file", hint="Name a YAML file")
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        hint = "Correct the path, or the owner and mode of the file"
+        absent = isinstance(error, FileNotFoundError | NotADirectoryError)
+        hint = "Correct the path" if absent else "Correct the path, or the owner and mode of the file"
         raise InvalidInput("file-unreadable", f"{path} cannot be read: {error.strerror}", hint=hint) from error
     if len(data) > MAX_BYTES:
         hint = "Split the file, and write no data into it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,8 @@ class NumbersType(click.ParamType[Numbers]):
             return value
         found = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", value, re.ASCII)
         if found is None:
-            self.fail(f"{value!r} is not the number of a job, nor a range such as 12-20", param, ctx)
+            fact = f"{value!r} is not the number of a job, nor a range such as 12-20."
+            self.fail(f"{fact} Select the jobs of a VM by its name: --vm {shlex.quote(value)}", param, ctx)
         first, last = int(found[1]), int(found[2] or found[1])
         if not 1 <= first <= last <= MAX_NUMBER:
             self.fail(f"{value!r}: numbers of jobs begin at 1, and a range begins with its lower number", param, ctx)

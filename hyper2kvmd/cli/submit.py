@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,9 +66,10 @@ def submit(output: Output, daemon: Client, files: tuple[str, ...], wait: bool) -
     numbers = [job.id for outcome in outcomes for job in outcome.jobs]
     ended: dict[int, Job] = {}
     if wait and numbers:
-        from hyper2kvmd.cli.watch import exit_code, follow_jobs
+        from hyper2kvmd.cli.watch import exit_code, follow_jobs, say_outcome
 
         jobs = follow_jobs(output, daemon, numbers)
+        say_outcome(output, jobs)
         ended = {job.id: job for job in jobs}
         codes = [*(one.exit_code for one in outcomes if one.refusal is not None), *map(exit_code, jobs)]
     if output.json:
@@ -91,6 +93,10 @@ def _submitted(daemon: Client, file: Path) -> SubmittedFile:
             raise InvalidInput(
                 "file-unreadable", f"{file} is a directory", hint=f"Name its files: `h2kvmctl submit {file}/*.yaml`"
             )
+        if glob.has_magic(str(file)) and not os.path.lexists(file):
+            raise InvalidInput(
+                "file-unreadable", f"no file matches {file}", hint="Correct the pattern, or name the files"
+            )
         text = yaml_source.read_file(file)
         return SubmittedFile(file, daemon.submit(text, base=Path.cwd(), name=printable(file.stem)))
     except InvalidInput as failure:
@@ -107,7 +113,7 @@ def _say(output: Output, outcome: SubmittedFile) -> None:
         if outcome.duplicate:
             output.line(f"{outcome.file}: already active as job {job.id} ({job.vm_name}, {job.state})", style="yellow")
             continue
-        output.line(f"{outcome.file}: job {job.id} ({job.vm_name}) is {job.state}")
+        output.line(f"{outcome.file}: job {job.id} ({job.vm_name}) {job.state.said}")
         views.notes(output, job.notes)
 
 

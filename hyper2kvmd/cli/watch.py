@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -51,13 +50,13 @@ def _left_alone(numbers: Sequence[int] | None) -> Interrupted:
         return Interrupted(
             "watch-ended", f"job {numbers[0]} continues", hint=f"Run `h2kvmctl cancel {numbers[0]}` to stop it"
         )
-    return Interrupted("watch-ended", "the jobs go on", hint="Run `h2kvmctl cancel ID` to stop one")
+    return Interrupted("watch-ended", "the jobs continue", hint="Run `h2kvmctl cancel ID` to stop one")
 
 
 @over_jobs(
     "watch",
     ("queued", "held", "running"),
-    click.option("--forever", is_flag=True, help="Go on when the queue is empty, until Ctrl-C."),
+    click.option("--forever", is_flag=True, help="Continue when the queue is empty, until Ctrl-C."),
     optional=True,
 )
 def watch(output: Output, daemon: Client, selected: Selected | None, forever: bool) -> None:
@@ -82,25 +81,33 @@ def watch(output: Output, daemon: Client, selected: Selected | None, forever: bo
 
 
 def _conclude(output: Output, selected: Selected, jobs: Sequence[Job]) -> None:
-    if not output.json:
-        from hyper2kvmd.cli import views
-
-        if len(jobs) == 1:
-            views.problems(output, jobs[0].problems)
-        elif jobs:
-            output.line(outcome(jobs))
+    say_outcome(output, jobs)
     finish(output, selected, list(jobs), [0, *map(exit_code, jobs)])
 
 
+def say_outcome(output: Output, jobs: Sequence[Job]) -> None:
+    """The errors of a single job, or a line about several."""
+    if output.json or not jobs:
+        return
+    from hyper2kvmd.cli import views
+
+    if len(jobs) == 1:
+        views.problems(output, jobs[0].problems)
+    else:
+        output.line(outcome(jobs))
+
+
 def outcome(jobs: Sequence[Job]) -> str:
-    """`3 succeeded, 1 failed: job 7 (web01)`."""
-    ordered = sorted(jobs, key=lambda job: job.state.value)
-    parts = []
-    for state, group in itertools.groupby(ordered, key=lambda job: job.state.value):
-        members = list(group)
-        names = "" if state == "succeeded" else f": {', '.join(map(titled, members))}"
-        parts.append(f"{len(members)} {state}{names}")
-    return "; ".join(parts)
+    """`3 jobs: 2 succeeded, 1 failed (7 web01)`."""
+    return f"{len(jobs)} jobs: {', '.join(_by_state(jobs))}"
+
+
+def _by_state(jobs: Sequence[Job]) -> Iterator[str]:
+    for state in STATES:
+        members = [job for job in jobs if job.state.value == state]
+        names = ", ".join(f"{job.id} {job.vm_name}" for job in members)
+        if members:
+            yield f"{len(members)} {state}" if state == "succeeded" else f"{len(members)} {state} ({names})"
 
 
 @over_jobs(

@@ -50,7 +50,7 @@ def read(owner: Person, path: Path, incoming: Path, service: Person) -> Dropped:
 def duplicate(what: str, job: Job) -> Problem:
     return Problem(
         code="duplicate",
-        message=f"{what} has the same content as job {job.id}, which is {job.state.value}",
+        message=f"{what} has the same content as job {job.id}, which {job.state.said}",
         hint="Wait for that job. To run it again, drop the file again after that job has finished",
         kind="permanent",
     )

@@ -146,7 +146,7 @@ class Operations(Transactions):
         if job.state not in allowed:
             raise InvalidInput(
                 "job-state",
-                f"job {job_id} is {job.state.value}: {verb} is not possible",
+                f"job {job_id} {job.state.said}: {verb} is not possible",
                 hint=f"Choose a job that is {_one_of([state.value for state in allowed])}",
             )
         return job

@@ -31,9 +31,18 @@ class State(StrEnum):
     def active(self) -> bool:
         return self in (State.QUEUED, State.HELD, State.RUNNING)
 
+    @property
+    def said(self) -> str:
+        """As the predicate of a sentence: `is queued`, `has succeeded`, `was cancelled`."""
+        if self.active:
+            return f"is {self.value}"
+        return f"{'has' if self in (State.SUCCEEDED, State.FAILED) else 'was'} {self.value}"
+
 
 WARNED = "warned"
 """The kind of an event that is a warning of the worker."""
+NOTED = "noted"
+"""The kind of an event that is a note of the worker: information about the migration."""
 
 
 class WaitingFor(StrEnum):

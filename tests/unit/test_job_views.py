@@ -67,7 +67,7 @@ def test_the_exit_status_of_a_job(state: State, code: int) -> None:
 
 def test_the_outcome_of_several_jobs_names_all_that_did_not_succeed() -> None:
     jobs = [job(1, State.SUCCEEDED), job(2, State.FAILED), job(3, State.SUCCEEDED), job(4, State.FAILED)]
-    assert watch.outcome(jobs) == "2 failed: job 2 (web01), job 4 (web01); 2 succeeded"
+    assert watch.outcome(jobs) == "4 jobs: 2 succeeded, 2 failed (2 web01, 4 web01)"
 
 
 def test_a_waiting_job_says_why() -> None:
