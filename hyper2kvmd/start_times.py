@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from hyper2kvmd.model.asked import DAYS, Migration, StartWindow
-from hyper2kvmd.model.jobs import WaitingFor
+from hyper2kvmd.model.jobs import Job, WaitingFor
+from hyper2kvmd.units import local_time
 
 LOCAL_TIME = Path("/etc/localtime")
 DAYS_AHEAD = 30
 """A window opens each week, but in one that has no such time because the clock is put forward."""
+EXPECTED: Mapping[WaitingFor, str] = {
+    WaitingFor.WINDOW: "opens",
+    WaitingFor.TIME: "starts after",
+    WaitingFor.RETRY: "next try",
+    WaitingFor.SPACE: "next try",
+}
+"""What happens at `Job.not_before`, by the reason for it."""
 
 
 def earliest_start(migration: Migration, moment: datetime) -> tuple[datetime, WaitingFor | None]:
@@ -22,6 +31,20 @@ def earliest_start(migration: Migration, moment: datetime) -> tuple[datetime, Wa
     if opens <= moment:
         return opens, None
     return opens, WaitingFor.WINDOW if opens > wanted else WaitingFor.TIME
+
+
+def expected_start(job: Job) -> str:
+    """`opens 2026-12-04 21:00:00 +0100`, or what else happens next and when. Empty if no time is known."""
+    if job.waiting_for is None or job.not_before is None or job.waiting_for not in EXPECTED:
+        return ""
+    return f"{EXPECTED[job.waiting_for]} {local_time(job.not_before)}"
+
+
+def waits_for(job: Job) -> str:
+    """`window, opens 2026-12-04 21:00:00 +0100`, or `slot`. Empty for a job that does not wait."""
+    if job.waiting_for is None:
+        return ""
+    return ", ".join(filter(None, (job.waiting_for.value, expected_start(job))))
 
 
 def next_opening(window: StartWindow, moment: datetime) -> datetime:

@@ -65,10 +65,12 @@ def state_style(job: Job) -> str:
 
 def reason(job: Job) -> str:
     """Why it failed, or why it waits; nothing if it succeeded."""
+    from hyper2kvmd.start_times import expected_start
+
     if job.state.value == "succeeded":
         return ""
     if not job.problems:
-        return " ".join(job.note.split())
+        return " ".join(job.note.split()) or expected_start(job)
     first = job.problems[0]
     return " ".join(f"{first.message} [{first.code}]".split())
 

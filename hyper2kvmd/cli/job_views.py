@@ -14,11 +14,10 @@ from hyper2kvmd.units import about, duration, local_time, size
 
 if TYPE_CHECKING:
     from hyper2kvmd.daemon.wire import FileSystemUse, RunningJob, Status
-    from hyper2kvmd.model.concerns import Concern
     from hyper2kvmd.model.guest import Change
     from hyper2kvmd.model.jobs import Job, JobEvent, Problem
 
-WARNED, RESERVED = "warned", "space-reserved"
+WARNED, NOTED, RESERVED = "warned", "noted", "space-reserved"
 CANCELLED = ("cancel-requested", "cancelled")
 WAITS: Mapping[str, str] = {
     "slot": "a slot: as many jobs run as max_concurrent_jobs allows",
@@ -26,7 +25,7 @@ WAITS: Mapping[str, str] = {
     "window": "its window",
     "time": "its not_before",
     "after": "the jobs that it names in after",
-    "retry": "its next attempt",
+    "retry": "another attempt",
     "source": "its source: as many jobs read from that file system as max_per_source allows",
     "operator": "an operator, who holds it",
     "pause": "`h2kvmctl resume`: the queue is paused",
@@ -44,8 +43,8 @@ def job(output: Output, one: Job, events: Sequence[JobEvent], changes: Sequence[
             name = ""
     _stages(output, events, now)
     _section(output, "repaired", (f"{change.path}: {change.summary}" for change in changes))
-    _section(output, "warnings", dict.fromkeys(event.message for event in events if event.kind == WARNED), "yellow")
-    _notes(output, one.notes)
+    _section(output, "warnings", dict.fromkeys(_texts(events, WARNED)), "yellow")
+    _section(output, "notes", dict.fromkeys([*map(str, one.notes), *_texts(events, NOTED)]))
     _problems(output, one.problems)
 
 
@@ -59,8 +58,8 @@ def _facts(one: Job, events: Sequence[JobEvent], now: datetime) -> list[tuple[st
         ("waiting for", tuple(_waiting(one, events, now)), ""),
         ("after", (", ".join(one.migration.after) if one.migration else "",), ""),
         ("window", (_window(one),), ""),
-        ("not before", (_when(one.not_before),), ""),
-        ("note", (one.note,), ""),
+        ("not before", (_when(one.migration.not_before if one.migration else None),), ""),
+        ("image" if one.state.value == "succeeded" else "note", (one.note,), ""),
         ("batch", (one.batch or "",), ""),
         ("attempt", (str(one.attempt),), ""),
         ("priority", (str(one.priority),), ""),
@@ -92,7 +91,9 @@ def _window(one: Job) -> str:
 def _waiting(one: Job, events: Sequence[JobEvent], now: datetime) -> Iterator[str]:
     if one.waiting_for is None or not one.state.active:
         return
-    yield WAITS[one.waiting_for.value]
+    from hyper2kvmd.start_times import expected_start
+
+    yield ", ".join(filter(None, (WAITS[one.waiting_for.value], expected_start(one))))
     if since := waiting_since(events):
         yield f"since {local_time(since)} ({duration((now - since).total_seconds())})"
 
@@ -136,8 +137,8 @@ def _section(output: Output, title: str, lines: Iterable[str], style: str = "") 
         output.paragraph(f"  {line}", style, indent=4)
 
 
-def _notes(output: Output, notes: Iterable[Concern]) -> None:
-    _section(output, "notes", map(str, notes))
+def _texts(events: Sequence[JobEvent], kind: str) -> Iterator[str]:
+    return (event.message for event in events if event.kind == kind)
 
 
 def _problems(output: Output, problems: Sequence[Problem]) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PLAIN_SHARE = 0.1
 """Of a step, between two of its plain lines."""
 BAR, NAME, NARROW = 20, 24, 100
-DETAILS = {"machine", "stage-started", "space-reserved", "claimed"}
+DETAILS = {"machine", "noted", "stage-started", "space-reserved", "claimed"}
 """Kinds of events that are left out for several jobs."""
 
 
@@ -113,8 +113,10 @@ def summary(status: Status) -> str:
 
 
 def waiting(job: Job) -> str:
-    reason = f": waits for {job.waiting_for.value}" if job.waiting_for else ""
-    return f"{job.id} {job.vm_name} is {job.state.value}{reason}"
+    from hyper2kvmd.start_times import waits_for
+
+    reason = f": waits for {waits_for(job)}" if job.waiting_for else ""
+    return f"{job.id} {job.vm_name} {job.state.said}{reason}"
 
 
 def named(jobs: Sequence[Job]) -> str:

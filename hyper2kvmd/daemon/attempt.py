@@ -201,6 +201,7 @@ class Attempt:
                 return await self._advance(event)
             case Warned(message=message, level="information"):
                 self._log.info("%s", message)
+                return await ledger.ensure(store.record_note, job.id, job.attempt, message)
             case Warned(message=message):
                 self._log.warning("%s", message)
                 self._metrics.warned()

@@ -36,7 +36,7 @@ from hyper2kvmd.jobs.tables import conversions, events, jobs, problems_adapter, 
 from hyper2kvmd.jobs.transactions import Transactions
 from hyper2kvmd.jobs.workload import add_work
 from hyper2kvmd.model.concerns import Concern
-from hyper2kvmd.model.jobs import WARNED, Job, Problem, Stage, State, WaitingFor
+from hyper2kvmd.model.jobs import NOTED, WARNED, Job, Problem, Stage, State, WaitingFor
 from hyper2kvmd.model.results import Finished, Product, recorded
 from hyper2kvmd.units import duration, size
 
@@ -122,6 +122,15 @@ class Attempts(Transactions):
             if not change(connection, fence(job_id, attempt), attempt=attempt):
                 return False
             _warn(connection, job_id, attempt, message)
+            return True
+
+    def record_note(self, job_id: int, attempt: int, message: str) -> bool:
+        """Each text once."""
+        with self.transaction(writes=True) as connection:
+            if not change(connection, fence(job_id, attempt), attempt=attempt):
+                return False
+            if not _on_record(connection, job_id, NOTED, message):
+                record_at(connection, job_id, attempt, NOTED, message)
             return True
 
     def record_stall(self, job_id: int, attempt: int, message: str) -> bool:
@@ -276,10 +285,14 @@ def _wait_for_window(connection: Connection, job: Job, moment: datetime) -> None
 
 def _warn(connection: Connection, job_id: int, attempt: int, message: str) -> None:
     """Record a warning, and count it if the job has none of that text."""
-    same = events.c.job_id == job_id, events.c.kind == WARNED, events.c.message == message
-    if connection.execute(select(events.c.id).where(*same).limit(1)).first() is None:
+    if not _on_record(connection, job_id, WARNED, message):
         change(connection, (jobs.c.id == job_id,), warnings=jobs.c.warnings + 1)
     record_at(connection, job_id, attempt, WARNED, message)
+
+
+def _on_record(connection: Connection, job_id: int, kind: str, message: str) -> bool:
+    same = events.c.job_id == job_id, events.c.kind == kind, events.c.message == message
+    return connection.execute(select(events.c.id).where(*same).limit(1)).first() is not None
 
 
 def _claimed(connection: Connection, job: Job, now: datetime) -> Job:

@@ -19,7 +19,6 @@ from hyper2kvmd.jobs.tables import batches, dependencies, jobs
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Job, State, WaitingFor
 from hyper2kvmd.start_times import earliest_start, missing_zone
-from hyper2kvmd.units import local_time
 
 BROKEN = (State.FAILED, State.CANCELLED)
 MAX_NEEDED = 100_000
@@ -140,8 +139,7 @@ def start_of(job_id: int, migration: Migration | None, moment: datetime) -> Mapp
     start, reason = earliest_start(migration, moment)
     if reason is None:
         return UNHELD
-    what = "its window opens" if reason is WaitingFor.WINDOW else "it starts not before"
-    return {**UNHELD, "not_before": start, "waiting_for": reason, "note": f"{what} {local_time(start)}"}
+    return {**UNHELD, "not_before": start, "waiting_for": reason}
 
 
 def enqueue(connection: Connection, job_id: int, **values: Any) -> None:

@@ -100,6 +100,8 @@ def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
             say(Progress(title="Copying", done=done, total=total))
         elif word == "warn":
             say(Warned(message=rest.replace("\\n", "\n")))
+        elif word == "inform":
+            say(Warned(message=rest, level="information"))
         elif word == "machine":
             say(MachineDecided(lines=tuple(rest.split("; "))))
         elif word == "warn-file":

@@ -10,8 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hyper2kvmd.model.asked import DAYS, Migration, StartWindow
-from hyper2kvmd.model.jobs import WaitingFor
-from hyper2kvmd.start_times import earliest_start, next_opening
+from hyper2kvmd.model.jobs import Job, State, WaitingFor
+from hyper2kvmd.start_times import earliest_start, next_opening, waits_for
+from hyper2kvmd.units import local_time
 
 BERLIN = ZoneInfo("Europe/Berlin")
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "America/Santiago")
@@ -118,3 +119,20 @@ def test_the_window_of_the_host_is_the_default(monkeypatch: pytest.MonkeyPatch) 
     for zone, hour in (("Asia/Kolkata", (6, 30)), (":UTC", (12, 0))):
         monkeypatch.setenv("TZ", zone)
         assert next_opening(asked, datetime(2026, 11, 30, tzinfo=UTC)) == datetime(2026, 11, 30, *hour, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("reason", "text"),
+    [
+        (WaitingFor.WINDOW, "window, opens "),
+        (WaitingFor.TIME, "time, starts after "),
+        (WaitingFor.RETRY, "retry, next try "),
+        (WaitingFor.SPACE, "space, next try "),
+    ],
+)
+def test_a_waiting_job_says_what_happens_at_which_time(reason: WaitingFor, text: str) -> None:
+    moment = datetime(2026, 12, 4, 20, 0, tzinfo=UTC)
+    job = Job(id=1, state=State.QUEUED, vm_name="web01", priority=5, content_key="k", created=moment)
+    assert waits_for(job.with_changes(waiting_for=reason, not_before=moment)) == f"{text}{local_time(moment)}"
+    assert waits_for(job.with_changes(waiting_for=WaitingFor.SLOT, not_before=moment)) == "slot"
+    assert waits_for(job) == ""

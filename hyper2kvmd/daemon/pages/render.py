@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 from hyper2kvmd import units
 from hyper2kvmd.daemon.pages.address import MAX_PAGE, PAGE_JOBS, REFRESH
 from hyper2kvmd.model.jobs import Job, Sort, State
+from hyper2kvmd.start_times import waits_for
 
 STYLE = resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -43,6 +44,7 @@ def _environment() -> Environment:
         "local": units.local_time,
         "commands": commands,
         "lasted": lasted,
+        "waits_for": waits_for,
     }
     environment.globals |= {
         "states": tuple(State),

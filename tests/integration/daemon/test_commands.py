@@ -232,6 +232,30 @@ def test_a_warning_is_part_of_the_result(house: House) -> None:
     assert document(house, "list")[0]["warnings"] == 1
 
 
+def test_a_note_is_shown_once_and_is_no_warning(house: House) -> None:
+    house.start()
+    noted = "inform new address [x-y]"
+    typed(house, "submit", written(house, "web01", "plan", noted, noted, "convert", "publish"))
+    job = house.reaches(1, State.SUCCEEDED)
+    shown = typed(house, "show", "1").stdout
+    assert "\n\nnotes\n  new address [x-y]\n" in shown
+    assert job.warnings == 0 and "warnings" not in shown
+    assert [event.kind for event in house.events(1)].count("noted") == 1
+    assert f"image        {job.note}\n" in shown and "\nnote " not in shown
+
+
+def test_the_name_of_a_vm_is_no_number(paused: House) -> None:
+    refused = typed(paused, "cancel", "web01")
+    assert refused.returncode == 2 and "Select the jobs of a VM by its name: --vm web01" in refused.stderr
+
+
+def test_a_job_that_waits_for_its_time_says_when_it_starts(paused: House) -> None:
+    typed(paused, "submit", written(paused, "later", "plan", not_before="2099-01-01 00:00"))
+    assert "its not_before, starts after 2099-01-01 00:00:00" in typed(paused, "show", "4").stdout
+    assert "starts after 2099-01-01 00:00:00" in typed(paused, "list").stdout
+    assert "not before" not in typed(paused, "show", "1").stdout
+
+
 def test_a_report_that_is_gone(house: House) -> None:
     house.start()
     typed(house, "submit", written(house, "web01", "plan", "convert", "publish"))
@@ -300,7 +324,9 @@ def test_patterns_and_directories(paused: House) -> None:
         "more/x.yaml: job 4 (x) is queued",
         "more/y.yaml: job 5 (y) is queued",
     ]
-    assert typed(paused, "submit", "none*.yaml").returncode == 2
+    none = typed(paused, "submit", "none*.yaml")
+    assert none.returncode == 2
+    assert "no file matches none*.yaml. Correct the pattern, or name the files. [file-unreadable]" in none.stderr
 
 
 def test_submit_waits_and_ends_as_the_jobs_do(house: House) -> None:
@@ -309,5 +335,7 @@ def test_submit_waits_and_ends_as_the_jobs_do(house: House) -> None:
     assert typed(house, "submit", "--wait", good).returncode == 0
     failed = typed(house, "submit", "--wait", bad)
     assert failed.returncode == 1 and "told to fail" in failed.stdout
+    both = typed(house, "submit", "--wait", written(house, "more", "plan", "convert", "publish"), bad)
+    assert both.stdout.splitlines()[-1] == "2 jobs: 1 succeeded, 1 failed (4 bad)"
     (job,) = document(house, "submit", "--wait", bad)
     assert job["state"] == "failed"
