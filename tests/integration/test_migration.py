@@ -278,7 +278,7 @@ def test_a_bad_yaml_is_rejected_with_every_error(service: Service) -> None:
     (service.spool / "incoming" / "bad.yaml").write_text("vmdk: relative.vmdk\nmemmory: 4\nvcpus: many\n")
     job = service.finished("bad")
     assert job.state == State.REJECTED
-    assert service.names("rejected") == {"bad.yaml", "bad.yaml.reason.json"}
+    until("the YAML is set aside", lambda: service.names("rejected") == {"bad.yaml", "bad.yaml.reason.json"})
     reason = json.loads((service.spool / "rejected" / "bad.yaml.reason.json").read_text())
     assert [(p["key"], p["line"], p["column"]) for p in reason["problems"]] == [
         ("vmdk", 1, 7),
