@@ -140,8 +140,9 @@ def asked_for_private(daemon: Service) -> dict[str, tuple[str, ...]]:
 
 
 def left_by(name: str, aim: Path) -> tuple[str, ...]:
-    """Removed, so that the other jobs find what they would have found."""
-    found = tuple(path for path in aim.rglob("*") if path.name.startswith(f"{name}.") and path.suffix != ".yaml")
+    """Results of the job. Removed, so that the other jobs find what they would have found."""
+    yaml = f"{name}.yaml"  # and what became of it
+    found = tuple(path for path in aim.rglob(f"{name}.*") if not path.name.startswith(yaml))
     for path in found:
         path.unlink(missing_ok=True)  # a directory that is mounted twice shows it twice
     return tuple(path.name for path in found)
