@@ -190,8 +190,8 @@ class House:
         return until(there, f"job {number} is {state.value}: {self.jobs()} {self.log}")
 
     def files(self, folder: str) -> list[str]:
-        """Without the outcomes of YAMLs."""
-        return [name for name in self.names(folder) if yaml_name(name) == name]
+        """Without the outcomes of YAMLs, and without outcomes that are being written."""
+        return [name for name in self.names(folder) if yaml_name(name) == name and not name.startswith(".")]
 
     def names(self, folder: str) -> list[str]:
         return sorted(entry.name for entry in (self.spool / folder).iterdir())

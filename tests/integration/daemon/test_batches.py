@@ -99,6 +99,7 @@ def test_a_daemon_killed_at_any_point_loses_and_doubles_no_machine(house: House)
     house.start()
     until(lambda: len(house.files("done")) == 12, f"all are done: {house.log}")
     assert house.files("done") == sorted(f"rack{number}.yaml" for number in range(12))
+    until(lambda: len(house.names("done")) == 36, "each has its outcome, as JSON and as Markdown, and nothing else")
     expected = sorted(f"vm{number}-{letter}" for number in range(12) for letter in "abc")
     assert sorted(job.vm_name for job in house.jobs()) == expected
     assert all(job.state is State.SUCCEEDED for job in house.jobs())
