@@ -77,7 +77,7 @@ def test_names_of_drafts_are_left_alone(house: House) -> None:
         house.drop(name, text)
     house.drop("real.yaml", house.migration("real", "plan"))
     house.lies("done", "real.yaml")
-    assert house.files("incoming") == sorted(names)
+    assert house.names("incoming") == sorted(names)
     assert [job.vm_name for job in house.jobs()] == ["real"]
 
 
