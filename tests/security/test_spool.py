@@ -65,8 +65,8 @@ def test_what_is_no_plain_small_file_of_its_own_is_rejected(
 def test_a_file_swapped_for_a_link_is_never_followed(tmp_path: Path) -> None:
     """Now a YAML, now a link to somebody else's, at any moment: nothing is said of what that holds."""
     secret, odd, draft = tmp_path / "secret", tmp_path / "incoming/odd.yaml", tmp_path / "draft"
-    secret.write_text("the-secret-key: 1\n")
     prepare(tmp_path)
+    secret.write_text("the-secret-key: 1\n")
     store, over = Store(f"sqlite:///{tmp_path}/jobs.sqlite3"), threading.Event()
 
     def swap() -> None:
