@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
 from hyper2kvmd.cli.selectors import every_job, jobs_with_numbers
@@ -101,14 +103,41 @@ class Screen(Protocol):
     def remark(self, text: str) -> None: ...
 
 
+class CtrlC:
+    """While it is entered, Ctrl-C counts also where Python drops the exception, as in a finalizer."""
+
+    def __enter__(self) -> CtrlC:
+        self._pressed = False
+        self._before = signal.signal(signal.SIGINT, self._press)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def require_none(self) -> None:
+        """Raises KeyboardInterrupt."""
+        if self._pressed:
+            raise KeyboardInterrupt
+
+    def _press(self, _number: int, _frame: FrameType | None) -> None:
+        self._pressed = True
+        raise KeyboardInterrupt
+
+
 def follow(follower: Follower, display: Screen, *, forever: bool) -> tuple[Job, ...]:
     """Until all its jobs have ended, or the queue is empty; then all jobs that it has followed.
 
     Raises the failure of the daemon that does not come back in PATIENCE_SECONDS.
     """
+    with CtrlC() as ctrl_c:
+        return _follow(follower, display, ctrl_c, forever=forever)
+
+
+def _follow(follower: Follower, display: Screen, ctrl_c: CtrlC, *, forever: bool) -> tuple[Job, ...]:
     followed: dict[int, Job] = {}
     absent_since: float | None = None
     while True:
+        ctrl_c.require_none()
         try:
             news = follower.look()
         except Failure as failure:

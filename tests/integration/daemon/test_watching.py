@@ -72,7 +72,7 @@ def test_all_jobs_are_followed_until_the_queue_is_empty(house: House) -> None:
         assert process.wait(60) == 1
     assert "job 2 (b)  " in text and "failed: told to fail" in text
     assert "job 3 (c)  " in text
-    assert text.splitlines()[-1] == "1 failed: job 2 (b); 2 succeeded"
+    assert text.splitlines()[-1] == "3 jobs: 2 succeeded, 1 failed (2 b)"
     assert ctl("watch", "--socket", house.socket, cwd=house.root).stdout == "no job is running or queued\n"
 
 
