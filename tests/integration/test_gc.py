@@ -43,7 +43,7 @@ class Host:
         self.store = Store(f"sqlite:///{self.database}")
 
     def retention(self, *, conversions: float, spool: float, jobs: float) -> None:
-        kept = f"{{conversions: {conversions}, spool: {spool}, jobs: {jobs}}}"
+        kept = f"{{conversions: {conversions}, spool: {spool:.6f}, jobs: {jobs}}}"
         folders = f"state_dir: {self.root}/state\nconversion_dir: {self.conversions}\nspool_dir: {self.spool}\n"
         self.config.write_text(f"{folders}retention: {kept}\n")
 
