@@ -83,7 +83,7 @@ def test_all_readers_find_the_repairs(
     windows = Windows(release=release, firmware="uefi" if firmware == "uefi" else "bios", san_policy=3)
     disk = windows_beds.disk(service_folder / "disk.raw", windows)
     before = files_of(disk)
-    found = repaired(image_of(disk.path), service_folder, virtio_win)
+    found = repaired(image_of(disk.path), service_folder, virtio_win, win_disk="virtio")  # old ones are test-signed
 
     after = files_of(disk)
     ntfs_judges.check(disk.path, disk.system.offset, disk.system.length)
@@ -115,7 +115,7 @@ def test_all_readers_find_the_repairs(
     assert found.windows is not None and found.windows.build == release.build
     once = digest(disk.path)
     (elsewhere := service_folder / "another job").mkdir()
-    again = repaired(image_of(disk.path), elsewhere, virtio_win)
+    again = repaired(image_of(disk.path), elsewhere, virtio_win, win_disk="virtio")
     assert again.changes == ()
     assert digest(disk.path) == once
 
