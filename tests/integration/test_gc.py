@@ -230,7 +230,7 @@ def test_what_cannot_be_removed_is_said_and_the_rest_goes(host: Host) -> None:
     assert [path.name for path in (host.spool / "failed").iterdir()] == ["stuck.yaml"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="runs the command as another user")
+@pytest.mark.root
 @pytest.mark.parametrize("mode", [0o700, 0o755])
 def test_another_user_is_sent_to_the_service_user(mode: int) -> None:
     """Whether that user cannot read the database, or cannot even see it."""

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from hyper2kvmd.jobs import notices, outbox
 from hyper2kvmd.jobs.store import Store
@@ -218,14 +219,12 @@ def test_without_subscriptions_nothing_is_recorded(store: Store) -> None:
     assert store.due_destinations(SOON) == frozenset() and store.delivery_states() == ()
 
 
-def test_a_change_that_fails_leaves_no_notification(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_that_fails_leaves_no_notification(store: Store) -> None:
     add(store, "a")
     job = claim(store)
-
-    def broken(*_: object, **__: object) -> None:
-        raise RuntimeError
-
-    monkeypatch.setattr("hyper2kvmd.jobs.attempts.add_work", broken)
-    with pytest.raises(RuntimeError):
+    with store.transaction(writes=True) as connection:
+        refusal = "BEFORE INSERT ON work BEGIN SELECT RAISE(ABORT, 'no work is recorded'); END"
+        connection.exec_driver_sql(f"CREATE TRIGGER refused {refusal}")
+    with pytest.raises(IntegrityError, match="no work is recorded"):
         store.succeed(job.id, job.attempt, "")
     assert (events(store), store.get(1).state) == ([], State.RUNNING)
