@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 HEADER = """# Control API
@@ -15,6 +15,8 @@ client `hyper2kvmd.client` has a method for each operation, with the name that i
 curl --unix-socket /run/hyper2kvm/control.sock http://localhost/v1/status
 ```
 """
+REFUSED = "45"
+"""How the statuses of refusals begin."""
 Document = Mapping[str, Any]
 
 
@@ -25,13 +27,26 @@ def markdown(document: Document) -> str:
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
-    lines = [HEADER, document["info"]["description"], "", "## Operations", ""]
+    lines = [HEADER, document["info"]["description"], "", *_refusals(operations), "## Operations", ""]
     for operation in operations:
         lines += _operation(*operation)
     lines += ["## Types", ""]
     for name, schema in sorted(document["components"]["schemas"].items()):
         lines += _schema(name, schema)
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _refusals(operations: Sequence[tuple[str, str, Document]]) -> Iterator[str]:
+    """The meaning of each status, once for all operations."""
+    said = {
+        status: answer["description"]
+        for _, _, operation in operations
+        for status, answer in operation["responses"].items()
+        if status[0] in REFUSED
+    }
+    yield from ("| refusal | meaning |", "| --- | --- |")
+    yield from (f"| {status} | {_lower(said[status])} |" for status in sorted(said))
+    yield ""
 
 
 def _operation(method: str, path: str, operation: Document) -> Iterator[str]:
@@ -43,8 +58,7 @@ def _operation(method: str, path: str, operation: Document) -> Iterator[str]:
     statuses = operation["responses"]
     if answers := sorted({_content(answer) for status, answer in statuses.items() if status.startswith("2")} - {""}):
         yield f"- Answer: {', '.join(answers)}"
-    refusals = [f"{status} ({_lower(one['description'])})" for status, one in statuses.items() if status[0] in "45"]
-    yield f"- Refusals: {', '.join(refusals)}"
+    yield f"- Refusals: {', '.join(status for status in statuses if status[0] in REFUSED)}"
     yield ""
     if parameters := operation.get("parameters"):
         yield from ("| parameter | type | meaning |", "| --- | --- | --- |")

@@ -40,15 +40,27 @@ def test_the_reference_is_generated() -> None:
     assert PAGE.read_text() == api_page.markdown(openapi.document()), "run: make reference"
 
 
+def test_a_status_has_one_meaning() -> None:
+    meanings = {
+        (status, answer["description"])
+        for methods in openapi.document()["paths"].values()
+        for operation in methods.values()
+        for status, answer in operation["responses"].items()
+        if status[0] in api_page.REFUSED
+    }
+    assert len(meanings) == len(dict(meanings)) > 3
+
+
 def test_an_operation_and_its_types() -> None:
     page = api_page.markdown(document())
     assert (
         "### GET /v1/jobs\n\nJobs.\n\n"
         "- Client: `jobs`\n- Who: Operators.\n- Body: [Job](#job)\n- Answer: list of [Job](#job)\n"
-        "- Refusals: 404 (the job is unknown)\n\n"
+        "- Refusals: 404\n\n"
         "| parameter | type | meaning |\n| --- | --- | --- |\n"
         "| `limit` | integer | How many. Default: `10`. |\n| `vm` | string | |\n"
     ) in page
+    assert "| refusal | meaning |\n| --- | --- |\n| 404 | the job is unknown |\n\n## Operations\n" in page
     assert "### Job\n\nOne job.\n\n| key | type | meaning |\n| --- | --- | --- |\n| `id` | integer | |\n" in page
     assert page.endswith("### State\n\n`queued`, `held`\n")
 
