@@ -20,7 +20,7 @@ from tests.guests.windows.adapters import DHCP, STATIC, Adapter
 from tests.guests.windows.driver_disc import driver_folder
 from tests.guests.windows.files import CONFIG
 from tests.guests.windows.machine import Windows
-from tests.guests.windows.releases import SERVER_2008_R2, SERVER_2019, WINDOWS_11
+from tests.guests.windows.releases import SERVER_2008_R2, SERVER_2012_R2, SERVER_2019, WINDOWS_11
 from tests.support import ntfs_judges
 from tests.support.ctl import ctl
 from tests.support.disks import empty_disk, sh
@@ -261,10 +261,22 @@ def test_a_dry_run_shows_the_edits_of_the_registry_and_a_plan_does_not(windows_b
 
 
 def test_warnings_about_windows_come_before_the_conversion_and_once(windows_beds: Beds, tmp_path: Path) -> None:
-    done = line(tmp_path, windows_beds.vmdk(tmp_path / "export"))
+    said_before_the_conversion(line(tmp_path, windows_beds.vmdk(tmp_path / "export")), "windows-no-virtio")
+
+
+def test_signatures_that_windows_may_refuse_are_named_before_the_conversion(
+    windows_beds: Beds, virtio_win: Path, tmp_path: Path
+) -> None:
+    vmdk = windows_beds.vmdk(tmp_path / "export", Windows(release=SERVER_2012_R2))
+    done = line(tmp_path, vmdk, virtio_win=virtio_win, win_disk="scsi")
+    said_before_the_conversion(done, "driver-signature-limited")
+
+
+def said_before_the_conversion(done: subprocess.CompletedProcess[str], code: str) -> None:
+    """Once: the repair itself does not say it again."""
     told = done.stdout + done.stderr
-    assert told.count("[windows-no-virtio]") == 1
-    assert told.index("[windows-no-virtio]") < told.index("Converting disk")
+    assert told.count(f"[{code}]") == 1
+    assert told.index(f"[{code}]") < told.index("Converting disk")
 
 
 @pytest.mark.parametrize("name", ["empty.iso", "missing.iso"])
