@@ -23,6 +23,7 @@ from tests.support.host import service_user as service_user
 from tests.support.kernel import Kernel
 from tests.support.libvirtd import NOBODY, start_alone, virsh
 from tests.support.libvirtd import libvirt as libvirt
+from tests.support.libvirtd import libvirtd as libvirtd
 
 LIMIT = 290
 """Seconds that the migration may take before it is ended."""

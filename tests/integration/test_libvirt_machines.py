@@ -18,6 +18,7 @@ from hyper2kvmd.targets.libvirt.connection import Libvirt
 from tests.support.libvirt_machines import MACHINES, xml_of_machine
 from tests.support.libvirtd import examined, registered, unplug, virsh
 from tests.support.libvirtd import libvirt as libvirt
+from tests.support.libvirtd import libvirtd as libvirtd
 
 UUID = "564d1d2a-9f0e-4a3b-8c55-0123456789a"
 

@@ -19,6 +19,7 @@ from hyper2kvmd.targets.libvirt import pool as pool_module
 from hyper2kvmd.targets.libvirt.pool import Pool
 from tests.support.libvirtd import NOBODY, examined, registered, unplug, virsh
 from tests.support.libvirtd import libvirt as libvirt
+from tests.support.libvirtd import libvirtd as libvirtd
 
 POOL = "fast"
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.jobs import Stage
@@ -22,8 +23,9 @@ from hyper2kvmd.targets.libvirt.connection import Libvirt
 from hyper2kvmd.targets.libvirt.definition import domain_exists
 from tests.support.attempts import Attempts
 from tests.support.benches import bench_for, hardware_for
-from tests.support.libvirtd import examined, registered, unplug, virsh, xml_of
+from tests.support.libvirtd import SessionDaemon, examined, registered, unplug, virsh, xml_of
 from tests.support.libvirtd import libvirt as libvirt
+from tests.support.libvirtd import libvirtd as libvirtd
 
 
 @pytest.mark.parametrize(
@@ -186,8 +188,36 @@ def test_nothing_is_converted_for_a_machine_that_libvirt_cannot_run(libvirt: tup
 def test_an_unreachable_libvirt_is_named(tmp_path: Path) -> None:
     with pytest.raises(MigrationFailed) as caught:
         domain_exists(Libvirt(f"qemu+unix:///session?socket={tmp_path}/none"), "web01")
-    assert caught.value.code == "libvirt-unreachable"
+    assert (caught.value.code, caught.value.kind) == ("libvirt-unreachable", Kind.RETRY)
     assert "Failed to connect socket" in caught.value.message
+
+
+def test_a_libvirt_that_has_gone_says_nothing_about_kvm(libvirtd: SessionDaemon, tmp_path: Path) -> None:
+    """The next attempt, with the folder of this one, defines the machine as if nothing had happened."""
+    own, images = tmp_path / "own", tmp_path / "images"
+    own.mkdir()
+    images.mkdir()
+    libvirtd.kill()
+    try:
+        with pytest.raises(MigrationFailed) as caught:
+            registered(images, own=own, libvirt_import=True, libvirt_uri=libvirtd.uri, vm_name="gone")
+    finally:
+        libvirtd.start()
+    assert (caught.value.code, caught.value.kind) == ("libvirt-unreachable", Kind.RETRY)
+    assert not (images / "gone.xml").exists()
+
+
+def test_whoever_may_not_use_libvirt_is_told_so(libvirtd: SessionDaemon) -> None:
+    socket = libvirtd.folder / "RUNTIME_DIR" / "libvirt"
+    script = (
+        "import os,sys; os.setgid(1); os.setuid(1);"
+        "from hyper2kvmd.targets.libvirt.connection import Libvirt\n"
+        f"try: Libvirt({libvirtd.uri!r}).virsh('list')\n"
+        "except Exception as error: print(error.code, error.kind)"
+    )
+    socket.chmod(0o700)
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["libvirt-refused", "operator"], done
 
 
 def test_emulation_is_chosen_and_said_where_kvm_is_not(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from tests.support.disks import empty_disk, sh
 from tests.support.file_systems import file_system
 from tests.support.host import USER, service_python
 from tests.support.libvirtd import libvirt as libvirt
+from tests.support.libvirtd import libvirtd as libvirtd
 from tests.support.libvirtd import registered, unplug, virsh
 from tests.support.publishing import names, run_publish, sparse_image
 from tests.support.submitters import GROUP, MASK, NOBODY, OTHER, OWNER, USERS, set_acl

@@ -10,6 +10,7 @@ import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -29,6 +30,7 @@ from hyper2kvmd.stages.register import register
 from tests.support.benches import bench_for, plan_for, unheard
 
 NOBODY = 65534
+PLACES = ("CONFIG_HOME", "CACHE_HOME", "RUNTIME_DIR", "DATA_HOME")
 
 
 def virsh(uri: str, *words: str) -> str:
@@ -36,47 +38,74 @@ def virsh(uri: str, *words: str) -> str:
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
 
+@dataclass
+class SessionDaemon:
+    """libvirtd for a user of its own: everything that it writes is in `folder`. It can be killed and started again."""
+
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        socket = self.folder / "RUNTIME_DIR" / "libvirt" / "libvirt-sock"
+        return f"qemu+unix:///session?socket={socket}"
+
+    def start(self) -> None:
+        places = {f"XDG_{name}": str(self.folder / name) for name in PLACES}
+        argv = ["libvirtd"]
+        if os.geteuid() == 0:
+            argv = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--", *argv]
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **places}
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        command = ["virsh", "--connect", self.uri, "version"]
+        while subprocess.run(command, capture_output=True, check=False).returncode != 0:
+            assert self.process.poll() is None, (self.folder / "log").read_text()
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(30)
+
+
 @contextmanager
-def session_daemon(folder: Path) -> Iterator[str]:
-    """libvirtd for a user of its own: everything that it writes is in `folder`."""
-    places = {f"XDG_{name}": str(folder / name) for name in ("CONFIG_HOME", "CACHE_HOME", "RUNTIME_DIR", "DATA_HOME")}
-    for place in places.values():
-        Path(place).mkdir(mode=0o700)
-    argv = ["libvirtd"]
+def session_daemon(folder: Path) -> Iterator[SessionDaemon]:
+    for place in PLACES:
+        (folder / place).mkdir(mode=0o700)
     if os.geteuid() == 0:
         for path in (folder, *folder.iterdir()):
             os.chown(path, NOBODY, NOBODY)
-        argv = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--", *argv]
-    socket = folder / "RUNTIME_DIR" / "libvirt" / "libvirt-sock"
-    uri = f"qemu+unix:///session?socket={socket}"
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), **places}
-    with (folder / "log").open("wb") as log:
-        daemon = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    daemon = SessionDaemon(folder)
+    daemon.start()
     try:
-        while subprocess.run(["virsh", "--connect", uri, "version"], capture_output=True, check=False).returncode != 0:
-            assert daemon.poll() is None, (folder / "log").read_text()
-            time.sleep(0.1)
-        yield uri
-        for name in virsh(uri, "list", "--name").split():
-            virsh(uri, "destroy", name)
+        yield daemon
+        for name in virsh(daemon.uri, "list", "--name").split():
+            virsh(daemon.uri, "destroy", name)
     finally:
-        daemon.terminate()
-        daemon.wait(30)
+        daemon.kill()
 
 
 @pytest.fixture(scope="module")
-def libvirt() -> Iterator[tuple[str, Path]]:
-    """(URI, a folder of this user's own that libvirt's user may read)."""
+def libvirtd() -> Iterator[SessionDaemon]:
     folder = Path(tempfile.mkdtemp(prefix="h2k-libvirt-", dir="/tmp"))  # short: it holds a socket
-    images = Path(tempfile.mkdtemp(prefix="h2k-images-", dir="/tmp"))
-    for place in (folder, images):
-        place.chmod(0o755)
+    folder.chmod(0o755)
     try:
-        with session_daemon(folder) as uri:
-            yield uri, images
+        with session_daemon(folder) as daemon:
+            yield daemon
     finally:
-        for place in (folder, images):
-            shutil.rmtree(place)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def libvirt(libvirtd: SessionDaemon) -> Iterator[tuple[str, Path]]:
+    """(URI, a folder of this user's own that libvirt's user may read)."""
+    images = Path(tempfile.mkdtemp(prefix="h2k-images-", dir="/tmp"))
+    images.chmod(0o755)
+    try:
+        yield libvirtd.uri, images
+    finally:
+        shutil.rmtree(images)
 
 
 def unplug(uri: str, domain: Registration) -> None:

@@ -45,5 +45,5 @@ def test_anything_else_is_refused(given: str) -> None:
 
 
 def test_the_remedy_names_what_is_missing() -> None:
-    assert ssh.KNOWN_HOSTS in Libvirt("qemu+ssh://kvm02/system", restricted=True).remedy
-    assert "libvirtd" in Libvirt("qemu+ssh://kvm02/system").remedy
+    assert ssh.KNOWN_HOSTS in Libvirt("qemu+ssh://kvm02/system", restricted=True).access_remedy
+    assert "libvirt" in Libvirt("qemu+ssh://kvm02/system").access_remedy

@@ -37,7 +37,7 @@ def _libvirt(_host: Host) -> Iterator[Line]:
         yield from from_failure(thing, failure, "warning")
         return
     if answer.returncode:
-        yield warning(thing, f"{reason_of(answer)}; needed for libvirt_import", LIBVIRT.remedy)
+        yield warning(thing, f"{reason_of(answer)}; needed for libvirt_import", "Install QEMU on this host")
         return
     yield ok(thing, ", ".join(re.findall(r"(?:Using library|Running hypervisor): (.+)", answer.stdout)))
     yield _network()

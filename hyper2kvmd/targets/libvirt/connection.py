@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from hyper2kvmd.errors import BrokenInstallation, Unsafe
+from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed, Unsafe
 from hyper2kvmd.host.run import Completed, run
 from hyper2kvmd.model.orders import Order
 
@@ -19,6 +20,18 @@ SESSION_VARIABLES = ("HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HO
 """Variables that virsh needs to find a person's own libvirt, or the keys for another host."""
 SSH = "hyper2kvm-ssh"
 VIRSH = "virsh"
+LOST = re.compile(
+    r"failed to connect to the hypervisor|Failed to connect socket|Disconnected from|End of file while reading data"
+    r"|Cannot (?:recv|write) data|client socket is closed|Connection (?:reset|refused|timed out)|Broken pipe",
+    re.IGNORECASE,
+)
+"""Messages of virsh if the connection failed: then libvirt has answered nothing."""
+REFUSED = re.compile(
+    r"Permission denied|authentication (?:failed|unavailable)|access denied|Host key verification failed"
+    r"|no connection driver",
+    re.IGNORECASE,
+)
+"""Causes that do not end by themselves."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +58,44 @@ class Libvirt:
         return Libvirt(uri, restricted)
 
     def virsh(self, *words: str) -> Completed:
-        """Run virsh to its end, whatever its exit status.
+        """Run virsh to its end. A non-zero exit status is libvirt's answer: without an answer this raises.
 
-        Raises BrokenInstallation (`tool-missing`), and MigrationFailed as `run` does.
+        Raises BrokenInstallation (`tool-missing`), and MigrationFailed (`libvirt-unreachable`, `libvirt-refused`, and
+        as `run` does).
         """
+        done = self._run(*words)
+        if done.returncode != 0 and LOST.search(done.stderr):
+            raise self._no_answer(done)
+        if done.returncode != 0 and (connected := self._run("uri")).returncode != 0:
+            raise self._no_answer(connected)
+        return done
+
+    def _no_answer(self, done: Completed) -> MigrationFailed:
+        reason = reason_of(done)
+        if REFUSED.search(done.stderr):
+            fact = f"libvirt at {self.uri} refuses the connection: {reason}"
+            return MigrationFailed("libvirt-refused", fact, hint=self.access_remedy, kind=Kind.OPERATOR)
+        fact = f"libvirt at {self.uri} does not respond: {reason}"
+        return MigrationFailed("libvirt-unreachable", fact, hint=self._start, kind=Kind.RETRY)
+
+    def _run(self, *words: str) -> Completed:
         names = () if self.restricted else SESSION_VARIABLES
         environment = {name: os.environ[name] for name in names if name in os.environ}
         argv = [VIRSH, "--quiet", "--connect", self._address(), *words]
         return run(argv, stall_seconds=STALL_SECONDS, check=False, environment=environment)
 
     @property
-    def remedy(self) -> str:
-        """The remedy if this libvirt does not respond."""
+    def access_remedy(self) -> str:
         if self._by_our_ssh:
             return (
                 "Add the host's key to /etc/hyper2kvm/known_hosts, and the service user's public key to"
                 " authorized_keys on that host"
             )
-        return "Start libvirtd, add this user to the group libvirt, or correct libvirt_uri"
+        return "Add this user to the group libvirt, or correct libvirt_uri"
+
+    @property
+    def _start(self) -> str:
+        return "Check the network and libvirtd on that host" if self._by_our_ssh else "Start libvirtd on that host"
 
     @property
     def _by_our_ssh(self) -> bool:

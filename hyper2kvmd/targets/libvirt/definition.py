@@ -23,23 +23,15 @@ IMAGES = "devices/disk[@device='disk']/source"
 
 
 def domain_exists(libvirt: Libvirt, name: str) -> bool:
-    """Whether libvirt has a domain of that name, running or not.
-
-    Raises MigrationFailed (`libvirt-unreachable`).
-    """
-    listed = libvirt.virsh("list", "--all", "--name")
-    if listed.returncode != 0:
-        raise MigrationFailed(
-            "libvirt-unreachable",
-            f"libvirt at {libvirt.uri} does not respond: {reason_of(listed)}",
-            hint=libvirt.remedy,
-            kind=Kind.OPERATOR,
-        )
-    return name in listed.stdout.splitlines()
+    """Whether libvirt has a domain of that name, running or not. Raises as `Libvirt.virsh` does."""
+    return name in libvirt.virsh("list", "--all", "--name").stdout.splitlines()
 
 
 def choose_hypervisor(libvirt: Libvirt, migration: Migration, ctx: Context) -> Hypervisor:
-    """KVM, unless this guest's libvirt does not support it: such a domain would never start."""
+    """KVM, unless this guest's libvirt answers that it has none: such a domain would never start.
+
+    Raises as `Libvirt.virsh` does: a libvirt that cannot be asked has not said anything about KVM.
+    """
     if not migration.libvirt_import:
         return "kvm"
     offered = libvirt.virsh("domcapabilities", "--virttype", "kvm", "--arch", "x86_64").returncode == 0

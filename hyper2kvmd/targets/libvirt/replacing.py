@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.host.files import write_durably
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.targets.libvirt.connection import Libvirt, reason_of
 from hyper2kvmd.targets.libvirt.domain import METADATA
@@ -72,7 +73,7 @@ def undefine(libvirt: Libvirt, order: Order, old: Replaceable, folder: Path) -> 
     name = order.migration.vm_name
     if find_replaceable(libvirt, order) != old:
         raise not_replaced(libvirt, name, "which was defined anew meanwhile")
-    (folder / BEFORE).write_text(old.xml, encoding="utf-8")
+    write_durably(folder / BEFORE, old.xml)
     done = libvirt.virsh("undefine", old.uuid, "--nvram")
     if done.returncode != 0:
         (folder / BEFORE).unlink()
