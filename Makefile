@@ -21,7 +21,7 @@ SIDE_BY_SIDE := --numprocesses=$(shell expr $$(nproc) + 1) --dist=loadfile
 LONG_FIRST := $(SIDE_BY_SIDE) --no-loadscope-reorder
 AS_ROOT := $(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1
 
-.PHONY: help setup lint audit test unit integration coverage test-python test-long test-kernel test-system test-mutations fuzz bench bench-repair bench-service screenshots demo demo-guest reference docs release wheel deb rpm lock clean
+.PHONY: help setup lint audit test unit integration coverage test-python test-long test-kernel test-system test-faults test-mutations fuzz bench bench-repair bench-service screenshots demo demo-guest reference docs release wheel deb rpm lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
@@ -61,7 +61,7 @@ unit: $(INSTALLED) ## what needs no root, and of the system only git and mtools:
 	$(NAMESPACE) $(BIN)/pytest $(SIDE_BY_SIDE) tests/unit
 
 integration: setup
-	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider $(LONG_FIRST) -m "not slow" tests/integration tests/security tests/guests
+	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider $(LONG_FIRST) -m "not slow" tests/integration tests/security tests/guests tests/faults
 
 test-python: $(PACKAGES) ## the unit tests with the Python of another Debian release: SUITE=forky, trixie if not given
 	tests/python.sh $(or $(SUITE),trixie) $(SIDE_BY_SIDE)
@@ -85,6 +85,9 @@ test-kernel: setup ## the root boundary in a virtual machine whose kernel has NB
 
 test-system: setup ## the package on a Debian server, a virtual machine, from installation to purge
 	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider --durations=0 tests/system/test_server.py
+
+test-faults: setup ## what a service survives: deaths, orders and faults in any sequence; LONG=1 for all of it, in hours
+	$(AS_ROOT) LONG=$(LONG) $(BIN)/pytest -p no:cacheprovider $(SIDE_BY_SIDE) tests/faults
 
 test-mutations: setup ## take each guard away in a copy: the attacks of tests/security must succeed then; half an hour
 	$(ROOT) $(BIN)/python -B -m tests.security.mutations $(WORDS)
