@@ -21,7 +21,7 @@ SUBJECTS = (
 """The files, in the order of a migration."""
 KINDS = {
     Kind.RETRY: "the daemon tries the job again by itself",
-    Kind.OPERATOR: "change something on the host, then retry: the job continues after its last finished stage",
+    Kind.OPERATOR: "the job is held: change something on the host, then retry it; finished stages are kept",
     Kind.PERMANENT: "the input is at fault; the same job fails again",
     "concern": "no error: the migration continues, and plan, log and report show it",
     None: "a reply of the root helper, which is quoted in the message of another error",

@@ -69,9 +69,9 @@ class Follower:
         return News(status, jobs, told)
 
     def over(self, news: News) -> bool:
-        """Whether nothing is left to follow."""
+        """Whether nothing is left to follow: all jobs have ended, or wait for a person after a failure."""
         if self._numbers is not None:
-            return not any(job.state.active for job in news.jobs)
+            return all(job.unattended for job in news.jobs)
         return not (news.status.running or news.status.counts.queued or news.status.counts.running)
 
     def _tells(self, job: Job) -> bool:

@@ -28,6 +28,7 @@ WAITS: Mapping[str, str] = {
     "retry": "another attempt",
     "source": "its source: as many jobs read from that file system as max_per_source allows",
     "operator": "an operator, who holds it",
+    "remedy": "an operator, who corrects what made it fail",
     "pause": "`h2kvmctl resume`: the queue is paused",
 }
 STAGES = (Column("stage", 9), Column("attempt", 1), Column("started", 5), Column("duration", 8), Column("state", 7))

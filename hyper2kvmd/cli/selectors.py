@@ -6,7 +6,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -121,13 +121,18 @@ YES = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 def over_jobs(
-    name: str, states: Sequence[str], *arguments: Decorator, changes: bool = False, optional: bool = False
+    name: str,
+    states: Sequence[str],
+    *arguments: Decorator,
+    changes: bool = False,
+    optional: bool = False,
+    only: Callable[[Job], bool] = lambda _: True,
 ) -> Callable[[Callable[..., None]], click.Command]:
     """A command that gets `(output, daemon, selected, ...)`.
 
     `states` are those of its options `--all-STATE`; other selections find jobs in these states, too. Without any
     selection the command is refused, or gets None if that is `optional`. If it `changes` jobs, it asks before more than
-    one that was not named by its number.
+    one that was not named by its number. Jobs that were not named by their number are `only` those.
     """
     options = [
         click.argument("numbers", nargs=-1, type=NUMBERS, metavar="ID...", shell_complete=job_ids(*states)),
@@ -147,6 +152,8 @@ def over_jobs(
                 function(output, daemon, None, **given)
                 return
             selected = resolved(daemon, asked, states)
+            if not asked.numbers:
+                selected = replace(selected, jobs=tuple(filter(only, selected.jobs)))
             if changes and not yes and not asked.numbers:
                 _confirm(output, name, selected.jobs)
             function(output, daemon, selected, **given)

@@ -88,9 +88,9 @@ def cancel(output: Output, daemon: Client, selected: Selected) -> None:
     change(output, selected, lambda job: daemon.cancel(job.id), cancelled)
 
 
-@over_jobs("retry", ("failed", "cancelled"), changes=True)
+@over_jobs("retry", ("failed", "cancelled", "held"), changes=True, only=lambda job: job.unattended)
 def retry(output: Output, daemon: Client, selected: Selected) -> None:
-    """Queue failed or cancelled jobs again.
+    """Queue jobs again that failed, were cancelled, or are held because of a failure.
 
     A job continues after its last finished stage if its working folder is still there and the source did not change.
     Otherwise it starts over. The note in `show` says how long the folder is kept. If its images are already published,

@@ -51,6 +51,8 @@ GRACE_SECONDS = 30.0
 """Time for a worker to exit after its last event."""
 CANCEL_SECONDS = 4.0
 """Time for a worker to clean up after SIGTERM. What it leaves then is closed by the kernel, or used by a retry."""
+STOP_SECONDS = 40.0
+"""The same when the daemon stops: enough to write everything to a guest's file systems and to unmount them."""
 MEASURED_SECONDS = 1.0
 """A shorter conversion shows how long its preparation takes, and no rate."""
 STALL_LOOK_SECONDS = 1.0
@@ -80,10 +82,11 @@ class Attempt:
     ) -> None:
         self.job = job
         self.cancelled = False
+        self.stopped = False
+        """The daemon ended it."""
         self._log = JobLog(log, job.id)
         self._order, self._ledger, self._metrics, self._admit = order, ledger, metrics, admit
         self._process: asyncio.subprocess.Process | None = None
-        self._abandoned = False
         self._stage: Stage | None = None
         self._step = ""
         self._pace = Pace(None)
@@ -115,17 +118,15 @@ class Attempt:
 
     def cancel(self) -> None:
         """Ask the worker to stop, and kill it if it does not."""
-        if self.cancelled:
-            return
-        self.cancelled = True
-        if self._process is not None:
-            self._terminate(self._process)
+        if not self.cancelled:
+            self.cancelled = True
+            self._terminate(CANCEL_SECONDS)
 
-    def abandon(self) -> None:
-        """Kill the worker at once: the next attempt continues from the files that it leaves."""
-        self._abandoned = True
-        if self._process is not None:
-            _kill(self._process)
+    def stop(self) -> None:
+        """Ask the worker to stop because the daemon does; the next attempt continues from the files that it leaves."""
+        if not self.stopped:
+            self.stopped = True
+            self._terminate(STOP_SECONDS)
 
     async def run(self, argv: Sequence[str]) -> Result:
         """Start the worker and follow it; returns when its process is gone."""
@@ -136,10 +137,8 @@ class Attempt:
         watching = asyncio.create_task(self._watch_stall())
         self._log.info("%s, attempt %d, worker %d", self.job.vm_name, self.job.attempt, process.pid)
         try:
-            if self._abandoned:
-                _kill(process)
-            elif self.cancelled:
-                self._terminate(process)
+            if self.cancelled or self.stopped:
+                self._terminate(CANCEL_SECONDS if self.cancelled else STOP_SECONDS)
             await self._send(process, recorded(self._order))
             if self._order.finished.plan is not None:
                 await self._compare_cards(self._order.finished.plan)
@@ -302,14 +301,18 @@ class Attempt:
             )
         return _crash(f"{fact}, {f'in {self._stage}' if self._stage else 'before its first stage'}")
 
-    def _terminate(self, process: asyncio.subprocess.Process) -> None:
+    def _terminate(self, patience_seconds: float) -> None:
+        if self._process is None:
+            return
         with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        self._killer = asyncio.create_task(self._kill_later(process))
+            self._process.terminate()
+        if self._killer is not None:
+            self._killer.cancel()
+        self._killer = asyncio.create_task(self._kill_later(self._process, patience_seconds))
 
-    async def _kill_later(self, process: asyncio.subprocess.Process) -> None:
-        await asyncio.sleep(CANCEL_SECONDS)
-        self._log.warning("the worker did not exit within %.0f s and is killed", CANCEL_SECONDS)
+    async def _kill_later(self, process: asyncio.subprocess.Process, patience_seconds: float) -> None:
+        await asyncio.sleep(patience_seconds)
+        self._log.warning("the worker did not exit within %.0f s and is killed", patience_seconds)
         _kill(process)
 
 

@@ -54,6 +54,11 @@ class Metrics(Collector):
             "When a job last failed for that reason; absent if none has since the daemon's start.",
             "reason",
         )
+        self._held = self._counter(
+            "hyper2kvm_jobs_held_after_failure",
+            "Jobs that were held because a person has to correct something, by the code of the first problem.",
+            "reason",
+        )
         self._warnings = self._counter("hyper2kvm_warnings", "Warnings of jobs, those of repeated attempts included.")
         self._stage_seconds = self._histogram(
             "hyper2kvm_stage_duration_seconds", "Duration of finished stages.", "stage"
@@ -118,6 +123,10 @@ class Metrics(Collector):
         self._completed.labels(state.value, reason).inc()
         if state is State.FAILED:
             self._last_failed.labels(reason).set_to_current_time()
+
+    def held(self, problems: tuple[Problem, ...]) -> None:
+        """The job waits for a person, after a failure."""
+        self._held.labels(problems[0].code).inc()
 
     def warned(self) -> None:
         self._warnings.inc()

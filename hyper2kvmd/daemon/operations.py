@@ -128,7 +128,7 @@ def _job_verb(name: str, summary: str) -> Operation[NoQuery, NoBody, Job]:
 
 
 CANCEL_JOB = _job_verb("cancel", "Cancel a job. A running one ends within seconds: its answer has `cancelling`")
-RETRY_JOB = _job_verb("retry", "Queue a failed or cancelled job again")
+RETRY_JOB = _job_verb("retry", "Queue a job again that failed, was cancelled, or is held because of a failure")
 HOLD_JOB = _job_verb("hold", "Hold a job until it is released: a queued one, or one that is held because of another")
 RELEASE_JOB = _job_verb("release", "Allow a held job to start")
 SET_PRIORITY = Operation(

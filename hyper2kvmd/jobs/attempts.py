@@ -187,6 +187,27 @@ class Attempts(Transactions):
             arrange_dependents(connection, job_id)
             return True
 
+    def hold_failed(
+        self, job_id: int, attempt: int, problems: Sequence[Problem], *, keep_stages: bool, note: str
+    ) -> bool:
+        """Hold a job that a person has to help. Also returns False if its cancellation was requested meanwhile."""
+        with self.transaction(writes=True) as connection:
+            values = {
+                **queued(),
+                "state": State.HELD,
+                "stage": jobs.c.stage,
+                "not_before": None,
+                "waiting_for": WaitingFor.REMEDY,
+                "note": note,
+                "problems": problems_adapter.dump_json(tuple(problems)).decode(),
+            }
+            where = *fence(job_id, attempt), jobs.c.cancelling.is_(False)
+            if not change(connection, where, failures=jobs.c.failures + 1, **values):
+                return False
+            forget_stages(connection, job_id, keep_stages)
+            record_at(connection, job_id, attempt, "held", first_line(problems))
+            return True
+
     def requeue(
         self,
         job_id: int,

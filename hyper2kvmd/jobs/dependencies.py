@@ -202,6 +202,8 @@ def _waiting(which: ColumnElement[bool]) -> Select[Any]:
 def _arranged(row: Any, now: datetime) -> Mapping[str, Any]:
     """The columns that change."""
     broken = _broken_note(row) if row.broken else ""
+    if row.state == State.HELD and row.waiting_for == WaitingFor.REMEDY:
+        return {}
     if row.state == State.HELD and row.waiting_for != WaitingFor.AFTER:
         return {"note": broken}
     if broken:

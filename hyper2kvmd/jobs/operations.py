@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
@@ -25,6 +26,9 @@ from hyper2kvmd.jobs.endings import is_in_use, take_file_back
 from hyper2kvmd.jobs.tables import jobs, queue, work
 from hyper2kvmd.jobs.transactions import Transactions
 from hyper2kvmd.model.jobs import Job, State, WaitingFor
+
+ANEW: Mapping[str, Any] = {"failures": 0, "finished": None, "not_before": None, "problems": "[]"}
+"""Columns of a job that a person lets start again."""
 
 
 class Operations(Transactions):
@@ -66,7 +70,7 @@ class Operations(Transactions):
             job = self._allow(connection, job_id, "release", State.HELD)
             _record_order(connection, job, "released", by)
             forget_broken(connection, job_id)
-            enqueue(connection, job_id)
+            enqueue(connection, job_id, **ANEW)
             return one(connection, job_id)
 
     def set_priority(self, job_id: int, priority: int, by: str) -> Job:
@@ -78,15 +82,16 @@ class Operations(Transactions):
             return one(connection, job_id)
 
     def retry(self, job_id: int, by: str) -> Job:
-        """Queue a failed or cancelled job again. Its worker continues after the last finished stage on record.
+        """Queue a job again that failed, was cancelled, or is held because of a failure.
 
-        Also raises AlreadyActive (`job-duplicate`) when another active job has the same content.
+        Its worker continues after the last finished stage on record. Also raises AlreadyActive (`job-duplicate`) when
+        another active job has the same content.
         """
         try:
             with self.transaction(writes=True) as connection:
-                job = self._allow(connection, job_id, "retry", State.FAILED, State.CANCELLED)
+                job = self._allow_retry(connection, job_id)
                 _record_order(connection, job, "retried", by)
-                enqueue(connection, job_id, failures=0, finished=None, not_before=None, problems="[]")
+                enqueue(connection, job_id, **ANEW)
                 arrange_dependents(connection, job_id)
                 take_file_back(connection, job_id)
                 return one(connection, job_id)
@@ -96,6 +101,18 @@ class Operations(Transactions):
                 f"job {job_id} cannot be retried: the same migration is active as another job",
                 hint="Wait for that job, or cancel it first",
             ) from error
+
+    def _allow_retry(self, connection: Connection, job_id: int) -> Job:
+        job = one(connection, job_id)
+        if job.waiting_for is WaitingFor.REMEDY:
+            return job
+        if job.state is State.HELD:
+            raise InvalidInput(
+                "job-state",
+                f"job {job_id} is held, and no attempt of it has failed: retry is not possible",
+                hint=f"Run `h2kvmctl release {job_id}` to let it start",
+            )
+        return self._allow(connection, job_id, "retry", State.FAILED, State.CANCELLED)
 
     def wake(self, job_ids: Sequence[int]) -> None:
         """Let queued jobs be claimed at once, without further waiting."""

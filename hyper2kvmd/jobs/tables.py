@@ -266,7 +266,7 @@ def _waiting_for(row: RowMapping, now: datetime) -> WaitingFor | None:
         return None
     reason = WaitingFor(row["waiting_for"]) if row["waiting_for"] else WaitingFor.SLOT
     if row["state"] == State.HELD:
-        return reason if reason is WaitingFor.AFTER else WaitingFor.OPERATOR
+        return reason if reason in (WaitingFor.AFTER, WaitingFor.REMEDY) else WaitingFor.OPERATOR
     if reason in DATED and (row["not_before"] is None or row["not_before"] <= now):
         reason = WaitingFor.SLOT
     return WaitingFor.PAUSE if reason in INSIDE and row.get("paused") else reason

@@ -63,6 +63,8 @@ class WaitingFor(StrEnum):
     """Fewer running jobs that read from the same file system: `max_per_source`."""
     OPERATOR = "operator"
     """A person who holds it."""
+    REMEDY = "remedy"
+    """A person who corrects what made it fail, and retries it."""
     PAUSE = "pause"
     """The end of the queue's pause."""
 
@@ -135,6 +137,11 @@ class Job(Frozen):
     not_before: datetime | None = None
     started: datetime | None = None
     finished: datetime | None = None
+
+    @property
+    def unattended(self) -> bool:
+        """Nothing more happens to it before a person acts: it has ended, or is held because of a failure."""
+        return not self.state.active or self.waiting_for is WaitingFor.REMEDY
 
 
 class JobEvent(Frozen):

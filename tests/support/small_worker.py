@@ -3,7 +3,8 @@
 `plan [MAC ...]`, `convert`, `publish`: a stage and its product, skipped when that was given (`publish`: and those
 before it). `start STAGE`, `progress DONE ALL`, `warn TEXT`, `warn-file PATH`, `machine LINE; LINE`, `helper VERB`:
 events. `space N`: asks for N bytes. `file N`: an image of N bytes. `note NAME`: an empty file. `wait PATH`: until that
-file exists. `fail KIND [CODE]`, `fault TRACEBACK`, `die`, `die-once`, `nonsense`: ends. `deaf`: SIGTERM is ignored.
+file exists. `fail KIND [CODE]`, `fault TRACEBACK`, `die`, `die-once`, `die-at ATTEMPT`, `nonsense`: ends. `deaf`: SIGTERM is
+ignored.
 """
 
 from __future__ import annotations
@@ -126,8 +127,8 @@ def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
             sys.exit()
         elif word == "die":
             os.kill(os.getpid(), signal.SIGKILL)
-        elif word == "die-once":
-            if order.attempt == 1:
+        elif word in ("die-once", "die-at"):
+            if order.attempt == int(rest or 1):
                 os.kill(os.getpid(), signal.SIGKILL)
         elif word == "deaf":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -150,7 +151,8 @@ def main() -> None:
         if problem is not None:
             ended = Ended(outcome="failed", problems=(problem,))
     except Interrupted:
-        ended = Ended(outcome="interrupted")
+        fact = Problem(code="interrupted", message="stopped by a signal", hint="Start it again", kind="retry")
+        ended = Ended(outcome="interrupted", problems=(fact,))
     except BlockingIOError:
         ended = Ended(outcome="deferred")
     if ended.outcome == "succeeded":

@@ -37,7 +37,7 @@ PAGES = {
 ENDED = {
     "web01": ("plan", "convert", "publish"),
     "db01": ("warn /etc/fstab: /dev/sr0 has no stable name. It stays as it is", "plan", "convert", "publish"),
-    "mail01": ("plan", "fail operator space-never"),
+    "mail01": ("plan", "fail retry space-never"),
     "a-name-that-is-as-long-as-libvirt-takes-it-" + "x" * 20: ("plan", "fail permanent source-missing"),
 }
 RUNNING = {"files01": ("progress 43 100",), "erp01": ("progress 71 100",)}

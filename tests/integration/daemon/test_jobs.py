@@ -6,16 +6,20 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from hyper2kvmd.model.jobs import Job, State
+from hyper2kvmd.daemon.service import status_line
+from hyper2kvmd.model.jobs import Job, Stage, State, WaitingFor
 from tests.support.house import House, events_adapter, until
 
 MIB = 1 << 20
+STOP_LIMIT_SECONDS = 90
+"""TimeoutStopSec of the unit."""
 
 
 def workers(house: House) -> list[psutil.Process]:
@@ -64,7 +68,7 @@ def test_a_worker_that_always_dies_fails_at_last_and_its_image_is_kept(house: Ho
 def test_a_fault_of_our_own_is_one_line_with_its_traceback(house: House) -> None:
     house.start()
     house.drop("a.yaml", house.migration("a", "fault Traceback:\\n  in f\\nValueError: evil\x1b[2J\\n<0>forged"))
-    assert house.reaches(1, State.FAILED).problems[0].code == "internal-error"
+    assert house.reaches(1, State.HELD).problems[0].code == "internal-error"
     (line,) = (line for line in house.log.splitlines() if "Traceback" in line)
     assert line.endswith("ERROR job 1: Traceback: /   in f / ValueError: evil\ufffd[2J / <0>forged")
     assert not any(line.startswith("<0>") for line in house.log.splitlines())
@@ -78,7 +82,7 @@ def test_a_worker_that_speaks_nonsense_is_killed(house: House) -> None:
     assert workers(house) == []
 
 
-@pytest.mark.parametrize(("kind", "attempts"), [("retry", 2), ("operator", 1), ("permanent", 1)])
+@pytest.mark.parametrize(("kind", "attempts"), [("retry", 2), ("permanent", 1)])
 def test_only_what_time_may_cure_is_tried_again(house: House, kind: str, attempts: int) -> None:
     house.start()
     house.drop("a.yaml", house.migration("a", "plan", f"fail {kind}"))
@@ -86,9 +90,39 @@ def test_only_what_time_may_cure_is_tried_again(house: House, kind: str, attempt
     house.lies("failed", "a.yaml")
 
 
+def test_what_a_person_must_correct_holds_the_job_and_its_file_until_a_retry(house: House) -> None:
+    house.configure(retention={"conversions": 0})
+    house.start()
+    house.drop("a.yaml", house.migration("a", "plan", "file 4096", "convert", "fail operator"))
+    job = house.reaches(1, State.HELD)
+    assert (job.attempt, job.waiting_for, job.problems[0].code) == (1, WaitingFor.REMEDY, "told-to")
+    assert "`h2kvmctl retry 1`" in job.note and folders(house) == ["a.1"]
+    assert house.files("active") and house.files("failed") == []
+    assert status_line(house.status(), "") == "idle; 0 queued; 1 held"
+    assert 'hyper2kvm_jobs_held_after_failure_total{reason="told-to"} 1.0' in house.browse("/metrics")[1]
+    house.stop()
+    house.start()
+    assert house.job(1).state is State.HELD, "a restart is no remedy"
+    (house.root / "a.vmdk").write_text("plan\nconvert\npublish\n")
+    assert house.ask("POST", "/v1/jobs/1/retry")[0] == 200
+    assert house.reaches(1, State.SUCCEEDED).problems == ()
+    assert started(house, 1).count("convert") == 1, "it went on after the conversion"
+    house.lies("done", "a.yaml")
+
+
+def test_a_job_that_is_held_after_a_failure_can_be_cancelled(house: House) -> None:
+    house.start()
+    house.drop("a.yaml", house.migration("a", "plan", "file 4096", "fail operator"))
+    house.reaches(1, State.HELD)
+    assert house.ask("POST", "/v1/jobs/1/cancel")[0] == 200
+    house.reaches(1, State.CANCELLED)
+    house.lies("failed", "a.yaml")
+    until(lambda: house.job(1).note.startswith("working folder kept until "), "its folder is kept for a while")
+
+
 def test_a_retry_by_hand_goes_on_after_what_was_published_and_the_file_follows(house: House) -> None:
     house.start()
-    house.drop("a.yaml", house.migration("a", "plan", "convert", "publish", "fail operator"))
+    house.drop("a.yaml", house.migration("a", "plan", "convert", "publish", "fail retry"))
     house.reaches(1, State.FAILED)
     house.lies("failed", "a.yaml")
     (house.root / "a.vmdk").write_text("plan\nconvert\npublish\n")
@@ -173,12 +207,12 @@ def test_a_job_cancelled_between_two_tries_keeps_its_folder(house: House) -> Non
 @pytest.mark.parametrize(
     ("words", "kept"),
     [
-        (("plan", "fail operator"), []),
-        (("plan", "file 4096", "fail operator"), ["a.1"]),
-        (("plan", "file 4096", "convert", "fail operator"), ["a.1"]),
+        (("plan", "fail retry"), []),
+        (("plan", "file 4096", "fail retry"), ["a.1"]),
+        (("plan", "file 4096", "convert", "fail retry"), ["a.1"]),
         (("plan", "file 4096", "convert", "fail permanent"), []),
-        (("plan", "file 4096", "convert", "fail operator content-differs"), []),
-        (("plan", "file 4096", "convert", "publish", "fail operator"), []),
+        (("plan", "file 4096", "convert", "fail retry content-differs"), []),
+        (("plan", "file 4096", "convert", "publish", "fail retry"), []),
     ],
     ids=["not converted", "half converted", "converted", "source at fault", "image in doubt", "published"],
 )
@@ -191,7 +225,7 @@ def test_a_folder_is_kept_that_a_retry_can_go_on_from(house: House, words: tuple
 
 def test_a_retry_goes_on_after_the_last_finished_stage(house: House) -> None:
     house.start()
-    house.drop("a.yaml", house.migration("a", "plan", "file 4096", "convert", "fail operator"))
+    house.drop("a.yaml", house.migration("a", "plan", "file 4096", "convert", "fail retry"))
     house.reaches(1, State.FAILED)
     (house.root / "a.vmdk").write_text("plan\nconvert\npublish\n")
     house.ask("POST", "/v1/jobs/1/retry")
@@ -203,7 +237,7 @@ def test_a_retry_goes_on_after_the_last_finished_stage(house: House) -> None:
 def test_a_retry_after_the_plan_records_the_network_cards_again(house: House) -> None:
     mac = "52:54:00:12:34:56"
     house.start()
-    house.drop("a.yaml", house.migration("a", f"plan {mac}", "file 4096", "convert", "fail operator"))
+    house.drop("a.yaml", house.migration("a", f"plan {mac}", "file 4096", "convert", "fail retry"))
     house.reaches(1, State.FAILED)
     (house.root / "a.vmdk").write_text("plan\nconvert\npublish\n")
     house.ask("POST", "/v1/jobs/1/retry")
@@ -228,7 +262,7 @@ def test_a_folder_is_kept_that_lists_uploaded_files(house: House) -> None:
 def test_without_retention_nothing_is_kept(house: House) -> None:
     house.configure(retention={"conversions": 0})
     house.start()
-    house.drop("a.yaml", house.migration("a", "plan", "file 4096", "convert", "fail operator"))
+    house.drop("a.yaml", house.migration("a", "plan", "file 4096", "convert", "fail retry"))
     assert house.reaches(1, State.FAILED).note == ""
     assert folders(house) == []
 
@@ -387,7 +421,7 @@ def test_a_later_request_of_a_job_replaces_its_earlier_one(small_disk: House) ->
 def keep_folders(house: House, *names: str, size: int = 15 * MIB) -> None:
     """One failed job for each name, one after the other."""
     for number, name in enumerate(names, 1):
-        house.drop(f"{name}.yaml", house.migration(name, "plan", f"file {size}", "fail operator"))
+        house.drop(f"{name}.yaml", house.migration(name, "plan", f"file {size}", "fail retry"))
         house.reaches(number, State.FAILED)
 
 
@@ -423,7 +457,7 @@ def test_no_kept_folder_goes_where_that_would_not_be_enough(small_disk: House) -
 def test_a_job_that_waits_gets_the_space_of_one_that_fails_meanwhile(small_disk: House) -> None:
     house = small_disk
     house.start()
-    words = ("plan", f"space {50 * MIB}", f"file {50 * MIB}", f"wait {house.root}/go", "fail operator")
+    words = ("plan", f"space {50 * MIB}", f"file {50 * MIB}", f"wait {house.root}/go", "fail retry")
     house.drop("a.yaml", house.migration("a", *words))
     until(lambda: house.jobs() and house.job(1).reserved_bytes, "its space is reserved")
     house.drop("b.yaml", house.migration("b", "plan", f"space {40 * MIB}", "convert"))
@@ -482,3 +516,47 @@ def test_one_folder_per_job_below_the_directory_that_the_yaml_names(house: House
     house.reaches(1, State.SUCCEEDED)
     assert not (other / "a.1").exists()
     shutil.rmtree(other)
+
+
+# ---------------------------------------------------------------- orderly ends
+
+
+def works(house: House, attempt: int) -> bool:
+    return any((job.attempt, job.stage) == (attempt, Stage.CONVERT) for job in house.jobs())
+
+
+def test_orderly_restarts_are_no_failed_tries(house: House) -> None:
+    house.configure(retry={"max_attempts": 2, "delay": 0, "backoff": 1})
+    house.drop("a.yaml", waiting(house, "a", "file 4096", "die-at 4"))
+    for number in range(1, 4):
+        house.start()
+        until(lambda number=number: works(house, number), "it works")  # type: ignore[misc]
+        assert house.stop() == 0
+    (house.root / "go").touch()
+    house.start()
+    assert house.reaches(1, State.SUCCEEDED).attempt == 5, "one crash after three restarts is its first failure"
+
+
+def test_a_worker_that_somebody_else_ends_counts_as_a_failed_try(house: House) -> None:
+    """A daemon that ends processes when memory is short uses SIGTERM, too."""
+    house.start()
+    house.drop("a.yaml", waiting(house, "a"))
+    for attempt in (1, 2):
+        until(lambda attempt=attempt: works(house, attempt), "it works")  # type: ignore[misc]
+        workers(house)[0].terminate()
+    assert house.reaches(1, State.FAILED).attempt == 2
+
+
+@pytest.mark.slow
+def test_a_worker_deaf_to_the_end_of_the_daemon_is_killed_in_time(house: House) -> None:
+    house.start()
+    house.drop("a.yaml", waiting(house, "a", "file 4096", "deaf", "warn it is deaf now"))
+    until(lambda: house.jobs() and "warned" in house.kinds(1), "it is deaf")
+    begin, worker = time.monotonic(), workers(house)[0]
+    assert house.stop() == 0
+    assert time.monotonic() - begin < STOP_LIMIT_SECONDS
+    assert not worker.is_running() and folders(house) == ["a.1"]
+    (house.root / "go").touch()
+    (house.root / "a.vmdk").write_text("plan\nconvert\npublish\n")
+    house.start()
+    assert house.reaches(1, State.SUCCEEDED).attempt == 2

@@ -60,10 +60,10 @@ def test_a_success_is_told_with_its_warnings(house: House) -> None:
 
 def test_a_failure_is_told_with_what_is_kept(house: House) -> None:
     house.start()
-    house.drop("web01.yaml", house.migration("web01", "plan", "start convert", "file 4096", "fail operator"))
+    house.drop("web01.yaml", house.migration("web01", "plan", "start convert", "file 4096", "fail retry"))
     house.lies("failed", "web01.yaml")
     outcome = house.reason("web01.yaml")
-    assert (outcome.state, outcome.attempts, outcome.stage) == (State.FAILED, 1, Stage.CONVERT)
+    assert (outcome.state, outcome.attempts, outcome.stage) == (State.FAILED, 2, Stage.CONVERT)
     assert [problem.code for problem in outcome.problems] == ["told-to"]
     assert outcome.kept.startswith("working folder kept until") and outcome.cancelled_by == ""
 

@@ -128,8 +128,8 @@ GUARDS: tuple[Guard, ...] = (
     *each(
         "test_record.py::test_a_job_that_is_cancelled_in_the_queue",
         Cut(
-            "hyper2kvmd/daemon/scheduler.py",
-            "Scheduler._keep_or_remove_of",
+            "hyper2kvmd/daemon/conclusions.py",
+            "Conclusions.tidy_cancelled",
             "call forget_finished_stages",
             "asyncio.sleep(0)",
         ),
