@@ -25,6 +25,10 @@ def gc(output: Output, dry_run: bool, file: Path) -> None:
     In the configured output directory, remove hidden drafts of killed jobs, and bring back files that they had set
     aside. The key `retention` in the daemon's configuration sets the ages. Nothing of a live job is ever removed.
 
+    A working folder that no job on record knows stays for a day after it was first seen, because its job may come back
+    with a restored database. Nothing is removed while the database cannot be read or the clock is doubtful. File
+    systems that are mounted below a folder are not entered.
+
     A conversion directory that others can replace, or whose path has a link of another user, is left unchanged and
     reported.
     """

@@ -17,7 +17,7 @@ from types import FrameType
 from hyper2kvmd import config, progress
 from hyper2kvmd.errors import BrokenInstallation, Failure, Interrupted, InvalidInput, MigrationFailed, Unsafe
 from hyper2kvmd.host import run
-from hyper2kvmd.host.workspace import remove_killed_runs
+from hyper2kvmd.host.conversion_dir import remove_killed_runs
 from hyper2kvmd.model.asked import Hooks, Migration
 from hyper2kvmd.model.jobs import PastRate, Problem
 from hyper2kvmd.model.machine import Plan

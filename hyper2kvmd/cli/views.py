@@ -48,11 +48,15 @@ def removed(output: Output, result: Removed, *, dry_run: bool) -> None:
     verb = "would remove" if dry_run else "removed"
     for path in (*result.folders, *result.spool_files):
         output.line(f"{verb} {path}")
+    for path in result.quarantined:
+        output.line(f"no job knows {path}: it stays for a day")
     for path in result.output_files:
         output.line(f"{'would clean' if dry_run else 'cleaned'} up {path}, which a killed job had left")
     if result.jobs:
         output.line(f"{verb} {result.jobs} finished jobs from the database")
-    if not any((result.folders, result.spool_files, result.output_files, result.jobs, result.problems)):
+    if not any(
+        (result.folders, result.quarantined, result.spool_files, result.output_files, result.jobs, result.problems)
+    ):
         output.line("nothing to remove")
     problems(output, result.problems)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.space import Shortage, freed_by_removal
 from hyper2kvmd.errors import Failure, MigrationFailed, NotFound, Unsafe
-from hyper2kvmd.host.workspace import ConversionDir, open_conversion_dir, real_conversion_dir
+from hyper2kvmd.host.conversion_dir import ConversionDir, open_conversion_dir
+from hyper2kvmd.host.workspace import real_conversion_dir
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.jobs import Problem, State
 
@@ -91,26 +92,31 @@ class Kept:
 
     def folders(self, directories: Iterable[Path], waiting: Collection[int]) -> tuple[KeptFolder, ...]:
         """Kept folders in the given conversion directories; `waiting` are the jobs that wait for space."""
-        live = {str(job_id) for job_id in self._store.active_ids() - frozenset(waiting)}
         found: list[KeptFolder] = []
         for conversion_dir in directories:
             with contextlib.suppress(Failure, OSError), open_conversion_dir(conversion_dir, os.geteuid()) as directory:
-                found += self._below(directory, live, waiting)
+                found += self._below(directory, waiting)
         return tuple(found)
 
-    def _below(self, directory: ConversionDir, live: Collection[str], waiting: Collection[int]) -> Iterator[KeptFolder]:
-        for name in directory.orphans(live, older_than_seconds=0):
-            path, job_id = directory.path / name, name.rpartition(".")[2]
-            if path not in self._stuck and job_id.isdecimal():  # a one-shot run's folder has a time there
-                with contextlib.suppress(FileNotFoundError):
-                    facts = path.lstat()
-                    yield KeptFolder(
-                        path=path,
-                        device=facts.st_dev,
-                        kept_since=facts.st_mtime,
-                        freed_bytes=freed_by_removal(path),
-                        waiting=int(job_id) in waiting,
-                    )
+    def _below(self, directory: ConversionDir, waiting: Collection[int]) -> Iterator[KeptFolder]:
+        """Without folders that no job on record knows: `h2kvmctl gc` removes them after a quarantine."""
+        unused = [one for one in directory.unused() if directory.path / one.name not in self._stuck]
+        owners = self._store.folder_owners(one.job_id for one in unused if one.job_id is not None)
+        for folder in unused:
+            owner = None if folder.job_id is None else owners.get(folder.job_id)
+            if folder.job_id is None or owner is None or not owner.owns(folder.name, folder.job_id):
+                continue
+            if owner.state.active and folder.job_id not in waiting:
+                continue
+            path = directory.path / folder.name
+            with contextlib.suppress(FileNotFoundError):
+                yield KeptFolder(
+                    path=path,
+                    device=path.lstat().st_dev,
+                    kept_since=folder.changed,
+                    freed_bytes=freed_by_removal(path),
+                    waiting=folder.job_id in waiting,
+                )
 
     def remove(self, folders: Iterable[KeptFolder], why: str) -> bool:
         """Remove the folders whose job was not started meanwhile; return whether any was removed."""
@@ -134,6 +140,6 @@ class Kept:
     def _is_unused(self, folder: KeptFolder) -> bool:
         try:
             state = self._store.get(folder.job_id).state
-        except NotFound:
-            return True
+        except NotFound:  # `gc` has forgotten it meanwhile
+            return False
         return not state.active or (folder.waiting and state is State.QUEUED)

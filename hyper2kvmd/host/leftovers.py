@@ -17,7 +17,8 @@ from pathlib import Path
 
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.host.placed import is_draft, submitter_of
-from hyper2kvmd.host.workspace import OPEN_DIRECTORY, follow_links
+from hyper2kvmd.host.removal import OPEN_DIRECTORY
+from hyper2kvmd.host.workspace import follow_links
 
 DRAFT_END, ASIDE_END = "partial", "replaced"
 HIDDEN = re.compile(r"\.(.+)\.(?:[0-9]+|[0-9]{8}T[0-9]{6}Z-[0-9]+)\.(partial|replaced)", re.DOTALL)

@@ -14,25 +14,22 @@ import re
 import shutil
 import signal
 import stat
-import time
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from hyper2kvmd.errors import Kind, MigrationFailed, TryLater, Unsafe
-from hyper2kvmd.host.person import Person, lineage, name_of, strangers_may_write
+from hyper2kvmd.host import quarantine
+from hyper2kvmd.host.person import Person, name_of, strangers_may_write
+from hyper2kvmd.host.removal import OPEN_DIRECTORY, detach_stale, remove_tree
 
-FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\.([0-9]+|[0-9]{8}T[0-9]{6}Z-[0-9]+)")
-"""`<vm_name>.<job id>`, of the daemon's jobs and one-shot runs. Nothing else in a conversion directory is ours."""
-ONE_SHOT = re.compile(r".*\.[0-9]{8}T[0-9]{6}Z-[0-9]+")
-"""Those of one-shot runs: none is ever continued."""
 IMAGE_PREFIX = "disk"
 """The prefix of the names of a working folder's images and their checkpoints."""
 UPLOADING = "uploading.json"
 """A file in a working folder that lists what its worker has uploaded so far. It is left after a kill only."""
 PURPOSE = "purpose"
 """A file in a working folder with a digest of the folder's purpose."""
-OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+SCRATCH = re.compile(r"(?:export|preview|source|boot)-[a-z0-9_]{8}")
+"""Folders in a working folder that a process makes for itself (`tempfile`). Only a killed one leaves them."""
 MAX_LINKS = 40
 """In a path; as many as the kernel follows (path_resolution(7))."""
 
@@ -47,12 +44,12 @@ def ensure_private_dir(path: Path) -> None:
     try:
         for folder in reversed(path.parents):
             _make(folder, 0o755)
-            _require_safe(path, folder, (0, os.geteuid()), sticky=stat.S_ISVTX)
+            require_safe(path, folder, (0, os.geteuid()), sticky=stat.S_ISVTX)
         _make(path, 0o700)
-        _require_safe(path, path, (os.geteuid(),))
+        require_safe(path, path, (os.geteuid(),))
         require_writable(path)
     except OSError as error:
-        raise _unusable(path, error) from error
+        raise unusable(path, error) from error
 
 
 def real_conversion_dir(named: Path, allowed: tuple[Path, ...]) -> Path:
@@ -87,47 +84,8 @@ def follow_links(path: Path) -> Path:
                 left += reversed(real.readlink().parts)
                 real = real.parent
     except OSError as error:
-        raise _unusable(path, error) from error
+        raise unusable(path, error) from error
     return real
-
-
-@contextlib.contextmanager
-def open_conversion_dir(path: Path, owner: int) -> Iterator[ConversionDir]:
-    """An existing conversion directory of the user `owner` or of this user, judged as in a run.
-
-    Raises Unsafe (`directory-shared`), MigrationFailed (`directory-unusable`).
-    """
-    real = follow_links(path)
-    try:
-        handle = os.open(real, OPEN_DIRECTORY)
-    except OSError as error:
-        raise _unusable(path, error) from error
-    try:
-        rightful = os.geteuid() if os.fstat(handle).st_uid == os.geteuid() else owner
-        for number, folder in enumerate(lineage(handle)):
-            if number == 0:
-                _require_safe(path, folder, (rightful,))
-            else:
-                _require_safe(path, folder, (0, rightful), sticky=stat.S_ISVTX)
-        if name_of(handle) != real:
-            raise Unsafe("directory-shared", f"{path}: was replaced while it was opened", hint="Retry the job")
-        yield ConversionDir(real, handle)
-    finally:
-        os.close(handle)
-
-
-def remove_killed_runs(conversion_dir: Path) -> tuple[Path, ...]:
-    """Remove the working folders of this user's one-shot runs that were killed; returns their paths.
-
-    The lock of a folder shows that its run has ended. Raises MigrationFailed (`leftover-not-removed`), and as
-    `open_conversion_dir` does.
-    """
-    removed = []
-    with open_conversion_dir(conversion_dir, os.geteuid()) as place:
-        for name in place.orphans((), older_than_seconds=0):
-            if ONE_SHOT.fullmatch(name) and place.discard(name, lambda: True):
-                removed.append(place.path / name)
-    return tuple(removed)
 
 
 def require_writable(directory: Path) -> None:
@@ -152,7 +110,7 @@ def _make(folder: Path, mode: int) -> None:
         folder.mkdir(mode)
 
 
-def _require_safe(path: Path, folder: int | Path, owners: tuple[int, ...], sticky: int = 0) -> None:
+def require_safe(path: Path, folder: int | Path, owners: tuple[int, ...], sticky: int = 0) -> None:
     """For the open `folder`, or the one of that name; the last of `owners` may have write permission by their group."""
     facts = os.fstat(folder) if isinstance(folder, int) else folder.lstat()
     if not stat.S_ISDIR(facts.st_mode):
@@ -185,7 +143,7 @@ def _require_own_link(path: Path, link: Path, count: int) -> None:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     owners = (0, os.geteuid())
     for folder in reversed(link.parents):
-        _require_safe(path, folder, owners, sticky=stat.S_ISVTX)
+        require_safe(path, folder, owners, sticky=stat.S_ISVTX)
     maker = Person.of(link.lstat().st_uid)
     if maker.uid not in owners:
         raise Unsafe(
@@ -195,7 +153,7 @@ def _require_own_link(path: Path, link: Path, count: int) -> None:
         )
 
 
-def _unusable(path: Path, error: OSError) -> MigrationFailed:
+def unusable(path: Path, error: OSError) -> MigrationFailed:
     return MigrationFailed(
         "directory-unusable",
         f"the directory {path} cannot be used: {error.strerror}",
@@ -224,6 +182,7 @@ def working_folder(
     try:
         keep = False
         try:
+            _tidy(handle)
             _start_over_for_another(folder, purpose)
             yield folder
         except BaseException:
@@ -232,7 +191,7 @@ def working_folder(
         finally:
             if not keep:
                 with signals_held():
-                    shutil.rmtree(folder, ignore_errors=True)
+                    _remove(folder, handle)
     finally:
         os.close(handle)
 
@@ -258,6 +217,25 @@ def _locked(folder: Path) -> int:
             ) from error
         if handle >= 0:
             os.close(handle)
+
+
+def _tidy(handle: int) -> None:
+    """Remove what a killed attempt has left in the open, locked folder, besides its images. Raises OSError."""
+    quarantine.clear(handle)
+    detach_stale(handle)
+    for name in filter(SCRATCH.fullmatch, os.listdir(handle)):
+        remove_tree(handle, name)
+
+
+def _remove(folder: Path, handle: int) -> None:
+    """Remove the open folder. What cannot be removed stays for `h2kvmctl gc`, which reports it."""
+    with contextlib.suppress(OSError):
+        detach_stale(handle)
+        parent = os.open(folder.parent, OPEN_DIRECTORY)
+        try:
+            remove_tree(parent, folder.name)
+        finally:
+            os.close(parent)
 
 
 def _start_over_for_another(folder: Path, purpose: str) -> None:
@@ -293,88 +271,3 @@ def signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@dataclass(frozen=True)
-class ConversionDir:
-    """An open conversion directory. Its entries are found and removed below the descriptor."""
-
-    path: Path
-    handle: int
-
-    def orphans(self, live_job_ids: Collection[str], *, older_than_seconds: float) -> tuple[str, ...]:
-        """Names of working folders that no process holds, no active job owns, and that are unchanged for that long."""
-        found = []
-        for name in sorted(os.listdir(self.handle)):  # noqa: PTH208 - of the descriptor
-            if FOLDER.fullmatch(name) and name.rpartition(".")[2] not in live_job_ids:
-                with contextlib.suppress(FileNotFoundError):
-                    facts = os.stat(name, dir_fd=self.handle, follow_symlinks=False)
-                    old = time.time() - facts.st_mtime >= older_than_seconds
-                    if stat.S_ISDIR(facts.st_mode) and old and not self._is_locked(name):
-                        found.append(name)
-        return tuple(found)
-
-    def keep(self, name: str) -> bool:
-        """Restart the age of a working folder. False: it has no image, whole or partial, or does not exist.
-
-        Raises OSError.
-        """
-        try:
-            handle = os.open(name, OPEN_DIRECTORY, dir_fd=self.handle)
-        except FileNotFoundError:
-            return False
-        try:
-            if not any(entry.startswith(IMAGE_PREFIX) for entry in os.listdir(handle)):  # noqa: PTH208 - of the descriptor
-                return False
-            os.utime(handle)
-            return True
-        finally:
-            os.close(handle)
-
-    def is_uploading(self, name: str) -> bool:
-        """Whether a killed worker has left the note of an upload in the working folder."""
-        return os.access(f"{name}/{UPLOADING}", os.F_OK, dir_fd=self.handle, follow_symlinks=False)
-
-    def discard(self, name: str, is_abandoned: Callable[[], bool]) -> bool:
-        """Remove a folder that no job needs, checked again under its lock. False: it is held or owned.
-
-        Raises MigrationFailed (`leftover-not-removed`).
-        """
-        with self._held(name) as held:
-            if not held or not is_abandoned():
-                return False
-            try:
-                shutil.rmtree(name, dir_fd=self.handle)
-            except OSError as error:
-                raise not_removed(self.path / name, error) from error
-            return True
-
-    def _is_locked(self, name: str) -> bool:
-        with self._held(name) as held:
-            return not held
-
-    @contextlib.contextmanager
-    def _held(self, name: str) -> Iterator[bool]:
-        """Hold the folder's lock, if no one else does and we have permission."""
-        try:
-            handle = os.open(name, OPEN_DIRECTORY, dir_fd=self.handle)
-        except (PermissionError, FileNotFoundError):
-            yield False
-            return
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-        finally:
-            os.close(handle)
-
-
-def not_removed(path: Path, error: OSError) -> MigrationFailed:
-    return MigrationFailed(
-        "leftover-not-removed",
-        f"{path} cannot be removed: {error.strerror}",
-        hint="Remove it as its owner or as root",
-        kind=Kind.OPERATOR,
-    )

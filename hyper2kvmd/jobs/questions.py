@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from sqlalchemy import func, select, text
 
 from hyper2kvmd.jobs.changes import is_active, one, without_active_group
 from hyper2kvmd.jobs.dependencies import needed_by_others
-from hyper2kvmd.jobs.tables import MISPLACED, RETRIED, event_of, events, job_of, jobs, queue, stages
+from hyper2kvmd.jobs.tables import MISPLACED, RETRIED, RETRIED_FILES, event_of, events, job_of, jobs, queue, stages
 from hyper2kvmd.jobs.transactions import Transactions
 from hyper2kvmd.model.jobs import Counts, Job, JobEvent, Stage, State
 from hyper2kvmd.model.results import Artifact
@@ -35,6 +35,22 @@ class Misplaced(NamedTuple):
     """Of its spool file, relative to the spool directory."""
     group: str | None
     """The permanent name of that file, if it describes several machines."""
+
+
+class FolderOwner(NamedTuple):
+    """The job with the number of a working folder."""
+
+    vm_name: str
+    state: State
+    finished: datetime | None
+
+    def owns(self, name: str, job_id: int) -> bool:
+        """Whether the folder is this job's, and not one of another queue whose job had the same number."""
+        return name == f"{self.vm_name}.{job_id}"
+
+
+NEWEST_EVENTS = select(events.c.at).order_by(events.c.id.desc()).limit(1000).subquery()
+"""Only those: a clock that was corrected has written a few times in the future, and the table is large."""
 
 
 class Questions(Transactions):
@@ -131,3 +147,34 @@ class Questions(Transactions):
     def paused(self) -> bool:
         with self.transaction() as connection:
             return bool(connection.execute(select(queue.c.paused)).scalar_one())
+
+    def folder_owners(self, job_ids: Iterable[int]) -> Mapping[int, FolderOwner]:
+        """Those of the jobs with these numbers that are on record."""
+        found: dict[int, FolderOwner] = {}
+        with self.transaction() as connection:
+            for some in _in_portions(job_ids):
+                query = select(jobs.c.id, jobs.c.vm_name, jobs.c.state, jobs.c.finished).where(jobs.c.id.in_(some))
+                for number, vm_name, state, finished in connection.execute(query):
+                    found[number] = FolderOwner(vm_name, State(state), finished)
+        return found
+
+    def newest_time(self) -> datetime | None:
+        """The latest time on record; None if there is none."""
+        with self.transaction() as connection:
+            newest: datetime | None = connection.execute(select(func.max(NEWEST_EVENTS.c.at))).scalar()
+            return newest
+
+    def spool_files_in_use(self) -> frozenset[str]:
+        """The spool files of active jobs, relative to the spool directory. Those of retried jobs are not in active/."""
+        retried = text(RETRIED_FILES)
+        query = select(jobs.c.spool_path).where(jobs.c.spool_path.is_not(None) & is_active() | retried)
+        with self.transaction() as connection:
+            return frozenset(path.removeprefix(RETRIED) for path in connection.execute(query).scalars())
+
+
+def _in_portions(job_ids: Iterable[int]) -> Iterator[Sequence[int]]:
+    """A database limits the parameters of one query."""
+    left = sorted(set(job_ids))
+    while left:
+        yield left[:500]
+        left = left[500:]

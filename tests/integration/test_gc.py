@@ -6,18 +6,24 @@ import fcntl
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.host.workspace import follow_links
+from hyper2kvmd import config
+from hyper2kvmd.cli.cleanup import Removed, collect
+from hyper2kvmd.cli.cleanup_clock import NOTE, SETTLING_SECONDS, Reading, read_clocks
+from hyper2kvmd.errors import MigrationFailed, TryLater
+from hyper2kvmd.host import quarantine
+from hyper2kvmd.host.workspace import follow_links, working_folder
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin
 from hyper2kvmd.model.asked import Migration
@@ -51,6 +57,19 @@ class Host:
         migration = Migration(vmdk=(Path(f"/{name}.vmdk"),), vm_name=name)
         return self.store.submit(migration, content_key=name, origin=Origin(submitter="test")).job
 
+    def ended(self, name: str) -> Job:
+        job = self.submit(name)
+        return self.store.cancel(job.id, "test")
+
+    def let_end_long_ago(self) -> None:
+        """All jobs that are over."""
+        with sqlite3.connect(self.database) as connection:
+            connection.execute(
+                "update jobs set finished = ? where finished is not null",
+                (f"{datetime.fromtimestamp(LONG_AGO, UTC):%Y-%m-%d %H:%M:%S.%f}",),
+            )
+        connection.close()
+
     def folder(self, name: str, *, age_days: float = 40) -> Path:
         path = self.conversions / name
         path.mkdir(mode=0o700)
@@ -64,6 +83,10 @@ class Host:
         result = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, timeout=60, check=False)
         return result.returncode, json.loads(result.stdout), result.stderr
 
+    def collect(self, *, dry_run: bool = False) -> Removed:
+        """The same in this process."""
+        return collect(config.load(self.config), dry_run=dry_run)
+
     def left(self) -> set[str]:
         return {path.name for path in self.conversions.iterdir()}
 
@@ -74,31 +97,125 @@ def host(tmp_path: Path) -> Host:
 
 
 def test_only_abandoned_working_folders_go(host: Host) -> None:
-    live = host.submit("live")
+    live, dead, fresh, held_job = (host.ended(name) for name in ("live", "dead", "fresh", "held"))
+    host.store.retry(live.id, "test")
     host.folder(f"live.{live.id}")
-    host.folder(f"dead.{live.id + 100}")
+    host.folder(f"dead.{dead.id}")
     host.folder("oneshot.20260101T000000Z-77")
-    host.folder(f"fresh.{live.id + 101}", age_days=0.5)
+    host.folder(f"fresh.{fresh.id}", age_days=0.5)
     host.folder("lost+found")
     host.folder("my.images")
-    held = host.folder(f"held.{live.id + 102}")
+    held = host.folder(f"held.{held_job.id}")
     outside = host.root / "elsewhere"
     outside.mkdir()
-    (host.conversions / f"link.{live.id + 103}").symlink_to(outside)
+    (host.conversions / f"link.{dead.id + 103}").symlink_to(outside)
     handle = os.open(held, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
-    expected = {f"dead.{live.id + 100}", "oneshot.20260101T000000Z-77"}
+    assert host.gc()[1]["folders"] == [str(host.conversions / "oneshot.20260101T000000Z-77")]
 
+    host.let_end_long_ago()
+    host.folder("oneshot.20260101T000000Z-78")
+    expected = {f"dead.{dead.id}", "oneshot.20260101T000000Z-78"}
+    before = host.left()
     code, dry, _ = host.gc("--dry-run")
     assert (code, {Path(path).name for path in dry["folders"]}) == (0, expected)
-    before = host.left()
-    assert expected < before
+    assert host.left() == before
 
     code, removed, _ = host.gc()
-    assert (code, {Path(path).name for path in removed["folders"]}) == (0, expected)
+    assert (code, removed["folders"]) == (0, dry["folders"])
     assert host.left() == before - expected
     assert outside.is_dir()
     os.close(handle)
+
+
+@pytest.mark.parametrize("attributes", [True, False])
+def test_a_folder_that_no_job_knows_stays_for_a_day(host: Host, attributes: bool) -> None:
+    """Its job may come back with a restored database, or its number may be another job's now."""
+    job = host.ended("web01")
+    host.let_end_long_ago()
+    folders = tuple(host.folder(name) for name in (f"other.{job.id}", "unknown.900"))
+    if not attributes:
+        for folder in folders:
+            marked_by_file(folder)
+    for dry_run in (True, False, False):
+        removed = host.collect(dry_run=dry_run)
+        assert (removed.folders, removed.quarantined) == ((), folders)
+    for folder in folders:
+        let_quarantine_begin_earlier(folder)
+    assert host.collect(dry_run=True).folders == folders
+    assert host.collect().folders == folders
+    assert host.left() == set()
+
+
+def test_a_folder_whose_job_comes_back_is_in_quarantine_no_more(host: Host) -> None:
+    folder = host.folder("web01.1")
+    assert host.collect().quarantined == (folder,)
+    assert host.ended("web01").id == 1
+    assert host.collect() == Removed()
+    assert mark_of(folder) is None
+
+
+def test_a_worker_that_continues_in_a_folder_ends_its_quarantine(host: Host) -> None:
+    folder = host.folder("web01.900")
+    assert host.collect().quarantined == (folder,)
+    assert mark_of(folder) is not None
+    with pytest.raises(RuntimeError), working_folder(host.conversions, "web01", "900", keep_on_failure=True):
+        raise RuntimeError
+    assert mark_of(folder) is None
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("kind", ["another file system", "a bind mount"])
+def test_nothing_of_a_folder_with_a_mount_in_it_goes(host: Host, kind: str) -> None:
+    folder, outside = host.folder("oneshot.20260101T000000Z-77"), host.root / "elsewhere"
+    inner = folder / "deep/mounted"
+    for path in (inner, outside):
+        path.mkdir(parents=True)
+    os.utime(folder, (LONG_AGO, LONG_AGO))
+    how = ["-t", "tmpfs", "tmpfs"] if kind == "another file system" else ["--bind", str(outside)]
+    subprocess.run(["mount", *how, inner], check=True)
+    try:
+        (inner / "precious").write_text("x")
+        removed = host.collect()
+        assert (inner / "precious").exists()
+        assert (folder / "disk.qcow2").exists()
+    finally:
+        subprocess.run(["umount", inner], check=True)
+    assert (removed.folders, [one.code for one in removed.problems]) == ((), ["leftover-not-removed"])
+    assert "is mounted on" in removed.problems[0].message
+    assert host.collect().folders == (folder,)
+
+
+def test_two_clean_ups_do_not_run_at_once(host: Host) -> None:
+    folder = host.folder("oneshot.20260101T000000Z-77")
+    handle = os.open(host.database.parent, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with pytest.raises(TryLater) as caught:
+        host.collect()
+    assert caught.value.code == "cleanup-running"
+    os.close(handle)
+    assert host.collect().folders == (folder,)
+
+
+def test_after_a_jump_of_the_clock_nothing_goes_for_half_a_day(host: Host) -> None:
+    """The note of the last clean-up is as one from before the jump."""
+    folder, note = host.folder("oneshot.20260101T000000Z-77"), host.database.parent / NOTE
+    host.ended("web01")
+    assert host.collect(dry_run=True).folders == (folder,)
+    assert not note.exists()
+    now = read_clocks()
+    note.write_text(json.dumps(asdict(replace(now, wall=now.wall - 10 * 365 * 86_400))))
+    host.retention(conversions=1, spool=0, jobs=0)
+    for dry_run in (True, False, False, True):
+        with pytest.raises(TryLater) as caught:
+            host.collect(dry_run=dry_run)
+        assert caught.value.code == "clock-doubtful"
+    assert host.left() == {folder.name}
+    assert len(host.store.list()) == 1
+
+    doubted = Reading(**json.loads(note.read_text()))
+    note.write_text(json.dumps(asdict(replace(doubted, doubted_since=doubted.wall - SETTLING_SECONDS - 60))))
+    assert host.collect().folders == (folder,)
 
 
 def test_the_folder_of_a_failed_job_goes_by_retention_and_the_job_says_so(host: Host) -> None:
@@ -111,6 +228,7 @@ def test_the_folder_of_a_failed_job_goes_by_retention_and_the_job_says_so(host: 
     retried = host.submit("retried")
     host.store.cancel(retried.id, "test")
     host.store.retry(retried.id, "test")
+    host.let_end_long_ago()
     host.folder(f"retried.{retried.id}")
     host.folder(f"failed.{failed.id}", age_days=0.5)
     assert host.gc()[1]["folders"] == []
@@ -126,6 +244,8 @@ def test_the_folder_of_a_failed_job_goes_by_retention_and_the_job_says_so(host: 
 
 def test_without_a_database_nothing_goes(host: Host) -> None:
     host.folder("dead.100")
+    (host.spool / "done/a.yaml").write_text("x")
+    host.retention(conversions=0, spool=0, jobs=0)
     host.store.close()
     host.database.unlink()
     code, answer, line = host.gc()
@@ -136,6 +256,7 @@ def test_without_a_database_nothing_goes(host: Host) -> None:
     host.database.write_bytes(b"SQLite format 3\0" + bytes(range(256)) * 40)
     assert host.gc()[0] == 78
     assert host.left() == {"dead.100"}
+    assert (host.spool / "done/a.yaml").exists()
 
 
 def test_a_broken_configuration_removes_nothing(host: Host) -> None:
@@ -173,6 +294,18 @@ def test_an_outcome_goes_with_its_yaml(host: Host) -> None:
     assert [*(host.spool / "done").iterdir()] == []
 
 
+def test_the_file_of_a_retried_job_stays(host: Host) -> None:
+    """It is still in failed/ until the next scan of the spool."""
+    job = host.ended("web01")
+    for name in ("a.yaml", "a.yaml.reason.json", "b.yaml"):
+        (host.spool / "failed" / name).write_text("x")
+    host.store.move_spool_files({job.id: "failed/a.yaml"})
+    host.store.retry(job.id, "test")
+    host.retention(conversions=1, spool=0, jobs=365)
+    for dry_run in (True, False):
+        assert host.collect(dry_run=dry_run).spool_files == (host.spool / "failed/b.yaml",)
+
+
 def test_rows_of_finished_jobs_go(host: Host) -> None:
     waiting, ended = host.submit("waiting"), host.submit("ended")
     host.store.cancel(ended.id, "test")
@@ -185,13 +318,35 @@ def test_rows_of_finished_jobs_go(host: Host) -> None:
     assert host.store.forget(datetime.now(UTC) + timedelta(days=1)) == 0
 
 
+def marked_by_file(folder: Path) -> None:
+    """As on a file system without extended attributes."""
+    (folder / quarantine.FILE).touch()
+    os.utime(folder, (LONG_AGO, LONG_AGO))
+
+
+def mark_of(folder: Path) -> float | None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        return quarantine.unknown_since(handle)
+    finally:
+        os.close(handle)
+
+
+def let_quarantine_begin_earlier(folder: Path) -> None:
+    earlier = time.time() - quarantine.QUARANTINE_SECONDS - 60
+    if (folder / quarantine.FILE).exists():
+        os.utime(folder / quarantine.FILE, (earlier, earlier))
+    else:
+        os.setxattr(folder, quarantine.ATTRIBUTE, f"{earlier:.0f}".encode())
+
+
 LOOKING = """
 import os, sys
 from pathlib import Path
-from hyper2kvmd.host import workspace
+from hyper2kvmd.host import conversion_dir
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
-with workspace.open_conversion_dir(Path(sys.argv[1]), 65534) as directory:
-    print(directory.orphans((), older_than_seconds=0))
+with conversion_dir.open_conversion_dir(Path(sys.argv[1]), 65534) as directory:
+    print(directory.unused())
 """
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from hyper2kvmd.cli.cleanup import Removed, collect
 from hyper2kvmd.config import DaemonConfig, Retention
-from hyper2kvmd.host import workspace
+from hyper2kvmd.host import conversion_dir, workspace
 from hyper2kvmd.jobs.store import Store
 from tests.support.host import USER
 
@@ -39,7 +39,7 @@ class Host:
 
     def victim(self, place: Path, owner: str = USER) -> Path:
         """A folder that looks like one of a dead worker's, in a directory of the owner's."""
-        path = place / "web01.77"
+        path = place / "web01.20260101T000000Z-77"
         path.mkdir(parents=True)
         (path / "disk.qcow2").write_text("an image")
         os.utime(path, (LONG_AGO, LONG_AGO))
@@ -147,7 +147,7 @@ def test_a_directory_that_is_swapped_before_it_is_opened(host: Host, monkeypatch
         link(real.parent, host.roots, USER)
         return real
 
-    monkeypatch.setattr(workspace, "follow_links", look_and_swap)
+    monkeypatch.setattr(conversion_dir, "follow_links", look_and_swap)
     assert [one.code for one in host.collect(host.state / "moved/conversions").problems] == ["directory-shared"]
     assert victim.exists()
 
@@ -155,11 +155,11 @@ def test_a_directory_that_is_swapped_before_it_is_opened(host: Host, monkeypatch
 def test_a_directory_that_is_swapped_before_something_is_removed(host: Host) -> None:
     ours = host.victim(host.state / "conversions")
     victim = host.victim(host.roots / "conversions", "root")
-    with workspace.open_conversion_dir(ours.parent, pwd.getpwnam(USER).pw_uid) as directory:
-        (name,) = directory.orphans((), older_than_seconds=0)
+    with conversion_dir.open_conversion_dir(ours.parent, pwd.getpwnam(USER).pw_uid) as directory:
+        (folder,) = directory.unused()
         ours.parent.rename(host.state / "before")
         link(ours.parent, victim.parent, USER)
-        assert directory.discard(name, lambda: True)
+        assert directory.discard(folder.name, lambda: True)
     assert victim.exists()
     assert not (host.state / "before" / ours.name).exists()
 

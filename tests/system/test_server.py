@@ -126,16 +126,23 @@ def test_its_status_tells_how_far_a_job_is(machine: Machine) -> None:
     assert " %; 0 queued" in shown
 
 
+ONE_SHOT = "gone.20260101T000000Z-77"
+OLD = f"install -d -o hyper2kvm -g hyper2kvm -m 0700 {ONE_SHOT}; touch -d '9 days ago' {ONE_SHOT}"
+
+
 def test_the_daily_clean_up_leaves_a_live_job_alone(machine: Machine) -> None:
+    """And a folder that no job knows: it is marked, and stays for a day."""
     run = machine.server.run
     elsewhere = "/srv/conversions"
-    run(f"cd {CONVERSIONS}; install -d -o hyper2kvm -g hyper2kvm -m 0700 gone.77; touch -d '3 days ago' gone.77")
-    run("systemctl start hyper2kvm-cleanup.service")
-    assert run(f"ls {CONVERSIONS}").split() == [f"{SLOW}.2"]
+    run(f"cd {CONVERSIONS}; {OLD}; install -d -o hyper2kvm -g hyper2kvm -m 0700 unknown.77")
+    run(f"touch -d '9 days ago' {CONVERSIONS}/unknown.77; systemctl start hyper2kvm-cleanup.service")
+    assert run(f"ls {CONVERSIONS}").split() == [f"{SLOW}.2", "unknown.77"]
+    assert "unknown.77: it stays for a day" in run("journalctl -b -u hyper2kvm-cleanup --no-pager")
+    run(f"rmdir {CONVERSIONS}/unknown.77")
     run(
         f"""
-        install -d -o hyper2kvm -g hyper2kvm -m 0700 {elsewhere} {elsewhere}/gone.78
-        touch -d '3 days ago' {elsewhere}/gone.78
+        install -d -o hyper2kvm -g hyper2kvm -m 0700 {elsewhere}
+        cd {elsewhere}; {OLD}
         echo 'conversion_dir: {elsewhere}' >> {CONFIGURATION}
         systemctl start hyper2kvm-cleanup.service
         sed -i '/^conversion_dir:/d' {CONFIGURATION}

@@ -17,6 +17,7 @@ destination = partial(Cut, "hyper2kvmd/host/destination.py")
 directory = partial(Cut, "hyper2kvmd/targets/directory.py")
 definition = partial(Cut, "hyper2kvmd/targets/libvirt/definition.py")
 workspace = partial(Cut, "hyper2kvmd/host/workspace.py")
+conversion_dir = partial(Cut, "hyper2kvmd/host/conversion_dir.py")
 person = partial(Cut, "hyper2kvmd/host/person.py")
 
 NEW = (placing("Placing.create", "mention O_EXCL", "0"), placing("Placing.create", "mention O_NOFOLLOW", "0"))
@@ -58,12 +59,12 @@ GUARDS: tuple[Guard, ...] = (
             *cases(SWAPPED, "theirs above", "theirs above, sticky", "theirs", "root's"),
             "test_places.py::test_a_sticky_folder_keeps_what_is_ours",
         ),
-        workspace("_require_safe", "operand st_uid", ALWAYS),
+        workspace("require_safe", "operand st_uid", ALWAYS),
     ),
     *each(cases(SWAPPED, "root's"), workspace("ensure_private_dir", "item geteuid #2", "0, os.geteuid()")),
     *each(
         cases(SWAPPED, "open above", "open above to a group", "open", "open, sticky", "open to a group"),
-        workspace("_require_safe", "operand strangers_may_write", ALWAYS),
+        workspace("require_safe", "operand strangers_may_write", ALWAYS),
     ),
     *each(cases(SWAPPED, "open above to an empty group"), person("Person.alone_in", "operand gr_name", NEVER)),
     *each(
@@ -72,7 +73,7 @@ GUARDS: tuple[Guard, ...] = (
     *each("test_places.py::test_a_group_with_somebody_else_in_it", person("Person.alone_in", "operand gr_mem", NEVER)),
     *each(
         "test_places.py::test_a_place_that_is_swapped_for_a_link_after_it_was_looked_up",
-        workspace("_require_safe", "if S_ISDIR", NEVER),
+        workspace("require_safe", "if S_ISDIR", NEVER),
     ),
     # ---- what `h2kvmctl gc` removes
     *each(
@@ -89,11 +90,11 @@ GUARDS: tuple[Guard, ...] = (
     *each(cases(CHOSEN, "link", "link above"), workspace("_require_own_link", "before directory-shared", NEVER)),
     *each(
         cases(CHOSEN, "directory"),
-        workspace("open_conversion_dir", "call _require_safe #1", GONE),
+        conversion_dir("open_conversion_dir", "call require_safe #1", GONE),
     ),
     *each(
         cases(CHOSEN, "directory above"),
-        workspace("open_conversion_dir", "call _require_safe sticky", GONE),
+        conversion_dir("open_conversion_dir", "call require_safe sticky", GONE),
     ),
     *each(
         (
@@ -104,11 +105,11 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_gc.py::test_a_directory_that_is_swapped_before_it_is_opened",
-        workspace("open_conversion_dir", "if name_of", NEVER),
+        conversion_dir("open_conversion_dir", "if name_of", NEVER),
     ),
     *each(
         "test_gc.py::test_a_directory_that_is_swapped_before_something_is_removed",
-        workspace("ConversionDir.discard", "call rmtree", "shutil.rmtree(self.path / $1)"),
+        conversion_dir("ConversionDir.discard", "call remove_tree", "remove_tree(os.open(self.path, os.O_RDONLY), $2)"),
     ),
     *each(
         "test_gc.py::test_a_folder_of_the_spool_that_leads_elsewhere",
