@@ -15,7 +15,6 @@ from hyper2kvmd.daemon.callers import Caller, Callers
 from hyper2kvmd.daemon.doors import Handler
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.notify.notifier import Notifier
-from hyper2kvmd.daemon.openapi import document
 from hyper2kvmd.daemon.operations import Body, Operation, Query
 from hyper2kvmd.daemon.report_file import ReportFiles
 from hyper2kvmd.daemon.requests import Call, RequestInvalid, answer, list_answer, read_call, refusal
@@ -136,6 +135,8 @@ class Control:
         return await list_answer(await self._notifier.test(call.body.destination))
 
     async def _openapi(self, _call: Call[NoQuery, NoBody]) -> web.Response:
+        from hyper2kvmd.daemon.openapi import document
+
         return web.json_response(await asyncio.to_thread(document))
 
     # ------------------------------------------------------------ jobs

@@ -7,204 +7,173 @@ is refused: an administrator decides what to do with it.
 from __future__ import annotations
 
 import os
-import pwd
-import shlex
-import sys
+import sqlite3
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, create_engine, make_url
+from sqlalchemy import inspect as inspect_database
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError, SQLAlchemyError
 
-from hyper2kvmd.errors import BrokenInstallation, TryLater
+from hyper2kvmd.errors import BrokenInstallation, Failure
+from hyper2kvmd.jobs import sqlite
+from hyper2kvmd.jobs.refusals import corrupt, denied, server_corrupt, unavailable, unreadable
+from hyper2kvmd.jobs.schema import apply_steps, current_step, known_steps, newest_step
 
-BUSY_SECONDS = 30.0
-"""How long a transaction waits for that of another process."""
-MIGRATIONS = Path(__file__).with_name("migrations")
-CORRECT_IT = "Correct its owner, mode and file system, or set database_url to another database"
-REMEDY = "Stop the daemon, then restore the file from a backup, or move it away to begin with an empty queue"
+WASTE = 1 << 26
+"""Bytes of unused pages from which the file is made smaller after a change of the schema."""
 
 
-def open_database(address: str) -> Engine:
-    """An engine for a database with the current schema.
+class Opened(NamedTuple):
+    engine: Engine
+    checked: bool
+    """False for a file whose check takes longer than a start may take."""
 
-    Raises BrokenInstallation: `database-url-invalid`, `database-unreadable`, `database-corrupt`,
-    `database-newer`, `database-foreign`, `database-incomplete`; TryLater (`database-busy`).
+
+BeforeSteps = Callable[[Path, str], object]
+"""Called with the file and its step, before steps are applied to a database that is in use."""
+
+
+def open_database(address: str, before_steps: BeforeSteps = lambda _path, _step: None) -> Opened:
+    """A database with the current schema.
+
+    Raises BrokenInstallation: `database-url-invalid`, `database-unreadable`, `database-corrupt`, `database-login`,
+    `database-newer`, `database-foreign`, `database-incomplete`; TryLater: `database-busy`, `database-unavailable`.
     """
+    url = url_of(address)
+    path = sqlite_path(url)
+    if path is None:
+        return Opened(_upgraded(_server(url), url.render_as_string()), checked=True)
+    if not os.path.lexists(path):
+        create(url, path)
+    engine = sqlite.engine_of(url)
+    checked = sqlite.checked(engine, path)
+    return Opened(_upgraded(engine, str(path), lambda step: before_steps(path, step)), checked)
+
+
+def url_of(address: str) -> URL:
+    """Raises BrokenInstallation (`database-url-invalid`)."""
     try:
-        url = make_url(address)
+        return make_url(address)
     except ArgumentError as error:
         raise BrokenInstallation(
             "database-url-invalid",
             f"database_url {address!r} is not a database address",
             hint="Write it as sqlite:////path/to/file or postgresql+psycopg://user@host/name",
         ) from error
+
+
+def sqlite_path(url: URL) -> Path | None:
+    """The file of an SQLite database; None for another one. Raises BrokenInstallation (`database-url-invalid`)."""
     if url.get_backend_name() != "sqlite":
-        return _upgraded(_server(url), url.render_as_string())
+        return None
     if not url.database or url.database == ":memory:":
         raise BrokenInstallation(
             "database-url-invalid",
             "database_url specifies a database in memory, which would be lost when the daemon stops",
             hint="Write it as sqlite:////path/to/file",
         )
-    path = Path(url.database)
-    if not os.path.lexists(path):
-        _create(url, path)
-    return _checked(_sqlite(url), path)
+    return Path(url.database)
 
 
 def _server(url: URL) -> Engine:
     try:
         return create_engine(url, pool_pre_ping=True)
     except (ImportError, SQLAlchemyError) as error:
-        raise _unreadable(url.render_as_string(), str(error)) from error
+        raise unreadable(url.render_as_string(), str(error)) from error
 
 
-def _create(url: URL, path: Path) -> None:
-    """Complete the file under another name first, so that a kill leaves no incomplete database behind."""
-    if os.path.lexists(path.with_name(path.name + "-journal")):
-        raise BrokenInstallation(
-            "database-incomplete",
-            f"{path} is missing, but its journal is there",
-            hint="Put the database back beside its journal, or move the journal away to begin with an empty queue",
-        )
-    draft = path.with_name(path.name + ".creating")
+def create(url: URL, path: Path) -> None:
+    """Raises BrokenInstallation (`database-incomplete`, `database-unreadable`)."""
+    sqlite.require_new(path)
     try:
-        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        for leftover in (draft, draft.with_name(draft.name + "-journal")):
-            leftover.unlink(missing_ok=True)
-        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        _upgraded(_sqlite(url.set(database=str(draft))), str(path), empty=True).dispose()
-        draft.with_name(draft.name + "-journal").unlink(missing_ok=True)
-        draft.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        draft = sqlite.draft_of(path)
+        _upgraded(sqlite.engine_of(url.set(database=str(draft))), str(path), empty=True).dispose()
+        sqlite.put_in_place(draft, path)
     except PermissionError as error:
-        raise _denied(path, error.strerror or str(error)) from error
+        raise denied(path, error.strerror or str(error)) from error
     except OSError as error:
-        raise _unreadable(path, error.strerror or str(error)) from error
+        raise unreadable(path, error.strerror or str(error)) from error
 
 
-def _sqlite(url: URL) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
-
-    @event.listens_for(engine, "connect")
-    def _prepare(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # BEGIN is sent explicitly, below
-        # TRUNCATE, not WAL: see the WAL-reset bug of 3.7.0 to 3.51.2; EXTRA also syncs the directory.
-        for pragma in ("journal_mode=TRUNCATE", "synchronous=EXTRA", "foreign_keys=ON", "cell_size_check=ON"):
-            connection.execute(f"PRAGMA {pragma}").close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        # A transaction that changes from reading to writing fails with "locked" at once, whatever the timeout.
-        writes = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
-
-
-def _checked(engine: Engine, path: Path) -> Engine:
-    if not path.is_file():
-        raise _unreadable(path, "not a regular file")
-    if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
-        raise _denied(path, "this user cannot read and write it")
+def _upgraded(
+    engine: Engine, name: str, before_steps: Callable[[str], object] = lambda _step: None, *, empty: bool = False
+) -> Engine:
+    """Apply the schema steps that are missing, in one transaction."""
     try:
         with engine.connect() as connection:
-            verdict = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(3)")]
-    except DatabaseError as error:
-        if _is_busy(error):
-            raise _busy(str(path)) from error
-        if "unable to open" in str(error.orig):
-            raise _unreadable(path, str(error.orig)) from error
-        raise corrupt(str(path), str(error.orig)) from error
-    if verdict != ["ok"]:
-        raise corrupt(str(path), "; ".join(" ".join(line.split()) for line in verdict))
-    return _upgraded(engine, str(path))
-
-
-def _upgraded(engine: Engine, name: str, *, empty: bool = False) -> Engine:
-    """Apply the schema steps that are missing, in one transaction."""
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    script = ScriptDirectory.from_config(config)
-    known = {revision.revision for revision in script.walk_revisions()}
-    try:
-        with engine.connect().execution_options(writes=True) as connection, connection.begin():
-            current = MigrationContext.configure(connection).get_current_revision()
-            if current is None and inspect(connection).get_table_names():
-                raise BrokenInstallation(
-                    "database-foreign",
-                    f"{name} is a database of another program",
-                    hint="Set database_url to another database",
-                )
-            if current is None and engine.dialect.name == "sqlite" and not empty:
-                raise corrupt(name, "it holds no queue")
-            if current is not None and current not in known:
-                raise BrokenInstallation(
-                    "database-newer",
-                    f"{name} was written by a newer hyper2kvmd (schema {current})",
-                    hint="Install that version again, or restore the backup made before its installation",
-                )
-            if current != script.get_current_head():
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+            current = current_step(connection)
+            _require_ours(connection, name, current, empty=empty)
+        if current != newest_step():
+            if current is not None:
+                before_steps(current)
+            with engine.connect().execution_options(writes=True) as connection, connection.begin():
+                apply_steps(connection)
+            _shrink(engine)
     except SQLAlchemyError as error:
         engine.dispose()
-        if isinstance(error, DatabaseError) and _is_busy(error):
-            raise _busy(name) from error
-        raise _unreadable(name, " ".join(str(getattr(error, "orig", None) or error).split())) from error
-    except BrokenInstallation:
+        raise explained(engine, error) from error
+    except Failure:
         engine.dispose()
         raise
     return engine
 
 
-def _is_busy(error: DatabaseError) -> bool:
-    """Whether SQLite waited in vain for another process's lock (SQLITE_BUSY or SQLITE_LOCKED, in any variant)."""
-    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in (5, 6)
+def _require_ours(connection: Connection, name: str, current: str | None, *, empty: bool) -> None:
+    if current is None and inspect_database(connection).get_table_names():
+        raise BrokenInstallation(
+            "database-foreign", f"{name} is a database of another program", hint="Set database_url to another database"
+        )
+    if current is None and connection.dialect.name == "sqlite" and not empty:
+        raise corrupt(Path(name), "it holds no queue")
+    if current is not None and current not in known_steps():
+        raise BrokenInstallation(
+            "database-newer",
+            f"{name} was written by a newer hyper2kvmd (schema {current})",
+            hint="Install that version again, or restore the backup made before its installation",
+        )
 
 
-def _busy(name: str) -> TryLater:
-    return TryLater(
-        "database-busy",
-        f"another program has held a lock on the database {name} for {BUSY_SECONDS:.0f} s",
-        hint="Let it finish, or end it (`fuser` names it), then try again",
-    )
+def _shrink(engine: Engine) -> None:
+    """Give the space of unused pages back, if it is much. It needs as much space as what remains."""
+    if engine.dialect.name != "sqlite":
+        return
+    with engine.connect() as connection:
+        pages, unused, size = (
+            int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        if unused * size < WASTE or unused < pages // 4:
+            return
+        connection.rollback()
+        raw: Any = connection.connection.driver_connection
+        with suppress(sqlite3.OperationalError):  # no space: the database is as good without
+            raw.execute("VACUUM")
 
 
-def corrupt(name: str, fact: str) -> BrokenInstallation:
-    return BrokenInstallation("database-corrupt", f"the database {name} is damaged: {fact}", hint=REMEDY)
+def explained(engine: Engine, error: SQLAlchemyError) -> Failure:
+    """What an error of the database means for its user."""
+    if not isinstance(error, DatabaseError):
+        return unreadable(_name(engine), " ".join(str(getattr(error, "orig", None) or error).split()))
+    if engine.dialect.name == "sqlite":
+        return sqlite.explained(Path(engine.url.database or ""), error)
+    fact = " ".join(str(error.orig).split())
+    if not isinstance(error, OperationalError):
+        return server_corrupt(_name(engine), fact)
+    if getattr(error.orig, "sqlstate", None) in LOGIN_STATES or "authentication failed" in fact:
+        return BrokenInstallation(
+            "database-login",
+            f"the database server refused the login to {_name(engine)}: {fact}",
+            hint="Correct user, password and name of the database in database_url, or pg_hba.conf of the server",
+        )
+    return unavailable(_name(engine), fact)
 
 
-def _denied(path: Path, fact: str) -> BrokenInstallation:
-    """This user has no permission: either another user has to run the command, or the permissions are wrong."""
-    owner = _owner(path)
-    if owner in (None, 0, os.geteuid()):
-        return _unreadable(path, fact)
-    try:
-        name = pwd.getpwuid(owner).pw_name
-    except KeyError:
-        return _unreadable(path, fact)
-    command = " ".join(map(shlex.quote, [Path(sys.argv[0]).name, *sys.argv[1:]]))
-    return _unreadable(path, fact, f"It belongs to {name}. Run `sudo -u {name} {command}`")
+LOGIN_STATES = ("28000", "28P01", "3D000", "42501")
+"""PostgreSQL, appendix A: invalid authorization, invalid password, no such database, insufficient privilege."""
 
 
-def _owner(path: Path) -> int | None:
-    """Of the database, or of its directory if this user may not look into it."""
-    for place in (path, path.parent):
-        with suppress(OSError):
-            return place.stat().st_uid
-    return None
-
-
-def _unreadable(name: Path | str, fact: str, hint: str = CORRECT_IT) -> BrokenInstallation:
-    return BrokenInstallation("database-unreadable", f"the database {name} cannot be used: {fact}", hint=hint)
+def _name(engine: Engine) -> str:
+    return str(engine.url.database) if engine.dialect.name == "sqlite" else engine.url.render_as_string()

@@ -10,7 +10,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from hyper2kvmd.jobs.changes import change, finished_stages, is_active, one
 from hyper2kvmd.jobs.tables import RETRIED, RETRIED_FILES, events, jobs, stages
-from hyper2kvmd.jobs.transactions import Transactions
+from hyper2kvmd.jobs.transactions import Transactions, remembered
 from hyper2kvmd.model.jobs import WARNED, Stage
 from hyper2kvmd.model.outcome import Ending
 
@@ -29,6 +29,7 @@ class Endings(Transactions):
         with self.transaction() as connection:
             return [_ending(connection, job_id) for job_id in job_ids]
 
+    @remembered
     def retried(self) -> Sequence[RetriedFile]:
         claim = func.coalesce(jobs.c.spool_group, jobs.c.spool_claim)
         query = select(jobs.c.id, jobs.c.spool_path, claim.label("claim")).where(text(RETRIED_FILES))

@@ -10,7 +10,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from hyper2kvmd.jobs.outbox import DELIVERED, GIVEN_UP, PENDING
 from hyper2kvmd.jobs.tables import notifications, subscriptions
-from hyper2kvmd.jobs.transactions import Transactions
+from hyper2kvmd.jobs.transactions import Transactions, remembered
 from hyper2kvmd.model.notifications import DestinationState, Notification, Occasion, Outgoing
 
 KEPT = 1000
@@ -32,10 +32,18 @@ class Notices(Transactions):
 
     def due_destinations(self, now: datetime) -> frozenset[str]:
         """Those with a notification to be sent now."""
+        if not self._any_pending():
+            return frozenset()
         due = notifications.c.state == PENDING, notifications.c.next_try <= now
         with self.transaction() as connection:
             query = select(notifications.c.destination).where(*due).distinct()
             return frozenset(connection.execute(query).scalars())
+
+    @remembered
+    def _any_pending(self) -> bool:
+        with self.transaction() as connection:
+            pending = select(notifications.c.id).where(notifications.c.state == PENDING).limit(1)
+            return connection.execute(pending).first() is not None
 
     def next_notification(self, destination: str, now: datetime) -> Outgoing | None:
         """The one that has been due for longest."""
@@ -89,6 +97,7 @@ class Notices(Transactions):
                 _forget_finished(connection)
         return given_up
 
+    @remembered
     def delivery_states(self) -> tuple[DestinationState, ...]:
         """Of destinations that get notifications, or have pending ones."""
         figures = (

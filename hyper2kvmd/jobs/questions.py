@@ -13,7 +13,7 @@ from sqlalchemy import func, select, text
 from hyper2kvmd.jobs.changes import is_active, one, without_active_group
 from hyper2kvmd.jobs.dependencies import needed_by_others
 from hyper2kvmd.jobs.tables import MISPLACED, RETRIED, RETRIED_FILES, event_of, events, job_of, jobs, queue, stages
-from hyper2kvmd.jobs.transactions import Transactions
+from hyper2kvmd.jobs.transactions import Transactions, remembered
 from hyper2kvmd.model.jobs import Counts, Job, JobEvent, Stage, State
 from hyper2kvmd.model.results import Artifact
 
@@ -78,6 +78,7 @@ class Questions(Transactions):
                 found[row.job_id] = Artifact.model_validate_json(row.product)
         return found
 
+    @remembered
     def overview(self) -> tuple[Counts, datetime | None]:
         """The number of jobs by state, and the submission time of the oldest queued one."""
         with self.transaction() as connection:
@@ -88,10 +89,14 @@ class Questions(Transactions):
 
     def waiting(self) -> dict[str, int]:
         """How many jobs of each submitter are queued or held."""
+        return dict(self._waiting())
+
+    @remembered
+    def _waiting(self) -> Sequence[tuple[str, int]]:
         waiting = jobs.c.state.in_((State.QUEUED, State.HELD))
         with self.transaction() as connection:
             query = select(jobs.c.submitter, func.count()).where(waiting).group_by(jobs.c.submitter)
-            return {row[0]: row[1] for row in connection.execute(query)}
+            return [(row[0], row[1]) for row in connection.execute(query)]
 
     def uid_of(self, submitter: str) -> int | None:
         """The uid of the newest job that a submitter of that name has on record; None if there is no such job."""
@@ -128,6 +133,7 @@ class Questions(Transactions):
         groups = itertools.groupby(rows, lambda row: str(row["spool_group"]))
         return {name: tuple(map(job_of, members)) for name, members in groups}
 
+    @remembered
     def misplaced(self) -> Sequence[Misplaced]:
         """Finished jobs whose spool file is not in the folder of their state."""
         with self.transaction() as connection:

@@ -18,27 +18,36 @@ from alembic.config import Config
 from sqlalchemy import create_engine
 
 from hyper2kvmd.errors import BrokenInstallation, TryLater
-from hyper2kvmd.jobs import database
+from hyper2kvmd.jobs import sqlite
 from hyper2kvmd.jobs.candidates import sources_of
+from hyper2kvmd.jobs.schema import MIGRATIONS, newest_step
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin
 from hyper2kvmd.jobs.tables import metadata
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import FileIdentity, Image, Layout, LocalFile, SourceDisk
+from hyper2kvmd.model.guest import Change, Guest
 from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Counts, State, WaitingFor
 from hyper2kvmd.model.machine import Plan
-from hyper2kvmd.model.results import Finished, Registration
+from hyper2kvmd.model.results import Finished, Registration, Verdict
 from tests.support.benches import plan_for
 
 CLAIM_ALL = """
 import sys
 from datetime import UTC, datetime
+from hyper2kvmd.errors import TryLater
 from hyper2kvmd.jobs.store import Store
+def patiently(verb, *words):
+    while True:
+        try:
+            return verb(*words)
+        except TryLater:  # the host is slow
+            pass
 store = Store(sys.argv[1])
 sys.stdin.readline()
-while job := store.claim(datetime.now(UTC)):
-    store.cancel(job.id, "root")  # reads before it writes
+while job := patiently(store.claim, datetime.now(UTC)):
+    patiently(store.cancel, job.id, "root")  # reads before it writes
     print(job.id, job.attempt)
 """
 WRITE_FOREVER = """
@@ -231,7 +240,7 @@ SOME_PROBLEM = '[{"code": "worker-crashed", "message": "it died", "hint": "", "k
 def of_version(path: Path, version: str, *jobs: Mapping[str, object]) -> sqlite3.Connection:
     """A database as that version of the schema had it, with jobs that have these columns, or with one plain job."""
     config = Config()
-    config.set_main_option("script_location", str(database.MIGRATIONS))
+    config.set_main_option("script_location", str(MIGRATIONS))
     engine = create_engine(address(path))
     with engine.begin() as connection:
         config.attributes["connection"] = connection
@@ -257,7 +266,7 @@ def test_a_database_of_the_first_schema_keeps_its_jobs(tmp_path: Path) -> None:
     assert len(store.list()) == 3
     store.close()
     with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0017",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(newest_step(),)]
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
     assert {"jobs_misplaced", "jobs_of_submitter"} <= names
 
@@ -350,6 +359,34 @@ def test_the_sources_of_earlier_jobs(tmp_path: Path) -> None:
     assert found == [*map(sources_of, migrations), "[]"] == ['["/a", "/b"]', '["/c"]', "[]"]
 
 
+def test_products_of_earlier_jobs_that_succeeded_are_reduced(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    concern = Concern(code="image-shrunk", message="an old kernel")
+    planned = plan_for((DISK,), Layout(tables=("gpt",))).with_changes(concerns=(concern,))
+    image = Image(disks=(), format="raw", layout=planned.layout, evidence=("compared",))
+    guest = Guest(
+        hostname="web01", concerns=(concern,), changes=(Change(fix="fstab", path="/etc/fstab", summary="by UUID"),)
+    )
+    verdict = Verdict(level="boot", evidence=("login:",), console_tail=("a line",) * 50)
+    products = {"plan": planned, "convert": image, "repair": guest, "verify": verdict}
+    raw = of_version(path, "0017", {"state": "succeeded"}, {"state": "failed"})
+    for job in (1, 2):
+        for stage, product in products.items():
+            raw.execute("INSERT INTO stages VALUES (?, ?, 1, 0.5, ?)", (job, stage, product.model_dump_json()))
+    store = upgraded(raw, path)
+    whole = Finished(plan=planned, image=image, guest=guest, verdict=verdict)
+    assert [store.finished_stages(job) for job in (1, 2)] == [whole.for_outcome(), whole]
+    store.close()
+
+
+def test_space_of_dropped_products_is_given_back(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    raw = of_version(path, "0017", {"state": "succeeded"})
+    raw.execute("INSERT INTO stages VALUES (1, 'plan', 1, 0.5, zeroblob(80000000))")
+    upgraded(raw, path).close()
+    assert path.stat().st_size < 1 << 20
+
+
 def test_batches_warnings_and_reasons_of_earlier_jobs(tmp_path: Path) -> None:
     path, group = tmp_path / "jobs.sqlite3", "0123456789ab.rack.yaml"
     rack = {"batch": group, "submitter": "alice", "submitter_uid": 1000, "spool_name": "rack.yaml"}
@@ -408,14 +445,14 @@ def test_the_journal_is_truncated_after_each_transaction(tmp_path: Path) -> None
 
 def test_a_lock_of_another_program_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon's exit status decides whether systemd starts it again: 75 yes, 78 never."""
-    monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)
     path = tmp_path / "jobs.sqlite3"
     Store(f"sqlite:///{path}").close()
     thief = sqlite3.connect(path, isolation_level=None)
     for lock in ("EXCLUSIVE", "IMMEDIATE"):
         thief.execute(f"BEGIN {lock}")
         with pytest.raises(TryLater) as caught:
-            Store(f"sqlite:///{path}")
+            Store(f"sqlite:///{path}").set_paused(True)
         assert (caught.value.code, caught.value.exit_code) == ("database-busy", 75)
         thief.execute("ROLLBACK")
     Store(f"sqlite:///{path}").close()

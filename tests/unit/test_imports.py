@@ -126,7 +126,7 @@ def allowed(here: str, there: str) -> bool:
     if there == "helper":
         return False
     if here == "jobs":
-        return there in {"base", "model", "errors"}
+        return there in {"base", "model", "errors", "host"}
     if there == "confine":
         there = "host"
     if here == "stages" == there:

@@ -6,15 +6,17 @@ import re
 from datetime import datetime
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from hyper2kvmd import units
 from hyper2kvmd.daemon.pages.address import MAX_PAGE, PAGE_JOBS, REFRESH
 from hyper2kvmd.model.jobs import Job, Sort, State
 from hyper2kvmd.start_times import waits_for
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 STYLE = resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -28,6 +30,8 @@ def page(name: str, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # two MiB, for the first page
+
     environment = Environment(
         loader=PackageLoader("hyper2kvmd.daemon.pages"),
         autoescape=True,

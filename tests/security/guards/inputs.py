@@ -227,7 +227,7 @@ GUARDS: tuple[Guard, ...] = (
         (
             Cut("hyper2kvmd/daemon/service.py", "UMASK", "value", "0o022"),
             Cut("hyper2kvmd/daemon/service.py", "_only_one", "keyword mode", "0o755"),
-            Cut("hyper2kvmd/jobs/database.py", "_create", "argument 0o600", "0o644"),
+            Cut("hyper2kvmd/jobs/sqlite.py", "draft_of", "argument 0o600", "0o644"),
         ),
     ),
     *each(cases(NEIGHBOUR, "spool/done"), folders("_make", "call chmod", "$0(0o777)")),
