@@ -99,7 +99,9 @@ def base(suite: str, packages: tuple[str, ...]) -> Path:
     folder = cache() / f"base-{key}"
     if not folder.exists():
         with finished_at_once(folder) as unfinished:
-            run("mmdebstrap", "--mode=root", *arguments, suite, unfinished / "base.tar", INITRD="No")
+            # its filter is a Python script, started once for each package: Debian's own Python starts soonest
+            path = f"/usr/bin:{os.environ['PATH']}"
+            run("mmdebstrap", "--mode=root", *arguments, suite, unfinished / "base.tar", INITRD="No", PATH=path)
     return folder / "base.tar"
 
 
