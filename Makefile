@@ -21,7 +21,7 @@ SIDE_BY_SIDE := --numprocesses=$(shell expr $$(nproc) + 1) --dist=loadfile
 LONG_FIRST := $(SIDE_BY_SIDE) --no-loadscope-reorder
 AS_ROOT := $(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" PYTHONDONTWRITEBYTECODE=1
 
-.PHONY: help setup lint audit test unit integration coverage test-python test-long test-kernel test-system test-faults test-mutations fuzz bench bench-repair bench-service screenshots demo demo-guest reference docs release wheel deb rpm lock clean
+.PHONY: help setup lint audit test unit integration coverage test-python test-long test-kernel test-system test-faults test-power test-mutations fuzz bench bench-repair bench-service screenshots demo demo-guest reference docs release wheel deb rpm lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
@@ -88,6 +88,9 @@ test-system: setup ## the package on a Debian server, a virtual machine, from in
 
 test-faults: setup ## what a service survives: deaths, orders and faults in any sequence; LONG=1 for all of it, in hours
 	$(AS_ROOT) LONG=$(LONG) $(BIN)/pytest -p no:cacheprovider $(SIDE_BY_SIDE) tests/faults
+
+test-power: setup ## the power fails at 50 instants of a busy service, on a disk that is recorded write by write
+	$(AS_ROOT) LONG=1 $(BIN)/pytest -p no:cacheprovider tests/faults/test_power_loss.py
 
 test-mutations: setup ## take each guard away in a copy: the attacks of tests/security must succeed then; half an hour
 	$(ROOT) $(BIN)/python -B -m tests.security.mutations $(WORDS)

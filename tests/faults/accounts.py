@@ -76,11 +76,11 @@ def _misplaced(job: Mapping[str, Any]) -> bool:
 
 
 def lost_files(books: Books, dropped: Mapping[str, bytes], spool: Path) -> list[str]:
-    """Every dropped file is there once, under the path of its row and with its content. For a spool at rest."""
+    """Every dropped file was taken, and is there once, under the path of its row and with its content."""
     said = []
     rows = Counter(job["spool_path"] for job in books.jobs if job["spool_path"])
     said += [f"{count} rows have the file {path}" for path, count in rows.items() if count > 1]
-    there = {f"{folder}/{name}" for folder in ("done", "failed", "rejected") for name in books.yamls(folder)}
+    there = {f"{folder}/{name}" for folder in FOLDERS[1:] for name in books.yamls(folder)}
     said += [f"{path} has no row" for path in sorted(there - rows.keys())]
     said += [f"{path} is on record and missing" for path in sorted(rows.keys() - there)]
     names = Counter(job["spool_name"] for job in books.jobs if job["spool_path"])

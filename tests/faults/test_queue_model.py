@@ -7,7 +7,6 @@ of LONG=1; a sequence that failed is printed.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import signal
@@ -19,31 +18,23 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from tests.faults.accounts import Books, illegal_paths, lost_files, unsettled, wrong_outcomes
-from tests.faults.forked import PATIENCE_SECONDS, Fault, Forked, events_of
+from tests.faults.accounts import Books, illegal_paths, lost_files, wrong_outcomes
+from tests.faults.forked import GOOD, PLANNING, Fault, Forked, failing
 
 LONG = bool(os.environ.get("LONG"))
 SEED = int(os.environ.get("H2K_FAULTS_SEED", time.time_ns() % 1_000_000 if LONG else 0))
-EXAMPLES, STEPS = (300, 20) if LONG else (6, 10)
-
-GOOD = {"event": "ended", "outcome": "succeeded"}
-PLANNING = {"event": "stage-started", "stage": "plan"}
-
-
-def failing(kind: str) -> dict[str, object]:
-    problem = {"code": "told-to", "message": "told to fail", "hint": "Tell it otherwise", "kind": kind}
-    return {"event": "ended", "outcome": "failed", "problems": [problem]}
-
+EXAMPLES, STEPS = (300, 20) if LONG else (5, 8)
 
 SCRIPTS = {
-    "good": events_of(PLANNING, GOOD),
-    "slow": events_of(PLANNING, "!rest 0.3", GOOD),
-    "dies once": events_of(PLANNING, "!die-until 2", GOOD),
-    "permanent": events_of(PLANNING, failing("permanent")),
-    "tries again": events_of(PLANNING, failing("retry")),
-    "poison": events_of("!die"),
-    "nonsense": events_of(PLANNING, "nonsense"),
-    "silent": "",
+    "good": (PLANNING, GOOD),
+    "slow": (PLANNING, "!rest 0.3", GOOD),
+    "dies once": (PLANNING, "!die-until 2", GOOD),
+    "permanent": (PLANNING, failing("permanent")),
+    "needs a person": (PLANNING, failing("operator")),
+    "tries again": (PLANNING, failing("retry")),
+    "poison": ("!die",),
+    "nonsense": (PLANNING, "nonsense"),
+    "silent": (),
 }
 MAY_SUCCEED = frozenset({"good", "slow", "dies once"})
 BAD_FILES = {
@@ -61,9 +52,7 @@ class Queue(RuleBasedStateMachine):
         super().__init__()
         self.root = Path(tempfile.mkdtemp(prefix="h2k-model-"))
         self.house = Forked(self.root)
-        self.house.configure(
-            retry={"max_attempts": 3, "delay": 0.01, "backoff": 1}, retention={"conversions": 0}, log_level="debug"
-        )
+        self.house.configure(retention={"conversions": 0}, log_level="debug")
         self.dropped: dict[str, bytes] = {}
         self.scripts: dict[str, str] = {}
         """What the worker of each VM plays."""
@@ -89,19 +78,13 @@ class Queue(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ people
 
-    @rule(kind=st.sampled_from(sorted(SCRIPTS)), priority=st.integers(1, 9))
-    def drop(self, kind: str, priority: int) -> None:
-        name = f"vm{len(self.scripts)}"
-        self._script(name, kind)
-        self._drop(f"{name}.yaml", self._migration(name, priority=priority).encode())
+    @rule(kind=st.sampled_from(sorted(SCRIPTS)))
+    def drop(self, kind: str) -> None:
+        self._drop(f"one{len(self.dropped)}.yaml", self._migration(kind).encode())
 
     @rule(kinds=st.lists(st.sampled_from(sorted(SCRIPTS)), min_size=2, max_size=3))
     def drop_several_machines(self, kinds: list[str]) -> None:
-        names = []
-        for kind in kinds:
-            names.append(f"vm{len(self.scripts)}")
-            self._script(names[-1], kind)
-        text = "\n---\n".join(self._migration(name) for name in names)
+        text = "\n---\n".join(map(self._migration, kinds))
         self._drop(f"batch{len(self.dropped)}.yaml", text.encode())
 
     @precondition(lambda self: self.dropped)
@@ -130,53 +113,29 @@ class Queue(RuleBasedStateMachine):
     @rule()
     def come_to_rest(self) -> None:
         """Everything that can end ends, and the books are right."""
-        if not self.house.alive():
-            self.house.begin()
-        assert self.house.alive(), self.house.log
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            if not self.house.alive():  # an armed fault has met it just now
-                self.house.begin()
-            self._let_all_run()
-            books = self._books()
-            left = unsettled(books)
-            if not left:
-                break
-            assert time.monotonic() < deadline, f"never at rest: {left}\n{self.house.log[-6000:]}"
-            time.sleep(0.03)
-        self._audit(self._books())
+        self._audit(self.house.come_to_rest())
 
     def teardown(self) -> None:
         try:
             self.come_to_rest()
             self.house.end(signal.SIGTERM)
-            self._audit(self._books())
+            self._audit(Books.of(self.house.spool, self.house.database))
         finally:
             self.house.end()
         shutil.rmtree(self.root)
 
     # ------------------------------------------------------------ parts
 
-    def _script(self, name: str, kind: str) -> None:
+    def _migration(self, kind: str) -> str:
+        name = f"vm{len(self.scripts)}"
         self.scripts[name] = kind
-        (self.root / f"{name}.script").write_text(SCRIPTS[kind])
-
-    def _migration(self, name: str, **keys: object) -> str:
-        return json.dumps({"vmdk": str(self.root / f"{name}.script"), "vm_name": name} | keys)
+        return self.house.script(name, *SCRIPTS[kind])
 
     def _drop(self, name: str, content: bytes) -> None:
         draft = self.root / "draft"
         draft.write_bytes(content)
         draft.rename(self.house.spool / "incoming" / name)
         self.dropped[name] = content
-
-    def _let_all_run(self) -> None:
-        self.house.order("POST", "/v1/queue/resume")
-        for job in self.house.rows("SELECT id FROM jobs WHERE state = 'held'"):
-            self.house.order("POST", f"/v1/jobs/{job['id']}/release")
-
-    def _books(self) -> Books:
-        return Books.of(self.house.spool, self.root / "state" / "jobs.sqlite3")
 
     def _audit(self, books: Books) -> None:
         said = [

@@ -1,0 +1,145 @@
+"""A file system of the running service fails, each alone: nothing is lost, and work goes on by itself afterwards."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.faults.accounts import illegal_paths, lost_files, wrong_outcomes
+from tests.faults.conditions import Conditions
+from tests.faults.forked import GOOD, PLANNING, Forked
+
+ROLES = ("spool", "state", "conversions", "images")
+FAULTY_SECONDS = 1.0
+"""A job waits for the end of the fault so long."""
+ERRORS = {"no-writes": (errno.EIO, True), "read-only": (errno.EROFS, True)}
+"""The errno of calls, and whether only those that write fail."""
+
+
+@contextmanager
+def own_file_systems(root: Path) -> Iterator[None]:
+    """Each folder of the service is a file system of its own."""
+    try:
+        for role in ROLES:
+            (root / role).mkdir()
+            options = "size=2m,nr_inodes=200,mode=750"
+            subprocess.run(["mount", "-t", "tmpfs", "-o", options, role, root / role], check=True)
+        yield
+    finally:
+        for role in ROLES:
+            subprocess.run(["umount", "--lazy", root / role], check=False)
+
+
+@contextmanager
+def full(folder: Path) -> Iterator[None]:
+    filler = folder / ".filler"
+    try:
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        yield
+    finally:
+        filler.unlink()
+
+
+@contextmanager
+def without_inodes(folder: Path) -> Iterator[None]:
+    made: list[Path] = []
+    try:
+        with suppress(OSError):
+            while True:
+                path = folder / f".filler{len(made)}"
+                path.touch()
+                made.append(path)
+        yield
+    finally:
+        for path in made:
+            path.unlink()
+
+
+@contextmanager
+def failing(conditions: Conditions, folder: Path, kind: str) -> Iterator[None]:
+    error, only_writes = ERRORS[kind]
+    conditions.set(error=error, below=folder, only_writes=only_writes)
+    try:
+        yield
+    finally:
+        conditions.set()
+
+
+class Visitor:
+    """Drops jobs into a service whose file systems fail one after the other."""
+
+    def __init__(self, house: Forked) -> None:
+        self._house = house
+        self._dropped: dict[str, bytes] = {}
+
+    def drop(self, name: str) -> None:
+        """If it is possible now."""
+        text = self._house.script(name, PLANNING, GOOD)
+        if not any(self._house.spool.glob(f"*/*{name}.yaml")):
+            self._house.drop(f"{name}.yaml", text)
+            self._dropped[f"{name}.yaml"] = text.encode()
+
+    def wait(self) -> None:
+        house, end = self._house, time.monotonic() + FAULTY_SECONDS
+        while time.monotonic() < end:
+            assert house.alive(), f"the daemon ended with {house.exit_status}: {house.log[-4000:]}"
+            time.sleep(0.1)
+
+    def settle(self) -> None:
+        house = self._house
+        starts, books = house.starts, house.come_to_rest()
+        assert house.starts == starts, f"the daemon ended with {house.exit_status}: {house.log[-4000:]}"
+        said = [*lost_files(books, self._dropped, house.spool), *wrong_outcomes(books, house.spool)]
+        said += [*illegal_paths(books)]
+        said += [f"{job['vm_name']} is {job['state']}" for job in books.jobs if job["state"] != "succeeded"]
+        assert not said, "\n".join([*said, house.log[-6000:]])
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("fault", [full, pytest.param(without_inodes, marks=pytest.mark.slow)])
+def test_full_file_systems(tmp_path: Path, fault: Callable[[Path], AbstractContextManager[None]]) -> None:
+    house = Forked(tmp_path)
+    house.configure()
+    visitor = Visitor(house)
+    with own_file_systems(house.root):
+        try:
+            house.begin()
+            visitor.drop("first")
+            visitor.settle()
+            for role in ROLES:
+                with fault(house.root / role):
+                    with suppress(OSError):
+                        visitor.drop(f"during-{role}")
+                    visitor.wait()
+                (house.spool / f"during-{role}.yaml.draft").unlink(missing_ok=True)
+                visitor.drop(f"during-{role}")
+                visitor.settle()
+        finally:
+            house.end()
+
+
+@pytest.mark.parametrize("kind", ["no-writes", pytest.param("read-only", marks=pytest.mark.slow)])
+def test_failing_file_systems(tmp_path: Path, kind: str) -> None:
+    house = Forked(tmp_path, conditions=Conditions(tmp_path))
+    house.configure()
+    visitor = Visitor(house)
+    assert house.conditions is not None
+    try:
+        house.begin()
+        visitor.drop("first")
+        visitor.settle()
+        for role in ROLES:
+            with failing(house.conditions, house.root / role, kind):
+                visitor.drop(f"during-{role}")
+                visitor.wait()
+            visitor.settle()
+    finally:
+        house.end()
