@@ -48,7 +48,7 @@ def check_hooks(hooks: Hooks, allowed: Mapping[str, Path]) -> None:
 
 
 def run_hook(name: str, allowed: Mapping[str, Path], told: HookInput) -> None:
-    """Run the hook to its end, as this process's user, with `told` on its stdin.
+    """Run the hook to its end, as this process's user, with `told` on its stdin. What it leaves running is killed.
 
     Raises MigrationFailed: as `check_hooks` does, and `hook-failed` if it fails, or stalls as `run.run` describes.
     """
@@ -57,7 +57,7 @@ def run_hook(name: str, allowed: Mapping[str, Path], told: HookInput) -> None:
         given.write(told.model_dump_json().encode(errors="replace") + b"\n")
         given.seek(0)
         try:
-            done = run.run([str(program)], check=False, stdin=given.fileno())
+            done = run.run([str(program)], check=False, stdin=given.fileno(), kept=True)
         except MigrationFailed as failure:
             raise _failed(name, program, failure.message) from failure
     if done.returncode:

@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import psutil
+
 from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
 from hyper2kvmd.host.confine import landlock_abi
 from hyper2kvmd.host.person import name_of
@@ -36,7 +38,9 @@ SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", "HOME": "/"}
 OUTPUT_TAIL = 2000
 """Characters of a failed tool's output in its error."""
-CONFINE = Path(__file__).with_name("confine.py")
+CONFINE, KEEPER = Path(__file__).with_name("confine.py"), Path(__file__).with_name("keeper.py")
+KEEPER_SECONDS = 10.0
+"""For a keeper to end what it keeps: it needs less."""
 LIBRARIES = ("/usr/lib", "/lib", "/lib64", "/usr/lib64", "/etc/ld.so.cache")
 PACKAGES = {
     "qemu-img": "qemu-utils",
@@ -126,9 +130,16 @@ def _command(argv: Sequence[str], sandbox: Sandbox | None) -> list[str]:
     return [sys.executable, "-IS", str(CONFINE), json.dumps(policy), binary, *argv[1:]]
 
 
+def _kept(argv: Sequence[str]) -> list[str]:
+    """The command of a program whose descendants end with it, and with this process."""
+    log.debug("%s", shell_line(argv))
+    return [sys.executable, "-IS", str(KEEPER), str(os.getpid()), *argv]
+
+
 def start(
     argv: Sequence[str],
     *,
+    kept: bool = False,
     sandbox: Sandbox | None = None,
     stdin: int = subprocess.DEVNULL,
     stdout: int = subprocess.PIPE,
@@ -139,7 +150,8 @@ def start(
     """Start a tool, which the caller must `stop`.
 
     `stderr` has no default: STDOUT is right only where both are messages, and never where stdout is data.
-    `environment` is added to the clean one.
+    `environment` is added to the clean one. With `kept`, argv[0] is a path, and everything that the program starts ends
+    with it: `stop` it with KEEPER_SECONDS.
     sudo is started without `confine.py`: a setuid program cannot be killed when we die, and its helper ends when its
     socket closes.
     """
@@ -147,7 +159,7 @@ def start(
         log.debug("%s", shell_line(argv))
         command = [tool(argv[0]) if argv[0] == "sudo" else argv[0], *argv[1:]]
     else:
-        command = _command(argv, sandbox)
+        command = _kept(argv) if kept else _command(argv, sandbox)
     return subprocess.Popen(
         command,
         stdin=stdin,
@@ -230,16 +242,17 @@ def run(
     check: bool = True,
     environment: Mapping[str, str] | None = None,
     stdin: int = subprocess.DEVNULL,
+    kept: bool = False,
 ) -> Completed:
     """Run a tool to its end.
 
     `on_output` gets stdout as it arrives. A tool is killed if it neither prints nor ends nor moves a byte for
     `stall_seconds`: big disks take long, so only a stall counts. With `check`, a non-zero exit raises `MigrationFailed`
     (`tool-failed`) with the tail of the output. A stall (`tool-stalled`) and a death by signal (`tool-killed`,
-    `tool-cpu-limit`) always do. `environment` is added to the clean one.
+    `tool-cpu-limit`) always do. `environment` and `kept` are as for `start`.
     """
     process = subprocess.Popen(
-        _command(argv, sandbox),
+        _kept(argv) if kept else _command(argv, sandbox),
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -280,7 +293,7 @@ def run(
                         chunks[key.data].append(text)
         process.wait()
     finally:
-        stop(process, grace=0)
+        stop(process, grace=KEEPER_SECONDS if kept else 0)
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
@@ -319,13 +332,13 @@ def run_within(seconds: float, argv: Sequence[str], given: bytes, environment: M
         stdin.write(given)
         stdin.seek(0)
         output = said.fileno()
-        process = start(argv, stdin=stdin.fileno(), stdout=output, stderr=output, environment=environment)
+        process = start(argv, kept=True, stdin=stdin.fileno(), stdout=output, stderr=output, environment=environment)
         try:
             status = process.wait(seconds)
         except subprocess.TimeoutExpired:
             return f"it did not end within {seconds:.0f} s"
         finally:
-            stop(process, grace=0)
+            stop(process, grace=KEEPER_SECONDS)
         if status == 0:
             return None
         said.seek(max(0, said.seek(0, os.SEEK_END) - OUTPUT_TAIL))
@@ -343,10 +356,17 @@ def _with_names(text: str, sandbox: Sandbox | None) -> str:
 
 
 def _bytes_moved(pid: int) -> int:
-    """Bytes read and written so far by a process of ours; 0 if it has ended."""
-    with contextlib.suppress(OSError):
-        counters = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
-        return int(counters["rchar"]) + int(counters["wchar"])
+    """Bytes read and written so far by a process of ours and those that it has started; 0 if it has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        started = psutil.Process(pid)
+        return sum(map(_bytes_of, (started, *started.children(recursive=True))))
+    return 0
+
+
+def _bytes_of(process: psutil.Process) -> int:
+    with contextlib.suppress(psutil.Error):
+        counters = process.io_counters()
+        return int(counters.read_chars + counters.write_chars)
     return 0
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.errors import Interrupted, MigrationFailed
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.orders import Bounds, Order
 from hyper2kvmd.model.results import Finished
 from hyper2kvmd.progress import Context, Event, StageFinished, Warned
-from hyper2kvmd.worker import migrate
+from hyper2kvmd.worker import interrupt, migrate
 from tests.support.disks import empty_disk
+from tests.support.house import until
 
 NOBODY = 65534
 NOTED = "#!/bin/sh\ncat >> $0.told\n"
@@ -178,3 +182,52 @@ def test_a_link_of_the_administrator_is_followed(tmp_path: Path) -> None:
     (tmp_path / "links" / "up").symlink_to("..")
     host.hooks["cmdb"] = tmp_path / "links" / "up" / "links" / ".." / "cmdb"
     assert host.migrate(after=["cmdb"]).registration is not None
+
+
+LEAVES = """#!/bin/sh
+setsid sleep 4711 </dev/null >/dev/null 2>&1 &
+(sleep 4711; true) &
+touch $0.started
+"""
+STAYS = f"{LEAVES}sleep 4711\n"
+
+
+def left(host: Host) -> list[int]:
+    """Processes that a hook has started, by their working directory and argument: other tests have theirs."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        cmdline = process.info["cmdline"] or []
+        if cmdline[:2] == ["sleep", "4711"] and (process.info["environ"] or {}).get("HOST") == str(host.folder):
+            found.append(process.pid)
+    return found
+
+
+def marked(text: str, folder: Path) -> str:
+    return text.replace("#!/bin/sh\n", f"#!/bin/sh\nexport HOST={folder}\n")
+
+
+def test_what_a_hook_leaves_running_ends_with_it(tmp_path: Path) -> None:
+    host = Host(tmp_path, hook=marked(LEAVES, tmp_path))
+    host.migrate(before=["hook"])
+    assert (tmp_path / "hook.started").exists()
+    assert left(host) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_what_a_hook_has_started_dies_with_the_worker(tmp_path: Path, number: signal.Signals) -> None:
+    host = Host(tmp_path, hook=marked(STAYS, tmp_path))
+    worker = os.fork()
+    if worker == 0:
+        signal.signal(signal.SIGTERM, interrupt)
+        with contextlib.suppress(Interrupted):
+            host.migrate(before=["hook"])
+        os._exit(0)
+    until(lambda: len(left(host)) == 3, "the hook has started its processes")
+    os.kill(worker, number)
+    os.waitpid(worker, 0)
+    until(lambda: left(host) == [], "they have ended")
+
+
+@pytest.mark.parametrize(("text", "fact"), [("exit 3", "exit status 3"), ("kill -KILL $$", "Killed")])
+def test_a_hook_ends_as_it_does_without_a_keeper(tmp_path: Path, text: str, fact: str) -> None:
+    assert fact in Host(tmp_path, hook=f"#!/bin/sh\n{text}\n").refused(before=["hook"]).message

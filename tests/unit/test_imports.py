@@ -62,7 +62,7 @@ APART = {
 }
 """Rooms that may import less than all below them."""
 STORE_USERS = {"cli", "daemon", "jobs"}
-STANDALONE = {"helper", "confine", "volumes.ntfs.child"}
+STANDALONE = {"helper", "confine", "keeper", "volumes.ntfs.child"}
 """Run alone, as root, before an exec or confined: the standard library and nothing of ours."""
 STARTERS = {
     "os": {"fork", "forkpty", "posix_spawn", "posix_spawnp", "system", "popen", "startfile"},
@@ -72,10 +72,10 @@ STARTERS = {
 }
 STARTER_MODULES = {"multiprocessing", "pty", "pexpect"}
 MAY_START = {"host/run.py", "helper/helper.py"}
-MAY_EXEC = {*MAY_START, "host/confine.py", "cli/ssh.py"}
+MAY_EXEC = {*MAY_START, "host/confine.py", "host/keeper.py", "cli/ssh.py"}
 RUN_NOT_IMPORTED = (".__main__", ".migrations.env")
 """A program, and what Alembic runs."""
-MAY_FORK = {*MAY_START, "cli/daemon.py"}
+MAY_FORK = {*MAY_START, "host/keeper.py", "cli/daemon.py"}
 """Going to the background starts no program."""
 
 
@@ -86,6 +86,8 @@ def room(module: str) -> str:
         return "errors"  # the package itself: a version, below everything
     if module.startswith("hyper2kvmd.host.confine"):
         return "confine"
+    if module == "hyper2kvmd.host.keeper":
+        return "keeper"
     if module == "hyper2kvmd.volumes.ntfs.child":
         return "volumes.ntfs.child"
     rooms = {*(name for floor in FLOORS for name in floor), "jobs", *STANDALONE}
