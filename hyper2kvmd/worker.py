@@ -6,6 +6,7 @@ process is this module: it reads an `Order` as one JSON line from stdin, and wri
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -32,8 +33,9 @@ from hyper2kvmd.errors import (
 )
 from hyper2kvmd.hardware import decide_hardware
 from hyper2kvmd.host import run, space
-from hyper2kvmd.host.destination import nearest_output
+from hyper2kvmd.host.destination import nearest_output, output_of
 from hyper2kvmd.host.hooks import HookInput, Moment, run_hook
+from hyper2kvmd.host.leftovers import remove_drafts_of
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.host.person import name_of
 from hyper2kvmd.host.workspace import as_before, working_folder
@@ -78,6 +80,8 @@ def migrate(order: Order, ctx: Context, *, keep_on_failure: bool = False) -> Fin
     if order.migration.dry_run:
         return Finished(plan=plan_only(order, ctx))
     order = with_real_directories(order)
+    if order.attempt > 1:
+        _remove_drafts(order)
     with (
         working_folder(
             order.conversion_dir,
@@ -112,6 +116,12 @@ def migrate(order: Order, ctx: Context, *, keep_on_failure: bool = False) -> Fin
     return Finished(
         plan=planned, image=image, guest=guest, verdict=verdict, artifact=artifact, registration=registration
     )
+
+
+def _remove_drafts(order: Order) -> None:
+    """Those of a killed attempt take the space that this one asks for. `publish` judges the directory."""
+    with contextlib.suppress(Failure, OSError), output_of(order) as directory:
+        remove_drafts_of(order, directory)
 
 
 def _run_hooks(bench: Bench, moment: Moment, artifact: Artifact | None = None) -> None:

@@ -46,7 +46,9 @@ class Removed(Frozen):
     """Working folders that no job on record knows: they stay for a day after they were first seen."""
     spool_files: tuple[Path, ...] = ()
     output_files: tuple[Path, ...] = ()
-    """Hidden files in the configured output directory: they were removed, or got their names back."""
+    """Hidden files in output directories: they were removed, or got their names back."""
+    mounts: tuple[Path, ...] = ()
+    """FUSE mounts of killed workers that were detached."""
     jobs: int = 0
     problems: tuple[Problem, ...] = ()
     """Errors about entries that could not be removed."""
@@ -56,7 +58,11 @@ class Quarantined(Frozen):
     path: Path
 
 
-Found = Path | Quarantined | Problem
+class Detached(Frozen):
+    path: Path
+
+
+Found = Path | Quarantined | Detached | Problem
 
 
 def collect(config: DaemonConfig, *, dry_run: bool) -> Removed:
@@ -81,16 +87,33 @@ def _collect(config: DaemonConfig, store: Store, *, dry_run: bool) -> Removed:
     folders = [*_working_folders(config, store, dry_run=dry_run)]
     in_use = store.spool_files_in_use()
     files = [one for name in OVER for one in _spool_files(config, name, in_use, dry_run=dry_run)]
-    hidden = tidy_directory(config.output_dir, _service_uid(config), dry_run=dry_run)
+    hidden = (
+        *tidy_directory(config.output_dir, _service_uid(config), dry_run=dry_run),
+        *_drafts(config, store, dry_run),
+    )
     jobs = store.forget(datetime.now(UTC) - timedelta(days=config.retention.jobs), dry_run=dry_run)
     return Removed(
         folders=tuple(one for one in folders if isinstance(one, Path)),
         quarantined=tuple(one.path for one in folders if isinstance(one, Quarantined)),
         spool_files=tuple(one for one in files if isinstance(one, Path)),
-        output_files=hidden,
+        output_files=tuple(dict.fromkeys(hidden)),
+        mounts=tuple(one.path for one in folders if isinstance(one, Detached)),
         jobs=jobs,
         problems=tuple(one for one in (*folders, *files) if isinstance(one, Problem)),
     )
+
+
+def _drafts(config: DaemonConfig, store: Store, dry_run: bool) -> Iterator[Path]:
+    """Of jobs that ended in `publish`, in directories that they named. Opened as the service's user only."""
+    from hyper2kvmd.daemon.clearing import ended_order, one_for_each_directory
+    from hyper2kvmd.host.tidying import tidied
+
+    if os.geteuid() != _service_uid(config):
+        return
+    for job in one_for_each_directory(store.killed_in_publish(None)):
+        order = ended_order(config, job)
+        with contextlib.suppress(Failure):  # the submitter may have lost their rights there
+            yield from (order.output_dir / name for name in tidied(order, dry_run=dry_run))
 
 
 @contextlib.contextmanager
@@ -184,6 +207,7 @@ def _folder(
 ) -> Iterator[Found]:
     path, job_id = directory.path / folder.name, folder.job_id
     owner = None if job_id is None else owners.get(job_id)
+    yield from (Detached(path=one) for one in directory.detach_stale_mounts(folder.name, dry_run=dry_run))
     if owner is not None and owner.state.active:  # also if the folder is of another queue: its number is in use
         return
     since = folder.changed

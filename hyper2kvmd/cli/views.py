@@ -50,13 +50,13 @@ def removed(output: Output, result: Removed, *, dry_run: bool) -> None:
         output.line(f"{verb} {path}")
     for path in result.quarantined:
         output.line(f"no job knows {path}: it stays for a day")
+    for path in result.mounts:
+        output.line(f"{'would detach' if dry_run else 'detached'} the mount of a killed worker on {path}")
     for path in result.output_files:
         output.line(f"{'would clean' if dry_run else 'cleaned'} up {path}, which a killed job had left")
     if result.jobs:
         output.line(f"{verb} {result.jobs} finished jobs from the database")
-    if not any(
-        (result.folders, result.quarantined, result.spool_files, result.output_files, result.jobs, result.problems)
-    ):
+    if not any(value for _, value in result):
         output.line("nothing to remove")
     problems(output, result.problems)
 

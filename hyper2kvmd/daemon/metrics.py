@@ -91,6 +91,14 @@ class Metrics(Collector):
             "destination",
             "outcome",
         )
+        self._cleared = self._counter(
+            "hyper2kvm_leftovers_cleared",
+            "Leftovers of killed processes that the daemon has cleared, by kind: `draft` (in an output directory),"
+            " `folder` (a working folder) and `mount` (FUSE).",
+            "kind",
+        )
+        for kind in ("draft", "folder", "mount"):
+            self._cleared.labels(kind)
         for stage in Stage:
             self._stage_seconds.labels(stage.value)
         for state in (State.SUCCEEDED, State.CANCELLED):
@@ -148,6 +156,9 @@ class Metrics(Collector):
 
     def helper_answered(self, verb: str, outcome: str) -> None:
         self._helper.labels(verb, outcome).inc()
+
+    def cleared(self, kind: str) -> None:
+        self._cleared.labels(kind).inc()
 
     def notified_destinations(self, names: Iterable[str]) -> None:
         for name in names:

@@ -24,6 +24,7 @@ from hyper2kvmd import units
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon import journal, spool
 from hyper2kvmd.daemon.callers import Callers
+from hyper2kvmd.daemon.clearing import Clearing
 from hyper2kvmd.daemon.control import Control
 from hyper2kvmd.daemon.doors import BACKLOG, BoundedServer
 from hyper2kvmd.daemon.folders import prepare
@@ -39,7 +40,6 @@ from hyper2kvmd.daemon.wire import Status
 from hyper2kvmd.errors import BrokenInstallation, Failure, TryLater, Unsafe
 from hyper2kvmd.host import run
 from hyper2kvmd.host.destination import require_configured
-from hyper2kvmd.host.leftovers import tidy_directory
 from hyper2kvmd.jobs.store import Store
 
 log = logging.getLogger(__name__)
@@ -218,6 +218,7 @@ class _Service:
         self._metrics = Metrics()
         self._spool = spool.Spool(config.spool_dir, store, self._metrics)
         self._scheduler = Scheduler(config, self._ledger, self._metrics, worker, lambda: self._spool.ignored)
+        self._clearing = Clearing(config, self._ledger, self._metrics)
         self._notices = Notifier(self._ledger, self._metrics)
         self._notifier = SystemdNotifier()
         self._stopping, self._hangup = asyncio.Event(), asyncio.Event()
@@ -231,8 +232,7 @@ class _Service:
             await asyncio.to_thread(_require_output_apart, self._config)
             await self._notices.configure(self._config)
             await self._scheduler.recover()
-            for path in await asyncio.to_thread(tidy_directory, self._config.output_dir, os.geteuid()):
-                log.info("cleaned up %s, which a killed job had left", path)
+            await self._clearing.at_start()
             await self._open_doors(stack)
             self._catch_signals()
             log.info("hyper2kvmd %s is ready", hyper2kvmd.__version__)
@@ -281,6 +281,7 @@ class _Service:
         others = [
             asyncio.create_task(self._watch_spool()),
             asyncio.create_task(self._notices.follow()),
+            asyncio.create_task(self._clearing.follow()),
             asyncio.create_task(self._report_status()),
             asyncio.create_task(self._reload_when_asked()),
             asyncio.create_task(self._until_stopped()),
@@ -363,4 +364,5 @@ class _Service:
         self._config = new
         journal.set_up(self._config.log_level)
         self._scheduler.configure(self._config)
+        self._clearing.config = self._config
         log.info("configuration reloaded")

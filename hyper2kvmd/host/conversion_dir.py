@@ -93,10 +93,10 @@ class ConversionDir:
                     found.append(UnusedFolder(name, facts.st_mtime))
         return tuple(found)
 
-    def detach_stale_mounts(self, name: str) -> tuple[Path, ...]:
+    def detach_stale_mounts(self, name: str, *, dry_run: bool = False) -> tuple[Path, ...]:
         """Detach the FUSE mounts in a folder that no process holds; returns their paths."""
         with self._held(name) as handle:
-            return () if handle is None else detach_stale(handle)
+            return () if handle is None else detach_stale(handle, dry_run=dry_run)
 
     def unknown_since(self, name: str) -> float | None:
         """When the folder was first seen without a job; None if it is not in quarantine. Raises OSError."""

@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyper2kvmd.errors import Failure
+from hyper2kvmd.host.destination import output_of
 from hyper2kvmd.host.placed import is_draft, submitter_of
 from hyper2kvmd.host.removal import OPEN_DIRECTORY
 from hyper2kvmd.host.workspace import follow_links
+from hyper2kvmd.model.asked import DISKS_MAX
+from hyper2kvmd.model.orders import Order
 
 DRAFT_END, ASIDE_END = "partial", "replaced"
 HIDDEN = re.compile(r"\.(.+)\.(?:[0-9]+|[0-9]{8}T[0-9]{6}Z-[0-9]+)\.(partial|replaced)", re.DOTALL)
@@ -64,6 +67,30 @@ def tidy_directory(path: Path, owner: int, *, dry_run: bool = False) -> tuple[Pa
         return ()
     finally:
         os.close(directory)
+
+
+def tidy_output_of(order: Order, *, dry_run: bool = False) -> tuple[str, ...]:
+    """The same for the output directory of a job that has ended, and drafts with its number, which may lack the mark.
+
+    Opened by the rights of its submitter. Raises OSError, and Unsafe as `output_of` does.
+    """
+    with output_of(order) as directory:
+        own = remove_drafts_of(order, directory, dry_run=dry_run)
+        others = tidy(directory, Whose(os.geteuid(), order.submitter_uid), dry_run=dry_run)
+    return tuple(dict.fromkeys((*own, *others)))
+
+
+def remove_drafts_of(order: Order, directory: int, *, dry_run: bool = False) -> tuple[str, ...]:
+    """Remove drafts of this job's killed attempts from the open directory; returns their names. Raises OSError."""
+    asked = order.migration
+    beginnings = tuple(f".{name}." for name in (asked.vm_name, *asked.output_names(DISKS_MAX)))
+    ending, gone = f".{order.job_id}.{DRAFT_END}", []
+    for name in os.listdir(directory):
+        if name.startswith(beginnings) and name.endswith(ending):
+            with _opened(directory, name, os.geteuid()) as handle:
+                if handle is not None and _removed(directory, name, handle, dry_run=dry_run):
+                    gone.append(name)
+    return tuple(gone)
 
 
 def hold(handle: int) -> None:

@@ -55,14 +55,14 @@ def _seen(line: str) -> SeenMount:
     return SeenMount(Path(path), fstype, int(owner[1]) if owner else None)
 
 
-def detach_stale(folder: int) -> tuple[Path, ...]:
+def detach_stale(folder: int, *, dry_run: bool = False) -> tuple[Path, ...]:
     """Detach the FUSE mounts of its owner below an open folder, whose lock the caller holds; returns their paths.
 
     A mount that cannot be detached stays: the removal of the folder reports it.
     """
     path, owner = name_of(folder), os.fstat(folder).st_uid
     stale = [one.path for one in mounts_below(path) if one.fuse_owner == owner and one.path != path]
-    return tuple(one for one in stale if _detached(folder, one, one.relative_to(path)))
+    return tuple(one for one in stale if dry_run or _detached(folder, one, one.relative_to(path)))
 
 
 def _detached(folder: int, path: Path, below: Path) -> bool:

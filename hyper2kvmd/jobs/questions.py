@@ -164,6 +164,17 @@ class Questions(Transactions):
                     found[number] = FolderOwner(vm_name, State(state), finished)
         return found
 
+    def killed_in_publish(self, after: datetime | None) -> Sequence[Job]:
+        """The newest 500 jobs that failed or were cancelled in `publish` after that time, the newest first.
+
+        Each of them may have left drafts in its output directory.
+        """
+        over = jobs.c.state.in_((State.FAILED, State.CANCELLED)), jobs.c.stage == Stage.PUBLISH.value
+        later = () if after is None else (jobs.c.finished > after,)
+        query = select(jobs).where(*over, *later, jobs.c.migration.is_not(None)).order_by(jobs.c.finished.desc())
+        with self.transaction() as connection:
+            return [job_of(row) for row in connection.execute(query.limit(500)).mappings()]
+
     def newest_time(self) -> datetime | None:
         """The latest time on record; None if there is none."""
         with self.transaction() as connection:

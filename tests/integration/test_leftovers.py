@@ -13,11 +13,17 @@ import pytest
 
 from hyper2kvmd import config
 from hyper2kvmd.cli.cleanup import collect
+from hyper2kvmd.errors import TryLater
 from hyper2kvmd.host.leftovers import tidy_directory
 from hyper2kvmd.host.placed import DRAFT
 from hyper2kvmd.jobs.store import Store
-from hyper2kvmd.progress import Event, StepStarted
-from tests.support.house import House
+from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.jobs import State
+from hyper2kvmd.model.orders import Order, SpaceNeeded
+from hyper2kvmd.progress import Context, Event, StepStarted
+from hyper2kvmd.worker import migrate
+from tests.support.disks import empty_disk
+from tests.support.house import House, until
 from tests.support.publishing import names, run_publish, sparse_image
 
 RESULTS = {"web01.raw", "web01.raw.sha256", "web01.report.json", "web01.report.md"}
@@ -179,3 +185,77 @@ def test_a_file_whose_name_cannot_be_given_back_leaves_the_others(aside: Path) -
         assert tidy_directory(aside, os.geteuid()) == (aside / ".web01.report.md.8.replaced",)
     finally:
         subprocess.run(["chattr", "-i", stuck], check=True)
+
+
+def planted(directory: Path, name: str, submitter_uid: int) -> Path:
+    """A draft as a killed job leaves it."""
+    path = directory / name
+    path.write_text("x")
+    os.setxattr(path, DRAFT, str(submitter_uid).encode())
+    return path
+
+
+def test_the_daemon_tidies_directories_of_jobs_that_ended_in_publish(tmp_path: Path) -> None:
+    """Also of jobs that ended before its start, and in a process of its own: the directory may not respond."""
+    house = House(tmp_path)
+    house.configure()
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    house.start()
+    words = ("plan", "convert", "start publish", "fail permanent")
+    house.drop("a.yaml", house.migration("web01", *words, output_dir=str(theirs)))
+    job = house.reaches(1, State.FAILED)
+    house.close()
+    drafts = [planted(theirs, name, job.submitter_uid) for name in (".web01.qcow2.1.partial", ".web02.raw.7.partial")]
+    other = planted(theirs, ".web03.raw.8.partial", job.submitter_uid + 1)
+    loaded = config.load(tmp_path / "hyper2kvmd.yaml")
+    assert {*collect(loaded, dry_run=True).output_files} == {*drafts}
+    house.start()
+    until(lambda: not any(path.exists() for path in drafts), "the drafts are gone")
+    until(
+        lambda: 'hyper2kvm_leftovers_cleared_total{kind="draft"} 2.0' in house.browse("/metrics")[1], "they are counted"
+    )
+    assert other.exists()
+    house.close()
+
+
+def test_the_folder_of_a_job_that_has_succeeded_goes_when_the_daemon_starts(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    house.configure()
+    house.start()
+    house.drop("a.yaml", house.migration("web01", "plan", "convert", "publish"))
+    job = house.reaches(1, State.SUCCEEDED)
+    house.close()
+    left, unknown = house.conversions / f"web01.{job.id}", house.conversions / "web02.900"
+    for folder in (left, unknown):
+        folder.mkdir()
+        (folder / "disk1.qcow2").write_text("x")
+    house.start()
+    assert not left.exists()
+    assert unknown.exists()
+    house.close()
+
+
+def test_an_attempt_removes_its_own_drafts_before_it_asks_for_space(output: Path) -> None:
+    """On a file system without extended attributes they have no mark: the number of the job counts."""
+    unmarked(output / ".web01.raw.7.partial")
+    theirs = output / ".web01.raw.8.partial"
+    theirs.write_text("another job's")
+    asked: list[set[str]] = []
+
+    def admit(_needed: SpaceNeeded) -> None:
+        asked.append(names(output))
+        raise TryLater("space-short", "there is no space", hint="Wait")
+
+    disk = empty_disk(output.parent / "disk.raw", 1)
+    order = Order(
+        job_id="7",
+        attempt=2,
+        migration=Migration(vm_name="web01", vmdk=(disk,), out_format="raw", guest="none"),
+        conversion_dir=output.parent / "conversions",
+        output_dir=output,
+        helper=("false",),
+    )
+    with pytest.raises(TryLater):
+        migrate(order, Context(lambda _: None, admit))
+    assert asked == [{theirs.name}]
