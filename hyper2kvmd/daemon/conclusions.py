@@ -67,9 +67,8 @@ class Conclusions:
         elif attempt.stopped and _is_temporary(result):
             await self._requeue(job, order, "interrupted", result)
         elif result.outcome == "deferred":
-            later = datetime.now(UTC) + timedelta(seconds=SPACE_SECONDS)
             note = denied[1] if denied else "postponed by its worker"
-            if await self._requeue(job, order, note, result, not_before=later) and denied:
+            if await self._requeue(job, order, note, result, delay_seconds=SPACE_SECONDS) and denied:
                 self._room.wait(job.id, denied[0])
         else:
             await self._decide_by_kind(job, order, result)
@@ -90,9 +89,8 @@ class Conclusions:
         problems = result.problems
         kind = problems[0].kind if problems else "permanent"
         if kind == "retry" and failures + 1 < policy.max_attempts:
-            later = datetime.now(UTC) + timedelta(seconds=delay_before(failures, policy))
             note = f"will be retried: {first_line(problems)}"
-            await self._requeue(job, order, note, result, not_before=later)
+            await self._requeue(job, order, note, result, delay_seconds=delay_before(failures, policy))
         elif kind == "operator":
             await self._hold(job, order, result)
         else:
@@ -131,7 +129,7 @@ class Conclusions:
                 await self._room.restore_reserve(order.working_folder)
 
     async def _requeue(
-        self, job: Job, order: Order, note: str, result: Result, *, not_before: datetime | None = None
+        self, job: Job, order: Order, note: str, result: Result, *, delay_seconds: float | None = None
     ) -> bool:
         """Returns False if the job was cancelled at the last moment."""
         JobLog(log, job.id).warning("back in the queue: %s", note)
@@ -142,8 +140,8 @@ class Conclusions:
             job.attempt,
             note,
             keep_stages=kept,
-            not_before=not_before,
-            problems=result.problems if not_before is not None and result.outcome != "deferred" else (),
+            delay_seconds=delay_seconds,
+            problems=result.problems if delay_seconds is not None and result.outcome != "deferred" else (),
         )
         if not requeued:
             await self._finish_cancelled(job, order, kept=kept)

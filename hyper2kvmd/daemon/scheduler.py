@@ -22,14 +22,18 @@ from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.room import Room
 from hyper2kvmd.daemon.sources import admission
+from hyper2kvmd.daemon.wall_clock import SETTLING_SECONDS, ClockRecord, WallClock
 from hyper2kvmd.daemon.wire import FileSystemRole, Status
 from hyper2kvmd.errors import Failure, TryLater
 from hyper2kvmd.host import run
 from hyper2kvmd.jobs.attempts import Unsearched
 from hyper2kvmd.jobs.candidates import Admits, directories_of
+from hyper2kvmd.jobs.changes import first_line
 from hyper2kvmd.model.jobs import Job, State
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import AwaitingSpace
+from hyper2kvmd.units import duration, local_time
+from hyper2kvmd.uptime import uptime
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +63,7 @@ class Scheduler:
         self._claimed: Job | None = None
         """A job that is claimed and not started yet: the database did not respond in between."""
         self._cancelling: set[int] = set()
+        self._clock, self._clock_changed = WallClock(), False
         self._woken = asyncio.Event()
         self._sources_freed = False
         """Jobs that waited for their source may be admitted now."""
@@ -82,11 +87,17 @@ class Scheduler:
 
     async def recover(self) -> None:
         """Continue where a dead daemon stopped. Call it once, before `follow`."""
-        for job in await self._ledger.call(self._ledger.store.recover):
+        store = self._ledger.store
+        record = await self._ledger.call(store.clock_record)
+        self._clock = WallClock(ClockRecord.model_validate_json(record) if record else None)
+        for job in await self._ledger.call(store.recover):
             JobLog(log, job.id).warning("was running when the daemon died")
-            if job.state is State.CANCELLED:
+            if job.state is State.FAILED:
+                self._metrics.ended(State.FAILED, job.problems)
+                JobLog(log, job.id).error("%s failed: %s", job.vm_name, first_line(job.problems))
+            if job.state in (State.CANCELLED, State.FAILED):
                 await self._conclusions.tidy_cancelled(job)
-        if await self._ledger.call(self._ledger.store.paused):
+        if await self._ledger.call(store.paused):
             self.mode = "paused"
 
     async def follow(self, after_round: Callable[[], object]) -> None:
@@ -114,6 +125,7 @@ class Scheduler:
                 del self._attempts[job_id]
                 self._sources_freed = self._sources_freed or self.config.max_per_source is not None
                 task.result()
+        await self._look_at_clock()
         await self._room.wake_waiting()
         store = self._ledger.store
         if self._sources_freed:
@@ -123,9 +135,7 @@ class Scheduler:
             await self._ledger.call(store.paused)  # checks the database when nothing is claimed
         while self.mode == "running" and len(self._attempts) < self.config.max_concurrent_jobs:
             try:
-                self._claimed = self._claimed or await self._ledger.call(
-                    store.claim, datetime.now(UTC), self._admission()
-                )
+                self._claimed = self._claimed or await self._claim()
             except Unsearched:
                 self.wake()
                 break
@@ -135,6 +145,31 @@ class Scheduler:
             self._claimed = None
         if self.mode == "draining" and not self._attempts:
             self.drained.set()
+
+    async def _claim(self) -> Job | None:
+        trusted = self._clock.trusted(uptime())
+        claim = self._ledger.store.claim
+        return await self._ledger.call(claim, datetime.now(UTC), self._admission(), wall_trusted=trusted)
+
+    async def _look_at_clock(self) -> None:
+        """Log a jump of the wall clock, and correct the times that were computed by it."""
+        now = datetime.now(UTC)
+        before = self._clock.record
+        jump = self._clock.look(now, uptime())
+        if jump is not None and before is not None:
+            log.warning(
+                "the clock of this host jumped from %s to %s: jobs with a window or a not_before wait until it was"
+                " regular for %s",
+                local_time(now - jump),
+                local_time(now),
+                duration(SETTLING_SECONDS),
+            )
+        self._clock_changed = self._clock_changed or jump is not None or before is None
+        if self._clock_changed and self._clock.record is not None:
+            store = self._ledger.store
+            await self._ledger.call(store.clock_jumped, now)
+            await self._ledger.call(store.keep_clock_record, self._clock.record.model_dump_json())
+            self._clock_changed = False
 
     def _admission(self) -> Admits | None:
         """What `max_per_source` allows beside the running jobs."""

@@ -6,15 +6,16 @@ job.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 
-from hyper2kvmd.jobs.candidates import Admits, forget_busy_sources, next_job
+from hyper2kvmd.jobs.candidates import Admits, Times, forget_busy_sources, next_job
 from hyper2kvmd.jobs.cards import forget_cards, replace_cards
 from hyper2kvmd.jobs.changes import (
+    UNDELAYED,
     can_be_retried,
     change,
     fence,
@@ -30,15 +31,18 @@ from hyper2kvmd.jobs.changes import (
     record,
     record_at,
 )
+from hyper2kvmd.jobs.deaths import finished_before, is_suspect, recover_job, runs_any, runs_suspect
+from hyper2kvmd.jobs.delays import delayed, restart_delays, show_delays
 from hyper2kvmd.jobs.dependencies import arrange_dependents, put, start_of
-from hyper2kvmd.jobs.outbox import STALLED, announce
-from hyper2kvmd.jobs.tables import conversions, events, jobs, problems_adapter, stages
+from hyper2kvmd.jobs.outbox import PENDING, STALLED, announce
+from hyper2kvmd.jobs.tables import conversions, events, jobs, notifications, problems_adapter, queue, stages
 from hyper2kvmd.jobs.transactions import Transactions
 from hyper2kvmd.jobs.workload import add_work
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.jobs import NOTED, WARNED, Job, Problem, Stage, State, WaitingFor
 from hyper2kvmd.model.results import Finished, Product, recorded
 from hyper2kvmd.units import duration, size
+from hyper2kvmd.uptime import uptime
 
 MAX_SHUT = 100
 """Jobs with a shut window that one search for a job moves. It limits the time of a transaction that blocks all others.
@@ -50,19 +54,30 @@ class Unsearched(Exception):
 
 
 class Attempts(Transactions):
-    def claim(self, now: datetime, admits: Admits | None = None) -> Job | None:
+    def claim(
+        self,
+        now: datetime,
+        admits: Admits | None = None,
+        *,
+        since_boot: float | None = None,
+        wall_trusted: bool = True,
+    ) -> Job | None:
         """The next job, now running in a new attempt: highest priority first, then the oldest.
 
         Jobs that `admits` refuses are passed over: they wait for their source. A job whose window is shut gets the time
-        of its next opening instead. Raises Unsearched: call it again.
+        of its next opening instead. One that daemons died with runs alone. `since_boot` is the uptime; None: that of
+        now. Unless the wall clock is trusted, jobs with a window or a time wait. Raises Unsearched: call it again.
         """
+        times = Times(now, uptime().seconds if since_boot is None else since_boot, wall_trusted)
         with self.transaction(writes=True) as connection:
+            if runs_suspect(connection):
+                return None
             for _ in range(MAX_SHUT):
-                best = next_job(connection, now, admits)
-                if best is None:
+                best = next_job(connection, times, admits)
+                if best is None or (is_suspect(connection, best) and runs_any(connection)):
                     return None
                 job = one(connection, best)
-                start = start_of(job.id, job.migration, now)
+                start = _start(job, times)
                 if start.get("waiting_for") is None:
                     return _claimed(connection, job, now)
                 put(connection, job, **start)
@@ -101,6 +116,8 @@ class Attempts(Transactions):
                     product=recorded(product),
                 )
             )
+            if not finished_before(connection, job_id, stage):
+                change(connection, (jobs.c.id == job_id,), deaths=0)
             record_at(connection, job_id, attempt, "stage-finished", f"{stage.value} in {duration(seconds)}")
             return True
 
@@ -196,7 +213,7 @@ class Attempts(Transactions):
                 **queued(),
                 "state": State.HELD,
                 "stage": jobs.c.stage,
-                "not_before": None,
+                **UNDELAYED,
                 "waiting_for": WaitingFor.REMEDY,
                 "note": note,
                 "problems": problems_adapter.dump_json(tuple(problems)).decode(),
@@ -215,17 +232,19 @@ class Attempts(Transactions):
         note: str,
         *,
         keep_stages: bool,
-        not_before: datetime | None = None,
+        delay_seconds: float | None = None,
         problems: Sequence[Problem] = (),
     ) -> bool:
         """Give a running job back to the queue; with `problems`, it counts as a failed try.
 
         Also returns False if its cancellation was requested meanwhile.
         """
+        now = datetime.now(UTC)
+        delay = UNDELAYED if delay_seconds is None else delayed(delay_seconds, now, uptime())
         with self.transaction(writes=True) as connection:
             values = {
-                "not_before": not_before,
-                "waiting_for": None if not_before is None else WaitingFor.RETRY if problems else WaitingFor.SPACE,
+                **delay,
+                "waiting_for": None if delay_seconds is None else WaitingFor.RETRY if problems else WaitingFor.SPACE,
                 "note": note,
                 "problems": problems_adapter.dump_json(tuple(problems)).decode(),
                 "failures": jobs.c.failures + (1 if problems else 0),
@@ -235,7 +254,7 @@ class Attempts(Transactions):
                 return False
             forget_stages(connection, job_id, keep_stages)
             record_at(connection, job_id, attempt, "requeued", note)
-            _wait_for_window(connection, one(connection, job_id), not_before or datetime.now(UTC))
+            _wait_for_window(connection, one(connection, job_id), delay["not_before"] or now)
             return True
 
     def finish_cancelled(self, job_id: int, attempt: int, *, keep_stages: bool, note: str = "") -> bool:
@@ -269,22 +288,33 @@ class Attempts(Transactions):
     def recover(self) -> Sequence[Job]:
         """Requeue jobs that a dead daemon left running, with their finished stages. Call it before any claim.
 
-        Jobs that were being cancelled are cancelled.
+        Jobs that were being cancelled are cancelled. A job that daemons died with again and again has failed. Delays
+        that began in an earlier boot begin anew.
         """
-        recovered = []
         with self.transaction(writes=True) as connection:
+            restart_delays(connection, datetime.now(UTC), uptime())
             running = connection.execute(select(jobs).where(jobs.c.state == State.RUNNING)).mappings().all()
             for row in running:
-                cancelled = row["cancelling"]
-                values = over(State.CANCELLED) if cancelled else {**queued(), "not_before": None, "waiting_for": None}
-                change(connection, (jobs.c.id == row["id"],), **values, note="" if cancelled else "the daemon had died")
-                if cancelled:
-                    forget_cards(connection, row["id"])
-                kind, message = ("cancelled", "") if cancelled else ("requeued", "the daemon had died")
-                record_at(connection, row["id"], row["attempt"], kind, message)
-                arrange_dependents(connection, row["id"])
-                recovered.append(one(connection, row["id"]))
-        return recovered
+                recover_job(connection, row)
+            return [one(connection, row["id"]) for row in running]
+
+    def clock_jumped(self, now: datetime) -> None:
+        """Correct the times that were computed by the wall clock before it jumped."""
+        with self.transaction(writes=True) as connection:
+            show_delays(connection, now, uptime())
+            by_window = jobs.c.state == State.QUEUED, jobs.c.waiting_for == WaitingFor.WINDOW
+            connection.execute(update(jobs).where(*by_window).values(not_before=now))
+            pending = notifications.c.state == PENDING, notifications.c.next_try > now
+            connection.execute(update(notifications).where(*pending).values(next_try=now))
+
+    def clock_record(self) -> str | None:
+        """What `keep_clock_record` was last given."""
+        with self.transaction() as connection:
+            return connection.execute(select(queue.c.clock)).scalar()
+
+    def keep_clock_record(self, record: str) -> None:
+        with self.transaction(writes=True) as connection:
+            connection.execute(update(queue).values(clock=record))
 
     def _write(self, job_id: int, attempt: int, kind: str, *messages: str, **values: Any) -> bool:
         with self.transaction(writes=True) as connection:
@@ -295,13 +325,22 @@ class Attempts(Transactions):
             return True
 
 
+def _start(job: Job, times: Times) -> Mapping[str, Any]:
+    """As `start_of`. By a wall clock that is not trusted, the time of a job with a window or a time is unknown."""
+    start = start_of(job.id, job.migration, times.wall)
+    asked = job.migration
+    if times.wall_trusted or asked is None or not (asked.window or asked.not_before) or start.get("waiting_for"):
+        return start
+    return {**start, "not_before": times.wall, "waiting_for": WaitingFor.WINDOW if asked.window else WaitingFor.TIME}
+
+
 def _wait_for_window(connection: Connection, job: Job, moment: datetime) -> None:
     """For a job that could start again at that moment, but for its window. Its note stays what it is."""
     start = start_of(job.id, job.migration, moment)
     if start.get("state") is State.HELD:
         put(connection, job, **start)
     elif start.get("waiting_for") is not None:
-        put(connection, job, not_before=start["not_before"], waiting_for=start["waiting_for"])
+        put(connection, job, not_before=start["not_before"], delay_until=None, waiting_for=start["waiting_for"])
 
 
 def _warn(connection: Connection, job_id: int, attempt: int, message: str) -> None:
@@ -322,7 +361,7 @@ def _claimed(connection: Connection, job: Job, now: datetime) -> Job:
         "attempt": jobs.c.attempt + 1,
         "started": now,
         "finished": None,
-        "not_before": None,
+        **UNDELAYED,
         "waiting_for": None,
         "stage": None,
         "progress": 0.0,

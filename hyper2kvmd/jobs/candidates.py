@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, or_, select, update
+from sqlalchemy import Connection, Select, and_, or_, select, update
 
 from hyper2kvmd.jobs.tables import jobs
 from hyper2kvmd.model.asked import Migration
@@ -15,6 +16,7 @@ from hyper2kvmd.model.jobs import State, WaitingFor
 
 Admits = Callable[[tuple[str, ...]], bool]
 """Whether a job that reads from these directories may start now."""
+BY_WALL_CLOCK = (WaitingFor.TIME, WaitingFor.WINDOW)
 MAX_MARKED = 500
 """Jobs of a busy source that one search for a job marks. It limits the time of a transaction that blocks all others."""
 
@@ -29,11 +31,22 @@ def sources_of(migration: Migration) -> str:
     return json.dumps(directories_of(migration))
 
 
-def next_job(connection: Connection, now: datetime, admits: Admits | None) -> int | None:
+@dataclass(frozen=True)
+class Times:
+    """By which clocks jobs are due."""
+
+    wall: datetime
+    since_boot: float
+    """The uptime in seconds. Delays are those of this boot: see `Attempts.recover`."""
+    wall_trusted: bool = True
+    """False: no job may start that has a window or a time."""
+
+
+def next_job(connection: Connection, times: Times, admits: Admits | None) -> int | None:
     """The queued job with the highest priority, then the oldest, whose time has come and which is admitted."""
-    best = _claimable(jobs.c.id, now=now)
+    best = _claimable(jobs.c.id, times=times)
     if admits is not None:
-        admitted = _admitted(connection, now, admits)
+        admitted = _admitted(connection, times, admits)
         best = best.where(jobs.c.id == admitted)
     number: int | None = connection.execute(best.limit(1).with_for_update(skip_locked=True)).scalar_one_or_none()
     return number
@@ -45,11 +58,11 @@ def forget_busy_sources(connection: Connection) -> None:
     connection.execute(update(jobs).where(*busy).values(waiting_for=None))
 
 
-def _admitted(connection: Connection, now: datetime, admits: Admits) -> int | None:
+def _admitted(connection: Connection, times: Times, admits: Admits) -> int | None:
     """The first admitted job. Those that are passed over wait for their source from now on."""
     passed: list[int] = []
     found = None
-    with connection.execute(_claimable(jobs.c.id, jobs.c.sources, jobs.c.waiting_for, now=now)) as rows:
+    with connection.execute(_claimable(jobs.c.id, jobs.c.sources, jobs.c.waiting_for, times=times)) as rows:
         for number, sources, waiting_for in rows:
             if admits(tuple(json.loads(sources))):
                 found = number
@@ -61,8 +74,11 @@ def _admitted(connection: Connection, now: datetime, admits: Admits) -> int | No
     return found
 
 
-def _claimable(*columns: Any, now: datetime) -> Select[Any]:
-    due = or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now)
+def _claimable(*columns: Any, times: Times) -> Select[Any]:
+    reached = or_(jobs.c.not_before.is_(None), jobs.c.not_before <= times.wall)
+    due = or_(and_(jobs.c.delay_until.is_(None), reached), jobs.c.delay_until <= times.since_boot)
+    if not times.wall_trusted:
+        due = and_(due, or_(jobs.c.waiting_for.is_(None), jobs.c.waiting_for.not_in(BY_WALL_CLOCK)))
     free = or_(jobs.c.waiting_for.is_(None), jobs.c.waiting_for != WaitingFor.AFTER)
     queued = select(*columns).where(jobs.c.state == State.QUEUED, due, free)
     return queued.order_by(jobs.c.priority.desc(), jobs.c.id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,9 @@ from hyper2kvmd.model.results import PRODUCTS, Finished, recorded
 EVENTS_KEPT = 500
 MAX_NUMBERS = 1000
 """In one statement."""
+
+
+UNDELAYED: Mapping[str, Any] = {"not_before": None, "delay_until": None}
 
 
 def is_active() -> ColumnElement[bool]:
@@ -44,7 +47,7 @@ def queued() -> dict[str, Any]:
 
 
 def over(state: State) -> dict[str, Any]:
-    return {"state": state, "finished": datetime.now(UTC), "reserved_bytes": 0, "cancelling": False, "not_before": None}
+    return {"state": state, "finished": datetime.now(UTC), "reserved_bytes": 0, "cancelling": False, **UNDELAYED}
 
 
 def change(connection: Connection, where: tuple[ColumnElement[bool], ...], **values: Any) -> bool:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Select, and_, bindparam, case, delete, exists
 from sqlalchemy.sql.elements import ColumnElement
 
 from hyper2kvmd.errors import InvalidInput
-from hyper2kvmd.jobs.changes import change, queued, record, record_all
+from hyper2kvmd.jobs.changes import UNDELAYED, change, queued, record, record_all
 from hyper2kvmd.jobs.tables import batches, dependencies, jobs
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Job, State, WaitingFor
@@ -122,7 +122,7 @@ def depend(connection: Connection, job_id: int, needs: Iterable[int]) -> None:
 # ---------------------------------------------------------------- what a waiting job waits for
 
 
-UNHELD: Mapping[str, Any] = {"state": State.QUEUED, "not_before": None, "waiting_for": None, "note": ""}
+UNHELD: Mapping[str, Any] = {"state": State.QUEUED, **UNDELAYED, "waiting_for": None, "note": ""}
 
 
 def start_of(job_id: int, migration: Migration | None, moment: datetime) -> Mapping[str, Any]:

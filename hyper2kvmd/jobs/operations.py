@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from hyper2kvmd.errors import AlreadyActive, InvalidInput
 from hyper2kvmd.jobs.cards import forget_cards
 from hyper2kvmd.jobs.changes import (
+    UNDELAYED,
     change,
     forget_early_events,
     forget_empty_batches,
@@ -27,7 +28,7 @@ from hyper2kvmd.jobs.tables import jobs, queue, work
 from hyper2kvmd.jobs.transactions import Transactions
 from hyper2kvmd.model.jobs import Job, State, WaitingFor
 
-ANEW: Mapping[str, Any] = {"failures": 0, "finished": None, "not_before": None, "problems": "[]"}
+ANEW: Mapping[str, Any] = {"failures": 0, "deaths": 0, "finished": None, "problems": "[]", **UNDELAYED}
 """Columns of a job that a person lets start again."""
 
 
@@ -120,7 +121,7 @@ class Operations(Transactions):
             connection.execute(
                 update(jobs)
                 .where(jobs.c.id.in_(job_ids), jobs.c.state == State.QUEUED)
-                .values(not_before=None, waiting_for=None)
+                .values(waiting_for=None, **UNDELAYED)
             )
 
     def set_paused(self, paused: bool) -> None:

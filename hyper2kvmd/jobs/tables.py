@@ -96,9 +96,13 @@ jobs = Table(
     Column("reserved_bytes", BigInteger, nullable=False, default=0),
     Column("created", Instant, nullable=False),
     Column("not_before", Instant),
+    Column("delay_until", Float),
+    Column("delay_seconds", Float),
+    Column("delay_boot", String(36)),
+    Column("deaths", Integer, nullable=False, server_default="0"),
     Column("started", Instant),
     Column("finished", Instant),
-    Index("jobs_to_claim", "state", text("priority DESC"), "id", "not_before", "waiting_for"),
+    Index("jobs_to_claim", "state", text("priority DESC"), "id", "not_before", "waiting_for", "delay_until"),
     Index("jobs_by_state", "state", "id", "finished", "warnings"),
     Index("jobs_by_end", "state", "finished", "id"),
     Index("jobs_by_finish", "finished", "id"),
@@ -121,6 +125,9 @@ jobs = Table(
 """`id` is never used twice: working folders and outputs carry it. `failures` counts failed tries, while `attempt`
 counts every claim. `waiting_for` is what a waiting job waits for besides a slot and the end of a pause. `sources` has
 the directories of the job's sources, as JSON.
+
+A delay ends at the uptime `delay_until` of that boot, whatever the wall clock shows; `not_before` is then for people
+only. `deaths` counts the daemons that died while the job ran, since it last finished a stage.
 
 `spool_group` is the permanent name of the spool file, if that describes several machines: the same for all their jobs.
 """
@@ -234,8 +241,9 @@ queue = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("paused", Boolean, nullable=False),
+    Column("clock", Text),
 )
-"""One row: the operator's setting for the queue as a whole."""
+"""One row: the operator's setting for the queue as a whole, and the last look at the clocks, as JSON."""
 
 
 SHOWN = (

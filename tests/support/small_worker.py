@@ -3,8 +3,8 @@
 `plan [MAC ...]`, `convert`, `publish`: a stage and its product, skipped when that was given (`publish`: and those
 before it). `start STAGE`, `progress DONE ALL`, `warn TEXT`, `warn-file PATH`, `machine LINE; LINE`, `helper VERB`:
 events. `space N`: asks for N bytes. `file N`: an image of N bytes. `note NAME`: an empty file. `wait PATH`: until that
-file exists. `fail KIND [CODE]`, `fault TRACEBACK`, `die`, `die-once`, `die-at ATTEMPT`, `nonsense`: ends. `deaf`:
-SIGTERM is ignored.
+file exists. `fail KIND [CODE]`, `fault TRACEBACK`, `die`, `die-once`, `die-at ATTEMPT`, `kill-daemon`, `nonsense`:
+ends. `deaf`: SIGTERM is ignored.
 """
 
 from __future__ import annotations
@@ -127,6 +127,9 @@ def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
             sys.exit()
         elif word == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        elif word == "kill-daemon":
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(600)
         elif word in ("die-once", "die-at"):
             if order.attempt == int(rest or 1):
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +16,6 @@ from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.scheduler import Scheduler
 from hyper2kvmd.errors import TryLater
-from hyper2kvmd.jobs.candidates import Admits
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.jobs import Job
 
@@ -28,10 +27,10 @@ class Silent(Store):
 
     silent = False
 
-    def claim(self, now: datetime, admits: Admits | None = None) -> Job | None:
+    def claim(self, *arguments: Any, **keys: Any) -> Job | None:
         if self.silent:
             raise TryLater("database-unavailable", "the database does not respond", hint="Wait")
-        return super().claim(now, admits)
+        return super().claim(*arguments, **keys)
 
 
 def test_the_watchdog_is_fed_by_completed_rounds_only(tmp_path: Path) -> None:

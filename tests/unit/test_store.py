@@ -16,6 +16,7 @@ from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import Image, Layout
 from hyper2kvmd.model.jobs import Counts, JobFilter, PastRate, Stage, State
 from hyper2kvmd.model.results import Finished
+from hyper2kvmd.uptime import uptime
 from tests.support.benches import plan_for
 from tests.support.queue_verbs import CRASH, add, claim, kinds, now
 
@@ -68,13 +69,13 @@ def test_of_many_duplicates_in_a_row_one_is_in_the_history(store: Store) -> None
     assert kinds(store, job.id) == ["submitted", "duplicate", "claimed", "duplicate"]
 
 
-def test_not_before_is_honoured_and_wake_lifts_it(store: Store) -> None:
+def test_a_delay_is_honoured_and_wake_lifts_it(store: Store) -> None:
     add(store, "a")
     job = claim(store)
-    assert store.requeue(job.id, 1, "later", keep_stages=True, not_before=now() + timedelta(hours=1))
+    assert store.requeue(job.id, 1, "later", keep_stages=True, delay_seconds=3600)
     assert store.claim(now()) is None
-    assert store.claim(now() + timedelta(hours=2)) is not None
-    assert store.requeue(job.id, 2, "later", keep_stages=True, not_before=now() + timedelta(hours=1))
+    assert store.claim(now(), since_boot=uptime().seconds + 7200) is not None
+    assert store.requeue(job.id, 2, "later", keep_stages=True, delay_seconds=3600)
     store.wake([job.id])
     assert claim(store).attempt == 3
 

@@ -22,6 +22,7 @@ from hyper2kvmd.jobs.submissions import Origin, Submission
 from hyper2kvmd.jobs.tables import jobs
 from hyper2kvmd.model.asked import Migration, StartWindow
 from hyper2kvmd.model.jobs import Job, Problem, State, WaitingFor
+from hyper2kvmd.uptime import uptime
 
 ALICE, BOB, ROOT = (
     Origin(submitter="alice", uid=1000),
@@ -260,7 +261,8 @@ def test_a_missed_window_means_the_next_one(store: Store) -> None:
     assert store.get(1).not_before == soon + timedelta(days=1)
     started = store.claim(soon + timedelta(days=1, minutes=59))
     assert started is not None
-    store.requeue(1, started.attempt, "no space", keep_stages=True, not_before=soon + timedelta(days=1, hours=1))
+    seconds = (soon + timedelta(days=1, hours=1) - now()).total_seconds()
+    store.requeue(1, started.attempt, "no space", keep_stages=True, delay_seconds=seconds)
     assert store.claim(soon + timedelta(days=1, hours=2)) is None
     assert store.get(1).not_before == soon + timedelta(days=2)
 
@@ -338,11 +340,14 @@ def test_a_job_that_is_tried_again_waits_for_its_window_at_once(store: Store) ->
     window = {"from": f"{(hour + 23) % 24:02}:00", "to": f"{(hour + 3) % 24:02}:00", "timezone": "UTC"}
     add(store, submission("a", window=window))
     job = claim(store)
-    soon, late = now() + timedelta(minutes=1), now() + timedelta(hours=6)
-    assert store.requeue(job.id, 1, "will be retried", keep_stages=True, not_before=soon, problems=(CRASH,))
-    assert (store.get(job.id).not_before, store.get(job.id).waiting_for) == (soon, WaitingFor.RETRY)
-    assert (again := store.claim(now() + timedelta(minutes=2)))
-    assert store.requeue(job.id, again.attempt, "will be retried", keep_stages=True, not_before=late, problems=(CRASH,))
+    late = now() + timedelta(hours=6)
+    assert store.requeue(job.id, 1, "will be retried", keep_stages=True, delay_seconds=60, problems=(CRASH,))
+    assert store.get(job.id).waiting_for is WaitingFor.RETRY
+    assert (again := store.claim(now(), since_boot=uptime().seconds + 120))
+    hours = 6 * 3600
+    assert store.requeue(
+        job.id, again.attempt, "will be retried", keep_stages=True, delay_seconds=hours, problems=(CRASH,)
+    )
     found = store.get(job.id)
     assert (found.waiting_for, found.note) == (WaitingFor.WINDOW, "will be retried")
     assert found.not_before is not None and late < found.not_before <= late + timedelta(hours=24)

@@ -158,15 +158,14 @@ def test_a_waiting_job_says_for_what(store: Store) -> None:
     assert reason() is WaitingFor.OPERATOR
     store.release(1, "root")
     store.set_paused(False)
-    later = now() + timedelta(hours=1)
     for attempt, problems, expected in ((1, (), WaitingFor.SPACE), (2, (CRASH,), WaitingFor.RETRY)):
         assert store.claim(now()) is not None and reason() is None
-        store.requeue(1, attempt, "later", keep_stages=False, not_before=later, problems=problems)
+        store.requeue(1, attempt, "later", keep_stages=False, delay_seconds=3600, problems=problems)
         assert reason() is expected
         store.wake([1])
         assert reason() is WaitingFor.SLOT
     store.claim(now())
-    store.requeue(1, 3, "later", keep_stages=False, not_before=now() - timedelta(hours=1))
+    store.requeue(1, 3, "later", keep_stages=False, delay_seconds=-3600)
     assert reason() is WaitingFor.SLOT
 
 

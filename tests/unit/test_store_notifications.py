@@ -108,19 +108,19 @@ def test_waiting_for_space_is_announced_once_an_hour_for_each_job(
     for _ in range(2):
         for _ in range(2):
             job = claim(store)
-            store.requeue(job.id, job.attempt, "waiting for space", keep_stages=True, not_before=SOON)
+            store.requeue(job.id, job.attempt, "waiting for space", keep_stages=True, delay_seconds=60)
         store.wake([1, 2])
     assert events(store) == ["space", "space"]
     monkeypatch.setattr(outbox, "SPACE_PAUSE", timedelta(0))
     job = claim(store)
-    store.requeue(job.id, job.attempt, "waiting for space", keep_stages=True, not_before=SOON)
+    store.requeue(job.id, job.attempt, "waiting for space", keep_stages=True, delay_seconds=60)
     assert events(store) == ["space"]
 
 
 def test_a_retry_or_an_interruption_is_no_space_that_is_missing(store: Store) -> None:
     add(store, "web")
     job = claim(store)
-    store.requeue(job.id, job.attempt, "will be retried", keep_stages=True, not_before=SOON, problems=(CRASH,))
+    store.requeue(job.id, job.attempt, "will be retried", keep_stages=True, delay_seconds=60, problems=(CRASH,))
     store.wake([1])
     job = claim(store)
     store.requeue(job.id, job.attempt, "interrupted", keep_stages=True)

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from hyper2kvmd.daemon.service import status_line
+from hyper2kvmd.jobs.deaths import MAX_DEATHS
 from hyper2kvmd.model.jobs import Job, Stage, State, WaitingFor
 from tests.support.house import House, events_adapter, until
 
@@ -519,6 +520,18 @@ def test_one_folder_per_job_below_the_directory_that_the_yaml_names(house: House
 
 
 # ---------------------------------------------------------------- orderly ends
+
+
+def test_a_job_that_the_daemon_dies_of_fails_by_name(house: House) -> None:
+    house.drop("a.yaml", house.migration("a", "plan", "kill-daemon"))
+    for _ in range(MAX_DEATHS):
+        assert house.start(ready=False).wait(90) == -signal.SIGKILL
+    house.start()
+    job = house.reaches(1, State.FAILED)
+    assert (job.problems[0].code, job.attempt) == ("job-deadly", MAX_DEATHS)
+    house.lies("failed", "a.yaml")
+    assert f"a failed: a: the daemon died {MAX_DEATHS} times" in house.log
+    assert 'hyper2kvm_jobs_completed_total{outcome="failed",reason="job-deadly"} 1.0' in house.browse("/metrics")[1]
 
 
 def works(house: House, attempt: int) -> bool:
