@@ -30,7 +30,8 @@ FORBIDDEN = re.compile(
 )
 """Control characters, NUL, surrogates, and line breaks of YAML 1.1 that no editor shows as such. Also characters that
 make an editor show the text in another order than it is read in."""
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What escapes in a quoted value can give: control characters, and halves of characters (surrogates)."""
 
 
 @dataclass(frozen=True)
@@ -243,8 +244,10 @@ class _Parser:
         return self._mapping(place, depth)
 
     def _scalar(self, event: yaml.ScalarEvent, place: Position) -> Scalar | None:
-        if found := CONTROL.search(event.value):
-            message = f"a value contains the control character U+{ord(found[0]):04X}"
+        found = CONTROL.search(event.value)
+        if found:
+            kind = "surrogate" if found[0] >= "\ud800" else "control character"
+            message = f"a value contains the {kind} U+{ord(found[0]):04X}"
             self._report("yaml-refused", message, "Write the value on one line, without escapes", place)
             return None
         return Scalar(event.value, event.style is not None, place)

@@ -19,6 +19,9 @@ from hyper2kvmd.host import acl
 from hyper2kvmd.host.person import READ, SEARCH, WRITE, Person
 from hyper2kvmd.model.jobs import Job, Problem
 
+MAX_ERROR = 300
+"""Characters of an unexpected error that are shown."""
+
 
 @dataclass(frozen=True)
 class Dropped:
@@ -54,6 +57,21 @@ def duplicate(what: str, job: Job) -> Problem:
         hint="Wait for that job. To run it again, drop the file again after that job has finished",
         kind="permanent",
     )
+
+
+def unexpected(name: str, error: Exception) -> Problem:
+    """For a file that shows an error of this program."""
+    return Problem(
+        code="spool-unexpected",
+        message=f"{name} cannot be processed: {type(error).__name__}: {printable(str(error))[:MAX_ERROR]}",
+        hint="Write the file anew as plain text. Report this message if it comes again",
+        kind="permanent",
+    )
+
+
+def printable(text: str) -> str:
+    """The text without surrogates, which no log and no database takes."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _asked_by(owner: Person, path: Path, incoming: Path, service: Person) -> str:

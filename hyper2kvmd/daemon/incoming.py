@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
+import stat
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,11 +39,41 @@ class Incoming:
         self._watched: dict[str, tuple[FileState, float]] = {}
         """The state of each file, and since when it is unchanged (monotonic)."""
         self._crowded: set[int] = set()
+        self._stable: dict[str, FileState] = {}
+        self._scanned = -math.inf
+        """When the folder was scanned last (monotonic)."""
         self.ignored = Ignored()
 
+    def expect(self, arrived: Iterable[str]) -> None:
+        """Take files for stable that were just renamed into the folder, so that they are complete.
+
+        One that the daemon cannot read is watched like others: its owner may be about to change its mode.
+        """
+        numbers: Counter[int] | None = None
+        for name in arrived:
+            look = self._state_of(name)
+            if look is None or not look.size or not stat.S_ISREG(look.mode):
+                continue
+            if reason_to_ignore(name, look.mode) or not self._is_readable(name):
+                continue
+            numbers = Counter(one.uid for one, _ in self._watched.values()) if numbers is None else numbers
+            if name in self._watched or numbers[look.uid] < MAX_WATCHED:
+                numbers[look.uid] += name not in self._watched
+                self._watched[name] = look, time.monotonic() - STABLE_SECONDS
+                self._stable[name] = look
+
     def stable_files(self) -> dict[str, FileState]:
-        """Scan the folder once; return the files that have not changed for STABLE_SECONDS. Raises OSError."""
+        """The files that have not changed for STABLE_SECONDS, which is also how often the folder is scanned.
+
+        Files may have changed since the last scan. Raises OSError.
+        """
         now = time.monotonic()
+        if now - self._scanned >= STABLE_SECONDS:
+            self._stable = self._scan(now)
+            self._scanned = now
+        return dict(self._stable)
+
+    def _scan(self, now: float) -> dict[str, FileState]:
         stable: dict[str, FileState] = {}
         before, self._watched = self._watched, {}
         for name, (look, since) in before.items():
@@ -57,6 +89,7 @@ class Incoming:
     def forget(self, name: str) -> None:
         """Stop watching a file that was taken."""
         self._watched.pop(name, None)
+        self._stable.pop(name, None)
 
     def _watch_more(self, now: float) -> None:
         numbers = Counter(look.uid for look, _ in self._watched.values())
@@ -86,6 +119,13 @@ class Incoming:
         if len(names) == MAX_READ:
             self._listing = listing
         return names
+
+    def _is_readable(self, name: str) -> bool:
+        try:
+            os.close(os.open(f"{self._folder}/{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
+        except OSError:
+            return False
+        return True
 
     def _state_of(self, name: str) -> FileState | None:
         with suppress(OSError):  # the file is gone, or the error shows when the folder is read

@@ -25,6 +25,7 @@ LIMITED = (
     "hyper2kvmd.daemon.doors",
     "hyper2kvmd.daemon.ignored",
     "hyper2kvmd.daemon.incoming",
+    "hyper2kvmd.daemon.complaints",
     "hyper2kvmd.daemon.spool.trouble",
 )
 """Loggers whose messages strangers can cause."""

@@ -25,13 +25,21 @@ from hyper2kvmd.units import duration, local_time, size
 
 
 def write(yaml: Path, outcome: Outcome | Rejection, reader: int) -> None:
-    """Write the outcome beside the place of the YAML, readable by the uid `reader`. Raises OSError."""
+    """Write the outcome beside the place of the YAML, readable by the uid `reader`. Raises OSError.
+
+    A file of it that exists is kept: it was written before the daemon died, and its reader may have seen it.
+    """
     text = outcome.model_dump_json(indent=2) + "\n"
     if isinstance(outcome, Rejection) or outcome.state is not State.SUCCEEDED:
         _write(_beside(yaml, REASON), text, reader)
         return
     _write(_beside(yaml, RESULT_TEXT), markdown(outcome), reader)
     _write(_beside(yaml, RESULT), text, reader)
+
+
+def exist(yaml: Path) -> bool:
+    """Whether there is an outcome beside this place."""
+    return any(os.path.lexists(_beside(yaml, suffix)) for suffix in OUTCOME_SUFFIXES)
 
 
 def remove(yaml: Path) -> None:
@@ -59,6 +67,8 @@ def _job_id(path: Path, kind: type[Outcome] | type[Rejection]) -> int | None:
 
 
 def _write(path: Path, text: str, reader: int) -> None:
+    if path.exists():
+        return
     write_durably(path, text, prepare=lambda handle: _let_read(handle, reader))
 
 

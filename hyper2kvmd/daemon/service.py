@@ -23,6 +23,7 @@ from hyper2kvmd import config as configuration
 from hyper2kvmd import units
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon import journal, spool
+from hyper2kvmd.daemon.arrivals import Arrivals
 from hyper2kvmd.daemon.callers import Callers
 from hyper2kvmd.daemon.clearing import Clearing
 from hyper2kvmd.daemon.control import Control
@@ -310,16 +311,22 @@ class _Service:
                 task.cancel()
 
     async def _watch_spool(self) -> None:
-        while True:
-            more = False
-            try:
-                scan = await asyncio.to_thread(self._spool.scan)
-                more = scan.more
-                if scan.jobs:
-                    self._scheduler.wake()
-            except TryLater as failure:
-                log.error("%s", failure)
-            await asyncio.sleep(0 if more else TICK_SECONDS)
+        """Scan about once a second, and at once when a file is renamed into incoming/ or files are left to be taken."""
+        arrivals = Arrivals(self._config.incoming)
+        try:
+            arrived: list[str] = []
+            while True:
+                more = False
+                try:
+                    scan = await asyncio.to_thread(self._spool.scan, arrived)
+                    more = scan.more
+                    if scan.jobs:
+                        self._scheduler.wake()
+                except TryLater as failure:
+                    log.error("%s", failure)
+                arrived = await arrivals.wait(0 if more else TICK_SECONDS)
+        finally:
+            arrivals.close()
 
     async def _report_status(self) -> None:
         while True:

@@ -1,7 +1,7 @@
 """The spool: files dropped into `incoming/` become jobs, and end in `done/`, `failed/` or `rejected/`.
 
-A file is claimed by a rename into `active/`, under a unique name that is recorded in its job. Whenever the daemon dies,
-the next scan enters files that have no job, and moves the files of finished jobs that are still to be moved.
+A file is claimed by a rename into `active/`, under a unique name that is recorded in its job. Each move is on record
+before it is made. Whenever the daemon dies, the next scan enters files that have no job, and completes or undoes moves.
 """
 
 from __future__ import annotations
@@ -12,30 +12,32 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import traceback
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import hyper2kvmd
 from hyper2kvmd import spec
 from hyper2kvmd.config import SpoolFolder
-from hyper2kvmd.daemon import outcomes
-from hyper2kvmd.daemon.dropped import Dropped, being_written, duplicate, read
+from hyper2kvmd.daemon.complaints import Complaints
+from hyper2kvmd.daemon.dropped import Dropped, being_written, duplicate, printable, read, unexpected
 from hyper2kvmd.daemon.ignored import IgnoredFiles
 from hyper2kvmd.daemon.incoming import Incoming
 from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.names import kept, original
-from hyper2kvmd.daemon.quota import KEPT, FileState, Quota, in_turn
-from hyper2kvmd.daemon.wire import Rejection
+from hyper2kvmd.daemon.putting_away import PuttingAway
+from hyper2kvmd.daemon.quota import FileState, Quota, in_turn
 from hyper2kvmd.errors import Failure, InvalidInput
+from hyper2kvmd.host.files import sync_folder
 from hyper2kvmd.host.person import Person
 from hyper2kvmd.jobs.changes import first_line
+from hyper2kvmd.jobs.intake import RejectedFile
+from hyper2kvmd.jobs.moves import Intent, Move, MoveKind
 from hyper2kvmd.jobs.store import Store
-from hyper2kvmd.jobs.submissions import Origin, Refusal, Submission, batch_name
+from hyper2kvmd.jobs.submissions import Origin, Refusal, Submission, Submitted, batch_name
 from hyper2kvmd.model.jobs import Job, State
-from hyper2kvmd.model.outcome import Outcome
 from hyper2kvmd.progress import problem
 
 log = logging.getLogger(__name__)
@@ -44,16 +46,8 @@ trouble = logging.getLogger(f"{__name__}.trouble")
 
 ACTIVE_SECONDS = 600.0
 """A claimed file is read after this time at the latest: its owner can still write to it through an open file."""
-MAX_ENTERED = 1000
-"""Claimed files that are read in a scan."""
-MAX_COMPLAINTS = 1000
-"""Logged errors that are remembered, so that they are not repeated."""
-FOLDERS = {
-    State.SUCCEEDED: SpoolFolder.DONE,
-    State.FAILED: SpoolFolder.FAILED,
-    State.CANCELLED: SpoolFolder.FAILED,
-    State.REJECTED: SpoolFolder.REJECTED,
-}
+MAX_ENTERED = 200
+"""Claimed files that are read in a scan and put on record in one transaction, which others wait for."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +67,10 @@ class Spool:
         self._entered: set[str] = set()
         self._lengths: dict[str, int] = {}
         """How many machines are in a file in active/ that waits for room in its owner's limits."""
-        self._complaints: dict[str, str] = {}
+        self._claims: dict[str, int] | None = None
+        """The moves on record of files in active/ that have no job yet, by name; None before the first scan."""
+        self._complaints = Complaints()
+        self._putting_away = PuttingAway(spool_dir, store, self._complaints)
         self._quota = Quota(store)
 
     @property
@@ -81,17 +78,27 @@ class Spool:
         """Of submissions in all ways."""
         return self._quota
 
-    def scan(self) -> Scan:
+    def scan(self, arrived: Iterable[str] = ()) -> Scan:
         """Scan all folders once: about once a second, and again at once while files are left to be taken.
 
-        inotify could not replace this: it misses remote writers on NFS, reports incomplete files, and loses events.
+        `arrived` are files that were renamed into incoming/ just now: they are complete, and taken at once. That is a
+        hint. The scan finds what no hint names, such as files of remote writers on NFS.
+
         A file that cannot be read, moved or understood affects no other file. Raises only the errors of the store.
         """
+        if self._claims is None:
+            self._recover()
+        self._incoming.expect(arrived)
         more = self._claim_stable()
-        jobs = self._enter_claimed()
-        self._take_back_retried()
-        self._put_away_ended()
-        return Scan(jobs, more)
+        entered, left = self._enter_claimed()
+        self._putting_away.take_back_retried()
+        self._putting_away.put_away_ended()
+        return Scan(entered, more or left)
+
+    def _recover(self) -> None:
+        """Complete or undo the moves of a daemon that died. Claims are completed by entering what lies in active/."""
+        self._putting_away.finish_removals()
+        self._claims = {Path(str(move.target)).name: move.number for move in self._store.open_moves(MoveKind.CLAIM)}
 
     @property
     def ignored(self) -> IgnoredFiles:
@@ -105,77 +112,124 @@ class Spool:
 
         False if nothing could be taken: an immediate scan could not take anything either.
         """
-        folder, claimed = self._dir / SpoolFolder.INCOMING, 0
         stable: dict[str, FileState] = {}
-        with self._complaining(folder.name):
+        with self._complaints.about(SpoolFolder.INCOMING):
             stable = self._incoming.stable_files()
         if not stable:
             return False
-        self._quota.begin_scan()
-        for name in in_turn(stable, original):
-            if self._quota.allows(stable[name].uid):
-                with self._complaining(name):
-                    claimed += self._claim(folder / name, stable[name])
+        claimed = self._claim_all(list(self._chosen(stable)))
         return self._quota.more and claimed > 0
 
-    def _claim(self, path: Path, look: FileState) -> bool:
-        if FileState.at(path) != look or being_written(path):
-            return False
-        claim = self._dir / SpoolFolder.ACTIVE / f"{secrets.token_hex(6)}.{kept(path.name)}"
-        self._quota.take(look.uid)  # a claim that fails costs a scan no less
-        path.rename(claim)
-        self._incoming.forget(path.name)
-        claimed = FileState.at(claim)
-        if stat.S_ISDIR(claimed.mode):  # it took the file's place just before
-            claim.rename(path)
-            return False
-        self._active[claim.name] = claimed, time.monotonic()
-        return True
+    def _chosen(self, stable: Mapping[str, FileState]) -> Iterator[tuple[str, FileState]]:
+        """The files to be taken in this scan."""
+        folder = self._dir / SpoolFolder.INCOMING
+        self._quota.begin_scan()
+        for name in in_turn(stable, original):
+            look = stable[name]
+            if self._quota.allows(look.uid):
+                with suppress(OSError):  # it is gone
+                    if FileState.at(folder / name) == look and not being_written(folder / name):
+                        self._quota.take(look.uid)  # a claim that fails costs a scan no less
+                        yield name, look
+
+    def _claim_all(self, chosen: Sequence[tuple[str, FileState]]) -> int:
+        """Put the claims of these files on record, then make them; return how many succeeded."""
+        places = [f"{SpoolFolder.ACTIVE}/{secrets.token_hex(6)}.{kept(name)}" for name, _ in chosen]
+        named = zip(chosen, places, strict=True)
+        intents = [Intent(MoveKind.CLAIM, f"{SpoolFolder.INCOMING}/{name}", place) for (name, _), place in named]
+        failed: list[int] = []
+        for move, (name, _) in zip(self._store.plan_moves(intents), chosen, strict=True):
+            made = False
+            with self._complaints.about(name):
+                made = self._claim(move)
+            if not made:
+                failed.append(move.number)
+        self._store.finish_moves(failed)
+        return len(chosen) - len(failed)
+
+    def _claim(self, move: Move) -> bool:
+        path, claim = self._dir / move.source, self._dir / str(move.target)
+        with suppress(FileNotFoundError):  # its owner took it back
+            path.rename(claim)
+            self._incoming.forget(path.name)
+            claimed = FileState.at(claim)
+            if stat.S_ISDIR(claimed.mode):  # it took the file's place just before
+                claim.rename(path)
+                return False
+            self._active[claim.name] = claimed, time.monotonic()
+            self._open_claims[claim.name] = move.number
+            return True
+        return False
+
+    @property
+    def _open_claims(self) -> dict[str, int]:
+        assert self._claims is not None  # noqa: S101 - set by the first scan
+        return self._claims
 
     # ------------------------------------------------------------ from a file to a job
 
-    def _enter_claimed(self) -> int:
-        """Put the claimed files on record, in few transactions; return how many became jobs."""
-        claims = self._fresh_claims()
+    def _enter_claimed(self) -> tuple[int, bool]:
+        """Put the claimed files on record in one transaction; return how many became jobs, and whether more are left.
+
+        The renames are on the disk before: after a power cut no file is both on record and in incoming/.
+        """
+        claims, more = self._fresh_claims()
+        if not claims:
+            return 0, False
+        for folder in (SpoolFolder.ACTIVE, SpoolFolder.INCOMING):
+            synced = False
+            with self._complaints.about(folder):
+                sync_folder(self._dir / folder)
+                synced = True
+            if not synced:
+                return 0, False
         known = self._store.known_claims(list(claims))
-        asked: list[list[Submission]] = []
-        refused: list[Refusal] = []
+        files = list(self._files({claim: look for claim, look in claims.items() if claim not in known}))
+        entered = [*known, *(str(_origin(file).claim) for file in files)]
+        finished = [self._open_claims[claim] for claim in entered if claim in self._open_claims]
+        results = self._store.enter(files, _refused, finished)
+        jobs = sum(self._report(file, result) for file, result in zip(files, results, strict=True))
+        self._forget(entered)
+        return jobs, more
+
+    def _files(self, claims: Mapping[str, FileState]) -> Iterator[list[Submission] | Refusal]:
+        """What is to be put on record of these files, within the limits of their owners."""
         self._quota.begin_entering()
         for claim, look in claims.items():
-            if claim in known or sum(map(len, asked)) >= MAX_ENTERED or not self._has_room(claim, look.uid):
+            if not self._has_room(claim, look.uid):
                 continue
-            with self._complaining(claim):
+            with self._complaints.about(claim):
                 read = self._read(claim)
                 if isinstance(read, Refusal):
-                    refused.append(read)
+                    yield read
                 elif self._has_room(claim, look.uid, len(read)):
                     self._quota.count(look.uid, len(read))
-                    asked.append(read)
-        jobs = 0
-        for batch, submitted in zip(asked, self._store.submit_all(asked), strict=True):
-            origin = batch[0].origin
-            if isinstance(submitted, InvalidInput):
-                name, fact = batch[0].migration.vm_name, problem(submitted)
-                refused.append(Refusal(name, (fact,), replace(origin, spool_group=None)))
-                continue
-            active = next((one.job for one in submitted if not one.new), None)
-            if active is not None:
-                refused.append(_duplicate(origin, active))
-                continue
-            for one in submitted:
-                JobLog(log, one.job.id).info("%s submitted by %s", origin.name, origin.submitter)
-            self._quota.charge(origin.uid, len(batch) - 1)
-            jobs += len(batch)
-        for refusal, job in zip(refused, self._store.reject_all(refused), strict=True):
-            JobLog(log, job.id).warning("%s rejected: %s", refusal.origin.name, first_line(refusal.problems))
-            self._metrics.rejected(refusal.problems[0].code)
-            self._metrics.ended(State.REJECTED, refusal.problems)
-        origins = [*(batch[0].origin for batch in asked), *(one.origin for one in refused)]
-        for claim in (*known, *(str(origin.claim) for origin in origins)):
+                    yield read
+
+    def _report(self, file: Sequence[Submission] | Refusal, result: list[Submitted] | RejectedFile | ValueError) -> int:
+        """Log what became of a file; return the number of its jobs."""
+        origin = _origin(file)
+        if isinstance(result, ValueError):
+            refusal = Refusal("", (unexpected(str(origin.name), result),), replace(origin, spool_group=None))
+            (result,) = (RejectedFile(refusal, job) for job in self._store.reject_all([refusal]))
+        if isinstance(result, RejectedFile):
+            problems = result.refusal.problems
+            JobLog(log, result.job.id).warning("%s rejected: %s", origin.name, first_line(problems))
+            self._metrics.rejected(problems[0].code)
+            self._metrics.ended(State.REJECTED, problems)
+            return 0
+        for one in result:
+            JobLog(log, one.job.id).info("%s submitted by %s", origin.name, origin.submitter)
+        self._quota.charge(origin.uid, len(result) - 1)
+        return len(result)
+
+    def _forget(self, claims: Collection[str]) -> None:
+        """They are on record."""
+        for claim in claims:
             self._entered.add(claim)
+            self._open_claims.pop(claim, None)
             self._active.pop(claim, None)
             self._lengths.pop(claim, None)
-        return jobs
 
     def _has_room(self, claim: str, uid: int, length: int | None = None) -> bool:
         """Whether its machines may become jobs; False for all further files of the owner of one that may not.
@@ -186,119 +240,52 @@ class Spool:
             self._lengths[claim] = length
         return self._quota.has_room(uid, self._lengths.get(claim, 1))
 
-    def _fresh_claims(self) -> dict[str, FileState]:
-        """Complete files in active/ that may not be on record yet, MAX_ENTERED at most."""
+    def _fresh_claims(self) -> tuple[dict[str, FileState], bool]:
+        """Complete files in active/ that may not be on record yet, MAX_ENTERED at most, and whether there are more."""
         folder, now = self._dir / SpoolFolder.ACTIVE, time.monotonic()
         names: set[str] = set()
-        with self._complaining(folder.name):
+        with self._complaints.about(folder.name):
             names.update(os.listdir(folder))  # noqa: PTH208 - names, not paths, are what is compared
+            self._undo_claims(names)
         self._entered &= names
         looks = self._looks(folder, names - self._entered)
         fresh: dict[str, FileState] = {}
-        for claim in itertools.islice(in_turn(looks, original), MAX_ENTERED):
-            with self._complaining(claim):
+        turn = in_turn(looks, original)
+        for claim in itertools.islice(turn, MAX_ENTERED):
+            with self._complaints.about(claim):
                 look, since = self._active.get(claim, (None, now))
                 complete = look == looks[claim] and not being_written(folder / claim)
                 if complete or now - since > ACTIVE_SECONDS:
                     fresh[claim] = looks[claim]
                 else:
                     self._active[claim] = looks[claim], since
-        return fresh
+        return fresh, len(looks) > MAX_ENTERED
+
+    def _undo_claims(self, names: Collection[str]) -> None:
+        """Forget claims on record that were not made, or whose file was removed from active/."""
+        gone = {claim: number for claim, number in self._open_claims.items() if claim not in names}
+        self._store.finish_moves(gone.values())
+        for claim in gone:
+            del self._open_claims[claim]
 
     def _read(self, claim: str) -> list[Submission] | Refusal:
         path = self._dir / SpoolFolder.ACTIVE / claim
         name = original(claim)
-        stem = Path(name).stem
         owner = Person.of(path.lstat().st_uid)
         origin = Origin(submitter=owner.name, uid=owner.uid, name=name, claim=claim, path=f"active/{claim}")
         operates = owner.uid in (0, os.geteuid())
         try:
             dropped = read(owner, path, self._dir / SpoolFolder.INCOMING, Person.of(os.geteuid()))
+            return _submissions(dropped, owner, replace(origin, operator=operates))
         except spec.Rejected as failure:
-            return Refusal(stem, failure.problems, origin)
+            return Refusal(Path(name).stem, failure.problems, origin)
         except Failure as failure:
-            return Refusal(stem, (problem(failure),), origin)
-        return _submissions(dropped, owner, replace(origin, operator=operates))
-
-    # ------------------------------------------------------------ at the end
-
-    def _take_back_retried(self) -> None:
-        """Move the files of jobs that were retried back to active/, and remove the outcomes of their last end."""
-        moved: dict[int, str | None] = {}
-        for job_id, path, claim in self._store.retried():
-            with self._complaining(path):
-                claimed = self._dir / SpoolFolder.ACTIVE / claim
-                with suppress(FileNotFoundError):  # moved already, or gone
-                    (self._dir / path).rename(claimed)
-                outcomes.remove(self._dir / path)
-                moved[job_id] = f"{SpoolFolder.ACTIVE}/{claim}" if claimed.exists() else None
-        self._store.move_spool_files(moved)
-
-    def _put_away_ended(self) -> None:
-        """Move the files of finished jobs to their folders, and remove the oldest ones beyond KEPT."""
-        moved: dict[int, str | None] = {}
-        ended: set[tuple[str, State]] = set()
-        misplaced = self._store.misplaced()
-        groups = self._store.spool_groups([one.group for one in misplaced if one.group])
-        for job, path, group in misplaced:
-            members = groups.get(group or "", (job,))
-            if any(member.state.active for member in members):
-                continue
-            with self._complaining(path):
-                keeper = _keeper(members)
-                moved |= {job.id: None, keeper.id: self._put_away(keeper, members, self._dir / path)}
-                ended |= {(member.submitter, member.state) for member in members}
-        self._store.move_spool_files(moved)
-        for submitter, state in sorted(ended):
-            self._forget_surplus(submitter, state)
-
-    def _put_away(self, keeper: Job, members: Sequence[Job], path: Path) -> str | None:
-        """Move the file to the folder of its outcome, which is written first.
-
-        Returns the new path, relative to the spool directory; None if the file is gone. After a death in between, the
-        next scan writes the same outcome again, or finds the file beside it.
-        """
-        places = self._places(FOLDERS[keeper.state], keeper.spool_name or path.name, keeper.id)
-        if os.path.lexists(path):
-            place = next(place for place in places if place == path or not os.path.lexists(place))
-            outcomes.write(place, self._outcome(keeper, members, path.name), keeper.submitter_uid)
-            path.rename(place)
-        else:
-            there = itertools.takewhile(os.path.lexists, places)
-            moved = next((place for place in there if outcomes.belongs_to(place, keeper.id)), None)
-            if moved is None:
-                JobLog(log, keeper.id).warning("its spool file %s is gone", path.name)
-                return None
-            place = moved
-        if path != place:
-            outcomes.remove(path)
-        return str(place.relative_to(self._dir))
-
-    def _outcome(self, keeper: Job, members: Sequence[Job], name: str) -> Outcome | Rejection:
-        name = keeper.spool_name or name
-        if keeper.state is State.REJECTED:
-            return Rejection(file=name, job_id=keeper.id, problems=keeper.problems)
-        return Outcome.of(hyper2kvmd.__version__, name, keeper, self._store.endings([one.id for one in members]))
-
-    def _places(self, folder: str, name: str, job_id: int) -> Iterator[Path]:
-        """Paths for `name` in `folder`, in the order in which they are tried: if necessary with the job's number."""
-        suffix = Path(name).suffix
-        unique = ".".join((Path(name).stem, str(job_id)))
-        yield self._dir / folder / name
-        yield self._dir / folder / f"{unique}{suffix}"
-        for number in itertools.count(2):
-            yield self._dir / folder / f"{unique}.{number}{suffix}"
-
-    def _forget_surplus(self, submitter: str, state: State) -> None:
-        surplus = self._store.surplus(submitter, state, KEPT[state])
-        for path in (self._dir / path for _, path in surplus if path is not None):
-            with self._complaining(path.name):
-                path.unlink(missing_ok=True)
-                outcomes.remove(path)
-        if surplus:
-            self._store.forget_jobs([job_id for job_id, _ in surplus])
-
-    # ------------------------------------------------------------ trouble
+            return Refusal(Path(name).stem, (problem(failure),), origin)
+        except OSError:
+            raise
+        except Exception as error:  # whatever one file provokes, the others are served
+            trouble.error("spool: %s: %s", name, printable("".join(traceback.format_exception(error))))
+            return Refusal(Path(name).stem, (unexpected(name, error),), origin)
 
     def _looks(self, folder: Path, names: Iterable[str]) -> dict[str, FileState]:
         """The states of those of `names` that still exist."""
@@ -308,19 +295,18 @@ class Spool:
                 looks[name] = FileState.at(folder / name)
         return looks
 
-    @contextmanager
-    def _complaining(self, name: str) -> Iterator[None]:
-        """Log an error of one file once, without an effect on other files."""
-        try:
-            yield
-        except OSError as error:
-            if len(self._complaints) >= MAX_COMPLAINTS:
-                self._complaints.clear()
-            if self._complaints.get(name) != error.strerror:
-                self._complaints[name] = str(error.strerror)
-                trouble.error("spool: %s: %s; it will be retried", kept(name), error.strerror)
-        else:
-            self._complaints.pop(name, None)
+
+def _origin(file: Sequence[Submission] | Refusal) -> Origin:
+    return file.origin if isinstance(file, Refusal) else file[0].origin
+
+
+def _refused(batch: Sequence[Submission], submitted: list[Submitted] | InvalidInput) -> Refusal | None:
+    """Why a file with these machines is rejected after all."""
+    origin = batch[0].origin
+    if isinstance(submitted, InvalidInput):
+        return Refusal(batch[0].migration.vm_name, (problem(submitted),), replace(origin, spool_group=None))
+    active = next((one.job for one in submitted if not one.new), None)
+    return None if active is None else _duplicate(origin, active)
 
 
 def _submissions(dropped: Dropped, owner: Person, origin: Origin) -> list[Submission]:
@@ -333,11 +319,6 @@ def _submissions(dropped: Dropped, owner: Person, origin: Origin) -> list[Submis
         Submission(machine.migration, key, rest if number else origin, machine.notes, batch)
         for number, (machine, key) in enumerate(zip(machines, dropped.keys(owner), strict=True))
     ]
-
-
-def _keeper(members: Sequence[Job]) -> Job:
-    """The job of a file that says where it belongs: the first one without success, else the first one."""
-    return next((one for one in members if one.state is not State.SUCCEEDED), members[0])
 
 
 def _duplicate(origin: Origin, job: Job) -> Refusal:

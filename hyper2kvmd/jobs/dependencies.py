@@ -21,6 +21,8 @@ from hyper2kvmd.model.jobs import Job, State, WaitingFor
 from hyper2kvmd.start_times import earliest_start, missing_zone
 
 BROKEN = (State.FAILED, State.CANCELLED)
+NEEDED, SHOWN_BY_NAME = jobs.alias(), jobs.alias()
+"""Made once: SQLAlchemy copies all columns for each alias."""
 MAX_NEEDED = 100_000
 """Jobs that all waiting jobs of one submitter need, counted for each of them: a transaction handles many at a time."""
 
@@ -174,26 +176,26 @@ def _columns(row: Any) -> dict[str, Any]:
 
 def _waiting(which: ColumnElement[bool]) -> Select[Any]:
     """The waiting ones of these jobs: how many of those that they need have not succeeded, and one of them."""
-    needed, shown = jobs.alias(), jobs.alias()
     unfinished = (
         select(
             dependencies.c.job_id,
             func.count().label("number"),
-            func.min(needed.c.id).label("first"),
-            func.min(case((needed.c.state.in_(BROKEN), needed.c.id))).label("broken"),
+            func.min(NEEDED.c.id).label("first"),
+            func.min(case((NEEDED.c.state.in_(BROKEN), NEEDED.c.id))).label("broken"),
         )
-        .join(needed, needed.c.id == dependencies.c.needs)
-        .where(needed.c.state != State.SUCCEEDED, dependencies.c.job_id.in_(select(jobs.c.id).where(which)))
+        .join(NEEDED, NEEDED.c.id == dependencies.c.needs)
+        .where(NEEDED.c.state != State.SUCCEEDED, dependencies.c.job_id.in_(select(jobs.c.id).where(which)))
         .group_by(dependencies.c.job_id)
         .subquery()
     )
     free = case((unfinished.c.number.is_(None), jobs.c.migration))
     columns = (jobs.c.id, jobs.c.attempt, *(jobs.c[name] for name in UNHELD), free.label("migration"))
-    others = (unfinished.c.number, unfinished.c.broken, shown.c.id.label("needed"), shown.c.vm_name.label("name"))
+    shown = SHOWN_BY_NAME.c
+    others = (unfinished.c.number, unfinished.c.broken, shown.id.label("needed"), shown.vm_name.label("name"))
     return (
-        select(*columns, *others, shown.c.state.label("became"))
+        select(*columns, *others, shown.state.label("became"))
         .outerjoin(unfinished, unfinished.c.job_id == jobs.c.id)
-        .outerjoin(shown, shown.c.id == func.coalesce(unfinished.c.broken, unfinished.c.first))
+        .outerjoin(SHOWN_BY_NAME, shown.id == func.coalesce(unfinished.c.broken, unfinished.c.first))
         .where(jobs.c.state.in_((State.QUEUED, State.HELD)), which)
         .order_by(jobs.c.id)
     )

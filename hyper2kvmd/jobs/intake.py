@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DataError, IntegrityError
 
 from hyper2kvmd.errors import InvalidInput
+from hyper2kvmd.jobs.many_submissions import submit_many
+from hyper2kvmd.jobs.moves import forget_moves
 from hyper2kvmd.jobs.submissions import Origin, Refusal, Submission, Submitted, refuse, submit_together
 from hyper2kvmd.jobs.transactions import Transactions
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Job
+
+Judge = Callable[[Sequence[Submission], list[Submitted] | InvalidInput], Refusal | None]
+"""Whether a file is rejected because of what its submission gave."""
+
+
+@dataclass(frozen=True)
+class RejectedFile:
+    refusal: Refusal
+    job: Job
 
 
 class Intake(Transactions):
@@ -31,7 +44,7 @@ class Intake(Transactions):
         if not files:
             return []
         with self.transaction(writes=True) as connection:
-            return [_entered(connection, machines) for machines in files]
+            return submit_many(connection, files)
 
     def reject_all(self, refusals: Sequence[Refusal]) -> list[Job]:
         """Record submissions that could not become jobs, in one transaction."""
@@ -40,9 +53,44 @@ class Intake(Transactions):
         with self.transaction(writes=True) as connection:
             return [refuse(connection, refusal) for refusal in refusals]
 
+    def enter(
+        self, files: Sequence[Sequence[Submission] | Refusal], judge: Judge, finished: Collection[int] = ()
+    ) -> list[list[Submitted] | RejectedFile | ValueError]:
+        """Put files on record, in their order and in one transaction: as jobs, or as rejected.
 
-def _entered(connection: Connection, machines: Sequence[Submission]) -> list[Submitted] | InvalidInput:
-    try:
-        return submit_together(connection, machines)
-    except InvalidInput as failure:
-        return failure
+        `finished` are the moves that brought these files. A file that cannot be put on record affects no other one: its
+        error is returned.
+        """
+        if not files and not finished:
+            return []
+        try:
+            with self.transaction(writes=True) as connection:
+                forget_moves(connection, finished)
+                return [*_entered(connection, files, judge)]
+        except (ValueError, DataError, IntegrityError) as error:
+            if len(files) == 1:
+                return [ValueError(str(error))]
+        entered: list[list[Submitted] | RejectedFile | ValueError] = []
+        for one in files:
+            entered += self.enter([one], judge)
+        self.enter([], judge, finished)
+        return entered
+
+
+def _entered(
+    connection: Connection, files: Sequence[Sequence[Submission] | Refusal], judge: Judge
+) -> list[list[Submitted] | RejectedFile | ValueError]:
+    asked = [one for one in files if not isinstance(one, Refusal)]
+    submitted = iter(submit_many(connection, asked))
+    entered: list[list[Submitted] | RejectedFile | ValueError] = []
+    for one in files:
+        if isinstance(one, Refusal):
+            entered.append(RejectedFile(one, refuse(connection, one)))
+            continue
+        result = next(submitted)
+        refusal = judge(one, result)
+        if refusal is not None:
+            entered.append(RejectedFile(refusal, refuse(connection, refusal)))
+        elif not isinstance(result, InvalidInput):
+            entered.append(result)
+    return entered

@@ -23,7 +23,7 @@ from hyper2kvmd.jobs.changes import (
     without_active_group,
 )
 from hyper2kvmd.jobs.dependencies import arrange_dependents, enqueue, forget_broken, needed_by_others
-from hyper2kvmd.jobs.endings import is_in_use, take_file_back
+from hyper2kvmd.jobs.endings import take_file_back
 from hyper2kvmd.jobs.tables import jobs, queue, work
 from hyper2kvmd.jobs.transactions import Transactions
 from hyper2kvmd.model.jobs import Job, State, WaitingFor
@@ -128,20 +128,6 @@ class Operations(Transactions):
         with self.transaction(writes=True) as connection:
             connection.execute(update(queue).values(paused=paused))
 
-    def move_spool_files(self, paths: Mapping[int, str | None]) -> None:
-        """Record the new paths of spool files, by job: relative to the spool directory, or None if the file is gone.
-
-        A job may have been retried while its file was moved.
-        """
-        if not paths:
-            return
-        with self.transaction(writes=True) as connection:
-            for job_id, path in paths.items():
-                change(connection, (jobs.c.id == job_id,), spool_path=path)
-            for job_id in paths:
-                if is_in_use(connection, job_id):
-                    take_file_back(connection, job_id)
-
     def forget(self, before: datetime, *, dry_run: bool = False) -> int:
         """Delete the jobs that ended before then, with their history; return the number. `dry_run` only counts them."""
         old = ~is_active() & (jobs.c.finished < before) & without_active_group() & ~needed_by_others()
@@ -152,12 +138,6 @@ class Operations(Transactions):
                 connection.execute(delete(work).where(work.c.hour < before))
                 forget_empty_batches(connection)
             return int(count)
-
-    def forget_jobs(self, job_ids: Sequence[int]) -> None:
-        """Delete the finished ones of these jobs, with their history."""
-        with self.transaction(writes=True) as connection:
-            connection.execute(delete(jobs).where(jobs.c.id.in_(job_ids), ~is_active(), ~needed_by_others()))
-            forget_empty_batches(connection)
 
     def _allow(self, connection: Connection, job_id: int, verb: str, *allowed: State) -> Job:
         job = one(connection, job_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -79,21 +79,29 @@ def _submit(connection: Connection, asked: Submission, batch_id: int | None) -> 
 
 def _queue(connection: Connection, asked: Submission, batch_id: int | None) -> Submitted:
     with connection.begin_nested():
-        job = _insert(
-            connection,
-            asked.origin,
-            state=State.QUEUED,
-            vm_name=asked.migration.vm_name,
-            priority=asked.migration.priority,
-            migration=asked.migration.model_dump_json(),
-            content_key=asked.content_key,
-            notes=notes_adapter.dump_json(asked.notes).decode(),
-            batch_id=batch_id,
-            sources=sources_of(asked.migration),
-            waiting_for=WaitingFor.AFTER,
-        )
-    record(connection, job, "submitted", f"by {asked.origin.submitter}" if asked.origin.submitter else "")
+        job = _insert(connection, columns_of(asked, batch_id))
+    record(connection, job, "submitted", submitted_by(asked))
     return Submitted(job, new=True)
+
+
+def columns_of(asked: Submission, batch_id: int | None) -> dict[str, Any]:
+    """The row of a job that waits for whatever it has to wait for: see `arrange`."""
+    return {
+        **_columns_of_origin(asked.origin),
+        "state": State.QUEUED,
+        "vm_name": asked.migration.vm_name,
+        "priority": asked.migration.priority,
+        "migration": asked.migration.model_dump_json(),
+        "content_key": asked.content_key,
+        "notes": notes_adapter.dump_json(asked.notes).decode(),
+        "batch_id": batch_id,
+        "sources": sources_of(asked.migration),
+        "waiting_for": WaitingFor.AFTER,
+    }
+
+
+def submitted_by(asked: Submission) -> str:
+    return f"by {asked.origin.submitter}" if asked.origin.submitter else ""
 
 
 class _Active(Exception):
@@ -114,7 +122,7 @@ def submit_together(connection: Connection, asked: Sequence[Submission]) -> list
             return _enter(connection, asked)
     except _Active as active:
         for one, job in active.found:
-            _record_duplicate(connection, job, one.origin)
+            record_duplicate(connection, job, one.origin)
         return [Submitted(one_job(connection, job.id), new=False) for _, job in active.found]
 
 
@@ -162,33 +170,38 @@ def enter_batch(connection: Connection, asked: Submission) -> int | None:
 
 def refuse(connection: Connection, refusal: Refusal) -> Job:
     """Record a rejected submission."""
-    job = _insert(
-        connection,
-        refusal.origin,
-        state=State.REJECTED,
-        vm_name=refusal.vm_name,
-        priority=0,
-        content_key="",
-        problems=problems_adapter.dump_json(refusal.problems).decode(),
-        finished=datetime.now(UTC),
-    )
+    columns = {
+        **_columns_of_origin(refusal.origin),
+        "state": State.REJECTED,
+        "vm_name": refusal.vm_name,
+        "priority": 0,
+        "content_key": "",
+        "problems": problems_adapter.dump_json(refusal.problems).decode(),
+        "finished": datetime.now(UTC),
+    }
+    job = _insert(connection, columns)
     record(connection, job, "rejected", first_line(refusal.problems))
     return job
 
 
-def _record_duplicate(connection: Connection, job: Job, origin: Origin) -> None:
+def record_duplicate(connection: Connection, job: Job, origin: Origin) -> None:
     """Record the first of several duplicates in a row."""
     last = select(events.c.kind).where(events.c.job_id == job.id).order_by(events.c.id.desc()).limit(1)
     if connection.execute(last).scalar() != "duplicate":
         record(connection, job, "duplicate", f"the same content was submitted again: {origin.name or 'API'}")
 
 
-def _insert(connection: Connection, origin: Origin, **values: Any) -> Job:
-    spool = {
+def _insert(connection: Connection, columns: Mapping[str, Any]) -> Job:
+    return job_of(connection.execute(insert(jobs).returning(jobs), [columns]).mappings().one())
+
+
+def _columns_of_origin(origin: Origin) -> dict[str, Any]:
+    return {
+        "submitter": origin.submitter,
+        "submitter_uid": origin.uid,
+        "created": datetime.now(UTC),
         "spool_name": origin.name,
         "spool_claim": origin.claim,
         "spool_path": origin.path,
         "spool_group": origin.spool_group,
     }
-    values |= {"submitter": origin.submitter, "submitter_uid": origin.uid, "created": datetime.now(UTC), **spool}
-    return job_of(connection.execute(insert(jobs).values(values).returning(jobs)).mappings().one())

@@ -16,6 +16,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -235,6 +236,19 @@ notifications = Table(
     sqlite_autoincrement=True,
 )
 """The outbox: filled together with the events, and emptied by the daemon. `job_id` may be that of a forgotten job."""
+
+moves = Table(
+    "moves",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("source", LargeBinary, nullable=False),
+    Column("target", LargeBinary),
+    Column("job_id", Integer),
+    Column("ending", String(255), nullable=False, server_default=""),
+    sqlite_autoincrement=True,
+)
+"""Moves of spool files that are not completed. The paths are bytes: a submitter's file name may be no UTF-8."""
 
 queue = Table(
     "queue",

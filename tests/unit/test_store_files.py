@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from hyper2kvmd.jobs.intake import RejectedFile
+from hyper2kvmd.jobs.moves import Intent, MoveKind
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin, Refusal, Submission
 from hyper2kvmd.jobs.tables import MISPLACED
@@ -71,6 +73,27 @@ def test_a_batch_that_is_cut_off_leaves_nothing(store: Store) -> None:
     with pytest.raises(UnicodeEncodeError):
         store.submit_all([machines("w", "z"), [one, three, unwritable]])
     assert store.list() == [] and store.known_claims(["x"]) == frozenset()
+
+
+def test_a_file_that_cannot_be_put_on_record_affects_no_other(store: Store) -> None:
+    (one,), (two,) = machines("x", "a"), machines("y", "b")
+    unwritable = replace(two, origin=replace(two.origin, name="\udcff"))
+    refusal = Refusal("r", (CRASH,), Origin(submitter="root", claim="r"))
+    (move,) = store.plan_moves([Intent(MoveKind.CLAIM, "incoming/\udcff", "active/x")])
+    assert store.open_moves(MoveKind.CLAIM) == [move]
+    entered, error, rejected = store.enter([[one], [unwritable], refusal], lambda _asked, _result: None, [move.number])
+    assert isinstance(entered, list) and isinstance(error, ValueError) and isinstance(rejected, RejectedFile)
+    assert [job.vm_name for job in store.list()] == ["r", "a"]
+    assert store.open_moves(MoveKind.CLAIM) == []
+
+
+def test_the_files_of_forgotten_jobs_are_on_record_until_they_are_removed(store: Store) -> None:
+    job = store.submit(machines("x", "a")[0].migration, content_key="k", origin=Origin(path="active/x")).job
+    store.cancel(job.id, "root")
+    (move,) = store.forget_jobs([job.id])
+    assert store.list() == [] and store.open_moves(MoveKind.REMOVE) == [move] and move.source == "active/x"
+    store.finish_moves([move.number])
+    assert store.open_moves(MoveKind.REMOVE) == []
 
 
 def test_a_batch_is_forgotten_when_it_is_over(store: Store) -> None:

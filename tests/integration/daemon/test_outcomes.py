@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.spool import Spool
 from hyper2kvmd.host import acl
 from hyper2kvmd.host.person import READ, SEARCH, WRITE, Person
+from hyper2kvmd.jobs.moves import MoveKind
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.jobs import Problem, Stage, State
 from tests.support.house import House, until
@@ -181,6 +183,9 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[str]]:
         (Path, "rename"),
         (Path, "replace"),
         (Path, "unlink"),
+        (Store, "plan_moves"),
+        (Store, "enter"),
+        (Store, "finish_moves"),
         (Store, "move_spool_files"),
         (Store, "forget_jobs"),
     ):
@@ -249,8 +254,29 @@ def _scan(folder: Path, store: Store, where: str, expected: list[str]) -> None:
     """As the daemon does, which is started again when it dies."""
     spool = Spool(folder, store, Metrics())
     for _ in range(4):
+        seen = _outcomes(folder)
         try:
             spool.scan()
         except Killed:
             spool = Spool(folder, store, Metrics())
+        _require_accounts(folder, store)
+        now = _outcomes(folder)
+        assert all(now[path] == seen[path] for path in seen.keys() & now.keys()), "an outcome never changes"
     assert sorted(path.name for path in (folder / where).iterdir()) == sorted(expected)
+
+
+def _outcomes(folder: Path) -> dict[Path, tuple[int, int]]:
+    found = [path for path in folder.glob("*/*.yaml.*") if not path.name.startswith(".")]
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
+
+
+def _require_accounts(folder: Path, store: Store) -> None:
+    """A file outside of incoming/ is on record at any instant: as that of a job, or as one that is being moved."""
+    with sqlite3.connect(folder / "jobs.sqlite3") as connection:
+        paths = {row[0].removeprefix("retried/") for row in connection.execute("SELECT spool_path FROM jobs") if row[0]}
+    moves = [move for kind in MoveKind for move in store.open_moves(kind)]
+    known = paths | {str(move.target) for move in moves}
+    retried = {f"active/{file.claim}" for file in store.retried()}
+    files = [path for name in ("active", "done", "failed", "rejected") for path in (folder / name).glob("*.yaml")]
+    lost = {str(path.relative_to(folder)) for path in files if path.read_text() != "somebody else's"} - known - retried
+    assert not lost

@@ -278,7 +278,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_spool_rights.py::test_what_may_not_be_moved_is_told_once_and_stops_no_other",
-        spool("Spool._complaining", "except OSError", "KeyError"),
+        Cut("hyper2kvmd/daemon/complaints.py", "Complaints.about", "except OSError", "KeyError"),
     ),
     *each(
         "test_spool_rights.py::test_a_folder_with_other_rights_gets_the_right_ones",
