@@ -121,6 +121,12 @@ class AwaitingSpace(Frozen):
     """Destination of the results, as the worker found it: the daemon accesses no directory that a submitter names."""
 
 
+class AwaitingRecord(Frozen):
+    """The worker waits for one line on stdin, `recorded`: all its events are on record. It then removes its folder."""
+
+    event: Literal["awaiting-record"] = "awaiting-record"
+
+
 class Ended(Frozen):
     """The worker's last event."""
 
@@ -142,6 +148,7 @@ Event = Annotated[
     | CommandStarted
     | HelperAnswered
     | AwaitingSpace
+    | AwaitingRecord
     | Ended,
     Field(discriminator="event"),
 ]
@@ -193,11 +200,20 @@ class Step:
 
 
 class Context:
-    """Sends the events of the stages. `admit` returns when the space is reserved, or raises `TryLater`."""
+    """Sends the events of the stages.
 
-    def __init__(self, emit: Callable[[Event], None], admit: Callable[[SpaceNeeded], None]) -> None:
+    `admit` returns when the space is reserved, `await_record` when all events are on record. Both may raise `TryLater`.
+    """
+
+    def __init__(
+        self,
+        emit: Callable[[Event], None],
+        admit: Callable[[SpaceNeeded], None],
+        await_record: Callable[[], None] = lambda: None,
+    ) -> None:
         self.emit = emit
         self.admit = admit
+        self.await_record = await_record
         self.seconds: dict[Stage, float] = {}
         self._warned: set[tuple[str, ConcernLevel]] = set()
 

@@ -15,13 +15,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn, TypeVar
 
 import psutil
 
 from hyper2kvmd import units
+from hyper2kvmd.disk.qemu.overlays import discard
 from hyper2kvmd.disk.sources.location import is_as_before
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.errors import (
@@ -38,16 +40,18 @@ from hyper2kvmd.host.hooks import HookInput, Moment, run_hook
 from hyper2kvmd.host.leftovers import remove_drafts_of
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.host.person import name_of
-from hyper2kvmd.host.workspace import as_before, working_folder
+from hyper2kvmd.host.stage_record import StageRecord
+from hyper2kvmd.host.workspace import as_before, discard_images, working_folder
 from hyper2kvmd.machine_overview import overview
 from hyper2kvmd.model.concerns import Concern
-from hyper2kvmd.model.jobs import Stage
+from hyper2kvmd.model.jobs import IMAGE_IN_DOUBT, Stage
 from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order, SpaceNeeded
 from hyper2kvmd.model.results import RECORD_LIMIT, Artifact, Finished, Product, recorded
 from hyper2kvmd.progress import (
     MAX_LINE,
     MAX_TRACEBACK,
+    AwaitingRecord,
     AwaitingSpace,
     CommandStarted,
     Context,
@@ -80,8 +84,6 @@ def migrate(order: Order, ctx: Context, *, keep_on_failure: bool = False) -> Fin
     if order.migration.dry_run:
         return Finished(plan=plan_only(order, ctx))
     order = with_real_directories(order)
-    if order.attempt > 1:
-        _remove_drafts(order)
     with (
         working_folder(
             order.conversion_dir,
@@ -93,26 +95,34 @@ def migrate(order: Order, ctx: Context, *, keep_on_failure: bool = False) -> Fin
         Sources(folder, Mandate.of(order), ctx.admit) as sources,
     ):
         bench = Bench(order, folder, ctx, sources)
-        done = _valid_products(bench)
-        planned = _stage(ctx, Stage.PLAN, done.plan, lambda: _plan_for_run(bench))
-        if done.artifact is None:  # published images need no space
-            ctx.admit(_space_needed(planned))
-        if done.image is None:
-            _run_hooks(bench, "before")
-        image = _stage(ctx, Stage.CONVERT, done.image, lambda: convert(bench, planned))
-        sources.close()
-        guest = _stage(ctx, Stage.REPAIR, done.guest, lambda: repair(bench, planned, image))
-        hardware = decide_hardware(order.migration, planned, guest)
-        if done.artifact is None:  # the plan on record of a published machine has no disks
-            ctx.machine_decided(overview(order.migration, planned, hardware, guest).lines())
-        verdict = _stage(ctx, Stage.VERIFY, done.verdict, lambda: verify(bench, hardware, image, guest))
-        artifact = _stage(
-            ctx, Stage.PUBLISH, done.artifact, lambda: publish(bench, planned, hardware, image, guest, verdict)
-        )
-        registration = _stage(
-            ctx, Stage.REGISTER, done.registration, lambda: register(bench, hardware, guest, artifact)
-        )
-        _run_hooks(bench, "after", artifact)
+        line = _Line(bench, StageRecord(folder))
+        with line.dropped_if_in_doubt():
+            finished = _all_stages(bench, line)
+        ctx.await_record()
+    return finished
+
+
+def _all_stages(bench: Bench, line: _Line) -> Finished:
+    order, ctx, done = bench.order, bench.ctx, line.done
+    planned = line.run(Stage.PLAN, done.plan, lambda: _plan_for_run(bench))
+    if done.artifact is None:  # published images need no space
+        if order.attempt > 1:
+            _remove_drafts(order)
+        ctx.admit(_space_needed(planned))
+    if done.image is None:
+        discard(bench.changes)
+        _run_hooks(bench, "before")
+    image = line.run(Stage.CONVERT, done.image, lambda: convert(bench, planned))
+    bench.sources.close()
+    guest = line.run(Stage.REPAIR, done.guest, lambda: repair(bench, planned, image))
+    hardware = decide_hardware(order.migration, planned, guest)
+    if done.artifact is None:  # the plan on record of a published machine has no disks
+        ctx.machine_decided(overview(order.migration, planned, hardware, guest).lines())
+    verdict = line.run(Stage.VERIFY, done.verdict, lambda: verify(bench, hardware, image, guest))
+    artifact = line.run(Stage.PUBLISH, done.artifact, lambda: publish(bench, planned, hardware, image, guest, verdict))
+    discard_images(bench.folder)  # a copy elsewhere is the image now
+    registration = line.run(Stage.REGISTER, done.registration, lambda: register(bench, hardware, guest, artifact))
+    _run_hooks(bench, "after", artifact)
     return Finished(
         plan=planned, image=image, guest=guest, verdict=verdict, artifact=artifact, registration=registration
     )
@@ -122,6 +132,37 @@ def _remove_drafts(order: Order) -> None:
     """Those of a killed attempt take the space that this one asks for. `publish` judges the directory."""
     with contextlib.suppress(Failure, OSError), output_of(order) as directory:
         remove_drafts_of(order, directory)
+
+
+class _Line:
+    """The stages of one attempt, which continues from the results of earlier ones."""
+
+    def __init__(self, bench: Bench, record: StageRecord) -> None:
+        self._bench, self._record = bench, record
+        self._known = record.read()
+        self.done = _valid_products(bench, self._known.finished)
+        if self.done != self._known.finished:
+            record.start(self.done, self._known.seconds)
+
+    def run(self, stage: Stage, earlier: Made | None, work: Callable[[], Made]) -> Made:
+        """The product of the stage: the `earlier` one, or that of `work`, durable before it is announced."""
+        if earlier is None:
+            return _stage(self._bench.ctx, stage, work, self._record)
+        if stage not in self._bench.order.finished.products():
+            self._bench.ctx.emit(StageStarted(stage=stage))
+            seconds = self._known.seconds.get(stage, 0.0)
+            self._bench.ctx.emit(StageFinished(stage=stage, seconds=seconds, product=earlier))
+        return earlier
+
+    @contextmanager
+    def dropped_if_in_doubt(self) -> Iterator[None]:
+        """After an error with which the images cannot be used, the next attempt starts over."""
+        try:
+            yield
+        except Failure as failure:
+            if failure.kind is Kind.PERMANENT or failure.code in IMAGE_IN_DOUBT:
+                self._record.drop()
+            raise
 
 
 def _run_hooks(bench: Bench, moment: Moment, artifact: Artifact | None = None) -> None:
@@ -157,7 +198,7 @@ def plan_only(order: Order, ctx: Context) -> Plan:
         Sources(folder, Mandate.of(order), ctx.admit) as sources,
     ):
         bench = Bench(order, folder, ctx, sources)
-        return _stage(ctx, Stage.PLAN, None, lambda: _plan_with_guest(bench))
+        return _stage(ctx, Stage.PLAN, lambda: _plan_with_guest(bench))
 
 
 def _plan_for_run(bench: Bench) -> Plan:
@@ -189,14 +230,14 @@ def admit_here(order: Order) -> Callable[[SpaceNeeded], None]:
     return admit
 
 
-def _stage(ctx: Context, stage: Stage, earlier: Made | None, work: Callable[[], Made]) -> Made:
-    if earlier is not None:
-        return earlier
+def _stage(ctx: Context, stage: Stage, work: Callable[[], Made], record: StageRecord | None = None) -> Made:
     ctx.emit(StageStarted(stage=stage))
     started = time.monotonic()
     product = work()
     _require_recordable(stage, product)
     ctx.seconds[stage] = time.monotonic() - started
+    if record is not None:
+        record.add(stage, product, ctx.seconds[stage])
     ctx.emit(StageFinished(stage=stage, seconds=ctx.seconds[stage], product=product))
     return product
 
@@ -211,9 +252,14 @@ def _require_recordable(stage: Stage, product: Product) -> None:
         )
 
 
-def _valid_products(bench: Bench) -> Finished:
-    """Earlier products, if their images are in the folder and the source is unchanged; published ones need neither."""
-    finished = bench.order.finished
+def _valid_products(bench: Bench, recorded_here: Finished) -> Finished:
+    """Earlier products, if their images are in the folder and the source is unchanged; published ones need neither.
+
+    Those in the folder's own record count if they are more than the daemon's: it may have died before it had them.
+    """
+    finished = max(bench.order.finished, recorded_here, key=lambda one: len(one.products()))
+    if finished.verdict is not None and finished.artifact is None:
+        finished = finished.with_changes(artifact=bench.target.placed())
     if finished.artifact is not None and bench.target.holds(finished.artifact):
         return finished
     planned, image = finished.plan, finished.image
@@ -223,6 +269,9 @@ def _valid_products(bench: Bench) -> Finished:
         return Finished()
     if not all(is_as_before(disk, bench.mandate) for disk in planned.disks):
         return Finished()
+    if finished.guest is None and bench.overlays(image).unclean:
+        discard_images(bench.folder)
+        return Finished(plan=planned)
     return finished.with_changes(artifact=None, registration=None)
 
 
@@ -249,7 +298,7 @@ def _run() -> Ended:
         order = Order.model_validate_json(sys.stdin.readline())
         if order.limits.io_priority == "idle":
             psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)  # all threads and tools started from here inherit it
-        ctx = Context(_emit, lambda needed: _ask_for_space(order, needed))
+        ctx = Context(_emit, lambda needed: _ask_for_space(order, needed), _await_record)
         product = migrate(order, ctx, keep_on_failure=True)
     except TryLater as failure:
         return Ended(outcome="deferred", problems=(problem(failure),))
@@ -309,6 +358,16 @@ def _ask_for_space(order: Order, needed: SpaceNeeded) -> None:
             f"{order.conversion_dir} has no space for the {units.size(needed.conversion_bytes)} of this job beside the"
             " other jobs",
             hint="Free space there, or wait for the running jobs",
+        )
+
+
+def _await_record() -> None:
+    _emit(AwaitingRecord())
+    if sys.stdin.readline().strip() != "recorded":
+        raise TryLater(
+            "daemon-unreachable",
+            "the daemon has gone before it had the results of this job on record",
+            hint="Start the daemon: the job continues there",
         )
 
 

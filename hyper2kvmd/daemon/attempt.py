@@ -30,6 +30,7 @@ from hyper2kvmd.model.machine import Plan
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import Artifact, Product, recorded
 from hyper2kvmd.progress import (
+    AwaitingRecord,
     AwaitingSpace,
     CommandStarted,
     Ended,
@@ -215,6 +216,8 @@ class Attempt:
                 self._metrics.helper_answered(verb, outcome)
             case AwaitingSpace():
                 await self._send(process, "go" if await self._admit(event) else "wait")
+            case AwaitingRecord():
+                await self._send(process, "recorded")
         return True
 
     async def _watch_stall(self) -> None:

@@ -150,12 +150,12 @@ class Conclusions:
     async def _keep_or_remove(self, order: Order, result: Result, *, over: bool) -> bool:
         """Keep the working folder for another attempt, or remove it; return whether it is kept.
 
-        A finished job needs none once its images are published.
+        A finished job needs none once its machine is registered.
         """
         wanted = can_go_on(result.problems)
         if wanted and over:
             finished = await self._ledger.ensure(self._ledger.store.finished_stages, int(order.job_id))
-            wanted = finished.artifact is None and self.config.retention.conversions > 0
+            wanted = finished.registration is None and self.config.retention.conversions > 0
         named, allowed = order.conversion_dir, order.bounds.conversion_dirs
         return await asyncio.to_thread(keep_or_remove, named, allowed, order.working_folder.name, wanted=wanted)
 

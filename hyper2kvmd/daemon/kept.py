@@ -15,12 +15,9 @@ from hyper2kvmd.errors import Failure, MigrationFailed, NotFound, Unsafe
 from hyper2kvmd.host.conversion_dir import ConversionDir, open_conversion_dir
 from hyper2kvmd.host.workspace import real_conversion_dir
 from hyper2kvmd.jobs.store import Store
-from hyper2kvmd.model.jobs import Problem, State
+from hyper2kvmd.model.jobs import IMAGE_IN_DOUBT, Problem, State
 
 log = logging.getLogger(__name__)
-
-IMAGE_IN_DOUBT = frozenset({"content-differs", "disk-write-failed", "image-write-failed", "exporter-failed"})
-"""Errors after which an image may lack data that was written to it: a retry converts again."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +43,9 @@ def can_go_on(problems: Iterable[Problem]) -> bool:
 
 
 def keep_or_remove(named: Path, allowed: tuple[Path, ...], name: str, *, wanted: bool) -> bool:
-    """Keep the working folder `name` if it holds an image, else remove it; return whether it is kept.
+    """Keep the working folder `name` if an attempt can continue from it, else remove it; return whether it is kept.
 
-    It is kept if `wanted`, or if a killed worker has left uploaded files, which the next attempt removes.
+    It is kept if `wanted`, or if it has a note of what its worker has put elsewhere, which the next attempt needs.
     `named` and `allowed` are as for `real_conversion_dir`.
     """
     try:
@@ -59,7 +56,7 @@ def keep_or_remove(named: Path, allowed: tuple[Path, ...], name: str, *, wanted:
         return False
     try:
         with open_conversion_dir(conversion_dir, os.geteuid()) as directory:
-            if (wanted or directory.is_uploading(name)) and directory.keep(name):
+            if (wanted or directory.is_needed(name)) and directory.keep(name):
                 return True
             directory.discard(name, lambda: True)
     except (Failure, OSError) as failure:

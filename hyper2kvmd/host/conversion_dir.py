@@ -16,7 +16,15 @@ from hyper2kvmd.errors import Kind, MigrationFailed, Unsafe
 from hyper2kvmd.host import quarantine
 from hyper2kvmd.host.person import lineage, name_of
 from hyper2kvmd.host.removal import OPEN_DIRECTORY, detach_stale, remove_tree
-from hyper2kvmd.host.workspace import IMAGE_PREFIX, UPLOADING, follow_links, require_safe, unusable
+from hyper2kvmd.host.workspace import (
+    IMAGE_PREFIX,
+    RECORD,
+    REPLACED_DOMAIN,
+    UPLOADING,
+    follow_links,
+    require_safe,
+    unusable,
+)
 
 FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\.([0-9]+|[0-9]{8}T[0-9]{6}Z-[0-9]+)")
 """`<vm_name>.<job id>`, of the daemon's jobs and one-shot runs. Nothing else in a conversion directory is ours."""
@@ -122,7 +130,7 @@ class ConversionDir:
             os.close(handle)
 
     def keep(self, name: str) -> bool:
-        """Restart the age of a working folder. False: it has no image, whole or partial, or does not exist.
+        """Restart the age of a working folder. False: it has nothing to continue from, or does not exist.
 
         Raises OSError.
         """
@@ -131,16 +139,20 @@ class ConversionDir:
         except FileNotFoundError:
             return False
         try:
-            if not any(entry.startswith(IMAGE_PREFIX) for entry in os.listdir(handle)):  # noqa: PTH208 - of the descriptor
+            entries = os.listdir(handle)  # noqa: PTH208 - of the descriptor
+            if not any(entry == RECORD or entry.startswith(IMAGE_PREFIX) for entry in entries):
                 return False
             os.utime(handle)
             return True
         finally:
             os.close(handle)
 
-    def is_uploading(self, name: str) -> bool:
-        """Whether a killed worker has left the note of an upload in the working folder."""
-        return os.access(f"{name}/{UPLOADING}", os.F_OK, dir_fd=self.handle, follow_symlinks=False)
+    def is_needed(self, name: str) -> bool:
+        """Whether the working folder has a note of what its worker has put elsewhere, for the next attempt."""
+        return any(
+            os.access(f"{name}/{note}", os.F_OK, dir_fd=self.handle, follow_symlinks=False)
+            for note in (UPLOADING, REPLACED_DOMAIN)
+        )
 
     def discard(self, name: str, is_abandoned: Callable[[], bool]) -> bool:
         """Remove a folder that no job needs, checked again under its lock. False: it is held or owned.

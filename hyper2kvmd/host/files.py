@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+CHUNK = 4 << 20
+"""Bytes that are read or copied at once."""
 OUT_OF_REACH = (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 """Errors if copy_file_range(2) does not support two files, not of a failing device."""
 
@@ -42,6 +45,24 @@ def copy_range(source: int, sink: int, at: int, length: int) -> int:
             raise
     os.lseek(sink, at, os.SEEK_SET)
     return os.sendfile(sink, source, at, length)
+
+
+def sha256_of(handle: int, on_progress: Callable[[int], None] = lambda _done: None) -> str:
+    """The digest of all bytes of an open file; its holes are not read. Raises OSError."""
+    digest, zeros, done, size = hashlib.sha256(), bytes(CHUNK), 0, os.fstat(handle).st_size
+    for start, stop in (*data_ranges(handle, 0, size), (size, size)):
+        while done < start:
+            digest.update(memoryview(zeros)[: start - done])
+            done = min(start, done + CHUNK)
+            on_progress(done)
+        while done < stop:
+            chunk = os.pread(handle, min(CHUNK, stop - done), done)
+            if not chunk:
+                raise OSError(errno.EIO, "the file became shorter while it was read")
+            digest.update(chunk)
+            done += len(chunk)
+            on_progress(done)
+    return digest.hexdigest()
 
 
 def write_durably(path: Path, text: str, *, prepare: Callable[[int], None] = lambda _handle: None) -> None:

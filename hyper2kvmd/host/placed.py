@@ -29,6 +29,12 @@ def mark_draft(handle: int, order: Order) -> None:
         os.setxattr(handle, DRAFT, str(order.submitter_uid).encode())
 
 
+def keep_for_next_attempt(handle: int) -> None:
+    """An open draft is complete and noted: it is for the next attempt of its job, not to be removed by others."""
+    with suppress(OSError):
+        os.removexattr(handle, DRAFT)
+
+
 def is_draft(handle: int, submitter_uid: int | None) -> bool:
     """Whether an open file was made as a draft, for this submitter or, if None, for anybody."""
     with suppress(OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from hyper2kvmd.model.sizes import BYTES
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a write without space for it."""
+PROBE_BYTES = 1 << 20
 
 
 def file_system_of_open(handle: int) -> FileSystem:
@@ -81,6 +83,16 @@ def files_in(folder: Path) -> Iterator[os.stat_result]:
 def require_growth(folder: Path, total: int, reserve: str) -> None:
     """Raise TryLater (`space-short`) if the files of a folder cannot occupy `total` bytes in all."""
     require(folder, max(0, total - occupied(folder)), reserve)
+
+
+def is_full(folder: Path) -> bool:
+    """Whether a real write below `folder` finds no space."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            os.posix_fallocate(probe.fileno(), 0, PROBE_BYTES)
+    except OSError as error:
+        return error.errno in FULL
+    return False
 
 
 def disk_full(folder: Path) -> MigrationFailed:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from hyper2kvmd.errors import Kind, MigrationFailed, TryLater, Unsafe
 from hyper2kvmd.host import quarantine
+from hyper2kvmd.host.files import sync_folder, write_durably
 from hyper2kvmd.host.person import Person, name_of, strangers_may_write
 from hyper2kvmd.host.removal import OPEN_DIRECTORY, detach_stale, remove_tree
 
@@ -26,6 +27,14 @@ IMAGE_PREFIX = "disk"
 """The prefix of the names of a working folder's images and their checkpoints."""
 UPLOADING = "uploading.json"
 """A file in a working folder that lists what its worker has uploaded so far. It is left after a kill only."""
+PLACING = "placing.json"
+"""A file in a working folder that lists what its worker gives names in the output directory."""
+REGISTERING = "registering.json"
+"""The same of the files of `register`."""
+REPLACED_DOMAIN = "replaced.xml"
+"""A file in a working folder with the definition of the domain that its machine replaces."""
+RECORD = "finished.json"
+"""A file in a working folder with the results of the finished stages."""
 PURPOSE = "purpose"
 """A file in a working folder with a digest of the folder's purpose."""
 SCRATCH = re.compile(r"(?:export|preview|source|boot)-[a-z0-9_]{8}")
@@ -248,7 +257,15 @@ def _start_over_for_another(folder: Path, purpose: str) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
-    note.write_text(purpose, encoding="utf-8")
+    write_durably(note, purpose)
+    sync_folder(folder.parent)
+
+
+def discard_images(folder: Path) -> None:
+    """Remove images and their checkpoints from a working folder. Raises OSError."""
+    for entry in folder.iterdir():
+        if entry.name.startswith(IMAGE_PREFIX):
+            entry.unlink()
 
 
 @contextlib.contextmanager

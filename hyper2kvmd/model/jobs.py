@@ -90,6 +90,10 @@ class Stage(StrEnum):
     REGISTER = "register"
 
 
+IMAGE_IN_DOUBT = frozenset({"content-differs", "disk-write-failed", "exporter-failed", "image-damaged"})
+"""Errors after which an image may lack data that was written to it: the next attempt converts again."""
+
+
 class Problem(Frozen):
     """The data of an `errors.Explained`, for events, rows and `--json`."""
 

@@ -9,11 +9,13 @@ from functools import cached_property
 from pathlib import Path
 
 from hyper2kvmd.disk.key_files import read_keys
+from hyper2kvmd.disk.qemu.overlays import Overlays
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.guest.mounts.rootside import Helper
 from hyper2kvmd.guest.windows.drivers.source import DriverSource
 from hyper2kvmd.host.mandate import ANYONE, Mandate
 from hyper2kvmd.model.asked import Migration
+from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Context
 from hyper2kvmd.targets.choice import target_of
@@ -64,6 +66,15 @@ class Bench:
             return
         with DriverSource.open(path, mandate) as source:
             yield source
+
+    @property
+    def changes(self) -> Path:
+        """The folder of whatever `repair` makes before it is in the images."""
+        return self.folder / "repair"
+
+    def overlays(self, image: Image) -> Overlays:
+        """Where the changes to these images are made."""
+        return Overlays(self.changes, image)
 
     def keys(self) -> tuple[bytes, ...]:
         """Possible keys of the guest's LUKS containers; not stored. Raises as `read_keys` does."""

@@ -42,6 +42,8 @@ from hyper2kvmd.volumes.superblock import LINUX_FILE_SYSTEMS
 
 REPAIR_ALLOWANCE = 256 << 20
 """Bytes that repair may add: a virtio archive for each kernel, rewritten clusters."""
+OVERLAY_ALLOWANCE = 256 << 20
+"""Bytes of the overlays that QCOW2 images are repaired on, with the same content until they are committed."""
 NOTABLE_DIFFERENCE = 1 << 20
 """Bytes: descriptions are rounded."""
 MAX_HASHED_HOLES = 4 << 40
@@ -107,7 +109,8 @@ def _plan(bench: Bench, target: Target | None, findings: Findings) -> Plan:
     disks = tuple(_allotted(migration, layout, number, disk) for number, disk in enumerate(disks))
     sizes = new_sizes(migration, disks)
     concerns += _noted(ctx, growth(sizes, disks, layout))
-    needed, unpacked = _needed_bytes(migration, disks, sizes), unpacked_bytes(bench.folder)
+    published, unpacked = _published_bytes(migration, disks, sizes), unpacked_bytes(bench.folder)
+    needed = published + (OVERLAY_ALLOWANCE if migration.out_format == "qcow2" else 0)
     with findings.noted():
         _require_hashable(migration, disks, sizes)
     with findings.noted():
@@ -123,7 +126,7 @@ def _plan(bench: Bench, target: Target | None, findings: Findings) -> Plan:
     _check_hardware(migration, planned, findings)
     concerns += _noted(ctx, hardware_concerns(migration, planned))
     if target is not None:
-        planned = planned.with_changes(publish_bytes=target.room(needed))
+        planned = planned.with_changes(publish_bytes=target.room(published))
         with ctx.step("Checking the target"):
             concerns += _noted(ctx, target.examine(planned))
     return planned.with_changes(concerns=first_concerns(concerns))
@@ -249,7 +252,7 @@ def _allotted(migration: Migration, layout: Layout, number: int, disk: SourceDis
     return disk.with_changes(preallocate=preallocate, preallocate_reason=reason)
 
 
-def _needed_bytes(migration: Migration, disks: Sequence[SourceDisk], sizes: Sequence[int]) -> int:
+def _published_bytes(migration: Migration, disks: Sequence[SourceDisk], sizes: Sequence[int]) -> int:
     needed = REPAIR_ALLOWANCE
     for disk, size in zip(disks, sizes, strict=True):
         stored = None if disk.preallocate else disk.data_bytes

@@ -10,9 +10,10 @@ from pathlib import Path
 from hyper2kvmd.booting import decide_boot_disk
 from hyper2kvmd.disk.qemu import qemu_img
 from hyper2kvmd.disk.qemu.export import Backing
+from hyper2kvmd.disk.qemu.overlays import Overlays
 from hyper2kvmd.disk.reader import SourceReader
 from hyper2kvmd.disk.sources.source import DiskSource
-from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
+from hyper2kvmd.errors import BrokenInstallation, Failure, Kind, MigrationFailed, TryLater
 from hyper2kvmd.findings import Several
 from hyper2kvmd.guest.choice import find_guest
 from hyper2kvmd.guest.family import GuestDisks, describe, warning
@@ -23,6 +24,7 @@ from hyper2kvmd.guest.tested import note_if_not_booted
 from hyper2kvmd.guest.windows.drivers.vetting import vet
 from hyper2kvmd.guest.windows.volumes import has_windows
 from hyper2kvmd.hardware import wants_secure_boot
+from hyper2kvmd.host import space
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern, ConcernLevel
 from hyper2kvmd.model.disks import DiskImage, EmptyDisk, Image
@@ -37,11 +39,52 @@ LOOKING, LEAVING = "Looking for the operating system", "Leaving the disks as the
 def repair(bench: Bench, plan: Plan, image: Image) -> Guest:
     """Find the guest in `image` and repair it; returns its description with the changes.
 
-    Raises MigrationFailed: as its family and `Access.mount` do, and `guest-damaged` for a file system that fails while
-    it is read.
+    The image gets all changes or none, and a killed attempt leaves it clean or complete. Raises MigrationFailed: as its
+    family and `Access.mount` do, and `guest-damaged` for a file system that fails while it is read; and TryLater
+    (`space-short`).
     """
-    with _damage_named(), access.open_image(image, bench.helper, bench.folder, bench.keys()) as opened:
-        return _repair(bench, plan, opened, bench.migration)
+    overlays = bench.overlays(image)
+    with _full_disk_named(bench):
+        note = overlays.note
+        if note is None:
+            note = _repair_on(overlays, bench, plan).model_dump_json()
+            overlays.complete(note)
+        overlays.commit()
+    return Guest.model_validate_json(note)
+
+
+def _repair_on(overlays: Overlays, bench: Bench, plan: Plan) -> Guest:
+    changed, folder = overlays.create(), overlays.folder
+    with (
+        _damage_named(),
+        access.open_image(
+            changed,
+            bench.helper,
+            bench.folder,
+            bench.keys(),
+            backing=overlays.backing,
+            before_change=overlays.before_change,
+        ) as opened,
+    ):
+        return _repair(bench, plan, opened, bench.migration, folder)
+
+
+@contextmanager
+def _full_disk_named(bench: Bench) -> Iterator[None]:
+    """A write that found no space is no fault of the guest, whatever error that became on its way through the kernel.
+
+    The image is clean, so the job waits. Raises TryLater (`space-short`).
+    """
+    try:
+        yield
+    except (Failure, OSError) as error:
+        if not space.is_full(bench.folder):
+            raise
+        raise TryLater(
+            "space-short",
+            f"{bench.folder} is on a full file system: the guest could not be repaired there",
+            hint="Free space there. The job continues when there is enough",
+        ) from error
 
 
 def rehearse(bench: Bench, plan: Plan) -> None:
@@ -81,7 +124,7 @@ def preview(bench: Bench, plan: Plan, *, level: ConcernLevel = "warning") -> Gue
         folder = Path(name)
         overlays = Image(disks=tuple(_overlays(sources, folder)), format="qcow2", layout=plan.layout)
         with access.open_image(overlays, bench.helper, folder, bench.keys(), backing=backing) as opened:
-            return _repair(bench, plan, opened, bench.migration.with_changes(dry_run=True))
+            return _repair(bench, plan, opened, bench.migration.with_changes(dry_run=True), folder)
 
 
 def _note_driver_signatures(bench: Bench, plan: Plan) -> None:
@@ -92,7 +135,7 @@ def _note_driver_signatures(bench: Bench, plan: Plan) -> None:
                 bench.ctx.note(concern)
 
 
-def _repair(bench: Bench, plan: Plan, opened: access.Access, migration: Migration) -> Guest:
+def _repair(bench: Bench, plan: Plan, opened: access.Access, migration: Migration, folder: Path) -> Guest:
     virtio_win, mandate = bench.driver_place
     disks = GuestDisks(
         opened,
@@ -103,7 +146,7 @@ def _repair(bench: Bench, plan: Plan, opened: access.Access, migration: Migratio
         secure_boot=wants_secure_boot(migration, plan),
         nics=plan.machine.nics,
         identities=plan.identities,
-        folder=bench.folder,
+        folder=folder,
         virtio_win=virtio_win,
         mandate=mandate,
     )

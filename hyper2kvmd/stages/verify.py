@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from hyper2kvmd.disk.qemu import qemu_img
-from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import DiskImage, Image
 from hyper2kvmd.model.guest import Guest
@@ -62,5 +62,6 @@ def _damaged(disk: DiskImage, fact: str) -> MigrationFailed:
     return MigrationFailed(
         "image-damaged",
         f"the converted image {disk.path.name} is damaged: {fact}",
-        hint="Check the storage of the conversion directory for errors, then retry",
+        hint="Check the storage of the conversion directory for errors: the next attempt converts again",
+        kind=Kind.RETRY,
     )

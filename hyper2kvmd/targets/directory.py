@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from hyper2kvmd import report
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host import space
 from hyper2kvmd.host.destination import nearest_output
-from hyper2kvmd.host.files import copy_range, data_ranges
+from hyper2kvmd.host.files import CHUNK, copy_range, data_ranges, sha256_of
 from hyper2kvmd.host.leftovers import contains
 from hyper2kvmd.host.placed import is_ours, why_not_ours
 from hyper2kvmd.host.placing import MODE, ONLY_OURS, Placing
-from hyper2kvmd.host.workspace import require_writable
+from hyper2kvmd.host.workspace import PLACING, require_writable
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import DiskImage, Image, SourceDisk
 from hyper2kvmd.model.machine import Plan
@@ -24,9 +24,6 @@ from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.results import Artifact, PublishedDisk
 from hyper2kvmd.progress import Context, Step
 from hyper2kvmd.targets.target import MakeReport
-
-CHUNK = 4 << 20
-NOTE = "placing.json"
 
 
 def check(order: Order, disks: int, more_names: Sequence[str] = ()) -> None:
@@ -82,28 +79,48 @@ def room(order: Order, needed_bytes: int) -> int:
 def place(order: Order, plan: Plan, image: Image, make_report: MakeReport, ctx: Context) -> Artifact:
     """Put the images into the output directory: a hard link on the same file system, a copy on another.
 
-    Images and reports get their names together, at the end; a failure before that leaves none of them. Raises
-    MigrationFailed (`output-exists`, `output-unwritable`, `disk-full`), or Unsafe (`output-moved`, and as `check`
-    does).
+    Images and reports get their names together, at the end; a failure before that leaves none of them. What an earlier
+    attempt has prepared completely is adopted as it is. Raises MigrationFailed
+    (`output-exists`, `output-unwritable`, `disk-full`), or Unsafe (`output-moved`, and as `check` does).
     """
-    names = order.migration.output_names(len(plan.disks))
+    with _usable(order), Placing(order, image.disks[0].path.parent / PLACING) as placing:
+        if placing.earlier is not None:
+            return Artifact.model_validate_json(placing.earlier)
+        names = order.migration.output_names(len(plan.disks))
+        disks = tuple(
+            _published(order, disk, one, name, placing, ctx)
+            for disk, one, name in zip(plan.disks, image.disks, names, strict=True)
+        )
+        made = make_report(disks)
+        json_name, markdown_name = report.names(order.migration)
+        report_json = placing.write(
+            json_name, made.model_dump_json(indent=2, exclude={"order": {"finished", "bounds"}}) + "\n"
+        )
+        report_markdown = placing.write(markdown_name, report.markdown(made))
+        if placing.unreadable:
+            fact = f"{order.output_dir}: {order.submitter} cannot read the results: the file system has no ACLs"
+            hint = "Mount it with ACLs, or ask an operator for a copy of the results"
+            ctx.note(Concern(code="results-unreadable", message=fact, hint=hint))
+        artifact = Artifact(disks=disks, format=image.format, report_json=report_json, report_markdown=report_markdown)
+        placing.product = artifact.model_dump_json()
+        return artifact
+
+
+def placed(order: Order, folder: Path) -> Artifact | None:
+    """What an earlier attempt with this working folder has placed, or prepared completely; its names are complete then.
+
+    Raises as `place` does.
+    """
+    if not (folder / PLACING).exists():
+        return None
+    with _usable(order), Placing(order, folder / PLACING) as placing:
+        return None if placing.earlier is None else Artifact.model_validate_json(placing.earlier)
+
+
+@contextmanager
+def _usable(order: Order) -> Iterator[None]:
     try:
-        with Placing(order, image.disks[0].path.parent / NOTE) as placing:
-            disks = tuple(
-                _published(order, disk, one, name, placing, ctx)
-                for disk, one, name in zip(plan.disks, image.disks, names, strict=True)
-            )
-            made = make_report(disks)
-            json_name, markdown_name = report.names(order.migration)
-            report_json = placing.write(
-                json_name, made.model_dump_json(indent=2, exclude={"order": {"finished", "bounds"}}) + "\n"
-            )
-            report_markdown = placing.write(markdown_name, report.markdown(made))
-            if placing.unreadable:
-                fact = f"{order.output_dir}: {order.submitter} cannot read the results: the file system has no ACLs"
-                hint = "Mount it with ACLs, or ask an operator for a copy of the results"
-                ctx.note(Concern(code="results-unreadable", message=fact, hint=hint))
-        return Artifact(disks=disks, format=image.format, report_json=report_json, report_markdown=report_markdown)
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise space.disk_full(order.output_dir) from error
@@ -125,7 +142,8 @@ def _published(
     digest = None
     if order.migration.checksum:
         with ctx.step(f"Computing the checksum of {name}", total=total) as step:
-            digest = _sha256(file, step)
+            digest = sha256_of(file, step.advance_to)
+        placing.know_digest(name, digest)
         placing.write(f"{name}.sha256", f"{digest}  {name}\n")
     facts = os.fstat(file)
     return PublishedDisk(
@@ -179,21 +197,3 @@ def _copy(image: Path, target: int, *, reserve: bool, step: Step) -> None:
                 start += copied
                 step.advance_to(start)
     os.fsync(target)
-
-
-def _sha256(handle: int, step: Step) -> str:
-    """The checksum of all bytes of the file; its holes are not read."""
-    digest, zeros, done, size = hashlib.sha256(), bytes(CHUNK), 0, os.fstat(handle).st_size
-    for start, stop in (*data_ranges(handle, 0, size), (size, size)):
-        while done < start:
-            digest.update(memoryview(zeros)[: start - done])
-            done = min(start, done + CHUNK)
-            step.advance_to(done)
-        while done < stop:
-            chunk = os.pread(handle, min(CHUNK, stop - done), done)
-            if not chunk:
-                raise OSError(errno.EIO, "the published image became shorter")
-            digest.update(chunk)
-            done += len(chunk)
-            step.advance_to(done)
-    return digest.hexdigest()

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from hyper2kvmd.host.destination import unusable
 from hyper2kvmd.host.placing import Placing
+from hyper2kvmd.host.workspace import REGISTERING
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import Image
@@ -22,8 +23,6 @@ from hyper2kvmd.model.results import Artifact, PublishedDisk, Registration
 from hyper2kvmd.progress import Context
 from hyper2kvmd.targets import directory
 from hyper2kvmd.targets.target import MakeReport
-
-NOTE = "registering.json"
 
 
 @dataclass(frozen=True)
@@ -100,6 +99,10 @@ class FileTarget:
         """Raises as `directory.place` does."""
         return directory.place(self.order, plan, image, make_report, self.ctx)
 
+    def placed(self) -> Artifact | None:
+        """Raises as `directory.placed` does."""
+        return directory.placed(self.order, self.folder)
+
     def holds(self, artifact: Artifact) -> bool:
         return directory.holds(self.order, artifact)
 
@@ -119,9 +122,7 @@ class FileTarget:
 
     def _place(self, texts: Mapping[str, str]) -> None:
         try:
-            with Placing(self.order, self.folder / NOTE) as placing:
-                for name, text in texts.items():
-                    if not placing.holds(name, text):
-                        placing.write(name, text)
+            with Placing(self.order, self.folder / REGISTERING) as placing:
+                placing.write_all(texts)
         except OSError as error:
             raise unusable(self.order.output_dir, error) from error

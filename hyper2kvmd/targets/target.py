@@ -37,6 +37,10 @@ class Target(Protocol):
         """Put images and report in place, all or none."""
         ...
 
+    def placed(self) -> Artifact | None:
+        """The files that an earlier attempt of this job has put in place and that its daemon does not know of."""
+        ...
+
     def holds(self, artifact: Artifact) -> bool:
         """Whether the files that an earlier attempt placed are there and unchanged."""
         ...

@@ -10,7 +10,7 @@ import ctypes
 import fcntl
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,20 +67,27 @@ class Access(Protocol):
 
 @contextmanager
 def open_image(
-    image: Image, helper: Helper, folder: Path, keys: Sequence[bytes] = (), *, backing: Sequence[Backing | None] = ()
+    image: Image,
+    helper: Helper,
+    folder: Path,
+    keys: Sequence[bytes] = (),
+    *,
+    backing: Sequence[Backing | None] = (),
+    before_change: Callable[[], None] = lambda: None,
 ) -> Iterator[Access]:
     """Hold all disks of `image` open for mounts: raw as files, qcow2 through confined exporters in `folder`.
 
     `keys` are tried on the LUKS containers of volumes, as `volumes.layout.read_layout` does. `backing` has the
-    disk below each QCOW2 that is an overlay of ours, None for zeros; writes reach only the overlay. Raises as
-    `rootside.probe`, `disk.qemu.export.export` and `disk.qemu.export.as_file` do.
+    disk below each QCOW2 that is an overlay of ours, None for zeros; writes reach only the overlay. `before_change` is
+    called before anything can change a byte. Raises as `rootside.probe`, `disk.qemu.export.export` and
+    `disk.qemu.export.as_file` do.
     """
     job = re.sub(r"[^A-Za-z0-9._-]", "-", folder.name)[:128] or "job"
     with ExitStack() as stack:
         if image.format == "raw":
             handles = tuple(_raw(stack, disk.path) for disk in image.disks)
             vault = _Vault(image.layout, tuple(FileDisk(handle) for handle in handles), keys)
-            yield stack.enter_context(closing(_Opened(helper, job, _FromFile(handles), vault, ())))
+            yield stack.enter_context(closing(_Opened(helper, job, _FromFile(handles), vault, (), before_change)))
             return
         ranges: list[dict[str, Segment]] = [{} for _ in image.disks]
         mountable = [volume for volume in image.layout.volumes if not obstacle(volume)]
@@ -110,7 +117,7 @@ def open_image(
             transport = _FromFile(tuple(stack.enter_context(as_file(exporter)) for exporter in exporters))
         readers = tuple(stack.enter_context(nbd.NbdReader(exporter.socket, WHOLE_DISK)) for exporter in exporters)
         vault = _Vault(image.layout, readers, keys)
-        yield stack.enter_context(closing(_Opened(helper, job, transport, vault, exporters)))
+        yield stack.enter_context(closing(_Opened(helper, job, transport, vault, exporters, before_change)))
 
 
 def _raw(stack: ExitStack, path: Path) -> int:
@@ -199,8 +206,15 @@ class _Opened:
     """Mounts of one machine's disks; no two of them ever share a byte."""
 
     def __init__(
-        self, helper: Helper, job: str, transport: _Transport, vault: _Vault, exporters: tuple[Exporter, ...]
+        self,
+        helper: Helper,
+        job: str,
+        transport: _Transport,
+        vault: _Vault,
+        exporters: tuple[Exporter, ...],
+        before_change: Callable[[], None],
     ) -> None:
+        self._before_change = before_change
         self._helper, self._job, self._transport, self._vault = helper, job, transport, vault
         self._exporters = exporters
         self._mounted: list[Segment] = []
@@ -241,6 +255,8 @@ class _Opened:
         if volume.obstacle or not Window.reaches(volume.stretches):
             raise unsupported(volume, volume.obstacle or "its bytes are striped or encrypted")
         with self._claimed(volume), ExitStack() as stack:
+            if not read_only:
+                self._before_change()
             window = Window(self._transport.disks(stack), volume.stretches, read_only)
             yield window
             if not read_only:
@@ -307,6 +323,8 @@ class _Opened:
         return mounted, dirty or not read_only
 
     def _ask(self, volume: Volume, read_only: bool) -> int | Refused:
+        if not read_only:
+            self._before_change()
         with ExitStack() as lent:
             request, fds = self._request(lent, volume, read_only)
             return rootside.mount(self._helper, request, fds, self._kill_exporters)

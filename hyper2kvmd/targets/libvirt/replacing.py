@@ -14,14 +14,13 @@ from pathlib import Path
 
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.files import write_durably
+from hyper2kvmd.host.workspace import REPLACED_DOMAIN
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.targets.libvirt.connection import Libvirt, reason_of
 from hyper2kvmd.targets.libvirt.domain import METADATA
 
 SHUT_OFF = "shut off"
 REPLACES = "overwrite: true replaces an unchanged domain of the same submitter's earlier job, while it is shut off"
-BEFORE = "replaced.xml"
-"""The file in the job's folder with the definition of the domain that is replaced."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +72,17 @@ def undefine(libvirt: Libvirt, order: Order, old: Replaceable, folder: Path) -> 
     name = order.migration.vm_name
     if find_replaceable(libvirt, order) != old:
         raise not_replaced(libvirt, name, "which was defined anew meanwhile")
-    write_durably(folder / BEFORE, old.xml)
+    write_durably(folder / REPLACED_DOMAIN, old.xml)
     done = libvirt.virsh("undefine", old.uuid, "--nvram")
     if done.returncode != 0:
-        (folder / BEFORE).unlink()
+        (folder / REPLACED_DOMAIN).unlink()
         raise not_replaced(libvirt, name, f"which it cannot undefine: {reason_of(done)}")
 
 
 def define_again(libvirt: Libvirt, folder: Path) -> None:
     """Bring back the definition that `undefine` has removed."""
-    if (folder / BEFORE).exists():
-        libvirt.virsh("define", str(folder / BEFORE))
+    if (folder / REPLACED_DOMAIN).exists():
+        libvirt.virsh("define", str(folder / REPLACED_DOMAIN))
 
 
 def not_replaced(libvirt: Libvirt, name: str, reason: str) -> MigrationFailed:

@@ -15,6 +15,7 @@ from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.hardware import expected_hardware
 from hyper2kvmd.host.destination import require_unshared, unusable
 from hyper2kvmd.host.placing import Placing
+from hyper2kvmd.host.workspace import REGISTERING
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import Image
@@ -40,8 +41,6 @@ from hyper2kvmd.targets.libvirt.domain import Identity, domain_xml
 from hyper2kvmd.targets.libvirt.pool import Pool
 from hyper2kvmd.targets.libvirt.replacing import Replaceable, define_again, find_replaceable, seal, undefine
 from hyper2kvmd.targets.target import MakeReport
-
-NOTE = "registering.json"
 
 
 @dataclass(frozen=True)
@@ -123,6 +122,10 @@ class LibvirtTarget:
             find_replaceable(self.libvirt, self.order)
         return directory.place(self.order, plan, image, make_report, self.ctx)
 
+    def placed(self) -> Artifact | None:
+        """Raises as `directory.placed` does."""
+        return directory.placed(self.order, self.folder)
+
     def holds(self, artifact: Artifact) -> bool:
         return directory.holds(self.order, artifact)
 
@@ -192,9 +195,8 @@ class LibvirtTarget:
 
     def _place_xml(self, text: str) -> None:
         try:
-            with Placing(self.order, self.folder / NOTE) as placing:
-                if not placing.holds(self._xml.name, text):
-                    placing.write(self._xml.name, text)
+            with Placing(self.order, self.folder / REGISTERING) as placing:
+                placing.write_all({self._xml.name: text})
         except OSError as error:
             raise MigrationFailed(
                 "xml-unwritable",

@@ -213,7 +213,7 @@ def test_a_job_cancelled_between_two_tries_keeps_its_folder(house: House) -> Non
         (("plan", "file 4096", "convert", "fail retry"), ["a.1"]),
         (("plan", "file 4096", "convert", "fail permanent"), []),
         (("plan", "file 4096", "convert", "fail retry content-differs"), []),
-        (("plan", "file 4096", "convert", "publish", "fail retry"), []),
+        (("plan", "file 4096", "convert", "publish", "fail retry"), ["a.1"]),
     ],
     ids=["not converted", "half converted", "converted", "source at fault", "image in doubt", "published"],
 )

@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
-from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.host.files import data_ranges
 
 if sys.version_info >= (3, 14):
@@ -207,7 +207,8 @@ class Qcow2Image:
         return MigrationFailed(
             "image-damaged",
             f"the image {self._name} is damaged: {fact}",
-            hint="Check the storage of the conversion directory for errors, then retry",
+            hint="Check the storage of the conversion directory for errors: the next attempt converts again",
+            kind=Kind.RETRY,
         )
 
 
