@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from sqlalchemy.exc import DataError
 
 from hyper2kvmd.errors import InvalidInput, NotFound
+from hyper2kvmd.jobs.schema import MIGRATIONS, known_steps
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin, Refusal
 from hyper2kvmd.model.asked import Migration
@@ -235,3 +237,11 @@ def test_submitters_are_known_by_their_jobs(store: Store) -> None:
         migration = Migration(vmdk=(Path("/a.vmdk"),), vm_name="a")
         store.submit(migration, content_key=str(uid), origin=Origin(submitter="alice", uid=uid))
     assert (store.uid_of("alice"), store.uid_of("root")) == (1001, None)
+
+
+def test_the_steps_of_the_schema_are_one_line() -> None:
+    """Each is applied after the one with the next lower number, in the order of their files."""
+    texts = [path.read_text() for path in sorted((MIGRATIONS / "versions").glob("v*.py"))]
+    numbers = [re.findall(r'^(?:down_)?revision = (?:"(\d+)"|None)$', text, re.MULTILINE) for text in texts]
+    own, before = [number[0] for number in numbers], [number[1] for number in numbers]
+    assert before == ["", *own[:-1]] and own == sorted(known_steps())
