@@ -14,6 +14,7 @@ import stat
 from pathlib import Path
 
 from hyper2kvmd.config import SPOOL_MODES, SpoolFolder
+from hyper2kvmd.daemon.locks import OWN_FILES
 from hyper2kvmd.errors import BrokenInstallation
 from hyper2kvmd.host import acl
 from hyper2kvmd.host.person import Person, group_name, strangers_may_write
@@ -87,7 +88,7 @@ def _check_top(spool_dir: Path, group: int) -> None:
     own = (
         facts.st_uid == daemon.uid
         and not mode & stat.S_ISVTX
-        and {path.name for path in spool_dir.iterdir()} <= {*SpoolFolder}
+        and {path.name for path in spool_dir.iterdir()} <= {*SpoolFolder, *OWN_FILES}
     )
     if own:
         _set(spool_dir, SPOOL_MODE, group)

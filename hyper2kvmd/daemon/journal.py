@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
+import os
 import threading
 import time
+from abc import abstractmethod
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -29,6 +30,7 @@ LIMITED = (
     "hyper2kvmd.daemon.spool.trouble",
 )
 """Loggers whose messages strangers can cause."""
+STDERR = 2
 MAX_MESSAGES = 10
 """For each limited logger and PERIOD_SECONDS; bad requests are counted separately from errors of our own."""
 PERIOD_SECONDS = 60.0
@@ -57,7 +59,7 @@ def _handler() -> logging.Handler:
     if check_journal_stream():
         with contextlib.suppress(OSError):  # its socket cannot be reached: use its stream
             return _Journal()
-    return _lines()
+    return _Lines()
 
 
 class Limit(logging.Filter):
@@ -117,29 +119,65 @@ class JobLog(logging.LoggerAdapter[logging.Logger]):
         return super().process(f"{self._prefix}{msg}", kwargs)
 
 
-class _Journal(logging.Handler):
+class _Losing(logging.Handler):
+    """Counts the messages that cannot be written, as on a full file system, and says their number afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if self._lost:
+                self._write(_lost(self._lost))
+                self._lost = 0
+            self._write(record)
+        except OSError:
+            self._lost += 1
+        except Exception:
+            self.handleError(record)
+
+    @abstractmethod
+    def _write(self, record: logging.LogRecord) -> None:
+        """Raises OSError."""
+
+
+def _lost(number: int) -> logging.LogRecord:
+    text = "messages that could not be written to the log: %d"
+    return logging.LogRecord(log.name, logging.WARNING, __file__, 0, text, (number,), None)
+
+
+class _Journal(_Losing):
     def __init__(self) -> None:
         super().__init__()
         self.setFormatter(_OneLine("%(message)s"))
         self._transport = JournaldTransport()
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def _write(self, record: logging.LogRecord) -> None:
         fields = [
             ("MESSAGE", self.format(record)),
             ("PRIORITY", JournaldLogHandler.LEVELS[record.levelno]),
             ("SYSLOG_IDENTIFIER", "hyper2kvmd"),
             ("JOB_ID", getattr(record, "job_id", None)),
         ]
-        try:
-            self._transport.send(fields)
-        except OSError:
-            self.handleError(record)
+        self._transport.send(fields)
 
 
-def _lines() -> logging.Handler:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
-    return handler
+class _Lines(_Losing):
+    """Written without a buffer, which would keep what a full file system refuses, and fail again when Python ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
+        self._cut = False
+        """The last line lacks its end."""
+
+    def _write(self, record: logging.LogRecord) -> None:
+        begin = b"\n" if self._cut else b""
+        left = begin + f"{self.format(record)}\n".encode(errors="backslashreplace")
+        while left:
+            left = left[os.write(STDERR, left) :]
+            self._cut = bool(left)
 
 
 class _OneLine(logging.Formatter):

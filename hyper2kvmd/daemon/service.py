@@ -1,10 +1,9 @@
-"""The life cycle of the daemon: its lock and sockets, notifications to systemd, signals, and an orderly shutdown."""
+"""The life cycle of the daemon: its sockets, notifications to systemd, signals, and an orderly shutdown."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -12,7 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, closing
 from functools import partial
 from pathlib import Path
 
@@ -28,19 +27,19 @@ from hyper2kvmd.daemon.callers import Callers
 from hyper2kvmd.daemon.clearing import Clearing
 from hyper2kvmd.daemon.control import Control
 from hyper2kvmd.daemon.doors import BACKLOG, BoundedServer
-from hyper2kvmd.daemon.folders import prepare
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.listening import admit_submitters, listen
+from hyper2kvmd.daemon.locks import Locks
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.notify.notifier import Notifier
+from hyper2kvmd.daemon.opening import hold_places, open_queue
 from hyper2kvmd.daemon.pages.server import Web
 from hyper2kvmd.daemon.scheduler import TICK_SECONDS, Scheduler
 from hyper2kvmd.daemon.sources import limits_line
 from hyper2kvmd.daemon.submitting import Desk
 from hyper2kvmd.daemon.wire import Status
-from hyper2kvmd.errors import BrokenInstallation, Failure, TryLater, Unsafe
+from hyper2kvmd.errors import BrokenInstallation, Failure, TryLater
 from hyper2kvmd.host import run
-from hyper2kvmd.host.destination import require_configured
 from hyper2kvmd.jobs.store import Store
 
 log = logging.getLogger(__name__)
@@ -84,44 +83,14 @@ def serve(
 ) -> None:
     """Run the daemon until SIGTERM, SIGINT or the end of a drain.
 
-    `config_path` is read again on SIGHUP. Raises BrokenInstallation: `already-running`, `config-invalid`,
-    `metrics-unusable`, `state-dir-unusable`, and those of the store, the spool and the control socket.
+    `config_path` is read again on SIGHUP. Raises BrokenInstallation: `config-invalid`,
+    `metrics-unusable`, and those of `open_queue`, `hold_places` and the control socket.
     """
     os.umask(UMASK)
     journal.set_up(config.log_level)
-    with _only_one(config.state_dir):
-        store = Store(config.database_url)
-        asyncio.run(_Service(config, config_path, store, worker, when_ready).run())
-
-
-@contextmanager
-def _only_one(state_dir: Path) -> Iterator[None]:
-    """A lock that ends with the process, unlike a pidfile."""
-    path = state_dir / "daemon.lock"
-    try:
-        state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
-    except OSError as error:
-        raise BrokenInstallation(
-            "state-dir-unusable",
-            f"the state directory {state_dir} cannot be used: {error.strerror}",
-            hint="Create it for the daemon's user, or set another state_dir",
-        ) from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise BrokenInstallation(
-                "already-running",
-                f"another hyper2kvmd (process {holder}) works in {state_dir}",
-                hint="Stop that daemon, or give this one directories of its own",
-            ) from error
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(handle)
+    with closing(Locks(config)) as locks:
+        store = open_queue(config, locks)
+        asyncio.run(_Service(config, config_path, store, locks, worker, when_ready).run())
 
 
 def _listen(address: str) -> socket.socket:
@@ -183,23 +152,6 @@ def startup_lines(config: DaemonConfig) -> Iterator[str]:
         yield f"limits of sources: {limits_line(config.max_per_source)}"
 
 
-def _require_output_apart(config: DaemonConfig) -> None:
-    """`output_dir` must be fit for submitters' results. Raises BrokenInstallation (`config-invalid`).
-
-    A directory that cannot be opened now is checked when a job publishes in it.
-    """
-    try:
-        require_configured(config.bounds)
-    except Unsafe as refusal:
-        raise BrokenInstallation(
-            "config-invalid",
-            f"output_dir {refusal.message}",
-            hint="Name a directory that holds nothing but finished images",
-        ) from refusal
-    except OSError as error:
-        log.warning("output_dir %s: %s", config.output_dir, error.strerror)
-
-
 async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -211,10 +163,12 @@ class _Service:
         config: DaemonConfig,
         config_path: Path,
         store: Store,
+        locks: Locks,
         worker: Sequence[str],
         when_ready: Callable[[], object],
     ) -> None:
         self._config, self._config_path, self._when_ready = config, config_path, when_ready
+        self._locks = locks
         self._ledger = Ledger(store)
         self._metrics = Metrics()
         self._spool = spool.Spool(config.spool_dir, store, self._metrics)
@@ -229,8 +183,7 @@ class _Service:
     async def run(self) -> None:
         async with AsyncExitStack() as stack:
             stack.callback(self._ledger.close)
-            await asyncio.to_thread(prepare, self._config.spool_dir)
-            await asyncio.to_thread(_require_output_apart, self._config)
+            await asyncio.to_thread(hold_places, self._config, self._locks)
             await self._notices.configure(self._config)
             await self._scheduler.recover()
             await self._clearing.at_start()
@@ -351,7 +304,7 @@ class _Service:
             self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
             try:
                 new = self._reloadable(await asyncio.to_thread(configuration.load, self._config_path))
-                await asyncio.to_thread(_require_output_apart, new)
+                await asyncio.to_thread(hold_places, new, self._locks)
                 self._take_over(new)
                 await self._notices.configure(new)
             except Failure as failure:

@@ -120,6 +120,17 @@ def require_configured(bounds: Bounds) -> None:
             _require_apart(directory, nearest, bounds, bounds.outer_dirs)
 
 
+def make_configured(directory: Path) -> None:
+    """Create the configured output directory and its parents if missing, as a job does. Raises OSError."""
+    with _nearest(directory) as nearest, ExitStack() as stack:
+        handle = nearest.handle
+        for name in nearest.missing:
+            os.mkdir(name, DIRECTORY_MODE, dir_fd=handle)
+            handle = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=handle)
+            stack.callback(os.close, handle)
+            os.fchmod(handle, DIRECTORY_MODE | os.fstat(handle).st_mode & stat.S_ISGID)
+
+
 def make_output(order: Order) -> None:
     """Create the output directory and its parents if missing, so that the submitter can use them as well.
 

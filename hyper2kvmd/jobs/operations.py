@@ -128,6 +128,11 @@ class Operations(Transactions):
         with self.transaction(writes=True) as connection:
             connection.execute(update(queue).values(paused=paused))
 
+    def set_identity(self, identity: str) -> None:
+        """Let this database be the one of another queue, whose database is lost."""
+        with self.transaction(writes=True) as connection:
+            connection.execute(update(queue).values(identity=identity))
+
     def forget(self, before: datetime, *, dry_run: bool = False) -> int:
         """Delete the jobs that ended before then, with their history; return the number. `dry_run` only counts them."""
         old = ~is_active() & (jobs.c.finished < before) & without_active_group() & ~needed_by_others()

@@ -154,6 +154,16 @@ class Questions(Transactions):
         with self.transaction() as connection:
             return bool(connection.execute(select(queue.c.paused)).scalar_one())
 
+    def identity(self) -> str:
+        """Of the queue: a UUID that no other database has."""
+        with self.transaction() as connection:
+            return str(connection.execute(select(queue.c.identity)).scalar_one())
+
+    def has_jobs(self) -> bool:
+        """Whether any job is on record."""
+        with self.transaction() as connection:
+            return connection.execute(select(jobs.c.id).limit(1)).first() is not None
+
     def folder_owners(self, job_ids: Iterable[int]) -> Mapping[int, FolderOwner]:
         """Those of the jobs with these numbers that are on record."""
         found: dict[int, FolderOwner] = {}

@@ -256,8 +256,10 @@ queue = Table(
     Column("id", Integer, primary_key=True),
     Column("paused", Boolean, nullable=False),
     Column("clock", Text),
+    Column("identity", String(36), nullable=False, server_default=""),
 )
-"""One row: the operator's setting for the queue as a whole, and the last look at the clocks, as JSON."""
+"""One row: the operator's setting for the queue as a whole, the last look at the clocks, as JSON, and the identity that
+its directories are marked with."""
 
 
 SHOWN = (

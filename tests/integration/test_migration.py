@@ -134,7 +134,7 @@ def test_a_guest_that_is_not_repaired_fails_its_boot_proof(service: Service) -> 
     assert re.search("UUID=[-0-9a-f]{36} does not exist", problem.message)
     assert "regen_initramfs" in problem.hint
     until("the YAML is set aside", lambda: service.yamls("failed") == {"sick.yaml"})
-    assert not list(service.images.glob("*"))
+    assert not list(service.images.glob("[!.]*"))
     assert service.working_folders() == set()
 
 
@@ -173,7 +173,7 @@ def test_what_cannot_work_is_said_in_one_line_and_leaves_nothing(service: Servic
         assert "\n" not in problem.message
     until("the YAMLs are set aside", lambda: service.yamls("failed") == {f"{name}.yaml" for name in cases})
     assert service.working_folders() == set()
-    assert not list(service.images.glob("*"))
+    assert not list(service.images.glob("[!.]*"))
 
     service.drop("after.yaml", vmdk=good, dry_run=True)
     service.succeeded("after")

@@ -120,6 +120,7 @@ def test_the_daemons_unit_says_what_the_daemon_relies_on() -> None:
     assert {
         "Type=notify",
         "NotifyAccess=main",
+        "TimeoutStartSec=10min",
         "WatchdogSec=60",
         "KillMode=mixed",
         "Restart=on-failure",

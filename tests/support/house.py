@@ -193,6 +193,10 @@ class House:
         """Without the outcomes of YAMLs, and without outcomes that are being written."""
         return [name for name in self.names(folder) if yaml_name(name) == name and not name.startswith(".")]
 
+    def working_folders(self) -> list[str]:
+        """The working folders: not the daemon's lock, which is hidden."""
+        return sorted(path.name for path in self.conversions.glob("[!.]*"))
+
     def names(self, folder: str) -> list[str]:
         return sorted(entry.name for entry in (self.spool / folder).iterdir())
 

@@ -161,7 +161,7 @@ class Service:
         return json.loads((self.images / f"{vm_name}.report.json").read_text())
 
     def working_folders(self) -> set[str]:
-        return {path.name for path in self.conversions.iterdir()} if self.conversions.exists() else set()
+        return {path.name for path in self.conversions.glob("[!.]*")}
 
 
 @contextmanager

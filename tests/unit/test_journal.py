@@ -43,6 +43,33 @@ log.info("ready")
 """
 
 
+FULL = """
+import logging, resource
+from hyper2kvmd.daemon import journal
+journal.set_up("info")
+logging.info("before")
+resource.setrlimit(resource.RLIMIT_FSIZE, (60, resource.RLIM_INFINITY))
+for number in range(3):
+    logging.info("lost %d", number)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+logging.info("after")
+"""
+
+
+def test_what_cannot_be_written_is_counted(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as stderr:
+        subprocess.run([sys.executable, "-c", FULL], stderr=stderr, cwd=REPOSITORY, timeout=60, check=True)
+    before, cut, lost, after = (tmp_path / "log").read_text().splitlines()
+    assert before.endswith("INFO before") and len(before) + len(cut) == 59 and after.endswith("INFO after")
+    assert lost.endswith("WARNING messages that could not be written to the log: 3")
+
+
+def test_a_log_that_is_full_from_the_start_is_no_error() -> None:
+    with Path("/dev/full").open("w") as stderr:
+        done = subprocess.run([sys.executable, "-c", HOSTILE], stderr=stderr, stdout=subprocess.PIPE, cwd=REPOSITORY)
+    assert (done.returncode, done.stdout) == (0, b"")
+
+
 def test_a_message_is_one_printable_line() -> None:
     command = [sys.executable, "-c", HOSTILE]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=60, check=True)

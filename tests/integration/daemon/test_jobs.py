@@ -36,10 +36,6 @@ def started(house: House, number: int) -> list[str]:
     return [event.message for event in events if event.kind == "stage-started"]
 
 
-def folders(house: House) -> list[str]:
-    return sorted(entry.name for entry in house.conversions.iterdir()) if house.conversions.exists() else []
-
-
 def waiting(house: House, name: str, *words: str) -> str:
     """A migration that waits in the midst of convert until `house.root/go` is there."""
     return house.migration(name, "plan", "start convert", *words, f"wait {house.root}/go", "convert", "publish")
@@ -54,7 +50,7 @@ def test_a_worker_that_dies_is_tried_again_from_its_first_unfinished_stage(house
         *("submitted", "claimed", "stage-started", "stage-finished", "stage-started", "stage-finished"),
         *("requeued", "claimed", *["stage-started", "stage-finished"] * 3, "succeeded"),
     ]
-    assert folders(house) == []
+    assert house.working_folders() == []
 
 
 def test_a_worker_that_always_dies_fails_at_last_and_its_image_is_kept(house: House) -> None:
@@ -63,7 +59,7 @@ def test_a_worker_that_always_dies_fails_at_last_and_its_image_is_kept(house: Ho
     job = house.reaches(1, State.FAILED)
     assert (job.attempt, job.problems[0].code, job.problems[0].kind) == (2, "worker-crashed", "retry")
     assert "signal 9" in job.problems[0].message and "convert" in job.problems[0].message
-    assert folders(house) == ["a.1"] and job.note.startswith("working folder kept until ")
+    assert house.working_folders() == ["a.1"] and job.note.startswith("working folder kept until ")
 
 
 def test_a_fault_of_our_own_is_one_line_with_its_traceback(house: House) -> None:
@@ -97,7 +93,7 @@ def test_what_a_person_must_correct_holds_the_job_and_its_file_until_a_retry(hou
     house.drop("a.yaml", house.migration("a", "plan", "file 4096", "convert", "fail operator"))
     job = house.reaches(1, State.HELD)
     assert (job.attempt, job.waiting_for, job.problems[0].code) == (1, WaitingFor.REMEDY, "told-to")
-    assert "`h2kvmctl retry 1`" in job.note and folders(house) == ["a.1"]
+    assert "`h2kvmctl retry 1`" in job.note and house.working_folders() == ["a.1"]
     assert house.files("active") and house.files("failed") == []
     assert status_line(house.status(), "") == "idle; 0 queued; 1 held"
     assert 'hyper2kvm_jobs_held_after_failure_total{reason="told-to"} 1.0' in house.browse("/metrics")[1]
@@ -158,11 +154,11 @@ def _all(house: House, state: State) -> tuple[Job, ...]:
 def test_cancel_ends_a_running_worker_and_retry_goes_on_from_its_folder(house: House) -> None:
     house.start()
     house.drop("a.yaml", waiting(house, "a", "file 4096"))
-    until(lambda: folders(house) == ["a.1"] and "stage-finished" in house.kinds(1), "it works")
+    until(lambda: house.working_folders() == ["a.1"] and "stage-finished" in house.kinds(1), "it works")
     code, body = house.ask("POST", "/v1/jobs/1/cancel")
     assert code == 200 and Job.model_validate_json(body).state is State.RUNNING
     job = house.reaches(1, State.CANCELLED)
-    assert folders(house) == ["a.1"] and workers(house) == []
+    assert house.working_folders() == ["a.1"] and workers(house) == []
     assert job.note.startswith("working folder kept until ")
     house.lies("failed", "a.yaml")
     assert house.kinds(1)[-2:] == ["cancel-requested", "cancelled"]
@@ -170,7 +166,7 @@ def test_cancel_ends_a_running_worker_and_retry_goes_on_from_its_folder(house: H
     house.ask("POST", "/v1/jobs/1/retry")
     assert house.reaches(1, State.SUCCEEDED).attempt == 2
     assert started(house, 1).count("plan") == 1, "plan was not run again"
-    assert folders(house) == []
+    assert house.working_folders() == []
 
 
 def test_a_worker_deaf_to_its_cancel_is_killed_and_its_folder_kept(house: House) -> None:
@@ -179,17 +175,17 @@ def test_a_worker_deaf_to_its_cancel_is_killed_and_its_folder_kept(house: House)
     until(lambda: house.jobs() and "warned" in house.kinds(1), "it is deaf")
     house.ask("POST", "/v1/jobs/1/cancel")
     house.reaches(1, State.CANCELLED)
-    assert folders(house) == ["a.1"] and workers(house) == []
+    assert house.working_folders() == ["a.1"] and workers(house) == []
     assert "did not exit within 4 s and is killed" in house.log
 
 
 def test_a_job_cancelled_before_its_conversion_leaves_no_folder(house: House) -> None:
     house.start()
     house.drop("a.yaml", house.migration("a", "plan", f"wait {house.root}/go"))
-    until(lambda: folders(house) == ["a.1"] and "stage-finished" in house.kinds(1), "it works")
+    until(lambda: house.working_folders() == ["a.1"] and "stage-finished" in house.kinds(1), "it works")
     house.ask("POST", "/v1/jobs/1/cancel")
     assert house.reaches(1, State.CANCELLED).note == ""
-    assert folders(house) == []
+    assert house.working_folders() == []
 
 
 def test_a_job_cancelled_between_two_tries_keeps_its_folder(house: House) -> None:
@@ -198,11 +194,11 @@ def test_a_job_cancelled_between_two_tries_keeps_its_folder(house: House) -> Non
     house.drop("a.yaml", house.migration("a", "plan", "file 4096", "die"))
     job = until(lambda: next((job for job in house.jobs() if job.note), None), "it waits for its second try")
     assert "will be retried" in job.note and job.not_before is not None
-    assert folders(house) == ["a.1"]
+    assert house.working_folders() == ["a.1"]
     house.ask("POST", "/v1/jobs/1/cancel")
     house.reaches(1, State.CANCELLED)
     until(lambda: house.job(1).note.startswith("working folder kept until "), "it says so")
-    assert folders(house) == ["a.1"]
+    assert house.working_folders() == ["a.1"]
 
 
 @pytest.mark.parametrize(
@@ -221,7 +217,7 @@ def test_a_folder_is_kept_that_a_retry_can_go_on_from(house: House, words: tuple
     house.start()
     house.drop("a.yaml", house.migration("a", *words))
     job = house.reaches(1, State.FAILED)
-    assert (folders(house), bool(job.note)) == (kept, bool(kept))
+    assert (house.working_folders(), bool(job.note)) == (kept, bool(kept))
 
 
 def test_a_retry_goes_on_after_the_last_finished_stage(house: House) -> None:
@@ -232,7 +228,7 @@ def test_a_retry_goes_on_after_the_last_finished_stage(house: House) -> None:
     house.ask("POST", "/v1/jobs/1/retry")
     assert house.reaches(1, State.SUCCEEDED).note == str(house.root / "images/a.qcow2")
     assert started(house, 1) == ["plan", "convert", "repair", "verify", "publish"]
-    assert folders(house) == []
+    assert house.working_folders() == []
 
 
 def test_a_retry_after_the_plan_records_the_network_cards_again(house: House) -> None:
@@ -254,10 +250,10 @@ def test_a_folder_is_kept_that_lists_uploaded_files(house: House) -> None:
     words = ("plan", "convert", "file 4096", "publish")
     house.drop("a.yaml", house.migration("a", *words, "note uploading.json", "die"))
     house.reaches(1, State.FAILED)
-    assert folders(house) == ["a.1"]
+    assert house.working_folders() == ["a.1"]
     house.drop("b.yaml", house.migration("b", *words, "die"))
     house.reaches(2, State.FAILED)
-    assert folders(house) == ["a.1"]
+    assert house.working_folders() == ["a.1"]
 
 
 def test_without_retention_nothing_is_kept(house: House) -> None:
@@ -265,7 +261,7 @@ def test_without_retention_nothing_is_kept(house: House) -> None:
     house.start()
     house.drop("a.yaml", house.migration("a", "plan", "file 4096", "convert", "fail retry"))
     assert house.reaches(1, State.FAILED).note == ""
-    assert folders(house) == []
+    assert house.working_folders() == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -274,19 +270,19 @@ def test_the_end_of_the_daemon_is_that_of_its_workers_and_the_next_one_goes_on(
 ) -> None:
     house.start()
     house.drop("a.yaml", waiting(house, "a", "file 4096"))
-    until(lambda: folders(house) == ["a.1"] and "stage-finished" in house.kinds(1), "it works")
+    until(lambda: house.working_folders() == ["a.1"] and "stage-finished" in house.kinds(1), "it works")
     worker = workers(house)[0]
     code = house.stop(number)
     if number == signal.SIGTERM:
         assert code == 0 and not house.socket.exists()
     until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, "the worker ended too")
-    assert folders(house) == ["a.1"], "for the next attempt to go on from"
+    assert house.working_folders() == ["a.1"], "for the next attempt to go on from"
     (house.root / "go").touch()
     house.start()
     assert house.reaches(1, State.SUCCEEDED).attempt == 2
     assert house.kinds(1).count("stage-finished") == 5, "plan was not run again"
     assert "failed" not in house.kinds(1)
-    assert folders(house) == []
+    assert house.working_folders() == []
     house.lies("done", "a.yaml")
 
 
@@ -432,7 +428,7 @@ def test_a_job_takes_the_space_of_the_oldest_kept_folder_only(small_disk: House)
     keep_folders(house, "a", "b", "c")
     house.drop("d.yaml", house.migration("d", "plan", f"space {30 * MIB}", "convert"))
     assert house.reaches(4, State.SUCCEEDED).attempt == 1, "it did not wait"
-    assert folders(house) == ["b.2", "c.3"]
+    assert house.working_folders() == ["b.2", "c.3"]
     assert house.job(1).note == "working folder removed: job 4 needed the space"
     assert house.kinds(1)[-1] == "folder-removed"
     assert "job 1: its working folder was removed: job 4 needed the space" in house.log
@@ -449,10 +445,10 @@ def test_no_kept_folder_goes_where_that_would_not_be_enough(small_disk: House) -
     keep_folders(house, "a", "b")
     house.drop("c.yaml", house.migration("c", "plan", f"space {60 * MIB}", "convert"))
     until(lambda: len(house.jobs()) == 3 and house.job(3).note, "it waits")
-    assert {"a.1", "b.2"} < set(folders(house))
+    assert {"a.1", "b.2"} < set(house.working_folders())
     (house.conversions / "ballast").unlink()
     house.reaches(3, State.SUCCEEDED)
-    assert folders(house) == []
+    assert house.working_folders() == []
 
 
 def test_a_job_that_waits_gets_the_space_of_one_that_fails_meanwhile(small_disk: House) -> None:
@@ -465,7 +461,7 @@ def test_a_job_that_waits_gets_the_space_of_one_that_fails_meanwhile(small_disk:
     until(lambda: len(house.jobs()) == 2 and house.job(2).note, "it waits")
     (house.root / "go").touch()
     house.reaches(2, State.SUCCEEDED)
-    assert house.job(1).state is State.FAILED and folders(house) == []
+    assert house.job(1).state is State.FAILED and house.working_folders() == []
 
 
 def test_a_job_that_waits_holds_no_space_that_another_one_needs(small_disk: House) -> None:
@@ -477,10 +473,10 @@ def test_a_job_that_waits_holds_no_space_that_another_one_needs(small_disk: Hous
     (house.root / "a.vmdk").write_text(f"plan\nspace {60 * MIB}\nconvert")
     house.ask("POST", "/v1/jobs/1/retry")
     until(lambda: "waiting for space" in house.job(1).note, "it waits")
-    assert "a.1" in folders(house)
+    assert "a.1" in house.working_folders()
     house.drop("b.yaml", house.migration("b", "plan", f"space {40 * MIB}", "convert"))
     house.reaches(2, State.SUCCEEDED)
-    assert house.job(1).state is State.QUEUED and folders(house) == ["ballast"]
+    assert house.job(1).state is State.QUEUED and house.working_folders() == ["ballast"]
     (house.conversions / "ballast").unlink()
     house.reaches(1, State.SUCCEEDED)
 
@@ -490,7 +486,7 @@ def test_kept_folders_leave_the_reserve_free(small_disk: House) -> None:
     house.configure(space_reserve="50%")
     house.start()
     keep_folders(house, "a", "b", "c")
-    until(lambda: folders(house) == ["b.2", "c.3"], "the oldest one went")
+    until(lambda: house.working_folders() == ["b.2", "c.3"], "the oldest one went")
     removed = "working folder removed: the file system was full up to space_reserve"
     until(lambda: house.job(1).note == removed, "its job says so")
 
@@ -568,7 +564,7 @@ def test_a_worker_deaf_to_the_end_of_the_daemon_is_killed_in_time(house: House) 
     begin, worker = time.monotonic(), workers(house)[0]
     assert house.stop() == 0
     assert time.monotonic() - begin < STOP_LIMIT_SECONDS
-    assert not worker.is_running() and folders(house) == ["a.1"]
+    assert not worker.is_running() and house.working_folders() == ["a.1"]
     (house.root / "go").touch()
     (house.root / "a.vmdk").write_text("plan\nconvert\npublish\n")
     house.start()

@@ -35,7 +35,7 @@ def test_a_file_moved_in_becomes_a_job_and_ends_in_done(house: House) -> None:
         "succeeded",
     ]
     assert house.files("incoming") == house.files("active") == house.files("failed") == []
-    assert not list(house.conversions.iterdir())
+    assert house.working_folders() == []
 
 
 def test_what_lay_there_before_the_start_is_taken_and_a_failed_one_ends_in_failed(house: House) -> None:
