@@ -6,6 +6,7 @@ job.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -44,6 +45,8 @@ from hyper2kvmd.model.results import Finished, Product, recorded
 from hyper2kvmd.units import duration, size
 from hyper2kvmd.uptime import uptime
 
+log = logging.getLogger(__name__)
+
 MAX_SHUT = 100
 """Jobs with a shut window that one search for a job moves. It limits the time of a transaction that blocks all others.
 """
@@ -64,9 +67,10 @@ class Attempts(Transactions):
     ) -> Job | None:
         """The next job, now running in a new attempt: highest priority first, then the oldest.
 
-        Jobs that `admits` refuses are passed over: they wait for their source. A job whose window is shut gets the time
-        of its next opening instead. One that daemons died with runs alone. `since_boot` is the uptime; None: that of
-        now. Unless the wall clock is trusted, jobs with a window or a time wait. Raises Unsearched: call it again.
+        A job whose migration cannot be read fails. Jobs that `admits` refuses are passed over: they wait for their
+        source. A job whose window is shut gets the time of its next opening instead. One that daemons died with runs
+        alone. `since_boot` is the uptime; None: that of now. Unless the wall clock is trusted, jobs with a window or a
+        time wait. Raises Unsearched: call it again.
         """
         times = Times(now, uptime().seconds if since_boot is None else since_boot, wall_trusted)
         with self.transaction(writes=True) as connection:
@@ -77,6 +81,9 @@ class Attempts(Transactions):
                 if best is None or (is_suspect(connection, best) and runs_any(connection)):
                     return None
                 job = one(connection, best)
+                if job.migration is None:
+                    _fail_unreadable(connection, job)
+                    continue
                 start = _start(job, times)
                 if start.get("waiting_for") is None:
                     return _claimed(connection, job, now)
@@ -332,6 +339,17 @@ def _start(job: Job, times: Times) -> Mapping[str, Any]:
     if times.wall_trusted or asked is None or not (asked.window or asked.not_before) or start.get("waiting_for"):
         return start
     return {**start, "not_before": times.wall, "waiting_for": WaitingFor.WINDOW if asked.window else WaitingFor.TIME}
+
+
+def _fail_unreadable(connection: Connection, job: Job) -> None:
+    """It is kept as it is: another version may be able to read it."""
+    shown = problems_adapter.dump_json(job.problems).decode()
+    change(connection, (jobs.c.id == job.id,), **over(State.FAILED), problems=shown)
+    forget_cards(connection, job.id)
+    record(connection, job, "failed", first_line(job.problems))
+    add_work(connection, datetime.now(UTC), failed=1)
+    arrange_dependents(connection, job.id)
+    log.error("%s", first_line(job.problems))
 
 
 def _wait_for_window(connection: Connection, job: Job, moment: datetime) -> None:

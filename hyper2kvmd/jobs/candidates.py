@@ -64,7 +64,7 @@ def _admitted(connection: Connection, times: Times, admits: Admits) -> int | Non
     found = None
     with connection.execute(_claimable(jobs.c.id, jobs.c.sources, jobs.c.waiting_for, times=times)) as rows:
         for number, sources, waiting_for in rows:
-            if admits(tuple(json.loads(sources))):
+            if admits(_directories(sources)):
                 found = number
                 break
             if waiting_for != WaitingFor.SOURCE and len(passed) < MAX_MARKED:
@@ -72,6 +72,14 @@ def _admitted(connection: Connection, times: Times, admits: Admits) -> int | Non
     if passed:
         connection.execute(update(jobs).where(jobs.c.id.in_(passed)).values(waiting_for=WaitingFor.SOURCE))
     return found
+
+
+def _directories(sources: str) -> tuple[str, ...]:
+    """None of a text that cannot be read: the job fails or starts, but blocks no other one."""
+    try:
+        return tuple(map(str, json.loads(sources)))
+    except (TypeError, ValueError):
+        return ()
 
 
 def _claimable(*columns: Any, times: Times) -> Select[Any]:

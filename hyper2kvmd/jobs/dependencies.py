@@ -15,7 +15,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from hyper2kvmd.errors import InvalidInput
 from hyper2kvmd.jobs.changes import UNDELAYED, change, queued, record, record_all
-from hyper2kvmd.jobs.tables import batches, dependencies, jobs
+from hyper2kvmd.jobs.tables import batches, dependencies, jobs, migration_of
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Job, State, WaitingFor
 from hyper2kvmd.start_times import earliest_start, missing_zone
@@ -216,7 +216,7 @@ def _arranged(row: Any, now: datetime) -> Mapping[str, Any]:
         return {"state": State.QUEUED, "waiting_for": WaitingFor.AFTER, "note": note}
     if row.waiting_for != WaitingFor.AFTER:
         return {}
-    return start_of(row.id, Migration.model_validate_json(row.migration) if row.migration else None, now)
+    return start_of(row.id, migration_of(row.migration), now)
 
 
 def _record_changes(connection: Connection, changes: Sequence[tuple[Any, Mapping[str, Any]]]) -> None:

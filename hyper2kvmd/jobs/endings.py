@@ -59,7 +59,8 @@ def _of_same_file(job_id: int) -> ColumnElement[bool]:
 def _ending(connection: Connection, job_id: int) -> Ending:
     of_job = stages.c.job_id == job_id
     seconds = connection.execute(select(stages.c.stage, stages.c.seconds).where(of_job)).all()
-    found = {Stage(row.stage): row.seconds for row in seconds}
+    known = {stage.value for stage in Stage}
+    found = {Stage(row.stage): row.seconds for row in seconds if row.stage in known}
     return Ending(
         job=one(connection, job_id),
         seconds={stage: found[stage] for stage in Stage if stage in found},

@@ -15,10 +15,12 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from hyper2kvmd.errors import NotFound
 from hyper2kvmd.jobs.changes import is_active
+from hyper2kvmd.jobs.rows import counts_of
 from hyper2kvmd.jobs.tables import SHOWN, batches, job_of, jobs
 from hyper2kvmd.jobs.transactions import Transactions
-from hyper2kvmd.model.jobs import MAX_ID, Batch, Counts, Job, JobFilter, Sort, State
+from hyper2kvmd.model.jobs import MAX_ID, Batch, Job, JobFilter, Sort, State
 
+ACTIVE = frozenset(state.value for state in State if state.active)
 EVERY_JOB = JobFilter()
 ORDERS: Mapping[Sort, Callable[[Any], tuple[ColumnElement[Any], ...]]] = {
     Sort.NEWEST: lambda row: (row.id.desc(),),
@@ -129,8 +131,8 @@ def _batches(connection: Connection, query: Select[Any]) -> list[Batch]:
 
 
 def _batch(row: RowMapping, figures: Sequence[Any]) -> Batch:
-    counts = Counts.model_validate({state: number for _, state, number, _, _ in figures})
-    ends = [finished for _, state, _, finished, _ in figures if not State(state).active and finished is not None]
+    counts = counts_of((state, number) for _, state, number, _, _ in figures)
+    ends = [finished for _, state, _, finished, _ in figures if state not in ACTIVE and finished is not None]
     return Batch(
         **{name: row[name] for name in ("id", "name", "submitter", "submitter_uid", "created")},
         finished=None if counts.active else max(ends, default=None),

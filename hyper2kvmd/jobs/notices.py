@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from hyper2kvmd.jobs.outbox import DELIVERED, GIVEN_UP, PENDING
@@ -49,17 +51,18 @@ class Notices(Transactions):
         """The one that has been due for longest."""
         due = _pending(destination), notifications.c.next_try <= now
         order = notifications.c.next_try, notifications.c.id
-        with self.transaction() as connection:
-            row = connection.execute(select(notifications).where(*due).order_by(*order).limit(1)).first()
-        if row is None:
-            return None
-        return Outgoing(
-            number=row.id,
-            destination=row.destination,
-            notification=Notification.model_validate_json(row.message),
-            tries=row.tries,
-            created=row.created,
-        )
+        while True:
+            with self.transaction() as connection:
+                row = connection.execute(select(notifications).where(*due).order_by(*order).limit(1)).first()
+            if row is None:
+                return None
+            with suppress(ValueError):
+                return _outgoing(row)
+            self._give_up_unreadable(row.id)
+
+    def _give_up_unreadable(self, number: int) -> None:
+        with self.transaction(writes=True) as connection:
+            _finish(connection, notifications.c.id == number, GIVEN_UP)
 
     def record_delivery(self, number: int) -> None:
         with self.transaction(writes=True) as connection:
@@ -118,6 +121,17 @@ class Notices(Transactions):
             )
             for name in sorted({*names, *found})
         )
+
+
+def _outgoing(row: Row[Any]) -> Outgoing:
+    """Raises ValueError for a message that this version cannot read."""
+    return Outgoing(
+        number=row.id,
+        destination=row.destination,
+        notification=Notification.model_validate_json(row.message),
+        tries=row.tries,
+        created=row.created,
+    )
 
 
 def _pending(destination: str) -> ColumnElement[bool]:

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, func, insert, select
 
+from hyper2kvmd.jobs.rows import counts_of, known_state
 from hyper2kvmd.jobs.tables import SHOWN, batches, job_of, jobs, notifications, subscriptions
-from hyper2kvmd.model.jobs import Counts, Job, State, WaitingFor
+from hyper2kvmd.model.jobs import Job, WaitingFor
 from hyper2kvmd.model.notifications import BatchFacts, JobFacts, Notification, Occasion
 
 PENDING, DELIVERED, GIVEN_UP = "pending", "delivered", "given-up"
@@ -93,12 +94,13 @@ def _post_batch(connection: Connection, batch_id: int) -> None:
         .group_by(jobs.c.state)
     )
     figures = connection.execute(query).all()
-    if any(State(state).active for state, _, _ in figures):
+    states = [known_state(state) for state, _, _ in figures]
+    if any(state is not None and state.active for state in states):
         return
     row = connection.execute(select(batches).where(batches.c.id == batch_id)).mappings().one()
     facts = BatchFacts(
         **{name: row[name] for name in ("id", "name", "submitter", "created")},
-        counts=Counts.model_validate({state: number for state, number, _ in figures}),
+        counts=counts_of((state, number) for state, number, _ in figures),
         warnings=sum(warnings for _, _, warnings in figures),
     )
     listed = ", ".join(f"{number} {state}" for state, number in facts.counts if number)

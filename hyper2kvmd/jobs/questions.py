@@ -12,6 +12,7 @@ from sqlalchemy import func, select, text
 
 from hyper2kvmd.jobs.changes import is_active, one, without_active_group
 from hyper2kvmd.jobs.dependencies import needed_by_others
+from hyper2kvmd.jobs.rows import UNKNOWN_TIME, known_state
 from hyper2kvmd.jobs.tables import MISPLACED, RETRIED, RETRIED_FILES, event_of, events, job_of, jobs, queue, stages
 from hyper2kvmd.jobs.transactions import Transactions, remembered
 from hyper2kvmd.model.jobs import Counts, Job, JobEvent, Stage, State
@@ -165,13 +166,14 @@ class Questions(Transactions):
             return connection.execute(select(jobs.c.id).limit(1)).first() is not None
 
     def folder_owners(self, job_ids: Iterable[int]) -> Mapping[int, FolderOwner]:
-        """Those of the jobs with these numbers that are on record."""
+        """Those of the jobs with these numbers that are on record. One that cannot be read counts as held."""
         found: dict[int, FolderOwner] = {}
         with self.transaction() as connection:
             for some in _in_portions(job_ids):
                 query = select(jobs.c.id, jobs.c.vm_name, jobs.c.state, jobs.c.finished).where(jobs.c.id.in_(some))
                 for number, vm_name, state, finished in connection.execute(query):
-                    found[number] = FolderOwner(vm_name, State(state), finished)
+                    known = None if finished == UNKNOWN_TIME else known_state(state)
+                    found[number] = FolderOwner(vm_name, known or State.HELD, finished)
         return found
 
     def killed_in_publish(self, after: datetime | None) -> Sequence[Job]:

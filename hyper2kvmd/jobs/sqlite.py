@@ -45,6 +45,7 @@ def engine_of(url: URL) -> Engine:
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # BEGIN is sent explicitly, below
+        connection.text_factory = _text
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}").close()
 
@@ -55,6 +56,11 @@ def engine_of(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _text(stored: bytes) -> str:
+    """A damaged text makes its row unreadable, and no other one."""
+    return stored.decode(errors="replace")
 
 
 def require_new(path: Path) -> None:

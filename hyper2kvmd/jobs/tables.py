@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import RowMapping
 
+from hyper2kvmd.jobs.rows import UNKNOWN_TIME, job_from
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.jobs import NOBODY_AT_ALL, Job, JobEvent, Problem, State, WaitingFor
@@ -47,6 +50,11 @@ INSIDE = (WaitingFor.SLOT, WaitingFor.SOURCE)
 """Reasons that do not count while the queue is paused."""
 notes_adapter: TypeAdapter[tuple[Concern, ...]] = TypeAdapter(tuple[Concern, ...])
 problems_adapter: TypeAdapter[tuple[Problem, ...]] = TypeAdapter(tuple[Problem, ...])
+JSON_COLUMNS: Mapping[str, Callable[[str], Any]] = {
+    "migration": lambda text: Migration.model_validate_json(text),
+    "problems": lambda text: problems_adapter.validate_json(text),
+    "notes": lambda text: notes_adapter.validate_json(text),
+}
 
 
 class Instant(TypeDecorator[datetime]):
@@ -57,6 +65,19 @@ class Instant(TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
         return None if value is None else value.astimezone(UTC)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None]:
+        """Of a text that is no time, UNKNOWN_TIME."""
+        process = super().result_processor(dialect, coltype)
+
+        def read(value: Any) -> datetime | None:
+            try:
+                moment: datetime | None = process(value) if process else value
+            except (TypeError, ValueError):
+                return UNKNOWN_TIME
+            return moment
+
+        return read
 
     def process_result_value(self, value: Any | None, _dialect: Dialect) -> datetime | None:
         if value is None:
@@ -272,22 +293,37 @@ APART = ("migration", "problems", "notes", "batch", "waiting_for")
 
 
 def job_of(row: RowMapping) -> Job:
-    migration = row["migration"]
-    return Job(
-        **{name: row[name] for name in Job.model_fields if name not in APART},
-        migration=None if migration is None else Migration.model_validate_json(migration),
-        problems=problems_adapter.validate_json(row["problems"]),
-        notes=notes_adapter.validate_json(row["notes"]),
-        batch=row.get("batch"),
-        waiting_for=_waiting_for(row, datetime.now(UTC)),
+    """Also of a row that cannot be read as a whole."""
+    read = {name: _parsed(parse, row[name]) for name, parse in JSON_COLUMNS.items()}
+    return job_from(
+        {name: row[name] for name in Job.model_fields if name not in APART}
+        | {name: value for name, value in read.items() if value is not None}
+        | {"batch": row.get("batch"), "waiting_for": _waiting_for(row, datetime.now(UTC))},
+        tuple(name for name, value in read.items() if value is None and row[name] is not None),
     )
+
+
+def migration_of(text: str | None) -> Migration | None:
+    """None if this version cannot read it."""
+    migration: Migration | None = _parsed(JSON_COLUMNS["migration"], text)
+    return migration
+
+
+def _parsed(parse: Callable[[str], Any], text: str | None) -> Any:
+    """None for a text that this version cannot read."""
+    try:
+        return None if text is None else parse(text)
+    except ValueError:
+        return None
 
 
 def _waiting_for(row: RowMapping, now: datetime) -> WaitingFor | None:
     """The first of several reasons: what the queue cannot change itself, then the pause, then the slots."""
     if row["state"] not in (State.QUEUED, State.HELD):
         return None
-    reason = WaitingFor(row["waiting_for"]) if row["waiting_for"] else WaitingFor.SLOT
+    reason = WaitingFor.SLOT
+    with suppress(ValueError):  # of a newer version
+        reason = WaitingFor(row["waiting_for"] or WaitingFor.SLOT)
     if row["state"] == State.HELD:
         return reason if reason in (WaitingFor.AFTER, WaitingFor.REMEDY) else WaitingFor.OPERATOR
     if reason in DATED and (row["not_before"] is None or row["not_before"] <= now):
