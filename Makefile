@@ -88,6 +88,9 @@ test-system: setup ## the package on a Debian server, a virtual machine, from in
 
 test-faults: setup ## what a service survives: deaths, orders and faults in any sequence; LONG=1 for all of it, in hours
 	$(AS_ROOT) LONG=$(LONG) $(BIN)/pytest -p no:cacheprovider $(SIDE_BY_SIDE) tests/faults
+ifdef LONG
+	$(AS_ROOT) $(BIN)/python -B -m tests.faults.long
+endif
 
 test-power: setup ## the power fails at 50 instants of a busy service, on a disk that is recorded write by write
 	$(AS_ROOT) LONG=1 $(BIN)/pytest -p no:cacheprovider tests/faults/test_power_loss.py

@@ -71,7 +71,7 @@ def run(case: str, **arguments: object) -> None:
         fact = f"exit status {code}" if code > 0 else "it did not end in time"
         raise AssertionError(f"{said[-12000:]}\n{fact}, in {folder}\nreplay: python -m tests.faults {case} {words}")
     sys.stdout.write(said)
-    if KEEP not in os.environ:
+    if not os.environ.get(KEEP):
         subprocess.run(["rm", "-rf", folder], check=True)
 
 

@@ -6,11 +6,13 @@ import http.client
 import json
 import os
 import pwd
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
@@ -196,10 +198,13 @@ class House:
         return self.state / "jobs.sqlite3"
 
     def rows(self, query: str = "SELECT * FROM jobs ORDER BY id", *values: object) -> list[dict[str, Any]]:
-        connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=60)
-        connection.row_factory = sqlite3.Row
-        with closing(connection):
-            return [dict(row) for row in connection.execute(query, values)]
+        try:
+            return _select(self.database, query, values)
+        except sqlite3.OperationalError:  # a dead daemon's journal is to be played back: in a copy
+            with tempfile.TemporaryDirectory() as folder:
+                for file in self.state.glob(f"{self.database.name}*"):
+                    shutil.copyfile(file, Path(folder, file.name))
+                return _select(Path(folder, self.database.name), query, values, mode="rw")
 
     def states(self) -> dict[str, list[str]]:
         """The states of all jobs, by VM name."""
@@ -228,6 +233,13 @@ class House:
             return self.quiet()
 
         until(over, lambda: f"all jobs are over: {self.waiting_files()} {self.states()}\n{self.tail()}")
+
+
+def _select(database: Path, query: str, values: Sequence[object], mode: str = "ro") -> list[dict[str, Any]]:
+    connection = sqlite3.connect(f"file:{database}?mode={mode}", uri=True, timeout=60)
+    connection.row_factory = sqlite3.Row
+    with closing(connection):
+        return [dict(row) for row in connection.execute(query, values)]
 
 
 class DaemonEnded(AssertionError):

@@ -62,6 +62,7 @@ def _lay_out() -> None:
     _copy_etc()
     _make_users(int(os.environ["H2K_BOX_SLOT"]))
     _install_helper()
+    _compile_product()
     for place, mode in (("/run", "0755"), ("/tmp", "1777")):
         if not REPOSITORY.is_relative_to(place):
             _mount("-t", "tmpfs", "-o", f"mode={mode}", "tmpfs", place)
@@ -102,6 +103,14 @@ def _install_helper() -> None:
     sudoers.unlink(missing_ok=True)
     shutil.copyfile(REPOSITORY / "sudoers.d/hyper2kvm", sudoers)
     sudoers.chmod(0o440)
+
+
+def _compile_product() -> None:
+    """As a package installs it: a process would else compile every module again, and try to keep the outcome."""
+    product, copy = REPOSITORY / "hyper2kvmd", LAYERS / "product"
+    subprocess.run(["cp", "-a", product, copy], check=True)
+    subprocess.run([sys.executable, "-m", "compileall", "-q", copy], check=True)
+    _mount("--bind", copy, product)
 
 
 def _make_users(slot: int) -> None:
