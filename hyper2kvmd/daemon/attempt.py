@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+import psutil
 from pydantic import ValidationError
 
 from hyper2kvmd.daemon.journal import JobLog
@@ -320,10 +321,24 @@ class Attempt:
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
-    """Kill the whole process group, as long as it is certain to be the worker's."""
+    """Kill the worker and its tools, as long as they are certain to be this worker's.
+
+    A tool can be frozen, and the worker then waits in the kernel until it is gone: an exporter serves the guest's
+    mount. The helper of sudo is root's, and ends when its socket closes.
+    """
     if process.returncode is None:
+        tools = _descendants(process.pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
+        for tool in tools:
+            with contextlib.suppress(psutil.Error):
+                tool.kill()
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).children(recursive=True)
+    return []
 
 
 def _crash(fact: str) -> Result:

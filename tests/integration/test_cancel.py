@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -12,7 +14,9 @@ import pytest
 from hyper2kvmd.client import Client
 from hyper2kvmd.model.jobs import Stage, State
 from tests.support.host import MIB
+from tests.support.host import installed_helper as installed_helper
 from tests.support.service import running, until
+from tests.support.small_guest import small_guest
 
 LOOP = bytes.fromhex("ebfe").ljust(510, b"\0") + b"\x55\xaa"
 """A boot sector that jumps to itself: QEMU would run it until the proof gives up."""
@@ -45,3 +49,64 @@ def test_a_cancelled_job_ends_in_order(service_folder: Path, stage: Stage) -> No
         assert "is killed" not in service.log.read_text()
         assert service.process is not None
         assert psutil.Process(service.process.pid).children(recursive=True) == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "program", "mounted"),
+    [
+        (Stage.CONVERT, "qemu-storage-daemon", False),
+        (Stage.REPAIR, "qemu-storage-daemon", False),
+        (Stage.REPAIR, "qemu-storage-daemon", True),
+        (Stage.REPAIR, "sudo", False),
+    ],
+)
+def test_a_frozen_program_does_not_hold_a_cancelled_job(
+    service_folder: Path, installed_helper: tuple[str, ...], stage: Stage, program: str, *, mounted: bool
+) -> None:
+    """The exporter of the comparison, that of the mounts (before and after the first mount), and the helper."""
+    with running(service_folder, installed_helper) as service:
+        image = small_guest(service.sources / "small.raw")
+        image.disks[0].path.chmod(0o644)
+        client = Client(service.socket)
+        keys = {"vmdk": str(image.disks[0].path), "vm_name": "small"}
+        number = client.submit_one(json.dumps(keys), name="small").id
+        assert service.process is not None
+        daemon = psutil.Process(service.process.pid)
+        frozen = _freeze(daemon, client, number, stage, program, mounted=mounted)
+        try:
+            assert client.cancel(number).cancelling
+            until("it is cancelled", lambda: client.job(number).state is State.CANCELLED)
+        finally:
+            for one in frozen:
+                with suppress(psutil.Error):
+                    one.resume()
+        until("no process is left", lambda: not daemon.children(recursive=True))
+
+
+def _freeze(
+    daemon: psutil.Process, client: Client, number: int, stage: Stage, program: str, *, mounted: bool
+) -> list[psutil.Process]:
+    """Stop the program, with what it has started, as soon as the job has come to the stage.
+
+    With `mounted`, when the helper has come and gone.
+    """
+    deadline, helped = time.monotonic() + 120, False
+    while time.monotonic() < deadline:
+        here = any(one.stage is stage for one in client.status().running)
+        found = _by_name(daemon) if here else {}
+        helped |= "sudo" in found
+        if program in found and (not mounted or (helped and "sudo" not in found)):
+            frozen = [found[program], *found[program].children(recursive=True)]
+            for one in frozen:
+                one.suspend()
+            return frozen
+        assert client.job(number).state.active, client.job(number).problems
+    raise AssertionError(f"{program} was never seen in {stage}")
+
+
+def _by_name(daemon: psutil.Process) -> dict[str, psutil.Process]:
+    found = {}
+    for process in daemon.children(recursive=True):
+        with suppress(psutil.Error):
+            found[process.name()] = process
+    return found
