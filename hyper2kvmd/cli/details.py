@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
-from pydantic import ValidationError
 
 from hyper2kvmd.cli.completion import job_ids
 from hyper2kvmd.cli.output import Output, printable
@@ -44,7 +43,7 @@ def _repairs(daemon: Client, job: Job) -> Sequence[Change]:
 
     if job.state.value != "succeeded":
         return ()
-    with suppress(Failure, ValidationError, ValueError, KeyError, TypeError):
+    with suppress(Failure, ValueError, KeyError, TypeError):
         changes = json.loads(daemon.report(job.id))["guest"]["changes"]
         return TypeAdapter(tuple[Change, ...]).validate_python(changes)
     return ()

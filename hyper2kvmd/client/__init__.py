@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from hyper2kvmd.client.client import Accepted, Client, Listed, default_socket
+from hyper2kvmd.client.client import Accepted, Client, Listed
+from hyper2kvmd.socket_connection import default_socket
 
 __all__ = ["Accepted", "Client", "Listed", "default_socket"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,30 +27,16 @@ from hyper2kvmd.daemon.wire import (
     TestBody,
 )
 from hyper2kvmd.errors import BrokenInstallation
-from hyper2kvmd.installed import CONFIGURATION, CONTROL_SOCKET
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import Batch, Job, JobEvent, PastRate
 from hyper2kvmd.model.notifications import Tried
+from hyper2kvmd.socket_connection import default_socket
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-NAMES_SOCKET = re.compile(r"^[^#\n]*control[-_]socket", re.MULTILINE)
 CREATED = 201
 NO_QUERY, NO_BODY, ALL, ALL_BATCHES = NoQuery(), NoBody(), JobsQuery(), BatchesQuery()
-
-
-def default_socket() -> Path:
-    """The configured path if this user may read it, else the default. Raises BrokenInstallation (`config-invalid`)."""
-    try:
-        text = CONFIGURATION.read_text(errors="replace")
-    except OSError:
-        return CONTROL_SOCKET
-    if "\\" not in text and not NAMES_SOCKET.search(text):  # an escape could spell the key
-        return CONTROL_SOCKET
-    from hyper2kvmd import config  # half of the time that a command takes to start
-
-    return config.load(CONFIGURATION).control_socket
 
 
 @dataclass(frozen=True)

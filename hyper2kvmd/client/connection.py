@@ -6,7 +6,6 @@ import errno
 import http.client
 import json
 import os
-import socket as sockets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 
 from hyper2kvmd.daemon.wire import RefusalBody
 from hyper2kvmd.errors import AlreadyActive, Failure, InvalidInput, Kind, MigrationFailed, NotFound, TryLater
+from hyper2kvmd.socket_connection import SocketConnection
 
 TIMEOUT = 60.0
 """Seconds to wait for each part of an answer: the daemon answers from its database."""
@@ -44,7 +44,7 @@ def request(socket: Path, method: str, path: str, body: object = None, *, timeou
     migration with errors, the failure that the daemon reports for other refusals, and MigrationFailed
     (`daemon-refused`) for one without a report.
     """
-    connection = _Connection(socket, timeout_seconds)
+    connection = SocketConnection(socket, timeout_seconds)
     try:
         try:
             connection.connect()
@@ -64,19 +64,6 @@ def request(socket: Path, method: str, path: str, body: object = None, *, timeou
     if status >= 400:
         raise _refused(status, answer, path)
     return Reply(status, answer, dict(response.getheaders()))
-
-
-class _Connection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: Path, timeout_seconds: float) -> None:
-        super().__init__("hyper2kvmd", timeout=timeout_seconds)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = sockets.socket(sockets.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
 
 
 def _unreachable(socket: Path, error: OSError) -> Failure:

@@ -25,9 +25,17 @@ Artifacts = Mapping[int, Artifact]
 
 def csv_report(jobs: Sequence[Job], artifacts: Artifacts) -> str:
     """RFC 4180, with times in seconds and sizes in bytes. No cell is a formula."""
+    return csv_heading() + csv_lines(jobs, artifacts)
+
+
+def csv_heading() -> str:
+    return f"{','.join(HEADINGS)}\r\n"
+
+
+def csv_lines(jobs: Sequence[Job], artifacts: Artifacts) -> str:
+    """The part of the report about these jobs."""
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(HEADINGS)
     for job in jobs:
         problem = job.problems[0] if job.problems else None
         error = (problem.code, problem.message, problem.hint) if problem else ("", "", "")
@@ -40,6 +48,10 @@ def csv_report(jobs: Sequence[Job], artifacts: Artifacts) -> str:
 
 def markdown_report(batch: Batch, jobs: Sequence[Job], artifacts: Artifacts) -> str:
     """GitHub-flavoured Markdown."""
+    return markdown_heading(batch) + markdown_lines(jobs, artifacts)
+
+
+def markdown_heading(batch: Batch) -> str:
     counts = ", ".join(f"{number} {state}" for state, number in batch.counts if number) or "no jobs"
     ended = f", finished {local_time(batch.finished)}" if batch.finished else ""
     head = [
@@ -49,8 +61,14 @@ def markdown_report(batch: Batch, jobs: Sequence[Job], artifacts: Artifacts) -> 
         "",
         _line(TITLES),
         _line(("---",) * len(TITLES)),
+        "",
     ]
-    return "\n".join([*head, *(_line(_cells(job, artifacts.get(job.id))) for job in jobs), ""])
+    return "\n".join(head)
+
+
+def markdown_lines(jobs: Sequence[Job], artifacts: Artifacts) -> str:
+    """The part of the report about these jobs."""
+    return "".join(f"{_line(_cells(job, artifacts.get(job.id)))}\n" for job in jobs)
 
 
 def _cells(job: Job, made: Artifact | None) -> Iterator[str]:

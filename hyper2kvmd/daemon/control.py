@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
 
 from hyper2kvmd import spec
 from hyper2kvmd.daemon import operations
-from hyper2kvmd.daemon.batch_report import csv_report, markdown_report
+from hyper2kvmd.daemon.batch_report import csv_heading, csv_lines, markdown_heading, markdown_lines
 from hyper2kvmd.daemon.callers import Caller, Callers
 from hyper2kvmd.daemon.doors import Handler
 from hyper2kvmd.daemon.ledger import Ledger
@@ -98,9 +98,9 @@ class Control:
     def _route(
         self,
         operation: Operation[Query, Body, Any],
-        handler: Callable[[Call[Query, Body]], Awaitable[web.Response]],
+        handler: Callable[[Call[Query, Body]], Awaitable[web.StreamResponse]],
     ) -> web.RouteDef:
-        async def handle(request: web.Request) -> web.Response:
+        async def handle(request: web.Request) -> web.StreamResponse:
             connection = None if request.transport is None else request.transport.get_extra_info("socket")
             caller = await self._callers.of(connection)
             self._callers.require(caller, operation)
@@ -244,24 +244,24 @@ class Control:
             raise unknown_batch(call.number)
         return batch
 
-    async def _batch_report(self, call: Call[BatchReportQuery, NoBody]) -> web.Response:
+    async def _batch_report(self, call: Call[BatchReportQuery, NoBody]) -> web.StreamResponse:
+        """Written in parts: a batch may have 100,000 jobs."""
         batch = await self._visible_batch(call)
-        jobs, artifacts = await self._outcome(batch)
-        if call.query.format == "csv":
-            text = await asyncio.to_thread(csv_report, jobs, artifacts)
-            return web.Response(text=text, content_type="text/csv")
-        text = await asyncio.to_thread(markdown_report, batch, jobs, artifacts)
-        return web.Response(text=text, content_type="text/markdown")
+        as_csv = call.query.format == "csv"
+        response = await call.stream("text/csv" if as_csv else "text/markdown")
+        await response.write((csv_heading() if as_csv else markdown_heading(batch)).encode())
+        lines = csv_lines if as_csv else markdown_lines
+        async for jobs, artifacts in self._outcome(batch):
+            await response.write((await asyncio.to_thread(lines, jobs, artifacts)).encode())
+        await response.write_eof()
+        return response
 
-    async def _outcome(self, batch: Batch) -> tuple[list[Job], dict[int, Artifact]]:
-        """All jobs of a batch without their migrations, and what they published, in parts: others ask in between."""
-        store, chosen = self._ledger.store, JobFilter(batch_id=batch.id)
-        jobs: list[Job] = []
-        artifacts: dict[int, Artifact] = {}
-        while part := await self._ledger.call(store.list, chosen, MAX_PART, len(jobs), Sort.OLDEST):
-            jobs += (job.with_changes(migration=None) for job in part)
-            artifacts |= await self._ledger.call(store.artifacts, [job.id for job in part])
-        return jobs, artifacts
+    async def _outcome(self, batch: Batch) -> AsyncIterator[tuple[Sequence[Job], Mapping[int, Artifact]]]:
+        """The jobs of a batch and what they published, in parts: others ask in between."""
+        store, chosen, offset = self._ledger.store, JobFilter(batch_id=batch.id), 0
+        while part := await self._ledger.ensure(store.list, chosen, MAX_PART, offset, Sort.OLDEST):
+            yield part, await self._ledger.ensure(store.artifacts, [job.id for job in part])
+            offset += len(part)
 
 
 @web.middleware

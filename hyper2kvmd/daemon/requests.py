@@ -43,6 +43,13 @@ class Call(Generic[Query, Body]):
         """That of the job or batch in the path."""
         return int(self._request.match_info["id"])
 
+    async def stream(self, content_type: str) -> web.StreamResponse:
+        """A text whose parts the handler writes. It must not fail from here on: the status is sent."""
+        response = web.StreamResponse()
+        response.content_type, response.charset = content_type, "utf-8"
+        await response.prepare(self._request)
+        return response
+
 
 async def read_call(operation: Operation[Query, Body, Any], request: web.Request, caller: Caller) -> Call[Query, Body]:
     """Raises RequestInvalid with all errors of query and body."""

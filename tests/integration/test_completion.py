@@ -54,7 +54,7 @@ def test_ids_are_those_of_jobs_in_fitting_states(house: House, tmp_path: Path) -
     assert proposed(tmp_path, "show", *at, "1") == [("1", "web01 queued")]
     assert proposed(tmp_path, "release", *at, "") == [("2", "db01 held")]
     assert proposed(tmp_path, "hold", *at, "") == [("1", "web01 queued")]
-    assert proposed(tmp_path, "retry", *at, "") == []
+    assert proposed(tmp_path, "retry", *at, "") == [("2", "db01 held")]
 
 
 def test_a_daemon_that_is_silent_or_missing_proposes_nothing(tmp_path: Path) -> None:
@@ -67,3 +67,29 @@ def test_a_daemon_that_is_silent_or_missing_proposes_nothing(tmp_path: Path) -> 
 
 def test_codes_are_proposed_for_explain(tmp_path: Path) -> None:
     assert [code for code, _ in proposed(tmp_path, "explain", "config-")] == ["config-invalid"]
+
+
+COMPLETING = """
+import sys
+from hyper2kvmd.cli import ctl
+sys.argv = ["h2kvmctl"]
+try:
+    ctl.main()
+except SystemExit:
+    pass
+print(sorted({"pydantic", "sqlalchemy", "aiohttp", "rich"} & sys.modules.keys()))
+"""
+
+
+def test_a_shell_does_not_wait_for_libraries(house: House, tmp_path: Path) -> None:
+    house.start()
+    words = ("h2kvmctl", "show", "--socket", str(house.socket), "")
+    environment = {
+        **os.environ,
+        "_H2KVMCTL_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(words),
+        "COMP_CWORD": str(len(words) - 1),
+    }
+    command = [sys.executable, "-c", COMPLETING]
+    done = subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

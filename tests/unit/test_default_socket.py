@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd import config
-from hyper2kvmd.client import client
+from hyper2kvmd import config, socket_connection
 
 
 @pytest.mark.parametrize(
@@ -28,6 +27,6 @@ def test_it_is_that_of_the_configuration(
     path = tmp_path / "hyper2kvmd.yaml"
     if text is not None:
         path.write_text(text)
-    monkeypatch.setattr(client, "CONFIGURATION", path)
+    monkeypatch.setattr(socket_connection, "CONFIGURATION", path)
     monkeypatch.setattr(config, "DEFAULT_PATH", path)
-    assert client.default_socket() == Path(expected)
+    assert socket_connection.default_socket() == Path(expected)

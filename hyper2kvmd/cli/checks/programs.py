@@ -14,12 +14,11 @@ from hyper2kvmd.guest.windows.drivers.source import DriverSource
 from hyper2kvmd.guest.windows.drivers.vetting import vet
 from hyper2kvmd.host import run
 from hyper2kvmd.host.packages import DistroPackage
+from hyper2kvmd.host.tool_version import tool_version
 from hyper2kvmd.proof.firmware import uefi_firmware
 from hyper2kvmd.volumes.ntfs.tool import check_library
 
 TITLE = "Programs"
-STALL_SECONDS = 5.0
-VERSION = re.compile(r"\d+(\.\d+)+\S*")
 RELEASE = re.compile(r"virtio-win-(\d[\d.]*(-\d+)?)", re.IGNORECASE)
 
 
@@ -59,9 +58,7 @@ def _program(program: NeededProgram, _host: Host) -> Iterator[Line]:
         fact = f"not installed; needed for {program.purpose}"
         yield Line(level=program.missing, object=program.name, fact=fact, remedy=remedy)
         return
-    said = run.run([path, "--version"], stall_seconds=STALL_SECONDS, check=False).stdout
-    version = VERSION.search(said)
-    yield ok(program.name, f"{version[0].rstrip('),') if version else 'installed'} ({path})")
+    yield ok(program.name, f"{tool_version(path) or 'installed'} ({path})")
 
 
 def _library(_host: Host) -> Iterator[Line]:

@@ -1,4 +1,4 @@
-"""What the page of the host shows: file systems with their reserve and promises, tools, protection, versions."""
+"""What the page of the host shows: file systems with their reserve and promises, tools and versions, protection."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import time
 from functools import lru_cache
 
 from hyper2kvmd.daemon.wire import Status
+from hyper2kvmd.host.run import SEARCH_PATH
+from hyper2kvmd.host.tool_version import tool_version
 
 TOOLS = (
     *("qemu-img", "qemu-storage-daemon", "qemu-system-x86_64", "nbdfuse", "fusermount3", "sudo", "virsh"),
@@ -35,4 +37,8 @@ def tools() -> tuple[tuple[str, str], ...]:
 
 @lru_cache(maxsize=1)
 def _tools(_minute: int) -> tuple[tuple[str, str], ...]:
-    return tuple((name, "found" if shutil.which(name) else "not found") for name in TOOLS)
+    return tuple((name, _found(shutil.which(name, path=SEARCH_PATH))) for name in TOOLS)
+
+
+def _found(path: str | None) -> str:
+    return "not found" if path is None else tool_version(path) or "found"
