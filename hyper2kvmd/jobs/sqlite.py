@@ -139,12 +139,24 @@ def _quick_check(connection: Connection) -> list[str] | None:
 
 def explained(path: Path, error: DatabaseError) -> Failure:
     """What an error of SQLite means: damage only if the file on the disk has it."""
+    error = _cause(error)
     code, fact = primary(error.orig), " ".join(str(error.orig).split())
     if code in BUSY:
         return busy(str(path))
     if code in DAMAGE:
         return confirmed(path, fact)
     return unavailable(path, fact) if code in FAULTS else unreadable(path, fact)
+
+
+def _cause(error: DatabaseError) -> DatabaseError:
+    """A write that fails ends its savepoints, so that the rollback to one fails as well: the first error counts."""
+    if "no such savepoint" not in str(error.orig):
+        return error
+    context = error.__context__
+    while context is not None:
+        error = context if isinstance(context, DatabaseError) else error
+        context = context.__context__
+    return error
 
 
 def confirmed(path: Path, fact: str) -> Failure:

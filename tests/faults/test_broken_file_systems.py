@@ -18,8 +18,9 @@ from tests.faults.forked import GOOD, PLANNING, Forked
 ROLES = ("spool", "state", "conversions", "images")
 FAULTY_SECONDS = 1.0
 """A job waits for the end of the fault so long."""
-ERRORS = {"no-writes": (errno.EIO, True), "read-only": (errno.EROFS, True)}
+ERRORS = {"dead": (errno.EIO, False), "no-writes": (errno.EIO, True), "read-only": (errno.EROFS, True)}
 """The errno of calls, and whether only those that write fail."""
+SLOW = pytest.mark.slow
 
 
 @contextmanager
@@ -104,7 +105,7 @@ class Visitor:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("fault", [full, pytest.param(without_inodes, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("fault", [full, pytest.param(without_inodes, marks=SLOW)])
 def test_full_file_systems(tmp_path: Path, fault: Callable[[Path], AbstractContextManager[None]]) -> None:
     house = Forked(tmp_path)
     house.configure()
@@ -126,7 +127,7 @@ def test_full_file_systems(tmp_path: Path, fault: Callable[[Path], AbstractConte
             house.end()
 
 
-@pytest.mark.parametrize("kind", ["no-writes", pytest.param("read-only", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", [pytest.param(one, marks=SLOW) if one != "dead" else one for one in ERRORS])
 def test_failing_file_systems(tmp_path: Path, kind: str) -> None:
     house = Forked(tmp_path, conditions=Conditions(tmp_path))
     house.configure()

@@ -5,13 +5,14 @@ H2K_FAULTS_SEED repeats a run of LONG=1.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,17 @@ SEED = int(os.environ.get("H2K_FAULTS_SEED", time.time_ns() % 1_000_000 if LONG 
 DAMAGES = 150 if LONG else 8
 NAMES = ("waiting", "good", "bad")
 BROKEN_INSTALLATION = 78
+POISON = {
+    "no JSON": "migration = '{'",
+    "no migration": "migration = NULL",
+    "key of a newer version": "migration = json_set(migration, '$.invented_later', 1)",
+    "unknown state": "state = 'levitating'",
+    "problems": "problems = 'x'",
+    "time": "created = 'yesterday'",
+    "bytes": "vm_name = CAST(x'fffe00' AS TEXT)",
+    "huge attempt": "attempt = 'many'",
+    "unknown reason to wait": "waiting_for = 'godot'",
+}
 HEALTHY = "SELECT state FROM jobs WHERE vm_name = '%s'"
 
 
@@ -68,6 +80,31 @@ def files(house: Forked) -> dict[str, bytes]:
             if not path.name.endswith(OUTCOMES):
                 found[path.name.rpartition(".yaml")[0].rpartition(".")[2]] = path.read_bytes()
     return found
+
+
+def execute(house: Forked, statement: str) -> None:
+    with closing(sqlite3.connect(house.database)) as connection, connection:
+        connection.execute(statement)
+
+
+@pytest.mark.parametrize("name", ["waiting", *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])])
+@pytest.mark.parametrize("poison", POISON)
+def test_unreadable_row_stops_nothing_else(house: Forked, poison: str, name: str) -> None:
+    execute(house, f"UPDATE jobs SET {POISON[poison]} WHERE vm_name = '{name}'")  # noqa: S608
+    before = files(house)
+    house.begin()
+    assert house.alive(), house.log
+    assert house.order("GET", "/v1/jobs") == 200
+    assert house.browse("/")[0] == 200
+    house.order("POST", "/v1/queue/resume")
+    house.drop("new.yaml", house.script("new", PLANNING, GOOD))
+    until(lambda: house.rows(HEALTHY % "new") == [{"state": "succeeded"}], f"a new job runs: {house.log[-3000:]}")
+    others = {"waiting": "succeeded", "good": "succeeded", "bad": "failed"}
+    others.pop(name)
+    until(lambda: all(house.rows(HEALTHY % one) == [{"state": end}] for one, end in others.items()), house.log[-3000:])
+    assert house.alive(), house.log
+    house.end(signal.SIGTERM)
+    assert before.items() <= files(house).items()
 
 
 def damages() -> Iterator[Callable[[bytearray, random.Random], None]]:
@@ -114,6 +151,7 @@ def test_damaged_database_is_refused_or_harmless(house: Forked, number: int) -> 
         assert house.exit_status == BROKEN_INSTALLATION, house.log
         assert "[database-" in house.log, house.log
         assert "Traceback" not in house.log
+    house.end(signal.SIGTERM)
     assert before.items() <= files(house).items()
 
 
@@ -123,5 +161,5 @@ def test_lost_database_is_made_again_from_the_spool(house: Forked) -> None:
     before = files(house)
     house.begin()
     until(lambda: house.rows(HEALTHY % "waiting") == [{"state": "succeeded"}], house.log)
+    house.end(signal.SIGTERM)
     assert before.items() <= files(house).items()
-    assert json.loads(house.ask("GET", "/v1/jobs")[1])
