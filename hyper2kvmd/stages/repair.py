@@ -56,7 +56,7 @@ def repair(bench: Bench, plan: Plan, image: Image) -> Guest:
 def _repair_on(overlays: Overlays, bench: Bench, plan: Plan) -> Guest:
     changed, folder = overlays.create(), overlays.folder
     with (
-        _damage_named(),
+        _damage_named(bench.folder),
         access.open_image(
             changed,
             bench.helper,
@@ -120,7 +120,7 @@ def preview(bench: Bench, plan: Plan, *, level: ConcernLevel = "warning") -> Gue
         )
         _note_driver_signatures(bench, plan)
         return None
-    with tempfile.TemporaryDirectory(prefix="preview-", dir=bench.folder) as name, _damage_named():
+    with tempfile.TemporaryDirectory(prefix="preview-", dir=bench.folder) as name, _damage_named(bench.folder):
         folder = Path(name)
         overlays = Image(disks=tuple(_overlays(sources, folder)), format="qcow2", layout=plan.layout)
         with access.open_image(overlays, bench.helper, folder, bench.keys(), backing=backing) as opened:
@@ -182,10 +182,13 @@ def _overlays(sources: Sequence[DiskSource], folder: Path) -> Iterator[DiskImage
 
 
 @contextmanager
-def _damage_named() -> Iterator[None]:
+def _damage_named(folder: Path) -> Iterator[None]:
+    """The guest's own files are reached by descriptors: an error of a file below `folder` is one of the host."""
     try:
         yield
     except OSError as error:
+        if isinstance(error.filename, str) and Path(error.filename).is_relative_to(folder):
+            raise
         raise MigrationFailed(
             "guest-damaged",
             f"a file system of the guest is not usable: {error}",
