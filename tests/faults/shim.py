@@ -28,6 +28,7 @@ ACTIONS: dict[str, tuple[str, ...]] = {
     "unlink": ("before", "after", ONCE.format(EIO)),
 }
 """What can happen at a call of each kind."""
+DEATHS = frozenset({"before", "after", "torn"})
 ROLES = ("daemon", "worker")
 UNSTEADY = re.compile(r"^.*/house(?=/)|(small|guest|bad)\d+|(export|source)-\w+|[0-9a-f]{8,}|\d+")
 """Parts of paths that are others in each run, or for another machine."""
@@ -42,6 +43,12 @@ class Call:
     number: int
     pattern: str
     """Of its path, as fnmatch reads it."""
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """Errors inside a guest are the guest's own, and end its job: there, only deaths."""
+        inside = not self.pattern.startswith("*")
+        return tuple(one for one in ACTIONS[self.name] if one in DEATHS or not inside)
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,7 @@ def recorded() -> list[Call]:
 
 def all_points(calls: Iterable[Call]) -> list[Point]:
     """Every action at every call."""
-    return [_point(one, action) for one in calls for action in ACTIONS[one.name]]
+    return [_point(one, action) for one in calls for action in one.actions]
 
 
 def choose(calls: Sequence[Call], count: int, seed: int, role: str) -> list[Point]:
@@ -135,13 +142,13 @@ def choose(calls: Sequence[Call], count: int, seed: int, role: str) -> list[Poin
             groups.setdefault((one.name, one.pattern), []).append(one)
     kinds = chance.sample(sorted(groups), min(count, len(groups)))
     chosen = [chance.choice(groups[kind]) for kind in kinds]
-    return [_point(one, chance.choice(ACTIONS[one.name])) for one in chosen]
+    return [_point(one, chance.choice(one.actions)) for one in chosen]
 
 
 def one_point_each(calls: Iterable[Call], seed: int) -> list[Point]:
     """Each call with one action; another seed takes another one."""
     chance = random.Random(seed)  # noqa: S311 - a choice that can be repeated
-    return [_point(one, chance.choice(ACTIONS[one.name])) for one in calls]
+    return [_point(one, chance.choice(one.actions)) for one in calls]
 
 
 def _point(call: Call, action: str) -> Point:

@@ -12,10 +12,18 @@ from tests.faults.campaign import Campaign
 from tests.faults.house import House, until
 from tests.faults.shim import ROLES, Point, Shim
 
-
 SEED = int(os.environ.get("H2K_SEED", "20"))
-COUNTS = {"daemon": 16, "worker": 12}
-"""How many points `make test` tries: some are not met, since no two runs make the same calls."""
+COUNTS = {"daemon": 11, "worker": 9}
+"""How many points `make test` chooses: some are not met, since no two runs make the same calls."""
+
+FOUND = (
+    "daemon:truncate:1:5:*/state/daemon.lock",
+    "worker:mkdir:1:5:*/conversions/*.*/*/fuse",
+    "worker:unlink:1:5:*/conversions/*.*/purpose",
+    "worker:unlink:1:before:*/images/.*.xml.*.partial",
+    "worker:write:1:torn:/boot/grub/.grub.cfg.*",
+)
+"""Points that broke a promise once: they are always tried."""
 
 
 @in_box
@@ -23,7 +31,8 @@ def test_points_of_a_clean_run(house: House) -> None:
     """The calls of a run without faults are recorded; faults come at some of them, as many kinds as there are."""
     campaign = Campaign(house)
     calls = _clean_run(campaign)
-    points = [point for role, count in COUNTS.items() for point in shim.choose(calls, count, SEED, role)]
+    points = [Point.of(text) for text in FOUND]
+    points += [point for role, count in COUNTS.items() for point in shim.choose(calls, count, SEED, role)]
     print(f"H2K_SEED={SEED}: {len(points)} of {len(shim.all_points(calls))} points at {len(calls)} calls")
     under_fire(campaign, points)
 
