@@ -27,6 +27,7 @@ WAITS: Mapping[str, str] = {
     "after": "the jobs that it names in after",
     "retry": "another attempt",
     "source": "its source: as many jobs read from that file system as max_per_source allows",
+    "storage": "a directory that cannot be written to: `h2kvmctl status` names it",
     "operator": "an operator, who holds it",
     "remedy": "an operator, who corrects what made it fail",
     "pause": "`h2kvmctl resume`: the queue is paused",
@@ -170,6 +171,8 @@ def status(output: Output, now: Status) -> None:
             *_undelivered(now),
         ]
     )
+    for fault in now.faults:
+        output.line(f"{fault.role}_dir {fault.path} cannot be written to: {fault.reason}", style="red")
     for one in now.running:
         output.line(f"job {one.id}  {one.vm_name}  {running(one)}")
     if now.ignored_count:

@@ -44,7 +44,8 @@ def prepare(spool_dir: Path) -> None:
                 _correct(folder, mode, group)
             else:
                 _make(folder, mode, group)
-            if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+            read_only = os.statvfs(folder).f_flag & os.ST_RDONLY  # its end is waited for
+            if not read_only and not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
                 raise PermissionError(errno.EACCES, "this user may not write there", str(folder))
         devices = {(spool_dir / name).stat().st_dev for name in SpoolFolder}
     except OSError as error:

@@ -6,12 +6,14 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 from prometheus_client.core import GaugeMetricFamily
 
-from hyper2kvmd.daemon.wire import FileSystemUse, RunningJob, Status
+from hyper2kvmd.daemon.wire import FileSystemRole, FileSystemUse, RunningJob, Status
 from hyper2kvmd.model.jobs import Stage, State
 
+WRITABLE = "hyper2kvm_directory_writable"
 Sample = tuple[tuple[str, ...], float]
 """The values of the labels, and the value."""
 
@@ -55,6 +57,12 @@ def _of_directories(read: Callable[[FileSystemUse], float]) -> Callable[[Status]
                 yield (role,), read(place)
 
     return samples
+
+
+def _writable(status: Status) -> Iterator[Sample]:
+    faulty = {fault.role for fault in status.faults}
+    for role in get_args(FileSystemRole):
+        yield (role,), float(role not in faulty)
 
 
 def _stages(status: Status) -> Iterator[Sample]:
@@ -139,6 +147,12 @@ GAUGES = (
         "hyper2kvm_directory_promised_bytes",
         "Bytes promised to running jobs on that file system and not yet written.",
         _of_directories(lambda place: place.promised),
+        ("directory",),
+    ),
+    Gauge(
+        WRITABLE,
+        "0 while the directory cannot be written to: its file system is full, read-only, failing or out of reach.",
+        _writable,
         ("directory",),
     ),
     Gauge(

@@ -1,14 +1,15 @@
-"""The control socket's file: who may connect to it."""
+"""The sockets that the daemon listens on, and who may connect to the control socket."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
 import stat
 from pathlib import Path
 
-from hyper2kvmd.daemon.doors import CONTROL_BACKLOG
+from hyper2kvmd.daemon.doors import BACKLOG, CONTROL_BACKLOG
 from hyper2kvmd.errors import BrokenInstallation
 from hyper2kvmd.host import acl
 from hyper2kvmd.host.person import READ, SEARCH, WRITE, Person, group_name
@@ -92,3 +93,35 @@ def _allow(path: Path, members: Person, group: int, wanted: int) -> None:
             acl.grant(handle, acl.AclEntry(acl.GROUP, wanted, group))
     finally:
         os.close(handle)
+
+
+def listen_on_port(address: str) -> socket.socket:
+    """A listening socket at `host:port`. Raises BrokenInstallation (`metrics-unusable`)."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(
+            host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(where)
+            listener.listen(BACKLOG)
+            listener.setblocking(False)
+        except OSError:
+            listener.close()
+            raise
+    except (OSError, OverflowError) as error:
+        raise BrokenInstallation(
+            "metrics-unusable",
+            f"cannot listen on metrics_listen {address}: {getattr(error, 'strerror', None) or error}",
+            hint="Set metrics_listen to a free address and port of this host",
+        ) from error
+    return listener
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    """Cancel the task and wait for its end."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon.folders import prepare
 from hyper2kvmd.daemon.locks import Locks, require_same_queue
+from hyper2kvmd.daemon.wire import FileSystemRole
 from hyper2kvmd.errors import BrokenInstallation, Failure, Unsafe
 from hyper2kvmd.host.destination import make_configured, require_configured
 from hyper2kvmd.host.workspace import ensure_private_dir, follow_links
 from hyper2kvmd.jobs.store import Store
 
 log = logging.getLogger(__name__)
+
+OF_JOBS: tuple[FileSystemRole, ...] = ("output", "conversion")
 
 
 def open_queue(config: DaemonConfig, locks: Locks) -> Store:
@@ -25,14 +28,12 @@ def open_queue(config: DaemonConfig, locks: Locks) -> Store:
     store.
     """
     with _using("state-dir-unusable", "the state directory", config.state_dir, "state_dir"):
-        config.state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-        locks.take("state_dir", config.state_dir)
-        locks.take_database()
+        hold("state", config, locks)
     store = Store(config.database_url)
     try:
         prepare(config.spool_dir)
         with _using("spool-unusable", "the spool directory", config.spool_dir, "spool_dir"):
-            locks.take("spool_dir", config.spool_dir)
+            hold("spool", config, locks)
         _require_same_queue(config, store)
     except BaseException:
         store.close()
@@ -47,23 +48,47 @@ def hold_places(config: DaemonConfig, locks: Locks) -> None:
     `config-invalid`).
     """
     require_output_apart(config)
-    try:
-        make_configured(config.output_dir)
-        locks.take("output_dir", config.output_dir)
-    except OSError as error:
-        log.warning("output_dir %s: %s", config.output_dir, error.strerror)
-    try:
-        conversions = follow_links(config.conversion_dir)
-        ensure_private_dir(conversions)
-        locks.take("conversion_dir", conversions)
-    except BrokenInstallation:
-        raise
-    except Failure as failure:
-        log.warning("conversion_dir: %s", failure)
-    except OSError as error:
-        log.warning("conversion_dir %s: %s", config.conversion_dir, error.strerror)
+    for role in OF_JOBS:
+        try:
+            hold(role, config, locks)
+        except BrokenInstallation:
+            raise
+        except Failure as failure:
+            log.warning("%s_dir: %s", role, failure)
+        except OSError as error:
+            log.warning("%s_dir %s: %s", role, directory_of(role, config), error.strerror)
     for directory in config.allowed_conversion_dirs:
         locks.take_if_possible("allowed_conversion_dirs", directory)
+
+
+def hold(role: FileSystemRole, config: DaemonConfig, locks: Locks) -> Path:
+    """The directory, made if missing, with its lock held.
+
+    Raises OSError, BrokenInstallation (`already-running`), TryLater (`database-unavailable`), and as
+    `ensure_private_dir` does.
+    """
+    directory = directory_of(role, config)
+    if role == "conversion":
+        directory = follow_links(directory)
+        ensure_private_dir(directory)
+    elif role == "output":
+        make_configured(directory)
+    elif role == "state":
+        directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+    locks.take(f"{role}_dir", directory)
+    if role == "state":
+        locks.take_database()
+    return directory
+
+
+def directory_of(role: FileSystemRole, config: DaemonConfig) -> Path:
+    directories: Mapping[FileSystemRole, Path] = {
+        "conversion": config.conversion_dir,
+        "output": config.output_dir,
+        "state": config.state_dir,
+        "spool": config.spool_dir,
+    }
+    return directories[role]
 
 
 def require_output_apart(config: DaemonConfig) -> None:

@@ -9,8 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import hyper2kvmd
 from hyper2kvmd.config import DaemonConfig
@@ -20,8 +19,10 @@ from hyper2kvmd.daemon.ignored import IgnoredFiles
 from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
+from hyper2kvmd.daemon.opening import directory_of
 from hyper2kvmd.daemon.room import Room
 from hyper2kvmd.daemon.sources import admission
+from hyper2kvmd.daemon.storage import Storage
 from hyper2kvmd.daemon.wall_clock import SETTLING_SECONDS, ClockRecord, WallClock
 from hyper2kvmd.daemon.wire import FileSystemRole, Status
 from hyper2kvmd.errors import Failure, TryLater
@@ -29,7 +30,8 @@ from hyper2kvmd.host import run
 from hyper2kvmd.jobs.attempts import Unsearched
 from hyper2kvmd.jobs.candidates import Admits, directories_of
 from hyper2kvmd.jobs.changes import first_line
-from hyper2kvmd.model.jobs import Job, State
+from hyper2kvmd.model.jobs import Counts, Job, State
+from hyper2kvmd.model.notifications import DestinationState
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import AwaitingSpace
 from hyper2kvmd.units import duration, local_time
@@ -39,6 +41,8 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 Mode = Literal["running", "paused", "draining", "stopping"]
+OnRecord = tuple[Counts, datetime | None, tuple[DestinationState, ...]]
+"""Jobs by state, the submission time of the oldest queued one, and the destinations of notifications."""
 
 
 class Scheduler:
@@ -48,11 +52,12 @@ class Scheduler:
         ledger: Ledger,
         metrics: Metrics,
         worker: Sequence[str],
+        storage: Storage,
         ignored: Callable[[], IgnoredFiles] = IgnoredFiles,
     ) -> None:
         """`ignored` returns the files in incoming/ that are no submissions."""
         self.config = config
-        self.ignored = ignored
+        self.ignored, self.storage = ignored, storage
         self.mode: Mode = "running"
         self.drained = asyncio.Event()
         self.last_tick = time.monotonic()
@@ -60,6 +65,7 @@ class Scheduler:
         self._room = Room(config, ledger)
         self._conclusions = Conclusions(config, ledger, metrics, self._room)
         self._attempts: dict[int, tuple[Attempt, asyncio.Task[None]]] = {}
+        self._last_record: OnRecord | None = None
         self._claimed: Job | None = None
         """A job that is claimed and not started yet: the database did not respond in between."""
         self._cancelling: set[int] = set()
@@ -80,6 +86,11 @@ class Scheduler:
     def last_end(self) -> str:
         """How the last job ended, such as `web01 succeeded with 1 warning`."""
         return self._conclusions.last_end
+
+    def storage_changed(self) -> None:
+        """Jobs that waited for a file system may be started now, or others have to wait."""
+        self._sources_freed = True
+        self.wake()
 
     def wake(self) -> None:
         """Something changed: look at the queue at once."""
@@ -149,7 +160,8 @@ class Scheduler:
     async def _claim(self) -> Job | None:
         trusted = self._clock.trusted(uptime())
         claim = self._ledger.store.claim
-        return await self._ledger.call(claim, datetime.now(UTC), self._admission(), wall_trusted=trusted)
+        usable = self.storage.usable()
+        return await self._ledger.call(claim, datetime.now(UTC), self._admission(), usable, wall_trusted=trusted)
 
     async def _look_at_clock(self) -> None:
         """Log a jump of the wall clock, and correct the times that were computed by it."""
@@ -281,13 +293,8 @@ class Scheduler:
         """With the ignored files of everybody, or of the uid `owner`."""
         config = self.config
         ignored, ignored_count = self.ignored().shown_to(owner)
-        counts, oldest_queued = await self._ledger.call(self._ledger.store.overview)
-        directories: dict[FileSystemRole, Path] = {
-            "conversion": config.conversion_dir,
-            "output": config.output_dir,
-            "state": config.state_dir,
-            "spool": config.spool_dir,
-        }
+        counts, oldest_queued, notifications = await self._on_record()
+        directories = {role: directory_of(role, config) for role in get_args(FileSystemRole)}
         file_systems = await self._room.file_systems(directories)
         conversion = next((one for one in file_systems if "conversion" in one.roles), None)
         running = tuple(attempt.view() for attempt, task in self._attempts.values() if not task.done())
@@ -308,5 +315,17 @@ class Scheduler:
             file_systems=file_systems,
             ignored=ignored,
             ignored_count=ignored_count,
-            notifications=await self._ledger.call(self._ledger.store.delivery_states),
+            notifications=notifications,
+            faults=self.storage.faults,
         )
+
+    async def _on_record(self) -> OnRecord:
+        """From the database; what it said last while its file system has a fault."""
+        store = self._ledger.store
+        try:
+            counts, oldest_queued = await self._ledger.call(store.overview)
+            self._last_record = counts, oldest_queued, await self._ledger.call(store.delivery_states)
+        except TryLater:
+            if self._last_record is None or all(fault.role != "state" for fault in self.storage.faults):
+                raise
+        return self._last_record

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,9 +25,9 @@ from hyper2kvmd.daemon.arrivals import Arrivals
 from hyper2kvmd.daemon.callers import Callers
 from hyper2kvmd.daemon.clearing import Clearing
 from hyper2kvmd.daemon.control import Control
-from hyper2kvmd.daemon.doors import BACKLOG, BoundedServer
+from hyper2kvmd.daemon.doors import BoundedServer
 from hyper2kvmd.daemon.ledger import Ledger
-from hyper2kvmd.daemon.listening import admit_submitters, listen
+from hyper2kvmd.daemon.listening import admit_submitters, ended, listen, listen_on_port
 from hyper2kvmd.daemon.locks import Locks
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.notify.notifier import Notifier
@@ -36,7 +35,9 @@ from hyper2kvmd.daemon.opening import hold_places, open_queue
 from hyper2kvmd.daemon.pages.server import Web
 from hyper2kvmd.daemon.scheduler import TICK_SECONDS, Scheduler
 from hyper2kvmd.daemon.sources import limits_line
+from hyper2kvmd.daemon.storage import Storage
 from hyper2kvmd.daemon.submitting import Desk
+from hyper2kvmd.daemon.waiting import wait_for_queue
 from hyper2kvmd.daemon.wire import Status
 from hyper2kvmd.errors import BrokenInstallation, Failure, TryLater
 from hyper2kvmd.host import run
@@ -74,12 +75,16 @@ RELOADABLE = frozenset(
 )
 
 
+def do_nothing() -> None:
+    """For a caller that does not wait for the daemon."""
+
+
 def serve(
     config: DaemonConfig,
     config_path: Path,
     *,
     worker: Sequence[str] = WORKER,
-    when_ready: Callable[[], object] = lambda: None,
+    when_ready: Callable[[], object] = do_nothing,
 ) -> None:
     """Run the daemon until SIGTERM, SIGINT or the end of a drain.
 
@@ -89,33 +94,14 @@ def serve(
     os.umask(UMASK)
     journal.set_up(config.log_level)
     with closing(Locks(config)) as locks:
-        store = open_queue(config, locks)
-        asyncio.run(_Service(config, config_path, store, locks, worker, when_ready).run())
-
-
-def _listen(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    try:
-        family, kind, protocol, _, where = socket.getaddrinfo(
-            host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
+        store: Store | None
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(where)
-            listener.listen(BACKLOG)
-            listener.setblocking(False)
-        except OSError:
-            listener.close()
-            raise
-    except (OSError, OverflowError) as error:
-        raise BrokenInstallation(
-            "metrics-unusable",
-            f"cannot listen on metrics_listen {address}: {getattr(error, 'strerror', None) or error}",
-            hint="Set metrics_listen to a free address and port of this host",
-        ) from error
-    return listener
+            store = open_queue(config, locks)
+        except (BrokenInstallation, TryLater) as failure:
+            store = asyncio.run(wait_for_queue(config, locks, failure, when_ready))
+            when_ready = do_nothing
+        if store is not None:
+            asyncio.run(_Service(config, config_path, store, locks, worker, when_ready).run())
 
 
 def status_line(status: Status, last_end: str) -> str:
@@ -128,6 +114,7 @@ def status_line(status: Status, last_end: str) -> str:
         percent = "" if job.progress is None else f" {100 * job.progress:.0f} %"
         jobs.append(f"{job.vm_name} {job.stage or 'starting'}{percent}")
     parts = [f"{len(jobs)} running: {', '.join(jobs)}" if jobs else "idle", f"{status.counts.queued} queued"]
+    parts += (f"{fault.role}_dir cannot be written to: {fault.reason}" for fault in status.faults)
     if status.counts.held:
         parts.append(f"{status.counts.held} held")
     if last_end:
@@ -152,11 +139,6 @@ def startup_lines(config: DaemonConfig) -> Iterator[str]:
         yield f"limits of sources: {limits_line(config.max_per_source)}"
 
 
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
 class _Service:
     def __init__(
         self,
@@ -172,7 +154,10 @@ class _Service:
         self._ledger = Ledger(store)
         self._metrics = Metrics()
         self._spool = spool.Spool(config.spool_dir, store, self._metrics)
-        self._scheduler = Scheduler(config, self._ledger, self._metrics, worker, lambda: self._spool.ignored)
+        self._storage = Storage(config, locks)
+        self._scheduler = Scheduler(
+            config, self._ledger, self._metrics, worker, self._storage, lambda: self._spool.ignored
+        )
         self._clearing = Clearing(config, self._ledger, self._metrics)
         self._notices = Notifier(self._ledger, self._metrics)
         self._notifier = SystemdNotifier()
@@ -184,6 +169,7 @@ class _Service:
         async with AsyncExitStack() as stack:
             stack.callback(self._ledger.close)
             await asyncio.to_thread(hold_places, self._config, self._locks)
+            await self._storage.look()
             await self._notices.configure(self._config)
             await self._scheduler.recover()
             await self._clearing.at_start()
@@ -213,13 +199,13 @@ class _Service:
             ),
             (
                 Web(self._scheduler, self._ledger, self._metrics).application(),
-                _listen(config.metrics_listen),
+                listen_on_port(config.metrics_listen),
                 f"metrics_listen {config.metrics_listen}",
             ),
         )
         for application, listener, name in doors:
             serving = asyncio.create_task(BoundedServer(application, listener, name).serve())
-            stack.push_async_callback(_cancelled, serving)
+            stack.push_async_callback(ended, serving)
             self._serving.append(serving)
         stack.callback(partial(config.control_socket.unlink, missing_ok=True))
 
@@ -236,6 +222,7 @@ class _Service:
             asyncio.create_task(self._watch_spool()),
             asyncio.create_task(self._notices.follow()),
             asyncio.create_task(self._clearing.follow()),
+            asyncio.create_task(self._storage.follow(self._scheduler.storage_changed)),
             asyncio.create_task(self._report_status()),
             asyncio.create_task(self._reload_when_asked()),
             asyncio.create_task(self._until_stopped()),
@@ -323,6 +310,7 @@ class _Service:
     def _take_over(self, new: DaemonConfig) -> None:
         self._config = new
         journal.set_up(self._config.log_level)
+        self._storage.configure(self._config)
         self._scheduler.configure(self._config)
         self._clearing.config = self._config
         log.info("configuration reloaded")

@@ -182,6 +182,15 @@ class FileSystemUse(Frozen):
     """Promised to running jobs and not yet written."""
 
 
+class FileSystemFault(Frozen):
+    """A directory of the configuration that the daemon cannot write to."""
+
+    role: FileSystemRole
+    path: Path
+    reason: str
+    since: datetime
+
+
 class IgnoredFile(Frozen):
     """A file in incoming/ that is no submission."""
 
@@ -210,6 +219,8 @@ class Status(Frozen):
     slots_used: int = 0
     """Of `max_concurrent_jobs`."""
     file_systems: tuple[FileSystemUse, ...] = ()
+    faults: tuple[FileSystemFault, ...] = ()
+    """Directories that cannot be written to. Jobs that need them wait."""
     ignored: tuple[IgnoredFile, ...] = ()
     """The oldest ones."""
     ignored_count: int = 0

@@ -17,6 +17,14 @@ from hyper2kvmd.model.sizes import BYTES
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a write without space for it."""
 PROBE_BYTES = 1 << 20
+FAULTS = (
+    *FULL,
+    *(errno.EROFS, errno.EIO, errno.EUCLEAN, errno.EREMOTEIO, errno.ENOMEDIUM, errno.ENXIO, errno.ENODEV),
+    *(errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ESHUTDOWN),
+)
+"""Errors that a file system gives whatever is written: it is full, read-only, damaged, or out of reach."""
+TRIAL = ".hyper2kvmd.trial"
+TRIAL_BYTES = 4096
 
 
 def file_system_of_open(handle: int) -> FileSystem:
@@ -102,3 +110,29 @@ def disk_full(folder: Path) -> MigrationFailed:
         hint="Free space there, or use another conversion directory, then retry",
         kind=Kind.OPERATOR,
     )
+
+
+def write_a_little(directory: Path) -> None:
+    """Make, fill, flush and remove a small file: a file system may refuse each of these. Raises OSError."""
+    path = directory / TRIAL
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        left = bytes(TRIAL_BYTES)
+        while left:
+            left = left[os.write(handle, left) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+        path.unlink()
+
+
+def reason_of(error: OSError, directory: Path | None = None) -> str:
+    """In words, if the file system is at fault; else empty."""
+    if error.errno not in FAULTS:
+        return ""
+    if error.errno == errno.ENOSPC and directory is not None:
+        with suppress(OSError):
+            facts = os.statvfs(directory)
+            if facts.f_files and not facts.f_ffree:
+                return "No inodes left on device"
+    return error.strerror or str(error)

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from hyper2kvmd.jobs.candidates import Admits, Times, forget_busy_sources, next_job
+from hyper2kvmd.jobs.candidates import Admits, Times, Usable, forget_busy_sources, next_job
 from hyper2kvmd.jobs.cards import forget_cards, replace_cards
 from hyper2kvmd.jobs.changes import (
     UNDELAYED,
@@ -61,6 +61,7 @@ class Attempts(Transactions):
         self,
         now: datetime,
         admits: Admits | None = None,
+        usable: Usable | None = None,
         *,
         since_boot: float | None = None,
         wall_trusted: bool = True,
@@ -68,7 +69,8 @@ class Attempts(Transactions):
         """The next job, now running in a new attempt: highest priority first, then the oldest.
 
         A job whose migration cannot be read fails. Jobs that `admits` refuses are passed over: they wait for their
-        source. A job whose window is shut gets the time of its next opening instead. One that daemons died with runs
+        source, and those that `usable` refuses for a directory. A job whose window is shut gets the time of its next
+        opening instead. One that daemons died with runs
         alone. `since_boot` is the uptime; None: that of now. Unless the wall clock is trusted, jobs with a window or a
         time wait. Raises Unsearched: call it again.
         """
@@ -77,7 +79,7 @@ class Attempts(Transactions):
             if runs_suspect(connection):
                 return None
             for _ in range(MAX_SHUT):
-                best = next_job(connection, times, admits)
+                best = next_job(connection, times, admits, usable)
                 if best is None or (is_suspect(connection, best) and runs_any(connection)):
                     return None
                 job = one(connection, best)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, or_, select, update
+from sqlalchemy import Connection, Select, and_, null, or_, select, update
 
 from hyper2kvmd.jobs.tables import jobs
 from hyper2kvmd.model.asked import Migration
@@ -17,6 +17,9 @@ from hyper2kvmd.model.jobs import State, WaitingFor
 Admits = Callable[[tuple[str, ...]], bool]
 """Whether a job that reads from these directories may start now."""
 BY_WALL_CLOCK = (WaitingFor.TIME, WaitingFor.WINDOW)
+Usable = Callable[[str], bool]
+"""Whether the directories of a job, given its migration as JSON, can be written to."""
+PASSED_OVER = (WaitingFor.SOURCE, WaitingFor.STORAGE)
 MAX_MARKED = 500
 """Jobs of a busy source that one search for a job marks. It limits the time of a transaction that blocks all others."""
 
@@ -42,11 +45,11 @@ class Times:
     """False: no job may start that has a window or a time."""
 
 
-def next_job(connection: Connection, times: Times, admits: Admits | None) -> int | None:
+def next_job(connection: Connection, times: Times, admits: Admits | None, usable: Usable | None = None) -> int | None:
     """The queued job with the highest priority, then the oldest, whose time has come and which is admitted."""
     best = _claimable(jobs.c.id, times=times)
-    if admits is not None:
-        admitted = _admitted(connection, times, admits)
+    if admits is not None or usable is not None:
+        admitted = _admitted(connection, times, admits or _any, usable or _any)
         best = best.where(jobs.c.id == admitted)
     number: int | None = connection.execute(best.limit(1).with_for_update(skip_locked=True)).scalar_one_or_none()
     return number
@@ -54,23 +57,34 @@ def next_job(connection: Connection, times: Times, admits: Admits | None) -> int
 
 def forget_busy_sources(connection: Connection) -> None:
     """For when other jobs may be admitted than before."""
-    busy = jobs.c.state == State.QUEUED, jobs.c.waiting_for == WaitingFor.SOURCE
+    busy = jobs.c.state == State.QUEUED, jobs.c.waiting_for.in_(PASSED_OVER)
     connection.execute(update(jobs).where(*busy).values(waiting_for=None))
 
 
-def _admitted(connection: Connection, times: Times, admits: Admits) -> int | None:
-    """The first admitted job. Those that are passed over wait for their source from now on."""
-    passed: list[int] = []
+def _any(_asked: object) -> bool:
+    return True
+
+
+def _admitted(connection: Connection, times: Times, admits: Admits, usable: Usable) -> int | None:
+    """The first admitted job. Those that are passed over wait for their source or a file system from now on."""
+    passed: dict[WaitingFor, list[int]] = {reason: [] for reason in PASSED_OVER}
     found = None
-    with connection.execute(_claimable(jobs.c.id, jobs.c.sources, jobs.c.waiting_for, times=times)) as rows:
-        for number, sources, waiting_for in rows:
-            if admits(_directories(sources)):
+    migration_of = null() if usable is _any else jobs.c.migration
+    columns = jobs.c.id, jobs.c.sources, jobs.c.waiting_for, migration_of
+    with connection.execute(_claimable(*columns, times=times)) as rows:
+        for number, sources, waiting_for, migration in rows:
+            if not usable(migration):
+                reason = WaitingFor.STORAGE
+            elif not admits(_directories(sources)):
+                reason = WaitingFor.SOURCE
+            else:
                 found = number
                 break
-            if waiting_for != WaitingFor.SOURCE and len(passed) < MAX_MARKED:
-                passed.append(number)
-    if passed:
-        connection.execute(update(jobs).where(jobs.c.id.in_(passed)).values(waiting_for=WaitingFor.SOURCE))
+            if waiting_for != reason and len(passed[reason]) < MAX_MARKED:
+                passed[reason].append(number)
+    for reason, numbers in passed.items():
+        if numbers:
+            connection.execute(update(jobs).where(jobs.c.id.in_(numbers)).values(waiting_for=reason))
     return found
 
 

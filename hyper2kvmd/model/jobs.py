@@ -61,6 +61,8 @@ class WaitingFor(StrEnum):
     """The delay before another attempt."""
     SOURCE = "source"
     """Fewer running jobs that read from the same file system: `max_per_source`."""
+    STORAGE = "storage"
+    """A directory that it needs and that cannot be written to."""
     OPERATOR = "operator"
     """A person who holds it."""
     REMEDY = "remedy"

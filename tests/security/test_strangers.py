@@ -23,12 +23,14 @@ from hyper2kvmd.daemon.callers import Callers
 from hyper2kvmd.daemon.doors import BoundedServer
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.listening import listen
+from hyper2kvmd.daemon.locks import Locks
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.notify.notifier import Notifier
 from hyper2kvmd.daemon.pages import shared
 from hyper2kvmd.daemon.pages.server import Web
 from hyper2kvmd.daemon.quota import Quota
 from hyper2kvmd.daemon.scheduler import Scheduler
+from hyper2kvmd.daemon.storage import Storage
 from hyper2kvmd.daemon.submitting import Desk
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin
@@ -348,7 +350,7 @@ def test_page_requests_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     async def run() -> None:
         ledger, metrics = Ledger(Counted(f"sqlite:///{tmp_path}/jobs.sqlite3")), Metrics()
         config = DaemonConfig(state_dir=tmp_path, conversion_dir=tmp_path)
-        site = Web(Scheduler(config, ledger, metrics, ()), ledger, metrics)
+        site = Web(Scheduler(config, ledger, metrics, (), Storage(config, Locks(config))), ledger, metrics)
         async with served(site.application()) as port:
             for path in (b"/", b"/host", b"/metrics", b"/healthz"):
                 readers = [(await call(port, PAGE.replace(b"/ ", path + b" ")))[0] for _ in range(50)]
@@ -379,7 +381,10 @@ def test_a_list_of_jobs_that_are_all_as_large_as_can_be(tmp_path: Path, monkeypa
     async def run() -> None:
         ledger = Ledger(store)
         config = DaemonConfig(state_dir=tmp_path, conversion_dir=tmp_path)
-        scheduler, callers = Scheduler(config, ledger, Metrics(), ()), Callers(tmp_path, 0)
+        scheduler, callers = (
+            Scheduler(config, ledger, Metrics(), (), Storage(config, Locks(config))),
+            Callers(tmp_path, 0),
+        )
         desk, notifier = Desk(ledger, Quota(store)), Notifier(ledger, Metrics())
         application = control.Control(scheduler, ledger, desk, callers, notifier).application()
         door = BoundedServer(application, listen(tmp_path / "socket"), "test")

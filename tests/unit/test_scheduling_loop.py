@@ -13,8 +13,10 @@ import pytest
 from hyper2kvmd.config import DaemonConfig, Retry
 from hyper2kvmd.daemon.conclusions import JITTER, LONGEST_DELAY_SECONDS, delay_before
 from hyper2kvmd.daemon.ledger import Ledger
+from hyper2kvmd.daemon.locks import Locks
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.scheduler import Scheduler
+from hyper2kvmd.daemon.storage import Storage
 from hyper2kvmd.errors import TryLater
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.jobs import Job
@@ -38,7 +40,7 @@ def test_the_watchdog_is_fed_by_completed_rounds_only(tmp_path: Path) -> None:
         store, rounds, stuck = Silent(f"sqlite:///{tmp_path}/jobs.sqlite3"), asyncio.Semaphore(0), threading.Event()
         ledger = Ledger(store)
         config = DaemonConfig(state_dir=tmp_path, conversion_dir=tmp_path)
-        scheduler = Scheduler(config, ledger, Metrics(), ())
+        scheduler = Scheduler(config, ledger, Metrics(), (), Storage(config, Locks(config)))
         following = asyncio.create_task(scheduler.follow(rounds.release))
 
         async def feeds() -> None:

@@ -27,6 +27,7 @@ from hyper2kvmd.daemon.pages.reported import Reported, of_report
 from hyper2kvmd.daemon.pages.shared import Overloaded, Shared, SharedPages
 from hyper2kvmd.daemon.report_file import ReportFiles
 from hyper2kvmd.daemon.scheduler import Scheduler
+from hyper2kvmd.daemon.storage import unwritable
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.model.jobs import Job, JobFilter, Sort, State
 from hyper2kvmd.model.results import Finished
@@ -94,11 +95,14 @@ class Web:
         return self._metrics.render(await self._scheduler.status(), self._scheduler.last_tick)
 
     async def _health(self, _request: web.Request) -> web.Response:
-        """200 when the scheduler runs and the database responds, else 503 with the fact."""
+        """200 when the scheduler runs, directories can be written to and the database responds, else 503."""
         age = time.monotonic() - self._scheduler.last_tick
         if age > STALE_SECONDS:
             reason = f"the scheduler has been unresponsive for {age:.0f} s\n"
             return web.Response(text=reason, status=503, headers=HEADERS)
+        if faults := self._scheduler.storage.faults:
+            text = "".join(f"{unwritable(one.role, one.path, one.reason)}\n" for one in faults)
+            return web.Response(text=text, status=503, headers=HEADERS)
         await self._shared_ping.get()
         return web.Response(text="ok\n", headers=HEADERS)
 

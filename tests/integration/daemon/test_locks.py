@@ -10,7 +10,7 @@ import pytest
 
 from hyper2kvmd.daemon.locks import LOCK, QUEUE_MARK
 from hyper2kvmd.model.jobs import State
-from tests.support.house import House
+from tests.support.house import House, until
 
 
 @pytest.fixture
@@ -115,3 +115,11 @@ def test_a_database_that_was_moved_away_is_replaced(house: House) -> None:
     assert "the database is new: it replaces the lost one of queue" in house.log
     house.stop()
     house.start()
+
+
+def test_a_removed_lock_is_taken_again(house: House, other: House) -> None:
+    house.start()
+    (house.root / "images" / LOCK).unlink()
+    until(lambda: (house.root / "images" / LOCK).exists(), "the lock is there again")
+    other.configure(**shared(house, "output_dir"))
+    assert refusal(other).endswith("[already-running]")

@@ -226,7 +226,7 @@ GUARDS: tuple[Guard, ...] = (
         cases(NEIGHBOUR, "state/jobs.sqlite3"),
         (
             Cut("hyper2kvmd/daemon/service.py", "UMASK", "value", "0o022"),
-            Cut("hyper2kvmd/daemon/opening.py", "open_queue", "keyword mode", "0o755"),
+            Cut("hyper2kvmd/daemon/opening.py", "hold", "keyword mode", "0o755"),
             Cut("hyper2kvmd/jobs/sqlite.py", "draft_of", "argument 0o600", "0o644"),
         ),
     ),
