@@ -19,6 +19,7 @@ from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.errors import Failure, TryLater
+from hyper2kvmd.guest.mounts import rootside
 from hyper2kvmd.host.conversion_dir import ConversionDir, open_conversion_dir
 from hyper2kvmd.host.leftovers import tidy_directory
 from hyper2kvmd.host.tidying import tidied
@@ -115,6 +116,7 @@ class Clearing:
 
     async def follow(self) -> None:
         """Tidy the output directory of each job that ended in `publish`, also of those before the daemon's start."""
+        await self._sweep_devices()
         while True:
             with contextlib.suppress(TryLater):
                 ended = await self._ledger.call(self._ledger.store.killed_in_publish, self._looked_until)
@@ -123,6 +125,11 @@ class Clearing:
                 if ended or self._looked_until is None:
                     self._looked_until = ended[0].finished if ended else datetime.fromtimestamp(0, UTC)
             await asyncio.sleep(PERIOD_SECONDS)
+
+    async def _sweep_devices(self) -> None:
+        """Have NBD devices and mappings of killed helpers removed: a helper does so whenever it is asked something."""
+        with contextlib.suppress(Failure, OSError):  # without repairs, a host needs no helper
+            await asyncio.to_thread(rootside.probe, rootside.Helper(self.config.helper), "start", ())
 
     async def _tidy(self, job: Job) -> None:
         order = ended_order(self.config, job)

@@ -259,3 +259,15 @@ def test_an_attempt_removes_its_own_drafts_before_it_asks_for_space(output: Path
     with pytest.raises(TryLater):
         migrate(order, Context(lambda _: None, admit))
     assert asked == [{theirs.name}]
+
+
+def test_the_daemon_asks_the_helper_when_it_starts(tmp_path: Path) -> None:
+    """The helper removes devices of killed helpers then (tests/system/inside.py)."""
+    helper = tmp_path / "helper"
+    helper.write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\n")
+    helper.chmod(0o755)
+    house = House(tmp_path)
+    house.configure(helper=[str(helper)])
+    house.start()
+    until((tmp_path / "asked").exists, "the helper was asked")
+    house.close()
