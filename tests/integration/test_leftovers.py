@@ -13,6 +13,7 @@ import pytest
 
 from hyper2kvmd import config
 from hyper2kvmd.cli.cleanup import collect
+from hyper2kvmd.daemon.locks import LOCK
 from hyper2kvmd.errors import TryLater
 from hyper2kvmd.host.leftovers import tidy_directory
 from hyper2kvmd.host.placed import DRAFT
@@ -164,7 +165,7 @@ def test_the_daemon_cleans_up_when_it_starts(output: Path, tmp_path: Path) -> No
     house = House(tmp_path / "house")
     house.configure(output_dir=str(output))
     house.start()
-    assert names(output) == set()
+    assert names(output) == {LOCK}
     assert ".web01.raw.7.partial, which a killed job had left" in house.log
     house.close()
 
