@@ -119,8 +119,9 @@ bench: setup ## our engine and its rivals side by side: an hour, 45 GB of disk; 
 bench-repair: setup ## how long each broken guest is held open for its repair; writes docs/explanation/performance.md
 	$(ROOT) env H2K_GUEST_CACHE="$${H2K_GUEST_CACHE:-$(CURDIR)/.cache/guests}" $(BIN)/python -B -m bench.repair --markdown
 
-bench-service: setup ## commands, status pages and the scrape with 100,000 jobs, in a minute; writes docs/explanation/performance.md
+bench-service: setup ## commands, status pages and the scrape with 100,000 jobs, and 10,000 files at once, in minutes; writes docs/explanation/performance.md
 	$(BIN)/python -B -m bench.service --markdown
+	$(BIN)/python -B -m bench.intake --markdown
 
 screenshots: setup ## renew the pictures in docs/images/ that README.md shows
 	$(BIN)/pytest -p no:cacheprovider tests/integration/daemon/test_browser.py

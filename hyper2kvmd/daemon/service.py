@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 WORKER = (sys.executable, "-I", "-m", "hyper2kvmd.worker")
 UMASK = 0o027
 """The group may read the files in the spool and the output directory; others may not."""
+SWITCH_SECONDS = 0.001
+"""Until a thread that reads the spool lets the event loop go on, which needs several turns for an answer."""
 RELOADABLE = frozenset(
     {
         "max_concurrent_jobs",
@@ -92,6 +94,7 @@ def serve(
     `metrics-unusable`, and those of `open_queue`, `hold_places` and the control socket.
     """
     os.umask(UMASK)
+    sys.setswitchinterval(SWITCH_SECONDS)
     journal.set_up(config.log_level)
     with closing(Locks(config)) as locks:
         store: Store | None
