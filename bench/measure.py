@@ -85,7 +85,7 @@ def measure(command: Command, *, own_file_system: bool) -> Measured:
         make_cold(command.warm_up)
     started = time.monotonic()
     with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(b"go\n")
+        process.stdin.write(b"go\nrecorded\n")
         process.stdin.close()
     process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)

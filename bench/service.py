@@ -24,6 +24,8 @@ from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.tables import jobs
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import State
+from hyper2kvmd.model.results import recorded
+from tests.support.attempts import Attempts
 from tests.support.house import House
 
 BEGIN, END = "<!-- service: begin -->", "<!-- service: end -->"
@@ -70,7 +72,20 @@ def request(path: str) -> Callable[[House], object]:
     return run
 
 
+def start_worker(house: House) -> None:
+    """A worker process, from its start to its first event."""
+    job = Attempts(Path(tempfile.mkdtemp(dir=house.root)))
+    argv = [sys.executable, "-I", "-m", "hyper2kvmd.worker"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/") as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(recorded(job.order).encode() + b"\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        process.kill()
+
+
 ROWS = (
+    Row("worker, until its first event", 0.3, start_worker),
     Row("`h2kvmctl --help`", 0.15, command("--help")),
     Row("`h2kvmctl list`", 0.5, command("list")),
     Row("status page `/`", 0.1, request("/"), SHARE_SECONDS),

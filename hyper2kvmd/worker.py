@@ -2,6 +2,7 @@
 
 `migrate` runs in a worker process of the daemon and in `h2kvmctl --config`, and never touches the database. The worker
 process is this module: it reads an `Order` as one JSON line from stdin, and writes events as JSON lines to stdout.
+Stages are imported when they run: a worker is there at once, and an attempt that continues needs few of them.
 """
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ from typing import NoReturn, TypeVar
 import psutil
 
 from hyper2kvmd import units
-from hyper2kvmd.disk.qemu.overlays import discard
-from hyper2kvmd.disk.sources.location import is_as_before
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.errors import (
     Failure,
@@ -33,7 +32,6 @@ from hyper2kvmd.errors import (
     MigrationFailed,
     TryLater,
 )
-from hyper2kvmd.hardware import decide_hardware
 from hyper2kvmd.host import run, space
 from hyper2kvmd.host.destination import nearest_output, output_of
 from hyper2kvmd.host.hooks import HookInput, Moment, run_hook
@@ -42,12 +40,13 @@ from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.host.person import name_of
 from hyper2kvmd.host.stage_record import StageRecord
 from hyper2kvmd.host.workspace import as_before, discard_images, working_folder
-from hyper2kvmd.machine_overview import overview
 from hyper2kvmd.model.concerns import Concern
+from hyper2kvmd.model.disks import Image
+from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.jobs import IMAGE_IN_DOUBT, Stage
-from hyper2kvmd.model.machine import Plan
+from hyper2kvmd.model.machine import Hardware, Plan
 from hyper2kvmd.model.orders import Order, SpaceNeeded
-from hyper2kvmd.model.results import RECORD_LIMIT, Artifact, Finished, Product, recorded
+from hyper2kvmd.model.results import RECORD_LIMIT, Artifact, Finished, Product, Registration, Verdict, recorded
 from hyper2kvmd.progress import (
     MAX_LINE,
     MAX_TRACEBACK,
@@ -62,13 +61,7 @@ from hyper2kvmd.progress import (
     problem,
     problems,
 )
-from hyper2kvmd.stages.bench import Bench
-from hyper2kvmd.stages.convert import convert
-from hyper2kvmd.stages.plan import plan, with_real_directories
-from hyper2kvmd.stages.publish import publish
-from hyper2kvmd.stages.register import register
-from hyper2kvmd.stages.repair import preview, rehearse, repair
-from hyper2kvmd.stages.verify import verify
+from hyper2kvmd.stages.bench import Bench, with_real_directories
 
 Made = TypeVar("Made", bound=Product)
 EMITTING = threading.Lock()
@@ -110,18 +103,21 @@ def _all_stages(bench: Bench, line: _Line) -> Finished:
             _remove_drafts(order)
         ctx.admit(_space_needed(planned))
     if done.image is None:
-        discard(bench.changes)
+        bench.discard_changes()
         _run_hooks(bench, "before")
-    image = line.run(Stage.CONVERT, done.image, lambda: convert(bench, planned))
+    image = line.run(Stage.CONVERT, done.image, lambda: _convert(bench, planned))
     bench.sources.close()
-    guest = line.run(Stage.REPAIR, done.guest, lambda: repair(bench, planned, image))
+    guest = line.run(Stage.REPAIR, done.guest, lambda: _repair(bench, planned, image))
+    from hyper2kvmd.hardware import decide_hardware
+    from hyper2kvmd.machine_overview import overview
+
     hardware = decide_hardware(order.migration, planned, guest)
     if done.artifact is None:  # the plan on record of a published machine has no disks
         ctx.machine_decided(overview(order.migration, planned, hardware, guest).lines())
-    verdict = line.run(Stage.VERIFY, done.verdict, lambda: verify(bench, hardware, image, guest))
-    artifact = line.run(Stage.PUBLISH, done.artifact, lambda: publish(bench, planned, hardware, image, guest, verdict))
+    verdict = line.run(Stage.VERIFY, done.verdict, lambda: _verify(bench, hardware, image, guest))
+    artifact = line.run(Stage.PUBLISH, done.artifact, lambda: _publish(bench, planned, hardware, image, guest, verdict))
     discard_images(bench.folder)  # a copy elsewhere is the image now
-    registration = line.run(Stage.REGISTER, done.registration, lambda: register(bench, hardware, guest, artifact))
+    registration = line.run(Stage.REGISTER, done.registration, lambda: _register(bench, hardware, guest, artifact))
     _run_hooks(bench, "after", artifact)
     return Finished(
         plan=planned, image=image, guest=guest, verdict=verdict, artifact=artifact, registration=registration
@@ -132,6 +128,36 @@ def _remove_drafts(order: Order) -> None:
     """Those of a killed attempt take the space that this one asks for. `publish` judges the directory."""
     with contextlib.suppress(Failure, OSError), output_of(order) as directory:
         remove_drafts_of(order, directory)
+
+
+def _convert(bench: Bench, planned: Plan) -> Image:
+    from hyper2kvmd.stages.convert import convert
+
+    return convert(bench, planned)
+
+
+def _repair(bench: Bench, planned: Plan, image: Image) -> Guest:
+    from hyper2kvmd.stages.repair import repair
+
+    return repair(bench, planned, image)
+
+
+def _verify(bench: Bench, hardware: Hardware, image: Image, guest: Guest) -> Verdict:
+    from hyper2kvmd.stages.verify import verify
+
+    return verify(bench, hardware, image, guest)
+
+
+def _publish(bench: Bench, planned: Plan, hardware: Hardware, image: Image, guest: Guest, verdict: Verdict) -> Artifact:
+    from hyper2kvmd.stages.publish import publish
+
+    return publish(bench, planned, hardware, image, guest, verdict)
+
+
+def _register(bench: Bench, hardware: Hardware, guest: Guest, artifact: Artifact) -> Registration:
+    from hyper2kvmd.stages.register import register
+
+    return register(bench, hardware, guest, artifact)
 
 
 class _Line:
@@ -202,12 +228,18 @@ def plan_only(order: Order, ctx: Context) -> Plan:
 
 
 def _plan_for_run(bench: Bench) -> Plan:
+    from hyper2kvmd.stages.plan import plan
+    from hyper2kvmd.stages.repair import rehearse
+
     planned = plan(bench)
     rehearse(bench, planned)
     return planned
 
 
 def _plan_with_guest(bench: Bench) -> Plan:
+    from hyper2kvmd.stages.plan import plan
+    from hyper2kvmd.stages.repair import preview
+
     planned = plan(bench)
     return planned.with_changes(guest=preview(bench, planned))
 
@@ -267,6 +299,8 @@ def _valid_products(bench: Bench, recorded_here: Finished) -> Finished:
         return Finished()
     if not all(disk.path.parent == bench.folder and disk.path.exists() for disk in image.disks):
         return Finished()
+    from hyper2kvmd.disk.sources.location import is_as_before
+
     if not all(is_as_before(disk, bench.mandate) for disk in planned.disks):
         return Finished()
     if finished.guest is None and bench.overlays(image).unclean:

@@ -257,8 +257,9 @@ class Placing:
             with suppress(OSError):
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
                 handle = self._keep(os.open(one, flags, dir_fd=self._directory))
-                identity, digest = wanted[:-1], wanted[-1]
-                if _identity(os.fstat(handle)) == identity and (digest is None or sha256_of(handle) == digest):
+                facts, identity, digest = os.fstat(handle), wanted[:-1], wanted[-1]
+                ours = facts.st_uid == os.geteuid() and _identity(facts) == identity
+                if ours and (digest is None or sha256_of(handle) == digest):
                     hold(handle)
                     return handle
         return None

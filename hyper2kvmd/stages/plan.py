@@ -17,18 +17,14 @@ from hyper2kvmd.guest.windows.drivers.vetting import vet
 from hyper2kvmd.guest.windows.volumes import check_windows
 from hyper2kvmd.hardware import expected_hardware, hardware_concerns, require_possible
 from hyper2kvmd.host import run, space
-from hyper2kvmd.host.destination import real_output_dir, unusable
 from hyper2kvmd.host.hooks import check_hooks
 from hyper2kvmd.host.kvm import EMULATOR
-from hyper2kvmd.host.mandate import require_below
-from hyper2kvmd.host.workspace import real_conversion_dir
 from hyper2kvmd.machines.archives.unpacking import unpacked_bytes
 from hyper2kvmd.machines.reader import read_machine
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.concerns import Concern, first_concerns
 from hyper2kvmd.model.disks import DiskRef, Layout, SourceDisk, Volume
 from hyper2kvmd.model.machine import Machine, Plan
-from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import Context
 from hyper2kvmd.proof.firmware import uefi_firmware
 from hyper2kvmd.resizing import growth, new_sizes
@@ -169,21 +165,6 @@ def _programs(migration: Migration) -> Iterator[str]:
         yield EMULATOR
     if migration.libvirt_import:
         yield VIRSH
-
-
-def with_real_directories(order: Order) -> Order:
-    """The order with the real paths of its directories, links followed once; before any directory is made.
-
-    Raises Unsafe (`path-not-allowed`) for a directory that the job may not name, and MigrationFailed
-    (`output-unwritable`) for an unusable output directory.
-    """
-    conversion_dir = real_conversion_dir(order.conversion_dir, order.bounds.conversion_dirs)
-    try:
-        output_dir = real_output_dir(order)
-    except OSError as error:
-        raise unusable(order.output_dir, error) from error
-    require_below(order.output_dir, output_dir, order.bounds.output_dirs, "output")
-    return order.with_changes(conversion_dir=conversion_dir, output_dir=output_dir)
 
 
 def read_disks(

@@ -239,7 +239,7 @@ def working(order: Order, *, kill_at: str = "") -> list[Event]:
         [sys.executable, "-m", "hyper2kvmd.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as worker:
         assert worker.stdin is not None and worker.stdout is not None
-        worker.stdin.write(order.model_dump_json() + "\ngo\n")
+        worker.stdin.write(order.model_dump_json() + "\ngo\nrecorded\n")
         worker.stdin.flush()
         heard = []
         for line in worker.stdout:

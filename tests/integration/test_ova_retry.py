@@ -13,7 +13,15 @@ from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Stage
 from hyper2kvmd.model.orders import SpaceNeeded
 from hyper2kvmd.model.results import FIELDS
-from hyper2kvmd.progress import AwaitingSpace, Context, Ended, StageFinished, StageStarted, event_adapter
+from hyper2kvmd.progress import (
+    AwaitingRecord,
+    AwaitingSpace,
+    Context,
+    Ended,
+    StageFinished,
+    StageStarted,
+    event_adapter,
+)
 from hyper2kvmd.worker import plan_only
 from tests.support.attempts import MIB, Attempts
 from tests.support.benches import unheard
@@ -51,6 +59,8 @@ def attempt(job: Attempts, kill_at: Stage | None = None, *, finished: bool = Fal
                 job.order = job.order.with_changes(finished=done)
             elif isinstance(event, AwaitingSpace):
                 print("go", file=worker.stdin, flush=True)
+            elif isinstance(event, AwaitingRecord):
+                print("recorded", file=worker.stdin, flush=True)
             elif isinstance(event, Ended):
                 return stages, event
             if isinstance(event, StageFinished if finished else StageStarted) and event.stage is kill_at:

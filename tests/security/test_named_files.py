@@ -121,7 +121,7 @@ def test_a_job_of_somebody_who_may_read_both(folder: Path) -> None:
         helper=("none",),
         space_reserve="0",
     )
-    argv, text = service_python("hyper2kvmd.worker"), f"{order.model_dump_json()}\ngo\n"
+    argv, text = service_python("hyper2kvmd.worker"), f"{order.model_dump_json()}\ngo\nrecorded\n"
     done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=120, cwd="/", check=True)
     ended = event_adapter.validate_json(done.stdout.splitlines()[-1])
     assert isinstance(ended, Ended)

@@ -91,7 +91,7 @@ def planned(order: Order) -> Iterator[Callable[[], Ended]]:
 
         def go_on() -> Ended:
             assert process.stdin is not None
-            process.stdin.write("go\n")
+            process.stdin.write("go\nrecorded\n")
             process.stdin.flush()
             last = until(Ended)
             assert isinstance(last, Ended)
@@ -215,7 +215,7 @@ def problems(order: Order, conversion_dir: Path, *prefix: str | Path) -> tuple[P
     before = sorted(conversion_dir.parent.rglob("*"))
     order = order.with_changes(conversion_dir=conversion_dir)
     argv = [*prefix, *service_python("hyper2kvmd.worker")]
-    text = f"{order.model_dump_json()}\ngo\n"
+    text = f"{order.model_dump_json()}\ngo\nrecorded\n"
     done = subprocess.run(argv, input=text, capture_output=True, text=True, cwd="/", check=True)
     ended = event_adapter.validate_json(done.stdout.splitlines()[-1])
     assert isinstance(ended, Ended)

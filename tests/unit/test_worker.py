@@ -37,3 +37,13 @@ def test_what_is_wrong_with_the_host_has_no_traceback() -> None:
 def test_half_a_character_can_be_reported() -> None:
     """As a guest's registry may have one."""
     assert progress.problem(MigrationFailed("x", "a\ud800\udcff", hint="B")).message == "a��"
+
+
+def test_a_worker_starts_with_little() -> None:
+    """What a stage needs is imported when the stage runs."""
+    script = "import sys, hyper2kvmd.worker; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    loaded = set(done.stdout.split())
+    heavy = {"yaml", "cryptography", "lxml", "qemu", "aiohttp", "sqlalchemy", "hyper2kvmd.stages.plan"}
+    rooms = {f"hyper2kvmd.{room}" for room in ("guest", "machines", "targets", "volumes", "disk.qemu", "proof")}
+    assert not loaded & (heavy | rooms)

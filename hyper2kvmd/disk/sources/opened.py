@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 
 from hyper2kvmd.disk.files import source_changed
-from hyper2kvmd.disk.sources.location import open_disk
 from hyper2kvmd.disk.sources.source import DiskSource
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.host import space
@@ -56,6 +55,8 @@ class Sources:
 
         Raises as `open_disk` does, and MigrationFailed (`source-repeated`) for a file that two of them use.
         """
+        from hyper2kvmd.disk.sources.location import open_disk  # with all readers
+
         if not self._opened:
             opened: dict[DiskRef, DiskSource] = {}
             for at in disks:

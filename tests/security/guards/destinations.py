@@ -90,7 +90,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     *each(
         "test_destinations.py::test_a_result_is_named_by_where_it_lies",
-        Cut("hyper2kvmd/stages/plan.py", "with_real_directories", "call real_output_dir", "order.output_dir"),
+        Cut("hyper2kvmd/stages/bench.py", "with_real_directories", "call real_output_dir", "order.output_dir"),
     ),
     *each(
         "test_destinations.py::test_what_lies_in_a_closed_directory_is_not_said",

@@ -14,7 +14,7 @@ placed = partial(Cut, "hyper2kvmd/host/placed.py")
 placing = partial(Cut, "hyper2kvmd/host/placing.py")
 
 GUARDS: tuple[Guard, ...] = (
-    *each(f"{TESTS}::test_without_the_key_nothing_is_replaced", placing("Placing._place", "if overwrite", ALWAYS)),
+    *each(f"{TESTS}::test_without_the_key_nothing_is_replaced", placing("Placing._name", "if overwrite", ALWAYS)),
     *each(f"{TESTS}::test_results_of_another_submitter_are_not_replaced", placed("_text", "item submitter_uid", GONE)),
     *each(f"{TESTS}::test_results_of_another_machine_are_not_replaced", placed("_text", "item vm_name", GONE)),
     *each(cases(CHANGED, "web01.raw-edited"), placed("_state", "item st_mtime_ns", GONE)),
@@ -25,7 +25,7 @@ GUARDS: tuple[Guard, ...] = (
     *each(f"{TESTS}::test_a_failure_brings_the_old_files_back", placing("Placing.__exit__", "call _restore", GONE)),
     *each(
         f"{TESTS}::test_a_job_that_was_killed_brings_them_back",
-        placing("Placing._take_back", "call _restore", GONE),
+        placing("Placing.start_over", "call _restore", GONE),
     ),
     *each(
         f"{TESTS}::test_the_next_job_brings_back_what_a_killed_one_set_aside",

@@ -28,7 +28,7 @@ GUARDS: tuple[Guard, ...] = (
     # ---- the output directory
     *each(
         "test_places.py::test_what_lies_under_the_names_of_drafts",
-        placing("Placing._take_back", "call _remove _ending", GONE),
+        placing("Placing.start_over", "call _remove _ending", GONE),
     ),
     *each("test_places.py::test_a_draft_that_is_planted_while_a_job_publishes", NEW),
     *each(
@@ -38,7 +38,7 @@ GUARDS: tuple[Guard, ...] = (
     *each(
         "test_places.py::test_a_draft_that_is_swapped_before_it_gets_its_name",
         placing(
-            "Placing._place",
+            "Placing._name",
             "call link",
             "os.link(self._draft($2), $2, src_dir_fd=self._directory, dst_dir_fd=self._directory)",
         ),
