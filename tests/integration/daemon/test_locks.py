@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from hyper2kvmd.daemon.locks import LOCK, QUEUE_MARK
 from hyper2kvmd.model.jobs import State
+from tests.support.ctl import ctl
 from tests.support.house import House, until
 
 
@@ -123,3 +125,21 @@ def test_a_removed_lock_is_taken_again(house: House, other: House) -> None:
     until(lambda: (house.root / "images" / LOCK).exists(), "the lock is there again")
     other.configure(**shared(house, "output_dir"))
     assert refusal(other).endswith("[already-running]")
+
+
+def test_a_one_shot_run_works_in_the_directories_of_a_daemon(house: House) -> None:
+    house.start()
+    (house.root / "web01.raw").write_bytes(bytes(1 << 20))
+    asked = {
+        "vmdk": str(house.root / "web01.raw"),
+        "vm_name": "web01",
+        "conversion_dir": str(house.conversions),
+        "output_dir": str(house.root / "images"),
+        "libvirt_import": False,
+    }
+    (house.root / "web01.yaml").write_text(json.dumps(asked))
+    done = ctl("--config", house.root / "web01.yaml", cwd=house.root)
+    assert done.returncode == 0, done.stderr
+    assert (house.root / "images" / "web01.qcow2").exists() and house.working_folders() == []
+    house.drop("a.yaml", house.migration("a", "plan"))
+    house.reaches(1, State.SUCCEEDED)
