@@ -111,6 +111,8 @@ class DaemonConfig(Frozen):
     """Where notifications go."""
     stall_after: float = Field(default=900.0, ge=0)
     """Seconds without a moved byte after which a running job has stalled; 0: never."""
+    stall_retry_after: float = Field(default=3600.0, ge=0)
+    """Seconds without a moved byte after which the worker of a job is ended and the job tried again; 0: never."""
     virtio_win: Path | None = None
     """An ISO of virtio-win, or a folder with its files, for migrations that name none."""
     helper: HelperCall = DEFAULT_HELPER

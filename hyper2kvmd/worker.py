@@ -43,7 +43,7 @@ from hyper2kvmd.host.workspace import as_before, discard_images, working_folder
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.model.disks import Image
 from hyper2kvmd.model.guest import Guest
-from hyper2kvmd.model.jobs import IMAGE_IN_DOUBT, Stage
+from hyper2kvmd.model.jobs import Stage, leaves_no_image
 from hyper2kvmd.model.machine import Hardware, Plan
 from hyper2kvmd.model.orders import Order, SpaceNeeded
 from hyper2kvmd.model.results import RECORD_LIMIT, Artifact, Finished, Product, Registration, Verdict, recorded
@@ -186,7 +186,7 @@ class _Line:
         try:
             yield
         except Failure as failure:
-            if failure.kind is Kind.PERMANENT or failure.code in IMAGE_IN_DOUBT:
+            if leaves_no_image(failure.kind, failure.code):
                 self._record.drop()
             raise
 

@@ -169,7 +169,7 @@ class SpoolCheck:
                     code="source-unreadable",
                     message=f"{source} cannot be read by the daemon's user {self.host.service.name}",
                     hint="Copy the source to a directory that this user can read",
-                    kind="operator",
+                    kind="permanent",
                 )
         finally:
             os.close(opened.fd)

@@ -20,7 +20,7 @@ from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.pace import Pace
-from hyper2kvmd.daemon.stall import StallWatch
+from hyper2kvmd.daemon.stall import StallWatch, activity_of
 from hyper2kvmd.daemon.tally import Tally
 from hyper2kvmd.daemon.wire import RunningJob
 from hyper2kvmd.host.run import spawn_worker
@@ -80,7 +80,7 @@ class Attempt:
         ledger: Ledger,
         metrics: Metrics,
         admit: Callable[[AwaitingSpace], Awaitable[bool]],
-        stall_seconds: float,
+        stall: StallWatch,
     ) -> None:
         self.job = job
         self.cancelled = False
@@ -97,8 +97,7 @@ class Attempt:
         self._data_bytes = 0
         self._persisted = 0.0
         self._killer: asyncio.Task[None] | None = None
-        self._stall_seconds = stall_seconds
-        self._stall = StallWatch(stall_seconds)
+        self._stall, self._stall_ended = stall, False
 
     def view(self) -> RunningJob:
         now, pace = time.monotonic(), self._pace
@@ -136,7 +135,7 @@ class Attempt:
             self._process = process = await spawn_worker(argv)
         except OSError as error:
             return Result("failed", (_problem("worker-not-started", f"no worker could be started: {error.strerror}"),))
-        watching = asyncio.create_task(self._watch_stall())
+        watching = asyncio.create_task(self._watch_stall(process))
         self._log.info("%s, attempt %d, worker %d", self.job.vm_name, self.job.attempt, process.pid)
         try:
             if self.cancelled or self.stopped:
@@ -144,7 +143,8 @@ class Attempt:
             await self._send(process, recorded(self._order))
             if self._order.finished.plan is not None:
                 await self._compare_cards(self._order.finished.plan)
-            return await self._follow(process)
+            result = await self._follow(process)
+            return self._stalled_result() if self._stall_ended and result.outcome != "succeeded" else result
         finally:
             watching.cancel()
             _kill(process)
@@ -221,10 +221,16 @@ class Attempt:
                 await self._send(process, "recorded")
         return True
 
-    async def _watch_stall(self) -> None:
-        """Report a worker that moves nothing: it may wait for a dead server, which no error ends."""
+    async def _watch_stall(self, process: asyncio.subprocess.Process) -> None:
+        """Report and end a worker that moves nothing: it may wait for a dead server, which no error ends."""
         while True:
             await asyncio.sleep(STALL_LOOK_SECONDS)
+            if self._stall.is_silent(time.monotonic()):
+                self._stall.compare(await asyncio.to_thread(activity_of, process.pid), time.monotonic())
+            if self._stall.end_due(time.monotonic()) and not self._stall_ended:
+                self._stall_ended = True
+                self._log.warning("%s", self._stalled_result().problems[0].message)
+                self._terminate(CANCEL_SECONDS)
             if self._stall.report_due(time.monotonic()):
                 concern = self._stalled()
                 self._log.warning("%s", concern)
@@ -233,13 +239,23 @@ class Attempt:
                 await self._ledger.ensure(store.record_stall, self.job.id, self.job.attempt, str(concern))
 
     def _stalled(self) -> Concern:
-        where = f"{self._stage or 'its beginning'}{': ' + self._step if self._step else ''}"
         return Concern(
             code="job-stalled",
-            message=f"{self.job.vm_name} has moved no byte for {duration(self._stall_seconds)}, in {where}",
+            message=f"{self._no_byte_for(self._stall.report_seconds)}, in {self._where()}",
             hint="Check the storage of the source and of the conversion directory. The job continues when they respond."
             f" To stop it, run `h2kvmctl cancel {self.job.id}`",
         )
+
+    def _stalled_result(self) -> Result:
+        fact = f"{self._no_byte_for(self._stall.end_seconds)}, in {self._where()}: its worker was ended"
+        hint = "Check the storage of the source and of the conversion directory. The daemon tries again by itself"
+        return Result("failed", (Problem(code="job-without-progress", message=fact, hint=hint, kind="retry"),))
+
+    def _no_byte_for(self, seconds: float) -> str:
+        return f"{self.job.vm_name} has moved no byte for {duration(seconds)}"
+
+    def _where(self) -> str:
+        return f"{self._stage or 'its beginning'}{': ' + self._step if self._step else ''}"
 
     async def _measure(self, seconds: float, product: Product) -> None:
         """Keep the rate of a conversion that is no continuation of an earlier attempt's."""

@@ -15,7 +15,7 @@ from hyper2kvmd.errors import Failure, MigrationFailed, NotFound, Unsafe
 from hyper2kvmd.host.conversion_dir import ConversionDir, open_conversion_dir
 from hyper2kvmd.host.workspace import real_conversion_dir
 from hyper2kvmd.jobs.store import Store
-from hyper2kvmd.model.jobs import IMAGE_IN_DOUBT, Problem, State
+from hyper2kvmd.model.jobs import Problem, State, leaves_no_image
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class KeptFolder:
 
 def can_go_on(problems: Iterable[Problem]) -> bool:
     """Whether another attempt can use the images of an attempt that ended with these problems."""
-    return not any(one.kind == "permanent" or one.code in IMAGE_IN_DOUBT for one in problems)
+    return not any(leaves_no_image(one.kind, one.code) for one in problems)
 
 
 def keep_or_remove(named: Path, allowed: tuple[Path, ...], name: str, *, wanted: bool) -> bool:

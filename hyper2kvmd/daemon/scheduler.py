@@ -22,6 +22,7 @@ from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.opening import directory_of
 from hyper2kvmd.daemon.room import Room
 from hyper2kvmd.daemon.sources import admission
+from hyper2kvmd.daemon.stall import StallWatch
 from hyper2kvmd.daemon.storage import Storage
 from hyper2kvmd.daemon.wall_clock import SETTLING_SECONDS, ClockRecord, WallClock
 from hyper2kvmd.daemon.wire import FileSystemRole, Status
@@ -214,10 +215,13 @@ class Scheduler:
         async def admit(event: AwaitingSpace) -> bool:
             return await self._room.admit(job, order, event)
 
-        attempt = Attempt(job, order, self._ledger, self._metrics, admit, self.config.stall_after)
+        attempt = Attempt(job, order, self._ledger, self._metrics, admit, self._stall_watch())
         if job.id in self._cancelling:
             attempt.cancel()
         self._attempts[job.id] = attempt, asyncio.create_task(self._carry_out(attempt, order))
+
+    def _stall_watch(self) -> StallWatch:
+        return StallWatch(self.config.stall_after, self.config.stall_retry_after)
 
     async def _carry_out(self, attempt: Attempt, order: Order) -> None:
         try:

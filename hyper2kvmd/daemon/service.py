@@ -73,6 +73,7 @@ RELOADABLE = frozenset(
         "virtio_win",
         "notify",
         "stall_after",
+        "stall_retry_after",
     }
 )
 

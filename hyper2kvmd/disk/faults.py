@@ -6,10 +6,12 @@ byte and the file.
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from hyper2kvmd.errors import Kind, MigrationFailed
 
+STORAGE_ERRORS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EREMOTEIO)
 LARGEST_DISK = 64 << 40
 """Bytes: the largest virtual disk in Hyper-V ([MS-VHDX], section 2.6.2.2). vSphere's limit is 62 TiB."""
 
@@ -25,7 +27,7 @@ def missing(path: Path, namer: Path | None) -> MigrationFailed:
     if namer is not None:
         fact = f"{fact}, but {namer} names it as a part of the disk"
         hint = f"Copy {path.name} beside {namer.name}, or wait for the export to end, then retry"
-    return MigrationFailed("source-missing", fact, hint=hint, kind=Kind.OPERATOR)
+    return MigrationFailed("source-missing", fact, hint=hint)
 
 
 def truncated(path: Path, fact: str) -> MigrationFailed:
@@ -33,7 +35,6 @@ def truncated(path: Path, fact: str) -> MigrationFailed:
         "source-truncated",
         f"{path} is incomplete: {fact}",
         hint="Compare its size with the original's, then copy or export it again",
-        kind=Kind.OPERATOR,
     )
 
 
@@ -80,11 +81,18 @@ def unclean(path: Path, fact: str, hint: str) -> MigrationFailed:
 
 
 def unreadable(path: Path, error: OSError) -> MigrationFailed:
+    """A source that cannot be opened: by this user, or because of its storage."""
+    if error.errno in STORAGE_ERRORS:
+        return MigrationFailed(
+            "disk-read-failed",
+            f"{path} cannot be read: {error.strerror}",
+            hint="Check the storage that holds it (dmesg names the device), then retry",
+            kind=Kind.OPERATOR,
+        )
     return MigrationFailed(
         "source-unreadable",
         f"{path} cannot be read: {error.strerror}",
         hint="Copy the source to a directory that the user that runs the migration can read",
-        kind=Kind.OPERATOR,
     )
 
 

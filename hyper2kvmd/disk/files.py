@@ -210,7 +210,6 @@ def source_changed(source: Path | DiskRef) -> MigrationFailed:
         "source-changed",
         f"{source} was changed or replaced during the migration",
         hint="Stop whatever writes to it (is the VM still running?), then retry",
-        kind=Kind.OPERATOR,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from hyper2kvmd.disk.files import SourceFile, open_file
-from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.host.mandate import ANYONE, Mandate
 
 LIMIT = 8 << 20
@@ -43,12 +43,10 @@ def _require_usable(file: SourceFile, others: Collection[bytes]) -> None:
             "key-unusable",
             f"{file.path} has {file.size} bytes, which is not a valid size for a LUKS key",
             hint=f"Set luks_keyfile to a file of 1 to {LIMIT} bytes that contains only the passphrase or key",
-            kind=Kind.OPERATOR,
         )
     if file.size + sum(map(len, others)) > TOTAL_LIMIT:
         raise MigrationFailed(
             "key-unusable",
             f"{file.path} and the key files before it have more than {TOTAL_LIMIT >> 20} MiB together",
             hint="Remove the files from luks_keyfile that open no disk of this machine",
-            kind=Kind.OPERATOR,
         )

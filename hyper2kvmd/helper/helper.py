@@ -829,6 +829,10 @@ def id_map(caller: Caller) -> int | None:
     with child(step) as pid:
         os.close(sink)
         inside = os.read(source, 1) == b"x"
+        if not inside:
+            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            by_itself = ended is not None and ended.si_code == os.CLD_EXITED
+            require(by_itself, "killed", "a process of the helper was killed")
         require(inside, "unsupported", "this kernel allows no user namespace, which id-mapped mounts need")
         os.close(source)
         for name, value in (("uid_map", caller.uid), ("gid_map", caller.gid)):

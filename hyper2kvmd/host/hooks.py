@@ -74,7 +74,6 @@ def _usable(name: str, allowed: Mapping[str, Path]) -> Path:
             "hook-not-allowed",
             f"the hook {name} is not among those of the configuration{listed}",
             hint="Remove it, or ask the administrator to add it to hooks in /etc/hyper2kvm/hyper2kvmd.yaml",
-            kind=Kind.OPERATOR,
         )
     if fault := program_fault(program, Person.of(os.geteuid())):
         raise _unusable(name, fault)

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.host.destination import make_output, output_of, share, share_in_team
 from hyper2kvmd.host.files import sha256_of, write_durably
 from hyper2kvmd.host.leftovers import ASIDE_END, DRAFT_END, Whose, contains, hold, rename_back, tidy
@@ -195,7 +195,6 @@ class Placing:
                 "output-exists",
                 f"{self._order.output_dir / name} {self._why_taken(name)}",
                 hint=f"Move it away, then retry: {ONLY_OURS}",
-                kind=Kind.OPERATOR,
             ) from error
 
     def _is_placed(self, name: str, handle: int) -> bool:

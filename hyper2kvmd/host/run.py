@@ -303,15 +303,9 @@ def run(
             "tool-cpu-limit",
             f"{name} was killed: it exceeded the CPU-time limit",
             hint="Copy or export the disk again: the disk makes the tool loop",
-            kind=Kind.OPERATOR,
         )
     if process.returncode < 0:
-        raise MigrationFailed(
-            "tool-killed",
-            f"{name} was killed: {signal.strsignal(-process.returncode)}",
-            hint="Look for the reason in the kernel's log (most often, lack of memory), then retry",
-            kind=Kind.RETRY,
-        )
+        raise killed(name, -process.returncode)
     if check and process.returncode != 0:
         tail = (stderr.strip() or stdout.strip())[-OUTPUT_TAIL:] or f"exit status {process.returncode}"
         raise MigrationFailed(
@@ -321,6 +315,21 @@ def run(
             kind=Kind.OPERATOR,
         )
     return Completed(stdout=stdout, stderr=stderr, returncode=process.returncode)
+
+
+def killed(name: str, number: int) -> MigrationFailed:
+    """Something outside ended a tool, so that another attempt may succeed."""
+    return MigrationFailed(
+        "tool-killed",
+        f"{name} was killed: {signal.strsignal(number)}",
+        hint="Look for the reason in the kernel's log (most often, lack of memory), then retry",
+        kind=Kind.RETRY,
+    )
+
+
+def ended_from_outside(status: int | None) -> bool:
+    """Whether this exit status is that of a process that was killed, not of one that crashed."""
+    return status is not None and -status in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def run_within(seconds: float, argv: Sequence[str], given: bytes, environment: Mapping[str, str]) -> str | None:

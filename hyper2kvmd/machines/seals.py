@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509 import verification
 
 from hyper2kvmd.disk.files import open_file
-from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.machines.manifest import MAX_BYTES, Manifest, parse_line, parse_manifest
 from hyper2kvmd.model.concerns import Concern
@@ -149,7 +149,6 @@ def _certificates(data: bytes, path: Path) -> list[x509.Certificate]:
             "certificate-unusable",
             f"{path} has no usable certificate in PEM form: {error}",
             hint="Write the certificates between BEGIN CERTIFICATE and END CERTIFICATE lines",
-            kind=Kind.OPERATOR,
         ) from error
     return found[:MOST_CERTIFICATES]
 

@@ -94,6 +94,18 @@ class Stage(StrEnum):
 
 IMAGE_IN_DOUBT = frozenset({"content-differs", "disk-write-failed", "exporter-failed", "image-damaged"})
 """Errors after which an image may lack data that was written to it: the next attempt converts again."""
+CORRECTABLE = frozenset(
+    {
+        *("output-exists", "domain-exists", "volume-exists", "hook-not-allowed", "key-unusable", "volume-locked"),
+        *("source-missing", "source-unreadable", "ova-file-missing", "vmx-disk-missing"),
+    }
+)
+"""Permanent errors that a person can correct without another source: a retry goes on with the image."""
+
+
+def leaves_no_image(kind: str, code: str) -> bool:
+    """Whether an attempt that ended with such an error leaves no image that the next one can use."""
+    return code in IMAGE_IN_DOUBT or (kind == "permanent" and code not in CORRECTABLE)
 
 
 class Problem(Frozen):

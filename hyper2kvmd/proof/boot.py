@@ -20,6 +20,7 @@ from hyper2kvmd.guest.choice import family_of
 from hyper2kvmd.guest.family import BootedUnchanged, Family, OverlayDisks, Patience, PreparedGuest, ShownState
 from hyper2kvmd.guest.mounts.access import open_image
 from hyper2kvmd.guest.mounts.rootside import Helper
+from hyper2kvmd.host import run
 from hyper2kvmd.host.kvm import Accelerator, choose_accelerator
 from hyper2kvmd.host.space import disk_full
 from hyper2kvmd.model.disks import Image
@@ -120,7 +121,8 @@ def boot(
     `accelerator` is KVM if it works, unless given. A guest in which KVM fails is booted again, by emulation.
 
     Raises MigrationFailed: `boot-failed` if it cannot come up, `boot-unproven` if there is no evidence that it did,
-    `emulator-ended` if QEMU failed, `disk-full`; BrokenInstallation (`tool-missing`, `firmware-missing`).
+    `emulator-ended` if QEMU failed, `tool-killed`, `disk-full`; BrokenInstallation (`tool-missing`,
+    `firmware-missing`).
     """
     trial = Trial(image, family_of(guest), hardware, helper, folder, ctx, keys, root, silence_seconds)
     try:
@@ -283,7 +285,10 @@ def watch(trial: Trial, machine: RunningMachine, began: float, prepared: Prepare
             if said is None or prepared.is_shown(console.text) or waited > STATE_SECONDS:
                 return up
         if said is None:
-            if machine.wait() != 0:
+            status = machine.wait()
+            if run.ended_from_outside(status):
+                raise run.killed("QEMU", -status)
+            if status != 0:
                 raise _emulator_failure(machine, console, "QEMU exited with an error")
             if pressed is not None and machine.ending == "guest-shutdown":
                 return CameUp(console, pressed - began, answered=True)

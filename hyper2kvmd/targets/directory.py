@@ -51,7 +51,7 @@ def _exists(order: Order, directory: int, taken: Sequence[str]) -> MigrationFail
         reasons = (f"{name} {why_not_ours(directory, name, order)}" for name in taken)
         fact = f"{fact}, which overwrite: true does not replace: {'; '.join(reasons)}"
         hint = "Shut down the machine that uses these files and move them away, or choose another vm_name or output_dir"
-    return MigrationFailed("output-exists", fact, hint=hint, kind=Kind.OPERATOR)
+    return MigrationFailed("output-exists", fact, hint=hint)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -86,7 +86,7 @@ def test_one_other_bit_fails_the_conversion(vmdk: Path) -> None:
     data[-1] ^= 1
     with pytest.raises(MigrationFailed) as caught:
         converted(vmdk, checksum(LocalFile(path=vmdk), bytes(data)))
-    assert (caught.value.code, caught.value.kind) == ("source-digest-differs", Kind.OPERATOR)
+    assert (caught.value.code, caught.value.kind) == ("source-digest-differs", Kind.PERMANENT)
     assert f"{vmdk.with_name('web01.ova')}/disk.vmdk" in caught.value.message
 
 

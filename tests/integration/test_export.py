@@ -9,9 +9,9 @@ import signal
 import socket
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -219,6 +219,28 @@ def test_a_fuse_server_that_is_killed_is_no_fault_of_the_guest(tmp_path: Path, c
     with pytest.raises(MigrationFailed) as caught:
         kill_fuse_server_under(converted(tmp_path, "qcow2"))
     assert (caught.value.code, caught.value.kind) == ("fuse-died", Kind.RETRY)
+
+
+@pytest.mark.parametrize(("tool", "code"), [("qemu-storage-daemon", "exporter-died"), ("nbdfuse", "fuse-died")])
+def test_tools_that_are_killed_while_they_start(
+    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch, tool: str, code: str
+) -> None:
+    image, start = converted(tmp_path, "qcow2"), run.start
+
+    def start_and_kill(argv: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:
+        process = start(argv, **settings)
+        if argv[0] == tool:
+            process.kill()
+        return process
+
+    monkeypatch.setattr(run, "start", start_and_kill)
+    with (
+        pytest.raises(MigrationFailed) as caught,
+        export(image, "qcow2", tmp_path, exports={"": None}, writable=True) as exporter,
+        as_file(exporter),
+    ):
+        pass
+    assert (caught.value.code, caught.value.kind) == (code, Kind.RETRY)
 
 
 def test_a_tool_that_is_killed_says_so_and_may_be_tried_again() -> None:

@@ -161,14 +161,16 @@ def test_what_cannot_work_is_said_in_one_line_and_leaves_nothing(service: Servic
         "missing": ("source-missing", {"vmdk": service.sources / "gone.vmdk"}),
         "unreadable": ("source-unreadable", {"vmdk": secret}),
         "text": ("source-not-vmdk", {"vmdk": text}),
-        "output": ("output-unwritable", {"vmdk": good, "output_dir": closed / "deep"}),
-        "scratch": ("directory-unusable", {"vmdk": good, "conversion_dir": closed / "deep"}),
         "several": ("guest-ambiguous", {"vmdk": two}),
     }
-    for name, (_, keys) in cases.items():
+    of_host = {
+        "output": ("output-unwritable", {"vmdk": good, "output_dir": closed / "deep"}),
+        "scratch": ("directory-unusable", {"vmdk": good, "conversion_dir": closed / "deep"}),
+    }
+    for name, (_, keys) in (cases | of_host).items():
         service.drop(f"{name}.yaml", **keys)
-    for name, (code, _) in cases.items():
-        problem = service.failed(name, code).problems[0]
+    for name, (code, _) in (cases | of_host).items():
+        problem = service.failed(name, code, State.HELD if name in of_host else State.FAILED).problems[0]
         assert problem.hint
         assert "\n" not in problem.message
     until("the YAMLs are set aside", lambda: service.yamls("failed") == {f"{name}.yaml" for name in cases})
@@ -229,7 +231,7 @@ def test_a_job_that_fails_to_register_keeps_its_image(service: Service) -> None:
     job = service.failed("web01", "output-exists")
     assert job.stage == Stage.REGISTER
     assert check(service.images / "web01.qcow2") is None
-    assert service.working_folders() == set()
+    assert service.working_folders() == {f"web01.{job.id}"}
 
     before = (service.images / "web01.qcow2").stat()
     service.ctl("retry", str(job.id))
@@ -249,9 +251,9 @@ def test_a_full_output_directory_costs_no_conversion(service_folder: Path, insta
             service.drop("web01.yaml", vmdk=service.source(debian12.vmdk(Recipe())))
             until("the image grows", lambda: list(service.conversions.glob("*/disk1.qcow2")))
             fill(ballast)
-            job = service.failed("web01", "disk-full")
+            job = service.failed("web01", "disk-full", State.HELD)
             assert service.working_folders() == {f"web01.{job.id}"}
-            assert "working folder kept until " in service.ctl("show", job.id).stdout
+            assert f"`h2kvmctl retry {job.id}`" in service.ctl("show", job.id).stdout
             ballast.unlink()
             service.ctl("retry", job.id)
             service.succeeded("web01")
@@ -269,7 +271,7 @@ def fill(file: Path) -> None:
 def test_a_helper_out_of_reach_is_said_before_the_first_byte(service_folder: Path, service_user: object) -> None:
     with running(service_folder, ("sudo", "-n", "/usr/libexec/hyper2kvm/no-such-helper")) as service:
         service.drop("web01.yaml", vmdk=service.source(debian12.vmdk(Recipe())))
-        job = service.failed("web01", "helper-unreachable")
+        job = service.failed("web01", "helper-unreachable", State.HELD)
         assert job.problems[0].hint
         assert Stage.CONVERT not in [event.message for event in service.events(job)]
 

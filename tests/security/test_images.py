@@ -349,5 +349,5 @@ def test_a_confined_tool_that_never_ends_is_ended() -> None:
     sandbox = Sandbox(cpu=1)
     with pytest.raises(MigrationFailed) as caught:
         run(["/usr/bin/python3", "-ISc", "while True: pass"], sandbox=sandbox, stall_seconds=60)
-    assert (caught.value.code, caught.value.kind) == ("tool-cpu-limit", Kind.OPERATOR)
+    assert (caught.value.code, caught.value.kind) == ("tool-cpu-limit", Kind.PERMANENT)
     assert "CPU-time limit" in caught.value.message

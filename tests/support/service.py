@@ -133,13 +133,13 @@ class Service:
             store.close()
 
     def finished(self, vm_name: str) -> Job:
-        """The job, once it is over."""
+        """The job, once it is over or held because of a failure."""
 
         def over() -> bool:
             assert self.process is not None
             assert self.process.poll() is None, self.log.read_text()
             job = self.job(vm_name)
-            return job is not None and not job.state.active
+            return job is not None and job.unattended
 
         until(f"{vm_name} is over", over)
         job = self.job(vm_name)
@@ -151,9 +151,9 @@ class Service:
         assert job.state == State.SUCCEEDED, f"{job.problems}\n{self.log.read_text()[-3000:]}"
         return job
 
-    def failed(self, vm_name: str, code: str) -> Job:
+    def failed(self, vm_name: str, code: str, state: State = State.FAILED) -> Job:
         job = self.finished(vm_name)
-        assert job.state == State.FAILED
+        assert job.state == state
         assert [one.code for one in job.problems] == [code], job.problems
         return job
 

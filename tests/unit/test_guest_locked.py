@@ -68,7 +68,7 @@ def test_a_disk_that_is_one_container_is_told_of(tmp_path: Path) -> None:
 def test_a_key_that_was_given_has_to_open_it(boot: Path) -> None:
     with pytest.raises(MigrationFailed, match="partition 2, decrypted") as caught:
         mended({"partition 1": boot}, layout(partition(1)), luks_keyfile="/vm/key")
-    assert (caught.value.code, caught.value.kind) == ("volume-locked", Kind.OPERATOR)
+    assert (caught.value.code, caught.value.kind) == ("volume-locked", Kind.PERMANENT)
     assert (boot / "grub/grub.cfg").read_text() == GRUB_CFG
 
 

@@ -31,7 +31,7 @@ from hyper2kvmd.disk.engine.copy_worker import (
     work,
 )
 from hyper2kvmd.disk.image_file import ImageFile
-from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.errors import MigrationFailed
 
 MAX_THREADS = 8
 """More would wait for Python's lock."""
@@ -237,7 +237,6 @@ class _Copy:
                     "source-changed",
                     f"the source holds more than the {units.size(self._total)} of data that it held when the job began",
                     hint="Stop whatever writes to it (is the VM still running?), then retry",
-                    kind=Kind.OPERATOR,
                 )
             yield run
 

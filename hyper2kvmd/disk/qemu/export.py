@@ -130,7 +130,7 @@ def export(
             with _watched(lambda: _sign_of_life(exporter, next(iter(exports))), process):
                 yield exporter
         except (OSError, MigrationFailed) as error:
-            ours = isinstance(error, MigrationFailed) and error.code == "exporter-failed"
+            ours = isinstance(error, MigrationFailed) and error.code in ("exporter-failed", "exporter-died")
             if ours or not _has_ended(process) or process.returncode == 0:
                 raise
             raise _died(exporter, path) from error
@@ -138,6 +138,8 @@ def export(
             already_dead = process.poll() is not None
             run.stop(process, grace=STOP_SECONDS if writable else 5.0)
         if already_dead:
+            raise _died(exporter, path)
+        if writable and run.ended_from_outside(process.returncode):
             raise _died(exporter, path)
         if writable and process.returncode != 0:
             raise _failed(exporter, path, "did not write everything back")
@@ -269,6 +271,8 @@ def _await_answer(exporter: Exporter, path: Path, name: str) -> None:
     except MigrationFailed as error:
         with suppress(subprocess.TimeoutExpired):
             exporter.process.wait(1)
+        if run.ended_from_outside(exporter.process.returncode):
+            raise _died(exporter, path) from error
         raise _failed(exporter, path, "cannot serve the image") from error
 
 
@@ -307,6 +311,8 @@ def _open_when_there(path: Path, process: subprocess.Popen[bytes], output: Path)
         with suppress(FileNotFoundError):
             return os.open(path, os.O_RDWR | os.O_CLOEXEC)
         time.sleep(0.01)
+    if run.ended_from_outside(process.poll()):
+        raise _fuse_died(process)
     said = " / ".join(output.read_text(errors="replace").split("\n")).strip(" /")[-1000:]
     raise MigrationFailed(
         "fuse-failed",

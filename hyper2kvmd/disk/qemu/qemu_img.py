@@ -17,7 +17,7 @@ from typing import Any, Literal
 from hyper2kvmd.disk import direct, kernel
 from hyper2kvmd.disk.files import SourceFile
 from hyper2kvmd.disk.images.qcow2 import full_size
-from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.host import run
 from hyper2kvmd.host.space import disk_full
 from hyper2kvmd.model.disks import SourceFormat
@@ -244,7 +244,6 @@ def corruption(source: SourceFile, fmt: SourceFormat) -> str | None:
             "source-check-failed",
             f"QEMU cannot check {source.path}: {said}",
             hint="Shut the guest down if it still runs. Otherwise, copy or export the disk again",
-            kind=Kind.OPERATOR,
         )
     return _counted(found, ("corruptions", "check-errors"))
 

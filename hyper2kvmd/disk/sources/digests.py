@@ -15,7 +15,7 @@ from typing import Protocol
 
 from hyper2kvmd.disk.files import SourceFile
 from hyper2kvmd.disk.sources.location import open_again
-from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.model.disks import Checksum, StoredFile
 
@@ -135,5 +135,4 @@ def require_digest(checksum: Checksum, found: str) -> None:
             f"{checksum.of} is not the file that was exported: its {name} is {found}, {checksum.manifest} says"
             f" {checksum.digest}",
             hint="Copy or export the machine again",
-            kind=Kind.OPERATOR,
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.family import GuestDisks, OverlayDisks, PreparedGuest, describe, warning
 from hyper2kvmd.guest.files.tree import GuestTree, Mark, printable
 from hyper2kvmd.guest.linux.boot_proof.prepared import prepare_linux
@@ -208,7 +208,6 @@ def _locked(layout: Layout, migration: Migration) -> str:
             "volume-locked",
             f"no Linux root that can be opened: {fact}",
             hint="Correct luks_keyfile, or remove it to convert the guest without a repair",
-            kind=Kind.OPERATOR,
         )
     return f"{fact}; {LOCKED}"
 

@@ -20,6 +20,7 @@ from hyper2kvmd.disk.qemu import nbd
 from hyper2kvmd.disk.qemu.export import WHOLE_DISK, Backing, Exporter, as_file, export
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.mounts import rootside
+from hyper2kvmd.guest.mounts.channel import died
 from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS, obstacle, unsupported
 from hyper2kvmd.guest.mounts.rootside import (
     Decrypted,
@@ -332,6 +333,8 @@ class _Opened:
     def _granted(self, volume: Volume, answer: int | Refused) -> int:
         if isinstance(answer, int):
             return answer
+        if answer.error == rootside.KILLED:
+            raise died(answer.message)
         if answer.error == "unsupported":
             raise unsupported(volume, answer.message)
         if answer.error == "mount-failed" and (features := self._vault.unknown_features(volume)):
@@ -404,5 +407,4 @@ def _locked(volume: Volume, reason: str) -> MigrationFailed:
         "volume-locked",
         f"{volume.name} cannot be decrypted: {reason}",
         hint="Set luks_keyfile to a file with its passphrase or key",
-        kind=Kind.OPERATOR,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -18,13 +19,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Protocol
 
-from hyper2kvmd.errors import BrokenInstallation
+from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
 from hyper2kvmd.host import run
 
 HELPER_SOURCE = Path(str(resources.files("hyper2kvmd") / "helper" / "helper.py"))
 CONNECT_SECONDS = 30.0
 END_SECONDS = 10.0
 """Time for a helper to end after its answer."""
+SHELL_SIGNAL = 128
+"""A shell adds the number of a signal to it."""
 
 
 class Silence(Exception):
@@ -43,6 +46,16 @@ class Channel(Protocol):
 
 def unreachable(message: str, hint: str) -> BrokenInstallation:
     return BrokenInstallation("helper-unreachable", message, hint=hint)
+
+
+def died(fact: str) -> MigrationFailed:
+    """Something outside ended the helper, so that another attempt may succeed."""
+    return MigrationFailed(
+        "helper-died",
+        f"the root helper did not answer: {fact}",
+        hint="Look for the reason in the kernel's log (most often, lack of memory), then retry",
+        kind=Kind.RETRY,
+    )
 
 
 # ---------------------------------------------------------------- a command that we run
@@ -81,14 +94,16 @@ class Command:
             if program is not None and not Path(program).exists():
                 raise unreachable(f"{program} is not installed", f"Install the helper: {_install_line(program)}")
 
-    def _silent(self, process: subprocess.Popen[bytes]) -> BrokenInstallation:
-        """Why the helper ended, or hangs, without an answer: sudo's own output, and the remedy."""
+    def _silent(self, process: subprocess.Popen[bytes]) -> BrokenInstallation | MigrationFailed:
+        """Why the helper ended, or hangs, without an answer: a signal, or sudo's own output with the remedy."""
         said, user = "", os.geteuid()
         try:
             output, _ = process.communicate(timeout=5)
             said = " / ".join(output.decode(errors="replace").split("\n")).strip(" /")[-1000:]
         except subprocess.TimeoutExpired:
             said = "it gave no answer in time"
+        if number := _killed_by(process.returncode):
+            return died(f"it was killed: {signal.strsignal(number)}")
         remedies = {
             r"password is required|not allowed to (run|execute)|not in the sudoers|unknown (user|uid)|"
             r"terminal is required": "Install sudoers.d/hyper2kvm as /etc/sudoers.d/hyper2kvm (root:root, mode 0440), "
@@ -100,6 +115,13 @@ class Command:
         hint = next((remedy for pattern, remedy in remedies.items() if re.search(pattern, said)), None)
         fallback = f"Run `{' '.join(self.argv)} < /dev/null` as this user and read its output"
         return unreachable(f"the root helper does not respond: {said or f'status {process.poll()}'}", hint or fallback)
+
+
+def _killed_by(status: int | None) -> int | None:
+    """The signal that ended sudo or the program below it: sudo ends by the same signal, or as a shell says it."""
+    if status is None or 0 <= status <= SHELL_SIGNAL:
+        return None
+    return -status if status < 0 else status - SHELL_SIGNAL
 
 
 def _install_line(program: str) -> str:
@@ -144,9 +166,8 @@ class Service:
         hint = remedies.get(error.errno or 0, f"Read its state: `systemctl status {SOCKET_UNIT}`")
         return unreachable(f"the root helper's socket {self.path} cannot be reached: {reason}", hint)
 
-    def _silent(self) -> BrokenInstallation:
-        return unreachable(
-            f"the root helper behind {self.path} closed the connection without a reply, or gave none in time",
-            "Read its log: `journalctl -t hyper2kvm-helper`. It serves the user hyper2kvm only, "
-            f"and this is uid {os.geteuid()}",
+    def _silent(self) -> MigrationFailed:
+        return died(
+            f"{self.path} closed the connection without a reply, or gave none in time. `journalctl -t hyper2kvm-helper`"
+            " shows its log"
         )

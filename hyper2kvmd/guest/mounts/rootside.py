@@ -24,6 +24,7 @@ from hyper2kvmd.guest.mounts.channel import (
     Command,
     Service,
     Silence,
+    died,
     unreachable,
 )
 from hyper2kvmd.model.disks import Cipher
@@ -33,6 +34,8 @@ from hyper2kvmd.progress import HelperOutcome
 
 JOURNAL_DIRTY = "journal-dirty"
 """The answer to a read-only mount that needs a replay first, which only a writable one performs."""
+KILLED = "killed"
+"""The answer of a helper of which a process was killed."""
 DEADLINE = 150.0
 """Seconds that the helper may take: more than its own time limit."""
 
@@ -156,6 +159,8 @@ def probe(helper: Helper, job: str, fstypes: tuple[str, ...]) -> Probed:
             raise _other_version(data) from error
         if isinstance(reply, Refused):
             outcome.append(outcome_of(reply.error))
+            if reply.error == KILLED:
+                raise died(reply.message)
             raise unreachable(f"the helper refused the request: {reply.message}", _remedy(reply))
         outcome.append("ok")
         return reply
@@ -165,7 +170,7 @@ def outcome_of(error: str) -> HelperOutcome:
     """What a refusal is counted as. Only a request that the daemon never sends is a sign of an attack."""
     if error == JOURNAL_DIRTY:
         return "ok"
-    if error in ("internal", "not-root"):
+    if error in ("internal", "not-root", KILLED):
         return "failed"
     return "refused" if error.startswith("bad-") else "unable"
 

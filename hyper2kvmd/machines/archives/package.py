@@ -18,7 +18,7 @@ from hyper2kvmd.disk import faults as damage
 from hyper2kvmd.disk.file_names import last_part
 from hyper2kvmd.disk.files import SourceFile, in_window, open_file
 from hyper2kvmd.disk.sources.opened import Sources
-from hyper2kvmd.errors import Failure, Kind, MigrationFailed
+from hyper2kvmd.errors import Failure, MigrationFailed
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.machines.archives import tar, zip  # noqa: A004 - the format
 from hyper2kvmd.machines.archives.names import MAX_FILES, is_left_out
@@ -168,7 +168,6 @@ def _missing(package: Package, name: str, named_by: NamedBy | None) -> Migration
         "ova-file-missing",
         f"{package.path}: {namer} {shown(name)}, which is not there (files: {listed(package.names)})",
         hint="Copy or export the machine again with all of its files",
-        kind=Kind.OPERATOR,
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from hyper2kvmd.disk.file_names import last_part, same_name
 from hyper2kvmd.disk.files import open_file
 from hyper2kvmd.disk.text_encoding import is_decoded
-from hyper2kvmd.errors import Failure, Kind, MigrationFailed
+from hyper2kvmd.errors import Failure, MigrationFailed
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.model.concerns import Concern
 from hyper2kvmd.yaml_source import shown
@@ -148,6 +148,4 @@ def _require_path(vmx: Path, device: str, written: str) -> None:
 
 
 def _missing(vmx: Path, device: str, written: str, fact: str, hint: str) -> MigrationFailed:
-    return MigrationFailed(
-        "vmx-disk-missing", f"{vmx}: the disk {shown(written)} of {device} {fact}", hint=hint, kind=Kind.OPERATOR
-    )
+    return MigrationFailed("vmx-disk-missing", f"{vmx}: the disk {shown(written)} of {device} {fact}", hint=hint)

@@ -15,7 +15,7 @@ from pathlib import Path
 from hyper2kvmd.disk.files import SourceFile, open_file
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.disk.sources.vmdk.links import read_descriptor
-from hyper2kvmd.errors import Failure, Kind, MigrationFailed
+from hyper2kvmd.errors import Failure, MigrationFailed
 from hyper2kvmd.host.mandate import Mandate
 from hyper2kvmd.machines.other_key import recognise
 from hyper2kvmd.machines.vmx import hardware
@@ -203,7 +203,6 @@ def _snapshots(vmsd: Path, named: Mandate, *, needed: bool) -> tuple[Snapshot, .
             "source-missing",
             f"{vmsd} does not exist, and only it lists the machine's snapshots",
             hint="Copy it beside the .vmx, or remove snapshot to migrate the current state",
-            kind=Kind.OPERATOR,
         ) from failure
 
 

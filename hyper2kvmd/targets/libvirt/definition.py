@@ -74,7 +74,6 @@ def is_defined(libvirt: Libvirt, name: str, identity: Identity, xml: Path) -> bo
         "domain-exists",
         f"libvirt at {libvirt.uri} already has a domain {name}; the images and {xml} are kept",
         hint=f"Rename the old one (virsh domrename) or undefine it, then run `virsh define {xml}`",
-        kind=Kind.OPERATOR,
     )
 
 

@@ -148,7 +148,6 @@ class Pool:
             "volume-exists",
             f"the storage pool {self.name} of libvirt at {self.libvirt.uri} already has a volume {name}",
             hint="Choose another vm_name or libvirt_pool, or remove that volume: nothing is ever overwritten",
-            kind=Kind.OPERATOR,
         )
 
 

@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.host.files import write_durably
 from hyper2kvmd.host.workspace import REPLACED_DOMAIN
 from hyper2kvmd.model.orders import Order
@@ -90,7 +90,6 @@ def not_replaced(libvirt: Libvirt, name: str, reason: str) -> MigrationFailed:
         "domain-exists",
         f"libvirt at {libvirt.uri} already has a domain {name}, {reason}",
         hint=f"Choose another vm_name, or undefine that domain first: {REPLACES}",
-        kind=Kind.OPERATOR,
     )
 
 

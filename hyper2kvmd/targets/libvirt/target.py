@@ -88,7 +88,6 @@ class LibvirtTarget:
             "domain-exists",
             f"libvirt at {self.libvirt.uri} already has a domain {self._migration.vm_name}",
             hint="Choose another vm_name, or undefine that domain first",
-            kind=Kind.OPERATOR,
         )
 
     def examine(self, plan: Plan) -> tuple[Concern, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -33,6 +34,7 @@ ADDRESS_SPACE = 2 << 30
 CPU_SECONDS = 300
 SILENCE_SECONDS = 120.0
 ANSWER_SECONDS = 1800.0
+END_SECONDS = 5.0
 """For one answer with all reads that it needs: a process that has been taken over could ask for bytes for ever."""
 MESSAGES_KEPT = 2000
 PIECE = 1 << 20
@@ -142,7 +144,15 @@ class Tool:
         del self._messages[:-MESSAGES_KEPT]
         return bool(piece)
 
+    def _ended(self) -> int | None:
+        """Its exit status, which may come a little after the end of its output; None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(END_SECONDS)
+        return None
+
     def _died(self, reason: str = "") -> MigrationFailed:
+        if not reason and run.ended_from_outside(self._ended()):
+            return run.killed("the process that reads NTFS", -self._process.returncode)
         run.stop(self._process, grace=0)
         said = _plain(" / ".join(self._messages.decode(errors="replace").split("\n")).strip(" /"))
         why = reason or said or f"exit status {self._process.returncode}"

@@ -245,7 +245,8 @@ def test_a_retry_after_the_plan_records_the_network_cards_again(house: House) ->
 
 
 def test_a_folder_is_kept_that_lists_uploaded_files(house: House) -> None:
-    """The next attempt removes these, although the images are published."""
+    """The next attempt removes these, although no other folder is kept."""
+    house.configure(retention={"conversions": 0})
     house.start()
     words = ("plan", "convert", "file 4096", "publish")
     house.drop("a.yaml", house.migration("a", *words, "note uploading.json", "die"))
@@ -528,6 +529,17 @@ def test_a_job_that_the_daemon_dies_of_fails_by_name(house: House) -> None:
     house.lies("failed", "a.yaml")
     assert f"a failed: a: the daemon died {MAX_DEATHS} times" in house.log
     assert 'hyper2kvm_jobs_completed_total{outcome="failed",reason="job-deadly"} 1.0' in house.browse("/metrics")[1]
+
+
+def test_a_worker_that_moves_nothing_is_ended_and_the_job_tried_again(house: House) -> None:
+    house.configure(stall_after=1, stall_retry_after=3)
+    house.start()
+    house.drop("a.yaml", waiting(house, "a", "file 4096", "progress 1 100"))
+    until(lambda: "requeued" in (house.kinds(1) if house.jobs() else ()), "it is tried again")
+    (house.root / "go").touch()
+    assert house.reaches(1, State.SUCCEEDED).attempt > 1
+    assert "a has moved no byte for 3" in house.log and "convert: Copying: its worker was ended" in house.log
+    assert [event for event in house.events(1) if "job-without-progress" in event.message]
 
 
 def works(house: House, attempt: int) -> bool:

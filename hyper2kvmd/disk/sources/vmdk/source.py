@@ -29,7 +29,7 @@ from hyper2kvmd.disk.sources.vmdk.flat import FlatExtent, ZeroExtent, open_flat
 from hyper2kvmd.disk.sources.vmdk.links import read_descriptor, same_cid
 from hyper2kvmd.disk.sources.vmdk.pieces import Extent, ExtentPiece, PieceKind
 from hyper2kvmd.disk.sources.vmdk.sparse import SparseExtent
-from hyper2kvmd.errors import Kind, MigrationFailed
+from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.host.mandate import ANYONE, Mandate
 from hyper2kvmd.model.disks import SourceFormat
 
@@ -318,6 +318,5 @@ def _open_parent(child: Layer, opening: Opening) -> Layer:
             f"{path} was changed after the snapshot {child.path.name}: its CID is {parent.descriptor.cid[:8]!r},"
             f" the snapshot was taken of {child.descriptor.parent_cid[:8]!r}",
             hint="Export the disk with all of its snapshots again, or consolidate them in vSphere",
-            kind=Kind.OPERATOR,
         )
     return parent
