@@ -26,7 +26,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.pool import Pool
 
 from hyper2kvmd import config
-from hyper2kvmd.daemon import incoming, scheduler, service
+from hyper2kvmd.daemon import incoming, scheduler, service, storage
 from hyper2kvmd.errors import Failure
 from tests.faults.accounts import Books, unsettled
 from tests.faults.conditions import Conditions
@@ -34,6 +34,8 @@ from tests.support.house import House
 
 WORKER = Path(__file__).with_name("script_worker.sh")
 TICK_SECONDS = 0.02
+LOOK_SECONDS = 0.2
+"""Between two looks at the file systems."""
 PATIENCE_SECONDS = 120.0
 CHANGES = frozenset({"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod"})
 """Audit events of calls that change a directory."""
@@ -182,6 +184,7 @@ def _serve(path: Path, worker: Sequence[str]) -> None:
     for module in (scheduler, service):
         vars(module)["TICK_SECONDS"] = TICK_SECONDS
     incoming.STABLE_SECONDS = 0.0
+    storage.HEALTHY_SECONDS = storage.FAULTY_SECONDS = LOOK_SECONDS
     try:
         service.serve(config.load(path), path, worker=worker)
     except Failure as failure:

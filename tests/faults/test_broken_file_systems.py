@@ -1,10 +1,9 @@
-"""A file system of the running service fails, each alone: nothing is lost, and work goes on by itself afterwards."""
+"""A file system of the running service fails, each alone: it is named, and work goes on by itself afterwards."""
 
 from __future__ import annotations
 
 import errno
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -14,10 +13,9 @@ import pytest
 from tests.faults.accounts import illegal_paths, lost_files, wrong_outcomes
 from tests.faults.conditions import Conditions
 from tests.faults.forked import GOOD, PLANNING, Forked
+from tests.support.house import until
 
 ROLES = ("spool", "state", "conversions", "images")
-FAULTY_SECONDS = 1.0
-"""A job waits for the end of the fault so long."""
 ERRORS = {"dead": (errno.EIO, False), "no-writes": (errno.EIO, True), "read-only": (errno.EROFS, True)}
 """The errno of calls, and whether only those that write fail."""
 SLOW = pytest.mark.slow
@@ -88,11 +86,16 @@ class Visitor:
             self._house.drop(f"{name}.yaml", text)
             self._dropped[f"{name}.yaml"] = text.encode()
 
-    def wait(self) -> None:
-        house, end = self._house, time.monotonic() + FAULTY_SECONDS
-        while time.monotonic() < end:
+    def until_named(self, role: str) -> None:
+        """The fault has been seen, and the daemon lives."""
+
+        def named() -> bool:
             assert house.alive(), f"the daemon ended with {house.exit_status}: {house.log[-4000:]}"
-            time.sleep(0.1)
+            status, text = house.browse("/healthz")
+            return status == 503 and str(house.root / role) in text
+
+        house = self._house
+        until(named, f"{role} is named: {house.log[-3000:]}")
 
     def settle(self) -> None:
         house = self._house
@@ -102,6 +105,7 @@ class Visitor:
         said += [*illegal_paths(books)]
         said += [f"{job['vm_name']} is {job['state']}" for job in books.jobs if job["state"] != "succeeded"]
         assert not said, "\n".join([*said, house.log[-6000:]])
+        until(lambda: house.browse("/healthz")[0] == 200, f"all is well again: {house.log[-3000:]}")
 
 
 @pytest.mark.root
@@ -119,7 +123,7 @@ def test_full_file_systems(tmp_path: Path, fault: Callable[[Path], AbstractConte
                 with fault(house.root / role):
                     with suppress(OSError):
                         visitor.drop(f"during-{role}")
-                    visitor.wait()
+                    visitor.until_named(role)
                 (house.spool / f"during-{role}.yaml.draft").unlink(missing_ok=True)
                 visitor.drop(f"during-{role}")
                 visitor.settle()
@@ -140,7 +144,7 @@ def test_failing_file_systems(tmp_path: Path, kind: str) -> None:
         for role in ROLES:
             with failing(house.conditions, house.root / role, kind):
                 visitor.drop(f"during-{role}")
-                visitor.wait()
+                visitor.until_named(role)
             visitor.settle()
     finally:
         house.end()
