@@ -22,7 +22,8 @@ PRAGMAS = (
     "foreign_keys=ON",
     "cell_size_check=ON",
     "cache_size=-256",  # KiB for each connection: the page cache of the kernel has the file anyway
-    "cache_spill=2048",  # pages: a smaller transaction writes each page once, and flushes its journal once
+    # Pages: a smaller transaction flushes its journal once. A multiple of 256 would be taken for OFF.
+    "cache_spill=2000",
 )
 CHECK_SECONDS = 0.5
 """How long a start waits for the check of the file. A check that takes longer goes on beside the daemon."""

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 
 from hyper2kvmd.errors import BrokenInstallation, TryLater
 from hyper2kvmd.jobs import sqlite
@@ -456,3 +456,11 @@ def test_a_lock_of_another_program_is_no_damage(tmp_path: Path, monkeypatch: pyt
         assert (caught.value.code, caught.value.exit_code) == ("database-busy", 75)
         thief.execute("ROLLBACK")
     Store(f"sqlite:///{path}").close()
+
+
+def test_a_long_transaction_does_not_stay_in_memory(tmp_path: Path) -> None:
+    """SQLite takes some numbers for "never write before the end"."""
+    store = Store(address(tmp_path / "jobs.sqlite3"))
+    with store.transaction() as connection:
+        assert connection.execute(text("PRAGMA cache_spill")).scalar_one() == 2000
+    store.close()
