@@ -39,7 +39,7 @@ COMMANDS = {
     "release": LazyCommand("verbs", "Allow held jobs to start."),
     "report": LazyCommand("details", "Print the report of a job that succeeded: as Markdown, or as JSON with --json."),
     "resume": LazyCommand("queue", "Start jobs again."),
-    "retry": LazyCommand("verbs", "Queue failed or cancelled jobs again."),
+    "retry": LazyCommand("verbs", "Queue jobs again that failed, were cancelled, or are held because of a failure."),
     "schema": LazyCommand("schema", "Print the JSON Schema of a migration YAML or of the configuration."),
     "show": LazyCommand(
         "details", "Show jobs: state, stages with their times, space, repairs, warnings, and errors with their remedy."
