@@ -38,10 +38,11 @@ class Recording:
 
 
 def drop(recording: Recording, name: str, text: str) -> None:
-    """As `mv` and `sync` do it."""
+    """As `sync`, `mv` and `sync` do it."""
     house = recording.house
     draft, incoming = house.folders / f"{name}.draft", house.spool / "incoming"
     draft.write_text(text)
+    sync_file_system(incoming)  # else a cut after the renaming may leave an empty file
     draft.rename(incoming / name)
     sync_file_system(incoming)
     recording.dropped.append((len(recording.disk.entries()), name, text.encode()))
