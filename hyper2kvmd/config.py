@@ -77,6 +77,15 @@ class Retention(Frozen):
     jobs: float = Field(default=365.0, ge=0)
 
 
+class KeptBackups(Frozen):
+    """Backups of an SQLite database."""
+
+    keep: int = Field(default=7, ge=0, le=1000)
+    """Of each kind; 0: the daemon makes none."""
+    directory: Path | None = None
+    """None: `backups` beside the database."""
+
+
 class DaemonConfig(Frozen):
     spool_dir: Path = Path("/var/spool/hyper2kvm")
     state_dir: Path = Path("/var/lib/hyper2kvm")
@@ -107,6 +116,7 @@ class DaemonConfig(Frozen):
     space_reserve: str = Field(default="5%", pattern=rf"^({SIZE}|\d+(\.\d+)?%?)$")
     retry: Retry = Retry()
     retention: Retention = Retention()
+    backups: KeptBackups = KeptBackups()
     notify: tuple[Destination, ...] = Field(default=(), max_length=20)
     """Where notifications go."""
     stall_after: float = Field(default=900.0, ge=0)

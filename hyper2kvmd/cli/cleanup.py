@@ -30,6 +30,7 @@ from hyper2kvmd.model.jobs import Problem
 from hyper2kvmd.progress import problem
 
 if TYPE_CHECKING:
+    from hyper2kvmd.daemon.care import before_steps
     from hyper2kvmd.jobs.questions import FolderOwner
     from hyper2kvmd.jobs.store import Store
 
@@ -74,7 +75,7 @@ def collect(config: DaemonConfig, *, dry_run: bool) -> Removed:
     from hyper2kvmd.jobs.store import Store
 
     _require_database(config)
-    store = Store(config.database_url)
+    store = Store(config.database_url, before_steps(config))
     try:
         with _alone(config.state_dir):
             require_plausible_clock(config.state_dir, store.newest_time(), dry_run=dry_run)

@@ -24,6 +24,7 @@ COMMANDS = {
     "batches": LazyCommand("listing", "List batches, newest first."),
     "cancel": LazyCommand("verbs", "Stop jobs."),
     "check": LazyCommand("local", "List the errors of migration YAMLs, or their resulting settings."),
+    "database": LazyCommand("database", "Check, back up, restore or rebuild the database of the queue."),
     "doctor": LazyCommand("doctor", "Examine this host: programs, rights, kernel, directories, daemon."),
     "drain": LazyCommand("queue", "Finish running jobs, then stop the daemon."),
     "explain": LazyCommand("explain", "Explain an error code and its remedy, or list all codes."),

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hyper2kvmd.config import DaemonConfig
+from hyper2kvmd.daemon.care import before_steps
 from hyper2kvmd.daemon.folders import prepare
 from hyper2kvmd.daemon.locks import Locks, require_same_queue
 from hyper2kvmd.daemon.wire import FileSystemRole
@@ -29,7 +30,7 @@ def open_queue(config: DaemonConfig, locks: Locks) -> Store:
     """
     with _using("state-dir-unusable", "the state directory", config.state_dir, "state_dir"):
         hold("state", config, locks)
-    store = Store(config.database_url)
+    store = Store(config.database_url, before_steps(config))
     try:
         prepare(config.spool_dir)
         with _using("spool-unusable", "the spool directory", config.spool_dir, "spool_dir"):

@@ -23,6 +23,7 @@ from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon import journal, spool
 from hyper2kvmd.daemon.arrivals import Arrivals
 from hyper2kvmd.daemon.callers import Callers
+from hyper2kvmd.daemon.care import DatabaseCare
 from hyper2kvmd.daemon.clearing import Clearing
 from hyper2kvmd.daemon.control import Control
 from hyper2kvmd.daemon.doors import BoundedServer
@@ -74,6 +75,7 @@ RELOADABLE = frozenset(
         "notify",
         "stall_after",
         "stall_retry_after",
+        "backups",
     }
 )
 
@@ -164,6 +166,7 @@ class _Service:
         )
         self._clearing = Clearing(config, self._ledger, self._metrics)
         self._notices = Notifier(self._ledger, self._metrics)
+        self._care = DatabaseCare(config, checked=store.checked)
         self._notifier = SystemdNotifier()
         self._stopping, self._hangup = asyncio.Event(), asyncio.Event()
         self._said = ""
@@ -227,6 +230,7 @@ class _Service:
             asyncio.create_task(self._notices.follow()),
             asyncio.create_task(self._clearing.follow()),
             asyncio.create_task(self._storage.follow(self._scheduler.storage_changed)),
+            asyncio.create_task(self._care.follow()),
             asyncio.create_task(self._report_status()),
             asyncio.create_task(self._reload_when_asked()),
             asyncio.create_task(self._until_stopped()),
@@ -317,4 +321,5 @@ class _Service:
         self._storage.configure(self._config)
         self._scheduler.configure(self._config)
         self._clearing.config = self._config
+        self._care.configure(self._config)
         log.info("configuration reloaded")

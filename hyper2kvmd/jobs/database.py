@@ -7,6 +7,7 @@ is refused: an administrator decides what to do with it.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +20,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError, SQLAl
 
 from hyper2kvmd.errors import BrokenInstallation, Failure
 from hyper2kvmd.jobs import sqlite
-from hyper2kvmd.jobs.refusals import corrupt, denied, server_corrupt, unavailable, unreadable
+from hyper2kvmd.jobs.refusals import corrupt, denied, server_corrupt, server_unavailable, unreadable
 from hyper2kvmd.jobs.schema import apply_steps, current_step, known_steps, newest_step
 
 WASTE = 1 << 26
@@ -32,11 +33,15 @@ class Opened(NamedTuple):
     """False for a file whose check takes longer than a start may take."""
 
 
-BeforeSteps = Callable[[Path, str], object]
-"""Called with the file and its step, before steps are applied to a database that is in use."""
+BeforeSteps = Callable[[Path], object]
+"""Called with the file, before steps are applied to a database that is in use."""
 
 
-def open_database(address: str, before_steps: BeforeSteps = lambda _path, _step: None) -> Opened:
+def no_backup(_path: Path) -> None:
+    """For a database without a configuration."""
+
+
+def open_database(address: str, before_steps: BeforeSteps = no_backup) -> Opened:
     """A database with the current schema.
 
     Raises BrokenInstallation: `database-url-invalid`, `database-unreadable`, `database-corrupt`, `database-login`,
@@ -50,7 +55,7 @@ def open_database(address: str, before_steps: BeforeSteps = lambda _path, _step:
         create(url, path)
     engine = sqlite.engine_of(url)
     checked = sqlite.checked(engine, path)
-    return Opened(_upgraded(engine, str(path), lambda step: before_steps(path, step)), checked)
+    return Opened(_upgraded(engine, str(path), lambda: before_steps(path)), checked)
 
 
 def url_of(address: str) -> URL:
@@ -99,7 +104,7 @@ def create(url: URL, path: Path) -> None:
 
 
 def _upgraded(
-    engine: Engine, name: str, before_steps: Callable[[str], object] = lambda _step: None, *, empty: bool = False
+    engine: Engine, name: str, before_steps: Callable[[], object] = lambda: None, *, empty: bool = False
 ) -> Engine:
     """Apply the schema steps that are missing, in one transaction."""
     try:
@@ -108,7 +113,7 @@ def _upgraded(
             _require_ours(connection, name, current, empty=empty)
         if current != newest_step():
             if current is not None:
-                before_steps(current)
+                before_steps()
             with engine.connect().execution_options(writes=True) as connection, connection.begin():
                 apply_steps(connection)
             _shrink(engine)
@@ -153,26 +158,33 @@ def _shrink(engine: Engine) -> None:
             raw.execute("VACUUM")
 
 
-def explained(engine: Engine, error: SQLAlchemyError) -> Failure:
+def explained(engine: Engine, error: SQLAlchemyError, *, in_use: bool = False) -> Failure:
     """What an error of the database means for its user."""
     if not isinstance(error, DatabaseError):
         return unreadable(_name(engine), " ".join(str(getattr(error, "orig", None) or error).split()))
     if engine.dialect.name == "sqlite":
-        return sqlite.explained(Path(engine.url.database or ""), error)
+        return sqlite.explained(Path(engine.url.database or ""), error, in_use=in_use)
     fact = " ".join(str(error.orig).split())
     if not isinstance(error, OperationalError):
         return server_corrupt(_name(engine), fact)
-    if getattr(error.orig, "sqlstate", None) in LOGIN_STATES or "authentication failed" in fact:
+    if getattr(error.orig, "sqlstate", None) in LOGIN_STATES or LOGIN_REFUSED.search(fact):
         return BrokenInstallation(
             "database-login",
             f"the database server refused the login to {_name(engine)}: {fact}",
             hint="Correct user, password and name of the database in database_url, or pg_hba.conf of the server",
         )
-    return unavailable(_name(engine), fact)
+    return server_unavailable(_name(engine), fact)
 
 
 LOGIN_STATES = ("28000", "28P01", "3D000", "42501")
 """PostgreSQL, appendix A: invalid authorization, invalid password, no such database, insufficient privilege."""
+
+
+LOGIN_REFUSED = re.compile(
+    r"FATAL: .*(authentication failed|no pg_hba\.conf entry|does not exist|not permitted to log in|permission denied)"
+    r"|no password supplied"
+)
+"""psycopg gives no state for a connection that fails."""
 
 
 def _name(engine: Engine) -> str:

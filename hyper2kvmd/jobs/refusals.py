@@ -13,13 +13,18 @@ from hyper2kvmd.errors import BrokenInstallation, TryLater
 
 BUSY_SECONDS = 30.0
 """How long a transaction waits for that of another process."""
-REMEDY = "Stop the daemon, then restore the file from a backup, or move it away to begin with an empty queue"
 CORRECT_IT = "Correct its owner, mode and file system, or set database_url to another database"
 
 
 def corrupt(path: Path, fact: str) -> BrokenInstallation:
     """For a file that is damaged on the disk."""
-    return BrokenInstallation("database-corrupt", f"the database {path} is damaged: {fact}", hint=REMEDY)
+    command = as_owner(path, "h2kvmctl database")
+    return BrokenInstallation(
+        "database-corrupt",
+        f"the database {path} is damaged: {fact}",
+        hint=f"Run `systemctl stop hyper2kvmd`, then `{command} restore` (without any backup: `{command} rebuild`), "
+        "then `systemctl start hyper2kvmd`",
+    )
 
 
 def server_corrupt(name: str, fact: str) -> BrokenInstallation:
@@ -35,6 +40,14 @@ def unavailable(path: Path | str, fact: str) -> TryLater:
         "database-unavailable",
         f"the database {path} cannot be read or written now: {fact}",
         hint="Check the space, the mode and the disk of its file system; work goes on when they are in order",
+    )
+
+
+def server_unavailable(name: str, fact: str) -> TryLater:
+    return TryLater(
+        "database-unavailable",
+        f"the database {name} does not respond: {fact}",
+        hint="Start its server, or correct database_url; work goes on when it responds",
     )
 
 
@@ -66,6 +79,12 @@ def denied(path: Path, fact: str) -> BrokenInstallation:
     if owner is None:
         return unreadable(path, fact)
     return unreadable(path, fact, f"It belongs to {owner}. Run `sudo -u {owner} {command}`")
+
+
+def as_owner(path: Path, command: str) -> str:
+    """The command, as the owner of the file has to run it."""
+    owner = _owner_name(path)
+    return f"sudo -u {owner} {command}" if owner not in (None, "root") else command
 
 
 def _other_owner(path: Path) -> str | None:

@@ -96,12 +96,8 @@ def _remove(path: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def checked(engine: Engine, path: Path) -> bool:
-    """Whether the whole file was checked within CHECK_SECONDS.
-
-    Raises BrokenInstallation: `database-unreadable`, `database-corrupt`; TryLater: `database-busy`,
-    `database-unavailable`.
-    """
+def require_usable(path: Path) -> None:
+    """Raises BrokenInstallation (`database-unreadable`), TryLater (`database-unavailable`)."""
     if not path.is_file():
         raise unreadable(path, "not a regular file")
     if os.statvfs(path).f_flag & os.ST_RDONLY:
@@ -110,6 +106,15 @@ def checked(engine: Engine, path: Path) -> bool:
         raise denied(path, "this user cannot read and write it")
     if not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
         raise denied(path, "this user cannot create its journal beside it")
+
+
+def checked(engine: Engine, path: Path) -> bool:
+    """Whether the whole file was checked within CHECK_SECONDS.
+
+    Raises BrokenInstallation: `database-unreadable`, `database-corrupt`; TryLater: `database-busy`,
+    `database-unavailable`.
+    """
+    require_usable(path)
     try:
         with engine.connect() as connection:
             found = _quick_check(connection)
@@ -139,15 +144,19 @@ def _quick_check(connection: Connection) -> list[str] | None:
     return [] if rows == ["ok"] else rows
 
 
-def explained(path: Path, error: DatabaseError) -> Failure:
-    """What an error of SQLite means: damage only if the file on the disk has it."""
+def explained(path: Path, error: DatabaseError, *, in_use: bool = False) -> Failure:
+    """What an error of SQLite means: damage only if the file on the disk has it.
+
+    `in_use`: statements were executed before. An error can then be a result of one before it, such as a transaction
+    that SQLite rolled back by itself.
+    """
     error = _cause(error)
     code, fact = primary(error.orig), " ".join(str(error.orig).split())
     if code in BUSY:
         return busy(str(path))
     if code in DAMAGE:
         return confirmed(path, fact)
-    return unavailable(path, fact) if code in FAULTS else unreadable(path, fact)
+    return unavailable(path, fact) if in_use or code in FAULTS else unreadable(path, fact)
 
 
 def _cause(error: DatabaseError) -> DatabaseError:

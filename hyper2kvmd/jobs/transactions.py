@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from sqlalchemy import Connection
 from sqlalchemy.exc import DatabaseError, DataError, IntegrityError
 
-from hyper2kvmd.jobs.database import explained, open_database
+from hyper2kvmd.jobs.database import BeforeSteps, explained, no_backup, open_database
 
 REMEMBERED_SECONDS = 5.0
 """How long an answer is used without a change by this process: `h2kvmctl gc` changes the database as well."""
@@ -25,8 +25,8 @@ class Transactions:
     Every method may raise TryLater (`database-unavailable`) and BrokenInstallation (`database-corrupt`).
     """
 
-    def __init__(self, address: str) -> None:
-        self._engine, self.checked = open_database(address)
+    def __init__(self, address: str, before_steps: BeforeSteps = no_backup) -> None:
+        self._engine, self.checked = open_database(address, before_steps)
         self._changes = 0
         """How often this process has changed the database."""
         self._remembered: dict[str, _Answer] = {}
@@ -45,7 +45,7 @@ class Transactions:
             raise
         except DatabaseError as error:
             self._engine.dispose()  # new connections read the file again
-            raise explained(self._engine, error) from error
+            raise explained(self._engine, error, in_use=True) from error
         if changed:
             self._changes += 1
 
