@@ -30,7 +30,6 @@ from hyper2kvmd.model.jobs import Problem
 from hyper2kvmd.progress import problem
 
 if TYPE_CHECKING:
-    from hyper2kvmd.daemon.care import before_steps
     from hyper2kvmd.jobs.questions import FolderOwner
     from hyper2kvmd.jobs.store import Store
 
@@ -72,6 +71,7 @@ def collect(config: DaemonConfig, *, dry_run: bool) -> Removed:
     Raises with nothing removed: BrokenInstallation (`database-...`) when the database cannot be used, TryLater
     (`clock-doubtful`, and `cleanup-running` while another process does the same).
     """
+    from hyper2kvmd.daemon.care import before_steps
     from hyper2kvmd.jobs.store import Store
 
     _require_database(config)
