@@ -64,8 +64,8 @@ class _Waiting:
         return None
 
     async def _examine(self, failure: Failure) -> None:
-        """Find the file system that is the cause. Raises `failure` if none is."""
-        for role in NEEDED:
+        """Find the file system that is the cause. Raises `failure` if none is, or if another daemon is."""
+        for role in NEEDED if failure.code != "already-running" else ():
             reason = await in_a_thread("write", partial(fault_of, role, self._config, self._locks))
             if reason:
                 self._role, cause = role, unwritable(role, directory_of(role, self._config), reason)
