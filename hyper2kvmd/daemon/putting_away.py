@@ -82,12 +82,12 @@ class PuttingAway:
         ready: list[tuple[_EndedFile, Move]] = []
         for move in self._store.open_moves(MoveKind.PUT_AWAY):
             file = files.get(move.job_id or 0)
-            if file and (file.path, file.ending) == (move.source, move.ending):
+            if file and (file.path, file.ending) == (move.source, move.ending) and not self._is_blocked(move):
                 ready.append((files.pop(file.holder.id), move))
             else:
                 with self._complaints.about(move.source):
                     self._abandon(move)
-        ready += self._planned([file for job_id, file in files.items()])
+        ready += self._planned(list(files.values()), {self._dir / str(move.target) for _, move in ready})
         self._make(ready)
         for submitter, state in sorted({(one.submitter, one.state) for file, _ in ready for one in file.members}):
             self._forget_surplus(submitter, state)
@@ -106,11 +106,10 @@ class PuttingAway:
             if not any(member.state.active for member in members):
                 yield _EndedFile(job, path, members)
 
-    def _planned(self, files: Sequence[_EndedFile]) -> list[tuple[_EndedFile, Move]]:
-        """Put the moves of these files on record."""
+    def _planned(self, files: Sequence[_EndedFile], taken: set[Path]) -> list[tuple[_EndedFile, Move]]:
+        """Put the moves of these files on record. The places `taken` are those of moves that are on record already."""
         intents: list[Intent] = []
         planned: list[_EndedFile] = []
-        taken: set[Path] = set()
         for file in files:
             with self._complaints.about(file.path):
                 place = self._place(file, taken)
@@ -123,6 +122,11 @@ class PuttingAway:
                 intents.append(Intent(MoveKind.PUT_AWAY, file.path, target, file.holder.id, file.ending))
                 planned.append(file)
         return list(zip(planned, self._store.plan_moves(intents), strict=True))
+
+    def _is_blocked(self, move: Move) -> bool:
+        """Whether another file has got the place, as it may after a restore of the database."""
+        source, target = self._dir / move.source, self._dir / str(move.target)
+        return source != target and os.path.lexists(source) and os.path.lexists(target)
 
     def _place(self, file: _EndedFile, taken: Collection[Path]) -> Path | None:
         """Where the file goes; None if it is gone.

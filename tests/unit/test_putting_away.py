@@ -1,0 +1,69 @@
+"""Where the files of finished jobs go, while moves on record could not be made yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hyper2kvmd.daemon import incoming
+from hyper2kvmd.daemon.folders import prepare
+from hyper2kvmd.daemon.metrics import Metrics
+from hyper2kvmd.daemon.spool import Spool
+from hyper2kvmd.jobs.moves import MoveKind
+from hyper2kvmd.jobs.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+    yield store
+    store.close()
+
+
+def drop(folder: Path, spool: Spool, text: str) -> None:
+    (folder / "incoming" / "web.yaml").write_text(text)
+    for _ in range(3):
+        spool.scan(["web.yaml"])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(incoming, "STABLE_SECONDS", 0)
+    prepare(tmp_path / "spool")
+    return tmp_path / "spool"
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_place_on_record_is_not_given_to_another_file(folder: Path, store: Store, restarted: bool) -> None:
+    spool = Spool(folder, store, Metrics())
+    for number in (1, 2):
+        drop(folder, spool, f"vmdk: /{number}.vmdk\n")
+        store.cancel(number, "root")
+        (folder / "failed").rename(folder / "away")
+        spool.scan()
+        (folder / "away").rename(folder / "failed")
+        spool = Spool(folder, store, Metrics()) if restarted else spool
+    spool.scan()
+    texts = {path.name: path.read_text() for path in (folder / "failed").glob("*.yaml")}
+    assert texts == {"web.yaml": "vmdk: /1.vmdk\n", "web.2.yaml": "vmdk: /2.vmdk\n"}
+    assert sorted(path.name for path in (folder / "failed").glob("*.json")) == [
+        "web.2.yaml.reason.json",
+        "web.yaml.reason.json",
+    ]
+
+
+def test_a_place_that_another_file_has_got_is_left_to_it(folder: Path, store: Store) -> None:
+    """As after a restore of the database, with a move on record that was made long ago."""
+    spool = Spool(folder, store, Metrics())
+    drop(folder, spool, "vmdk: /1.vmdk\n")
+    store.cancel(1, "root")
+    (folder / "failed").rename(folder / "away")
+    spool.scan()
+    (folder / "away").rename(folder / "failed")
+    (folder / "failed" / "web.yaml").write_text("somebody else's")
+    spool.scan()
+    assert (folder / "failed" / "web.yaml").read_text() == "somebody else's"
+    assert (folder / "failed" / "web.1.yaml").read_text() == "vmdk: /1.vmdk\n"
+    assert store.open_moves(MoveKind.PUT_AWAY) == [] and store.misplaced() == []
