@@ -73,9 +73,9 @@ class Storage:
         def answer(migration: str) -> bool:
             try:
                 asked = json.loads(migration)
-            except ValueError:  # a damaged record: the job fails when it is claimed
+                return not any(asked.get(key) in (None, path) for key, path in default.items())
+            except (ValueError, TypeError, AttributeError):  # a damaged record: the job fails when it is claimed
                 return True
-            return not any(asked.get(key) in (None, path) for key, path in default.items())
 
         return answer
 
@@ -117,7 +117,7 @@ def fault_of(role: FileSystemRole, config: DaemonConfig, locks: Locks) -> str:
         write_a_little(hold(role, config, locks))
     except Failure as failure:
         if failure.code == "already-running":
-            return failure.message
+            return failure.message.removeprefix(f"{role}_dir {directory}: ")
         return reason_of(failure.__cause__, directory) if isinstance(failure.__cause__, OSError) else ""
     except OSError as error:
         return reason_of(error, directory)

@@ -14,6 +14,7 @@ from sqlalchemy.engine import RowMapping
 from hyper2kvmd.jobs.cards import forget_cards
 from hyper2kvmd.jobs.changes import UNDELAYED, change, first_line, over, queued, record_at
 from hyper2kvmd.jobs.dependencies import arrange_dependents
+from hyper2kvmd.jobs.rows import count_of
 from hyper2kvmd.jobs.tables import events, jobs, problems_adapter
 from hyper2kvmd.jobs.workload import add_work
 from hyper2kvmd.model.jobs import Problem, Stage, State
@@ -31,13 +32,13 @@ def runs_any(connection: Connection) -> bool:
 
 
 def runs_suspect(connection: Connection) -> bool:
-    suspect = jobs.c.state == State.RUNNING, jobs.c.deaths >= SUSPECTED_AFTER
+    suspect = jobs.c.state == State.RUNNING, jobs.c.deaths.between(SUSPECTED_AFTER, MAX_DEATHS)
     return connection.execute(select(jobs.c.id).where(*suspect).limit(1)).first() is not None
 
 
 def is_suspect(connection: Connection, job_id: int) -> bool:
     deaths = connection.execute(select(jobs.c.deaths).where(jobs.c.id == job_id)).scalar_one()
-    return int(deaths) >= SUSPECTED_AFTER
+    return count_of(deaths) >= SUSPECTED_AFTER
 
 
 def finished_before(connection: Connection, job_id: int, stage: Stage) -> bool:
@@ -49,7 +50,7 @@ def finished_before(connection: Connection, job_id: int, stage: Stage) -> bool:
 
 def recover_job(connection: Connection, row: RowMapping) -> None:
     """Put a job that ran when the daemon died back into the queue, or end it."""
-    number, attempt, deaths = row["id"], row["attempt"], row["deaths"] + 1
+    number, attempt, deaths = row["id"], row["attempt"], count_of(row["deaths"]) + 1
     which = (jobs.c.id == number,)
     if row["cancelling"]:
         change(connection, which, **over(State.CANCELLED), note="")

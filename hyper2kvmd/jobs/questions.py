@@ -12,7 +12,7 @@ from sqlalchemy import func, select, text
 
 from hyper2kvmd.jobs.changes import is_active, one, without_active_group
 from hyper2kvmd.jobs.dependencies import needed_by_others
-from hyper2kvmd.jobs.rows import UNKNOWN_TIME, known_state
+from hyper2kvmd.jobs.rows import UNKNOWN_TIME, count_of, known_state
 from hyper2kvmd.jobs.tables import MISPLACED, RETRIED, RETRIED_FILES, event_of, events, job_of, jobs, queue, stages
 from hyper2kvmd.jobs.transactions import Transactions, remembered
 from hyper2kvmd.model.jobs import Counts, Job, JobEvent, Stage, State
@@ -113,7 +113,7 @@ class Questions(Transactions):
     def failures(self, job_id: int) -> int:
         """Tries that failed since the job was submitted or retried by hand."""
         with self.transaction() as connection:
-            return int(connection.execute(select(jobs.c.failures).where(jobs.c.id == job_id)).scalar_one())
+            return count_of(connection.execute(select(jobs.c.failures).where(jobs.c.id == job_id)).scalar_one())
 
     def known_claims(self, claims: Sequence[str]) -> frozenset[str]:
         """The claimed spool files that are on record as jobs."""

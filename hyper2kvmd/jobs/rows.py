@@ -36,6 +36,16 @@ def job_from(values: Mapping[str, Any], unread: tuple[str, ...] = ()) -> Job:
     return _with_problem(Job.model_validate({**rest, **stand_ins}), (*unread, *sorted(wrong)))
 
 
+def count_of(stored: Any) -> int:
+    """0 for a number that cannot be read."""
+    return stored if isinstance(stored, int) else 0
+
+
+def seconds_of(stored: Any) -> float | None:
+    """None for a number that cannot be read."""
+    return float(stored) if isinstance(stored, (int, float)) else None
+
+
 def known_state(stored: str) -> State | None:
     """None if no version up to this one has such a state."""
     return State(stored) if stored in STATES else None

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
+from hyper2kvmd.config import DaemonConfig
+from hyper2kvmd.daemon.locks import Locks
+from hyper2kvmd.daemon.storage import Storage
 from hyper2kvmd.jobs.store import Store
+from hyper2kvmd.jobs.tables import jobs
 from hyper2kvmd.model.jobs import JobFilter, State
 from hyper2kvmd.model.notifications import Occasion
 from tests.support.queue_verbs import add
@@ -85,6 +92,14 @@ def test_running_when_the_daemon_died(store: Store) -> None:
         "not_before = X'41'",
         "submitter = X'C328'",
         "cancelling = 'perhaps'",
+        "deaths = 'many'",
+        "failures = 'few'",
+        "attempt = 'first'",
+        "delay_until = 'later', delay_seconds = 1.0",
+        "delay_until = 1e300, delay_seconds = 1e300",
+        "delay_until = 1.0, delay_seconds = NULL",
+        "delay_until = 1.0, delay_seconds = X'00'",
+        "delay_until = 1.0, delay_seconds = 1.0, delay_boot = X'FF'",
     ],
 )
 def test_whatever_column_is_damaged_everything_else_is_answered(store: Store, change: str) -> None:
@@ -92,12 +107,34 @@ def test_whatever_column_is_damaged_everything_else_is_answered(store: Store, ch
     assert sorted(job.id for job in store.list()) == [1, 2]
     assert store.get(1).id == 1
     store.overview(), store.waiting(), store.misplaced(), store.active_ids(), store.folder_owners([1, 2])
+    store.recover()
+    store.clock_jumped(NOW)
     store.claim(NOW, lambda _directories: True)
     store.claim(NOW)
     assert store.get(2).state is State.RUNNING
+    store.failures(1)
     store.recover()
     store.forget(datetime(1980, 1, 1, tzinfo=UTC))
     assert {job.id for job in store.list()} == {1, 2}
+
+
+@pytest.mark.parametrize("migration", ["{", "[]", None])
+def test_a_damaged_job_fails_also_while_a_directory_has_a_fault(
+    store: Store, tmp_path: Path, migration: str | None
+) -> None:
+    ours = DaemonConfig(state_dir=tmp_path / "state", conversion_dir=tmp_path / "conversions", spool_dir=tmp_path)
+    theirs = ours.with_changes(state_dir=tmp_path / "other")
+    with closing(Locks(ours)) as locks, closing(Locks(theirs)) as others:
+        (tmp_path / "conversions").mkdir(mode=0o700)
+        others.take("conversion_dir", tmp_path / "conversions")
+        storage = Storage(ours, locks)
+        asyncio.run(storage.look())
+        (fault,) = storage.faults
+        assert fault.role == "conversion" and fault.reason.startswith("another hyper2kvmd uses it (process ")
+        with store.transaction(writes=True) as connection:
+            connection.execute(update(jobs).where(jobs.c.id == 1).values(migration=migration))
+        assert store.claim(NOW, usable=storage.usable()) is None
+    assert store.get(1).state is State.FAILED and store.get(2).state is State.QUEUED
 
 
 @pytest.mark.parametrize("product", ["{", '{"source": {"new": 1}}', ""])

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from hyper2kvmd.daemon.wall_clock import SETTLING_SECONDS, ClockRecord, WallClock
 from hyper2kvmd.jobs.store import Store
@@ -75,6 +75,22 @@ def test_a_delay_of_an_earlier_boot_begins_anew(store: Store) -> None:
     store.requeue(claim(store).id, 1, "later", keep_stages=True, delay_seconds=600, problems=(CRASH,))
     with store.transaction(writes=True) as connection:
         connection.execute(update(jobs).values(delay_boot="earlier", delay_until=1e9))
+    store.recover()
+    assert store.claim(now(), since_boot=uptime().seconds + 300) is None
+    assert store.claim(now(), since_boot=uptime().seconds + 601) is not None
+
+
+@pytest.mark.parametrize(
+    ("until", "boot"), [(1e9, uptime().boot), ("later", uptime().boot), (1e9, ""), (1e9, None)], ids=str
+)
+def test_a_delay_whose_record_is_damaged_ends(store: Store, until: object, boot: str | None) -> None:
+    add(store, "a")
+    store.requeue(claim(store).id, 1, "later", keep_stages=True, delay_seconds=600, problems=(CRASH,))
+    with store.transaction(writes=True) as connection:
+        connection.execute(
+            text("UPDATE jobs SET delay_until = :until, delay_boot = :boot"), {"until": until, "boot": boot}
+        )
+    store.clock_jumped(now())
     store.recover()
     assert store.claim(now(), since_boot=uptime().seconds + 300) is None
     assert store.claim(now(), since_boot=uptime().seconds + 601) is not None
