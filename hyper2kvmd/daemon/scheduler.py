@@ -72,8 +72,8 @@ class Scheduler:
         self._cancelling: set[int] = set()
         self._clock, self._clock_changed = WallClock(), False
         self._woken = asyncio.Event()
-        self._sources_freed = False
-        """Jobs that waited for their source may be admitted now."""
+        self._sources_freed = True
+        """Jobs that waited for their source or a directory may be admitted now, as after a start."""
         self._started = datetime.now(UTC)
 
     def configure(self, config: DaemonConfig) -> None:

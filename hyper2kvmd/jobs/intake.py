@@ -69,6 +69,7 @@ class Intake(Transactions):
                 return [*_entered(connection, files, judge)]
         except (ValueError, DataError, IntegrityError) as error:
             if len(files) == 1:
+                self.enter([], judge, finished)
                 return [ValueError(str(error))]
         entered: list[list[Submitted] | RejectedFile | ValueError] = []
         for one in files:

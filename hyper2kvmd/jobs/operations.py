@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, delete, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from hyper2kvmd.errors import AlreadyActive, InvalidInput
@@ -24,7 +24,7 @@ from hyper2kvmd.jobs.changes import (
 )
 from hyper2kvmd.jobs.dependencies import arrange_dependents, enqueue, forget_broken, needed_by_others
 from hyper2kvmd.jobs.endings import take_file_back
-from hyper2kvmd.jobs.tables import jobs, queue, work
+from hyper2kvmd.jobs.tables import MISPLACED, jobs, queue, work
 from hyper2kvmd.jobs.transactions import Transactions
 from hyper2kvmd.model.jobs import Job, State, WaitingFor
 
@@ -134,8 +134,12 @@ class Operations(Transactions):
             connection.execute(update(queue).values(identity=identity))
 
     def forget(self, before: datetime, *, dry_run: bool = False) -> int:
-        """Delete the jobs that ended before then, with their history; return the number. `dry_run` only counts them."""
-        old = ~is_active() & (jobs.c.finished < before) & without_active_group() & ~needed_by_others()
+        """Delete the jobs that ended before then, with their history; return the number. `dry_run` only counts them.
+
+        A job whose spool file was not put away yet stays: without it, the file in active/ would become a job again.
+        """
+        put_away = text(f"({MISPLACED}) IS NOT TRUE")
+        old = ~is_active() & (jobs.c.finished < before) & put_away & without_active_group() & ~needed_by_others()
         with self.transaction(writes=not dry_run) as connection:
             count = connection.execute(select(func.count()).select_from(jobs).where(old)).scalar_one()
             if not dry_run:

@@ -387,6 +387,46 @@ def test_space_of_dropped_products_is_given_back(tmp_path: Path) -> None:
     assert path.stat().st_size < 1 << 20
 
 
+def test_jobs_of_every_state_of_version_0017(tmp_path: Path) -> None:
+    """Each of them goes on as it would have, and every verb leads out of its state."""
+    path, now = tmp_path / "jobs.sqlite3", datetime.now(UTC)
+    migration = Migration(vmdk=(Path("/a.vmdk"),), vm_name="a").model_dump_json()
+    past, future = "2026-01-02 03:04:05.000000", "2999-01-02 03:04:05.000000"
+    rows: Mapping[str, Mapping[str, object]] = {
+        "due": {"waiting_for": "retry", "not_before": past, "failures": 1, "attempt": 1},
+        "later": {"waiting_for": "retry", "not_before": future, "failures": 1, "attempt": 1},
+        "space": {"waiting_for": "space", "not_before": past, "attempt": 1},
+        "held": {"state": "held", "waiting_for": "operator"},
+        "running": {"state": "running", "attempt": 1, "stage": "convert"},
+        "cancelling": {"state": "running", "attempt": 1, "cancelling": True},
+        "failed": {"state": "failed", "finished": past, "problems": SOME_PROBLEM, "spool_path": "failed/a.yaml"},
+        "succeeded": {"state": "succeeded", "finished": past, "spool_path": "active/b.yaml"},
+        "plain": {},
+    }
+    raw = of_version(path, "0017", *[{"migration": migration, "vm_name": name, **row} for name, row in rows.items()])
+    store = upgraded(raw, path)
+    assert [(job.vm_name, job.state) for job in store.recover()] == [
+        ("running", State.QUEUED),
+        ("cancelling", State.CANCELLED),
+    ]
+    store.clock_jumped(now)
+
+    def claimed() -> list[str]:
+        return [job.vm_name for _ in rows if (job := store.claim(now)) is not None]
+
+    numbers = {job.vm_name: job.id for job in store.list()}
+    assert [(one.job.vm_name, one.path) for one in store.misplaced()] == [("succeeded", "active/b.yaml")]
+    assert claimed() == ["due", "space", "running", "plain"]
+    store.release(numbers["held"], "root")
+    for name in ("failed", "cancelling"):
+        assert store.retry(numbers[name], "root").state is State.QUEUED
+    store.set_priority(numbers["later"], 9, "root")
+    assert claimed() == ["held", "cancelling", "failed"]
+    assert store.cancel(numbers["later"], "root").state is State.CANCELLED
+    assert store.identity() and store.clock_record() is None
+    store.close()
+
+
 def test_batches_warnings_and_reasons_of_earlier_jobs(tmp_path: Path) -> None:
     path, group = tmp_path / "jobs.sqlite3", "0123456789ab.rack.yaml"
     rack = {"batch": group, "submitter": "alice", "submitter_uid": 1000, "spool_name": "rack.yaml"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,16 @@ def test_a_place_that_another_file_has_got_is_left_to_it(folder: Path, store: St
     assert (folder / "failed" / "web.yaml").read_text() == "somebody else's"
     assert (folder / "failed" / "web.1.yaml").read_text() == "vmdk: /1.vmdk\n"
     assert store.open_moves(MoveKind.PUT_AWAY) == [] and store.misplaced() == []
+
+
+def test_a_job_is_not_forgotten_before_its_file_is_put_away(folder: Path, store: Store) -> None:
+    """Else the file becomes a job again, and runs twice."""
+    spool = Spool(folder, store, Metrics())
+    drop(folder, spool, "vmdk: /1.vmdk\n")
+    store.cancel(1, "root")
+    later = datetime.now(UTC) + timedelta(days=1)
+    assert store.forget(later) == 0
+    drop(folder, Spool(folder, store, Metrics()), "vmdk: /2.vmdk\n")
+    assert [job.id for job in store.list()] == [2, 1]
+    assert store.forget(later, dry_run=True) == store.forget(later) == 1
+    assert [job.id for job in store.list()] == [2]

@@ -19,7 +19,8 @@ from hyper2kvmd.daemon.scheduler import Scheduler
 from hyper2kvmd.daemon.storage import Storage
 from hyper2kvmd.errors import TryLater
 from hyper2kvmd.jobs.store import Store
-from hyper2kvmd.model.jobs import Job
+from hyper2kvmd.model.jobs import Job, WaitingFor
+from tests.support.queue_verbs import add, now
 
 WAIT_SECONDS = 60
 
@@ -61,6 +62,27 @@ def test_the_watchdog_is_fed_by_completed_rounds_only(tmp_path: Path) -> None:
         stuck.set()
         await blocking
         await asyncio.wait_for(rounds.acquire(), WAIT_SECONDS)
+        scheduler.quit()
+        await following
+        ledger.close()
+
+    asyncio.run(run())
+
+
+def test_no_job_waits_for_a_fault_that_ended_before_the_start(tmp_path: Path) -> None:
+    async def run() -> None:
+        store, rounds = Store(f"sqlite:///{tmp_path}/jobs.sqlite3"), asyncio.Semaphore(0)
+        add(store, "a")
+        assert store.claim(now(), usable=lambda _migration: False) is None
+        assert store.get(1).waiting_for is WaitingFor.STORAGE
+        store.set_paused(True)
+        ledger = Ledger(store)
+        config = DaemonConfig(state_dir=tmp_path, conversion_dir=tmp_path)
+        scheduler = Scheduler(config, ledger, Metrics(), (), Storage(config, Locks(config)))
+        await scheduler.recover()
+        following = asyncio.create_task(scheduler.follow(rounds.release))
+        await asyncio.wait_for(rounds.acquire(), WAIT_SECONDS)
+        assert store.get(1).waiting_for is WaitingFor.PAUSE
         scheduler.quit()
         await following
         ledger.close()

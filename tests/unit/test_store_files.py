@@ -85,6 +85,9 @@ def test_a_file_that_cannot_be_put_on_record_affects_no_other(store: Store) -> N
     assert isinstance(entered, list) and isinstance(error, ValueError) and isinstance(rejected, RejectedFile)
     assert [job.vm_name for job in store.list()] == ["r", "a"]
     assert store.open_moves(MoveKind.CLAIM) == []
+    (alone,) = store.plan_moves([Intent(MoveKind.CLAIM, "incoming/y", "active/y")])
+    (error,) = store.enter([[unwritable]], lambda _asked, _result: None, [alone.number])
+    assert isinstance(error, ValueError) and store.open_moves(MoveKind.CLAIM) == []
 
 
 def test_the_files_of_forgotten_jobs_are_on_record_until_they_are_removed(store: Store) -> None:
@@ -105,6 +108,7 @@ def test_a_batch_is_forgotten_when_it_is_over(store: Store) -> None:
     second = claim(store)
     store.succeed(second.id, second.attempt, "done")
     assert [job_id for job_id, _ in store.surplus("root", State.SUCCEEDED, 0)] == [2, 1]
+    store.move_spool_files({1: "done/x"})
     assert store.forget(later) == 2
 
 
