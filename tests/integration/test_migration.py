@@ -47,6 +47,7 @@ def test_a_dropped_export_boots_and_the_source_is_untouched(service: Service) ->
     assert service.names("incoming") == service.names("active") == set()
     assert service.working_folders() == set()
     assert {path.name for path in service.images.iterdir()} == {
+        ".hyper2kvmd.lock",
         "web01.qcow2",
         "web01.qcow2.sha256",
         "web01.report.json",
