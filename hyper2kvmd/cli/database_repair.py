@@ -21,7 +21,7 @@ from hyper2kvmd.jobs.database_lock import DatabaseLock
 from hyper2kvmd.jobs.examine import back_up
 from hyper2kvmd.jobs.refusals import as_owner, corrupt, denied, unavailable
 from hyper2kvmd.jobs.restored import Restored, continue_numbers, settle
-from hyper2kvmd.jobs.sqlite_tool import make_durable
+from hyper2kvmd.jobs.sqlite import put_in_place
 from hyper2kvmd.model.outcome import Outcome
 
 GAP = 1000
@@ -69,10 +69,10 @@ def restore(config: DaemonConfig, backups: Backups, chosen: Path | None) -> dict
     if finding.fault:
         raise unavailable(source, finding.fault)
     continue_numbers(draft, _highest_number(config, path) + GAP)
+    address = url_of(config.database_url).set(database=str(draft)).render_as_string(hide_password=False)
+    done = settle(address, _outcomes(config), _active_claims(config))
     aside = _put_aside(path)
-    draft.replace(path)
-    make_durable(path.parent)
-    done = settle(config.database_url, _outcomes(config), _active_claims(config))
+    put_in_place(draft, path)
     return {"restored": source, "former_database": aside or "none", **_facts(done)}
 
 
