@@ -69,8 +69,11 @@ class Scheduler:
         self._last_record: OnRecord | None = None
         self._claimed: Job | None = None
         """A job that is claimed and not started yet: the database did not respond in between."""
+        self._claim_lost = False
+        """The database did not respond to a claim, which may be on record."""
         self._cancelling: set[int] = set()
         self._clock, self._clock_changed = WallClock(), False
+        self._kept_record: ClockRecord | None = None
         self._woken = asyncio.Event()
         self._sources_freed = True
         """Jobs that waited for their source or a directory may be admitted now, as after a start."""
@@ -101,7 +104,9 @@ class Scheduler:
         """Continue where a dead daemon stopped. Call it once, before `follow`."""
         store = self._ledger.store
         record = await self._ledger.call(store.clock_record)
-        self._clock = WallClock(ClockRecord.model_validate_json(record) if record else None)
+        with contextlib.suppress(ValueError):  # of another version, or damaged
+            self._kept_record = ClockRecord.model_validate_json(record) if record else None
+        self._clock = WallClock(self._kept_record)
         for job in await self._ledger.call(store.recover):
             JobLog(log, job.id).warning("was running when the daemon died")
             if job.state is State.FAILED:
@@ -143,6 +148,8 @@ class Scheduler:
         if self._sources_freed:
             await self._ledger.call(store.forget_busy_sources)
             self._sources_freed = False
+        if self._claim_lost:
+            await self._requeue_unknown()
         if self.mode != "running" or len(self._attempts) >= self.config.max_concurrent_jobs:
             await self._ledger.call(store.paused)  # checks the database when nothing is claimed
         while self.mode == "running" and len(self._attempts) < self.config.max_concurrent_jobs:
@@ -162,7 +169,18 @@ class Scheduler:
         trusted = self._clock.trusted(uptime())
         claim = self._ledger.store.claim
         usable = self.storage.usable()
-        return await self._ledger.call(claim, datetime.now(UTC), self._admission(), usable, wall_trusted=trusted)
+        try:
+            return await self._ledger.call(claim, datetime.now(UTC), self._admission(), usable, wall_trusted=trusted)
+        except TryLater:
+            self._claim_lost = True
+            raise
+
+    async def _requeue_unknown(self) -> None:
+        """Jobs that are running by the record, and that this daemon does not know."""
+        known = {*self._attempts, *(job.id for job in (self._claimed,) if job is not None)}
+        for job_id in await self._ledger.call(self._ledger.store.requeue_unknown, known):
+            JobLog(log, job_id).warning("back in the queue: the database did not respond to its claim")
+        self._claim_lost = False
 
     async def _look_at_clock(self) -> None:
         """Log a jump of the wall clock, and correct the times that were computed by it."""
@@ -178,11 +196,12 @@ class Scheduler:
                 duration(SETTLING_SECONDS),
             )
         self._clock_changed = self._clock_changed or jump is not None or before is None
-        if self._clock_changed and self._clock.record is not None:
-            store = self._ledger.store
+        store, record = self._ledger.store, self._clock.record
+        if self._clock_changed:
             await self._ledger.call(store.clock_jumped, now)
-            await self._ledger.call(store.keep_clock_record, self._clock.record.model_dump_json())
-            self._clock_changed = False
+        if record is not None and (self._clock_changed or self._clock.is_news(self._kept_record)):
+            await self._ledger.call(store.keep_clock_record, record.model_dump_json())
+            self._kept_record, self._clock_changed = record, False
 
     def _admission(self) -> Admits | None:
         """What `max_per_source` allows beside the running jobs."""

@@ -11,6 +11,8 @@ JUMP_SECONDS = 300.0
 """A larger step is a jump; a smaller one is a correction by NTP."""
 SETTLING_SECONDS = 600.0
 """For so long the clock is doubted after a jump."""
+RECORD_SECONDS = 3600.0
+"""A record of another boot or of this age tells the next daemon too little."""
 
 
 class ClockRecord(Frozen):
@@ -32,6 +34,12 @@ class WallClock:
     @property
     def record(self) -> ClockRecord | None:
         return self._last
+
+    def is_news(self, kept: ClockRecord | None) -> bool:
+        """Whether the last look has to be kept in place of the record `kept`."""
+        if self._last is None:
+            return False
+        return kept is None or kept.boot != self._last.boot or abs(self._last.seconds - kept.seconds) >= RECORD_SECONDS
 
     def look(self, wall: datetime, uptime: Uptime) -> timedelta | None:
         """By how much the clock has jumped since the last look; None if it has not."""

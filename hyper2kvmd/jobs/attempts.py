@@ -7,7 +7,7 @@ job.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -306,6 +306,18 @@ class Attempts(Transactions):
             for row in running:
                 recover_job(connection, row)
             return [one(connection, row["id"]) for row in running]
+
+    def requeue_unknown(self, known: Collection[int]) -> Sequence[int]:
+        """Requeue running jobs except the `known` ones; returns their numbers.
+
+        A claim whose answer was lost may have been put on record.
+        """
+        with self.transaction(writes=True) as connection:
+            running = connection.execute(select(jobs).where(jobs.c.state == State.RUNNING)).mappings().all()
+            lost = [row for row in running if row["id"] not in known]
+            for row in lost:
+                recover_job(connection, row, "the database did not respond")
+            return [row["id"] for row in lost]
 
     def clock_jumped(self, now: datetime) -> None:
         """Correct the times that were computed by the wall clock before it jumped."""

@@ -48,9 +48,9 @@ def finished_before(connection: Connection, job_id: int, stage: Stage) -> bool:
     return connection.execute(select(events.c.id).where(*finished, named).limit(1)).first() is not None
 
 
-def recover_job(connection: Connection, row: RowMapping) -> None:
-    """Put a job that ran when the daemon died back into the queue, or end it."""
-    number, attempt, deaths = row["id"], row["attempt"], count_of(row["deaths"]) + 1
+def recover_job(connection: Connection, row: RowMapping, note: str = DIED) -> None:
+    """Put a job that ran when the daemon died back into the queue, or end it. Another `note` counts as no death."""
+    number, attempt, deaths = row["id"], row["attempt"], count_of(row["deaths"]) + (note == DIED)
     which = (jobs.c.id == number,)
     if row["cancelling"]:
         change(connection, which, **over(State.CANCELLED), note="")
@@ -64,8 +64,8 @@ def recover_job(connection: Connection, row: RowMapping) -> None:
         record_at(connection, number, attempt, "failed", first_line(problems))
         add_work(connection, datetime.now(UTC), failed=1)
     else:
-        change(connection, which, **queued(), **UNDELAYED, waiting_for=None, note=DIED, deaths=deaths)
-        record_at(connection, number, attempt, "requeued", DIED)
+        change(connection, which, **queued(), **UNDELAYED, waiting_for=None, note=note, deaths=deaths)
+        record_at(connection, number, attempt, "requeued", note)
     arrange_dependents(connection, number)
 
 

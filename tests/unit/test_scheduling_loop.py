@@ -17,10 +17,12 @@ from hyper2kvmd.daemon.locks import Locks
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.scheduler import Scheduler
 from hyper2kvmd.daemon.storage import Storage
+from hyper2kvmd.daemon.wall_clock import ClockRecord
 from hyper2kvmd.errors import TryLater
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.jobs import Job, WaitingFor
-from tests.support.queue_verbs import add, now
+from hyper2kvmd.uptime import uptime
+from tests.support.queue_verbs import add, kinds, now
 
 WAIT_SECONDS = 60
 
@@ -69,13 +71,52 @@ def test_the_watchdog_is_fed_by_completed_rounds_only(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_no_job_waits_for_a_fault_that_ended_before_the_start(tmp_path: Path) -> None:
+class Forgetful(Store):
+    """A database whose server is restarted while it answers a claim, which is on record then."""
+
+    claimed = 0
+
+    def claim(self, *arguments: Any, **keys: Any) -> Job | None:
+        job = super().claim(*arguments, **keys)
+        self.claimed += 1
+        if self.claimed == 1:
+            raise TryLater("database-unavailable", "the connection was lost", hint="Wait")
+        return job
+
+
+def test_a_claim_whose_answer_is_lost_is_repeated(tmp_path: Path) -> None:
+    async def run() -> None:
+        store, rounds = Forgetful(f"sqlite:///{tmp_path}/jobs.sqlite3"), asyncio.Semaphore(0)
+        add(store, "a")
+        ledger = Ledger(store)
+        config = DaemonConfig(state_dir=tmp_path, conversion_dir=tmp_path)
+        scheduler = Scheduler(config, ledger, Metrics(), ("/bin/true",), Storage(config, Locks(config)))
+        following = asyncio.create_task(scheduler.follow(rounds.release))
+        for _ in range(3):
+            scheduler.wake()
+            await asyncio.wait_for(rounds.acquire(), WAIT_SECONDS)
+        assert store.claimed >= 2 and store.get(1).attempt == 2
+        assert kinds(store, 1)[:4] == ["submitted", "claimed", "requeued", "claimed"]
+        scheduler.quit()
+        await following
+        await scheduler.stop()
+        ledger.close()
+
+    asyncio.run(run())
+
+
+EARLIER = ClockRecord(boot="earlier", wall=now(), seconds=9.0).model_dump_json()
+
+
+@pytest.mark.parametrize("record", [EARLIER, "{"])
+def test_what_an_earlier_boot_left_on_record_is_corrected_by_the_first_round(tmp_path: Path, record: str) -> None:
     async def run() -> None:
         store, rounds = Store(f"sqlite:///{tmp_path}/jobs.sqlite3"), asyncio.Semaphore(0)
         add(store, "a")
         assert store.claim(now(), usable=lambda _migration: False) is None
         assert store.get(1).waiting_for is WaitingFor.STORAGE
         store.set_paused(True)
+        store.keep_clock_record(record)
         ledger = Ledger(store)
         config = DaemonConfig(state_dir=tmp_path, conversion_dir=tmp_path)
         scheduler = Scheduler(config, ledger, Metrics(), (), Storage(config, Locks(config)))
@@ -83,6 +124,7 @@ def test_no_job_waits_for_a_fault_that_ended_before_the_start(tmp_path: Path) ->
         following = asyncio.create_task(scheduler.follow(rounds.release))
         await asyncio.wait_for(rounds.acquire(), WAIT_SECONDS)
         assert store.get(1).waiting_for is WaitingFor.PAUSE
+        assert ClockRecord.model_validate_json(str(store.clock_record())).boot == uptime().boot
         scheduler.quit()
         await following
         ledger.close()

@@ -58,6 +58,16 @@ def test_a_daemon_sees_what_the_one_before_it_recorded() -> None:
         assert clock.trusted(Uptime(boot, 160.0)) is trusted
 
 
+def test_the_record_of_another_boot_or_an_old_one_is_replaced() -> None:
+    """Else the next daemon cannot see a jump that happens while none runs."""
+    kept = ClockRecord(boot="a", wall=NOON, seconds=100.0)
+    for boot, seconds, news in (("a", 200.0, False), ("a", 3700.0, True), ("b", 100.0, True)):
+        clock = WallClock(kept)
+        assert clock.look(NOON + timedelta(seconds=seconds - 100), Uptime(boot, seconds)) is None
+        assert clock.is_news(kept) is news
+        assert clock.is_news(None) and not clock.is_news(clock.record)
+
+
 @pytest.mark.parametrize("jump", [TEN_YEARS, -TEN_YEARS], ids=["forwards", "backwards"])
 def test_a_delay_lasts_as_long_as_it_should(store: Store, jump: timedelta) -> None:
     add(store, "a")
