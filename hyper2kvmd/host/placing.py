@@ -32,6 +32,8 @@ from hyper2kvmd.model.orders import Order
 MODE = 0o640
 DRAFT, ASIDE = f".{DRAFT_END}", f".{ASIDE_END}"
 """The ends of the hidden names of files that are not complete, and of files that are replaced."""
+ATTEMPTS = 3
+"""Another job that tidies the directory may have its lock, and give a file that was set aside its name back."""
 ONLY_OURS = "`overwrite: true` replaces unchanged results of an earlier job, and nothing else"
 
 
@@ -186,16 +188,16 @@ class Placing:
 
     def _name(self, name: str, handle: int) -> None:
         mark(handle, self._order)
-        if self._order.migration.overwrite:
-            self._set_aside(name)
-        try:
-            os.link(f"/proc/self/fd/{handle}", name, dst_dir_fd=self._directory, follow_symlinks=True)
-        except FileExistsError as error:
-            raise MigrationFailed(
-                "output-exists",
-                f"{self._order.output_dir / name} {self._why_taken(name)}",
-                hint=f"Move it away, then retry: {ONLY_OURS}",
-            ) from error
+        for _ in range(ATTEMPTS):
+            if self._order.migration.overwrite:
+                self._set_aside(name)
+            with suppress(FileExistsError):
+                return os.link(f"/proc/self/fd/{handle}", name, dst_dir_fd=self._directory, follow_symlinks=True)
+        raise MigrationFailed(
+            "output-exists",
+            f"{self._order.output_dir / name} {self._why_taken(name)}",
+            hint=f"Move it away, then retry: {ONLY_OURS}",
+        )
 
     def _is_placed(self, name: str, handle: int) -> bool:
         with suppress(FileNotFoundError):

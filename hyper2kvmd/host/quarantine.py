@@ -32,7 +32,7 @@ def mark(folder: int) -> None:
         os.setxattr(folder, ATTRIBUTE, f"{time.time():.0f}".encode())
     except OSError:
         before = os.fstat(folder)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         handle = os.open(FILE, flags, 0o600, dir_fd=folder)
         try:
             os.utime(handle)

@@ -113,9 +113,13 @@ def disk_full(folder: Path) -> MigrationFailed:
 
 
 def write_a_little(directory: Path) -> None:
-    """Make, fill, flush and remove a small file: a file system may refuse each of these. Raises OSError."""
+    """Make, fill, flush and remove a small file: a file system may refuse each of these. Raises OSError.
+
+    Others may be able to write to the directory: whatever has the file's name is removed, not opened.
+    """
     path = directory / TRIAL
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    path.unlink(missing_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         left = bytes(TRIAL_BYTES)
         while left:

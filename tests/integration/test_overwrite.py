@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.host.leftovers import ASIDE_END, rename_back
 from hyper2kvmd.host.placed import MARK
+from hyper2kvmd.host.placing import Placing
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.targets import directory
@@ -205,6 +207,24 @@ def test_files_that_a_running_job_set_aside_are_left_to_it(output: Path) -> None
     shutil.rmtree(output.parent / "second")
     again(output)
     assert names(output) == RESULTS
+
+
+def test_a_file_that_another_job_gives_its_name_back_is_replaced(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other job had the lock of the directory first."""
+    set_aside, given_back = Placing._set_aside, set[str]()
+
+    def set_aside_and_give_back(placing: Placing, name: str) -> None:
+        set_aside(placing, name)
+        if name not in given_back:
+            given_back.add(name)
+            directory = os.open(output, os.O_RDONLY)
+            assert rename_back(directory, f".{name}.7.{ASIDE_END}", name)
+            os.close(directory)
+
+    monkeypatch.setattr(Placing, "_set_aside", set_aside_and_give_back)
+    image = again(output)
+    assert given_back == names(output) == RESULTS
+    assert (output / "web01.raw").read_bytes() == image.read_bytes()
 
 
 @pytest.mark.parametrize("change", [edited, given_away, somebodys])

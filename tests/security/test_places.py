@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import MigrationFailed, Unsafe
+from hyper2kvmd.host.space import TRIAL, write_a_little
 from hyper2kvmd.host.workspace import ensure_private_dir
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Problem
@@ -401,3 +402,11 @@ def test_an_image_that_is_swapped_for_one_with_a_backing_file(libvirt: tuple[str
         assert str(secret) not in opened
     finally:
         virsh(uri, "destroy", "chained")
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_what_lies_under_the_name_of_the_trial_file(victim: Path, plant: str) -> None:
+    """The daemon tries directories every few seconds, in which others may have write permission."""
+    PLANTS[plant](victim.with_name(TRIAL), victim)
+    write_a_little(victim.parent)
+    assert not os.path.lexists(victim.with_name(TRIAL))

@@ -19,6 +19,7 @@ definition = partial(Cut, "hyper2kvmd/targets/libvirt/definition.py")
 workspace = partial(Cut, "hyper2kvmd/host/workspace.py")
 conversion_dir = partial(Cut, "hyper2kvmd/host/conversion_dir.py")
 person = partial(Cut, "hyper2kvmd/host/person.py")
+space = partial(Cut, "hyper2kvmd/host/space.py")
 
 NEW = (placing("Placing.create", "mention O_EXCL", "0"), placing("Placing.create", "mention O_NOFOLLOW", "0"))
 OWN = definition("define", "call virsh define", "$0($1, $2, str(xml))")
@@ -29,6 +30,14 @@ GUARDS: tuple[Guard, ...] = (
     *each(
         "test_places.py::test_what_lies_under_the_names_of_drafts",
         placing("Placing.start_over", "call _remove _ending", GONE),
+    ),
+    *each(
+        cases("test_places.py::test_what_lies_under_the_name_of_the_trial_file", "link", "hard link"),
+        space("write_a_little", "call unlink #1", GONE),
+    ),
+    *each(
+        cases("test_places.py::test_what_lies_under_the_name_of_the_trial_file", "hard link"),
+        (space("write_a_little", "call unlink #1", GONE), space("write_a_little", "mention O_EXCL", "0")),
     ),
     *each("test_places.py::test_a_draft_that_is_planted_while_a_job_publishes", NEW),
     *each(
