@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import psutil
 
@@ -62,6 +62,9 @@ from hyper2kvmd.progress import (
     problems,
 )
 from hyper2kvmd.stages.bench import Bench, with_real_directories
+
+if TYPE_CHECKING:  # imported by the stages that need it
+    from hyper2kvmd.disk.qemu.overlays import Overlays
 
 Made = TypeVar("Made", bound=Product)
 EMITTING = threading.Lock()
@@ -303,10 +306,15 @@ def _valid_products(bench: Bench, recorded_here: Finished) -> Finished:
 
     if not all(is_as_before(disk, bench.mandate) for disk in planned.disks):
         return Finished()
-    if finished.guest is None and bench.overlays(image).unclean:
+    if finished.guest is None and _is_unclean(bench.overlays(image)):
         discard_images(bench.folder)
         return Finished(plan=planned)
     return finished.with_changes(artifact=None, registration=None)
+
+
+def _is_unclean(overlays: Overlays) -> bool:
+    """Whether the images have some changes of a repair, or all of one that cannot be described."""
+    return overlays.unclean or (overlays.note is not None and Guest.read_back(overlays.note) is None)
 
 
 def main() -> int:

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from hyper2kvmd.host.files import write_durably
 from hyper2kvmd.host.workspace import RECORD
 from hyper2kvmd.model.frozen import Frozen
@@ -32,8 +30,8 @@ class StageRecord:
     def read(self) -> Recorded:
         """Nothing if the file is missing, or from another version."""
         try:
-            return Recorded.model_validate_json(self._path.read_bytes())
-        except (FileNotFoundError, ValidationError):
+            return Recorded.read_back(self._path.read_bytes()) or Recorded()
+        except FileNotFoundError:
             return Recorded()
 
     def start(self, finished: Finished, seconds: Mapping[Stage, float]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 
@@ -28,3 +28,11 @@ class Frozen(BaseModel):
     def with_changes(self, **changes: object) -> Self:
         """A copy with other values. Raises pydantic.ValidationError for an invalid name or value."""
         return self.model_validate({**dict(self), **changes})
+
+    @classmethod
+    def read_back(cls, text: str | bytes) -> Self | None:
+        """The object of a JSON text; None if another version wrote it, with other fields."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError:
+            return None

@@ -84,8 +84,9 @@ def place(order: Order, plan: Plan, image: Image, make_report: MakeReport, ctx: 
     (`output-exists`, `output-unwritable`, `disk-full`), or Unsafe (`output-moved`, and as `check` does).
     """
     with _usable(order), Placing(order, image.disks[0].path.parent / PLACING) as placing:
-        if placing.earlier is not None:
-            return Artifact.model_validate_json(placing.earlier)
+        earlier = _adopted(placing)
+        if earlier is not None:
+            return earlier
         names = order.migration.output_names(len(plan.disks))
         disks = tuple(
             _published(order, disk, one, name, placing, ctx)
@@ -114,7 +115,17 @@ def placed(order: Order, folder: Path) -> Artifact | None:
     if not (folder / PLACING).exists():
         return None
     with _usable(order), Placing(order, folder / PLACING) as placing:
-        return None if placing.earlier is None else Artifact.model_validate_json(placing.earlier)
+        return _adopted(placing)
+
+
+def _adopted(placing: Placing) -> Artifact | None:
+    """What an earlier attempt has prepared completely. Without its description, its files are removed."""
+    if placing.earlier is None:
+        return None
+    artifact = Artifact.read_back(placing.earlier)
+    if artifact is None:
+        placing.start_over()
+    return artifact
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hyper2kvmd.errors import Interrupted, MigrationFailed
+from hyper2kvmd.host.workspace import PLACING
 from hyper2kvmd.progress import Event, Progress
 from tests.support.disks import empty_disk, sh
 from tests.support.file_systems import file_system
@@ -88,6 +90,18 @@ def test_a_second_attempt_recognises_its_own_work(tmp_path: Path) -> None:
     output.mkdir()
     run_publish(image, output)
     assert run_publish(image, output).disks[0].path.samefile(image)
+
+
+def test_what_an_attempt_of_another_version_noted_is_published_again(tmp_path: Path) -> None:
+    """The daemon was upgraded between two attempts."""
+    image, output = sparse_image(tmp_path), tmp_path / "out"
+    run_publish(image, output)
+    published, note = names(output), tmp_path / PLACING
+    noted = json.loads(note.read_text())
+    noted["product"] = json.dumps(json.loads(noted["product"]) | {"of_another_version": 1})
+    note.write_text(json.dumps(noted))
+    assert run_publish(image, output).disks[0].path.samefile(image)
+    assert names(output) == published
 
 
 def test_a_full_output_leaves_nothing_behind(tmp_path: Path) -> None:

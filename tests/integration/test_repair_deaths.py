@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from contextlib import suppress
@@ -20,7 +21,7 @@ from tests.support.attempts import Attempts
 from tests.support.disks import sh
 from tests.support.file_systems import file_system
 from tests.support.host import MIB
-from tests.support.killed_lines import Line, killed_before, lines_of
+from tests.support.killed_lines import Line, killed_before, line_of, lines_of
 from tests.support.small_guest import content_of, copy_of, small_guest
 
 WATCHED = [Path(str(module.__file__)) for module in (overlays, repair, tree, root)]
@@ -88,6 +89,19 @@ def test_a_kill_at_any_line_leaves_no_trace_in_the_guest(
     lines = lines_of(_attempts(tmp_path / "lines", guest, form).run, WATCHED)
     for number, line in enumerate(lines):
         _die_and_go_on(tmp_path / str(number), guest, form, line, clean)
+
+
+@pytest.mark.parametrize("form", ["qcow2", "raw"])
+def test_a_note_of_another_version_leaves_no_trace_in_the_guest(
+    form: str, guest: Image, clean: dict[str, tuple[int, bytes]], tmp_path: Path
+) -> None:
+    """The daemon was upgraded between two attempts: the image is converted again."""
+    job = _attempts(tmp_path / "job", guest, form)
+    assert killed_before(line_of(overlays.Overlays.commit), job.run)
+    note = job.folder / "repair" / overlays.NOTE
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"of_another_version": 1}))
+    assert job.run()[1] == ""
+    assert _content(job, guest, form) == clean
 
 
 @pytest.mark.parametrize("form", ["qcow2", "raw"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import sys
@@ -28,6 +29,12 @@ def lines_of(work: Callable[[], object], files: Collection[Path]) -> tuple[Line,
     assert os.waitpid(child, 0)[1] == 0
     pairs = (line.rpartition(":") for line in text.splitlines())
     return tuple((file, int(number)) for file, _, number in pairs)
+
+
+def line_of(function: Callable[..., object]) -> Line:
+    """The first line of the body of a function whose signature and docstring have one line each."""
+    code = inspect.unwrap(function).__code__
+    return code.co_filename, code.co_firstlineno + 2
 
 
 def killed_before(line: Line, work: Callable[[], object]) -> bool:
