@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,6 +18,7 @@ from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
+from hyper2kvmd.daemon.storage import in_time
 from hyper2kvmd.errors import Failure, TryLater
 from hyper2kvmd.guest.mounts import rootside
 from hyper2kvmd.host.conversion_dir import ConversionDir, open_conversion_dir
@@ -40,14 +41,16 @@ class Cleared(NamedTuple):
     path: Path
 
 
-def leftovers(config: DaemonConfig, store: Store) -> Iterator[Cleared]:
-    """Clear the configured directories; each path when it is cleared.
+def leftovers(config: DaemonConfig, store: Store, faulty: Collection[Path] = ()) -> Iterator[Cleared]:
+    """Clear the configured directories, except `faulty` ones; each path when it is cleared.
 
     Raises the store's errors. A directory that cannot be used is passed over: a job in it says why.
     """
-    for path in tidy_directory(config.output_dir, os.geteuid()):
+    for path in tidy_directory(config.output_dir, os.geteuid()) if config.output_dir not in faulty else ():
         yield Cleared("draft", path)
     for conversion_dir in config.conversion_dirs:
+        if conversion_dir in faulty:
+            continue
         with contextlib.suppress(OSError), _opened(conversion_dir) as directory:
             if directory is not None:
                 yield from _in(directory, store)
@@ -109,9 +112,15 @@ class Clearing:
         self._ledger, self._metrics = ledger, metrics
         self._looked_until: datetime | None = None
 
-    async def at_start(self) -> None:
-        """Call it before any job is started."""
-        for one in await self._ledger.call(lambda: tuple(leftovers(self.config, self._ledger.store))):
+    async def at_start(self, faulty: Collection[Path]) -> None:
+        """Clear all directories but the `faulty` ones. What this does not reach in time is left to `h2kvmctl gc`."""
+        store = self._ledger.store
+        try:
+            cleared = await in_time("clear", lambda: tuple(leftovers(self.config, store, faulty)))
+        except TimeoutError:
+            log.warning("leftovers of killed jobs may remain: a directory does not respond")
+            return
+        for one in cleared:
             self._report(one)
 
     async def follow(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -38,6 +39,7 @@ class Locks:
     def __init__(self, config: DaemonConfig) -> None:
         self._holder = holder(config)
         self._held: dict[Path, FileLock] = {}
+        self._turns: dict[Path, threading.Lock] = {}
         self._database = DatabaseLock(config.database_url, self._holder)
 
     def take(self, key: str, directory: Path) -> None:
@@ -65,6 +67,10 @@ class Locks:
 
     def _take(self, key: str, directory: Path, path: Path) -> None:
         real = path.parent.resolve() / path.name
+        with self._turns.setdefault(real, threading.Lock()):  # not Held by a thread of this process that hangs there
+            self._take_in_turn(key, directory, real)
+
+    def _take_in_turn(self, key: str, directory: Path, real: Path) -> None:
         held = self._held.get(real)
         if held is not None:
             if held.valid:

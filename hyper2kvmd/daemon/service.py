@@ -36,7 +36,7 @@ from hyper2kvmd.daemon.opening import hold_places, open_queue
 from hyper2kvmd.daemon.pages.server import Web
 from hyper2kvmd.daemon.scheduler import TICK_SECONDS, Scheduler
 from hyper2kvmd.daemon.sources import limits_line
-from hyper2kvmd.daemon.storage import Storage
+from hyper2kvmd.daemon.storage import Storage, in_time
 from hyper2kvmd.daemon.submitting import Desk
 from hyper2kvmd.daemon.waiting import wait_for_queue
 from hyper2kvmd.daemon.wire import Status
@@ -175,11 +175,11 @@ class _Service:
     async def run(self) -> None:
         async with AsyncExitStack() as stack:
             stack.callback(self._ledger.close)
-            await asyncio.to_thread(hold_places, self._config, self._locks)
+            await self._hold_places(self._config)
             await self._storage.look()
             await self._notices.configure(self._config)
             await self._scheduler.recover()
-            await self._clearing.at_start()
+            await self._clearing.at_start({fault.path for fault in self._storage.faults})
             await self._open_doors(stack)
             self._catch_signals()
             log.info("hyper2kvmd %s is ready", hyper2kvmd.__version__)
@@ -190,6 +190,11 @@ class _Service:
             self._notify("READY=1")
             self._when_ready()
             await self._work()
+
+    async def _hold_places(self, config: DaemonConfig) -> None:
+        """A directory that hangs is named by `Storage`, which takes its lock when it responds."""
+        with contextlib.suppress(TimeoutError):
+            await in_time("hold-places", partial(hold_places, config, self._locks))
 
     async def _open_doors(self, stack: AsyncExitStack) -> None:
         config = self._config
@@ -299,7 +304,7 @@ class _Service:
             self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
             try:
                 new = self._reloadable(await asyncio.to_thread(configuration.load, self._config_path))
-                await asyncio.to_thread(hold_places, new, self._locks)
+                await self._hold_places(new)
                 self._take_over(new)
                 await self._notices.configure(new)
             except Failure as failure:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon.locks import Locks
@@ -25,6 +25,7 @@ from hyper2kvmd.host.space import reason_of, write_a_little
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 HEALTHY_SECONDS = 5.0
 FAULTY_SECONDS = 2.0
 """Time between two looks, without and with a fault."""
@@ -32,6 +33,11 @@ HANG_SECONDS = 30.0
 """A write that takes longer is a fault: a dead server does not respond, and no error says so."""
 JOBS_NEED: Mapping[FileSystemRole, str] = {"conversion": "conversion_dir", "output": "output_dir"}
 """The directories that a migration can replace by another one."""
+
+
+async def in_time(name: str, work: Callable[[], T]) -> T:
+    """The result of work with the directories. Raises TimeoutError if one of them hangs, and what `work` raises."""
+    return await asyncio.wait_for(in_a_thread(name, work), HANG_SECONDS)
 
 
 class Storage:

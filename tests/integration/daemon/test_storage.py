@@ -17,6 +17,7 @@ from hyper2kvmd.model.jobs import Job, State, WaitingFor
 from tests.support.ctl import ctl
 from tests.support.disks import loop
 from tests.support.house import House, until
+from tests.support.small_daemon import HANG_SECONDS
 
 ROLES = ("spool", "state", "conversion", "output")
 INODES = 64
@@ -156,3 +157,31 @@ def test_a_fault_at_the_start_is_waited_out(house: House, role: str) -> None:
         assert house.job(waiting).state is State.QUEUED
         house.reaches(submit(house, "web02"), State.SUCCEEDED)
         assert "Traceback" not in house.log
+
+
+@contextlib.contextmanager
+def frozen(place: Path) -> Iterator[None]:
+    """Each write hangs, as on a server that does not respond."""
+    subprocess.run(["fsfreeze", "--freeze", place], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["fsfreeze", "--unfreeze", place], check=True)
+
+
+@pytest.mark.parametrize("role", ["output", pytest.param("conversion", marks=pytest.mark.slow)])
+def test_a_file_system_that_hangs_at_the_start_is_waited_out(house: House, role: str) -> None:
+    """Jobs that do not need it run meanwhile."""
+    house.configure(space_reserve="0", allowed_conversion_dirs=[str(house.root / "else")])
+    with small(house, role) as place:
+        house.start()
+        house.stop()
+        with frozen(place):
+            house.start({HANG_SECONDS: "1"})
+            until(partial(is_named, house, role, "it does not respond"), f"it is named: {house.log}")
+            key = {"conversion": "conversion_dir", "output": "output_dir"}[role]
+            house.reaches(submit(house, "runs", **{key: str(house.root / "else")}), State.SUCCEEDED)
+        until(lambda: house.browse("/healthz")[0] == 200, "it is well")
+        house.reaches(submit(house, "after"), State.SUCCEEDED)
+        assert "Traceback" not in house.log
+        assert house.stop() == 0
