@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import logging
 import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-log = logging.getLogger(__name__)
+from hyper2kvmd.daemon.threads import in_a_thread
 
 # inotify(7), <sys/inotify.h>
 IN_MOVED_TO = 0x80
@@ -41,7 +40,7 @@ class Arrivals:
         self._names: dict[bytes, None] = {}
         self._some = asyncio.Event()
         self._handle = -1
-        self._watch()
+        self._follow(self._watched())
 
     def close(self) -> None:
         if self._handle >= 0:
@@ -51,8 +50,8 @@ class Arrivals:
 
     async def wait(self, seconds: float) -> list[str]:
         """The names that arrived, as soon as there are any; none after this time."""
-        if self._handle < 0:
-            self._watch()
+        if self._handle < 0:  # in a thread: the folder may be on a server that does not respond
+            self._follow(await in_a_thread("inotify", self._watched))
         try:
             async with asyncio.timeout(seconds):
                 await self._some.wait()
@@ -66,16 +65,20 @@ class Arrivals:
         self._some.clear()
         return names
 
-    def _watch(self) -> None:
-        """Without inotify, scans find the files a second later."""
-        handle = _libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+    def _watched(self) -> int:
+        """A new watch; -1 without inotify: scans then find the files a second later."""
+        handle = int(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
         if handle < 0:
-            return
+            return -1
         if _libc.inotify_add_watch(handle, os.fsencode(self._folder), IN_MOVED_TO | IN_MOVE_SELF | IN_ONLYDIR) < 0:
             os.close(handle)
-            return
+            return -1
+        return handle
+
+    def _follow(self, handle: int) -> None:
         self._handle = handle
-        asyncio.get_running_loop().add_reader(handle, self._read)
+        if handle >= 0:
+            asyncio.get_running_loop().add_reader(handle, self._read)
 
     def _read(self) -> None:
         try:

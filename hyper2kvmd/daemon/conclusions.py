@@ -33,11 +33,11 @@ JITTER = 0.2
 
 def delay_before(failures: int, policy: Retry) -> float:
     """Seconds from a temporary failure to the next try, after `failures` earlier ones."""
-    longest = LONGEST_DELAY_SECONDS / max(policy.delay, 1.0)
+    longest = LONGEST_DELAY_SECONDS / (1.0 + JITTER)
     factor = 1.0
     for _ in range(failures):
-        factor = min(longest, factor * policy.backoff)
-    return min(LONGEST_DELAY_SECONDS, policy.delay * factor) * random.uniform(1.0, 1.0 + JITTER)  # noqa: S311
+        factor = min(longest / max(policy.delay, 1.0), factor * policy.backoff)
+    return min(longest, policy.delay * factor) * random.uniform(1.0, 1.0 + JITTER)  # noqa: S311
 
 
 def _is_temporary(result: Result) -> bool:

@@ -24,7 +24,7 @@ from hyper2kvmd.jobs.changes import (
 )
 from hyper2kvmd.jobs.dependencies import arrange_dependents, enqueue, forget_broken, needed_by_others
 from hyper2kvmd.jobs.endings import take_file_back
-from hyper2kvmd.jobs.tables import MISPLACED, jobs, queue, work
+from hyper2kvmd.jobs.tables import PUT_AWAY, jobs, queue, work
 from hyper2kvmd.jobs.transactions import Transactions
 from hyper2kvmd.model.jobs import Job, State, WaitingFor
 
@@ -138,8 +138,7 @@ class Operations(Transactions):
 
         A job whose spool file was not put away yet stays: without it, the file in active/ would become a job again.
         """
-        put_away = text(f"({MISPLACED}) IS NOT TRUE")
-        old = ~is_active() & (jobs.c.finished < before) & put_away & without_active_group() & ~needed_by_others()
+        old = ~is_active() & (jobs.c.finished < before) & without_active_group() & ~needed_by_others() & text(PUT_AWAY)
         with self.transaction(writes=not dry_run) as connection:
             count = connection.execute(select(func.count()).select_from(jobs).where(old)).scalar_one()
             if not dry_run:

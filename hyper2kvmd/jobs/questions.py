@@ -13,7 +13,18 @@ from sqlalchemy import func, select, text
 from hyper2kvmd.jobs.changes import is_active, one, without_active_group
 from hyper2kvmd.jobs.dependencies import needed_by_others
 from hyper2kvmd.jobs.rows import UNKNOWN_TIME, count_of, known_state
-from hyper2kvmd.jobs.tables import MISPLACED, RETRIED, RETRIED_FILES, event_of, events, job_of, jobs, queue, stages
+from hyper2kvmd.jobs.tables import (
+    MISPLACED,
+    PUT_AWAY,
+    RETRIED,
+    RETRIED_FILES,
+    event_of,
+    events,
+    job_of,
+    jobs,
+    queue,
+    stages,
+)
 from hyper2kvmd.jobs.transactions import Transactions, remembered
 from hyper2kvmd.model.jobs import Counts, Job, JobEvent, Stage, State
 from hyper2kvmd.model.results import Artifact
@@ -143,10 +154,13 @@ class Questions(Transactions):
             return [Misplaced(job_of(row), row["spool_path"], row["spool_group"]) for row in rows]
 
     def surplus(self, submitter: str, state: State, kept: int) -> Sequence[tuple[int, str | None]]:
-        """Numbers and spool files of the submitter's jobs in that state, except the newest `kept`; 1,000 at most."""
+        """Numbers and spool files of the submitter's jobs in that state, except the newest `kept`; 1,000 at most.
+
+        None whose file has not been put away: while it lies in active/, it has to be known.
+        """
         theirs = jobs.c.submitter == submitter, jobs.c.state == state
         newest = select(jobs.c.id).where(*theirs).order_by(jobs.c.id.desc()).offset(kept).limit(1).scalar_subquery()
-        unneeded = jobs.c.id <= newest, without_active_group(), ~needed_by_others()
+        unneeded = jobs.c.id <= newest, text(PUT_AWAY), without_active_group(), ~needed_by_others()
         query = select(jobs.c.id, jobs.c.spool_path).where(*theirs, *unneeded).order_by(jobs.c.id.desc()).limit(1000)
         with self.transaction() as connection:
             return [(row[0], row[1]) for row in connection.execute(query)]

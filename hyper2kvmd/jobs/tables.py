@@ -40,6 +40,8 @@ MISPLACED = (
     " WHEN 'cancelled' THEN 'failed/%' WHEN 'rejected' THEN 'rejected/%' END"
 )
 """The spool file is not in the folder of the job's state. Written out: the index serves identical text only."""
+PUT_AWAY = f"({MISPLACED}) IS NOT TRUE"
+"""It is there, or there is none."""
 RETRIED = "retried/"
 """Before the path of a spool file that has to go back to active/, because a job of it was retried."""
 RETRIED_FILES = "spool_path LIKE 'retried/%'"
