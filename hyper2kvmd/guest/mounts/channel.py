@@ -53,7 +53,7 @@ def died(fact: str) -> MigrationFailed:
     return MigrationFailed(
         "helper-died",
         f"the root helper did not answer: {fact}",
-        hint="Look for the reason in the kernel's log (most often, lack of memory), then retry",
+        hint="Read its log (`journalctl -t hyper2kvm-helper`) and the kernel's (often, memory ran out), then retry",
         kind=Kind.RETRY,
     )
 
@@ -167,7 +167,4 @@ class Service:
         return unreachable(f"the root helper's socket {self.path} cannot be reached: {reason}", hint)
 
     def _silent(self) -> MigrationFailed:
-        return died(
-            f"{self.path} closed the connection without a reply, or gave none in time. `journalctl -t hyper2kvm-helper`"
-            " shows its log"
-        )
+        return died(f"{self.path} closed the connection without a reply, or gave none in time")
