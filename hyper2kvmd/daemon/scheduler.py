@@ -317,10 +317,11 @@ class Scheduler:
         config = self.config
         ignored, ignored_count = self.ignored().shown_to(owner)
         counts, oldest_queued, notifications = await self._on_record()
+        # of the same moment as the counts: a job that starts now must not be in both
+        running = tuple(attempt.view() for attempt, task in self._attempts.values() if not task.done())
         directories = {role: directory_of(role, config) for role in get_args(FileSystemRole)}
         file_systems = await self._room.file_systems(directories)
         conversion = next((one for one in file_systems if "conversion" in one.roles), None)
-        running = tuple(attempt.view() for attempt, task in self._attempts.values() if not task.done())
         return Status(
             version=hyper2kvmd.__version__,
             state=self.mode,
@@ -346,8 +347,9 @@ class Scheduler:
         """From the database; what it said last while its file system has a fault."""
         store = self._ledger.store
         try:
+            deliveries = await self._ledger.call(store.delivery_states)
             counts, oldest_queued = await self._ledger.call(store.overview)
-            self._last_record = counts, oldest_queued, await self._ledger.call(store.delivery_states)
+            self._last_record = counts, oldest_queued, deliveries
         except TryLater:
             if self._last_record is None or all(fault.role != "state" for fault in self.storage.faults):
                 raise
