@@ -150,6 +150,12 @@ def test_the_policys_interfaces_are_for_others_to_use(policy: Path) -> None:
     assert (policy / "site.pp").stat().st_size > 0
 
 
+def test_the_daemon_is_told_of_arrivals(policy: Path) -> None:
+    """A watch has a permission of its own. Without it, files wait for the next scan, and each try is a denial."""
+    rules = (policy / "tmp/hyper2kvm.tmp").read_text()
+    assert re.search(r"^\s*allow hyper2kvmd_t hyper2kvm_spool_t:dir watch;", rules, re.MULTILINE)
+
+
 @pytest.mark.parametrize(("path", "kind"), LABELS)
 def test_files_are_labelled(policy: Path, path: str, kind: str) -> None:
     said = sh("selabel_lookup", "-b", "file", "-f", policy / "contexts", "-k", path, "-t", kind)

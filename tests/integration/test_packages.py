@@ -313,6 +313,7 @@ def test_purge_spares_images(deb: Package, tmp_path: Path) -> None:
 
     made("jobs.sqlite3", "jobs.sqlite3-journal", "jobs.sqlite3.lock", "backups/jobs-1.sqlite3", "cleanup.json")
     made("daemon.lock", ".hyper2kvmd.lock", ".hyper2kvmd.queue", "images/.hyper2kvmd.lock", "hyper2kvmd.log")
+    made("images/.hyper2kvmd.trial")
     made("images/web01.qcow2")
     sh("sh", "-euc", script, "postrm", "remove")
     assert spool.exists() and (state / "jobs.sqlite3").exists() and rules.exists()

@@ -133,6 +133,11 @@ def test_the_daemons_unit_says_what_the_daemon_relies_on() -> None:
     assert {"OnCalendar=daily", "Persistent=true"} <= set(settings("hyper2kvm-cleanup.timer"))
 
 
+def test_the_clean_up_sees_the_users_of_the_host() -> None:
+    """With users of its own, nobody's directory is a submitter's, so their drafts would stay."""
+    assert not any(line.startswith("PrivateUsers=") for line in settings("hyper2kvm-cleanup.service"))
+
+
 def test_connections_cannot_stop_the_helpers_socket_for_good() -> None:
     """systemd's own limit to their rate would; how many there are at once is limited instead."""
     lines = set(settings("hyper2kvm-helper.socket"))
