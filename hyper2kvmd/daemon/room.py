@@ -11,6 +11,7 @@ from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon.kept import Kept, KeptFolder, sufficient
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.space import Demand, Shortage, Space
+from hyper2kvmd.daemon.threads import Looks
 from hyper2kvmd.daemon.wire import FileSystemRole, FileSystemUse
 from hyper2kvmd.errors import TryLater
 from hyper2kvmd.model.jobs import Job
@@ -26,6 +27,7 @@ class Room:
         self._space = Space(config.space_reserve)
         self._kept = Kept(ledger.store)
         self._waiting: dict[int, Demand] = {}
+        self._looks = Looks()
         self._denied: dict[int, tuple[Demand, str]] = {}
         self.configure(config)
 
@@ -69,6 +71,8 @@ class Room:
         for job_id, demand in list(self._waiting.items()):
             shortage = await self._space.shortage(demand)
             if shortage is not None:
+                if shortage.device is None:
+                    continue
                 if kept is None:
                     kept = await self._kept_folders()
                 others = [folder for folder in kept if folder.job_id != job_id]
@@ -88,10 +92,19 @@ class Room:
         return await self._space.file_systems(directories)
 
     async def _kept_folders(self) -> tuple[KeptFolder, ...]:
-        return await asyncio.to_thread(self._kept.folders, self._config.conversion_dirs, frozenset(self._waiting))
+        """Empty while a conversion directory does not respond."""
+        directories, waiting = self._config.conversion_dirs, frozenset(self._waiting)
+        try:
+            return await self._looks.in_time(
+                "kept folders", lambda: self._kept.folders(directories, waiting), shared=True
+            )
+        except TimeoutError:
+            return ()
 
     async def _make(self, shortage: Shortage, why: str, *, all_needed: bool = True) -> bool:
         """Remove kept folders, if they are `sufficient`; return whether any was removed."""
+        if shortage.device is None:
+            return False
         try:
             chosen = sufficient(await self._kept_folders(), shortage, all_needed=all_needed)
             return await asyncio.to_thread(self._kept.remove, chosen, why)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hyper2kvmd.daemon.threads import Looks
 from hyper2kvmd.daemon.wire import FileSystemRole, FileSystemUse
 from hyper2kvmd.host.space import files_in, kept, occupied
 from hyper2kvmd.model.orders import FileSystem
@@ -59,6 +60,7 @@ class Space:
         self.reserve = reserve
         self._promised: dict[int, Demand] = {}
         self._turn = asyncio.Lock()
+        self._looks = Looks()
 
     async def admit(self, job_id: int, demand: Demand) -> Shortage | None:
         """Promise the space instead of an earlier promise to this job, or return the shortage."""
@@ -79,9 +81,12 @@ class Space:
         self._promised.pop(job_id, None)
 
     async def file_systems(self, directories: Mapping[FileSystemRole, Path]) -> tuple[FileSystemUse, ...]:
-        """Those of these directories, without the ones that cannot be examined."""
+        """Those of these directories, without the ones that cannot be examined; none if one does not respond."""
         promised = dict(self._promised)
-        return await asyncio.to_thread(self._uses, directories, promised)
+        try:
+            return await self._looks.in_time("uses", lambda: self._uses(directories, promised), shared=True)
+        except TimeoutError:
+            return ()
 
     def _uses(
         self, directories: Mapping[FileSystemRole, Path], promised: dict[int, Demand]
@@ -103,7 +108,9 @@ class Space:
 
     async def _lack(self, demand: Demand, promised: dict[int, Demand]) -> Shortage | None:
         try:
-            return await asyncio.to_thread(self._missing, demand, promised)
+            return await self._looks.in_time("demand", lambda: self._missing(demand, promised))
+        except TimeoutError:
+            return Shortage("waiting for space: a file system does not respond")
         except OSError as error:
             return Shortage(f"waiting for space: {error.filename} cannot be examined: {error.strerror}")
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+HANG_SECONDS = 20.0
+"""A file system that responds is quicker, and systemd's watchdog waits longer."""
 
 
 def in_a_thread(name: str, work: Callable[[], T]) -> asyncio.Future[T]:
@@ -36,3 +40,29 @@ def _call_in_loop(loop: asyncio.AbstractEventLoop, done: asyncio.Future[T], fini
 
     with suppress(RuntimeError):  # the daemon has ended meanwhile
         loop.call_soon_threadsafe(call)
+
+
+class Looks:
+    """Looks at file systems, of which one may belong to a server that does not respond."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[asyncio.Future[Any], float]] = {}
+        """For each purpose, and when it has to be done (monotonic)."""
+
+    async def in_time(self, purpose: str, look: Callable[[], T], *, shared: bool = False) -> T:
+        """What `look` finds. While an earlier look hangs, no other one is begun: each would hold a thread.
+
+        `shared`: what a look finds that began a moment ago will do. Raises TimeoutError, and what `look` raises.
+        """
+        now = time.monotonic()
+        looking, until = self._last.get(purpose, (None, now))
+        if looking is None or looking.done():
+            looking, until = in_a_thread(purpose, look), now + HANG_SECONDS
+            self._last[purpose] = looking, until
+        elif not shared:
+            raise TimeoutError
+        done, _ = await asyncio.wait([looking], timeout=max(0.0, until - now))
+        if not done:
+            raise TimeoutError
+        found: T = looking.result()
+        return found
