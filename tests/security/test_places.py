@@ -409,4 +409,4 @@ def test_what_lies_under_the_name_of_the_trial_file(victim: Path, plant: str) ->
     """The daemon tries directories every few seconds, in which others may have write permission."""
     PLANTS[plant](victim.with_name(TRIAL), victim)
     write_a_little(victim.parent)
-    assert not os.path.lexists(victim.with_name(TRIAL))
+    assert not os.path.lexists(victim.with_name(TRIAL)) and victim.read_text() == FOREIGN
