@@ -42,7 +42,6 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 Mode = Literal["running", "paused", "draining", "stopping"]
-OnRecord = tuple[Counts, datetime | None, tuple[DestinationState, ...]]
 """Jobs by state, the submission time of the oldest queued one, and the destinations of notifications."""
 
 
@@ -66,7 +65,8 @@ class Scheduler:
         self._room = Room(config, ledger)
         self._conclusions = Conclusions(config, ledger, metrics, self._room)
         self._attempts: dict[int, tuple[Attempt, asyncio.Task[None]]] = {}
-        self._last_record: OnRecord | None = None
+        self._last_record: tuple[Counts, datetime | None] | None = None
+        self._last_deliveries: tuple[DestinationState, ...] = ()
         self._claimed: Job | None = None
         """A job that is claimed and not started yet: the database did not respond in between."""
         self._claim_lost = False
@@ -316,9 +316,10 @@ class Scheduler:
         """With the ignored files of everybody, or of the uid `owner`."""
         config = self.config
         ignored, ignored_count = self.ignored().shown_to(owner)
-        counts, oldest_queued, notifications = await self._on_record()
+        counts, oldest_queued = await self._on_record()
         # of the same moment as the counts: a job that starts now must not be in both
         running = tuple(attempt.view() for attempt, task in self._attempts.values() if not task.done())
+        notifications = await self._deliveries()
         directories = {role: directory_of(role, config) for role in get_args(FileSystemRole)}
         file_systems = await self._room.file_systems(directories)
         conversion = next((one for one in file_systems if "conversion" in one.roles), None)
@@ -343,14 +344,23 @@ class Scheduler:
             faults=self.storage.faults,
         )
 
-    async def _on_record(self) -> OnRecord:
+    async def _on_record(self) -> tuple[Counts, datetime | None]:
         """From the database; what it said last while its file system has a fault."""
-        store = self._ledger.store
         try:
-            deliveries = await self._ledger.call(store.delivery_states)
-            counts, oldest_queued = await self._ledger.call(store.overview)
-            self._last_record = counts, oldest_queued, deliveries
+            self._last_record = await self._ledger.call(self._ledger.store.overview)
         except TryLater:
-            if self._last_record is None or all(fault.role != "state" for fault in self.storage.faults):
+            if self._last_record is None or not self._state_at_fault():
                 raise
         return self._last_record
+
+    async def _deliveries(self) -> tuple[DestinationState, ...]:
+        """The same of the notifications."""
+        try:
+            self._last_deliveries = await self._ledger.call(self._ledger.store.delivery_states)
+        except TryLater:
+            if not self._state_at_fault():
+                raise
+        return self._last_deliveries
+
+    def _state_at_fault(self) -> bool:
+        return any(fault.role == "state" for fault in self.storage.faults)
