@@ -38,6 +38,7 @@ PROGRAMS = (
     NeededProgram("qemu-system-x86_64", DistroPackage("qemu-system-x86", "qemu-kvm"), "verify: boot"),
     NeededProgram("virsh", DistroPackage("libvirt-clients", "libvirt-client"), "libvirt_import"),
     NeededProgram("swtpm", DistroPackage("swtpm", "swtpm"), "the TPM of new machines"),
+    NeededProgram("swtpm_setup", DistroPackage("swtpm-tools", "swtpm-tools"), "the TPM of new machines"),
 )
 FIRMWARE = DistroPackage("ovmf", "edk2-ovmf")
 

@@ -91,7 +91,8 @@ def require_supported(libvirt: Libvirt, vm_name: str, hardware: Hardware, found:
 
 def tpm_unsupported(libvirt: Libvirt, vm_name: str) -> MigrationFailed:
     """For a machine whose migration asks for a TPM."""
-    return _unsupported(libvirt, vm_name, "cannot emulate a TPM", "Install swtpm there, or set tpm: false")
+    hint = "Install swtpm and swtpm-tools there, or set tpm: false"
+    return _unsupported(libvirt, vm_name, "cannot emulate a TPM", hint)
 
 
 def _unsupported(libvirt: Libvirt, vm_name: str, fact: str, hint: str) -> MigrationFailed:

@@ -30,7 +30,7 @@ def tpm_not_available(libvirt: Libvirt, vm_name: str) -> Concern:
     return Concern(
         code="tpm-not-available",
         message=f"libvirt at {libvirt.uri} cannot emulate a TPM: {vm_name} is defined without one",
-        hint="Install swtpm there before the migration, or add the TPM with `virsh edit` afterwards",
+        hint="Install swtpm and swtpm-tools there before the migration, or add the TPM with `virsh edit` afterwards",
     )
 
 
