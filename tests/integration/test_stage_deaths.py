@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -78,11 +79,12 @@ def test_every_line(tmp_path: Path) -> None:
 
 def test_lines_of_a_copy_to_another_file_system(tmp_path: Path) -> None:
     lines = [line for line in _lines(tmp_path) if line[0] in (str(WATCHED[0]), str(WATCHED[3]))]
-    with file_system(tmp_path, 64) as output:
+    with file_system(tmp_path, 400) as output:
         for number, line in enumerate(lines[::EVERY]):
             out = output / str(number)
             out.mkdir()
             _die_and_go_on(tmp_path / str(number), line, out)
+            shutil.rmtree(out)
 
 
 def test_what_was_published_counts_even_if_its_source_is_gone(tmp_path: Path) -> None:
