@@ -220,9 +220,9 @@ def test_a_host_that_only_others_know(daemon: Service, host: Host, trap: Trap, t
     with known(tmp_path, SYSTEM_KNOWN_HOSTS, host.key):
         job = asked(daemon, "unknown", host.uri, libvirt_import="true")
     theirs.unlink()
-    assert codes(job) == ["libvirt-unreachable"]
+    assert codes(job) == ["libvirt-refused"]
     assert "Host key verification failed" in job.problems[0].message
-    assert f"libvirt at {host.uri} does not respond" in job.problems[0].message
+    assert f"libvirt at {host.uri} refuses the connection" in job.problems[0].message
     assert not trap.sprung()
 
 
@@ -238,7 +238,7 @@ def test_a_host_with_another_key(daemon: Service, host: Host, trap: Trap, tmp_pa
 def test_a_host_that_the_administrator_knows(daemon: Service, host: Host, trap: Trap, tmp_path: Path) -> None:
     with known(tmp_path, KNOWN_HOSTS, host.key):
         job = asked(daemon, "known", host.uri, libvirt_import="true")
-    assert codes(job) == ["libvirt-unreachable"]
+    assert codes(job) == ["libvirt-refused"]
     assert "Permission denied (publickey" in job.problems[0].message
     assert f"for invalid user {USER}" in host.log.read_text() or f"user {USER} " in host.log.read_text()
     assert not trap.sprung()
