@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -28,6 +29,9 @@ LONGEST = (
 )
 """Run first: if a process began one of them last, the others would wait for it. A missing file costs time only."""
 
+CHANGING = re.compile(r" at 0x|\d\d:\d\d:\d\d\.\d")
+"""Addresses and times of day in the name of a test."""
+
 pytest.register_assert_rewrite("tests.support")
 
 settings.register_profile("untimed", deadline=None)  # a machine that is busy is no fault
@@ -48,7 +52,7 @@ def _begins(item: pytest.Item) -> int:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """`make unit` is for everybody: it runs as root of a user namespace, where nobody else exists."""
     items.sort(key=_begins)
-    if changing := [item.nodeid for item in items if " at 0x" in item.nodeid]:
+    if changing := [item.nodeid for item in items if CHANGING.search(item.nodeid)]:
         raise pytest.UsageError(f"a process of its own would give these tests other names: {changing}")
     if os.geteuid() == 0 and Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]:
         return

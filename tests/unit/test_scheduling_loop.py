@@ -108,7 +108,7 @@ def test_a_claim_whose_answer_is_lost_is_repeated(tmp_path: Path) -> None:
 EARLIER = ClockRecord(boot="earlier", wall=now(), seconds=9.0).model_dump_json()
 
 
-@pytest.mark.parametrize("record", [EARLIER, "{"])
+@pytest.mark.parametrize("record", [EARLIER, "{"], ids=["of an earlier boot", "damaged"])
 def test_what_an_earlier_boot_left_on_record_is_corrected_by_the_first_round(tmp_path: Path, record: str) -> None:
     async def run() -> None:
         store, rounds = Store(f"sqlite:///{tmp_path}/jobs.sqlite3"), asyncio.Semaphore(0)
