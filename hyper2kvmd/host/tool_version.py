@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,9 +15,13 @@ VERSION = re.compile(r"\d+(\.\d+)+\S*")
 
 
 def tool_version(path: str) -> str | None:
-    """As the program says it; None if it says none. Asked again when the file has changed."""
+    """As the program says it; None if it says none. Asked again when the file has changed.
+
+    A setuid program is not asked: without new privileges, AppArmor denies its start, and logs that as an attempt.
+    """
     try:
-        return _version(path, Path(path).stat().st_mtime_ns)
+        found = Path(path).stat()
+        return None if found.st_mode & stat.S_ISUID else _version(path, found.st_mtime_ns)
     except (OSError, Failure):
         return None
 
