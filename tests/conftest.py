@@ -29,7 +29,7 @@ LONGEST = (
 )
 """Run first: if a process began one of them last, the others would wait for it. A missing file costs time only."""
 
-CHANGING = re.compile(r" at 0x|\d\d:\d\d:\d\d\.\d")
+CHANGING = re.compile(r" at 0x|\d\d:\d\d:\d\d\.\d{3}")
 """Addresses and times of day in the name of a test."""
 
 pytest.register_assert_rewrite("tests.support")
