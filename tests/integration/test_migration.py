@@ -212,9 +212,12 @@ def test_a_full_disk_waits_and_says_so_then_goes_on(service_folder: Path, instal
                 return job is not None and job.state == State.QUEUED and "needed" in job.note
 
             until("the job waits for space", waits)
-            until("its folder is removed", lambda: service.working_folders() == set())
+            assert service.working_folders() == {"big.1"}
+            kept = {path.name for path in (conversions / "big.1").iterdir()}
+            assert kept == {"finished.json", "purpose"}, "the record of the plan, and no image"
             ballast.unlink()
             service.succeeded("big")
+            until("its folder is removed", lambda: service.working_folders() == set())
 
 
 def test_a_job_that_fails_to_register_keeps_its_image(service: Service) -> None:
