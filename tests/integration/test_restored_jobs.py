@@ -13,11 +13,12 @@ from hyper2kvmd.daemon import incoming
 from hyper2kvmd.daemon.folders import prepare
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.spool import Spool
-from hyper2kvmd.errors import TryLater
+from hyper2kvmd.jobs import restored
 from hyper2kvmd.jobs.backups import BY_HAND, Backups
 from hyper2kvmd.jobs.moves import Intent, MoveKind
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.jobs import State
+from tests.support.killed_lines import killed_before, line_of
 from tests.support.queue_verbs import claim
 
 
@@ -107,16 +108,11 @@ def test_moves_of_the_backup_are_not_made_again(queue: Queue) -> None:
     assert queue.files("done") == ["web.yaml"] and queue.store.open_moves(MoveKind.REMOVE) == []
 
 
-def test_a_restore_that_ends_half_way_changes_nothing(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_restore_that_ends_half_way_changes_nothing(queue: Queue) -> None:
     """Jobs of the backup would run a second time."""
-
-    def killed(*_arguments: object) -> None:
-        raise TryLater("database-unavailable", "it ends here", hint="Repeat it")
-
     queue.backups.make(BY_HAND)
     queue.drop("a.yaml")
-    monkeypatch.setattr(database_repair, "settle", killed)
-    with pytest.raises(TryLater):
-        queue.restore()
+    queue.store.close()
+    assert killed_before(line_of(restored._rows), queue.restore)
     queue.open()
     assert [job.vm_name for job in queue.store.list()] == ["a"]
