@@ -43,7 +43,7 @@ def database(output: Output, action: str, backup: Path | None, file: Path) -> No
     have to be run as the user of the daemon.
     """
     if backup is not None and action != "restore":
-        raise click.UsageError(f"{action} takes no FILE")
+        raise click.UsageError(f"{action} accepts no FILE")
     loaded = config.load(file)
     if action == "check":
         result = _check(loaded)
