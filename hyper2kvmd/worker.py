@@ -324,7 +324,10 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     run.log.setLevel(logging.DEBUG)
     run.log.addHandler(_Commands())
-    _emit(_run())
+    try:
+        _emit(_run())
+    except BrokenPipeError:  # the daemon is gone: the next one continues from what lies in the folder
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
     return 0
 
 

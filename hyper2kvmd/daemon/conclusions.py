@@ -166,9 +166,9 @@ class Conclusions:
         name, wanted = f"{job.vm_name}.{job.id}", self.config.retention.conversions > 0
         named, allowed = self.conversion_dir(job.migration), self.config.conversion_dirs
         if await asyncio.to_thread(keep_or_remove, named, allowed, name, wanted=wanted):
-            await self._ledger.call(self._ledger.store.note_kept_folder, job.id, self._kept_note())
+            await self._ledger.ensure(self._ledger.store.note_kept_folder, job.id, self._kept_note())
         else:
-            await self._ledger.call(self._ledger.store.forget_finished_stages, job.id)
+            await self._ledger.ensure(self._ledger.store.forget_finished_stages, job.id)
 
     def _kept_note(self) -> str:
         until = datetime.now(UTC) + timedelta(days=self.config.retention.conversions)

@@ -103,18 +103,18 @@ class Scheduler:
     async def recover(self) -> None:
         """Continue where a dead daemon stopped. Call it once, before `follow`."""
         store = self._ledger.store
-        record = await self._ledger.call(store.clock_record)
+        record = await self._ledger.ensure(store.clock_record)
         with contextlib.suppress(ValueError):  # of another version, or damaged
             self._kept_record = ClockRecord.model_validate_json(record) if record else None
         self._clock = WallClock(self._kept_record)
-        for job in await self._ledger.call(store.recover):
+        for job in await self._ledger.ensure(store.recover):
             JobLog(log, job.id).warning("was running when the daemon died")
             if job.state is State.FAILED:
                 self._metrics.ended(State.FAILED, job.problems)
                 JobLog(log, job.id).error("%s failed: %s", job.vm_name, first_line(job.problems))
             if job.state in (State.CANCELLED, State.FAILED):
                 await self._conclusions.tidy_cancelled(job)
-        if await self._ledger.call(store.paused):
+        if await self._ledger.ensure(store.paused):
             self.mode = "paused"
 
     async def follow(self, after_round: Callable[[], object]) -> None:

@@ -1,7 +1,7 @@
 """The attempts of jobs, as the daemon records them.
 
 A write names its job and attempt; it returns False and changes nothing if that is no longer the running attempt of the
-job.
+job. Each can be repeated: an error of the disk or the connection may hide that it was put on record.
 """
 
 from __future__ import annotations
@@ -105,16 +105,20 @@ class Attempts(Transactions):
     def start_stage(self, job_id: int, attempt: int, stage: Stage) -> bool:
         """Forget the products of this stage and of those after it from earlier attempts."""
         with self.transaction(writes=True) as connection:
+            begun = _has_events(connection, job_id, "stage-started", stage.value, attempt=attempt)
             if not change(connection, fence(job_id, attempt), stage=stage, progress=0.0):
                 return False
-            forget_products(connection, job_id, stage)
-            record_at(connection, job_id, attempt, "stage-started", stage.value)
+            if not begun:
+                forget_products(connection, job_id, stage)
+                record_at(connection, job_id, attempt, "stage-started", stage.value)
             return True
 
     def finish_stage(self, job_id: int, attempt: int, stage: Stage, seconds: float, product: Product) -> bool:
         with self.transaction(writes=True) as connection:
             if not change(connection, fence(job_id, attempt), progress=1.0):
                 return False
+            if _has_finished(connection, job_id, attempt, stage):
+                return True
             forget_products(connection, job_id, stage)
             connection.execute(
                 insert(stages).values(
@@ -155,17 +159,17 @@ class Attempts(Transactions):
         with self.transaction(writes=True) as connection:
             if not change(connection, fence(job_id, attempt), attempt=attempt):
                 return False
-            if not _on_record(connection, job_id, NOTED, message):
+            if not _has_events(connection, job_id, NOTED, message):
                 record_at(connection, job_id, attempt, NOTED, message)
             return True
 
     def record_stall(self, job_id: int, attempt: int, message: str) -> bool:
-        """A warning, of which destinations are notified."""
+        """A warning, of which destinations are notified: each text once for each attempt."""
         with self.transaction(writes=True) as connection:
             if not change(connection, fence(job_id, attempt), attempt=attempt):
                 return False
-            _warn(connection, job_id, attempt, message)
-            announce(connection, job_id, STALLED, message)
+            if _warn(connection, job_id, attempt, message):
+                announce(connection, job_id, STALLED, message)
             return True
 
     def record_machine(self, job_id: int, attempt: int, lines: Sequence[str]) -> bool:
@@ -191,7 +195,7 @@ class Attempts(Transactions):
         with self.transaction(writes=True) as connection:
             values = {**over(State.SUCCEEDED), "note": note, "progress": 1.0, "stage": None}
             if not change(connection, fence(job_id, attempt), **values):
-                return False
+                return _is_now(connection, job_id, attempt, State.SUCCEEDED)
             keep_for_outcome(connection, job_id)
             record_at(connection, job_id, attempt, "succeeded", note)
             add_work(connection, datetime.now(UTC), succeeded=1)
@@ -205,7 +209,7 @@ class Attempts(Transactions):
             shown = problems_adapter.dump_json(tuple(problems)).decode()
             values = {**over(State.FAILED), "problems": shown, "note": note}
             if not change(connection, fence(job_id, attempt), failures=jobs.c.failures + 1, **values):
-                return False
+                return _is_now(connection, job_id, attempt, State.FAILED)
             forget_stages(connection, job_id, keep_stages)
             forget_cards(connection, job_id)
             record_at(connection, job_id, attempt, "failed", first_line(problems))
@@ -229,7 +233,7 @@ class Attempts(Transactions):
             }
             where = *fence(job_id, attempt), jobs.c.cancelling.is_(False)
             if not change(connection, where, failures=jobs.c.failures + 1, **values):
-                return False
+                return _is_now(connection, job_id, attempt, State.HELD)
             forget_stages(connection, job_id, keep_stages)
             record_at(connection, job_id, attempt, "held", first_line(problems))
             return True
@@ -260,7 +264,7 @@ class Attempts(Transactions):
             }
             where = *fence(job_id, attempt), jobs.c.cancelling.is_(False)
             if not change(connection, where, **queued(), **values):
-                return False
+                return _is_now(connection, job_id, attempt, State.QUEUED)
             forget_stages(connection, job_id, keep_stages)
             record_at(connection, job_id, attempt, "requeued", note)
             _wait_for_window(connection, one(connection, job_id), delay["not_before"] or now)
@@ -269,7 +273,7 @@ class Attempts(Transactions):
     def finish_cancelled(self, job_id: int, attempt: int, *, keep_stages: bool, note: str = "") -> bool:
         with self.transaction(writes=True) as connection:
             if not change(connection, fence(job_id, attempt), **over(State.CANCELLED), note=note):
-                return False
+                return _is_now(connection, job_id, attempt, State.CANCELLED)
             forget_stages(connection, job_id, keep_stages)
             forget_cards(connection, job_id)
             record_at(connection, job_id, attempt, "cancelled")
@@ -341,8 +345,9 @@ class Attempts(Transactions):
         with self.transaction(writes=True) as connection:
             if not change(connection, fence(job_id, attempt), **(values or {"attempt": attempt})):
                 return False
-            for message in messages:
-                record_at(connection, job_id, attempt, kind, message)
+            if not _has_events(connection, job_id, kind, *messages, attempt=attempt):
+                for message in messages:
+                    record_at(connection, job_id, attempt, kind, message)
             return True
 
 
@@ -375,16 +380,34 @@ def _wait_for_window(connection: Connection, job: Job, moment: datetime) -> None
         put(connection, job, not_before=start["not_before"], delay_until=None, waiting_for=start["waiting_for"])
 
 
-def _warn(connection: Connection, job_id: int, attempt: int, message: str) -> None:
-    """Record a warning, and count it if the job has none of that text."""
-    if not _on_record(connection, job_id, WARNED, message):
+def _warn(connection: Connection, job_id: int, attempt: int, message: str) -> bool:
+    """Record a warning, and count it if the job has none of that text. False: this attempt has recorded it before."""
+    if _has_events(connection, job_id, WARNED, message, attempt=attempt):
+        return False
+    if not _has_events(connection, job_id, WARNED, message):
         change(connection, (jobs.c.id == job_id,), warnings=jobs.c.warnings + 1)
     record_at(connection, job_id, attempt, WARNED, message)
+    return True
 
 
-def _on_record(connection: Connection, job_id: int, kind: str, message: str) -> bool:
-    same = events.c.job_id == job_id, events.c.kind == kind, events.c.message == message
-    return connection.execute(select(events.c.id).where(*same).limit(1)).first() is not None
+def _has_events(connection: Connection, job_id: int, kind: str, *messages: str, attempt: int | None = None) -> bool:
+    """Whether the job, or that attempt of it, has events with all these texts."""
+    same = [events.c.job_id == job_id, events.c.kind == kind, events.c.message.in_(messages)]
+    if attempt is not None:
+        same.append(events.c.attempt == attempt)
+    found = connection.execute(select(events.c.message).where(*same).distinct()).scalars()
+    return set(found) == set(messages)
+
+
+def _has_finished(connection: Connection, job_id: int, attempt: int, stage: Stage) -> bool:
+    same = stages.c.job_id == job_id, stages.c.attempt == attempt, stages.c.stage == stage.value
+    return connection.execute(select(stages.c.job_id).where(*same)).first() is not None
+
+
+def _is_now(connection: Connection, job_id: int, attempt: int, state: State) -> bool:
+    """Whether that attempt has brought its job into that state already."""
+    same = jobs.c.id == job_id, jobs.c.attempt == attempt, jobs.c.state == state
+    return connection.execute(select(jobs.c.id).where(*same)).first() is not None
 
 
 def _claimed(connection: Connection, job: Job, now: datetime) -> Job:

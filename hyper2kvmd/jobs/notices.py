@@ -70,6 +70,7 @@ class Notices(Transactions):
             _forget_finished(connection)
 
     def postpone_delivery(self, number: int, error: str, next_try: datetime) -> None:
+        """Repeated with the same time, it counts as one try."""
         values = {
             "tries": notifications.c.tries + 1,
             "last_error": error[:MAX_ERROR],
@@ -77,8 +78,9 @@ class Notices(Transactions):
             "next_try": next_try,
         }
         with self.transaction(writes=True) as connection:
-            where = notifications.c.id == number, notifications.c.state == PENDING
-            connection.execute(update(notifications).where(*where).values(values))
+            pending = notifications.c.id == number, notifications.c.state == PENDING
+            anew = notifications.c.next_try != next_try
+            connection.execute(update(notifications).where(*pending, anew).values(values))
 
     def give_up_deliveries(self, before: datetime, known: Sequence[str]) -> Mapping[str, int]:
         """Give up what was created before then, what goes to destinations that are not `known`, and excess.

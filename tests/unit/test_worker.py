@@ -22,6 +22,15 @@ def test_a_fault_of_our_own_is_an_event_with_its_traceback() -> None:
     assert done.stderr == ""
 
 
+def test_a_worker_whose_daemon_is_gone_ends_quietly() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-I", "-m", "hyper2kvmd.worker"]
+    done = subprocess.run(command, input=b"{}\n", stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_a_traceback_is_bounded_and_can_be_written_as_json() -> None:
     event = worker.failed_unexpectedly(ValueError("\udcff" + "x" * 50_000))
     assert len(event.traceback) == MAX_TRACEBACK
