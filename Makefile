@@ -92,8 +92,9 @@ ifdef LONG
 	$(AS_ROOT) $(BIN)/python -B -m tests.faults.long
 endif
 
-test-power: setup ## the power fails at 50 instants of a busy service, on a disk that is recorded write by write
-	$(AS_ROOT) LONG=1 $(BIN)/pytest -p no:cacheprovider tests/faults/test_power_loss.py
+test-power: setup ## the power fails at 50 instants of a busy service and of real migrations, on a disk that is recorded write by write
+	$(AS_ROOT) LONG=1 $(BIN)/pytest -p no:cacheprovider tests/faults/test_power_loss.py \
+		tests/faults/test_power_loss_guests.py
 
 test-mutations: setup ## take each guard away in a copy: the attacks of tests/security must succeed then; half an hour
 	$(ROOT) $(BIN)/python -B -m tests.security.mutations $(WORDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
@@ -43,6 +44,11 @@ class Campaign:
     def learn_clean_guest(self) -> None:
         """What the guest is like after a run without faults: the daemon runs, and all jobs are over."""
         self._files = outputs.guest_files(self.house.images / f"{self._guests[0]}.qcow2")
+
+    def ask_only_for(self, vm_names: Collection[str]) -> None:
+        """Of all that was dropped, only these are still expected."""
+        self._smalls = [name for name in self._smalls if name in vm_names]
+        self._guests = [name for name in self._guests if name in vm_names]
 
     # ---------------------------------------------------------------- the daemon meanwhile
 

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MIB = 1 << 20
+GIB = 1 << 30
 LOG_MAGIC = 0x6A736677736872
 FLUSH, FUA = 1, 2
 PATIENCE_SECONDS = 60.0
 DISK_SIZE = 64 * MIB
-LOG_SIZE = 4096 * MIB
+LOG_SIZE = 16 * GIB
 """Sparse."""
 
 
@@ -37,10 +38,10 @@ class Entry:
 
 
 class RecordedDisk:
-    """An ext4 file system, mounted at `mount`."""
+    """An ext4 file system of `size` bytes, mounted at `mount`."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, *, size: int = DISK_SIZE) -> None:
+        self._folder, self._size = folder, size
         self.mount, self._disk, self._log, self._start = (
             folder / name for name in ("disk", "disk.raw", "writes.log", "start.raw")
         )
@@ -52,7 +53,7 @@ class RecordedDisk:
         export = self._folder / "export"
         export.touch()
         _truncate(self._log, LOG_SIZE)
-        _truncate(self._disk, DISK_SIZE)
+        _truncate(self._disk, self._size)
         _run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", self._disk)
         _copy(self._disk, self._start)
         nodes = [
