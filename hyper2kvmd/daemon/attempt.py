@@ -322,7 +322,7 @@ class Attempt:
         return _crash(f"{fact}, {f'in {self._stage}' if self._stage else 'before its first stage'}")
 
     def _terminate(self, patience_seconds: float) -> None:
-        if self._process is None:
+        if self._process is None or self._process.returncode is not None:
             return
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import struct
@@ -10,9 +9,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from hyper2kvmd.daemon.operations import AnyOperation, Role
+from hyper2kvmd.daemon.threads import in_a_thread
 from hyper2kvmd.errors import InvalidInput, TryLater
 from hyper2kvmd.host.person import SEARCH, WRITE, Person
 from hyper2kvmd.model.jobs import NOBODY_AT_ALL
@@ -52,7 +53,7 @@ class Callers:
     async def of(self, connection: socket.socket | None) -> Caller:
         """The user who has connected, with the groups of their process, as reported by the kernel."""
         person = Person("", NOBODY_AT_ALL, frozenset()) if connection is None else peer(connection)
-        return await asyncio.to_thread(self._judged, person)
+        return await in_a_thread("caller", partial(self._judged, person))
 
     def _judged(self, person: Person) -> Caller:
         return Caller(replace(person, name=Person.of(person.uid).name), self._role(person))

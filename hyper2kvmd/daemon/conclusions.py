@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 from datetime import UTC, datetime, timedelta
@@ -10,8 +9,9 @@ from pathlib import Path
 
 from hyper2kvmd.config import DaemonConfig, Retry
 from hyper2kvmd.daemon.attempt import Attempt, Result
+from hyper2kvmd.daemon.ended_folders import EndedFolders
 from hyper2kvmd.daemon.journal import JobLog
-from hyper2kvmd.daemon.kept import can_go_on, keep_or_remove
+from hyper2kvmd.daemon.kept import can_go_on
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.room import Room
@@ -50,6 +50,7 @@ class Conclusions:
         self.last_end = ""
         """How the last job ended, such as `web01 succeeded with 1 warning`."""
         self._ledger, self._metrics, self._room = ledger, metrics, room
+        self._folders = EndedFolders()
 
     def conversion_dir(self, migration: Migration) -> Path:
         return migration.conversion_dir or self.config.conversion_dir
@@ -157,7 +158,7 @@ class Conclusions:
             finished = await self._ledger.ensure(self._ledger.store.finished_stages, int(order.job_id))
             wanted = finished.registration is None and self.config.retention.conversions > 0
         named, allowed = order.conversion_dir, order.bounds.conversion_dirs
-        return await asyncio.to_thread(keep_or_remove, named, allowed, order.working_folder.name, wanted=wanted)
+        return await self._folders.keep_or_remove(named, allowed, order.working_folder.name, wanted=wanted)
 
     async def tidy_cancelled(self, job: Job) -> None:
         """A job that was cancelled without a worker may have a folder of an earlier attempt."""
@@ -165,7 +166,7 @@ class Conclusions:
             return
         name, wanted = f"{job.vm_name}.{job.id}", self.config.retention.conversions > 0
         named, allowed = self.conversion_dir(job.migration), self.config.conversion_dirs
-        if await asyncio.to_thread(keep_or_remove, named, allowed, name, wanted=wanted):
+        if await self._folders.keep_or_remove(named, allowed, name, wanted=wanted):
             await self._ledger.ensure(self._ledger.store.note_kept_folder, job.id, self._kept_note())
         else:
             await self._ledger.ensure(self._ledger.store.forget_finished_stages, job.id)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon.kept import Kept, KeptFolder, sufficient
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.space import Demand, Shortage, Space
+from hyper2kvmd.daemon.storage import in_time
 from hyper2kvmd.daemon.threads import Looks
 from hyper2kvmd.daemon.wire import FileSystemRole, FileSystemUse
 from hyper2kvmd.errors import TryLater
@@ -107,7 +108,9 @@ class Room:
             return False
         try:
             chosen = sufficient(await self._kept_folders(), shortage, all_needed=all_needed)
-            return await asyncio.to_thread(self._kept.remove, chosen, why)
+            return await in_time("kept folders", partial(self._kept.remove, chosen, why))
         except TryLater as failure:
             log.error("%s", failure)
-            return False
+        except TimeoutError:
+            log.error("kept folders are not removed yet: a conversion directory does not respond")
+        return False

@@ -38,6 +38,7 @@ from hyper2kvmd.daemon.scheduler import TICK_SECONDS, Scheduler
 from hyper2kvmd.daemon.sources import limits_line
 from hyper2kvmd.daemon.storage import Storage, in_time
 from hyper2kvmd.daemon.submitting import Desk
+from hyper2kvmd.daemon.threads import in_a_thread
 from hyper2kvmd.daemon.waiting import wait_for_queue
 from hyper2kvmd.daemon.wire import Status
 from hyper2kvmd.errors import BrokenInstallation, Failure, TryLater
@@ -47,6 +48,8 @@ from hyper2kvmd.jobs.store import Store
 log = logging.getLogger(__name__)
 
 WORKER = (sys.executable, "-I", "-m", "hyper2kvmd.worker")
+SCAN_END_SECONDS = 5.0
+"""For the last scan of the spool to end, before the process does."""
 UMASK = 0o027
 """The group may read the files in the spool and the output directory; others may not."""
 SWITCH_SECONDS = 0.001
@@ -171,6 +174,7 @@ class _Service:
         self._stopping, self._hangup = asyncio.Event(), asyncio.Event()
         self._said = ""
         self._serving: list[asyncio.Task[None]] = []
+        self._scan: asyncio.Future[spool.Scan] | None = None
 
     async def run(self) -> None:
         async with AsyncExitStack() as stack:
@@ -248,6 +252,8 @@ class _Service:
             task.cancel()
         outcomes = await asyncio.gather(scheduling, *others, return_exceptions=True)
         await self._scheduler.stop()
+        if self._scan is not None:  # one that hangs with its file system ends with the process
+            await asyncio.wait([self._scan], timeout=SCAN_END_SECONDS)
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
@@ -271,7 +277,8 @@ class _Service:
             while True:
                 more = False
                 try:
-                    scan = await asyncio.to_thread(self._spool.scan, arrived)
+                    self._scan = in_a_thread("spool", partial(self._spool.scan, arrived))
+                    scan = await asyncio.shield(self._scan)
                     more = scan.more
                     if scan.jobs:
                         self._scheduler.wake()

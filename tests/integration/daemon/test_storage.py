@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -185,3 +186,40 @@ def test_a_file_system_that_hangs_at_the_start_is_waited_out(house: House, role:
         house.reaches(submit(house, "after"), State.SUCCEEDED)
         assert "Traceback" not in house.log
         assert house.stop() == 0
+
+
+def test_a_directory_that_hangs_holds_up_neither_its_jobs_nor_the_end(house: House) -> None:
+    """More jobs end in it than the event loop has threads. The spool, other jobs and the control socket go on."""
+    jobs = min(32, (os.cpu_count() or 1) + 4) + 1
+    house.configure(space_reserve="0", max_concurrent_jobs=jobs, allowed_conversion_dirs=[str(house.root / "else")])
+    with small(house, "conversion") as place:
+        house.start({HANG_SECONDS: "1"})
+        words = ("plan", "note finished.json", f"wait {house.root / 'never'}")
+        stuck = [submit_words(house, f"stuck{number}", *words) for number in range(jobs)]
+        until(lambda: len([*place.glob("*/finished.json")]) == jobs, "all have a folder")
+        with frozen(place):
+            for number in stuck[1:]:
+                assert house.ask("POST", f"/v1/jobs/{number}/cancel")[0] == 200
+            for number in stuck[1:]:
+                house.reaches(number, State.CANCELLED)
+            text = house.migration("good", "plan", "publish", conversion_dir=str(house.root / "else"))
+            house.drop("good.yaml", text)
+            house.lies("done", "good.yaml")
+            assert house.process is not None
+            house.process.terminate()
+            until(partial(has_exited, house.process.pid), f"the daemon ends, but for its threads: {house.log}")
+        assert house.process.wait(90) == 0
+        house.start()
+        assert ("requeued", "interrupted") in [(event.kind, event.message) for event in house.events(stuck[0])]
+        assert "Traceback" not in house.log
+
+
+def has_exited(pid: int) -> bool:
+    """Whether the process is a zombie: the kernel ends threads that hang in a frozen file system when that is thawed."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def submit_words(house: House, name: str, *words: str) -> int:
+    code, answer = house.ask("POST", "/v1/jobs", {"text": house.migration(name, *words), "name": name})
+    assert code == 201, answer
+    return int(json.loads(answer)["id"])

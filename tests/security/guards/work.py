@@ -131,7 +131,7 @@ GUARDS: tuple[Guard, ...] = (
             "hyper2kvmd/daemon/conclusions.py",
             "Conclusions.tidy_cancelled",
             "call forget_finished_stages",
-            "asyncio.sleep(0)",
+            "self._ledger.call(self._ledger.store.paused)",
         ),
     ),
     *each(
