@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, closing
 from functools import partial
 from pathlib import Path
+from types import FrameType
 
 from sdnotify import SystemdNotifier
 
@@ -101,6 +102,8 @@ def serve(
     """
     os.umask(UMASK)
     sys.setswitchinterval(SWITCH_SECONDS)
+    hangups = _Hangups()
+    signal.signal(signal.SIGHUP, hangups.note)
     journal.set_up(config.log_level)
     with closing(Locks(config)) as locks:
         store: Store | None
@@ -110,7 +113,7 @@ def serve(
             store = asyncio.run(wait_for_queue(config, locks, failure, when_ready))
             when_ready = do_nothing
         if store is not None:
-            asyncio.run(_Service(config, config_path, store, locks, worker, when_ready).run())
+            asyncio.run(_Service(config, config_path, store, locks, hangups, worker, when_ready).run())
 
 
 def status_line(status: Status, last_end: str) -> str:
@@ -148,6 +151,18 @@ def startup_lines(config: DaemonConfig) -> Iterator[str]:
         yield f"limits of sources: {limits_line(config.max_per_source)}"
 
 
+class _Hangups:
+    """A SIGHUP before the daemon can reload: it does so when it is ready.
+
+    By default the signal would end it, and systemd restarts no daemon that SIGHUP has ended.
+    """
+
+    any = False
+
+    def note(self, _number: int, _frame: FrameType | None) -> None:
+        self.any = True
+
+
 class _Service:
     def __init__(
         self,
@@ -155,11 +170,12 @@ class _Service:
         config_path: Path,
         store: Store,
         locks: Locks,
+        hangups: _Hangups,
         worker: Sequence[str],
         when_ready: Callable[[], object],
     ) -> None:
         self._config, self._config_path, self._when_ready = config, config_path, when_ready
-        self._locks = locks
+        self._locks, self._hangups = locks, hangups
         self._ledger = Ledger(store)
         self._metrics = Metrics()
         self._spool = spool.Spool(config.spool_dir, store, self._metrics)
@@ -230,6 +246,8 @@ class _Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
+        if self._hangups.any:
+            self._hangup.set()
 
     async def _work(self) -> None:
         """Run until a stop is requested, or until a task fails; its error is raised then."""

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -153,9 +154,12 @@ def test_a_fault_at_the_start_is_waited_out(house: House, role: str) -> None:
             if role == "state":
                 shown = ctl("status", "--socket", house.socket, cwd=house.root)
                 assert shown.returncode == 75 and f"state_dir {place} cannot be written to" in shown.stderr
+            house.configure(max_concurrent_jobs=7)
+            process.send_signal(signal.SIGHUP)
         until(house.answers, "it answers")
         until(lambda: house.browse("/healthz")[0] == 200, "it is well")
         assert house.job(waiting).state is State.QUEUED
+        until(lambda: house.status().max_concurrent_jobs == 7, f"it was reloaded: {house.log}")
         house.reaches(submit(house, "web02"), State.SUCCEEDED)
         assert "Traceback" not in house.log
 
@@ -215,7 +219,7 @@ def test_a_directory_that_hangs_holds_up_neither_its_jobs_nor_the_end(house: Hou
 
 
 def has_exited(pid: int) -> bool:
-    """Whether the process is a zombie: the kernel ends threads that hang in a frozen file system when that is thawed."""
+    """Whether only threads are left of the process: those that hang in a frozen file system end when it is thawed."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
