@@ -33,8 +33,6 @@ class GuestDisks:
     """The source's network cards, as far as they are known."""
     identities: tuple[DiskIdentity, ...] = ()
     """Of the source's disks; empty if unknown."""
-    folder: Path | None = None
-    """For notes that the next attempt on the same images needs."""
     virtio_win: Path | None = None
     """The source of drivers for Windows."""
     secure_boot: bool = False

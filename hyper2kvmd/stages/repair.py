@@ -54,7 +54,7 @@ def repair(bench: Bench, plan: Plan, image: Image) -> Guest:
 
 
 def _repair_on(overlays: Overlays, bench: Bench, plan: Plan) -> Guest:
-    changed, folder = overlays.create(), overlays.folder
+    changed = overlays.create()
     with (
         _damage_named(bench.folder),
         access.open_image(
@@ -66,7 +66,7 @@ def _repair_on(overlays: Overlays, bench: Bench, plan: Plan) -> Guest:
             before_change=overlays.before_change,
         ) as opened,
     ):
-        return _repair(bench, plan, opened, bench.migration, folder)
+        return _repair(bench, plan, opened, bench.migration)
 
 
 @contextmanager
@@ -124,7 +124,7 @@ def preview(bench: Bench, plan: Plan, *, level: ConcernLevel = "warning") -> Gue
         folder = Path(name)
         overlays = Image(disks=tuple(_overlays(sources, folder)), format="qcow2", layout=plan.layout)
         with access.open_image(overlays, bench.helper, folder, bench.keys(), backing=backing) as opened:
-            return _repair(bench, plan, opened, bench.migration.with_changes(dry_run=True), folder)
+            return _repair(bench, plan, opened, bench.migration.with_changes(dry_run=True))
 
 
 def _note_driver_signatures(bench: Bench, plan: Plan) -> None:
@@ -135,7 +135,7 @@ def _note_driver_signatures(bench: Bench, plan: Plan) -> None:
                 bench.ctx.note(concern)
 
 
-def _repair(bench: Bench, plan: Plan, opened: access.Access, migration: Migration, folder: Path) -> Guest:
+def _repair(bench: Bench, plan: Plan, opened: access.Access, migration: Migration) -> Guest:
     virtio_win, mandate = bench.driver_place
     disks = GuestDisks(
         opened,
@@ -146,7 +146,6 @@ def _repair(bench: Bench, plan: Plan, opened: access.Access, migration: Migratio
         secure_boot=wants_secure_boot(migration, plan),
         nics=plan.machine.nics,
         identities=plan.identities,
-        folder=folder,
         virtio_win=virtio_win,
         mandate=mandate,
     )

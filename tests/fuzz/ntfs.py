@@ -114,9 +114,9 @@ def _opened(disk: MemoryVolume) -> str:
         volume.write("Windows/System32/new.sys", b"new" * 5000)
         volume.write(REGISTRY, b"hive" * 9000)
         volume.unlink("bootmgr")
-        journal = volume.journal()
+        made = volume.changed_blocks()
     copy = MemoryVolume(bytearray(disk.data))
-    journal.apply(copy)
+    made.write(copy)
     return "changed"
 
 

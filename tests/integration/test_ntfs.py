@@ -59,22 +59,22 @@ def test_three_readers_see_what_was_written(windows: Path, tmp_path: Path) -> No
         assert {path: digest(again.read(path, 8 * MIB)) for path in wanted} == wanted
 
 
-def test_the_image_changes_by_the_journal_only(windows: Path) -> None:
+def test_the_image_changes_by_the_changed_blocks_only(windows: Path) -> None:
     before = windows.read_bytes()
     with opened(windows) as volume:
         volume.write("new", b"new")
         assert volume.read("NEW", 10) == b"new"
-        journal = volume.journal()
+        made = volume.changed_blocks()
     assert windows.read_bytes() == before
     with disk_of(windows) as disk:
-        journal.apply(disk)
+        made.write(disk)
     assert windows.read_bytes() != before
 
 
-def test_nothing_changed_is_an_empty_journal(windows: Path) -> None:
+def test_nothing_changed_is_no_block(windows: Path) -> None:
     with opened(windows) as volume:
         assert volume.read("Windows/System32/drivers/disk.sys", 100) == b"driver"
-        assert volume.journal().runs == ()
+        assert volume.changed_blocks().runs == ()
 
 
 def test_case_does_not_matter_and_is_kept(windows: Path) -> None:
@@ -239,7 +239,7 @@ def test_sparse_and_encrypted_files_are_not_written(prepared: Path, path: str, n
             volume.write(path, b"data")
         assert failure.value.errno == number
         with pytest.raises(MigrationFailed) as incomplete:
-            volume.journal()
+            volume.changed_blocks()
         assert incomplete.value.code == "guest-write-failed"
 
 
@@ -264,7 +264,7 @@ def test_a_killed_process_is_named_and_the_image_stays(windows: Path) -> None:
         volume.write("new", b"new")
         os.kill(volume._tool._process.pid, signal.SIGKILL)
         with pytest.raises(MigrationFailed) as failure:
-            volume.journal()
+            volume.changed_blocks()
     assert (failure.value.code, failure.value.kind) == ("tool-killed", Kind.RETRY)
     assert windows.read_bytes() == before
 

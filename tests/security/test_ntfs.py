@@ -103,11 +103,11 @@ ENTRY = {"folder": False, "size": 1, "attributes": 0, "security": 0, "reparse": 
     ],
     ids=["behind it", "across its end", "before it", "twice", "without data", "text"],
 )
-def test_a_journal_that_leaves_the_volume(runs: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_that_leave_the_volume(runs: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with lying(tmp_path, monkeypatch, answer({}), answer({"runs": runs})) as (volume, _):
         volume.write("file", b"data")
         with pytest.raises(MigrationFailed) as failure:
-            volume.journal()
+            volume.changed_blocks()
     assert failure.value.code == "ntfs-tool-faulty"
 
 

@@ -19,7 +19,7 @@ from hyper2kvmd.guest.windows.family import Windows
 from hyper2kvmd.guest.windows.writing import write_volume
 from hyper2kvmd.model.disks import Volume
 from hyper2kvmd.volumes.fat import Blocks
-from hyper2kvmd.volumes.ntfs.journal import ChangedRun, ChangeJournal
+from hyper2kvmd.volumes.ntfs.changes import ChangedRun, VolumeChanges
 from tests.guests.altered import image_of
 from tests.guests.windows.machine import Windows as WindowsBed
 from tests.support.guest_on_disk import migration, quiet_context
@@ -34,12 +34,12 @@ def other_content(run: ChangedRun) -> ChangedRun:
     return replace(run, data=run.data.replace(DATA[1000:1010], b"overwrites"))
 
 
-def lies(journal: ChangeJournal, kind: str) -> ChangeJournal:
+def lies(changed: VolumeChanges, kind: str) -> VolumeChanges:
     if kind == "another content":
-        return replace(journal, runs=tuple(map(other_content, journal.runs)))
+        return replace(changed, runs=tuple(map(other_content, changed.runs)))
     if kind == "a part left out":
-        return replace(journal, runs=tuple(run for run in journal.runs if DATA[1000:1010] not in run.data))
-    return replace(journal, runs=journal.runs[-1:])
+        return replace(changed, runs=tuple(run for run in changed.runs if DATA[1000:1010] not in run.data))
+    return replace(changed, runs=changed.runs[-1:])
 
 
 @pytest.mark.parametrize("kind", ["another content", "a part left out", "almost nothing"])
@@ -52,14 +52,13 @@ def test_a_process_that_lies_about_what_it_changes(windows_beds: Beds, service_f
     with open_image(image, Helper(default_helper()), service_folder) as access:
         with ntfs_session(access, volume) as session:
             session.write(DRIVER, DATA)
-            journal = session.journal()
-        disks = GuestDisks(access, image.layout, migration(), quiet_context(), "bios", folder=service_folder)
-        assert lies(journal, kind) != journal
+            changed = session.changed_blocks()
+        assert lies(changed, kind) != changed
         with pytest.raises(MigrationFailed) as caught:
-            write_volume(disks, volume, lies(journal, kind), {f"/{DRIVER}": DATA})
+            write_volume(access, volume, lies(changed, kind), {f"/{DRIVER}": DATA})
         assert caught.value.code in ("windows-write-unverified", "ntfs-damaged")
         assert hashlib.sha256(disk.path.read_bytes()).digest() == before
-        write_volume(disks, volume, journal, {f"/{DRIVER}": DATA})
+        write_volume(access, volume, changed, {f"/{DRIVER}": DATA})
     assert hashlib.sha256(disk.path.read_bytes()).digest() != before
 
 
@@ -93,7 +92,7 @@ def test_the_efi_partition_is_written_after_the_volume_of_windows(windows_beds: 
     volume = next(one for one in image.layout.volumes if one.length == disk.system.length)
     with open_image(image, Helper(default_helper()), service_folder) as access:
         for opened, codes in ((Unwritable(access, volume), ["image-write-failed"]), (access, [])):
-            disks = GuestDisks(opened, image.layout, migration(), quiet_context(), "uefi", folder=service_folder)
+            disks = GuestDisks(opened, image.layout, migration(), quiet_context(), "uefi")
             found = Windows().find(disks)
             assert found is not None
             failed = []
@@ -102,7 +101,5 @@ def test_the_efi_partition_is_written_after_the_volume_of_windows(windows_beds: 
             except MigrationFailed as failure:
                 failed.append(failure.code)
                 assert hashlib.sha256(disk.path.read_bytes()).digest() == before
-                for journal in service_folder.glob("*.journal"):
-                    journal.unlink()
             assert failed == codes
     assert any("EFI system partition" in change.path for change in guest.changes)

@@ -37,14 +37,17 @@ def line_of(function: Callable[..., object]) -> Line:
     return code.co_filename, code.co_firstlineno + 2
 
 
-def killed_before(line: Line, work: Callable[[], object]) -> bool:
-    """Whether `work` came to the line, and so was killed."""
+def killed_before(line: Line, work: Callable[[], object], *, time: int = 1) -> bool:
+    """Whether `work` came to the line for that time, and so was killed."""
     child = os.fork()
     if child == 0:
+        left = [None] * time
 
         def kill(now: Line) -> None:
             if now == line:
-                os.kill(os.getpid(), signal.SIGKILL)
+                left.pop()
+                if not left:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         _run_and_exit(work, [Path(line[0])], kill)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL

@@ -31,11 +31,9 @@ LOG_BYTES = 2 << 20
 
 @dataclass
 class MemoryVolume:
-    """A volume in memory, which can end the write of a journal at any byte."""
+    """A volume in memory, and the offsets of what was written to it."""
 
     data: bytearray
-    writes_left: int | None = None
-    """Bytes; None for all."""
     written: list[int] = field(default_factory=list)
 
     @property
@@ -46,13 +44,8 @@ class MemoryVolume:
         return bytes(self.data[offset : offset + length])
 
     def write(self, offset: int, data: bytes) -> None:
-        if self.writes_left is not None:
-            data = data[: self.writes_left]
-            self.writes_left -= len(data)
         self.data[offset : offset + len(data)] = data
         self.written.append(offset)
-        if self.writes_left == 0:
-            raise KeyboardInterrupt
 
     def flush(self) -> None:
         pass
@@ -86,9 +79,9 @@ def changed(path: Path) -> Iterator[NtfsVolume]:
     """A session whose changes are in the file at the end."""
     with opened(path) as volume:
         yield volume
-        journal = volume.journal()
+        made = volume.changed_blocks()
     with disk_of(path) as disk:
-        journal.apply(disk)
+        made.write(disk)
 
 
 def seen_by_dissect(path: Path) -> dict[str, str]:

@@ -208,7 +208,7 @@ def test_processes_start_in_one_place(path: Path) -> None:
         ("hyper2kvmd.helper.helper", "from hyper2kvmd.errors import Failure"),
         ("hyper2kvmd.helper.helper", "import yaml"),
         ("hyper2kvmd.host.confine", "import hyper2kvmd"),
-        ("hyper2kvmd.volumes.ntfs.child", "from hyper2kvmd.volumes.ntfs import journal"),
+        ("hyper2kvmd.volumes.ntfs.child", "from hyper2kvmd.volumes.ntfs import changes"),
         ("hyper2kvmd.volumes.ntfs.child", "import yaml"),
         ("hyper2kvmd.volumes.ntfs.volume", "from hyper2kvmd.guest.mounts.access import Access"),
     ],

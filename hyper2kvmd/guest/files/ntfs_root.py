@@ -7,15 +7,13 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO
 
 from hyper2kvmd.guest.files.interface import FreeSpace
 from hyper2kvmd.guest.files.root import is_absent, too_large
 from hyper2kvmd.guest.mounts.access import Access
 from hyper2kvmd.model.disks import Volume
-from hyper2kvmd.volumes.ntfs import journal
-from hyper2kvmd.volumes.ntfs.journal import ChangeJournal
+from hyper2kvmd.volumes.ntfs.changes import VolumeChanges
 from hyper2kvmd.volumes.ntfs.volume import FILE_LIMIT, NtfsEntry, NtfsVolume, open_volume
 
 READ_ONLY = 0x1
@@ -100,7 +98,7 @@ class NtfsRoot:
         self._volume.mkdir(path)
 
     def sync(self) -> None:
-        """The journal makes all changes durable together."""
+        """`write_changes` does that, for all changes."""
 
 
 def _mode(entry: NtfsEntry) -> int:
@@ -125,37 +123,11 @@ def ntfs_session(access: Access, volume: Volume, *, read_only: bool = False) -> 
         yield opened
 
 
-def write_changes(access: Access, volume: Volume, changes: ChangeJournal, folder: Path) -> None:
-    """Bring the journal of a session that has ended into the image: after a crash, `replay_changes` completes that.
-
-    Raises MigrationFailed (`image-write-failed`) and OSError.
-    """
-    if not changes.runs:
-        return
-    changes.write(folder)
-    with access.blocks(volume) as blocks:
-        changes.apply(blocks)
-    changes.drop(folder)
-
-
-def replay_changes(access: Access, volume: Volume, folder: Path) -> bool:
-    """Complete what a killed attempt began; whether there was anything. Raises as `write_changes`."""
-    identity = identity_of(volume)
-    if not journal.place_of(folder, identity).exists():
-        return False
-    with access.blocks(volume) as blocks:
-        return journal.replay_if_present(folder, identity, blocks)
-
-
-def earlier_note(access: Access, volume: Volume, folder: Path) -> str:
-    """The note of the changes that a killed attempt brought into the image; empty if there is none.
-
-    Raises as `applied_note` does.
-    """
-    if not journal.applied_place_of(folder, identity_of(volume)).exists():
-        return ""
-    with access.blocks(volume, read_only=True) as blocks:
-        return journal.applied_note(folder, identity_of(volume), blocks)
+def write_changes(access: Access, volume: Volume, changed: VolumeChanges) -> None:
+    """Bring the changes of a session that has ended into the image. Raises MigrationFailed (`image-write-failed`)."""
+    if changed.runs:
+        with access.blocks(volume) as blocks:
+            changed.write(blocks)
 
 
 def identity_of(volume: Volume) -> str:

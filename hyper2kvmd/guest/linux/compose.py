@@ -6,7 +6,6 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.family import describe
@@ -20,7 +19,7 @@ from hyper2kvmd.guest.linux.disk_evidence import evidence_in, multipath_maps
 from hyper2kvmd.guest.linux.disk_order import DiskOrder, Evidence
 from hyper2kvmd.guest.linux.locked import is_boot
 from hyper2kvmd.guest.linux.root_search import LinuxRoot
-from hyper2kvmd.guest.linux.subvolumes import Subvolumes
+from hyper2kvmd.guest.linux.subvolumes import writable_subvolume
 from hyper2kvmd.guest.mounts.access import Access
 from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS
 from hyper2kvmd.model.disks import ESP_TYPES, Layout, Volume
@@ -54,18 +53,13 @@ class Composition:
         read_only: bool,
         also: tuple[str, ...] = (),
         identities: tuple[DiskIdentity, ...] = (),
-        folder: Path | None = None,
     ) -> None:
-        """`also` are mount points to include besides those that repairs need; `identities` belong to the disks.
-
-        `folder` keeps notes for the next attempt; None for disks that are thrown away.
-        """
+        """`also` are mount points to include besides those that repairs need; `identities` belong to the disks."""
         self._points = (*NEEDED, *ESP_POINTS, *also)
         self._access, self._layout, self._read_only = access, layout, read_only
         self._volume, self._subvolume, self._boot = root.volume, root.subvolume, root.boot
         self._locked, self._folders = root.locked, root.folders
         self._identities = identities
-        self._subvolumes = Subvolumes(folder)
         self._evidence = Evidence(self._volume, holds_kernels=self._holds_kernels)
         self.devices = Devices(layout, self._volume)
         self.warnings: list[str] = []
@@ -122,16 +116,11 @@ class Composition:
             self._unlock(stack, mounts)
             yield GuestTree(mounts)
 
-    def left_writable(self) -> tuple[str, ...]:
-        """The mount points of subvolumes that a killed attempt left writable: `writable` restores them."""
-        noted = self._subvolumes.noted()
-        return tuple(point for point, place in self._places.items() if _name(place) in noted)
-
     def _unlock(self, stack: ExitStack, mounts: Mapping[str, Files]) -> None:
         """Make subvolumes that are read-only by their own property writable, as long as `stack` is open."""
         for point, files in mounts.items():
             if isinstance(files, ConfinedRoot) and point in self._places:
-                stack.enter_context(self._subvolumes.writable(_name(self._places[point]), files))
+                stack.enter_context(writable_subvolume(files))
 
     def system_disks(self, firmware: Firmware) -> tuple[int, ...]:
         """The disks that a firmware must start for this guest: those of its ESP, else of its /boot, else of its root.
@@ -239,11 +228,6 @@ class Composition:
 def _folder(stack: ExitStack, top: Files, name: str) -> Files:
     """A folder of a file system, such as a btrfs subvolume, or all of it."""
     return stack.enter_context(top.folder(name)) if isinstance(top, ConfinedRoot) and name else top
-
-
-def _name(place: Place) -> str:
-    volume, folder = place
-    return f"{volume.name}/{folder}"
 
 
 def _nothing(stack: ExitStack) -> ConfinedRoot:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from hyper2kvmd.errors import MigrationFailed
@@ -66,7 +66,6 @@ class FoundLinux:
             self.root,
             read_only=True,
             identities=self.disks.identities,
-            folder=self.disks.folder,
         )
         with composition.mounted() as tree:
             troubles = [f"{trouble}; it was not inspected" for trouble in self.root.troubles]
@@ -75,9 +74,7 @@ class FoundLinux:
                 ctx.warn(text)
             guest, staged = _stage_repairs(tree, composition, self.disks, self.root)
         written = guest.changes
-        left = composition.left_writable()
-        if (staged.points or left) and not migration.dry_run:
-            staged = replace(staged, points=tuple(dict.fromkeys((*staged.points, *left))))
+        if staged.points and not migration.dry_run:
             with ctx.step(f"Writing the repairs of {guest.os_name}"):
                 written, unlabelled = _write(composition, staged)
             for text in unlabelled:

@@ -15,7 +15,7 @@ from hyper2kvmd.guest.files.tree import GuestTree
 from hyper2kvmd.guest.windows.boot_proof.prepared import PreparedWindows, prepare_windows
 from hyper2kvmd.guest.windows.repair import stage_repairs
 from hyper2kvmd.guest.windows.search import WindowsVolumes, choose, look
-from hyper2kvmd.guest.windows.writing import earlier_changes, noted, write_volume
+from hyper2kvmd.guest.windows.writing import write_volume
 from hyper2kvmd.model.disks import Volume
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.volumes.fat import FatVolume
@@ -33,18 +33,15 @@ class FoundWindows:
     found: WindowsVolumes
 
     def repair(self) -> Guest:
-        """All changes of the volume of Windows reach the image, or none of them; those of the EFI partition follow.
+        """The changes of the volume of Windows are checked and written first, those of the EFI partition follow.
 
         Raises MigrationFailed: as inspection, drivers, registry and `write_volume` do.
         """
         disks, volume = self.disks, self.volume
         is_trial = disks.migration.dry_run
-        earlier = earlier_changes(disks, volume)
         with ntfs_session(disks.access, volume, read_only=is_trial) as session:
             with self._tree(session) as tree:
                 guest = stage_repairs(disks, tree, self._esp_point)
-                new = (change for change in guest.changes if change not in earlier)
-                guest = guest.with_changes(changes=(*earlier, *new))
                 staged, contents, points = tree.mark(), tree.new_contents, tree.touched
             if is_trial or not points:
                 return self._located(guest)
@@ -52,10 +49,10 @@ class FoundWindows:
                 tree = GuestTree({"/": NtfsRoot(session)})
                 tree.restore(staged.where(lambda path: not _is_on_esp(path)))
                 tree.commit()
-                journal = session.journal()
+                changed = session.changed_blocks()
         with disks.ctx.step("Checking and writing the volume of Windows"):
             inside = {path: data for path, data in contents.items() if not _is_on_esp(path)}
-            write_volume(disks, volume, noted(journal, guest), inside)
+            write_volume(disks.access, volume, changed, inside)
             if self._esp is not None and ESP_POINT in points:
                 with disks.access.blocks(self._esp) as blocks:
                     tree = GuestTree({ESP_POINT: FatRoot(FatVolume(blocks))})

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.family import GuestDisks, describe
-from hyper2kvmd.guest.files.ntfs_root import replay_changes
 from hyper2kvmd.guest.windows.volumes import check_windows, holds, readable
 from hyper2kvmd.model.disks import Layout, Volume
 from hyper2kvmd.volumes.ntfs.state import holds_loader, holds_registry
@@ -25,11 +24,8 @@ class WindowsVolumes:
 
 
 def look(disks: GuestDisks) -> WindowsVolumes:
-    """Completes first what a killed attempt began to write. Raises as `check_windows` and `replay_changes` do."""
+    """Raises as `check_windows` does."""
     volumes = tuple(readable(disks.layout))
-    if disks.folder is not None and not disks.migration.dry_run:
-        for volume in volumes:
-            replay_changes(disks.access, volume, disks.folder)
     with ExitStack() as stack:
         opened = {volume: stack.enter_context(disks.access.blocks(volume, read_only=True)) for volume in volumes}
         check_windows(disks.layout, opened.__getitem__)

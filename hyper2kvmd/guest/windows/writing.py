@@ -1,37 +1,31 @@
-"""Brings the edits of a Windows guest into its image: checked before a byte is written, and all or none of them."""
+"""Brings the edits of a Windows guest into its image: checked before a byte is written."""
 
 from __future__ import annotations
 
-import tempfile
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-
-from pydantic import TypeAdapter
+from dataclasses import dataclass
 
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.guest.family import GuestDisks
-from hyper2kvmd.guest.files.ntfs_root import NtfsRoot, earlier_note, identity_of, write_changes
+from hyper2kvmd.guest.files.ntfs_root import NtfsRoot, identity_of, write_changes
 from hyper2kvmd.guest.files.tree import GuestTree, printable
+from hyper2kvmd.guest.mounts.access import Access
 from hyper2kvmd.guest.windows.inspect import DRIVERS, SOFTWARE, SYSTEM
 from hyper2kvmd.guest.windows.registry import Hive
 from hyper2kvmd.model.disks import Volume
-from hyper2kvmd.model.guest import Change, Guest
 from hyper2kvmd.volumes.fat import Blocks
-from hyper2kvmd.volumes.ntfs.journal import ChangeJournal
+from hyper2kvmd.volumes.ntfs.changes import VolumeChanges
 from hyper2kvmd.volumes.ntfs.volume import open_volume
 
 HIVE_FILES = tuple(f"/{name}".lower() for name in (SYSTEM, SOFTWARE, DRIVERS))
-CHANGES = TypeAdapter(tuple[Change, ...])
 
 
 @dataclass(frozen=True)
 class Changed:
-    """A volume as it will be: its blocks below those of a journal. It is only read."""
+    """A volume as it will be: its blocks below the changed ones. It is only read."""
 
     blocks: Blocks
-    journal: ChangeJournal
+    changed: VolumeChanges
 
     @property
     def size(self) -> int:
@@ -39,7 +33,7 @@ class Changed:
 
     def read(self, offset: int, length: int) -> bytes:
         data = bytearray(self.blocks.read(offset, length))
-        runs = self.journal.runs
+        runs = self.changed.runs
         first = max(0, bisect_right(runs, offset, key=lambda run: run.offset) - 1)
         for run in runs[first:]:
             if run.offset >= offset + length:
@@ -61,36 +55,16 @@ class Changed:
         """Nothing is written."""
 
 
-def earlier_changes(disks: GuestDisks, volume: Volume) -> tuple[Change, ...]:
-    """Those that a killed attempt has made: this one finds nothing left to change there.
-
-    Raises MigrationFailed as `Access.blocks` does, and OSError.
-    """
-    if disks.folder is None or disks.migration.dry_run:
-        return ()
-    note = earlier_note(disks.access, volume, disks.folder)
-    return CHANGES.validate_json(note) if note else ()
-
-
-def noted(journal: ChangeJournal, guest: Guest) -> ChangeJournal:
-    """The journal, with all changes of the guest for `earlier_changes`."""
-    return replace(journal, note=CHANGES.dump_json(guest.changes).decode())
-
-
-def write_volume(disks: GuestDisks, volume: Volume, journal: ChangeJournal, expected: Mapping[str, bytes]) -> None:
-    """Write the journal of a volume after the files in it were found as `expected`, by paths from its top.
+def write_volume(access: Access, volume: Volume, changed: VolumeChanges, expected: Mapping[str, bytes]) -> None:
+    """Write the changes of a volume after the files in it were found as `expected`, by paths from its top.
 
     Raises MigrationFailed (`windows-write-unverified`, and as `write_changes` does).
     """
-    if not journal.runs:
+    if not changed.runs:
         return
-    with disks.access.blocks(volume, read_only=True) as blocks:
-        _require_as_expected(Changed(blocks, journal), volume, expected)
-    if disks.folder is not None:
-        write_changes(disks.access, volume, journal, disks.folder)
-        return
-    with tempfile.TemporaryDirectory(prefix="h2k-") as folder:
-        write_changes(disks.access, volume, journal, Path(folder))
+    with access.blocks(volume, read_only=True) as blocks:
+        _require_as_expected(Changed(blocks, changed), volume, expected)
+    write_changes(access, volume, changed)
 
 
 def _require_as_expected(blocks: Blocks, volume: Volume, expected: Mapping[str, bytes]) -> None:

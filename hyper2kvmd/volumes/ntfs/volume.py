@@ -1,4 +1,4 @@
-"""One NTFS volume: its files by path, in any case, and the journal of what was changed in them.
+"""One NTFS volume: its files by path, in any case, and the blocks that were changed in them.
 
 The files are read and changed by a confined process (child.py); the image is not.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.volumes.fat import Blocks
 from hyper2kvmd.volumes.ntfs import tool
-from hyper2kvmd.volumes.ntfs.journal import ChangeJournal, changes_of
+from hyper2kvmd.volumes.ntfs.changes import VolumeChanges, changes_of
 from hyper2kvmd.volumes.ntfs.tool import Tool, faulty, field
 
 NAMES_LIMIT = 200_000
@@ -38,7 +38,7 @@ class NtfsVolume:
     """Use `open_volume`. Paths have no leading slash; reparse points are never followed.
 
     Raises OSError for a caller's errors and for damage in single files, and MigrationFailed (`ntfs-tool-died`,
-    `ntfs-tool-faulty`, `ntfs-change-limit`). After a change that failed there is no journal.
+    `ntfs-tool-faulty`, `ntfs-change-limit`). After a change that failed there are no `changed_blocks`.
     """
 
     def __init__(self, process: Tool, blocks: Blocks, identity: str) -> None:
@@ -125,8 +125,8 @@ class NtfsVolume:
             raise
         self._changed = True
 
-    def journal(self) -> ChangeJournal:
-        """The changes. The volume is closed then. Raises MigrationFailed (`ntfs-tool-died`, `ntfs-tool-faulty`)."""
+    def changed_blocks(self) -> VolumeChanges:
+        """For the image. The volume is closed then. Raises MigrationFailed (`ntfs-tool-died`, `ntfs-tool-faulty`)."""
         if self._spoiled:
             raise MigrationFailed(
                 "guest-write-failed",
@@ -134,17 +134,17 @@ class NtfsVolume:
                 hint="Report this bug: a failed change was ignored",
             )
         if not self._changed:
-            return changes_of(self._blocks, self._identity, (), b"")
+            return changes_of(self._blocks, (), b"")
         found, data = self._tool.ask("commit")
         runs = found.get("runs")
         if not isinstance(runs, list):
-            raise faulty("its journal is not understood")
-        return changes_of(self._blocks, self._identity, runs, data)
+            raise faulty("its changes are not understood")
+        return changes_of(self._blocks, runs, data)
 
 
 @contextmanager
 def open_volume(blocks: Blocks, identity: str, *, read_only: bool = False) -> Iterator[NtfsVolume]:
-    """The volume on `blocks`, which are only read. `identity` is its name in messages and in its journal.
+    """The volume on `blocks`, which are only read. `identity` is its name in messages.
 
     Raises BrokenInstallation (`ntfs-library-missing`) and MigrationFailed (`ntfs-damaged`, and as `NtfsVolume`).
     """

@@ -11,8 +11,8 @@ ROOM = "hyper2kvmd/volumes/ntfs"
 REACHES = "test_ntfs.py::test_code_in_the_process_reaches_nothing"
 SENSELESS = "test_ntfs.py::test_an_answer_that_makes_no_sense"
 
+changes = partial(Cut, f"{ROOM}/changes.py")
 child = partial(Cut, f"{ROOM}/child.py")
-journal = partial(Cut, f"{ROOM}/journal.py")
 tool = partial(Cut, f"{ROOM}/tool.py")
 volume = partial(Cut, f"{ROOM}/volume.py")
 
@@ -35,18 +35,18 @@ GUARDS: tuple[Guard, ...] = (
         "tests/integration/test_ntfs.py::test_a_neighbour_without_a_security_identifier_is_no_model",
         child("MountedVolume._neighbour", "operand security_id", ALWAYS),
     ),
-    *each("test_ntfs.py::test_a_journal_that_leaves_the_volume", journal("changes_of", "for _checked", "[]")),
+    *each("test_ntfs.py::test_changes_that_leave_the_volume", changes("changes_of", "for _checked", "[]")),
     *each(
-        cases("test_ntfs.py::test_a_journal_that_leaves_the_volume", "behind it", "across its end"),
-        journal("_checked", "operand size", NEVER),
+        cases("test_ntfs.py::test_changes_that_leave_the_volume", "behind it", "across its end"),
+        changes("_checked", "operand size", NEVER),
     ),
     *each(
-        cases("test_ntfs.py::test_a_journal_that_leaves_the_volume", "before it", "twice"),
-        journal("_checked", "operand at", NEVER),
+        cases("test_ntfs.py::test_changes_that_leave_the_volume", "before it", "twice"),
+        changes("_checked", "operand at", NEVER),
     ),
     *each(
-        cases("test_ntfs.py::test_a_journal_that_leaves_the_volume", "without data"),
-        (journal("_checked", "operand used", NEVER), journal("_checked", "if used data #2", NEVER)),
+        cases("test_ntfs.py::test_changes_that_leave_the_volume", "without data"),
+        (changes("_checked", "operand used", NEVER), changes("_checked", "if used data #2", NEVER)),
     ),
     *each("test_ntfs.py::test_bytes_that_are_not_the_volumes", tool("Tool._serve", "if READ_LIMIT", NEVER)),
     *each(cases(SENSELESS, "data", "text", "kind"), tool("Tool.answer", "if DATA_LIMIT", NEVER)),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.guest.family import OverlayDisks, Patience
@@ -123,6 +121,5 @@ def _write_settings(access: Access, volume: Volume) -> None:
         prepare_settings(hives, inspect_windows(hives, root).control_set)
         hives.stage()
         tree.commit()
-        journal = session.journal()
-    with tempfile.TemporaryDirectory(prefix="h2k-") as folder:
-        write_changes(access, volume, journal, Path(folder))
+        changed = session.changed_blocks()
+    write_changes(access, volume, changed)
