@@ -82,6 +82,8 @@ OPTIONS: dict[str, tuple[tuple[str, str | None], ...]] = {
 NEEDS_REPLAY = {"ext4": errno.EROFS, "xfs": errno.EROFS, "btrfs": errno.EIO}
 """Error of a read-only mount when the journal has to be replayed first: replay writes, and the device is read-only.
 Sources: ext4_load_journal, xfs_dev_is_read_only, btrfs_replay_log."""
+DEVICE_FAULTS = (errno.EIO, errno.ENXIO, errno.ENOMEM)
+"""Errors of a mount that are no statement about the file system."""
 CIPHERS = {"aes-xts-plain64": (32, 64), "aes-cbc-essiv:sha256": (16, 32)}
 """Supported ciphers, with their key sizes in bytes."""
 TARGETS = ("linear", "striped", "mirror", "crypt")
@@ -881,6 +883,8 @@ def mount(device: Device, fstype: str, read_only: bool, mapping: int | None, own
             raise Refusal("unsupported", fact) from None
         if step == "mount" and read_only and error.errno == NEEDS_REPLAY.get(fstype):
             raise Refusal("journal-dirty", fact) from None
+        if error.errno in DEVICE_FAULTS:
+            raise Refusal("device-failed", fact) from None
         raise Refusal("mount-failed", fact) from None
     os.close(context)
     return result

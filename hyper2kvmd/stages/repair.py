@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,8 +41,8 @@ def repair(bench: Bench, plan: Plan, image: Image) -> Guest:
     """Find the guest in `image` and repair it; returns its description with the changes.
 
     The image gets all changes or none, and a killed attempt leaves it clean or complete. Raises MigrationFailed: as its
-    family and `Access.mount` do, and `guest-damaged` for a file system that fails while it is read; and TryLater
-    (`space-short`).
+    family and `Access.mount` do, and `guest-damaged` or `guest-io-error` for a file system that fails while it is read;
+    and TryLater (`space-short`).
     """
     overlays = bench.overlays(image)
     with _full_disk_named(bench):
@@ -188,6 +189,8 @@ def _damage_named(folder: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error.filename, str) and Path(error.filename).is_relative_to(folder):
             raise
+        if error.errno == errno.EIO:
+            raise access.io_error(f"a file system of the guest failed: {error}") from error
         raise MigrationFailed(
             "guest-damaged",
             f"a file system of the guest is not usable: {error}",

@@ -110,7 +110,7 @@ SIZE = 64 << 20
         (["silent", ""], {"nbd": [{"size": SIZE, "flags": 0}]}, "bad-request"),
         (["silent", ""], {"nbd": [{"size": SIZE, "flags": 3}]}, "bad-request"),
         (["silent", ""], {"nbd": [{"size": 2 * SIZE, "flags": 1}]}, "bad-range"),
-        (["silent", ""], {"nbd": [{"size": SIZE, "flags": 1}]}, "mount-failed"),
+        (["silent", ""], {"nbd": [{"size": SIZE, "flags": 1}]}, "device-failed"),
     ],
     ids=str,
 )

@@ -181,7 +181,7 @@ class Composition:
         try:
             tops[volume] = self._mount(stack, volume, self._read_only)
         except MigrationFailed as failure:
-            if point.rstrip("/") in NEEDED:
+            if point.rstrip("/") in NEEDED or failure.kind is Kind.RETRY:
                 raise
             self._failed.add(volume)
             self._leave_out(point, failure.message)

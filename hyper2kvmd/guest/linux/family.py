@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from hyper2kvmd.errors import MigrationFailed
+from hyper2kvmd.errors import Kind, MigrationFailed
 from hyper2kvmd.guest.family import GuestDisks, OverlayDisks, PreparedGuest, describe, warning
 from hyper2kvmd.guest.files.tree import GuestTree, Mark, printable
 from hyper2kvmd.guest.linux.boot_proof.prepared import prepare_linux
@@ -219,7 +219,7 @@ def _apply_all(fixes: tuple[Fix, ...], case: Case) -> list[str]:
         try:
             warnings += [warning(text) for text in fix.apply(case)]
         except MigrationFailed as failure:
-            if fix.required:
+            if fix.required or failure.kind is Kind.RETRY:
                 raise
             case.tree.restore(mark)
             fact = f"the repair {fix.name} failed: {failure.message}"

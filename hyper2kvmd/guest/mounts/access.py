@@ -54,7 +54,7 @@ class Access(Protocol):
 
         A read-only mount changes no byte of the image, unless a journal must be replayed to read the file system: see
         `replayed`. The end of the block proves that all writes have reached the image. Raises MigrationFailed
-        (`mount-failed`, `mount-unsupported`, `mount-busy`, `volume-locked`, `image-write-failed`).
+        (`mount-failed`, `mount-unsupported`, `mount-busy`, `volume-locked`, `image-write-failed`, `guest-io-error`).
         """
         ...
 
@@ -335,6 +335,8 @@ class _Opened:
             return answer
         if answer.error == rootside.KILLED:
             raise died(answer.message)
+        if answer.error in rootside.DEVICE_FAULTS:
+            raise io_error(f"{volume.name} ({volume.content}) cannot be mounted: {answer.message} [{answer.error}]")
         if answer.error == "unsupported":
             raise unsupported(volume, answer.message)
         if answer.error == "mount-failed" and (features := self._vault.unknown_features(volume)):
@@ -351,6 +353,17 @@ def _not_mounted(volume: Volume, answer: Refused) -> MigrationFailed:
         "mount-failed",
         f"{volume.name} ({volume.content}) cannot be mounted: {answer.message} [{answer.error}]",
         hint="Repair the file system in the source VM (fsck), shut it down cleanly, and export it again",
+    )
+
+
+def io_error(fact: str) -> MigrationFailed:
+    """A fault of the host: of an exporter, a device or the storage of an image."""
+    return MigrationFailed(
+        "guest-io-error",
+        fact,
+        hint="Check the storage of the conversion directory (`dmesg`). If it has no errors, check the file system in"
+        " the source VM (fsck), shut it down cleanly, and export it again",
+        kind=Kind.RETRY,
     )
 
 

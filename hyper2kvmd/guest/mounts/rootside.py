@@ -34,6 +34,8 @@ from hyper2kvmd.progress import HelperOutcome
 
 JOURNAL_DIRTY = "journal-dirty"
 """The answer to a read-only mount that needs a replay first, which only a writable one performs."""
+DEVICE_FAULTS = ("device-failed", "timed-out")
+"""Answers that are about the devices below a file system, and not about the file system."""
 KILLED = "killed"
 """The answer of a helper of which a process was killed."""
 DEADLINE = 150.0

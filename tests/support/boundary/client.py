@@ -183,7 +183,7 @@ def main() -> int:
         say(done=True)
         return 0
     except Failure as failure:
-        say(code=failure.code, message=failure.message, hint=failure.hint)
+        say(code=failure.code, kind=failure.kind, message=failure.message, hint=failure.hint)
         return failure.exit_code
     except OSError as error:
         say(code="os-error", message=str(error))
