@@ -82,8 +82,8 @@ class Notices(Transactions):
             anew = notifications.c.next_try != next_try
             connection.execute(update(notifications).where(*pending, anew).values(values))
 
-    def give_up_deliveries(self, before: datetime, known: Sequence[str]) -> Mapping[str, int]:
-        """Give up what was created before then, what goes to destinations that are not `known`, and excess.
+    def give_up_deliveries(self, tries: int, known: Sequence[str]) -> Mapping[str, int]:
+        """Give up what was tried so often, what goes to destinations that are not `known`, and excess.
 
         Returns the numbers of notifications by destination.
         """
@@ -95,7 +95,7 @@ class Notices(Transactions):
                 if destination in known:
                     excess = select(notifications.c.id).where(where).order_by(notifications.c.id.desc())
                     newest = connection.execute(excess.limit(1).offset(MAX_PENDING)).scalar()
-                    where &= (notifications.c.created < before) | (notifications.c.id <= (newest or 0))
+                    where &= (notifications.c.tries >= tries) | (notifications.c.id <= (newest or 0))
                 if number := _finish(connection, where, GIVEN_UP):
                     given_up[destination] = number
             if given_up:

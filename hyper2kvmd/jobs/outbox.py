@@ -51,10 +51,11 @@ def _succeeded(_connection: Connection, job: Job) -> tuple[Occasion, ...]:
 def _requeued(connection: Connection, job: Job) -> tuple[Occasion, ...]:
     if job.waiting_for is not WaitingFor.SPACE:
         return ()
+    now = datetime.now(UTC)
     recent = (
         notifications.c.job_id == job.id,
         notifications.c.occasion == "space",
-        notifications.c.created > datetime.now(UTC) - SPACE_PAUSE,
+        notifications.c.created.between(now - SPACE_PAUSE, now + SPACE_PAUSE),  # a later one is of a wrong clock
     )
     told = connection.execute(select(notifications.c.id).where(*recent).limit(1)).first()
     return () if told else ("space",)

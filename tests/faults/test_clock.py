@@ -1,4 +1,4 @@
-"""The wall clock jumps by ten years, forwards or backwards: nothing is started early or put off."""
+"""The wall clock jumps by ten years, forwards or backwards: nothing is started early, put off or given up."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.faults.accounts import illegal_paths
 from tests.faults.conditions import Conditions
 from tests.faults.forked import GOOD, PLANNING, Forked, failing
 from tests.support.house import until
+from tests.support.receivers import webhook
 
 TEN_YEARS = 10 * 365 * 24 * 3600
 LOOK_SECONDS = 1.0
@@ -60,6 +61,22 @@ def test_clock_backwards_puts_nothing_off(house: Forked) -> None:
     ends = {job["vm_name"]: (job["state"], job["attempt"]) for job in books.jobs}
     assert ends == {"soon": ("failed", 2), "long": ("succeeded", 1), "good": ("succeeded", 1)}
     assert illegal_paths(books) == []
+
+
+@pytest.mark.parametrize("seconds", [TEN_YEARS, -TEN_YEARS])
+def test_clock_gives_up_no_notification_and_puts_none_off(house: Forked, seconds: int) -> None:
+    """Neither at once nor after a restart."""
+    assert house.conditions is not None
+    with webhook(500) as there:
+        house.configure(notify=[{"webhook": there.url}], retry={"max_attempts": 1, "delay": 600, "backoff": 1})
+        house.begin()
+        house.drop("bad.yaml", house.script("bad", PLANNING, failing("permanent")))
+        until(lambda: there.posts, f"it was tried: {house.log}")
+        house.conditions.set(clock=seconds)
+        house.end(signal.SIGKILL)
+        house.begin()
+        until(lambda: there.accepted, f"it is delivered: {house.log}")
+    assert "given up" not in house.log
 
 
 def state(house: Forked, name: str) -> tuple[str, int] | None:

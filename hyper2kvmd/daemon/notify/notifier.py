@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 FIRST_SECONDS, LONGEST_SECONDS = 2.0, 3600.0
 """Between two tries of a notification: the time doubles with each try."""
-GIVE_UP_AFTER = timedelta(days=7)
+GIVE_UP_AFTER = 240
+"""Tries, which take seven days on average. Days are not counted: the clock may jump, or the daemon be off for weeks."""
 GIVE_UP_SECONDS = 60.0
 """Between two searches for notifications to be given up."""
 MAX_REPORTED = 500
@@ -84,11 +85,11 @@ class Notifier:
                 self._sending[name] = asyncio.create_task(self._send_due(name))
 
     async def _give_up(self) -> None:
-        before, known = datetime.now(UTC) - GIVE_UP_AFTER, tuple(self._destinations)
-        given_up = await self._ledger.call(self._ledger.store.give_up_deliveries, before, known)
+        known = tuple(self._destinations)
+        given_up = await self._ledger.call(self._ledger.store.give_up_deliveries, GIVE_UP_AFTER, known)
         for name, number in given_up.items():
             self._metrics.notified(name, "given-up", number)
-            why = f"after {GIVE_UP_AFTER.days} days, or too many" if name in known else "no longer in the configuration"
+            why = f"after {GIVE_UP_AFTER} tries, or too many" if name in known else "no longer in the configuration"
             log.error("notifications to %s given up: %d (%s)", name, number, why)
 
     async def _send_due(self, name: str) -> None:
