@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from hyper2kvmd.errors import Failure, TryLater
@@ -14,7 +13,9 @@ from hyper2kvmd.jobs.refusals import corrupt
 from hyper2kvmd.jobs.sqlite import confirmed
 
 DAILY, BEFORE_STEPS, BY_HAND = "daily", "before-upgrade", "manual"
-EVERY_SECONDS = 24 * 3600.0
+EVERY = timedelta(days=1)
+AHEAD = timedelta(minutes=5)
+"""A backup is of the future if it is further ahead: a clock is corrected by less."""
 NAME = re.compile(r"(?P<database>.+)\.(?P<time>\d{8}T\d{6}Z)\.(?P<kind>daily|before-upgrade|manual)")
 
 
@@ -39,7 +40,10 @@ class Backups:
         return Backups(database, folder or database.with_name("backups"), keep)
 
     def found(self) -> list[Backup]:
-        """The newest first. Raises OSError, except for a folder that does not exist."""
+        """The newest first, and last those of the future, which a wrong clock has named.
+
+        Raises OSError, except for a folder that does not exist.
+        """
         if not self.folder.exists():
             return []
         matches = ((path, NAME.fullmatch(path.name)) for path in self.folder.iterdir())
@@ -48,12 +52,16 @@ class Backups:
             for path, match in matches
             if match is not None and match["database"] == self.database.name
         ]
-        return sorted(known, key=lambda one: (one.made, one.path.name), reverse=True)
+        now = datetime.now(UTC) + AHEAD
+        return sorted(known, key=lambda one: (one.made <= now, one.made, one.path.name), reverse=True)
 
     def due(self) -> bool:
         """Whether the newest daily backup is older than a day, or of the future."""
         newest = next((one for one in self.found() if one.kind == DAILY), None)
-        return self.keep > 0 and (newest is None or not 0 <= time.time() - newest.made.timestamp() < EVERY_SECONDS)
+        if newest is None:
+            return self.keep > 0
+        age = datetime.now(UTC) - newest.made
+        return self.keep > 0 and not -AHEAD <= age < EVERY
 
     def make(self, kind: str) -> Path:
         """Back the database up, and remove the oldest backups of that kind beyond `keep`.

@@ -186,9 +186,7 @@ def claim_free(store: Store) -> int:
     return store.list()[0].id
 
 
-def test_what_was_tried_often_excess_and_unwanted_is_given_up(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_tried_often_excess_and_unwanted_is_given_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notices, "MAX_PENDING", 3)
     store.subscribe({"all": ("held",), "gone": ("held",)})
     for name in "abcde":
