@@ -36,6 +36,6 @@ class Tally:
         try:
             await self._ledger.call(verb, datetime.now(UTC), bytes_read=read, bytes_written=written)
         except TryLater as failure:
-            log.error("%s", failure)
+            self._ledger.report(failure)
         else:
             self._read, self._written = self._read - read, self._written - written

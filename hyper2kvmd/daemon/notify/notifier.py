@@ -56,7 +56,7 @@ class Notifier:
                 try:
                     await self._tick()
                 except TryLater as failure:
-                    log.error("%s", failure)
+                    self._ledger.report(failure)
                 await asyncio.sleep(TICK_SECONDS)
         finally:
             for task in self._sending.values():
@@ -101,7 +101,7 @@ class Notifier:
                     return
                 await self._send(destination, outgoing)
         except TryLater as failure:
-            log.error("%s", failure)
+            self._ledger.report(failure)
 
     async def _send(self, destination: Destination, outgoing: Outgoing) -> None:
         ledger, store, name = self._ledger, self._ledger.store, destination.label

@@ -1,0 +1,44 @@
+"""An error that lasts while it is met again and again: logged when it begins, now and then, and when it is over."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from hyper2kvmd.errors import Failure
+from hyper2kvmd.units import duration
+
+log = logging.getLogger(__name__)
+
+REPEAT_SECONDS = 600.0
+QUIET_SECONDS = 10.0
+"""Without an error for so long, it is over: on a read-only file system, reading succeeds meanwhile."""
+MAX_TEXTS = 20
+"""Different errors that are logged at once."""
+
+
+class Outage:
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._texts: set[str] = set()
+        self._begun = self._logged = self._last = 0.0
+
+    def failed(self, failure: Failure) -> None:
+        now, text = time.monotonic(), str(failure)
+        if not self._texts:
+            self._begun = now
+        is_new = text not in self._texts and len(self._texts) < MAX_TEXTS
+        if is_new:
+            self._texts.add(text)
+            log.error("%s", text)
+        elif now - self._logged >= REPEAT_SECONDS:
+            log.error("for %s: %s", duration(now - self._begun), text)
+        else:
+            self._last = now
+            return
+        self._logged = self._last = now
+
+    def succeeded(self) -> None:
+        if self._texts and time.monotonic() - self._last >= QUIET_SECONDS:
+            self._texts.clear()
+            log.info("%s responds again, after %s", self._what, duration(self._last - self._begun))
