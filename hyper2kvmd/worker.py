@@ -8,7 +8,6 @@ Stages are imported when they run: a worker is there at once, and an attempt tha
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import signal
@@ -368,8 +367,8 @@ def internal_error(error: Exception) -> MigrationFailed:
     """An unexpected exception as a failure: a bug to report, or a system error to correct."""
     if isinstance(error, OSError) and error.strerror:
         fact = f"{error.filename or 'the system'}: {error.strerror}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return MigrationFailed("disk-full", fact, hint="Free space there, then retry", kind=Kind.OPERATOR)
+        if error.errno in space.FULL:
+            return space.no_space(fact)
         hint = "Correct the reported error, then retry"
         return MigrationFailed("system-error", fact, hint=hint, kind=Kind.OPERATOR)
     return MigrationFailed(

@@ -163,6 +163,7 @@ def status(output: Output, now: Status) -> None:
             ("daemon", f"{now.state}, version {now.version}{f', on {now.hostname}' if now.hostname else ''}"),
             *([("started", local_time(now.started))] if now.started else []),
             ("jobs", ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "none"),
+            *([("", f"{now.waiting_for_space} waiting for space")] if now.waiting_for_space else []),
             ("slots", f"{len(now.running)} of {now.max_concurrent_jobs} in use"),
             ("space", f"{size(now.conversion_free_bytes)} free in {now.conversion_dir}"),
             ("", f"{size(now.conversion_reserved_bytes)} of it reserved"),

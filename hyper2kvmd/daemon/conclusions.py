@@ -14,10 +14,10 @@ from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.kept import can_go_on
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
-from hyper2kvmd.daemon.room import Room
+from hyper2kvmd.daemon.room import Request, Room
 from hyper2kvmd.jobs.changes import first_line
 from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.jobs import Job, State
+from hyper2kvmd.model.jobs import LACKS_SPACE, Job, State
 from hyper2kvmd.model.orders import Order
 from hyper2kvmd.model.outcome import warnings_said
 from hyper2kvmd.units import local_time
@@ -57,9 +57,12 @@ class Conclusions:
 
     async def conclude(self, attempt: Attempt, order: Order, result: Result) -> None:
         job = attempt.job
-        denied = self._room.take_denial(job.id)
+        request = self._room.take_request(job.id)
         if result.outcome == "fenced":
             return
+        full = not (request and request.denial) and bool(result.problems) and result.problems[0].code in LACKS_SPACE
+        if not full:
+            self._room.forget_full(job.id)
         if result.outcome == "succeeded":
             await self._succeed(job, result)
         elif attempt.cancelled:
@@ -67,12 +70,24 @@ class Conclusions:
             JobLog(log, job.id).info("cancelled")
         elif attempt.stopped and _is_temporary(result):
             await self._requeue(job, order, "interrupted", result)
+        elif full:
+            await self._wait_after_full(job, order, result, request)
         elif result.outcome == "deferred":
-            note = denied[1] if denied else "postponed by its worker"
-            if await self._requeue(job, order, note, result, delay_seconds=SPACE_SECONDS) and denied:
-                self._room.wait(job.id, denied[0])
+            note = request.denial if request and request.denial else "postponed by its worker"
+            if (
+                await self._requeue(job, order, note, result, delay_seconds=SPACE_SECONDS)
+                and request
+                and request.denial
+            ):
+                self._room.wait(job, request.demand)
         else:
             await self._decide_by_kind(job, order, result)
+
+    async def _wait_after_full(self, job: Job, order: Order, result: Result, request: Request | None) -> None:
+        """Nobody has to retry it: `Room.wake_waiting` does when there is space."""
+        note = f"waiting for space: {first_line(result.problems)}"
+        if await self._requeue(job, order, note, result, delay_seconds=SPACE_SECONDS, lacks_space=True):
+            await self._room.wait_after_full(job, order, request)
 
     async def _succeed(self, job: Job, result: Result) -> None:
         ledger, store = self._ledger, self._ledger.store
@@ -130,7 +145,14 @@ class Conclusions:
                 await self._room.restore_reserve(order.working_folder)
 
     async def _requeue(
-        self, job: Job, order: Order, note: str, result: Result, *, delay_seconds: float | None = None
+        self,
+        job: Job,
+        order: Order,
+        note: str,
+        result: Result,
+        *,
+        delay_seconds: float | None = None,
+        lacks_space: bool = False,
     ) -> bool:
         """Returns False if the job was cancelled at the last moment."""
         JobLog(log, job.id).warning("back in the queue: %s", note)
@@ -142,7 +164,10 @@ class Conclusions:
             note,
             keep_stages=kept,
             delay_seconds=delay_seconds,
-            problems=result.problems if delay_seconds is not None and result.outcome != "deferred" else (),
+            problems=result.problems
+            if delay_seconds is not None and (lacks_space or result.outcome != "deferred")
+            else (),
+            lacks_space=lacks_space,
         )
         if not requeued:
             await self._finish_cancelled(job, order, kept=kept)

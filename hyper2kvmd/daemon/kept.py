@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,17 @@ from hyper2kvmd.errors import Failure, MigrationFailed, NotFound, Unsafe
 from hyper2kvmd.host.conversion_dir import ConversionDir, open_conversion_dir
 from hyper2kvmd.host.workspace import real_conversion_dir
 from hyper2kvmd.jobs.store import Store
-from hyper2kvmd.model.jobs import Problem, State, leaves_no_image
+from hyper2kvmd.model.jobs import Job, Problem, State, leaves_no_image
 
 log = logging.getLogger(__name__)
+
+
+Place = tuple[int, int]
+"""Of a job in the queue: jobs with smaller ones come first."""
+
+
+def place_of(job: Job) -> Place:
+    return -job.priority, job.id
 
 
 @dataclass(frozen=True)
@@ -29,12 +37,24 @@ class KeptFolder:
     kept_since: float
     freed_bytes: int
     """Space that its removal frees."""
-    waiting: bool
-    """Its job is in the queue and waits for space."""
+    held: bool = False
+    """Its job is held."""
+    place: Place | None = None
+    """That of its job, if it is in the queue and waits for space."""
 
     @property
     def job_id(self) -> int:
         return int(self.path.name.rpartition(".")[2])
+
+    @property
+    def removal_rank(self) -> tuple[float, ...]:
+        """In this order they are removed: the oldest ones of jobs that ended, then of held ones, then the last place.
+
+        A job that waits would continue by itself.
+        """
+        if self.place is None:
+            return (self.held, self.kept_since)
+        return (2, *(-part for part in self.place))
 
 
 def can_go_on(problems: Iterable[Problem]) -> bool:
@@ -66,13 +86,13 @@ def keep_or_remove(named: Path, allowed: tuple[Path, ...], name: str, *, wanted:
 
 
 def sufficient(folders: Iterable[KeptFolder], shortage: Shortage, *, all_needed: bool = True) -> Sequence[KeptFolder]:
-    """The folders to remove to end the shortage: those of finished jobs first, then the oldest first.
+    """The folders to remove to end the shortage, by their `removal_rank`.
 
     No folder if all together are not enough, unless `all_needed` is False.
     """
     chosen: list[KeptFolder] = []
     gained = 0
-    for folder in sorted(folders, key=lambda folder: (folder.waiting, folder.kept_since)):
+    for folder in sorted(folders, key=lambda folder: folder.removal_rank):
         if gained < shortage.missing and folder.device == shortage.device and folder.freed_bytes:
             chosen.append(folder)
             gained += folder.freed_bytes
@@ -87,7 +107,7 @@ class Kept:
         self._stuck: set[Path] = set()
         """Folders that could not be removed; their space is not counted."""
 
-    def folders(self, directories: Iterable[Path], waiting: Collection[int]) -> tuple[KeptFolder, ...]:
+    def folders(self, directories: Iterable[Path], waiting: Mapping[int, Place]) -> tuple[KeptFolder, ...]:
         """Kept folders in the given conversion directories; `waiting` are the jobs that wait for space."""
         found: list[KeptFolder] = []
         for conversion_dir in directories:
@@ -95,15 +115,19 @@ class Kept:
                 found += self._below(directory, waiting)
         return tuple(found)
 
-    def _below(self, directory: ConversionDir, waiting: Collection[int]) -> Iterator[KeptFolder]:
-        """Without folders that no job on record knows: `h2kvmctl gc` removes them after a quarantine."""
+    def _below(self, directory: ConversionDir, waiting: Mapping[int, Place]) -> Iterator[KeptFolder]:
+        """Without folders that no job on record knows: `h2kvmctl gc` removes them after a quarantine.
+
+        Without those with a note that the next attempt of an active job needs.
+        """
         unused = [one for one in directory.unused() if directory.path / one.name not in self._stuck]
         owners = self._store.folder_owners(one.job_id for one in unused if one.job_id is not None)
         for folder in unused:
             owner = None if folder.job_id is None else owners.get(folder.job_id)
             if folder.job_id is None or owner is None or not owner.owns(folder.name, folder.job_id):
                 continue
-            if owner.state.active and folder.job_id not in waiting:
+            held = owner.state is State.HELD
+            if owner.state.active and (directory.is_needed(folder.name) or not (held or folder.job_id in waiting)):
                 continue
             path = directory.path / folder.name
             with contextlib.suppress(FileNotFoundError):
@@ -112,7 +136,8 @@ class Kept:
                     device=path.lstat().st_dev,
                     kept_since=folder.changed,
                     freed_bytes=freed_by_removal(path),
-                    waiting=folder.job_id in waiting,
+                    held=held,
+                    place=waiting.get(folder.job_id),
                 )
 
     def remove(self, folders: Iterable[KeptFolder], why: str) -> bool:
@@ -139,4 +164,6 @@ class Kept:
             state = self._store.get(folder.job_id).state
         except NotFound:  # `gc` has forgotten it meanwhile
             return False
-        return not state.active or (folder.waiting and state is State.QUEUED)
+        if folder.place is not None:
+            return state is State.QUEUED or not state.active
+        return state is State.HELD if folder.held else not state.active

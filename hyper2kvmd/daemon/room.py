@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from hyper2kvmd.config import DaemonConfig
-from hyper2kvmd.daemon.kept import Kept, KeptFolder, sufficient
+from hyper2kvmd.daemon.kept import Kept, KeptFolder, Place, place_of, sufficient
 from hyper2kvmd.daemon.ledger import Ledger
-from hyper2kvmd.daemon.space import Demand, Shortage, Space
+from hyper2kvmd.daemon.space import LEAST_GROWTH, Demand, Shortage, Space
 from hyper2kvmd.daemon.storage import in_time
 from hyper2kvmd.daemon.threads import Looks
 from hyper2kvmd.daemon.wire import FileSystemRole, FileSystemUse
@@ -21,15 +23,53 @@ from hyper2kvmd.progress import AwaitingSpace
 
 log = logging.getLogger(__name__)
 
+FULL_SECONDS, LONGEST_FULL_SECONDS = 2.0, 600.0
+"""The shortest and the longest pause after a write without space, whatever the file system says about its space.
+
+It says nothing about quotas, and the space that is free may be too little for more than a moment.
+"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an attempt asked for."""
+
+    demand: Demand
+    denial: str = ""
+    """What was missing; empty if it was promised."""
+
+
+@dataclass(frozen=True)
+class _Full:
+    """A job whose writes found no space, each time since its last other end."""
+
+    pause: float
+    """The last one, in seconds."""
+    conversion: int
+    """It gets less space for its working folder no more."""
+
+
+@dataclass(frozen=True)
+class _Waiter:
+    demand: Demand
+    place: Place
+    pause_until: float
+    """Monotonic."""
+
+    @property
+    def pauses(self) -> bool:
+        return time.monotonic() < self.pause_until
+
 
 class Room:
     def __init__(self, config: DaemonConfig, ledger: Ledger) -> None:
         self._ledger = ledger
         self._space = Space(config.space_reserve)
         self._kept = Kept(ledger.store)
-        self._waiting: dict[int, Demand] = {}
+        self._waiting: dict[int, _Waiter] = {}
         self._looks = Looks()
-        self._denied: dict[int, tuple[Demand, str]] = {}
+        self._requests: dict[int, Request] = {}
+        self._full: dict[int, _Full] = {}
         self.configure(config)
 
     def configure(self, config: DaemonConfig) -> None:
@@ -40,77 +80,131 @@ class Room:
         """Whether the job gets the space it asks for; kept folders are removed for it."""
         seen = event.publish_file_system
         output = order.output_dir if seen is None or order.output_dir == self._config.output_dir else seen
-        demand = Demand(order.working_folder, event.needed_bytes, output, event.publish_bytes)
+        full = self._full.get(job.id)
+        needed = max(event.needed_bytes, full.conversion) if full else event.needed_bytes
+        demand = Demand(order.working_folder, needed, output, event.publish_bytes)
         shortage = await self._space.admit(job.id, demand)
-        while shortage is not None and await self._make(shortage, f"job {job.id} needed the space"):
+        while shortage is not None and await self._make_for(job, shortage):
             shortage = await self._space.admit(job.id, demand)
+        self._requests[job.id] = Request(demand, shortage.note if shortage else "")
         if shortage is not None:
-            self._denied[job.id] = demand, shortage.note
             return False
         store = self._ledger.store
-        return await self._ledger.ensure(store.reserve, job.id, job.attempt, event.needed_bytes + event.publish_bytes)
+        return await self._ledger.ensure(store.reserve, job.id, job.attempt, needed + event.publish_bytes)
 
     def release(self, job_id: int) -> None:
         """Nothing is promised to the job any more."""
         self._space.release(job_id)
 
-    def take_denial(self, job_id: int) -> tuple[Demand, str] | None:
-        """What the job asked for in vain, and what was missing; None if nothing was refused."""
-        return self._denied.pop(job_id, None)
+    def take_request(self, job_id: int) -> Request | None:
+        """What the attempt of the job asked for last; None if it asked for nothing."""
+        return self._requests.pop(job_id, None)
 
-    def wait(self, job_id: int, demand: Demand) -> None:
+    def wait(self, job: Job, demand: Demand) -> None:
         """The job is in the queue until `demand` can be met."""
-        self._waiting[job_id] = demand
+        self._waiting[job.id] = _Waiter(demand, place_of(job), 0.0)
+
+    async def wait_after_full(self, job: Job, order: Order, request: Request | None) -> None:
+        """The same after a write without space; each time in a row it waits twice as long, at least."""
+        asked = request.demand if request else Demand(order.working_folder, 0, self._config.output_dir, 0)
+        demand, last = await self._space.after_full(asked), self._full.get(job.id)
+        pause = min(2 * last.pause, LONGEST_FULL_SECONDS) if last else FULL_SECONDS
+        self._full[job.id] = _Full(pause, demand.conversion)
+        self._waiting[job.id] = _Waiter(demand, place_of(job), time.monotonic() + pause)
+
+    def forget_full(self, job_id: int) -> None:
+        """The job has ended, or for another reason than space."""
+        self._full.pop(job_id, None)
 
     def forget(self, job_id: int) -> None:
         """The job does not wait any longer."""
         self._waiting.pop(job_id, None)
 
+    @property
+    def waiting_jobs(self) -> int:
+        """How many jobs wait for space that this daemon has denied, or that was missing."""
+        return len(self._waiting)
+
     async def wake_waiting(self) -> None:
         """Let jobs be claimed that wait for space and fit now, possibly in place of kept folders."""
         kept: Sequence[KeptFolder] | None = None
-        for job_id, demand in list(self._waiting.items()):
-            shortage = await self._space.shortage(demand)
+        for job_id, waiter in sorted(self._waiting.items(), key=lambda item: item[1].place):
+            if waiter.pauses:
+                continue
+            shortage = await self._space.shortage(waiter.demand)
             if shortage is not None:
                 if shortage.device is None:
                     continue
                 if kept is None:
                     kept = await self._kept_folders()
-                others = [folder for folder in kept if folder.job_id != job_id]
-                if not sufficient(others, shortage):
+                chosen = sufficient(self._removable_for(waiter.place, kept), shortage)
+                if not chosen:
                     continue
+                if shortage.full:  # no job is claimed while nothing can be written there
+                    await self._remove(chosen, f"job {job_id} needed the space")
                 kept = ()  # they count for one job at a time
-            del self._waiting[job_id]
             await self._ledger.call(self._ledger.store.wake, [job_id])
+            self._waiting.pop(job_id, None)
+
+    async def relieve(self) -> None:
+        """Remove kept folders that no queued job continues from, if the conversion directory is full.
+
+        No job is claimed then that could ask for their space.
+        """
+        shortage = await self._space.shortage(
+            Demand(self._config.conversion_dir / ".relief", LEAST_GROWTH, self._config.output_dir, 0)
+        )
+        if shortage is not None and shortage.full:
+            unqueued = [one for one in await self._kept_folders() if one.place is None]
+            await self._remove(sufficient(unqueued, shortage, all_needed=False), "the file system was full")
 
     async def restore_reserve(self, folder: Path) -> None:
         """Remove kept folders, even if too few, when the file system of one that was just kept is too full."""
         shortage = await self._space.shortage(Demand(folder, 0, self._config.output_dir, 0))
         if shortage is not None:
-            await self._make(shortage, "the file system was full up to space_reserve", all_needed=False)
+            ended = [one for one in await self._kept_folders() if not one.held and one.place is None]
+            await self._remove(
+                sufficient(ended, shortage, all_needed=False), "the file system was full up to space_reserve"
+            )
 
     async def file_systems(self, directories: Mapping[FileSystemRole, Path]) -> tuple[FileSystemUse, ...]:
         return await self._space.file_systems(directories)
 
     async def _kept_folders(self) -> tuple[KeptFolder, ...]:
-        """Empty while a conversion directory does not respond."""
-        directories, waiting = self._config.conversion_dirs, frozenset(self._waiting)
+        """Empty while a conversion directory or the database does not respond."""
+        directories = self._config.conversion_dirs
+        waiting = {job_id: waiter.place for job_id, waiter in self._waiting.items()}
         try:
             return await self._looks.in_time(
                 "kept folders", lambda: self._kept.folders(directories, waiting), shared=True
             )
-        except TimeoutError:
+        except (TimeoutError, TryLater):
             return ()
 
-    async def _make(self, shortage: Shortage, why: str, *, all_needed: bool = True) -> bool:
+    def _removable_for(self, place: Place, kept: Iterable[KeptFolder]) -> Sequence[KeptFolder]:
+        """Those that a job at that place of the queue may have removed.
+
+        A job before it that waits loses its folder only if it cannot continue now, whatever else is removed.
+        """
+        pausing = {job_id for job_id, waiter in self._waiting.items() if waiter.pauses}
+        return [
+            one
+            for one in kept
+            if one.place is None or one.place > place or (one.place < place and one.job_id not in pausing)
+        ]
+
+    async def _make_for(self, job: Job, shortage: Shortage) -> bool:
         """Remove kept folders, if they are `sufficient`; return whether any was removed."""
         if shortage.device is None:
             return False
+        chosen = sufficient(self._removable_for(place_of(job), await self._kept_folders()), shortage)
+        return await self._remove(chosen, f"job {job.id} needed the space")
+
+    async def _remove(self, folders: Sequence[KeptFolder], why: str) -> bool:
         try:
-            chosen = sufficient(await self._kept_folders(), shortage, all_needed=all_needed)
-            return await in_time("kept folders", partial(self._kept.remove, chosen, why))
+            return await in_time("kept folders", partial(self._kept.remove, folders, why))
         except TryLater as failure:
-            log.error("%s", failure)
+            self._ledger.report(failure)
         except TimeoutError:
             log.error("kept folders are not removed yet: a conversion directory does not respond")
         return False

@@ -127,7 +127,7 @@ class Scheduler:
             try:
                 await self._tick()
             except TryLater as failure:
-                log.error("%s", failure)
+                self._ledger.report(failure)
             else:
                 self.last_tick = time.monotonic()
             after_round()
@@ -144,6 +144,8 @@ class Scheduler:
                 task.result()
         await self._look_at_clock()
         await self._room.wake_waiting()
+        if any(fault.role == "conversion" for fault in self.storage.faults):
+            await self._room.relieve()
         store = self._ledger.store
         if self._sources_freed:
             await self._ledger.call(store.forget_busy_sources)
@@ -264,6 +266,7 @@ class Scheduler:
         if job.state is State.CANCELLED:
             self._cancelling.discard(job_id)
             self._room.forget(job_id)
+            self._room.forget_full(job_id)
             self._metrics.ended(State.CANCELLED)
             await self._conclusions.tidy_cancelled(job)
         elif job_id in self._attempts:
@@ -342,6 +345,7 @@ class Scheduler:
             ignored_count=ignored_count,
             notifications=notifications,
             faults=self.storage.faults,
+            waiting_for_space=self._room.waiting_jobs,
         )
 
     async def _on_record(self) -> tuple[Counts, datetime | None]:

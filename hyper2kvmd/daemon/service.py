@@ -127,6 +127,8 @@ def status_line(status: Status, last_end: str) -> str:
         jobs.append(f"{job.vm_name} {job.stage or 'starting'}{percent}")
     parts = [f"{len(jobs)} running: {', '.join(jobs)}" if jobs else "idle", f"{status.counts.queued} queued"]
     parts += (f"{fault.role}_dir cannot be written to: {fault.reason}" for fault in status.faults)
+    if status.waiting_for_space:
+        parts.append(f"{status.waiting_for_space} waiting for space")
     if status.counts.held:
         parts.append(f"{status.counts.held} held")
     if last_end:
@@ -301,7 +303,7 @@ class _Service:
                     if scan.jobs:
                         self._scheduler.wake()
                 except TryLater as failure:
-                    log.error("%s", failure)
+                    self._ledger.report(failure)
                 arrived = await arrivals.wait(0 if more else TICK_SECONDS)
         finally:
             arrivals.close()

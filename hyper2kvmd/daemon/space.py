@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyper2kvmd.daemon.threads import Looks
@@ -17,6 +17,10 @@ from hyper2kvmd.daemon.wire import FileSystemRole, FileSystemUse
 from hyper2kvmd.host.space import files_in, kept, occupied
 from hyper2kvmd.model.orders import FileSystem
 from hyper2kvmd.units import size
+
+NEEDED_INODES = 16
+"""For the files of a working folder, or of the results of a job."""
+LEAST_GROWTH = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,13 @@ class Demand:
 
 @dataclass(frozen=True)
 class Shortage:
-    """Bytes that a demand lacks on one file system; `device` is None if a directory cannot be examined."""
+    """Bytes that a demand lacks on one file system; `device` is None if the removal of folders would not help."""
 
     note: str
     device: int | None = None
     missing: int = 0
+    full: bool = False
+    """Next to nothing is free, whatever is promised or kept."""
 
 
 def file_system_of(path: Path) -> FileSystem:
@@ -46,8 +52,12 @@ def file_system_of(path: Path) -> FileSystem:
     while not path.exists():
         path = path.parent
     facts = os.statvfs(path)
-    free, size = facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize
-    return FileSystem(device=path.stat().st_dev, free=free, size=size)
+    return FileSystem(
+        device=path.stat().st_dev,
+        free=facts.f_bavail * facts.f_frsize,
+        size=facts.f_blocks * facts.f_frsize,
+        inodes=facts.f_favail if facts.f_files else None,
+    )
 
 
 def freed_by_removal(folder: Path) -> int:
@@ -75,6 +85,23 @@ class Space:
         """The shortage that `admit` would return to a job without a promise."""
         async with self._turn:
             return await self._lack(demand, dict(self._promised))
+
+    async def after_full(self, demand: Demand) -> Demand:
+        """What a job needs whose write found no space: a quarter more than it has written, if that is not there.
+
+        Its demand was too small then, or another program took the space.
+        """
+        with contextlib.suppress(TimeoutError, OSError):
+            return await self._looks.in_time("full", lambda: self._after_full(demand), shared=True)
+        return demand
+
+    def _after_full(self, demand: Demand) -> Demand:
+        found, written = file_system_of(demand.folder), occupied(demand.folder)
+        more = max(LEAST_GROWTH, written // 4)
+        if found.free >= more:
+            return demand
+        most = found.size - kept(self.reserve, found.size)
+        return replace(demand, conversion=max(demand.conversion, min(written + more, most)))
 
     def release(self, job_id: int) -> None:
         """End the promise to a job that is over."""
@@ -119,15 +146,17 @@ class Space:
         wanted: dict[int, int] = {}
         for where_to, length in _parts(demand):
             found = _file_system(where_to)
+            where = where_to if isinstance(where_to, Path) else "the output directory"
+            if found.inodes is not None and found.inodes < NEEDED_INODES:
+                return Shortage(f"waiting for inodes on the file system of {where}: it has {found.inodes} left")
             wanted[found.device] = wanted.get(found.device, 0) + length
             free = found.free - kept(self.reserve, found.size) - taken.get(found.device, 0)
             if wanted[found.device] > free:
-                where = where_to if isinstance(where_to, Path) else "the output directory"
                 note = (
                     f"waiting for space on the file system of {where}: {size(wanted[found.device])} needed, "
                     f"{size(max(0, free))} available (after the reserve and the running jobs)"
                 )
-                return Shortage(note, found.device, wanted[found.device] - free)
+                return Shortage(note, found.device, wanted[found.device] - free, full=found.free < LEAST_GROWTH)
         return None
 
     def _outstanding(self, promised: dict[int, Demand]) -> dict[int, int]:

@@ -221,6 +221,8 @@ class Status(Frozen):
     file_systems: tuple[FileSystemUse, ...] = ()
     faults: tuple[FileSystemFault, ...] = ()
     """Directories that cannot be written to. Jobs that need them wait."""
+    waiting_for_space: int = 0
+    """Jobs for which there is too little space. The note of each one says where."""
     ignored: tuple[IgnoredFile, ...] = ()
     """The oldest ones."""
     ignored_count: int = 0

@@ -19,7 +19,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 PROBE_BYTES = 1 << 20
 FAULTS = (
     *FULL,
-    *(errno.EROFS, errno.EIO, errno.EUCLEAN, errno.EREMOTEIO, errno.ENOMEDIUM, errno.ENXIO, errno.ENODEV),
+    *(errno.EFBIG, errno.EROFS, errno.EIO, errno.EUCLEAN, errno.EREMOTEIO, errno.ENOMEDIUM, errno.ENXIO, errno.ENODEV),
     *(errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ESHUTDOWN),
 )
 """Errors that a file system gives whatever is written: it is full, read-only, damaged, or out of reach."""
@@ -31,7 +31,10 @@ def file_system_of_open(handle: int) -> FileSystem:
     """The file system of an open directory. Raises OSError."""
     facts = os.fstatvfs(handle)
     return FileSystem(
-        device=os.fstat(handle).st_dev, free=facts.f_bavail * facts.f_frsize, size=facts.f_blocks * facts.f_frsize
+        device=os.fstat(handle).st_dev,
+        free=facts.f_bavail * facts.f_frsize,
+        size=facts.f_blocks * facts.f_frsize,
+        inodes=facts.f_favail if facts.f_files else None,
     )
 
 
@@ -104,12 +107,22 @@ def is_full(folder: Path) -> bool:
 
 
 def disk_full(folder: Path) -> MigrationFailed:
-    return MigrationFailed(
-        "disk-full",
-        f"the file system that holds {folder} is full",
-        hint="Free space there, or use another conversion directory, then retry",
-        kind=Kind.OPERATOR,
+    """The error of a write that found no space, no inode, or a quota that is used up."""
+    return no_space(
+        f"the file system that holds {folder} {'has no inodes left' if _lacks_inodes(folder) else 'is full'}"
     )
+
+
+def no_space(fact: str) -> MigrationFailed:
+    hint = "Free space there, or raise the quota. A job of the daemon then continues by itself"
+    return MigrationFailed("disk-full", fact, hint=hint, kind=Kind.RETRY)
+
+
+def _lacks_inodes(folder: Path) -> bool:
+    with suppress(OSError):
+        facts = os.statvfs(folder)
+        return bool(facts.f_files and not facts.f_favail)
+    return False
 
 
 def write_a_little(directory: Path) -> None:
@@ -134,9 +147,6 @@ def reason_of(error: OSError, directory: Path | None = None) -> str:
     """In words, if the file system is at fault; else empty."""
     if error.errno not in FAULTS:
         return ""
-    if error.errno == errno.ENOSPC and directory is not None:
-        with suppress(OSError):
-            facts = os.statvfs(directory)
-            if facts.f_files and not facts.f_ffree:
-                return "No inodes left on device"
+    if error.errno == errno.ENOSPC and directory is not None and _lacks_inodes(directory):
+        return "No inodes left on device"
     return error.strerror or str(error)

@@ -247,20 +247,21 @@ class Attempts(Transactions):
         keep_stages: bool,
         delay_seconds: float | None = None,
         problems: Sequence[Problem] = (),
+        lacks_space: bool = False,
     ) -> bool:
-        """Give a running job back to the queue; with `problems`, it counts as a failed try.
+        """Give a running job back to the queue; with `problems`, it counts as a failed try, unless it `lacks_space`.
 
         Also returns False if its cancellation was requested meanwhile.
         """
-        now = datetime.now(UTC)
+        now, failed = datetime.now(UTC), bool(problems) and not lacks_space
         delay = UNDELAYED if delay_seconds is None else delayed(delay_seconds, now, uptime())
         with self.transaction(writes=True) as connection:
             values = {
                 **delay,
-                "waiting_for": None if delay_seconds is None else WaitingFor.RETRY if problems else WaitingFor.SPACE,
+                "waiting_for": None if delay_seconds is None else WaitingFor.RETRY if failed else WaitingFor.SPACE,
                 "note": note,
                 "problems": problems_adapter.dump_json(tuple(problems)).decode(),
-                "failures": jobs.c.failures + (1 if problems else 0),
+                "failures": jobs.c.failures + failed,
             }
             where = *fence(job_id, attempt), jobs.c.cancelling.is_(False)
             if not change(connection, where, **queued(), **values):
@@ -286,11 +287,18 @@ class Attempts(Transactions):
             change(connection, can_be_retried(job_id), note=note)
 
     def note_removed_folder(self, job_id: int, why: str) -> None:
-        """Note for a failed or cancelled job that its working folder is gone, and forget its stages."""
+        """Forget the stages of a job without a worker: its working folder is gone.
+
+        The note of one that failed or was cancelled says so; that of a waiting one says what it waits for.
+        """
+        waits = jobs.c.id == job_id, jobs.c.state.in_((State.QUEUED, State.HELD))
         with self.transaction(writes=True) as connection:
-            if change(connection, can_be_retried(job_id), note=f"working folder removed: {why}"):
+            if change(connection, can_be_retried(job_id), note=f"working folder removed: {why}") or change(
+                connection, waits, stage=jobs.c.stage
+            ):
                 forget_stages(connection, job_id, keep=False)
                 record(connection, one(connection, job_id), "folder-removed", why)
+                forget_early_events(connection, job_id)
 
     def forget_finished_stages(self, job_id: int) -> None:
         """Forget the stages of a failed or cancelled job without a working folder."""

@@ -103,6 +103,10 @@ CORRECTABLE = frozenset(
 """Permanent errors that a person can correct without another source: a retry goes on with the image."""
 
 
+LACKS_SPACE = frozenset({"disk-full", "space-short"})
+"""Errors that end by themselves when there is space: the job waits for it, and no try has failed."""
+
+
 def leaves_no_image(kind: str, code: str) -> bool:
     """Whether an attempt that ended with such an error leaves no image that the next one can use."""
     return code in IMAGE_IN_DOUBT or (kind == "permanent" and code not in CORRECTABLE)

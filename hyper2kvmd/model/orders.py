@@ -36,6 +36,8 @@ class FileSystem(Frozen):
     device: int
     free: int
     size: int
+    inodes: int | None = None
+    """Files that can still be made; None without a limit."""
 
 
 class Bounds(Frozen):

@@ -133,7 +133,7 @@ def _usable(order: Order) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in space.FULL:
             raise space.disk_full(order.output_dir) from error
         raise MigrationFailed(
             "output-unwritable",

@@ -2,9 +2,9 @@
 
 `plan [MAC ...]`, `convert`, `publish`: a stage and its product, skipped when that was given (`publish`: and those
 before it). `start STAGE`, `progress DONE ALL`, `warn TEXT`, `warn-file PATH`, `machine LINE; LINE`, `helper VERB`:
-events. `space N`: asks for N bytes. `file N`: an image of N bytes. `note NAME`: an empty file. `wait PATH`: until that
-file exists. `fail KIND [CODE]`, `fault TRACEBACK`, `die`, `die-once`, `die-at ATTEMPT`, `kill-daemon`, `nonsense`:
-ends. `deaf`: SIGTERM is ignored.
+events. `space N`: asks for N bytes. `file N`: an image of N bytes, or `disk-full`. `note NAME`: an empty file. `wait
+PATH`: until that file exists. `fail KIND [CODE]`, `fault TRACEBACK`, `die`, `die-once`, `die-at ATTEMPT`,
+`kill-daemon`, `nonsense`: ends. `deaf`: SIGTERM is ignored.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from hyper2kvmd.host.space import disk_full
 from hyper2kvmd.host.workspace import image_name
 from hyper2kvmd.model.disks import DiskImage, Image, Layout, LocalFile, SourceDisk
 from hyper2kvmd.model.guest import Guest
@@ -35,6 +36,7 @@ from hyper2kvmd.progress import (
     StageStarted,
     StepStarted,
     Warned,
+    problem,
 )
 
 DATA = 1 << 20
@@ -110,7 +112,10 @@ def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
         elif word == "helper":
             say(HelperAnswered(verb=rest, outcome="ok"))
         elif word == "file":
-            (folder / image_name(number, "raw")).write_bytes(os.urandom(int(rest)))
+            try:
+                (folder / image_name(number, "raw")).write_bytes(os.urandom(int(rest)))
+            except OSError:
+                return problem(disk_full(folder))
         elif word == "note":
             (folder / rest).touch()
         elif word == "wait":
@@ -150,9 +155,9 @@ def main() -> None:
     ended = Ended(outcome="succeeded")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        problem = carry_out(order, folder, order.migration.vmdk[0].read_text().splitlines())
-        if problem is not None:
-            ended = Ended(outcome="failed", problems=(problem,))
+        found = carry_out(order, folder, order.migration.vmdk[0].read_text().splitlines())
+        if found is not None:
+            ended = Ended(outcome="failed", problems=(found,))
     except Interrupted:
         fact = Problem(code="interrupted", message="stopped by a signal", hint="Start it again", kind="retry")
         ended = Ended(outcome="interrupted", problems=(fact,))

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from hyper2kvmd.errors import Kind, MigrationFailed
-from hyper2kvmd.host.space import disk_full
+from hyper2kvmd.host.space import FULL, disk_full
 
 
 def read_failure(error: OSError, guest: int) -> MigrationFailed:
@@ -28,7 +28,7 @@ def short_read(guest: int, wanted: int, got: int) -> MigrationFailed:
 
 
 def write_failure(error: OSError, image: Path, offset: int) -> MigrationFailed:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         return disk_full(image.parent)
     return MigrationFailed(
         "disk-write-failed",
@@ -39,7 +39,7 @@ def write_failure(error: OSError, image: Path, offset: int) -> MigrationFailed:
 
 
 def cannot_reserve(error: OSError, image: Path, size: int) -> MigrationFailed:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in FULL:
         return disk_full(image.parent)
     return MigrationFailed(
         "reserve-failed",

@@ -19,7 +19,7 @@ from hyper2kvmd.disk.files import SourceFile
 from hyper2kvmd.disk.images.qcow2 import full_size
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.host import run
-from hyper2kvmd.host.space import disk_full
+from hyper2kvmd.host.space import FULL, disk_full
 from hyper2kvmd.model.disks import SourceFormat
 
 PERCENT = re.compile(r"\((\d+\.\d+)/100%\)")
@@ -116,11 +116,15 @@ def resize(image: Path, fmt: Literal["qcow2", "raw"], size: int) -> None:
         argv = ["qemu-img", "resize", "-q", "-f", fmt, str(image), str(size)]
         run.run(argv, sandbox=run.Sandbox(write=(image,), file_size=limit))
     except MigrationFailed as error:
-        if "No space left on device" in error.message:
+        if _found_no_space(error):
             raise disk_full(image.parent) from error
         raise
     with image.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def _found_no_space(error: MigrationFailed) -> bool:
+    return any(os.strerror(number) in error.message for number in FULL)
 
 
 def virtual_size(image: Path, fmt: SourceFormat) -> int:
@@ -196,7 +200,7 @@ def convert(
         run.run(argv, sandbox=sandbox, on_output=on_output)
         os.fsync(handle)
     except MigrationFailed as error:
-        if "No space left on device" in error.message:
+        if _found_no_space(error):
             raise disk_full(image.parent) from error
         raise
     finally:
