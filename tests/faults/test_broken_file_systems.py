@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -16,8 +17,18 @@ from tests.faults.forked import GOOD, PLANNING, Forked
 from tests.support.house import until
 
 ROLES = ("spool", "state", "conversions", "images")
-ERRORS = {"dead": (errno.EIO, False), "no-writes": (errno.EIO, True), "read-only": (errno.EROFS, True)}
-"""The errno of calls, and whether only those that write fail."""
+ERRORS = {
+    "dead": (errno.EIO, False),
+    "no-writes": (errno.EIO, True),
+    "read-only": (errno.EROFS, True),
+    "quota": (errno.EDQUOT, True),
+    "too-large": (errno.EFBIG, True),
+}
+"""The errno of calls, and whether only those that write fail. A file system becomes read-only with open files."""
+QUICK = {"dead": ROLES, "read-only": ("state",), "quota": ("state",)}
+"""The folders with these errors in each run of the tests."""
+MAX_LINES = 3
+"""Of one error in the log, within the seconds of a fault."""
 SLOW = pytest.mark.slow
 
 
@@ -131,8 +142,17 @@ def test_full_file_systems(tmp_path: Path, fault: Callable[[Path], AbstractConte
             house.end()
 
 
-@pytest.mark.parametrize("kind", [pytest.param(one, marks=SLOW) if one != "dead" else one for one in ERRORS])
-def test_failing_file_systems(tmp_path: Path, kind: str) -> None:
+def cases() -> Iterator[object]:
+    for kind, roles in QUICK.items():
+        yield pytest.param(kind, roles, id=kind)
+    for kind in ERRORS:
+        rest = tuple(role for role in ROLES if role not in QUICK.get(kind, ()))
+        if rest:
+            yield pytest.param(kind, rest, id=f"{kind}-elsewhere", marks=SLOW)
+
+
+@pytest.mark.parametrize(("kind", "roles"), cases())
+def test_failing_file_systems(tmp_path: Path, kind: str, roles: tuple[str, ...]) -> None:
     house = Forked(tmp_path, conditions=Conditions(tmp_path))
     house.configure()
     visitor = Visitor(house)
@@ -141,10 +161,13 @@ def test_failing_file_systems(tmp_path: Path, kind: str) -> None:
         house.begin()
         visitor.drop("first")
         visitor.settle()
-        for role in ROLES:
+        for role in roles:
             with failing(house.conditions, house.root / role, kind):
                 visitor.drop(f"during-{role}")
                 visitor.until_named(role)
             visitor.settle()
+            said = Counter(line.partition(" ERROR ")[2] for line in house.log.splitlines() if "database-" in line)
+            assert not [text for text, times in said.items() if times > MAX_LINES], house.log[-6000:]
+        assert "database-corrupt" not in house.log
     finally:
         house.end()

@@ -135,6 +135,22 @@ def test_a_fault_is_named_and_waited_out(house: House, role: str) -> None:
         assert "Traceback" not in house.log
 
 
+@pytest.mark.parametrize("role", ["spool", "state"])
+def test_a_running_job_outlasts_a_full_file_system_of_the_daemon(house: House, role: str) -> None:
+    """Nobody has to do anything for it, and its stages are not repeated."""
+    with small(house, role) as place:
+        house.start()
+        house.drop("a.yaml", house.migration("a", "plan", f"wait {house.root}/go", "publish"))
+        until(lambda: house.jobs() and "stage-finished" in house.kinds(1), "it runs")
+        with full(place):
+            until(partial(is_named, house, role, "No space left on device"), f"it is named: {house.log}")
+            (house.root / "go").touch()
+            until(lambda: (house.root / "images" / "a.qcow2").exists(), "the worker has published")
+        assert house.reaches(1, State.SUCCEEDED).attempt == 1
+        house.result("a.yaml")
+        assert house.kinds(1).count("succeeded") == 1 and "Traceback" not in house.log
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_a_fault_at_the_start_is_waited_out(house: House, role: str) -> None:
     with small(house, role) as place:
