@@ -18,6 +18,7 @@ from hyper2kvmd import config, progress
 from hyper2kvmd.errors import BrokenInstallation, Failure, Interrupted, InvalidInput, MigrationFailed, Unsafe
 from hyper2kvmd.host import run
 from hyper2kvmd.host.conversion_dir import remove_killed_runs
+from hyper2kvmd.host.scratch import remove_abandoned
 from hyper2kvmd.model.asked import Hooks, Migration
 from hyper2kvmd.model.jobs import PastRate, Problem
 from hyper2kvmd.model.machine import Plan
@@ -192,6 +193,7 @@ def migrate(asked: Order, emit: Callable[[progress.Event], None]) -> Finished:
 
 def _clear_up(conversion_dir: Path, emit: Callable[[progress.Event], None]) -> None:
     """Free the space of earlier runs that were killed. The run itself judges the directory."""
+    remove_abandoned()
     try:
         for folder in remove_killed_runs(conversion_dir):
             emit(progress.Warned(message=f"removed {folder}: its run was killed"))

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,7 @@ from typing import Literal
 from hyper2kvmd.errors import MigrationFailed
 from hyper2kvmd.host.boot_sector import CODE, EXIT_PORT, PROBE_VALUE, boot_sector
 from hyper2kvmd.host.run import Sandbox, run
+from hyper2kvmd.host.scratch import scratch_folder
 
 EMULATOR = "qemu-system-x86_64"
 KVM_DEVICE = Path("/dev/kvm")
@@ -44,14 +44,14 @@ def kvm_works() -> bool:
 
 def executes(accelerator: Accelerator, seconds: float, code: bytes = CODE) -> bool:
     """Whether a boot sector with this machine code comes to its end, and is not idle for `seconds`."""
-    with tempfile.TemporaryDirectory(prefix="h2k-kvm-") as name:
-        disk = Path(name) / "disk"
+    with scratch_folder() as folder:
+        disk = folder / "disk"
         disk.write_bytes(boot_sector(code).ljust(PROBE_DISK_BYTES, b"\0"))
         argv = [EMULATOR, "-no-user-config", "-nodefaults", "-display", "none", "-machine", "q35", "-m", "64"]
         argv += [*OPTIONS[accelerator], "-device", f"isa-debug-exit,iobase={EXIT_PORT},iosize=1"]
         argv += ["-blockdev", json.dumps({"node-name": "disk", "driver": "file", "filename": str(disk)})]
         argv += ["-device", "virtio-blk-pci,drive=disk"]
-        sandbox = Sandbox(read=READABLE, write=(Path(name), KVM_DEVICE))
+        sandbox = Sandbox(read=READABLE, write=(folder, KVM_DEVICE))
         with contextlib.suppress(MigrationFailed):
             return run(argv, sandbox=sandbox, stall_seconds=seconds, check=False).returncode == PROBE_EXIT
     return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
@@ -22,6 +21,7 @@ from hyper2kvmd.guest.linux.root_search import LinuxRoot
 from hyper2kvmd.guest.linux.subvolumes import writable_subvolume
 from hyper2kvmd.guest.mounts.access import Access
 from hyper2kvmd.guest.mounts.reach import FILE_SYSTEMS
+from hyper2kvmd.host.scratch import scratch_folder
 from hyper2kvmd.model.disks import ESP_TYPES, Layout, Volume
 from hyper2kvmd.model.machine import DiskIdentity, Firmware
 from hyper2kvmd.volumes.fat import FatVolume
@@ -232,6 +232,6 @@ def _folder(stack: ExitStack, top: Files, name: str) -> Files:
 
 def _nothing(stack: ExitStack) -> ConfinedRoot:
     """An empty folder in place of a root that cannot be read."""
-    handle = os.open(stack.enter_context(tempfile.TemporaryDirectory(prefix="h2k-")), os.O_PATH | os.O_CLOEXEC)
+    handle = os.open(stack.enter_context(scratch_folder()), os.O_PATH | os.O_CLOEXEC)
     stack.callback(os.close, handle)
     return ConfinedRoot(handle)
