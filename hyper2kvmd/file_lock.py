@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
+MODE = 0o600
 MAX_HOLDER = 4096
 """Bytes of the description of a holder."""
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
@@ -18,22 +20,23 @@ class Held(Exception):
 
 
 class FileLock:
-    """The lock on the file `path`, which is made if missing and stays when the lock ends; or on the directory `path`.
+    """The lock on the file `path`, which is made if missing and stays when the lock ends.
 
-    The file is open for reading only: a file that is open for writing would keep its file system from being made
-    read-only.
+    Only this user can open it: whoever can, even for reading, can hold the lock. The file is open for reading only: a
+    file that is open for writing would keep its file system from being made read-only.
     """
 
-    def __init__(self, path: Path, holder: str, mode: int = 0o640) -> None:
+    def __init__(self, path: Path, holder: str) -> None:
         """Raises Held, OSError; PermissionError as well for a file that belongs to another user than this one or root.
 
         A file system without locks counts as free.
         """
         self.path = path
-        self._handle = _opened(path, mode)
+        self._handle = _opened(path)
         try:
             if os.fstat(self._handle).st_uid not in (0, os.geteuid()):
                 raise PermissionError(errno.EACCES, "it belongs to another user", str(path))
+            keep_private(self._handle)
             _lock(self._handle)
             with suppress(OSError):  # a full file system: the lock counts, not its text
                 _describe(self._handle, holder)
@@ -59,11 +62,18 @@ class FileLock:
         os.close(self._handle)
 
 
-def _opened(path: Path, mode: int) -> int:
+def keep_private(handle: int) -> None:
+    """Earlier versions let the group read their lock files."""
+    if stat.S_IMODE(os.fstat(handle).st_mode) != MODE:
+        with suppress(OSError):  # a read-only file system
+            os.fchmod(handle, MODE)
+
+
+def _opened(path: Path) -> int:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with suppress(FileNotFoundError):  # an existing file can be locked on a read-only file system as well
         return os.open(path, flags)
-    return os.open(path, flags | os.O_CREAT, mode)
+    return os.open(path, flags | os.O_CREAT, MODE)
 
 
 def _lock(handle: int) -> None:
@@ -90,7 +100,4 @@ def _describe(handle: int, holder: str) -> None:
 
 
 def _text(handle: int) -> str:
-    with suppress(IsADirectoryError):
-        if text := os.pread(handle, MAX_HOLDER, 0).decode(errors="replace").strip():
-            return text
-    return "an unknown process"
+    return os.pread(handle, MAX_HOLDER, 0).decode(errors="replace").strip() or "an unknown process"

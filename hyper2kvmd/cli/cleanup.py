@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from hyper2kvmd.jobs.store import Store
 
 DAY = 86_400
+LOCK = "cleanup.lock"
+"""In the state directory."""
 OVER = (SpoolFolder.DONE, SpoolFolder.FAILED, SpoolFolder.REJECTED)
 """Folders of the spool with files of finished jobs; the others hold work."""
 
@@ -117,12 +119,22 @@ def _drafts(config: DaemonConfig, store: Store, dry_run: bool) -> Iterator[Path]
             yield from (order.output_dir / name for name in tidied(order, dry_run=dry_run))
 
 
+def _opened_lock(state_dir: Path) -> int:
+    """A file of the service's, for root as well; others could hold the lock of what they can open. Raises OSError."""
+    path, flags = state_dir / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(FileExistsError):
+        handle = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        os.fchown(handle, state_dir.stat().st_uid, -1)
+        return handle
+    return os.open(path, flags)
+
+
 @contextlib.contextmanager
 def _alone(state_dir: Path) -> Iterator[None]:
-    """Lock the state directory itself, which leaves no file. Raises TryLater (`cleanup-running`)."""
+    """Hold a lock in the state directory. Raises TryLater (`cleanup-running`)."""
     try:
-        handle = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:  # with a database on a server, it may not exist
+        handle = _opened_lock(state_dir)
+    except OSError:  # with a database on a server, the directory may not exist; a file system may be read-only
         yield
         return
     try:

@@ -15,6 +15,7 @@ import click
 
 from hyper2kvmd import __version__
 from hyper2kvmd.errors import BrokenInstallation, Failure, InvalidInput
+from hyper2kvmd.file_lock import keep_private
 from hyper2kvmd.installed import CONFIGURATION, SERVICE_USER
 
 if TYPE_CHECKING:
@@ -178,7 +179,8 @@ def _opened_log(state_dir: Path) -> Iterator[TextIO]:
 def _locked_pidfile(path: Path) -> Iterator[None]:
     """Our pid in `path`, under a lock that ends with this process: a stale pidfile is simply taken over."""
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        keep_private(handle)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise BrokenInstallation(

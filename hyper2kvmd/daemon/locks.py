@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from hyper2kvmd.config import DaemonConfig
+from hyper2kvmd.config import DaemonConfig, SpoolFolder
 from hyper2kvmd.errors import BrokenInstallation
 from hyper2kvmd.file_lock import FileLock, Held
 from hyper2kvmd.jobs.database_lock import DatabaseLock
@@ -45,6 +45,7 @@ class Locks:
     def take(self, key: str, directory: Path) -> None:
         """Hold the lock of a directory, which `key` of the configuration names; do nothing if it is held already.
 
+        A directory of root's in which this user cannot make files needs none, but for the folders of a spool.
         Raises BrokenInstallation (`already-running`), OSError.
         """
         names = (STATE_LOCK, LOCK) if key == "state_dir" else (LOCK,)
@@ -52,9 +53,10 @@ class Locks:
             try:
                 self._take(key, directory, directory / name)
             except PermissionError:
-                if directory.stat().st_uid != 0:
+                if directory.stat().st_uid != 0 or os.access(directory, os.W_OK, effective_ids=True):
                     raise
-                self._take(key, directory, directory)  # root's directory, with folders of this user
+                if key == "spool_dir":
+                    self._take(key, directory, directory / SpoolFolder.ACTIVE / LOCK)
 
     def take_if_possible(self, key: str, directory: Path) -> None:
         """The same for a directory that may be missing, or that another user may have made."""

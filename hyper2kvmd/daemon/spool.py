@@ -25,6 +25,7 @@ from hyper2kvmd.daemon.dropped import Dropped, being_written, duplicate, printab
 from hyper2kvmd.daemon.ignored import IgnoredFiles
 from hyper2kvmd.daemon.incoming import Incoming
 from hyper2kvmd.daemon.journal import JobLog
+from hyper2kvmd.daemon.locks import OWN_FILES
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.names import kept, original
 from hyper2kvmd.daemon.putting_away import PuttingAway
@@ -245,7 +246,7 @@ class Spool:
         folder, now = self._dir / SpoolFolder.ACTIVE, time.monotonic()
         names: set[str] = set()
         with self._complaints.about(folder.name):
-            names.update(os.listdir(folder))  # noqa: PTH208 - names, not paths, are what is compared
+            names.update(set(os.listdir(folder)) - OWN_FILES)  # noqa: PTH208 - names, not paths, are what is compared
             self._undo_claims(names)
         self._entered &= names
         looks = self._looks(folder, names - self._entered)

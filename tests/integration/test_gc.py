@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from hyper2kvmd import config
-from hyper2kvmd.cli.cleanup import Removed, collect
+from hyper2kvmd.cli.cleanup import LOCK, Removed, collect
 from hyper2kvmd.cli.cleanup_clock import NOTE, SETTLING_SECONDS, Reading, read_clocks
 from hyper2kvmd.errors import MigrationFailed, TryLater
 from hyper2kvmd.host import quarantine
@@ -188,7 +188,9 @@ def test_nothing_of_a_folder_with_a_mount_in_it_goes(host: Host, kind: str) -> N
 
 def test_two_clean_ups_do_not_run_at_once(host: Host) -> None:
     folder = host.folder("oneshot.20260101T000000Z-77")
-    handle = os.open(host.database.parent, os.O_RDONLY)
+    host.collect(dry_run=True)
+    handle = os.open(host.database.parent / LOCK, os.O_RDONLY)
+    assert os.fstat(handle).st_mode & 0o777 == 0o600, "others could hold it"
     fcntl.flock(handle, fcntl.LOCK_EX)
     with pytest.raises(TryLater) as caught:
         host.collect()

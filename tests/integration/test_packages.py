@@ -312,6 +312,7 @@ def test_purge_spares_images(deb: Package, tmp_path: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
 
     made("jobs.sqlite3", "jobs.sqlite3-journal", "jobs.sqlite3.lock", "backups/jobs-1.sqlite3", "cleanup.json")
+    made("cleanup.lock")
     made("daemon.lock", ".hyper2kvmd.lock", ".hyper2kvmd.queue", "images/.hyper2kvmd.lock", "hyper2kvmd.log")
     made("images/.hyper2kvmd.trial")
     made("images/web01.qcow2")
