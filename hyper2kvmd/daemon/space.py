@@ -91,8 +91,9 @@ class Space:
 
         Its demand was too small then, or another program took the space.
         """
-        with contextlib.suppress(TimeoutError, OSError):
-            return await self._looks.in_time("full", lambda: self._after_full(demand), shared=True)
+        async with self._turn:
+            with contextlib.suppress(TimeoutError, OSError):
+                return await self._looks.in_time("full", lambda: self._after_full(demand))
         return demand
 
     def _after_full(self, demand: Demand) -> Demand:
