@@ -151,7 +151,7 @@ def cases() -> Iterator[object]:
             yield pytest.param(kind, rest, id=f"{kind}-elsewhere", marks=SLOW)
 
 
-@pytest.mark.parametrize(("kind", "roles"), cases())
+@pytest.mark.parametrize(("kind", "roles"), [*cases()])
 def test_failing_file_systems(tmp_path: Path, kind: str, roles: tuple[str, ...]) -> None:
     house = Forked(tmp_path, conditions=Conditions(tmp_path))
     house.configure()
