@@ -22,6 +22,7 @@ from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.pace import Pace
 from hyper2kvmd.daemon.stall import StallWatch, activity_of
 from hyper2kvmd.daemon.tally import Tally
+from hyper2kvmd.daemon.threads import in_a_thread
 from hyper2kvmd.daemon.wire import RunningJob
 from hyper2kvmd.host.run import spawn_worker
 from hyper2kvmd.model.concerns import Concern
@@ -226,7 +227,7 @@ class Attempt:
         while True:
             await asyncio.sleep(STALL_LOOK_SECONDS)
             if self._stall.is_silent(time.monotonic()):
-                self._stall.compare(await asyncio.to_thread(activity_of, process.pid), time.monotonic())
+                self._stall.compare(await in_a_thread("activity", activity_of, process.pid), time.monotonic())
             if self._stall.end_due(time.monotonic()) and not self._stall_ended:
                 self._stall_ended = True
                 self._log.warning("%s", self._stalled_result().problems[0].message)

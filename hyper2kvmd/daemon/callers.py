@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from hyper2kvmd.daemon.operations import AnyOperation, Role
-from hyper2kvmd.daemon.threads import in_a_thread
+from hyper2kvmd.daemon.storage import unwritable
+from hyper2kvmd.daemon.threads import HANG_SECONDS, in_a_thread
 from hyper2kvmd.errors import InvalidInput, TryLater
 from hyper2kvmd.host.person import SEARCH, WRITE, Person
 from hyper2kvmd.model.jobs import NOBODY_AT_ALL
@@ -25,6 +25,8 @@ MAX_GROUPS = 256
 """Python reads options of 1024 bytes at most."""
 MAX_REQUESTS = 4
 """Requests of one submitter that are handled at the same time: the job database has one thread."""
+MAX_JUDGING = 32
+"""Callers whose rights are looked up at the same time: each holds a thread while the spool does not respond."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,31 @@ class Callers:
         """`group` is the group of the socket, whose members are operators."""
         self._incoming, self._group = incoming, group
         self._busy: Counter[int] = Counter()
+        self._judging = 0
 
     async def of(self, connection: socket.socket | None) -> Caller:
-        """The user who has connected, with the groups of their process, as reported by the kernel."""
+        """The user who has connected, with the groups of their process, as reported by the kernel.
+
+        Raises TryLater (`storage-unwritable`) if the spool does not respond.
+        """
         person = Person("", NOBODY_AT_ALL, frozenset()) if connection is None else peer(connection)
-        return await in_a_thread("caller", partial(self._judged, person))
+        if self._judging >= MAX_JUDGING:
+            raise self._hangs()
+        self._judging += 1
+        judging = in_a_thread("caller", self._judged, person)
+        judging.add_done_callback(self._count_down)
+        done, _ = await asyncio.wait([judging], timeout=HANG_SECONDS)
+        if not done:
+            raise self._hangs()
+        return judging.result()
+
+    def _hangs(self) -> TryLater:
+        return unwritable("spool", self._incoming.parent, "it does not respond")
+
+    def _count_down(self, judging: asyncio.Future[Caller]) -> None:
+        self._judging -= 1
+        if not judging.cancelled():
+            judging.exception()
 
     def _judged(self, person: Person) -> Caller:
         return Caller(replace(person, name=Person.of(person.uid).name), self._role(person))

@@ -19,6 +19,7 @@ from hyper2kvmd.daemon.journal import JobLog
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.storage import in_time
+from hyper2kvmd.daemon.threads import in_a_thread
 from hyper2kvmd.errors import Failure, TryLater
 from hyper2kvmd.guest.mounts import rootside
 from hyper2kvmd.host.conversion_dir import ConversionDir, open_conversion_dir
@@ -138,12 +139,12 @@ class Clearing:
     async def _sweep_devices(self) -> None:
         """Have NBD devices and mappings of killed helpers removed: a helper does so whenever it is asked something."""
         with contextlib.suppress(Failure, OSError):  # without repairs, a host needs no helper
-            await asyncio.to_thread(rootside.probe, rootside.Helper(self.config.helper), "start", ())
+            await in_a_thread("helper", rootside.probe, rootside.Helper(self.config.helper), "start", ())
 
     async def _tidy(self, job: Job) -> None:
         order = ended_order(self.config, job)
         try:
-            for name in await asyncio.to_thread(tidied, order):
+            for name in await in_a_thread("drafts", tidied, order):
                 self._report(Cleared("draft", order.output_dir / name))
         except Failure as failure:
             JobLog(log, job.id).warning("drafts may be left in %s: %s", order.output_dir, failure.message)

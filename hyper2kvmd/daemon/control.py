@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from hyper2kvmd.daemon.report_file import ReportFiles
 from hyper2kvmd.daemon.requests import Call, RequestInvalid, answer, list_answer, read_call, refusal
 from hyper2kvmd.daemon.scheduler import Scheduler
 from hyper2kvmd.daemon.submitting import Desk
+from hyper2kvmd.daemon.threads import in_a_thread
 from hyper2kvmd.daemon.wire import (
     MAX_LISTED,
     MAX_TEXT,
@@ -137,7 +137,7 @@ class Control:
     async def _openapi(self, _call: Call[NoQuery, NoBody]) -> web.Response:
         from hyper2kvmd.daemon.openapi import document
 
-        return web.json_response(await asyncio.to_thread(document))
+        return web.json_response(await in_a_thread("openapi", document))
 
     # ------------------------------------------------------------ jobs
 
@@ -252,7 +252,7 @@ class Control:
         await response.write((csv_heading() if as_csv else markdown_heading(batch)).encode())
         lines = csv_lines if as_csv else markdown_lines
         async for jobs, artifacts in self._outcome(batch):
-            await response.write((await asyncio.to_thread(lines, jobs, artifacts)).encode())
+            await response.write((await in_a_thread("report", lines, jobs, artifacts)).encode())
         await response.write_eof()
         return response
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic
@@ -13,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from hyper2kvmd.daemon.callers import Caller
 from hyper2kvmd.daemon.operations import Body, Operation, Query
+from hyper2kvmd.daemon.threads import in_a_thread
 from hyper2kvmd.daemon.wire import NoBody, RefusalBody
 from hyper2kvmd.errors import InvalidInput
 from hyper2kvmd.model.frozen import Frozen
@@ -119,7 +119,7 @@ async def list_answer(items: Sequence[Frozen], *, total: int | None = None, stat
         return b"[" + b",".join(item.model_dump_json().encode() for item in items) + b"]"
 
     headers = None if total is None else {"Total-Count": str(total)}
-    body = await asyncio.to_thread(dump)
+    body = await in_a_thread("answer", dump)
     return web.Response(body=body, status=status, content_type="application/json", headers=headers)
 
 

@@ -221,7 +221,7 @@ class _Service:
     async def _open_doors(self, stack: AsyncExitStack) -> None:
         config = self._config
         listener = listen(config.control_socket)
-        await asyncio.to_thread(admit_submitters, config.control_socket, config.incoming)
+        await in_a_thread("socket", admit_submitters, config.control_socket, config.incoming)
         callers = Callers(config.incoming, config.control_socket.stat().st_gid)
         doors = (
             (
@@ -330,7 +330,7 @@ class _Service:
             self._hangup.clear()
             self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
             try:
-                new = self._reloadable(await asyncio.to_thread(configuration.load, self._config_path))
+                new = self._reloadable(await in_a_thread("configuration", configuration.load, self._config_path))
                 await self._hold_places(new)
                 self._take_over(new)
                 await self._notices.configure(new)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from pathlib import Path
@@ -14,6 +13,7 @@ from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.operations import Role
 from hyper2kvmd.daemon.quota import Quota
 from hyper2kvmd.daemon.requests import RequestInvalid
+from hyper2kvmd.daemon.threads import in_a_thread
 from hyper2kvmd.daemon.wire import MAX_TEXT, SubmissionBody
 from hyper2kvmd.errors import AlreadyActive
 from hyper2kvmd.host.person import Person
@@ -32,12 +32,12 @@ class Desk:
 
     async def submit(self, caller: Caller, asked: SubmissionBody) -> list[Submitted]:
         """All machines or none. Raises Rejected, AlreadyActive (`job-duplicate`), and as `submit_file` does."""
-        machines = await asyncio.to_thread(_machines, caller.person.uid, asked)
+        machines = await in_a_thread("submission", _machines, caller.person.uid, asked)
         return await self._queued(caller, asked, machines)
 
     async def submit_one(self, caller: Caller, asked: SubmissionBody) -> Submitted:
         """Raises RequestInvalid for several machines."""
-        machines = await asyncio.to_thread(_machines, caller.person.uid, asked)
+        machines = await in_a_thread("submission", _machines, caller.person.uid, asked)
         if len(machines) > 1:
             names = ", ".join(one.migration.vm_name for one in machines)[:MAX_NAMES]
             raise RequestInvalid(
@@ -55,7 +55,7 @@ class Desk:
     async def _queued(
         self, caller: Caller, asked: SubmissionBody, machines: tuple[spec.Parsed, ...]
     ) -> list[Submitted]:
-        batch = await asyncio.to_thread(_submissions, caller, asked, machines)
+        batch = await in_a_thread("submission", _submissions, caller, asked, machines)
         submitted = await self._ledger.call(self._submit, caller, batch)
         if len(submitted) < len(machines):
             job = submitted[0].job

@@ -8,22 +8,27 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 HANG_SECONDS = 20.0
 """A file system that responds is quicker, and systemd's watchdog waits longer."""
 
 
-def in_a_thread(name: str, work: Callable[[], T]) -> asyncio.Future[T]:
-    """The result of `work`, or what it raises. A thread that hangs is left behind."""
+def in_a_thread(name: str, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+    """The result of `work`, or what it raises.
+
+    A thread that hangs is left behind: neither other work nor the end of the process waits for it. The threads of
+    `asyncio.to_thread` are few, and the process waits for them.
+    """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
     def run() -> None:
         try:
-            result = work()
+            result = work(*args, **kwargs)
         except Exception as error:
             _call_in_loop(loop, done, partial(done.set_exception, error))
         else:

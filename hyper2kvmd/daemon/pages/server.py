@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import time
 from collections.abc import Callable, Coroutine
@@ -28,6 +27,7 @@ from hyper2kvmd.daemon.pages.shared import Overloaded, Shared, SharedPages
 from hyper2kvmd.daemon.report_file import ReportFiles
 from hyper2kvmd.daemon.scheduler import Scheduler
 from hyper2kvmd.daemon.storage import unwritable
+from hyper2kvmd.daemon.threads import in_a_thread
 from hyper2kvmd.errors import Failure
 from hyper2kvmd.model.jobs import Job, JobFilter, Sort, State
 from hyper2kvmd.model.results import Finished
@@ -128,7 +128,7 @@ class Web:
     async def _show(self, name: str, here: str, **values: Any) -> str:
         """Rendered in a thread: a long page must not stop the event loop."""
         common = {"host": self._host, "now": datetime.now(UTC), "version": hyper2kvmd.__version__, "here": here}
-        return await asyncio.to_thread(render.page, name, **common, **values)
+        return await in_a_thread("page", render.page, name, **common, **values)
 
     async def _overview(self, _request: web.Request, wanted: Wanted) -> str:
         status = await self._scheduler.status()
@@ -174,7 +174,7 @@ class Web:
         job = await self._ledger.call(store.get, number)
         events = await self._ledger.call(store.events, number)
         finished = await self._ledger.call(store.finished_stages, number)
-        view = await asyncio.to_thread(views.of_job, job, events, finished)
+        view = await in_a_thread("page", views.of_job, job, events, finished)
         reported = await self._reported(job, finished)
         running = next((one for one in (await self._scheduler.status()).running if one.id == number), None)
         return await self._show(
@@ -194,7 +194,7 @@ class Web:
             return None
         with suppress(Failure):
             text = await self._reports.read(job, finished.artifact.report_json)
-            return await asyncio.to_thread(of_report, text)
+            return await in_a_thread("report", of_report, text)
         return None
 
     async def _batches(self, _request: web.Request, wanted: Wanted) -> str:
@@ -228,12 +228,12 @@ class Web:
             if len(part) < AT_ONCE:
                 break
         if form == "csv":
-            return await asyncio.to_thread(csv_report, jobs, {})
-        return await asyncio.to_thread(markdown_report, batch, jobs, {})
+            return await in_a_thread("report", csv_report, jobs, {})
+        return await in_a_thread("report", markdown_report, batch, jobs, {})
 
     async def _host_page(self, _request: web.Request, _wanted: Wanted) -> str:
         status = await self._scheduler.status()
-        tools = await asyncio.to_thread(host.tools)
+        tools = await in_a_thread("tools", host.tools)
         return await self._show(
             "host", "/host", status=status, facts=host.facts(status), tools=tools, file_systems=status.file_systems
         )
