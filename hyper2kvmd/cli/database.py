@@ -36,8 +36,9 @@ def database(output: Output, action: str, backup: Path | None, file: Path) -> No
     `restore` puts a backup in the place of the database: FILE, or the newest one. Jobs that have ended since are marked
     so by the results in the spool. Jobs of which nothing is found are held, so that nothing runs twice.
 
-    `rebuild` begins with an empty database, for one that is lost without a backup: the YAMLs in `active/` become jobs
-    again when the daemon starts. Results of finished jobs stay in the spool, but these jobs are no longer listed.
+    `rebuild` begins with a new database, for one that is lost without a backup: the YAMLs in `active/` become jobs
+    again when the daemon starts. Finished and rejected jobs are found by their results in the spool. Jobs that were
+    submitted over the control socket have no file: submit them again.
 
     For both, stop the daemon first. The former database is kept beside the new one. All work on SQLite only, and
     have to be run as the user of the daemon.

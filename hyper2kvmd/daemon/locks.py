@@ -102,7 +102,7 @@ def require_same_queue(marks: Mapping[str, Path], identity: str, *, fresh: bool)
     `fresh`: the database has had no job. If all directories have the same mark, such a database replaces a lost one
     and takes its identity over. Raises BrokenInstallation (`queue-foreign`), OSError.
     """
-    found = {key: _read_mark(directory) for key, directory in marks.items()}
+    found = {key: read_mark(directory) for key, directory in marks.items()}
     others = set(found.values())
     if fresh and len(others) == 1 and None not in others:
         (former,) = others
@@ -128,7 +128,7 @@ def _foreign(key: str, directory: Path, mark: str | None, identity: str) -> Brok
     )
 
 
-def _read_mark(directory: Path) -> str | None:
+def read_mark(directory: Path) -> str | None:
     """None if there is none, or if its writer was killed before it had written."""
     try:
         return (directory / QUEUE_MARK).read_text(encoding="ascii", errors="replace").strip()[:64] or None

@@ -11,10 +11,12 @@ from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon.care import before_steps
 from hyper2kvmd.daemon.folders import prepare
 from hyper2kvmd.daemon.locks import Locks, require_same_queue
+from hyper2kvmd.daemon.remains import enter_remains, highest_number
 from hyper2kvmd.daemon.wire import FileSystemRole
 from hyper2kvmd.errors import BrokenInstallation, Failure, Unsafe
 from hyper2kvmd.host.destination import make_configured, require_configured
 from hyper2kvmd.host.workspace import ensure_private_dir, follow_links
+from hyper2kvmd.jobs.salvaged import has_numbers
 from hyper2kvmd.jobs.store import Store
 
 log = logging.getLogger(__name__)
@@ -114,7 +116,10 @@ def _require_same_queue(config: DaemonConfig, store: Store) -> None:
     marks = {"spool_dir": config.spool_dir, "state_dir": config.state_dir}
     with _using("state-dir-unusable", "the directory", config.state_dir, "state_dir"):
         rightful = require_same_queue(marks, identity, fresh=not store.has_jobs())
-    if rightful != identity:
+    if not has_numbers(store):
+        highest = highest_number(config)
+        enter_remains(config, store, rightful, highest=highest, lost=rightful != identity)
+    elif rightful != identity:
         store.set_identity(rightful)
 
 

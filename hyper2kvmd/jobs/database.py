@@ -7,7 +7,6 @@ is refused: an administrator decides what to do with it.
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,11 +15,11 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url
 from sqlalchemy import inspect as inspect_database
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 
 from hyper2kvmd.errors import BrokenInstallation, Failure
-from hyper2kvmd.jobs import sqlite
-from hyper2kvmd.jobs.refusals import corrupt, denied, server_corrupt, server_unavailable, unreadable
+from hyper2kvmd.jobs import postgres, sqlite
+from hyper2kvmd.jobs.refusals import corrupt, denied, unreadable
 from hyper2kvmd.jobs.schema import apply_steps, current_step, known_steps, newest_step
 
 WASTE = 1 << 26
@@ -51,11 +50,19 @@ def open_database(address: str, before_steps: BeforeSteps = no_backup) -> Opened
     path = sqlite_path(url)
     if path is None:
         return Opened(_upgraded(_server(url), url.render_as_string()), checked=True)
+    _complete_replacement(path)
     if not os.path.lexists(path):
         create(url, path)
     engine = sqlite.engine_of(url)
     checked = sqlite.checked(engine, path)
     return Opened(_upgraded(engine, str(path), lambda: before_steps(path)), checked)
+
+
+def _complete_replacement(path: Path) -> None:
+    try:
+        sqlite.complete_replacement(path)
+    except OSError as error:
+        raise denied(path, error.strerror or str(error)) from error
 
 
 def url_of(address: str) -> URL:
@@ -164,27 +171,7 @@ def explained(engine: Engine, error: SQLAlchemyError, *, in_use: bool = False) -
         return unreadable(_name(engine), " ".join(str(getattr(error, "orig", None) or error).split()))
     if engine.dialect.name == "sqlite":
         return sqlite.explained(Path(engine.url.database or ""), error, in_use=in_use)
-    fact = " ".join(str(error.orig).split())
-    if not isinstance(error, OperationalError):
-        return server_corrupt(_name(engine), fact)
-    if getattr(error.orig, "sqlstate", None) in LOGIN_STATES or LOGIN_REFUSED.search(fact):
-        return BrokenInstallation(
-            "database-login",
-            f"the database server refused the login to {_name(engine)}: {fact}",
-            hint="Correct user, password and name of the database in database_url, or pg_hba.conf of the server",
-        )
-    return server_unavailable(_name(engine), fact)
-
-
-LOGIN_STATES = ("28000", "28P01", "3D000", "42501")
-"""PostgreSQL, appendix A: invalid authorization, invalid password, no such database, insufficient privilege."""
-
-
-LOGIN_REFUSED = re.compile(
-    r"FATAL: .*(authentication failed|no pg_hba\.conf entry|does not exist|not permitted to log in|permission denied)"
-    r"|no password supplied"
-)
-"""psycopg gives no state for a connection that fails."""
+    return postgres.explained(engine, error)
 
 
 def _name(engine: Engine) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from hyper2kvmd.errors import BrokenInstallation, TryLater
+from hyper2kvmd.errors import BrokenInstallation
 from hyper2kvmd.file_lock import FileLock, Held
+from hyper2kvmd.jobs.database import explained
 
 KEY = 0x68326B766D64
 """Of the advisory lock, with the schema as its second part: `h2kvmd`."""
@@ -33,7 +34,7 @@ class DatabaseLock:
     def take(self) -> None:
         """Hold the lock; take it again if it was lost, as by a restart of the server.
 
-        Raises BrokenInstallation (`already-running`), TryLater (`database-unavailable`), OSError.
+        Raises BrokenInstallation (`already-running`, `database-login`), TryLater (`database-unavailable`), OSError.
         """
         if self._url.get_backend_name() == "sqlite":
             self._take_file(Path(f"{self._url.database}.lock"))
@@ -78,11 +79,7 @@ class DatabaseLock:
             found = self._connection.execute(HOLDER, {"key": KEY}).scalars().first()
         except SQLAlchemyError as error:
             self._disconnect()
-            raise TryLater(
-                "database-unavailable",
-                f"the job database does not respond: {' '.join(str(getattr(error, 'orig', None) or error).split())}",
-                hint="Start its server, or correct database_url",
-            ) from error
+            raise explained(engine, error) from error
         self._disconnect()
         raise self._refused(str(found or "an unknown process"))
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, delete, func, select
@@ -15,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from hyper2kvmd.jobs.cards import forget_cards
 from hyper2kvmd.jobs.changes import change, is_active, over, queued, record_at
 from hyper2kvmd.jobs.dependencies import BROKEN
+from hyper2kvmd.jobs.salvaged import continue_numbers
 from hyper2kvmd.jobs.tables import jobs, moves, problems_adapter
 from hyper2kvmd.jobs.transactions import Transactions
 from hyper2kvmd.model.jobs import State, WaitingFor
@@ -32,16 +31,9 @@ class Restored(NamedTuple):
     """Jobs of which it is not known whether they ended."""
 
 
-def continue_numbers(path: Path, number: int) -> None:
-    """Let the next job get a higher number than this. Raises sqlite3.Error."""
-    with closing(sqlite3.connect(path)) as connection, connection:
-        changed = connection.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'jobs'", (number,))
-        if changed.rowcount == 0:
-            connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('jobs', ?)", (number,))
-
-
-def settle(address: str, outcomes: Sequence[tuple[str, Outcome]], claims: Collection[str]) -> Restored:
+def settle(address: str, number: int, outcomes: Sequence[tuple[str, Outcome]], claims: Collection[str]) -> Restored:
     """End the jobs whose outcome is known, queue those whose file is among the claims in active/, and hold the others.
+    The next job gets a higher number than `number`.
 
     So are jobs that had ended and were retried after the backup. Moves on record were made or undone since. Raises as a
     store does.
@@ -51,6 +43,7 @@ def settle(address: str, outcomes: Sequence[tuple[str, Outcome]], claims: Collec
     store = Transactions(address)
     try:
         with store.transaction(writes=True) as connection:
+            continue_numbers(connection, number)
             connection.execute(delete(moves))
             for row in connection.execute(_rows().where(is_active()).order_by(jobs.c.id)).all():
                 path, outcome = known.get(row.id, ("", None))

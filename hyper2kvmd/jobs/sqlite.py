@@ -67,7 +67,7 @@ def _text(stored: bytes) -> str:
 
 def require_new(path: Path) -> None:
     """Refuse to create a database where the journal of another one lies."""
-    if os.path.lexists(path.with_name(f"{path.name}-journal")):
+    if os.path.lexists(journal_of(path)):
         raise BrokenInstallation(
             "database-incomplete",
             f"{path} is missing, but its journal is there",
@@ -79,20 +79,48 @@ def draft_of(path: Path) -> Path:
     """An empty file in which the database is completed: a kill then leaves no incomplete one. Raises OSError."""
     draft = path.with_name(f"{path.name}.creating")
     path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-    _remove(draft)
+    remove(draft)
     os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     return draft
 
 
 def put_in_place(draft: Path, path: Path) -> None:
     """Raises OSError."""
-    draft.with_name(f"{draft.name}-journal").unlink(missing_ok=True)
+    journal_of(draft).unlink(missing_ok=True)
     draft.rename(path)
     make_durable(path.parent)
 
 
-def _remove(path: Path) -> None:
-    for leftover in (path, path.with_name(f"{path.name}-journal")):
+def replace_with(draft: Path, path: Path) -> None:
+    """Put a complete database in the place of the file, whose journal must not be applied to it. Raises OSError.
+
+    If this is interrupted, nothing was done, or the next one who opens the database completes it.
+    """
+    journal_of(draft).unlink(missing_ok=True)
+    draft.rename(_replacement(path))
+    make_durable(path.parent)
+    complete_replacement(path)
+
+
+def complete_replacement(path: Path) -> None:
+    """Raises OSError."""
+    if os.path.lexists(_replacement(path)):
+        journal_of(path).unlink(missing_ok=True)
+        make_durable(path.parent)
+        put_in_place(_replacement(path), path)
+
+
+def _replacement(path: Path) -> Path:
+    return path.with_name(f"{path.name}.replacement")
+
+
+def journal_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-journal")
+
+
+def remove(path: Path) -> None:
+    """The file with its journal. Raises OSError."""
+    for leftover in (path, journal_of(path)):
         leftover.unlink(missing_ok=True)
 
 

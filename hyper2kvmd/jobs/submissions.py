@@ -87,7 +87,7 @@ def _queue(connection: Connection, asked: Submission, batch_id: int | None) -> S
 def columns_of(asked: Submission, batch_id: int | None) -> dict[str, Any]:
     """The row of a job that waits for whatever it has to wait for: see `arrange`."""
     return {
-        **_columns_of_origin(asked.origin),
+        **columns_of_origin(asked.origin),
         "state": State.QUEUED,
         "vm_name": asked.migration.vm_name,
         "priority": asked.migration.priority,
@@ -171,7 +171,7 @@ def enter_batch(connection: Connection, asked: Submission) -> int | None:
 def refuse(connection: Connection, refusal: Refusal) -> Job:
     """Record a rejected submission."""
     columns = {
-        **_columns_of_origin(refusal.origin),
+        **columns_of_origin(refusal.origin),
         "state": State.REJECTED,
         "vm_name": refusal.vm_name,
         "priority": 0,
@@ -195,7 +195,7 @@ def _insert(connection: Connection, columns: Mapping[str, Any]) -> Job:
     return job_of(connection.execute(insert(jobs).returning(jobs), [columns]).mappings().one())
 
 
-def _columns_of_origin(origin: Origin) -> dict[str, Any]:
+def columns_of_origin(origin: Origin) -> dict[str, Any]:
     return {
         "submitter": origin.submitter,
         "submitter_uid": origin.uid,

@@ -1,97 +1,88 @@
-"""The store on a real PostgreSQL server."""
+"""What differs on a real PostgreSQL server. The tests of the store (tests/unit/test_store*.py) run there as well."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-
 import pytest
+from sqlalchemy import update
 
 from hyper2kvmd.errors import BrokenInstallation, TryLater
 from hyper2kvmd.jobs.database_lock import DatabaseLock
 from hyper2kvmd.jobs.store import Store
-from hyper2kvmd.jobs.submissions import Origin, Submission
-from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.jobs import JobFilter, Sort, Stage, State
-from hyper2kvmd.model.results import Finished
-from tests.support.benches import NOTHING_PLANNED
-from tests.support.postgres import TEMPLATE, Postgres, server
-from tests.support.queue_verbs import CRASH, add, claim, kinds
-
-NOW = datetime(2999, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with tempfile.TemporaryDirectory(prefix="h2k-pg-", dir="/tmp") as folder:
-        Path(folder).chmod(0o755)
-        with server(Path(folder) / "server") as running:
-            running.sql(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
-            Store(running.address(TEMPLATE)).close()
-            yield running
-
-
-@pytest.fixture
-def store(postgres: Postgres) -> Iterator[Store]:
-    store = Store(postgres.address(postgres.new_database(TEMPLATE)))
-    yield store
-    store.close()
-
-
-def test_a_job_from_its_submission_to_its_end(store: Store) -> None:
-    add(store, "a")
-    job = claim(store)
-    assert store.start_stage(job.id, 1, Stage.PLAN) and store.finish_stage(job.id, 1, Stage.PLAN, 0.1, NOTHING_PLANNED)
-    assert store.finished_stages(job.id) == Finished(plan=NOTHING_PLANNED)
-    assert store.record_progress(job.id, 1, 0.5) and store.reserve(job.id, 1, 1 << 40)
-    assert store.succeed(job.id, 1, "/images/a.qcow2")
-    assert store.get(job.id).state is State.SUCCEEDED and kinds(store, job.id)[-1] == "succeeded"
-    assert store.overview()[0].succeeded == 1 and store.work_since(datetime.now(UTC) - timedelta(hours=2))
-    assert not store.succeed(job.id, 1, "twice")
-
-
-def test_failures_retries_and_cancelling(store: Store) -> None:
-    add(store, "a")
-    job = claim(store)
-    assert store.fail(job.id, 1, (CRASH,), keep_stages=False)
-    store.retry(job.id, "root")
-    assert claim(store).attempt == 2
-    assert [one.id for one in store.recover()] == [job.id]
-    store.hold(job.id, "root")
-    store.release(job.id, "root")
-    assert store.cancel(job.id, "root").state is State.CANCELLED
-    assert store.forget(NOW) == 1 and store.list() == []
-
-
-def test_batches_dependencies_and_lists(store: Store) -> None:
-    origin = Origin(submitter="alice", uid=1000, operator=True)
-    first = Migration(vm_name="a", vmdk=(Path("/a.vmdk"),), batch="wave")
-    second = Migration(vm_name="b", vmdk=(Path("/b.vmdk"),), batch="wave", after=("a",))
-    asked = [Submission(one, one.vm_name, origin, batch="wave") for one in (first, second)]
-    store.submit_file(asked)
-    assert [one.new for one in store.submit_file(asked)] == [False, False]
-    running = claim(store)
-    assert running.vm_name == "a" and store.claim(NOW) is None
-    store.succeed(running.id, running.attempt, "")
-    assert claim(store).vm_name == "b"
-    for sort in Sort:
-        for states in ((), (State.SUCCEEDED, State.RUNNING)):
-            assert len(store.list(JobFilter(states=states), sort=sort)) == 2
-    (batch,) = store.batches()
-    assert (batch.name, batch.counts.succeeded, batch.counts.running) == ("wave", 1, 1)
-    assert store.misplaced() == () or store.misplaced() == []
-    store.retried(), store.waiting(), store.active_ids(), store.delivery_states(), store.past_rate()
+from hyper2kvmd.jobs.tables import jobs
+from tests.support.postgres import GERMAN, TEMPLATE, Postgres, server, short_folder
+from tests.support.queue_verbs import add, claim
 
 
 def test_a_refused_login_is_an_error_of_the_operator(postgres: Postgres) -> None:
     postgres.sql("CREATE ROLE stranger LOGIN PASSWORD 'right'")
-    for address in (postgres.address(TEMPLATE, "stranger", "wrong"), postgres.address("no_such_database")):
+    for address in refused_logins(postgres):
         with pytest.raises(BrokenInstallation) as refusal:
             Store(address)
         assert refusal.value.code == "database-login" and "wrong" not in refusal.value.message
         assert "pg_hba.conf" in refusal.value.hint
+        with pytest.raises(BrokenInstallation) as refusal:
+            DatabaseLock(address, "this test").take()
+        assert refusal.value.code == "database-login"
+    name = postgres.new_database(TEMPLATE)
+    with pytest.raises(BrokenInstallation, match="too few rights") as refusal:
+        Store(postgres.address(name, "stranger", "right"))
+    assert refusal.value.code == "database-login"
+
+
+def refused_logins(postgres: Postgres) -> tuple[str, ...]:
+    return (
+        postgres.address(TEMPLATE, "stranger", "wrong"),
+        postgres.address(TEMPLATE, "stranger"),
+        postgres.address(TEMPLATE, "nobody"),
+        postgres.address("no_such_database"),
+    )
+
+
+def test_errors_are_told_by_their_codes_in_any_language(postgres: Postgres) -> None:
+    with short_folder() as folder, server(folder / "server", GERMAN) as german:
+        german.sql(f"CREATE DATABASE {TEMPLATE}")
+        german.sql("CREATE ROLE stranger LOGIN PASSWORD 'right'")
+        german.sql("CREATE DATABASE full_house CONNECTION LIMIT 0")
+        german.sql("CREATE ROLE owner LOGIN")
+        for address in refused_logins(german):
+            with pytest.raises(BrokenInstallation) as refusal:
+                Store(address)
+            assert refusal.value.code == "database-login", refusal.value
+        assert "existiert nicht" in refusal.value.message, "the server speaks German"
+        with pytest.raises(TryLater) as full:
+            Store(german.address("full_house", "owner"))
+        assert full.value.code == "database-unavailable"
+        german.sql(f"ALTER DATABASE {TEMPLATE} SET default_transaction_read_only = on")
+        with pytest.raises(TryLater) as read_only:
+            Store(german.address(TEMPLATE))
+        assert read_only.value.code == "database-unavailable"
+
+
+def test_a_connection_that_is_lost_in_a_transaction_changes_nothing(postgres: Postgres) -> None:
+    """The next transaction has a new connection."""
+    name = postgres.new_database(TEMPLATE)
+    store = Store(postgres.address(name))
+    add(store, "a")
+    others = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"  # noqa: S608 - ours
+
+    def change_twice() -> None:
+        with store.transaction(writes=True) as connection:
+            connection.execute(update(jobs).values(priority=9))
+            postgres.sql(others)
+            connection.execute(update(jobs).values(priority=8))
+
+    with pytest.raises(TryLater) as lost:
+        change_twice()
+    assert lost.value.code == "database-unavailable"
+    assert store.get(1).priority == 5 and claim(store).id == 1
+    lock = DatabaseLock(postgres.address(name), "this test")
+    lock.take()
+    postgres.sql(others)
+    lock.take()
+    with pytest.raises(BrokenInstallation, match="this test"):
+        DatabaseLock(postgres.address(name), "another").take()
+    lock.close()
+    store.close()
 
 
 def test_a_restart_of_the_server_is_waited_out_and_the_lock_is_taken_again(postgres: Postgres) -> None:

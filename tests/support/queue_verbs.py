@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +16,10 @@ CRASH = Problem(code="worker-crashed", message="the worker died", hint="look at 
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+def content_key(*content: object) -> str:
+    return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
 def add(store: Store, name: str, priority: int = 5) -> Job:

@@ -1,4 +1,4 @@
-"""The queue's verbs on a real SQLite file: order, fences, history, and who may change what."""
+"""The queue's verbs on real databases: order, fences, history, and who may change what."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ FINISHED = Finished(plan=PLANNED)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+def store(address: str) -> Iterator[Store]:
+    store = Store(address)
     yield store
     store.close()
 
@@ -187,11 +187,11 @@ def test_counts_active_ids_and_oldest(store: Store) -> None:
     assert [job.id for job in store.list(JobFilter(states=(State.HELD,)))] == [first.id]
 
 
-def test_the_pause_outlives_the_program(store: Store, tmp_path: Path) -> None:
+def test_the_pause_outlives_the_program(store: Store, address: str) -> None:
     assert not store.paused()
     store.set_paused(True)
     store.close()
-    again = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+    again = Store(address)
     assert again.paused()
     again.close()
 

@@ -8,17 +8,19 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from hyper2kvmd.jobs.cards import MAX_CONCERNS, NEWEST
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin
+from hyper2kvmd.jobs.tables import cards
 from hyper2kvmd.model.asked import Migration
-from tests.support.queue_verbs import CRASH, now
+from tests.support.queue_verbs import CRASH, content_key, now
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+def store(address: str) -> Iterator[Store]:
+    store = Store(address)
     yield store
     store.close()
 
@@ -29,7 +31,8 @@ MAC, OTHER_MAC = "00:50:56:00:00:01", "00:50:56:00:00:02"
 def with_card(store: Store, name: str, *macs: str, **keys: object) -> list[str]:
     """A running job for a machine with these addresses; the machines that have one of them."""
     asked = {"vmdk": f"/images/{name}.vmdk", "vm_name": name, **keys}
-    job = store.submit(Migration.model_validate(asked), content_key=f"{name}{keys}{macs}", origin=Origin()).job
+    key = content_key(name, keys, macs)
+    job = store.submit(Migration.model_validate(asked), content_key=key, origin=Origin()).job
     running = store.claim(now())
     assert running is not None and running.id == job.id
     concerns = store.record_macs(job.id, 1, macs)
@@ -67,15 +70,16 @@ def test_a_dry_run_and_a_failed_job_have_no_machine(store: Store) -> None:
     assert with_card(store, "fourth", MAC, dry_run=True) == ["third"]
 
 
-def recorded_cards(store: Store, tmp_path: Path) -> list[tuple[int, str]]:
-    with sqlite3.connect(tmp_path / "jobs.sqlite3") as connection:
-        return connection.execute("SELECT job_id, mac FROM cards ORDER BY job_id").fetchall()
+def recorded_cards(store: Store) -> list[tuple[int, str]]:
+    with store.transaction() as connection:
+        rows = connection.execute(select(cards.c.job_id, cards.c.mac).order_by(cards.c.job_id))
+        return [(row.job_id, row.mac) for row in rows]
 
 
-def test_the_cards_of_a_job_that_ended_without_a_machine_are_deleted(store: Store, tmp_path: Path) -> None:
+def test_the_cards_of_a_job_that_ended_without_a_machine_are_deleted(store: Store) -> None:
     for name in ("succeeded", "failed", "cancelled", "waiting", "dead"):
         with_card(store, name, MAC)
-    assert len(recorded_cards(store, tmp_path)) == 5
+    assert len(recorded_cards(store)) == 5
     store.succeed(1, 1, "")
     store.fail(2, 1, [CRASH], keep_stages=True)
     store.finish_cancelled(3, 1, keep_stages=True)
@@ -83,26 +87,30 @@ def test_the_cards_of_a_job_that_ended_without_a_machine_are_deleted(store: Stor
     store.cancel(4, "test")
     store.cancel(5, "test")
     store.recover()
-    assert recorded_cards(store, tmp_path) == [(1, MAC)]
+    assert recorded_cards(store) == [(1, MAC)]
 
 
-def test_a_dry_run_forgets_the_cards_of_an_earlier_attempt(store: Store, tmp_path: Path) -> None:
+def test_a_dry_run_forgets_the_cards_of_an_earlier_attempt(store: Store) -> None:
     with_card(store, "dry", MAC, dry_run=True)
-    assert recorded_cards(store, tmp_path) == []
+    assert recorded_cards(store) == []
 
 
-def test_the_search_for_an_address_reads_a_bounded_number_of_jobs(store: Store, tmp_path: Path) -> None:
-    """By an index, and the newest ones only: all other writers wait for this transaction."""
+def test_the_search_for_an_address_reads_a_bounded_number_of_jobs(store: Store) -> None:
+    """The newest ones only: all other writers wait for this transaction."""
     with_card(store, "oldest", MAC)
     with_card(store, "other", OTHER_MAC)
     for number in range(NEWEST):
         with_card(store, "same", MAC, memory=512 + number)
     assert with_card(store, "same", MAC) == []
+    assert with_card(store, "many", OTHER_MAC, MAC) == ["same"] * MAX_CONCERNS
+
+
+def test_an_address_is_found_by_an_index(tmp_path: Path) -> None:
+    Store(f"sqlite:///{tmp_path}/jobs.sqlite3").close()
     with sqlite3.connect(tmp_path / "jobs.sqlite3") as connection:
         query = "SELECT mac, job_id FROM cards WHERE mac = ? AND place = ? AND job_id != 1 ORDER BY job_id DESC LIMIT 1"
         plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", (MAC, "qemu")))
     assert "ix_cards_mac_place_job_id" in plan and "TEMP B-TREE" not in plan
-    assert with_card(store, "many", OTHER_MAC, MAC) == ["same"] * MAX_CONCERNS
 
 
 def test_a_forgotten_job_has_no_machine_and_an_older_attempt_says_nothing(store: Store) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,8 +17,8 @@ PLANNED = plan_for((), Layout(tables=()))
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+def store(address: str) -> Iterator[Store]:
+    store = Store(address)
     yield store
     store.close()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,6 +22,7 @@ from hyper2kvmd.jobs.tables import jobs
 from hyper2kvmd.model.asked import Migration, StartWindow
 from hyper2kvmd.model.jobs import Job, Problem, State, WaitingFor
 from hyper2kvmd.uptime import uptime
+from tests.support.queue_verbs import content_key
 
 ALICE, BOB, ROOT = (
     Origin(submitter="alice", uid=1000),
@@ -34,8 +34,8 @@ NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+def store(address: str) -> Iterator[Store]:
+    store = Store(address)
     yield store
     store.close()
 
@@ -46,7 +46,7 @@ def now() -> datetime:
 
 def submission(name: str, *after: str, origin: Origin = ALICE, batch: str | None = None, **keys: object) -> Submission:
     asked = {"vmdk": f"/{name}.vmdk", "vm_name": name, "after": after, "batch": batch, **keys}
-    return Submission(Migration.model_validate(asked), f"{name}{origin.uid}{keys}", origin, batch=batch)
+    return Submission(Migration.model_validate(asked), content_key(name, origin.uid, keys), origin, batch=batch)
 
 
 def add(store: Store, *asked: Submission) -> list[int]:

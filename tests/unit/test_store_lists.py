@@ -19,8 +19,8 @@ CRASH = Problem(code="worker-crashed", message="the worker died", hint="look at 
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+def store(address: str) -> Iterator[Store]:
+    store = Store(address)
     yield store
     store.close()
 
@@ -129,10 +129,10 @@ def test_a_duplicate_leaves_no_batch_and_a_forgotten_one_is_gone(store: Store) -
     add(store, submission("a"))
     (again,) = store.submit_file([submission("a", batch="rack")])
     assert (again.new, again.job.id, store.batches()) == (False, 1, [])
-    add(store, submission("b", batch="rack"))
+    (last,) = add(store, submission("b", batch="rack"))
     run(store)
     run(store)
-    store.forget_jobs([2])
+    store.forget_jobs([last.id])
     assert store.batches() == []
 
 

@@ -1,4 +1,4 @@
-"""The outbox of notifications, on a real SQLite file."""
+"""The outbox of notifications, on real databases."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SOON = datetime.now(UTC) + timedelta(days=1)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+def store(address: str) -> Iterator[Store]:
+    store = Store(address)
     store.subscribe({"all": OCCASIONS})
     yield store
     store.close()
@@ -223,6 +223,7 @@ def test_without_subscriptions_nothing_is_recorded(store: Store) -> None:
     assert store.due_destinations(SOON) == frozenset() and store.delivery_states() == ()
 
 
+@pytest.mark.parametrize("address", ["sqlite"], indirect=True)
 def test_a_change_that_fails_leaves_no_notification(store: Store) -> None:
     add(store, "a")
     job = claim(store)

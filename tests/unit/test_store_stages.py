@@ -21,8 +21,8 @@ FINISHED = Finished(plan=PLANNED)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+def store(address: str) -> Iterator[Store]:
+    store = Store(address)
     yield store
     store.close()
 
