@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from hyper2kvmd.errors import Interrupted, MigrationFailed
+from hyper2kvmd.errors import Interrupted, Kind, MigrationFailed
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.orders import Bounds, Order
 from hyper2kvmd.model.results import Finished
@@ -228,6 +228,16 @@ def test_what_a_hook_has_started_dies_with_the_worker(tmp_path: Path, number: si
     until(lambda: left(host) == [], "they have ended")
 
 
-@pytest.mark.parametrize(("text", "fact"), [("exit 3", "exit status 3"), ("kill -KILL $$", "Killed")])
-def test_a_hook_ends_as_it_does_without_a_keeper(tmp_path: Path, text: str, fact: str) -> None:
-    assert fact in Host(tmp_path, hook=f"#!/bin/sh\n{text}\n").refused(before=["hook"]).message
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        ("exit 3", "exit status 3"),
+        ("kill -KILL $$", "was killed: Killed"),
+        ("kill -SEGV $$", "was killed: Segmentation"),
+    ],
+)
+def test_a_hook_that_fails_is_for_a_person(tmp_path: Path, text: str, fact: str) -> None:
+    """It ends as it would without a keeper. Nobody knows how far a killed one has come, so it is not started again."""
+    failure = Host(tmp_path, hook=f"#!/bin/sh\n{text}\n").refused(before=["hook"])
+    assert (failure.code, failure.kind) == ("hook-failed", Kind.OPERATOR)
+    assert failure.message.startswith(f"the hook hook ({tmp_path}/hook) failed: ") and fact in failure.message
