@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 SPACE_SECONDS = 600.0
 """After this time a job that waits for space plans again, even if no change was seen."""
+BUSY_SECONDS = 60.0
+"""The same for a job whose working folder another process uses: a worker of a daemon that died, for example."""
 LONGEST_DELAY_SECONDS = 86400.0
 JITTER = 0.2
 """The largest part by which a delay is prolonged, so that jobs that failed together do not return together."""
@@ -73,13 +75,7 @@ class Conclusions:
         elif full:
             await self._wait_after_full(job, order, result, request)
         elif result.outcome == "deferred":
-            note = request.denial if request and request.denial else "postponed by its worker"
-            if (
-                await self._requeue(job, order, note, result, delay_seconds=SPACE_SECONDS)
-                and request
-                and request.denial
-            ):
-                self._room.wait(job, request.demand)
+            await self._postpone(job, order, result, request)
         else:
             await self._decide_by_kind(job, order, result)
 
@@ -97,6 +93,15 @@ class Conclusions:
         warnings = (await ledger.ensure(store.get, job.id)).warnings
         self.last_end = f"{job.vm_name} succeeded{warnings_said(warnings)}"
         JobLog(log, job.id).info("%s", self.last_end)
+
+    async def _postpone(self, job: Job, order: Order, result: Result, request: Request | None) -> None:
+        """The job waits for space, or for a process that still uses its working folder: that is no failed try."""
+        if request and request.denial:
+            if await self._requeue(job, order, request.denial, result, delay_seconds=SPACE_SECONDS):
+                self._room.wait(job, request.demand)
+            return
+        note = first_line(result.problems) or "postponed by its worker"
+        await self._requeue(job, order, note, result, delay_seconds=BUSY_SECONDS, for_space=False)
 
     async def _decide_by_kind(self, job: Job, order: Order, result: Result) -> None:
         """An interruption that the daemon did not ask for counts as temporary."""
@@ -153,6 +158,7 @@ class Conclusions:
         *,
         delay_seconds: float | None = None,
         lacks_space: bool = False,
+        for_space: bool = True,
     ) -> bool:
         """Returns False if the job was cancelled at the last moment."""
         JobLog(log, job.id).warning("back in the queue: %s", note)
@@ -168,6 +174,7 @@ class Conclusions:
             if delay_seconds is not None and (lacks_space or result.outcome != "deferred")
             else (),
             lacks_space=lacks_space,
+            for_space=for_space,
         )
         if not requeued:
             await self._finish_cancelled(job, order, kept=kept)

@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,8 @@ PURPOSE = "purpose"
 """A file in a working folder with a digest of the folder's purpose."""
 SCRATCH = re.compile(r"(?:export|preview|source|boot)-[a-z0-9_]{8}")
 """Folders in a working folder that a process makes for itself (`tempfile`). Only a killed one leaves them."""
+LOOK_SECONDS, LOOK_PAUSE = 1.0, 0.01
+"""For how long a lock on a folder may be that of a look at unused folders: of the daemon, a clean-up or another run."""
 MAX_LINKS = 40
 """In a path; as many as the kernel follows (path_resolution(7))."""
 
@@ -207,6 +210,7 @@ def working_folder(
 
 def _locked(folder: Path) -> int:
     """The open folder, made if missing. A folder that was removed before it was locked is made again."""
+    deadline = time.monotonic() + LOOK_SECONDS
     while True:
         folder.mkdir(mode=0o700, exist_ok=True)
         handle = -1
@@ -218,12 +222,14 @@ def _locked(folder: Path) -> int:
         except FileNotFoundError:
             pass
         except BlockingIOError as error:
-            os.close(handle)
-            raise TryLater(
-                "job-already-running",
-                f"another process is using {folder}",
-                hint="Wait for it to end: two workers must never share a job",
-            ) from error
+            if time.monotonic() >= deadline:
+                os.close(handle)
+                raise TryLater(
+                    "job-already-running",
+                    f"another process is using {folder}",
+                    hint="Wait for it to end: two workers must never share a job",
+                ) from error
+            time.sleep(LOOK_PAUSE)
         if handle >= 0:
             os.close(handle)
 

@@ -248,20 +248,24 @@ class Attempts(Transactions):
         delay_seconds: float | None = None,
         problems: Sequence[Problem] = (),
         lacks_space: bool = False,
+        for_space: bool = True,
     ) -> bool:
         """Give a running job back to the queue; with `problems`, it counts as a failed try, unless it `lacks_space`.
+
+        `for_space`: a delay without problems is one until there is space.
 
         Also returns False if its cancellation was requested meanwhile.
         """
         now, failed = datetime.now(UTC), bool(problems) and not lacks_space
         delay = UNDELAYED if delay_seconds is None else delayed(delay_seconds, now, uptime())
+        reason = WaitingFor.SPACE if for_space and not failed else WaitingFor.RETRY
         with self.transaction(writes=True) as connection:
             values = {
                 **delay,
-                "waiting_for": None if delay_seconds is None else WaitingFor.RETRY if failed else WaitingFor.SPACE,
+                "waiting_for": None if delay_seconds is None else reason,
                 "note": note,
                 "problems": problems_adapter.dump_json(tuple(problems)).decode(),
-                "failures": jobs.c.failures + failed,
+                "failures": jobs.c.failures + int(failed),
             }
             where = *fence(job_id, attempt), jobs.c.cancelling.is_(False)
             if not change(connection, where, **queued(), **values):

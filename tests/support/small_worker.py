@@ -3,7 +3,7 @@
 `plan [MAC ...]`, `convert`, `publish`: a stage and its product, skipped when that was given (`publish`: and those
 before it). `start STAGE`, `progress DONE ALL`, `warn TEXT`, `warn-file PATH`, `machine LINE; LINE`, `helper VERB`:
 events. `space N`: asks for N bytes. `file N`: an image of N bytes, or `disk-full`. `note NAME`: an empty file. `wait
-PATH`: until that file exists. `fail KIND [CODE]`, `fault TRACEBACK`, `die`, `die-once`, `die-at ATTEMPT`,
+PATH`: until that file exists. `fail KIND [CODE]`, `defer CODE`, `fault TRACEBACK`, `die`, `die-once`, `die-at ATTEMPT`,
 `kill-daemon`, `nonsense`: ends. `deaf`: SIGTERM is ignored.
 """
 
@@ -46,6 +46,10 @@ SECONDS = {stage: 2.0 if stage is Stage.CONVERT else 0.5 for stage in Stage}
 
 class Interrupted(Exception):
     pass
+
+
+class Deferred(Exception):
+    """With its code."""
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -125,6 +129,8 @@ def carry_out(order: Order, folder: Path, words: list[str]) -> Problem | None:
             kind, _, code = rest.partition(" ")
             told = {"code": code or "told-to", "message": "told to fail", "hint": "Tell it otherwise", "kind": kind}
             return Problem.model_validate(told)
+        elif word == "defer":
+            raise Deferred(rest)
         elif word == "fault":
             shutil.rmtree(folder)
             fact = Problem(code="internal-error", message="a fault", hint="report it", kind="operator")
@@ -163,6 +169,9 @@ def main() -> None:
         ended = Ended(outcome="interrupted", problems=(fact,))
     except BlockingIOError:
         ended = Ended(outcome="deferred")
+    except Deferred as reason:
+        fact = Problem(code=str(reason), message="told to wait", hint="Wait", kind="retry")
+        ended = Ended(outcome="deferred", problems=(fact,))
     if ended.outcome == "succeeded":
         shutil.rmtree(folder)
     say(ended)

@@ -87,6 +87,15 @@ def test_only_what_time_may_cure_is_tried_again(house: House, kind: str, attempt
     house.lies("failed", "a.yaml")
 
 
+def test_a_job_that_its_worker_postpones_says_why(house: House) -> None:
+    house.start()
+    house.drop("a.yaml", house.migration("a", "plan", "defer job-already-running"))
+    until(lambda: house.jobs() and house.job(1).note, "it waits")
+    job = house.job(1)
+    assert (job.state, job.attempt, job.waiting_for) == (State.QUEUED, 1, WaitingFor.RETRY)
+    assert job.note == "told to wait. Wait. [job-already-running]" == house.events(1)[-1].message
+
+
 def test_what_a_person_must_correct_holds_the_job_and_its_file_until_a_retry(house: House) -> None:
     house.configure(retention={"conversions": 0})
     house.start()
