@@ -46,12 +46,8 @@ def csv_lines(jobs: Sequence[Job], artifacts: Artifacts) -> str:
     return text.getvalue()
 
 
-def markdown_report(batch: Batch, jobs: Sequence[Job], artifacts: Artifacts) -> str:
-    """GitHub-flavoured Markdown."""
-    return markdown_heading(batch) + markdown_lines(jobs, artifacts)
-
-
 def markdown_heading(batch: Batch) -> str:
+    """GitHub-flavoured Markdown."""
     counts = ", ".join(f"{number} {state}" for state, number in batch.counts if number) or "no jobs"
     ended = f", finished {local_time(batch.finished)}" if batch.finished else ""
     head = [

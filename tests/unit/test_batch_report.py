@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hyper2kvmd.daemon.batch_report import HEADINGS, TITLES, csv_report, markdown_report
+from hyper2kvmd.daemon.batch_report import HEADINGS, TITLES, csv_report, markdown_heading, markdown_lines
 from hyper2kvmd.model.jobs import Batch, Counts, Job, Problem, State
 from hyper2kvmd.model.results import Artifact, PublishedDisk
 
@@ -66,7 +66,7 @@ def test_a_job_that_waits() -> None:
 def test_markdown_shows_texts_of_strangers_as_text() -> None:
     name = "a|b<script>[x](http://h)`*~\u202e\x1b"
     said = PROBLEM.with_changes(message="one\ntwo | three")
-    text = markdown_report(batch(name=name), (job(1, State.FAILED, name, problems=(said,)),), {})
+    text = markdown_heading(batch(name=name)) + markdown_lines((job(1, State.FAILED, name, problems=(said,)),), {})
     assert "<script>" not in text and "://" not in text.replace("\\://", "")
     assert all(letter.isprintable() for line in text.splitlines() for letter in line)
     *_, last = text.splitlines()

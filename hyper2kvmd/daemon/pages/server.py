@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 import hyper2kvmd
 from hyper2kvmd import catalogue
 from hyper2kvmd.catalogue import KINDS, Explanation
-from hyper2kvmd.daemon.batch_report import csv_report, markdown_report
+from hyper2kvmd.daemon.batch_report import Artifacts, csv_heading, csv_lines, markdown_heading, markdown_lines
 from hyper2kvmd.daemon.doors import Handler
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
@@ -51,9 +51,11 @@ ENDED = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.REJECTED)
 RECENT = 20
 FORMS = {"csv": "text/csv", "md": "text/markdown"}
 """Of the report of a batch."""
-MAX_REPORT = 10_000
+MAX_REPORTS = 4
+"""Reports of batches that are written at the same time."""
 AT_ONCE = 200
-"""Jobs of a report, and of one question for them: others may ask the database in between."""
+"""Jobs of one part of a report: others may ask the database in between."""
+Lines = Callable[[Sequence[Job], Artifacts], str]
 Make = Callable[[web.Request, Wanted], Coroutine[None, None, str]]
 
 
@@ -64,6 +66,7 @@ class Web:
         self._shared_ping = Shared(self._ping)
         self._pages = SharedPages()
         self._reports = ReportFiles()
+        self._reports_in_work = 0
         self._host = socket.gethostname()
 
     def application(self) -> web.Application:
@@ -211,25 +214,39 @@ class Web:
             "batch", "/batches", batch=batch, jobs=jobs, total=total, wanted=wanted, address=request.path
         )
 
-    async def _report(self, request: web.Request) -> web.Response:
-        """Without the paths of images, which a report from the control socket has."""
+    async def _report(self, request: web.Request) -> web.StreamResponse:
+        """Without the paths of images, which a report from the control socket has. It is written in parts."""
         number, form = int(request.match_info["id"]), request.match_info["form"]
-        text = await self._pages.get(request.path, lambda: self._make_report(number, form))
+        batch = await self._ledger.call(self._ledger.store.batch, number)
+        if self._reports_in_work >= MAX_REPORTS:
+            raise Overloaded
         headers = {**HEADERS, "Content-Disposition": f'attachment; filename="batch-{number}.{form}"'}
-        return web.Response(text=text, content_type=FORMS[form], headers=headers)
+        response = web.StreamResponse(headers={**headers, "Content-Type": f"{FORMS[form]}; charset=utf-8"})
+        self._reports_in_work += 1
+        try:
+            await response.prepare(request)
+            await response.write((csv_heading() if form == "csv" else markdown_heading(batch)).encode())
+            async for text in self._report_parts(number, csv_lines if form == "csv" else markdown_lines):
+                await response.write(text.encode())
+            await response.write_eof()
+        finally:
+            self._reports_in_work -= 1
+        return response
 
-    async def _make_report(self, number: int, form: str) -> str:
-        store, chosen = self._ledger.store, JobFilter(batch_id=number)
-        batch = await self._ledger.call(store.batch, number)
-        jobs: list[Job] = []
-        for offset in range(0, MAX_REPORT, AT_ONCE):
-            part = await self._ledger.call(store.list, chosen, AT_ONCE, offset, Sort.OLDEST)
-            jobs += (job.with_changes(migration=None) for job in part)
-            if len(part) < AT_ONCE:
-                break
-        if form == "csv":
-            return await in_a_thread("report", csv_report, jobs, {})
-        return await in_a_thread("report", markdown_report, batch, jobs, {})
+    async def _report_parts(self, number: int, lines: Lines) -> AsyncIterator[str]:
+        """Each part in its turn, as a page: reports take no more of the database's time than these."""
+        offset = 0
+
+        async def part() -> tuple[str, int]:
+            chosen = JobFilter(batch_id=number)
+            jobs = await self._ledger.ensure(self._ledger.store.list, chosen, AT_ONCE, offset, Sort.OLDEST)
+            return await in_a_thread("report", lines, jobs, {}), len(jobs)
+
+        length = AT_ONCE
+        while length == AT_ONCE:
+            text, length = await self._pages.in_turn(part)
+            offset += length
+            yield text
 
     async def _host_page(self, _request: web.Request, _wanted: Wanted) -> str:
         status = await self._scheduler.status()

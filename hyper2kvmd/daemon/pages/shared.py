@@ -71,7 +71,7 @@ class SharedPages:
 
     async def get(self, address: str, make: Callable[[], Coroutine[None, None, str]]) -> str:
         """Raises the errors of `make`, TimeoutError, and Overloaded."""
-        page = self._pages.setdefault(address, Shared(lambda: self._in_turn(make)))
+        page = self._pages.setdefault(address, Shared(lambda: self.in_turn(make)))
         self._pages.move_to_end(address)
         self._forget_oldest()
         if page.stale and sum(one.pending for one in self._pages.values()) >= MAX_QUEUED:
@@ -84,7 +84,8 @@ class SharedPages:
                 return
             del self._pages[address]
 
-    async def _in_turn(self, make: Callable[[], Coroutine[None, None, str]]) -> str:
+    async def in_turn(self, make: Callable[[], Coroutine[None, None, T]]) -> T:
+        """For what is not shared. Raises the errors of `make`."""
         async with self._turn:
             await asyncio.sleep(self._rested - time.monotonic())
             began = time.monotonic()

@@ -8,9 +8,13 @@ import re
 import socket
 import subprocess
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from hyper2kvmd.jobs.store import Store
+from hyper2kvmd.jobs.submissions import Origin, Submission
+from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.guest import Change, Guest
 from hyper2kvmd.model.jobs import State
 from hyper2kvmd.model.results import Verdict
@@ -116,6 +120,22 @@ def test_a_batch_has_its_page(house: House) -> None:
     assert code == 200 and "| web02 | failed |" in report and str(house.root) not in report
     assert house.browse("/batches/9.csv")[0] == 404
     assert "there is no batch 9" in seen(house, "/batches/9", code=404)
+
+
+def test_the_report_of_a_large_batch_is_complete_and_written_in_parts(house: House) -> None:
+    """As text of its own, the report would stay in the memory of the daemon."""
+    store = Store(f"sqlite:///{house.root}/state/jobs.sqlite3")
+    origin = Origin(submitter="root", uid=0)
+    machines = [Migration(vm_name=f"vm{number}", vmdk=(Path("/a.vmdk"),), batch="all") for number in range(1001)]
+    store.submit_file([Submission(one, one.vm_name, origin, batch="all") for one in machines])
+    store.set_paused(True)
+    store.close()
+    house.start()
+    code, report = house.browse("/batches/1.csv")
+    assert code == 200
+    assert [line.split(",")[1] for line in report.splitlines()[1:]] == [one.vm_name for one in machines]
+    code, report = house.browse("/batches/1.md")
+    assert code == 200 and report.count("| queued |") == len(machines)
 
 
 def test_the_page_of_a_job_has_its_timeline_its_warnings_and_its_remedies(busy: House) -> None:
