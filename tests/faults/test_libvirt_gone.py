@@ -1,7 +1,13 @@
-"""libvirtd dies before a stage of a job, and comes back: the job waits for it and is done as in a clean run."""
+"""libvirtd dies before a stage of a job, and comes back: the job waits for it and is done as in a clean run.
+
+Or it is frozen, and a job that waits for it is cancelled.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -10,10 +16,7 @@ import pytest
 from tests.faults import invariants
 from tests.faults.box import in_box
 from tests.faults.disks import small_disk
-from tests.faults.house import House, until
-
-pytestmark = pytest.mark.slow
-
+from tests.faults.house import House, commands, until
 
 VIRSH = ("virsh", "--connect", "qemu:///system")
 CONFIGURATION = """
@@ -43,12 +46,33 @@ class Libvirt:
         self._process.kill()
         self._process.wait()
 
+    def freeze(self) -> None:
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    @property
+    def frozen(self) -> bool:
+        return "State:\tT" in Path(f"/proc/{self._process.pid}/status").read_text()
+
+    def thaw(self) -> None:
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def kind(self, domain: str) -> str:
+        """`kvm`, or `qemu` for emulation."""
+        shown = subprocess.run([*VIRSH, "dumpxml", domain], capture_output=True, text=True, check=True).stdout
+        found = re.search(r"<domain type='(\w+)'", shown)
+        assert found is not None, shown
+        return found[1]
+
     def domains(self) -> set[str]:
         argv = [*VIRSH, "list", "--all", "--name"]
         return set(subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split())
 
 
-@pytest.mark.parametrize("stage", ["plan", "convert", "verify", "publish", "register"])
+SLOW = [pytest.param(stage, marks=pytest.mark.slow) for stage in ("plan", "convert", "publish", "register")]
+BEGUN = "SELECT id FROM events WHERE kind = 'stage-started' AND message = ? AND job_id = ?"
+
+
+@pytest.mark.parametrize("stage", ["verify", *SLOW])
 @in_box
 def test_job_waits_for_libvirt(house: House, stage: str) -> None:
     libvirt = Libvirt()
@@ -59,14 +83,18 @@ def test_job_waits_for_libvirt(house: House, stage: str) -> None:
     house.until_quiet()
     assert house.states() == {"clean": ["succeeded"]}, house.tail()
     house.drop_job("disturbed", vmdk=disk, guest="none", libvirt_import=True, memory=128)
-    reached = "SELECT id FROM events WHERE kind = 'stage-started' AND message = ? AND job_id = 2"
-    until(lambda: house.rows(reached, stage), lambda: f"{stage} begins: {house.tail()}")
+    until(lambda: house.rows(BEGUN, stage, 2), lambda: f"{stage} begins: {house.tail()}")
     libvirt.kill()
     until(lambda: _waits_or_is_over(house), lambda: f"it has met the fault: {house.tail()}")
     libvirt.start()
     house.until_quiet()
     assert house.states() == {"clean": ["succeeded"], "disturbed": ["succeeded"]}, house.tail()
-    assert {"clean", "disturbed"} <= libvirt.domains()
+    if stage == "verify":
+        assert len(house.rows(BEGUN, "register", 2)) > 1, "it has met the fault in register"
+    assert libvirt.domains() == {"clean", "disturbed"}
+    assert libvirt.kind("disturbed") == libvirt.kind("clean")
+    defined = "SELECT id FROM events WHERE kind = 'stage-finished' AND message LIKE 'register%' AND job_id = 2"
+    assert len(house.rows(defined)) == 1
     assert house.stop() == 0, house.tail()
     libvirt.kill()
     kinds = {(house.images / f"{name}.xml").read_text().partition("<domain")[2][:16] for name in ("clean", "disturbed")}
@@ -76,3 +104,27 @@ def test_job_waits_for_libvirt(house: House, stage: str) -> None:
 
 def _waits_or_is_over(house: House) -> bool:
     return bool(house.rows("SELECT id FROM jobs WHERE id = 2 AND (state != 'running')"))
+
+
+@in_box
+def test_job_that_waits_for_a_frozen_libvirt_is_cancelled(house: House) -> None:
+    libvirt = Libvirt()
+    libvirt.start()
+    house.start()
+    house.drop_job("frozen", vmdk=small_disk(house.sources), guest="none", libvirt_import=True, memory=128)
+    until(lambda: house.rows(BEGUN, "verify", 1), lambda: f"verify begins: {house.tail()}")
+    libvirt.freeze()
+    until(lambda: house.rows(BEGUN, "register", 1), lambda: f"register begins: {house.tail()}")
+    until(_virsh_runs, "it asks libvirt")
+    status, answer = house.ask("POST", "/v1/jobs/1/cancel")
+    assert status == 200, answer
+    until(lambda: house.states() == {"frozen": ["cancelled"]}, lambda: f"it is cancelled: {house.tail()}")
+    until(lambda: not _virsh_runs(), "virsh has ended")
+    assert libvirt.frozen
+    libvirt.thaw()
+    until(lambda: house.quiet(), lambda: f"its file is put away: {house.tail()}")
+    assert libvirt.domains() == set()
+
+
+def _virsh_runs() -> bool:
+    return any(words and words[0].endswith("virsh") for words in commands().values())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,9 +15,10 @@ import pytest
 
 from hyper2kvmd.client import Client
 from hyper2kvmd.model.jobs import Stage, State
-from tests.support.host import MIB
+from tests.support.file_systems import file_system
+from tests.support.host import MIB, USER
 from tests.support.host import installed_helper as installed_helper
-from tests.support.service import running, until
+from tests.support.service import Service, running, until
 from tests.support.small_guest import small_guest
 
 LOOP = bytes.fromhex("ebfe").ljust(510, b"\0") + b"\x55\xaa"
@@ -25,6 +28,8 @@ SLOW: Mapping[Stage, tuple[dict[str, object], int]] = {
     Stage.VERIFY: ({"verify": "boot"}, 0),
 }
 """Keys of the migration, and the bandwidth of the daemon, with which a stage takes minutes."""
+TRIES = 8
+"""Jobs, of which one at least must be met in a step that takes a part of a second."""
 
 
 @pytest.mark.parametrize("stage", SLOW)
@@ -102,6 +107,52 @@ def _freeze(
             return frozen
         assert client.job(number).state.active, client.job(number).problems
     raise AssertionError(f"{program} was never seen in {stage}")
+
+
+@pytest.mark.parametrize(
+    ("step", "keys"), [("Computing the checksum", {"checksum": True}), ("Publishing", {})], ids=["digest", "copy"]
+)
+def test_a_frozen_worker_does_not_hold_its_cancelled_job(
+    service_folder: Path, step: str, keys: Mapping[str, object]
+) -> None:
+    """While it computes a digest, and while it copies an image to another file system."""
+    with file_system(service_folder, 400) as images:
+        shutil.chown(images, USER, USER)
+        with running(service_folder, ("none",), output_dir=images) as service:
+            source = service.sources / "data.raw"
+            source.write_bytes(os.urandom(64 * MIB))
+            source.chmod(0o644)
+            client = Client(service.socket)
+            for attempt in range(TRIES):
+                text = json.dumps({"vmdk": str(source), "vm_name": f"data{attempt}", "guest": "none", **keys})
+                number = client.submit_one(text, name=f"data{attempt}").id
+                if _frozen_in(service, client, number, step, images):
+                    break
+                (images / f"data{attempt}.qcow2").unlink()
+            assert client.job(number).state is State.RUNNING, "no job was met in that step"
+            assert client.cancel(number).cancelling
+            until("it is cancelled", lambda: client.job(number).state is State.CANCELLED)
+            assert "is killed" in service.log.read_text()
+            until("its drafts are removed", lambda: not [*images.glob(f"*data{attempt}*")])
+
+
+def _frozen_in(service: Service, client: Client, number: int, step: str, images: Path) -> bool:
+    """Stop the worker as soon as its draft is there, in that step; False if the job has succeeded before."""
+    assert service.process is not None
+    daemon = psutil.Process(service.process.pid)
+    while True:
+        if [*images.glob(".*data*")]:
+            workers = daemon.children()
+            for worker in workers:
+                worker.suspend()
+            time.sleep(0.5)  # the daemon reads what they have said before
+            if any(one.step.startswith(step) for one in client.status().running):
+                return True
+            for worker in workers:
+                worker.resume()
+        if not (job := client.job(number)).state.active:
+            assert job.state is State.SUCCEEDED, job.problems
+            return False
 
 
 def _by_name(daemon: psutil.Process) -> dict[str, psutil.Process]:
