@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationInfo, field_validator
@@ -133,7 +134,7 @@ class Ended(Frozen):
     event: Literal["ended"] = "ended"
     outcome: Literal["succeeded", "failed", "interrupted", "deferred"]
     problems: tuple[Problem, ...] = ()
-    product: Finished = Finished()
+    product: Finished = Field(default_factory=Finished)
     traceback: str = Field(default="", max_length=MAX_TRACEBACK)
     """Traceback of an unexpected exception, which the daemon logs as one line."""
 
@@ -152,7 +153,17 @@ Event = Annotated[
     | Ended,
     Field(discriminator="event"),
 ]
-event_adapter: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def read_event(line: str | bytes) -> Event:
+    """An event that a worker wrote as JSON. Raises pydantic.ValidationError."""
+    return _event_adapter().validate_json(line)
+
+
+@cache
+def _event_adapter() -> TypeAdapter[Event]:
+    """Made when it is needed: it takes as long as all other modules of a worker, which only writes events."""
+    return TypeAdapter(Event)
 
 
 def problem(failure: Explained) -> Problem:

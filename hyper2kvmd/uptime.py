@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,12 @@ class Uptime(NamedTuple):
 
 
 def uptime() -> Uptime:
-    boot = ""
+    return Uptime(_boot(), time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+@cache
+def _boot() -> str:
+    """No process outlives a boot, and the daemon asks several times a second."""
     with contextlib.suppress(OSError):
-        boot = BOOT_ID.read_text().strip()
-    return Uptime(boot, time.clock_gettime(time.CLOCK_BOOTTIME))
+        return BOOT_ID.read_text().strip()
+    return ""

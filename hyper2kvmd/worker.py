@@ -20,8 +20,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-import psutil
-
 from hyper2kvmd import units
 from hyper2kvmd.disk.sources.opened import Sources
 from hyper2kvmd.errors import (
@@ -341,6 +339,8 @@ def _run() -> Ended:
     try:
         order = Order.model_validate_json(sys.stdin.readline())
         if order.limits.io_priority == "idle":
+            import psutil
+
             psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)  # all threads and tools started from here inherit it
         ctx = Context(_emit, lambda needed: _ask_for_space(order, needed), _await_record)
         product = migrate(order, ctx, keep_on_failure=True)

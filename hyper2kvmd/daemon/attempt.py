@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-import psutil
 from pydantic import ValidationError
 
 from hyper2kvmd.daemon.journal import JobLog
@@ -44,7 +43,7 @@ from hyper2kvmd.progress import (
     StageStarted,
     StepStarted,
     Warned,
-    event_adapter,
+    read_event,
 )
 from hyper2kvmd.units import duration
 
@@ -161,7 +160,7 @@ class Attempt:
                 line = await process.stdout.readline()
                 if not line:
                     return await self._crashed(process)
-                event = event_adapter.validate_json(line)
+                event = read_event(line)
             except (ValueError, ValidationError) as error:
                 reason = " ".join(str(error).split())[:300]
                 return _crash(f"the worker sent an invalid event: {reason}")
@@ -344,18 +343,16 @@ def _kill(process: asyncio.subprocess.Process) -> None:
     mount. The helper of sudo is root's, and ends when its socket closes.
     """
     if process.returncode is None:
-        tools = _descendants(process.pid)
+        import psutil
+
+        tools: list[psutil.Process] = []
+        with contextlib.suppress(psutil.Error):
+            tools = psutil.Process(process.pid).children(recursive=True)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         for tool in tools:
             with contextlib.suppress(psutil.Error):
                 tool.kill()
-
-
-def _descendants(pid: int) -> list[psutil.Process]:
-    with contextlib.suppress(psutil.Error):
-        return psutil.Process(pid).children(recursive=True)
-    return []
 
 
 def _crash(fact: str) -> Result:

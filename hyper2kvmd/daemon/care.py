@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from hyper2kvmd.config import DaemonConfig
+from hyper2kvmd.daemon import memory
 from hyper2kvmd.daemon.threads import in_a_thread
 from hyper2kvmd.errors import TryLater
 from hyper2kvmd.jobs.backups import DAILY, Backups, require_whole
@@ -52,6 +53,7 @@ class DatabaseCare:
             backups = self._backups
             if backups is not None:
                 await in_a_thread("database care", partial(self._look, backups))
+            memory.give_back()
             await asyncio.sleep(LOOK_SECONDS)
 
     def _look(self, backups: Backups) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from aiohttp import web
-
 from hyper2kvmd import spec
 from hyper2kvmd.daemon import operations
 from hyper2kvmd.daemon.batch_report import csv_heading, csv_lines, markdown_heading, markdown_lines
 from hyper2kvmd.daemon.callers import Caller, Callers
 from hyper2kvmd.daemon.doors import Handler
+from hyper2kvmd.daemon.http import web
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.notify.notifier import Notifier
 from hyper2kvmd.daemon.operations import Body, Operation, Query

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import cast
 
-from aiohttp import web
+from hyper2kvmd.daemon.http import web
 
 log = logging.getLogger(__name__)
 

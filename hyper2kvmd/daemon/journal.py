@@ -15,8 +15,9 @@ from abc import abstractmethod
 from collections.abc import MutableMapping
 from typing import Any
 
-from aiohttp.http import HttpProcessingError
 from logging_journald import JournaldLogHandler, JournaldTransport, check_journal_stream
+
+from hyper2kvmd.daemon.http import HttpProcessingError
 
 log = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic
 
-from aiohttp import web
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from hyper2kvmd.daemon.callers import Caller
+from hyper2kvmd.daemon.http import web
 from hyper2kvmd.daemon.operations import Body, Operation, Query
 from hyper2kvmd.daemon.threads import in_a_thread
 from hyper2kvmd.daemon.wire import NoBody, RefusalBody

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import hyper2kvmd
 from hyper2kvmd.config import DaemonConfig
@@ -25,7 +25,7 @@ from hyper2kvmd.daemon.sources import admission
 from hyper2kvmd.daemon.stall import StallWatch
 from hyper2kvmd.daemon.storage import Storage
 from hyper2kvmd.daemon.wall_clock import SETTLING_SECONDS, ClockRecord, WallClock
-from hyper2kvmd.daemon.wire import FileSystemRole, Status
+from hyper2kvmd.daemon.wire import FileSystemFault, FileSystemRole, RunningJob, Status
 from hyper2kvmd.errors import Failure, TryLater
 from hyper2kvmd.host import run
 from hyper2kvmd.jobs.attempts import Unsearched
@@ -43,6 +43,16 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 Mode = Literal["running", "paused", "draining", "stopping"]
 """Jobs by state, the submission time of the oldest queued one, and the destinations of notifications."""
+
+
+class Headline(NamedTuple):
+    """What the line in `systemctl status` is made of."""
+
+    state: Mode
+    counts: Counts
+    running: tuple[RunningJob, ...]
+    faults: tuple[FileSystemFault, ...]
+    waiting_for_space: int
 
 
 class Scheduler:
@@ -321,7 +331,7 @@ class Scheduler:
         ignored, ignored_count = self.ignored().shown_to(owner)
         counts, oldest_queued = await self._on_record()
         # of the same moment as the counts: a job that starts now must not be in both
-        running = tuple(attempt.view() for attempt, task in self._attempts.values() if not task.done())
+        running = self._running()
         notifications = await self._deliveries()
         directories = {role: directory_of(role, config) for role in get_args(FileSystemRole)}
         file_systems = await self._room.file_systems(directories)
@@ -347,6 +357,14 @@ class Scheduler:
             faults=self.storage.faults,
             waiting_for_space=self._room.waiting_jobs,
         )
+
+    async def headline(self) -> Headline:
+        """The part of the status for which no file system is examined."""
+        counts, _ = await self._on_record()
+        return Headline(self.mode, counts, self._running(), self.storage.faults, self._room.waiting_jobs)
+
+    def _running(self) -> tuple[RunningJob, ...]:
+        return tuple(attempt.view() for attempt, task in self._attempts.values() if not task.done())
 
     async def _on_record(self) -> tuple[Counts, datetime | None]:
         """From the database; what it said last while its file system has a fault."""

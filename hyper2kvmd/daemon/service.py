@@ -21,7 +21,7 @@ import hyper2kvmd
 from hyper2kvmd import config as configuration
 from hyper2kvmd import units
 from hyper2kvmd.config import DaemonConfig
-from hyper2kvmd.daemon import journal, spool
+from hyper2kvmd.daemon import journal, memory, spool
 from hyper2kvmd.daemon.arrivals import Arrivals
 from hyper2kvmd.daemon.callers import Callers
 from hyper2kvmd.daemon.care import DatabaseCare
@@ -35,7 +35,7 @@ from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.notify.notifier import Notifier
 from hyper2kvmd.daemon.opening import hold_places, open_queue
 from hyper2kvmd.daemon.pages.server import Web
-from hyper2kvmd.daemon.scheduler import TICK_SECONDS, Scheduler
+from hyper2kvmd.daemon.scheduler import TICK_SECONDS, Headline, Scheduler
 from hyper2kvmd.daemon.sources import limits_line
 from hyper2kvmd.daemon.storage import Storage, in_time
 from hyper2kvmd.daemon.submitting import Desk
@@ -102,6 +102,7 @@ def serve(
     """
     os.umask(UMASK)
     sys.setswitchinterval(SWITCH_SECONDS)
+    memory.share_one_heap()
     hangups = _Hangups()
     signal.signal(signal.SIGHUP, hangups.note)
     journal.set_up(config.log_level)
@@ -116,7 +117,7 @@ def serve(
             asyncio.run(_Service(config, config_path, store, locks, hangups, worker, when_ready).run())
 
 
-def status_line(status: Status, last_end: str) -> str:
+def status_line(status: Headline | Status, last_end: str) -> str:
     """The line in `systemctl status`.
 
     For example `2 running: web01 convert 43 %, db02 repair; 5 queued; last: web02 succeeded with 1 warning`.
@@ -312,7 +313,7 @@ class _Service:
         while True:
             journal.report_omitted()
             with contextlib.suppress(TryLater):
-                line = status_line(await self._scheduler.status(), self._scheduler.last_end)
+                line = status_line(await self._scheduler.headline(), self._scheduler.last_end)
                 if line != self._said:
                     self._said = line
                     self._notify(f"STATUS={line}")

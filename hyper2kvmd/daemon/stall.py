@@ -9,8 +9,6 @@ import contextlib
 import math
 from dataclasses import dataclass
 
-import psutil
-
 SILENCE_SECONDS = 10.0
 """After this time without a report, the processes of a job are examined."""
 MOVED_BYTES = 1 << 20
@@ -29,6 +27,8 @@ class Activity:
 
 def activity_of(pid: int) -> Activity:
     """Of a process and all below it, as far as they may be examined."""
+    import psutil
+
     processes: list[psutil.Process] = []
     with contextlib.suppress(psutil.Error):
         worker = psutil.Process(pid)

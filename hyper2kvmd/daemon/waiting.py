@@ -9,12 +9,12 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 
-from aiohttp import web
 from sdnotify import SystemdNotifier
 
 from hyper2kvmd.config import DaemonConfig
 from hyper2kvmd.daemon.doors import BoundedServer, Handler
 from hyper2kvmd.daemon.gauges import WRITABLE
+from hyper2kvmd.daemon.http import web
 from hyper2kvmd.daemon.listening import ended, listen, listen_on_port
 from hyper2kvmd.daemon.locks import Locks
 from hyper2kvmd.daemon.opening import directory_of, open_queue

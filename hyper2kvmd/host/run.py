@@ -6,7 +6,6 @@ and dies with its starter. Tools that parse untrusted bytes also get a `Sandbox`
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
@@ -24,13 +23,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
-
-import psutil
+from typing import TYPE_CHECKING, BinaryIO
 
 from hyper2kvmd.errors import BrokenInstallation, Kind, MigrationFailed
 from hyper2kvmd.host.confine import landlock_abi
 from hyper2kvmd.host.person import name_of
+
+if TYPE_CHECKING:
+    import asyncio
+
+    import psutil
 
 log = logging.getLogger(__name__)
 
@@ -366,6 +368,8 @@ def _with_names(text: str, sandbox: Sandbox | None) -> str:
 
 def _bytes_moved(pid: int) -> int:
     """Bytes read and written so far by a process of ours and those that it has started; 0 if it has ended."""
+    import psutil
+
     with contextlib.suppress(psutil.NoSuchProcess):
         started = psutil.Process(pid)
         return sum(map(_bytes_of, (started, *started.children(recursive=True))))
@@ -373,6 +377,8 @@ def _bytes_moved(pid: int) -> int:
 
 
 def _bytes_of(process: psutil.Process) -> int:
+    import psutil
+
     with contextlib.suppress(psutil.Error):
         counters = process.io_counters()
         return int(counters.read_chars + counters.write_chars)
@@ -381,6 +387,8 @@ def _bytes_of(process: psutil.Process) -> int:
 
 async def spawn_worker(argv: Sequence[str]) -> asyncio.subprocess.Process:
     """The daemon's worker process: stdin and stdout are pipes, stderr is the daemon's own (the journal)."""
+    import asyncio  # a worker needs none
+
     return await asyncio.create_subprocess_exec(
         *_command(argv, None),
         stdin=asyncio.subprocess.PIPE,

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import Field
+
 from hyper2kvmd.host.files import write_durably
 from hyper2kvmd.host.workspace import RECORD
 from hyper2kvmd.model.frozen import Frozen
@@ -19,7 +21,7 @@ from hyper2kvmd.model.results import FIELDS, Finished, Product, recorded
 class Recorded(Frozen):
     """What the attempts of one job have finished in this folder, and how long each stage took."""
 
-    finished: Finished = Finished()
+    finished: Finished = Field(default_factory=Finished)
     seconds: Mapping[Stage, float] = {}
 
 

@@ -75,6 +75,8 @@ class Attempts(Transactions):
         time wait. Raises Unsearched: call it again.
         """
         times = Times(now, uptime().seconds if since_boot is None else since_boot, wall_trusted)
+        if not self._any_queued():
+            return None
         with self.transaction(writes=True) as connection:
             if runs_suspect(connection):
                 return None
@@ -91,6 +93,12 @@ class Attempts(Transactions):
                     return _claimed(connection, job, now)
                 put(connection, job, **start)
         raise Unsearched
+
+    def _any_queued(self) -> bool:
+        """Asked first: a transaction that writes blocks others, and most of the time no job is queued."""
+        queued = select(jobs.c.id).where(jobs.c.state == State.QUEUED).limit(1)
+        with self.transaction() as connection:
+            return connection.execute(queued).first() is not None
 
     def forget_busy_sources(self) -> None:
         """Let no job wait for its source until the next claim: a job has ended, or the limits are others."""

@@ -17,7 +17,7 @@ from hyper2kvmd.errors import NotFound
 from hyper2kvmd.jobs.changes import is_active
 from hyper2kvmd.jobs.rows import counts_of
 from hyper2kvmd.jobs.tables import SHOWN, batches, job_of, jobs
-from hyper2kvmd.jobs.transactions import Transactions
+from hyper2kvmd.jobs.transactions import Transactions, remembered
 from hyper2kvmd.model.jobs import MAX_ID, Batch, Job, JobFilter, Sort, State
 
 ACTIVE = frozenset(state.value for state in State if state.active)
@@ -45,6 +45,14 @@ class Lists(Transactions):
 
     def count(self, asked: JobFilter = EVERY_JOB) -> int:
         """How many jobs there are, without a limit."""
+        return self._count_all() if asked == EVERY_JOB else self._count(asked)
+
+    @remembered
+    def _count_all(self) -> int:
+        """Each first page of a list shows it, and the whole index is read for it."""
+        return self._count(EVERY_JOB)
+
+    def _count(self, asked: JobFilter) -> int:
         query = select(func.count()).select_from(jobs).where(*_conditions(asked))
         if asked.states:
             query = query.where(jobs.c.state.in_(asked.states))

@@ -51,6 +51,9 @@ class Moves(Transactions):
 
     def open_moves(self, kind: MoveKind) -> list[Move]:
         """Moves on record, the earliest first."""
+        return self.remember(f"open_moves {kind.value}", lambda: self._open_moves(kind))
+
+    def _open_moves(self, kind: MoveKind) -> list[Move]:
         query = select(moves).where(moves.c.kind == kind).order_by(moves.c.id)
         with self.transaction() as connection:
             return [

@@ -14,6 +14,7 @@ from hyper2kvmd.jobs.changes import is_active, one, without_active_group
 from hyper2kvmd.jobs.dependencies import needed_by_others
 from hyper2kvmd.jobs.rows import UNKNOWN_TIME, count_of, known_state
 from hyper2kvmd.jobs.tables import (
+    ENDED_IN_PUBLISH,
     MISPLACED,
     PUT_AWAY,
     RETRIED,
@@ -195,9 +196,9 @@ class Questions(Transactions):
 
         Each of them may have left drafts in its output directory.
         """
-        over = jobs.c.state.in_((State.FAILED, State.CANCELLED)), jobs.c.stage == Stage.PUBLISH.value
         later = () if after is None else (jobs.c.finished > after,)
-        query = select(jobs).where(*over, *later, jobs.c.migration.is_not(None)).order_by(jobs.c.finished.desc())
+        over = select(jobs).where(text(ENDED_IN_PUBLISH), *later, jobs.c.migration.is_not(None))
+        query = over.order_by(jobs.c.finished.desc())
         with self.transaction() as connection:
             return [job_of(row) for row in connection.execute(query.limit(500)).mappings()]
 

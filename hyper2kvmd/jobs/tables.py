@@ -46,6 +46,7 @@ RETRIED = "retried/"
 """Before the path of a spool file that has to go back to active/, because a job of it was retried."""
 RETRIED_FILES = "spool_path LIKE 'retried/%'"
 WARNED_JOBS = "warnings > 0"
+ENDED_IN_PUBLISH = "state IN ('failed', 'cancelled') AND stage = 'publish'"
 DATED = (WaitingFor.SPACE, WaitingFor.WINDOW, WaitingFor.TIME, WaitingFor.RETRY)
 """Reasons that end at the job's `not_before`."""
 INSIDE = (WaitingFor.SLOT, WaitingFor.SOURCE)
@@ -138,6 +139,7 @@ jobs = Table(
     Index("jobs_of_submitter", "submitter", "state", "id"),
     Index("jobs_retried", "id", sqlite_where=text(RETRIED_FILES)),
     Index("jobs_misplaced", "id", sqlite_where=text(MISPLACED)),
+    Index("jobs_ended_in_publish", "stage", "finished", sqlite_where=text(ENDED_IN_PUBLISH)),
     Index(
         "jobs_active_content",
         "content_key",

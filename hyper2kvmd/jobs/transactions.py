@@ -13,7 +13,7 @@ from sqlalchemy.exc import DatabaseError, DataError, IntegrityError
 
 from hyper2kvmd.jobs.database import BeforeSteps, explained, no_backup, open_database
 
-REMEMBERED_SECONDS = 5.0
+REMEMBERED_SECONDS = 30.0
 """How long an answer is used without a change by this process: `h2kvmctl gc` changes the database as well."""
 T = TypeVar("T")
 S = TypeVar("S", bound="Transactions")

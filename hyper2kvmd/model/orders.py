@@ -94,7 +94,7 @@ class Order(Frozen):
     space_reserve: str = "5%"
     """Kept free on every file system written to: bytes, or a percentage of its size."""
     limits: Limits = Limits()
-    finished: Finished = Finished()
+    finished: Finished = Field(default_factory=Finished)
     notes: tuple[Concern, ...] = ()
     """Keys of the migration YAML that have no effect here."""
 

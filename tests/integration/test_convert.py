@@ -24,7 +24,7 @@ from hyper2kvmd.progress import (
     Event,
     Progress,
     StepStarted,
-    event_adapter,
+    read_event,
 )
 from tests.support.converting import convert_planned, order_for, planned, prove, prove_all, run_convert, snapshot
 from tests.support.disks import empty_disk, sh
@@ -243,7 +243,7 @@ def working(order: Order, *, kill_at: str = "") -> list[Event]:
         worker.stdin.flush()
         heard = []
         for line in worker.stdout:
-            heard.append(event_adapter.validate_json(line))
+            heard.append(read_event(line))
             if isinstance(heard[-1], StepStarted) and heard[-1].title == kill_at:
                 worker.kill()
     assert worker.returncode == (-signal.SIGKILL if kill_at else 0)

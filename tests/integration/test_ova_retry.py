@@ -20,7 +20,7 @@ from hyper2kvmd.progress import (
     Ended,
     StageFinished,
     StageStarted,
-    event_adapter,
+    read_event,
 )
 from hyper2kvmd.worker import plan_only
 from tests.support.attempts import MIB, Attempts
@@ -51,7 +51,7 @@ def attempt(job: Attempts, kill_at: Stage | None = None, *, finished: bool = Fal
         assert worker.stdin is not None and worker.stdout is not None
         print(job.order.model_dump_json(), file=worker.stdin, flush=True)
         for line in worker.stdout:
-            event = event_adapter.validate_json(line)
+            event = read_event(line)
             if isinstance(event, StageStarted):
                 stages.append(event.stage)
             elif isinstance(event, StageFinished):

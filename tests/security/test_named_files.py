@@ -19,7 +19,7 @@ from hyper2kvmd.machines.reader import read_machine
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.disks import LocalFile
 from hyper2kvmd.model.orders import Order
-from hyper2kvmd.progress import Ended, event_adapter
+from hyper2kvmd.progress import Ended, read_event
 from tests.support.host import MIB, USER, as_service, service_python
 from tests.support.named_files import SECTORS, VICTIM, flat, link, migrated, places, published, put, sparse
 from tests.support.vmdk_images import descriptor
@@ -123,7 +123,7 @@ def test_a_job_of_somebody_who_may_read_both(folder: Path) -> None:
     )
     argv, text = service_python("hyper2kvmd.worker"), f"{order.model_dump_json()}\ngo\nrecorded\n"
     done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=120, cwd="/", check=True)
-    ended = event_adapter.validate_json(done.stdout.splitlines()[-1])
+    ended = read_event(done.stdout.splitlines()[-1])
     assert isinstance(ended, Ended)
     assert [one.code for one in ended.problems] == ["named-file-not-readable"]
     assert published(folder) == []

@@ -29,7 +29,7 @@ from hyper2kvmd.progress import (
     Ended,
     Event,
     StepStarted,
-    event_adapter,
+    read_event,
 )
 from tests.support.disks import empty_disk, sh
 from tests.support.file_systems import file_system
@@ -85,7 +85,7 @@ def planned(order: Order) -> Iterator[Callable[[], Ended]]:
     pipe = subprocess.PIPE
     with subprocess.Popen(service_python("hyper2kvmd.worker"), stdin=pipe, stdout=pipe, text=True, cwd="/") as process:
         assert process.stdin is not None and process.stdout is not None
-        events = map(event_adapter.validate_json, process.stdout)
+        events = map(read_event, process.stdout)
 
         def until(kind: type[Event]) -> Event:
             return next(event for event in events if isinstance(event, kind))
@@ -218,7 +218,7 @@ def problems(order: Order, conversion_dir: Path, *prefix: str | Path) -> tuple[P
     argv = [*prefix, *service_python("hyper2kvmd.worker")]
     text = f"{order.model_dump_json()}\ngo\nrecorded\n"
     done = subprocess.run(argv, input=text, capture_output=True, text=True, cwd="/", check=True)
-    ended = event_adapter.validate_json(done.stdout.splitlines()[-1])
+    ended = read_event(done.stdout.splitlines()[-1])
     assert isinstance(ended, Ended)
     if ended.problems:
         assert sorted(conversion_dir.parent.rglob("*")) == before

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socketserver
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 
@@ -30,7 +32,8 @@ class Webhook:
 
 
 @contextmanager
-def webhook(*answers: int) -> Iterator[Webhook]:
+def webhook(*answers: int, identity: Path | None = None) -> Iterator[Webhook]:
+    """`identity`: a file with the key and the certificate of a server with TLS."""
     there = Webhook(answers=list(answers))
 
     class Handler(BaseHTTPRequestHandler):
@@ -55,7 +58,11 @@ def webhook(*answers: int) -> Iterator[Webhook]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    there.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if identity is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(identity)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    there.url = f"http{'s' if identity else ''}://127.0.0.1:{server.server_address[1]}"
     with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield there

@@ -9,7 +9,7 @@ from hyper2kvmd.model.disks import Image, Layout
 from hyper2kvmd.model.guest import Guest
 from hyper2kvmd.model.jobs import Stage
 from hyper2kvmd.model.results import FIELDS, PRODUCTS, Finished, Product
-from hyper2kvmd.progress import StageFinished, event_adapter
+from hyper2kvmd.progress import StageFinished, read_event
 from tests.support.benches import NOTHING_PLANNED
 
 IMAGE = Image(disks=(), format="raw", layout=Layout(tables=()))
@@ -31,6 +31,6 @@ def test_products_come_in_any_order_but_without_a_gap() -> None:
 
 def test_an_event_carries_the_product_of_its_own_stage() -> None:
     event = StageFinished(stage=Stage.REPAIR, seconds=1.0, product=Guest())
-    assert event_adapter.validate_json(event.model_dump_json()) == event
+    assert read_event(event.model_dump_json()) == event
     with pytest.raises(ValidationError):
         StageFinished(stage=Stage.CONVERT, seconds=1.0, product=Guest())

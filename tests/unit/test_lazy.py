@@ -89,3 +89,16 @@ def test_the_daemons_help_loads_no_server() -> None:
     check = "import hyper2kvmd.cli.daemon as it, sys; it.main(['--help'], standalone_mode=False); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) & set(HEAVY) == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "unneeded"),
+    [
+        ("hyper2kvmd.worker", ("asyncio", "ssl", "psutil", "aiohttp", "sqlalchemy", "yaml")),
+        ("hyper2kvmd.daemon.service", ("alembic", "psutil", "rich", "click", "smtplib")),
+    ],
+)
+def test_a_process_of_the_service_imports_only_what_it_always_needs(module: str, unneeded: tuple[str, ...]) -> None:
+    check = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) & set(unneeded) == set()

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
+from hyper2kvmd.jobs.moves import MoveKind
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin
 from hyper2kvmd.model.asked import Migration
@@ -22,7 +23,7 @@ from hyper2kvmd.model.jobs import JobFilter, Sort, State
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 READS_ALL = re.compile(r"SCAN (jobs|events|dependencies)(_[0-9]+)?(?! USING COVERING INDEX)")
-IN_ORDER = ("jobs_by_name", "jobs_by_finish", "jobs_misplaced", "jobs_with_warnings")
+IN_ORDER = ("jobs_by_name", "jobs_by_finish", "jobs_misplaced", "jobs_retried", "jobs_with_warnings")
 """Indexes that are read in order up to a limit, or that have few of the jobs."""
 ENDED = tuple(state for state in State if not state.active)
 WAITING = (State.QUEUED, State.HELD)
@@ -63,6 +64,15 @@ def scans(store: Store, path: Path, ask: Callable[[Store], object]) -> list[str]
 
 REGULAR: dict[str, Callable[[Store], object]] = {
     "claim": lambda store: store.claim(NOW),
+    "claim of nothing": lambda store: (store.cancel(1, "root"), store.claim(NOW)),
+    "open moves": lambda store: store.open_moves(MoveKind.PUT_AWAY),
+    "retried": lambda store: store.retried(),
+    "due": lambda store: store.due_destinations(NOW),
+    "deliveries": lambda store: store.delivery_states(),
+    "given up": lambda store: store.give_up_deliveries(5, ()),
+    "busy sources": lambda store: store.forget_busy_sources(),
+    "clock": lambda store: store.clock_jumped(NOW),
+    "recover": lambda store: store.recover(),
     "overview": lambda store: store.overview(),
     "paused": lambda store: store.paused(),
     "waiting": lambda store: store.waiting(),
@@ -134,6 +144,16 @@ def test_the_jobs_that_a_submitter_keeps_are_skipped_in_an_index(store: Store, t
 
 def test_spool_files_in_the_wrong_place_are_in_an_index_of_their_own(store: Store, tmp_path: Path) -> None:
     assert plans(store, tmp_path, lambda store: store.misplaced()) == ["SCAN jobs USING INDEX jobs_misplaced"]
+
+
+@pytest.mark.parametrize("after", [None, NOW])
+def test_jobs_that_ended_in_publish_are_in_an_index_of_their_own(
+    store: Store, tmp_path: Path, after: datetime | None
+) -> None:
+    """Thousands of others have failed as well."""
+    since = "" if after is None else " AND finished>?"
+    steps = plans(store, tmp_path, lambda store: store.killed_in_publish(after))
+    assert steps == [f"SEARCH jobs USING INDEX jobs_ended_in_publish (stage=?{since})"]
 
 
 def test_jobs_of_a_machine_in_some_states_are_found_by_its_name(store: Store, tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ import sys
 
 from hyper2kvmd import progress, worker
 from hyper2kvmd.errors import MigrationFailed
-from hyper2kvmd.progress import MAX_TRACEBACK, Ended, event_adapter
+from hyper2kvmd.progress import MAX_TRACEBACK, Ended, read_event
 
 
 def test_a_fault_of_our_own_is_an_event_with_its_traceback() -> None:
     command = [sys.executable, "-I", "-m", "hyper2kvmd.worker"]
     done = subprocess.run(command, input="{}\n", capture_output=True, text=True, timeout=60, check=True)
-    event = event_adapter.validate_json(done.stdout)
+    event = read_event(done.stdout)
     assert isinstance(event, Ended)
     assert (event.outcome, event.problems[0].code) == ("failed", "internal-error")
     assert "worker.py" in event.traceback and "ValidationError" in event.traceback
@@ -34,7 +34,7 @@ def test_a_worker_whose_daemon_is_gone_ends_quietly() -> None:
 def test_a_traceback_is_bounded_and_can_be_written_as_json() -> None:
     event = worker.failed_unexpectedly(ValueError("\udcff" + "x" * 50_000))
     assert len(event.traceback) == MAX_TRACEBACK
-    assert event_adapter.validate_json(event.model_dump_json()) == event
+    assert read_event(event.model_dump_json()) == event
     assert "\\udcff" in worker.failed_unexpectedly(ValueError("\udcff")).traceback
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 import hmac
 import os
+import ssl
 import stat
 import time
 from urllib.parse import urlsplit
 
-from aiohttp import ClientError, ClientSession, ClientTimeout
-
 import hyper2kvmd
+from hyper2kvmd.daemon.http import ClientError, ClientSession, ClientSSLError, ClientTimeout
 from hyper2kvmd.errors import Failure, Kind, MigrationFailed, TryLater
 from hyper2kvmd.host.person import Person
 from hyper2kvmd.model.notifications import Destination, Notification
@@ -41,10 +42,11 @@ async def deliver(destination: Destination, notification: Notification) -> None:
         **_signed(destination, body),
     }
     url = destination.webhook or ""
+    trust = await asyncio.to_thread(ssl.create_default_context) if url.startswith("https:") else True
     try:
         async with (
             ClientSession(timeout=TIMEOUT, trust_env=False, auto_decompress=False) as session,
-            session.post(url, data=body, headers=headers, allow_redirects=False) as answer,
+            session.post(url, data=body, headers=headers, allow_redirects=False, ssl=trust) as answer,
         ):
             if not 200 <= answer.status < 300:
                 raise _refused(url, answer.status, await answer.content.read(MAX_ANSWER))
@@ -115,7 +117,7 @@ def _refused(url: str, status: int, answer: bytes) -> MigrationFailed:
 
 def _unreachable(url: str, error: Exception) -> Failure:
     number = getattr(error, "errno", None) or getattr(getattr(error, "os_error", None), "errno", None)
-    if number in BLOCKED:
+    if number in BLOCKED and not isinstance(error, ClientSSLError):  # its number is one of OpenSSL
         return MigrationFailed(
             "notify-blocked",
             f"this host forbids connections of the service to {_shown(url)}",

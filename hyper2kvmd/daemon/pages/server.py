@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from aiohttp import web
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 import hyper2kvmd
@@ -18,6 +17,7 @@ from hyper2kvmd import catalogue
 from hyper2kvmd.catalogue import KINDS, Explanation
 from hyper2kvmd.daemon.batch_report import Artifacts, csv_heading, csv_lines, markdown_heading, markdown_lines
 from hyper2kvmd.daemon.doors import Handler
+from hyper2kvmd.daemon.http import web
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.pages import chart, host, render, views
