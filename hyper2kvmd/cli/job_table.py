@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from hyper2kvmd.cli.table import Cell, Column, Line, laid_out
+from hyper2kvmd.cli.table import Cell, Column, Line, in_parts, laid_out
 from hyper2kvmd.units import duration
 
 if TYPE_CHECKING:
@@ -30,6 +30,14 @@ STYLES = {"succeeded": "green", "failed": "red", "rejected": "red", "running": "
 def table(jobs: Sequence[Job], width: int | None, now: datetime) -> list[Line]:
     """`width` is that of the terminal; None if there is none."""
     return laid_out(COLUMNS, [_row(job, now) for job in jobs], width)
+
+
+def in_pages(pages: Iterable[Sequence[Job]], width: int | None, now: datetime) -> Iterator[Line]:
+    """The same of jobs that come page by page, of which only the text is kept, and none without a terminal."""
+    rows = ([_row(job, now) for job in page] for page in pages)
+    if width is None:
+        return in_parts(COLUMNS, rows)
+    return iter(laid_out(COLUMNS, [row for page in rows for row in page], width))
 
 
 def _row(job: Job, now: datetime) -> Line:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from hyper2kvmd.cli.selectors import PAGE, STATES, batch_option, every_job, find
 from hyper2kvmd.cli.since import MomentType
 
 if TYPE_CHECKING:
-    from hyper2kvmd.client import Client
+    from hyper2kvmd.client import Client, Listed
     from hyper2kvmd.daemon.wire import JobsQuery
     from hyper2kvmd.model.jobs import Job
 
@@ -82,26 +83,41 @@ def list_jobs(
         warned=warned,
         sort=order,
     )
-    jobs, total = _first(daemon, query, limit or (PAGE if output.json else SHOWN))
+    pages = _Pages(daemon, query, limit or (PAGE if output.json else SHOWN))
     if output.json:
-        output.data(jobs)
+        output.items(itertools.chain.from_iterable(pages))
         return
     from hyper2kvmd.cli import job_table
 
-    output.rows(job_table.table(jobs, output.width, datetime.now(UTC)))
-    if not jobs:
+    output.rows(job_table.in_pages(pages, output.width, datetime.now(UTC)))
+    if not pages.shown:
         output.aside("no job matches")
-    elif total > len(jobs):
-        output.aside(f"{len(jobs):,} of {total:,} jobs; --limit {total} shows all")
+    elif pages.total > pages.shown:
+        output.aside(f"{pages.shown:,} of {pages.total:,} jobs; --limit {pages.total} shows all")
 
 
-def _first(daemon: Client, query: JobsQuery, limit: int) -> tuple[list[Job], int]:
-    """The first jobs of a list, and the number of all."""
-    if limit > PAGE:
-        jobs = list(itertools.islice(every_job(daemon, query), limit))
-        return jobs, len(jobs) if len(jobs) < limit else daemon.jobs(query.with_changes(limit=1)).total
-    answer = daemon.jobs(query.with_changes(limit=limit))
-    return list(answer), answer.total
+class _Pages:
+    """The first jobs of a list, one page after the other: there may be 100,000."""
+
+    def __init__(self, daemon: Client, query: JobsQuery, limit: int) -> None:
+        self._daemon, self._query, self._limit = daemon, query, limit
+        self._first = self._page(0)
+        self.total = self._first.total
+        """Of the whole list."""
+        self.shown = 0
+
+    def __iter__(self) -> Iterator[tuple[Job, ...]]:
+        """At least one page, which is empty if no job matches."""
+        page = self._first
+        self.shown = len(page)
+        yield page.items
+        while len(page) == PAGE and self.shown < self._limit:
+            page = self._page(self.shown)
+            self.shown += len(page)
+            yield page.items
+
+    def _page(self, offset: int) -> Listed[Job]:
+        return self._daemon.jobs(self._query.with_changes(limit=min(PAGE, self._limit - offset), offset=offset))
 
 
 @over_socket(

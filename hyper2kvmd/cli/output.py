@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -60,7 +60,7 @@ class Output:
         """Columns of the terminal; None if standard output is none."""
         return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
-    def rows(self, lines: Sequence[Line]) -> None:
+    def rows(self, lines: Iterable[Line]) -> None:
         """The lines of a table, in colours if standard output is a terminal and NO_COLOR is not set."""
         coloured = self.width is not None and not os.environ.get("NO_COLOR")
         for line in lines:
@@ -118,6 +118,14 @@ class Output:
         from pydantic_core import to_jsonable_python
 
         click.echo(json.dumps(to_jsonable_python(value), ensure_ascii=False))
+
+    def items(self, values: Iterable[BaseModel]) -> None:
+        """One JSON document as well, a list, of which no more than one item is in memory."""
+        between = "["
+        for value in values:
+            click.echo(f"{between}{value.model_dump_json()}", nl=False)
+            between = ", "
+        click.echo("[]" if between == "[" else "]")
 
     def failure(self, failure: Explained, *, source: str = "") -> None:
         """Print the errors of a failed command; `source` is the file that contains them."""

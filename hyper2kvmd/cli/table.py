@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
@@ -22,7 +22,7 @@ class Column:
     """Its cells may be cut to this width; None: they stay whole."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cell:
     text: str
     style: str = ""
@@ -36,14 +36,31 @@ def laid_out(columns: Sequence[Column], rows: Sequence[Line], width: int | None)
 
     A terminal shows no column that is empty in all rows.
     """
-    headings = tuple(Cell(column.heading, "bold") for column in columns)
     if width is None:
-        filled = [tuple(Cell(cell.text or NOTHING) for cell in row) for row in rows]
-        return _padded([headings, *filled], _widths(columns, filled))
+        return list(in_parts(columns, [rows]))
+    headings = _headings(columns)
     chosen = _fitting(columns, rows, width)
     kept = [columns[number] for number in chosen]
     lines = [tuple(row[number] for number in chosen) for row in (headings, *rows)]
     return _padded(lines, _shrunk(kept, _widths(kept, lines[1:]), width))
+
+
+def in_parts(columns: Sequence[Column], parts: Iterable[Sequence[Line]]) -> Iterator[Line]:
+    """The same where there is no terminal, one part of the rows after the other: they need not fit into memory.
+
+    A column gets wider with the first part that needs it.
+    """
+    widths = [0] * len(columns)
+    lines = [_headings(columns)]
+    for rows in parts:
+        filled = [tuple(Cell(cell.text or NOTHING) for cell in row) for row in rows]
+        widths = list(map(max, widths, _widths(columns, filled)))
+        yield from _padded([*lines, *filled], widths)
+        lines = []
+
+
+def _headings(columns: Sequence[Column]) -> Line:
+    return tuple(Cell(column.heading, "bold") for column in columns)
 
 
 def _widths(columns: Sequence[Column], rows: Sequence[Line]) -> list[int]:

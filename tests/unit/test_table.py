@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from rich.cells import cell_len
 
 from hyper2kvmd.cli import job_table
-from hyper2kvmd.cli.table import Cell, Column, Line, laid_out
+from hyper2kvmd.cli.table import Cell, Column, Line, in_parts, laid_out
 from hyper2kvmd.model.jobs import Job, Problem, Stage, State, WaitingFor
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -19,7 +20,7 @@ ROWS = [
 ]
 
 
-def text(lines: list[Line]) -> list[str]:
+def text(lines: Iterable[Line]) -> list[str]:
     return ["".join(cell.text for cell in line) for line in lines]
 
 
@@ -122,3 +123,29 @@ def test_a_warning_is_part_of_the_state() -> None:
     assert job_table.state(job(state=State.SUCCEEDED, warnings=1)) == "succeeded with 1 warning"
     assert job_table.state(job(state=State.SUCCEEDED, warnings=2)) == "succeeded with 2 warnings"
     assert job_table.state(job(state=State.SUCCEEDED)) == "succeeded"
+
+
+def test_a_file_gets_each_part_of_a_table_before_the_next_one_is_asked_for() -> None:
+    asked: list[int] = []
+
+    def parts() -> Iterator[list[Line]]:
+        for number, row in enumerate(ROWS):
+            asked.append(number)
+            yield [row]
+
+    lines = in_parts(COLUMNS, parts())
+    text([next(lines)])
+    assert asked == [0]
+    assert len(text(lines)) == len(ROWS)
+    assert asked == list(range(len(ROWS)))
+
+
+def test_a_column_gets_wider_with_the_part_that_needs_it_and_stays_so() -> None:
+    names = ["a", "longer", "b"]
+    parts = ([(Cell(name), Cell("x"))] for name in names)
+    lines = text(in_parts((Column("n", 2), Column("x", 1)), parts))
+    assert lines == ["n  x", "a  x", "longer  x", "b       x"]
+
+
+def test_a_table_without_rows_has_headings() -> None:
+    assert text(in_parts((Column("n", 2), Column("x", 1)), [[]])) == ["n  x"]
