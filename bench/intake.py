@@ -5,20 +5,15 @@ from __future__ import annotations
 import argparse
 import sqlite3
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import closing
 from statistics import median
 
-from bench.service import DOCUMENT
-from bench.table import host
+from bench.figures import Figure, publish
+from bench.running import daemon
 from tests.support.house import House
 
-BEGIN, END = "<!-- intake: begin -->", "<!-- intake: end -->"
 PAUSE_SECONDS = 1.3
 """Before a file is dropped: the daemon is idle."""
 ASK_SECONDS = 0.05
@@ -26,45 +21,21 @@ ASK_SECONDS = 0.05
 TEXT = "vmdk: /exports/{name}/{name}.vmdk\nvm_name: {name}\nnetwork_map:\n  default: br0\nchecksum: true\n"
 
 
-@dataclass(frozen=True)
-class Result:
-    name: str
-    seconds: float
-    limit: float
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.intake", description=__doc__)
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--runs", type=int, default=15, help="single files")
-    parser.add_argument("--markdown", action="store_true", help=f"put the table into {DOCUMENT.name}")
+    parser.add_argument("--markdown", action="store_true", help="put the table into performance.md")
     asked = parser.parse_args()
-    with daemon() as house:
-        results = [single(house, asked.runs)]
-    with daemon() as house:
-        results += many(house, asked.files)
-    table = render(results, asked.files, asked.runs)
-    print(table)
-    if asked.markdown:
-        text = DOCUMENT.read_text()
-        DOCUMENT.write_text(text.split(BEGIN)[0] + table + text.split(END)[1])
-    return 0 if all(one.seconds < one.limit for one in results) else 1
+    with daemon(max_concurrent_jobs=1) as house:
+        figures = [single(house, asked.runs)]
+    with daemon(max_concurrent_jobs=1) as house:
+        figures += many(house, asked.files)
+    used = f"python -m bench.intake --files {asked.files} --runs {asked.runs}"
+    return publish(figures, "intake", used, "", markdown=asked.markdown)
 
 
-@contextmanager
-def daemon() -> Iterator[House]:
-    with tempfile.TemporaryDirectory(prefix="h2k-bench-", dir="/var/tmp") as name:
-        house = House(Path(name))
-        house.configure(max_concurrent_jobs=1)
-        house.start()
-        try:
-            yield house
-            house.stop()
-        finally:
-            house.close()
-
-
-def single(house: House, runs: int) -> Result:
+def single(house: House, runs: int) -> Figure:
     """From `mv` to the start of the job, as the daemon records it."""
     took = []
     for number in range(runs):
@@ -77,10 +48,10 @@ def single(house: House, runs: int) -> Result:
         started = house.job(number + 1).started
         assert started is not None
         took.append(started.timestamp() - began)
-    return Result(f"`mv` to running, median of {runs}", median(took), 0.15)
+    return Figure(f"`mv` to running, median of {runs}", 1000 * median(took), 150, "ms")
 
 
-def many(house: House, number: int) -> list[Result]:
+def many(house: House, number: int) -> list[Figure]:
     """Paused, so that nothing but the intake works."""
     house.ask("POST", "/v1/queue/pause")
     drafts = house.root / "drafts"
@@ -104,9 +75,9 @@ def many(house: House, number: int) -> list[Result]:
     asking.join()
     answers.sort()
     return [
-        Result(f"{number:,} files to rows", took, 60),
-        Result("the API meanwhile, median", median(answers), 0.1),
-        Result("the API meanwhile, 95th percentile", answers[int(len(answers) * 0.95)], 0.1),
+        Figure(f"{number:,} files to rows", 1000 * took, 60_000, "ms"),
+        Figure("the API meanwhile, median", 1000 * median(answers), 100, "ms"),
+        Figure("the API meanwhile, 95th percentile", 1000 * answers[int(len(answers) * 0.95)], 100, "ms"),
     ]
 
 
@@ -116,15 +87,6 @@ def ask(house: House, over: threading.Event, answers: list[float]) -> None:
             began = time.perf_counter()
             house.ask("GET", path)
             answers.append(time.perf_counter() - began)
-
-
-def render(results: list[Result], files: int, runs: int) -> str:
-    lines = [BEGIN, "", f"    python -m bench.intake --files {files} --runs {runs}", "", f"{host()}.", ""]
-    lines += ["| what | took, ms | at most | met |", "|---|---|---|---|"]
-    for one in results:
-        met = "yes" if one.seconds < one.limit else "**no**"
-        lines.append(f"| {one.name} | {1000 * one.seconds:,.0f} | {1000 * one.limit:,.0f} | {met} |")
-    return "\n".join([*lines, "", END])
 
 
 if __name__ == "__main__":
