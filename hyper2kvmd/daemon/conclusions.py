@@ -57,6 +57,11 @@ class Conclusions:
     def conversion_dir(self, migration: Migration) -> Path:
         return migration.conversion_dir or self.config.conversion_dir
 
+    def working_folder(self, job: Job) -> Path:
+        """Of a job whose migration can be read."""
+        assert job.migration is not None  # noqa: S101 - narrows the type
+        return self.conversion_dir(job.migration) / f"{job.vm_name}.{job.id}"
+
     async def conclude(self, attempt: Attempt, order: Order, result: Result) -> None:
         job = attempt.job
         request = self._room.take_request(job.id)

@@ -53,8 +53,10 @@ class _Full:
 class _Waiter:
     demand: Demand
     place: Place
-    pause_until: float
+    pause_until: float = 0.0
     """Monotonic."""
+    is_known: bool = True
+    """False: an earlier daemon knew the demand. The job asks again when it could write a little more."""
 
     @property
     def pauses(self) -> bool:
@@ -102,7 +104,12 @@ class Room:
 
     def wait(self, job: Job, demand: Demand) -> None:
         """The job is in the queue until `demand` can be met."""
-        self._waiting[job.id] = _Waiter(demand, place_of(job), 0.0)
+        self._waiting[job.id] = _Waiter(demand, place_of(job))
+
+    def wait_again(self, job: Job, folder: Path) -> None:
+        """The same for a job that waits since before the start of this daemon."""
+        demand = Demand(folder, 0, self._config.output_dir, 0)
+        self._waiting[job.id] = _Waiter(demand, place_of(job), is_known=False)
 
     async def wait_after_full(self, job: Job, order: Order, request: Request | None) -> None:
         """The same after a write without space; each time in a row it waits twice as long, at least."""
@@ -131,7 +138,8 @@ class Room:
         for job_id, waiter in sorted(self._waiting.items(), key=lambda item: item[1].place):
             if waiter.pauses:
                 continue
-            shortage = await self._space.shortage(waiter.demand)
+            demand = waiter.demand if waiter.is_known else await self._space.after_full(waiter.demand)
+            shortage = await self._space.shortage(demand)
             if shortage is not None:
                 if shortage.device is None:
                     continue

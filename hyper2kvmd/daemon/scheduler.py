@@ -124,6 +124,8 @@ class Scheduler:
                 JobLog(log, job.id).error("%s failed: %s", job.vm_name, first_line(job.problems))
             if job.state in (State.CANCELLED, State.FAILED):
                 await self._conclusions.tidy_cancelled(job)
+        for job in await self._ledger.ensure(store.waiting_for_space):
+            self._room.wait_again(job, self._conclusions.working_folder(job))
         if await self._ledger.ensure(store.paused):
             self.mode = "paused"
 
@@ -154,7 +156,7 @@ class Scheduler:
                 task.result()
         await self._look_at_clock()
         await self._room.wake_waiting()
-        if any(fault.role == "conversion" for fault in self.storage.faults):
+        if self.storage.conversion_is_full:
             await self._room.relieve()
         store = self._ledger.store
         if self._sources_freed:

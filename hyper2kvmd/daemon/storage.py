@@ -7,8 +7,10 @@ it. A fault ends by itself: the next write that succeeds clears it.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -49,6 +51,11 @@ class Storage:
     @property
     def faults(self) -> tuple[FileSystemFault, ...]:
         return tuple(self._faults.values())
+
+    @property
+    def conversion_is_full(self) -> bool:
+        full = os.strerror(errno.ENOSPC)
+        return any((fault.role, fault.reason) == ("conversion", full) for fault in self._faults.values())
 
     def configure(self, config: DaemonConfig) -> None:
         self._config = config

@@ -27,7 +27,7 @@ from hyper2kvmd.jobs.tables import (
     stages,
 )
 from hyper2kvmd.jobs.transactions import Transactions, remembered
-from hyper2kvmd.model.jobs import Counts, Job, JobEvent, Stage, State
+from hyper2kvmd.model.jobs import Counts, Job, JobEvent, Stage, State, WaitingFor
 from hyper2kvmd.model.results import Artifact
 
 NUMBERS = select(
@@ -110,6 +110,15 @@ class Questions(Transactions):
         with self.transaction() as connection:
             query = select(jobs.c.submitter, func.count()).where(waiting).group_by(jobs.c.submitter)
             return [(row[0], row[1]) for row in connection.execute(query)]
+
+    def waiting_for_space(self) -> Sequence[Job]:
+        """Queued jobs that wait for space and can be read, in the order of their numbers."""
+        waiting = jobs.c.state == State.QUEUED, jobs.c.waiting_for == WaitingFor.SPACE
+        with self.transaction() as connection:
+            found = [
+                job_of(row) for row in connection.execute(select(jobs).where(*waiting).order_by(jobs.c.id)).mappings()
+            ]
+        return [job for job in found if job.migration is not None]
 
     def uid_of(self, submitter: str) -> int | None:
         """The uid of the newest job that a submitter of that name has on record; None if there is no such job."""

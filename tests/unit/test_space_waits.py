@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import subprocess
 import time
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import WaitingFor
 from hyper2kvmd.model.orders import FileSystem, Order
-from tests.support.queue_verbs import add, now
+from tests.support.queue_verbs import add, kinds, now
 
 
 def test_a_full_quota_is_tried_again_after_growing_pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,6 +51,40 @@ def test_a_full_quota_is_tried_again_after_growing_pauses(tmp_path: Path, monkey
     pauses = asyncio.run(run())
     assert pauses[:4] == [2, 4, 8, 16] and pauses[-1] == LONGEST_FULL_SECONDS
     assert store.failures(1) == 0
+
+
+@pytest.mark.root
+def test_a_new_daemon_ends_the_wait_of_two_jobs_for_each_other(tmp_path: Path) -> None:
+    """They have filled the disk, so none of them can be claimed and ask for the space of the other."""
+    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+    place = tmp_path / "conversions"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=0700", "h2k-test", place], check=True)
+    try:
+        for name in "ab":
+            add(store, name)
+            job = store.claim(now())
+            assert job is not None
+            store.requeue(job.id, 1, "full", keep_stages=True, delay_seconds=3600, lacks_space=True)
+            (place / f"{name}.{job.id}").mkdir(mode=0o700)
+            with contextlib.suppress(OSError):
+                (place / f"{name}.{job.id}" / "disk1.raw").write_bytes(bytes(2 << 20))
+
+        async def run() -> None:
+            ledger = Ledger(store)
+            room = Room(DaemonConfig(conversion_dir=place, output_dir=tmp_path, space_reserve="0"), ledger)
+            for job in store.waiting_for_space():
+                room.wait_again(job, place / f"{job.vm_name}.{job.id}")
+            assert room.waiting_jobs == 2
+            await room.wake_waiting()
+            ledger.close()
+
+        asyncio.run(run())
+        assert [path.name for path in place.iterdir()] == ["a.1"]
+        assert store.get(1).waiting_for is not WaitingFor.SPACE
+        assert kinds(store, 2)[-1] == "folder-removed"
+    finally:
+        subprocess.run(["umount", place], check=True)
 
 
 @pytest.mark.parametrize(("free", "needed"), [(100 << 20, 10), (0, (8 << 20) + LEAST_GROWTH * 2)])
