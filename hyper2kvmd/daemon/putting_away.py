@@ -60,6 +60,8 @@ class _EndedFile:
 class PuttingAway:
     def __init__(self, spool_dir: Path, store: Store, complaints: Complaints) -> None:
         self._dir, self._store, self._complaints = spool_dir, store, complaints
+        self._removes = True
+        """Whether removals may be on record."""
 
     def take_back_retried(self) -> None:
         """Move the files of jobs that were retried back to active/, and remove the outcomes of their last end."""
@@ -87,14 +89,20 @@ class PuttingAway:
             else:
                 with self._complaints.about(move.source):
                     self._abandon(move)
-        ready += self._planned(list(files.values()), {self._dir / str(move.target) for _, move in ready})
+        taken = {self._dir / str(move.target) for _, move in ready}
+        taken |= {self._dir / one.path for one in self._store.retried()}  # until it is on record that they are gone
+        ready += self._planned(list(files.values()), taken)
         self._make(ready)
         for submitter, state in sorted({(one.submitter, one.state) for file, _ in ready for one in file.members}):
             self._forget_surplus(submitter, state)
 
     def finish_removals(self) -> None:
-        """Remove files of jobs that were forgotten before the daemon died."""
-        self._remove(self._store.open_moves(MoveKind.REMOVE))
+        """Remove files of jobs that were forgotten, if the daemon died before, or the database did not respond.
+
+        Call it before other files are put away: one could get the name of a file that is gone, and go in its place.
+        """
+        if self._removes:
+            self._remove(self._store.open_moves(MoveKind.REMOVE))
 
     # ------------------------------------------------------------ what has to be moved
 
@@ -107,7 +115,7 @@ class PuttingAway:
                 yield _EndedFile(job, path, members)
 
     def _planned(self, files: Sequence[_EndedFile], taken: set[Path]) -> list[tuple[_EndedFile, Move]]:
-        """Put the moves of these files on record. The places `taken` are those of moves that are on record already."""
+        """Put the moves of these files on record. The places `taken` are those of moves on record."""
         intents: list[Intent] = []
         planned: list[_EndedFile] = []
         for file in files:
@@ -200,6 +208,7 @@ class PuttingAway:
     def _forget_surplus(self, submitter: str, state: State) -> None:
         surplus = self._store.surplus(submitter, state, KEPT[state])
         if surplus:
+            self._removes = True
             self._remove(self._store.forget_jobs([job_id for job_id, _ in surplus]))
 
     def _remove(self, moves: Sequence[Move]) -> None:
@@ -211,6 +220,7 @@ class PuttingAway:
                 outcomes.remove(path)
                 finished.append(move.number)
         self._store.finish_moves(finished)
+        self._removes = len(finished) < len(moves)
 
     def _synced(self, folders: Collection[Path]) -> bool:
         """Whether the moves are on the disk; else they are repeated by the next scan."""

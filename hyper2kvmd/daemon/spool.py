@@ -92,13 +92,13 @@ class Spool:
         self._incoming.expect(arrived)
         more = self._claim_stable()
         entered, left = self._enter_claimed()
+        self._putting_away.finish_removals()
         self._putting_away.take_back_retried()
         self._putting_away.put_away_ended()
         return Scan(entered, more or left)
 
     def _recover(self) -> None:
-        """Complete or undo the moves of a daemon that died. Claims are completed by entering what lies in active/."""
-        self._putting_away.finish_removals()
+        """Find the claims of a daemon that died. They are completed by entering what lies in active/."""
         self._claims = {Path(str(move.target)).name: move.number for move in self._store.open_moves(MoveKind.CLAIM)}
 
     @property
