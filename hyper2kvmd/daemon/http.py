@@ -28,7 +28,22 @@ def without_authorities() -> Iterator[None]:
 
 
 with without_authorities():
-    from aiohttp import ClientError, ClientSession, ClientSSLError, ClientTimeout, web
+    from aiohttp import (
+        ClientConnectorCertificateError,
+        ClientError,
+        ClientSession,
+        ClientSSLError,
+        ClientTimeout,
+        web,
+    )
     from aiohttp.http import HttpProcessingError
 
-__all__ = ["ClientError", "ClientSSLError", "ClientSession", "ClientTimeout", "HttpProcessingError", "web"]
+__all__ = [
+    "ClientConnectorCertificateError",
+    "ClientError",
+    "ClientSSLError",
+    "ClientSession",
+    "ClientTimeout",
+    "HttpProcessingError",
+    "web",
+]

@@ -38,6 +38,16 @@ losetup --list --noheadings
 dmsetup ls | grep -v ^vg0 | grep -v 'No devices' || true
 cat /sys/block/nbd*/backend 2>/dev/null || true
 """
+RECEIVER = "192.0.2.10"
+RECEIVE = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Receiver(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(204)
+        self.end_headers()
+HTTPServer(("", 8000), Receiver).serve_forever()
+"""
 LEFT = f"""
 find /etc /usr -path '*hyper2kvm*' -o -path '*h2kvmctl*'
 find {STATE} /var/spool/hyper2kvm /run/hyper2kvm* 2>/dev/null || true
@@ -122,6 +132,48 @@ def test_prometheus_scrapes_it(machine: Machine) -> None:
     )
     asked = "curl --silent --fail 'http://127.0.0.1:9090/api/v1/query?query=hyper2kvm_jobs_completed_total'"
     until(lambda: json.loads(machine.server.run(f"{asked} || echo '{{}}'")).get("data", {}).get("result"))
+
+
+def test_a_webhook_reaches_another_address_once_the_unit_allows_it(machine: Machine) -> None:
+    """As docs/howto/notifications.md says. The receiver is here, at an address that is not of localhost."""
+    run = machine.server.run
+    run(
+        f"""
+        ip address add {RECEIVER} dev lo
+        systemd-run -q --unit=receiver python3 -c '{RECEIVE}'
+        cp {CONFIGURATION} /root/before.yaml
+        cat >> {CONFIGURATION} <<'YAML'
+notify:
+- {{name: near, webhook: "http://127.0.0.1:8000/"}}
+- {{name: far, webhook: "http://{RECEIVER}:8000/"}}
+YAML
+        systemctl reload hyper2kvmd
+        """
+    )
+    said = run("h2kvmctl notify-test || true")
+    assert "near: delivered" in said
+    assert f"far: not delivered: this host forbids connections of the service to http://{RECEIVER}:8000." in said
+    assert "IPAddressAllow=" in said
+    run(
+        f"""
+        mkdir -p /etc/systemd/system/hyper2kvmd.service.d
+        printf '[Service]\nIPAddressAllow={RECEIVER}\n' > /etc/systemd/system/hyper2kvmd.service.d/override.conf
+        systemctl daemon-reload
+        systemctl restart hyper2kvmd
+        """
+    )
+    until(lambda: "far: delivered" in run("h2kvmctl notify-test || true"))
+    run(
+        f"""
+        systemctl stop receiver
+        ip address del {RECEIVER}/32 dev lo
+        mv /root/before.yaml {CONFIGURATION}
+        rm -r /etc/systemd/system/hyper2kvmd.service.d
+        systemctl daemon-reload
+        systemctl restart hyper2kvmd
+        """
+    )
+    assert machine.denials() == ""
 
 
 def test_its_status_tells_how_far_a_job_is(machine: Machine) -> None:

@@ -71,6 +71,6 @@ def _failed(fact: str) -> MigrationFailed:
     return MigrationFailed(
         "notify-program",
         fact,
-        hint="Correct what the program reports. Programs in hook_dir belong to root, with mode 0755",
+        hint="Correct what this message names. Programs in hook_dir belong to root, with mode 0755",
         kind=Kind.OPERATOR,
     )

@@ -7,26 +7,37 @@ import errno
 import hashlib
 import hmac
 import os
+import socket
 import ssl
 import stat
 import time
 from urllib.parse import urlsplit
 
 import hyper2kvmd
-from hyper2kvmd.daemon.http import ClientError, ClientSession, ClientSSLError, ClientTimeout
+from hyper2kvmd.daemon.http import (
+    ClientConnectorCertificateError,
+    ClientError,
+    ClientSession,
+    ClientSSLError,
+    ClientTimeout,
+)
+from hyper2kvmd.daemon.notify.reach import forbidden
+from hyper2kvmd.daemon.threads import in_a_thread
 from hyper2kvmd.errors import Failure, Kind, MigrationFailed, TryLater
 from hyper2kvmd.host.person import Person
 from hyper2kvmd.model.notifications import Destination, Notification
 
-TIMEOUT = ClientTimeout(total=30.0)
-"""Seconds, from the look-up of the host's name to the end of the answer."""
+TIMEOUT = ClientTimeout(total=30.0, sock_connect=10.0)
+"""Seconds: from the look-up of the host's name to the end of the answer, and for the connection."""
+LOOK_SECONDS = 10.0
+"""For the question why a receiver cannot be reached: a look-up of its name may hang."""
 MAX_ANSWER = 500
 """Bytes of an answer that are read."""
 MIN_SECRET, MAX_SECRET = 16, 4096
 """Bytes."""
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 BLOCKED = (errno.EPERM, errno.EACCES)
-"""Errors of a connection that a firewall of this host forbids; the unit's IPAddressDeny= is one."""
+"""Errors of a connection that this host forbids. With the unit's IPAddressDeny=, a connection times out instead."""
 
 
 async def deliver(destination: Destination, notification: Notification) -> None:
@@ -51,7 +62,7 @@ async def deliver(destination: Destination, notification: Notification) -> None:
             if not 200 <= answer.status < 300:
                 raise _refused(url, answer.status, await answer.content.read(MAX_ANSWER))
     except (ClientError, OSError, ValueError) as error:
-        raise _unreachable(url, error) from error
+        raise await _unreachable(url, error) from error
 
 
 def check(destination: Destination, user: Person) -> None:
@@ -115,25 +126,49 @@ def _refused(url: str, status: int, answer: bytes) -> MigrationFailed:
     )
 
 
-def _unreachable(url: str, error: Exception) -> Failure:
-    number = getattr(error, "errno", None) or getattr(getattr(error, "os_error", None), "errno", None)
-    if number in BLOCKED and not isinstance(error, ClientSSLError):  # its number is one of OpenSSL
-        return MigrationFailed(
-            "notify-blocked",
-            f"this host forbids connections of the service to {_shown(url)}",
-            hint="Add a drop-in with IPAddressAllow= for that address: `systemctl edit hyper2kvmd`. The unit allows "
-            "connections to this host only",
-            kind=Kind.OPERATOR,
-        )
-    if isinstance(error, TimeoutError):
-        reason = f"no answer within {TIMEOUT.total:.0f} s"
-    else:
-        reason = " ".join((str(error) or type(error).__name__).split())
+async def _unreachable(url: str, error: Exception) -> Failure:
+    cause = getattr(error, "os_error", error)
+    if not isinstance(error, ClientSSLError) and getattr(cause, "errno", None) in BLOCKED:  # its number is of OpenSSL
+        return _blocked(_shown(url))
+    if isinstance(cause, TimeoutError | socket.gaierror) and (what := await _forbidden(url)):
+        return _blocked(what)
     return TryLater(
         "notify-unreachable",
-        f"{_shown(url)} does not answer: {reason}",
+        f"{_shown(url)} cannot be reached: {_reason(error)}",
         hint="Check the URL in notify, its certificate, and the network",
     )
+
+
+async def _forbidden(url: str) -> str:
+    host = urlsplit(url).hostname or ""
+    try:
+        what = await asyncio.wait_for(in_a_thread("reach", lambda: forbidden(host)), LOOK_SECONDS)
+    except TimeoutError:
+        return ""
+    return _shown(url) if what == host else what
+
+
+def _blocked(what: str) -> MigrationFailed:
+    return MigrationFailed(
+        "notify-blocked",
+        f"this host forbids connections of the service to {what}",
+        hint="Add a drop-in with IPAddressAllow= for that address: `systemctl edit hyper2kvmd`. The unit allows "
+        "connections to this host only",
+        kind=Kind.OPERATOR,
+    )
+
+
+def _reason(error: Exception) -> str:
+    """In the words of the system, not of the library."""
+    cause = getattr(error, "os_error", error)
+    if isinstance(error, ClientConnectorCertificateError):
+        failed = error.certificate_error
+        return f"its certificate is not valid: {getattr(failed, 'verify_message', '') or failed}"
+    if isinstance(cause, TimeoutError):
+        return "no answer in time"
+    if isinstance(cause, OSError) and cause.errno and not isinstance(error, ClientSSLError):
+        return (os.strerror(cause.errno) if cause.errno > 0 else cause.strerror) or str(cause)
+    return " ".join((str(error) or type(error).__name__).split())
 
 
 def _shown(url: str) -> str:

@@ -1,0 +1,58 @@
+"""Whether this host lets the service send to a receiver. The unit's IPAddressDeny= does not, for example."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+RESOLVER = Path("/etc/resolv.conf")
+DISCARD = 9
+"""The port of RFC 863, at which nothing is answered."""
+HOPS = {
+    socket.AF_INET: (socket.IPPROTO_IP, socket.IP_TTL),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS),
+}
+
+
+def forbidden(host: str) -> str:
+    """What this host forbids to send to: `host`, the DNS servers that should find it, or nothing ("").
+
+    A filter of a control group makes a TCP connection time out, as a receiver that is switched off does. A datagram
+    fails at once. No router passes it on.
+    """
+    try:
+        addresses = socket.getaddrinfo(host, DISCARD, type=socket.SOCK_DGRAM)
+    except OSError:
+        servers = list(_name_servers())
+        return "" if any(map(_may_send, servers)) else _named(servers)
+    return "" if any(map(_may_send, addresses)) else host
+
+
+def _name_servers() -> Iterator[tuple[Any, ...]]:
+    with suppress(OSError):
+        for line in RESOLVER.read_text(errors="replace").splitlines():
+            words = line.split()
+            if len(words) > 1 and words[0] == "nameserver":
+                with suppress(OSError):
+                    numeric = socket.AI_NUMERICHOST
+                    yield from socket.getaddrinfo(words[1], DISCARD, type=socket.SOCK_DGRAM, flags=numeric)
+
+
+def _may_send(address: tuple[Any, ...]) -> bool:
+    family, kind, protocol, _, place = address
+    try:
+        with socket.socket(family, kind, protocol) as sender:
+            sender.setsockopt(*HOPS[family], 1)
+            sender.connect(place)
+            sender.send(b"")
+    except OSError as error:
+        return not isinstance(error, PermissionError)
+    return True
+
+
+def _named(servers: list[tuple[Any, ...]]) -> str:
+    addresses = ", ".join(place[0] for *_, place in servers)
+    return f"the DNS server {addresses}" if addresses else ""
