@@ -160,11 +160,13 @@ def test_a_stage_that_began_again_is_not_finished() -> None:
     assert views.of_job(job(stage=Stage.PLAN), events, Finished()).stages[0].state == "running"
 
 
-def test_facts_about_the_guest_are_no_events_of_the_page() -> None:
-    events = (event(1, "submitted"), event(2, "machine", "network card 52:54:00:11:22:33"), event(3, "warned", "disk"))
+def test_the_log_has_all_events_but_the_identities_of_the_machine() -> None:
+    kinds = ("submitted", "machine", "warned", "noted", "space-reserved", "priority-changed", "succeeded")
+    events = tuple(event(number, kind, f"{kind} /images") for number, kind in enumerate(kinds))
     view = views.of_job(job(), events, Finished())
-    assert [one.kind for one in view.events] == ["submitted"]
-    assert view.warnings == ("disk",)
+    assert [one.kind for one in reversed(view.events)] == [kind for kind in kinds if kind != "machine"]
+    assert view.events[0].message == "", "it is the path of an image"
+    assert view.warnings == ("warned /images",)
 
 
 def test_the_newest_events_are_shown() -> None:

@@ -2,50 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
 
-from hyper2kvmd.model.asked import Migration
-from hyper2kvmd.model.concerns import Concern
-from hyper2kvmd.model.disks import DiskImage, FileIdentity, Image, Layout, LocalFile, SourceDisk
+from hyper2kvmd.daemon.pages.reported import of_report
 from hyper2kvmd.model.guest import Change, DriverFileFact, Guest, Nic, WindowsAdapter, WindowsDriver, WindowsFacts
-from hyper2kvmd.model.orders import Order
-from hyper2kvmd.model.results import PublishedDisk, Verdict
+from hyper2kvmd.model.results import Verdict
 from hyper2kvmd.report import Report, markdown
-from tests.support.benches import hardware_for, plan_for
+from tests.support.reports import CONCERN, PLAN, made
 
-DISK = SourceDisk(
-    at=LocalFile(path=Path("/source.vmdk")),
-    subformat="monolithicFlat",
-    virtual_size=512,
-    data_bytes=512,
-    files=(FileIdentity(path=Path("/source.vmdk"), device=1, inode=1, size=1, mtime_ns=1, ctime_ns=1),),
-)
 EVIL_PATH = "/boot/![x](http://evil/)\n# Evidence"
-LAYOUT = Layout(tables=("none",))
-PLAN = plan_for((DISK,), LAYOUT)
-CONCERN = Concern(code="description-unclear", message="`<i>` has two .vmx")
-
-
-def made(guest: Guest, verdict: Verdict = Verdict(level="check", evidence=("size",))) -> Report:  # noqa: B008
-    return Report(
-        version="1",
-        order=Order(
-            job_id="1",
-            migration=Migration(vmdk=(Path("/source.vmdk"),), vm_name="web01"),
-            conversion_dir=Path("/c"),
-            output_dir=Path("/o"),
-            helper=("none",),
-        ),
-        plan=PLAN.with_changes(concerns=(CONCERN,), machine=PLAN.machine.with_changes(name="<u>|`evil`")),
-        hardware=hardware_for("bios", "52:54:00:00:00:01"),
-        image=Image(
-            disks=(DiskImage(path=Path("/c/i"), virtual_size=512, file_bytes=512),), format="raw", layout=LAYOUT
-        ),
-        guest=guest,
-        verdict=verdict,
-        seconds={},
-        published=(PublishedDisk(path=Path("/o/web01.raw"), file_bytes=512),),
-    )
 
 
 def test_a_guest_cannot_speak_in_the_reports_own_voice() -> None:
@@ -158,3 +123,53 @@ def test_the_report_begins_with_the_number_of_warnings() -> None:
     assert markdown(quiet).splitlines()[2] == "Migrated with 1 warning."
     guest = Guest(warnings=("the clock is wrong", "the clock is wrong"), concerns=(CONCERN,))
     assert markdown(made(guest)).splitlines()[2] == "Migrated with 2 warnings."
+
+
+def test_the_page_of_a_job_has_the_report_but_no_content_no_paths_and_no_identities() -> None:
+    card, uuid = Nic(name="ens192", mac="52:54:00:00:00:01", network="lan"), "11111111-2222-3333-4444-555555555555"
+    step = "Give the card 52:54:00:00:00:01 the address 192.0.2.21/24: `netsh`"
+    facts = WindowsFacts(
+        build=9600,
+        edition="",
+        version="",
+        server=False,
+        control_set="C",
+        system_root="C:\\Windows",
+        drivers=(WindowsDriver(name="vioscsi", version="100.9", signer="Red Hat"),),
+        adapters=(WindowsAdapter(name="Card", guid="{1}", mac=card.mac, device="e1000", dhcp=False),),
+        first_boot=(step,),
+        by_hand=(step,),
+    )
+    guest = Guest(
+        family="windows",
+        os_name="Windows 8.1",
+        hostname="web01",
+        nics=(card,),
+        windows=facts,
+        fstab_before="hidden",
+        changes=(Change(fix="drivers", path="SYSTEM", summary="vioscsi starts", diff="hidden"),),
+    )
+    verdict = Verdict(level="boot", evidence=("it asked for a login",), boot_seconds=31.25, console_tail=("hidden",))
+    report = made(guest, verdict)
+    report = report.with_changes(hardware=report.hardware.with_changes(uuid=uuid, serial="hidden", genid=uuid))
+    shown = of_report(report.model_dump_json().encode())
+    assert shown is not None
+    text = shown.model_dump_json()
+    assert [one for one in ("hidden", card.mac, "192.0.2", uuid, '"/', "/o", "/c") if one in text] == []
+    assert dict(shown.facts)["CPUs"] == "2 (default)" and dict(shown.facts)["host name"] == "web01"
+    assert {table.title: table.rows for table in shown.tables} == {
+        "Disks": (("1", "yes", "virtio", "512 B", "web01.qcow2"),),
+        "Network cards": (("1", "virtio", "ens192", "lan -> default"),),
+        "Images": (("web01.raw", "raw", "512 B", "512 B", "not computed (checksum: true)", "sparse: "),),
+        "Drivers": (("vioscsi", "100.9", "Red Hat", ""),),
+    }
+    assert shown.evidence == ("it asked for a login", "the guest booted in 31.2 s")
+    assert (shown.by_hand, shown.written_bytes, shown.more) == (1, 512, 0)
+
+
+def test_a_report_of_another_version_is_shown_in_part() -> None:
+    parts = made(Guest(os_name="Debian 12")).model_dump(mode="json")
+    text = json.dumps({name: parts[name] for name in ("guest", "verdict")})
+    shown = of_report(text.encode())
+    assert shown is not None and shown.facts == (("guest", "Debian 12"),) and shown.written_bytes is None
+    assert of_report(b"{}") is None

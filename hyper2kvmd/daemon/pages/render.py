@@ -46,6 +46,7 @@ def _environment() -> Environment:
         "duration": units.duration,
         "about": units.about,
         "local": units.local_time,
+        "capitalized": capitalized,
         "commands": commands,
         "lasted": lasted,
         "waits_for": waits_for,
@@ -65,6 +66,11 @@ def printable(value: object) -> object:
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
     return "".join(letter if letter.isprintable() else REPLACEMENT for letter in value.replace("\n", " "))
+
+
+def capitalized(text: str) -> str:
+    """With a capital at its beginning, and no other change: `CPUs`, `SHA-256`."""
+    return text[:1].upper() + text[1:]
 
 
 def commands(text: str) -> Markup:

@@ -177,8 +177,8 @@ class Web:
         job = await self._ledger.call(store.get, number)
         events = await self._ledger.call(store.events, number)
         finished = await self._ledger.call(store.finished_stages, number)
-        view = await in_a_thread("page", views.of_job, job, events, finished)
         reported = await self._reported(job, finished)
+        view = await in_a_thread("page", views.of_job, job, events, finished, reported)
         running = next((one for one in (await self._scheduler.status()).running if one.id == number), None)
         return await self._show(
             "job",

@@ -1,7 +1,6 @@
-"""What the page of one job shows, from its record: the timeline of its stages, its facts, its warnings and events.
+"""What the page of one job shows, from its record: the timeline of its stages, its facts, its warnings and its log.
 
-Nothing here names files of a source, addresses of network cards, or content of a guest's files: everybody who reaches
-`metrics_listen` can read the page (docs/security.md).
+Everybody who reaches `metrics_listen` can read the page. docs/explanation/security.md lists what it does not show.
 """
 
 from __future__ import annotations
@@ -10,18 +9,14 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from hyper2kvmd import units
+from hyper2kvmd.daemon.pages.reported import Reported
 from hyper2kvmd.model.frozen import Frozen
 from hyper2kvmd.model.jobs import WARNED, Job, JobEvent, Stage, State
 from hyper2kvmd.model.results import Finished
 
 EVENTS_SHOWN = 100
-SHOWN = frozenset(
-    {
-        *("submitted", "claimed", "stage-started", "stage-finished", "requeued", "held", "released", "retried"),
-        *("cancel-requested", "cancelled", "failed", "succeeded", "rejected", "duplicate", "folder-removed"),
-    }
-)
-"""Kinds of events that are shown as such. Others may have facts about the guest."""
+MACHINE = "machine"
+"""The kind of events that describe the new machine, with its identities. The report on the page has the rest."""
 
 
 class StageRow(Frozen):
@@ -44,12 +39,13 @@ class JobView(Frozen):
     """Events that are not shown because newer ones are."""
 
 
-def of_job(job: Job, events: Sequence[JobEvent], finished: Finished) -> JobView:
-    shown = [_without_path(event) for event in events if event.kind in SHOWN]
+def of_job(job: Job, events: Sequence[JobEvent], finished: Finished, reported: Reported | None = None) -> JobView:
+    """`reported` is the report of a job that has one: its record has no details any more."""
+    shown = [_without_path(event) for event in events if event.kind != MACHINE]
     return JobView(
         job=job,
-        facts=tuple(_facts(job, finished)),
-        stages=tuple(_stage(stage, job, events, finished) for stage in Stage),
+        facts=tuple(_facts(job, finished, reported)),
+        stages=tuple(_stage(stage, job, events, _result(stage, finished, reported)) for stage in Stage),
         warnings=tuple(dict.fromkeys(event.message for event in events if event.kind == WARNED)),
         events=tuple(reversed(shown[-EVENTS_SHOWN:])),
         earlier=max(0, len(shown) - EVENTS_SHOWN),
@@ -61,31 +57,34 @@ def _without_path(event: JobEvent) -> JobEvent:
     return event.with_changes(message="") if event.kind == State.SUCCEEDED else event
 
 
-def _facts(job: Job, finished: Finished) -> Iterator[tuple[str, str]]:
+def _facts(job: Job, finished: Finished, reported: Reported | None) -> Iterator[tuple[str, str]]:
     yield "Submitted", units.local_time(job.created) + (f" by {job.submitter}" if job.submitter else "")
     if job.started:
         yield "First start", units.local_time(job.started)
     if job.finished:
         yield "Finished", units.local_time(job.finished)
-    yield "Priority", str(job.priority)
+    if job.state is not State.REJECTED:
+        yield "Priority", str(job.priority)
     yield "Attempts", str(job.attempt)
     if job.migration is not None:
         yield "Target", job.migration.target
         yield "Proof", job.migration.verify
-    if finished.plan is not None:
-        yield "Disks", ", ".join(units.size(disk.virtual_size) for disk in finished.plan.disks) or "none on record"
+    if reported is not None:
+        return
+    if finished.plan is not None and finished.plan.disks:
+        yield "Disks", ", ".join(units.size(disk.virtual_size) for disk in finished.plan.disks)
         yield "Firmware", finished.plan.firmware
     if finished.guest is not None and finished.guest.os_name:
         yield "Guest", finished.guest.os_name
 
 
-def _stage(stage: Stage, job: Job, events: Sequence[JobEvent], finished: Finished) -> StageRow:
+def _stage(stage: Stage, job: Job, events: Sequence[JobEvent], result: str) -> StageRow:
     began = _last(events, "stage-started", stage)
     ended = _last(events, "stage-finished", stage)
     if began is None:
         return StageRow(name=stage, state="not started", look="")
     if ended is not None and ended.id > began.id:
-        seconds, result = (ended.at - began.at).total_seconds(), _result(stage, finished)
+        seconds = (ended.at - began.at).total_seconds()
         look = State.SUCCEEDED.value
         return StageRow(name=stage, state="finished", look=look, began=began.at, seconds=seconds, result=result)
     if job.stage is not stage:
@@ -101,13 +100,18 @@ def _last(events: Sequence[JobEvent], kind: str, stage: Stage) -> JobEvent | Non
     return next((one for one in reversed(events) if one.kind == kind and one.message.split(" ")[0] == stage), None)
 
 
-def _result(stage: Stage, finished: Finished) -> str:
+def _result(stage: Stage, finished: Finished, reported: Reported | None) -> str:
     match stage:
-        case Stage.CONVERT if finished.image is not None and finished.image.disks:
-            return f"{units.size(sum(disk.file_bytes for disk in finished.image.disks))} written"
+        case Stage.CONVERT:
+            image = finished.image
+            written = sum(disk.file_bytes for disk in image.disks) if image and image.disks else None
+            if written is None and reported is not None:
+                written = reported.written_bytes
+            return "" if written is None else f"{units.size(written)} written"
+        case Stage.REPAIR if reported is not None:
+            return units.counted(len(reported.repairs) + reported.more, "change")
         case Stage.REPAIR if finished.guest is not None and finished.guest.os_name:
-            changes = len(finished.guest.changes)
-            return f"{changes} change{'' if changes == 1 else 's'}"
+            return units.counted(len(finished.guest.changes), "change")
         case Stage.VERIFY if finished.verdict is not None:
             return f"{finished.verdict.level}: passed"
         case Stage.REGISTER if finished.registration is not None:

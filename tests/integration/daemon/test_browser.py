@@ -14,8 +14,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
+from hyper2kvmd.model.guest import Change, Guest, Nic
+from hyper2kvmd.model.results import Verdict
 from tests.support.host import REPOSITORY
 from tests.support.house import House, until
+from tests.support.reports import made
 
 CHROMIUM = Path("/usr/bin/chromium")
 SCREENSHOTS = REPOSITORY / ".cache" / "screenshots"
@@ -40,6 +43,17 @@ ENDED = {
     "mail01": ("plan", "fail retry space-never"),
     "a-name-that-is-as-long-as-libvirt-takes-it-" + "x" * 20: ("plan", "fail permanent source-missing"),
 }
+LONG_PATH = "/etc/NetworkManager/system-connections/" + "x" * 80
+GUEST = Guest(
+    os_name="Debian GNU/Linux 12 (bookworm)",
+    hostname="web01",
+    kernels=("6.1.0-50-cloud-amd64", "6.1.0-49-cloud-amd64"),
+    boot_loader="grub2",
+    root="partition 1 (ext4, UUID b8237f2f-d9bd-494a-9c32-3b7bc5525d68)",
+    nics=(Nic(name="ens192", mac="52:54:00:00:00:01", network="VM Network"),),
+    changes=(Change(fix="network", path=LONG_PATH, summary="the card is found by its MAC address"),),
+)
+PROOF = Verdict(level="boot", evidence=("the guest asked for a login on its serial console",), boot_seconds=31.0)
 RUNNING = {"files01": ("progress 43 100",), "erp01": ("progress 71 100",)}
 
 
@@ -60,6 +74,7 @@ def populate(house: House) -> None:
     for number, (name, words) in enumerate(ENDED.items(), 1):
         house.drop(f"{number}.yaml", house.migration(f"{number}", *words, vm_name=name))
         until(partial(over, house, number), f"{name} has ended")
+    (house.root / "images" / "web01.json").write_text(made(GUEST, PROOF).model_dump_json())
     house.drop("printer.yaml", "vmdk: disk.vmdk\nbanana: 1\n")
     house.rejection("printer.yaml")
     for name, words in RUNNING.items():
@@ -139,4 +154,14 @@ def test_a_reader_finds_the_remedy_of_a_failed_job_by_links_and_filters(site: Ho
     assert "What to do: Tell it otherwise." in page.inner_text("main")
     page.get_by_role("link", name="space-never").click()
     assert "Usual causes" in page.inner_text("main")
+    page.close()
+
+
+def test_the_report_of_a_job_is_on_its_page(site: House, browser: Browser) -> None:
+    page = browser.new_page()
+    page.goto(f"http://127.0.0.1:{site.port}/jobs/1")
+    words = page.inner_text("main")
+    assert "Debian GNU/Linux 12" in words and LONG_PATH in words and "VM Network -> default" in words
+    assert page.get_by_role("heading", name="Network cards").is_visible()
+    assert "52:54:00:00:00:01" not in words
     page.close()

@@ -149,13 +149,13 @@ def test_the_page_of_a_job_has_its_timeline_its_warnings_and_its_remedies(busy: 
 
 def test_the_page_of_a_job_shows_its_report_without_the_texts_of_the_guest(busy: House) -> None:
     change = Change(fix="fstab", path="/etc/fstab", summary="2 <names>", diff="-/dev/secret")
-    guest = Guest(os_name="Debian 12", changes=(change,) * 60)
+    guest = Guest(os_name="Debian 12", changes=(change,) * 210)
     verdict = Verdict(level="boot", evidence=("it asked for a login",))
     parts = {"guest": guest.model_dump(mode="json"), "verdict": verdict.model_dump(mode="json"), "version": "1"}
     (busy.root / "images" / "good.json").write_text(json.dumps(parts))
     words, page = seen(busy, "/jobs/1"), busy.browse("/jobs/1")[1]
     assert "Debian 12" in words and "it asked for a login" in words
-    assert page.count("2 &lt;names&gt;") == 50 and "10 more repairs" in words
+    assert page.count("2 &lt;names&gt;") == 200 and "10 more repairs" in words
     assert "secret" not in page
     (busy.root / "images" / "warned.json").write_text("{}")
     assert "Report" not in seen(busy, "/jobs/2")
