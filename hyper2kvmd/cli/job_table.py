@@ -47,7 +47,7 @@ def _row(job: Job, now: datetime) -> Line:
         Cell(state(job), state_style(job)),
         Cell(job.stage.value if job.stage else ""),
         Cell(f"{job.progress:.0%}" if job.stage and job.state.active else ""),
-        Cell(str(job.priority)),
+        Cell(priority(job)),
         Cell(job.submitter),
         Cell(job.waiting_for.value if job.waiting_for and job.state.active else ""),
         Cell(_duration(job, now)),
@@ -59,6 +59,11 @@ def state(job: Job) -> str:
     """With the number of warnings: a job can succeed and still need attention."""
     word = "cancelling" if job.cancelling else job.state.value
     return f"{word} with {warnings(job.warnings)}" if job.warnings else word
+
+
+def priority(job: Job) -> str:
+    """Empty for a job that was rejected: it has none."""
+    return "" if job.state.value == "rejected" else str(job.priority)
 
 
 def warnings(count: int) -> str:

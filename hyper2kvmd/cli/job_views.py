@@ -47,7 +47,7 @@ def job(output: Output, one: Job, events: Sequence[JobEvent], changes: Sequence[
     _section(output, "repaired", (f"{change.path}: {change.summary}" for change in changes))
     _section(output, "warnings", dict.fromkeys(_texts(events, WARNED)), "yellow")
     _section(output, "notes", dict.fromkeys([*map(str, one.notes), *_texts(events, NOTED)]))
-    _problems(output, one.problems)
+    _problems(output, one.problems, one.spool_name or "the YAML")
 
 
 def _facts(one: Job, events: Sequence[JobEvent], now: datetime) -> list[tuple[str, tuple[str, ...], str]]:
@@ -64,7 +64,7 @@ def _facts(one: Job, events: Sequence[JobEvent], now: datetime) -> list[tuple[st
         ("image" if one.state.value == "succeeded" else "note", (one.note,), ""),
         ("batch", (one.batch or "",), ""),
         ("attempt", (str(one.attempt),), ""),
-        ("priority", (str(one.priority),), ""),
+        ("priority", (job_table.priority(one),), ""),
         ("submitted", (f"{_when(one.created)} by {one.submitter}" if one.submitter else _when(one.created),), ""),
         ("spool file", (one.spool_name or "",), ""),
         ("started", (_when(one.started),), ""),
@@ -143,13 +143,13 @@ def _texts(events: Sequence[JobEvent], kind: str) -> Iterator[str]:
     return (event.message for event in events if event.kind == kind)
 
 
-def _problems(output: Output, problems: Sequence[Problem]) -> None:
-    """Each with its remedy on a line of its own."""
+def _problems(output: Output, problems: Sequence[Problem], file: str) -> None:
+    """Each with its remedy on a line of its own. `file` is that of a problem that names none."""
     if problems:
         output.line("")
         output.line("error" if len(problems) == 1 else "errors", style="bold")
     for one in problems:
-        fact = f"{one.file or ''}:{one.line}:{one.column}: {one.message}" if one.line else one.message
+        fact = f"{one.file or file}:{one.line}:{one.column}: {one.message}" if one.line else one.message
         output.paragraph(f"  {fact} [{one.code}]", "red", indent=4)
         output.paragraph(f"  {one.hint}.", indent=4)
     if problems and output.width is not None:

@@ -139,7 +139,9 @@ def list_batches(output: Output, daemon: Client, active: bool, mine: bool, limit
     from hyper2kvmd.cli import batch_views
 
     output.rows(batch_views.table(found.items, output.width))
-    if found.total > len(found):
+    if not found:
+        output.aside("no batch matches")
+    elif found.total > len(found):
         output.aside(f"{len(found):,} of {found.total:,} batches; see --limit")
 
 

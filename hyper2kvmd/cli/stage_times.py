@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from hyper2kvmd.model.jobs import JobEvent
 
 STARTED, FINISHED = "stage-started", "stage-finished"
-ENDS = {"succeeded", "failed", "cancelled", "requeued", "rejected"}
+ENDS = {"succeeded", "failed", "cancelled", "requeued", "held", "rejected"}
 """Kinds of events that end an attempt."""
 MOVES = {"submitted", "held", "released", "retried", "requeued"}
 """Kinds of events after which a job waits."""

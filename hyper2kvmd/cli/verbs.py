@@ -124,7 +124,7 @@ def priority(output: Output, daemon: Client, selected: Selected, value: int) -> 
         output,
         selected,
         lambda job: daemon.set_priority(job.id, value),
-        lambda before, now: f"{titled(now)} has priority {now.priority}, before {before.priority}",
+        lambda before, now: f"{titled(now)} has priority {now.priority} (was {before.priority})",
     )
 
 

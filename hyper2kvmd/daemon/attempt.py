@@ -272,8 +272,9 @@ class Attempt:
             self._log.warning("%s", concern)
 
     def _enter(self, stage: Stage) -> None:
-        """A conversion that continues is logged with its first progress."""
-        if self._stage is None and self._order.finished.plan is not None and stage is not Stage.CONVERT:
+        """A conversion that continues is logged with its first progress. A plan is always made anew."""
+        continues = self._stage is None and self._order.finished.plan is not None
+        if continues and stage not in (Stage.PLAN, Stage.CONVERT):
             self._log.info("%s continues at %s", self.job.vm_name, stage.value)
         self._stage, self._step, self._pace = stage, "", Pace(None)
 

@@ -121,7 +121,11 @@ def forget_early_events(connection: Connection, job_id: int) -> None:
 
 
 def first_line(problems: Sequence[Problem]) -> str:
-    return rendered(problems[0].message, problems[0].hint, problems[0].code) if problems else ""
+    """With its line in the YAML, if it has one."""
+    if not problems:
+        return ""
+    first = problems[0]
+    return rendered(f"line {first.line}: {first.message}" if first.line else first.message, first.hint, first.code)
 
 
 def record(connection: Connection, job: Job, kind: str, message: str = "") -> None:

@@ -188,7 +188,8 @@ def record_duplicate(connection: Connection, job: Job, origin: Origin) -> None:
     """Record the first of several duplicates in a row."""
     last = select(events.c.kind).where(events.c.job_id == job.id).order_by(events.c.id.desc()).limit(1)
     if connection.execute(last).scalar() != "duplicate":
-        record(connection, job, "duplicate", f"the same content was submitted again: {origin.name or 'API'}")
+        way = f": {origin.name}" if origin.name else " over the control socket"
+        record(connection, job, "duplicate", f"the same content was submitted again{way}")
 
 
 def _insert(connection: Connection, columns: Mapping[str, Any]) -> Job:

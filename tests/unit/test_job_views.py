@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from hyper2kvmd.cli import batch_views, job_views, live, verbs, watch
+from hyper2kvmd.cli import batch_views, job_table, job_views, live, verbs, watch
 from hyper2kvmd.cli.output import Output
 from hyper2kvmd.daemon.wire import RunningJob
-from hyper2kvmd.model.jobs import Batch, Counts, Job, JobEvent, Stage, State, WaitingFor
+from hyper2kvmd.model.jobs import Batch, Counts, Job, JobEvent, Problem, Stage, State, WaitingFor
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -98,3 +98,15 @@ def test_show_names_who_cancelled_a_job_and_the_attempt_of_each_stage(capsys: py
     assert "convert  1 " in shown
     job_views.job(Output(), job(state=State.FAILED), events)
     assert "by bob" not in capsys.readouterr().out
+
+
+def test_a_rejected_job_has_no_priority_and_names_the_place_of_its_error(capsys: pytest.CaptureFixture[str]) -> None:
+    problem = Problem(
+        code="key-unknown", message="the key banana is not known", hint="Remove it", kind="permanent", line=2, column=1
+    )
+    rejected = job(state=State.REJECTED, spool_name="bad.yaml", problems=(problem,))
+    job_views.job(Output(), rejected, ())
+    shown = capsys.readouterr().out
+    assert "  bad.yaml:2:1: the key banana is not known [key-unknown]\n  Remove it.\n" in shown
+    assert "priority" not in shown
+    assert "5" not in "".join(cell.text for cell in job_table.table([rejected], None, NOW)[1])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from hyper2kvmd.cli.stage_times import StageTime, stage_times, waiting_since
 from hyper2kvmd.model.jobs import JobEvent
 
@@ -34,6 +36,12 @@ def test_stages_of_several_attempts() -> None:
         StageTime("convert", 2, at(8), at(9), "done"),
         StageTime("repair", 2, at(10)),
     ]
+
+
+@pytest.mark.parametrize("kind", ["succeeded", "failed", "cancelled", "requeued", "rejected", "held"])
+def test_whatever_ends_an_attempt_ends_its_stage(kind: str) -> None:
+    (plan,) = stage_times(events("claimed", "stage-started plan", kind))
+    assert (plan.ended, plan.outcome) == (at(2), kind)
 
 
 def test_a_failure_between_stages_ends_none() -> None:

@@ -137,7 +137,7 @@ def test_batches_over_the_control_socket(house: House) -> None:
     assert (code, [job.vm_name for job in jobs_adapter.validate_json(answer)]) == (201, ["a", "b"])
     house.reaches(1, State.SUCCEEDED)
     code, answer = house.ask("POST", "/v1/batches", body)
-    assert code == 409 and b"b of this text is already active as job 2" in answer
+    assert code == 409 and b"the machine b is already active as job 2" in answer
     assert len(house.jobs()) == 2
     go.touch()
     house.reaches(2, State.SUCCEEDED)

@@ -127,8 +127,8 @@ def test_a_person_is_asked_before_several_jobs_change(paused: House) -> None:
 
 def test_priorities_decide_the_start_order(paused: House) -> None:
     assert typed(paused, "priority", "2", "3", "8").stdout.splitlines() == [
-        "job 2 (b) has priority 8, before 5",
-        "job 3 (c) has priority 8, before 5",
+        "job 2 (b) has priority 8 (was 5)",
+        "job 3 (c) has priority 8 (was 5)",
     ]
     typed(paused, "hold", "3")
     queue = typed(paused, "list", "--queue").stdout.splitlines()[1:]

@@ -238,6 +238,17 @@ def test_a_retry_goes_on_after_the_last_finished_stage(house: House) -> None:
     assert house.reaches(1, State.SUCCEEDED).note == str(house.root / "images/a.qcow2")
     assert started(house, 1) == ["plan", "convert", "repair", "verify", "publish"]
     assert house.working_folders() == []
+    assert "job 1: a continues at repair" in house.log
+
+
+def test_a_plan_that_is_made_again_continues_nothing(house: House) -> None:
+    house.start()
+    house.drop("a.yaml", house.migration("a", "plan", "file 4096", "fail retry"))
+    house.reaches(1, State.FAILED)
+    (house.root / "a.vmdk").write_text("start plan\nconvert\npublish\n")
+    house.ask("POST", "/v1/jobs/1/retry")
+    house.reaches(1, State.SUCCEEDED)
+    assert started(house, 1)[:2] == ["plan", "plan"] and "continues at" not in house.log
 
 
 def test_a_retry_after_the_plan_records_the_network_cards_again(house: House) -> None:
