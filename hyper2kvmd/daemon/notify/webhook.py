@@ -142,7 +142,7 @@ async def _unreachable(url: str, error: Exception) -> Failure:
 async def _forbidden(url: str) -> str:
     host = urlsplit(url).hostname or ""
     try:
-        what = await asyncio.wait_for(in_a_thread("reach", lambda: forbidden(host)), LOOK_SECONDS)
+        what = await asyncio.wait_for(in_a_thread("reach", forbidden, host), LOOK_SECONDS)
     except TimeoutError:
         return ""
     return _shown(url) if what == host else what
