@@ -108,13 +108,29 @@ class _Pages:
 
     def __iter__(self) -> Iterator[tuple[Job, ...]]:
         """At least one page, which is empty if no job matches."""
-        page = self._first
-        self.shown = len(page)
-        yield page.items
-        while len(page) == PAGE and self.shown < self._limit:
-            page = self._page(self.shown)
-            self.shown += len(page)
-            yield page.items
+        self.shown = len(self._first)
+        yield self._first.items
+        if self._is_followed(self._first):
+            yield from self._others()
+
+    def _others(self) -> Iterator[tuple[Job, ...]]:
+        """Each page is asked for while the one before it is printed."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(max_workers=1) as ahead:
+            coming = ahead.submit(self._page, self.shown)
+            while True:
+                page = coming.result()
+                self.shown += len(page)
+                followed = self._is_followed(page)
+                if followed:
+                    coming = ahead.submit(self._page, self.shown)
+                yield page.items
+                if not followed:
+                    return
+
+    def _is_followed(self, page: Listed[Job]) -> bool:
+        return len(page) == PAGE and self.shown < self._limit
 
     def _page(self, offset: int) -> Listed[Job]:
         return self._daemon.jobs(self._query.with_changes(limit=min(PAGE, self._limit - offset), offset=offset))

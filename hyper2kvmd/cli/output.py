@@ -32,6 +32,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def printable(text: str) -> str:
     """Text that guests or other users may have influenced, without control over the terminal."""
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
