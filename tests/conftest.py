@@ -20,6 +20,8 @@ LONGEST = (
     "tests/guests/test_network.py",
     "tests/guests/test_disk_names.py",
     "tests/integration/daemon/test_jobs.py",
+    "tests/integration/daemon/test_restarts.py",
+    "tests/integration/daemon/test_space.py",
     "tests/security/test_strangers.py",
     "tests/integration/test_foreign.py",
     "tests/integration/test_boot.py",
