@@ -24,6 +24,7 @@
 
 #define FOLDER "/run/h2k-faults/"
 #define LASTS_MS 1500
+#define TRIES 3
 
 static char role[16], call[16], action[16], id[64], pattern[512];
 static long number;
@@ -83,6 +84,17 @@ __attribute__((constructor)) static void begin(void) {
                 armed = mark(".taken", "", O_EXCL);
     }
     errno = kept;
+}
+
+/* A process that ends without its call gives the point back, for others that may make it: TRIES of them. */
+__attribute__((destructor)) static void give_back(void) {
+    char path[256];
+    struct stat tries;
+    if (!armed || getpid() != owner || count >= number || !mark(".tries", "x", O_APPEND)) return;
+    snprintf(path, sizeof path, FOLDER "%s.tries", id);
+    if (stat(path, &tries) || tries.st_size >= TRIES) return;
+    snprintf(path, sizeof path, FOLDER "%s.taken", id);
+    syscall(SYS_unlink, path);
 }
 
 static __thread char place[4096];

@@ -12,9 +12,11 @@ from tests.faults.campaign import Campaign
 from tests.faults.house import House, until
 from tests.faults.shim import ROLES, Point, Shim
 
+TRIES = 3
+"""How many processes may take a point without making its call: see shim.c."""
 SEED = int(os.environ.get("H2K_SEED", "20"))
 COUNTS = {"daemon": 11, "worker": 9}
-"""How many points `make test` chooses: some are not met, since no two runs make the same calls."""
+"""How many points `make test` chooses: a few are not met, since no two runs make the same calls."""
 
 FOUND = (
     "daemon:truncate:1:5:*/state/daemon.lock",
@@ -34,7 +36,7 @@ def test_points_of_a_clean_run(house: House) -> None:
     points = [Point.of(text) for text in FOUND]
     points += [point for role, count in COUNTS.items() for point in shim.choose(calls, count, SEED, role)]
     print(f"H2K_SEED={SEED}: {len(points)} of {len(shim.all_points(calls))} points at {len(calls)} calls")
-    under_fire(campaign, points)
+    under_fire(campaign, points, share=0.8)
 
 
 def _clean_run(campaign: Campaign) -> list[shim.Call]:
@@ -71,12 +73,15 @@ def points(house: House, points: list[str]) -> None:
     under_fire(campaign, [Point.of(text) for text in points])
 
 
-def under_fire(campaign: Campaign, points: Sequence[Point]) -> None:
-    """Each process takes the next point of its role; daemons are started until all points are taken."""
+def under_fire(campaign: Campaign, points: Sequence[Point], share: float = 0.5) -> None:
+    """Each process takes the next point of its role; daemons are started until all points are taken.
+
+    At least this share of them must be met: a late call of many is not made by each process.
+    """
     house = campaign.house
     attack = Shim(sorted(points, key=lambda point: -point.number))
     with campaign.watch:
-        for _ in range(len(points) + 4):
+        for _ in range(TRIES * len(points)):
             if not any(map(attack.untaken, ROLES)):
                 break
             if campaign.start():
@@ -89,7 +94,7 @@ def under_fire(campaign: Campaign, points: Sequence[Point]) -> None:
         told = "\n".join([*lines, f"{len(met)} of {len(points)} points were met", f"python -m tests.faults {again}"])
         print(told)
         campaign.judge(told)
-    assert 2 * len(met) >= len(points), "the calls of a clean run no longer tell those of another one"
+    assert len(met) >= share * len(points), "the calls of a clean run no longer tell those of another one"
 
 
 def _round(campaign: Campaign, attack: Shim) -> None:
