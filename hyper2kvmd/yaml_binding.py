@@ -5,7 +5,6 @@ YAML's own typing never applies: `no` for a name is the text "no", `0123` for a 
 
 from __future__ import annotations
 
-import difflib
 import re
 import types
 from collections.abc import Iterable, Sequence
@@ -123,12 +122,12 @@ def unknown_key(entry: KeyValue, known: Iterable[str], manual: str, prefix: str 
 
 
 def _known_keys(name: str, known: Sequence[str], manual: str) -> str:
-    close = difflib.get_close_matches(name.lower()[:40], known, n=3, cutoff=0.6)
+    close = _similar(name, known, 3)
     if close:
         return f"Did you mean {' or '.join(close)}?"
     if len(known) <= MOST_LISTED:
         return f"Remove it. The keys are {', '.join(known)}"
-    near = difflib.get_close_matches(name.lower()[:40], known, n=3, cutoff=0)
+    near = _similar(name, known, 3, least=0)
     return f"Remove it. The closest keys are {', '.join(near)}; `man {manual}` has all of them"
 
 
@@ -350,7 +349,7 @@ def _moment(text: str, place: Position, key: str) -> datetime:
 
 
 def _choice(text: str, choices: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(text.lower()[:40], choices, n=1)
+    close = _similar(text, choices, 1)
     listed = ", ".join(choices)
     return f"Did you mean {close[0]}? The choices are {listed}" if close else f"Write one of {listed}"
 
@@ -374,3 +373,10 @@ def _explained(key: str, detail: ErrorDetails) -> tuple[str, str]:
             return f"{key} has {context['actual_length']} elements, more than {most}", f"Give it at most {most}"
         case _:
             return f"{key}: {shown(detail['msg'], 200)}", "Correct the value"
+
+
+def _similar(name: str, known: Sequence[str], number: int, *, least: float = 0.6) -> list[str]:
+    """The closest ones first, with a likeness of at least `least` (0 to 1)."""
+    import difflib  # for a misspelled name only
+
+    return difflib.get_close_matches(name.lower()[:40], known, n=number, cutoff=least)

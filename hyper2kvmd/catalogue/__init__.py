@@ -6,7 +6,6 @@ generated from them. Raising an error, and its message, belong to the code that 
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from importlib import resources
 from typing import Literal
@@ -55,6 +54,8 @@ def entries() -> dict[str, Explanation]:
 
 
 def _subject(name: str) -> Subject:
+    import tomllib  # an idle daemon does without
+
     text = resources.files(__name__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
     title, tables = "", {}
     for key, value in tomllib.loads(text).items():

@@ -1,6 +1,7 @@
-"""Imports aiohttp without the certificates of authorities, which its client would read at once.
+"""Imports aiohttp without what an idle daemon does not need.
 
-They take 2 MiB of a daemon that seldom sends a notification. A webhook reads them when it sends one.
+The certificates of authorities take 2 MiB: a webhook reads them when it sends a notification. The C++ library takes
+1 MiB, and only frozenlist's extension needs it.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-PLACES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-"""The variables by which OpenSSL finds the certificates: SSL_CTX_set_default_verify_paths(3)."""
+FOR_IMPORT = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull, "FROZENLIST_NO_EXTENSIONS": "1"}
+"""By the first two, OpenSSL finds the certificates: SSL_CTX_set_default_verify_paths(3)."""
 
 
 @contextmanager
-def without_authorities() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in PLACES}
-    os.environ.update(dict.fromkeys(PLACES, os.devnull))
+def small() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in FOR_IMPORT}
+    os.environ.update(FOR_IMPORT)
     try:
         yield
     finally:
@@ -27,7 +28,7 @@ def without_authorities() -> Iterator[None]:
                 os.environ[name] = value
 
 
-with without_authorities():
+with small():
     from aiohttp import (
         ClientConnectorCertificateError,
         ClientError,

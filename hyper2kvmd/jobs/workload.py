@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -30,10 +29,12 @@ class Workload(Transactions):
 
     def past_rate(self) -> PastRate | None:
         """From the last RATED conversions; None if none is on record."""
+        from statistics import median  # an idle daemon does without
+
         query = select(conversions).order_by(conversions.c.job_id.desc()).limit(RATED)
         with self.transaction() as connection:
             rates = [row.data_bytes / row.seconds for row in connection.execute(query)]
-        return PastRate(bytes_per_second=statistics.median(rates), conversions=len(rates)) if rates else None
+        return PastRate(bytes_per_second=median(rates), conversions=len(rates)) if rates else None
 
 
 def add_work(connection: Connection, moment: datetime, **amounts: int) -> None:
