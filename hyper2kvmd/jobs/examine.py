@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ def back_up(path: Path, place: Path) -> Finding:
 
 
 def _ask(verb: str, *paths: Path) -> Finding:
-    command = [sys.executable, "-I", "-m", PROGRAM, verb, *map(str, paths)]
+    command = [sys.executable, "-I", "-m", PROGRAM, str(os.getpid()), verb, *map(str, paths)]
     try:
         ended = run.run(command, check=False)
         answer = json.loads(ended.stdout)

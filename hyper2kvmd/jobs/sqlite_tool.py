@@ -1,4 +1,4 @@
-"""A program of its own that checks and copies SQLite files: `python -m hyper2kvmd.jobs.sqlite_tool VERB PATH [COPY]`.
+"""A program of its own that checks and copies SQLite files: `python -m hyper2kvmd.jobs.sqlite_tool`.
 
 It reads the file past the page cache, and tells damage of the file from faults of the file system. The daemon must not
 open the file except through SQLite: closing it would end the locks that SQLite has on it.
@@ -6,14 +6,18 @@ open the file except through SQLite: closing it would end the locks that SQLite 
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sqlite3
 import sys
 from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
 
+PR_SET_PDEATHSIG = 1
+"""prctl(2)"""
 BUSY_SECONDS = 60.0
 BLOCK = 1 << 20
 DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -54,7 +58,9 @@ def copy(path: Path, place: Path) -> list[str]:
 
     Returns what is wrong with the copy, which is removed then. Raises OSError and sqlite3.DatabaseError.
     """
-    draft = place.with_name(f".{place.name}.partial")
+    draft = place.with_name(
+        f".{path.name}{place.suffix}.partial"
+    )  # so the next backup of the kind removes a dead one's
     try:
         draft.unlink(missing_ok=True)
         os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -82,14 +88,21 @@ def make_durable(path: Path) -> None:
 
 
 def main() -> None:
-    """Print what was found: `damage` of the file, or a `fault` of the file system or another program."""
-    verb, path = sys.argv[1], Path(sys.argv[2])
+    """Print what was found: `damage` of the file, or a `fault` of the file system or another program.
+
+    The arguments are the PID of the process that reads the answer, which it ends with, a verb, the path, and that of a
+    copy.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != int(sys.argv[1]):
+        return
+    verb, path = sys.argv[2], Path(sys.argv[3])
     answer: dict[str, object] = {"damage": [], "fault": ""}
     with suppress(OSError):
         os.nice(10)
     try:
         read_from_disk(path)
-        damage = copy(path, Path(sys.argv[3])) if verb == "backup" else faults_of(path, verb)
+        damage = copy(path, Path(sys.argv[4])) if verb == "backup" else faults_of(path, verb)
         answer["damage"] = damage
     except sqlite3.Error as error:
         answer = {"damage": [str(error)]} if primary(error) in DAMAGE else {"fault": str(error)}

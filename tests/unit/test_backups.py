@@ -63,3 +63,10 @@ def test_a_clock_that_was_put_back_removes_one_backup_a_day(backups: Backups) ->
     made = backups.make(DAILY).name
     assert [one.path.name for one in backups.found()] == [made, first, second]
     assert not backups.due()
+
+
+def test_what_a_killed_backup_left_is_removed_by_the_next_one(backups: Backups) -> None:
+    for name in (f".jobs.sqlite3.{DAILY}.partial", f".jobs.sqlite3.{DAILY}.partial-journal"):
+        (backups.folder / name).touch()
+    made = backups.make(DAILY)
+    assert list(backups.folder.iterdir()) == [made]
