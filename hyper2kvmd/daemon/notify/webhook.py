@@ -53,7 +53,7 @@ async def deliver(destination: Destination, notification: Notification) -> None:
         **_signed(destination, body),
     }
     url = destination.webhook or ""
-    trust = await asyncio.to_thread(ssl.create_default_context) if url.startswith("https:") else True
+    trust = await in_a_thread("certificates", ssl.create_default_context) if url.startswith("https:") else True
     try:
         async with (
             ClientSession(timeout=TIMEOUT, trust_env=False, auto_decompress=False) as session,
