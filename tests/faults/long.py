@@ -18,9 +18,9 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 SEED = int(os.environ.get("H2K_SEED", "20"))
 PASSED = REPOSITORY / ".cache/faults"
-POINTS_TOGETHER = 16
+POINTS_TOGETHER = 32
 """How many faults come one after the other in a box."""
-SIGNALS, SIGNALS_TOGETHER = 1000, 10
+SIGNALS, SIGNALS_TOGETHER = 1000, 25
 MODULES = "tests.faults.test_points", "tests.faults.test_kills"
 
 
