@@ -48,7 +48,7 @@ CHANGES: dict[str, Callable[[Store, int], object]] = {
     "postpone_delivery": lambda store, _job: store.postpone_delivery(1, "refused", LATER),
 }
 OF_ENDED_JOBS = {"note_kept_folder", "forget_finished_stages", "record_delivery", "postpone_delivery"}
-QUESTIONS = {"artifacts", "clock_record", "failures", "finished_stages", "get", "list", "paused"}
+QUESTIONS = {"artifacts", "clock_record", "failures", "finished_stages", "get", "list", "paused", "waiting_for_space"}
 
 
 @pytest.fixture

@@ -103,7 +103,16 @@ GUARDS: tuple[Guard, ...] = (
     *each(
         "test_strangers.py::test_a_list_of_jobs_that_are_all_as_large_as_can_be",
         control("Control._jobs", "call min", "$2"),
-        requests("list_answer", "call to_thread", "asyncio.sleep(0, $1())"),
+        requests("list_answer", "call in_a_thread", "__import__('asyncio').sleep(0, $2())"),
+    ),
+    # ---- locks
+    *each(
+        "test_locks_of_strangers.py::test_a_stranger_holds_no_lock_of_a_daemon",
+        Cut("hyper2kvmd/file_lock.py", "keep_private", "if MODE", NEVER),
+    ),
+    *each(
+        "test_locks_of_strangers.py::test_the_spool_of_root_is_locked_in_a_folder_of_the_service",
+        Cut("hyper2kvmd/daemon/locks.py", "Locks.take", "if spool_dir", NEVER),
     ),
     # ---- files
     *each(
