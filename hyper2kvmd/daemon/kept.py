@@ -137,7 +137,7 @@ class Kept:
                     kept_since=folder.changed,
                     freed_bytes=freed_by_removal(path),
                     held=held,
-                    place=waiting.get(folder.job_id),
+                    place=None if held else waiting.get(folder.job_id),
                 )
 
     def remove(self, folders: Iterable[KeptFolder], why: str) -> bool:

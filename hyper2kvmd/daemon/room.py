@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 from hyper2kvmd.config import DaemonConfig
@@ -14,7 +16,7 @@ from hyper2kvmd.daemon.kept import Kept, KeptFolder, Place, place_of, sufficient
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.space import LEAST_GROWTH, Demand, Shortage, Space
 from hyper2kvmd.daemon.storage import in_time
-from hyper2kvmd.daemon.threads import Looks
+from hyper2kvmd.daemon.threads import Looks, in_a_thread
 from hyper2kvmd.daemon.wire import FileSystemRole, FileSystemUse
 from hyper2kvmd.errors import TryLater
 from hyper2kvmd.model.jobs import Job
@@ -72,6 +74,8 @@ class Room:
         self._looks = Looks()
         self._requests: dict[int, Request] = {}
         self._full: dict[int, _Full] = {}
+        self._removal: asyncio.Future[bool] | None = None
+        """The last one that the scheduler has begun."""
         self.configure(config)
 
     def configure(self, config: DaemonConfig) -> None:
@@ -148,23 +152,28 @@ class Room:
                 chosen = sufficient(self._removable_for(waiter.place, kept), shortage)
                 if not chosen:
                     continue
-                if shortage.full:  # no job is claimed while nothing can be written there
-                    await self._remove(chosen, f"job {job_id} needed the space")
                 kept = ()  # they count for one job at a time
+                if shortage.full:  # no job is claimed while nothing can be written there
+                    self._begin_removal(chosen, f"job {job_id} needed the space")
+                    continue
             await self._ledger.call(self._ledger.store.wake, [job_id])
             self._waiting.pop(job_id, None)
 
     async def relieve(self) -> None:
-        """Remove kept folders that no queued job continues from, if the conversion directory is full.
+        """Remove kept folders if the conversion directory is full.
 
-        No job is claimed then that could ask for their space.
+        No job is claimed then that could ask for their space. Those go that no queued job continues from. If there are
+        none, and no job is about to continue, that of the last queued job goes. The first one keeps its own.
         """
         shortage = await self._space.shortage(
             Demand(self._config.conversion_dir / ".relief", LEAST_GROWTH, self._config.output_dir, 0)
         )
         if shortage is not None and shortage.full:
             unqueued = [one for one in await self._kept_folders() if one.place is None]
-            await self._remove(sufficient(unqueued, shortage, all_needed=False), "the file system was full")
+            chosen = sufficient(unqueued, shortage, all_needed=False)
+            if not chosen and not any(waiter.pauses for waiter in self._waiting.values()):
+                chosen = sufficient(await self._queued_folders(), shortage, all_needed=False)[:1]
+            self._begin_removal(chosen, "the file system was full")
 
     async def restore_reserve(self, folder: Path) -> None:
         """Remove kept folders, even if too few, when the file system of one that was just kept is too full."""
@@ -180,12 +189,19 @@ class Room:
 
     async def _kept_folders(self) -> tuple[KeptFolder, ...]:
         """Empty while a conversion directory or the database does not respond."""
+        return await self._folders("kept folders", {job_id: waiter.place for job_id, waiter in self._waiting.items()})
+
+    async def _queued_folders(self) -> Sequence[KeptFolder]:
+        """Those of queued jobs, whatever these wait for, without that of the first one."""
+        places = await self._ledger.call(self._ledger.store.queued_places)
+        found = await self._folders("queued folders", places)
+        queued = [(one.place, one) for one in found if one.place is not None]
+        return [one for _, one in sorted(queued, key=itemgetter(0))][1:]
+
+    async def _folders(self, purpose: str, waiting: Mapping[int, Place]) -> tuple[KeptFolder, ...]:
         directories = self._config.conversion_dirs
-        waiting = {job_id: waiter.place for job_id, waiter in self._waiting.items()}
         try:
-            return await self._looks.in_time(
-                "kept folders", lambda: self._kept.folders(directories, waiting), shared=True
-            )
+            return await self._looks.in_time(purpose, lambda: self._kept.folders(directories, waiting), shared=True)
         except (TimeoutError, TryLater):
             return ()
 
@@ -207,6 +223,17 @@ class Room:
             return False
         chosen = sufficient(self._removable_for(place_of(job), await self._kept_folders()), shortage)
         return await self._remove(chosen, f"job {job.id} needed the space")
+
+    def _begin_removal(self, folders: Sequence[KeptFolder], why: str) -> None:
+        """As `_remove`, one after the other: the scheduler cannot wait until large files are removed."""
+        if self._removal is not None and self._removal.done():
+            removal, self._removal = self._removal, None
+            try:
+                removal.result()
+            except TryLater as failure:
+                self._ledger.report(failure)
+        if folders and self._removal is None:
+            self._removal = in_a_thread("removal", self._kept.remove, folders, why)
 
     async def _remove(self, folders: Sequence[KeptFolder], why: str) -> bool:
         try:

@@ -120,6 +120,12 @@ class Questions(Transactions):
             ]
         return [job for job in found if job.migration is not None]
 
+    def queued_places(self) -> Mapping[int, tuple[int, int]]:
+        """Of queued jobs, by number: their places in the queue, of which the first job has the smallest one."""
+        queued = select(jobs.c.id, jobs.c.priority).where(jobs.c.state == State.QUEUED)
+        with self.transaction() as connection:
+            return {row.id: (-row.priority, row.id) for row in connection.execute(queued)}
+
     def uid_of(self, submitter: str) -> int | None:
         """The uid of the newest job that a submitter of that name has on record; None if there is no such job."""
         theirs = select(jobs.c.submitter_uid).where(jobs.c.submitter == submitter)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
+import threading
 import time
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,14 @@ from hyper2kvmd.daemon.kept import KeptFolder, place_of, sufficient
 from hyper2kvmd.daemon.ledger import Ledger
 from hyper2kvmd.daemon.room import LONGEST_FULL_SECONDS, Request, Room
 from hyper2kvmd.daemon.space import LEAST_GROWTH, Demand, Shortage, Space
+from hyper2kvmd.host import conversion_dir
+from hyper2kvmd.host.removal import remove_tree
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import WaitingFor
 from hyper2kvmd.model.orders import FileSystem, Order
-from tests.support.queue_verbs import add, kinds, now
+from hyper2kvmd.progress import AwaitingSpace
+from tests.support.queue_verbs import add, claim, kinds, now
 
 
 def test_a_full_quota_is_tried_again_after_growing_pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,38 +58,133 @@ def test_a_full_quota_is_tried_again_after_growing_pauses(tmp_path: Path, monkey
     assert store.failures(1) == 0
 
 
-@pytest.mark.root
-def test_a_new_daemon_ends_the_wait_of_two_jobs_for_each_other(tmp_path: Path) -> None:
-    """They have filled the disk, so none of them can be claimed and ask for the space of the other."""
-    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A conversion directory of 4 MiB."""
     place = tmp_path / "conversions"
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=0700", "h2k-test", place], check=True)
-    try:
-        for name in "ab":
-            add(store, name)
-            job = store.claim(now())
-            assert job is not None
-            store.requeue(job.id, 1, "full", keep_stages=True, delay_seconds=3600, lacks_space=True)
-            (place / f"{name}.{job.id}").mkdir(mode=0o700)
-            with contextlib.suppress(OSError):
-                (place / f"{name}.{job.id}" / "disk1.raw").write_bytes(bytes(2 << 20))
+    yield place
+    subprocess.run(["umount", place], check=True)
 
-        async def run() -> None:
-            ledger = Ledger(store)
-            room = Room(DaemonConfig(conversion_dir=place, output_dir=tmp_path, space_reserve="0"), ledger)
-            for job in store.waiting_for_space():
-                room.wait_again(job, place / f"{job.vm_name}.{job.id}")
-            assert room.waiting_jobs == 2
+
+def fill(place: Path, *names: str) -> None:
+    for name in names:
+        (place / name).mkdir(mode=0o700)
+        with contextlib.suppress(OSError):
+            (place / name / "disk1.raw").write_bytes(bytes(2 << 20))
+
+
+async def repeat(act: Callable[[], Awaitable[object]], done: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not done():
+            await act()
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.root
+def test_a_full_disk_of_queued_jobs_that_wait_for_no_space_is_relieved(tmp_path: Path, small: Path) -> None:
+    """A daemon that dies leaves such jobs. None of them can be claimed and find out that it lacks space."""
+    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+    for name in "ab":
+        add(store, name)
+        claim(store)
+    store.recover()
+    fill(small, "a.1", "b.2")
+
+    async def run() -> None:
+        ledger = Ledger(store)
+        room = Room(DaemonConfig(conversion_dir=small, output_dir=tmp_path, space_reserve="0"), ledger)
+        await repeat(room.relieve, lambda: not (small / "b.2").exists())
+        await room.relieve()
+        ledger.close()
+
+    asyncio.run(run())
+    assert [path.name for path in small.iterdir()] == ["a.1"]
+
+
+@pytest.mark.root
+def test_the_scheduler_does_not_wait_for_the_removal_of_folders(
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The removal of large files may take longer than systemd's watchdog waits."""
+    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+    for name in "ab":
+        add(store, name)
+        store.requeue(claim(store).id, 1, "full", keep_stages=True, delay_seconds=3600, lacks_space=True)
+    fill(small, "a.1", "b.2")
+    may_go, removed = threading.Event(), list[str]()
+
+    def slowly(parent: int, name: str) -> None:
+        removed.append(name)
+        may_go.wait(300)
+        remove_tree(parent, name)
+
+    monkeypatch.setattr(conversion_dir, "remove_tree", slowly)
+
+    async def run() -> None:
+        ledger = Ledger(store)
+        room = Room(DaemonConfig(conversion_dir=small, output_dir=tmp_path, space_reserve="0"), ledger)
+        for job in store.waiting_for_space():
+            room.wait_again(job, small / f"{job.vm_name}.{job.id}")
+        for _ in range(3):
             await room.wake_waiting()
-            ledger.close()
+            await room.relieve()
+        assert store.get(1).waiting_for is WaitingFor.SPACE
+        may_go.set()
+        await repeat(room.wake_waiting, lambda: not (small / "b.2").exists())
+        ledger.close()
 
-        asyncio.run(run())
-        assert [path.name for path in place.iterdir()] == ["a.1"]
-        assert store.get(1).waiting_for is not WaitingFor.SPACE
-        assert kinds(store, 2)[-1] == "folder-removed"
-    finally:
-        subprocess.run(["umount", place], check=True)
+    asyncio.run(run())
+    assert removed == ["b.2"]
+
+
+@pytest.mark.root
+def test_the_folder_of_a_job_that_was_held_while_it_waited_can_be_removed(tmp_path: Path, small: Path) -> None:
+    """Else a job that needs its space would be started for it, and denied it, again and again."""
+    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+    for name in "ab":
+        add(store, name)
+        store.requeue(claim(store).id, 1, "full", keep_stages=True, delay_seconds=3600, lacks_space=True)
+    fill(small, "b.2")
+    migration = Migration(vmdk=(Path("/d.vmdk"),), vm_name="a")
+
+    async def run() -> bool:
+        ledger = Ledger(store)
+        room = Room(DaemonConfig(conversion_dir=small, output_dir=tmp_path, space_reserve="0"), ledger)
+        room.wait(store.get(2), Demand(small / "b.2", 8 << 20, tmp_path, 0))
+        store.hold(2, "root")
+        store.wake([1])
+        order = Order(job_id="1", migration=migration, conversion_dir=small, output_dir=tmp_path, helper=())
+        admitted = await room.admit(claim(store), order, AwaitingSpace(needed_bytes=3 << 20, publish_bytes=0))
+        ledger.close()
+        return admitted
+
+    assert asyncio.run(run())
+    assert not (small / "b.2").exists()
+
+
+@pytest.mark.root
+def test_a_new_daemon_ends_the_wait_of_two_jobs_for_each_other(tmp_path: Path, small: Path) -> None:
+    """They have filled the disk, so none of them can be claimed and ask for the space of the other."""
+    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+    for name in "ab":
+        add(store, name)
+        store.requeue(claim(store).id, 1, "full", keep_stages=True, delay_seconds=3600, lacks_space=True)
+    fill(small, "a.1", "b.2")
+
+    async def run() -> None:
+        ledger = Ledger(store)
+        room = Room(DaemonConfig(conversion_dir=small, output_dir=tmp_path, space_reserve="0"), ledger)
+        for job in store.waiting_for_space():
+            room.wait_again(job, small / f"{job.vm_name}.{job.id}")
+        assert room.waiting_jobs == 2
+        await repeat(room.wake_waiting, lambda: store.get(1).waiting_for is not WaitingFor.SPACE)
+        ledger.close()
+
+    asyncio.run(run())
+    assert [path.name for path in small.iterdir()] == ["a.1"]
+    assert kinds(store, 2)[-1] == "folder-removed"
 
 
 @pytest.mark.parametrize(("free", "needed"), [(100 << 20, 10), (0, (8 << 20) + LEAST_GROWTH * 2)])
