@@ -27,8 +27,8 @@ def forbidden(host: str) -> str:
         addresses = socket.getaddrinfo(host, DISCARD, type=socket.SOCK_DGRAM)
     except OSError:
         servers = list(_name_servers())
-        return "" if any(map(_may_send, servers)) else _named(servers)
-    return "" if any(map(_may_send, addresses)) else host
+        return _named(servers) if _are_forbidden(servers) else ""
+    return host if _are_forbidden(addresses) else ""
 
 
 def _name_servers() -> Iterator[tuple[Any, ...]]:
@@ -41,7 +41,13 @@ def _name_servers() -> Iterator[tuple[Any, ...]]:
                     yield from socket.getaddrinfo(words[1], DISCARD, type=socket.SOCK_DGRAM, flags=numeric)
 
 
-def _may_send(address: tuple[Any, ...]) -> bool:
+def _are_forbidden(addresses: list[tuple[Any, ...]]) -> bool:
+    """Whether at least one of them is, and no other one can be sent to: many hosts have no route for IPv6."""
+    errors = [_error_of(address) for address in addresses]
+    return None not in errors and any(isinstance(error, PermissionError) for error in errors)
+
+
+def _error_of(address: tuple[Any, ...]) -> OSError | None:
     family, kind, protocol, _, place = address
     try:
         with socket.socket(family, kind, protocol) as sender:
@@ -49,10 +55,9 @@ def _may_send(address: tuple[Any, ...]) -> bool:
             sender.connect(place)
             sender.send(b"")
     except OSError as error:
-        return not isinstance(error, PermissionError)
-    return True
+        return error
+    return None
 
 
 def _named(servers: list[tuple[Any, ...]]) -> str:
-    addresses = ", ".join(place[0] for *_, place in servers)
-    return f"the DNS server {addresses}" if addresses else ""
+    return f"the DNS server {', '.join(place[0] for *_, place in servers)}"
