@@ -118,8 +118,9 @@ class Clearing:
         store = self._ledger.store
         try:
             cleared = await in_time("clear", lambda: tuple(leftovers(self.config, store, faulty)))
-        except TimeoutError:
-            log.warning("leftovers of killed jobs may remain: a directory does not respond")
+        except (TimeoutError, TryLater) as failure:
+            why = failure if isinstance(failure, TryLater) else "a directory does not respond"
+            log.warning("leftovers of killed jobs may remain: %s", why)
             return
         for one in cleared:
             self._report(one)

@@ -117,8 +117,9 @@ def _require_same_queue(config: DaemonConfig, store: Store) -> None:
     with _using("state-dir-unusable", "the directory", config.state_dir, "state_dir"):
         rightful = require_same_queue(marks, identity, fresh=not store.has_jobs())
     if not has_numbers(store):
-        highest = highest_number(config)
-        enter_remains(config, store, rightful, highest=highest, lost=rightful != identity)
+        with _using("spool-unusable", "the spool directory", config.spool_dir, "spool_dir"):
+            highest = highest_number(config)
+            enter_remains(config, store, rightful, highest=highest, lost=rightful != identity)
     elif rightful != identity:
         store.set_identity(rightful)
 

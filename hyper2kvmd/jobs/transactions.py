@@ -44,6 +44,7 @@ class Transactions:
         except (DataError, IntegrityError):
             raise
         except DatabaseError as error:
+            self._changes += writes  # it may be on record: an error can hide that
             self._engine.dispose()  # new connections read the file again
             raise explained(self._engine, error, in_use=True) from error
         if changed:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.pool import PoolProxiedConnection
 
 import hyper2kvmd
+from hyper2kvmd.errors import Failure
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.tables import conversions, events, jobs, notifications, stages, work
 from hyper2kvmd.model.disks import Layout
@@ -107,3 +110,23 @@ def ensured() -> Iterator[str]:
                 verb = node.args[0]
                 assert isinstance(verb, ast.Attribute), f"{path.name}:{node.lineno}: name the verb of the store"
                 yield verb.attr
+
+
+def test_an_end_that_an_error_hid_is_seen_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its repetition changes nothing, and says so: that is no reason to use earlier answers."""
+    add(store, "a")
+    job = claim(store)
+    assert store.overview()[0].running == 1
+    dialect = store._engine.dialect
+    commit = dialect.do_commit
+
+    def hide(connection: PoolProxiedConnection) -> None:
+        commit(connection)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(dialect, "do_commit", hide)
+    with pytest.raises(Failure):
+        store.fail(job.id, 1, (CRASH,), keep_stages=True)
+    monkeypatch.setattr(dialect, "do_commit", commit)
+    assert store.fail(job.id, 1, (CRASH,), keep_stages=True)
+    assert store.overview()[0].failed == 1

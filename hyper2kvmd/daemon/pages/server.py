@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -18,7 +19,7 @@ from hyper2kvmd.catalogue import KINDS, Explanation
 from hyper2kvmd.daemon.batch_report import Artifacts, csv_heading, csv_lines, markdown_heading, markdown_lines
 from hyper2kvmd.daemon.doors import Handler
 from hyper2kvmd.daemon.http import web
-from hyper2kvmd.daemon.ledger import Ledger
+from hyper2kvmd.daemon.ledger import PATIENCE_SECONDS, Ledger
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.pages import chart, host, render, views
 from hyper2kvmd.daemon.pages.address import PAGE_JOBS, BadAddress, Wanted, read, written_uid
@@ -28,7 +29,7 @@ from hyper2kvmd.daemon.report_file import ReportFiles
 from hyper2kvmd.daemon.scheduler import Scheduler
 from hyper2kvmd.daemon.storage import unwritable
 from hyper2kvmd.daemon.threads import in_a_thread
-from hyper2kvmd.errors import Failure
+from hyper2kvmd.errors import Failure, TryLater
 from hyper2kvmd.model.jobs import Job, JobFilter, Sort, State
 from hyper2kvmd.model.results import Finished
 
@@ -234,17 +235,25 @@ class Web:
         return response
 
     async def _report_parts(self, number: int, lines: Lines) -> AsyncIterator[str]:
-        """Each part in its turn, as a page: reports take no more of the database's time than these."""
+        """Each part in its turn, as a page: reports take no more of the database's time than these.
+
+        While the database does not respond, pages have their turns, and say so.
+        """
         offset = 0
 
         async def part() -> tuple[str, int]:
             chosen = JobFilter(batch_id=number)
-            jobs = await self._ledger.ensure(self._ledger.store.list, chosen, AT_ONCE, offset, Sort.OLDEST)
+            jobs = await self._ledger.call(self._ledger.store.list, chosen, AT_ONCE, offset, Sort.OLDEST)
             return await in_a_thread("report", lines, jobs, {}), len(jobs)
 
         length = AT_ONCE
         while length == AT_ONCE:
-            text, length = await self._pages.in_turn(part)
+            try:
+                text, length = await self._pages.in_turn(part)
+            except TryLater as failure:
+                self._ledger.report(failure)
+                await asyncio.sleep(PATIENCE_SECONDS)
+                continue
             offset += length
             yield text
 
