@@ -162,7 +162,7 @@ def read_event(line: str | bytes) -> Event:
 
 @cache
 def _event_adapter() -> TypeAdapter[Event]:
-    """Made when it is needed: it takes as long as all other modules of a worker, which only writes events."""
+    """Made at the first use, because it takes long and a worker only writes events."""
     return TypeAdapter(Event)
 
 

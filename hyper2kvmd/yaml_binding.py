@@ -377,6 +377,6 @@ def _explained(key: str, detail: ErrorDetails) -> tuple[str, str]:
 
 def _similar(name: str, known: Sequence[str], number: int, *, least: float = 0.6) -> list[str]:
     """The closest ones first, with a likeness of at least `least` (0 to 1)."""
-    import difflib  # for a misspelled name only
+    import difflib  # needed for a misspelled name only
 
     return difflib.get_close_matches(name.lower()[:40], known, n=number, cutoff=least)

@@ -54,7 +54,7 @@ def entries() -> dict[str, Explanation]:
 
 
 def _subject(name: str) -> Subject:
-    import tomllib  # an idle daemon does without
+    import tomllib  # not needed by an idle daemon
 
     text = resources.files(__name__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
     title, tables = "", {}

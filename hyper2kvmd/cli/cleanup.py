@@ -120,7 +120,7 @@ def _drafts(config: DaemonConfig, store: Store, dry_run: bool) -> Iterator[Path]
 
 
 def _opened_lock(state_dir: Path) -> int:
-    """A file of the service's, for root as well; others could hold the lock of what they can open. Raises OSError."""
+    """The open lock file, which only root and the service can open: whoever can open it can lock it. Raises OSError."""
     path, flags = state_dir / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     with contextlib.suppress(FileExistsError):
         handle = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)

@@ -33,7 +33,7 @@ def table(jobs: Sequence[Job], width: int | None, now: datetime) -> list[Line]:
 
 
 def in_pages(pages: Iterable[Sequence[Job]], width: int | None, now: datetime) -> Iterator[Line]:
-    """The same of jobs that come page by page, of which only the text is kept, and none without a terminal."""
+    """The same for jobs that come page by page. For a terminal only their text is kept, else nothing."""
     rows = ([_row(job, now) for job in page] for page in pages)
     if width is None:
         return in_parts(COLUMNS, rows)

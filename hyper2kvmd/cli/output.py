@@ -122,7 +122,7 @@ class Output:
         click.echo(json.dumps(to_jsonable_python(value), ensure_ascii=False))
 
     def items(self, values: Iterable[BaseModel]) -> None:
-        """One JSON document as well, a list, of which no more than one item is in memory."""
+        """Print a JSON list, with only one item at a time in memory."""
         between = "["
         for value in values:
             click.echo(f"{between}{value.model_dump_json()}", nl=False)

@@ -46,7 +46,7 @@ def laid_out(columns: Sequence[Column], rows: Sequence[Line], width: int | None)
 
 
 def in_parts(columns: Sequence[Column], parts: Iterable[Sequence[Line]]) -> Iterator[Line]:
-    """The same where there is no terminal, one part of the rows after the other: they need not fit into memory.
+    """The same without a terminal, part by part, so that the rows need not fit into memory.
 
     A column gets wider with the first part that needs it.
     """

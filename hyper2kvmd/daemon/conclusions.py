@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 SPACE_SECONDS = 600.0
 """After this time a job that waits for space plans again, even if no change was seen."""
 BUSY_SECONDS = 60.0
-"""The same for a job whose working folder another process uses: a worker of a daemon that died, for example."""
+"""The same for a job whose working folder another process uses, such as a worker of a daemon that died."""
 LONGEST_DELAY_SECONDS = 86400.0
 JITTER = 0.2
 """The largest part by which a delay is prolonged, so that jobs that failed together do not return together."""
@@ -85,7 +85,7 @@ class Conclusions:
             await self._decide_by_kind(job, order, result)
 
     async def _wait_after_full(self, job: Job, order: Order, result: Result, request: Request | None) -> None:
-        """Nobody has to retry it: `Room.wake_waiting` does when there is space."""
+        """`Room.wake_waiting` starts it again when there is space."""
         note = f"waiting for space: {first_line(result.problems)}"
         if await self._requeue(job, order, note, result, delay_seconds=SPACE_SECONDS, lacks_space=True):
             await self._room.wait_after_full(job, order, request)

@@ -1,4 +1,4 @@
-"""The working folders of jobs that have ended: kept or removed, without waiting for a directory that hangs."""
+"""Keeps or removes the working folders of jobs that have ended, with a time limit for a directory that hangs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 class EndedFolders:
     def __init__(self) -> None:
         self._hanging: dict[Path, asyncio.Future[bool]] = {}
-        """For each conversion directory, what did not end in time there."""
+        """The work that did not end in time, by conversion directory."""
 
     async def keep_or_remove(self, named: Path, allowed: tuple[Path, ...], name: str, *, wanted: bool) -> bool:
         """As the function of that name in a thread, with a time limit.

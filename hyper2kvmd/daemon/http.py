@@ -15,7 +15,8 @@ FOR_IMPORT = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull, "FROZENLI
 
 
 @contextmanager
-def small() -> Iterator[None]:
+def small_imports() -> Iterator[None]:
+    """Inside this block, imported modules load neither certificates nor the C++ library."""
     before = {name: os.environ.get(name) for name in FOR_IMPORT}
     os.environ.update(FOR_IMPORT)
     try:
@@ -28,7 +29,7 @@ def small() -> Iterator[None]:
                 os.environ[name] = value
 
 
-with small():
+with small_imports():
     from aiohttp import (
         ClientConnectorCertificateError,
         ClientError,

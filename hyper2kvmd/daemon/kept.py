@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 Place = tuple[int, int]
-"""Of a job in the queue: jobs with smaller ones come first."""
+"""The place of a job in the queue: jobs with smaller ones come first."""
 
 
 def place_of(job: Job) -> Place:
@@ -48,9 +48,9 @@ class KeptFolder:
 
     @property
     def removal_rank(self) -> tuple[float, ...]:
-        """In this order they are removed: the oldest ones of jobs that ended, then of held ones, then the last place.
+        """Folders with smaller ranks are removed first: of ended jobs, of held jobs, then of jobs that wait.
 
-        A job that waits would continue by itself.
+        Of ended and held jobs the oldest folder goes first, of waiting jobs that of the last one in the queue.
         """
         if self.place is None:
             return (self.held, self.kept_since)

@@ -1,6 +1,6 @@
-"""Keeps the daemon small: memory that only a start or a backup needed goes back to the kernel.
+"""Returns memory to the kernel that only a start or a backup of the daemon needed.
 
-Both calls are of glibc; another C library is left alone.
+Both functions exist in glibc only.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ _libc = ctypes.CDLL(None)
 
 
 def share_one_heap() -> None:
-    """One heap for all threads, of which each would keep one of its own. Call it before there are threads."""
+    """Use one heap for all threads instead of one for each. Call it before a thread starts."""
     if hasattr(_libc, "mallopt"):
         _libc.mallopt(M_ARENA_MAX, 1)
 
 
 def give_back() -> None:
-    """Return what is unused now."""
+    """Return unused memory."""
     gc.collect()
     if hasattr(_libc, "malloc_trim"):
         _libc.malloc_trim(0)

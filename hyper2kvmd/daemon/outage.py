@@ -1,4 +1,4 @@
-"""An error that lasts while it is met again and again: logged when it begins, now and then, and when it is over."""
+"""Logs a lasting error when it begins, every ten minutes, and when it is over."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REPEAT_SECONDS = 600.0
 QUIET_SECONDS = 10.0
 """Without an error for so long, it is over: on a read-only file system, reading succeeds meanwhile."""
 MAX_TEXTS = 20
-"""Different errors that are logged at once."""
+"""Different errors of one outage that are logged as soon as they occur."""
 
 
 class Outage:

@@ -99,7 +99,7 @@ class PuttingAway:
     def finish_removals(self) -> None:
         """Remove files of jobs that were forgotten, if the daemon died before, or the database did not respond.
 
-        Call it before other files are put away: one could get the name of a file that is gone, and go in its place.
+        Call it before other files are put away: a file that got the name of a removed one would be removed instead.
         """
         if self._removes:
             self._remove(self._store.open_moves(MoveKind.REMOVE))

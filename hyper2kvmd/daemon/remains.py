@@ -1,4 +1,4 @@
-"""What the directories know of a queue whose database is lost: results of jobs in the spool, and numbers of jobs."""
+"""Finds what is left of a queue whose database is lost: results of jobs in the spool, and numbers of jobs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 GAP = 1000
 """Numbers that are left out after the highest one that is found: jobs that left no trace may have had them."""
 LARGEST = 1 << 30
-"""A higher number at the end of a name is none of a job."""
+"""A higher number at the end of a name is not the number of a job."""
 
 
 def enter_remains(config: DaemonConfig, store: Transactions, identity: str | None, *, highest: int, lost: bool) -> int:
@@ -39,12 +39,16 @@ def enter_remains(config: DaemonConfig, store: Transactions, identity: str | Non
     """
     known = take_over(store, ended_jobs(config), highest + GAP if highest or lost else 0, identity)
     if highest or lost:
-        log.warning("the database is new: %d finished jobs were found, the next one is %d", known, highest + GAP + 1)
+        log.warning(
+            "the database is new: %d finished jobs were found, the next job gets the number %d",
+            known,
+            highest + GAP + 1,
+        )
     return known
 
 
 def mark_of(config: DaemonConfig) -> str | None:
-    """The identity that spool and state directory agree on."""
+    """The identity in the marks of spool and state directory; None if there is none, or if they differ."""
     marks = {read_mark(config.spool_dir), read_mark(config.state_dir)} - {None}
     return marks.pop() if len(marks) == 1 else None
 
@@ -128,7 +132,7 @@ def _note(one: MachineOutcome) -> str:
 
 
 def _origin(spool_dir: Path, path: str, name: str, submitter: str) -> Origin:
-    """The file belongs to its submitter. Its permanent name is lost: a retry needs a new one."""
+    """The file belongs to its submitter. Its name in active/ is lost: a retry needs a new one."""
     try:
         uid = (spool_dir / path).lstat().st_uid
     except OSError:

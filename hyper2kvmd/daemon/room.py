@@ -26,9 +26,9 @@ from hyper2kvmd.progress import AwaitingSpace
 log = logging.getLogger(__name__)
 
 FULL_SECONDS, LONGEST_FULL_SECONDS = 2.0, 600.0
-"""The shortest and the longest pause after a write without space, whatever the file system says about its space.
+"""The shortest and the longest pause after a write without space, whatever the file system reports.
 
-It says nothing about quotas, and the space that is free may be too little for more than a moment.
+It does not report quotas, and what is free may be used up again within a moment.
 """
 
 
@@ -43,12 +43,12 @@ class Request:
 
 @dataclass(frozen=True)
 class _Full:
-    """A job whose writes found no space, each time since its last other end."""
+    """A job whose last attempts all ended because a write found no space."""
 
     pause: float
     """The last one, in seconds."""
     conversion: int
-    """It gets less space for its working folder no more."""
+    """Bytes for its working folder: later requests are for no less."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class _Waiter:
     pause_until: float = 0.0
     """Monotonic."""
     is_known: bool = True
-    """False: an earlier daemon knew the demand. The job asks again when it could write a little more."""
+    """False after a restart of the daemon: the job asks again when it can write a little more."""
 
     @property
     def pauses(self) -> bool:
@@ -124,7 +124,7 @@ class Room:
         self._waiting[job.id] = _Waiter(demand, place_of(job), time.monotonic() + pause)
 
     def forget_full(self, job_id: int) -> None:
-        """The job has ended, or for another reason than space."""
+        """The job has succeeded, or has ended for another reason than space."""
         self._full.pop(job_id, None)
 
     def forget(self, job_id: int) -> None:
@@ -133,7 +133,7 @@ class Room:
 
     @property
     def waiting_jobs(self) -> int:
-        """How many jobs wait for space that this daemon has denied, or that was missing."""
+        """How many jobs wait for space."""
         return len(self._waiting)
 
     async def wake_waiting(self) -> None:
@@ -208,7 +208,7 @@ class Room:
     def _removable_for(self, place: Place, kept: Iterable[KeptFolder]) -> Sequence[KeptFolder]:
         """Those that a job at that place of the queue may have removed.
 
-        A job before it that waits loses its folder only if it cannot continue now, whatever else is removed.
+        An earlier job that waits keeps its folder during its pause. Later, its own turn came first.
         """
         pausing = {job_id for job_id, waiter in self._waiting.items() if waiter.pauses}
         return [

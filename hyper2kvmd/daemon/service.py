@@ -155,9 +155,9 @@ def startup_lines(config: DaemonConfig) -> Iterator[str]:
 
 
 class _Hangups:
-    """A SIGHUP before the daemon can reload: it does so when it is ready.
+    """Notes a SIGHUP that comes before the daemon can reload.
 
-    By default the signal would end it, and systemd restarts no daemon that SIGHUP has ended.
+    By default the signal would end the daemon, and systemd would not restart it.
     """
 
     any = False

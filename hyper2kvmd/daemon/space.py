@@ -87,7 +87,7 @@ class Space:
             return await self._lack(demand, dict(self._promised))
 
     async def after_full(self, demand: Demand) -> Demand:
-        """What a job needs whose write found no space: a quarter more than it has written, if that is not there.
+        """The demand of a job whose write found no space: a quarter more than it has written, if that is not free.
 
         Its demand was too small then, or another program took the space.
         """

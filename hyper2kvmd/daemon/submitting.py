@@ -61,7 +61,7 @@ class Desk:
             job = submitted[0].job
             raise AlreadyActive(
                 "job-duplicate",
-                f"the machine {job.vm_name} is already active as job {job.id}, so that none of this YAML was submitted",
+                f"the machine {job.vm_name} is already active as job {job.id}, so nothing of this YAML was submitted",
                 hint="Wait for that job, or cancel it first",
             )
         return submitted

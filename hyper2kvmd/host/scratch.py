@@ -20,12 +20,12 @@ PREFIX = "h2k-scratch-"
 NAME = re.compile(rf"{PREFIX}[a-z0-9_]{{8}}")
 """As `tempfile` makes them."""
 UNLOCKED_SECONDS = 60.0
-"""A folder may be younger than its lock."""
+"""A folder younger than this may not be locked yet."""
 
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder of this user's, removed at the end, after those that killed processes have left."""
+    """A folder of this user, removed at the end. Folders of killed processes are removed first."""
     remove_abandoned()
     with tempfile.TemporaryDirectory(prefix=PREFIX) as name:
         handle = os.open(name, OPEN_DIRECTORY)

@@ -107,7 +107,7 @@ def is_full(folder: Path) -> bool:
 
 
 def disk_full(folder: Path) -> MigrationFailed:
-    """The error of a write that found no space, no inode, or a quota that is used up."""
+    """The error of a write that failed because of missing space, missing inodes or a quota."""
     return no_space(
         f"the file system that holds {folder} {'has no inodes left' if _lacks_inodes(folder) else 'is full'}"
     )

@@ -41,7 +41,7 @@ PURPOSE = "purpose"
 SCRATCH = re.compile(r"(?:export|preview|source|boot)-[a-z0-9_]{8}")
 """Folders in a working folder that a process makes for itself (`tempfile`). Only a killed one leaves them."""
 LOOK_SECONDS, LOOK_PAUSE = 1.0, 0.01
-"""For how long a lock on a folder may be that of a look at unused folders: of the daemon, a clean-up or another run."""
+"""How long a worker waits for the lock: the daemon, a clean-up or another run holds it while it examines folders."""
 MAX_LINKS = 40
 """In a path; as many as the kernel follows (path_resolution(7))."""
 

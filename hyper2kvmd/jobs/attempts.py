@@ -95,7 +95,7 @@ class Attempts(Transactions):
         raise Unsearched
 
     def _any_queued(self) -> bool:
-        """Asked first: a transaction that writes blocks others, and most of the time no job is queued."""
+        """The check before a transaction that writes: such a transaction blocks others, and often no job is queued."""
         queued = select(jobs.c.id).where(jobs.c.state == State.QUEUED).limit(1)
         with self.transaction() as connection:
             return connection.execute(queued).first() is not None

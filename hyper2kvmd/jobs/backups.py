@@ -15,7 +15,7 @@ from hyper2kvmd.jobs.sqlite import confirmed
 DAILY, BEFORE_STEPS, BY_HAND = "daily", "before-upgrade", "manual"
 EVERY = timedelta(days=1)
 AHEAD = timedelta(minutes=5)
-"""A backup is of the future if it is further ahead: a clock is corrected by less."""
+"""A backup with a later time was named by a wrong clock. Regular corrections of a clock are smaller."""
 NAME = re.compile(r"(?P<database>.+)\.(?P<time>\d{8}T\d{6}Z)\.(?P<kind>daily|before-upgrade|manual)")
 
 
@@ -40,7 +40,7 @@ class Backups:
         return Backups(database, folder or database.with_name("backups"), keep)
 
     def found(self) -> list[Backup]:
-        """The newest first, and last those of the future, which a wrong clock has named.
+        """The newest first; those with a time in the future, named by a wrong clock, come last.
 
         Raises OSError, except for a folder that does not exist.
         """
@@ -56,7 +56,7 @@ class Backups:
         return sorted(known, key=lambda one: (one.made <= now, one.made, one.path.name), reverse=True)
 
     def due(self) -> bool:
-        """Whether the newest daily backup is older than a day, or of the future."""
+        """Whether the newest daily backup is older than a day, or has a time in the future."""
         newest = next((one for one in self.found() if one.kind == DAILY), None)
         if newest is None:
             return self.keep > 0

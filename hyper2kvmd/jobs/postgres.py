@@ -17,11 +17,11 @@ from hyper2kvmd.jobs.refusals import server_corrupt, server_unavailable
 
 LOGIN_STATES = ("28000", "28P01", "3D000")
 """PostgreSQL, appendix A: invalid authorization, invalid password, no such database."""
-UNSAID = "password unsaid"
+NO_PASSWORD = "no password"  # noqa: S105 - no secret
 """In place of a code: the server asks for a password, and there is none."""
 NO_PRIVILEGE = "42501"
-PASSING = ("25006", "25P03", "40001", "40P01")
-"""Those that psycopg does not call operational: read-only after a failover, a transaction that was ended."""
+TEMPORARY = ("25006", "25P03", "40001", "40P01")
+"""Temporary errors, also if psycopg does not call them operational: read-only after a failover, ended transactions."""
 SQLSTATE_ONLY = 3
 """PQERRORS_SQLSTATE of libpq-fe.h: the message of an error is its code."""
 STATE = re.compile(r":\s+([0-9A-Z]{5})\s*\Z")
@@ -29,10 +29,10 @@ ATTEMPT_SECONDS = 10.0
 
 
 def explained(engine: Engine, error: DatabaseError) -> Failure:
-    """An error of a database on a server, as its user has to know it."""
+    """The error for the administrator: `database-login`, `database-unavailable` or `database-corrupt`."""
     name, fact = engine.url.render_as_string(), " ".join(str(error.orig).split())
     state = getattr(error.orig, "sqlstate", None) or _state_of_login(engine, error.orig)
-    if state in LOGIN_STATES or state == UNSAID:
+    if state in LOGIN_STATES or state == NO_PASSWORD:
         return BrokenInstallation(
             "database-login",
             f"the database server refused the login to {name}: {fact}",
@@ -44,18 +44,18 @@ def explained(engine: Engine, error: DatabaseError) -> Failure:
             f"the user of {name} has too few rights: {fact}",
             hint="Make that user the owner of the database (ALTER DATABASE ... OWNER TO ...)",
         )
-    if isinstance(error, OperationalError) or state in PASSING:
+    if isinstance(error, OperationalError) or state in TEMPORARY:
         return server_unavailable(name, fact)
     return server_corrupt(name, fact)
 
 
 def _state_of_login(engine: Engine, error: BaseException | None) -> str:
-    """Why a connection failed: asked by another attempt, since psycopg keeps no code of the first one."""
+    """Why a connection failed. It takes another attempt, because psycopg keeps no code of the first one."""
     failed = getattr(error, "pgconn", None)
     if failed is None:
         return ""
     if failed.needs_password:
-        return UNSAID
+        return NO_PASSWORD
     library = _libpq()
     return "" if library is None else _state_of_attempt(engine, library)
 
@@ -88,7 +88,7 @@ def _state_of_attempt(engine: Engine, library: Any) -> str:
 
 
 def _libpq() -> Any:
-    """The library that psycopg has loaded, whose functions it does not all offer; None if it is part of psycopg."""
+    """The libpq that psycopg has loaded, for a function that psycopg does not offer. None if psycopg contains it."""
     paths = (line.split(maxsplit=5)[-1].strip() for line in Path("/proc/self/maps").read_text().splitlines())
     path = next((one for one in paths if Path(one).name.startswith("libpq")), None)
     library = None if path is None else ctypes.CDLL(path)

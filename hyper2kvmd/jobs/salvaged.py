@@ -18,7 +18,7 @@ from hyper2kvmd.jobs.transactions import Transactions
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import Problem, Stage, State
 
-FOUND = "found when the database was lost"
+FOUND = "found in the spool after the database was lost"
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def put_in_place(draft: Path, path: Path) -> None:
 def replace_with(draft: Path, path: Path) -> None:
     """Put a complete database in the place of the file, whose journal must not be applied to it. Raises OSError.
 
-    If this is interrupted, nothing was done, or the next one who opens the database completes it.
+    If this is interrupted, nothing has changed, or `complete_replacement` completes it at the next start.
     """
     journal_of(draft).unlink(missing_ok=True)
     draft.rename(_replacement(path))
@@ -101,7 +101,7 @@ def replace_with(draft: Path, path: Path) -> None:
 
 
 def complete_replacement(path: Path) -> None:
-    """Raises OSError."""
+    """Do what an interrupted `replace_with` left to do. Raises OSError."""
     if os.path.lexists(_replacement(path)):
         journal_of(path).unlink(missing_ok=True)
         make_durable(path.parent)
@@ -157,7 +157,7 @@ def _quick_check(connection: Connection) -> list[str] | None:
     """What is wrong with the file; None if the check took too long. Raises DatabaseError."""
     raw: Any = connection.connection.dbapi_connection
     connection.exec_driver_sql("SELECT count(*) FROM sqlite_schema").all()
-    clock = threading.Timer(CHECK_SECONDS, raw.interrupt)  # one instruction checks a whole table, so no count of them
+    clock = threading.Timer(CHECK_SECONDS, raw.interrupt)  # one instruction of SQLite checks a whole table
     clock.start()
     try:
         rows = [" ".join(str(row[0]).split()) for row in connection.exec_driver_sql("PRAGMA quick_check(3)")]

@@ -58,9 +58,8 @@ def copy(path: Path, place: Path) -> list[str]:
 
     Returns what is wrong with the copy, which is removed then. Raises OSError and sqlite3.DatabaseError.
     """
-    draft = place.with_name(
-        f".{path.name}{place.suffix}.partial"
-    )  # so the next backup of the kind removes a dead one's
+    # Without the time: the next backup of that kind removes the draft of a killed one.
+    draft = place.with_name(f".{path.name}{place.suffix}.partial")
     try:
         draft.unlink(missing_ok=True)
         os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -90,8 +89,8 @@ def make_durable(path: Path) -> None:
 def main() -> None:
     """Print what was found: `damage` of the file, or a `fault` of the file system or another program.
 
-    The arguments are the PID of the process that reads the answer, which it ends with, a verb, the path, and that of a
-    copy.
+    Arguments: the PID of the process that reads the answer, a verb, the path, and the path of a copy. This program ends
+    with that process.
     """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != int(sys.argv[1]):

@@ -29,7 +29,7 @@ class Workload(Transactions):
 
     def past_rate(self) -> PastRate | None:
         """From the last RATED conversions; None if none is on record."""
-        from statistics import median  # an idle daemon does without
+        from statistics import median  # not needed by an idle daemon
 
         query = select(conversions).order_by(conversions.c.job_id.desc()).limit(RATED)
         with self.transaction() as connection:

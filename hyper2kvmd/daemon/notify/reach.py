@@ -1,4 +1,4 @@
-"""Whether this host lets the service send to a receiver. The unit's IPAddressDeny= does not, for example."""
+"""Finds out whether this host allows the service to send to a receiver: IPAddressDeny= of the unit can forbid it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOPS = {
 
 
 def forbidden(host: str) -> str:
-    """What this host forbids to send to: `host`, the DNS servers that should find it, or nothing ("").
+    """The destination that this host forbids: `host`, the DNS servers, or "" if it forbids neither.
 
     A filter of a control group makes a TCP connection time out, as a receiver that is switched off does. A datagram
     fails at once. No router passes it on.

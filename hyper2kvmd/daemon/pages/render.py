@@ -69,7 +69,7 @@ def printable(value: object) -> object:
 
 
 def capitalized(text: str) -> str:
-    """With a capital at its beginning, and no other change: `CPUs`, `SHA-256`."""
+    """The text with a capital first letter and no other change, as in `CPUs`."""
     return text[:1].upper() + text[1:]
 
 

@@ -1,4 +1,4 @@
-"""What the page of a job shows of its report: all but content of the guest's files, paths, and identities.
+"""The part of a report that the page of a job shows: no content of the guest's files, no paths, no identities.
 
 Identities are addresses of network cards and networks, UUIDs of the machine, and its serial number.
 """

@@ -10,7 +10,7 @@ from hyper2kvmd.guest.files.root import ConfinedRoot
 
 @contextmanager
 def writable_subvolume(root: ConfinedRoot) -> Iterator[None]:
-    """Inside this block, a subvolume with the property `ro` has it not. Raises OSError."""
+    """Inside this block, a read-only subvolume is writable. Raises OSError."""
     if not root.is_read_only_subvolume():
         yield
         return

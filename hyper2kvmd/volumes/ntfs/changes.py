@@ -16,7 +16,7 @@ BLOCK = 4096
 PIECE = 1 << 20
 RUNS_LIMIT = 100_000
 REPEATED_LIMIT = 4 << 30
-"""Bytes of runs with one repeated byte: the log is emptied so, which has at most 4 GiB."""
+"""Bytes of runs with one repeated byte. The log, which has at most 4 GiB, is emptied with such runs."""
 
 
 @dataclass(frozen=True)
