@@ -22,9 +22,11 @@ from hyper2kvmd.host.removal import remove_tree
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import WaitingFor
-from hyper2kvmd.model.orders import FileSystem, Order
+from hyper2kvmd.model.orders import Order
 from hyper2kvmd.progress import AwaitingSpace
 from tests.support.queue_verbs import add, claim, kinds, now
+
+MIB = 1 << 20
 
 
 def test_a_full_quota_is_tried_again_after_growing_pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,11 +63,18 @@ def test_a_full_quota_is_tried_again_after_growing_pauses(tmp_path: Path, monkey
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A conversion directory of 4 MiB."""
-    place = tmp_path / "conversions"
+    with tmpfs(tmp_path / "conversions", "size=4m") as place:
+        yield place
+
+
+@contextlib.contextmanager
+def tmpfs(place: Path, options: str) -> Iterator[Path]:
     place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=0700", "h2k-test", place], check=True)
-    yield place
-    subprocess.run(["umount", place], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"mode=0700,{options}", "h2k-test", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
 
 
 def fill(place: Path, *names: str) -> None:
@@ -187,21 +196,22 @@ def test_a_new_daemon_ends_the_wait_of_two_jobs_for_each_other(tmp_path: Path, s
     assert kinds(store, 2)[-1] == "folder-removed"
 
 
-@pytest.mark.parametrize(("free", "needed"), [(100 << 20, 10), (0, (8 << 20) + LEAST_GROWTH * 2)])
-def test_a_job_that_has_filled_the_disk_needs_a_quarter_more(
-    free: int, needed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "disk").write_bytes(bytes(8 << 20))
-    there = FileSystem(device=1, free=free, size=1 << 30)
-    monkeypatch.setattr("hyper2kvmd.daemon.space.file_system_of", lambda _path: there)
-    asked = Demand(tmp_path, 10, tmp_path, 0)
-    assert asyncio.run(Space("0").after_full(asked)).conversion == needed
+@pytest.mark.root
+@pytest.mark.parametrize(("ballast", "needed"), [(0, 10), (24 * MIB, 8 * MIB + LEAST_GROWTH * 2)])
+def test_a_job_that_has_filled_the_disk_needs_a_quarter_more(ballast: int, needed: int, tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "conversions", "size=32m") as place:
+        folder = place / "a.1"
+        folder.mkdir()
+        (folder / "disk").write_bytes(bytes(8 * MIB))
+        (place / "ballast").write_bytes(bytes(ballast))
+        asked = Demand(folder, 10, tmp_path, 0)
+        assert asyncio.run(Space("0").after_full(asked)).conversion == needed
 
 
-def test_a_file_system_without_inodes_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = FileSystem(device=1, free=1 << 30, size=1 << 30, inodes=3)
-    monkeypatch.setattr("hyper2kvmd.daemon.space.file_system_of", lambda _path: there)
-    shortage = asyncio.run(Space("0").shortage(Demand(tmp_path, 10, tmp_path, 0)))
+@pytest.mark.root
+def test_a_file_system_without_inodes_is_waited_for(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "conversions", "nr_inodes=4") as place:
+        shortage = asyncio.run(Space("0").shortage(Demand(place, 10, place, 0)))
     assert shortage is not None and "waiting for inodes" in shortage.note and shortage.device is None
 
 

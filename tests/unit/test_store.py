@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,13 +24,6 @@ from tests.support.queue_verbs import CRASH, add, claim, kinds, now
 PLANNED = plan_for((), Layout(tables=()))
 IMAGE = Image(disks=(), format="raw", layout=PLANNED.layout)
 FINISHED = Finished(plan=PLANNED)
-
-
-@pytest.fixture
-def store(address: str) -> Iterator[Store]:
-    store = Store(address)
-    yield store
-    store.close()
 
 
 def test_a_job_comes_back_as_it_went_in(store: Store) -> None:

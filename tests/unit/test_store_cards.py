@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,14 +15,6 @@ from hyper2kvmd.jobs.submissions import Origin
 from hyper2kvmd.jobs.tables import cards
 from hyper2kvmd.model.asked import Migration
 from tests.support.queue_verbs import CRASH, content_key, now
-
-
-@pytest.fixture
-def store(address: str) -> Iterator[Store]:
-    store = Store(address)
-    yield store
-    store.close()
-
 
 MAC, OTHER_MAC = "00:50:56:00:00:01", "00:50:56:00:00:02"
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 from hyper2kvmd.jobs.deaths import MAX_DEATHS, SUSPECTED_AFTER
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.disks import Layout
@@ -14,13 +10,6 @@ from tests.support.benches import plan_for
 from tests.support.queue_verbs import add, claim, now
 
 PLANNED = plan_for((), Layout(tables=()))
-
-
-@pytest.fixture
-def store(address: str) -> Iterator[Store]:
-    store = Store(address)
-    yield store
-    store.close()
 
 
 def start_all(store: Store, slots: int = 3) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -31,13 +30,6 @@ ALICE, BOB, ROOT = (
 )
 CRASH = Problem(code="worker-crashed", message="the worker died", hint="look at the journal", kind="retry")
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-def store(address: str) -> Iterator[Store]:
-    store = Store(address)
-    yield store
-    store.close()
 
 
 def now() -> datetime:

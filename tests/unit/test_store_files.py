@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -19,13 +18,6 @@ from hyper2kvmd.jobs.tables import MISPLACED
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import State
 from tests.support.queue_verbs import CRASH, add, claim, kinds, now
-
-
-@pytest.fixture
-def store(address: str) -> Iterator[Store]:
-    store = Store(address)
-    yield store
-    store.close()
 
 
 def test_a_spool_file_is_on_record_once(store: Store) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,13 +15,6 @@ from hyper2kvmd.model.jobs import Counts, Job, JobFilter, Problem, Sort, State, 
 
 ALICE, BOB = Origin(submitter="alice", uid=1000), Origin(submitter="bob", uid=0)
 CRASH = Problem(code="worker-crashed", message="the worker died", hint="look at the journal", kind="retry")
-
-
-@pytest.fixture
-def store(address: str) -> Iterator[Store]:
-    store = Store(address)
-    yield store
-    store.close()
 
 
 def now() -> datetime:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 from hyper2kvmd.jobs.salvaged import EndedJob, has_numbers, take_over
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.jobs.submissions import Origin
@@ -13,13 +9,6 @@ from hyper2kvmd.model.jobs import State
 from tests.support.queue_verbs import add, kinds
 
 ALICE = Origin(submitter="alice", uid=1000, name="a.yaml", claim="c", path="done/a.yaml")
-
-
-@pytest.fixture
-def store(address: str) -> Iterator[Store]:
-    store = Store(address)
-    yield store
-    store.close()
 
 
 def test_numbers_continue_after_those_that_were_given(store: Store) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.disks import Image, Layout
@@ -18,13 +15,6 @@ from tests.support.queue_verbs import CRASH, add, claim, kinds
 PLANNED = plan_for((), Layout(tables=()))
 IMAGE = Image(disks=(), format="raw", layout=PLANNED.layout)
 FINISHED = Finished(plan=PLANNED)
-
-
-@pytest.fixture
-def store(address: str) -> Iterator[Store]:
-    store = Store(address)
-    yield store
-    store.close()
 
 
 def test_finished_stages_are_kept_or_forgotten(store: Store) -> None:

@@ -83,7 +83,7 @@ def stranger() -> Iterator[socket.socket]:
             process.stdin.close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process of another user")
+@pytest.mark.root
 def test_callers_are_told_that_the_spool_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And no more threads hang than callers may be judged at the same time."""
     responds, begun, stat = threading.Event(), list[str](), os.stat

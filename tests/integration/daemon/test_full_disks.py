@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
-from collections.abc import Iterator
 from functools import partial
-
-import pytest
 
 from hyper2kvmd.daemon.service import status_line
 from hyper2kvmd.model.jobs import Job, State, WaitingFor
@@ -15,16 +11,6 @@ from tests.support.ctl import ctl
 from tests.support.house import House, until
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def small_disk(house: House) -> Iterator[House]:
-    """A conversion directory on a file system of 64 MiB."""
-    house.conversions.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,mode=0700", "h2k-test", house.conversions], check=True)
-    yield house
-    house.close()
-    subprocess.run(["umount", "-l", house.conversions], check=True)
 
 
 def started(house: House, number: int) -> list[str]:

@@ -5,27 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from hyper2kvmd.model.jobs import State
 from tests.support.house import House, until
 from tests.support.running_jobs import started
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def small_disk(house: House) -> Iterator[House]:
-    """A conversion directory on a file system of 64 MiB."""
-    house.conversions.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,mode=0700", "h2k-test", house.conversions], check=True)
-    yield house
-    house.close()
-    subprocess.run(["umount", "-l", house.conversions], check=True)
 
 
 def test_a_job_that_does_not_fit_waits_saying_so_and_runs_when_it_does(small_disk: House) -> None:
