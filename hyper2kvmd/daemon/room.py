@@ -31,6 +31,9 @@ FULL_SECONDS, LONGEST_FULL_SECONDS = 2.0, 600.0
 It does not report quotas, and what is free may be used up again within a moment.
 """
 
+SETTLING_SECONDS = 35.0
+"""From the end of one removal to the next one: btrfs shows the space of removed files when it commits, every 30 s."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -75,7 +78,9 @@ class Room:
         self._requests: dict[int, Request] = {}
         self._full: dict[int, _Full] = {}
         self._removal: asyncio.Future[bool] | None = None
-        """The last one that the scheduler has begun."""
+        """The one that the scheduler has begun."""
+        self._settled = 0.0
+        """When the space of the last one is seen (monotonic)."""
         self.configure(config)
 
     def configure(self, config: DaemonConfig) -> None:
@@ -228,11 +233,12 @@ class Room:
         """As `_remove`, one after the other: the scheduler cannot wait until large files are removed."""
         if self._removal is not None and self._removal.done():
             removal, self._removal = self._removal, None
+            self._settled = time.monotonic() + SETTLING_SECONDS
             try:
                 removal.result()
             except TryLater as failure:
                 self._ledger.report(failure)
-        if folders and self._removal is None:
+        if folders and self._removal is None and time.monotonic() >= self._settled:
             self._removal = in_a_thread("removal", self._kept.remove, folders, why)
 
     async def _remove(self, folders: Sequence[KeptFolder], why: str) -> bool:

@@ -44,7 +44,7 @@ class Shortage:
     device: int | None = None
     missing: int = 0
     full: bool = False
-    """Next to nothing is free, whatever is promised or kept."""
+    """Next to nothing is free now, whatever is promised or kept. False if the daemon cannot look again."""
 
 
 def file_system_of(path: Path) -> FileSystem:
@@ -157,7 +157,8 @@ class Space:
                     f"waiting for space on the file system of {where}: {size(wanted[found.device])} needed, "
                     f"{size(max(0, free))} available (after the reserve and the running jobs)"
                 )
-                return Shortage(note, found.device, wanted[found.device] - free, full=found.free < LEAST_GROWTH)
+                full = isinstance(where_to, Path) and found.free < LEAST_GROWTH
+                return Shortage(note, found.device, wanted[found.device] - free, full)
         return None
 
     def _outstanding(self, promised: dict[int, Demand]) -> dict[int, int]:

@@ -22,7 +22,7 @@ from hyper2kvmd.host.removal import remove_tree
 from hyper2kvmd.jobs.store import Store
 from hyper2kvmd.model.asked import Migration
 from hyper2kvmd.model.jobs import WaitingFor
-from hyper2kvmd.model.orders import Order
+from hyper2kvmd.model.orders import FileSystem, Order
 from hyper2kvmd.progress import AwaitingSpace
 from tests.support.queue_verbs import add, claim, kinds, now
 
@@ -194,6 +194,53 @@ def test_a_new_daemon_ends_the_wait_of_two_jobs_for_each_other(tmp_path: Path, s
     asyncio.run(run())
     assert [path.name for path in small.iterdir()] == ["a.1"]
     assert kinds(store, 2)[-1] == "folder-removed"
+
+
+@pytest.mark.root
+def test_space_that_is_not_free_at_once_costs_no_other_folder(tmp_path: Path, small: Path) -> None:
+    """As on btrfs: here the file is open when it is removed."""
+    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+    for name in "abc":
+        add(store, name)
+        claim(store)
+    store.recover()
+    fill(small, "c.3", "b.2", "a.1")
+
+    async def run() -> None:
+        ledger = Ledger(store)
+        room = Room(DaemonConfig(conversion_dir=small, output_dir=tmp_path, space_reserve="0"), ledger)
+        with (small / "c.3" / "disk1.raw").open("rb"):
+            await repeat(room.relieve, lambda: not (small / "c.3").exists())
+            for _ in range(20):
+                await room.relieve()
+        ledger.close()
+
+    asyncio.run(run())
+    assert sorted(path.name for path in small.iterdir()) == ["a.1", "b.2"]
+
+
+@pytest.mark.root
+def test_no_more_folders_go_for_an_output_directory_than_it_lacked(tmp_path: Path, small: Path) -> None:
+    """Of one that a submitter names, the daemon knows what the worker found: the job has to ask again."""
+    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite3")
+    for name in "abc":
+        add(store, name)
+    store.requeue(claim(store).id, 1, "full", keep_stages=True, delay_seconds=3600)
+    for _ in "bc":
+        store.fail(claim(store).id, 1, (), keep_stages=True)
+    fill(small, "b.2", "c.3")
+    found = FileSystem(device=small.stat().st_dev, free=0, size=4 << 20)
+
+    async def run() -> None:
+        ledger = Ledger(store)
+        room = Room(DaemonConfig(conversion_dir=small, output_dir=tmp_path, space_reserve="0"), ledger)
+        room.wait(store.get(1), Demand(small / "a.1", 0, found, LEAST_GROWTH))
+        await repeat(room.wake_waiting, lambda: room.waiting_jobs == 0)
+        ledger.close()
+
+    asyncio.run(run())
+    assert store.get(1).waiting_for is not WaitingFor.SPACE
+    assert (small / "b.2").exists() and (small / "c.3").exists()
 
 
 @pytest.mark.root
