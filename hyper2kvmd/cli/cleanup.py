@@ -124,7 +124,8 @@ def _opened_lock(state_dir: Path) -> int:
     path, flags = state_dir / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     with contextlib.suppress(FileExistsError):
         handle = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
-        os.fchown(handle, state_dir.stat().st_uid, -1)
+        if os.geteuid() == 0:  # the unit of the service allows no change of owner
+            os.fchown(handle, state_dir.stat().st_uid, -1)
         return handle
     return os.open(path, flags)
 
