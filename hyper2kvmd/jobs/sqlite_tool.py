@@ -7,6 +7,7 @@ open the file except through SQLite: closing it would end the locks that SQLite 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import signal
@@ -60,9 +61,8 @@ def copy(path: Path, place: Path) -> list[str]:
     """
     # Without the time: the next backup of that kind removes the draft of a killed one.
     draft = place.with_name(f".{path.name}{place.suffix}.partial")
+    lock = _locked(draft)
     try:
-        draft.unlink(missing_ok=True)
-        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         source = sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=BUSY_SECONDS)
         with closing(source), closing(sqlite3.connect(draft)) as target:
             source.backup(target)
@@ -74,8 +74,44 @@ def copy(path: Path, place: Path) -> list[str]:
             make_durable(place.parent)
         return found
     finally:
-        draft.unlink(missing_ok=True)
-        draft.with_name(f"{draft.name}-journal").unlink(missing_ok=True)
+        if _is_at(lock, draft):
+            _remove(draft)
+        os.close(lock)
+
+
+def _locked(draft: Path) -> int:
+    """An empty file. A backup of the same kind waits here until the one before it has ended. Raises OSError."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        handle = os.open(draft, flags, 0o600)
+        try:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if _is_at(handle, draft) and not os.fstat(handle).st_size:
+                _journal(draft).unlink(missing_ok=True)
+                return handle
+            if _is_at(handle, draft):  # of a backup that was killed
+                _remove(draft)
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    return False
+
+
+def _remove(draft: Path) -> None:
+    """The draft goes last: another backup may begin then."""
+    for path in (_journal(draft), draft):
+        path.unlink(missing_ok=True)
+
+
+def _journal(draft: Path) -> Path:
+    return draft.with_name(f"{draft.name}-journal")
 
 
 def make_durable(path: Path) -> None:

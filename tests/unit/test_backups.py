@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import re
 import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -70,3 +74,20 @@ def test_what_a_killed_backup_left_is_removed_by_the_next_one(backups: Backups) 
         (backups.folder / name).touch()
     made = backups.make(DAILY)
     assert list(backups.folder.iterdir()) == [made]
+
+
+def test_a_backup_waits_for_another_one_of_its_kind(backups: Backups) -> None:
+    draft = backups.folder / f".jobs.sqlite3.{DAILY}.partial"
+    with ThreadPoolExecutor(1) as beside, draft.open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        other.write(b"half a backup")
+        other.flush()
+        making = beside.submit(backups.make, DAILY)
+        waits = re.compile(rf"^\d+: -> FLOCK .*:{draft.stat().st_ino} ", re.MULTILINE)
+        until = time.monotonic() + 60
+        while not waits.search(Path("/proc/locks").read_text()) and not making.done() and time.monotonic() < until:
+            time.sleep(0.02)
+        assert draft.read_bytes() == b"half a backup"
+        draft.rename(backups.folder / "the other one")
+    assert making.result().exists()
+    assert sorted(path.name for path in backups.folder.iterdir()) == [making.result().name, "the other one"]
