@@ -167,8 +167,8 @@ class Room:
     async def relieve(self) -> None:
         """Remove kept folders if the conversion directory is full.
 
-        No job is claimed then that could ask for their space. Those go that no queued job continues from. If there are
-        none, and no job is about to continue, that of the last queued job goes. The first one keeps its own.
+        No job that could request their space is claimed then. Folders from which no queued job continues go first. If
+        there are none and no job pauses, the folder of the last queued job goes, but never that of the first one.
         """
         shortage = await self._space.shortage(
             Demand(self._config.conversion_dir / ".relief", LEAST_GROWTH, self._config.output_dir, 0)
@@ -197,7 +197,7 @@ class Room:
         return await self._folders("kept folders", {job_id: waiter.place for job_id, waiter in self._waiting.items()})
 
     async def _queued_folders(self) -> Sequence[KeptFolder]:
-        """Those of queued jobs, whatever these wait for, without that of the first one."""
+        """The folders of all queued jobs but the first one, in the order of the queue."""
         places = await self._ledger.call(self._ledger.store.queued_places)
         found = await self._folders("queued folders", places)
         queued = [(one.place, one) for one in found if one.place is not None]
@@ -213,7 +213,7 @@ class Room:
     def _removable_for(self, place: Place, kept: Iterable[KeptFolder]) -> Sequence[KeptFolder]:
         """Those that a job at that place of the queue may have removed.
 
-        An earlier job that waits keeps its folder during its pause. Later, its own turn came first.
+        An earlier job that waits keeps its folder during its pause. After the pause, its own turn comes first.
         """
         pausing = {job_id for job_id, waiter in self._waiting.items() if waiter.pauses}
         return [
@@ -230,7 +230,7 @@ class Room:
         return await self._remove(chosen, f"job {job.id} needed the space")
 
     def _begin_removal(self, folders: Sequence[KeptFolder], why: str) -> None:
-        """As `_remove`, one after the other: the scheduler cannot wait until large files are removed."""
+        """As `_remove`, but in a thread, one removal after the other: the scheduler does not wait for large files."""
         if self._removal is not None and self._removal.done():
             removal, self._removal = self._removal, None
             self._settled = time.monotonic() + SETTLING_SECONDS

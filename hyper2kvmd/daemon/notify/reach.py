@@ -42,7 +42,7 @@ def _name_servers() -> Iterator[tuple[Any, ...]]:
 
 
 def _are_forbidden(addresses: list[tuple[Any, ...]]) -> bool:
-    """Whether at least one of them is, and no other one can be sent to: many hosts have no route for IPv6."""
+    """Whether at least one is forbidden and no other one accepts a datagram: many hosts have no route for IPv6."""
     errors = [_error_of(address) for address in addresses]
     return None not in errors and any(isinstance(error, PermissionError) for error in errors)
 

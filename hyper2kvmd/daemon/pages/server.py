@@ -237,7 +237,7 @@ class Web:
     async def _report_parts(self, number: int, lines: Lines) -> AsyncIterator[str]:
         """Each part in its turn, as a page: reports take no more of the database's time than these.
 
-        While the database does not respond, pages have their turns, and say so.
+        While the database does not respond, the turn passes to pages, which show the error.
         """
         offset = 0
 
