@@ -36,6 +36,7 @@ from hyper2kvmd.jobs.deaths import finished_before, is_suspect, recover_job, run
 from hyper2kvmd.jobs.delays import delayed, restart_delays, show_delays
 from hyper2kvmd.jobs.dependencies import arrange_dependents, put, start_of
 from hyper2kvmd.jobs.outbox import PENDING, STALLED, announce
+from hyper2kvmd.jobs.rows import unreadable
 from hyper2kvmd.jobs.tables import conversions, events, jobs, notifications, problems_adapter, queue, stages
 from hyper2kvmd.jobs.transactions import Transactions
 from hyper2kvmd.jobs.workload import add_work
@@ -382,13 +383,14 @@ def _start(job: Job, times: Times) -> Mapping[str, Any]:
 
 def _fail_unreadable(connection: Connection, job: Job) -> None:
     """It is kept as it is: another version may be able to read it."""
-    shown = problems_adapter.dump_json(job.problems).decode()
+    problems = job.problems or (unreadable(job.id, ("migration",)),)
+    shown = problems_adapter.dump_json(problems).decode()
     change(connection, (jobs.c.id == job.id,), **over(State.FAILED), problems=shown)
     forget_cards(connection, job.id)
-    record(connection, job, "failed", first_line(job.problems))
+    record(connection, job, "failed", first_line(problems))
     add_work(connection, datetime.now(UTC), failed=1)
     arrange_dependents(connection, job.id)
-    log.error("%s", first_line(job.problems))
+    log.error("%s", first_line(problems))
 
 
 def _wait_for_window(connection: Connection, job: Job, moment: datetime) -> None:

@@ -130,10 +130,10 @@ UNHELD: Mapping[str, Any] = {"state": State.QUEUED, **UNDELAYED, "waiting_for": 
 def start_of(job_id: int, migration: Migration | None, moment: datetime) -> Mapping[str, Any]:
     """The columns of a queued job that nothing holds up but its time and its window.
 
-    It is held if the time zone of the window is unknown.
+    It is held if the time zone of the window is unknown. One whose migration cannot be read fails when it is claimed.
     """
     if migration is None:
-        return {}
+        return UNHELD
     if zone := missing_zone(migration):
         remedy = f"Install tzdata, then run `h2kvmctl release {job_id}`"
         note = f"window.timezone is {zone}, which this host does not have. {remedy}"

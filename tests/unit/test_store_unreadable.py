@@ -66,6 +66,17 @@ def test_a_newer_version_can_retry_it(store: Store) -> None:
     assert claimed is not None and claimed.id == 1 and claimed.problems == ()
 
 
+@pytest.mark.parametrize("damaged", [NEWER_KEY, BROKEN_JSON, "UPDATE jobs SET migration = NULL WHERE id = 1"])
+def test_a_retry_of_it_fails_by_name_again(store: Store, damaged: str) -> None:
+    """NULL: found in the spool after the database was lost, and its YAML cannot be read any more."""
+    damage(store, damaged)
+    store.cancel(1, "root")
+    store.retry(1, "root")
+    assert (claimed := store.claim(NOW)) is not None and claimed.id == 2
+    failed = store.get(1)
+    assert failed.state is State.FAILED and [one.code for one in failed.problems] == ["job-unreadable"]
+
+
 def test_running_when_the_daemon_died(store: Store) -> None:
     store.claim(NOW)
     damage(store, BROKEN_JSON)
