@@ -15,8 +15,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -336,8 +337,10 @@ class _Commands(logging.Handler):
 
 
 def _run() -> Ended:
+    folders: tuple[Path, ...] = ()
     try:
         order = Order.model_validate_json(sys.stdin.readline())
+        folders = (order.conversion_dir,)
         if order.limits.io_priority == "idle":
             import psutil
 
@@ -351,24 +354,28 @@ def _run() -> Ended:
     except Failure as failure:
         return Ended(outcome="failed", problems=problems(failure))
     except Exception as error:  # the boundary of the process: any other exception is reported as a failure
-        return failed_unexpectedly(error)
+        return failed_unexpectedly(error, folders)
     return Ended(outcome="succeeded", product=product)
 
 
-def failed_unexpectedly(error: Exception) -> Ended:
+def failed_unexpectedly(error: Exception, folders: Sequence[Path] = ()) -> Ended:
     """The last event of a worker after an unexpected exception, with its traceback unless the host is at fault."""
-    failure = internal_error(error)
+    failure = internal_error(error, folders)
     trace = "" if isinstance(error, OSError) else "".join(traceback.format_exception(error))
     trace = trace.encode(errors="backslashreplace").decode()[-MAX_TRACEBACK:]
     return Ended(outcome="failed", problems=(problem(failure),), traceback=trace)
 
 
-def internal_error(error: Exception) -> MigrationFailed:
-    """An unexpected exception as a failure: a bug to report, or a system error to correct."""
+def internal_error(error: Exception, folders: Sequence[Path] = ()) -> MigrationFailed:
+    """An unexpected exception as a failure: a bug to report, or a system error to correct.
+
+    An error without a file name that lacks space is that of the first of `folders` that is full.
+    """
     if isinstance(error, OSError) and error.strerror:
         fact = f"{error.filename or 'the system'}: {error.strerror}"
         if error.errno in space.FULL:
-            return space.no_space(fact)
+            full = None if error.filename else next(filter(space.is_full, folders), None)
+            return space.disk_full(full) if full else space.no_space(fact)
         hint = "Correct the reported error, then retry"
         return MigrationFailed("system-error", fact, hint=hint, kind=Kind.OPERATOR)
     return MigrationFailed(

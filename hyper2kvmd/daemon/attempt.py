@@ -248,7 +248,7 @@ class Attempt:
 
     def _stalled_result(self) -> Result:
         fact = f"{self._no_byte_for(self._stall.end_seconds)}, in {self._where()}: its worker was ended"
-        hint = "Check the storage of the source and of the conversion directory. The daemon tries again by itself"
+        hint = "Check the storage of the source and of the conversion directory"
         return Result("failed", (Problem(code="job-without-progress", message=fact, hint=hint, kind="retry"),))
 
     def _no_byte_for(self, seconds: float) -> str:
@@ -364,6 +364,6 @@ def _problem(code: str, message: str) -> Problem:
     return Problem(
         code=code,
         message=message,
-        hint="Look for the job's number in the daemon's log. The daemon tries again by itself",
+        hint="Look for the job's number in the daemon's log",
         kind="retry",
     )

@@ -43,6 +43,11 @@ class Ledger:
         """Log that the database does not respond, unless that is known."""
         self._outage.failed(failure)
 
+    @property
+    def fault(self) -> str:
+        """Why the database could not be used just now; empty if it could."""
+        return self._outage.fact
+
     def close(self) -> None:
         self._thread.shutdown(wait=True)
         self.store.close()

@@ -21,12 +21,19 @@ class Outage:
     def __init__(self, what: str) -> None:
         self._what = what
         self._texts: set[str] = set()
+        self._fact = ""
         self._begun = self._logged = self._last = 0.0
+
+    @property
+    def fact(self) -> str:
+        """The last error, while it lasts; else empty."""
+        return self._fact if time.monotonic() - self._last < QUIET_SECONDS else ""
 
     def failed(self, failure: Failure) -> None:
         now, text = time.monotonic(), str(failure)
         if not self._texts:
             self._begun = now
+        self._fact = text
         is_new = text not in self._texts and len(self._texts) < MAX_TEXTS
         if is_new:
             self._texts.add(text)

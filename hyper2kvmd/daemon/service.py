@@ -33,14 +33,14 @@ from hyper2kvmd.daemon.listening import admit_submitters, ended, listen, listen_
 from hyper2kvmd.daemon.locks import Locks
 from hyper2kvmd.daemon.metrics import Metrics
 from hyper2kvmd.daemon.notify.notifier import Notifier
-from hyper2kvmd.daemon.opening import hold_places, open_queue
+from hyper2kvmd.daemon.opening import hold_places
 from hyper2kvmd.daemon.pages.server import Web
 from hyper2kvmd.daemon.scheduler import TICK_SECONDS, Headline, Scheduler
 from hyper2kvmd.daemon.sources import limits_line
 from hyper2kvmd.daemon.storage import Storage, in_time
 from hyper2kvmd.daemon.submitting import Desk
 from hyper2kvmd.daemon.threads import in_a_thread
-from hyper2kvmd.daemon.waiting import wait_for_queue
+from hyper2kvmd.daemon.waiting import open_writable_queue, wait_for_queue
 from hyper2kvmd.daemon.wire import Status
 from hyper2kvmd.errors import BrokenInstallation, Failure, TryLater
 from hyper2kvmd.host import run
@@ -98,7 +98,7 @@ def serve(
     """Run the daemon until SIGTERM, SIGINT or the end of a drain.
 
     `config_path` is read again on SIGHUP. Raises BrokenInstallation: `config-invalid`,
-    `metrics-unusable`, and those of `open_queue`, `hold_places` and the control socket.
+    `metrics-unusable`, and those of `open_writable_queue`, `hold_places` and the control socket.
     """
     os.umask(UMASK)
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -109,7 +109,7 @@ def serve(
     with closing(Locks(config)) as locks:
         store: Store | None
         try:
-            store = open_queue(config, locks)
+            store = open_writable_queue(config, locks)
         except (BrokenInstallation, TryLater) as failure:
             store = asyncio.run(wait_for_queue(config, locks, failure, when_ready))
             when_ready = do_nothing

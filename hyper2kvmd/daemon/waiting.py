@@ -30,6 +30,21 @@ log = logging.getLogger(__name__)
 NEEDED: tuple[FileSystemRole, ...] = ("state", "spool")
 
 
+def open_writable_queue(config: DaemonConfig, locks: Locks) -> Store:
+    """As `open_queue`. Raises also TryLater (`storage-unwritable`): on a full file system, only writing fails.
+
+    A spool that is full is waited for while the daemon runs.
+    """
+    store = open_queue(config, locks)
+    try:
+        if reason := fault_of("state", config, locks):
+            raise unwritable("state", config.state_dir, reason)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
 async def wait_for_queue(
     config: DaemonConfig, locks: Locks, failure: Failure, when_ready: Callable[[], object]
 ) -> Store | None:
@@ -58,7 +73,7 @@ class _Waiting:
             self._when_ready()
             while not await self._stopped():
                 try:
-                    return await in_a_thread("open-queue", partial(open_queue, self._config, self._locks))
+                    return await in_a_thread("open-queue", partial(open_writable_queue, self._config, self._locks))
                 except (BrokenInstallation, TryLater) as failure:
                     await self._examine(failure)
         return None

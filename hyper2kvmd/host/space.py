@@ -24,7 +24,8 @@ FAULTS = (
 )
 """Errors that a file system gives whatever is written: it is full, read-only, damaged, or out of reach."""
 TRIAL = ".hyper2kvmd.trial"
-TRIAL_BYTES = 4096
+TRIAL_BYTES = 1 << 16
+"""Enough for a transaction of SQLite and its journal, and for an outcome."""
 
 
 def file_system_of_open(handle: int) -> FileSystem:

@@ -27,6 +27,17 @@ def corrupt(path: Path, fact: str) -> BrokenInstallation:
     )
 
 
+def missing(path: Path) -> BrokenInstallation:
+    """For a file that was there, or that no daemon has made yet."""
+    command = as_owner(path.parent, "h2kvmctl database")
+    return unreadable(
+        path,
+        "it does not exist",
+        hint=f"The daemon makes it when it starts. If it was lost, run `{command} restore` before (without any backup: "
+        f"`{command} rebuild`)",
+    )
+
+
 def server_corrupt(name: str, fact: str) -> BrokenInstallation:
     return BrokenInstallation(
         "database-corrupt",

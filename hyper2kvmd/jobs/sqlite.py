@@ -13,7 +13,7 @@ from sqlalchemy.exc import DatabaseError
 
 from hyper2kvmd.errors import BrokenInstallation, Failure
 from hyper2kvmd.jobs.examine import examine
-from hyper2kvmd.jobs.refusals import BUSY_SECONDS, busy, corrupt, denied, not_on_disk, unavailable, unreadable
+from hyper2kvmd.jobs.refusals import BUSY_SECONDS, busy, corrupt, denied, missing, not_on_disk, unavailable, unreadable
 from hyper2kvmd.jobs.sqlite_tool import DAMAGE, make_durable, primary
 
 PRAGMAS = (
@@ -124,6 +124,8 @@ def remove(path: Path) -> None:
 
 def require_usable(path: Path) -> None:
     """Raises BrokenInstallation (`database-unreadable`), TryLater (`database-unavailable`)."""
+    if not path.exists():
+        raise missing(path)
     if not path.is_file():
         raise unreadable(path, "not a regular file")
     if os.statvfs(path).f_flag & os.ST_RDONLY:

@@ -171,3 +171,27 @@ def test_failing_file_systems(tmp_path: Path, kind: str, roles: tuple[str, ...])
         assert "database-corrupt" not in house.log
     finally:
         house.end()
+
+
+def test_database_that_only_reads_is_named(tmp_path: Path) -> None:
+    """Its directory can be written to: a quota, or the last few KiB of a file system."""
+    house = Forked(tmp_path, conditions=Conditions(tmp_path))
+    house.configure()
+    visitor = Visitor(house)
+    assert house.conditions is not None
+
+    def named() -> bool:
+        status, text = house.browse("/healthz")
+        return status == 503 and "[database-unavailable]" in text
+
+    try:
+        house.begin()
+        visitor.drop("first")
+        visitor.settle()
+        house.conditions.set(error=errno.EDQUOT, below=house.database, only_writes=True)
+        visitor.drop("during")
+        until(named, f"it is named: {house.log[-3000:]}")
+        house.conditions.set()
+        visitor.settle()
+    finally:
+        house.end()

@@ -111,6 +111,10 @@ def test_a_lost_database_is_rebuilt_from_active(house: House) -> None:
     database(house).unlink()
     for backup in (house.root / "state" / "backups").glob("*"):
         backup.unlink()
+    for verb in ("check", "backup"):
+        said = ctl(house, verb)
+        assert said.returncode == 78 and "it does not exist" in said.stderr, said
+        assert "h2kvmctl database restore`" in said.stderr and "h2kvmctl database rebuild`" in said.stderr
     missing = ctl(house, "restore")
     assert missing.returncode == 1 and "h2kvmctl database rebuild" in missing.stderr
     rebuilt = ctl(house, "rebuild")

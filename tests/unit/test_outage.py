@@ -15,6 +15,18 @@ def error(fact: str) -> TryLater:
     return TryLater("database-unavailable", fact, hint="Wait")
 
 
+def test_the_fact_lasts_as_long_as_the_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, outage = [1000.0], Outage("the job database")
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    assert outage.fact == ""
+    outage.failed(error("it is full"))
+    clock[0] += 2
+    outage.succeeded()  # it can be read all the time
+    assert outage.fact == "it is full. Wait. [database-unavailable]"
+    clock[0] += 10
+    assert outage.fact == ""
+
+
 def test_what_is_logged_of_an_outage(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     clock, outage = [1000.0], Outage("the job database")
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])

@@ -6,6 +6,9 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from hyper2kvmd import progress, worker
 from hyper2kvmd.errors import MigrationFailed
@@ -41,6 +44,21 @@ def test_a_traceback_is_bounded_and_can_be_written_as_json() -> None:
 def test_what_is_wrong_with_the_host_has_no_traceback() -> None:
     event = worker.failed_unexpectedly(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/srv"))
     assert (event.problems[0].code, event.traceback) == ("disk-full", "")
+
+
+@pytest.mark.root
+def test_the_full_directory_is_named_if_the_error_names_none(tmp_path: Path) -> None:
+    roomy, full = tmp_path / "roomy", tmp_path / "full"
+    for place, size in ((roomy, "4m"), (full, "64k")):
+        place.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], check=True)
+    try:
+        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        (named,) = worker.failed_unexpectedly(error, (roomy, full)).problems
+        assert (named.code, named.message) == ("disk-full", f"the file system that holds {full} is full")
+    finally:
+        for place in (roomy, full):
+            subprocess.run(["umount", place], check=True)
 
 
 def test_half_a_character_can_be_reported() -> None:

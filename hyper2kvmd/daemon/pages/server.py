@@ -108,6 +108,8 @@ class Web:
             text = "".join(f"{unwritable(one.role, one.path, one.reason)}\n" for one in faults)
             return web.Response(text=text, status=503, headers=HEADERS)
         await self._shared_ping.get()
+        if fault := self._ledger.fault:  # on a full disk, reading succeeds meanwhile
+            return web.Response(text=f"{fault}\n", status=503, headers=HEADERS)
         return web.Response(text="ok\n", headers=HEADERS)
 
     async def _ping(self) -> None:

@@ -45,6 +45,7 @@ def test_a_worker_that_speaks_nonsense_is_killed(house: House) -> None:
     house.drop("a.yaml", house.migration("a", "nonsense"))
     job = house.reaches(1, State.FAILED)
     assert job.problems[0].code == "worker-crashed" and "invalid event" in job.problems[0].message
+    assert "again" not in job.problems[0].hint  # it has failed: nothing is tried any more
     assert workers(house) == []
 
 

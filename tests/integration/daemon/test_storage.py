@@ -180,6 +180,39 @@ def test_a_fault_at_the_start_is_waited_out(house: House, role: str) -> None:
         assert "Traceback" not in house.log
 
 
+def test_a_full_state_directory_at_the_start_is_waited_out(house: House) -> None:
+    """The database can be read, and there is something to write before the doors open: a job that ran."""
+    with small(house, "state") as place:
+        house.start()
+        house.drop("a.yaml", house.migration("a", "plan", f"wait {house.root}/go", "publish"))
+        until(lambda: house.jobs() and "stage-finished" in house.kinds(1), "it runs")
+        with full(place):
+            house.stop(signal.SIGKILL)
+            process = house.start(ready=False)
+
+            def named() -> bool:
+                assert process.poll() is None, house.log
+                with contextlib.suppress(OSError):
+                    return is_named(house, "state", "No space left on device")
+                return False
+
+            until(named, f"it says why it waits: {house.log}")
+        (house.root / "go").touch()
+        until(house.answers, "it answers")
+        house.reaches(1, State.SUCCEEDED)
+
+
+def test_a_little_space_is_not_enough(house: House) -> None:
+    """SQLite needs more than a page for a transaction."""
+    with small(house, "state") as place:
+        house.start()
+        with full(place):
+            with (place / ".ballast").open("r+b") as ballast:
+                ballast.truncate((place / ".ballast").stat().st_size - 8192)
+            until(partial(is_named, house, "state", "No space left on device"), f"it is named: {house.log}")
+        until(lambda: house.browse("/healthz")[0] == 200, "it is well")
+
+
 @contextlib.contextmanager
 def frozen(place: Path) -> Iterator[None]:
     """Each write hangs, as on a server that does not respond."""
