@@ -35,9 +35,10 @@ from hyper2kvmd.jobs.changes import (
 from hyper2kvmd.jobs.deaths import finished_before, is_suspect, recover_job, runs_any, runs_suspect
 from hyper2kvmd.jobs.delays import delayed, restart_delays, show_delays
 from hyper2kvmd.jobs.dependencies import arrange_dependents, put, start_of
+from hyper2kvmd.jobs.on_record import has_events, has_finished, is_now
 from hyper2kvmd.jobs.outbox import PENDING, STALLED, announce
 from hyper2kvmd.jobs.rows import unreadable
-from hyper2kvmd.jobs.tables import conversions, events, jobs, notifications, problems_adapter, queue, stages
+from hyper2kvmd.jobs.tables import conversions, jobs, notifications, problems_adapter, queue, stages
 from hyper2kvmd.jobs.transactions import Transactions
 from hyper2kvmd.jobs.workload import add_work
 from hyper2kvmd.model.concerns import Concern
@@ -114,7 +115,7 @@ class Attempts(Transactions):
     def start_stage(self, job_id: int, attempt: int, stage: Stage) -> bool:
         """Forget the products of this stage and of those after it from earlier attempts."""
         with self.transaction(writes=True) as connection:
-            begun = _has_events(connection, job_id, "stage-started", stage.value, attempt=attempt)
+            begun = has_events(connection, job_id, "stage-started", stage.value, attempt=attempt)
             if not change(connection, fence(job_id, attempt), stage=stage, progress=0.0):
                 return False
             if not begun:
@@ -126,7 +127,7 @@ class Attempts(Transactions):
         with self.transaction(writes=True) as connection:
             if not change(connection, fence(job_id, attempt), progress=1.0):
                 return False
-            if _has_finished(connection, job_id, attempt, stage):
+            if has_finished(connection, job_id, attempt, stage):
                 return True
             forget_products(connection, job_id, stage)
             connection.execute(
@@ -168,7 +169,7 @@ class Attempts(Transactions):
         with self.transaction(writes=True) as connection:
             if not change(connection, fence(job_id, attempt), attempt=attempt):
                 return False
-            if not _has_events(connection, job_id, NOTED, message):
+            if not has_events(connection, job_id, NOTED, message):
                 record_at(connection, job_id, attempt, NOTED, message)
             return True
 
@@ -204,7 +205,7 @@ class Attempts(Transactions):
         with self.transaction(writes=True) as connection:
             values = {**over(State.SUCCEEDED), "note": note, "progress": 1.0, "stage": None}
             if not change(connection, fence(job_id, attempt), **values):
-                return _is_now(connection, job_id, attempt, State.SUCCEEDED)
+                return is_now(connection, job_id, attempt, State.SUCCEEDED)
             keep_for_outcome(connection, job_id)
             record_at(connection, job_id, attempt, "succeeded", note)
             add_work(connection, datetime.now(UTC), succeeded=1)
@@ -218,7 +219,7 @@ class Attempts(Transactions):
             shown = problems_adapter.dump_json(tuple(problems)).decode()
             values = {**over(State.FAILED), "problems": shown, "note": note}
             if not change(connection, fence(job_id, attempt), failures=jobs.c.failures + 1, **values):
-                return _is_now(connection, job_id, attempt, State.FAILED)
+                return is_now(connection, job_id, attempt, State.FAILED)
             forget_stages(connection, job_id, keep_stages)
             forget_cards(connection, job_id)
             record_at(connection, job_id, attempt, "failed", first_line(problems))
@@ -242,7 +243,7 @@ class Attempts(Transactions):
             }
             where = *fence(job_id, attempt), jobs.c.cancelling.is_(False)
             if not change(connection, where, failures=jobs.c.failures + 1, **values):
-                return _is_now(connection, job_id, attempt, State.HELD)
+                return is_now(connection, job_id, attempt, State.HELD)
             forget_stages(connection, job_id, keep_stages)
             record_at(connection, job_id, attempt, "held", first_line(problems))
             return True
@@ -278,7 +279,7 @@ class Attempts(Transactions):
             }
             where = *fence(job_id, attempt), jobs.c.cancelling.is_(False)
             if not change(connection, where, **queued(), **values):
-                return _is_now(connection, job_id, attempt, State.QUEUED)
+                return is_now(connection, job_id, attempt, State.QUEUED)
             forget_stages(connection, job_id, keep_stages)
             record_at(connection, job_id, attempt, "requeued", note)
             _wait_for_window(connection, one(connection, job_id), delay["not_before"] or now)
@@ -287,7 +288,7 @@ class Attempts(Transactions):
     def finish_cancelled(self, job_id: int, attempt: int, *, keep_stages: bool, note: str = "") -> bool:
         with self.transaction(writes=True) as connection:
             if not change(connection, fence(job_id, attempt), **over(State.CANCELLED), note=note):
-                return _is_now(connection, job_id, attempt, State.CANCELLED)
+                return is_now(connection, job_id, attempt, State.CANCELLED)
             forget_stages(connection, job_id, keep_stages)
             forget_cards(connection, job_id)
             record_at(connection, job_id, attempt, "cancelled")
@@ -366,7 +367,7 @@ class Attempts(Transactions):
         with self.transaction(writes=True) as connection:
             if not change(connection, fence(job_id, attempt), **(values or {"attempt": attempt})):
                 return False
-            if not _has_events(connection, job_id, kind, *messages, attempt=attempt):
+            if not has_events(connection, job_id, kind, *messages, attempt=attempt):
                 for message in messages:
                     record_at(connection, job_id, attempt, kind, message)
             return True
@@ -404,32 +405,12 @@ def _wait_for_window(connection: Connection, job: Job, moment: datetime) -> None
 
 def _warn(connection: Connection, job_id: int, attempt: int, message: str) -> bool:
     """Record a warning, and count it if the job has none of that text. False: this attempt has recorded it before."""
-    if _has_events(connection, job_id, WARNED, message, attempt=attempt):
+    if has_events(connection, job_id, WARNED, message, attempt=attempt):
         return False
-    if not _has_events(connection, job_id, WARNED, message):
+    if not has_events(connection, job_id, WARNED, message):
         change(connection, (jobs.c.id == job_id,), warnings=jobs.c.warnings + 1)
     record_at(connection, job_id, attempt, WARNED, message)
     return True
-
-
-def _has_events(connection: Connection, job_id: int, kind: str, *messages: str, attempt: int | None = None) -> bool:
-    """Whether the job, or that attempt of it, has events with all these texts."""
-    same = [events.c.job_id == job_id, events.c.kind == kind, events.c.message.in_(messages)]
-    if attempt is not None:
-        same.append(events.c.attempt == attempt)
-    found = connection.execute(select(events.c.message).where(*same).distinct()).scalars()
-    return set(found) == set(messages)
-
-
-def _has_finished(connection: Connection, job_id: int, attempt: int, stage: Stage) -> bool:
-    same = stages.c.job_id == job_id, stages.c.attempt == attempt, stages.c.stage == stage.value
-    return connection.execute(select(stages.c.job_id).where(*same)).first() is not None
-
-
-def _is_now(connection: Connection, job_id: int, attempt: int, state: State) -> bool:
-    """Whether that attempt has brought its job into that state already."""
-    same = jobs.c.id == job_id, jobs.c.attempt == attempt, jobs.c.state == state
-    return connection.execute(select(jobs.c.id).where(*same)).first() is not None
 
 
 def _claimed(connection: Connection, job: Job, now: datetime) -> Job:
